@@ -1,0 +1,184 @@
+// The contract of a backend: what every operation computes, on which shapes, and what a caller may rely on.
+// backend/cpu and backend/cuda implement it; the kernel files there say only how an operation is parallelised and why.
+// It knows tensors and sizes, never layers, models or plans. Read next: run/executor.cpp, which makes all the calls.
+//
+// Notation (the legend is model/dims.h)
+//   N = B*T tokens of a micro-batch; C channels; NH query heads; NKV key/value heads (NH % NKV == 0); HD head size;
+//   QKV = (NH + 2*NKV)*HD, the columns of a fused projection: all query heads, then keys, then values;
+//   V vocabulary, Vp >= V padded vocabulary. Weights are stored (out, in).
+//   A is the activation type, fp32 or bf16; parameters have the same type. Statistics, losses and gradients of
+//   parameters are always fp32. Arithmetic inside an operation is fp32 or wider; a result is rounded once, when stored.
+//
+// What holds for every operation
+//   Shapes.       Tensors are contiguous and row-major. Sizes need not be multiples of anything.
+//   = or +=.      Outputs are overwritten unless the comment says +=. Gradients of parameters are always +=.
+//   Aliasing.     Operands must not overlap unless the comment allows it.
+//   Determinism.  The same operands give the same bits, in every call, at every thread count: fixed reduction orders,
+//                 no floating-point atomics. A recomputed operation is therefore bitwise the forward operation.
+//   Asynchrony.   Calls are ordered as on one stream. A backend may return before the work is done; host memory may be
+//                 read only after copy_to_host() or synchronize(). The CPU backend finishes before it returns.
+//   Workspace.    Operations that need scratch memory take it as their last operand; *_workspace() gives its size in
+//                 bytes, a function of its arguments and the thread count only. Its content means nothing between calls.
+//   Alignment.    Every tensor starts at a multiple of kTensorAlignment bytes, except row ranges inside one.
+#pragma once
+
+#include "llmc/base/tensor.h"
+
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string>
+
+namespace llmc {
+
+/// Offsets in an arena, and the sizes of its tensors, are multiples of this many bytes.
+constexpr int64_t kTensorAlignment = 256;
+
+/// What is known of the device. Rates are 0 where unknown.
+struct DeviceInfo {
+    std::string name;             ///< e.g. "AMD EPYC 9454, 2 threads, AVX-512 bf16".
+    int64_t memory_total = 0;     ///< Bytes of the device (for a CPU: of the machine, or of its control group).
+    int64_t memory_available = 0; ///< Bytes that could be allocated now.
+    double peak_flops_fp32 = 0;   ///< FLOP/s.
+    double peak_flops_bf16 = 0;
+    bool supports_bf16 = false;   ///< Has bf16 dot products; otherwise --dtype=bf16 is refused.
+};
+
+/// Sizes of an attention call. Sequences are rows b*T .. b*T + T - 1.
+struct AttentionShape {
+    int64_t B = 0, T = 0, NH = 0, NKV = 0, HD = 0;
+    int64_t qkv_columns() const { return (NH + 2 * NKV) * HD; }
+};
+
+/// A range of the flat parameter buffers, in elements, that shares one weight decay.
+struct ParameterRange {
+    int64_t offset = 0;
+    int64_t count = 0;
+    bool decay = false;
+};
+
+/// AdamW with decoupled weight decay (Loshchilov & Hutter 2019), after clipping by global norm.
+struct AdamWSettings {
+    float learning_rate = 0;
+    float beta1 = 0.9f;
+    float beta2 = 0.95f;
+    float epsilon = 1e-8f;
+    float weight_decay = 0;
+    float grad_clip = 0;  ///< Largest global norm; 0 does not clip.
+    int64_t update = 1;   ///< Number of this update, from 1, for the bias correction.
+};
+
+class Backend {
+  public:
+    virtual ~Backend() = default;
+
+    // ---- Device and memory ------------------------------------------------------------------------------------
+
+    virtual DeviceInfo info() const = 0;
+
+    /// Zeroed, resident memory, aligned to kTensorAlignment. `what` names it in an out-of-memory Error.
+    virtual void* allocate(int64_t bytes, const std::string& what) = 0;
+    virtual void release(void* memory) = 0;
+
+    virtual void copy_to_device(Tensor destination, const void* source) = 0;
+    virtual void copy_to_host(void* destination, Tensor source) = 0;
+    virtual void zero(Tensor out) = 0;
+    /// out = x, element by element, converting the type (fp32 <-> bf16).
+    virtual void convert(Tensor out, Tensor x) = 0;
+    virtual void synchronize() = 0;
+
+    // ---- Embedding --------------------------------------------------------------------------------------------
+
+    /// out (N, C) = wte[token] + wpe[position]. tokens (N) int32 in [0, V); wte (Vp, C); wpe (maxT, C), or empty for
+    /// models without learned positions. Row n has position first_position + n % T.
+    virtual void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,
+                                   int64_t first_position) = 0;
+    /// d_wte (Vp, C) fp32 += , d_wpe (maxT, C) fp32 += (or empty). Several rows with one token add in row order.
+    virtual void embedding_backward(Tensor d_wte, Tensor d_wpe, Tensor d_out, Tensor tokens, int64_t T,
+                                    Tensor workspace) = 0;
+    virtual int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp) const = 0;
+
+    // ---- Normalisation (Ba et al. 2016; Zhang & Sennrich 2019) ------------------------------------------------
+
+    /// out (N, C) = (x - mean) * rstd * weight + bias over each row; mean, rstd (N) fp32; weight, bias (C).
+    virtual void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
+                                   float epsilon) = 0;
+    /// d_x (N, C) = or += (`accumulate`); d_weight, d_bias (C) fp32 +=. d_out (N, C).
+    virtual void layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, Tensor d_out, Tensor x,
+                                    Tensor mean, Tensor rstd, Tensor weight, Tensor workspace) = 0;
+    /// out (N, C) = x * rstd * weight, rstd = 1/sqrt(mean(x^2) + epsilon); rstd (N) fp32.
+    virtual void rmsnorm_forward(Tensor out, Tensor rstd, Tensor x, Tensor weight, float epsilon) = 0;
+    virtual void rmsnorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_out, Tensor x, Tensor rstd,
+                                  Tensor weight, Tensor workspace) = 0;
+    /// For either norm.
+    virtual int64_t norm_backward_workspace(int64_t N, int64_t C) const = 0;
+
+    // ---- Matrix products --------------------------------------------------------------------------------------
+
+    /// out (N, OC) = residual + x (N, IC) * weight (OC, IC)^T + bias. bias (OC) and residual (N, OC) may be empty.
+    /// The residual enters the fp32 accumulator, so the sum is rounded once. out may be the residual itself.
+    virtual void matmul_forward(Tensor out, Tensor x, Tensor weight, Tensor bias, Tensor residual,
+                                Tensor workspace) = 0;
+    /// d_x (N, IC) = d_out (N, OC) * weight (OC, IC).
+    virtual void matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight, Tensor workspace) = 0;
+    /// d_weight (OC, IC) fp32 += d_out^T * x; d_bias (OC) fp32 += column sums of d_out, or empty.
+    virtual void matmul_backward_weight(Tensor d_weight, Tensor d_bias, Tensor d_out, Tensor x, Tensor workspace) = 0;
+    /// For all three. The dimensions are those of the weight; N is the number of rows of x.
+    virtual int64_t matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const = 0;
+
+    // ---- Attention (Dao et al. 2022; Ainslie et al. 2023; Su et al. 2021) --------------------------------------
+
+    /// Rotates the query and key heads of qkv (N, QKV) in place: for head h, pair (i, i + HD/2) turns by the angle whose
+    /// cosine and sine stand in table (maxT, HD) fp32: cosines of the HD/2 pairs, then sines. Rotate-half form. Row n has
+    /// position first_position + n % T. `inverse` turns back: it is the backward operation, applied to d_qkv.
+    virtual void rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) = 0;
+
+    /// Causal attention. out (N, NH*HD), lse (N, NH) fp32 = log-sum-exp of each row's scaled scores; qkv (N, QKV).
+    /// Scores are scaled by 1/sqrt(HD). Query head h reads key/value head h / (NH/NKV). Never holds T x T scores.
+    virtual void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape,
+                                   Tensor workspace) = 0;
+    /// d_qkv (N, QKV) = gradient of all three parts; d_out and out (N, NH*HD).
+    virtual void attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse,
+                                    const AttentionShape& shape, Tensor workspace) = 0;
+    virtual int64_t attention_forward_workspace(DType activations, const AttentionShape& shape) const = 0;
+    virtual int64_t attention_backward_workspace(DType activations, const AttentionShape& shape) const = 0;
+
+    /// Attention of new tokens over a cache, for generation. shape.B == 1, shape.T new tokens at positions
+    /// first_position ..; k_cache and v_cache (maxT, NKV*HD) hold the earlier positions and receive the new rows from
+    /// qkv. out (T, NH*HD). first_position + T <= maxT.
+    virtual void attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
+                                  int64_t first_position) = 0;
+
+    // ---- Activations ------------------------------------------------------------------------------------------
+
+    /// out = gelu(x), the tanh form (Hendrycks & Gimpel 2016): 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
+    virtual void gelu_forward(Tensor out, Tensor x) = 0;
+    /// d_x = d_out * gelu'(x). d_x may be d_out.
+    virtual void gelu_backward(Tensor d_x, Tensor d_out, Tensor x) = 0;
+    /// out (N, F) = silu(gate) * up (Shazeer 2020); gate_up (N, 2F): the gate's columns, then up's.
+    virtual void swiglu_forward(Tensor out, Tensor gate_up) = 0;
+    /// d_gate_up (N, 2F); d_out (N, F).
+    virtual void swiglu_backward(Tensor d_gate_up, Tensor d_out, Tensor gate_up) = 0;
+
+    // ---- Loss -------------------------------------------------------------------------------------------------
+
+    /// Cross-entropy of n rows. losses (n) fp32 = log-sum-exp(logits[0..V)) - logits[target]; logits (n, Vp); targets (n)
+    /// int32 in [0, V), or negative to ignore the row (loss and gradient 0). If d_scale is not 0 the logits are
+    /// overwritten by their gradient, (softmax - onehot) * d_scale; columns V..Vp become 0. If it is 0, they are kept.
+    virtual void cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, float d_scale) = 0;
+    /// total (1) fp64 += the sum of losses (n) fp32, in double precision and a fixed order.
+    virtual void accumulate_loss(Tensor total, Tensor losses) = 0;
+
+    // ---- Optimiser --------------------------------------------------------------------------------------------
+
+    /// norm (1) fp64 = the 2-norm of the flat fp32 gradients.
+    virtual void global_norm(Tensor norm, Tensor gradients, Tensor workspace) = 0;
+    virtual int64_t global_norm_workspace(int64_t count) const = 0;
+    /// One AdamW update of the flat buffers inside `ranges`. Gradients are scaled by grad_clip / norm where norm (1)
+    /// fp64 exceeds grad_clip. If norm is not finite nothing at all changes. master, m, v fp32; parameters are fp32 and
+    /// master is empty, or they are bf16 and become the rounded master. gradients fp32, unchanged.
+    virtual void adamw(Tensor parameters, Tensor master, Tensor m, Tensor v, Tensor gradients,
+                       std::span<const ParameterRange> ranges, const AdamWSettings& settings, Tensor norm) = 0;
+};
+
+}  // namespace llmc

@@ -1,0 +1,152 @@
+#include "llmc/base/file.h"
+
+#include "llmc/base/error.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <glob.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+
+namespace llmc {
+namespace {
+
+std::string reason() { return std::strerror(errno); }
+
+std::string hex(uint64_t hash) { return fmt::format("{:016x}", hash); }
+
+}  // namespace
+
+MappedFile::MappedFile(const std::string& path) : path_(path) {
+    const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) fail("cannot open '{}': {}", path, reason());
+    struct stat info = {};
+    if (fstat(descriptor, &info) != 0 || !S_ISREG(info.st_mode)) {
+        close(descriptor);
+        fail("cannot read '{}': not a regular file", path);
+    }
+    size_ = info.st_size;
+    if (size_ > 0) {
+        void* memory = mmap(nullptr, static_cast<size_t>(size_), PROT_READ, MAP_PRIVATE, descriptor, 0);
+        if (memory == MAP_FAILED) {
+            close(descriptor);
+            fail("cannot map '{}' into memory: {}", path, reason());
+        }
+        data_ = static_cast<const std::byte*>(memory);
+    }
+    close(descriptor);
+}
+
+MappedFile::~MappedFile() {
+    if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), static_cast<size_t>(size_));
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+    std::swap(path_, other.path_);
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+}
+
+FileWriter::FileWriter(const std::string& path) : path_(path) {
+    descriptor_ = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (descriptor_ < 0) fail("cannot create '{}': {}", path, reason());
+    XXH3_state_t* state = XXH3_createState();
+    XXH3_64bits_reset(state);
+    hash_state_ = state;
+}
+
+FileWriter::~FileWriter() {
+    XXH3_freeState(static_cast<XXH3_state_t*>(hash_state_));
+    if (descriptor_ < 0) return;
+    ::close(descriptor_);
+    unlink(path_.c_str());
+}
+
+void FileWriter::write(const void* data, int64_t bytes) {
+    XXH3_64bits_update(static_cast<XXH3_state_t*>(hash_state_), data, static_cast<size_t>(bytes));
+    const char* next = static_cast<const char*>(data);
+    while (bytes > 0) {
+        const ssize_t written = ::write(descriptor_, next, static_cast<size_t>(bytes));
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) fail("cannot write '{}': {}; the unfinished file was removed", path_, reason());
+        next += written;
+        bytes -= written;
+    }
+}
+
+void FileWriter::close() {
+    if (fsync(descriptor_) != 0) fail("cannot write '{}' to the disk: {}", path_, reason());
+    if (::close(std::exchange(descriptor_, -1)) != 0) fail("cannot close '{}': {}", path_, reason());
+}
+
+std::string FileWriter::checksum() const {
+    return hex(XXH3_64bits_digest(static_cast<const XXH3_state_t*>(hash_state_)));
+}
+
+std::string checksum_of(std::span<const std::byte> bytes) { return hex(XXH3_64bits(bytes.data(), bytes.size())); }
+
+std::string read_text(const std::string& path) { return std::string(MappedFile(path).text()); }
+
+void write_text_atomically(const std::string& path, std::string_view text) {
+    const std::string temporary = path + ".tmp";
+    FileWriter writer(temporary);
+    writer.write(text);
+    writer.close();
+    if (rename(temporary.c_str(), path.c_str()) != 0) {
+        const std::string why = reason();
+        unlink(temporary.c_str());
+        fail("cannot replace '{}': {}", path, why);
+    }
+    sync_directory(std::filesystem::path(path).parent_path().string());
+}
+
+void sync_directory(const std::string& directory) {
+    const std::string path = directory.empty() ? "." : directory;
+    const int descriptor = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0) fail("cannot open the folder '{}': {}", path, reason());
+    fsync(descriptor);  // Some file systems do not support it on folders; the rename itself is still atomic.
+    close(descriptor);
+}
+
+void make_directories(const std::string& path, const std::string& what_for) {
+    std::error_code error;
+    std::filesystem::create_directories(path, error);
+    if (error) fail("{}: cannot create the folder '{}': {}", what_for, path, error.message());
+    if (access(path.c_str(), W_OK | X_OK) != 0) fail("{}: cannot write in '{}': {}", what_for, path, reason());
+}
+
+bool path_exists(const std::string& path) {
+    std::error_code error;
+    return std::filesystem::exists(path, error);
+}
+
+bool is_directory(const std::string& path) {
+    std::error_code error;
+    return std::filesystem::is_directory(path, error);
+}
+
+std::vector<std::string> glob_paths(const std::string& pattern) {
+    if (pattern.find_first_of("*?[") == std::string::npos || path_exists(pattern)) return {pattern};
+    glob_t matches = {};
+    std::vector<std::string> paths;
+    if (glob(pattern.c_str(), 0, nullptr, &matches) == 0) {
+        paths.assign(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
+    }
+    globfree(&matches);
+    return paths;
+}
+
+}  // namespace llmc

@@ -1,0 +1,77 @@
+// Files: memory-mapped reading, writing that notices a full disk, atomic replacement, checksums, globbing.
+// Every failure is an Error naming the path and the system's reason.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace llmc {
+
+/// A whole file, read-only, mapped into memory. Larger than memory is fine.
+class MappedFile {
+  public:
+    MappedFile() = default;
+    explicit MappedFile(const std::string& path);
+    ~MappedFile();
+    MappedFile(MappedFile&& other) noexcept;
+    MappedFile& operator=(MappedFile&& other) noexcept;
+
+    const std::string& path() const { return path_; }
+    int64_t size() const { return size_; }
+    const std::byte* data() const { return data_; }
+    std::string_view text() const { return {reinterpret_cast<const char*>(data_), static_cast<size_t>(size_)}; }
+    std::span<const std::byte> bytes() const { return {data_, static_cast<size_t>(size_)}; }
+
+  private:
+    std::string path_;
+    const std::byte* data_ = nullptr;
+    int64_t size_ = 0;
+};
+
+/// Writes a new file through a buffer. Any short write (a full disk) is an Error and the file is removed, also when the
+/// writer is destroyed without close(). close() syncs the data to the disk.
+class FileWriter {
+  public:
+    explicit FileWriter(const std::string& path);
+    ~FileWriter();
+    FileWriter(const FileWriter&) = delete;
+    FileWriter& operator=(const FileWriter&) = delete;
+
+    void write(const void* data, int64_t bytes);
+    void write(std::string_view text) { write(text.data(), static_cast<int64_t>(text.size())); }
+    void close();
+    /// 64-bit xxHash (XXH3) of everything written so far, as 16 hexadecimal digits.
+    std::string checksum() const;
+
+  private:
+    std::string path_;
+    int descriptor_ = -1;
+    void* hash_state_ = nullptr;
+};
+
+/// XXH3 of a byte range, as 16 hexadecimal digits.
+std::string checksum_of(std::span<const std::byte> bytes);
+
+/// The file's whole content.
+std::string read_text(const std::string& path);
+
+/// Writes next to `path`, syncs, and renames over it: readers see the old content or the new, never a part.
+void write_text_atomically(const std::string& path, std::string_view text);
+
+/// Makes a rename or a new entry in `directory` durable.
+void sync_directory(const std::string& directory);
+
+/// Creates the folder and its parents. Errors name `what_for`, e.g. "--output-dir".
+void make_directories(const std::string& path, const std::string& what_for);
+
+bool path_exists(const std::string& path);
+bool is_directory(const std::string& path);
+
+/// Paths that match a shell pattern (*, ?, []), sorted. A name without such characters is returned as it is.
+std::vector<std::string> glob_paths(const std::string& pattern);
+
+}  // namespace llmc

@@ -1,0 +1,57 @@
+#include "llmc/base/log.h"
+
+#include "llmc/base/error.h"
+
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <unistd.h>
+#include <utility>
+
+namespace llmc {
+
+void init_log(const std::string& level) {
+    auto sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
+    sink->set_pattern(isatty(STDERR_FILENO) ? "%^%v%$" : "%H:%M:%S %L %v");
+    auto logger = std::make_shared<spdlog::logger>("train_gpt", sink);
+    logger->set_level(spdlog::level::from_str(level));
+    logger->flush_on(spdlog::level::info);
+    spdlog::set_default_logger(logger);
+}
+
+void log_to_file(const std::string& path) {
+    try {
+        auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
+        sink->set_pattern("%Y-%m-%d %H:%M:%S %L %v");
+        spdlog::default_logger()->sinks().push_back(sink);
+    } catch (const spdlog::spdlog_ex& error) {
+        fail("cannot write the log '{}' ({}); choose another --output-dir", path, error.what());
+    }
+}
+
+double now_seconds() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+ProgressBar::ProgressBar(std::string label, int64_t total)
+    : label_(std::move(label)), total_(total), enabled_(total > 0 && isatty(STDERR_FILENO) != 0) {}
+
+ProgressBar::~ProgressBar() {
+    if (enabled_ && last_draw_ > 0) std::fprintf(stderr, "\r\033[K");
+}
+
+void ProgressBar::update(int64_t done) {
+    if (!enabled_ || now_seconds() - last_draw_ < 0.1) return;
+    last_draw_ = now_seconds();
+    constexpr int kWidth = 30;
+    const double share = std::clamp(static_cast<double>(done) / static_cast<double>(total_), 0.0, 1.0);
+    const int filled = static_cast<int>(share * kWidth);
+    std::fprintf(stderr, "\r%s [%s%s] %3.0f%%", label_.c_str(), std::string(filled, '#').c_str(),
+                 std::string(kWidth - filled, '.').c_str(), share * 100);
+}
+
+}  // namespace llmc

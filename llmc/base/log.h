@@ -1,0 +1,38 @@
+// Logging: spdlog on stderr, one line per event. What a user asked for (samples, plans, tables) goes to stdout instead.
+#pragma once
+
+#include <spdlog/spdlog.h>
+
+#include <cstdint>
+#include <string>
+
+namespace llmc {
+
+/// Sets up the logger: stderr, colour on a terminal, no time stamps on a terminal and short ones otherwise.
+/// `level` is one of "debug", "info", "warn", "error".
+void init_log(const std::string& level);
+
+/// Also appends every line, with its time, to `path` (the run folder's log). Fails with an Error if it cannot.
+void log_to_file(const std::string& path);
+
+/// A one-line progress bar for long silent work, drawn on stderr only when that is a terminal. Erased at the end.
+class ProgressBar {
+  public:
+    ProgressBar(std::string label, int64_t total);
+    ~ProgressBar();
+    ProgressBar(const ProgressBar&) = delete;
+    ProgressBar& operator=(const ProgressBar&) = delete;
+    /// Work done so far, in the units of `total`. Draws at most ten times a second.
+    void update(int64_t done);
+
+  private:
+    std::string label_;
+    int64_t total_;
+    bool enabled_;
+    double last_draw_ = 0;
+};
+
+/// Seconds on a steady clock.
+double now_seconds();
+
+}  // namespace llmc

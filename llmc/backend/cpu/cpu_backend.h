@@ -1,0 +1,89 @@
+// The CPU backend: OpenMP over fixed blocks of work, single-threaded library GEMMs inside a block, vectorised loops for
+// the rest. A block's extent never depends on the thread count, and no two blocks add to the same element except in a
+// fixed order afterwards; this is what makes results independent of --threads. Each operation family has its own file,
+// named like its CUDA twin; the contract of every operation is in backend.h.
+#pragma once
+
+#include "llmc/backend/backend.h"
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+namespace llmc::cpu {
+
+class CpuBackend final : public Backend {
+  public:
+    /// `threads` = 0: one per physical core this process may run on.
+    explicit CpuBackend(int threads);
+    ~CpuBackend() override;
+
+    // device.cpp
+    DeviceInfo info() const override;
+    void* allocate(int64_t bytes, const std::string& what) override;
+    void release(void* memory) override;
+    void copy_to_device(Tensor destination, const void* source) override;
+    void copy_to_host(void* destination, Tensor source) override;
+    void zero(Tensor out) override;
+    void convert(Tensor out, Tensor x) override;
+    void synchronize() override {}
+
+    // embedding.cpp
+    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,
+                           int64_t first_position) override;
+    void embedding_backward(Tensor d_wte, Tensor d_wpe, Tensor d_out, Tensor tokens, int64_t T,
+                            Tensor workspace) override;
+    int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp) const override;
+
+    // norm.cpp
+    void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
+                           float epsilon) override;
+    void layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, Tensor d_out, Tensor x,
+                            Tensor mean, Tensor rstd, Tensor weight, Tensor workspace) override;
+    void rmsnorm_forward(Tensor out, Tensor rstd, Tensor x, Tensor weight, float epsilon) override;
+    void rmsnorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_out, Tensor x, Tensor rstd,
+                          Tensor weight, Tensor workspace) override;
+    int64_t norm_backward_workspace(int64_t N, int64_t C) const override;
+
+    // matmul.cpp
+    void matmul_forward(Tensor out, Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor workspace) override;
+    void matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight, Tensor workspace) override;
+    void matmul_backward_weight(Tensor d_weight, Tensor d_bias, Tensor d_out, Tensor x, Tensor workspace) override;
+    int64_t matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const override;
+
+    // rope.cpp
+    void rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) override;
+
+    // attention.cpp
+    void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, Tensor workspace) override;
+    void attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse, const AttentionShape& shape,
+                            Tensor workspace) override;
+    int64_t attention_forward_workspace(DType activations, const AttentionShape& shape) const override;
+    int64_t attention_backward_workspace(DType activations, const AttentionShape& shape) const override;
+
+    // attention_cached.cpp
+    void attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
+                          int64_t first_position) override;
+
+    // activation.cpp
+    void gelu_forward(Tensor out, Tensor x) override;
+    void gelu_backward(Tensor d_x, Tensor d_out, Tensor x) override;
+    void swiglu_forward(Tensor out, Tensor gate_up) override;
+    void swiglu_backward(Tensor d_gate_up, Tensor d_out, Tensor gate_up) override;
+
+    // cross_entropy.cpp
+    void cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, float d_scale) override;
+    void accumulate_loss(Tensor total, Tensor losses) override;
+
+    // adamw.cpp
+    void global_norm(Tensor norm, Tensor gradients, Tensor workspace) override;
+    int64_t global_norm_workspace(int64_t count) const override;
+    void adamw(Tensor parameters, Tensor master, Tensor m, Tensor v, Tensor gradients,
+               std::span<const ParameterRange> ranges, const AdamWSettings& settings, Tensor norm) override;
+
+  private:
+    int threads_;
+    std::unordered_map<void*, int64_t> allocations_;  ///< Start and mapped bytes of everything allocate() gave out.
+};
+
+}  // namespace llmc::cpu

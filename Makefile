@@ -1,0 +1,383 @@
+# Builds train_gpt: the binary ./train_gpt, its tests, its bench programs and a
+# relocatable package. One file, no recursion into folders.
+#
+#   scripts/install_deps.sh && make        then: make help
+#
+# Sources are discovered, never listed. A feature (MPI, NCCL, CUDA) is built in
+# when both its sources and its tools are there; everything else builds without.
+# Objects go to build/<flavour>/obj, with a dependency file beside each; three
+# stamp files there (flags, sources, version) make a change of options, a deleted
+# file or a new commit rebuild exactly what it touches.
+
+MAKEFLAGS += --no-builtin-rules --no-builtin-variables
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := all
+
+define HELP
+make [TARGET] [VARIABLE=value ...]
+
+targets
+  all       build ./train_gpt (the default)
+  train     build, make the demo text, train a small model on it for about two minutes, print a sample
+  test      build and run all tests; the last line is "N passed, N failed"
+  lint      check the rules of the source tree and its formatting
+  format    reformat the sources with clang-format
+  bench     run dev/bench/*.sh, or one of them: BENCH=name
+  dist      package for other x86-64 machines: build/dist/train_gpt-VERSION-x86_64.tar.gz
+  info      print what the build found and how it will compile
+  clean     remove build/ and ./train_gpt
+
+variables
+  DEBUG=1   -O1 -g and the library's assertions, in build/debug/
+  SAN=1     the same with address and undefined-behaviour sanitizers, in build/san/
+  ARCH=x    target processor, as for g++ -march (default native)
+  BLAS=x    onednn or openblas (default: oneDNN where installed, else OpenBLAS's OpenMP build)
+  MPI=0 CUDA=0    leave the feature out although it was found
+  CUDA_HOME=dir   where the CUDA toolkit is (default: from nvcc on PATH, else /usr/local/cuda)
+  CUDA_ARCH="x y" compute capabilities to compile kernels for (default "80 90")
+  ARGS="x"  further options for ./train_gpt in make train
+  WERROR=0  do not turn warnings into errors
+  V=1       show the commands
+  CXX CPPFLAGS CXXFLAGS LDFLAGS LDLIBS    as usual; flags are appended to the project's own
+
+tests also read, from the environment: GTEST_FILTER, E2E_FILTER, TEST_TIMEOUT (see tests/run.sh)
+endef
+
+# ---- flavour ------------------------------------------------------------------
+
+DEBUG ?= 0
+SAN   ?= 0
+DIST  ?= 0
+V     ?= 0
+BLAS  ?= auto
+MPI   ?= 1
+CUDA  ?= 1
+WERROR    ?= 1
+CUDA_ARCH ?= 80 90
+
+machine := $(shell uname -m)
+
+ifeq ($(DIST),1)
+    flavour := dist
+    ARCH ?= $(if $(filter x86_64,$(machine)),x86-64-v3,native)
+    BUILD := build/dist
+else
+    flavour := $(if $(filter 1,$(SAN)),san,$(if $(filter 1,$(DEBUG)),debug,release))
+    ARCH ?= native
+    BUILD := build/$(flavour)$(if $(filter-out native,$(ARCH)),-$(ARCH))
+endif
+
+obj   := $(BUILD)/obj
+quiet := $(if $(filter 1,$(V)),,@)
+say    = @$(if $(filter 1,$(V)),:,printf '  %-4s %s\n' '$1' '$2')
+
+# ---- what is there --------------------------------------------------------------
+
+ifneq ($(filter default undefined,$(origin CXX)),)
+    CXX := g++
+endif
+compiler_version := $(shell $(CXX) -dumpfullversion -dumpversion 2>/dev/null)
+multiarch        := $(shell $(CXX) -print-multiarch 2>/dev/null)
+
+# One run of the preprocessor answers for every header, wherever CPPFLAGS or the
+# system keeps them: it prints a word for each that is there. (The blanks it puts
+# into oneDNN's version are taken out again.)
+hash  := \#
+probe  = $(hash)if __has_include(<$1>)\n$2\n$(hash)endif\n
+found := $(shell printf '$(call probe,CLI/CLI.hpp,cli11)$(call probe,spdlog/spdlog.h,spdlog)$(call \
+    probe,fmt/format.h,fmt)$(call probe,nlohmann/json.hpp,json)$(call probe,xxhash.h,xxhash)$(call \
+    probe,gtest/gtest.h,gtest)$(call probe,nccl.h,nccl)$(call probe,oneapi/dnnl/dnnl.hpp,$(hash)include \
+    <oneapi/dnnl/dnnl_version.h>\nonednn=DNNL_VERSION_MAJOR.DNNL_VERSION_MINOR.DNNL_VERSION_PATCH)' | \
+    $(CXX) $(CPPFLAGS) -E -P -x c++ - 2>/dev/null | tr -d ' ')
+
+onednn := $(patsubst onednn=%,%,$(filter onednn=%,$(found)))
+
+# OpenBLAS only in its OpenMP build: the pthread build, which is what plain
+# -lopenblas usually finds, runs a second thread pool that fights with OpenMP's.
+openblas_dir     := $(patsubst %/libopenblas.so,%,$(firstword \
+    $(wildcard $(addsuffix /openblas-openmp/libopenblas.so,/usr/lib/$(multiarch) /usr/lib/*))))
+openblas_include := $(patsubst %/cblas.h,%,$(firstword \
+    $(wildcard $(addsuffix /openblas-openmp/cblas.h,/usr/include/$(multiarch) /usr/include/*))))
+openblas         := $(and $(openblas_dir),$(openblas_include))
+
+ifeq ($(BLAS),auto)
+    blas := $(if $(onednn),onednn,$(if $(openblas),openblas))
+else ifneq ($(filter $(BLAS),onednn openblas),)
+    blas := $(if $($(BLAS)),$(BLAS))
+else
+    $(error BLAS=$(BLAS): choose onednn or openblas)
+endif
+blas_text := $(if $(filter onednn,$(blas)),oneDNN $(onednn),$(if $(blas),OpenBLAS (OpenMP build),no BLAS))
+
+missing := $(strip \
+    $(if $(compiler_version),,a_C++_compiler) \
+    $(if $(filter cli11,$(found)),,CLI11) \
+    $(if $(filter spdlog,$(found)),,spdlog) \
+    $(if $(filter fmt,$(found)),,fmt) \
+    $(if $(filter json,$(found)),,nlohmann-json) \
+    $(if $(filter xxhash,$(found)),,xxhash) \
+    $(if $(blas),,$(if $(filter auto,$(BLAS)),oneDNN_or_OpenBLAS_for_OpenMP,$(BLAS))))
+
+nvcc      := $(firstword $(if $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc)) \
+                 $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(nvcc))
+mpicxx    := $(shell command -v mpicxx 2>/dev/null)
+
+# ---- sources and the features they bring -------------------------------------------
+
+# $(call files,FOLDER,NAME): every such file under FOLDER, in a fixed order.
+files = $(sort $(shell find $1 -type f -name '$2' 2>/dev/null))
+
+all_sources  := $(call files,llmc,*.cpp)
+cuda_sources := $(call files,llmc/backend/cuda,*.cu) $(filter llmc/backend/cuda/%,$(all_sources))
+mpi_sources  := $(filter llmc/comm/mpi%,$(all_sources))
+nccl_sources := $(filter llmc/comm/nccl%,$(all_sources))
+
+with_cuda := $(and $(filter 1,$(CUDA)),$(nvcc),$(filter %.cu,$(cuda_sources)),yes)
+with_mpi  := $(and $(filter 1,$(MPI)),$(mpicxx),$(mpi_sources),yes)
+with_nccl := $(and $(with_cuda),$(with_mpi),$(filter nccl,$(found)),$(nccl_sources),yes)
+
+library_sources := \
+    $(filter-out $(cuda_sources) $(mpi_sources) $(nccl_sources),$(all_sources)) \
+    $(if $(with_cuda),$(cuda_sources)) $(if $(with_mpi),$(mpi_sources)) $(if $(with_nccl),$(nccl_sources))
+test_sources    := $(filter-out tests/e2e/%,$(call files,tests,*.cpp))
+bench_sources   := $(sort $(wildcard dev/bench/*.cpp))
+
+main_object     := $(obj)/train_gpt.cu.o
+library_objects := $(library_sources:%=$(obj)/%.o)
+test_objects    := $(test_sources:%=$(obj)/%.o)
+bench_objects   := $(bench_sources:%=$(obj)/%.o)
+bench_programs  := $(bench_sources:dev/bench/%.cpp=$(BUILD)/bench/%)
+
+# ---- flags ---------------------------------------------------------------------------
+
+optimise_release := -O3
+optimise_dist    := -O3
+optimise_debug   := -O1 -g -D_GLIBCXX_ASSERTIONS
+# gcc's "maybe uninitialized" analysis is unreliable in instrumented code.
+optimise_san     := $(optimise_debug) -fsanitize=address,undefined -fno-sanitize-recover=all \
+                    -fno-omit-frame-pointer -Wno-maybe-uninitialized
+
+features := -DLLMC_WITH_$(if $(filter openblas,$(blas)),OPENBLAS,ONEDNN) \
+    $(if $(with_mpi),-DLLMC_WITH_MPI) $(if $(with_nccl),-DLLMC_WITH_NCCL) $(if $(with_cuda),-DLLMC_WITH_CUDA)
+
+includes := -I. \
+    $(if $(filter openblas,$(blas)),-isystem $(openblas_include)) \
+    $(if $(with_mpi),$(patsubst -I%,-isystem %,$(shell $(mpicxx) -showme:compile)) -DOMPI_SKIP_MPICXX) \
+    $(if $(with_cuda),-isystem $(CUDA_HOME)/include)
+
+# spdlog in its compiled form: the header-only one costs seconds per file.
+preprocess := $(includes) $(features) -DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL $(CPPFLAGS)
+warn       := -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror)
+# No errno from math functions and no trapping: both only stop loops from vectorising.
+compile    := $(CXX) -std=c++20 $(optimise_$(flavour)) -march=$(ARCH) -fopenmp -pthread \
+    -fno-math-errno -fno-trapping-math $(warn) $(CXXFLAGS) $(preprocess)
+
+nvcc_compile = $(nvcc) -ccbin '$(CXX)' -std=c++20 $(if $(filter debug san,$(flavour)),-O1 -g,-O3) \
+    $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
+    -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH)) \
+    -Xcompiler -Wall,-Wextra,-fopenmp $(if $(filter 1,$(WERROR)),-Werror all-warnings) $(preprocess)
+
+# RPATH rather than RUNPATH: it also holds for the libraries of our libraries.
+rpaths := $(if $(filter openblas,$(blas)),$(openblas_dir)) $(if $(with_cuda),$(CUDA_HOME)/lib64)
+link   := $(CXX) $(filter-out -DLLMC%,$(optimise_$(flavour))) -fopenmp -pthread -Wl,--as-needed \
+    -Wl,--disable-new-dtags $(LDFLAGS)
+libs   := -lspdlog -lfmt -lxxhash \
+    $(if $(filter openblas,$(blas)),-L$(openblas_dir) -lopenblas,-ldnnl) \
+    $(if $(with_mpi),$(shell $(mpicxx) -showme:link)) $(if $(with_nccl),-lnccl) \
+    $(if $(with_cuda),-L$(CUDA_HOME)/lib64 -lcublasLt -lcudart) \
+    $(rpaths:%=-Wl,-rpath,%) $(LDLIBS)
+
+# In the package the binary stands above lib/, the other programs beside it.
+origin :=
+ifeq ($(DIST),1)
+    $(BUILD)/train_gpt:                  origin := -Wl,-rpath,'$$ORIGIN/lib'
+    $(BUILD)/tests $(bench_programs):    origin := -Wl,-rpath,'$$ORIGIN/../lib'
+endif
+
+version := $(if $(wildcard .git),$(shell git describe --always --dirty --tags 2>/dev/null))
+ifeq ($(version),)
+    version := unknown
+endif
+
+# ---- stamps: files rewritten only when their text changes -----------------------------
+
+# -march=native means another processor on another machine: what it resolves to
+# belongs to the flags, so that a shared or cached build folder is rebuilt there.
+native := $(if $(filter native,$(ARCH)),$(shell $(CXX) -march=native -Q --help=target 2>/dev/null | cksum))
+
+export FLAGS_TEXT   := $(compiler_version) $(native) $(compile) $(if $(with_cuda),$(nvcc_compile))
+export SOURCES_TEXT := $(link) $(libs) $(library_sources) $(test_sources) $(bench_sources)
+export VERSION_TEXT := $(version)
+
+absent := $(if $(with_mpi),,MPI) $(if $(with_nccl),,NCCL) $(if $(with_cuda),,CUDA)
+comma  := ,
+empty  :=
+space  := $(empty) $(empty)
+present := $(if $(with_mpi), + MPI)$(if $(with_nccl), + NCCL)$(if $(with_cuda), + CUDA)
+summary := $(notdir $(firstword $(CXX))) $(compiler_version), $(flavour) for $(ARCH), $(blas_text)$(present)$(if \
+    $(strip $(absent)),; without $(subst $(space),$(comma) ,$(strip $(absent))))
+
+missing_text := $(subst _, ,$(subst $(space),$(comma) ,$(missing)))
+
+write_if_changed = mkdir -p $(BUILD) && { printf '%s\n' "$$$1" | cmp -s - $@ || printf '%s\n' "$$$1" > $@; }
+
+$(BUILD)/flags: FORCE
+	$(if $(missing),$(error train_gpt needs $(missing_text): run scripts/install_deps.sh))
+	@echo 'train_gpt $(version): $(summary)'
+	@$(call write_if_changed,FLAGS_TEXT)
+
+$(BUILD)/sources: FORCE
+	@$(call write_if_changed,SOURCES_TEXT)
+
+$(BUILD)/version: FORCE
+	@$(call write_if_changed,VERSION_TEXT)
+
+FORCE:
+.PHONY: FORCE
+
+# ---- compiling and linking --------------------------------------------------------------
+
+.PHONY: all train_gpt
+all: train_gpt
+
+# A release build also appears at the top, as a hard link where that is possible.
+# (Phony: after a build for another ARCH a time stamp could not tell which one is there.)
+train_gpt: $(BUILD)/train_gpt
+ifeq ($(flavour),release)
+	@test ./train_gpt -ef $< || ln -f $< ./train_gpt 2>/dev/null || cp -f $< ./train_gpt
+endif
+
+$(BUILD)/train_gpt: $(main_object) $(library_objects) $(BUILD)/sources
+	$(call say,LINK,$@)
+	$(quiet)$(link) $(origin) $(filter %.o,$^) $(libs) -o $@
+
+$(BUILD)/tests: $(test_objects) $(library_objects) $(BUILD)/sources
+	$(if $(test_sources),,$(error there are no tests/**/*.cpp to build))
+	$(call say,LINK,$@)
+	$(quiet)$(link) $(origin) $(filter %.o,$^) -lgtest_main -lgtest $(libs) -o $@
+
+$(bench_programs): $(BUILD)/bench/%: $(obj)/dev/bench/%.cpp.o $(library_objects) $(BUILD)/sources
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(quiet)$(link) $(origin) $(filter %.o,$^) $(libs) -o $@
+
+$(obj)/%.cpp.o: %.cpp $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CXX,$<)
+	$(quiet)$(compile) $(defines) -MMD -MP -c $< -o $@
+
+# The main file is called .cu by custom of this family of programs; it is plain C++.
+$(main_object): train_gpt.cu $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CXX,$<)
+	$(quiet)$(compile) -MMD -MP -x c++ -c $< -o $@
+
+$(obj)/llmc/backend/cuda/%.cu.o: llmc/backend/cuda/%.cu $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,NVCC,$<)
+	$(quiet)$(nvcc_compile) -MMD -MP -c $< -o $@
+
+# The version reaches one file only, so that a commit recompiles one file only.
+$(obj)/llmc/base/version.cpp.o: defines = -DLLMC_VERSION='"$(version)"'
+$(obj)/llmc/base/version.cpp.o: $(BUILD)/version
+
+# Said once here rather than as an error in every test file.
+$(test_objects): | need_gtest
+.PHONY: need_gtest
+need_gtest:
+	$(if $(filter gtest,$(found)),,$(error the tests need GoogleTest: run scripts/install_deps.sh))
+	@:
+
+-include $(patsubst %.o,%.d,$(main_object) $(library_objects) $(test_objects) $(bench_objects))
+
+# ---- running -------------------------------------------------------------------------------
+
+ifeq ($(flavour),release)
+    binary := ./train_gpt
+else
+    binary := $(BUILD)/train_gpt
+endif
+
+.PHONY: train test lint format bench dist dist_package info help clean
+train: all
+	@data/demo.sh
+	$(strip $(binary) $(ARGS))
+
+test: all $(BUILD)/tests
+	@tests/run.sh $(BUILD)
+
+lint:
+	@status=0; \
+	dev/lint/check_includes.sh || status=1; \
+	dev/lint/check_text.sh || status=1; \
+	dev/lint/check_format.sh || status=1; \
+	exit $$status
+
+format:
+	@dev/lint/check_format.sh --fix
+
+# Each script finds the binary in $TRAIN_GPT and the bench programs in $BENCH_BIN,
+# prints its own table, and exits non-zero when a stated target is missed.
+bench: all $(bench_programs)
+	@set -- dev/bench/$(or $(BENCH),*).sh; \
+	test -e "$$1" || { echo 'there is no dev/bench/$(or $(BENCH),*).sh' >&2; exit 1; }; \
+	status=0; \
+	for script in "$$@"; do \
+	    echo "== $$script"; \
+	    TRAIN_GPT='$(abspath $(binary))' BENCH_BIN='$(abspath $(BUILD)/bench)' "$$script" || \
+	        { echo "$$script failed"; status=1; }; \
+	done; \
+	exit $$status
+
+# ---- the package ------------------------------------------------------------------------------
+
+package := $(BUILD)/train_gpt-$(subst /,-,$(version))-$(machine)
+
+# Built apart (build/dist), for a processor most machines have and with its libraries beside it.
+dist:
+	+@$(MAKE) --no-print-directory DIST=1 dist_package
+
+# Taken along: every shared library but the C library's own parts, which must match
+# the kernel's loader, and NVIDIA's, which must match the driver.
+not_taken := linux-vdso|ld-linux|lib(c|m|mvec|dl|pthread|rt|resolv|util|anl)[.]|lib(cuda|cublas|cudnn|nccl|nv)
+
+dist_package: $(BUILD)/train_gpt $(if $(test_sources),$(BUILD)/tests) $(bench_programs)
+	@rm -rf '$(package)' '$(package).tar.gz'
+	@mkdir -p '$(package)/bin' '$(package)/lib' '$(package)/data'
+	@cp $(BUILD)/train_gpt $(wildcard README.md) LICENSE '$(package)/'
+	@cp data/demo.sh '$(package)/data/'
+ifneq ($(strip $(test_sources) $(bench_programs)),)
+	@cp $(filter-out $(BUILD)/train_gpt,$^) '$(package)/bin/'
+endif
+	@mkdir '$(package)/tests' && cp -r $(wildcard tests/run.sh tests/e2e tests/golden) '$(package)/tests/'
+	@ldd $^ | awk '/not found/ { print "missing library: " $$1 > "/dev/stderr"; exit 1 } \
+	    $$2 == "=>" && $$1 !~ /^($(not_taken))/ { print $$3 }' | sort -u > '$(BUILD)/libraries'
+	@xargs -r cp -L -t '$(package)/lib' < '$(BUILD)/libraries'
+	@tar -C '$(BUILD)' -czf '$(package).tar.gz' '$(notdir $(package))'
+	@echo 'package: $(package).tar.gz'
+
+# ---- telling --------------------------------------------------------------------------------------
+
+feature = $(if $1,$2,not found)$(if $3,, (not built in$(if $(strip $4),, — no sources)))
+
+info:
+	@echo 'version   $(version)'
+	@echo 'flavour   $(flavour) for $(ARCH), objects in $(BUILD)'
+	@echo 'compiler  $(CXX) $(or $(compiler_version),not found)'
+	@echo 'BLAS      $(blas_text)$(if $(openblas),$(if $(filter onednn,$(blas)),; OpenBLAS (OpenMP build) is there too))'
+	@echo 'MPI       $(call feature,$(mpicxx),$(mpicxx),$(with_mpi),$(mpi_sources))'
+	@echo 'NCCL      $(call feature,$(filter nccl,$(found)),found,$(with_nccl),$(nccl_sources))'
+	@echo 'CUDA      $(call feature,$(nvcc),$(nvcc) $(if $(nvcc),$(shell $(nvcc) --version | sed -n \
+	    's/.*release \([0-9.]*\).*/\1/p')),$(with_cuda),$(cuda_sources))'
+	@echo 'missing   $(or $(missing_text),nothing)$(if $(filter gtest,$(found)),,; for the tests: GoogleTest)'
+	@echo 'sources   $(words $(library_sources)) of the library, $(words $(test_sources)) of the tests'
+	@echo 'compile   $(strip $(compile))'
+	@echo 'link      $(strip $(link) ... $(libs))'
+
+export HELP
+help:
+	@printf '%s\n' "$$HELP"
+
+clean:
+	rm -rf build train_gpt

@@ -1,0 +1,134 @@
+// The CPU as a device: threads, resident memory on huge pages, copies and conversions.
+#include "llmc/backend/cpu/cpu_backend.h"
+
+#include "llmc/backend/cpu/machine.h"
+#include "llmc/backend/cpu/parallel.h"
+#include "llmc/base/error.h"
+#include "llmc/base/units.h"
+
+#include <omp.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace llmc::cpu {
+namespace {
+
+constexpr int64_t kHugePage = 2 << 20;
+
+/// Fresh zero pages; from one huge page on they start at a multiple of it. Null if the system refuses.
+void* map_pages(int64_t bytes) {
+    const int64_t slack = bytes >= kHugePage ? kHugePage : 0;
+    void* mapped = mmap(nullptr, static_cast<size_t>(bytes + slack), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapped == MAP_FAILED) return nullptr;
+    if (slack == 0) return mapped;
+    char* start = static_cast<char*>(mapped);
+    const int64_t before = (kHugePage - static_cast<int64_t>(reinterpret_cast<uintptr_t>(start) % kHugePage)) % kHugePage;
+    if (before > 0) munmap(start, static_cast<size_t>(before));
+    if (slack > before) munmap(start + before + bytes, static_cast<size_t>(slack - before));
+    madvise(start + before, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // A wish; without it only speed is lost.
+    return start + before;
+}
+
+/// Writes to every page, so that it is resident, on the memory node of the thread that will mostly use it.
+void touch_pages(char* start, int64_t bytes, int64_t page) {
+    for_each_range(bytes, kHugePage, bytes, [&](int64_t begin, int64_t end) {
+        for (int64_t at = begin; at < end; at += page) static_cast<volatile char*>(start)[at] = 0;
+    });
+}
+
+void copy_bytes(void* destination, const void* source, int64_t bytes) {
+    for_each_range(bytes, kHugePage / 8, 2 * bytes, [&](int64_t begin, int64_t end) {
+        std::memcpy(static_cast<char*>(destination) + begin, static_cast<const char*>(source) + begin,
+                    static_cast<size_t>(end - begin));
+    });
+}
+
+template <typename Out, typename In>
+void convert_elements(Out* __restrict out, const In* __restrict in, int64_t count) {
+    for_each_range(count, kBlockElements, count * static_cast<int64_t>(sizeof(Out) + sizeof(In)),
+                   [&](int64_t begin, int64_t end) {
+#pragma omp simd
+                       for (int64_t i = begin; i < end; ++i) out[i] = from_float<Out>(to_float(in[i]));
+                   });
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(int threads) : threads_(threads > 0 ? threads : usable_cores(allowed_processors())) {
+    omp_set_dynamic(0);
+    omp_set_num_threads(threads_);
+}
+
+CpuBackend::~CpuBackend() {
+    for (const auto& [memory, bytes] : allocations_) munmap(memory, static_cast<size_t>(bytes));
+}
+
+DeviceInfo CpuBackend::info() const {
+    DeviceInfo info;
+    const MachineMemory memory = machine_memory();
+    info.memory_total = memory.total;
+    info.memory_available = memory.available;
+#ifdef LLMC_WITH_ONEDNN
+    info.supports_bf16 = has_bf16_dot_products();
+#endif
+    const std::string extension = vector_extension() + (has_bf16_dot_products() ? " bf16" : "");
+    info.name = fmt::format("{}, {} thread{}{}{}", processor_name(), threads_, threads_ == 1 ? "" : "s",
+                            extension.empty() ? "" : ", ", extension);
+    const int cores = std::min(threads_, usable_cores(allowed_processors()));
+    info.peak_flops_fp32 = measured_flops_per_core() * cores;
+    info.peak_flops_bf16 = info.supports_bf16 ? 2 * info.peak_flops_fp32 : 0;
+    return info;
+}
+
+void* CpuBackend::allocate(int64_t bytes, const std::string& what) {
+    CHECK(bytes >= 0, bytes, what);
+    const int64_t page = sysconf(_SC_PAGESIZE);
+    const int64_t mapped = std::max(page, round_up(bytes, page));
+    // The system grants more than it has and kills the process later, so what is available must be asked before.
+    const MachineMemory known = machine_memory();
+    void* memory = known.total == 0 || mapped <= known.available ? map_pages(mapped) : nullptr;
+    if (!memory)
+        fail("{}: {} wanted, but only {} of memory are available; lower the batch size or the memory budget", what,
+             format_bytes(bytes), format_bytes(known.available));
+    touch_pages(static_cast<char*>(memory), mapped, page);
+    allocations_.emplace(memory, mapped);
+    return memory;
+}
+
+void CpuBackend::release(void* memory) {
+    if (!memory) return;
+    const auto entry = allocations_.find(memory);
+    CHECK(entry != allocations_.end(), "not a start that allocate() returned, or released twice");
+    munmap(memory, static_cast<size_t>(entry->second));
+    allocations_.erase(entry);
+}
+
+void CpuBackend::copy_to_device(Tensor destination, const void* source) {
+    copy_bytes(destination.data, source, destination.bytes());
+}
+
+void CpuBackend::copy_to_host(void* destination, Tensor source) {
+    copy_bytes(destination, source.data, source.bytes());
+}
+
+void CpuBackend::zero(Tensor out) {
+    for_each_range(out.bytes(), kHugePage / 8, out.bytes(), [&](int64_t begin, int64_t end) {
+        std::memset(static_cast<char*>(out.data) + begin, 0, static_cast<size_t>(end - begin));
+    });
+}
+
+void CpuBackend::convert(Tensor out, Tensor x) {
+    CHECK(out.count() == x.count(), out.count(), x.count());
+    if (out.dtype == x.dtype)
+        copy_bytes(out.data, x.data, x.bytes());
+    else if (out.dtype == DType::BF16)
+        convert_elements(out.as<bf16>(), x.as<float>(), x.count());
+    else
+        convert_elements(out.as<float>(), x.as<bf16>(), x.count());
+}
+
+}  // namespace llmc::cpu

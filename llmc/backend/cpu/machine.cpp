@@ -1,0 +1,210 @@
+#include "llmc/backend/cpu/machine.h"
+
+#include "llmc/base/log.h"
+#include "llmc/base/units.h"
+
+#include <omp.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <fstream>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <thread>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace llmc::cpu {
+namespace {
+
+/// The number a file begins with, or nothing: no such file, or a word such as "max".
+std::optional<int64_t> read_number(const std::string& path) {
+    std::ifstream file(path);
+    int64_t number = 0;
+    if (file >> number) return number;
+    return std::nullopt;
+}
+
+/// The number after `key` in a file of "key number" or "key: number kB" lines.
+std::optional<int64_t> read_field(const std::string& path, const std::string& key) {
+    std::ifstream file(path);
+    for (std::string line; std::getline(file, line);) {
+        std::istringstream words(line);
+        std::string name, unit;
+        int64_t number = 0;
+        if (!(words >> name >> number) || (name != key && name != key + ":")) continue;
+        return words >> unit && unit == "kB" ? number * 1024 : number;
+    }
+    return std::nullopt;
+}
+
+bool lists(const std::string& comma_separated, const std::string& word) {
+    return ("," + comma_separated + ",").find("," + word + ",") != std::string::npos;
+}
+
+/// Folders of the control groups around this process that may limit `controller`, innermost first. Inside a container
+/// the path in /proc/self/cgroup is often the host's, and the mount shows our own group as its root; so every parent is
+/// a candidate, and a folder need not exist.
+std::vector<std::string> control_groups(const std::string& root, const std::string& controller) {
+    std::vector<std::string> folders;
+    std::ifstream file(root + "/proc/self/cgroup");
+    for (std::string line; std::getline(file, line);) {  // hierarchy:controllers:path
+        const size_t first = line.find(':');
+        const size_t second = first == std::string::npos ? first : line.find(':', first + 1);
+        if (second == std::string::npos) continue;
+        const std::string controllers = line.substr(first + 1, second - first - 1);
+        if (!controllers.empty() && !lists(controllers, controller)) continue;
+        const std::string mount = root + "/sys/fs/cgroup" + (controllers.empty() ? "" : "/" + controller);
+        for (std::string path = line.substr(second + 1);; path.resize(path.rfind('/'))) {
+            while (path.ends_with('/')) path.pop_back();
+            folders.push_back(mount + path);
+            if (path.find('/') == std::string::npos) break;
+        }
+    }
+    return folders;
+}
+
+/// Bytes a group's limit leaves: what it uses, less its file caches, which the system drops under pressure.
+std::optional<int64_t> group_available(const std::string& folder, int64_t limit) {
+    std::optional<int64_t> used = read_number(folder + "/memory.current");
+    const std::string prefix = used ? "" : "total_";
+    if (!used) used = read_number(folder + "/memory.usage_in_bytes");
+    if (!used) return std::nullopt;
+    int64_t caches = 0;
+    for (const char* list : {"inactive_file", "active_file"})
+        caches += read_field(folder + "/memory.stat", prefix + list).value_or(0);
+    return std::max<int64_t>(0, limit - std::max<int64_t>(0, *used - caches));
+}
+
+/// Processors' worth of time the control groups grant, or nothing.
+std::optional<double> processor_quota(const std::string& root) {
+    std::optional<double> least;
+    for (const std::string& folder : control_groups(root, "cpu")) {
+        double quota = 0, period = 0;
+        if (std::ifstream v2(folder + "/cpu.max"); !(v2 >> quota >> period)) {
+            quota = static_cast<double>(read_number(folder + "/cpu.cfs_quota_us").value_or(-1));
+            period = static_cast<double>(read_number(folder + "/cpu.cfs_period_us").value_or(0));
+        }
+        if (quota > 0 && period > 0) least = std::min(least.value_or(quota / period), quota / period);
+    }
+    return least;
+}
+
+}  // namespace
+
+MachineMemory machine_memory(const std::string& root) {
+    MachineMemory memory;
+    memory.total = read_field(root + "/proc/meminfo", "MemTotal").value_or(0);
+    memory.available = read_field(root + "/proc/meminfo", "MemAvailable").value_or(0);
+    for (const std::string& folder : control_groups(root, "memory")) {
+        std::optional<int64_t> limit = read_number(folder + "/memory.max");
+        if (!limit) limit = read_number(folder + "/memory.limit_in_bytes");
+        if (!limit || *limit >= memory.total) continue;
+        memory.total = *limit;
+        memory.available = std::min(memory.available, group_available(folder, *limit).value_or(*limit));
+    }
+    return memory;
+}
+
+std::vector<int> allowed_processors() {
+    std::vector<int> processors;
+    // A bound libgomp (OMP_PROC_BIND, OMP_PLACES) has already narrowed this thread's mask to its own place.
+    for (int place = 0; omp_get_proc_bind() != omp_proc_bind_false && place < omp_get_num_places(); ++place) {
+        std::vector<int> ids(static_cast<size_t>(omp_get_place_num_procs(place)));
+        omp_get_place_proc_ids(place, ids.data());
+        processors.insert(processors.end(), ids.begin(), ids.end());
+    }
+    cpu_set_t mask;
+    if (processors.empty() && sched_getaffinity(0, sizeof mask, &mask) == 0)
+        for (int i = 0; i < CPU_SETSIZE; ++i)
+            if (CPU_ISSET(i, &mask)) processors.push_back(i);
+    if (processors.empty())  // More processors than a cpu_set_t holds.
+        for (int i = 0; i < static_cast<int>(std::thread::hardware_concurrency()); ++i) processors.push_back(i);
+    return processors;
+}
+
+int usable_cores(const std::vector<int>& processors, const std::string& root) {
+    std::set<std::string> cores;  // Named by their list of hardware threads, "0,64"; unknown: each is a core.
+    for (const int processor : processors) {
+        const std::string id = std::to_string(processor);
+        std::ifstream file(root + "/sys/devices/system/cpu/cpu" + id + "/topology/thread_siblings_list");
+        std::string siblings;
+        cores.insert(file >> siblings ? siblings : id);
+    }
+    int64_t count = std::max<int64_t>(1, static_cast<int64_t>(cores.size()));
+    if (const std::optional<double> quota = processor_quota(root); quota && *quota < static_cast<double>(count))
+        count = std::max<int64_t>(1, static_cast<int64_t>(*quota + 0.999));
+    return static_cast<int>(count);
+}
+
+std::string processor_name(const std::string& root) {
+    std::ifstream file(root + "/proc/cpuinfo");
+    for (std::string line; std::getline(file, line);) {
+        if (!line.starts_with("model name")) continue;
+        const size_t start = line.find_first_not_of(" \t", line.find(':') + 1);
+        if (start == std::string::npos) break;
+        std::string name = line.substr(start);
+        for (const char* noise : {" Processor", "(R)", "(TM)", " CPU"})
+            for (size_t at; (at = name.find(noise)) != std::string::npos;) name.erase(at, std::string(noise).size());
+        return name;
+    }
+    return "CPU";
+}
+
+std::string vector_extension() {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f")) return "AVX-512";
+    if (__builtin_cpu_supports("avx2")) return "AVX2";
+    if (__builtin_cpu_supports("avx")) return "AVX";
+    return "SSE2";
+#else
+    return "";
+#endif
+}
+
+bool has_bf16_dot_products() {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    // Supporting AVX-512 includes that the system saves its registers; AMX exists only on processors with AVX-512 bf16.
+    if (!__builtin_cpu_supports("avx512f") || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return false;
+    return (a & (1u << 5)) != 0;
+#else
+    return false;
+#endif
+}
+
+double measured_flops_per_core() {
+#if defined(__AVX512F__)
+    constexpr int kBytes = 64;
+#elif defined(__AVX__)
+    constexpr int kBytes = 32;
+#else
+    constexpr int kBytes = 16;
+#endif
+    using Vector __attribute__((vector_size(kBytes))) = float;
+    constexpr int kChains = 12, kRounds = 40000, kLanes = kBytes / 4;  // Latency 4-5 times 2 units < 12 chains.
+    const auto measure = [] {
+        double best = 0;
+        for (int repeat = 0; repeat < 8; ++repeat) {
+            Vector sums[kChains] = {}, factor = {}, addend = {};
+            asm volatile("" : "+x"(factor), "+x"(addend));  // Values the compiler cannot know.
+            const double start = now_seconds();
+            for (int round = 0; round < kRounds; ++round) {
+#pragma GCC unroll 12
+                for (Vector& sum : sums) sum = sum * factor + addend;
+            }
+            for (Vector& sum : sums) asm volatile("" : "+x"(sum));
+            best = std::max(best, 2.0 * kChains * kLanes * kRounds / (now_seconds() - start));
+        }
+        return best;
+    };
+    static const double flops = measure();
+    return flops;
+}
+
+}  // namespace llmc::cpu

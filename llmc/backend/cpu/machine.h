@@ -1,0 +1,39 @@
+// What the operating system and the processor say about this machine: cores, memory, instruction sets, and a measured
+// peak rate. Limits of control groups (containers, batch systems) count as limits of the machine.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace llmc::cpu {
+
+struct MachineMemory {
+    int64_t total = 0;      ///< Bytes of the machine, or of the tightest control group around this process.
+    int64_t available = 0;  ///< Bytes that could be allocated now without swapping; file caches count as free.
+};
+
+/// `root` is prefixed to the paths in /proc and /sys; tests put a folder of their own there.
+MachineMemory machine_memory(const std::string& root = "");
+
+/// The processors this process may run on, as the system numbers them.
+std::vector<int> allowed_processors();
+
+/// Physical cores among `processors` (of two hardware threads of a core one counts), but no more than the control
+/// group's CPU quota, rounded up. At least 1.
+int usable_cores(const std::vector<int>& processors, const std::string& root = "");
+
+/// "AMD EPYC 9454", from /proc/cpuinfo; "CPU" where it is not given.
+std::string processor_name(const std::string& root = "");
+
+/// The widest vector instructions of the processor, for people: "AVX-512", "AVX2", "SSE2", or "" on other architectures.
+std::string vector_extension();
+
+/// The processor has bf16 dot products (AVX512_BF16 or AMX), and the system saves their registers.
+bool has_bf16_dot_products();
+
+/// fp32 FLOP/s of one core on register-resident multiply-adds, at the vector width of this build. Takes about 10 ms at
+/// the first call and is remembered.
+double measured_flops_per_core();
+
+}  // namespace llmc::cpu

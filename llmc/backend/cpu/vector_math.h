@@ -1,0 +1,64 @@
+// exp, tanh and the logistic function in single precision, without branches or tables, so that a loop over them under
+// `#pragma omp simd` becomes vector code at any instruction set (libm's need a call per element). Needs
+// -fno-trapping-math to vectorise. Between instruction sets with and without FMA results may differ in the last bits;
+// between calls and threads they never do.
+// The accuracy stated here is checked in tests/backend/test_vector_math.cpp.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+namespace llmc::cpu {
+
+namespace detail {
+
+/// Adding this to |v| < 2^22 rounds v to an integer, which then stands in the low bits of the sum.
+constexpr float kRoundingShift = 0x1.8p23f;
+
+/// exp(r) - 1 - r for |r| <= ln(2)/2, over r^2 (Cephes' expf).
+inline float exp_tail(float r) {
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    return p;
+}
+
+/// x = n ln(2) + r. The first part of ln(2) has nine bits, so n times it is exact.
+inline float exp_remainder(float x, float n) { return (x - n * 0x1.63p-1f) + n * 2.12194440e-4f; }
+
+}  // namespace detail
+
+/// e^x within 2 ulp. Results below the smallest normal number are 0; NaN stays NaN.
+inline float fast_exp(float x) {
+    const float shifted = x * 1.44269504088896341f + detail::kRoundingShift;
+    const float r = detail::exp_remainder(x, shifted - detail::kRoundingShift);
+    const float p = (detail::exp_tail(r) * (r * r) + r) + 1.0f;
+    // 2^n p, by adding n to the exponent of p in [0.7, 1.42]. Unsigned, so that overflow is defined.
+    const uint32_t scaled = std::bit_cast<uint32_t>(p) + (std::bit_cast<uint32_t>(shifted) << 23);
+    float result = std::bit_cast<float>(scaled);
+    result = x > 88.7228317f ? std::numeric_limits<float>::infinity() : result;
+    result = x < -87.3365402f ? 0.0f : result;
+    return x == x ? result : x;
+}
+
+/// tanh(x) within 4 ulp, also near 0, where it is (e^2x - 1) / (e^2x + 1) with the 1 never added and subtracted again.
+inline float fast_tanh(float x) {
+    const float magnitude = std::fabs(x);
+    const float y = 2.0f * (magnitude > 10.0f ? 10.0f : magnitude);  // tanh(10) rounds to 1
+    const float shifted = y * 1.44269504088896341f + detail::kRoundingShift;
+    const float r = detail::exp_remainder(y, shifted - detail::kRoundingShift);
+    const float expm1_r = detail::exp_tail(r) * (r * r) + r;
+    const float power = std::bit_cast<float>((std::bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u);  // 2^n
+    const float expm1_y = power * expm1_r + (power - 1.0f);
+    return std::copysign(expm1_y / (expm1_y + 2.0f), x);
+}
+
+/// 1 / (1 + e^-x) within 4 ulp while e^-x is finite, 0 below that.
+inline float fast_sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
+
+}  // namespace llmc::cpu

@@ -1,0 +1,62 @@
+#include "llmc/io/text_file.h"
+
+#include "llmc/base/check.h"
+#include "llmc/base/error.h"
+#include "llmc/io/tokenizer.h"
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+namespace llmc {
+namespace {
+
+constexpr size_t kSample = 64 * 1024;  ///< Bytes looked at to tell text from something else.
+
+bool is_utf16(std::string_view text) { return text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff"); }
+
+/// Text has no NUL bytes and hardly any other control characters; a tenth of random bytes would be such.
+bool looks_binary(std::string_view text) {
+    constexpr std::string_view kTextControls = "\t\n\v\f\r\b\x1b";
+    const auto is_control = [&](char c) {
+        const auto byte = static_cast<unsigned char>(c);
+        return (byte < 32 || byte == 127) && kTextControls.find(c) == std::string_view::npos;
+    };
+    if (text.find('\0') != std::string_view::npos) return true;
+    const auto controls = std::count_if(text.begin(), text.end(), is_control);
+    return static_cast<size_t>(controls) * 20 > text.size();
+}
+
+}  // namespace
+
+TextFile::TextFile(MappedFile file, const std::string& option) : file_(std::move(file)) {
+    const std::string_view sample = file_.text().substr(0, kSample);
+    if (is_utf16(sample)) {
+        fail("{}: '{}' is UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8", option, file_.path());
+    }
+    if (looks_binary(sample)) {
+        fail("{}: '{}' is a binary file, neither text nor an llm.c token file; unpack or convert it first", option,
+             file_.path());
+    }
+}
+
+void TextFile::read(int64_t position, std::span<int32_t> out) const {
+    const auto count = static_cast<int64_t>(out.size());
+    CHECK(position >= 0 && position + count <= size(), position, count, size());
+    if (count == 0) return;
+    const auto* bytes = reinterpret_cast<const uint8_t*>(file_.data()) - 1;  // Token i is byte i - 1.
+    int64_t i = 0;
+    if (position == 0) out[static_cast<size_t>(i++)] = ByteTokenizer::kEndOfText;
+    for (; i < count; ++i) out[static_cast<size_t>(i)] = bytes[position + i];
+}
+
+std::string TextFile::where(int64_t position) const {
+    if (position == 0) return fmt::format("'{}' at its start", file_.path());
+    return fmt::format("'{}' at byte {}", file_.path(), position - 1);
+}
+
+int32_t TextFile::vocab_size() const { return ByteTokenizer::kVocabSize; }
+int32_t TextFile::end_of_text() const { return ByteTokenizer::kEndOfText; }
+std::string TextFile::describe() const { return fmt::format("'{}' is text, read as bytes", file_.path()); }
+
+}  // namespace llmc

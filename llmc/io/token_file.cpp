@@ -1,0 +1,123 @@
+#include "llmc/io/token_file.h"
+
+#include "llmc/base/check.h"
+#include "llmc/base/error.h"
+#include "llmc/base/units.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+namespace llmc {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "the files are little-endian and are read as they are");
+
+const TokenFormat* format_of(int32_t magic) {
+    if (magic == kGpt2Tokens.magic) return &kGpt2Tokens;
+    if (magic == kLlama3Tokens.magic) return &kLlama3Tokens;
+    return nullptr;
+}
+
+int32_t header_field(std::span<const std::byte> bytes, size_t index) {
+    int32_t value = 0;
+    std::memcpy(&value, bytes.data() + index * sizeof value, sizeof value);
+    return value;
+}
+
+template <typename Item>
+void copy_items(const std::byte* from, std::span<int32_t> out) {
+    for (size_t i = 0; i < out.size(); ++i) {
+        Item item = 0;
+        std::memcpy(&item, from + i * sizeof item, sizeof item);
+        out[i] = static_cast<int32_t>(item);
+    }
+}
+
+}  // namespace
+
+bool is_token_file(std::span<const std::byte> bytes) {
+    return bytes.size() >= sizeof(int32_t) && format_of(header_field(bytes, 0)) != nullptr;
+}
+
+TokenFile::TokenFile(MappedFile file, const std::string& option) : file_(std::move(file)) {
+    CHECK(is_token_file(file_.bytes()), file_.path());
+    format_ = format_of(header_field(file_.bytes(), 0));
+    if (file_.size() < kTokenFileHeaderBytes) {
+        fail("{}: token file '{}' is truncated: {} bytes, its header alone has {}; copy or make it again", option,
+             file_.path(), file_.size(), kTokenFileHeaderBytes);
+    }
+    const int32_t version = header_field(file_.bytes(), 1);
+    if (version != format_->version) {
+        fail("{}: token file '{}' has version {}, {} token files have {}; make it again with llm.c's data scripts",
+             option, file_.path(), version, format_->name, format_->version);
+    }
+    count_ = header_field(file_.bytes(), 2);
+    if (count_ <= 0) {
+        fail("{}: token file '{}' holds {} tokens by its header; make it again", option, file_.path(), count_);
+    }
+    const int64_t expected = kTokenFileHeaderBytes + count_ * format_->item_bytes;
+    if (file_.size() != expected) {
+        fail("{}: token file '{}' is {}: {} tokens make {} bytes, the file has {}; copy or make it again", option,
+             file_.path(), file_.size() < expected ? "truncated" : "too long", format_count(count_), expected,
+             file_.size());
+    }
+}
+
+void TokenFile::read(int64_t position, std::span<int32_t> out) const {
+    CHECK(position >= 0 && position + static_cast<int64_t>(out.size()) <= count_, position, out.size(), count_);
+    const std::byte* from = file_.data() + kTokenFileHeaderBytes + position * format_->item_bytes;
+    if (format_->item_bytes == 2) {
+        copy_items<uint16_t>(from, out);
+    } else {
+        copy_items<uint32_t>(from, out);
+    }
+}
+
+std::string TokenFile::where(int64_t position) const {
+    return fmt::format("'{}' at token {}", file_.path(), position);
+}
+
+std::string TokenFile::describe() const {
+    return fmt::format("'{}' is an llm.c token file ({})", file_.path(), format_->name);
+}
+
+TokenShardWriter::TokenShardWriter(std::string prefix, const TokenFormat& format, int64_t shard_tokens)
+    : prefix_(std::move(prefix)), format_(format), shard_tokens_(shard_tokens) {
+    CHECK(shard_tokens > 0 && shard_tokens <= std::numeric_limits<int32_t>::max(), shard_tokens);
+}
+
+void TokenShardWriter::append(std::span<const int32_t> tokens) {
+    const auto item_bytes = static_cast<size_t>(format_.item_bytes);
+    for (const int32_t token : tokens) {
+        if (token < 0 || token >= format_.vocab_size) {
+            fail("token {} cannot be stored in a {} token file: its vocabulary is {}", token, format_.name,
+                 format_.vocab_size);
+        }
+        const auto bytes = std::bit_cast<std::array<std::byte, sizeof token>>(token);
+        items_.insert(items_.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(item_bytes));
+        if (items_.size() == static_cast<size_t>(shard_tokens_) * item_bytes) write_shard();
+    }
+}
+
+void TokenShardWriter::close() {
+    if (!items_.empty()) write_shard();
+}
+
+void TokenShardWriter::write_shard() {
+    const std::string path = fmt::format("{}_{:06}.bin", prefix_, paths_.size());
+    std::array<int32_t, kTokenFileHeaderBytes / sizeof(int32_t)> header = {
+        format_.magic, format_.version,
+        static_cast<int32_t>(items_.size() / static_cast<size_t>(format_.item_bytes))};
+    FileWriter writer(path);
+    writer.write(header.data(), kTokenFileHeaderBytes);
+    writer.write(items_.data(), static_cast<int64_t>(items_.size()));
+    writer.close();
+    items_.clear();
+    paths_.push_back(path);
+}
+
+}  // namespace llmc

@@ -1,0 +1,74 @@
+// Token files of llm.c: a header of 256 int32 (magic, version, number of tokens, zeros), then the token ids, uint16 for
+// GPT-2 and uint32 for Llama 3, little-endian. Shards are named <name>_train_000000.bin, <name>_val_000000.bin.
+// Format: https://github.com/karpathy/llm.c, dev/data/data_common.py.
+#pragma once
+
+#include "llmc/base/file.h"
+#include "llmc/io/token_source.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+/// One of the two kinds.
+struct TokenFormat {
+    const char* name;
+    int32_t magic;
+    int32_t version;
+    int32_t item_bytes;
+    int32_t vocab_size;
+    int32_t end_of_text;
+};
+constexpr TokenFormat kGpt2Tokens = {"GPT-2", 20240520, 1, 2, 50257, 50256};
+constexpr TokenFormat kLlama3Tokens = {"Llama 3", 20240801, 7, 4, 128256, 128000};
+constexpr int64_t kTokenFileHeaderBytes = 1024;
+
+/// Whether a file starts with the magic number of a token file.
+bool is_token_file(std::span<const std::byte> bytes);
+
+/// One token file, memory-mapped. More than 2 GiB is fine.
+class TokenFile final : public TokenSource {
+  public:
+    /// Checks the header and the file's size; an Error naming `option` if they are wrong.
+    TokenFile(MappedFile file, const std::string& option);
+    int64_t size() const override { return count_; }
+    void read(int64_t position, std::span<int32_t> out) const override;
+    std::string where(int64_t position) const override;
+    int32_t vocab_size() const override { return format_->vocab_size; }
+    int32_t end_of_text() const override { return format_->end_of_text; }
+    std::string tokenizer() const override { return "none"; }
+    std::string describe() const override;
+
+  private:
+    MappedFile file_;
+    const TokenFormat* format_ = nullptr;
+    int64_t count_ = 0;
+};
+
+/// Writes <prefix>_000000.bin, <prefix>_000001.bin, ... with at most `shard_tokens` tokens each. Holds one shard in
+/// memory, because its header comes first. Shards that are not finished leave no file.
+class TokenShardWriter {
+  public:
+    TokenShardWriter(std::string prefix, const TokenFormat& format, int64_t shard_tokens = 100'000'000);
+    /// An Error if a token is outside the format's vocabulary.
+    void append(std::span<const int32_t> tokens);
+    /// Writes what is left. To be called once, at the end.
+    void close();
+    /// Files written so far.
+    const std::vector<std::string>& paths() const { return paths_; }
+
+  private:
+    void write_shard();
+
+    std::string prefix_;
+    TokenFormat format_;
+    int64_t shard_tokens_;
+    std::vector<std::byte> items_;
+    std::vector<std::string> paths_;
+};
+
+}  // namespace llmc

@@ -1,0 +1,196 @@
+#include "llmc/model/config.h"
+
+#include "llmc/base/error.h"
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+namespace llmc {
+namespace {
+
+ModelConfig gpt2(const std::string& name, int64_t L, int64_t NH, int64_t C, int64_t V, int64_t maxT) {
+    ModelConfig config;
+    config.name = name;
+    config.family = Family::Gpt2;
+    config.L = L, config.C = C, config.NH = NH, config.NKV = NH, config.HD = C / NH, config.F = 4 * C;
+    config.V = V, config.maxT = maxT, config.tied = true;
+    return config;
+}
+
+ModelConfig llama(const std::string& name, int64_t L, int64_t NH, int64_t NKV, int64_t C, int64_t F, int64_t V,
+                  int64_t maxT, double rope_theta, bool tied = false) {
+    ModelConfig config;
+    config.name = name;
+    config.family = Family::Llama;
+    config.L = L, config.C = C, config.NH = NH, config.NKV = NKV, config.HD = C / NH, config.F = F;
+    config.V = V, config.maxT = maxT, config.tied = tied, config.rope_theta = rope_theta;
+    return config;
+}
+
+ModelConfig with_llama3_scaling(ModelConfig config, double factor) {
+    config.rope_scaling = {RopeScaling::Kind::Llama3, factor, 1, 4, 8192};
+    return config;
+}
+
+constexpr int64_t kByteVocabulary = 257;  // 256 bytes and end-of-text.
+
+const std::vector<ModelConfig>& presets() {
+    static const std::vector<ModelConfig> table = {
+        //               L  NH    C      V  maxT
+        gpt2("gpt2-nano", 4, 4, 128, kByteVocabulary, 0),
+        gpt2("gpt2-mini", 6, 6, 384, kByteVocabulary, 0),
+        gpt2("gpt2", 12, 12, 768, 50257, 1024),
+        gpt2("gpt2-medium", 24, 16, 1024, 50257, 1024),
+        gpt2("gpt2-large", 36, 20, 1280, 50257, 1024),
+        gpt2("gpt2-xl", 48, 25, 1600, 50257, 1024),
+        //                     L  NH NKV   C     F       V    maxT  theta
+        llama("llama-nano", 4, 4, 2, 128, 352, kByteVocabulary, 0, 1e4, true),
+        llama("llama-mini", 6, 6, 2, 384, 1024, kByteVocabulary, 0, 1e4, true),
+        llama("tinyllama-1.1b", 22, 32, 4, 2048, 5632, 32000, 2048, 1e4),
+        with_llama3_scaling(llama("llama3.2-1b", 16, 32, 8, 2048, 8192, 128256, 131072, 5e5, true), 32),
+        llama("llama2-7b", 32, 32, 32, 4096, 11008, 32000, 4096, 1e4),
+        llama("llama3-8b", 32, 32, 8, 4096, 14336, 128256, 8192, 5e5),
+        with_llama3_scaling(llama("llama3-70b", 80, 64, 8, 8192, 28672, 128256, 131072, 5e5), 8),
+    };
+    return table;
+}
+
+/// llm.c's depth-named GPT-2 models: heads of 64 channels.
+bool depth_preset(const std::string& name, ModelConfig* config) {
+    struct Depth {
+        int64_t L, C;
+    };
+    constexpr Depth kDepths[] = {{6, 384}, {12, 768}, {24, 1024}, {36, 1280}, {48, 1600}, {60, 1920}, {72, 2880}, {84, 3456}};
+    if (name.size() < 2 || name[0] != 'd') return false;
+    int64_t depth = 0;
+    const auto [end, error] = std::from_chars(name.data() + 1, name.data() + name.size(), depth);
+    if (error != std::errc() || end != name.data() + name.size()) return false;
+    for (const Depth& row : kDepths) {
+        if (row.L == depth) *config = gpt2(name, row.L, row.C / 64, row.C, 50257, 1024);
+        if (row.L == depth) return true;
+    }
+    return false;
+}
+
+}  // namespace
+
+std::vector<std::string> preset_names() {
+    std::vector<std::string> names;
+    for (const ModelConfig& config : presets()) names.push_back(config.name);
+    return names;
+}
+
+ModelConfig preset(const std::string& name) {
+    for (const ModelConfig& config : presets()) {
+        if (config.name == name) return config;
+    }
+    ModelConfig config;
+    if (depth_preset(name, &config)) return config;
+    std::string names;
+    for (const std::string& known : preset_names()) names += " " + known;
+    fail_usage("--model={}: no such model; choose one of:{}, or d6, d12, d24, d36, d48, d60, d72, d84", name, names);
+}
+
+void validate(const ModelConfig& config) {
+    const auto positive = [](const char* option, int64_t value) {
+        if (value < 1) fail_usage("{}={}: must be at least 1", option, value);
+    };
+    positive("--layers", config.L);
+    positive("--channels", config.C);
+    positive("--heads", config.NH);
+    positive("--kv-heads", config.NKV);
+    positive("--head-size", config.HD);
+    positive("--ffn-size", config.F);
+    positive("--vocab-size", config.V);
+    positive("--max-seq-len", config.maxT);
+    if (config.NH % config.NKV != 0) {
+        fail_usage("--kv-heads={}: must divide the number of heads, {}", config.NKV, config.NH);
+    }
+    if (config.family == Family::Gpt2 && config.NKV != config.NH) {
+        fail_usage("--kv-heads={}: GPT-2 has one key/value head per head ({}); choose a LLaMA model", config.NKV, config.NH);
+    }
+    if (config.family == Family::Gpt2 && !config.tied) fail_usage("--tied=false: GPT-2's LM head is the embedding");
+    if (config.family == Family::Llama && config.HD % 2 != 0) {
+        fail_usage("--head-size={}: rotary embedding needs an even head size", config.HD);
+    }
+    if (config.HD > 256) fail_usage("--head-size={}: the largest supported head size is 256", config.HD);
+}
+
+std::string name_of(Family family) { return family == Family::Gpt2 ? "GPT-2" : "LLaMA"; }
+
+std::string describe(const ModelConfig& config) {
+    std::string text = fmt::format("{}, {} layers, {} heads", name_of(config.family), config.L, config.NH);
+    if (config.NKV != config.NH) text += fmt::format(" ({} key/value)", config.NKV);
+    return text + fmt::format(" of {}, {} channels, vocabulary {}", config.HD, config.C, config.V);
+}
+
+namespace {
+
+constexpr const char* kScalingNames[] = {"none", "linear", "llama3"};
+
+RopeScaling::Kind scaling_kind(const std::string& name) {
+    for (int kind = 0; kind < 3; ++kind) {
+        if (name == kScalingNames[kind]) return static_cast<RopeScaling::Kind>(kind);
+    }
+    fail("rope_scaling '{}' is unknown; known are none, linear, llama3", name);
+}
+
+}  // namespace
+
+std::string to_json(const ModelConfig& config) {
+    nlohmann::ordered_json json = {
+        {"name", config.name},
+        {"family", config.family == Family::Gpt2 ? "gpt2" : "llama"},
+        {"layers", config.L},
+        {"channels", config.C},
+        {"heads", config.NH},
+        {"kv_heads", config.NKV},
+        {"head_size", config.HD},
+        {"ffn_size", config.F},
+        {"vocab_size", config.V},
+        {"max_seq_len", config.maxT},
+        {"tied", config.tied},
+        {"norm_epsilon", config.norm_epsilon},
+        {"rope_theta", config.rope_theta},
+        {"rope_scaling",
+         {{"kind", kScalingNames[static_cast<int>(config.rope_scaling.kind)]},
+          {"factor", config.rope_scaling.factor},
+          {"low_freq_factor", config.rope_scaling.low_freq_factor},
+          {"high_freq_factor", config.rope_scaling.high_freq_factor},
+          {"original_max_position", config.rope_scaling.original_max_position}}},
+    };
+    return json.dump();
+}
+
+ModelConfig model_config_from_json(const std::string& json, const std::string& where) {
+    try {
+        const auto object = nlohmann::json::parse(json);
+        ModelConfig config;
+        config.name = object.at("name").get<std::string>();
+        const auto family = object.at("family").get<std::string>();
+        if (family != "gpt2" && family != "llama") fail("{}: model family '{}' is unknown", where, family);
+        config.family = family == "gpt2" ? Family::Gpt2 : Family::Llama;
+        object.at("layers").get_to(config.L);
+        object.at("channels").get_to(config.C);
+        object.at("heads").get_to(config.NH);
+        object.at("kv_heads").get_to(config.NKV);
+        object.at("head_size").get_to(config.HD);
+        object.at("ffn_size").get_to(config.F);
+        object.at("vocab_size").get_to(config.V);
+        object.at("max_seq_len").get_to(config.maxT);
+        object.at("tied").get_to(config.tied);
+        object.at("norm_epsilon").get_to(config.norm_epsilon);
+        object.at("rope_theta").get_to(config.rope_theta);
+        const auto& scaling = object.at("rope_scaling");
+        config.rope_scaling.kind = scaling_kind(scaling.at("kind").get<std::string>());
+        scaling.at("factor").get_to(config.rope_scaling.factor);
+        scaling.at("low_freq_factor").get_to(config.rope_scaling.low_freq_factor);
+        scaling.at("high_freq_factor").get_to(config.rope_scaling.high_freq_factor);
+        scaling.at("original_max_position").get_to(config.rope_scaling.original_max_position);
+        return config;
+    } catch (const nlohmann::json::exception& error) {
+        fail("{}: the model configuration is damaged ({})", where, error.what());
+    }
+}
+
+}  // namespace llmc

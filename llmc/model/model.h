@@ -1,0 +1,115 @@
+// Model: an architecture as a table. Three kinds of rows: parameters (name, shape, offset in the flat buffers, decay,
+// initialisation), activations of one layer (name, columns, type), and operations of one layer (kind, operand slots).
+// gpt2.cpp and llama.cpp fill it; plans, executor, optimiser, initialisation and checkpoints iterate it. Nothing else
+// knows an architecture.
+#pragma once
+
+#include "llmc/model/config.h"
+#include "llmc/model/op.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+enum class Init : uint8_t { Zeros, Ones, Normal };
+
+/// One parameter tensor. Offsets and counts are in elements of the flat buffers (parameters, gradients, moments).
+struct ParameterRow {
+    std::string name;      ///< "wte", "layers.3.qkv_weight", ...
+    int64_t rows = 0;      ///< As stored; the embedding and the head have Vp rows.
+    int64_t cols = 1;      ///< 1 for vectors.
+    int64_t used_rows = 0; ///< Rows that are real parameters: V where rows is Vp, else rows.
+    int64_t offset = 0;
+    bool decay = false;    ///< Weight decay applies: tensors with two dimensions.
+    Init init = Init::Zeros;
+    float stddev = 0;      ///< Of Init::Normal.
+    int64_t count() const { return rows * cols; }
+};
+
+/// What an activation is to the recomputation policies.
+enum class ActivationRole : uint8_t {
+    LayerInput,        ///< The residual stream at a block boundary. Always slot 0.
+    MidResidual,       ///< The residual stream between attention and MLP.
+    NormOut,
+    Stat,              ///< Saved statistics, fp32.
+    MatmulOut,
+    AttentionOut,
+    AttentionStat,     ///< Log-sum-exp, fp32.
+    ActivationOut,     ///< Output of GELU or SwiGLU.
+};
+
+/// One activation of a layer: (N, columns).
+struct ActivationRow {
+    std::string name;
+    int64_t columns = 0;
+    ActivationRole role = ActivationRole::MatmulOut;
+    bool is_stat() const { return role == ActivationRole::Stat || role == ActivationRole::AttentionStat; }
+    /// Part of the residual stream: all such tensors of all layers share one gradient, d_residual.
+    bool is_residual() const { return role == ActivationRole::LayerInput || role == ActivationRole::MidResidual; }
+};
+
+constexpr int kNone = -1;       ///< An absent operand.
+constexpr int kLayerInput = 0;  ///< Slot of the block's input.
+constexpr int kLayerOutput = 1000;  ///< "Slot" of the block's output: the next layer's input.
+
+/// One operation of a block. `in`, `residual`, `out`, `stat0`, `stat1` are activation slots; `weight` and `bias` count
+/// the layer's parameter rows.
+struct OpRow {
+    OpKind kind = OpKind::Matmul;
+    std::string name;
+    int in = kNone;
+    int residual = kNone;
+    int out = kNone;
+    int stat0 = kNone;
+    int stat1 = kNone;
+    int weight = kNone;
+    int bias = kNone;
+    bool rope = false;
+};
+
+struct Model {
+    ModelConfig config;
+
+    std::vector<ParameterRow> parameters;  ///< wte (, wpe), layer 0, layer 1, ..., final norm (, lm_head).
+    int first_layer_parameter = 0;         ///< Index of layer 0's first row.
+    int parameters_per_layer = 0;
+    int64_t parameter_elements = 0;        ///< Elements of a flat buffer, alignment gaps included.
+
+    std::vector<ActivationRow> activations;  ///< Of one layer, by slot.
+    std::vector<OpRow> block;                ///< In forward order; the last writes kLayerOutput.
+    OpKind norm = OpKind::LayerNorm;         ///< Of the final norm.
+
+    int wte = kNone, wpe = kNone, lnf_weight = kNone, lnf_bias = kNone, head = kNone;  ///< Indices into `parameters`.
+
+    /// Index into `parameters` of a block row's operand in a layer.
+    int parameter_index(int layer, int row_operand) const {
+        return row_operand == kNone ? kNone : first_layer_parameter + layer * parameters_per_layer + row_operand;
+    }
+    /// Parameters as people count them: no padding rows, no alignment gaps, tied head once.
+    int64_t parameter_count() const;
+    /// The row of `block` that writes an activation slot; kNone for the layer's input.
+    int producer(int slot) const;
+    /// The parameter row of that name, or kNone.
+    int find_parameter(const std::string& name) const;
+};
+
+/// The table of a validated configuration.
+Model make_model(const ModelConfig& config);
+
+/// Work of one block row for a micro-batch; `item` = bytes of an activation element.
+OpCost forward_cost(const Model& model, const OpRow& row, const BatchShape& shape, int64_t item);
+OpCost backward_cost(const Model& model, const OpRow& row, const BatchShape& shape, int64_t item);
+/// Embedding lookup, final norm and classifier together, forward and backward.
+OpCost head_cost(const Model& model, const BatchShape& shape, int64_t item, bool training);
+
+/// FLOPs per token by the usual convention of model FLOPs utilisation: 6 P + 6 L C T, with P the parameters without
+/// learned positions, attention causal, no credit for work done twice.
+double model_flops_per_token(const Model& model, int64_t T);
+
+/// Cosines and sines for RoPE: (maxT, HD) fp32, per position HD/2 cosines, then HD/2 sines; computed in double.
+/// Su et al. 2021; Llama-3 scaling as in the Llama 3.1 reference code.
+std::vector<float> rope_table(const ModelConfig& config, int64_t positions);
+
+}  // namespace llmc

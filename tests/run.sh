@@ -80,9 +80,12 @@ run_limited() {
     : >"$temp/log"
     timeout -k 10 "$seconds" "$@" </dev/null >"$temp/log" 2>&1 &
     job=$!
-    tail -n +1 -s 0.1 -f --pid="$job" "$temp/log" | $filter
-    wait "$job" 2>/dev/null
-    status=$?
+    { # without the shell's own remarks on killed jobs
+        tail -n +1 -s 0.1 -f --pid="$job" "$temp/log" | $filter &
+        wait $! # rather than in the foreground, so that a signal to this script acts at once
+        wait "$job"
+        status=$?
+    } 2>/dev/null
     kill -KILL -- "-$job" 2>/dev/null
     job=
     chmod -R u+rwX "$WORK_DIR" && rm -rf "$WORK_DIR"

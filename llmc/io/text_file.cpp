@@ -13,7 +13,9 @@ namespace {
 
 constexpr size_t kSample = 64 * 1024;  ///< Bytes looked at to tell text from something else.
 
-bool is_utf16(std::string_view text) { return text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff"); }
+bool is_utf16(std::string_view text) {
+    return text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff");
+}
 
 /// Text has no NUL bytes and hardly any other control characters; a tenth of random bytes would be such.
 bool looks_binary(std::string_view text) {
@@ -44,10 +46,13 @@ void TextFile::read(int64_t position, std::span<int32_t> out) const {
     const auto count = static_cast<int64_t>(out.size());
     CHECK(position >= 0 && position + count <= size(), position, count, size());
     if (count == 0) return;
-    const auto* bytes = reinterpret_cast<const uint8_t*>(file_.data()) - 1;  // Token i is byte i - 1.
-    int64_t i = 0;
-    if (position == 0) out[static_cast<size_t>(i++)] = ByteTokenizer::kEndOfText;
-    for (; i < count; ++i) out[static_cast<size_t>(i)] = bytes[position + i];
+    if (position == 0) {
+        out[0] = ByteTokenizer::kEndOfText;
+        out = out.subspan(1);
+        position = 1;
+    }
+    const auto* bytes = reinterpret_cast<const uint8_t*>(file_.data()) + position - 1;
+    std::copy(bytes, bytes + out.size(), out.begin());
 }
 
 std::string TextFile::where(int64_t position) const {
@@ -55,8 +60,14 @@ std::string TextFile::where(int64_t position) const {
     return fmt::format("'{}' at byte {}", file_.path(), position - 1);
 }
 
-int32_t TextFile::vocab_size() const { return ByteTokenizer::kVocabSize; }
-int32_t TextFile::end_of_text() const { return ByteTokenizer::kEndOfText; }
-std::string TextFile::describe() const { return fmt::format("'{}' is text, read as bytes", file_.path()); }
+int32_t TextFile::vocab_size() const {
+    return ByteTokenizer::kVocabSize;
+}
+int32_t TextFile::end_of_text() const {
+    return ByteTokenizer::kEndOfText;
+}
+std::string TextFile::describe() const {
+    return fmt::format("'{}' is text, read as bytes", file_.path());
+}
 
 }  // namespace llmc

@@ -110,8 +110,7 @@ void TokenShardWriter::close() {
 void TokenShardWriter::write_shard() {
     const std::string path = fmt::format("{}_{:06}.bin", prefix_, paths_.size());
     std::array<int32_t, kTokenFileHeaderBytes / sizeof(int32_t)> header = {
-        format_.magic, format_.version,
-        static_cast<int32_t>(items_.size() / static_cast<size_t>(format_.item_bytes))};
+        format_.magic, format_.version, static_cast<int32_t>(items_.size() / static_cast<size_t>(format_.item_bytes))};
     FileWriter writer(path);
     writer.write(header.data(), kTokenFileHeaderBytes);
     writer.write(items_.data(), static_cast<int64_t>(items_.size()));

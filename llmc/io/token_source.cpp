@@ -107,9 +107,10 @@ void TokenRange::read(int64_t position, std::span<int32_t> out) const {
 TokenSplit split_off_validation(const TokenSource& source, int64_t T) {
     const int64_t size = source.size();
     if (size < 2 * (T + 1)) {
-        fail("--data: {} holds {} tokens; training and validation with --seq-len={} need at least {} ({} each); "
-             "give more data, a shorter --seq-len, or --val-data",
-             source.describe(), format_count(size), T, format_count(2 * (T + 1)), format_count(T + 1));
+        fail(
+            "--data: {} holds {} tokens; training and validation with --seq-len={} need at least {} ({} each); "
+            "give more data, a shorter --seq-len, or --val-data",
+            source.describe(), format_count(size), T, format_count(2 * (T + 1)), format_count(T + 1));
     }
     const int64_t held_out = std::max(size / 20, T + 1);
     return {TokenRange(source, 0, size - held_out), TokenRange(source, size - held_out, held_out)};

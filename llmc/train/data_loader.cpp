@@ -80,9 +80,10 @@ void DataLoader::fill(Batch& batch, int64_t first_sequence) const {
         for (size_t t = 0; t < row.size(); ++t) {
             const auto token = static_cast<uint32_t>(row[t]);
             if (token < static_cast<uint32_t>(vocab_size_)) continue;
-            fail("the training or validation data has token {} in {}, but the model's vocabulary is {}; give data made "
-                 "for this model's tokenizer, or --vocab-size={} or more",
-                 token, range_.where(start + static_cast<int64_t>(t)), vocab_size_, uint64_t{token} + 1);
+            fail(
+                "the training or validation data has token {} in {}, but the model's vocabulary is {}; give data made "
+                "for this model's tokenizer, or --vocab-size={} or more",
+                token, range_.where(start + static_cast<int64_t>(t)), vocab_size_, uint64_t{token} + 1);
         }
         std::copy_n(row.begin(), T_, batch.tokens.begin() + b * T_);
         std::copy_n(row.begin() + 1, T_, batch.targets.begin() + b * T_);

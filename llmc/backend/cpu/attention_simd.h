@@ -1,0 +1,159 @@
+// Vectors for the attention kernels: as wide as the instruction set of the build, written with the compiler's vector
+// extensions, so that one source serves SSE, AVX2, AVX-512 and others. Two kinds of matrix product are built on them:
+// Fp32Product, and, where the processor has bf16 dot products, Bf16Product. Read next: attention_tile.h.
+#pragma once
+
+#include "llmc/base/dtype.h"
+
+#include <cstdint>
+#include <utility>
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+namespace llmc::cpu {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+constexpr int kMaxVectors = 4;  ///< Vectors of a row of the register block; 32 registers hold 6 x 4 and their operands.
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+constexpr int kMaxVectors = 2;  ///< 16 registers hold 6 x 2.
+#else
+constexpr int kLanes = 4;
+constexpr int kMaxVectors = 2;
+#endif
+constexpr int kMicroRows = 6;
+
+typedef float Vec __attribute__((vector_size(kLanes * 4)));
+typedef int32_t IntVec __attribute__((vector_size(kLanes * 4)));
+typedef uint32_t UintVec __attribute__((vector_size(kLanes * 4)));
+typedef uint16_t HalfVec __attribute__((vector_size(kLanes * 2)));
+
+namespace detail {
+typedef float LooseVec __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+typedef float LooseFloat __attribute__((may_alias));
+typedef uint16_t LooseHalfVec __attribute__((vector_size(kLanes * 2), aligned(2), may_alias));
+}  // namespace detail
+
+/// 32 bits of a packed operand: one fp32 number, or two bf16 numbers that are neighbours in the summed dimension.
+typedef uint32_t Unit __attribute__((may_alias));
+
+inline Vec load(const void* from) { return *static_cast<const detail::LooseVec*>(from); }
+inline void store(void* to, Vec value) { *static_cast<detail::LooseVec*>(to) = value; }
+inline Vec broadcast(float value) { return value - Vec{}; }
+
+inline Vec load_elements(const float* from) { return load(from); }
+inline Vec load_elements(const bf16* from) {
+    const HalfVec bits = *reinterpret_cast<const detail::LooseHalfVec*>(from);
+    return reinterpret_cast<Vec>(__builtin_convertvector(bits, UintVec) << 16);
+}
+
+/// The bits of to_bf16() in the low halves; NaN stays NaN.
+inline UintVec bf16_bits(Vec value) {
+    const UintVec bits = reinterpret_cast<UintVec>(value);
+    const UintVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return value == value ? rounded : (bits >> 16) | 0x40u;
+}
+
+inline void store_elements(float* to, Vec value) { store(to, value); }
+inline void store_elements(bf16* to, Vec value) {
+#if defined(__AVX512BF16__)
+    const auto rounded = (__m256i)_mm512_cvtneps_pbh((__m512)value);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), rounded);
+#else
+    *reinterpret_cast<detail::LooseHalfVec*>(to) = __builtin_convertvector(bf16_bits(value), HalfVec);
+#endif
+}
+
+inline Vec maximum(Vec a, Vec b) { return a > b ? a : b; }
+
+inline float largest_of(Vec v) {
+    float result = v[0];
+    for (int lane = 1; lane < kLanes; ++lane) result = v[lane] > result ? v[lane] : result;
+    return result;
+}
+/// Adds neighbours in a fixed order.
+inline float sum_of(Vec v) {
+    float part[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) part[lane] = v[lane];
+    for (int half = kLanes / 2; half > 0; half /= 2)
+        for (int lane = 0; lane < half; ++lane) part[lane] += part[lane + half];
+    return part[0];
+}
+
+/// e^x for x <= 0 (or a little above): 2^n 2^r, |r| <= 1/2 (Cephes' exp2f). 0 below e^-87; NaN stays NaN.
+inline Vec exp_of_nonpositive(Vec x) {
+    constexpr float kLog2E = 1.44269504088896341f;
+    constexpr float kRounding = 0x1.8p23f;  // added, it leaves the nearest integer in the low bits
+    const Vec shifted = x * kLog2E + kRounding;
+    const Vec r = x * kLog2E - (shifted - kRounding);
+    Vec p = 1.535336188319500e-4f * r + 1.339887440266574e-3f;
+    p = p * r + 9.618437357674640e-3f;
+    p = p * r + 5.550332471162809e-2f;
+    p = p * r + 2.402264791363012e-1f;
+    p = p * r + 6.931472028550421e-1f;
+    p = p * r + 1.0f;
+    const Vec result = reinterpret_cast<Vec>(reinterpret_cast<UintVec>(p) + (reinterpret_cast<UintVec>(shifted) << 23));
+    return x < -87.0f ? Vec{} : result;
+}
+
+namespace detail {
+/// One step of a transpose: the two vectors exchange their off-diagonal blocks of `step` lanes.
+template <int step, int... lane>
+inline void exchange_lanes(Vec& a, Vec& b, std::integer_sequence<int, lane...>) {
+    const Vec low = __builtin_shufflevector(a, b, ((lane & step) ? kLanes + lane - step : lane)...);
+    b = __builtin_shufflevector(a, b, ((lane & step) ? kLanes + lane : lane + step)...);
+    a = low;
+}
+}  // namespace detail
+
+/// Transposes kLanes vectors of kLanes 32-bit numbers.
+template <int step = kLanes / 2>
+inline void transpose_lanes(Vec (&rows)[kLanes]) {
+#pragma GCC unroll 16
+    for (int row = 0; row < kLanes; ++row)
+        if (!(row & step))
+            detail::exchange_lanes<step>(rows[row], rows[row + step], std::make_integer_sequence<int, kLanes>());
+    if constexpr (step > 1) transpose_lanes<step / 2>(rows);
+}
+
+/// Products of fp32 operands, for activations of either type.
+struct Fp32Product {
+    using Element = float;
+    static constexpr int kPerUnit = 1;  ///< Elements of a Unit.
+    static Vec spread(const Unit* unit) { return broadcast(*reinterpret_cast<const detail::LooseFloat*>(unit)); }
+    static Vec multiply_add(Vec a, Vec b, Vec sum) { return a * b + sum; }
+};
+
+#if defined(__AVX512BF16__)
+/// Products of bf16 operands with fp32 sums.
+struct Bf16Product {
+    using Element = bf16;
+    static constexpr int kPerUnit = 2;
+    static Vec spread(const Unit* unit) { return reinterpret_cast<Vec>(UintVec{} + *unit); }
+    static Vec multiply_add(Vec a, Vec b, Vec sum) {
+        return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+    }
+};
+#endif
+
+/// How products of activations of type T are computed on this processor.
+template <typename T>
+struct ProductFor {
+    using Type = Fp32Product;
+};
+#if defined(__AVX512BF16__)
+template <>
+struct ProductFor<bf16> {
+    using Type = Bf16Product;
+};
+#endif
+
+/// Units with `even` in the low halves and `odd` in the high ones, both rounded to bf16.
+inline Vec pair_units(Vec even, Vec odd) {
+    return reinterpret_cast<Vec>(bf16_bits(even) | (bf16_bits(odd) << 16));
+}
+
+}  // namespace llmc::cpu

@@ -1,0 +1,19 @@
+// The one place that knows which backends this build has.
+#pragma once
+
+#include "llmc/backend/backend.h"
+
+#include <memory>
+#include <string>
+
+namespace llmc {
+
+/// The backend for `device`: "cpu", or "auto" for the best there is. `threads` is for the CPU; 0 = one per physical
+/// core. A device that this build or this machine lacks is an Error.
+std::unique_ptr<Backend> make_backend(const std::string& device, int threads);
+
+/// To be called first in main(), before any thread exists: settings that libraries read only when they are loaded.
+/// It may start the program again with the same arguments and a longer environment.
+void prepare_process(char** argv);
+
+}  // namespace llmc

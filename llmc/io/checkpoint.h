@@ -1,0 +1,62 @@
+// Checkpoints: folders of safetensors files that are either complete and intact or not there.
+//
+//   ROOT/checkpoints/step-00000100/manifest.json       sizes and checksums of the files, and the run's own state
+//   ROOT/checkpoints/step-00000100/model.safetensors   and whatever other files the caller names
+//   ROOT/checkpoints/latest                            a text file with the name of the newest complete one
+//
+// A checkpoint is written into a folder .tmp-*, synced to the disk, and renamed; latest is replaced after that. The
+// manifest holds the XXH3 checksum of every file and of itself, so one wrong byte anywhere is found when it is opened.
+#pragma once
+
+#include "llmc/base/dtype.h"
+#include "llmc/io/safetensors.h"
+
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+/// A tensor to be written: name, type and shape, and where its elements are.
+struct CheckpointTensor {
+    SafetensorsEntry entry;
+    const void* data = nullptr;
+};
+
+/// A file to be written; `name` ends in ".safetensors".
+struct CheckpointFile {
+    std::string name;
+    std::vector<CheckpointTensor> tensors;
+};
+
+/// Writes the checkpoint of `step` in the run folder `root` and returns its path. `state` is the caller's own JSON
+/// object (a NaN in it becomes null). A checkpoint of the same step is replaced. On a failure, such as a full disk, the
+/// temporary folder is removed, what was there stays as it was, and one Error says why. Remains of a writer that
+/// crashed are removed first. One writer at a time.
+std::string write_checkpoint(const std::string& root, int64_t step, const nlohmann::json& state,
+                             std::span<const CheckpointFile> files);
+
+/// A checkpoint that has been read and verified.
+struct Checkpoint {
+    std::string path;  ///< Its step folder.
+    int64_t step = 0;
+    nlohmann::json state;
+    std::map<std::string, SafetensorsFile> files;  ///< By name.
+
+    /// The file of that name; an Error if the checkpoint has none.
+    const SafetensorsFile& file(const std::string& name) const;
+};
+
+/// Opens a checkpoint: `path` is its step folder, or a run folder, of which the one that `latest` names is taken, or
+/// where that is missing or damaged the newest complete one. Every size and checksum is verified. Anything missing,
+/// truncated, changed or written by a newer program is an Error that starts with `option`, e.g. "--resume".
+Checkpoint open_checkpoint(const std::string& path, const std::string& option);
+
+/// Removes all but the `keep_last` newest checkpoints of a run (0 keeps all); never the one that `latest` names.
+void prune_checkpoints(const std::string& root, int64_t keep_last);
+
+}  // namespace llmc

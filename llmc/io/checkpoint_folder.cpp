@@ -1,0 +1,79 @@
+#include "llmc/io/checkpoint_folder.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <system_error>
+
+namespace llmc {
+namespace {
+
+constexpr std::string_view kStepPrefix = "step-";
+
+std::vector<std::string> names_in(const std::string& folder) {
+    std::vector<std::string> names;
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+        names.push_back(entry.path().filename().string());
+    }
+    return names;
+}
+
+bool is_complete(const std::string& root, int64_t step) {
+    return path_exists(checkpoints_folder(root) + "/" + step_name(step) + "/" + kManifestName);
+}
+
+}  // namespace
+
+std::string checkpoints_folder(const std::string& root) {
+    return root + "/checkpoints";
+}
+
+std::string step_name(int64_t step) {
+    return fmt::format("{}{:08}", kStepPrefix, step);
+}
+
+std::optional<int64_t> step_from_name(std::string_view name) {
+    if (!name.starts_with(kStepPrefix)) return std::nullopt;
+    const std::string_view digits = name.substr(kStepPrefix.size());
+    int64_t step = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), step);
+    if (error != std::errc() || step_name(step) != name) return std::nullopt;
+    return step;
+}
+
+std::vector<int64_t> list_steps(const std::string& root) {
+    std::vector<int64_t> steps;
+    for (const std::string& name : names_in(checkpoints_folder(root))) {
+        const auto step = step_from_name(name);
+        if (step && is_complete(root, *step)) steps.push_back(*step);
+    }
+    std::sort(steps.begin(), steps.end());
+    return steps;
+}
+
+std::optional<int64_t> latest_step(const std::string& root) {
+    const std::string path = checkpoints_folder(root) + "/" + kLatestName;
+    std::string name;
+    try {
+        name = read_text(path);
+    } catch (const Error&) {
+        return std::nullopt;
+    }
+    if (name.ends_with('\n')) name.pop_back();
+    const auto step = step_from_name(name);
+    return step && is_complete(root, *step) ? step : std::nullopt;
+}
+
+void remove_temporaries(const std::string& root) {
+    const std::string folder = checkpoints_folder(root);
+    for (const std::string& name : names_in(folder)) {
+        std::error_code ignored;
+        if (name.starts_with(kTemporaryPrefix)) std::filesystem::remove_all(folder + "/" + name, ignored);
+    }
+}
+
+}  // namespace llmc

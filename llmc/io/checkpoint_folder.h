@@ -1,0 +1,34 @@
+// Names and places of checkpoints in a run folder; checkpoint.h explains the layout.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace llmc {
+
+constexpr const char* kManifestName = "manifest.json";
+constexpr const char* kLatestName = "latest";
+constexpr const char* kTemporaryPrefix = ".tmp-";
+
+/// ROOT/checkpoints.
+std::string checkpoints_folder(const std::string& root);
+
+/// "step-00000100".
+std::string step_name(int64_t step);
+
+/// The step of a folder name, or nothing if it is no such name.
+std::optional<int64_t> step_from_name(std::string_view name);
+
+/// Steps of the complete checkpoints (those with a manifest) in ROOT/checkpoints, ascending.
+std::vector<int64_t> list_steps(const std::string& root);
+
+/// The step that `latest` names, or nothing if it is missing, damaged, or names a checkpoint that is not complete.
+std::optional<int64_t> latest_step(const std::string& root);
+
+/// Removes the temporary folders and files that a crashed writer left behind.
+void remove_temporaries(const std::string& root);
+
+}  // namespace llmc

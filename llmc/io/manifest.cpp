@@ -1,0 +1,74 @@
+#include "llmc/io/manifest.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+
+#include <span>
+#include <string_view>
+
+namespace llmc {
+namespace {
+
+constexpr const char* kFormatName = "train_gpt checkpoint";
+constexpr std::string_view kNoChecksum = "0000000000000000";
+constexpr std::string_view kTail = "\"\n}\n";  ///< What follows the checksum, the last value of the text.
+
+std::string checksum_of_text(const std::string& text) {
+    return checksum_of(std::as_bytes(std::span(text)));
+}
+
+/// Where the checksum stands in the text.
+size_t checksum_position(const std::string& text) {
+    return text.size() - kTail.size() - kNoChecksum.size();
+}
+
+bool checksum_is_right(std::string text) {
+    if (text.size() < kTail.size() + kNoChecksum.size() || !text.ends_with(kTail)) return false;
+    const std::string found = text.substr(checksum_position(text), kNoChecksum.size());
+    text.replace(checksum_position(text), kNoChecksum.size(), kNoChecksum);
+    return found == checksum_of_text(text);
+}
+
+}  // namespace
+
+std::string manifest_text(const Manifest& manifest) {
+    nlohmann::ordered_json files = nlohmann::ordered_json::array();
+    for (const ManifestFile& file : manifest.files) {
+        files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"xxh3", file.checksum}});
+    }
+    const nlohmann::ordered_json root = {{"format", kFormatName},   {"format_version", kCheckpointFormatVersion},
+                                         {"step", manifest.step},   {"files", files},
+                                         {"state", manifest.state}, {"manifest_xxh3", kNoChecksum}};
+    // Strings may come from file names, which need not be UTF-8; what is not is replaced.
+    std::string text = root.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    text.replace(checksum_position(text), kNoChecksum.size(), checksum_of_text(text));
+    return text;
+}
+
+Manifest parse_manifest(const std::string& text, const std::string& path, const std::string& remedy) {
+    const bool intact = checksum_is_right(text);
+    const std::string damaged = fmt::format("'{}' is damaged: its checksum is wrong; {}", path, remedy);
+    const nlohmann::json root = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (!root.is_object()) fail("{}", damaged);
+    try {
+        const auto version = root.at("format_version").get<int64_t>();
+        if (version > kCheckpointFormatVersion) {
+            fail(
+                "'{}' was written by a newer train_gpt (checkpoint format {}, this one reads up to {}){}; update "
+                "train_gpt",
+                path, version, kCheckpointFormatVersion, intact ? "" : ", or is damaged");
+        }
+        if (!intact) fail("{}", damaged);
+        if (root.at("format") != kFormatName || version < 1) fail("'{}' is not of a checkpoint of train_gpt", path);
+        Manifest manifest = {root.at("step").get<int64_t>(), {}, root.at("state")};
+        for (const auto& file : root.at("files")) {
+            manifest.files.push_back({file.at("name"), file.at("bytes"), file.at("xxh3")});
+        }
+        return manifest;
+    } catch (const nlohmann::json::exception& error) {
+        if (!intact) fail("{}", damaged);
+        fail("'{}' is not of a checkpoint of train_gpt: {}", path, error.what());
+    }
+}
+
+}  // namespace llmc

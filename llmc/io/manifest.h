@@ -1,0 +1,33 @@
+// manifest.json of a checkpoint: what the checkpoint consists of, with checksums, and a checksum of the manifest.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+/// The version of the checkpoint format that this program writes; it reads this and older ones.
+constexpr int64_t kCheckpointFormatVersion = 1;
+
+struct ManifestFile {
+    std::string name;
+    int64_t bytes = 0;
+    std::string checksum;  ///< XXH3, 16 hexadecimal digits.
+};
+
+struct Manifest {
+    int64_t step = 0;
+    std::vector<ManifestFile> files;
+    nlohmann::json state;  ///< The caller's own object.
+};
+
+/// The text of the file. Its last field is the XXH3 checksum of the text with sixteen zeros in its place.
+std::string manifest_text(const Manifest& manifest);
+
+/// Parses and verifies. Errors name `path`, and end with `remedy` if the file is damaged.
+Manifest parse_manifest(const std::string& text, const std::string& path, const std::string& remedy);
+
+}  // namespace llmc

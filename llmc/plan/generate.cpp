@@ -1,0 +1,328 @@
+#include "llmc/plan/generate.h"
+
+#include "llmc/base/check.h"
+#include "llmc/base/units.h"
+
+#include <algorithm>
+
+namespace llmc {
+namespace {
+
+class Generator {
+  public:
+    Generator(const Model& model, const PlanRequest& request, const std::string& name)
+        : model_(model), request_(request), slots_(static_cast<int>(model.activations.size())) {
+        plan_.policy = name;
+        plan_.shape = request.shape;
+        plan_.dtype = request.dtype;
+        live_.assign(static_cast<size_t>(layers()) + 1, std::vector<int32_t>(static_cast<size_t>(slots_), kNone));
+    }
+
+    Plan training(const KeepSet& keep) {
+        keep_ = keep;
+        embedding();
+        for (int layer = 0; layer < layers(); ++layer) {
+            if (layer > 0) drop_unkept(layer - 1);
+            for (int row = 0; row < rows(); ++row) forward(layer, row, Phase::Forward);
+        }
+        if (!keep_.keep_last_layer) drop_unkept(layers() - 1);
+        head(/*training=*/true);
+        for (int layer = layers() - 1; layer >= 0; --layer) backward_layer(layer);
+        embedding_backward();
+        return std::move(plan_);
+    }
+
+    Plan evaluation() {
+        embedding();
+        forward_only();
+        head(/*training=*/false);
+        return std::move(plan_);
+    }
+
+    Plan generation(int64_t cache_tokens) {
+        cache_tokens_ = cache_tokens;
+        embedding();
+        forward_only();
+        final_norm();
+        Step& step = add_step(OpKind::Classifier, Pass::Forward, Phase::Head, -1, -1);
+        step.operand(Slot::In) = lnf_out_;
+        const int32_t logits = new_tensor("logits", -1, request_.dtype, 1, model_.config.Vp(), Consumer::Logits);
+        plan_.tensors[static_cast<size_t>(logits)].output = true;
+        plan_.steps.back().operand(Slot::Logits) = logits;
+        workspace(request_.workspace.classifier.forward);
+        return std::move(plan_);
+    }
+
+  private:
+    int layers() const { return static_cast<int>(model_.config.L); }
+    int rows() const { return static_cast<int>(model_.block.size()); }
+    int64_t N() const { return request_.shape.N(); }
+    const OpRow& block_row(int row) const { return model_.block[static_cast<size_t>(row)]; }
+
+    // ---- Tensors ----
+
+    int32_t new_tensor(const std::string& name, int layer, DType dtype, int64_t rows, int64_t cols, Consumer consumer) {
+        PlanTensor tensor;
+        tensor.name = name, tensor.layer = layer, tensor.dtype = dtype, tensor.rows = rows, tensor.cols = cols;
+        tensor.bytes = round_up(rows * cols * size_of(dtype), kPlanAlignment);
+        tensor.consumer = consumer;
+        plan_.tensors.push_back(std::move(tensor));
+        return static_cast<int32_t>(plan_.tensors.size()) - 1;
+    }
+
+    int32_t new_activation(int layer, int slot) {
+        const ActivationRow& row = model_.activations[static_cast<size_t>(slot)];
+        const Consumer consumer = slot == kLayerInput ? Consumer::Boundaries : Consumer::LayerInternals;
+        const int32_t id =
+            new_tensor(row.name, layer, row.is_stat() ? DType::F32 : request_.dtype, N(), row.columns, consumer);
+        live(layer, slot) = id;
+        return id;
+    }
+
+    /// The tensor that holds an activation now; kNone if it has to be brought back. The block's output is the next
+    /// layer's input; layer L has only that.
+    int32_t& live(int layer, int slot) {
+        if (slot == kLayerOutput) return live_[static_cast<size_t>(layer) + 1][kLayerInput];
+        return live_[static_cast<size_t>(layer)][static_cast<size_t>(slot)];
+    }
+
+    int32_t output_tensor(int layer, int slot) {
+        return slot == kLayerOutput ? new_activation(layer + 1, kLayerInput) : new_activation(layer, slot);
+    }
+
+    // ---- Steps ----
+
+    Step& add_step(OpKind op, Pass pass, Phase phase, int layer, int row) {
+        Step step;
+        step.op = op, step.pass = pass, step.phase = phase;
+        step.layer = static_cast<int16_t>(layer), step.row = static_cast<int16_t>(row);
+        plan_.steps.push_back(step);
+        return plan_.steps.back();
+    }
+
+    void workspace(int64_t bytes) {
+        if (bytes == 0) return;
+        const int32_t id = new_tensor("workspace", plan_.steps.back().layer, DType::U8, bytes, 1, Consumer::Workspace);
+        plan_.steps.back().operand(Slot::Workspace) = id;
+    }
+
+    WorkspaceBytes::Row block_workspace(int row) const {
+        return request_.workspace.block.empty() ? WorkspaceBytes::Row{} : request_.workspace.block[static_cast<size_t>(row)];
+    }
+
+    void embedding() {
+        tokens_ = new_tensor("tokens", -1, DType::I32, N(), 1, Consumer::Inputs);
+        plan_.tensors[static_cast<size_t>(tokens_)].external = true;
+        add_step(OpKind::Embedding, Pass::Forward, Phase::Forward, -1, -1).operand(Slot::Tokens) = tokens_;
+        const int32_t x = new_activation(0, kLayerInput);
+        plan_.steps.back().operand(Slot::Out) = x;
+    }
+
+    void forward(int layer, int row_index, Phase phase) {
+        const OpRow& row = block_row(row_index);
+        Step& step = add_step(row.kind, Pass::Forward, phase, layer, row_index);
+        step.rope = row.rope;
+        step.operand(Slot::In) = live(layer, row.in);
+        if (row.residual != kNone) step.operand(Slot::Residual) = live(layer, row.residual);
+        CHECK(step.operand(Slot::In) != kNone && (row.residual == kNone || step.operand(Slot::Residual) != kNone),
+              layer, row.name);
+        step.operand(Slot::Out) = output_tensor(layer, row.out);
+        if (cache_tokens_ > 0 && row.kind == OpKind::Attention) {
+            step.operand(Slot::Stat0) = cache_tensor("k_cache", layer);
+            step.operand(Slot::Stat1) = cache_tensor("v_cache", layer);
+        } else {
+            if (row.stat0 != kNone) step.operand(Slot::Stat0) = new_activation(layer, row.stat0);
+            if (row.stat1 != kNone) step.operand(Slot::Stat1) = new_activation(layer, row.stat1);
+        }
+        workspace(block_workspace(row_index).forward);
+    }
+
+    int32_t cache_tensor(const std::string& name, int layer) {
+        const int64_t columns = model_.config.NKV * model_.config.HD;
+        const int32_t id = new_tensor(name, layer, request_.dtype, cache_tokens_, columns, Consumer::KeyValueCache);
+        plan_.tensors[static_cast<size_t>(id)].external = true;
+        plan_.tensors[static_cast<size_t>(id)].output = true;
+        return id;
+    }
+
+    void forward_only() {
+        for (int layer = 0; layer < layers(); ++layer) {
+            for (int row = 0; row < rows(); ++row) forward(layer, row, Phase::Forward);
+        }
+    }
+
+    void final_norm() {
+        Step& step = add_step(model_.norm, Pass::Forward, Phase::Head, -1, -1);
+        step.operand(Slot::In) = live(layers(), kLayerInput);
+        const auto head_tensor = [this](const char* name, DType dtype, int64_t cols) {
+            return new_tensor(name, -1, dtype, N(), cols, Consumer::HeadActivations);
+        };
+        lnf_out_ = step.operand(Slot::Out) = head_tensor("lnf_out", request_.dtype, model_.config.C);
+        if (model_.norm == OpKind::LayerNorm) step.operand(Slot::Stat0) = head_tensor("lnf_mean", DType::F32, 1);
+        step.operand(Slot::Stat1) = head_tensor("lnf_rstd", DType::F32, 1);
+    }
+
+    /// Final norm and classifier; for training their backward too, since the classifier makes its gradients at once.
+    void head(bool training) {
+        final_norm();
+        const Step norm = plan_.steps.back();
+        plan_.logits_chunk_tokens = std::clamp<int64_t>(request_.logits_chunk_tokens, 1, N());
+
+        const int32_t targets = new_tensor("targets", -1, DType::I32, N(), 1, Consumer::Inputs);
+        plan_.tensors[static_cast<size_t>(targets)].external = true;
+        const int32_t losses = new_tensor("losses", -1, DType::F32, N(), 1, Consumer::Inputs);
+        plan_.tensors[static_cast<size_t>(losses)].output = true;
+        const int32_t logits = new_tensor("logits", -1, request_.dtype, plan_.logits_chunk_tokens, model_.config.Vp(),
+                                          Consumer::Logits);
+        Step& step = add_step(OpKind::Classifier, Pass::Forward, Phase::Head, -1, -1);
+        step.operand(Slot::In) = lnf_out_;
+        step.operand(Slot::Tokens) = targets;
+        step.operand(Slot::Losses) = losses;
+        step.operand(Slot::Logits) = logits;
+        const int32_t d_lnf_out = training ? new_gradient("lnf_out", -1, model_.config.C) : kNone;
+        // A chunk's input gradient takes the place of its input, which has given its weight gradient by then.
+        if (training) plan_.tensors[static_cast<size_t>(d_lnf_out)].alias = lnf_out_;
+        plan_.steps.back().operand(Slot::DIn) = d_lnf_out;
+        workspace(training ? request_.workspace.classifier.backward : request_.workspace.classifier.forward);
+        if (!training) return;
+
+        Step backward = norm;
+        backward.pass = Pass::Backward;
+        backward.operand(Slot::Out) = kNone;
+        backward.operand(Slot::DOut) = d_lnf_out;
+        backward.operand(Slot::DIn) = d_residual_ = new_gradient("residual", -1, model_.config.C);
+        plan_.steps.push_back(backward);
+        workspace(request_.workspace.final_norm.backward);
+    }
+
+    // ---- Backward, and what it needs brought back ----
+
+    int32_t new_gradient(const std::string& of, int layer, int64_t cols) {
+        return new_tensor("d_" + of, layer, request_.dtype, N(), cols, Consumer::Gradients);
+    }
+
+    void drop_unkept(int layer) {
+        for (int slot = 0; slot < slots_; ++slot) {
+            if (!keep_.slots[static_cast<size_t>(layer)][static_cast<size_t>(slot)]) live(layer, slot) = kNone;
+        }
+    }
+
+    /// Makes an activation live: nothing to do, or its operation again, after what that operation reads.
+    void require(int layer, int slot) {
+        if (live(layer, slot) != kNone) return;
+        if (slot == kLayerInput) return bring_back_input(layer);
+        const int row = model_.producer(slot);
+        require_inputs(layer, row);
+        forward(layer, row, Phase::Recompute);
+    }
+
+    void require_inputs(int layer, int row) {
+        require(layer, block_row(row).in);
+        if (block_row(row).residual != kNone) require(layer, block_row(row).residual);
+    }
+
+    /// Walks from the nearest live boundary below. Internals made on the way are given up again; of the boundaries
+    /// passed, those in keep_.walk stay.
+    void bring_back_input(int target) {
+        int from = target - 1;
+        while (live(from, kLayerInput) == kNone) --from;  // Layer 0's input always survives.
+        const auto& held = keep_.walk[static_cast<size_t>(target)];
+        for (int layer = from; layer < target; ++layer) {
+            const std::vector<int32_t> before = live_[static_cast<size_t>(layer)];
+            require_inputs(layer, rows() - 1);
+            forward(layer, rows() - 1, Phase::Recompute);
+            live_[static_cast<size_t>(layer)] = before;
+            const bool holds = std::find(held.begin(), held.end(), layer) != held.end();
+            if (layer != from && !holds) live(layer, kLayerInput) = kNone;
+        }
+    }
+
+    void backward_layer(int layer) {
+        gradients_.assign(static_cast<size_t>(slots_), kNone);
+        for (int row = rows() - 1; row >= 0; --row) backward(layer, row);
+    }
+
+    int32_t gradient_of(int slot) const {
+        if (slot == kLayerOutput || model_.activations[static_cast<size_t>(slot)].is_residual()) return d_residual_;
+        return gradients_[static_cast<size_t>(slot)];
+    }
+
+    void backward(int layer, int row_index) {
+        const OpRow& row = block_row(row_index);
+        const BackwardReads reads = backward_reads(row.kind);
+        if (reads.in) require(layer, row.in);
+        if (reads.out) require(layer, row.out);
+        if (reads.stats && row.stat0 != kNone) require(layer, row.stat0);
+        if (reads.stats && row.stat1 != kNone) require(layer, row.stat1);
+
+        if (row.kind == OpKind::Matmul) {
+            Step& step = add_step(row.kind, Pass::BackwardWeight, Phase::Backward, layer, row_index);
+            step.rope = row.rope;
+            step.operand(Slot::In) = live(layer, row.in);
+            step.operand(Slot::DOut) = gradient_of(row.out);
+            workspace(block_workspace(row_index).backward);
+        }
+        const Pass pass = row.kind == OpKind::Matmul ? Pass::BackwardInput : Pass::Backward;
+        add_step(row.kind, pass, Phase::Backward, layer, row_index);
+        const size_t index = plan_.steps.size() - 1;
+        Step step = plan_.steps[index];
+        if (pass == Pass::Backward) {
+            if (reads.in) step.operand(Slot::In) = live(layer, row.in);
+            if (reads.out) step.operand(Slot::Out) = live(layer, row.out);
+            if (reads.stats && row.stat0 != kNone) step.operand(Slot::Stat0) = live(layer, row.stat0);
+            if (reads.stats && row.stat1 != kNone) step.operand(Slot::Stat1) = live(layer, row.stat1);
+        }
+        step.operand(Slot::DOut) = gradient_of(row.out);
+        const ActivationRow& in = model_.activations[static_cast<size_t>(row.in)];
+        if (in.is_residual()) {
+            step.accumulate = true;
+            step.operand(Slot::DIn) = d_residual_;
+        } else {
+            const int32_t d_in = new_gradient(in.name, layer, in.columns);
+            if (row.kind == OpKind::Gelu) plan_.tensors[static_cast<size_t>(d_in)].alias = step.operand(Slot::DOut);
+            gradients_[static_cast<size_t>(row.in)] = d_in;
+            step.operand(Slot::DIn) = d_in;
+        }
+        plan_.steps[index] = step;
+        workspace(block_workspace(row_index).backward);
+    }
+
+    void embedding_backward() {
+        Step& step = add_step(OpKind::Embedding, Pass::Backward, Phase::Backward, -1, -1);
+        step.operand(Slot::Tokens) = tokens_;
+        step.operand(Slot::DOut) = d_residual_;
+        workspace(request_.workspace.embedding.backward);
+    }
+
+    const Model& model_;
+    const PlanRequest& request_;
+    const int slots_;
+    KeepSet keep_;
+    Plan plan_;
+    std::vector<std::vector<int32_t>> live_;  ///< [layer][slot] -> tensor; row L has only the last block's output.
+    std::vector<int32_t> gradients_;          ///< Of the layer in its backward, by slot.
+    int64_t cache_tokens_ = 0;
+    int32_t tokens_ = kNone, lnf_out_ = kNone, d_residual_ = kNone;
+};
+
+}  // namespace
+
+Plan make_training_plan(const Model& model, const PlanRequest& request, const KeepSet& keep, const std::string& name) {
+    CHECK(keep.slots[0][kLayerInput], "the first layer's input must survive: nothing below it could bring it back");
+    return Generator(model, request, name).training(keep);
+}
+
+Plan make_training_plan(const Model& model, const PlanRequest& request, const PolicyRow& policy) {
+    return make_training_plan(model, request, policy.function(model), policy.name);
+}
+
+Plan make_evaluation_plan(const Model& model, const PlanRequest& request) {
+    return Generator(model, request, "evaluate").evaluation();
+}
+
+Plan make_generation_plan(const Model& model, const PlanRequest& request, int64_t cache_tokens) {
+    CHECK(request.shape.B == 1 && cache_tokens >= request.shape.T, request.shape.B, cache_tokens);
+    return Generator(model, request, "generate").generation(cache_tokens);
+}
+
+}  // namespace llmc

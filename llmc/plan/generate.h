@@ -1,0 +1,41 @@
+// The generator: model table + what survives -> the list of steps. One function for every policy; what must be brought
+// back is found by walking operands from what the backward reads, so an operation whose output no backward reads (the
+// last matmul of a block) is never repeated, with no special case.
+#pragma once
+
+#include "llmc/plan/policy.h"
+#include "llmc/plan/step.h"
+
+namespace llmc {
+
+/// Scratch bytes of the backend, per block row and for the operations outside blocks. Plain numbers, so that planning
+/// needs no device; run/workspaces.h fills them from a backend's formulas.
+struct WorkspaceBytes {
+    struct Row {
+        int64_t forward = 0, backward = 0;
+    };
+    std::vector<Row> block;  ///< By row of Model::block.
+    Row embedding, final_norm;
+    Row classifier;          ///< forward: evaluation or training, the matmuls of one chunk.
+};
+
+struct PlanRequest {
+    BatchShape shape;
+    DType dtype = DType::F32;
+    int64_t logits_chunk_tokens = 0;  ///< Tokens the classifier handles at a time, 1 .. N.
+    WorkspaceBytes workspace;         ///< `block` may be empty: no workspaces.
+};
+
+/// One training micro-batch.
+Plan make_training_plan(const Model& model, const PlanRequest& request, const PolicyRow& policy);
+/// The same from an explicit keep-set (searches, tests).
+Plan make_training_plan(const Model& model, const PlanRequest& request, const KeepSet& keep, const std::string& name);
+
+/// Losses only: forward, with every activation dying as soon as it can.
+Plan make_evaluation_plan(const Model& model, const PlanRequest& request);
+
+/// Generation for one sequence: up to `request.shape.T` new tokens at a time (shape.B = 1) over a key/value cache of
+/// `cache_tokens` positions; writes the logits of the last new token.
+Plan make_generation_plan(const Model& model, const PlanRequest& request, int64_t cache_tokens);
+
+}  // namespace llmc

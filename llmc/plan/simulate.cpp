@@ -1,0 +1,107 @@
+#include "llmc/plan/simulate.h"
+
+#include <algorithm>
+#include <spdlog/fmt/fmt.h>
+
+namespace llmc {
+
+int32_t storage_of(const Plan& plan, int32_t tensor) {
+    while (plan.tensors[static_cast<size_t>(tensor)].alias >= 0) tensor = plan.tensors[static_cast<size_t>(tensor)].alias;
+    return tensor;
+}
+
+std::vector<Lifetime> lifetimes(const Plan& plan) {
+    const int steps = static_cast<int>(plan.steps.size());
+    std::vector<Lifetime> result(plan.tensors.size(), Lifetime{steps, -1});
+    for (int i = 0; i < steps; ++i) {
+        for (const int32_t tensor : plan.steps[static_cast<size_t>(i)].operands) {
+            if (tensor < 0) continue;
+            Lifetime& life = result[static_cast<size_t>(storage_of(plan, tensor))];
+            life.first = std::min(life.first, i);
+            life.last = std::max(life.last, i);
+        }
+    }
+    for (size_t i = 0; i < plan.tensors.size(); ++i) {
+        if (plan.tensors[i].external) result[i].first = 0;
+        if (plan.tensors[i].output) result[i].last = steps - 1;
+    }
+    return result;
+}
+
+namespace {
+
+int64_t sum(const std::array<int64_t, kNumConsumers>& bytes, std::initializer_list<Consumer> consumers) {
+    int64_t total = 0;
+    for (const Consumer consumer : consumers) total += bytes[static_cast<size_t>(consumer)];
+    return total;
+}
+
+void simulate_memory(const Plan& plan, Simulation* result) {
+    const std::vector<Lifetime> lives = lifetimes(plan);
+    const size_t steps = plan.steps.size();
+    std::vector<std::array<int64_t, kNumConsumers>> change(steps + 1);
+    for (auto& row : change) row.fill(0);
+    for (size_t i = 0; i < plan.tensors.size(); ++i) {
+        if (lives[i].last < lives[i].first) continue;
+        const auto consumer = static_cast<size_t>(plan.tensors[i].consumer);
+        change[static_cast<size_t>(lives[i].first)][consumer] += plan.tensors[i].bytes;
+        change[static_cast<size_t>(lives[i].last) + 1][consumer] -= plan.tensors[i].bytes;
+    }
+    std::array<int64_t, kNumConsumers> live = {};
+    result->live_bytes.resize(steps);
+    for (size_t step = 0; step < steps; ++step) {
+        int64_t total = 0;
+        for (size_t consumer = 0; consumer < kNumConsumers; ++consumer) total += live[consumer] += change[step][consumer];
+        result->live_bytes[step] = total;
+        if (total > result->peak_bytes) {
+            result->peak_bytes = total;
+            result->peak_step = static_cast<int>(step);
+            result->by_consumer = live;
+        }
+        const int64_t layers = sum(live, {Consumer::Boundaries, Consumer::LayerInternals});
+        const int64_t others = sum(live, {Consumer::HeadActivations, Consumer::Gradients, Consumer::Logits, Consumer::KeyValueCache});
+        result->layer_activation_bytes = std::max(result->layer_activation_bytes, layers);
+        result->activation_bytes = std::max(result->activation_bytes, layers + others);
+    }
+}
+
+}  // namespace
+
+double step_flops(const Model& model, const Plan& plan, const Step& step) {
+    const int64_t item = size_of(plan.dtype);
+    if (step.op == OpKind::Classifier) return head_cost(model, plan.shape, item, step.operand(Slot::DIn) >= 0).flops;
+    if (step.row < 0) return 0;
+    const OpRow& row = model.block[static_cast<size_t>(step.row)];
+    if (step.pass == Pass::Forward) return forward_cost(model, row, plan.shape, item).flops;
+    const double flops = backward_cost(model, row, plan.shape, item).flops;
+    return step.op == OpKind::Matmul ? flops / 2 : flops;
+}
+
+Simulation simulate(const Model& model, const Plan& plan) {
+    Simulation result;
+    simulate_memory(plan, &result);
+    for (const Step& step : plan.steps) {
+        const double flops = step_flops(model, plan, step);
+        if (step.phase == Phase::Recompute) result.recompute_flops += flops;
+        if (step.phase == Phase::Forward) result.forward_flops += flops;
+        if (step.phase == Phase::Backward) result.backward_flops += flops;
+        if (step.phase == Phase::Head) {
+            const bool training = step.operand(Slot::DIn) >= 0;
+            result.forward_flops += training ? flops / 3 : flops;
+            result.backward_flops += training ? flops * 2 / 3 : 0;
+        }
+    }
+    return result;
+}
+
+std::string describe_step(const Model& model, const Step& step) {
+    std::string name(name_of(step.op));
+    if (step.row >= 0) name = model.block[static_cast<size_t>(step.row)].name;
+    if (step.row < 0 && (step.op == OpKind::LayerNorm || step.op == OpKind::RmsNorm)) name = "lnf";
+    constexpr const char* kPasses[] = {"forward of", "backward of", "weight gradient of", "input gradient of"};
+    const char* pass = step.phase == Phase::Recompute ? "repeated" : kPasses[static_cast<int>(step.pass)];
+    const std::string where = step.layer >= 0 ? fmt::format("layer {}, ", step.layer) : "";
+    return fmt::format("{}{} {}", where, pass, name);
+}
+
+}  // namespace llmc

@@ -1,0 +1,48 @@
+#include "llmc/plan/step.h"
+
+namespace llmc {
+
+Access access(const Step& step, Slot slot) {
+    if (step.operand(slot) < 0) return {};
+    const bool forward = step.pass == Pass::Forward;
+    switch (slot) {
+        case Slot::In:
+        case Slot::Residual:
+        case Slot::Tokens: return {.reads = true, .writes = false};
+        case Slot::Out:
+        case Slot::Stat0:
+        case Slot::Stat1: return {.reads = !forward, .writes = forward};
+        case Slot::DOut: return {.reads = true, .writes = step.rope && step.pass == Pass::BackwardWeight};
+        case Slot::DIn: return {.reads = step.accumulate, .writes = true};
+        case Slot::Losses:
+        case Slot::Logits:
+        case Slot::Workspace: return {.reads = false, .writes = true};
+    }
+    return {};
+}
+
+std::string_view name_of(Consumer consumer) {
+    switch (consumer) {
+        case Consumer::Inputs: return "tokens and losses";
+        case Consumer::Boundaries: return "layer boundaries";
+        case Consumer::LayerInternals: return "layer internals";
+        case Consumer::HeadActivations: return "final norm";
+        case Consumer::Gradients: return "activation gradients";
+        case Consumer::Logits: return "logits chunk";
+        case Consumer::Workspace: return "workspace";
+        case Consumer::KeyValueCache: return "key/value cache";
+    }
+    return "?";
+}
+
+std::string_view name_of(Phase phase) {
+    switch (phase) {
+        case Phase::Forward: return "forward";
+        case Phase::Head: return "head";
+        case Phase::Recompute: return "recompute";
+        case Phase::Backward: return "backward";
+    }
+    return "?";
+}
+
+}  // namespace llmc

@@ -1,0 +1,104 @@
+// A plan: the linear list of steps that trains (or evaluates, or generates from) one micro-batch, and the tensors those
+// steps touch. Plain data: it can be printed, compared, simulated, laid out, verified and executed, and nothing in it
+// says why a step is there. generate.cpp makes it; run/executor.cpp walks it. One printed plan (print.h, or
+// `train_gpt plan --steps`) explains more than this file.
+#pragma once
+
+#include "llmc/base/dtype.h"
+#include "llmc/model/op.h"
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+/// What a step does with its operation.
+enum class Pass : uint8_t {
+    Forward,
+    Backward,        ///< Gradient of the input (and of small parameters: norms, embeddings).
+    BackwardWeight,  ///< Matmul: gradients of weight and bias. Comes before BackwardInput, so that `in` can die first.
+    BackwardInput,   ///< Matmul: gradient of the input.
+};
+
+/// Fixed operand slots of a step. A slot holds an index into Plan::tensors, or kNone.
+enum class Slot : uint8_t {
+    In,         ///< Input of the forward operation.
+    Residual,   ///< Added to a matmul's output.
+    Out,        ///< Output of the forward operation.
+    Stat0,      ///< Mean (LayerNorm), log-sum-exp (attention), keys' cache (generation).
+    Stat1,      ///< Reciprocal standard deviation (norms), values' cache (generation).
+    DOut,       ///< Gradient of the output.
+    DIn,        ///< Gradient of the input.
+    Tokens,     ///< Token ids (embedding) or targets (classifier).
+    Logits,     ///< The classifier's chunk.
+    Losses,     ///< One loss per token.
+    Workspace,  ///< Scratch of the backend.
+};
+constexpr int kNumSlots = 11;
+
+/// Where in the micro-batch a step stands; for people, and for counting repeated work.
+enum class Phase : uint8_t { Forward, Head, Recompute, Backward };
+
+struct Step {
+    OpKind op = OpKind::Matmul;
+    Pass pass = Pass::Forward;
+    Phase phase = Phase::Forward;
+    int16_t layer = -1;       ///< -1: embedding, final norm, classifier.
+    int16_t row = -1;         ///< Row of Model::block; -1 outside layers.
+    bool accumulate = false;  ///< DIn += instead of =.
+    bool rope = false;        ///< Matmul: Out is rotated after it is computed; DOut is rotated back, in place, before use.
+    std::array<int32_t, kNumSlots> operands;
+
+    Step() { operands.fill(-1); }
+    int32_t operand(Slot slot) const { return operands[static_cast<size_t>(slot)]; }
+    int32_t& operand(Slot slot) { return operands[static_cast<size_t>(slot)]; }
+};
+
+/// What a step does with one of its operands.
+struct Access {
+    bool reads = false, writes = false;
+};
+Access access(const Step& step, Slot slot);
+
+/// What memory is spent on; the rows of the memory table.
+enum class Consumer : uint8_t {
+    Inputs,         ///< Token ids, targets, losses.
+    Boundaries,     ///< Inputs of layers, and the last layer's output.
+    LayerInternals, ///< Everything else a layer's forward writes.
+    HeadActivations,///< Final norm.
+    Gradients,      ///< Gradients of activations.
+    Logits,
+    Workspace,
+    KeyValueCache,
+};
+constexpr int kNumConsumers = 8;
+std::string_view name_of(Consumer consumer);
+std::string_view name_of(Phase phase);
+
+/// One tensor of a plan. A tensor that is brought back is a new PlanTensor: it may live at another place.
+struct PlanTensor {
+    std::string name;         ///< "ln1_out"; gradients start with "d_".
+    int layer = -1;
+    DType dtype = DType::F32;
+    int64_t rows = 0, cols = 1;
+    int64_t bytes = 0;        ///< rows * cols * size, rounded up to kPlanAlignment.
+    Consumer consumer = Consumer::LayerInternals;
+    int32_t alias = -1;       ///< Shares the storage of this earlier tensor: an operation that works in place.
+    bool external = false;    ///< Written before the first step (token ids), or kept between runs (key/value cache).
+    bool output = false;      ///< Read after the last step.
+};
+
+constexpr int64_t kPlanAlignment = 256;
+
+struct Plan {
+    std::string policy;  ///< "none", "layer", ..., "evaluate", "generate".
+    BatchShape shape;
+    DType dtype = DType::F32;
+    int64_t logits_chunk_tokens = 0;
+    std::vector<PlanTensor> tensors;
+    std::vector<Step> steps;
+};
+
+}  // namespace llmc

@@ -1,0 +1,15 @@
+// The verifier: a plan and its layout are right if every operand is written before it is read and still intact then.
+// It runs on every plan at start-up (it costs less than a millisecond per thousand steps) and in the tests.
+#pragma once
+
+#include "llmc/plan/layout.h"
+
+#include <string>
+
+namespace llmc {
+
+/// Empty if the plan is right; otherwise the first fault, in words: a read of something not yet written, a tensor
+/// overwritten by another while still needed, an offset outside the arena or misaligned.
+std::string find_fault(const Model& model, const Plan& plan, const Layout& layout);
+
+}  // namespace llmc

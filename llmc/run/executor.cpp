@@ -1,0 +1,164 @@
+#include "llmc/run/executor.h"
+
+#include <algorithm>
+
+namespace llmc {
+
+struct Executor::Views {
+    Tensor in, residual, out, stat0, stat1, d_out, d_in, tokens, logits, losses, workspace;
+    Tensor weight, bias, d_weight, d_bias;
+};
+
+Executor::Executor(State& state, const Plan& plan, const Layout& layout)
+    : state_(state), backend_(state.backend()), model_(state.model()), plan_(plan), layout_(layout), rows_(plan.shape.N()) {
+    for (const Step& step : plan.steps) {
+        if (step.op == OpKind::Embedding && step.pass == Pass::Forward) tokens_ = step.operand(Slot::Tokens);
+        if (step.op == OpKind::Classifier) {
+            targets_ = step.operand(Slot::Tokens);
+            losses_ = step.operand(Slot::Losses);
+            logits_ = step.operand(Slot::Logits);
+        }
+    }
+}
+
+/// A view of the arena. Tensors with one row per token shrink to the rows of this run.
+Tensor Executor::tensor(int32_t id) const {
+    if (id < 0) return {};
+    const PlanTensor& tensor = plan_.tensors[static_cast<size_t>(id)];
+    const bool per_token = tensor.rows == plan_.shape.N() && tensor.consumer != Consumer::KeyValueCache;
+    const int64_t rows = per_token ? rows_ : tensor.rows;
+    return {tensor.dtype, state_.arena() + layout_.offsets[static_cast<size_t>(id)], rows, tensor.cols};
+}
+
+Tensor Executor::touched(int32_t id) {
+    if (id < 0) return {};
+    const int64_t end = layout_.offsets[static_cast<size_t>(id)] + plan_.tensors[static_cast<size_t>(id)].bytes;
+    high_water_bytes_ = std::max(high_water_bytes_, end);
+    return tensor(id);
+}
+
+void Executor::run(const RunArguments& arguments) {
+    arguments_ = arguments;
+    rows_ = arguments.rows > 0 ? arguments.rows : plan_.shape.N();
+    CHECK(rows_ <= plan_.shape.N(), rows_, plan_.shape.N());
+    for (const Step& step : plan_.steps) run_step(step);
+}
+
+const OpRow* Executor::row_of(const Step& step) const {
+    return step.row >= 0 ? &model_.block[static_cast<size_t>(step.row)] : nullptr;
+}
+
+void Executor::run_step(const Step& step) {
+    Views v;
+    v.in = touched(step.operand(Slot::In));
+    v.residual = touched(step.operand(Slot::Residual));
+    v.out = touched(step.operand(Slot::Out));
+    v.stat0 = touched(step.operand(Slot::Stat0));
+    v.stat1 = touched(step.operand(Slot::Stat1));
+    v.d_out = touched(step.operand(Slot::DOut));
+    v.d_in = touched(step.operand(Slot::DIn));
+    v.tokens = touched(step.operand(Slot::Tokens));
+    v.logits = touched(step.operand(Slot::Logits));
+    v.losses = touched(step.operand(Slot::Losses));
+    v.workspace = touched(step.operand(Slot::Workspace));
+
+    int weight = kNone, bias = kNone;
+    if (const OpRow* row = row_of(step)) {
+        weight = model_.parameter_index(step.layer, row->weight);
+        bias = model_.parameter_index(step.layer, row->bias);
+    } else {
+        weight = step.op == OpKind::Embedding ? model_.wte : step.op == OpKind::Classifier ? model_.head : model_.lnf_weight;
+        bias = step.op == OpKind::Embedding ? model_.wpe : step.op == OpKind::Classifier ? kNone : model_.lnf_bias;
+    }
+    v.weight = state_.parameter(weight);
+    v.bias = state_.parameter(bias);
+    v.d_weight = state_.gradient(weight);
+    v.d_bias = state_.gradient(bias);
+
+    if (step.op == OpKind::Classifier) return run_classifier(v);
+    step.pass == Pass::Forward ? run_forward(step, v) : run_backward(step, v);
+}
+
+namespace {
+
+AttentionShape attention_shape(const Model& model, const Plan& plan, int64_t rows) {
+    const ModelConfig& config = model.config;
+    const bool whole = rows == plan.shape.N();
+    return {whole ? plan.shape.B : 1, whole ? plan.shape.T : rows, config.NH, config.NKV, config.HD};
+}
+
+}  // namespace
+
+void Executor::run_forward(const Step& step, const Views& v) {
+    const AttentionShape shape = attention_shape(model_, plan_, rows_);
+    const auto epsilon = static_cast<float>(model_.config.norm_epsilon);
+    const int64_t first = arguments_.first_position;
+    switch (step.op) {
+        case OpKind::Embedding: return backend_.embedding_forward(v.out, v.tokens, v.weight, v.bias, shape.T, first);
+        case OpKind::LayerNorm:
+            return backend_.layernorm_forward(v.out, v.stat0, v.stat1, v.in, v.weight, v.bias, epsilon);
+        case OpKind::RmsNorm: return backend_.rmsnorm_forward(v.out, v.stat1, v.in, v.weight, epsilon);
+        case OpKind::Matmul:
+            backend_.matmul_forward(v.out, v.in, v.weight, v.bias, v.residual, v.workspace);
+            if (step.rope) backend_.rope(v.out, state_.rope_table(), shape, first, /*inverse=*/false);
+            return;
+        case OpKind::Attention:
+            if (v.stat1) return backend_.attention_cached(v.out, v.stat0, v.stat1, v.in, shape, first);
+            return backend_.attention_forward(v.out, v.stat0, v.in, shape, v.workspace);
+        case OpKind::Gelu: return backend_.gelu_forward(v.out, v.in);
+        case OpKind::Swiglu: return backend_.swiglu_forward(v.out, v.in);
+        case OpKind::Classifier: break;
+    }
+    CHECK(false, "no forward", name_of(step.op));
+}
+
+void Executor::run_backward(const Step& step, const Views& v) {
+    const AttentionShape shape = attention_shape(model_, plan_, rows_);
+    switch (step.op) {
+        case OpKind::Embedding:
+            return backend_.embedding_backward(v.d_weight, v.d_bias, v.d_out, v.tokens, shape.T, v.workspace);
+        case OpKind::LayerNorm:
+            return backend_.layernorm_backward(v.d_in, step.accumulate, v.d_weight, v.d_bias, v.d_out, v.in, v.stat0,
+                                               v.stat1, v.weight, v.workspace);
+        case OpKind::RmsNorm:
+            return backend_.rmsnorm_backward(v.d_in, step.accumulate, v.d_weight, v.d_out, v.in, v.stat1, v.weight,
+                                             v.workspace);
+        case OpKind::Matmul:
+            if (step.pass == Pass::BackwardInput) {
+                return backend_.matmul_backward_input(v.d_in, v.d_out, v.weight, v.workspace);
+            }
+            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, 0, /*inverse=*/true);
+            return backend_.matmul_backward_weight(v.d_weight, v.d_bias, v.d_out, v.in, v.workspace);
+        case OpKind::Attention:
+            return backend_.attention_backward(v.d_in, v.d_out, v.in, v.out, v.stat0, shape, v.workspace);
+        case OpKind::Gelu: return backend_.gelu_backward(v.d_in, v.d_out, v.in);
+        case OpKind::Swiglu: return backend_.swiglu_backward(v.d_in, v.d_out, v.in);
+        case OpKind::Classifier: break;
+    }
+    CHECK(false, "no backward", name_of(step.op));
+}
+
+/// The head in chunks of tokens: logits, loss and their gradient in place, then weight and input gradients. The input
+/// gradient of a chunk replaces the chunk's input, so it comes last.
+void Executor::run_classifier(const Views& v) {
+    if (!v.losses) {  // Generation: the last token's logits.
+        const Tensor last = v.in.row_range(v.in.shape[0] - 1, 1);
+        return backend_.matmul_forward(v.logits, last, v.weight, {}, {}, v.workspace);
+    }
+    const int64_t rows = v.in.shape[0];
+    for (int64_t first = 0; first < rows; first += plan_.logits_chunk_tokens) {
+        const int64_t count = std::min(plan_.logits_chunk_tokens, rows - first);
+        const Tensor h = v.in.row_range(first, count);
+        const Tensor logits = v.logits.row_range(0, count);
+        const Tensor losses = v.losses.row_range(first, count);
+        backend_.matmul_forward(logits, h, v.weight, {}, {}, v.workspace);
+        backend_.cross_entropy(losses, logits, v.tokens.row_range(first, count), model_.config.V,
+                               v.d_in ? arguments_.loss_scale : 0.0f);
+        if (!v.d_in) continue;
+        backend_.matmul_backward_weight(v.d_weight, {}, logits, h, v.workspace);
+        backend_.matmul_backward_input(v.d_in.row_range(first, count), logits, v.weight, v.workspace);
+    }
+    if (arguments_.loss_sum) backend_.accumulate_loss(arguments_.loss_sum, v.losses);
+}
+
+}  // namespace llmc

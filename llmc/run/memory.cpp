@@ -1,0 +1,95 @@
+#include "llmc/run/memory.h"
+
+#include "llmc/base/units.h"
+#include "llmc/plan/verify.h"
+
+#include <algorithm>
+
+namespace llmc {
+
+std::vector<MemoryRow> StateBytes::rows() const {
+    std::vector<MemoryRow> all = {{"parameters", parameters}, {"gradients", gradients}, {"AdamW moments", moments},
+                                  {"fp32 master weights", master}, {"RoPE table", rope_table}, {"scalars", scalars}};
+    std::erase_if(all, [](const MemoryRow& row) { return row.bytes == 0; });
+    return all;
+}
+
+StateBytes state_bytes(const Model& model, DType dtype, int64_t T, int64_t norm_workspace, bool training) {
+    const auto padded = [](int64_t bytes) { return round_up(bytes, kTensorAlignment); };
+    const int64_t count = model.parameter_elements;
+    StateBytes bytes;
+    bytes.parameters = padded(count * size_of(dtype));
+    if (model.config.family == Family::Llama) bytes.rope_table = padded(T * model.config.HD * size_of(DType::F32));
+    if (!training) return bytes;
+    bytes.gradients = padded(count * size_of(DType::F32));
+    bytes.moments = 2 * bytes.gradients;
+    if (dtype != DType::F32) bytes.master = bytes.gradients;
+    bytes.scalars = 2 * kTensorAlignment + padded(norm_workspace);
+    return bytes;
+}
+
+WorkspaceBytes workspace_bytes(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
+                               const Backend& backend) {
+    const ModelConfig& config = model.config;
+    const int64_t N = shape.N();
+    const AttentionShape attention = {shape.B, shape.T, config.NH, config.NKV, config.HD};
+    WorkspaceBytes result;
+    for (const OpRow& row : model.block) {
+        WorkspaceBytes::Row bytes;
+        if (row.kind == OpKind::Matmul) {
+            const ParameterRow& weight = model.parameters[static_cast<size_t>(model.parameter_index(0, row.weight))];
+            bytes.forward = bytes.backward = backend.matmul_workspace(dtype, N, weight.rows, weight.cols);
+        } else if (row.kind == OpKind::Attention) {
+            bytes.forward = backend.attention_forward_workspace(dtype, attention);
+            bytes.backward = backend.attention_backward_workspace(dtype, attention);
+        } else if (row.kind == OpKind::LayerNorm || row.kind == OpKind::RmsNorm) {
+            bytes.backward = backend.norm_backward_workspace(N, config.C);
+        }
+        result.block.push_back(bytes);
+    }
+    result.embedding.backward = backend.embedding_backward_workspace(N, config.C, config.Vp());
+    result.final_norm.backward = backend.norm_backward_workspace(N, config.C);
+    const int64_t chunk = std::clamp<int64_t>(logits_chunk_tokens, 1, N);
+    const int64_t last = N % chunk;  // The last chunk may be shorter, and a backend may treat it differently.
+    result.classifier.forward = backend.matmul_workspace(dtype, chunk, config.Vp(), config.C);
+    if (last > 0) {
+        result.classifier.forward =
+            std::max(result.classifier.forward, backend.matmul_workspace(dtype, last, config.Vp(), config.C));
+    }
+    result.classifier.backward = result.classifier.forward;
+    return result;
+}
+
+std::vector<MemoryRow> PlannedMemory::rows() const {
+    std::vector<MemoryRow> rows = state.rows();
+    int64_t live = 0;
+    for (int consumer = 0; consumer < kNumConsumers; ++consumer) {
+        const int64_t bytes = simulation.by_consumer[static_cast<size_t>(consumer)];
+        if (bytes == 0) continue;
+        rows.push_back({std::string(name_of(static_cast<Consumer>(consumer))), bytes});
+        live += bytes;
+    }
+    if (layout.arena_bytes > live) rows.push_back({"gaps in the arena", layout.arena_bytes - live});
+    return rows;
+}
+
+PlannedMemory plan_memory(const Model& model, const BatchShape& shape, DType dtype, const PolicyRow& policy,
+                          int64_t logits_chunk_tokens, const Backend& backend) {
+    PlanRequest request;
+    request.shape = shape;
+    request.dtype = dtype;
+    request.logits_chunk_tokens =
+        logits_chunk_tokens > 0 ? logits_chunk_tokens : default_logits_chunk(model, shape, dtype);
+    request.workspace = workspace_bytes(model, shape, dtype, request.logits_chunk_tokens, backend);
+
+    PlannedMemory result;
+    result.plan = make_training_plan(model, request, policy);
+    result.simulation = simulate(model, result.plan);
+    result.layout = make_layout(result.plan);
+    const std::string fault = find_fault(model, result.plan, result.layout);
+    CHECK(fault.empty(), fault);
+    result.state = state_bytes(model, dtype, shape.T, backend.global_norm_workspace(model.parameter_elements), true);
+    return result;
+}
+
+}  // namespace llmc

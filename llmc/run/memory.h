@@ -1,0 +1,54 @@
+// The whole memory of a run, as rows of a table: what training state needs besides the arena of activations. Host
+// formulas only; state.h allocates exactly these bytes.
+#pragma once
+
+#include "llmc/backend/backend.h"
+#include "llmc/model/model.h"
+#include "llmc/plan/generate.h"
+#include "llmc/plan/layout.h"
+
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+struct MemoryRow {
+    std::string name;
+    int64_t bytes = 0;
+};
+
+/// The flat buffers of a run, in the order of the memory table. Inference needs the parameters only.
+struct StateBytes {
+    int64_t parameters = 0;   ///< In the activation type.
+    int64_t gradients = 0;    ///< fp32.
+    int64_t moments = 0;      ///< AdamW's m and v together, fp32.
+    int64_t master = 0;       ///< fp32 master weights; 0 if parameters are fp32.
+    int64_t rope_table = 0;   ///< 0 for GPT-2.
+    int64_t scalars = 0;      ///< Loss sum, gradient norm and their workspace.
+    int64_t total() const { return parameters + gradients + moments + master + rope_table + scalars; }
+    std::vector<MemoryRow> rows() const;
+};
+
+/// `norm_workspace` is Backend::global_norm_workspace(model.parameter_elements).
+StateBytes state_bytes(const Model& model, DType dtype, int64_t T, int64_t norm_workspace, bool training);
+
+/// The backend's scratch sizes for every operation of the model at this shape.
+WorkspaceBytes workspace_bytes(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
+                               const Backend& backend);
+
+/// Everything about one policy at one shape.
+struct PlannedMemory {
+    Plan plan;
+    Simulation simulation;
+    Layout layout;
+    StateBytes state;
+    int64_t total_bytes() const { return state.total() + layout.arena_bytes; }
+    /// State rows, then the arena by consumer at its peak; they sum up to total_bytes().
+    std::vector<MemoryRow> rows() const;
+};
+
+/// `logits_chunk_tokens` = 0 chooses default_logits_chunk().
+PlannedMemory plan_memory(const Model& model, const BatchShape& shape, DType dtype, const PolicyRow& policy,
+                          int64_t logits_chunk_tokens, const Backend& backend);
+
+}  // namespace llmc

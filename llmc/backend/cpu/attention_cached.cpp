@@ -1,0 +1,135 @@
+// Attention of new tokens over cached keys and values. A row is one (token, query head). A task is a block of rows that
+// share a key/value head; it walks the cache in pieces with an online softmax, so that each piece is read from memory
+// once per task: with one new token this is bound by reading the cache once.
+#include "llmc/backend/cpu/cpu_backend.h"
+#include "llmc/backend/cpu/parallel.h"
+#include "llmc/backend/cpu/vector_math.h"
+#include "llmc/base/check.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+namespace llmc::cpu {
+
+namespace {
+
+constexpr int64_t kRows = 16;          ///< Rows of a task.
+constexpr int64_t kPositions = 64;     ///< Cached positions of a piece.
+constexpr int64_t kMaxHeadSize = 256;  ///< The stack buffers below are then 37 KiB.
+
+/// One row of a task and the state of its online softmax.
+struct Row {
+    alignas(64) float query[kMaxHeadSize];  ///< Scaled by 1/sqrt(HD).
+    alignas(64) float out[kMaxHeadSize];    ///< Not yet divided by `sum`.
+    float max, sum;
+    int64_t positions;  ///< It sees this many.
+};
+
+template <typename T>
+float dot(const float* query, const T* key, int64_t HD) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t d = 0; d < HD; ++d) sum += query[d] * to_float(key[d]);
+    return sum;
+}
+
+/// Adds `count` cached positions, whose first key and value are given, to a row.
+template <typename T>
+void attend_piece(Row& row, const T* keys, const T* values, int64_t stride, int64_t count, int64_t HD) {
+    alignas(64) float scores[kPositions];
+    float max = row.max;
+    for (int64_t i = 0; i < count; ++i) {
+        scores[i] = dot(row.query, keys + i * stride, HD);
+        max = std::max(max, scores[i]);
+    }
+    const float correction = fast_exp(row.max - max);
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < count; ++i) {
+        scores[i] = fast_exp(scores[i] - max);
+        sum += scores[i];
+    }
+    row.max = max;
+    row.sum = row.sum * correction + sum;
+    float* out = row.out;
+#pragma omp simd
+    for (int64_t d = 0; d < HD; ++d) out[d] *= correction;
+    for (int64_t i = 0; i < count; ++i) {
+        const T* value = values + i * stride;
+        const float probability = scores[i];
+#pragma omp simd
+        for (int64_t d = 0; d < HD; ++d) out[d] += probability * to_float(value[d]);
+    }
+}
+
+/// Rows [first, first + count) of one key/value head; row r is token r / group and query head r % group of the group.
+template <typename T>
+void attend_rows(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
+                 int64_t first_position, int64_t kv_head, int64_t first, int64_t count) {
+    const int64_t HD = shape.HD, group = shape.NH / shape.NKV, stride = shape.NKV * HD;
+    const float scale = 1.0f / std::sqrt(static_cast<float>(HD));
+    const auto head = [&](int64_t r) { return kv_head * group + r % group; };
+    Row rows[kRows];
+    for (int64_t i = 0; i < count; ++i) {
+        const int64_t token = (first + i) / group;
+        const T* query = qkv.as<T>() + token * shape.qkv_columns() + head(first + i) * HD;
+        for (int64_t d = 0; d < HD; ++d) {
+            rows[i].query[d] = scale * to_float(query[d]);
+            rows[i].out[d] = 0;
+        }
+        rows[i].max = -std::numeric_limits<float>::infinity();
+        rows[i].sum = 0;
+        rows[i].positions = first_position + token + 1;
+    }
+    const T* keys = k_cache.as<T>() + kv_head * HD;
+    const T* values = v_cache.as<T>() + kv_head * HD;
+    for (int64_t position = 0; position < rows[count - 1].positions; position += kPositions) {
+        for (int64_t i = 0; i < count; ++i) {
+            const int64_t seen = std::min(kPositions, rows[i].positions - position);
+            if (seen > 0)
+                attend_piece(rows[i], keys + position * stride, values + position * stride, stride, seen, HD);
+        }
+    }
+    for (int64_t i = 0; i < count; ++i) {
+        T* to = out.as<T>() + (first + i) / group * shape.NH * HD + head(first + i) * HD;
+        const float inverse_sum = 1.0f / rows[i].sum;
+        for (int64_t d = 0; d < HD; ++d) to[d] = from_float<T>(rows[i].out[d] * inverse_sum);
+    }
+}
+
+template <typename T>
+void run(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape, int64_t first_position) {
+    const int64_t columns = shape.NKV * shape.HD;
+    for (int64_t token = 0; token < shape.T; ++token) {
+        const T* keys = qkv.as<T>() + token * shape.qkv_columns() + shape.NH * shape.HD;
+        std::copy_n(keys, columns, k_cache.as<T>() + (first_position + token) * columns);
+        std::copy_n(keys + columns, columns, v_cache.as<T>() + (first_position + token) * columns);
+    }
+    const int64_t rows = shape.T * (shape.NH / shape.NKV), row_blocks = ceil_div(rows, kRows);
+    const int64_t bytes = 2 * (first_position + shape.T) * columns * size_of(qkv.dtype) * row_blocks;
+    // The longest tasks, the last rows, come first.
+    for_each_block(row_blocks * shape.NKV, bytes, [&](int64_t block) {
+        const int64_t first = (row_blocks - 1 - block / shape.NKV) * kRows;
+        attend_rows<T>(out, k_cache, v_cache, qkv, shape, first_position, block % shape.NKV, first,
+                       std::min(kRows, rows - first));
+    });
+}
+
+}  // namespace
+
+void CpuBackend::attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
+                                  int64_t first_position) {
+    CHECK(shape.B == 1 && shape.HD <= kMaxHeadSize && shape.NH % shape.NKV == 0, shape.B, shape.HD, shape.NH, shape.NKV);
+    CHECK(qkv.shape[0] == shape.T && qkv.shape[1] == shape.qkv_columns(), qkv.shape[0], qkv.shape[1], shape.T);
+    CHECK(out.shape[0] == shape.T && out.shape[1] == shape.NH * shape.HD, out.shape[0], out.shape[1]);
+    CHECK(first_position >= 0 && first_position + shape.T <= k_cache.shape[0], first_position, k_cache.shape[0]);
+    CHECK(k_cache.shape == v_cache.shape && k_cache.shape[1] == shape.NKV * shape.HD, k_cache.shape[1]);
+    if (qkv.dtype == DType::F32)
+        run<float>(out, k_cache, v_cache, qkv, shape, first_position);
+    else
+        run<bf16>(out, k_cache, v_cache, qkv, shape, first_position);
+}
+
+}  // namespace llmc::cpu

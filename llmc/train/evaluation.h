@@ -1,0 +1,29 @@
+// Validation loss: a forward-only plan over batches of held-out data, in the trainer's arena.
+#pragma once
+
+#include "llmc/run/executor.h"
+#include "llmc/train/data_loader.h"
+
+namespace llmc {
+
+class Evaluator {
+  public:
+    /// Plans the evaluation at the training shape and chunk; its arena is never larger than the training plan's.
+    Evaluator(State& state, const PlannedMemory& memory);
+
+    /// Mean cross-entropy in nats per token over the next `batches` batches of `loader`, from its first sequence on.
+    double loss(DataLoader& loader, int64_t batches);
+
+    int64_t arena_bytes() const { return layout_.arena_bytes; }
+
+  private:
+    State& state_;
+    Plan plan_;
+    Layout layout_;
+    Executor executor_;
+};
+
+/// The evaluation plan for the same shape, type and logits chunk as a training plan.
+Plan plan_evaluation(const Model& model, const Plan& training, const Backend& backend);
+
+}  // namespace llmc

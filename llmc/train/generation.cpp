@@ -1,0 +1,102 @@
+#include "llmc/train/generation.h"
+
+#include "llmc/plan/verify.h"
+
+#include <algorithm>
+
+namespace llmc {
+namespace {
+
+constexpr int64_t kPrefillTokens = 64;
+
+}  // namespace
+
+GenerationPlan plan_generation(const Model& model, DType dtype, int64_t context, const Backend& backend) {
+    GenerationPlan generation;
+    generation.context = context;
+    PlanRequest request;
+    request.shape = {1, std::min(context, kPrefillTokens)};
+    request.dtype = dtype;
+    request.workspace = workspace_bytes(model, request.shape, dtype, 1, backend);
+    // Fewer rows may need another kernel, and so another workspace: take the larger of both ends.
+    const WorkspaceBytes one = workspace_bytes(model, {1, 1}, dtype, 1, backend);
+    for (size_t row = 0; row < one.block.size(); ++row) {
+        request.workspace.block[row].forward = std::max(request.workspace.block[row].forward, one.block[row].forward);
+    }
+    request.workspace.classifier.forward = one.classifier.forward;
+    generation.plan = make_generation_plan(model, request, context);
+    generation.layout = make_layout(generation.plan);
+    const std::string fault = find_fault(model, generation.plan, generation.layout);
+    CHECK(fault.empty(), fault);
+    return generation;
+}
+
+int64_t fitting_context(const Model& model, DType dtype, int64_t wanted, int64_t arena_bytes, const Backend& backend) {
+    const auto fits = [&](int64_t context) {
+        return plan_generation(model, dtype, context, backend).layout.arena_bytes <= arena_bytes;
+    };
+    int64_t low = 0, high = wanted + 1;  // low fits (0 trivially), high does not, or is not wanted.
+    while (low + 1 < high) {
+        const int64_t middle = high > wanted ? wanted : (low + high) / 2;
+        (fits(middle) ? low : high) = middle;
+        if (low == wanted) break;
+    }
+    return low;
+}
+
+TextGenerator::TextGenerator(State& state, GenerationPlan generation)
+    : state_(state), generation_(std::move(generation)), executor_(state, generation_.plan, generation_.layout) {}
+
+void TextGenerator::feed(std::span<const int32_t> tokens) {
+    const int64_t step = generation_.plan.shape.T;
+    for (size_t first = 0; first < tokens.size(); first += static_cast<size_t>(step)) {
+        const auto rows = std::min<int64_t>(step, static_cast<int64_t>(tokens.size() - first));
+        Tensor ids = executor_.tokens();
+        ids.shape[0] = rows;
+        state_.backend().copy_to_device(ids, tokens.data() + first);
+        executor_.run({.rows = rows, .first_position = position_});
+        position_ += rows;
+    }
+}
+
+void TextGenerator::read_logits() {
+    const Tensor logits = executor_.logits();
+    const int64_t V = state_.model().config.V;
+    logits_.resize(static_cast<size_t>(V));
+    if (logits.dtype == DType::F32) {
+        state_.backend().copy_to_host(logits_.data(), Tensor(DType::F32, logits.data, V));
+        return;
+    }
+    std::vector<bf16> rounded(static_cast<size_t>(V));
+    state_.backend().copy_to_host(rounded.data(), Tensor(DType::BF16, logits.data, V));
+    std::transform(rounded.begin(), rounded.end(), logits_.begin(), [](bf16 value) { return to_float(value); });
+}
+
+void TextGenerator::generate(std::span<const int32_t> prompt, int64_t length, const SamplerSettings& settings,
+                             uint32_t text, const std::function<void(int32_t token)>& emit) {
+    CHECK(!prompt.empty());
+    const int64_t context = generation_.context;
+    std::vector<int32_t> history(prompt.begin(), prompt.end());
+    position_ = 0;
+    // Positions beyond the context are dropped from the left; a prompt may fill all but one.
+    const auto window = [&](int64_t tokens) {
+        const auto size = std::min<int64_t>(tokens, static_cast<int64_t>(history.size()));
+        return std::span<const int32_t>(history).last(static_cast<size_t>(std::max<int64_t>(1, size)));
+    };
+    feed(window(context));
+    for (int64_t i = 0; i < length; ++i) {
+        read_logits();
+        const int32_t token = sample_token(logits_, settings, text, static_cast<uint64_t>(i));
+        history.push_back(token);
+        emit(token);
+        if (i + 1 == length) break;
+        if (position_ == context) {
+            position_ = 0;
+            feed(window(context / 2));
+        } else {
+            feed(window(1));
+        }
+    }
+}
+
+}  // namespace llmc

@@ -1,0 +1,49 @@
+// Text generation: a forward-only plan with a key/value cache, one sequence at a time.
+#pragma once
+
+#include "llmc/run/executor.h"
+#include "llmc/train/sampler.h"
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+namespace llmc {
+
+/// A generation plan with its layout, and how many bytes of arena it wants.
+struct GenerationPlan {
+    Plan plan;
+    Layout layout;
+    int64_t context = 0;  ///< Positions of the key/value cache.
+};
+
+/// For a context of up to `context` tokens; prompts are read kPrefillTokens at a time.
+GenerationPlan plan_generation(const Model& model, DType dtype, int64_t context, const Backend& backend);
+
+/// The longest context, at most `wanted`, whose plan fits in `arena_bytes`; 0 if none does. With it, sampling during
+/// training uses the trainer's arena and costs no memory.
+int64_t fitting_context(const Model& model, DType dtype, int64_t wanted, int64_t arena_bytes, const Backend& backend);
+
+class TextGenerator {
+  public:
+    /// `state` owns the arena, which must hold generation.layout.arena_bytes.
+    TextGenerator(State& state, GenerationPlan generation);
+
+    /// Feeds `prompt` (at least one token), then draws `length` tokens, handing each to `emit` at once. `text` numbers
+    /// the sample. When the context is full, its newer half becomes the prompt of a fresh one.
+    void generate(std::span<const int32_t> prompt, int64_t length, const SamplerSettings& settings, uint32_t text,
+                  const std::function<void(int32_t token)>& emit);
+
+  private:
+    void feed(std::span<const int32_t> tokens);
+    void read_logits();
+
+    State& state_;
+    GenerationPlan generation_;
+    Executor executor_;
+    int64_t position_ = 0;
+    std::vector<float> logits_;
+};
+
+}  // namespace llmc

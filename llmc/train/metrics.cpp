@@ -1,0 +1,64 @@
+#include "llmc/train/metrics.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+namespace llmc {
+namespace {
+
+/// Shortest text that reads back as the same bits; JSON has no infinities or NaNs, they become null.
+std::string number(double value) { return std::isfinite(value) ? fmt::format("{}", value) : "null"; }
+
+/// The lines of an earlier part of the run that are still true after going back to `last_step`.
+std::string lines_up_to(const std::string& text, int64_t last_step) {
+    std::string kept;
+    size_t begin = 0;
+    while (begin < text.size()) {
+        const size_t end = text.find('\n', begin);
+        if (end == std::string::npos) break;  // A line cut off by a crash.
+        const std::string line = text.substr(begin, end - begin);
+        begin = end + 1;
+        const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+        if (!json.is_object() || json.value("step", int64_t{0}) > last_step) continue;
+        kept += line + '\n';
+    }
+    return kept;
+}
+
+}  // namespace
+
+MetricsFile::~MetricsFile() {
+    if (file_ != nullptr) std::fclose(file_);
+}
+
+void MetricsFile::open(const std::string& path, int64_t last_step) {
+    path_ = path;
+    if (path_exists(path)) write_text_atomically(path, lines_up_to(read_text(path), last_step));
+    file_ = std::fopen(path.c_str(), "a");
+    if (file_ == nullptr) fail("cannot write '{}': {}; choose another --output-dir", path, std::strerror(errno));
+}
+
+void MetricsFile::write(const StepMetrics& m) {
+    write_line(fmt::format(
+        R"({{"step":{},"loss":{},"lr":{},"grad_norm":{},"step_ms":{:.3f},"tokens_per_second":{:.1f},"mfu":{},"memory_bytes":{}{}}})",
+        m.step, number(m.loss), number(m.learning_rate), number(m.grad_norm), m.step_ms, m.tokens_per_second,
+        m.mfu > 0 ? fmt::format("{:.4f}", m.mfu) : "null", m.memory_bytes, m.skipped ? R"(,"skipped":true)" : ""));
+}
+
+void MetricsFile::write_validation(int64_t step, double loss) {
+    write_line(fmt::format(R"({{"step":{},"val_loss":{}}})", step, number(loss)));
+}
+
+void MetricsFile::write_line(const std::string& line) {
+    if (file_ == nullptr) return;
+    if (std::fprintf(file_, "%s\n", line.c_str()) < 0 || std::fflush(file_) != 0) {
+        fail("cannot write '{}': {}", path_, std::strerror(errno));
+    }
+}
+
+}  // namespace llmc

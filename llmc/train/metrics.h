@@ -1,0 +1,43 @@
+// metrics.jsonl: one JSON object per line, a line per update and a line per validation, for scripts and plots.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <string>
+
+namespace llmc {
+
+/// What one update reports.
+struct StepMetrics {
+    int64_t step = 0;              ///< From 1.
+    double loss = 0;               ///< Mean cross-entropy, nats per token, before the update.
+    double learning_rate = 0;
+    double grad_norm = 0;          ///< Before clipping.
+    double step_ms = 0;
+    double tokens_per_second = 0;
+    double mfu = 0;                ///< Model FLOPs utilisation, 0 .. 1; 0 where the peak is unknown (null in the file).
+    int64_t memory_bytes = 0;      ///< Allocated.
+    bool skipped = false;          ///< The gradient was not finite; nothing was updated.
+};
+
+class MetricsFile {
+  public:
+    MetricsFile() = default;
+    ~MetricsFile();
+    MetricsFile(const MetricsFile&) = delete;
+    MetricsFile& operator=(const MetricsFile&) = delete;
+
+    /// Opens `path` for appending. Lines of updates after `last_step` (of a run that went on before it was resumed
+    /// from an older checkpoint) are dropped first.
+    void open(const std::string& path, int64_t last_step);
+    void write(const StepMetrics& metrics);
+    void write_validation(int64_t step, double loss);
+
+  private:
+    void write_line(const std::string& line);
+
+    std::FILE* file_ = nullptr;
+    std::string path_;
+};
+
+}  // namespace llmc

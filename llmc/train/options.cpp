@@ -1,0 +1,313 @@
+#include "llmc/train/options.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+#include "llmc/base/units.h"
+#include "llmc/base/version.h"
+#include "llmc/model/config.h"
+#include "llmc/plan/policy.h"
+
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <set>
+
+namespace llmc {
+namespace {
+
+constexpr double kMany = 1e15;
+constexpr uint8_t kAll = kTrain | kPlan | kGenerate;
+
+std::string join(const std::vector<std::string>& words) {
+    std::string text;
+    for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+    return text;
+}
+
+const std::string& model_help() {
+    static const std::string text = "Architecture: " + join(preset_names()) + ", or llm.c's d6 .. d84";
+    return text;
+}
+
+const std::string& recompute_help() {
+    static const std::string text = [] {
+        std::string lines = "What the backward computes again instead of keeping it:";
+        for (const PolicyRow& row : policies()) {
+            lines += fmt::format("\n{}{}{} {}", row.level, *row.level ? " or " : "", row.name, row.description);
+        }
+        return lines + "\n`plan` takes several, separated by commas, and lists all if none is given";
+    }();
+    return text;
+}
+
+std::set<std::string>& given_names() {
+    static std::set<std::string> names;
+    return names;
+}
+
+}  // namespace
+
+const std::vector<OptionRow>& option_table() {
+    using O = Options;
+    constexpr const char* kModel = "Model";
+    constexpr const char* kData = "Data and batch";
+    constexpr const char* kOptimiser = "Optimisation";
+    constexpr const char* kMemory = "Memory";
+    constexpr const char* kDevice = "Device";
+    constexpr const char* kRun = "Run";
+    constexpr const char* kOutput = "Output";
+    static const std::vector<OptionRow> table = {
+        {"-e,--model", &O::model, kTrain | kPlan, kModel, model_help().c_str()},
+        {"--layers", &O::layers, kTrain | kPlan, kModel, "Transformer layers", 1, 10000},
+        {"--channels", &O::channels, kTrain | kPlan, kModel, "Channels of the residual stream", 1, 1e6},
+        {"--heads", &O::heads, kTrain | kPlan, kModel, "Query heads", 1, 1e5},
+        {"--kv-heads", &O::kv_heads, kTrain | kPlan, kModel, "Key/value heads (grouped-query attention)", 1, 1e5},
+        {"--head-size", &O::head_size, kTrain | kPlan, kModel, "Channels of a head (channels / heads)", 1, 256},
+        {"--ffn-size", &O::ffn_size, kTrain | kPlan, kModel, "Hidden channels of the MLP", 1, 1e7},
+        {"--vocab-size", &O::vocab_size, kTrain | kPlan, kModel, "Vocabulary (that of the data)", 1, 1e8},
+        {"--max-seq-len", &O::max_seq_len, kTrain | kPlan, kModel, "Longest sequence of the model", 1, 1e8},
+        {"--rope-theta", &O::rope_theta, kTrain | kPlan, kModel, "Base of the rotary frequencies (LLaMA)", 1, 1e12},
+        {"--tied", &O::tied, kTrain | kPlan, kModel, "LM head shares the embedding (LLaMA)", 0, 0, {"true", "false"}},
+
+        {"-i,--data", &O::data, kTrain | kPlan, kData, "Text file, quoted glob of text files, or llm.c token files"},
+        {"-j,--val-data", &O::val_data, kTrain, kData, "Validation data (the last 5 % of the training data)"},
+        {"-b,--batch-size", &O::batch_size, kTrain | kPlan, kData, "Sequences in a micro-batch", 1, 1e6},
+        {"-t,--seq-len", &O::seq_len, kTrain | kPlan, kData, "Tokens in a sequence", 1, 1e8},
+        {"-d,--total-batch-size", &O::total_batch_size, kTrain, kData,
+         "Tokens per update, a multiple of batch size times sequence length (one micro-batch)", 1, kMany},
+        {"-x,--steps", &O::steps, kTrain, kData, "Updates", 1, kMany},
+
+        {"-l,--learning-rate", &O::learning_rate, kTrain, kOptimiser, "Peak learning rate", 0, 1e3},
+        {"--lr-schedule", &O::lr_schedule, kTrain, kOptimiser, "After the warm-up", 0, 0,
+         {"cosine", "linear", "constant", "wsd"}},
+        {"-u,--warmup", &O::warmup, kTrain, kOptimiser, "Updates of linear warm-up", 0, kMany},
+        {"-q,--final-lr-fraction", &O::final_lr_fraction, kTrain, kOptimiser,
+         "Learning rate at the end, as a fraction of the peak", 0, 1},
+        {"--lr-decay-fraction", &O::lr_decay_fraction, kTrain, kOptimiser, "wsd: share of the updates that decay", 0, 1},
+        {"-c,--weight-decay", &O::weight_decay, kTrain, kOptimiser, "Decoupled weight decay, on matrices only", 0, 100},
+        {"--beta1", &O::beta1, kTrain, kOptimiser, "AdamW's first momentum", 0, 0.999999},
+        {"--beta2", &O::beta2, kTrain, kOptimiser, "AdamW's second momentum", 0, 0.999999},
+        {"--adam-epsilon", &O::adam_epsilon, kTrain, kOptimiser, "AdamW's epsilon", 1e-30, 1},
+        {"--grad-clip", &O::grad_clip, kTrain, kOptimiser, "Largest global gradient norm; 0 does not clip", 0, 1e30},
+        {"--max-skipped-steps", &O::max_skipped_steps, kTrain, kOptimiser,
+         "Stop after so many updates in a row were skipped for non-finite gradients", 1, kMany},
+
+        {"-r,--recompute", &O::recompute, kTrain | kPlan, kMemory, recompute_help().c_str()},
+        {"--memory-budget", &O::memory_budget, kTrain | kPlan, kMemory,
+         "Refuse to start above this: 6GiB, 512MiB, or 80% of the device (all that is available)", 0, 0, {}, false},
+        {"--logits-chunk", &O::logits_chunk, kTrain | kPlan, kMemory,
+         "Tokens the LM head handles at a time (as many as cost no memory)", 1, kMany},
+
+        {"--device", &O::device, kAll, kDevice, "auto or cpu", 0, 0, {}, false},
+        {"--dtype", &O::dtype, kTrain | kPlan, kDevice, "Type of parameters and activations", 0, 0, {"fp32", "bf16"}},
+        {"--threads", &O::threads, kAll, kDevice, "CPU threads (one per core); never changes a result", 1, 4096, {}, false},
+        {"--peak-tflops", &O::peak_tflops, kTrain, kDevice, "Peak of the device, for MFU (measured)", 0, 1e6, {}, false},
+
+        {"-o,--output-dir", &O::output_dir, kTrain, kRun, "Run folder (runs/MODEL-TIME)", 0, 0, {}, false},
+        {"-y,--resume", &O::resume, kTrain, kRun, "Run folder or checkpoint to go on from; its options are kept", 0, 0, {}, false},
+        {"--config", &O::config, kTrain | kPlan, kRun, "TOML file with options; the command line wins", 0, 0, {}, false},
+        {"--seed", &O::seed, kTrain | kGenerate, kRun, "Seed of initialisation, shuffling and sampling", 0, kMany},
+        {"-v,--val-every", &O::val_every, kTrain, kRun, "Updates between validations; 0: none", 0, kMany},
+        {"-m,--val-batches", &O::val_batches, kTrain, kRun, "Micro-batches per validation", 1, kMany},
+        {"-s,--sample-every", &O::sample_every, kTrain, kRun, "Updates between samples (one at the end); 0: only then", 0, kMany},
+        {"-g,--sample-length", &O::sample_length, kTrain, kRun, "Tokens of a sample; 0: no samples at all", 0, 1e6},
+        {"--sample-prompt", &O::sample_prompt, kTrain, kRun, "How samples begin (end-of-text)"},
+        {"-n,--checkpoint-every", &O::checkpoint_every, kTrain, kRun, "Updates between checkpoints (one at the end); 0: only then", 0, kMany},
+        {"--keep-checkpoints", &O::keep_checkpoints, kTrain, kRun, "Newest checkpoints to keep; 0: all", 0, 1e6},
+        {"--log-every", &O::log_every, kTrain, kRun, "Updates between printed lines; metrics.jsonl has all", 1, kMany},
+        {"--log-level", &O::log_level, kAll, kRun, "Least severe messages shown", 0, 0, {"debug", "info", "warn", "error"}, false},
+        {"--dry-run", &O::dry_run, kTrain, kRun, "Print model, plan and memory, allocate nothing", 0, 0, {}, false},
+
+        {"--json", &O::json, kPlan, kOutput, "One JSON object instead of tables", 0, 0, {}, false},
+        {"--list-steps", &O::list_steps, kPlan, kOutput, "Also print every step of the plan", 0, 0, {}, false},
+
+        {"--run", &O::run, kGenerate, "Generation", "Run folder or checkpoint", 0, 0, {}, false},
+        {"--prompt", &O::prompt, kGenerate, "Generation", "How the text begins (end-of-text)", 0, 0, {}, false},
+        {"--length", &O::length, kGenerate, "Generation", "New tokens per sample", 1, 1e9, {}, false},
+        {"--samples", &O::samples, kGenerate, "Generation", "Texts to generate", 1, 1e6, {}, false},
+        {"--temperature", &O::temperature, kGenerate, "Generation", "0: always the most likely token", 0, 100, {}, false},
+        {"--top-k", &O::top_k, kGenerate, "Generation", "Draw from the k most likely tokens; 0: from all", 0, 1e8, {}, false},
+        {"--top-p", &O::top_p, kGenerate, "Generation", "Draw from the fewest tokens with this probability", 1e-6, 1, {}, false},
+    };
+    return table;
+}
+
+std::string OptionRow::name() const {
+    const std::string all = flags;
+    return all.substr(all.rfind("--") + 2);
+}
+
+namespace {
+
+void add_option(CLI::App& app, const OptionRow& row, Options& options) {
+    CLI::Option* option = std::visit(
+        [&](auto member) -> CLI::Option* {
+            using Value = std::remove_reference_t<decltype(options.*member)>;
+            if constexpr (std::is_same_v<Value, bool>) {
+                return app.add_flag(row.flags, options.*member, row.help);
+            } else {
+                CLI::Option* added = app.add_option(row.flags, options.*member, row.help);
+                if constexpr (std::is_arithmetic_v<Value>) {
+                    if (row.maximum > row.minimum) {
+                        added->check(CLI::Range(static_cast<Value>(row.minimum), static_cast<Value>(row.maximum)));
+                    }
+                    if (options.*member != 0) added->capture_default_str();
+                    added->type_name(std::is_same_v<Value, double> ? "NUMBER" : "N");
+                } else {
+                    if (!(options.*member).empty()) added->capture_default_str();
+                    if (!row.choices.empty()) added->check(CLI::IsMember(row.choices));
+                    added->type_name(row.choices.empty() ? "TEXT" : "");
+                }
+                return added;
+            }
+        },
+        row.field);
+    option->group(row.group);
+}
+
+/// --help without the ranges and type tests CLI11 prints by default.
+class Formatter : public CLI::Formatter {
+  public:
+    Formatter() {
+        column_width(34);
+        label("OPTIONS", "options");
+    }
+    std::string make_option_opts(const CLI::Option* option) const override {
+        if (option->get_type_size() == 0) return "";
+        std::string text = " " + option->get_type_name();
+        const std::string unit = text.substr(0, text.find(':'));
+        text = unit.find("{") == std::string::npos ? unit : text;
+        if (!option->get_default_str().empty()) text += " [" + option->get_default_str() + "]";
+        return text;
+    }
+};
+
+void add_command(CLI::App& app, uint8_t command, Options& options) {
+    app.formatter(std::make_shared<Formatter>());
+    for (const OptionRow& row : option_table()) {
+        if ((row.commands & command) != 0 && row.name() != "config") add_option(app, row, options);
+    }
+}
+
+std::string toml_value(const Options& options, const OptionField& field) {
+    return std::visit(
+        [&](auto member) -> std::string {
+            const auto& value = options.*member;
+            using Value = std::remove_cvref_t<decltype(value)>;
+            if constexpr (std::is_same_v<Value, std::string>) {
+                const char quote = value.find('"') == std::string::npos ? '"' : '\'';
+                return fmt::format("{}{}{}", quote, value, quote);
+            } else {
+                return fmt::format("{}", value);
+            }
+        },
+        field);
+}
+
+/// The run's config.toml, given a run folder or one of its checkpoints.
+std::string config_of_run(const std::string& path) {
+    for (std::string folder : {path, path + "/..", path + "/../.."}) {
+        if (path_exists(folder + "/config.toml")) return folder + "/config.toml";
+    }
+    fail("--resume={}: no config.toml there; give a run folder, such as runs/NAME", path);
+}
+
+}  // namespace
+
+Options parse_options(int argc, const char* const* argv) {
+    Options options;
+    CLI::App app("train_gpt trains GPT-2 and LLaMA models, on as much memory as you have.\n"
+                 "Without a subcommand it trains; without any option it trains the demo.");
+    app.set_version_flag("--version", fmt::format("train_gpt {}", version()));
+    app.get_formatter()->column_width(34);
+    add_command(app, kTrain, options);
+    app.set_config("--config", "", "TOML file with options; the command line wins")->group("Run");
+    app.allow_config_extras(false);
+    app.require_subcommand(0, 1);
+
+    CLI::App* plan = app.add_subcommand("plan", "Print the memory of every --recompute level, without allocating it");
+    add_command(*plan, kPlan, options);
+    CLI::App* generate = app.add_subcommand("generate", "Generate text with a trained model");
+    add_command(*generate, kGenerate, options);
+
+    const auto parse = [&](int count, const char* const* words) {
+        try {
+            app.parse(count, words);
+        } catch (const CLI::Success& done) {
+            app.exit(done);
+            std::exit(kExitDone);
+        } catch (const CLI::ParseError& error) {
+            std::string message = error.what();
+            for (char& c : message) c = c == '\n' ? ' ' : c;
+            throw Error(kExitBadUsage, message + "; see train_gpt --help");
+        }
+    };
+    parse(argc, argv);
+    if (!options.resume.empty() && !plan->parsed() && !generate->parsed()) {
+        if (app.get_option("--config")->count() > 0) {
+            fail_usage("--config={}: a resumed run has its own config.toml; leave --config out", options.config);
+        }
+        const std::string config = "--config=" + config_of_run(options.resume);
+        std::vector<const char*> words(argv, argv + argc);
+        words.insert(words.begin() + 1, config.c_str());
+        options = Options{};
+        parse(static_cast<int>(words.size()), words.data());
+    }
+    options.command = plan->parsed() ? Command::Plan : generate->parsed() ? Command::Generate : Command::Train;
+    const CLI::App* used = plan->parsed() ? plan : generate->parsed() ? generate : &app;
+    given_names().clear();
+    for (const CLI::Option* option : used->get_options()) {
+        if (option->count() > 0) given_names().insert(option->get_lnames().front());
+    }
+    validate(options);
+    return options;
+}
+
+bool was_given(const std::string& name) { return given_names().count(name) > 0; }
+
+std::string to_toml(const Options& options) {
+    std::string text = fmt::format("# train_gpt {}: the options of this run; usable with --config\n", version());
+    const char* group = "";
+    for (const OptionRow& row : option_table()) {
+        if ((row.commands & kTrain) == 0 || !row.shapes_run) continue;
+        // An empty or zero override means "not given", and stays so.
+        const std::string value = toml_value(options, row.field);
+        if (value == "\"\"" || (value == "0" && row.minimum > 0)) continue;
+        if (std::string(group) != row.group) text += fmt::format("\n# {}\n", group = row.group);
+        text += fmt::format("{} = {}\n", row.name(), value);
+    }
+    return text;
+}
+
+int64_t parse_budget(const std::string& option, const std::string& text, int64_t whole) {
+    int64_t bytes = 0;
+    if (!text.empty() && text.back() == '%') {
+        char* end = nullptr;
+        const double percent = std::strtod(text.c_str(), &end);
+        if (end == text.c_str() + text.size() - 1 && percent > 0 && percent <= 100) {
+            return static_cast<int64_t>(static_cast<double>(whole) * percent / 100);
+        }
+    } else if (parse_bytes(text, &bytes) && bytes > 0) {
+        return bytes;
+    }
+    fail_usage("{}={}: not a size; write for example 6GiB, 512MiB or 80%", option, text);
+}
+
+void validate(const Options& options) {
+    if (options.command == Command::Generate) {
+        if (options.run.empty()) fail_usage("generate needs --run=RUN_FOLDER (a folder under runs/, or a checkpoint)");
+        return;
+    }
+    if (options.command == Command::Train) find_policy(options.recompute);
+    if (!options.memory_budget.empty()) parse_budget("--memory-budget", options.memory_budget, int64_t{1} << 40);
+    const int64_t micro_batch = options.batch_size * options.seq_len;
+    if (options.total_batch_size % micro_batch != 0) {
+        fail_usage("--total-batch-size={}: must be a multiple of --batch-size times --seq-len, {} x {} = {} tokens",
+                   options.total_batch_size, options.batch_size, options.seq_len, micro_batch);
+    }
+    if (options.warmup > options.steps && was_given("warmup") && options.command == Command::Train) {
+        fail_usage("--warmup={}: longer than the run, --steps={}", options.warmup, options.steps);
+    }
+}
+
+}  // namespace llmc

@@ -1,0 +1,124 @@
+// Options: every choice a user has, as fields of one struct and rows of one table. The parser, --help, config.toml and
+// the tests iterate the table; the rest of the program reads the struct. The defaults are the demo: a small GPT-2 on the
+// demo text, about two minutes on two CPU cores.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace llmc {
+
+enum class Command : uint8_t { Train, Plan, Generate };
+
+struct Options {
+    Command command = Command::Train;
+
+    // Model. Overrides of the preset are 0 (or empty) where not given.
+    std::string model = "gpt2-nano";
+    int64_t layers = 0, heads = 0, kv_heads = 0, channels = 0, head_size = 0, ffn_size = 0;
+    int64_t vocab_size = 0, max_seq_len = 0;
+    double rope_theta = 0;
+    std::string tied;
+
+    // Data and batch.
+    std::string data = "data/demo.txt";
+    std::string val_data;
+    int64_t batch_size = 16;
+    int64_t seq_len = 128;
+    int64_t total_batch_size = 0;  ///< Tokens per update; 0 = one micro-batch.
+    int64_t steps = 2000;
+
+    // Optimisation.
+    double learning_rate = 3e-3;
+    std::string lr_schedule = "cosine";
+    int64_t warmup = 100;
+    double final_lr_fraction = 0.1;
+    double lr_decay_fraction = 0.2;
+    double weight_decay = 0.1;
+    double beta1 = 0.9, beta2 = 0.95;
+    double adam_epsilon = 1e-8;
+    double grad_clip = 1.0;
+    int64_t max_skipped_steps = 5;
+
+    // Memory.
+    std::string recompute = "0";
+    std::string memory_budget;
+    int64_t logits_chunk = 0;
+
+    // Device.
+    std::string device = "auto";
+    std::string dtype = "fp32";
+    int64_t threads = 0;
+    double peak_tflops = 0;
+
+    // Run.
+    std::string output_dir;
+    std::string resume;
+    std::string config;
+    int64_t seed = 1337;
+    int64_t val_every = 250;
+    int64_t val_batches = 20;
+    int64_t sample_every = 0;
+    int64_t sample_length = 256;
+    std::string sample_prompt;
+    int64_t checkpoint_every = 0;
+    int64_t keep_checkpoints = 3;
+    int64_t log_every = 10;
+    std::string log_level = "info";
+    bool dry_run = false;
+
+    // plan
+    bool json = false;
+    bool list_steps = false;
+
+    // generate
+    std::string run;
+    std::string prompt;
+    int64_t length = 500;
+    int64_t samples = 1;
+    double temperature = 0.8;
+    int64_t top_k = 0;
+    double top_p = 1.0;
+};
+
+/// Which commands take an option.
+enum CommandMask : uint8_t { kTrain = 1, kPlan = 2, kGenerate = 4 };
+
+using OptionField = std::variant<std::string Options::*, int64_t Options::*, double Options::*, bool Options::*>;
+
+/// One option. Numbers outside [minimum, maximum] and texts outside `choices` (if there are any) are refused.
+struct OptionRow {
+    const char* flags;  ///< As CLI11 writes them: "-b,--batch-size".
+    OptionField field;
+    uint8_t commands;
+    const char* group;
+    const char* help;
+    double minimum = 0;
+    double maximum = 0;
+    std::vector<std::string> choices = {};
+    bool shapes_run = true;  ///< Saved in config.toml.
+    std::string name() const;  ///< "batch-size".
+};
+
+/// All options, in the order of --help.
+const std::vector<OptionRow>& option_table();
+
+/// Parses the command line (and --config, and on --resume the run's own config.toml under it). On --help and --version
+/// prints and exits 0; anything wrong is an Error with exit code 2 that names the option.
+Options parse_options(int argc, const char* const* argv);
+
+/// The options that shape a run as TOML, one `name = value` per line, readable by --config.
+std::string to_toml(const Options& options);
+
+/// Names of options given on the command line or in a config file, as opposed to defaults, since the last parse.
+bool was_given(const std::string& name);
+
+/// "1500", "6GiB" or "80%" of `whole`; fails naming the option.
+int64_t parse_budget(const std::string& option, const std::string& text, int64_t whole);
+
+/// Refuses combinations that make no sense, before anything is allocated.
+void validate(const Options& options);
+
+}  // namespace llmc

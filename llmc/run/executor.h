@@ -11,7 +11,7 @@ namespace llmc {
 /// What changes from one run of a plan to the next.
 struct RunArguments {
     float loss_scale = 0;        ///< Factor of every token's loss gradient: 1 / tokens of the whole batch.
-    Tensor loss_sum;             ///< (1) fp64 += the losses; may be empty.
+    Tensor loss_sum = {};        ///< (1) fp64 += the losses; may be empty.
     int64_t rows = 0;            ///< Generation: new tokens, 1 .. N. 0 means all N.
     int64_t first_position = 0;  ///< Generation: position of the first new token.
 };

@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t kRows = 16;          ///< Rows of a task.
 constexpr int64_t kPositions = 64;     ///< Cached positions of a piece.
-constexpr int64_t kMaxHeadSize = 256;  ///< The stack buffers below are then 37 KiB.
+constexpr int64_t kMaxHeadSize = 256;  ///< The rows of a task, on the stack, then take 33 KiB.
 
 /// One row of a task and the state of its online softmax.
 struct Row {
@@ -110,11 +110,12 @@ void run(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const Attention
     const int64_t rows = shape.T * (shape.NH / shape.NKV), row_blocks = ceil_div(rows, kRows);
     const int64_t bytes = 2 * (first_position + shape.T) * columns * size_of(qkv.dtype) * row_blocks;
     // The longest tasks, the last rows, come first.
-    for_each_block(row_blocks * shape.NKV, bytes, [&](int64_t block) {
-        const int64_t first = (row_blocks - 1 - block / shape.NKV) * kRows;
-        attend_rows<T>(out, k_cache, v_cache, qkv, shape, first_position, block % shape.NKV, first,
+#pragma omp parallel for schedule(dynamic, 1) if (bytes >= kParallelBytes)
+    for (int64_t task = 0; task < row_blocks * shape.NKV; ++task) {
+        const int64_t first = (row_blocks - 1 - task / shape.NKV) * kRows;
+        attend_rows<T>(out, k_cache, v_cache, qkv, shape, first_position, task % shape.NKV, first,
                        std::min(kRows, rows - first));
-    });
+    }
 }
 
 }  // namespace

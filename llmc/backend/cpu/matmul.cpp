@@ -43,8 +43,9 @@ class BlockGrid {
     void run(int threads, const Tensor& workspace, const Body& body) const {
         CHECK(workspace.bytes() >= threads * bytes_per_thread(), workspace.bytes(), threads, bytes_per_thread());
         auto* const scratch = static_cast<char*>(workspace.data);
-#pragma omp parallel for num_threads(threads) schedule(dynamic)
-        for (int64_t i = 0; i < row_blocks_ * col_blocks_; ++i)
+        const int64_t blocks = row_blocks_ * col_blocks_;
+#pragma omp parallel for num_threads(threads) schedule(dynamic) if (blocks > 1 && multiplications_ >= kParallel)
+        for (int64_t i = 0; i < blocks; ++i)
             body(block(i % row_blocks_, i / row_blocks_, scratch + omp_get_thread_num() * bytes_per_thread()));
     }
 
@@ -55,7 +56,11 @@ class BlockGrid {
                 kernels_[i == row_blocks_ - 1][j == col_blocks_ - 1], scratch};
     }
 
+    /// Below this many multiplications one thread is done before the others wake.
+    static constexpr int64_t kParallel = 1 << 19;
+
     int64_t m_, n_;
+    int64_t multiplications_;
     Extents extents_;
     int64_t row_blocks_, col_blocks_;
     std::array<std::array<const Gemm*, 2>, 2> kernels_ = {};  ///< [in the last row][in the last column]
@@ -81,6 +86,7 @@ Extents choose_extents(int64_t m, int64_t n, Extents largest) {
 BlockGrid::BlockGrid(const GemmSpec& spec, Extents largest, bool dense_block)
     : m_(spec.m),
       n_(spec.n),
+      multiplications_(spec.m * spec.n * spec.k),
       extents_(choose_extents(spec.m, spec.n, largest)),
       row_blocks_(ceil_div(m_, extents_.rows)),
       col_blocks_(ceil_div(n_, extents_.cols)) {
@@ -131,12 +137,16 @@ char* element(const Tensor& matrix, int64_t row, int64_t col) {
 /// Stores a block of sums in `out`, adding the residual if there is one.
 template <typename T>
 void store_block(const Tensor& out, const Tensor& residual, const Block& block, const float* sums) {
-    for (int64_t i = 0; i < block.rows; ++i, sums += block.cols) {
-        T* const to = out.as<T>() + (block.row + i) * out.shape[1] + block.col;
-        if (residual) {
-            const T* const from = residual.as<T>() + (to - out.as<T>());
+    const int64_t stride = out.shape[1], first = block.row * stride + block.col;
+    T* to = out.as<T>() + first;
+    const T* from = residual ? residual.as<T>() + first : nullptr;  // May be `to`: each element is read, then written.
+    for (int64_t i = 0; i < block.rows; ++i, sums += block.cols, to += stride) {
+        if (from) {
+#pragma omp simd
             for (int64_t j = 0; j < block.cols; ++j) to[j] = from_float<T>(to_float(from[j]) + sums[j]);
+            from += stride;
         } else {
+#pragma omp simd
             for (int64_t j = 0; j < block.cols; ++j) to[j] = from_float<T>(sums[j]);
         }
     }
@@ -147,13 +157,14 @@ void store_block(const Tensor& out, const Tensor& residual, const Block& block, 
 template <typename T>
 void add_column_sums(float* sums, const Tensor& x, int64_t first, int64_t cols) {
     constexpr int64_t kStrip = 64, kGroup = 64;
+    const T* const data = x.as<T>();
     for (int64_t strip = 0; strip < cols; strip += kStrip) {
         const int64_t width = std::min(kStrip, cols - strip);
         std::array<float, kStrip> total = {};
         for (int64_t group = 0; group < x.shape[0]; group += kGroup) {
             std::array<float, kStrip> part = {};
             for (int64_t row = group; row < std::min(group + kGroup, x.shape[0]); ++row) {
-                const T* const from = x.as<T>() + row * x.shape[1] + first + strip;
+                const T* const from = data + row * x.shape[1] + first + strip;
                 for (int64_t j = 0; j < width; ++j) part[j] += to_float(from[j]);
             }
             for (int64_t j = 0; j < width; ++j) total[j] += part[j];

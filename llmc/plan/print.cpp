@@ -1,0 +1,51 @@
+#include "llmc/plan/print.h"
+
+#include "llmc/base/units.h"
+
+#include <array>
+#include <spdlog/fmt/fmt.h>
+
+namespace llmc {
+namespace {
+
+constexpr std::array<const char*, kNumSlots> kSlotNames = {"in",    "residual", "out",    "stat",   "stat",     "d_out",
+                                                           "d_in", "tokens",   "logits", "losses", "workspace"};
+
+std::string operand_text(const Plan& plan, int32_t id, const Layout* layout) {
+    const PlanTensor& tensor = plan.tensors[static_cast<size_t>(id)];
+    std::string text = tensor.name;
+    if (tensor.layer >= 0 && tensor.name != "workspace") text += fmt::format(".{}", tensor.layer);
+    if (layout != nullptr) text += fmt::format("@{}", layout->offsets[static_cast<size_t>(id)]);
+    return text;
+}
+
+}  // namespace
+
+std::string print_steps(const Model& model, const Plan& plan, const Layout* layout) {
+    const Simulation simulation = simulate(model, plan);
+    std::string text;
+    for (size_t i = 0; i < plan.steps.size(); ++i) {
+        const Step& step = plan.steps[i];
+        std::string reads, writes;
+        for (size_t slot = 0; slot < kNumSlots; ++slot) {
+            const int32_t id = step.operands[slot];
+            const Access use = access(step, static_cast<Slot>(slot));
+            if (id < 0 || static_cast<Slot>(slot) == Slot::Workspace) continue;
+            const std::string name = operand_text(plan, id, layout);
+            if (use.reads) reads += fmt::format(" {}={}", kSlotNames[slot], name);
+            if (use.writes) writes += fmt::format(" {}{}={}", kSlotNames[slot], use.reads ? "+" : "", name);
+        }
+        text += fmt::format("{:>5} {:<9} {:<34} {} ->{}  [{}]\n", i, name_of(step.phase), describe_step(model, step),
+                            reads, writes, format_bytes(simulation.live_bytes[i]));
+    }
+    return text;
+}
+
+std::string summarise_steps(const Plan& plan) {
+    std::array<int, 4> count = {};
+    for (const Step& step : plan.steps) ++count[static_cast<size_t>(step.phase)];
+    return fmt::format("{} steps: {} forward, {} head, {} repeated, {} backward", plan.steps.size(), count[0], count[1],
+                       count[2], count[3]);
+}
+
+}  // namespace llmc

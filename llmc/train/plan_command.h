@@ -1,0 +1,13 @@
+// `train_gpt plan`: the memory of every recompute level, to the byte, without allocating any of it.
+#pragma once
+
+#include "llmc/train/options.h"
+
+#include <string>
+
+namespace llmc {
+
+/// The report: tables for people, or one JSON object with --json. Ends with a newline.
+std::string plan_report(const Options& options);
+
+}  // namespace llmc

@@ -1,0 +1,183 @@
+#include "llmc/train/setup.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+#include "llmc/base/log.h"
+#include "llmc/base/units.h"
+#include "llmc/base/version.h"
+#include "llmc/train/checkpointing.h"
+
+#include <cmath>
+
+namespace llmc {
+namespace {
+
+/// The default data file does not exist until data/demo.sh has made it; say so rather than "no such file".
+void require_demo_text(const Options& options) {
+    if (was_given("data") || path_exists(options.data)) return;
+    fail("the demo text {} is not there; run data/demo.sh to make it, or train on your own: --data=FILE.txt", options.data);
+}
+
+}  // namespace
+
+Data open_data(const Options& options) {
+    require_demo_text(options);
+    Data data;
+    data.source = open_token_source(options.data, "--data");
+    data.tokenizer = make_tokenizer(data.source->tokenizer());
+    if (options.val_data.empty()) {
+        const TokenSplit split = split_off_validation(*data.source, options.seq_len);
+        data.train = split.train;
+        data.validation = split.validation;
+        return data;
+    }
+    data.val_source = open_token_source(options.val_data, "--val-data");
+    if (data.val_source->tokenizer() != data.source->tokenizer() ||
+        data.val_source->vocab_size() != data.source->vocab_size()) {
+        fail("--val-data={}: has other tokens than --data ({}, not {}); use files of one kind", options.val_data,
+             data.val_source->describe(), data.source->describe());
+    }
+    data.train = TokenRange(*data.source);
+    data.validation = TokenRange(*data.val_source);
+    require_one_sequence(*data.train, options.seq_len, "--data");
+    require_one_sequence(*data.validation, options.seq_len, "--val-data");
+    return data;
+}
+
+ModelConfig resolve_model(const Options& options, int64_t data_vocabulary) {
+    ModelConfig config = preset(options.model);
+    const auto override_with = [](int64_t value, int64_t* field) {
+        if (value > 0) *field = value;
+    };
+    const double ffn_ratio = static_cast<double>(config.F) / static_cast<double>(config.C);
+    const bool grouped = config.NKV != config.NH;
+    override_with(options.layers, &config.L);
+    override_with(options.channels, &config.C);
+    override_with(options.heads, &config.NH);
+    if (options.heads > 0 && !grouped) config.NKV = config.NH;
+    override_with(options.kv_heads, &config.NKV);
+    if (options.channels > 0 || options.heads > 0) {
+        if (options.head_size == 0 && config.C % config.NH != 0) {
+            fail_usage("--heads={}: does not divide the {} channels; change --heads or --channels, or give --head-size",
+                       config.NH, config.C);
+        }
+        config.HD = config.C / config.NH;
+    }
+    override_with(options.head_size, &config.HD);
+    if (options.channels > 0) {
+        config.F = round_up(static_cast<int64_t>(std::llround(ffn_ratio * static_cast<double>(config.C))), 4);
+    }
+    override_with(options.ffn_size, &config.F);
+    override_with(data_vocabulary, &config.V);
+    override_with(options.vocab_size, &config.V);
+    override_with(options.max_seq_len, &config.maxT);
+    if (config.maxT == 0) config.maxT = options.seq_len;
+    if (options.rope_theta > 0) config.rope_theta = options.rope_theta;
+    if (!options.tied.empty()) config.tied = options.tied == "true";
+    if (options.seq_len > config.maxT) {
+        fail_usage("--seq-len={}: {} takes at most {} tokens; raise --max-seq-len too", options.seq_len, config.name,
+                   config.maxT);
+    }
+    if (data_vocabulary > config.V) {
+        fail_usage("--vocab-size={}: the data needs at least {} tokens", config.V, data_vocabulary);
+    }
+    validate(config);
+    return config;
+}
+
+DType dtype_of_option(const Options& options) { return options.dtype == "bf16" ? DType::BF16 : DType::F32; }
+
+void require_dtype(const Backend& backend, DType dtype) {
+    const DeviceInfo info = backend.info();
+    if (dtype == DType::BF16 && !info.supports_bf16) {
+        fail_usage("--dtype=bf16: {} has no bf16 dot products (AVX512_BF16 or AMX), or this build has no oneDNN; use "
+                   "--dtype=fp32", info.name);
+    }
+}
+
+namespace {
+
+/// Largest micro-batch, by doubling and bisection, whose plan stays within `budget`; 0 if not even one sequence does.
+int64_t largest_batch(const Options& options, const Model& model, const PolicyRow& policy, int64_t budget,
+                      const Backend& backend) {
+    const auto fits = [&](int64_t B) {
+        const BatchShape shape = {B, options.seq_len};
+        return plan_memory(model, shape, dtype_of_option(options), policy, options.logits_chunk, backend).total_bytes() <=
+               budget;
+    };
+    if (!fits(1)) return 0;
+    int64_t low = 1, high = 2;
+    while (high < (1 << 20) && fits(high)) low = high, high *= 2;
+    while (low + 1 < high) {
+        const int64_t middle = (low + high) / 2;
+        (fits(middle) ? low : high) = middle;
+    }
+    return low;
+}
+
+}  // namespace
+
+void require_memory(const Options& options, const Model& model, const PlannedMemory& memory, const Backend& backend) {
+    const DeviceInfo device = backend.info();
+    const bool limited = !options.memory_budget.empty();
+    const int64_t budget = limited ? parse_budget("--memory-budget", options.memory_budget, device.memory_total)
+                                   : device.memory_available;
+    if (memory.total_bytes() <= budget) return;
+    std::string fits;
+    for (const PolicyRow& policy : policies()) {
+        const int64_t bytes =
+            plan_memory(model, memory.plan.shape, memory.plan.dtype, policy, options.logits_chunk, backend).total_bytes();
+        const int64_t batch = largest_batch(options, model, policy, budget, backend);
+        fits += fmt::format("{} {} needs {}, {}", fits.empty() ? "" : ";", policy.name, format_bytes(bytes),
+                            batch > 0 ? fmt::format("fits with --batch-size={}", batch) : "fits with no batch size");
+    }
+    fail("not enough memory: --recompute={} with --batch-size={} and --seq-len={} needs {}, {} is {}. By level:{}",
+         options.recompute, options.batch_size, options.seq_len, format_bytes(memory.total_bytes()),
+         limited ? "--memory-budget" : "available", format_bytes(budget), fits);
+}
+
+void require_same_run(const Options& options, const ModelConfig& config, const Checkpoint& checkpoint) {
+    ModelConfig stored = model_of(checkpoint);
+    const Progress progress = progress_of(checkpoint);
+    stored.name = config.name;
+    if (!(stored == config)) {
+        fail_usage("--resume={}: the checkpoint holds another model ({}; asked for is {}); leave the model options out",
+                   options.resume, describe(stored), describe(config));
+    }
+    if (progress.seed != options.seed) {
+        fail_usage("--seed={}: the run began with seed {}, which its data order depends on; leave --seed out", options.seed,
+                   progress.seed);
+    }
+    if (progress.seq_len != options.seq_len) {
+        fail_usage("--seq-len={}: the run began with sequences of {} tokens, which its data order depends on; leave it out",
+                   options.seq_len, progress.seq_len);
+    }
+    if (progress.step >= options.steps) {
+        fail_usage("--steps={}: the run has already done {} steps; ask for more", options.steps, progress.step);
+    }
+}
+
+void log_banner(const Options& options, const Model& model, const Data& data, const PlannedMemory& memory,
+                const DeviceInfo& device) {
+    const PolicyRow& policy = find_policy(options.recompute);
+    const Simulation& simulation = memory.simulation;
+    spdlog::info("train_gpt {} on {}", version(), device.name);
+    spdlog::info("model   {}: {}; {} parameters, random initial weights", model.config.name, describe(model.config),
+                 format_count(model.parameter_count()));
+    spdlog::info("data    {}; {} tokens for training, {} for validation", data.source->describe(),
+                 format_count(data.train->size()), format_count(data.validation->size()));
+    const int64_t micro = memory.plan.shape.N();
+    const int64_t total = options.total_batch_size > 0 ? options.total_batch_size : micro;
+    spdlog::info("batch   {} x {} tokens, {} micro-batch{} per update, {} updates = {} tokens ({:.1f} epochs)",
+                 options.batch_size, options.seq_len, total / micro, total == micro ? "" : "es", options.steps,
+                 format_count(total * options.steps),
+                 static_cast<double>(total) * static_cast<double>(options.steps) / static_cast<double>(data.train->size()));
+    spdlog::info("plan    --recompute={}: {}; {:+.1f} % FLOPs, LM head in chunks of {} tokens", policy.name,
+                 policy.description, 100 * simulation.extra_flops_ratio(), memory.plan.logits_chunk_tokens);
+    for (const MemoryRow& row : memory.rows()) spdlog::info("memory  {:>12}  {}", format_bytes(row.bytes), row.name);
+    spdlog::info("memory  {:>12}  in all, allocated before step 1; activations peak at {}",
+                 format_bytes(memory.total_bytes()),
+                 describe_step(model, memory.plan.steps[static_cast<size_t>(simulation.peak_step)]));
+}
+
+}  // namespace llmc

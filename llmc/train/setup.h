@@ -1,0 +1,47 @@
+// From options to what a run is made of: data, model, batch shape, planned memory. Nothing here allocates a tensor.
+#pragma once
+
+#include "llmc/io/checkpoint.h"
+#include "llmc/io/token_source.h"
+#include "llmc/io/tokenizer.h"
+#include "llmc/run/memory.h"
+#include "llmc/train/options.h"
+
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace llmc {
+
+/// Training and validation data, as one or two sources.
+struct Data {
+    std::unique_ptr<TokenSource> source;
+    std::unique_ptr<TokenSource> val_source;  ///< Null: validation is the end of `source`.
+    std::optional<TokenRange> train, validation;
+    std::unique_ptr<Tokenizer> tokenizer;
+};
+
+/// Opens --data and --val-data, and checks that both hold sequences of --seq-len tokens.
+Data open_data(const Options& options);
+
+/// The preset with the options' overrides. The vocabulary is --vocab-size, else that of the data (`data_vocabulary`,
+/// 0 if there is no data), else the preset's.
+ModelConfig resolve_model(const Options& options, int64_t data_vocabulary);
+
+DType dtype_of_option(const Options& options);
+
+/// Refuses --dtype=bf16 where the processor has no bf16 dot products.
+void require_dtype(const Backend& backend, DType dtype);
+
+/// Fails unless the run's total stays within --memory-budget and what the device has. The message says what would fit:
+/// every level with its bytes and its largest batch size.
+void require_memory(const Options& options, const Model& model, const PlannedMemory& memory, const Backend& backend);
+
+/// Refuses to resume with another model, seed or sequence length than the checkpoint's.
+void require_same_run(const Options& options, const ModelConfig& config, const Checkpoint& checkpoint);
+
+/// Start-up banner: model, data, device, plan in words, memory table. Through the log.
+void log_banner(const Options& options, const Model& model, const Data& data, const PlannedMemory& memory,
+                const DeviceInfo& device);
+
+}  // namespace llmc

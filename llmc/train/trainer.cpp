@@ -1,0 +1,243 @@
+#include "llmc/train/trainer.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+#include "llmc/base/log.h"
+#include "llmc/base/units.h"
+#include "llmc/train/schedule.h"
+
+#include <algorithm>
+#include <cmath>
+#include <csignal>
+#include <cstdio>
+#include <ctime>
+#include <filesystem>
+
+namespace llmc {
+namespace {
+
+volatile std::sig_atomic_t stop_signal = 0;
+
+/// The first signal asks for a stop after this step; a second one of the same kind ends the program as usual.
+void request_stop(int signal) {
+    stop_signal = signal;
+    std::signal(signal, SIG_DFL);
+}
+
+AdamWSettings adamw_settings(const Options& options, double learning_rate, int64_t update) {
+    AdamWSettings settings;
+    settings.learning_rate = static_cast<float>(learning_rate);
+    settings.beta1 = static_cast<float>(options.beta1);
+    settings.beta2 = static_cast<float>(options.beta2);
+    settings.epsilon = static_cast<float>(options.adam_epsilon);
+    settings.weight_decay = static_cast<float>(options.weight_decay);
+    settings.grad_clip = static_cast<float>(options.grad_clip);
+    settings.update = update;
+    return settings;
+}
+
+Schedule schedule_of(const Options& options) {
+    return {options.lr_schedule, options.learning_rate, options.final_lr_fraction,
+            options.warmup, options.steps, options.lr_decay_fraction};
+}
+
+double peak_flops(const Options& options, const DeviceInfo& device, DType dtype) {
+    if (options.peak_tflops > 0) return options.peak_tflops * 1e12;
+    return dtype == DType::BF16 ? device.peak_flops_bf16 : device.peak_flops_fp32;
+}
+
+}  // namespace
+
+Trainer::Trainer(const Options& options, State& state, const PlannedMemory& memory, const Data& data,
+                 const Checkpoint* checkpoint, const std::string& run_folder)
+    : options_(options),
+      state_(state),
+      data_(data),
+      run_folder_(run_folder),
+      micro_batches_(std::max<int64_t>(1, options.total_batch_size / memory.plan.shape.N())),
+      tokens_per_step_(micro_batches_ * memory.plan.shape.N()),
+      peak_flops_(peak_flops(options, state.backend().info(), state.dtype())),
+      executor_(state, memory.plan, memory.layout),
+      evaluator_(state, memory),
+      loader_(*data.train, options.batch_size, options.seq_len, static_cast<int32_t>(state.model().config.V),
+              shuffled_order(data.train->size(), options.seq_len, static_cast<uint64_t>(options.seed))),
+      val_loader_(*data.validation, options.batch_size, options.seq_len, static_cast<int32_t>(state.model().config.V),
+                  spread_order(data.validation->size(), options.seq_len, options.batch_size * options.val_batches)),
+      ranges_(parameter_ranges(state.model())) {
+    if (checkpoint != nullptr) {
+        load_checkpoint(*checkpoint, state, /*training=*/true);
+        progress_ = progress_of(*checkpoint);
+        spdlog::info("resumed from '{}', {} steps done", checkpoint->path, progress_.step);
+    } else {
+        state.initialise(static_cast<uint64_t>(options.seed));
+    }
+    progress_.tokenizer = data.tokenizer->name();
+    progress_.dtype = options.dtype;
+    progress_.seq_len = options.seq_len;
+    progress_.total_batch_size = tokens_per_step_;
+    progress_.seed = options.seed;
+
+    const Backend& backend = state.backend();
+    const int64_t context = fitting_context(state.model(), state.dtype(), std::min(options.seq_len, state.model().config.maxT),
+                                            memory.layout.arena_bytes, backend);
+    if (options.sample_length > 0 && context > 0 && data.tokenizer->vocab_size() > 0) {
+        generator_ = std::make_unique<TextGenerator>(state, plan_generation(state.model(), state.dtype(), context, backend));
+    }
+    metrics_file_.open(run_folder + "/metrics.jsonl", progress_.step);
+}
+
+void Trainer::run() {
+    stop_signal = 0;
+    std::signal(SIGINT, request_stop);
+    std::signal(SIGTERM, request_stop);
+    loader_.seek(progress_.next_sequence);
+    int64_t saved = progress_.step;
+    while (progress_.step < options_.steps && stop_signal == 0) {
+        const StepMetrics metrics = train_step();
+        metrics_file_.write(metrics);
+        report(metrics);
+        count_skipped(metrics);
+        const bool last = progress_.step == options_.steps;
+        if (options_.val_every > 0 && (last || is_due(options_.val_every))) validate();
+        if (last || is_due(options_.sample_every)) print_sample();
+        if (is_due(options_.checkpoint_every)) save(), saved = progress_.step;
+    }
+    if (stop_signal != 0) spdlog::info("stopping after step {}, as asked by signal {}", progress_.step, int{stop_signal});
+    if (saved != progress_.step) save();
+    std::signal(SIGINT, SIG_DFL);
+    std::signal(SIGTERM, SIG_DFL);
+}
+
+bool Trainer::is_due(int64_t every) const { return every > 0 && progress_.step % every == 0; }
+
+void Trainer::accumulate_gradients() {
+    Backend& backend = state_.backend();
+    backend.zero(state_.all_gradients());
+    backend.zero(state_.loss_sum());
+    for (int64_t micro = 0; micro < micro_batches_; ++micro) {
+        const Batch& batch = loader_.next();
+        backend.copy_to_device(executor_.tokens(), batch.tokens.data());
+        backend.copy_to_device(executor_.targets(), batch.targets.data());
+        executor_.run({.loss_scale = 1.0f / static_cast<float>(tokens_per_step_), .loss_sum = state_.loss_sum()});
+    }
+    backend.global_norm(state_.grad_norm(), state_.all_gradients(), state_.norm_workspace());
+}
+
+StepMetrics Trainer::train_step() {
+    const double start = now_seconds();
+    StepMetrics metrics;
+    metrics.learning_rate = learning_rate(schedule_of(options_), progress_.step);
+    accumulate_gradients();
+    Backend& backend = state_.backend();
+    backend.adamw(state_.all_parameters(), state_.all_masters(), state_.all_m(), state_.all_v(), state_.all_gradients(),
+                  ranges_, adamw_settings(options_, metrics.learning_rate, progress_.updates + 1), state_.grad_norm());
+    double loss_sum = 0;
+    backend.copy_to_host(&loss_sum, state_.loss_sum());
+    backend.copy_to_host(&metrics.grad_norm, state_.grad_norm());
+
+    ++progress_.step;
+    metrics.step = progress_.step;
+    metrics.skipped = !std::isfinite(metrics.grad_norm);
+    if (!metrics.skipped) ++progress_.updates;
+    progress_.next_sequence = loader_.position();
+    metrics.loss = loss_sum / static_cast<double>(tokens_per_step_);
+    const double seconds = now_seconds() - start;
+    metrics.step_ms = seconds * 1e3;
+    metrics.tokens_per_second = static_cast<double>(tokens_per_step_) / seconds;
+    if (peak_flops_ > 0) {
+        metrics.mfu = model_flops_per_token(state_.model(), options_.seq_len) * metrics.tokens_per_second / peak_flops_;
+    }
+    metrics.memory_bytes = state_.allocated_bytes();
+    return metrics;
+}
+
+void Trainer::report(const StepMetrics& m) {
+    smoothed_step_ms_ = smoothed_step_ms_ == 0 ? m.step_ms : 0.95 * smoothed_step_ms_ + 0.05 * m.step_ms;
+    const bool ends = m.step == options_.steps || m.step == 1 || stop_signal != 0;
+    if (m.step % options_.log_every != 0 && !ends) return;
+    const std::string mfu = m.mfu > 0 ? fmt::format("{:.1f} % MFU", 100 * m.mfu) : "MFU n/a";
+    const double left = static_cast<double>(options_.steps - m.step) * smoothed_step_ms_ / 1e3;
+    spdlog::info("step {:>{}}/{} | loss {:.4f} | lr {:.2e} | norm {:.3f} | {:.1f} ms | {} tok/s | {} | {} | {} left", m.step,
+                 std::to_string(options_.steps).size(), options_.steps, m.loss, m.learning_rate, m.grad_norm, m.step_ms,
+                 format_count(std::llround(m.tokens_per_second)), mfu, format_bytes(m.memory_bytes), format_duration(left));
+}
+
+void Trainer::count_skipped(const StepMetrics& metrics) {
+    skipped_in_a_row_ = metrics.skipped ? skipped_in_a_row_ + 1 : 0;
+    if (!metrics.skipped) return;
+    spdlog::warn("step {}: the gradient is not finite (loss {}); the update was skipped, {} in a row", metrics.step,
+                 metrics.loss, skipped_in_a_row_);
+    if (skipped_in_a_row_ >= options_.max_skipped_steps) {
+        fail("{} updates in a row had non-finite gradients; lower --learning-rate, or resume from an earlier checkpoint "
+             "of '{}'", skipped_in_a_row_, run_folder_);
+    }
+}
+
+void Trainer::validate() {
+    const double loss = evaluator_.loss(val_loader_, options_.val_batches);
+    metrics_file_.write_validation(progress_.step, loss);
+    const bool bytes = data_.tokenizer->name() == "bytes";
+    spdlog::info("step {}: validation loss {:.4f} nats per {}", progress_.step, loss, bytes ? "byte" : "token");
+}
+
+void Trainer::print_sample() {
+    if (generator_ == nullptr) return;
+    std::vector<int32_t> prompt = {data_.tokenizer->end_of_text()};
+    const std::vector<int32_t> words = data_.tokenizer->encode(options_.sample_prompt);
+    prompt.insert(prompt.end(), words.begin(), words.end());
+    SamplerSettings settings;
+    settings.seed = static_cast<uint64_t>(options_.seed);
+    std::vector<int32_t> tokens;
+    generator_->generate(prompt, options_.sample_length, settings, static_cast<uint32_t>(progress_.step),
+                         [&](int32_t token) { tokens.push_back(token); });
+    const std::string text = data_.tokenizer->decode(tokens);
+    std::printf("---- sample after %ld steps ----\n%s%s\n----\n", static_cast<long>(progress_.step),
+                options_.sample_prompt.c_str(), text.c_str());
+    std::fflush(stdout);
+}
+
+void Trainer::save() {
+    save_checkpoint(run_folder_, state_, progress_);
+    prune_checkpoints(run_folder_, options_.keep_checkpoints);
+    spdlog::info("step {}: checkpoint in '{}/checkpoints'", progress_.step, run_folder_);
+}
+
+namespace {
+
+/// The run folder of a path given to --resume, which may be one of its checkpoints.
+std::string run_folder_of(const std::string& path) {
+    for (const char* up : {"", "/..", "/../.."}) {
+        if (path_exists(path + up + "/config.toml")) {
+            std::string folder = std::filesystem::path(path + up).lexically_normal().string();
+            while (folder.size() > 1 && folder.back() == '/') folder.pop_back();
+            return folder;
+        }
+    }
+    fail("--resume={}: not a run folder", path);
+}
+
+}  // namespace
+
+std::string make_run_folder(const Options& options) {
+    std::string folder = options.output_dir;
+    if (folder.empty()) {
+        char time_text[32];
+        const std::time_t now = std::time(nullptr);
+        std::strftime(time_text, sizeof time_text, "%Y%m%d-%H%M%S", std::localtime(&now));
+        std::string name = options.model;
+        std::replace(name.begin(), name.end(), '/', '-');
+        folder = fmt::format("runs/{}-{}", name, time_text);
+    }
+    // A resumed run stays in its folder unless told otherwise; a new run never writes over an old one.
+    const bool stays = !options.resume.empty() && options.output_dir.empty();
+    if (stays) folder = run_folder_of(options.resume);
+    if (!stays && path_exists(folder + "/checkpoints")) {
+        fail_usage("--output-dir={}: holds another run; go on with it by --resume={}, or choose another folder", folder, folder);
+    }
+    make_directories(folder, "--output-dir");
+    write_text_atomically(folder + "/config.toml", to_toml(options));
+    log_to_file(folder + "/train.log");
+    return folder;
+}
+
+}  // namespace llmc

@@ -1,0 +1,59 @@
+// The training loop. Everything it needs exists before it starts: state, plan, data; what it does per step is read,
+// run, reduce, update, report.
+#pragma once
+
+#include "llmc/train/checkpointing.h"
+#include "llmc/train/evaluation.h"
+#include "llmc/train/generation.h"
+#include "llmc/train/metrics.h"
+#include "llmc/train/setup.h"
+
+#include <memory>
+#include <string>
+
+namespace llmc {
+
+class Trainer {
+  public:
+    /// All arguments must outlive the trainer. `checkpoint`, if there is one, is loaded, else the weights are drawn.
+    Trainer(const Options& options, State& state, const PlannedMemory& memory, const Data& data,
+            const Checkpoint* checkpoint, const std::string& run_folder);
+
+    /// Trains up to --steps, or until SIGINT or SIGTERM, which end the step at hand, write a checkpoint and return.
+    void run();
+
+    const Progress& progress() const { return progress_; }
+
+  private:
+    StepMetrics train_step();
+    void accumulate_gradients();
+    void report(const StepMetrics& metrics);
+    void count_skipped(const StepMetrics& metrics);
+    void validate();
+    void print_sample();
+    void save();
+    bool is_due(int64_t every) const;
+
+    const Options& options_;
+    State& state_;
+    const Data& data_;
+    std::string run_folder_;
+    int64_t micro_batches_;
+    int64_t tokens_per_step_;
+    double peak_flops_;
+    Executor executor_;
+    Evaluator evaluator_;
+    DataLoader loader_;
+    DataLoader val_loader_;
+    std::unique_ptr<TextGenerator> generator_;
+    std::vector<ParameterRange> ranges_;
+    MetricsFile metrics_file_;
+    Progress progress_;
+    int64_t skipped_in_a_row_ = 0;
+    double smoothed_step_ms_ = 0;
+};
+
+/// The folder of a new run: --output-dir, or runs/MODEL-TIME. Created, with config.toml and train.log in it.
+std::string make_run_folder(const Options& options);
+
+}  // namespace llmc

@@ -1,0 +1,78 @@
+// train_gpt: options -> data -> model -> backend -> plan -> state -> loop. Plain C++: the CUDA backend is behind
+// llmc/backend/backend.h, and without nvcc this file compiles with any C++ compiler.
+// Read next: llmc/backend/backend.h (what an operation is), llmc/run/executor.cpp (the only loop over steps).
+#include "llmc/backend/make_backend.h"
+#include "llmc/base/error.h"
+#include "llmc/base/log.h"
+#include "llmc/train/generate_command.h"
+#include "llmc/train/plan_command.h"
+#include "llmc/train/trainer.h"
+
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <new>
+
+namespace {
+
+using namespace llmc;
+
+void train(const Options& options) {
+    // What to go on from, if anything.
+    std::optional<Checkpoint> checkpoint;
+    if (!options.resume.empty()) checkpoint = open_checkpoint(options.resume, "--resume");
+
+    // Data, model, device, and the plan: everything is known before anything is allocated.
+    const Data data = open_data(options);
+    const Model model = make_model(resolve_model(options, data.source->vocab_size()));
+    if (checkpoint) require_same_run(options, model.config, *checkpoint);
+    const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
+    const DType dtype = dtype_of_option(options);
+    require_dtype(*backend, dtype);
+    const BatchShape shape = {options.batch_size, options.seq_len};
+    const PlannedMemory memory =
+        plan_memory(model, shape, dtype, find_policy(options.recompute), options.logits_chunk, *backend);
+    log_banner(options, model, data, memory, backend->info());
+    require_memory(options, model, memory, *backend);
+    if (options.dry_run) return;
+
+    // The run folder, one allocation of everything, and the loop.
+    const std::string run_folder = make_run_folder(options);
+    State state(*backend, model, dtype, options.seq_len, memory.layout.arena_bytes, /*training=*/true);
+    CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
+    Trainer trainer(options, state, memory, data, checkpoint ? &*checkpoint : nullptr, run_folder);
+    trainer.run();
+    spdlog::info("done: {} steps in '{}'; try ./train_gpt generate --run={}", trainer.progress().step, run_folder, run_folder);
+}
+
+int run(int argc, char** argv) {
+    const Options options = parse_options(argc, argv);
+    init_log(options.log_level);
+    switch (options.command) {
+        case Command::Train: train(options); break;
+        case Command::Plan: std::fputs(plan_report(options).c_str(), stdout); break;
+        case Command::Generate: generate_command(options); break;
+    }
+    return kExitDone;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    prepare_process(argv);
+    std::signal(SIGXFSZ, SIG_IGN);  // A file-size limit shall be an error of write(), like a full disk.
+    std::signal(SIGPIPE, SIG_IGN);
+    init_log("info");
+    try {
+        return run(argc, argv);
+    } catch (const Error& error) {
+        spdlog::error("{}", error.what());
+        return error.exit_code();
+    } catch (const std::bad_alloc&) {
+        spdlog::error("out of memory on the host; lower --batch-size, or raise --recompute");
+        return kExitFailed;
+    } catch (const std::exception& error) {
+        spdlog::error("unexpected failure: {}", error.what());
+        return kExitFailed;
+    }
+}

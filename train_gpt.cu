@@ -6,6 +6,7 @@
 #include "llmc/base/log.h"
 #include "llmc/train/generate_command.h"
 #include "llmc/train/plan_command.h"
+#include "llmc/train/run_folder.h"
 #include "llmc/train/trainer.h"
 
 #include <csignal>

@@ -1,11 +1,11 @@
 #include "llmc/train/options.h"
 
 #include "llmc/base/error.h"
-#include "llmc/base/file.h"
 #include "llmc/base/units.h"
 #include "llmc/base/version.h"
 #include "llmc/model/config.h"
 #include "llmc/plan/policy.h"
+#include "llmc/train/run_folder.h"
 
 #include <CLI/CLI.hpp>
 
@@ -204,14 +204,6 @@ std::string toml_value(const Options& options, const OptionField& field) {
         field);
 }
 
-/// The run's config.toml, given a run folder or one of its checkpoints.
-std::string config_of_run(const std::string& path) {
-    for (std::string folder : {path, path + "/..", path + "/../.."}) {
-        if (path_exists(folder + "/config.toml")) return folder + "/config.toml";
-    }
-    fail("--resume={}: no config.toml there; give a run folder, such as runs/NAME", path);
-}
-
 }  // namespace
 
 Options parse_options(int argc, const char* const* argv) {
@@ -247,7 +239,7 @@ Options parse_options(int argc, const char* const* argv) {
         if (app.get_option("--config")->count() > 0) {
             fail_usage("--config={}: a resumed run has its own config.toml; leave --config out", options.config);
         }
-        const std::string config = "--config=" + config_of_run(options.resume);
+        const std::string config = "--config=" + find_run_folder(options.resume, "--resume") + "/config.toml";
         std::vector<const char*> words(argv, argv + argc);
         words.insert(words.begin() + 1, config.c_str());
         options = Options{};

@@ -1,7 +1,6 @@
 #include "llmc/train/trainer.h"
 
 #include "llmc/base/error.h"
-#include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
 #include "llmc/train/schedule.h"
@@ -10,8 +9,6 @@
 #include <cmath>
 #include <csignal>
 #include <cstdio>
-#include <ctime>
-#include <filesystem>
 
 namespace llmc {
 namespace {
@@ -200,44 +197,6 @@ void Trainer::save() {
     save_checkpoint(run_folder_, state_, progress_);
     prune_checkpoints(run_folder_, options_.keep_checkpoints);
     spdlog::info("step {}: checkpoint in '{}/checkpoints'", progress_.step, run_folder_);
-}
-
-namespace {
-
-/// The run folder of a path given to --resume, which may be one of its checkpoints.
-std::string run_folder_of(const std::string& path) {
-    for (const char* up : {"", "/..", "/../.."}) {
-        if (path_exists(path + up + "/config.toml")) {
-            std::string folder = std::filesystem::path(path + up).lexically_normal().string();
-            while (folder.size() > 1 && folder.back() == '/') folder.pop_back();
-            return folder;
-        }
-    }
-    fail("--resume={}: not a run folder", path);
-}
-
-}  // namespace
-
-std::string make_run_folder(const Options& options) {
-    std::string folder = options.output_dir;
-    if (folder.empty()) {
-        char time_text[32];
-        const std::time_t now = std::time(nullptr);
-        std::strftime(time_text, sizeof time_text, "%Y%m%d-%H%M%S", std::localtime(&now));
-        std::string name = options.model;
-        std::replace(name.begin(), name.end(), '/', '-');
-        folder = fmt::format("runs/{}-{}", name, time_text);
-    }
-    // A resumed run stays in its folder unless told otherwise; a new run never writes over an old one.
-    const bool stays = !options.resume.empty() && options.output_dir.empty();
-    if (stays) folder = run_folder_of(options.resume);
-    if (!stays && path_exists(folder + "/checkpoints")) {
-        fail_usage("--output-dir={}: holds another run; go on with it by --resume={}, or choose another folder", folder, folder);
-    }
-    make_directories(folder, "--output-dir");
-    write_text_atomically(folder + "/config.toml", to_toml(options));
-    log_to_file(folder + "/train.log");
-    return folder;
 }
 
 }  // namespace llmc

@@ -53,7 +53,4 @@ class Trainer {
     double smoothed_step_ms_ = 0;
 };
 
-/// The folder of a new run: --output-dir, or runs/MODEL-TIME. Created, with config.toml and train.log in it.
-std::string make_run_folder(const Options& options);
-
 }  // namespace llmc

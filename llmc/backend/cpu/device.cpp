@@ -48,12 +48,16 @@ void copy_bytes(void* destination, const void* source, int64_t bytes) {
 }
 
 template <typename Out, typename In>
-void convert_elements(Out* __restrict out, const In* __restrict in, int64_t count) {
-    for_each_range(count, kBlockElements, count * static_cast<int64_t>(sizeof(Out) + sizeof(In)),
-                   [&](int64_t begin, int64_t end) {
+void convert_range(Out* out, const In* in, int64_t begin, int64_t end) {
 #pragma omp simd
-                       for (int64_t i = begin; i < end; ++i) out[i] = from_float<Out>(to_float(in[i]));
-                   });
+    for (int64_t i = begin; i < end; ++i) out[i] = from_float<Out>(to_float(in[i]));
+}
+
+template <typename Out, typename In>
+void convert_elements(Out* out, const In* in, int64_t count) {
+    const int64_t bytes = count * static_cast<int64_t>(sizeof(Out) + sizeof(In));
+    for_each_range(count, kBlockElements, bytes,
+                   [&](int64_t begin, int64_t end) { convert_range(out, in, begin, end); });
 }
 
 }  // namespace

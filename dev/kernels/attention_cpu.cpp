@@ -1,0 +1,165 @@
+// Speed of attention on the CPU, at the heads of GPT-2 124M, against two ceilings: the arithmetic peak of the cores, and
+// a large library GEMM run by all threads at once. Only the causal half of the products is counted: 2 of them forward,
+// 5 backward.
+//
+//   attention_cpu [threads] [repeats]
+//
+// The last column is the loser: the same products as library GEMMs on 256 x 256 tiles, straight from qkv, with no
+// softmax, mask or packing around them. What it leaves out would come on top.
+#include "llmc/backend/cpu/cpu_backend.h"
+#include "llmc/backend/cpu/gemm.h"
+#include "llmc/backend/cpu/machine.h"
+#include "llmc/base/log.h"
+#include "llmc/base/rng.h"
+#include "llmc/base/units.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <vector>
+
+namespace llmc::cpu {
+namespace {
+
+/// The fastest of `repeats` calls, in seconds.
+double fastest(int repeats, const std::function<void()>& call) {
+    double best = 1e30;
+    call();
+    for (int i = 0; i < repeats; ++i) {
+        const double start = now_seconds();
+        call();
+        best = std::min(best, now_seconds() - start);
+    }
+    return best;
+}
+
+class Memory {
+  public:
+    explicit Memory(int64_t bytes) : bytes_(static_cast<size_t>(bytes) + 64) {}
+    void* data() { return bytes_.data() + (64 - reinterpret_cast<uintptr_t>(bytes_.data()) % 64); }
+
+  private:
+    std::vector<char> bytes_;
+};
+
+struct Operands {
+    Operands(DType dtype, const AttentionShape& s, CpuBackend& backend)
+        : qkv(s.B * s.T * s.qkv_columns() * 4), d_qkv(s.B * s.T * s.qkv_columns() * 4), out(s.B * s.T * s.NH * s.HD * 4),
+          d_out(s.B * s.T * s.NH * s.HD * 4), lse(s.B * s.T * s.NH * 4),
+          workspace(std::max(backend.attention_forward_workspace(dtype, s),
+                             backend.attention_backward_workspace(dtype, s))) {
+        const auto fill = [&](Memory& memory, int64_t count) {
+            std::vector<float> values(count);
+            fill_normal(values.data(), count, 1.0f, 1, RngStream::Test, 1);
+            backend.convert(Tensor(dtype, memory.data(), count), Tensor(DType::F32, values.data(), count));
+        };
+        fill(qkv, s.B * s.T * s.qkv_columns());
+        fill(d_out, s.B * s.T * s.NH * s.HD);
+    }
+    Memory qkv, d_qkv, out, d_out, lse, workspace;
+};
+
+/// FLOP/s of `threads` library GEMMs at once, each of 1024 x 768 x 768.
+double gemm_rate(DType dtype, int threads, int repeats) {
+    GemmSpec spec{.m = 1024, .n = 768, .k = 768, .lda = 768, .ldb = 768, .ldc = 768};
+    spec.transpose_b = true;
+    spec.ab = dtype;
+    const Gemm* gemm = find_gemm(spec);
+    std::vector<Memory> memory;
+    for (int i = 0; i < threads; ++i) memory.emplace_back((2 * 1024 + 768) * 768 * 4 + gemm_scratch_bytes(gemm) + 256);
+    const double seconds = fastest(repeats, [&] {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+        for (int i = 0; i < threads; ++i) {
+            char* a = static_cast<char*>(memory[i].data());
+            char* b = a + 1024 * 768 * 4;
+            char* c = b + 768 * 768 * 4;
+            run_gemm(gemm, a, b, c, nullptr, c + 1024 * 768 * 4);
+        }
+    });
+    return 2.0 * 1024 * 768 * 768 * threads / seconds;
+}
+
+/// Seconds of the products alone, forward and backward, as library GEMMs on tiles.
+double library_seconds(DType dtype, const AttentionShape& s, int threads, int repeats) {
+    const int64_t tile = std::min<int64_t>(256, s.T), QKV = s.qkv_columns(), element = size_of(dtype);
+    const auto make = [&](int64_t m, int64_t n, int64_t k, int64_t lda, int64_t ldb, int64_t ldc, bool ta, bool tb) {
+        GemmSpec spec{.m = m, .n = n, .k = k, .lda = lda, .ldb = ldb, .ldc = ldc};
+        spec.transpose_a = ta;
+        spec.transpose_b = tb;
+        spec.accumulate = k == tile;
+        spec.ab = dtype;
+        return find_gemm(spec);
+    };
+    const Gemm* scores = make(tile, tile, s.HD, QKV, QKV, tile, false, true);      // also d(probabilities)
+    const Gemm* over_keys = make(tile, s.HD, tile, tile, QKV, s.HD, false, false);  // out, d_queries
+    const Gemm* over_queries = make(tile, s.HD, tile, tile, QKV, s.HD, true, false);
+    const int64_t scratch = std::max({gemm_scratch_bytes(scores), gemm_scratch_bytes(over_keys),
+                                      gemm_scratch_bytes(over_queries)});
+    Memory qkv(s.B * s.T * QKV * element);
+    std::vector<Memory> buffers;
+    for (int i = 0; i < threads; ++i) buffers.emplace_back(tile * tile * 4 + tile * s.HD * 4 + scratch + 256);
+    return fastest(repeats, [&] {
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int64_t head = 0; head < s.B * s.NH; ++head) {
+            char* square = static_cast<char*>(buffers[head * threads / (s.B * s.NH)].data());
+            char* tall = square + tile * tile * 4;
+            char* rest = tall + tile * s.HD * 4;
+            const char* q = static_cast<char*>(qkv.data()) + head / s.NH * s.T * QKV * element +
+                            head % s.NH * s.HD * element;
+            const char* k = q + s.NH * s.HD * element;
+            for (int64_t i = 0; i < s.T / tile; ++i)
+                for (int64_t j = 0; j <= i; ++j) {
+                    const char* qi = q + i * tile * QKV * element;
+                    const char* kj = k + j * tile * QKV * element;
+                    for (int repeat = 0; repeat < 3; ++repeat) run_gemm(scores, qi, kj, square, nullptr, rest);
+                    for (int repeat = 0; repeat < 2; ++repeat) run_gemm(over_keys, square, kj, tall, nullptr, rest);
+                    for (int repeat = 0; repeat < 2; ++repeat) run_gemm(over_queries, square, qi, tall, nullptr, rest);
+                }
+        }
+    });
+}
+
+void measure(DType dtype, const AttentionShape& s, int threads, int repeats, double peak, double gemm) {
+    CpuBackend backend(threads);
+    Operands o(dtype, s, backend);
+    const int64_t N = s.B * s.T;
+    const Tensor qkv(dtype, o.qkv.data(), N, s.qkv_columns()), d_qkv(dtype, o.d_qkv.data(), N, s.qkv_columns());
+    const Tensor out(dtype, o.out.data(), N, s.NH * s.HD), d_out(dtype, o.d_out.data(), N, s.NH * s.HD);
+    const Tensor lse(DType::F32, o.lse.data(), N, s.NH), workspace(DType::U8, o.workspace.data(), 1LL << 40);
+    const double product = static_cast<double>(s.B * s.NH * s.HD) * s.T * (s.T + 1);
+    const double forward = fastest(repeats, [&] { backend.attention_forward(out, lse, qkv, s, workspace); });
+    const double backward =
+        fastest(repeats, [&] { backend.attention_backward(d_qkv, d_out, qkv, out, lse, s, workspace); });
+    const double rate = 7 * product / (forward + backward);
+    std::printf("%-5s %2ld %5ld %3ld %3ld | %8.3f %6.1f %3.0f%% | %8.3f %6.1f %3.0f%% | %6.1f %3.0f%% of peak %3.0f%% of GEMM",
+                std::string(name_of(dtype)).c_str(), s.B, s.T, s.NH, s.HD, forward * 1e3, 2e-9 * product / forward,
+                200 * product / forward / peak, backward * 1e3, 5e-9 * product / backward,
+                500 * product / backward / peak, rate * 1e-9, 100 * rate / peak, 100 * rate / gemm);
+    if (s.T % std::min<int64_t>(256, s.T) == 0)
+        std::printf(" | library %8.3f ms, ours %.3f", library_seconds(dtype, s, threads, repeats) * 1e3,
+                    (forward + backward) * 1e3);
+    std::printf("\n");
+    std::fflush(stdout);
+}
+
+}  // namespace
+}  // namespace llmc::cpu
+
+int main(int argc, char** argv) {
+    using namespace llmc;
+    using namespace llmc::cpu;
+    const int threads = argc > 1 ? std::atoi(argv[1]) : 2, repeats = argc > 2 ? std::atoi(argv[2]) : 10;
+    for (const DType dtype : {DType::F32, DType::BF16}) {
+        const double peak = measured_flops_per_core() * threads * (dtype == DType::BF16 ? 2 : 1);
+        const double gemm = gemm_rate(dtype, threads, repeats);
+        std::printf("%s, %d threads: peak %.0f GFLOP/s, GEMM %.0f GFLOP/s\n", std::string(name_of(dtype)).c_str(),
+                    threads, peak * 1e-9, gemm * 1e-9);
+        std::printf("type   B     T  NH  HD | forward: ms, GFLOP/s    | backward: ms, GFLOP/s   | both\n");
+        for (const auto& [B, T] : {std::pair<int64_t, int64_t>{4, 64}, {4, 256}, {4, 1024}, {1, 4096}})
+            measure(dtype, {B, T, 12, 12, 64}, threads, repeats, peak, gemm);
+        measure(dtype, {1, 1024, 16, 4, 128}, threads, repeats, peak, gemm);
+        measure(dtype, {12, 256, 6, 6, 32}, threads, repeats, peak, gemm);
+    }
+}

@@ -1,0 +1,94 @@
+// A backend that computes nothing: it records the calls and the allocations. Plans, options and the executor are tested
+// on it, and forwards per operation are counted with it, without touching a number.
+#pragma once
+
+#include "llmc/backend/backend.h"
+
+#include <map>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace llmc {
+
+class NullBackend final : public Backend {
+  public:
+    /// Scratch bytes every operation pretends to need.
+    explicit NullBackend(int64_t workspace_bytes = 0) : workspace_bytes_(workspace_bytes) {}
+    ~NullBackend() override;
+
+    const std::vector<std::string>& calls() const { return calls_; }
+    int64_t count(const std::string& call) const;
+    int64_t allocated_bytes() const { return allocated_bytes_; }
+    int64_t peak_allocated_bytes() const { return peak_allocated_bytes_; }
+
+    DeviceInfo info() const override;
+    void* allocate(int64_t bytes, const std::string& what) override;
+    void release(void* memory) override;
+    void copy_to_device(Tensor, const void*) override { record("copy_to_device"); }
+    void copy_to_host(void* destination, Tensor source) override;
+    void zero(Tensor) override { record("zero"); }
+    void convert(Tensor, Tensor) override { record("convert"); }
+    void synchronize() override { record("synchronize"); }
+
+    void embedding_forward(Tensor, Tensor, Tensor, Tensor, int64_t, int64_t) override { record("embedding_forward"); }
+    void embedding_backward(Tensor, Tensor, Tensor, Tensor, int64_t, Tensor) override { record("embedding_backward"); }
+    int64_t embedding_backward_workspace(int64_t, int64_t, int64_t) const override { return workspace_bytes_; }
+
+    void layernorm_forward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, float) override { record("norm_forward"); }
+    void layernorm_backward(Tensor, bool, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) override {
+        record("norm_backward");
+    }
+    void rmsnorm_forward(Tensor, Tensor, Tensor, Tensor, float) override { record("norm_forward"); }
+    void rmsnorm_backward(Tensor, bool, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) override {
+        record("norm_backward");
+    }
+    int64_t norm_backward_workspace(int64_t, int64_t) const override { return workspace_bytes_; }
+
+    /// Recorded with the weight's address, so that repeats of one layer's operation can be told from other layers'.
+    void matmul_forward(Tensor, Tensor, Tensor weight, Tensor, Tensor, Tensor) override;
+    void matmul_backward_input(Tensor, Tensor, Tensor, Tensor) override { record("matmul_backward_input"); }
+    void matmul_backward_weight(Tensor, Tensor, Tensor, Tensor, Tensor) override { record("matmul_backward_weight"); }
+    int64_t matmul_workspace(DType, int64_t, int64_t, int64_t) const override { return workspace_bytes_; }
+    /// Forward matmuls with this weight.
+    int64_t matmuls_with(const void* weight) const;
+
+    void rope(Tensor, Tensor, const AttentionShape&, int64_t, bool inverse) override {
+        record(inverse ? "rope_backward" : "rope_forward");
+    }
+    void attention_forward(Tensor, Tensor, Tensor, const AttentionShape&, Tensor) override { record("attention_forward"); }
+    void attention_backward(Tensor, Tensor, Tensor, Tensor, Tensor, const AttentionShape&, Tensor) override {
+        record("attention_backward");
+    }
+    int64_t attention_forward_workspace(DType, const AttentionShape&) const override { return workspace_bytes_; }
+    int64_t attention_backward_workspace(DType, const AttentionShape&) const override { return workspace_bytes_; }
+    void attention_cached(Tensor, Tensor, Tensor, Tensor, const AttentionShape&, int64_t) override {
+        record("attention_cached");
+    }
+
+    void gelu_forward(Tensor, Tensor) override { record("gelu_forward"); }
+    void gelu_backward(Tensor, Tensor, Tensor) override { record("gelu_backward"); }
+    void swiglu_forward(Tensor, Tensor) override { record("swiglu_forward"); }
+    void swiglu_backward(Tensor, Tensor, Tensor) override { record("swiglu_backward"); }
+
+    void cross_entropy(Tensor, Tensor, Tensor, int64_t, float) override { record("cross_entropy"); }
+    void accumulate_loss(Tensor, Tensor) override { record("accumulate_loss"); }
+
+    void global_norm(Tensor, Tensor, Tensor) override { record("global_norm"); }
+    int64_t global_norm_workspace(int64_t) const override { return workspace_bytes_; }
+    void adamw(Tensor, Tensor, Tensor, Tensor, Tensor, std::span<const ParameterRange>, const AdamWSettings&,
+               Tensor) override {
+        record("adamw");
+    }
+
+  private:
+    void record(const char* call) { calls_.emplace_back(call); }
+
+    int64_t workspace_bytes_;
+    std::vector<std::string> calls_;
+    std::map<const void*, int64_t> matmuls_;
+    std::unordered_map<void*, int64_t> allocations_;
+    int64_t allocated_bytes_ = 0, peak_allocated_bytes_ = 0;
+};
+
+}  // namespace llmc

@@ -42,6 +42,7 @@ void train(const Options& options) {
     State state(*backend, model, dtype, options.seq_len, memory.layout.arena_bytes, /*training=*/true);
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
     Trainer trainer(options, state, memory, data, checkpoint ? &*checkpoint : nullptr, run_folder);
+    checkpoint.reset();  // Its mapped files are not needed any more.
     trainer.run();
     spdlog::info("done: {} steps in '{}'; try ./train_gpt generate --run={}", trainer.progress().step, run_folder, run_folder);
 }

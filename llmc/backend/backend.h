@@ -14,7 +14,7 @@
 //   = or +=.      Outputs are overwritten unless the comment says +=. Gradients of parameters are always +=.
 //   Aliasing.     Operands must not overlap unless the comment allows it.
 //   Determinism.  The same operands give the same bits, in every call, at every thread count: fixed reduction orders,
-//                 no floating-point atomics. A recomputed operation is therefore bitwise the forward operation.
+//                 no floating-point atomics. An operation that runs again is therefore bitwise the first run.
 //   Asynchrony.   Calls are ordered as on one stream. A backend may return before the work is done; host memory may be
 //                 read only after copy_to_host() or synchronize(). The CPU backend finishes before it returns.
 //   Workspace.    Operations that need scratch memory take it as their last operand; *_workspace() gives its size in

@@ -11,7 +11,7 @@ namespace llmc {
 /// Prints "file:line: check failed: expression (values)" on stderr and aborts.
 [[noreturn]] void check_failed(const char* file, int line, const char* expression, const std::string& values);
 
-namespace detail {
+/// The values of a CHECK as text: "3, 17".
 inline std::string check_values() { return ""; }
 template <typename First, typename... Rest>
 std::string check_values(const First& first, const Rest&... rest) {
@@ -19,12 +19,10 @@ std::string check_values(const First& first, const Rest&... rest) {
     ((text += fmt::format(", {}", rest)), ...);
     return text;
 }
-}  // namespace detail
-
 }  // namespace llmc
 
 #define CHECK(expression, ...)                                                                             \
     do {                                                                                                   \
         if (!(expression)) [[unlikely]]                                                                    \
-            ::llmc::check_failed(__FILE__, __LINE__, #expression, ::llmc::detail::check_values(__VA_ARGS__)); \
+            ::llmc::check_failed(__FILE__, __LINE__, #expression, ::llmc::check_values(__VA_ARGS__)); \
     } while (false)

@@ -32,7 +32,7 @@ class MappedFile {
     int64_t size_ = 0;
 };
 
-/// Writes a new file through a buffer. Any short write (a full disk) is an Error and the file is removed, also when the
+/// Writes a new file, in as large pieces as the caller gives. Any short write (a full disk) is an Error and the file is removed, also when the
 /// writer is destroyed without close(). close() syncs the data to the disk.
 class FileWriter {
   public:

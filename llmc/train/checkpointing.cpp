@@ -69,6 +69,7 @@ void save_checkpoint(const std::string& root, const State& state, const Progress
         {"seq_len", progress.seq_len},
         {"total_batch_size", progress.total_batch_size},
         {"seed", progress.seed},
+        {"train_tokens", progress.train_tokens},
     };
     const CheckpointFile files[] = {std::move(weights), std::move(moments)};
     write_checkpoint(root, progress.step, json, files);
@@ -86,6 +87,7 @@ Progress progress_of(const Checkpoint& checkpoint) {
         json.at("seq_len").get_to(progress.seq_len);
         json.at("total_batch_size").get_to(progress.total_batch_size);
         json.at("seed").get_to(progress.seed);
+        json.at("train_tokens").get_to(progress.train_tokens);
         return progress;
     } catch (const nlohmann::json::exception& error) {
         fail("'{}': the checkpoint lacks what a training run needs ({})", checkpoint.path, error.what());

@@ -20,6 +20,7 @@ struct Progress {
     int64_t seq_len = 0;
     int64_t total_batch_size = 0;
     int64_t seed = 0;
+    int64_t train_tokens = 0;    ///< Size of the training data, on which the order of sequences depends.
 };
 
 /// Writes root/checkpoints/step-N.

@@ -3,6 +3,8 @@
 #include "llmc/base/log.h"
 #include "llmc/plan/verify.h"
 
+#include <algorithm>
+
 namespace llmc {
 
 Plan plan_evaluation(const Model& model, const Plan& training, const Backend& backend) {
@@ -24,21 +26,26 @@ Evaluator::Evaluator(State& state, const PlannedMemory& memory)
     CHECK(layout_.arena_bytes <= memory.layout.arena_bytes, layout_.arena_bytes, memory.layout.arena_bytes);
 }
 
-double Evaluator::loss(DataLoader& loader, int64_t batches) {
-    ProgressBar progress("validation", batches);
+double Evaluator::loss(DataLoader& loader, int64_t sequences) {
+    ProgressBar progress("validation", sequences);
     Backend& backend = state_.backend();
+    const int64_t B = plan_.shape.B, T = plan_.shape.T;
     loader.seek(0);
     backend.zero(state_.loss_sum());
-    for (int64_t i = 0; i < batches; ++i) {
+    for (int64_t done = 0; done < sequences; done += B) {
         const Batch& batch = loader.next();
+        std::vector<int32_t> targets = batch.targets;
+        // Rows of the last batch beyond the wanted sequences do not count.
+        const int64_t counted = std::min(B, sequences - done);
+        std::fill(targets.begin() + counted * T, targets.end(), -1);
         backend.copy_to_device(executor_.tokens(), batch.tokens.data());
-        backend.copy_to_device(executor_.targets(), batch.targets.data());
+        backend.copy_to_device(executor_.targets(), targets.data());
         executor_.run({.loss_sum = state_.loss_sum()});
-        progress.update(i + 1);
+        progress.update(done + counted);
     }
     double sum = 0;
     backend.copy_to_host(&sum, state_.loss_sum());
-    return sum / static_cast<double>(batches * plan_.shape.N());
+    return sum / static_cast<double>(sequences * T);
 }
 
 }  // namespace llmc

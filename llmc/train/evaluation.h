@@ -11,8 +11,8 @@ class Evaluator {
     /// Plans the evaluation at the training shape and chunk; its arena is never larger than the training plan's.
     Evaluator(State& state, const PlannedMemory& memory);
 
-    /// Mean cross-entropy in nats per token over the next `batches` batches of `loader`, from its first sequence on.
-    double loss(DataLoader& loader, int64_t batches);
+    /// Mean cross-entropy in nats per token over the first `sequences` sequences of `loader`.
+    double loss(DataLoader& loader, int64_t sequences);
 
     int64_t arena_bytes() const { return layout_.arena_bytes; }
 

@@ -108,7 +108,7 @@ const std::vector<OptionRow>& option_table() {
         {"--config", &O::config, kTrain | kPlan, kRun, "TOML file with options; the command line wins", 0, 0, {}, false},
         {"--seed", &O::seed, kTrain | kGenerate, kRun, "Seed of initialisation, shuffling and sampling", 0, kMany},
         {"-v,--val-every", &O::val_every, kTrain, kRun, "Updates between validations; 0: none", 0, kMany},
-        {"-m,--val-batches", &O::val_batches, kTrain, kRun, "Micro-batches per validation", 1, kMany},
+        {"--val-sequences", &O::val_sequences, kTrain, kRun, "Sequences per validation, the same ones at any batch size", 1, kMany},
         {"-s,--sample-every", &O::sample_every, kTrain, kRun, "Updates between samples (one at the end); 0: only then", 0, kMany},
         {"-g,--sample-length", &O::sample_length, kTrain, kRun, "Tokens of a sample; 0: no samples at all", 0, 1e6},
         {"--sample-prompt", &O::sample_prompt, kTrain, kRun, "How samples begin (end-of-text)"},

@@ -59,7 +59,7 @@ struct Options {
     std::string config;
     int64_t seed = 1337;
     int64_t val_every = 250;
-    int64_t val_batches = 20;
+    int64_t val_sequences = 320;
     int64_t sample_every = 0;
     int64_t sample_length = 256;
     std::string sample_prompt;

@@ -59,11 +59,15 @@ Trainer::Trainer(const Options& options, State& state, const PlannedMemory& memo
       loader_(*data.train, options.batch_size, options.seq_len, static_cast<int32_t>(state.model().config.V),
               shuffled_order(data.train->size(), options.seq_len, static_cast<uint64_t>(options.seed))),
       val_loader_(*data.validation, options.batch_size, options.seq_len, static_cast<int32_t>(state.model().config.V),
-                  spread_order(data.validation->size(), options.seq_len, options.batch_size * options.val_batches)),
+                  spread_order(data.validation->size(), options.seq_len, options.val_sequences)),
       ranges_(parameter_ranges(state.model())) {
     if (checkpoint != nullptr) {
         load_checkpoint(*checkpoint, state, /*training=*/true);
         progress_ = progress_of(*checkpoint);
+        if (progress_.train_tokens != data.train->size()) {
+            spdlog::warn("--data: {} training tokens, {} when the run began; it goes on, but not with the sequences it "
+                         "would have read", format_count(data.train->size()), format_count(progress_.train_tokens));
+        }
         spdlog::info("resumed from '{}', {} steps done", checkpoint->path, progress_.step);
     } else {
         state.initialise(static_cast<uint64_t>(options.seed));
@@ -73,6 +77,7 @@ Trainer::Trainer(const Options& options, State& state, const PlannedMemory& memo
     progress_.seq_len = options.seq_len;
     progress_.total_batch_size = tokens_per_step_;
     progress_.seed = options.seed;
+    progress_.train_tokens = data.train->size();
 
     const Backend& backend = state.backend();
     const int64_t context = fitting_context(state.model(), state.dtype(), std::min(options.seq_len, state.model().config.maxT),
@@ -171,7 +176,7 @@ void Trainer::count_skipped(const StepMetrics& metrics) {
 }
 
 void Trainer::validate() {
-    const double loss = evaluator_.loss(val_loader_, options_.val_batches);
+    const double loss = evaluator_.loss(val_loader_, options_.val_sequences);
     metrics_file_.write_validation(progress_.step, loss);
     const bool bytes = data_.tokenizer->name() == "bytes";
     spdlog::info("step {}: validation loss {:.4f} nats per {}", progress_.step, loss, bytes ? "byte" : "token");

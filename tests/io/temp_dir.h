@@ -31,7 +31,7 @@ class TempDir {
 
     const std::string& path() const { return path_; }
     std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-    /// Writes a file and returns its path. A file that is there is removed first: truncating it would wait for the disk.
+    /// Writes a file and returns its path. An old one is removed first: truncating it would wait for the disk.
     std::string write(const std::string& name, std::string_view content) const {
         std::filesystem::remove(*this / name);
         std::ofstream(*this / name, std::ios::binary) << content;

@@ -192,7 +192,8 @@ double measured_flops_per_core() {
         double best = 0;
         for (int repeat = 0; repeat < 8; ++repeat) {
             Vector sums[kChains] = {}, factor = {}, addend = {};
-            asm volatile("" : "+x"(factor), "+x"(addend));  // Values the compiler cannot know.
+            for (Vector& sum : sums) asm volatile("" : "+x"(sum));  // Values the compiler cannot know.
+            asm volatile("" : "+x"(factor), "+x"(addend));
             const double start = now_seconds();
             for (int round = 0; round < kRounds; ++round) {
 #pragma GCC unroll 12

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 
 namespace llmc::cpu {
 
@@ -33,7 +34,7 @@ struct Block {
 class BlockGrid {
   public:
     /// `dense_block`: the GEMM writes an fp32 block without gaps at scratch + gemm_bytes(), not a part of C.
-    BlockGrid(const GemmSpec& spec, Extents largest, bool dense_block);
+    BlockGrid(const GemmSpec& spec, std::span<const Extents> candidates, bool dense_block);
 
     int64_t gemm_bytes() const { return gemm_bytes_; }
     int64_t bytes_per_thread() const { return gemm_bytes_ + block_bytes_; }
@@ -74,20 +75,23 @@ int64_t even_extent(int64_t size, int64_t largest) {
     return std::min(size, round_up(ceil_div(size, parts), 16));
 }
 
-/// Smaller blocks where a product would otherwise have too few of them to share out.
-Extents choose_extents(int64_t m, int64_t n, Extents largest) {
-    constexpr int64_t kEnoughBlocks = 16, kSmallest = 64;
-    Extents e = largest;
-    while (ceil_div(m, e.rows) * ceil_div(n, e.cols) < kEnoughBlocks && std::max(e.rows, e.cols) > kSmallest)
-        (e.rows >= e.cols ? e.rows : e.cols) /= 2;
-    return {even_extent(m, e.rows), even_extent(n, e.cols)};
+/// The first of `candidates`, which shrink, that gives the threads enough blocks to share out; the last if none does.
+/// Enough is less for small products, which smaller blocks would slow down more than threads could speed them up.
+Extents choose_extents(const GemmSpec& spec, std::span<const Extents> candidates) {
+    constexpr int64_t kBlockMultiplications = 1 << 24;
+    const int64_t enough = std::clamp<int64_t>(spec.m * spec.n * spec.k / kBlockMultiplications, 6, 12);
+    const auto gives_enough = [&](const Extents& e) {
+        return ceil_div(spec.m, e.rows) * ceil_div(spec.n, e.cols) >= enough;
+    };
+    const auto found = std::find_if(candidates.begin(), candidates.end() - 1, gives_enough);
+    return {even_extent(spec.m, found->rows), even_extent(spec.n, found->cols)};
 }
 
-BlockGrid::BlockGrid(const GemmSpec& spec, Extents largest, bool dense_block)
+BlockGrid::BlockGrid(const GemmSpec& spec, std::span<const Extents> candidates, bool dense_block)
     : m_(spec.m),
       n_(spec.n),
       multiplications_(spec.m * spec.n * spec.k),
-      extents_(choose_extents(spec.m, spec.n, largest)),
+      extents_(choose_extents(spec, candidates)),
       row_blocks_(ceil_div(m_, extents_.rows)),
       col_blocks_(ceil_div(n_, extents_.cols)) {
     for (int last_row = 0; last_row < 2; ++last_row) {
@@ -113,20 +117,24 @@ BlockGrid::BlockGrid(const GemmSpec& spec, Extents largest, bool dense_block)
 BlockGrid forward_grid(DType type, int64_t N, int64_t OC, int64_t IC, bool bias) {
     const GemmSpec spec{.m = N, .n = OC, .k = IC, .lda = IC, .ldb = IC, .ldc = OC, .transpose_b = true, .bias = bias,
                         .ab = type, .c = DType::F32};
-    return {spec, {.rows = 256, .cols = 64}, true};
+    static constexpr Extents kCandidates[] = {{256, 256}, {256, 128}, {256, 64}, {128, 64}, {64, 64}};
+    return {spec, kCandidates, true};
 }
 
 /// d_x = d_out * weight.
 BlockGrid backward_input_grid(DType type, int64_t N, int64_t OC, int64_t IC) {
     const GemmSpec spec{.m = N, .n = IC, .k = OC, .lda = OC, .ldb = IC, .ldc = IC, .ab = type, .c = type};
-    return {spec, {.rows = 256, .cols = type == DType::F32 ? 192 : 384}, false};
+    static constexpr Extents kFp32[] = {{256, 192}, {128, 192}, {64, 192}, {64, 128}, {64, 64}};
+    static constexpr Extents kBf16[] = {{256, 768}, {256, 384}, {128, 384}, {128, 192}, {64, 192}};
+    return {spec, type == DType::F32 ? std::span<const Extents>(kFp32) : kBf16, false};
 }
 
 /// d_weight += d_out^T * x.
 BlockGrid backward_weight_grid(DType type, int64_t N, int64_t OC, int64_t IC) {
     const GemmSpec spec{.m = OC, .n = IC, .k = N, .lda = OC, .ldb = IC, .ldc = IC, .transpose_a = true,
                         .accumulate = true, .ab = type, .c = DType::F32};
-    return {spec, {.rows = type == DType::F32 ? 128 : 256, .cols = 384}, false};
+    static constexpr Extents kCandidates[] = {{256, 768}, {256, 384}, {128, 384}, {128, 192}, {64, 192}};
+    return {spec, kCandidates, false};
 }
 
 /// The address of an element of a row-major matrix.
@@ -156,15 +164,16 @@ void store_block(const Tensor& out, const Tensor& residual, const Block& block, 
 /// grows with the root of their number.
 template <typename T>
 void add_column_sums(float* sums, const Tensor& x, int64_t first, int64_t cols) {
-    constexpr int64_t kStrip = 64, kGroup = 64;
-    const T* const data = x.as<T>();
+    constexpr int64_t kStrip = 256, kGroup = 64;
+    const int64_t rows = x.shape[0], stride = x.shape[1];
     for (int64_t strip = 0; strip < cols; strip += kStrip) {
         const int64_t width = std::min(kStrip, cols - strip);
-        std::array<float, kStrip> total = {};
-        for (int64_t group = 0; group < x.shape[0]; group += kGroup) {
-            std::array<float, kStrip> part = {};
-            for (int64_t row = group; row < std::min(group + kGroup, x.shape[0]); ++row) {
-                const T* const from = data + row * x.shape[1] + first + strip;
+        std::array<float, kStrip> total = {}, part;
+        for (int64_t group = 0; group < rows; group += kGroup) {
+            part.fill(0);
+            const T* from = x.as<T>() + group * stride + first + strip;
+            for (int64_t row = group; row < std::min(group + kGroup, rows); ++row, from += stride) {
+#pragma omp simd
                 for (int64_t j = 0; j < width; ++j) part[j] += to_float(from[j]);
             }
             for (int64_t j = 0; j < width; ++j) total[j] += part[j];

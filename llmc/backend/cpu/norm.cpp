@@ -135,7 +135,7 @@ template <typename T>
 void backward(const NormBackward& op, Tensor d_weight, Tensor d_bias, Tensor workspace) {
     const int64_t N = op.x.shape[0], C = op.x.shape[1];
     const int64_t step = rows_per_block(N), blocks = ceil_div(N, step), strips = ceil_div(C, kColumns);
-    float* shares = workspace.as<float>();  // (blocks, 2, C): d_weight, d_bias
+    float* shares = static_cast<float*>(workspace.data);  // (blocks, 2, C): d_weight, d_bias
     float* d_weights = d_weight.as<float>();
     float* d_biases = op.centred ? d_bias.as<float>() : nullptr;
 #pragma omp parallel if (blocks > 1 && 3 * op.x.bytes() >= kParallelBytes)

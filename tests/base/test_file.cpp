@@ -1,0 +1,168 @@
+#include "llmc/base/file.h"
+
+#include "tests/io/file_limit.h"
+#include "tests/io/temp_dir.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace llmc {
+namespace {
+
+std::vector<std::string> entries(const std::string& folder) {
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) names.push_back(entry.path().filename());
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+std::span<const std::byte> bytes_of(std::string_view text) {
+    return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+TEST(WriteTextAtomically, ReplacesTheOldContentAndLeavesNothingElse) {
+    const TempDir dir;
+    const std::string path = dir / "state.json";
+    write_text_atomically(path, "first, and longer than the second");
+    EXPECT_EQ(read_text(path), "first, and longer than the second");
+    write_text_atomically(path, "second");
+    EXPECT_EQ(read_text(path), "second");
+    write_text_atomically(path, "");
+    EXPECT_EQ(read_text(path), "");
+    EXPECT_EQ(entries(dir.path()), std::vector<std::string>{"state.json"});
+}
+
+TEST(WriteTextAtomically, AFailureNamesThePathAndLeavesNoRest) {
+    const TempDir dir;
+    EXPECT_TRUE(has(error_of([&] { write_text_atomically(dir / "no_such/x.json", "text"); }),
+                    {dir / "no_such/x.json", "No such file or directory"}));
+    std::filesystem::create_directories(dir / "folder/inner");  // A file cannot be renamed over a folder.
+    EXPECT_TRUE(has(error_of([&] { write_text_atomically(dir / "folder", "text"); }), {dir / "folder"}));
+    EXPECT_EQ(entries(dir.path()), std::vector<std::string>{"folder"});
+}
+
+TEST(WriteTextAtomically, AFullDiskKeepsTheOldContent) {
+    const TempDir dir;
+    const std::string path = dir.write("state.json", "old");
+    const std::string message = error_with_file_limit(1000, [&] { write_text_atomically(path, std::string(5000, 'x')); });
+    EXPECT_TRUE(has(message, {path, "File too large"}));
+    EXPECT_EQ(read_text(path), "old");
+    EXPECT_EQ(entries(dir.path()), std::vector<std::string>{"state.json"});
+}
+
+TEST(FileWriter, AFullDiskIsAnErrorAndTheFileIsRemoved) {
+    const TempDir dir;
+    const std::string path = dir / "weights.bin";
+    const std::string message = error_with_file_limit(4096, [&] {
+        FileWriter writer(path);
+        const std::string block(1000, 'y');
+        for (int i = 0; i < 10; ++i) writer.write(block);
+        writer.close();
+    });
+    EXPECT_TRUE(has(message, {path, "File too large", "removed"}));
+    EXPECT_FALSE(path_exists(path));
+}
+
+TEST(FileWriter, AFileThatWasNotClosedIsRemoved) {
+    const TempDir dir;
+    {
+        FileWriter writer(dir / "half.bin");
+        writer.write("half");
+        EXPECT_TRUE(path_exists(dir / "half.bin"));
+    }
+    EXPECT_FALSE(path_exists(dir / "half.bin"));
+    {
+        FileWriter writer(dir / "whole.bin");
+        writer.write("whole");
+        writer.close();
+    }
+    EXPECT_EQ(slurp(dir / "whole.bin"), "whole");
+}
+
+TEST(FileWriter, ReplacesALongerFile) {
+    const TempDir dir;
+    const std::string path = dir.write("x", "a long old content");
+    FileWriter writer(path);
+    writer.write("new");
+    writer.close();
+    EXPECT_EQ(slurp(path), "new");
+}
+
+TEST(FileWriter, CannotCreateNamesThePathAndTheReason) {
+    const TempDir dir;
+    EXPECT_TRUE(has(error_of([&] { FileWriter(dir / "none/x"); }), {dir / "none/x", "No such file or directory"}));
+}
+
+TEST(Checksum, IsXxh3AndDoesNotDependOnThePieces) {
+    // From xxHash's own `xxhsum -H3`: XXH3 64 of nothing, with seed 0.
+    EXPECT_EQ(checksum_of({}), "2d06800538d394c2");
+    const TempDir dir;
+    const std::string text = "The quick brown fox jumps over the lazy dog, " + std::string(3000, 'z');
+    const std::string expected = checksum_of(bytes_of(text));
+    EXPECT_EQ(expected.size(), 16u);
+    for (const size_t piece : {size_t{1}, size_t{7}, size_t{256}, text.size()}) {
+        FileWriter writer(dir / "pieces");
+        for (size_t i = 0; i < text.size(); i += piece) writer.write(std::string_view(text).substr(i, piece));
+        EXPECT_EQ(writer.checksum(), expected);
+        writer.close();
+        EXPECT_EQ(writer.checksum(), expected);
+    }
+    EXPECT_EQ(checksum_of(MappedFile(dir / "pieces").bytes()), expected);
+}
+
+TEST(Checksum, SeesEveryFlippedBit) {
+    std::string data(40, 'q');
+    const std::string before = checksum_of(bytes_of(data));
+    for (size_t bit = 0; bit < data.size() * 8; ++bit) {
+        data[bit / 8] = static_cast<char>(data[bit / 8] ^ (1 << bit % 8));
+        EXPECT_NE(checksum_of(bytes_of(data)), before) << "bit " << bit;
+        data[bit / 8] = static_cast<char>(data[bit / 8] ^ (1 << bit % 8));
+    }
+}
+
+TEST(MappedFile, MapsTheWholeFileAndMoves) {
+    const TempDir dir;
+    MappedFile file(dir.write("data", std::string("a\0b\n", 4)));
+    EXPECT_EQ(file.size(), 4);
+    EXPECT_EQ(file.text(), std::string_view("a\0b\n", 4));
+    EXPECT_EQ(file.path(), dir / "data");
+    const std::byte* where = file.data();
+    MappedFile moved = std::move(file);
+    EXPECT_EQ(moved.data(), where);
+    MappedFile assigned;
+    assigned = std::move(moved);
+    EXPECT_EQ(assigned.text(), std::string_view("a\0b\n", 4));
+    EXPECT_EQ(MappedFile(dir.write("empty", "")).size(), 0);
+}
+
+TEST(MappedFile, ErrorsNameThePath) {
+    const TempDir dir;
+    EXPECT_TRUE(has(error_of([&] { MappedFile(dir / "missing"); }), {dir / "missing", "No such file or directory"}));
+    EXPECT_TRUE(has(error_of([&] { MappedFile(dir.path()); }), {dir.path(), "not a regular file"}));
+    EXPECT_TRUE(has(error_of([&] { read_text(dir / "missing"); }), {dir / "missing"}));
+}
+
+TEST(MakeDirectories, CreatesParentsAndNamesTheOption) {
+    const TempDir dir;
+    make_directories(dir / "a/b/c", "--output-dir");
+    EXPECT_TRUE(is_directory(dir / "a/b/c"));
+    make_directories(dir / "a/b/c", "--output-dir");
+    dir.write("file", "");
+    EXPECT_TRUE(has(error_of([&] { make_directories(dir / "file/sub", "--output-dir"); }), {"--output-dir", dir / "file/sub"}));
+    EXPECT_FALSE(is_directory(dir / "file"));
+    EXPECT_TRUE(path_exists(dir / "file"));
+}
+
+TEST(GlobPaths, SortsAndReturnsPlainNamesAsTheyAre) {
+    const TempDir dir;
+    for (const char* name : {"b.bin", "a.bin", "c.txt", "x[1].bin"}) dir.write(name, "");
+    EXPECT_EQ(glob_paths(dir / "[abc].bin"), (std::vector<std::string>{dir / "a.bin", dir / "b.bin"}));
+    EXPECT_EQ(glob_paths(dir / "?.txt"), std::vector<std::string>{dir / "c.txt"});
+    EXPECT_EQ(glob_paths(dir / "missing.bin"), std::vector<std::string>{dir / "missing.bin"});
+    EXPECT_EQ(glob_paths(dir / "x[1].bin"), std::vector<std::string>{dir / "x[1].bin"}) << "an existing file is no pattern";
+    EXPECT_TRUE(glob_paths(dir / "*.none").empty());
+}
+
+}  // namespace
+}  // namespace llmc

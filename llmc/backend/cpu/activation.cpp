@@ -6,6 +6,7 @@
 #include "llmc/backend/cpu/vector_math.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace llmc::cpu {
 namespace {
@@ -27,9 +28,12 @@ void gelu_backward_range(T* d_x, const T* d_out, const T* in, int64_t begin, int
 #pragma omp simd
     for (int64_t i = begin; i < end; ++i) {
         const float x = to_float(in[i]);
-        const float s = fast_sigmoid(kGeluScale * x * (1.0f + kGeluCubic * x * x));
+        const float u = kGeluScale * x * (1.0f + kGeluCubic * x * x);
         const float slope = kGeluScale * (1.0f + 3.0f * kGeluCubic * x * x);
-        d_x[i] = from_float<T>(to_float(d_out[i]) * (s + x * s * (1.0f - s) * slope));
+        // s (1 - s) is the same for u and -u; from |u| neither factor loses digits.
+        const float e = fast_exp(-std::fabs(u)), r = 1.0f / (1.0f + e);
+        const float s = u < 0 ? e * r : r;
+        d_x[i] = from_float<T>(to_float(d_out[i]) * (s + x * (e * r * r) * slope));
     }
 }
 

@@ -207,12 +207,12 @@ void forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, Te
     const int64_t heads = shape.B * shape.NH, blocks = ceil_div(shape.T, kForwardQueries);
     const int64_t bytes = forward_bytes<T>(shape);
     char* memory = static_cast<char*>(workspace.data);
-    // The longest tasks, the last blocks of queries, come first.
+    // The blocks of a head follow each other, so that its keys and values stay in a cache; the longest comes first.
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (int64_t task = 0; task < heads * blocks; ++task) {
         Carver carver(memory + omp_get_thread_num() * bytes);
         const ForwardBuffers<typename ProductFor<T>::Type> buffers(carver, shape.HD);
-        const int64_t head = task % heads, block = blocks - 1 - task / heads;
+        const int64_t head = task / blocks, block = blocks - 1 - task % blocks;
         forward_block<T>(out, lse, qkv, shape, head / shape.NH, head % shape.NH, block * kForwardQueries, buffers);
     }
 }
@@ -284,10 +284,10 @@ void gradient_of_scores(const BackwardBuffers<Product>& buffers, int64_t row, in
             const Vec odd_p = exp_of_nonpositive(load(scores + kKeys + c) - odd_lse);
             const Vec d = p * (load(d_scores + c) - delta);
             const Vec odd_d = odd_p * (load(d_scores + kKeys + c) - odd_delta);
-            store(scores + c, pair_units(p, odd_p));
-            store(d_scores + c, pair_units(d, odd_d));
-            store_elements(d_even_row + c, d);
-            store_elements(d_odd_row + c, odd_d);
+            RoundedPair(p, odd_p).store_units(scores + c);
+            const RoundedPair rounded(d, odd_d);
+            rounded.store_units(d_scores + c);
+            rounded.store_rows(d_even_row + c, d_odd_row + c);
         }
     }
 }

@@ -69,18 +69,25 @@ inline void store_elements(bf16* to, Vec value) {
 
 inline Vec maximum(Vec a, Vec b) { return a > b ? a : b; }
 
-inline float largest_of(Vec v) {
-    float result = v[0];
-    for (int lane = 1; lane < kLanes; ++lane) result = v[lane] > result ? v[lane] : result;
-    return result;
+namespace detail {
+/// Lanes `step` apart change places.
+template <int step, int... lane>
+inline Vec swap_lanes(Vec v, std::integer_sequence<int, lane...>) {
+    return __builtin_shufflevector(v, v, (lane ^ step)...);
 }
-/// Adds neighbours in a fixed order.
+}  // namespace detail
+
+template <int step = kLanes / 2>
+inline float largest_of(Vec v) {
+    v = maximum(detail::swap_lanes<step>(v, std::make_integer_sequence<int, kLanes>()), v);
+    if constexpr (step > 1) return largest_of<step / 2>(v);
+    return v[0];
+}
+template <int step = kLanes / 2>
 inline float sum_of(Vec v) {
-    float part[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) part[lane] = v[lane];
-    for (int half = kLanes / 2; half > 0; half /= 2)
-        for (int lane = 0; lane < half; ++lane) part[lane] += part[lane + half];
-    return part[0];
+    v += detail::swap_lanes<step>(v, std::make_integer_sequence<int, kLanes>());
+    if constexpr (step > 1) return sum_of<step / 2>(v);
+    return v[0];
 }
 
 /// e^x for x <= 0 (or a little above): 2^n 2^r, |r| <= 1/2 (Cephes' exp2f). 0 below e^-87; NaN stays NaN.
@@ -137,6 +144,26 @@ struct Bf16Product {
         return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
     }
 };
+
+/// Two rows of numbers, rounded to bf16.
+struct RoundedPair {
+    RoundedPair(Vec even, Vec odd) : bits((__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even)) {}
+    /// Each row by itself.
+    void store_rows(bf16* even, bf16* odd) const {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(even), _mm512_castsi512_si256(bits));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(odd), _mm512_extracti64x4_epi64(bits, 1));
+    }
+    /// Units of the two rows.
+    void store_units(void* to) const {
+        constexpr auto order = [] {
+            struct { alignas(64) uint16_t lane[32]; } result = {};
+            for (int i = 0; i < 32; ++i) result.lane[i] = static_cast<uint16_t>(i / 2 + i % 2 * 16);
+            return result;
+        }();
+        _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(order.lane), bits));
+    }
+    __m512i bits;
+};
 #endif
 
 /// How products of activations of type T are computed on this processor.
@@ -150,10 +177,5 @@ struct ProductFor<bf16> {
     using Type = Bf16Product;
 };
 #endif
-
-/// Units with `even` in the low halves and `odd` in the high ones, both rounded to bf16.
-inline Vec pair_units(Vec even, Vec odd) {
-    return reinterpret_cast<Vec>(bf16_bits(even) | (bf16_bits(odd) << 16));
-}
 
 }  // namespace llmc::cpu

@@ -1,0 +1,94 @@
+// A model on the CPU backend with one plan, ready to run micro-batches: what the whole-model tests share.
+#pragma once
+
+#include "llmc/backend/make_backend.h"
+#include "llmc/base/rng.h"
+#include "llmc/run/executor.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+class TinyTrainer {
+  public:
+    TinyTrainer(const ModelConfig& config, BatchShape shape, DType dtype, const KeepSet* keep, const std::string& policy,
+                int threads = 2, int64_t logits_chunk = 0)
+        : model_(make_model(config)), backend_(make_backend("cpu", threads)) {
+        memory_ = plan_memory(model_, shape, dtype, find_policy(policy), logits_chunk, *backend_);
+        if (keep != nullptr) {
+            PlanRequest request = {shape, dtype, memory_.plan.logits_chunk_tokens, {}};
+            request.workspace = workspace_bytes(model_, shape, dtype, request.logits_chunk_tokens, *backend_);
+            memory_.plan = make_training_plan(model_, request, *keep, "given");
+            memory_.layout = make_layout(memory_.plan);
+        }
+        state_ = std::make_unique<State>(*backend_, model_, dtype, shape.T, memory_.layout.arena_bytes, true);
+        executor_ = std::make_unique<Executor>(*state_, memory_.plan, memory_.layout);
+    }
+    TinyTrainer(const ModelConfig& config, BatchShape shape, DType dtype, const std::string& policy, int threads = 2,
+                int64_t logits_chunk = 0)
+        : TinyTrainer(config, shape, dtype, nullptr, policy, threads, logits_chunk) {}
+
+    const Model& model() const { return model_; }
+    State& state() { return *state_; }
+    Backend& backend() { return *backend_; }
+    const Plan& plan() const { return memory_.plan; }
+    const PlannedMemory& memory() const { return memory_; }
+    const Executor& executor() const { return *executor_; }
+
+    /// Forward and backward of one micro-batch; gradients accumulate. Returns the mean loss.
+    double micro_batch(const int32_t* tokens, const int32_t* targets, float loss_scale) {
+        backend_->copy_to_device(executor_->tokens(), tokens);
+        backend_->copy_to_device(executor_->targets(), targets);
+        backend_->zero(state_->loss_sum());
+        executor_->run({.loss_scale = loss_scale, .loss_sum = state_->loss_sum()});
+        double sum = 0;
+        backend_->copy_to_host(&sum, state_->loss_sum());
+        return sum / static_cast<double>(memory_.plan.shape.N());
+    }
+
+    void zero_gradients() { backend_->zero(state_->all_gradients()); }
+
+    /// Global norm, then AdamW. Returns the norm.
+    double update(const AdamWSettings& settings) {
+        backend_->global_norm(state_->grad_norm(), state_->all_gradients(), state_->norm_workspace());
+        backend_->adamw(state_->all_parameters(), state_->all_masters(), state_->all_m(), state_->all_v(),
+                        state_->all_gradients(), parameter_ranges(model_), settings, state_->grad_norm());
+        double norm = 0;
+        backend_->copy_to_host(&norm, state_->grad_norm());
+        return norm;
+    }
+
+    std::vector<float> gradients() const {
+        std::vector<float> values(static_cast<size_t>(model_.parameter_elements));
+        backend_->copy_to_host(values.data(), state_->all_gradients());
+        return values;
+    }
+
+    /// The used rows of a fp32 parameter-shaped tensor.
+    std::vector<float> values(Tensor tensor, int index) const {
+        tensor.shape[0] = model_.parameters[static_cast<size_t>(index)].used_rows;
+        std::vector<float> host(static_cast<size_t>(tensor.count()));
+        backend_->copy_to_host(host.data(), tensor);
+        return host;
+    }
+
+    /// Reproducible token ids below V.
+    std::vector<int32_t> random_tokens(uint64_t seed) const {
+        std::vector<int32_t> tokens(static_cast<size_t>(memory_.plan.shape.N()));
+        for (size_t i = 0; i < tokens.size(); ++i) {
+            tokens[i] = static_cast<int32_t>(philox(seed, RngStream::Test, 0, i)[0] % static_cast<uint64_t>(model_.config.V));
+        }
+        return tokens;
+    }
+
+  private:
+    Model model_;
+    std::unique_ptr<Backend> backend_;
+    PlannedMemory memory_;
+    std::unique_ptr<State> state_;
+    std::unique_ptr<Executor> executor_;
+};
+
+}  // namespace llmc

@@ -44,7 +44,8 @@ void train(const Options& options) {
     Trainer trainer(options, state, memory, data, checkpoint ? &*checkpoint : nullptr, run_folder);
     checkpoint.reset();  // Its mapped files are not needed any more.
     trainer.run();
-    spdlog::info("done: {} steps in '{}'; try ./train_gpt generate --run={}", trainer.progress().step, run_folder, run_folder);
+    spdlog::info("done: {} steps in '{}'; try ./train_gpt generate --run={}", trainer.progress().step, run_folder,
+                 run_folder);
 }
 
 int run(int argc, char** argv) {

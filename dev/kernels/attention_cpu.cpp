@@ -1,6 +1,6 @@
-// Speed of attention on the CPU, at the heads of GPT-2 124M, against two ceilings: the arithmetic peak of the cores, and
-// a large library GEMM run by all threads at once. Only the causal half of the products is counted: 2 of them forward,
-// 5 backward.
+// Speed of attention on the CPU, at the heads of GPT-2 124M, against two ceilings: the arithmetic peak of the cores,
+// and a large library GEMM run by all threads at once. Only the causal half of the products is counted: 2 of them
+// forward, 5 backward.
 //
 //   attention_cpu [threads] [repeats]
 //
@@ -54,8 +54,10 @@ class Memory {
 
 struct Operands {
     Operands(CpuBackend& backend, DType dtype, const AttentionShape& s)
-        : qkv(backend, s.B * s.T * s.qkv_columns() * 4), d_qkv(backend, s.B * s.T * s.qkv_columns() * 4),
-          out(backend, s.B * s.T * s.NH * s.HD * 4), d_out(backend, s.B * s.T * s.NH * s.HD * 4),
+        : qkv(backend, s.B * s.T * s.qkv_columns() * 4),
+          d_qkv(backend, s.B * s.T * s.qkv_columns() * 4),
+          out(backend, s.B * s.T * s.NH * s.HD * 4),
+          d_out(backend, s.B * s.T * s.NH * s.HD * 4),
           lse(backend, s.B * s.T * s.NH * 4),
           workspace(backend, std::max(backend.attention_forward_workspace(dtype, s),
                                       backend.attention_backward_workspace(dtype, s))) {
@@ -77,7 +79,8 @@ double gemm_rate(CpuBackend& backend, DType dtype, int threads, int repeats) {
     spec.ab = dtype;
     const Gemm* gemm = find_gemm(spec);
     std::vector<Memory> memory;
-    for (int i = 0; i < threads; ++i) memory.emplace_back(backend, (2 * 1024 + 768) * 768 * 4 + gemm_scratch_bytes(gemm) + 256);
+    for (int i = 0; i < threads; ++i)
+        memory.emplace_back(backend, (2 * 1024 + 768) * 768 * 4 + gemm_scratch_bytes(gemm) + 256);
     const double seconds = fastest(repeats, [&] {
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
         for (int i = 0; i < threads; ++i) {
@@ -101,11 +104,11 @@ double library_seconds(CpuBackend& backend, DType dtype, const AttentionShape& s
         spec.ab = dtype;
         return find_gemm(spec);
     };
-    const Gemm* scores = make(tile, tile, s.HD, QKV, QKV, tile, false, true);      // also d(probabilities)
+    const Gemm* scores = make(tile, tile, s.HD, QKV, QKV, tile, false, true);       // also d(probabilities)
     const Gemm* over_keys = make(tile, s.HD, tile, tile, QKV, s.HD, false, false);  // out, d_queries
     const Gemm* over_queries = make(tile, s.HD, tile, tile, QKV, s.HD, true, false);
-    const int64_t scratch = std::max({gemm_scratch_bytes(scores), gemm_scratch_bytes(over_keys),
-                                      gemm_scratch_bytes(over_queries)});
+    const int64_t scratch =
+        std::max({gemm_scratch_bytes(scores), gemm_scratch_bytes(over_keys), gemm_scratch_bytes(over_queries)});
     Memory qkv(backend, s.B * s.T * QKV * element);
     std::vector<Memory> buffers;
     for (int i = 0; i < threads; ++i) buffers.emplace_back(backend, tile * tile * 4 + tile * s.HD * 4 + scratch + 256);
@@ -115,8 +118,8 @@ double library_seconds(CpuBackend& backend, DType dtype, const AttentionShape& s
             char* square = static_cast<char*>(buffers[head * threads / (s.B * s.NH)].data());
             char* tall = square + tile * tile * 4;
             char* rest = tall + tile * s.HD * 4;
-            const char* q = static_cast<char*>(qkv.data()) + head / s.NH * s.T * QKV * element +
-                            head % s.NH * s.HD * element;
+            const char* q =
+                static_cast<char*>(qkv.data()) + head / s.NH * s.T * QKV * element + head % s.NH * s.HD * element;
             const char* k = q + s.NH * s.HD * element;
             for (int64_t i = 0; i < s.T / tile; ++i)
                 for (int64_t j = 0; j <= i; ++j) {
@@ -142,10 +145,11 @@ void measure(CpuBackend& backend, DType dtype, const AttentionShape& s, int thre
     const double backward =
         fastest(repeats, [&] { backend.attention_backward(d_qkv, d_out, qkv, out, lse, s, workspace); });
     const double rate = 7 * product / (forward + backward);
-    std::printf("%-5s %2ld %5ld %3ld %3ld | %8.3f %6.1f %3.0f%% | %8.3f %6.1f %3.0f%% | %6.1f %3.0f%% of peak %3.0f%% of GEMM",
-                std::string(name_of(dtype)).c_str(), s.B, s.T, s.NH, s.HD, forward * 1e3, 2e-9 * product / forward,
-                200 * product / forward / peak, backward * 1e3, 5e-9 * product / backward,
-                500 * product / backward / peak, rate * 1e-9, 100 * rate / peak, 100 * rate / gemm);
+    std::printf(
+        "%-5s %2ld %5ld %3ld %3ld | %8.3f %6.1f %3.0f%% | %8.3f %6.1f %3.0f%% | %6.1f %3.0f%% of peak %3.0f%% of GEMM",
+        std::string(name_of(dtype)).c_str(), s.B, s.T, s.NH, s.HD, forward * 1e3, 2e-9 * product / forward,
+        200 * product / forward / peak, backward * 1e3, 5e-9 * product / backward, 500 * product / backward / peak,
+        rate * 1e-9, 100 * rate / peak, 100 * rate / gemm);
     if (std::getenv("LIB"))
         std::printf(" | library %8.3f ms, ours %.3f", library_seconds(backend, dtype, s, threads, repeats) * 1e3,
                     (forward + backward) * 1e3);
@@ -170,7 +174,7 @@ int main(int argc, char** argv) {
         for (const auto& [B, T] : {std::pair<int64_t, int64_t>{4, 64}, {4, 256}, {4, 1024}, {1, 4096}})
             measure(backend, dtype, {B, T, 12, 12, 64}, threads, repeats, peak, gemm);
         if (argc > 3) continue;
-    measure(backend, dtype, {1, 1024, 16, 4, 128}, threads, repeats, peak, gemm);
+        measure(backend, dtype, {1, 1024, 16, 4, 128}, threads, repeats, peak, gemm);
         measure(backend, dtype, {12, 256, 6, 6, 32}, threads, repeats, peak, gemm);
     }
 }

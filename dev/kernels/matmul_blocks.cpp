@@ -9,6 +9,29 @@
 // primitive: by wall time, and by CPU time of all threads (work without waiting: steadier when others use the machine,
 // but blind to imbalance; meaningful with OMP_WAIT_POLICY=passive only).
 // "RxC" hands strided parts of the operands to the library; "RxC+" goes through a dense fp32 block (forward only).
+//
+// What was seen (two cores of a Zen 5, oneDNN 2.6.3; ratio to the threaded primitive, GPT-2 124M shapes):
+//
+//   forward, N = 1024       64x64+  128x64+  256x64+  256x256+  256x384   512x384   1024x384
+//     qkv fp32 / bf16       .90/.85 .96/.90  .99/.96  .99/.96   .98/.96   1.00/.95  1.02/.99
+//     fcproj fp32 / bf16    .86/.89 .92/.93  .97/.99  .97/.98   .89/.93   .95/.97   .98/.97
+//     mini_qkv fp32 / bf16  .84/.80 .88/.86  .94/.90  .93/.94   .89/.95   .95/.96   .93/.97
+//   With a residual the dense block wins clearly (1.05 against 0.98): the library's sum post-op costs it 7-12 %.
+//
+//   dgrad bf16              64x192  128x192  128x384  256x192   256x384   256x768   512x384
+//     qkv, N = 1024         .86     .91      .93      .95       .97       1.02      .97
+//     proj, N = 256         .85     .91      .93      .94       .96       .98
+//     head, N = 256         .77     .88      .95      1.00      1.06      .99
+//   dgrad fp32
+//     qkv, N = 1024         1.24    1.23               1.23     1.23      .74       1.23
+//     head, N = 256         1.33    1.39     1.43     1.40      1.45      1.00
+//   Over the full width (x768) the fp32 weight is read without packing, and misses the cache.
+//
+//   wgrad, N = 1024         64x192  128x192  128x384  256x192   256x384   256x768   64x768
+//     fc fp32               .92     .92      .96      .92       .96       .96
+//     qkv bf16              .95     1.02     1.06               1.09      1.15      1.04
+//     proj bf16             .91     .98      1.05               1.08      1.10      1.02
+//   The shipped operation also adds up d_bias, which the primitive does not: 1-2 %.
 #include "llmc/backend/cpu/cpu_backend.h"
 #include "llmc/backend/cpu/gemm.h"
 #include "llmc/base/log.h"
@@ -38,14 +61,14 @@ struct Shape {
 };
 
 const Shape kShapes[] = {
-    {"qkv256", 256, 2304, 768},      {"proj256", 256, 768, 768},    {"fc256", 256, 3072, 768},
-    {"fcproj256", 256, 768, 3072},   {"qkv1024", 1024, 2304, 768},  {"proj1024", 1024, 768, 768},
-    {"fc1024", 1024, 3072, 768},     {"fcproj1024", 1024, 768, 3072}, {"qkv4096", 4096, 2304, 768},
-    {"proj4096", 4096, 768, 768},    {"fc4096", 4096, 3072, 768},   {"fcproj4096", 4096, 768, 3072},
-    {"head256", 256, 50304, 768},    {"head512", 512, 50304, 768},  {"mini_qkv", 3072, 1152, 384},
-    {"mini_proj", 3072, 384, 384},   {"mini_fc", 3072, 1536, 384},  {"mini_fcproj", 3072, 384, 1536},
-    {"mini_head", 3072, 320, 384},   {"small_qkv", 768, 384, 128},  {"small_proj", 768, 128, 128},
-    {"small_fc", 768, 512, 128},     {"small_fcproj", 768, 128, 512},
+    {"qkv256", 256, 2304, 768},    {"proj256", 256, 768, 768},      {"fc256", 256, 3072, 768},
+    {"fcproj256", 256, 768, 3072}, {"qkv1024", 1024, 2304, 768},    {"proj1024", 1024, 768, 768},
+    {"fc1024", 1024, 3072, 768},   {"fcproj1024", 1024, 768, 3072}, {"qkv4096", 4096, 2304, 768},
+    {"proj4096", 4096, 768, 768},  {"fc4096", 4096, 3072, 768},     {"fcproj4096", 4096, 768, 3072},
+    {"head256", 256, 50304, 768},  {"head512", 512, 50304, 768},    {"mini_qkv", 3072, 1152, 384},
+    {"mini_proj", 3072, 384, 384}, {"mini_fc", 3072, 1536, 384},    {"mini_fcproj", 3072, 384, 1536},
+    {"mini_head", 3072, 320, 384}, {"small_qkv", 768, 384, 128},    {"small_proj", 768, 128, 128},
+    {"small_fc", 768, 512, 128},   {"small_fcproj", 768, 128, 512},
 };
 
 struct Extents {
@@ -67,10 +90,27 @@ cpu::GemmSpec whole_product(Operation operation, DType ab, const Shape& s) {
     if (operation == Operation::Dgrad)
         return {.m = s.N, .n = s.IC, .k = s.OC, .lda = s.OC, .ldb = s.IC, .ldc = s.IC, .ab = ab, .c = ab};
     if (operation == Operation::Wgrad)
-        return {.m = s.OC, .n = s.IC, .k = s.N, .lda = s.OC, .ldb = s.IC, .ldc = s.IC, .transpose_a = true,
-                .accumulate = true, .ab = ab, .c = DType::F32};
-    return {.m = s.N, .n = s.OC, .k = s.IC, .lda = s.IC, .ldb = s.IC, .ldc = s.OC, .transpose_b = true,
-            .accumulate = operation == Operation::ForwardResidual, .bias = true, .ab = ab, .c = ab};
+        return {.m = s.OC,
+                .n = s.IC,
+                .k = s.N,
+                .lda = s.OC,
+                .ldb = s.IC,
+                .ldc = s.IC,
+                .transpose_a = true,
+                .accumulate = true,
+                .ab = ab,
+                .c = DType::F32};
+    return {.m = s.N,
+            .n = s.OC,
+            .k = s.IC,
+            .lda = s.IC,
+            .ldb = s.IC,
+            .ldc = s.OC,
+            .transpose_b = true,
+            .accumulate = operation == Operation::ForwardResidual,
+            .bias = true,
+            .ab = ab,
+            .c = ab};
 }
 
 /// oneDNN's primitive for all threads.
@@ -140,7 +180,8 @@ std::function<void()> blocked(const cpu::GemmSpec& spec, const Operands& x, Exte
             cpu::run_gemm(kernels[size_t{last_row} + 2 * size_t{last_col}],
                           static_cast<char*>(x.a.data) + (spec.transpose_a ? row : row * spec.lda) * ab,
                           static_cast<char*>(x.b.data) + (spec.transpose_b ? col * spec.ldb : col) * ab,
-                          extents.dense ? static_cast<void*>(sums) : out, static_cast<char*>(x.bias.data) + col * ab, mine);
+                          extents.dense ? static_cast<void*>(sums) : out, static_cast<char*>(x.bias.data) + col * ab,
+                          mine);
             if (extents.dense && spec.c == DType::F32)
                 store(reinterpret_cast<float*>(out), spec.ldc, sums, rows, cols, spec.accumulate);
             else if (extents.dense)
@@ -155,8 +196,7 @@ std::function<void()> shipped(Operation operation, const Shape& s, const Operand
     const Tensor bias(x.bias.dtype, x.bias.data, s.OC);
     switch (operation) {
         case Operation::Dgrad: return [=, &backend] { backend.matmul_backward_input(x.c, x.a, x.b, workspace); };
-        case Operation::Wgrad:
-            return [=, &backend] { backend.matmul_backward_weight(x.c, Tensor(DType::F32, x.bias.data, s.OC), x.a, x.b, workspace); };
+        case Operation::Wgrad: return [=, &backend] { backend.matmul_backward_weight(x.c, bias, x.a, x.b, workspace); };
         case Operation::Forward:
             return [=, &backend] { backend.matmul_forward(x.c, x.a, x.b, bias, Tensor(), workspace); };
         case Operation::ForwardResidual:
@@ -200,9 +240,7 @@ void measure(Operation operation, DType ab, const Shape& s, const std::string& n
     const cpu::GemmSpec spec = whole_product(operation, ab, s);
     const bool weight_gradient = operation == Operation::Wgrad;
     const Operands x{weight_gradient ? make_tensor(backend, ab, s.N, s.OC) : make_tensor(backend, ab, spec.m, spec.k),
-                     weight_gradient                  ? make_tensor(backend, ab, s.N, s.IC)
-                     : operation == Operation::Dgrad ? make_tensor(backend, ab, s.OC, s.IC)
-                                                     : make_tensor(backend, ab, s.OC, s.IC),
+                     make_tensor(backend, ab, weight_gradient ? s.N : s.OC, s.IC),
                      make_tensor(backend, spec.c, spec.m, spec.n),
                      make_tensor(backend, weight_gradient ? DType::F32 : ab, std::max(s.OC, s.IC), 1)};
     std::vector<Variant> variants = {{"library", threaded_primitive(spec, x, threads)},
@@ -237,7 +275,8 @@ int main(int argc, char** argv) {
     for (const Shape& shape : kShapes)
         for (const auto& [operation, operation_name] : operations)
             for (const DType ab : {DType::F32, DType::BF16}) {
-                const std::string name = std::string(shape.name) + "." + operation_name + "." + std::string(name_of(ab));
+                const std::string name =
+                    std::string(shape.name) + "." + operation_name + "." + std::string(name_of(ab));
                 if (name.find(filter) != std::string::npos) measure(operation, ab, shape, name, tries, threads);
             }
 }

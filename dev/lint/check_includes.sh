@@ -94,8 +94,8 @@ LC_ALL=C awk '
         } else {
             for (kind in third)
                 if (name ~ third[kind] && FILENAME !~ where[kind]) offence(name ": no " kind " headers here")
-            if (rule == "llmc/base/" && name ~ others && name !~ /^<(spdlog|fmt)\//)
-                offence("llmc/base/ may include only the standard library and spdlog, not " name)
+            if (rule == "llmc/base/" && name ~ others && name !~ /^<((spdlog|fmt)\/|xxhash)/)
+                offence("llmc/base/ may include only the standard library, spdlog and xxhash, not " name)
             this = (name ~ others) ? 3 : 4
         }
         if (this < rank) offence("include order: " name " (" group[this] ") after " group[rank])

@@ -18,7 +18,8 @@
 //   Asynchrony.   Calls are ordered as on one stream. A backend may return before the work is done; host memory may be
 //                 read only after copy_to_host() or synchronize(). The CPU backend finishes before it returns.
 //   Workspace.    Operations that need scratch memory take it as their last operand; *_workspace() gives its size in
-//                 bytes, a function of its arguments and the thread count only. Its content means nothing between calls.
+//                 bytes, a function of its arguments and the thread count only. Its content means nothing between
+//                 calls.
 //   Alignment.    Every tensor starts at a multiple of kTensorAlignment bytes, except row ranges inside one.
 #pragma once
 
@@ -36,12 +37,12 @@ constexpr int64_t kTensorAlignment = 256;
 
 /// What is known of the device. Rates are 0 where unknown.
 struct DeviceInfo {
-    std::string name;             ///< e.g. "AMD EPYC 9454, 2 threads, AVX-512 bf16".
-    int64_t memory_total = 0;     ///< Bytes of the device (for a CPU: of the machine, or of its control group).
-    int64_t memory_available = 0; ///< Bytes that could be allocated now.
-    double peak_flops_fp32 = 0;   ///< FLOP/s.
+    std::string name;              ///< e.g. "AMD EPYC 9454, 2 threads, AVX-512 bf16".
+    int64_t memory_total = 0;      ///< Bytes of the device (for a CPU: of the machine, or of its control group).
+    int64_t memory_available = 0;  ///< Bytes that could be allocated now.
+    double peak_flops_fp32 = 0;    ///< FLOP/s.
     double peak_flops_bf16 = 0;
-    bool supports_bf16 = false;   ///< Has bf16 dot products; otherwise --dtype=bf16 is refused.
+    bool supports_bf16 = false;  ///< Has bf16 dot products; otherwise --dtype=bf16 is refused.
 };
 
 /// Sizes of an attention call. Sequences are rows b*T .. b*T + T - 1.
@@ -128,9 +129,9 @@ class Backend {
 
     // ---- Attention (Dao et al. 2022; Ainslie et al. 2023; Su et al. 2021) --------------------------------------
 
-    /// Rotates the query and key heads of qkv (N, QKV) in place: for head h, pair (i, i + HD/2) turns by the angle whose
-    /// cosine and sine stand in table (maxT, HD) fp32: cosines of the HD/2 pairs, then sines. Rotate-half form. Row n has
-    /// position first_position + n % T. `inverse` turns back: it is the backward operation, applied to d_qkv.
+    /// Rotates the query and key heads of qkv (N, QKV) in place: for head h, pair (i, i + HD/2) turns by the angle
+    /// whose cosine and sine stand in table (maxT, HD) fp32: cosines of the HD/2 pairs, then sines. Rotate-half form.
+    /// Row n has position first_position + n % T. `inverse` turns back: it is the backward operation, applied to d_qkv.
     virtual void rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) = 0;
 
     /// Causal attention. out (N, NH*HD), lse (N, NH) fp32 = log-sum-exp of each row's scaled scores; qkv (N, QKV).
@@ -162,8 +163,8 @@ class Backend {
 
     // ---- Loss -------------------------------------------------------------------------------------------------
 
-    /// Cross-entropy of n rows. losses (n) fp32 = log-sum-exp(logits[0..V)) - logits[target]; logits (n, Vp); targets (n)
-    /// int32 in [0, V), or negative to ignore the row (loss and gradient 0). If d_scale is not 0 the logits are
+    /// Cross-entropy of n rows. losses (n) fp32 = log-sum-exp(logits[0..V)) - logits[target]; logits (n, Vp); targets
+    /// (n) int32 in [0, V), or negative to ignore the row (loss and gradient 0). If d_scale is not 0 the logits are
     /// overwritten by their gradient, (softmax - onehot) * d_scale; columns V..Vp become 0. If it is 0, they are kept.
     virtual void cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, float d_scale) = 0;
     /// total (1) fp64 += the sum of losses (n) fp32, in double precision and a fixed order.

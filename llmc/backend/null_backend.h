@@ -56,7 +56,9 @@ class NullBackend final : public Backend {
     void rope(Tensor, Tensor, const AttentionShape&, int64_t, bool inverse) override {
         record(inverse ? "rope_backward" : "rope_forward");
     }
-    void attention_forward(Tensor, Tensor, Tensor, const AttentionShape&, Tensor) override { record("attention_forward"); }
+    void attention_forward(Tensor, Tensor, Tensor, const AttentionShape&, Tensor) override {
+        record("attention_forward");
+    }
     void attention_backward(Tensor, Tensor, Tensor, Tensor, Tensor, const AttentionShape&, Tensor) override {
         record("attention_backward");
     }

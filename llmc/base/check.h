@@ -21,8 +21,8 @@ std::string check_values(const First& first, const Rest&... rest) {
 }
 }  // namespace llmc
 
-#define CHECK(expression, ...)                                                                             \
-    do {                                                                                                   \
-        if (!(expression)) [[unlikely]]                                                                    \
+#define CHECK(expression, ...)                                                                        \
+    do {                                                                                              \
+        if (!(expression)) [[unlikely]]                                                               \
             ::llmc::check_failed(__FILE__, __LINE__, #expression, ::llmc::check_values(__VA_ARGS__)); \
     } while (false)

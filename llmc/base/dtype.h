@@ -56,22 +56,46 @@ inline bf16 to_bf16(float value) {
     return {static_cast<uint16_t>((is_nan ? (bits | 0x00400000u) : rounded) >> 16)};
 }
 
+/// An IEEE half, 5 exponent bits and 10 mantissa bits, from its bits. Exact.
+inline float fp16_to_float(uint16_t bits) {
+    const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
+    const uint32_t exponent = (bits >> 10) & 31u, mantissa = bits & 0x3ffu;
+    if (exponent == 0) {  // Zero or subnormal: a multiple of 2^-24.
+        const float magnitude = static_cast<float>(mantissa) * 0x1.0p-24f;
+        return sign != 0 ? -magnitude : magnitude;
+    }
+    const uint32_t widened = exponent == 31 ? 255u : exponent + (127u - 15u);
+    return std::bit_cast<float>(sign | (widened << 23) | (mantissa << 13));
+}
+
 template <typename T>
 T from_float(float value);
 template <>
-inline float from_float<float>(float value) { return value; }
+inline float from_float<float>(float value) {
+    return value;
+}
 template <>
-inline bf16 from_float<bf16>(float value) { return to_bf16(value); }
+inline bf16 from_float<bf16>(float value) {
+    return to_bf16(value);
+}
 
 template <typename T>
 constexpr DType dtype_of();
 template <>
-constexpr DType dtype_of<float>() { return DType::F32; }
+constexpr DType dtype_of<float>() {
+    return DType::F32;
+}
 template <>
-constexpr DType dtype_of<double>() { return DType::F64; }
+constexpr DType dtype_of<double>() {
+    return DType::F64;
+}
 template <>
-constexpr DType dtype_of<bf16>() { return DType::BF16; }
+constexpr DType dtype_of<bf16>() {
+    return DType::BF16;
+}
 template <>
-constexpr DType dtype_of<int32_t>() { return DType::I32; }
+constexpr DType dtype_of<int32_t>() {
+    return DType::I32;
+}
 
 }  // namespace llmc

@@ -49,9 +49,7 @@ MappedFile::~MappedFile() {
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
-    : path_(std::move(other.path_)),
-      data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)) {}
+    : path_(std::move(other.path_)), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
     std::swap(path_, other.path_);
@@ -105,12 +103,17 @@ void write_text_atomically(const std::string& path, std::string_view text) {
     FileWriter writer(temporary);
     writer.write(text);
     writer.close();
-    if (rename(temporary.c_str(), path.c_str()) != 0) {
-        const std::string why = reason();
+    try {
+        rename_into_place(temporary, path);
+    } catch (const Error&) {
         unlink(temporary.c_str());
-        fail("cannot replace '{}': {}", path, why);
+        throw;
     }
-    sync_directory(std::filesystem::path(path).parent_path().string());
+}
+
+void rename_into_place(const std::string& from, const std::string& to) {
+    if (rename(from.c_str(), to.c_str()) != 0) fail("cannot replace '{}': {}", to, reason());
+    sync_directory(std::filesystem::path(to).parent_path().string());
 }
 
 void sync_directory(const std::string& directory) {

@@ -32,8 +32,8 @@ class MappedFile {
     int64_t size_ = 0;
 };
 
-/// Writes a new file, in as large pieces as the caller gives. Any short write (a full disk) is an Error and the file is removed, also when the
-/// writer is destroyed without close(). close() syncs the data to the disk.
+/// Writes a new file, in as large pieces as the caller gives. Any short write (a full disk) is an Error and the file is
+/// removed, also when the writer is destroyed without close(). close() syncs the data to the disk.
 class FileWriter {
   public:
     explicit FileWriter(const std::string& path);
@@ -61,6 +61,9 @@ std::string read_text(const std::string& path);
 
 /// Writes next to `path`, syncs, and renames over it: readers see the old content or the new, never a part.
 void write_text_atomically(const std::string& path, std::string_view text);
+
+/// Renames a finished file or folder to its final name and syncs the folder around it. On an Error `from` stays.
+void rename_into_place(const std::string& from, const std::string& to);
 
 /// Makes a rename or a new entry in `directory` durable.
 void sync_directory(const std::string& directory);

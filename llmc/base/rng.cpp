@@ -24,9 +24,9 @@ std::array<uint32_t, 4> philox_4x32(std::array<uint32_t, 4> counter, std::array<
 }  // namespace
 
 std::array<uint32_t, 4> philox(uint64_t seed, RngStream stream, uint32_t item, uint64_t index) {
-    return philox_4x32({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), item,
-                        static_cast<uint32_t>(stream)},
-                       {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+    return philox_4x32(
+        {static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), item, static_cast<uint32_t>(stream)},
+        {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
 }
 
 double uniform(uint64_t seed, RngStream stream, uint32_t item, uint64_t index) {

@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -25,6 +26,7 @@ namespace llmc {
 struct CheckpointTensor {
     SafetensorsEntry entry;
     const void* data = nullptr;
+    std::function<const void*()> load = {};  ///< Instead of `data`: gives the elements when they are written.
 };
 
 /// A file to be written; `name` ends in ".safetensors".

@@ -15,7 +15,9 @@ constexpr int64_t kParameterAlignment = 64;
 
 ModelBuilder::ModelBuilder(const ModelConfig& config) { model_.config = config; }
 
-double ModelBuilder::residual_stddev() const { return stddev() / std::sqrt(2.0 * static_cast<double>(model_.config.L)); }
+double ModelBuilder::residual_stddev() const {
+    return stddev() / std::sqrt(2.0 * static_cast<double>(model_.config.L));
+}
 
 int ModelBuilder::layer_matrix(const std::string& name, int64_t out, int64_t in, double stddev) {
     layer_rows_.push_back({name, out, in, out, 0, true, Init::Normal, static_cast<float>(stddev)});
@@ -60,7 +62,8 @@ Model ModelBuilder::finish(bool learned_positions, bool norm_bias) {
     if (norm_bias) model_.lnf_bias = add_parameter({"lnf_bias", config.C, 1, config.C, 0, false, Init::Zeros, 0});
     model_.head = config.tied ? model_.wte : embedding("lm_head");
     model_.norm = model_.block.front().kind;
-    CHECK(model_.block.back().out == kLayerOutput && model_.activations[kLayerInput].role == ActivationRole::LayerInput);
+    CHECK(model_.block.back().out == kLayerOutput &&
+          model_.activations[kLayerInput].role == ActivationRole::LayerInput);
     return std::move(model_);
 }
 

@@ -2,8 +2,10 @@
 
 #include "llmc/base/error.h"
 
-#include <charconv>
 #include <nlohmann/json.hpp>
+
+#include <charconv>
+#include <type_traits>
 
 namespace llmc {
 namespace {
@@ -35,6 +37,7 @@ ModelConfig with_llama3_scaling(ModelConfig config, double factor) {
 constexpr int64_t kByteVocabulary = 257;  // 256 bytes and end-of-text.
 
 const std::vector<ModelConfig>& presets() {
+    // clang-format off
     static const std::vector<ModelConfig> table = {
         //               L  NH    C      V  maxT
         gpt2("gpt2-nano", 4, 4, 128, kByteVocabulary, 0),
@@ -52,6 +55,7 @@ const std::vector<ModelConfig>& presets() {
         llama("llama3-8b", 32, 32, 8, 4096, 14336, 128256, 8192, 5e5),
         with_llama3_scaling(llama("llama3-70b", 80, 64, 8, 8192, 28672, 128256, 131072, 5e5), 8),
     };
+    // clang-format on
     return table;
 }
 
@@ -60,7 +64,8 @@ bool depth_preset(const std::string& name, ModelConfig* config) {
     struct Depth {
         int64_t L, C;
     };
-    constexpr Depth kDepths[] = {{6, 384}, {12, 768}, {24, 1024}, {36, 1280}, {48, 1600}, {60, 1920}, {72, 2880}, {84, 3456}};
+    constexpr Depth kDepths[] = {{6, 384},   {12, 768},  {24, 1024}, {36, 1280},
+                                 {48, 1600}, {60, 1920}, {72, 2880}, {84, 3456}};
     if (name.size() < 2 || name[0] != 'd') return false;
     int64_t depth = 0;
     const auto [end, error] = std::from_chars(name.data() + 1, name.data() + name.size(), depth);
@@ -107,7 +112,8 @@ void validate(const ModelConfig& config) {
         fail_usage("--kv-heads={}: must divide the number of heads, {}", config.NKV, config.NH);
     }
     if (config.family == Family::Gpt2 && config.NKV != config.NH) {
-        fail_usage("--kv-heads={}: GPT-2 has one key/value head per head ({}); choose a LLaMA model", config.NKV, config.NH);
+        fail_usage("--kv-heads={}: GPT-2 has one key/value head per head ({}); choose a LLaMA model", config.NKV,
+                   config.NH);
     }
     if (config.family == Family::Gpt2 && !config.tied) fail_usage("--tied=false: GPT-2's LM head is the embedding");
     if (config.family == Family::Llama && config.HD % 2 != 0) {
@@ -128,12 +134,34 @@ namespace {
 
 constexpr const char* kScalingNames[] = {"none", "linear", "llama3"};
 
-RopeScaling::Kind scaling_kind(const std::string& name) {
+RopeScaling::Kind scaling_kind(const std::string& name, const std::string& where) {
     for (int kind = 0; kind < 3; ++kind) {
         if (name == kScalingNames[kind]) return static_cast<RopeScaling::Kind>(kind);
     }
-    fail("rope_scaling '{}' is unknown; known are none, linear, llama3", name);
+    fail("{}: rope_scaling '{}' is unknown; known are none, linear, llama3", where, name);
 }
+
+/// Takes fields out of a JSON object, strictly: no number is cut to an integer, no truth value becomes a number.
+struct FieldReader {
+    const nlohmann::json& object;
+    const std::string& where;
+
+    const nlohmann::json& at(const char* name) const {
+        const auto it = object.find(name);
+        if (it == object.end()) fail("{}: the model configuration is damaged: no field '{}'", where, name);
+        return *it;
+    }
+    template <typename T>
+    void read(const char* name, T* value) const {
+        const nlohmann::json& field = at(name);
+        bool fits = field.is_string();
+        if constexpr (std::is_same_v<T, bool>) fits = field.is_boolean();
+        if constexpr (std::is_same_v<T, int64_t>) fits = field.is_number_integer();
+        if constexpr (std::is_same_v<T, double>) fits = field.is_number();
+        if (!fits) fail("{}: the model configuration is damaged: '{}' cannot be {}", where, name, field.dump());
+        field.get_to(*value);
+    }
+};
 
 }  // namespace
 
@@ -165,28 +193,31 @@ std::string to_json(const ModelConfig& config) {
 ModelConfig model_config_from_json(const std::string& json, const std::string& where) {
     try {
         const auto object = nlohmann::json::parse(json);
+        const FieldReader fields = {object, where};
         ModelConfig config;
-        config.name = object.at("name").get<std::string>();
-        const auto family = object.at("family").get<std::string>();
+        std::string family, scaling_name;
+        fields.read("name", &config.name);
+        fields.read("family", &family);
         if (family != "gpt2" && family != "llama") fail("{}: model family '{}' is unknown", where, family);
         config.family = family == "gpt2" ? Family::Gpt2 : Family::Llama;
-        object.at("layers").get_to(config.L);
-        object.at("channels").get_to(config.C);
-        object.at("heads").get_to(config.NH);
-        object.at("kv_heads").get_to(config.NKV);
-        object.at("head_size").get_to(config.HD);
-        object.at("ffn_size").get_to(config.F);
-        object.at("vocab_size").get_to(config.V);
-        object.at("max_seq_len").get_to(config.maxT);
-        object.at("tied").get_to(config.tied);
-        object.at("norm_epsilon").get_to(config.norm_epsilon);
-        object.at("rope_theta").get_to(config.rope_theta);
-        const auto& scaling = object.at("rope_scaling");
-        config.rope_scaling.kind = scaling_kind(scaling.at("kind").get<std::string>());
-        scaling.at("factor").get_to(config.rope_scaling.factor);
-        scaling.at("low_freq_factor").get_to(config.rope_scaling.low_freq_factor);
-        scaling.at("high_freq_factor").get_to(config.rope_scaling.high_freq_factor);
-        scaling.at("original_max_position").get_to(config.rope_scaling.original_max_position);
+        fields.read("layers", &config.L);
+        fields.read("channels", &config.C);
+        fields.read("heads", &config.NH);
+        fields.read("kv_heads", &config.NKV);
+        fields.read("head_size", &config.HD);
+        fields.read("ffn_size", &config.F);
+        fields.read("vocab_size", &config.V);
+        fields.read("max_seq_len", &config.maxT);
+        fields.read("tied", &config.tied);
+        fields.read("norm_epsilon", &config.norm_epsilon);
+        fields.read("rope_theta", &config.rope_theta);
+        const FieldReader scaling = {fields.at("rope_scaling"), where};
+        scaling.read("kind", &scaling_name);
+        config.rope_scaling.kind = scaling_kind(scaling_name, where);
+        scaling.read("factor", &config.rope_scaling.factor);
+        scaling.read("low_freq_factor", &config.rope_scaling.low_freq_factor);
+        scaling.read("high_freq_factor", &config.rope_scaling.high_freq_factor);
+        scaling.read("original_max_position", &config.rope_scaling.original_max_position);
         return config;
     } catch (const nlohmann::json::exception& error) {
         fail("{}: the model configuration is damaged ({})", where, error.what());

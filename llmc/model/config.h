@@ -24,13 +24,13 @@ struct RopeScaling {
 };
 
 struct ModelConfig {
-    std::string name;                 ///< Preset or file the configuration came from, for messages.
+    std::string name;  ///< Preset or file the configuration came from, for messages.
     Family family = Family::Gpt2;
     int64_t L = 0, C = 0, NH = 0, NKV = 0, HD = 0, F = 0, V = 0, maxT = 0;
-    bool tied = true;                 ///< The LM head is the token embedding.
+    bool tied = true;  ///< The LM head is the token embedding.
     double norm_epsilon = 1e-5;
-    double rope_theta = 10000;        ///< LLaMA only.
-    RopeScaling rope_scaling;         ///< LLaMA only.
+    double rope_theta = 10000;  ///< LLaMA only.
+    RopeScaling rope_scaling;   ///< LLaMA only.
     bool operator==(const ModelConfig&) const = default;
 
     int64_t Vp() const { return (V + kVocabularyMultiple - 1) / kVocabularyMultiple * kVocabularyMultiple; }

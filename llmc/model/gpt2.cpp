@@ -39,14 +39,20 @@ Model make_gpt2(const ModelConfig& config) {
     const int act_out = b.activation("act_out", F, ActivationRole::ActivationOut);
 
     // Operations of a block, in forward order.
-    b.op({.kind = OpKind::LayerNorm, .name = "ln1", .in = x, .out = ln1_out, .stat0 = ln1_mean, .stat1 = ln1_rstd, .weight = ln1_w, .bias = ln1_b});
+    // clang-format off
+    b.op({.kind = OpKind::LayerNorm, .name = "ln1", .in = x,
+          .out = ln1_out, .stat0 = ln1_mean, .stat1 = ln1_rstd, .weight = ln1_w, .bias = ln1_b});
     b.op({.kind = OpKind::Matmul, .name = "qkv", .in = ln1_out, .out = qkv, .weight = qkv_w, .bias = qkv_b});
     b.op({.kind = OpKind::Attention, .name = "att", .in = qkv, .out = att_out, .stat0 = att_lse});
-    b.op({.kind = OpKind::Matmul, .name = "att_proj", .in = att_out, .residual = x, .out = x_mid, .weight = att_w, .bias = att_b});
-    b.op({.kind = OpKind::LayerNorm, .name = "ln2", .in = x_mid, .out = ln2_out, .stat0 = ln2_mean, .stat1 = ln2_rstd, .weight = ln2_w, .bias = ln2_b});
+    b.op({.kind = OpKind::Matmul, .name = "att_proj", .in = att_out, .residual = x,
+          .out = x_mid, .weight = att_w, .bias = att_b});
+    b.op({.kind = OpKind::LayerNorm, .name = "ln2", .in = x_mid,
+          .out = ln2_out, .stat0 = ln2_mean, .stat1 = ln2_rstd, .weight = ln2_w, .bias = ln2_b});
     b.op({.kind = OpKind::Matmul, .name = "fc", .in = ln2_out, .out = fc_out, .weight = fc_w, .bias = fc_b});
     b.op({.kind = OpKind::Gelu, .name = "gelu", .in = fc_out, .out = act_out});
-    b.op({.kind = OpKind::Matmul, .name = "fc_proj", .in = act_out, .residual = x_mid, .out = kLayerOutput, .weight = proj_w, .bias = proj_b});
+    b.op({.kind = OpKind::Matmul, .name = "fc_proj", .in = act_out, .residual = x_mid,
+          .out = kLayerOutput, .weight = proj_w, .bias = proj_b});
+    // clang-format on
 
     return b.finish(/*learned_positions=*/true, /*norm_bias=*/true);
 }

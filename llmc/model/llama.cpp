@@ -31,6 +31,7 @@ Model make_llama(const ModelConfig& config) {
     const int act_out = b.activation("act_out", F, ActivationRole::ActivationOut);
 
     // Operations of a block, in forward order.
+    // clang-format off
     b.op({.kind = OpKind::RmsNorm, .name = "ln1", .in = x, .out = ln1_out, .stat1 = ln1_rstd, .weight = ln1_w});
     b.op({.kind = OpKind::Matmul, .name = "qkv", .in = ln1_out, .out = qkv, .weight = qkv_w, .rope = true});
     b.op({.kind = OpKind::Attention, .name = "att", .in = qkv, .out = att_out, .stat0 = att_lse});
@@ -38,7 +39,9 @@ Model make_llama(const ModelConfig& config) {
     b.op({.kind = OpKind::RmsNorm, .name = "ln2", .in = x_mid, .out = ln2_out, .stat1 = ln2_rstd, .weight = ln2_w});
     b.op({.kind = OpKind::Matmul, .name = "gate_up", .in = ln2_out, .out = gate_up, .weight = gate_up_w});
     b.op({.kind = OpKind::Swiglu, .name = "swiglu", .in = gate_up, .out = act_out});
-    b.op({.kind = OpKind::Matmul, .name = "fc_proj", .in = act_out, .residual = x_mid, .out = kLayerOutput, .weight = proj_w});
+    b.op({.kind = OpKind::Matmul, .name = "fc_proj", .in = act_out, .residual = x_mid,
+          .out = kLayerOutput, .weight = proj_w});
+    // clang-format on
 
     return b.finish(/*learned_positions=*/false, /*norm_bias=*/false);
 }

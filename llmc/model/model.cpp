@@ -52,7 +52,8 @@ namespace {
 
 double elements(const Model& model, int slot, const BatchShape& shape) {
     if (slot == kNone) return 0;
-    const int64_t columns = slot == kLayerOutput ? model.config.C : model.activations[static_cast<size_t>(slot)].columns;
+    const int64_t columns =
+        slot == kLayerOutput ? model.config.C : model.activations[static_cast<size_t>(slot)].columns;
     return static_cast<double>(columns * shape.N());
 }
 
@@ -122,7 +123,8 @@ std::vector<float> rope_table(const ModelConfig& config, int64_t positions) {
         if (scaling.kind == RopeScaling::Kind::Llama3) {
             // Short waves stay, long ones are stretched, those between are blended.
             const double turns = scaling.original_max_position * f / (2 * std::numbers::pi);
-            const double blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+            const double blend =
+                (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
             const double keep = blend < 0 ? 0 : blend > 1 ? 1 : blend;
             f = keep * f + (1 - keep) * f / scaling.factor;
         }

@@ -17,27 +17,27 @@ enum class Init : uint8_t { Zeros, Ones, Normal };
 
 /// One parameter tensor. Offsets and counts are in elements of the flat buffers (parameters, gradients, moments).
 struct ParameterRow {
-    std::string name;      ///< "wte", "layers.3.qkv_weight", ...
-    int64_t rows = 0;      ///< As stored; the embedding and the head have Vp rows.
-    int64_t cols = 1;      ///< 1 for vectors.
-    int64_t used_rows = 0; ///< Rows that are real parameters: V where rows is Vp, else rows.
+    std::string name;       ///< "wte", "layers.3.qkv_weight", ...
+    int64_t rows = 0;       ///< As stored; the embedding and the head have Vp rows.
+    int64_t cols = 1;       ///< 1 for vectors.
+    int64_t used_rows = 0;  ///< Rows that are real parameters: V where rows is Vp, else rows.
     int64_t offset = 0;
-    bool decay = false;    ///< Weight decay applies: tensors with two dimensions.
+    bool decay = false;  ///< Weight decay applies: tensors with two dimensions.
     Init init = Init::Zeros;
-    float stddev = 0;      ///< Of Init::Normal.
+    float stddev = 0;  ///< Of Init::Normal.
     int64_t count() const { return rows * cols; }
 };
 
 /// What an activation is to the recomputation policies.
 enum class ActivationRole : uint8_t {
-    LayerInput,        ///< The residual stream at a block boundary. Always slot 0.
-    MidResidual,       ///< The residual stream between attention and MLP.
+    LayerInput,   ///< The residual stream at a block boundary. Always slot 0.
+    MidResidual,  ///< The residual stream between attention and MLP.
     NormOut,
-    Stat,              ///< Saved statistics, fp32.
+    Stat,  ///< Saved statistics, fp32.
     MatmulOut,
     AttentionOut,
-    AttentionStat,     ///< Log-sum-exp, fp32.
-    ActivationOut,     ///< Output of GELU or SwiGLU.
+    AttentionStat,  ///< Log-sum-exp, fp32.
+    ActivationOut,  ///< Output of GELU or SwiGLU.
 };
 
 /// One activation of a layer: (N, columns).
@@ -50,8 +50,8 @@ struct ActivationRow {
     bool is_residual() const { return role == ActivationRole::LayerInput || role == ActivationRole::MidResidual; }
 };
 
-constexpr int kNone = -1;       ///< An absent operand.
-constexpr int kLayerInput = 0;  ///< Slot of the block's input.
+constexpr int kNone = -1;           ///< An absent operand.
+constexpr int kLayerInput = 0;      ///< Slot of the block's input.
 constexpr int kLayerOutput = 1000;  ///< "Slot" of the block's output: the next layer's input.
 
 /// One operation of a block. `in`, `residual`, `out`, `stat0`, `stat1` are activation slots; `weight` and `bias` count
@@ -75,7 +75,7 @@ struct Model {
     std::vector<ParameterRow> parameters;  ///< wte (, wpe), layer 0, layer 1, ..., final norm (, lm_head).
     int first_layer_parameter = 0;         ///< Index of layer 0's first row.
     int parameters_per_layer = 0;
-    int64_t parameter_elements = 0;        ///< Elements of a flat buffer, alignment gaps included.
+    int64_t parameter_elements = 0;  ///< Elements of a flat buffer, alignment gaps included.
 
     std::vector<ActivationRow> activations;  ///< Of one layer, by slot.
     std::vector<OpRow> block;                ///< In forward order; the last writes kLayerOutput.

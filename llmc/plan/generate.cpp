@@ -107,7 +107,8 @@ class Generator {
     }
 
     WorkspaceBytes::Row block_workspace(int row) const {
-        return request_.workspace.block.empty() ? WorkspaceBytes::Row{} : request_.workspace.block[static_cast<size_t>(row)];
+        return request_.workspace.block.empty() ? WorkspaceBytes::Row{}
+                                                : request_.workspace.block[static_cast<size_t>(row)];
     }
 
     void embedding() {
@@ -172,8 +173,8 @@ class Generator {
         plan_.tensors[static_cast<size_t>(targets)].external = true;
         const int32_t losses = new_tensor("losses", -1, DType::F32, N(), 1, Consumer::Inputs);
         plan_.tensors[static_cast<size_t>(losses)].output = true;
-        const int32_t logits = new_tensor("logits", -1, request_.dtype, plan_.logits_chunk_tokens, model_.config.Vp(),
-                                          Consumer::Logits);
+        const int32_t logits =
+            new_tensor("logits", -1, request_.dtype, plan_.logits_chunk_tokens, model_.config.Vp(), Consumer::Logits);
         Step& step = add_step(OpKind::Classifier, Pass::Forward, Phase::Head, -1, -1);
         step.operand(Slot::In) = lnf_out_;
         step.operand(Slot::Tokens) = targets;

@@ -16,7 +16,7 @@ struct WorkspaceBytes {
     };
     std::vector<Row> block;  ///< By row of Model::block.
     Row embedding, final_norm;
-    Row classifier;          ///< forward: evaluation or training, the matmuls of one chunk.
+    Row classifier;  ///< forward: evaluation or training, the matmuls of one chunk.
 };
 
 struct PlanRequest {

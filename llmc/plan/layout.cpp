@@ -9,7 +9,7 @@
 namespace llmc {
 namespace {
 
-constexpr int64_t kMinLogitsChunk = 256;       ///< Fewer rows make the head's GEMMs slow.
+constexpr int64_t kMinLogitsChunk = 256;  ///< Fewer rows make the head's GEMMs slow.
 constexpr int64_t kLogitsChunkMultiple = 64;
 
 struct Placed {
@@ -65,7 +65,9 @@ Layout make_layout(const Plan& plan) {
     }
     const auto bytes = [&](int32_t i) { return plan.tensors[static_cast<size_t>(i)].bytes; };
     const auto first = [&](int32_t i) { return lives[static_cast<size_t>(i)].first; };
-    const auto length = [&](int32_t i) { return lives[static_cast<size_t>(i)].last - lives[static_cast<size_t>(i)].first; };
+    const auto length = [&](int32_t i) {
+        return lives[static_cast<size_t>(i)].last - lives[static_cast<size_t>(i)].first;
+    };
 
     Layout best;
     const auto attempt = [&](auto before) {
@@ -75,7 +77,25 @@ Layout make_layout(const Plan& plan) {
         Layout layout = place(plan, lives, order);
         if (best.offsets.empty() || layout.arena_bytes < best.arena_bytes) best = std::move(layout);
     };
-    // Long-lived tensors at the bottom in the order they appear, like a stack; then size; then mixtures.
+    // A stack: at the bottom what lives long, in the order it appears; on it the head's brief tensors, the logits lowest;
+    // gradients last, so that they reuse the room of the logits and not of what is still read beside them. Workspaces
+    // are brief tensors like others, or the last, or the first. One of these nearly always meets the bound.
+    constexpr int kBrief = 5;
+    constexpr int kLong = 0, kBriefClass = 1, kGradientClass = 2;
+    for (const int workspace_class : {kBriefClass, kGradientClass + 1, kLong - 1}) {
+        const auto place_in_stack = [&](int32_t i) {
+            const Consumer consumer = plan.tensors[static_cast<size_t>(i)].consumer;
+            if (consumer == Consumer::Workspace) return workspace_class;
+            if (consumer == Consumer::Gradients) return kGradientClass;
+            return length(i) <= kBrief ? kBriefClass : kLong;
+        };
+        attempt([&](int32_t a, int32_t b) {
+            const int class_a = place_in_stack(a), class_b = place_in_stack(b);
+            if (class_a != class_b) return class_a < class_b;
+            return class_a == kBriefClass ? bytes(a) > bytes(b) : first(a) < first(b);
+        });
+    }
+    // Plainer orders: length, size, appearance, bytes times steps.
     attempt([&](int32_t a, int32_t b) { return length(a) != length(b) ? length(a) > length(b) : bytes(a) > bytes(b); });
     attempt([&](int32_t a, int32_t b) { return bytes(a) != bytes(b) ? bytes(a) > bytes(b) : length(a) > length(b); });
     attempt([&](int32_t a, int32_t b) { return first(a) != first(b) ? first(a) < first(b) : length(a) > length(b); });

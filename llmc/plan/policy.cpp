@@ -62,9 +62,11 @@ const std::vector<PolicyRow>& policies() {
     static const std::vector<PolicyRow> table = {
         {"none", "0", "keeps every activation; nothing runs twice", keep_everything},
         {"layer", "1", "keeps every layer's input; each layer runs again, without its last matmul", keep_boundaries},
-        {"sqrt", "2", "keeps every k-th layer's input; inner ones come back once a segment, then as level 1", keep_sqrt},
+        {"sqrt", "2", "keeps every k-th layer's input; inner ones come back once a segment, then as level 1",
+         keep_sqrt},
         {"act", "", "drops norm and activation-function outputs; no matmul runs twice", drop_cheap},
-        {"attn", "", "keeps layer inputs, attention outputs and mid residuals; attention never runs twice", keep_attention},
+        {"attn", "", "keeps layer inputs, attention outputs and mid residuals; attention never runs twice",
+         keep_attention},
     };
     return table;
 }

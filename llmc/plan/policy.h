@@ -1,5 +1,6 @@
 // Policies: which activations survive the forward. A policy is a pure function (model, shape) -> KeepSet, about a page;
-// the generator (generate.h) turns the KeepSet into steps. A new strategy is a new function here and a row in the table.
+// the generator (generate.h) turns the KeepSet into steps. A new strategy is a new function here and a row in the
+// table.
 #pragma once
 
 #include "llmc/model/model.h"

@@ -2,13 +2,14 @@
 
 #include "llmc/base/units.h"
 
-#include <array>
 #include <spdlog/fmt/fmt.h>
+
+#include <array>
 
 namespace llmc {
 namespace {
 
-constexpr std::array<const char*, kNumSlots> kSlotNames = {"in",    "residual", "out",    "stat",   "stat",     "d_out",
+constexpr std::array<const char*, kNumSlots> kSlotNames = {"in",   "residual", "out",    "stat",   "stat",     "d_out",
                                                            "d_in", "tokens",   "logits", "losses", "workspace"};
 
 std::string operand_text(const Plan& plan, int32_t id, const Layout* layout) {

@@ -1,12 +1,14 @@
 #include "llmc/plan/simulate.h"
 
-#include <algorithm>
 #include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
 
 namespace llmc {
 
 int32_t storage_of(const Plan& plan, int32_t tensor) {
-    while (plan.tensors[static_cast<size_t>(tensor)].alias >= 0) tensor = plan.tensors[static_cast<size_t>(tensor)].alias;
+    while (plan.tensors[static_cast<size_t>(tensor)].alias >= 0)
+        tensor = plan.tensors[static_cast<size_t>(tensor)].alias;
     return tensor;
 }
 
@@ -51,7 +53,8 @@ void simulate_memory(const Plan& plan, Simulation* result) {
     result->live_bytes.resize(steps);
     for (size_t step = 0; step < steps; ++step) {
         int64_t total = 0;
-        for (size_t consumer = 0; consumer < kNumConsumers; ++consumer) total += live[consumer] += change[step][consumer];
+        for (size_t consumer = 0; consumer < kNumConsumers; ++consumer)
+            total += live[consumer] += change[step][consumer];
         result->live_bytes[step] = total;
         if (total > result->peak_bytes) {
             result->peak_bytes = total;
@@ -59,7 +62,8 @@ void simulate_memory(const Plan& plan, Simulation* result) {
             result->by_consumer = live;
         }
         const int64_t layers = sum(live, {Consumer::Boundaries, Consumer::LayerInternals});
-        const int64_t others = sum(live, {Consumer::HeadActivations, Consumer::Gradients, Consumer::Logits, Consumer::KeyValueCache});
+        const int64_t others =
+            sum(live, {Consumer::HeadActivations, Consumer::Gradients, Consumer::Logits, Consumer::KeyValueCache});
         result->layer_activation_bytes = std::max(result->layer_activation_bytes, layers);
         result->activation_bytes = std::max(result->activation_bytes, layers + others);
     }

@@ -23,12 +23,12 @@ int32_t storage_of(const Plan& plan, int32_t tensor);
 std::vector<Lifetime> lifetimes(const Plan& plan);
 
 struct Simulation {
-    std::vector<int64_t> live_bytes;        ///< By step.
-    int64_t peak_bytes = 0;                 ///< Largest of live_bytes: what no layout can go below.
+    std::vector<int64_t> live_bytes;  ///< By step.
+    int64_t peak_bytes = 0;           ///< Largest of live_bytes: what no layout can go below.
     int peak_step = 0;
     std::array<int64_t, kNumConsumers> by_consumer = {};  ///< At the peak.
-    int64_t layer_activation_bytes = 0;     ///< Largest sum of boundaries and layer internals.
-    int64_t activation_bytes = 0;           ///< Largest sum without inputs and workspace.
+    int64_t layer_activation_bytes = 0;                   ///< Largest sum of boundaries and layer internals.
+    int64_t activation_bytes = 0;                         ///< Largest sum without inputs and workspace.
     double forward_flops = 0, recompute_flops = 0, backward_flops = 0;  ///< The head counts as forward and backward.
     /// Work that a run without recomputation would not do, as a share of all its work.
     double extra_flops_ratio() const { return recompute_flops / (forward_flops + backward_flops); }

@@ -48,7 +48,7 @@ struct Step {
     int16_t layer = -1;       ///< -1: embedding, final norm, classifier.
     int16_t row = -1;         ///< Row of Model::block; -1 outside layers.
     bool accumulate = false;  ///< DIn += instead of =.
-    bool rope = false;        ///< Matmul: Out is rotated after it is computed; DOut is rotated back, in place, before use.
+    bool rope = false;  ///< Matmul: Out is rotated after it is computed; DOut is rotated back, in place, before use.
     std::array<int32_t, kNumSlots> operands;
 
     Step() { operands.fill(-1); }
@@ -64,11 +64,11 @@ Access access(const Step& step, Slot slot);
 
 /// What memory is spent on; the rows of the memory table.
 enum class Consumer : uint8_t {
-    Inputs,         ///< Token ids, targets, losses.
-    Boundaries,     ///< Inputs of layers, and the last layer's output.
-    LayerInternals, ///< Everything else a layer's forward writes.
-    HeadActivations,///< Final norm.
-    Gradients,      ///< Gradients of activations.
+    Inputs,           ///< Token ids, targets, losses.
+    Boundaries,       ///< Inputs of layers, and the last layer's output.
+    LayerInternals,   ///< Everything else a layer's forward writes.
+    HeadActivations,  ///< Final norm.
+    Gradients,        ///< Gradients of activations.
     Logits,
     Workspace,
     KeyValueCache,
@@ -79,15 +79,15 @@ std::string_view name_of(Phase phase);
 
 /// One tensor of a plan. A tensor that is brought back is a new PlanTensor: it may live at another place.
 struct PlanTensor {
-    std::string name;         ///< "ln1_out"; gradients start with "d_".
+    std::string name;  ///< "ln1_out"; gradients start with "d_".
     int layer = -1;
     DType dtype = DType::F32;
     int64_t rows = 0, cols = 1;
-    int64_t bytes = 0;        ///< rows * cols * size, rounded up to kPlanAlignment.
+    int64_t bytes = 0;  ///< rows * cols * size, rounded up to kPlanAlignment.
     Consumer consumer = Consumer::LayerInternals;
-    int32_t alias = -1;       ///< Shares the storage of this earlier tensor: an operation that works in place.
-    bool external = false;    ///< Written before the first step (token ids), or kept between runs (key/value cache).
-    bool output = false;      ///< Read after the last step.
+    int32_t alias = -1;     ///< Shares the storage of this earlier tensor: an operation that works in place.
+    bool external = false;  ///< Written before the first step (token ids), or kept between runs (key/value cache).
+    bool output = false;    ///< Read after the last step.
 };
 
 constexpr int64_t kPlanAlignment = 256;

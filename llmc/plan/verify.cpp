@@ -1,8 +1,9 @@
 #include "llmc/plan/verify.h"
 
+#include <spdlog/fmt/fmt.h>
+
 #include <algorithm>
 #include <map>
-#include <spdlog/fmt/fmt.h>
 
 namespace llmc {
 namespace {
@@ -61,7 +62,8 @@ std::string find_fault(const Model& model, const Plan& plan, const Layout& layou
     };
     for (int32_t t = 0; t < static_cast<int32_t>(plan.tensors.size()); ++t) {
         if (begin(t) < 0 || end(t) > layout.arena_bytes || begin(t) % kPlanAlignment != 0) {
-            return fmt::format("{} lies at {} .. {} in an arena of {} bytes", name(t), begin(t), end(t), layout.arena_bytes);
+            return fmt::format("{} lies at {} .. {} in an arena of {} bytes", name(t), begin(t), end(t),
+                               layout.arena_bytes);
         }
         if (plan.tensors[static_cast<size_t>(t)].external) memory.write(begin(t), end(t), t);
     }

@@ -10,7 +10,12 @@ struct Executor::Views {
 };
 
 Executor::Executor(State& state, const Plan& plan, const Layout& layout)
-    : state_(state), backend_(state.backend()), model_(state.model()), plan_(plan), layout_(layout), rows_(plan.shape.N()) {
+    : state_(state),
+      backend_(state.backend()),
+      model_(state.model()),
+      plan_(plan),
+      layout_(layout),
+      rows_(plan.shape.N()) {
     for (const Step& step : plan.steps) {
         if (step.op == OpKind::Embedding && step.pass == Pass::Forward) tokens_ = step.operand(Slot::Tokens);
         if (step.op == OpKind::Classifier) {
@@ -67,7 +72,9 @@ void Executor::run_step(const Step& step) {
         weight = model_.parameter_index(step.layer, row->weight);
         bias = model_.parameter_index(step.layer, row->bias);
     } else {
-        weight = step.op == OpKind::Embedding ? model_.wte : step.op == OpKind::Classifier ? model_.head : model_.lnf_weight;
+        weight = step.op == OpKind::Embedding    ? model_.wte
+                 : step.op == OpKind::Classifier ? model_.head
+                                                 : model_.lnf_weight;
         bias = step.op == OpKind::Embedding ? model_.wpe : step.op == OpKind::Classifier ? kNone : model_.lnf_bias;
     }
     v.weight = state_.parameter(weight);

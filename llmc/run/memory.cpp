@@ -8,8 +8,9 @@
 namespace llmc {
 
 std::vector<MemoryRow> StateBytes::rows() const {
-    std::vector<MemoryRow> all = {{"parameters", parameters}, {"gradients", gradients}, {"AdamW moments", moments},
-                                  {"fp32 master weights", master}, {"RoPE table", rope_table}, {"scalars", scalars}};
+    std::vector<MemoryRow> all = {{"parameters", parameters}, {"gradients", gradients},
+                                  {"AdamW moments", moments}, {"fp32 master weights", master},
+                                  {"RoPE table", rope_table}, {"scalars", scalars}};
     std::erase_if(all, [](const MemoryRow& row) { return row.bytes == 0; });
     return all;
 }

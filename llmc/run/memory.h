@@ -19,12 +19,12 @@ struct MemoryRow {
 
 /// The flat buffers of a run, in the order of the memory table. Inference needs the parameters only.
 struct StateBytes {
-    int64_t parameters = 0;   ///< In the activation type.
-    int64_t gradients = 0;    ///< fp32.
-    int64_t moments = 0;      ///< AdamW's m and v together, fp32.
-    int64_t master = 0;       ///< fp32 master weights; 0 if parameters are fp32.
-    int64_t rope_table = 0;   ///< 0 for GPT-2.
-    int64_t scalars = 0;      ///< Loss sum, gradient norm and their workspace.
+    int64_t parameters = 0;  ///< In the activation type.
+    int64_t gradients = 0;   ///< fp32.
+    int64_t moments = 0;     ///< AdamW's m and v together, fp32.
+    int64_t master = 0;      ///< fp32 master weights; 0 if parameters are fp32.
+    int64_t rope_table = 0;  ///< 0 for GPT-2.
+    int64_t scalars = 0;     ///< Loss sum, gradient norm and their workspace.
     int64_t total() const { return parameters + gradients + moments + master + rope_table + scalars; }
     std::vector<MemoryRow> rows() const;
 };

@@ -6,7 +6,8 @@
 
 namespace llmc {
 
-DeviceBuffer::DeviceBuffer(Backend& backend, int64_t bytes, const std::string& what) : backend_(&backend), bytes_(bytes) {
+DeviceBuffer::DeviceBuffer(Backend& backend, int64_t bytes, const std::string& what)
+    : backend_(&backend), bytes_(bytes) {
     if (bytes > 0) data_ = static_cast<char*>(backend.allocate(bytes, what));
 }
 

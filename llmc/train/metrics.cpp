@@ -3,10 +3,11 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 
+#include <nlohmann/json.hpp>
+
 #include <cerrno>
 #include <cmath>
 #include <cstring>
-#include <nlohmann/json.hpp>
 
 namespace llmc {
 namespace {
@@ -44,10 +45,12 @@ void MetricsFile::open(const std::string& path, int64_t last_step) {
 }
 
 void MetricsFile::write(const StepMetrics& m) {
-    write_line(fmt::format(
-        R"({{"step":{},"loss":{},"lr":{},"grad_norm":{},"step_ms":{:.3f},"tokens_per_second":{:.1f},"mfu":{},"memory_bytes":{}{}}})",
-        m.step, number(m.loss), number(m.learning_rate), number(m.grad_norm), m.step_ms, m.tokens_per_second,
-        m.mfu > 0 ? fmt::format("{:.4f}", m.mfu) : "null", m.memory_bytes, m.skipped ? R"(,"skipped":true)" : ""));
+    std::string line = fmt::format(R"({{"step":{},"loss":{},"lr":{},"grad_norm":{})", m.step, number(m.loss),
+                                   number(m.learning_rate), number(m.grad_norm));
+    line += fmt::format(R"(,"step_ms":{:.3f},"tokens_per_second":{:.1f})", m.step_ms, m.tokens_per_second);
+    line += fmt::format(R"(,"mfu":{},"memory_bytes":{})", m.mfu > 0 ? fmt::format("{:.4f}", m.mfu) : "null",
+                        m.memory_bytes);
+    write_line(line + (m.skipped ? R"(,"skipped":true})" : "}"));
 }
 
 void MetricsFile::write_validation(int64_t step, double loss) {

@@ -9,15 +9,15 @@ namespace llmc {
 
 /// What one update reports.
 struct StepMetrics {
-    int64_t step = 0;              ///< From 1.
-    double loss = 0;               ///< Mean cross-entropy, nats per token, before the update.
+    int64_t step = 0;  ///< From 1.
+    double loss = 0;   ///< Mean cross-entropy, nats per token, before the update.
     double learning_rate = 0;
-    double grad_norm = 0;          ///< Before clipping.
+    double grad_norm = 0;  ///< Before clipping.
     double step_ms = 0;
     double tokens_per_second = 0;
-    double mfu = 0;                ///< Model FLOPs utilisation, 0 .. 1; 0 where the peak is unknown (null in the file).
-    int64_t memory_bytes = 0;      ///< Allocated.
-    bool skipped = false;          ///< The gradient was not finite; nothing was updated.
+    double mfu = 0;            ///< Model FLOPs utilisation, 0 .. 1; 0 where the peak is unknown (null in the file).
+    int64_t memory_bytes = 0;  ///< Allocated.
+    bool skipped = false;      ///< The gradient was not finite; nothing was updated.
 };
 
 class MetricsFile {

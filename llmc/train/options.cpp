@@ -5,12 +5,15 @@
 #include "llmc/base/version.h"
 #include "llmc/model/config.h"
 #include "llmc/plan/policy.h"
+#include "llmc/train/config_file.h"
 #include "llmc/train/run_folder.h"
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
+#include <charconv>
 #include <cstdio>
-#include <set>
+#include <map>
 
 namespace llmc {
 namespace {
@@ -40,9 +43,10 @@ const std::string& recompute_help() {
     return text;
 }
 
-std::set<std::string>& given_names() {
-    static std::set<std::string> names;
-    return names;
+/// Options that were given, and whether on the command line rather than in a file.
+std::map<std::string, bool>& given_options() {
+    static std::map<std::string, bool> options;
+    return options;
 }
 
 }  // namespace
@@ -56,6 +60,7 @@ const std::vector<OptionRow>& option_table() {
     constexpr const char* kDevice = "Device";
     constexpr const char* kRun = "Run";
     constexpr const char* kOutput = "Output";
+    // clang-format off
     static const std::vector<OptionRow> table = {
         {"-e,--model", &O::model, kTrain | kPlan, kModel, model_help().c_str()},
         {"--layers", &O::layers, kTrain | kPlan, kModel, "Transformer layers", 1, 10000},
@@ -83,7 +88,8 @@ const std::vector<OptionRow>& option_table() {
         {"-u,--warmup", &O::warmup, kTrain, kOptimiser, "Updates of linear warm-up", 0, kMany},
         {"-q,--final-lr-fraction", &O::final_lr_fraction, kTrain, kOptimiser,
          "Learning rate at the end, as a fraction of the peak", 0, 1},
-        {"--lr-decay-fraction", &O::lr_decay_fraction, kTrain, kOptimiser, "wsd: share of the updates that decay", 0, 1},
+        {"--lr-decay-fraction", &O::lr_decay_fraction, kTrain, kOptimiser,
+         "wsd: share of the updates that decay", 0, 1},
         {"-c,--weight-decay", &O::weight_decay, kTrain, kOptimiser, "Decoupled weight decay, on matrices only", 0, 100},
         {"--beta1", &O::beta1, kTrain, kOptimiser, "AdamW's first momentum", 0, 0.999999},
         {"--beta2", &O::beta2, kTrain, kOptimiser, "AdamW's second momentum", 0, 0.999999},
@@ -100,22 +106,30 @@ const std::vector<OptionRow>& option_table() {
 
         {"--device", &O::device, kAll, kDevice, "auto or cpu", 0, 0, {}, false},
         {"--dtype", &O::dtype, kTrain | kPlan, kDevice, "Type of parameters and activations", 0, 0, {"fp32", "bf16"}},
-        {"--threads", &O::threads, kAll, kDevice, "CPU threads (one per core); never changes a result", 1, 4096, {}, false},
-        {"--peak-tflops", &O::peak_tflops, kTrain, kDevice, "Peak of the device, for MFU (measured)", 0, 1e6, {}, false},
+        {"--threads", &O::threads, kAll, kDevice,
+         "CPU threads (one per core); never changes a result", 1, 4096, {}, false},
+        {"--peak-tflops", &O::peak_tflops, kTrain, kDevice,
+         "Peak of the device, for MFU (measured)", 0, 1e6, {}, false},
 
         {"-o,--output-dir", &O::output_dir, kTrain, kRun, "Run folder (runs/MODEL-TIME)", 0, 0, {}, false},
-        {"-y,--resume", &O::resume, kTrain, kRun, "Run folder or checkpoint to go on from; its options are kept", 0, 0, {}, false},
-        {"--config", &O::config, kTrain | kPlan, kRun, "TOML file with options; the command line wins", 0, 0, {}, false},
+        {"-y,--resume", &O::resume, kTrain, kRun,
+         "Run folder or checkpoint to go on from; its options are kept", 0, 0, {}, false},
+        {"--config", &O::config, kTrain | kPlan, kRun,
+         "TOML file with options; the command line wins", 0, 0, {}, false},
         {"--seed", &O::seed, kTrain | kGenerate, kRun, "Seed of initialisation, shuffling and sampling", 0, kMany},
         {"-v,--val-every", &O::val_every, kTrain, kRun, "Updates between validations; 0: none", 0, kMany},
-        {"--val-sequences", &O::val_sequences, kTrain, kRun, "Sequences per validation, the same ones at any batch size", 1, kMany},
-        {"-s,--sample-every", &O::sample_every, kTrain, kRun, "Updates between samples (one at the end); 0: only then", 0, kMany},
+        {"--val-sequences", &O::val_sequences, kTrain, kRun,
+         "Sequences per validation, the same ones at any batch size", 1, kMany},
+        {"-s,--sample-every", &O::sample_every, kTrain, kRun,
+         "Updates between samples (one at the end); 0: only then", 0, kMany},
         {"-g,--sample-length", &O::sample_length, kTrain, kRun, "Tokens of a sample; 0: no samples at all", 0, 1e6},
         {"--sample-prompt", &O::sample_prompt, kTrain, kRun, "How samples begin (end-of-text)"},
-        {"-n,--checkpoint-every", &O::checkpoint_every, kTrain, kRun, "Updates between checkpoints (one at the end); 0: only then", 0, kMany},
+        {"-n,--checkpoint-every", &O::checkpoint_every, kTrain, kRun,
+         "Updates between checkpoints (one at the end); 0: only then", 0, kMany},
         {"--keep-checkpoints", &O::keep_checkpoints, kTrain, kRun, "Newest checkpoints to keep; 0: all", 0, 1e6},
         {"--log-every", &O::log_every, kTrain, kRun, "Updates between printed lines; metrics.jsonl has all", 1, kMany},
-        {"--log-level", &O::log_level, kAll, kRun, "Least severe messages shown", 0, 0, {"debug", "info", "warn", "error"}, false},
+        {"--log-level", &O::log_level, kAll, kRun,
+         "Least severe messages shown", 0, 0, {"debug", "info", "warn", "error"}, false},
         {"--dry-run", &O::dry_run, kTrain, kRun, "Print model, plan and memory, allocate nothing", 0, 0, {}, false},
 
         {"--json", &O::json, kPlan, kOutput, "One JSON object instead of tables", 0, 0, {}, false},
@@ -125,10 +139,14 @@ const std::vector<OptionRow>& option_table() {
         {"--prompt", &O::prompt, kGenerate, "Generation", "How the text begins (end-of-text)", 0, 0, {}, false},
         {"--length", &O::length, kGenerate, "Generation", "New tokens per sample", 1, 1e9, {}, false},
         {"--samples", &O::samples, kGenerate, "Generation", "Texts to generate", 1, 1e6, {}, false},
-        {"--temperature", &O::temperature, kGenerate, "Generation", "0: always the most likely token", 0, 100, {}, false},
-        {"--top-k", &O::top_k, kGenerate, "Generation", "Draw from the k most likely tokens; 0: from all", 0, 1e8, {}, false},
-        {"--top-p", &O::top_p, kGenerate, "Generation", "Draw from the fewest tokens with this probability", 1e-6, 1, {}, false},
+        {"--temperature", &O::temperature, kGenerate,
+         "Generation", "0: always the most likely token", 0, 100, {}, false},
+        {"--top-k", &O::top_k, kGenerate,
+         "Generation", "Draw from the k most likely tokens; 0: from all", 0, 1e8, {}, false},
+        {"--top-p", &O::top_p, kGenerate,
+         "Generation", "Draw from the fewest tokens with this probability", 1e-6, 1, {}, false},
     };
+    // clang-format on
     return table;
 }
 
@@ -139,6 +157,34 @@ std::string OptionRow::name() const {
 
 namespace {
 
+/// Why `text` is no value for the option, or "" if it is one. NaN is none: it is in no range.
+template <typename Value>
+std::string find_fault(const OptionRow& row, const std::string& text) {
+    if constexpr (std::is_arithmetic_v<Value>) {
+        Value value = 0;
+        const char* end = text.data() + text.size();
+        const auto [rest, error] = std::from_chars(text.data(), end, value);
+        const auto number = static_cast<double>(value);
+        if (error == std::errc() && rest == end && number >= row.minimum && number <= row.maximum) return "";
+        if constexpr (std::is_same_v<Value, double>) {
+            return fmt::format("must be a number from {:g} to {:g}, not '{}'", row.minimum, row.maximum, text);
+        } else {
+            return fmt::format("must be a whole number from {:.0f} to {:.0f}, not '{}'", row.minimum, row.maximum, text);
+        }
+    } else {
+        if (row.choices.empty() || std::count(row.choices.begin(), row.choices.end(), text) > 0) return "";
+        return fmt::format("must be one of {}, not '{}'", join(row.choices), text);
+    }
+}
+
+std::string type_name(const OptionRow& row) {
+    if (std::holds_alternative<int64_t Options::*>(row.field)) return "N";
+    if (std::holds_alternative<double Options::*>(row.field)) return "NUMBER";
+    std::string names;
+    for (const std::string& choice : row.choices) names += (names.empty() ? "" : "|") + choice;
+    return names.empty() ? "TEXT" : names;
+}
+
 void add_option(CLI::App& app, const OptionRow& row, Options& options) {
     CLI::Option* option = std::visit(
         [&](auto member) -> CLI::Option* {
@@ -147,25 +193,16 @@ void add_option(CLI::App& app, const OptionRow& row, Options& options) {
                 return app.add_flag(row.flags, options.*member, row.help);
             } else {
                 CLI::Option* added = app.add_option(row.flags, options.*member, row.help);
-                if constexpr (std::is_arithmetic_v<Value>) {
-                    if (row.maximum > row.minimum) {
-                        added->check(CLI::Range(static_cast<Value>(row.minimum), static_cast<Value>(row.maximum)));
-                    }
-                    if (options.*member != 0) added->capture_default_str();
-                    added->type_name(std::is_same_v<Value, double> ? "NUMBER" : "N");
-                } else {
-                    if (!(options.*member).empty()) added->capture_default_str();
-                    if (!row.choices.empty()) added->check(CLI::IsMember(row.choices));
-                    added->type_name(row.choices.empty() ? "TEXT" : "");
-                }
-                return added;
+                if (options.*member != Value()) added->capture_default_str();
+                added->check([&row](const std::string& text) { return find_fault<Value>(row, text); });
+                return added->type_name(type_name(row));
             }
         },
         row.field);
     option->group(row.group);
 }
 
-/// --help without the ranges and type tests CLI11 prints by default.
+/// --help as a column of options with their defaults.
 class Formatter : public CLI::Formatter {
   public:
     Formatter() {
@@ -175,8 +212,6 @@ class Formatter : public CLI::Formatter {
     std::string make_option_opts(const CLI::Option* option) const override {
         if (option->get_type_size() == 0) return "";
         std::string text = " " + option->get_type_name();
-        const std::string unit = text.substr(0, text.find(':'));
-        text = unit.find("{") == std::string::npos ? unit : text;
         if (!option->get_default_str().empty()) text += " [" + option->get_default_str() + "]";
         return text;
     }
@@ -185,7 +220,7 @@ class Formatter : public CLI::Formatter {
 void add_command(CLI::App& app, uint8_t command, Options& options) {
     app.formatter(std::make_shared<Formatter>());
     for (const OptionRow& row : option_table()) {
-        if ((row.commands & command) != 0 && row.name() != "config") add_option(app, row, options);
+        if ((row.commands & command) != 0) add_option(app, row, options);
     }
 }
 
@@ -195,13 +230,50 @@ std::string toml_value(const Options& options, const OptionField& field) {
             const auto& value = options.*member;
             using Value = std::remove_cvref_t<decltype(value)>;
             if constexpr (std::is_same_v<Value, std::string>) {
-                const char quote = value.find('"') == std::string::npos ? '"' : '\'';
-                return fmt::format("{}{}{}", quote, value, quote);
+                return quoted(value);
             } else {
                 return fmt::format("{}", value);
             }
         },
         field);
+}
+
+}  // namespace
+
+namespace {
+
+/// What CLI11 has to say, as our error, in one line.
+[[noreturn]] void refuse(const std::string& where, const CLI::ParseError& error) {
+    std::string message = where + error.what();
+    std::replace(message.begin(), message.end(), '\n', ' ');
+    throw Error(kExitBadUsage, message + "; see train_gpt --help");
+}
+
+/// The options of a file, for those that the command line left open. A training run's file may be used with `plan`,
+/// which takes what it knows of it.
+void apply_config(CLI::App& app, const std::string& path) {
+    for (const ConfigEntry& entry : read_config(path)) {
+        const auto& table = option_table();
+        const auto row = std::find_if(table.begin(), table.end(), [&](const auto& r) { return r.name() == entry.name; });
+        if (row == table.end() || entry.name == "config" || entry.name == "resume") {
+            fail_usage("--config={}: line {}: '{}' is no option for a file; see train_gpt --help", path, entry.line,
+                       entry.name);
+        }
+        CLI::Option* option = app.get_option_no_throw("--" + entry.name);
+        if (option == nullptr || option->count() > 0) continue;
+        try {
+            option->add_result(entry.value);
+            option->run_callback();
+        } catch (const CLI::ParseError& error) {
+            refuse(fmt::format("--config={}: line {}: ", path, entry.line), error);
+        }
+    }
+}
+
+void note_given(const CLI::App& app, bool typed) {
+    for (const CLI::Option* option : app.get_options()) {
+        if (option->count() > 0) given_options().emplace(option->get_lnames().front(), typed);
+    }
 }
 
 }  // namespace
@@ -213,49 +285,42 @@ Options parse_options(int argc, const char* const* argv) {
     app.set_version_flag("--version", fmt::format("train_gpt {}", version()));
     app.get_formatter()->column_width(34);
     add_command(app, kTrain, options);
-    app.set_config("--config", "", "TOML file with options; the command line wins")->group("Run");
-    app.allow_config_extras(false);
     app.require_subcommand(0, 1);
-
     CLI::App* plan = app.add_subcommand("plan", "Print the memory of every --recompute level, without allocating it");
     add_command(*plan, kPlan, options);
     CLI::App* generate = app.add_subcommand("generate", "Generate text with a trained model");
     add_command(*generate, kGenerate, options);
 
-    const auto parse = [&](int count, const char* const* words) {
-        try {
-            app.parse(count, words);
-        } catch (const CLI::Success& done) {
-            app.exit(done);
-            std::exit(kExitDone);
-        } catch (const CLI::ParseError& error) {
-            std::string message = error.what();
-            for (char& c : message) c = c == '\n' ? ' ' : c;
-            throw Error(kExitBadUsage, message + "; see train_gpt --help");
-        }
-    };
-    parse(argc, argv);
-    if (!options.resume.empty() && !plan->parsed() && !generate->parsed()) {
-        if (app.get_option("--config")->count() > 0) {
-            fail_usage("--config={}: a resumed run has its own config.toml; leave --config out", options.config);
-        }
-        const std::string config = "--config=" + find_run_folder(options.resume, "--resume") + "/config.toml";
-        std::vector<const char*> words(argv, argv + argc);
-        words.insert(words.begin() + 1, config.c_str());
-        options = Options{};
-        parse(static_cast<int>(words.size()), words.data());
+    given_options().clear();
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::Success& done) {
+        app.exit(done);
+        std::exit(kExitDone);
+    } catch (const CLI::ParseError& error) {
+        refuse("", error);
     }
     options.command = plan->parsed() ? Command::Plan : generate->parsed() ? Command::Generate : Command::Train;
-    const CLI::App* used = plan->parsed() ? plan : generate->parsed() ? generate : &app;
-    given_names().clear();
-    for (const CLI::Option* option : used->get_options()) {
-        if (option->count() > 0) given_names().insert(option->get_lnames().front());
+    CLI::App& used = plan->parsed() ? *plan : generate->parsed() ? *generate : app;
+    note_given(app, /*typed=*/true);
+    if (&used != &app && !given_options().empty()) {
+        fail_usage("--{}: stands before the subcommand; write train_gpt {} --{}", given_options().begin()->first,
+                   used.get_name(), given_options().begin()->first);
     }
+    note_given(used, /*typed=*/true);
+    if (!options.resume.empty() && !options.config.empty()) {
+        fail_usage("--config={}: a resumed run has its own config.toml; leave --config out", options.config);
+    }
+    if (!options.config.empty()) apply_config(used, options.config);
+    if (!options.resume.empty()) apply_config(used, find_run_folder(options.resume, "--resume") + "/config.toml");
+    note_given(used, /*typed=*/false);
     validate(options);
     return options;
 }
 
-bool was_given(const std::string& name) { return given_names().count(name) > 0; }
+bool was_given(const std::string& name) { return given_options().count(name) > 0; }
+
+bool was_typed(const std::string& name) { return was_given(name) && given_options()[name]; }
 
 std::string to_toml(const Options& options) {
     std::string text = fmt::format("# train_gpt {}: the options of this run; usable with --config\n", version());
@@ -285,6 +350,29 @@ int64_t parse_budget(const std::string& option, const std::string& text, int64_t
     fail_usage("{}={}: not a size; write for example 6GiB, 512MiB or 80%", option, text);
 }
 
+namespace {
+
+/// An option that was typed although another makes it meaningless.
+void refuse_ignored(const Options& options) {
+    const struct {
+        const char* name;
+        bool ignored;
+        const char* why;
+    } rows[] = {
+        {"lr-decay-fraction", options.lr_schedule != "wsd", "only --lr-schedule=wsd has it"},
+        {"final-lr-fraction", options.lr_schedule == "constant", "--lr-schedule=constant does not fall"},
+        {"sample-every", options.sample_length == 0, "there are no samples with --sample-length=0"},
+        {"sample-prompt", options.sample_length == 0, "there are no samples with --sample-length=0"},
+        {"val-sequences", options.val_every == 0, "there is no validation with --val-every=0"},
+        {"list-steps", options.json, "--json has no list of steps"},
+    };
+    for (const auto& row : rows) {
+        if (row.ignored && was_typed(row.name)) fail_usage("--{}: has no effect; {}", row.name, row.why);
+    }
+}
+
+}  // namespace
+
 void validate(const Options& options) {
     if (options.command == Command::Generate) {
         if (options.run.empty()) fail_usage("generate needs --run=RUN_FOLDER (a folder under runs/, or a checkpoint)");
@@ -297,9 +385,11 @@ void validate(const Options& options) {
         fail_usage("--total-batch-size={}: must be a multiple of --batch-size times --seq-len, {} x {} = {} tokens",
                    options.total_batch_size, options.batch_size, options.seq_len, micro_batch);
     }
-    if (options.warmup > options.steps && was_given("warmup") && options.command == Command::Train) {
+    // A file's warm-up may be longer than a short trial of the same settings.
+    if (options.warmup > options.steps && was_typed("warmup")) {
         fail_usage("--warmup={}: longer than the run, --steps={}", options.warmup, options.steps);
     }
+    refuse_ignored(options);
 }
 
 }  // namespace llmc

@@ -1,6 +1,6 @@
 // Options: every choice a user has, as fields of one struct and rows of one table. The parser, --help, config.toml and
-// the tests iterate the table; the rest of the program reads the struct. The defaults are the demo: a small GPT-2 on the
-// demo text, about two minutes on two CPU cores.
+// the tests iterate the table; the rest of the program reads the struct. The defaults are the demo: a small GPT-2 on
+// the demo text, about two minutes on two CPU cores.
 #pragma once
 
 #include <cstdint>
@@ -98,7 +98,7 @@ struct OptionRow {
     double minimum = 0;
     double maximum = 0;
     std::vector<std::string> choices = {};
-    bool shapes_run = true;  ///< Saved in config.toml.
+    bool shapes_run = true;    ///< Saved in config.toml.
     std::string name() const;  ///< "batch-size".
 };
 
@@ -114,6 +114,9 @@ std::string to_toml(const Options& options);
 
 /// Names of options given on the command line or in a config file, as opposed to defaults, since the last parse.
 bool was_given(const std::string& name);
+
+/// The same, on the command line only.
+bool was_typed(const std::string& name);
 
 /// "1500", "6GiB" or "80%" of `whole`; fails naming the option.
 int64_t parse_budget(const std::string& option, const std::string& text, int64_t whole);

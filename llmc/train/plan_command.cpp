@@ -65,10 +65,11 @@ std::string overview(const Model& model, const std::vector<const PolicyRow*>& wa
     for (size_t i = 0; i < plans.size(); ++i) {
         const PlannedMemory& memory = plans[i];
         const double ms = predicted_ms(memory, device);
-        text += fmt::format("{:<10} {:>20} {:>20} {:>20} {:>+7.1f}% {:>12}  {}\n", level_label(*wanted[i]),
-                            format_count(memory.simulation.layer_activation_bytes), format_count(memory.layout.arena_bytes),
-                            format_count(memory.total_bytes()), 100 * memory.simulation.extra_flops_ratio(),
-                            ms > 0 ? fmt::format("{:.0f} ms", ms) : "n/a", peak_position(model, memory));
+        text +=
+            fmt::format("{:<10} {:>20} {:>20} {:>20} {:>+7.1f}% {:>12}  {}\n", level_label(*wanted[i]),
+                        format_count(memory.simulation.layer_activation_bytes), format_count(memory.layout.arena_bytes),
+                        format_count(memory.total_bytes()), 100 * memory.simulation.extra_flops_ratio(),
+                        ms > 0 ? fmt::format("{:.0f} ms", ms) : "n/a", peak_position(model, memory));
     }
     return text;
 }
@@ -117,9 +118,10 @@ std::string plan_report(const Options& options) {
         for (const PlannedMemory& memory : plans) json["plans"].push_back(plan_json(model, memory, device));
         return json.dump(2) + "\n";
     }
-    std::string text = fmt::format("{}: {}; {} parameters\nmicro-batch {} x {} tokens, {}, LM head in chunks of {} tokens\n\n",
-                                   config.name, describe(config), format_count(model.parameter_count()), shape.B, shape.T,
-                                   options.dtype, plans.front().plan.logits_chunk_tokens);
+    std::string text =
+        fmt::format("{}: {}; {} parameters\nmicro-batch {} x {} tokens, {}, LM head in chunks of {} tokens\n\n",
+                    config.name, describe(config), format_count(model.parameter_count()), shape.B, shape.T,
+                    options.dtype, plans.front().plan.logits_chunk_tokens);
     text += overview(model, wanted, plans, device) + "\n" + breakdown(wanted, plans);
     for (size_t i = 0; options.list_steps && i < plans.size(); ++i) {
         text += fmt::format("\n{}: {}\n{}", wanted[i]->name, summarise_steps(plans[i].plan),

@@ -10,10 +10,10 @@ namespace llmc {
 struct Schedule {
     std::string shape = "cosine";  ///< "cosine", "linear", "constant", "wsd".
     double peak = 0;
-    double final_fraction = 0;     ///< Of the peak, at the last update.
-    int64_t warmup = 0;            ///< Updates; the last of them runs at the peak.
-    int64_t steps = 0;             ///< All updates.
-    double decay_fraction = 0.2;   ///< wsd: share of all updates that decay, linearly.
+    double final_fraction = 0;    ///< Of the peak, at the last update.
+    int64_t warmup = 0;           ///< Updates; the last of them runs at the peak.
+    int64_t steps = 0;            ///< All updates.
+    double decay_fraction = 0.2;  ///< wsd: share of all updates that decay, linearly.
 };
 
 /// The learning rate of update `step`, counted from 0.

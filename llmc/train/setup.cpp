@@ -72,7 +72,10 @@ ModelConfig resolve_model(const Options& options, int64_t data_vocabulary) {
     override_with(options.vocab_size, &config.V);
     override_with(options.max_seq_len, &config.maxT);
     if (config.maxT == 0) config.maxT = options.seq_len;
-    if (options.rope_theta > 0) config.rope_theta = options.rope_theta;
+    if (options.rope_theta > 0) {
+        if (config.family != Family::Llama) fail_usage("--rope-theta: GPT-2 has learned positions; choose a LLaMA model");
+        config.rope_theta = options.rope_theta;
+    }
     if (!options.tied.empty()) config.tied = options.tied == "true";
     if (options.seq_len > config.maxT) {
         fail_usage("--seq-len={}: {} takes at most {} tokens; raise --max-seq-len too", options.seq_len, config.name,

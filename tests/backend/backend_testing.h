@@ -24,7 +24,8 @@ namespace llmc {
 
 using Values = std::vector<double>;
 
-/// Owns the memory of one tensor on the host. Starts as NaN (all bits set), so that an output cannot rely on zeros.
+/// Owns the memory of one tensor on the host. Starts as NaN (all bits set), so that an output cannot rely on zeros. Like
+/// a Tensor, it is const where only its content changes.
 class Buffer {
   public:
     explicit Buffer(DType dtype, int64_t d0, int64_t d1 = 1, int64_t d2 = 1)
@@ -38,6 +39,8 @@ class Buffer {
         std::copy(values.begin(), values.end(), tensor().as<int32_t>());
     }
 
+    Buffer(Buffer&&) = default;  ///< A copy would start at another remainder of the alignment.
+
     Tensor tensor() const {
         Tensor view = view_;
         view.data = reinterpret_cast<void*>(
@@ -48,7 +51,7 @@ class Buffer {
     DType dtype() const { return view_.dtype; }
     int64_t count() const { return view_.count(); }
 
-    void set(const Values& values) {
+    void set(const Values& values) const {
         CHECK(static_cast<int64_t>(values.size()) == count(), values.size(), count());
         for (int64_t i = 0; i < count(); ++i) {
             const float value = static_cast<float>(values[i]);

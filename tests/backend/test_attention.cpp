@@ -1,5 +1,5 @@
-// Attention against plain loops in double precision. The bound on our error is twice the error of a plain computation in
-// the precision of the activations (as in FlashAttention's tests), so there are no tolerances to tune.
+// Attention against plain loops in double precision. The bound on our error is twice the error of a plain computation
+// in the precision of the activations (as in FlashAttention's tests), so there are no tolerances to tune.
 #include "llmc/backend/cpu/cpu_backend.h"
 #include "llmc/base/rng.h"
 #include "llmc/base/units.h"
@@ -148,9 +148,9 @@ struct Case {
 };
 
 constexpr Case kCases[] = {
-    {1, 1, 1, 1, 4},   {2, 13, 3, 3, 8},  {1, 5, 2, 2, 1},    {3, 7, 2, 1, 5},    {1, 200, 4, 2, 64}, {2, 65, 6, 2, 32},
-    {1, 130, 2, 1, 128}, {1, 70, 2, 2, 80}, {1, 450, 2, 1, 16}, {1, 193, 1, 1, 48}, {2, 97, 2, 2, 33}, {1, 100, 1, 1, 256},
-    {1, 800, 1, 1, 24},
+    {1, 1, 1, 1, 4},   {2, 13, 3, 3, 8},    {1, 5, 2, 2, 1},    {3, 7, 2, 1, 5},    {1, 200, 4, 2, 64},
+    {2, 65, 6, 2, 32}, {1, 130, 2, 1, 128}, {1, 70, 2, 2, 80},  {1, 450, 2, 1, 16}, {1, 193, 1, 1, 48},
+    {2, 97, 2, 2, 33}, {1, 100, 1, 1, 256}, {1, 800, 1, 1, 24},
 };
 
 /// Everything that one forward and backward call reads and writes.
@@ -159,8 +159,10 @@ struct Call {
 
     Call(CpuBackend& backend, DType dtype, const AttentionShape& s, float stddev = 1.0f)
         : qkv(random_tensor(dtype, s.B * s.T, s.qkv_columns(), 1, stddev)),
-          d_out(random_tensor(dtype, s.B * s.T, s.NH * s.HD, 2)), out(dtype, s.B * s.T, s.NH * s.HD),
-          lse(DType::F32, s.B * s.T, s.NH), d_qkv(dtype, s.B * s.T, s.qkv_columns()) {
+          d_out(random_tensor(dtype, s.B * s.T, s.NH * s.HD, 2)),
+          out(dtype, s.B * s.T, s.NH * s.HD),
+          lse(DType::F32, s.B * s.T, s.NH),
+          d_qkv(dtype, s.B * s.T, s.qkv_columns()) {
         Guarded forward_workspace(DType::U8, backend.attention_forward_workspace(dtype, s));
         Guarded backward_workspace(DType::U8, backend.attention_backward_workspace(dtype, s));
         // What a workspace holds must not matter: NaN.
@@ -366,8 +368,10 @@ TEST(Attention, CachedHasTheSameBitsAtEveryThreadCount) {
         auto out = std::make_unique<Guarded>(DType::F32, s.T, s.NH * s.HD);
         Guarded k_cache(DType::F32, s.T, s.NKV * s.HD), v_cache(DType::F32, s.T, s.NKV * s.HD);
         backend.attention_cached(out->tensor, k_cache.tensor, v_cache.tensor, qkv.tensor, s, 0);
-        if (!expected) expected = std::move(out);
-        else EXPECT_TRUE(out->same_bytes(*expected)) << threads;
+        if (!expected)
+            expected = std::move(out);
+        else
+            EXPECT_TRUE(out->same_bytes(*expected)) << threads;
     }
 }
 
@@ -377,7 +381,8 @@ TEST(Attention, WorkspaceStaysSmall) {
         const int64_t per_thread = 3 << 20;
         EXPECT_LE(backend.attention_forward_workspace(dtype, {4, 1024, 12, 12, 64}), 2 * per_thread);
         EXPECT_LE(backend.attention_forward_workspace(dtype, {4, 65536, 12, 12, 64}), 2 * per_thread);
-        EXPECT_LE(backend.attention_backward_workspace(dtype, {4, 1024, 12, 12, 64}), 2 * per_thread + 4 * 1024 * 12 * 4);
+        EXPECT_LE(backend.attention_backward_workspace(dtype, {4, 1024, 12, 12, 64}),
+                  2 * per_thread + 4 * 1024 * 12 * 4);
         EXPECT_LE(backend.attention_backward_workspace(dtype, {1, 8192, 32, 8, 128}), 2 * (20 << 20));
     }
 }

@@ -20,8 +20,8 @@ struct Case {
     int64_t first_position;
 };
 
-const Case kCases[] = {{{1, 1, 1, 1, 2}, 0},      {{2, 13, 3, 3, 8}, 0},     {{1, 50, 4, 2, 64}, 7},
-                       {{3, 21, 6, 2, 10}, 33},   {{1, 3, 2, 1, 128}, 1001}, {{2, 300, 4, 4, 64}, 0}};
+const Case kCases[] = {{{1, 1, 1, 1, 2}, 0},    {{2, 13, 3, 3, 8}, 0},     {{1, 50, 4, 2, 64}, 7},
+                       {{3, 21, 6, 2, 10}, 33}, {{1, 3, 2, 1, 128}, 1001}, {{2, 300, 4, 4, 64}, 0}};
 
 std::vector<float> make_table(int64_t max_T, int64_t HD) {
     std::vector<float> table(max_T * HD);
@@ -103,9 +103,9 @@ TEST(Rope, Bf16TurnsAndTurnsBack) {
 
 TEST(RopeDeathTest, OddHeadSizesAreRefused) {
     float data[9] = {}, table[3] = {};
-    EXPECT_DEATH(CpuBackend(1).rope(Tensor(DType::F32, data, 1, 9), Tensor(DType::F32, table, 1, 3), {1, 1, 1, 1, 3}, 0,
-                                    false),
-                 "HD % 2");
+    EXPECT_DEATH(
+        CpuBackend(1).rope(Tensor(DType::F32, data, 1, 9), Tensor(DType::F32, table, 1, 3), {1, 1, 1, 1, 3}, 0, false),
+        "HD % 2");
 }
 
 }  // namespace llmc::cpu

@@ -69,7 +69,8 @@ TEST_P(GradientTest, SameBitsUnderEveryPolicyAndThreadCount) {
             TinyTrainer trainer(config(), kShape, dtype(), policy.name, threads);
             const Result result = run(trainer);
             EXPECT_EQ(result.loss, expected.loss) << policy.name << ", " << threads << " threads";
-            EXPECT_TRUE(same_bits(result.gradients, expected.gradients)) << policy.name << ", " << threads << " threads";
+            EXPECT_TRUE(same_bits(result.gradients, expected.gradients))
+                << policy.name << ", " << threads << " threads";
             EXPECT_EQ(trainer.executor().high_water_bytes(), trainer.memory().layout.arena_bytes) << policy.name;
         }
     }
@@ -127,7 +128,8 @@ TEST_P(GradientTest, SameBitsAtSizesThatUseThreads) {
 /// The policy does not enter the choice of the chunk, and a run repeats itself.
 TEST_P(GradientTest, RepeatsItselfAtAnyLogitsChunk) {
     for (const int64_t chunk : {1, 7, 64, 69}) {
-        TinyTrainer first(config(), kShape, dtype(), "none", 2, chunk), second(config(), kShape, dtype(), "sqrt", 2, chunk);
+        TinyTrainer first(config(), kShape, dtype(), "none", 2, chunk),
+            second(config(), kShape, dtype(), "sqrt", 2, chunk);
         EXPECT_EQ(first.plan().logits_chunk_tokens, chunk);
         EXPECT_TRUE(same_bits(run(first).gradients, run(second).gradients)) << "chunks of " << chunk;
     }

@@ -13,8 +13,8 @@ namespace llmc {
 
 class TinyTrainer {
   public:
-    TinyTrainer(const ModelConfig& config, BatchShape shape, DType dtype, const KeepSet* keep, const std::string& policy,
-                int threads = 2, int64_t logits_chunk = 0)
+    TinyTrainer(const ModelConfig& config, BatchShape shape, DType dtype, const KeepSet* keep,
+                const std::string& policy, int threads = 2, int64_t logits_chunk = 0)
         : model_(make_model(config)), backend_(make_backend("cpu", threads)) {
         memory_ = plan_memory(model_, shape, dtype, find_policy(policy), logits_chunk, *backend_);
         if (keep != nullptr) {
@@ -78,7 +78,8 @@ class TinyTrainer {
     std::vector<int32_t> random_tokens(uint64_t seed) const {
         std::vector<int32_t> tokens(static_cast<size_t>(memory_.plan.shape.N()));
         for (size_t i = 0; i < tokens.size(); ++i) {
-            tokens[i] = static_cast<int32_t>(philox(seed, RngStream::Test, 0, i)[0] % static_cast<uint64_t>(model_.config.V));
+            tokens[i] =
+                static_cast<int32_t>(philox(seed, RngStream::Test, 0, i)[0] % static_cast<uint64_t>(model_.config.V));
         }
         return tokens;
     }

@@ -1,15 +1,11 @@
 // Causal attention in tiles with an online softmax (Dao et al. 2022, Dao 2023): scores exist only for one tile at a
-// time, and the backward pass recomputes them from the saved log-sum-exp. Tiles are packed by their thread and
-// multiplied by the register-blocked products of attention_tile.h; a library's GEMM on the same tiles is slower
-// (dev/kernels/attention_cpu.cpp has the numbers).
+// time. A task is a block of queries of one head. It packs the tiles itself and multiplies them by the register-blocked
+// products of attention_tile.h; a library's GEMM on the same tiles is slower (dev/kernels/attention_cpu.cpp has the
+// numbers). attention_backward.cpp is the other pass.
 //
-// A task is a query block of one head (forward), or a key/value head (backward). If there are too few of those for the
-// threads, or a sequence is too long for the accumulators, the backward pass runs instead as two kinds of smaller tasks,
-// one for the gradients of keys and values, one for those of queries, at the price of computing the scores twice. Both
-// ways add the same numbers in the same order, so they give the same bits.
-//
-// In bf16, probabilities and their gradients are rounded to bf16 before they are multiplied, where the processor has
-// bf16 dot products; sums and everything else are fp32.
+// In bf16, probabilities are rounded to bf16 before they are multiplied by the values, where the processor has bf16 dot
+// products; sums and everything else are fp32.
+#include "llmc/backend/cpu/attention_common.h"
 #include "llmc/backend/cpu/attention_tile.h"
 #include "llmc/backend/cpu/cpu_backend.h"
 #include "llmc/backend/cpu/vector_math.h"
@@ -21,87 +17,25 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
-#include <limits>
 
 namespace llmc::cpu {
 
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-constexpr int64_t kKeys = 192;            ///< Keys of a tile.
 constexpr int64_t kForwardQueries = 384;  ///< Queries that share one packing of a key tile.
 constexpr int64_t kScoreRows = 48;        ///< Of these, queries whose scores are held at a time.
-constexpr int64_t kQueries = 96;          ///< Queries of a tile in the backward pass.
-static_assert(kKeys % kPanel == 0 && kKeys % kRowPadding == 0 && kKeys % kQueries == 0 && kKeys % kScoreRows == 0);
-static_assert(kForwardQueries % kScoreRows == 0 && kScoreRows % kRowPadding == 0 && kQueries % kRowPadding == 0);
-
-/// The backward pass runs in one sweep only if a thread's fp32 gradient of the queries is at most this large.
-constexpr int64_t kMaxQueryGradientBytes = 16 << 20;
-
-/// Hands out pieces of a thread's workspace. Without memory, it only counts.
-class Carver {
-  public:
-    explicit Carver(char* memory) : memory_(memory) {}
-    /// `count` 32-bit numbers.
-    template <typename Number>
-    Number* take(int64_t count) {
-        static_assert(sizeof(Number) == 4);
-        char* piece = memory_ ? memory_ + bytes_ : nullptr;
-        bytes_ += round_up(count * 4, 64);
-        return reinterpret_cast<Number*>(piece);
-    }
-    int64_t bytes() const { return bytes_; }
-
-  private:
-    char* memory_;
-    int64_t bytes_ = 0;
-};
-
-/// Where the rows of one head begin in (N, NH*HD) and (N, QKV) tensors of type T.
-template <typename T>
-struct HeadView {
-    T* data;
-    int64_t stride;
-    T* row(int64_t position) const { return data + position * stride; }
-};
-
-template <typename T>
-HeadView<T> head_of(Tensor tensor, int64_t first_row, int64_t column) {
-    return {tensor.as<T>() + first_row * tensor.shape[1] + column, tensor.shape[1]};
-}
-
-/// The columns of a (N, QKV) tensor at which query head h, and its key and value heads, begin.
-int64_t query_column(const AttentionShape& s, int64_t h) { return h * s.HD; }
-int64_t key_column(const AttentionShape& s, int64_t kv_head) { return (s.NH + kv_head) * s.HD; }
-int64_t value_column(const AttentionShape& s, int64_t kv_head) { return (s.NH + s.NKV + kv_head) * s.HD; }
-
-float score_scale(const AttentionShape& shape) { return 1.0f / std::sqrt(static_cast<float>(shape.HD)); }
-
-template <typename T>
-void store_row(T* to, const float* from, int64_t HD, float scale) {
-#pragma omp simd
-    for (int64_t d = 0; d < HD; ++d) to[d] = from_float<T>(scale * from[d]);
-}
-
-/// Overwrites the part of a row of scores that its query does not see, but that products read.
-void mask_row(float* row, int64_t seen, int64_t written, float value) {
-    for (int64_t column = seen; column < written; ++column) row[column] = value;
-}
-
-// ---- Forward --------------------------------------------------------------------------------------------------
+static_assert(kForwardQueries % kScoreRows == 0 && kKeys % kScoreRows == 0 && kScoreRows % kRowPadding == 0);
 
 template <typename Product>
 struct ForwardBuffers {
-    Unit* rows;            ///< A key or value tile, before it is rearranged.
-    Unit* query_rows;      ///< kForwardQueries
-    Unit* key_columns;     ///< kKeys
-    Unit* value_panels;    ///< kKeys
-    float* scores;         ///< (kScoreRows, kKeys), then the probabilities.
-    float* out;            ///< (kForwardQueries, HD padded), the unnormalised sums.
-    float* row_max;        ///< (kForwardQueries)
-    float* row_sum;        ///< (kForwardQueries, kLanes), still to be added up.
+    Unit* rows;          ///< A key or value tile, before it is rearranged.
+    Unit* query_rows;    ///< kForwardQueries
+    Unit* key_columns;   ///< kKeys
+    Unit* value_panels;  ///< kKeys
+    float* scores;       ///< (kScoreRows, kKeys), then the probabilities.
+    float* out;          ///< (kForwardQueries, HD padded), the unnormalised sums.
+    float* row_max;      ///< (kForwardQueries)
+    float* row_sum;      ///< (kForwardQueries, kLanes), still to be added up.
 
     ForwardBuffers(Carver& carver, int64_t HD) {
         const int64_t units = row_units<Product>(HD), columns = PanelCut(HD).columns;
@@ -116,24 +50,30 @@ struct ForwardBuffers {
     }
 };
 
-/// Turns one row of scores into unnormalised probabilities, in place, and returns the factor for what was summed before.
-/// The probabilities are of type Product::Element.
-template <typename Product>
-float softmax_row(float* scores, int64_t columns, float* row_max, float* row_sum) {
+/// Raises a row's maximum to that of new scores and scales what was summed before to it. `out` has `out_columns`.
+void raise_maximum(const float* scores, int64_t columns, float* row_max, float* row_sum, float* out,
+                   int64_t out_columns) {
     Vec largest = broadcast(*row_max);
     for (int64_t c = 0; c < columns; c += kLanes) largest = maximum(load(scores + c), largest);
     const float new_max = largest_of(largest);
-    const float correction = new_max == *row_max ? 1.0f : fast_exp(*row_max - new_max);
-    Vec sum = load(row_sum) * correction;
+    if (new_max == *row_max) return;
+    const float correction = fast_exp(*row_max - new_max);
+    *row_max = new_max;
+    store(row_sum, load(row_sum) * correction);
+    for (int64_t d = 0; d < out_columns; d += kLanes) store(out + d, load(out + d) * correction);
+}
+
+/// Turns one row of scores into unnormalised probabilities of type Product::Element, in place.
+template <typename Product>
+void exponentiate(float* scores, int64_t columns, float row_max, float* row_sum) {
     auto* probabilities = reinterpret_cast<typename Product::Element*>(scores);
+    Vec sum = load(row_sum);
     for (int64_t c = 0; c < columns; c += kLanes) {
-        const Vec p = exp_of_nonpositive(load(scores + c) - new_max);
+        const Vec p = exp_of_nonpositive(load(scores + c) - row_max);
         sum += p;
         store_elements(probabilities + c, p);
     }
     store(row_sum, sum);
-    *row_max = new_max;
-    return correction;
 }
 
 /// Adds one key tile to kScoreRows queries, from row `first` of the block. `diagonal` as in attention_tile.h.
@@ -142,17 +82,21 @@ void forward_tile(const ForwardBuffers<Product>& buffers, int64_t first, int64_t
                   const AttentionShape& shape) {
     const int64_t units = row_units<Product>(shape.HD), columns = PanelCut(shape.HD).columns;
     float* out = buffers.out + first * columns;
+    float* row_max = buffers.row_max + first;
+    float* row_sum = buffers.row_sum + first * kLanes;
     scores_tile<Product>(buffers.scores, kKeys, buffers.query_rows + first * units, units, buffers.key_columns, rows,
                          keys, ceil_div(shape.HD, Product::kPerUnit), score_scale(shape), diagonal);
+    // Two loops: the rows of each are independent, so that the processor works on several at once.
     for (int64_t row = 0; row < rows; ++row) {
         float* scores = buffers.scores + row * kKeys;
         const int64_t written = written_columns(row / kMicroRows * kMicroRows, keys, diagonal);
         mask_row(scores, std::min(keys, row + diagonal + 1), written, -kInfinity);
-        const float correction = softmax_row<Product>(scores, written, buffers.row_max + first + row,
-                                                      buffers.row_sum + (first + row) * kLanes);
-        if (correction == 1.0f) continue;
-        float* out_row = out + row * columns;
-        for (int64_t d = 0; d < columns; d += kLanes) store(out_row + d, load(out_row + d) * correction);
+        raise_maximum(scores, written, row_max + row, row_sum + row * kLanes, out + row * columns, columns);
+    }
+    for (int64_t row = 0; row < rows; ++row) {
+        exponentiate<Product>(buffers.scores + row * kKeys,
+                              written_columns(row / kMicroRows * kMicroRows, keys, diagonal), row_max[row],
+                              row_sum + row * kLanes);
     }
     accumulate_over_keys<Product>(out, reinterpret_cast<const Unit*>(buffers.scores), kKeys, buffers.value_panels,
                                   kKeys / Product::kPerUnit, rows, keys, shape.HD, diagonal);
@@ -217,292 +161,6 @@ void forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, Te
     }
 }
 
-// ---- Backward -------------------------------------------------------------------------------------------------
-
-template <typename Product>
-struct BackwardBuffers {
-    Unit* rows;           ///< A key or value tile, before it is rearranged.
-    Unit* key_columns;    ///< kKeys, as are the next two.
-    Unit* key_panels;
-    Unit* value_columns;
-    Unit* query_rows;     ///< kQueries, as are the next three.
-    Unit* query_panels;
-    Unit* d_out_rows;
-    Unit* d_out_panels;
-    float* lse;           ///< (kQueries)
-    float* delta;         ///< (kQueries), the row sums of d_out * out.
-    float* scores;        ///< (kQueries, kKeys), then the probabilities as units of neighbouring rows.
-    float* d_scores;      ///< (kQueries, kKeys), likewise.
-    Unit* d_scores_rows;  ///< (kQueries, kKeys) in rows form; fp32 uses d_scores.
-    float* d_keys;        ///< (kKeys, HD padded)
-    float* d_values;      ///< (kKeys, HD padded)
-    float* d_queries;     ///< (query_rows of the constructor, HD padded)
-
-    BackwardBuffers(Carver& carver, int64_t HD, int64_t query_rows_held) {
-        const int64_t units = row_units<Product>(HD), columns = PanelCut(HD).columns;
-        const auto take_units = [&](int64_t count) { return carver.template take<Unit>(count); };
-        const auto take_floats = [&](int64_t count) { return carver.template take<float>(count); };
-        rows = take_units(kKeys * units);
-        key_columns = take_units(kKeys * units);
-        key_panels = take_units(kKeys / Product::kPerUnit * columns);
-        value_columns = take_units(kKeys * units);
-        query_rows = take_units(kQueries * units);
-        query_panels = take_units(kQueries / Product::kPerUnit * columns);
-        d_out_rows = take_units(kQueries * units);
-        d_out_panels = take_units(kQueries / Product::kPerUnit * columns);
-        lse = take_floats(kQueries);
-        delta = take_floats(kQueries);
-        scores = take_floats(kQueries * kKeys);
-        d_scores = take_floats(kQueries * kKeys);
-        d_scores_rows = Product::kPerUnit == 1 ? reinterpret_cast<Unit*>(d_scores)
-                                               : take_units(kQueries * kKeys / Product::kPerUnit);
-        d_keys = take_floats(kKeys * columns);
-        d_values = take_floats(kKeys * columns);
-        d_queries = take_floats(query_rows_held * columns);
-    }
-};
-
-/// Scores and d(probabilities) of neighbouring rows become probabilities and d(scores), as units for products over the
-/// queries; in bf16, `d_rows` also receives d(scores) as units for products over the keys. `row` is the first of them.
-template <typename Product>
-void gradient_of_scores(const BackwardBuffers<Product>& buffers, int64_t row, int64_t columns) {
-    float* scores = buffers.scores + row * kKeys;
-    float* d_scores = buffers.d_scores + row * kKeys;
-    const float lse = buffers.lse[row], delta = buffers.delta[row];
-    if constexpr (Product::kPerUnit == 1) {
-        for (int64_t c = 0; c < columns; c += kLanes) {
-            const Vec p = exp_of_nonpositive(load(scores + c) - lse);
-            store(scores + c, p);
-            store(d_scores + c, p * (load(d_scores + c) - delta));
-        }
-    } else {
-        const float odd_lse = buffers.lse[row + 1], odd_delta = buffers.delta[row + 1];
-        auto* d_even_row = reinterpret_cast<bf16*>(buffers.d_scores_rows) + row * kKeys;
-        bf16* d_odd_row = d_even_row + kKeys;
-        for (int64_t c = 0; c < columns; c += kLanes) {
-            const Vec p = exp_of_nonpositive(load(scores + c) - lse);
-            const Vec odd_p = exp_of_nonpositive(load(scores + kKeys + c) - odd_lse);
-            const Vec d = p * (load(d_scores + c) - delta);
-            const Vec odd_d = odd_p * (load(d_scores + kKeys + c) - odd_delta);
-            RoundedPair(p, odd_p).store_units(scores + c);
-            const RoundedPair rounded(d, odd_d);
-            rounded.store_units(d_scores + c);
-            rounded.store_rows(d_even_row + c, d_odd_row + c);
-        }
-    }
-}
-
-/// One tile: from the packed keys and queries to what they add to the gradients. Either d_queries, or d_keys and
-/// d_values, may be null. All still lack the factor of the scores.
-template <typename Product>
-void backward_tile(const BackwardBuffers<Product>& buffers, float* d_queries, float* d_keys, float* d_values,
-                   int64_t queries, int64_t keys, int64_t diagonal, const AttentionShape& shape) {
-    const int64_t HD = shape.HD, units = row_units<Product>(HD), depth = ceil_div(HD, Product::kPerUnit);
-    const int64_t rows = round_up(queries, kMicroRows);
-    constexpr int64_t per_unit = Product::kPerUnit;
-    scores_tile<Product>(buffers.scores, kKeys, buffers.query_rows, units, buffers.key_columns, rows, keys, depth,
-                         score_scale(shape), diagonal);
-    scores_tile<Product>(buffers.d_scores, kKeys, buffers.d_out_rows, units, buffers.value_columns, rows, keys, depth,
-                         1.0f, diagonal);
-    for (int64_t row = 0; row < rows; row += per_unit) {
-        const int64_t written = written_columns(row / kMicroRows * kMicroRows, keys, diagonal);
-        for (int64_t masked = row; masked < row + per_unit; ++masked) {
-            const int64_t seen = std::min(keys, masked + diagonal + 1);
-            mask_row(buffers.scores + masked * kKeys, seen, written, -kInfinity);
-            mask_row(buffers.d_scores + masked * kKeys, seen, written, 0.0f);
-        }
-        gradient_of_scores<Product>(buffers, row, written);
-    }
-    if (d_queries) {
-        accumulate_over_keys<Product>(d_queries, buffers.d_scores_rows, kKeys / per_unit, buffers.key_panels,
-                                      kKeys / per_unit, rows, keys, HD, diagonal);
-    }
-    if (d_keys) {
-        accumulate_over_queries<Product>(d_values, reinterpret_cast<const Unit*>(buffers.scores), kKeys * per_unit,
-                                         buffers.d_out_panels, kQueries / per_unit, rows, keys, HD, diagonal);
-        accumulate_over_queries<Product>(d_keys, reinterpret_cast<const Unit*>(buffers.d_scores), kKeys * per_unit,
-                                         buffers.query_panels, kQueries / per_unit, rows, keys, HD, diagonal);
-    }
-}
-
-/// The backward pass of one call: the operands, and the three kinds of task.
-template <typename T>
-class Backward {
-  public:
-    using Product = typename ProductFor<T>::Type;
-    using Buffers = BackwardBuffers<Product>;
-
-    Backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor lse, const float* delta, const AttentionShape& shape)
-        : d_qkv_(d_qkv), d_out_(d_out), qkv_(qkv), lse_(lse), delta_(delta), shape_(shape),
-          columns_(PanelCut(shape.HD).columns), group_(shape.NH / shape.NKV) {}
-
-    /// All gradients of one key/value head and its query heads.
-    void whole_head(int64_t b, int64_t kv_head, const Buffers& buffers) const {
-        const int64_t rows = padded_queries(shape_);
-        std::fill_n(buffers.d_queries, group_ * rows * columns_, 0.0f);
-        for (int64_t first_key = 0; first_key < shape_.T; first_key += kKeys)
-            key_block(b, kv_head, first_key, buffers, buffers.d_queries);
-        for (int64_t i = 0; i < group_; ++i) {
-            store_gradient(buffers.d_queries + i * rows * columns_, b, query_column(shape_, kv_head * group_ + i), 0,
-                           shape_.T, score_scale(shape_));
-        }
-    }
-
-    /// The gradients of one tile of keys and values. Adds to those of all queries of the group, unless `d_queries` is null.
-    void key_block(int64_t b, int64_t kv_head, int64_t first_key, const Buffers& buffers, float* d_queries) const {
-        const int64_t keys = pack_keys(b, kv_head, first_key, buffers);
-        std::fill_n(buffers.d_keys, round_up(keys, kMicroRows) * columns_, 0.0f);
-        std::fill_n(buffers.d_values, round_up(keys, kMicroRows) * columns_, 0.0f);
-        for (int64_t i = 0; i < group_; ++i) {
-            for (int64_t first_query = first_key; first_query < shape_.T; first_query += kQueries) {
-                const int64_t queries = pack_queries(b, kv_head * group_ + i, first_query, buffers);
-                float* rows = d_queries ? d_queries + (i * padded_queries(shape_) + first_query) * columns_ : nullptr;
-                backward_tile<Product>(buffers, rows, buffers.d_keys, buffers.d_values, queries, keys,
-                                       first_query - first_key, shape_);
-            }
-        }
-        store_gradient(buffers.d_keys, b, key_column(shape_, kv_head), first_key, keys, score_scale(shape_));
-        store_gradient(buffers.d_values, b, value_column(shape_, kv_head), first_key, keys, 1.0f);
-    }
-
-    /// The gradient of one block of queries.
-    void query_block(int64_t b, int64_t h, int64_t first_query, const Buffers& buffers) const {
-        const int64_t queries = pack_queries(b, h, first_query, buffers);
-        std::fill_n(buffers.d_queries, kQueries * columns_, 0.0f);
-        for (int64_t first_key = 0; first_key < first_query + queries; first_key += kKeys) {
-            const int64_t keys = pack_keys(b, h / group_, first_key, buffers);
-            backward_tile<Product>(buffers, buffers.d_queries, nullptr, nullptr, queries, keys, first_query - first_key,
-                                   shape_);
-        }
-        store_gradient(buffers.d_queries, b, query_column(shape_, h), first_query, queries, score_scale(shape_));
-    }
-
-    static int64_t padded_queries(const AttentionShape& shape) { return round_up(shape.T, kQueries); }
-
-  private:
-    int64_t pack_keys(int64_t b, int64_t kv_head, int64_t first_key, const Buffers& buffers) const {
-        const int64_t keys = std::min(kKeys, shape_.T - first_key);
-        const auto key_head = head_of<const T>(qkv_, b * shape_.T, key_column(shape_, kv_head));
-        const auto value_head = head_of<const T>(qkv_, b * shape_.T, value_column(shape_, kv_head));
-        pack_rows<Product>(buffers.rows, key_head.row(first_key), key_head.stride, keys, shape_.HD);
-        pack_columns<Product>(buffers.key_columns, buffers.rows, keys, shape_.HD);
-        pack_panels<Product>(buffers.key_panels, buffers.rows, keys, shape_.HD, kKeys / Product::kPerUnit);
-        pack_rows<Product>(buffers.rows, value_head.row(first_key), value_head.stride, keys, shape_.HD);
-        pack_columns<Product>(buffers.value_columns, buffers.rows, keys, shape_.HD);
-        return keys;
-    }
-
-    /// Padding rows get probabilities 0, by an infinite log-sum-exp.
-    int64_t pack_queries(int64_t b, int64_t h, int64_t first_query, const Buffers& buffers) const {
-        const int64_t queries = std::min(kQueries, shape_.T - first_query), depth = kQueries / Product::kPerUnit;
-        const auto query_head = head_of<const T>(qkv_, b * shape_.T, query_column(shape_, h));
-        const auto d_out_head = head_of<const T>(d_out_, b * shape_.T, h * shape_.HD);
-        pack_rows<Product>(buffers.query_rows, query_head.row(first_query), query_head.stride, queries, shape_.HD);
-        pack_panels<Product>(buffers.query_panels, buffers.query_rows, padded(queries), shape_.HD, depth);
-        pack_rows<Product>(buffers.d_out_rows, d_out_head.row(first_query), d_out_head.stride, queries, shape_.HD);
-        pack_panels<Product>(buffers.d_out_panels, buffers.d_out_rows, padded(queries), shape_.HD, depth);
-        const float* lse = lse_.as<float>();
-        for (int64_t row = 0; row < padded(queries); ++row) {
-            const int64_t from = (b * shape_.T + first_query + row) * shape_.NH + h;
-            buffers.lse[row] = row < queries ? lse[from] : kInfinity;
-            buffers.delta[row] = row < queries ? delta_[from] : 0.0f;
-        }
-        return queries;
-    }
-    static int64_t padded(int64_t queries) { return round_up(queries, kMicroRows); }
-
-    void store_gradient(const float* from, int64_t b, int64_t column, int64_t first, int64_t count, float scale) const {
-        const auto head = head_of<T>(d_qkv_, b * shape_.T, column);
-        for (int64_t row = 0; row < count; ++row)
-            store_row(head.row(first + row), from + row * columns_, shape_.HD, scale);
-    }
-
-    Tensor d_qkv_, d_out_, qkv_, lse_;
-    const float* delta_;  ///< (N, NH)
-    AttentionShape shape_;
-    int64_t columns_, group_;
-};
-
-/// One sweep costs 5 products per tile, in B*NKV tasks; two cost 7, in tasks enough for any number of threads.
-template <typename T>
-bool in_one_sweep(const AttentionShape& shape, int threads) {
-    const int64_t tasks = shape.B * shape.NKV;
-    const int64_t rows = shape.NH / shape.NKV * Backward<T>::padded_queries(shape);
-    return rows * PanelCut(shape.HD).columns * 4 <= kMaxQueryGradientBytes &&
-           5 * ceil_div(tasks, threads) * threads <= 7 * tasks;
-}
-
-template <typename T>
-int64_t query_rows_held(const AttentionShape& shape, int threads) {
-    return in_one_sweep<T>(shape, threads) ? shape.NH / shape.NKV * Backward<T>::padded_queries(shape) : kQueries;
-}
-
-template <typename T>
-int64_t backward_bytes(const AttentionShape& shape, int threads) {
-    Carver carver(nullptr);
-    BackwardBuffers<typename ProductFor<T>::Type> buffers(carver, shape.HD, query_rows_held<T>(shape, threads));
-    return carver.bytes();
-}
-
-int64_t delta_bytes(const AttentionShape& shape) { return round_up(shape.B * shape.T * shape.NH * 4, 64); }
-
-/// delta (N, NH) = row sums of d_out * out.
-template <typename T>
-void compute_delta(float* delta, const T* d_out, const T* out, int64_t rows, int64_t HD) {
-    for (int64_t row = 0; row < rows; ++row) {
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t d = 0; d < HD; ++d) sum += to_float(d_out[row * HD + d]) * to_float(out[row * HD + d]);
-        delta[row] = sum;
-    }
-}
-
-template <typename T>
-void backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse, const AttentionShape& shape,
-              Tensor workspace, int threads) {
-    char* memory = static_cast<char*>(workspace.data);
-    auto* delta = reinterpret_cast<float*>(memory);
-    memory += delta_bytes(shape);
-    const Backward<T> pass(d_qkv, d_out, qkv, lse, delta, shape);
-    const int64_t bytes = backward_bytes<T>(shape, threads), held = query_rows_held<T>(shape, threads);
-    const bool one_sweep = in_one_sweep<T>(shape, threads);
-    const int64_t N = shape.B * shape.T, heads = shape.B * shape.NH, kv_heads = shape.B * shape.NKV;
-    const int64_t key_tasks = kv_heads * ceil_div(shape.T, kKeys), query_blocks = ceil_div(shape.T, kQueries);
-    const int64_t tasks = one_sweep ? kv_heads : key_tasks + heads * query_blocks;
-#pragma omp parallel num_threads(threads)
-    {
-        Carver carver(memory + omp_get_thread_num() * bytes);
-        const BackwardBuffers<typename ProductFor<T>::Type> buffers(carver, shape.HD, held);
-#pragma omp for schedule(static)
-        for (int64_t n = 0; n < N; ++n) {
-            const int64_t at = n * shape.NH * shape.HD;
-            compute_delta(delta + n * shape.NH, d_out.as<T>() + at, out.as<T>() + at, shape.NH, shape.HD);
-        }
-        // Long tasks come first: the first keys are seen by the most queries, the last queries see the most keys.
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < tasks; ++task) {
-            if (one_sweep) {
-                pass.whole_head(task / shape.NKV, task % shape.NKV, buffers);
-            } else if (task < key_tasks) {
-                const int64_t head = task % kv_heads;
-                pass.key_block(head / shape.NKV, head % shape.NKV, task / kv_heads * kKeys, buffers, nullptr);
-            } else {
-                const int64_t head = (task - key_tasks) % heads;
-                const int64_t block = query_blocks - 1 - (task - key_tasks) / heads;
-                pass.query_block(head / shape.NH, head % shape.NH, block * kQueries, buffers);
-            }
-        }
-    }
-}
-
-void check_shape(const AttentionShape& shape, Tensor qkv, Tensor out, Tensor lse) {
-    const int64_t N = shape.B * shape.T;
-    CHECK(shape.HD >= 1 && shape.NKV >= 1 && shape.NH % shape.NKV == 0, shape.HD, shape.NH, shape.NKV);
-    CHECK(qkv.shape[0] == N && qkv.shape[1] == shape.qkv_columns(), qkv.shape[0], qkv.shape[1], N);
-    CHECK(out.shape[0] == N && out.shape[1] == shape.NH * shape.HD && out.dtype == qkv.dtype, out.shape[0], N);
-    CHECK(lse.shape[0] == N && lse.shape[1] == shape.NH, lse.shape[0], lse.shape[1], N);
-}
-
 }  // namespace
 
 void CpuBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, Tensor workspace) {
@@ -514,24 +172,8 @@ void CpuBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const Att
         forward<bf16>(out, lse, qkv, shape, workspace, threads_);
 }
 
-void CpuBackend::attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse,
-                                    const AttentionShape& shape, Tensor workspace) {
-    check_shape(shape, qkv, out, lse);
-    check_shape(shape, d_qkv, d_out, lse);
-    CHECK(workspace.bytes() >= attention_backward_workspace(qkv.dtype, shape), workspace.bytes());
-    if (qkv.dtype == DType::F32)
-        backward<float>(d_qkv, d_out, qkv, out, lse, shape, workspace, threads_);
-    else
-        backward<bf16>(d_qkv, d_out, qkv, out, lse, shape, workspace, threads_);
-}
-
 int64_t CpuBackend::attention_forward_workspace(DType activations, const AttentionShape& shape) const {
     return threads_ * (activations == DType::F32 ? forward_bytes<float>(shape) : forward_bytes<bf16>(shape));
-}
-
-int64_t CpuBackend::attention_backward_workspace(DType activations, const AttentionShape& shape) const {
-    return delta_bytes(shape) + threads_ * (activations == DType::F32 ? backward_bytes<float>(shape, threads_)
-                                                                      : backward_bytes<bf16>(shape, threads_));
 }
 
 }  // namespace llmc::cpu

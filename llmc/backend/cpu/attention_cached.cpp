@@ -88,8 +88,7 @@ void attend_rows(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const A
     for (int64_t position = 0; position < rows[count - 1].positions; position += kPositions) {
         for (int64_t i = 0; i < count; ++i) {
             const int64_t seen = std::min(kPositions, rows[i].positions - position);
-            if (seen > 0)
-                attend_piece(rows[i], keys + position * stride, values + position * stride, stride, seen, HD);
+            if (seen > 0) attend_piece(rows[i], keys + position * stride, values + position * stride, stride, seen, HD);
         }
     }
     for (int64_t i = 0; i < count; ++i) {
@@ -122,7 +121,8 @@ void run(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const Attention
 
 void CpuBackend::attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
                                   int64_t first_position) {
-    CHECK(shape.B == 1 && shape.HD <= kMaxHeadSize && shape.NH % shape.NKV == 0, shape.B, shape.HD, shape.NH, shape.NKV);
+    CHECK(shape.B == 1 && shape.HD <= kMaxHeadSize && shape.NH % shape.NKV == 0, shape.B, shape.HD, shape.NH,
+          shape.NKV);
     CHECK(qkv.shape[0] == shape.T && qkv.shape[1] == shape.qkv_columns(), qkv.shape[0], qkv.shape[1], shape.T);
     CHECK(out.shape[0] == shape.T && out.shape[1] == shape.NH * shape.HD, out.shape[0], out.shape[1]);
     CHECK(first_position >= 0 && first_position + shape.T <= k_cache.shape[0], first_position, k_cache.shape[0]);

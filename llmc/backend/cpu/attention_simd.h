@@ -31,22 +31,19 @@ typedef int32_t IntVec __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t UintVec __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t HalfVec __attribute__((vector_size(kLanes * 2)));
 
-namespace detail {
 typedef float LooseVec __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 typedef float LooseFloat __attribute__((may_alias));
 typedef uint16_t LooseHalfVec __attribute__((vector_size(kLanes * 2), aligned(2), may_alias));
-}  // namespace detail
-
 /// 32 bits of a packed operand: one fp32 number, or two bf16 numbers that are neighbours in the summed dimension.
 typedef uint32_t Unit __attribute__((may_alias));
 
-inline Vec load(const void* from) { return *static_cast<const detail::LooseVec*>(from); }
-inline void store(void* to, Vec value) { *static_cast<detail::LooseVec*>(to) = value; }
+inline Vec load(const void* from) { return *static_cast<const LooseVec*>(from); }
+inline void store(void* to, Vec value) { *static_cast<LooseVec*>(to) = value; }
 inline Vec broadcast(float value) { return value - Vec{}; }
 
 inline Vec load_elements(const float* from) { return load(from); }
 inline Vec load_elements(const bf16* from) {
-    const HalfVec bits = *reinterpret_cast<const detail::LooseHalfVec*>(from);
+    const HalfVec bits = *reinterpret_cast<const LooseHalfVec*>(from);
     return reinterpret_cast<Vec>(__builtin_convertvector(bits, UintVec) << 16);
 }
 
@@ -63,29 +60,26 @@ inline void store_elements(bf16* to, Vec value) {
     const auto rounded = (__m256i)_mm512_cvtneps_pbh((__m512)value);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), rounded);
 #else
-    *reinterpret_cast<detail::LooseHalfVec*>(to) = __builtin_convertvector(bf16_bits(value), HalfVec);
+    *reinterpret_cast<LooseHalfVec*>(to) = __builtin_convertvector(bf16_bits(value), HalfVec);
 #endif
 }
 
 inline Vec maximum(Vec a, Vec b) { return a > b ? a : b; }
 
-namespace detail {
 /// Lanes `step` apart change places.
 template <int step, int... lane>
 inline Vec swap_lanes(Vec v, std::integer_sequence<int, lane...>) {
     return __builtin_shufflevector(v, v, (lane ^ step)...);
 }
-}  // namespace detail
-
 template <int step = kLanes / 2>
 inline float largest_of(Vec v) {
-    v = maximum(detail::swap_lanes<step>(v, std::make_integer_sequence<int, kLanes>()), v);
+    v = maximum(swap_lanes<step>(v, std::make_integer_sequence<int, kLanes>()), v);
     if constexpr (step > 1) return largest_of<step / 2>(v);
     return v[0];
 }
 template <int step = kLanes / 2>
 inline float sum_of(Vec v) {
-    v += detail::swap_lanes<step>(v, std::make_integer_sequence<int, kLanes>());
+    v += swap_lanes<step>(v, std::make_integer_sequence<int, kLanes>());
     if constexpr (step > 1) return sum_of<step / 2>(v);
     return v[0];
 }
@@ -106,7 +100,6 @@ inline Vec exp_of_nonpositive(Vec x) {
     return x < -87.0f ? Vec{} : result;
 }
 
-namespace detail {
 /// One step of a transpose: the two vectors exchange their off-diagonal blocks of `step` lanes.
 template <int step, int... lane>
 inline void exchange_lanes(Vec& a, Vec& b, std::integer_sequence<int, lane...>) {
@@ -114,15 +107,12 @@ inline void exchange_lanes(Vec& a, Vec& b, std::integer_sequence<int, lane...>) 
     b = __builtin_shufflevector(a, b, ((lane & step) ? kLanes + lane : lane + step)...);
     a = low;
 }
-}  // namespace detail
-
 /// Transposes kLanes vectors of kLanes 32-bit numbers.
 template <int step = kLanes / 2>
 inline void transpose_lanes(Vec (&rows)[kLanes]) {
 #pragma GCC unroll 16
     for (int row = 0; row < kLanes; ++row)
-        if (!(row & step))
-            detail::exchange_lanes<step>(rows[row], rows[row + step], std::make_integer_sequence<int, kLanes>());
+        if (!(row & step)) exchange_lanes<step>(rows[row], rows[row + step], std::make_integer_sequence<int, kLanes>());
     if constexpr (step > 1) transpose_lanes<step / 2>(rows);
 }
 
@@ -130,7 +120,7 @@ inline void transpose_lanes(Vec (&rows)[kLanes]) {
 struct Fp32Product {
     using Element = float;
     static constexpr int kPerUnit = 1;  ///< Elements of a Unit.
-    static Vec spread(const Unit* unit) { return broadcast(*reinterpret_cast<const detail::LooseFloat*>(unit)); }
+    static Vec spread(const Unit* unit) { return broadcast(*reinterpret_cast<const LooseFloat*>(unit)); }
     static Vec multiply_add(Vec a, Vec b, Vec sum) { return a * b + sum; }
 };
 
@@ -146,23 +136,29 @@ struct Bf16Product {
 };
 
 /// Two rows of numbers, rounded to bf16.
-struct RoundedPair {
-    RoundedPair(Vec even, Vec odd) : bits((__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even)) {}
+class RoundedPair {
+  public:
+    RoundedPair(Vec even, Vec odd) : rows_((Rows)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even)) {}
     /// Each row by itself.
-    void store_rows(bf16* even, bf16* odd) const {
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(even), _mm512_castsi512_si256(bits));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(odd), _mm512_extracti64x4_epi64(bits, 1));
-    }
+    void store_rows(bf16* even, bf16* odd) const { store_rows(even, odd, Lanes()); }
     /// Units of the two rows.
-    void store_units(void* to) const {
-        constexpr auto order = [] {
-            struct { alignas(64) uint16_t lane[32]; } result = {};
-            for (int i = 0; i < 32; ++i) result.lane[i] = static_cast<uint16_t>(i / 2 + i % 2 * 16);
-            return result;
-        }();
-        _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(order.lane), bits));
+    void store_units(void* to) const { store(to, units(Lanes())); }
+
+  private:
+    typedef uint16_t Rows __attribute__((vector_size(2 * sizeof(HalfVec))));
+    using Lanes = std::make_integer_sequence<int, kLanes>;
+
+    template <int... lane>
+    void store_rows(bf16* even, bf16* odd, std::integer_sequence<int, lane...>) const {
+        *reinterpret_cast<LooseHalfVec*>(even) = __builtin_shufflevector(rows_, rows_, lane...);
+        *reinterpret_cast<LooseHalfVec*>(odd) = __builtin_shufflevector(rows_, rows_, (kLanes + lane)...);
     }
-    __m512i bits;
+    template <int... lane>
+    Vec units(std::integer_sequence<int, lane...>) const {
+        return (Vec)__builtin_shufflevector(rows_, rows_, (lane / 2 + lane % 2 * kLanes)...,
+                                            ((kLanes + lane) / 2 + lane % 2 * kLanes)...);
+    }
+    Rows rows_;  ///< The even row, then the odd one.
 };
 #endif
 

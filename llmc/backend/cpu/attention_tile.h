@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 namespace llmc::cpu {
 
@@ -54,7 +55,8 @@ void pack_rows(Unit* to, const T* from, int64_t stride, int64_t count, int64_t D
         }
         std::memset(static_cast<void*>(elements + D), 0, (units * Product::kPerUnit - D) * sizeof(Element));
     }
-    std::memset(static_cast<void*>(to + count * units), 0, (round_up(count, kRowPadding) - count) * units * sizeof(Unit));
+    std::memset(static_cast<void*>(to + count * units), 0,
+                (round_up(count, kRowPadding) - count) * units * sizeof(Unit));
 }
 
 /// The `columns` form, from the `rows` form: element (d, row) is at [row / kPanel][d][row % kPanel].
@@ -190,8 +192,8 @@ void accumulate_over_keys(float* out, const Unit* left, int64_t row_step, const 
     }
 }
 
-/// out (keys, D) += left^T (keys, rows) * right. `left` (rows / kPerUnit, keys) holds units of neighbouring rows, `step`
-/// apart. Starts at the first query that sees a key of the micro block.
+/// out (keys, D) += left^T (keys, rows) * right. `left` (rows / kPerUnit, keys) holds units of neighbouring rows,
+/// `step` apart. Starts at the first query that sees a key of the micro block.
 template <typename Product>
 void accumulate_over_queries(float* out, const Unit* left, int64_t step, const Unit* right, int64_t panel_depth,
                              int64_t rows, int64_t keys, int64_t D, int64_t diagonal) {

@@ -66,11 +66,11 @@ void run_gemm(const Gemm* gemm, const void* a, const void* b, void* c, const voi
     CHECK(!spec.bias || bias != nullptr);
     const SingleThreadScope one_thread;
     if (spec.bias) put_bias(spec, static_cast<float*>(c), static_cast<const float*>(bias));
-    cblas_sgemm(CblasRowMajor, spec.transpose_a ? CblasTrans : CblasNoTrans, spec.transpose_b ? CblasTrans : CblasNoTrans,
-                static_cast<blasint>(spec.m), static_cast<blasint>(spec.n), static_cast<blasint>(spec.k), 1.0f,
-                static_cast<const float*>(a), static_cast<blasint>(spec.lda), static_cast<const float*>(b),
-                static_cast<blasint>(spec.ldb), spec.accumulate || spec.bias ? 1.0f : 0.0f, static_cast<float*>(c),
-                static_cast<blasint>(spec.ldc));
+    cblas_sgemm(CblasRowMajor, spec.transpose_a ? CblasTrans : CblasNoTrans,
+                spec.transpose_b ? CblasTrans : CblasNoTrans, static_cast<blasint>(spec.m),
+                static_cast<blasint>(spec.n), static_cast<blasint>(spec.k), 1.0f, static_cast<const float*>(a),
+                static_cast<blasint>(spec.lda), static_cast<const float*>(b), static_cast<blasint>(spec.ldb),
+                spec.accumulate || spec.bias ? 1.0f : 0.0f, static_cast<float*>(c), static_cast<blasint>(spec.ldc));
 }
 
 }  // namespace llmc::cpu

@@ -32,8 +32,8 @@ std::string vector_extension();
 /// The processor has bf16 dot products (AVX512_BF16 or AMX), and the system saves their registers.
 bool has_bf16_dot_products();
 
-/// fp32 FLOP/s of one core on register-resident multiply-adds, at the vector width of this build. Takes about 10 ms at
-/// the first call and is remembered.
+/// fp32 FLOP/s of one core on register-resident multiply-adds, at the vector width of this build. Takes about a
+/// millisecond at the first call and is remembered.
 double measured_flops_per_core();
 
 }  // namespace llmc::cpu

@@ -12,8 +12,6 @@
 
 namespace llmc::cpu {
 
-namespace detail {
-
 /// Adding this to |v| < 2^22 rounds v to an integer, which then stands in the low bits of the sum.
 constexpr float kRoundingShift = 0x1.8p23f;
 
@@ -31,13 +29,11 @@ inline float exp_tail(float r) {
 /// x = n ln(2) + r. The first part of ln(2) has nine bits, so n times it is exact.
 inline float exp_remainder(float x, float n) { return (x - n * 0x1.63p-1f) + n * 2.12194440e-4f; }
 
-}  // namespace detail
-
 /// e^x within 2 ulp. Results below the smallest normal number are 0; NaN stays NaN.
 inline float fast_exp(float x) {
-    const float shifted = x * 1.44269504088896341f + detail::kRoundingShift;
-    const float r = detail::exp_remainder(x, shifted - detail::kRoundingShift);
-    const float p = (detail::exp_tail(r) * (r * r) + r) + 1.0f;
+    const float shifted = x * 1.44269504088896341f + kRoundingShift;
+    const float r = exp_remainder(x, shifted - kRoundingShift);
+    const float p = (exp_tail(r) * (r * r) + r) + 1.0f;
     // 2^n p, by adding n to the exponent of p in [0.7, 1.42]. Unsigned, so that overflow is defined.
     const uint32_t scaled = std::bit_cast<uint32_t>(p) + (std::bit_cast<uint32_t>(shifted) << 23);
     float result = std::bit_cast<float>(scaled);
@@ -50,9 +46,9 @@ inline float fast_exp(float x) {
 inline float fast_tanh(float x) {
     const float magnitude = std::fabs(x);
     const float y = 2.0f * (magnitude > 10.0f ? 10.0f : magnitude);  // tanh(10) rounds to 1
-    const float shifted = y * 1.44269504088896341f + detail::kRoundingShift;
-    const float r = detail::exp_remainder(y, shifted - detail::kRoundingShift);
-    const float expm1_r = detail::exp_tail(r) * (r * r) + r;
+    const float shifted = y * 1.44269504088896341f + kRoundingShift;
+    const float r = exp_remainder(y, shifted - kRoundingShift);
+    const float expm1_r = exp_tail(r) * (r * r) + r;
     const float power = std::bit_cast<float>((std::bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u);  // 2^n
     const float expm1_y = power * expm1_r + (power - 1.0f);
     return std::copysign(expm1_y / (expm1_y + 2.0f), x);

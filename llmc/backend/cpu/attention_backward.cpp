@@ -1,0 +1,333 @@
+// The backward pass of causal attention: the scores of a tile are computed once more, and turned into probabilities by
+// the saved log-sum-exp (Dao et al. 2022). attention.cpp is the forward pass.
+//
+// A task is a key/value head with its query heads. If there are too few of those for the threads, or a sequence is too
+// long for the accumulators, the pass runs instead as two kinds of smaller tasks, one for the gradients of keys and
+// values, one for those of queries, at the price of computing the scores twice. Both ways add the same numbers in the
+// same order, so they give the same bits.
+//
+// In bf16, probabilities and their gradients are rounded to bf16 before they are multiplied, where the processor has
+// bf16 dot products; sums and everything else are fp32.
+#include "llmc/backend/cpu/attention_common.h"
+#include "llmc/backend/cpu/attention_tile.h"
+#include "llmc/backend/cpu/cpu_backend.h"
+#include "llmc/base/check.h"
+#include "llmc/base/units.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace llmc::cpu {
+
+namespace {
+
+constexpr int64_t kQueries = 96;  ///< Queries of a tile.
+static_assert(kKeys % kQueries == 0 && kQueries % kRowPadding == 0);
+
+/// The pass runs in one sweep only if a thread's fp32 gradient of the queries is at most this large.
+constexpr int64_t kMaxQueryGradientBytes = 16 << 20;
+
+template <typename Product>
+struct BackwardBuffers {
+    Unit* rows;         ///< A key or value tile, before it is rearranged.
+    Unit* key_columns;  ///< kKeys, as are the next two.
+    Unit* key_panels;
+    Unit* value_columns;
+    Unit* query_rows;  ///< kQueries, as are the next three.
+    Unit* query_panels;
+    Unit* d_out_rows;
+    Unit* d_out_panels;
+    float* lse;           ///< (kQueries)
+    float* delta;         ///< (kQueries), the row sums of d_out * out.
+    float* scores;        ///< (kQueries, kKeys), then the probabilities as units of neighbouring rows.
+    float* d_scores;      ///< (kQueries, kKeys), likewise.
+    Unit* d_scores_rows;  ///< (kQueries, kKeys) in rows form; fp32 uses d_scores.
+    float* d_keys;        ///< (kKeys, HD padded)
+    float* d_values;      ///< (kKeys, HD padded)
+    float* d_queries;     ///< (query_rows of the constructor, HD padded)
+
+    BackwardBuffers(Carver& carver, int64_t HD, int64_t query_rows_held) {
+        const int64_t units = row_units<Product>(HD), columns = PanelCut(HD).columns;
+        const auto take_units = [&](int64_t count) { return carver.template take<Unit>(count); };
+        const auto take_floats = [&](int64_t count) { return carver.template take<float>(count); };
+        rows = take_units(kKeys * units);
+        key_columns = take_units(kKeys * units);
+        key_panels = take_units(kKeys / Product::kPerUnit * columns);
+        value_columns = take_units(kKeys * units);
+        query_rows = take_units(kQueries * units);
+        query_panels = take_units(kQueries / Product::kPerUnit * columns);
+        d_out_rows = take_units(kQueries * units);
+        d_out_panels = take_units(kQueries / Product::kPerUnit * columns);
+        lse = take_floats(kQueries);
+        delta = take_floats(kQueries);
+        scores = take_floats(kQueries * kKeys);
+        d_scores = take_floats(kQueries * kKeys);
+        d_scores_rows = Product::kPerUnit == 1 ? reinterpret_cast<Unit*>(d_scores)
+                                               : take_units(kQueries * kKeys / Product::kPerUnit);
+        d_keys = take_floats(kKeys * columns);
+        d_values = take_floats(kKeys * columns);
+        d_queries = take_floats(query_rows_held * columns);
+    }
+};
+
+/// Scores and d(probabilities) of neighbouring rows become probabilities and d(scores), as units for products over the
+/// queries; in bf16, d_scores_rows also receives d(scores) as units for products over the keys. `row` is the first of
+/// them.
+template <typename Product>
+void gradient_of_scores(const BackwardBuffers<Product>& buffers, int64_t row, int64_t columns) {
+    float* scores = buffers.scores + row * kKeys;
+    float* d_scores = buffers.d_scores + row * kKeys;
+    const float lse = buffers.lse[row], delta = buffers.delta[row];
+    if constexpr (Product::kPerUnit == 1) {
+        for (int64_t c = 0; c < columns; c += kLanes) {
+            const Vec p = exp_of_nonpositive(load(scores + c) - lse);
+            store(scores + c, p);
+            store(d_scores + c, p * (load(d_scores + c) - delta));
+        }
+    } else {
+        const float odd_lse = buffers.lse[row + 1], odd_delta = buffers.delta[row + 1];
+        auto* d_even_row = reinterpret_cast<bf16*>(buffers.d_scores_rows) + row * kKeys;
+        bf16* d_odd_row = d_even_row + kKeys;
+        for (int64_t c = 0; c < columns; c += kLanes) {
+            const Vec p = exp_of_nonpositive(load(scores + c) - lse);
+            const Vec odd_p = exp_of_nonpositive(load(scores + kKeys + c) - odd_lse);
+            const Vec d = p * (load(d_scores + c) - delta);
+            const Vec odd_d = odd_p * (load(d_scores + kKeys + c) - odd_delta);
+            RoundedPair(p, odd_p).store_units(scores + c);
+            const RoundedPair rounded(d, odd_d);
+            rounded.store_units(d_scores + c);
+            rounded.store_rows(d_even_row + c, d_odd_row + c);
+        }
+    }
+}
+
+/// One tile: from the packed keys and queries to what they add to the gradients. Either d_queries, or d_keys and
+/// d_values, may be null. d_queries and d_keys still lack the factor of the scores.
+template <typename Product>
+void backward_tile(const BackwardBuffers<Product>& buffers, float* d_queries, float* d_keys, float* d_values,
+                   int64_t queries, int64_t keys, int64_t diagonal, const AttentionShape& shape) {
+    const int64_t HD = shape.HD, units = row_units<Product>(HD), depth = ceil_div(HD, Product::kPerUnit);
+    const int64_t rows = round_up(queries, kMicroRows);
+    constexpr int64_t per_unit = Product::kPerUnit;
+    scores_tile<Product>(buffers.scores, kKeys, buffers.query_rows, units, buffers.key_columns, rows, keys, depth,
+                         score_scale(shape), diagonal);
+    scores_tile<Product>(buffers.d_scores, kKeys, buffers.d_out_rows, units, buffers.value_columns, rows, keys, depth,
+                         1.0f, diagonal);
+    for (int64_t row = 0; row < rows; row += per_unit) {
+        const int64_t written = written_columns(row / kMicroRows * kMicroRows, keys, diagonal);
+        for (int64_t masked = row; masked < row + per_unit; ++masked) {
+            const int64_t seen = std::min(keys, masked + diagonal + 1);
+            mask_row(buffers.scores + masked * kKeys, seen, written, -kInfinity);
+            mask_row(buffers.d_scores + masked * kKeys, seen, written, 0.0f);
+        }
+        gradient_of_scores<Product>(buffers, row, written);
+    }
+    if (d_queries) {
+        accumulate_over_keys<Product>(d_queries, buffers.d_scores_rows, kKeys / per_unit, buffers.key_panels,
+                                      kKeys / per_unit, rows, keys, HD, diagonal);
+    }
+    if (d_keys) {
+        accumulate_over_queries<Product>(d_values, reinterpret_cast<const Unit*>(buffers.scores), kKeys * per_unit,
+                                         buffers.d_out_panels, kQueries / per_unit, rows, keys, HD, diagonal);
+        accumulate_over_queries<Product>(d_keys, reinterpret_cast<const Unit*>(buffers.d_scores), kKeys * per_unit,
+                                         buffers.query_panels, kQueries / per_unit, rows, keys, HD, diagonal);
+    }
+}
+
+/// The backward pass of one call: the operands, and the three kinds of task.
+template <typename T>
+class Backward {
+  public:
+    using Product = typename ProductFor<T>::Type;
+    using Buffers = BackwardBuffers<Product>;
+
+    Backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor lse, const float* delta, const AttentionShape& shape)
+        : d_qkv_(d_qkv),
+          d_out_(d_out),
+          qkv_(qkv),
+          lse_(lse),
+          delta_(delta),
+          shape_(shape),
+          columns_(PanelCut(shape.HD).columns),
+          group_(shape.NH / shape.NKV) {}
+
+    /// All gradients of one key/value head and its query heads.
+    void whole_head(int64_t b, int64_t kv_head, const Buffers& buffers) const {
+        const int64_t rows = padded_queries(shape_);
+        std::fill_n(buffers.d_queries, group_ * rows * columns_, 0.0f);
+        for (int64_t first_key = 0; first_key < shape_.T; first_key += kKeys)
+            key_block(b, kv_head, first_key, buffers, buffers.d_queries);
+        for (int64_t i = 0; i < group_; ++i) {
+            store_gradient(buffers.d_queries + i * rows * columns_, b, query_column(shape_, kv_head * group_ + i), 0,
+                           shape_.T, score_scale(shape_));
+        }
+    }
+
+    /// The gradients of one tile of keys and values. Adds to those of the group's queries, unless `d_queries` is null.
+    void key_block(int64_t b, int64_t kv_head, int64_t first_key, const Buffers& buffers, float* d_queries) const {
+        const int64_t keys = pack_keys(b, kv_head, first_key, buffers);
+        std::fill_n(buffers.d_keys, round_up(keys, kMicroRows) * columns_, 0.0f);
+        std::fill_n(buffers.d_values, round_up(keys, kMicroRows) * columns_, 0.0f);
+        for (int64_t i = 0; i < group_; ++i) {
+            for (int64_t first_query = first_key; first_query < shape_.T; first_query += kQueries) {
+                const int64_t queries = pack_queries(b, kv_head * group_ + i, first_query, buffers);
+                float* rows = d_queries ? d_queries + (i * padded_queries(shape_) + first_query) * columns_ : nullptr;
+                backward_tile<Product>(buffers, rows, buffers.d_keys, buffers.d_values, queries, keys,
+                                       first_query - first_key, shape_);
+            }
+        }
+        store_gradient(buffers.d_keys, b, key_column(shape_, kv_head), first_key, keys, score_scale(shape_));
+        store_gradient(buffers.d_values, b, value_column(shape_, kv_head), first_key, keys, 1.0f);
+    }
+
+    /// The gradient of one block of queries.
+    void query_block(int64_t b, int64_t h, int64_t first_query, const Buffers& buffers) const {
+        const int64_t queries = pack_queries(b, h, first_query, buffers);
+        std::fill_n(buffers.d_queries, kQueries * columns_, 0.0f);
+        for (int64_t first_key = 0; first_key < first_query + queries; first_key += kKeys) {
+            const int64_t keys = pack_keys(b, h / group_, first_key, buffers);
+            backward_tile<Product>(buffers, buffers.d_queries, nullptr, nullptr, queries, keys, first_query - first_key,
+                                   shape_);
+        }
+        store_gradient(buffers.d_queries, b, query_column(shape_, h), first_query, queries, score_scale(shape_));
+    }
+
+    static int64_t padded_queries(const AttentionShape& shape) { return round_up(shape.T, kQueries); }
+
+  private:
+    int64_t pack_keys(int64_t b, int64_t kv_head, int64_t first_key, const Buffers& buffers) const {
+        const int64_t keys = std::min(kKeys, shape_.T - first_key);
+        const auto key_head = head_of<const T>(qkv_, b * shape_.T, key_column(shape_, kv_head));
+        const auto value_head = head_of<const T>(qkv_, b * shape_.T, value_column(shape_, kv_head));
+        pack_rows<Product>(buffers.rows, key_head.row(first_key), key_head.stride, keys, shape_.HD);
+        pack_columns<Product>(buffers.key_columns, buffers.rows, keys, shape_.HD);
+        pack_panels<Product>(buffers.key_panels, buffers.rows, keys, shape_.HD, kKeys / Product::kPerUnit);
+        pack_rows<Product>(buffers.rows, value_head.row(first_key), value_head.stride, keys, shape_.HD);
+        pack_columns<Product>(buffers.value_columns, buffers.rows, keys, shape_.HD);
+        return keys;
+    }
+
+    /// Padding rows get probabilities 0, by an infinite log-sum-exp.
+    int64_t pack_queries(int64_t b, int64_t h, int64_t first_query, const Buffers& buffers) const {
+        const int64_t queries = std::min(kQueries, shape_.T - first_query), depth = kQueries / Product::kPerUnit;
+        const auto query_head = head_of<const T>(qkv_, b * shape_.T, query_column(shape_, h));
+        const auto d_out_head = head_of<const T>(d_out_, b * shape_.T, h * shape_.HD);
+        pack_rows<Product>(buffers.query_rows, query_head.row(first_query), query_head.stride, queries, shape_.HD);
+        pack_panels<Product>(buffers.query_panels, buffers.query_rows, padded(queries), shape_.HD, depth);
+        pack_rows<Product>(buffers.d_out_rows, d_out_head.row(first_query), d_out_head.stride, queries, shape_.HD);
+        pack_panels<Product>(buffers.d_out_panels, buffers.d_out_rows, padded(queries), shape_.HD, depth);
+        const float* lse = lse_.as<float>();
+        for (int64_t row = 0; row < padded(queries); ++row) {
+            const int64_t from = (b * shape_.T + first_query + row) * shape_.NH + h;
+            buffers.lse[row] = row < queries ? lse[from] : kInfinity;
+            buffers.delta[row] = row < queries ? delta_[from] : 0.0f;
+        }
+        return queries;
+    }
+    static int64_t padded(int64_t queries) { return round_up(queries, kMicroRows); }
+
+    void store_gradient(const float* from, int64_t b, int64_t column, int64_t first, int64_t count, float scale) const {
+        const auto head = head_of<T>(d_qkv_, b * shape_.T, column);
+        for (int64_t row = 0; row < count; ++row)
+            store_row(head.row(first + row), from + row * columns_, shape_.HD, scale);
+    }
+
+    Tensor d_qkv_, d_out_, qkv_, lse_;
+    const float* delta_;  ///< (N, NH)
+    AttentionShape shape_;
+    int64_t columns_, group_;
+};
+
+/// One sweep costs 5 products per tile, in B*NKV tasks; two cost 7, in tasks enough for any number of threads.
+template <typename T>
+bool in_one_sweep(const AttentionShape& shape, int threads) {
+    const int64_t tasks = shape.B * shape.NKV;
+    const int64_t rows = shape.NH / shape.NKV * Backward<T>::padded_queries(shape);
+    return rows * PanelCut(shape.HD).columns * 4 <= kMaxQueryGradientBytes &&
+           5 * ceil_div(tasks, threads) * threads <= 7 * tasks;
+}
+
+template <typename T>
+int64_t query_rows_held(const AttentionShape& shape, int threads) {
+    return in_one_sweep<T>(shape, threads) ? shape.NH / shape.NKV * Backward<T>::padded_queries(shape) : kQueries;
+}
+
+template <typename T>
+int64_t backward_bytes(const AttentionShape& shape, int threads) {
+    Carver carver(nullptr);
+    BackwardBuffers<typename ProductFor<T>::Type> buffers(carver, shape.HD, query_rows_held<T>(shape, threads));
+    return carver.bytes();
+}
+
+int64_t delta_bytes(const AttentionShape& shape) { return round_up(shape.B * shape.T * shape.NH * 4, 64); }
+
+/// delta (N, NH) = row sums of d_out * out.
+template <typename T>
+void compute_delta(float* delta, const T* d_out, const T* out, int64_t rows, int64_t HD) {
+    for (int64_t row = 0; row < rows; ++row) {
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t d = 0; d < HD; ++d) sum += to_float(d_out[row * HD + d]) * to_float(out[row * HD + d]);
+        delta[row] = sum;
+    }
+}
+
+template <typename T>
+void backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse, const AttentionShape& shape,
+              Tensor workspace, int threads) {
+    char* memory = static_cast<char*>(workspace.data);
+    auto* delta = reinterpret_cast<float*>(memory);
+    memory += delta_bytes(shape);
+    const Backward<T> pass(d_qkv, d_out, qkv, lse, delta, shape);
+    const int64_t bytes = backward_bytes<T>(shape, threads), held = query_rows_held<T>(shape, threads);
+    const bool one_sweep = in_one_sweep<T>(shape, threads);
+    const int64_t N = shape.B * shape.T, heads = shape.B * shape.NH, kv_heads = shape.B * shape.NKV;
+    const int64_t key_tasks = kv_heads * ceil_div(shape.T, kKeys), query_blocks = ceil_div(shape.T, kQueries);
+    const int64_t tasks = one_sweep ? kv_heads : key_tasks + heads * query_blocks;
+#pragma omp parallel num_threads(threads)
+    {
+        Carver carver(memory + omp_get_thread_num() * bytes);
+        const BackwardBuffers<typename ProductFor<T>::Type> buffers(carver, shape.HD, held);
+#pragma omp for schedule(static)
+        for (int64_t n = 0; n < N; ++n) {
+            const int64_t at = n * shape.NH * shape.HD;
+            compute_delta(delta + n * shape.NH, d_out.as<T>() + at, out.as<T>() + at, shape.NH, shape.HD);
+        }
+        // Long tasks come first: the first keys are seen by the most queries, the last queries see the most keys.
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t task = 0; task < tasks; ++task) {
+            if (one_sweep) {
+                pass.whole_head(task / shape.NKV, task % shape.NKV, buffers);
+            } else if (task < key_tasks) {
+                const int64_t head = task % kv_heads;
+                pass.key_block(head / shape.NKV, head % shape.NKV, task / kv_heads * kKeys, buffers, nullptr);
+            } else {
+                const int64_t head = (task - key_tasks) % heads;
+                const int64_t block = query_blocks - 1 - (task - key_tasks) / heads;
+                pass.query_block(head / shape.NH, head % shape.NH, block * kQueries, buffers);
+            }
+        }
+    }
+}
+
+}  // namespace
+
+void CpuBackend::attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse,
+                                    const AttentionShape& shape, Tensor workspace) {
+    check_shape(shape, qkv, out, lse);
+    check_shape(shape, d_qkv, d_out, lse);
+    CHECK(workspace.bytes() >= attention_backward_workspace(qkv.dtype, shape), workspace.bytes());
+    if (qkv.dtype == DType::F32)
+        backward<float>(d_qkv, d_out, qkv, out, lse, shape, workspace, threads_);
+    else
+        backward<bf16>(d_qkv, d_out, qkv, out, lse, shape, workspace, threads_);
+}
+
+int64_t CpuBackend::attention_backward_workspace(DType activations, const AttentionShape& shape) const {
+    return delta_bytes(shape) + threads_ * (activations == DType::F32 ? backward_bytes<float>(shape, threads_)
+                                                                      : backward_bytes<bf16>(shape, threads_));
+}
+
+}  // namespace llmc::cpu

@@ -1,0 +1,114 @@
+// Cores and memory of a machine, read from folders that look like /proc and /sys.
+#include "llmc/backend/cpu/machine.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+namespace llmc::cpu {
+namespace {
+
+/// A folder of files that is removed again.
+class FakeRoot {
+  public:
+    FakeRoot() : path_(std::filesystem::temp_directory_path() / ("llmc_machine_" + std::to_string(getpid()))) {
+        write("proc/meminfo", "MemTotal:       16000 kB\nMemFree:         100 kB\nMemAvailable:    9000 kB\n");
+    }
+    ~FakeRoot() { std::filesystem::remove_all(path_); }
+    void write(const std::string& file, const std::string& text) const {
+        const std::filesystem::path path = path_ / file;
+        std::filesystem::create_directories(path.parent_path());
+        std::ofstream(path) << text;
+    }
+    std::string path() const { return path_.string(); }
+
+  private:
+    std::filesystem::path path_;
+};
+
+constexpr int64_t kKiB = 1024;
+
+TEST(Machine, MemoryWithoutControlGroups) {
+    const FakeRoot root;
+    EXPECT_EQ(machine_memory(root.path()).total, 16000 * kKiB);
+    EXPECT_EQ(machine_memory(root.path()).available, 9000 * kKiB);
+    EXPECT_EQ(machine_memory("/no/such/folder").total, 0);
+}
+
+TEST(Machine, MemoryOfVersion2GroupsIsTheTightest) {
+    const FakeRoot root;
+    root.write("proc/self/cgroup", "0::/outer/inner\n");
+    root.write("sys/fs/cgroup/outer/inner/memory.max", "max\n");
+    root.write("sys/fs/cgroup/outer/memory.max", std::to_string(8000 * kKiB));
+    root.write("sys/fs/cgroup/outer/memory.current", std::to_string(5000 * kKiB));
+    root.write("sys/fs/cgroup/outer/memory.stat",
+               "anon 1\ninactive_file " + std::to_string(1000 * kKiB) + "\nactive_file " + std::to_string(500 * kKiB) +
+                   "\n");
+    EXPECT_EQ(machine_memory(root.path()).total, 8000 * kKiB);
+    EXPECT_EQ(machine_memory(root.path()).available, 4500 * kKiB);
+}
+
+// Inside a container the path is the host's, and the mount's root is the group.
+TEST(Machine, MemoryOfVersion1GroupAtTheMount) {
+    const FakeRoot root;
+    root.write("proc/self/cgroup", "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n0::/\n");
+    root.write("sys/fs/cgroup/memory/memory.limit_in_bytes", std::to_string(4000 * kKiB));
+    root.write("sys/fs/cgroup/memory/memory.usage_in_bytes", std::to_string(3000 * kKiB));
+    root.write("sys/fs/cgroup/memory/memory.stat", "inactive_file 7\ntotal_inactive_file " +
+                                                       std::to_string(1000 * kKiB) + "\n");
+    EXPECT_EQ(machine_memory(root.path()).total, 4000 * kKiB);
+    EXPECT_EQ(machine_memory(root.path()).available, 2000 * kKiB);
+    root.write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712");  // Version 1 for "no limit".
+    EXPECT_EQ(machine_memory(root.path()).available, 9000 * kKiB);
+}
+
+TEST(Machine, CoresNotHardwareThreads) {
+    const FakeRoot root;
+    const std::string folder = "sys/devices/system/cpu/cpu";
+    for (const int processor : {0, 1, 2, 3})
+        root.write(folder + std::to_string(processor) + "/topology/thread_siblings_list",
+                   processor % 2 == 0 ? "0,2\n" : "1,3\n");
+    EXPECT_EQ(usable_cores({0, 1, 2, 3}, root.path()), 2);
+    EXPECT_EQ(usable_cores({1, 3}, root.path()), 1);
+    EXPECT_EQ(usable_cores({0, 1, 7}, root.path()), 3);  // Nothing is known of processor 7.
+    EXPECT_EQ(usable_cores({}, root.path()), 1);
+}
+
+TEST(Machine, CoresWithinTheQuota) {
+    const FakeRoot root;
+    root.write("proc/self/cgroup", "0::/job\n");
+    root.write("sys/fs/cgroup/job/cpu.max", "max 100000\n");
+    EXPECT_EQ(usable_cores({0, 1, 2, 3}, root.path()), 4);
+    root.write("sys/fs/cgroup/job/cpu.max", "150000 100000\n");
+    EXPECT_EQ(usable_cores({0, 1, 2, 3}, root.path()), 2);
+    root.write("sys/fs/cgroup/job/cpu.max", "10000 100000\n");
+    EXPECT_EQ(usable_cores({0, 1, 2, 3}, root.path()), 1);
+
+    const FakeRoot version1;
+    version1.write("proc/self/cgroup", "3:cpu,cpuacct:/\n");
+    version1.write("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "300000\n");
+    version1.write("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+    EXPECT_EQ(usable_cores({0, 1, 2, 3}, version1.path()), 3);
+}
+
+TEST(Machine, ProcessorName) {
+    const FakeRoot root;
+    EXPECT_EQ(processor_name(root.path()), "CPU");
+    root.write("proc/cpuinfo", "processor\t: 0\nmodel name\t: AMD EPYC 9454 48-Core Processor\n");
+    EXPECT_EQ(processor_name(root.path()), "AMD EPYC 9454 48-Core");
+    root.write("proc/cpuinfo", "model name\t: Intel(R) Xeon(R) CPU @ 2.20GHz\n");
+    EXPECT_EQ(processor_name(root.path()), "Intel Xeon @ 2.20GHz");
+}
+
+TEST(Machine, ThisOne) {
+    EXPECT_FALSE(allowed_processors().empty());
+    EXPECT_GE(usable_cores(allowed_processors()), 1);
+    EXPECT_GT(measured_flops_per_core(), 1e8);
+    EXPECT_EQ(measured_flops_per_core(), measured_flops_per_core());
+}
+
+}  // namespace
+}  // namespace llmc::cpu

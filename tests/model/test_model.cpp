@@ -1,0 +1,285 @@
+#include "llmc/model/model.h"
+
+#include "llmc/base/error.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <complex>
+#include <numbers>
+#include <set>
+
+namespace llmc {
+namespace {
+
+Model model_of(const std::string& name) {
+    ModelConfig config = preset(name);
+    if (config.maxT == 0) config.maxT = 100;
+    return make_model(config);
+}
+
+std::vector<Model> every_preset() {
+    std::vector<Model> models;
+    for (const std::string& name : preset_names()) models.push_back(model_of(name));
+    return models;
+}
+
+TEST(ParameterCount, IsThePublishedOne) {
+    const struct {
+        const char* name;
+        int64_t count;
+    } published[] = {
+        {"gpt2", 124'439'808},           {"gpt2-medium", 354'823'168},    {"gpt2-large", 774'030'080},
+        {"gpt2-xl", 1'557'611'200},      {"tinyllama-1.1b", 1'100'048'384}, {"llama3.2-1b", 1'235'814'400},
+        {"llama2-7b", 6'738'415'616},    {"llama3-8b", 8'030'261'248},    {"llama3-70b", 70'553'706'496},
+        {"d12", 124'439'808},
+    };
+    for (const auto& row : published) EXPECT_EQ(model_of(row.name).parameter_count(), row.count) << row.name;
+}
+
+TEST(MakeModel, RefusesWhatValidateRefuses) {
+    ModelConfig config = preset("gpt2");
+    config.NKV = 5;
+    EXPECT_THROW(make_model(config), Error);
+}
+
+TEST(ParameterTable, OffsetsAreOrderedAlignedAndDisjoint) {
+    ModelConfig odd = preset("llama-nano");  // Sizes that are no multiples of anything.
+    odd.C = 37, odd.NH = 3, odd.NKV = 1, odd.HD = 10, odd.F = 29, odd.V = 83, odd.maxT = 11, odd.tied = false;
+    ModelConfig odd_gpt2 = odd;
+    odd_gpt2.family = Family::Gpt2, odd_gpt2.NKV = 3, odd_gpt2.tied = true;
+    std::vector<Model> models = every_preset();
+    models.push_back(make_model(odd));
+    models.push_back(make_model(odd_gpt2));
+    for (const Model& model : models) {
+        int64_t end = 0, largest_gap = 0;
+        std::set<std::string> names;
+        for (const ParameterRow& row : model.parameters) {
+            ASSERT_GE(row.offset, end) << row.name;
+            ASSERT_EQ(row.offset * 2 % 128, 0) << row.name << ": a multiple of 64 elements, a cache line in bf16";
+            ASSERT_GT(row.count(), 0);
+            largest_gap = std::max(largest_gap, row.offset - end);
+            end = row.offset + row.count();
+            names.insert(row.name);
+        }
+        EXPECT_GE(model.parameter_elements, end);
+        EXPECT_LT(model.parameter_elements - end, 64);
+        EXPECT_LT(largest_gap, 64);
+        EXPECT_EQ(names.size(), model.parameters.size()) << "names are unique";
+    }
+}
+
+TEST(ParameterTable, OnlyEmbeddingAndHeadArePadded) {
+    for (const Model& model : every_preset()) {
+        for (size_t i = 0; i < model.parameters.size(); ++i) {
+            const ParameterRow& row = model.parameters[i];
+            const bool vocabulary = static_cast<int>(i) == model.wte || static_cast<int>(i) == model.head;
+            EXPECT_EQ(row.rows, vocabulary ? model.config.Vp() : row.used_rows) << row.name;
+            EXPECT_EQ(row.used_rows, vocabulary ? model.config.V : row.rows) << row.name;
+        }
+    }
+}
+
+TEST(ParameterTable, MatricesDecayAndVectorsDoNot) {
+    for (const Model& model : every_preset()) {
+        for (const ParameterRow& row : model.parameters) EXPECT_EQ(row.decay, row.cols > 1) << row.name;
+    }
+}
+
+TEST(ParameterTable, InitialisationFollowsGpt2) {
+    for (const Model& model : {model_of("gpt2"), model_of("llama3-8b")}) {
+        const double residual = 0.02 / std::sqrt(2.0 * static_cast<double>(model.config.L));
+        for (const ParameterRow& row : model.parameters) {
+            const bool into_residual = row.name.find("_proj_weight") != std::string::npos;
+            if (row.cols > 1) {
+                EXPECT_EQ(row.init, Init::Normal) << row.name;
+                EXPECT_FLOAT_EQ(row.stddev, static_cast<float>(into_residual ? residual : 0.02)) << row.name;
+            } else {
+                const bool bias = row.name.find("bias") != std::string::npos;
+                EXPECT_EQ(row.init, bias ? Init::Zeros : Init::Ones) << row.name;
+            }
+        }
+    }
+}
+
+TEST(ParameterTable, IndicesPointWhereTheNamesSay) {
+    for (const Model& model : every_preset()) {
+        const auto name = [&](int index) { return model.parameters[static_cast<size_t>(index)].name; };
+        EXPECT_EQ(name(model.wte), "wte");
+        EXPECT_EQ(name(model.lnf_weight), "lnf_weight");
+        EXPECT_EQ(model.wpe == kNone, model.config.family == Family::Llama);
+        EXPECT_EQ(model.lnf_bias == kNone, model.config.family == Family::Llama);
+        EXPECT_EQ(name(model.head), model.config.tied ? "wte" : "lm_head");
+        EXPECT_EQ(model.find_parameter("no_such"), kNone);
+        for (const int layer : {0, static_cast<int>(model.config.L) - 1}) {
+            for (const OpRow& row : model.block) {
+                const int weight = model.parameter_index(layer, row.weight);
+                if (weight == kNone) continue;
+                EXPECT_EQ(name(weight), "layers." + std::to_string(layer) + "." + row.name + "_weight");
+                EXPECT_EQ(model.find_parameter(name(weight)), weight);
+            }
+        }
+    }
+}
+
+TEST(BlockTable, OperandsAreWrittenBeforeTheyAreReadAndOnlyOnce) {
+    for (const Model& model : every_preset()) {
+        std::set<int> written = {kLayerInput};
+        for (const OpRow& row : model.block) {
+            for (const int slot : {row.in, row.residual}) {
+                EXPECT_TRUE(slot == kNone || written.contains(slot)) << row.name;
+            }
+            for (const int slot : {row.out, row.stat0, row.stat1}) {
+                if (slot == kNone) continue;
+                EXPECT_TRUE(written.insert(slot).second) << row.name << " writes a slot again";
+                if (slot != kLayerOutput) {
+                    EXPECT_EQ(&model.block[static_cast<size_t>(model.producer(slot))], &row);
+                }
+            }
+        }
+        EXPECT_EQ(written.size(), model.activations.size() + 1) << "every slot and the block's output";
+        EXPECT_EQ(model.producer(kLayerInput), kNone);
+        EXPECT_EQ(model.block.back().out, kLayerOutput);
+    }
+}
+
+TEST(BlockTable, MatmulWeightsFitTheirOperands) {
+    for (const Model& model : every_preset()) {
+        for (const OpRow& row : model.block) {
+            if (row.kind != OpKind::Matmul) continue;
+            const ParameterRow& weight = model.parameters[static_cast<size_t>(model.parameter_index(0, row.weight))];
+            const auto columns = [&](int slot) {
+                return slot == kLayerOutput ? model.config.C : model.activations[static_cast<size_t>(slot)].columns;
+            };
+            EXPECT_EQ(weight.cols, columns(row.in)) << row.name;
+            EXPECT_EQ(weight.rows, columns(row.out)) << row.name;
+            EXPECT_TRUE(row.residual == kNone || columns(row.residual) == weight.rows) << row.name;
+        }
+    }
+}
+
+// ---- FLOPs ----
+
+TEST(ModelFlops, ByHand) {
+    // GPT-2: per layer 12 C^2 in matrices and 13 C in vectors, the final norm 2 C, the tied embedding once, no positions.
+    constexpr double C = 768, L = 12, V = 50257, T = 1024;
+    constexpr double gpt2_parameters = L * (12 * C * C + 13 * C) + 2 * C + V * C;
+    EXPECT_DOUBLE_EQ(model_flops_per_token(model_of("gpt2"), 1024), 6 * gpt2_parameters + 6 * L * C * T);
+
+    // Llama 3 8B: the lookup in the untied embedding multiplies nothing, the head does.
+    constexpr double C8 = 4096, L8 = 32, V8 = 128256, F8 = 14336, KV8 = 1024;
+    constexpr double llama_parameters = L8 * (C8 * C8 + 2 * C8 * KV8 + C8 * C8 + 3 * C8 * F8 + 2 * C8) + C8 + V8 * C8;
+    EXPECT_DOUBLE_EQ(model_flops_per_token(model_of("llama3-8b"), 8192), 6 * llama_parameters + 6 * L8 * C8 * 8192);
+
+    // Llama 3.2 1B: tied, so the embedding counts once as the head.
+    const Model tied = model_of("llama3.2-1b");
+    EXPECT_DOUBLE_EQ(model_flops_per_token(tied, 1), 6 * 1'235'814'400.0 + 6.0 * 16 * 2048);
+}
+
+TEST(OpCosts, AddUpToTheModelsFlops) {
+    // Forward and twice that for the backward: 6 FLOPs per matrix element and token; attention, causal as half, has two
+    // products forward and five backward (its scores once more).
+    const BatchShape shape = {3, 512};
+    const double N = 3 * 512;
+    for (const Model& model : every_preset()) {
+        double forward = 0, backward = 0, matrices = 0;
+        for (const OpRow& row : model.block) {
+            forward += forward_cost(model, row, shape, 2).flops;
+            backward += backward_cost(model, row, shape, 2).flops;
+            if (row.kind == OpKind::Matmul) {
+                matrices += static_cast<double>(model.parameters[static_cast<size_t>(model.parameter_index(0, row.weight))].count());
+            }
+        }
+        const double product = N * 512 * static_cast<double>(model.config.attention_columns());
+        EXPECT_DOUBLE_EQ(forward, 2 * N * matrices + 2 * product) << model.config.name;
+        EXPECT_DOUBLE_EQ(backward, 4 * N * matrices + 5 * product) << model.config.name;
+        const double head = 2 * N * static_cast<double>(model.config.Vp() * model.config.C);
+        EXPECT_DOUBLE_EQ(head_cost(model, shape, 2, false).flops, head);
+        EXPECT_DOUBLE_EQ(head_cost(model, shape, 2, true).flops, 3 * head);
+    }
+}
+
+TEST(OpCosts, EveryOperationMovesBytesInProportionToTheType) {
+    const BatchShape shape = {2, 64};
+    for (const Model& model : every_preset()) {
+        for (const OpRow& row : model.block) {
+            const OpCost half = forward_cost(model, row, shape, 2), full = forward_cost(model, row, shape, 4);
+            EXPECT_GT(half.bytes, 0) << row.name;
+            EXPECT_DOUBLE_EQ(full.bytes, 2 * half.bytes) << row.name;
+            EXPECT_GT(backward_cost(model, row, shape, 2).bytes, half.bytes) << row.name;
+        }
+    }
+}
+
+// ---- Rotary positions ----
+
+/// e^(i t f) for pair `pair` of a position, from Su et al.'s f = theta^(-2i/HD).
+std::complex<double> turn(const ModelConfig& config, int64_t t, int64_t pair, double stretch = 1) {
+    const double f = 1 / std::pow(config.rope_theta, 2.0 * static_cast<double>(pair) / static_cast<double>(config.HD));
+    return std::polar(1.0, static_cast<double>(t) * f / stretch);
+}
+
+void expect_turn(const std::vector<float>& table, const ModelConfig& config, int64_t t, int64_t pair, std::complex<double> value) {
+    const auto at = static_cast<size_t>(t * config.HD + pair);
+    EXPECT_NEAR(table[at], value.real(), 1e-7) << "cosine of pair " << pair << " at " << t;
+    EXPECT_NEAR(table[at + static_cast<size_t>(config.HD / 2)], value.imag(), 1e-7) << "sine of pair " << pair << " at " << t;
+}
+
+TEST(RopeTable, WithoutScalingFollowsTheFormula) {
+    const ModelConfig config = preset("llama2-7b");
+    const auto table = rope_table(config, 300);
+    ASSERT_EQ(table.size(), 300u * 128);
+    for (const int64_t t : {0, 1, 2, 77, 299}) {
+        for (int64_t pair = 0; pair < 64; ++pair) expect_turn(table, config, t, pair, turn(config, t, pair));
+    }
+}
+
+TEST(RopeTable, LinearScalingStretchesEveryPair) {
+    ModelConfig config = preset("llama-mini");
+    config.rope_scaling.kind = RopeScaling::Kind::Linear;
+    config.rope_scaling.factor = 4;
+    const auto table = rope_table(config, 41);
+    for (int64_t pair = 0; pair < config.HD / 2; ++pair) {
+        expect_turn(table, config, 40, pair, turn(config, 10, pair));
+        expect_turn(table, config, 3, pair, turn(config, 3, pair, 4));
+    }
+}
+
+TEST(RopeTable, Llama3ScalingHasThreeBranches) {
+    // As the reference code of Llama 3.1 has it: by wavelength against 8192/4 and 8192/1, smooth in between.
+    for (const char* name : {"llama3-70b", "llama3.2-1b"}) {
+        const ModelConfig config = preset(name);
+        const double factor = config.rope_scaling.factor;
+        const auto table = rope_table(config, 1001);
+        int kept = 0, stretched = 0, blended = 0;
+        for (int64_t pair = 0; pair < config.HD / 2; ++pair) {
+            const double f = std::pow(5e5, -2.0 * static_cast<double>(pair) / static_cast<double>(config.HD));
+            const double wavelength = 2 * std::numbers::pi / f;
+            double scaled = 0;
+            if (wavelength < 8192.0 / 4) {
+                scaled = f, ++kept;
+            } else if (wavelength > 8192.0 / 1) {
+                scaled = f / factor, ++stretched;
+            } else {
+                const double smooth = (8192 / wavelength - 1) / (4 - 1);
+                scaled = (1 - smooth) * f / factor + smooth * f, ++blended;
+            }
+            for (const int64_t t : {1, 999, 1000}) {
+                expect_turn(table, config, t, pair, std::polar(1.0, static_cast<double>(t) * scaled));
+            }
+        }
+        EXPECT_GT(kept, 0) << name;
+        EXPECT_GT(stretched, 0) << name;
+        EXPECT_GT(blended, 0) << name;
+    }
+}
+
+TEST(RopeTable, APrefixDoesNotDependOnTheLength) {
+    const ModelConfig config = preset("llama3.2-1b");
+    const auto shorter = rope_table(config, 5), longer = rope_table(config, 50);
+    EXPECT_TRUE(std::equal(shorter.begin(), shorter.end(), longer.begin()));
+}
+
+}  // namespace
+}  // namespace llmc

@@ -1,0 +1,113 @@
+// Small models and shapes that the tests of plans go through, and the sizes of section "levels" of the design, computed
+// from a hand-written list of what a block keeps, not from the model's tables.
+#pragma once
+
+#include "llmc/base/units.h"
+#include "llmc/model/model.h"
+#include "llmc/plan/generate.h"
+#include "llmc/plan/layout.h"
+
+#include <string>
+#include <vector>
+
+namespace llmc::plan_cases {
+
+inline const std::vector<int> kDepths = {1, 2, 3, 4, 5, 7, 12, 13, 24, 48};
+inline const std::vector<BatchShape> kShapes = {{1, 1}, {3, 7}, {2, 64}, {4, 257}};
+inline const std::vector<Family> kFamilies = {Family::Gpt2, Family::Llama};
+inline const std::vector<DType> kTypes = {DType::F32, DType::BF16};
+
+/// Sizes that no two dimensions share and that are no multiples of anything useful.
+inline ModelConfig small_config(Family family, int L) {
+    ModelConfig config;
+    config.name = family == Family::Gpt2 ? "small gpt2" : "small llama";
+    config.family = family;
+    config.L = L, config.C = 48, config.NH = 6, config.NKV = family == Family::Gpt2 ? 6 : 2, config.HD = 8;
+    config.F = family == Family::Gpt2 ? 192 : 136, config.V = 97, config.maxT = 512;
+    config.tied = family == Family::Gpt2;
+    return config;
+}
+inline Model small_model(Family family, int L) { return make_model(small_config(family, L)); }
+
+inline PlanRequest request_of(const Model& model, const BatchShape& shape, DType dtype, int64_t workspace = 0) {
+    PlanRequest request;
+    request.shape = shape;
+    request.dtype = dtype;
+    request.logits_chunk_tokens = default_logits_chunk(model, shape, dtype);
+    if (workspace > 0) {
+        // Another size for every operation, so that they cannot be mixed up.
+        for (size_t row = 0; row < model.block.size(); ++row) {
+            const auto i = static_cast<int64_t>(row);
+            request.workspace.block.push_back({workspace + 3 * i, 2 * workspace + 5 * i});
+        }
+        request.workspace.embedding.backward = workspace + 1;
+        request.workspace.final_norm.backward = workspace + 2;
+        request.workspace.classifier = {workspace + 7, workspace + 11};
+    }
+    return request;
+}
+
+inline std::string label(const Model& model, const BatchShape& shape, DType dtype, const std::string& policy) {
+    return model.config.name + ", L = " + std::to_string(model.config.L) + ", B = " + std::to_string(shape.B) +
+           ", T = " + std::to_string(shape.T) + ", " + std::string(name_of(dtype)) + ", " + policy;
+}
+
+/// Bytes of a tensor with one row per token.
+inline int64_t tensor_bytes(const BatchShape& shape, int64_t columns, int64_t item) {
+    return round_up(shape.N() * columns * item, 256);
+}
+
+/// X: one residual-stream tensor.
+inline int64_t boundary_bytes(const ModelConfig& config, const BatchShape& shape, DType dtype) {
+    return tensor_bytes(shape, config.C, size_of(dtype));
+}
+
+/// I: everything else that one layer keeps for its backward.
+inline int64_t internal_bytes(const ModelConfig& config, const BatchShape& shape, DType dtype) {
+    const bool gpt2 = config.family == Family::Gpt2;
+    const int64_t item = size_of(dtype), heads = config.NH * config.HD;
+    int64_t bytes = 0;
+    bytes += 2 * tensor_bytes(shape, config.C, item);                              // both norms' outputs
+    bytes += (gpt2 ? 4 : 2) * tensor_bytes(shape, 1, 4);                           // their means and deviations
+    bytes += tensor_bytes(shape, heads + 2 * config.NKV * config.HD, item);        // queries, keys, values
+    bytes += tensor_bytes(shape, heads, item) + tensor_bytes(shape, config.NH, 4); // attention and its log-sum-exp
+    bytes += tensor_bytes(shape, config.C, item);                                  // the residual in the middle
+    bytes += tensor_bytes(shape, gpt2 ? config.F : 2 * config.F, item);            // before the activation function
+    bytes += tensor_bytes(shape, config.F, item);                                  // after it
+    return bytes;
+}
+
+/// A storage and the steps between its first and last use, by looking at every operand of every step.
+struct Storage {
+    int32_t tensor;
+    int first, last;
+    int64_t begin, end;
+    bool together_with(const Storage& other) const { return first <= other.last && other.first <= last; }
+    bool touches(const Storage& other) const { return begin < other.end && other.begin < end; }
+};
+
+inline std::vector<Storage> storages(const Plan& plan, const Layout& layout) {
+    std::vector<Storage> found;
+    for (int32_t t = 0; t < static_cast<int32_t>(plan.tensors.size()); ++t) {
+        const PlanTensor& tensor = plan.tensors[static_cast<size_t>(t)];
+        if (tensor.alias >= 0) continue;
+        const int64_t begin = layout.offsets[static_cast<size_t>(t)];
+        Storage storage = {t, static_cast<int>(plan.steps.size()), -1, begin, begin + tensor.bytes};
+        for (int i = 0; i < static_cast<int>(plan.steps.size()); ++i) {
+            for (const int32_t operand : plan.steps[static_cast<size_t>(i)].operands) {
+                if (operand < 0) continue;
+                int32_t root = operand;
+                while (plan.tensors[static_cast<size_t>(root)].alias >= 0) root = plan.tensors[static_cast<size_t>(root)].alias;
+                if (root != t) continue;
+                storage.first = std::min(storage.first, i);
+                storage.last = std::max(storage.last, i);
+            }
+        }
+        if (tensor.external) storage.first = 0;
+        if (tensor.output) storage.last = static_cast<int>(plan.steps.size()) - 1;
+        found.push_back(storage);
+    }
+    return found;
+}
+
+}  // namespace llmc::plan_cases

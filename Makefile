@@ -85,6 +85,7 @@ multiarch        := $(shell $(CXX) -print-multiarch 2>/dev/null)
 hash  := \#
 probe  = $(hash)if __has_include(<$1>)\n$2\n$(hash)endif\n
 found := $(shell printf '$(call probe,CLI/CLI.hpp,cli11)$(call probe,spdlog/spdlog.h,spdlog)$(call \
+    probe,pcre2.h,pcre2)$(call probe,sentencepiece_processor.h,sentencepiece)$(call \
     probe,fmt/format.h,fmt)$(call probe,nlohmann/json.hpp,json)$(call probe,xxhash.h,xxhash)$(call \
     probe,gtest/gtest.h,gtest)$(call probe,nccl.h,nccl)$(call probe,oneapi/dnnl/dnnl.hpp,$(hash)include \
     <oneapi/dnnl/dnnl_version.h>\nonednn=DNNL_VERSION_MAJOR.DNNL_VERSION_MINOR.DNNL_VERSION_PATCH)' | \
@@ -116,6 +117,7 @@ missing := $(strip \
     $(if $(filter fmt,$(found)),,fmt) \
     $(if $(filter json,$(found)),,nlohmann-json) \
     $(if $(filter xxhash,$(found)),,xxhash) \
+    $(if $(filter pcre2,$(found)),,PCRE2) \
     $(if $(blas),,$(if $(filter auto,$(BLAS)),oneDNN_or_OpenBLAS_for_OpenMP,$(BLAS))))
 
 nvcc      := $(firstword $(if $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc)) \
@@ -133,6 +135,7 @@ cuda_sources := $(call files,llmc/backend/cuda,*.cu) $(filter llmc/backend/cuda/
 mpi_sources  := $(filter llmc/comm/mpi%,$(all_sources))
 nccl_sources := $(filter llmc/comm/nccl%,$(all_sources))
 
+with_sentencepiece := $(filter sentencepiece,$(found))
 with_cuda := $(and $(filter 1,$(CUDA)),$(nvcc),$(filter %.cu,$(cuda_sources)),yes)
 with_mpi  := $(and $(filter 1,$(MPI)),$(mpicxx),$(mpi_sources),yes)
 with_nccl := $(and $(with_cuda),$(with_mpi),$(filter nccl,$(found)),$(nccl_sources),yes)
@@ -189,7 +192,7 @@ nvcc_compile = $(nvcc) -ccbin '$(CXX)' -std=c++20 $(if $(filter debug san,$(flav
 rpaths := $(if $(filter openblas,$(blas)),$(openblas_dir)) $(if $(with_cuda),$(CUDA_HOME)/lib64)
 link   := $(CXX) $(filter-out -DLLMC%,$(optimise_$(flavour))) -fopenmp -pthread -Wl,--as-needed \
     -Wl,--disable-new-dtags $(LDFLAGS)
-libs   := -lspdlog -lfmt -lxxhash \
+libs   := -lspdlog -lfmt -lxxhash -lpcre2-8 $(if $(with_sentencepiece),-lsentencepiece) \
     $(if $(filter openblas,$(blas)),-L$(openblas_dir) -lopenblas,-ldnnl) \
     $(if $(with_mpi),$(shell $(mpicxx) -showme:link)) $(if $(with_nccl),-lnccl) \
     $(if $(with_cuda),-L$(CUDA_HOME)/lib64 -lcublasLt -lcudart) \
@@ -217,11 +220,11 @@ export FLAGS_TEXT   := $(compiler_version) $(native) $(compile) $(if $(with_cuda
 export SOURCES_TEXT := $(link) $(libs) $(library_sources) $(test_sources) $(bench_sources)
 export VERSION_TEXT := $(version)
 
-absent := $(if $(with_mpi),,MPI) $(if $(with_nccl),,NCCL) $(if $(with_cuda),,CUDA)
+absent := $(if $(with_sentencepiece),,SentencePiece) $(if $(with_mpi),,MPI) $(if $(with_nccl),,NCCL) $(if $(with_cuda),,CUDA)
 comma  := ,
 empty  :=
 space  := $(empty) $(empty)
-present := $(if $(with_mpi), + MPI)$(if $(with_nccl), + NCCL)$(if $(with_cuda), + CUDA)
+present := $(if $(with_sentencepiece), + SentencePiece)$(if $(with_mpi), + MPI)$(if $(with_nccl), + NCCL)$(if $(with_cuda), + CUDA)
 summary := $(notdir $(firstword $(CXX))) $(compiler_version), $(flavour) for $(ARCH), $(blas_text)$(present)$(if \
     $(strip $(absent)),; without $(subst $(space),$(comma) ,$(strip $(absent))))
 
@@ -288,6 +291,10 @@ $(obj)/llmc/backend/cuda/%.cu.o: llmc/backend/cuda/%.cu $(BUILD)/flags
 # The version reaches one file only, so that a commit recompiles one file only.
 $(obj)/llmc/base/version.cpp.o: defines = -DLLMC_VERSION='"$(version)"'
 $(obj)/llmc/base/version.cpp.o: $(BUILD)/version
+
+# One file uses SentencePiece; whether it may is part of the link's flags, so they make it anew.
+$(obj)/llmc/io/sentencepiece_tokenizer.cpp.o: defines = $(if $(with_sentencepiece),-DLLMC_WITH_SENTENCEPIECE)
+$(obj)/llmc/io/sentencepiece_tokenizer.cpp.o: $(BUILD)/sources
 
 # Said once here rather than as an error in every test file.
 $(test_objects): | need_gtest
@@ -373,6 +380,7 @@ info:
 	@echo 'flavour   $(flavour) for $(ARCH), objects in $(BUILD)'
 	@echo 'compiler  $(CXX) $(or $(compiler_version),not found)'
 	@echo 'BLAS      $(blas_text)$(if $(openblas),$(if $(filter onednn,$(blas)),; OpenBLAS (OpenMP build) is there too))'
+	@echo 'SentencePiece  $(or $(with_sentencepiece:sentencepiece=found),not found)'
 	@echo 'MPI       $(call feature,$(mpicxx),$(mpicxx),$(with_mpi),$(mpi_sources))'
 	@echo 'NCCL      $(call feature,$(filter nccl,$(found)),found,$(with_nccl),$(nccl_sources))'
 	@echo 'CUDA      $(call feature,$(nvcc),$(nvcc) $(if $(nvcc),$(shell $(nvcc) --version | sed -n \

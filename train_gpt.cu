@@ -4,7 +4,11 @@
 #include "llmc/backend/make_backend.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
+#include "llmc/io/carried_files.h"
+#include "llmc/train/evaluate_command.h"
+#include "llmc/train/export_command.h"
 #include "llmc/train/generate_command.h"
+#include "llmc/train/import_command.h"
 #include "llmc/train/plan_command.h"
 #include "llmc/train/run_folder.h"
 #include "llmc/train/trainer.h"
@@ -19,30 +23,32 @@ namespace {
 using namespace llmc;
 
 void train(const Options& options) {
-    // What to go on from, if anything.
-    std::optional<Checkpoint> checkpoint;
-    if (!options.resume.empty()) checkpoint = open_checkpoint(options.resume, "--resume");
+    // What to begin with: a checkpoint, the weights of another model, or nothing.
+    Origin origin = open_origin(options);
 
     // Data, model, device, and the plan: everything is known before anything is allocated.
-    const Data data = open_data(options);
-    const Model model = make_model(resolve_model(options, data.source->vocab_size()));
-    if (checkpoint) require_same_run(options, model.config, *checkpoint);
+    const Data data = open_data(options, origin.tokenizer());
+    const std::optional<ModelConfig> given = origin.config(options);
+    const Model model = make_model(given ? accept_model(options, *given, data.tokenizer.get())
+                                         : resolve_model(options, data.source->vocab_size()));
+    if (origin.checkpoint) require_same_run(options, model.config, *origin.checkpoint);
     const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
     const DType dtype = dtype_of_option(options);
     require_dtype(*backend, dtype);
     const BatchShape shape = {options.batch_size, options.seq_len};
     const PlannedMemory memory =
         plan_memory(model, shape, dtype, find_policy(options.recompute), options.logits_chunk, *backend);
-    log_banner(options, model, data, memory, backend->info());
+    log_banner(options, model, origin.describe(options), data, memory, backend->info());
     require_memory(options, model, memory, *backend);
     if (options.dry_run) return;
 
-    // The run folder, one allocation of everything, and the loop.
-    const std::string run_folder = make_run_folder(options);
+    // One allocation of everything, the run folder, and the loop.
     State state(*backend, model, dtype, options.seq_len, memory.layout.arena_bytes, /*training=*/true);
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
-    Trainer trainer(options, state, memory, data, checkpoint ? &*checkpoint : nullptr, run_folder);
-    checkpoint.reset();  // Its mapped files are not needed any more.
+    const std::string run_folder = make_run_folder(options);
+    copy_tokenizer_files(origin.tokenizer_folder(), tokenizer_folder_of_run(run_folder));
+    Trainer trainer(options, state, memory, data, origin, run_folder);
+    origin = {};  // Its mapped files are not needed any more.
     trainer.run();
     spdlog::info("done: {} steps in '{}'; try ./train_gpt generate --run={}", trainer.progress().step, run_folder,
                  run_folder);
@@ -55,6 +61,9 @@ int run(int argc, char** argv) {
         case Command::Train: train(options); break;
         case Command::Plan: std::fputs(plan_report(options).c_str(), stdout); break;
         case Command::Generate: generate_command(options); break;
+        case Command::Evaluate: evaluate_command(options); break;
+        case Command::Import: import_command(options); break;
+        case Command::Export: export_command(options); break;
     }
     return kExitDone;
 }

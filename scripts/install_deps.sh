@@ -5,17 +5,17 @@
 #   scripts/install_deps.sh [--bench] [--no-optional] [--list]
 #
 #   --bench         also what dev/bench and the plots compare with (PyTorch, Matplotlib)
-#   --no-optional   leave out what the program can do without (MPI, the demo text)
+#   --no-optional   leave out what the program can do without (MPI, SentencePiece, the demo text)
 #   --list          print the packages and exit
 #
 # Optional packages that cannot be installed are only warned about. On other
 # systems it prints what to install by hand and exits with status 1.
 set -eu
 
-required="make g++ git clang-format libcli11-dev libspdlog-dev nlohmann-json3-dev libxxhash-dev libgtest-dev"
+required="make g++ git clang-format libcli11-dev libspdlog-dev nlohmann-json3-dev libxxhash-dev libpcre2-dev libgtest-dev"
 blas="libdnnl-dev"                     # oneDNN
 blas_fallback="libopenblas-openmp-dev" # only where oneDNN is not packaged
-optional="bible-kjv libopenmpi-dev openmpi-bin"
+optional="bible-kjv libopenmpi-dev openmpi-bin libsentencepiece-dev"
 bench="python3-torch python3-matplotlib"
 
 say() { printf '%s\n' "install_deps: $*" >&2; }
@@ -44,8 +44,8 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
 install_deps: this is not Debian or Ubuntu. Please install with your own package manager:
   GNU make, g++ 12 or newer (with OpenMP), git, clang-format 14 (only for make lint and format)
   oneDNN (oneapi-src/oneDNN 2.6 or newer, built for OpenMP)
-  CLI11, spdlog (compiled, with external fmt), fmt, nlohmann-json, xxHash, GoogleTest
-  optional: Open MPI, and any text to train on instead of the demo's (./train_gpt --data=your.txt)
+  CLI11, spdlog (compiled, with external fmt), fmt, nlohmann-json, xxHash, PCRE2, GoogleTest
+  optional: Open MPI, SentencePiece, and any text to train on instead of the demo's (./train_gpt --data=your.txt)
 END
     exit 1
 fi

@@ -1,13 +1,11 @@
-#!/usr/bin/env python3
 """GPT-2 in PyTorch on a CPU, written for speed: the peer that cpu_vs_torch.py measures, one process per measurement.
 
-    python3 torch_gpt2.py '{"task": "train", "B": 4, "T": 256, "L": 12, "NH": 12, "C": 768, "Vp": 50304, ...}'
-    python3 torch_gpt2.py '{"task": "gemm", "dtype": "fp32"}'
+    python3 torch_gpt2.py '{"task": "gemm", "dtype": "fp32", "seconds": 1}'
 
-Prints one JSON object. "train" times whole training steps (forward, backward, clipping, AdamW) as cpu_vs_torch.py's
-Settings ask and reports the process's peak resident set; "gemm" reports the fastest large matrix product.
-Threads and BLAS come from the environment. Dimension names are those of the C++ code: B batch, T tokens, C channels,
-L layers, NH heads, Vp vocabulary padded to a multiple of 64.
+Its argument is a JSON object (cpu_vs_torch.py makes it), its output another. "train" times whole training steps
+(forward, backward, clipping, AdamW) and reports the peak resident set; "gemm" times large matrix products. Threads,
+BLAS and allocator come from the environment. Dimension names are those of the C++ code: B batch, T tokens, C channels,
+L layers, NH heads, V vocabulary, Vp the same padded to a multiple of 64.
 """
 
 import json
@@ -20,6 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from measure import enough, peak_bytes
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -94,13 +94,6 @@ class GPT2(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 # Measuring
 
-def peak_bytes():
-    """Most memory this process has ever had resident."""
-    with open("/proc/self/status") as status:
-        line = next(line for line in status if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
-
-
 def train(s):
     base_bytes = peak_bytes()
     torch.manual_seed(1)
@@ -121,14 +114,6 @@ def train(s):
         step_ms.append((time.perf_counter() - start) * 1e3)
     return {"step_ms": step_ms, "peak_bytes": peak_bytes(), "base_bytes": base_bytes, "loss": loss,
             "torch": torch.__version__, "threads": torch.get_num_threads()}
-
-
-def enough(step_ms, s):
-    """Whether to stop: after the warm-up, `min_steps` steps and `min_seconds`, or `max_seconds` and three steps."""
-    measured = step_ms[s["warmup"]:]
-    seconds = sum(measured) / 1e3
-    return (len(measured) >= s["min_steps"] and seconds >= s["min_seconds"]) or (
-        len(measured) >= 3 and seconds >= s["max_seconds"])
 
 
 def gemm(s):

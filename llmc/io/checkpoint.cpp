@@ -6,7 +6,6 @@
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/io/manifest.h"
-#include "llmc/io/temporary_folder.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -21,6 +20,22 @@ namespace llmc {
 namespace {
 
 namespace fs = std::filesystem;
+
+/// A folder that is removed, with its content, unless it has been moved away by then.
+class TemporaryFolder {
+  public:
+    explicit TemporaryFolder(std::string path) : path_(std::move(path)) { make_directories(path_, "--output-dir"); }
+    ~TemporaryFolder() {
+        std::error_code ignored;
+        fs::remove_all(path_, ignored);
+    }
+    TemporaryFolder(const TemporaryFolder&) = delete;
+    TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+    const std::string& path() const { return path_; }
+
+  private:
+    std::string path_;
+};
 
 std::string system_reason() {
     return std::strerror(errno);
@@ -138,14 +153,14 @@ std::string write_checkpoint(const std::string& root, int64_t step, const nlohma
     remove_temporaries(root);
     require_free_space(folder, files);
 
-    const TemporaryFolder temporary(folder + "/" + kTemporaryPrefix + step_name(step), "--output-dir");
+    const TemporaryFolder temporary(folder + "/" + kTemporaryPrefix + step_name(step));
     Manifest manifest = {step, {}, state};
     for (const CheckpointFile& file : files) manifest.files.push_back(write_file(temporary.path(), file));
     write_text(temporary.path() + "/" + kManifestName, manifest_text(manifest));
     sync_directory(temporary.path());
 
     // All that needs space on the disk is written before the first rename, so that a full disk changes nothing.
-    const TemporaryFolder latest(folder + "/" + kTemporaryPrefix + kLatestName, "--output-dir");
+    const TemporaryFolder latest(folder + "/" + kTemporaryPrefix + kLatestName);
     const std::string new_latest = latest.path() + "/" + kLatestName;
     write_text(new_latest, step_name(step) + "\n");
     const std::string target = folder + "/" + step_name(step);
@@ -190,7 +205,7 @@ void prune_checkpoints(const std::string& root, int64_t keep_last) {
     const std::string folder = checkpoints_folder(root);
     for (const int64_t step : steps) {
         // Renamed first, so that a half-removed checkpoint is never taken for a complete one.
-        const TemporaryFolder doomed(folder + "/" + kTemporaryPrefix + "pruned-" + step_name(step), "--output-dir");
+        const TemporaryFolder doomed(folder + "/" + kTemporaryPrefix + "pruned-" + step_name(step));
         rename((folder + "/" + step_name(step)).c_str(), (doomed.path() + "/" + step_name(step)).c_str());
     }
 }

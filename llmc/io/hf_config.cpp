@@ -57,7 +57,8 @@ class Fields {
 
   private:
     void require(const char* name) const {
-        if (!has(name)) fail("'{}' has no field '{}'; it belongs to another kind of model or is incomplete", path_, name);
+        if (!has(name))
+            fail("'{}' has no field '{}'; it belongs to another kind of model or is incomplete", path_, name);
     }
     [[noreturn]] void wrong(const char* name, const char* wanted) const {
         fail("'{}': {} is {}, not {}", path_, name, object_[name].dump(), wanted);

@@ -5,6 +5,7 @@
 #include "llmc/io/tokenizer.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <string_view>
 #include <utility>
 
@@ -13,9 +14,7 @@ namespace {
 
 constexpr size_t kSample = 64 * 1024;  ///< Bytes looked at to tell text from something else.
 
-bool is_utf16(std::string_view text) {
-    return text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff");
-}
+bool is_utf16(std::string_view text) { return text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff"); }
 
 /// Text has no NUL bytes and hardly any other control characters; a tenth of random bytes would be such.
 bool looks_binary(std::string_view text) {
@@ -31,16 +30,38 @@ bool looks_binary(std::string_view text) {
 
 }  // namespace
 
-TextFile::TextFile(MappedFile file, const std::string& option) : file_(std::move(file)) {
-    const std::string_view sample = file_.text().substr(0, kSample);
+MappedFile map_data(const std::string& path, const std::string& option) {
+    std::error_code error;
+    const auto status = std::filesystem::status(path, error);
+    if (status.type() == std::filesystem::file_type::not_found) {
+        fail("{}: '{}' does not exist; check the name and the current folder", option, path);
+    }
+    if (std::filesystem::is_directory(status)) {
+        fail("{}: '{}' is a folder; name a file in it, or several with a quoted pattern such as '{}/*.txt'", option,
+             path, path);
+    }
+    if (!std::filesystem::is_regular_file(status)) {
+        fail("{}: '{}' is not a regular file; save its content to a file first", option, path);
+    }
+    try {
+        return MappedFile(path);
+    } catch (const Error& cause) {
+        fail("{}: {}; check its permissions", option, cause.what());
+    }
+}
+
+void require_text(const MappedFile& file, const std::string& option) {
+    const std::string_view sample = file.text().substr(0, kSample);
     if (is_utf16(sample)) {
-        fail("{}: '{}' is UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8", option, file_.path());
+        fail("{}: '{}' is UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8", option, file.path());
     }
     if (looks_binary(sample)) {
         fail("{}: '{}' is a binary file, neither text nor an llm.c token file; unpack or convert it first", option,
-             file_.path());
+             file.path());
     }
 }
+
+TextFile::TextFile(MappedFile file, const std::string& option) : file_(std::move(file)) { require_text(file_, option); }
 
 void TextFile::read(int64_t position, std::span<int32_t> out) const {
     const auto count = static_cast<int64_t>(out.size());
@@ -60,14 +81,8 @@ std::string TextFile::where(int64_t position) const {
     return fmt::format("'{}' at byte {}", file_.path(), position - 1);
 }
 
-int32_t TextFile::vocab_size() const {
-    return ByteTokenizer::kVocabSize;
-}
-int32_t TextFile::end_of_text() const {
-    return ByteTokenizer::kEndOfText;
-}
-std::string TextFile::describe() const {
-    return fmt::format("'{}' is text, read as bytes", file_.path());
-}
+int32_t TextFile::vocab_size() const { return ByteTokenizer::kVocabSize; }
+int32_t TextFile::end_of_text() const { return ByteTokenizer::kEndOfText; }
+std::string TextFile::describe() const { return fmt::format("'{}' is text, read as bytes", file_.path()); }
 
 }  // namespace llmc

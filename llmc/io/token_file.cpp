@@ -9,6 +9,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <unistd.h>
 #include <utility>
 
 namespace llmc {
@@ -43,7 +44,14 @@ bool is_token_file(std::span<const std::byte> bytes) {
     return bytes.size() >= sizeof(int32_t) && format_of(header_field(bytes, 0)) != nullptr;
 }
 
-TokenFile::TokenFile(MappedFile file, const std::string& option) : file_(std::move(file)) {
+TokenFormat format_for(const Tokenizer& tokenizer) {
+    TokenFormat format = tokenizer.vocab_size() <= 65536 ? kGpt2Tokens : kLlama3Tokens;
+    format.vocab_size = tokenizer.vocab_size();
+    format.end_of_text = tokenizer.end_of_text();
+    return format;
+}
+
+TokenFile::TokenFile(MappedFile file, const std::string& option, const Tokenizer* tokenizer) : file_(std::move(file)) {
     CHECK(is_token_file(file_.bytes()), file_.path());
     format_ = format_of(header_field(file_.bytes(), 0));
     if (file_.size() < kTokenFileHeaderBytes) {
@@ -65,6 +73,10 @@ TokenFile::TokenFile(MappedFile file, const std::string& option) : file_(std::mo
              file_.path(), file_.size() < expected ? "truncated" : "too long", format_count(count_), expected,
              file_.size());
     }
+    const bool known = tokenizer != nullptr && tokenizer->vocab_size() > 0;
+    vocab_size_ = known ? tokenizer->vocab_size() : format_->vocab_size;
+    end_of_text_ = known ? tokenizer->end_of_text() : format_->end_of_text;
+    if (known) tokenizer_ = tokenizer->name();
 }
 
 void TokenFile::read(int64_t position, std::span<int32_t> out) const {
@@ -90,6 +102,11 @@ TokenShardWriter::TokenShardWriter(std::string prefix, const TokenFormat& format
     CHECK(shard_tokens > 0 && shard_tokens <= std::numeric_limits<int32_t>::max(), shard_tokens);
 }
 
+TokenShardWriter::~TokenShardWriter() {
+    if (closed_) return;
+    for (const std::string& path : paths_) unlink(path.c_str());
+}
+
 void TokenShardWriter::append(std::span<const int32_t> tokens) {
     const auto item_bytes = static_cast<size_t>(format_.item_bytes);
     for (const int32_t token : tokens) {
@@ -101,10 +118,12 @@ void TokenShardWriter::append(std::span<const int32_t> tokens) {
         items_.insert(items_.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(item_bytes));
         if (items_.size() == static_cast<size_t>(shard_tokens_) * item_bytes) write_shard();
     }
+    tokens_ += static_cast<int64_t>(tokens.size());
 }
 
 void TokenShardWriter::close() {
     if (!items_.empty()) write_shard();
+    closed_ = true;
 }
 
 void TokenShardWriter::write_shard() {

@@ -5,6 +5,7 @@
 
 #include "llmc/base/file.h"
 #include "llmc/io/token_source.h"
+#include "llmc/io/tokenizer.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -30,34 +31,47 @@ constexpr int64_t kTokenFileHeaderBytes = 1024;
 /// Whether a file starts with the magic number of a token file.
 bool is_token_file(std::span<const std::byte> bytes);
 
+/// The kind for a tokenizer: GPT-2's where 16 bits hold every id, else Llama 3's, with the tokenizer's own vocabulary
+/// and end-of-text.
+TokenFormat format_for(const Tokenizer& tokenizer);
+
 /// One token file, memory-mapped. More than 2 GiB is fine.
 class TokenFile final : public TokenSource {
   public:
-    /// Checks the header and the file's size; an Error naming `option` if they are wrong.
-    TokenFile(MappedFile file, const std::string& option);
+    /// Checks the header and the file's size; an Error naming `option` if they are wrong. `tokenizer` is what made the
+    /// ids, where that is known; the vocabulary and end-of-text are then its own, not those of the format.
+    TokenFile(MappedFile file, const std::string& option, const Tokenizer* tokenizer = nullptr);
     int64_t size() const override { return count_; }
     void read(int64_t position, std::span<int32_t> out) const override;
     std::string where(int64_t position) const override;
-    int32_t vocab_size() const override { return format_->vocab_size; }
-    int32_t end_of_text() const override { return format_->end_of_text; }
-    std::string tokenizer() const override { return "none"; }
+    int32_t vocab_size() const override { return vocab_size_; }
+    int32_t end_of_text() const override { return end_of_text_; }
+    std::string tokenizer() const override { return tokenizer_; }
     std::string describe() const override;
 
   private:
     MappedFile file_;
     const TokenFormat* format_ = nullptr;
     int64_t count_ = 0;
+    int32_t vocab_size_ = 0;
+    int32_t end_of_text_ = -1;
+    std::string tokenizer_ = "none";
 };
 
 /// Writes <prefix>_000000.bin, <prefix>_000001.bin, ... with at most `shard_tokens` tokens each. Holds one shard in
-/// memory, because its header comes first. Shards that are not finished leave no file.
+/// memory, because its header comes first. Shards that are not finished leave no file, and without close() none does.
 class TokenShardWriter {
   public:
     TokenShardWriter(std::string prefix, const TokenFormat& format, int64_t shard_tokens = 100'000'000);
+    ~TokenShardWriter();
+    TokenShardWriter(const TokenShardWriter&) = delete;
+    TokenShardWriter& operator=(const TokenShardWriter&) = delete;
     /// An Error if a token is outside the format's vocabulary.
     void append(std::span<const int32_t> tokens);
     /// Writes what is left. To be called once, at the end.
     void close();
+    /// Tokens given so far.
+    int64_t tokens() const { return tokens_; }
     /// Files written so far.
     const std::vector<std::string>& paths() const { return paths_; }
 
@@ -67,6 +81,8 @@ class TokenShardWriter {
     std::string prefix_;
     TokenFormat format_;
     int64_t shard_tokens_;
+    int64_t tokens_ = 0;
+    bool closed_ = false;
     std::vector<std::byte> items_;
     std::vector<std::string> paths_;
 };

@@ -5,35 +5,26 @@
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
+#include "llmc/io/encoded_text.h"
 #include "llmc/io/text_file.h"
 #include "llmc/io/token_file.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <utility>
 
 namespace llmc {
 namespace {
 
-/// Maps a file, with errors that name the option and say what to do.
-MappedFile map_data(const std::string& path, const std::string& option) {
-    std::error_code error;
-    const auto status = std::filesystem::status(path, error);
-    if (status.type() == std::filesystem::file_type::not_found) {
-        fail("{}: '{}' does not exist; check the name and the current folder", option, path);
+std::unique_ptr<TokenSource> open_file(MappedFile file, const Tokenizer* tokenizer, const std::string& option) {
+    if (is_token_file(file.bytes())) return std::make_unique<TokenFile>(std::move(file), option, tokenizer);
+    if (tokenizer == nullptr || tokenizer->name() == ByteTokenizer().name()) {
+        return std::make_unique<TextFile>(std::move(file), option);
     }
-    if (std::filesystem::is_directory(status)) {
-        fail("{}: '{}' is a folder; name a file in it, or several with a quoted pattern such as '{}/*.txt'", option,
-             path, path);
+    if (tokenizer->vocab_size() == 0) {
+        fail("{}: '{}' is text, but the model's tokenizer is not known; give token files that were made for the model",
+             option, file.path());
     }
-    if (!std::filesystem::is_regular_file(status)) {
-        fail("{}: '{}' is not a regular file; save its content to a file first", option, path);
-    }
-    try {
-        return MappedFile(path);
-    } catch (const Error& cause) {
-        fail("{}: {}; check its permissions", option, cause.what());
-    }
+    return std::make_unique<EncodedText>(std::move(file), *tokenizer, option);
 }
 
 }  // namespace
@@ -69,7 +60,8 @@ std::string JoinedSource::describe() const {
     return fmt::format("{} files, the first is {}", parts_.size(), parts_[0]->describe());
 }
 
-std::unique_ptr<TokenSource> open_token_source(const std::string& pattern, const std::string& option) {
+std::unique_ptr<TokenSource> open_token_source(const std::string& pattern, const std::string& option,
+                                               const Tokenizer* tokenizer) {
     const std::vector<std::string> paths = glob_paths(pattern);
     if (paths.empty()) fail("{}: no file matches '{}'; check the pattern and the current folder", option, pattern);
     std::vector<std::unique_ptr<TokenSource>> parts;
@@ -80,11 +72,7 @@ std::unique_ptr<TokenSource> open_token_source(const std::string& pattern, const
             spdlog::warn("{}: '{}' is empty and was skipped", option, path);
             continue;
         }
-        if (is_token_file(file.bytes())) {
-            parts.push_back(std::make_unique<TokenFile>(std::move(file), option));
-        } else {
-            parts.push_back(std::make_unique<TextFile>(std::move(file), option));
-        }
+        parts.push_back(open_file(std::move(file), tokenizer, option));
         if (parts.back()->vocab_size() != parts.front()->vocab_size()) {
             fail("{}: '{}' mixes kinds of data: {}, but {}; name files of one kind", option, pattern,
                  parts.front()->describe(), parts.back()->describe());

@@ -2,6 +2,8 @@
 // llm.c token files (token_file.h), memory-mapped and never copied whole.
 #pragma once
 
+#include "llmc/io/tokenizer.h"
+
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -50,10 +52,11 @@ class JoinedSource final : public TokenSource {
     std::vector<int64_t> starts_;  ///< First position of every part, then the total.
 };
 
-/// Opens what `pattern` (a file or a shell pattern) names and finds out from the content what it is. Missing, empty,
-/// binary, truncated or mixed files are an Error that starts with `option`, "--data" or "--val-data". An empty file
-/// among others is skipped with a warning.
-std::unique_ptr<TokenSource> open_token_source(const std::string& pattern, const std::string& option);
+/// Opens what `pattern` (a file or a shell pattern) names and finds out from the content what it is. Text is encoded by
+/// `tokenizer`; without one, as bytes. Missing, empty, binary, truncated or mixed files are an Error that starts with
+/// `option`, "--data" or "--val-data". An empty file among others is skipped with a warning.
+std::unique_ptr<TokenSource> open_token_source(const std::string& pattern, const std::string& option,
+                                               const Tokenizer* tokenizer = nullptr);
 
 /// A view of tokens [first, first + size) of a source, which must outlive it.
 class TokenRange {

@@ -1,44 +1,83 @@
 #include "llmc/io/tokenizer.h"
 
 #include "llmc/base/error.h"
+#include "llmc/io/bpe_files.h"
+#include "llmc/io/bpe_tokenizer.h"
+#include "llmc/io/llmc_tokenizer.h"
+#include "llmc/io/sentencepiece_tokenizer.h"
+#include "llmc/io/tokenizer_files.h"
 
 namespace llmc {
+namespace {
 
-std::vector<int32_t> ByteTokenizer::encode(std::string_view text) const {
+class ByteEncoder final : public Encoder {
+  public:
+    void encode(std::string_view text, bool, std::vector<int32_t>* tokens) override {
+        for (const char c : text) tokens->push_back(static_cast<unsigned char>(c));
+    }
+    size_t safe_cut(std::string_view, size_t from) override { return from; }
+};
+
+}  // namespace
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
     std::vector<int32_t> tokens;
-    tokens.reserve(text.size());
-    for (const char c : text) tokens.push_back(static_cast<unsigned char>(c));
+    make_encoder(SpecialTokens::AsText)->encode(text, /*continues=*/false, &tokens);
     return tokens;
+}
+
+std::unique_ptr<Encoder> ByteTokenizer::make_encoder(SpecialTokens) const { return std::make_unique<ByteEncoder>(); }
+
+std::string ByteTokenizer::token_bytes(int32_t token) const {
+    if (token < 0 || token >= kVocabSize) {
+        fail("token {} is not in the byte tokenizer's vocabulary of {}; the data or model needs another tokenizer", token,
+             kVocabSize);
+    }
+    return token == kEndOfText ? "<|endoftext|>" : std::string(1, static_cast<char>(token));
 }
 
 std::string ByteTokenizer::decode(std::span<const int32_t> tokens) const {
     std::string text;
     text.reserve(tokens.size());
     for (const int32_t token : tokens) {
-        if (token == kEndOfText) continue;
-        if (token < 0 || token >= kVocabSize) {
-            fail("token {} is not in the byte tokenizer's vocabulary of {}; the data or model needs another tokenizer",
-                 token, kVocabSize);
-        }
-        text += static_cast<char>(token);
+        if (token != kEndOfText) text += token_bytes(token);
     }
     return text;
 }
 
-std::vector<int32_t> UnknownTokenizer::encode(std::string_view) const {
-    fail("text cannot be turned into tokens: the model was trained on token files whose tokenizer is not known");
+std::unique_ptr<Encoder> UnknownTokenizer::make_encoder(SpecialTokens) const {
+    fail("text cannot be turned into tokens: the model was trained on token files whose tokenizer is not known; name it "
+         "with --tokenizer");
 }
+
+std::string UnknownTokenizer::token_bytes(int32_t token) const { return fmt::format("<{}>", token); }
 
 std::string UnknownTokenizer::decode(std::span<const int32_t> tokens) const {
     std::string text;
-    for (const int32_t token : tokens) text += fmt::format("<{}>", token);
+    for (const int32_t token : tokens) text += token_bytes(token);
     return text;
 }
 
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& reference) {
-    if (reference == "bytes") return std::make_unique<ByteTokenizer>();
-    if (reference == "none") return std::make_unique<UnknownTokenizer>();
-    fail("unknown tokenizer '{}'; this program has 'bytes' and 'none'", reference);
+    const TokenizerFiles files = find_tokenizer_files(reference);
+    switch (files.kind) {
+        case TokenizerKind::Bytes: return std::make_unique<ByteTokenizer>();
+        case TokenizerKind::None: return std::make_unique<UnknownTokenizer>();
+        case TokenizerKind::VocabAndMerges:
+            return std::make_unique<BpeTokenizer>(reference, read_vocab_and_merges(files.path, files.merges_path));
+        case TokenizerKind::TokenizerJson:
+            return std::make_unique<BpeTokenizer>(reference, read_tokenizer_json(files.path));
+        case TokenizerKind::Ranks: return std::make_unique<BpeTokenizer>(reference, read_ranks(files.path));
+        case TokenizerKind::SentencePiece: return make_sentencepiece_tokenizer(reference, files.path);
+        case TokenizerKind::Llmc: return std::make_unique<LlmcTokenizer>(reference, files.path);
+    }
+    return nullptr;
+}
+
+void require_vocabulary(const Tokenizer& tokenizer, int64_t V) {
+    if (tokenizer.vocab_size() <= V) return;
+    fail("tokenizer '{}' has {} tokens, but the model's vocabulary is {}; give the tokenizer that the model was made with",
+         tokenizer.name(), tokenizer.vocab_size(), V);
 }
 
 }  // namespace llmc

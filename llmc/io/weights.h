@@ -3,6 +3,7 @@
 // same few lines for every kind, and a model is never in memory twice.
 #pragma once
 
+#include "llmc/base/dtype.h"
 #include "llmc/model/model.h"
 
 #include <span>
@@ -29,6 +30,9 @@ class WeightSource {
     virtual std::string tokenizer() const { return "none"; }
     /// The folder that has the tokenizer's files; empty if there are none.
     virtual std::string tokenizer_folder() const { return ""; }
+    /// The type it was trained in, and the length of its sequences; fp32 and 0 where unknown.
+    virtual DType dtype() const { return DType::F32; }
+    virtual int64_t seq_len() const { return 0; }
     /// Rows of the embedding in the llm.c file the weights came from; 0 if from elsewhere.
     virtual int64_t padded_vocab_size() const { return 0; }
 

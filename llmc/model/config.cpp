@@ -85,12 +85,17 @@ std::vector<std::string> preset_names() {
     return names;
 }
 
-ModelConfig preset(const std::string& name) {
+std::optional<ModelConfig> find_preset(const std::string& name) {
     for (const ModelConfig& config : presets()) {
         if (config.name == name) return config;
     }
     ModelConfig config;
     if (depth_preset(name, &config)) return config;
+    return std::nullopt;
+}
+
+ModelConfig preset(const std::string& name) {
+    if (const auto config = find_preset(name)) return *config;
     std::string names;
     for (const std::string& known : preset_names()) names += " " + known;
     fail_usage("--model={}: no such model; choose one of:{}, or d6, d12, d24, d36, d48, d60, d72, d84", name, names);

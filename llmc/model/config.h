@@ -3,6 +3,7 @@
 
 #include "llmc/model/dims.h"
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -41,8 +42,10 @@ struct ModelConfig {
 /// Names of all presets, in the order of `--help`.
 std::vector<std::string> preset_names();
 
-/// The preset of that name, or llm.c's dN form ("d12": N layers, GPT-2). maxT = 0 in the small presets means "as long
-/// as the run's sequences". Fails (exit code 2) with the list of names if there is none.
+/// The preset of that name, or llm.c's dN form ("d12": N layers, GPT-2); nothing if there is none. maxT = 0 in the small
+/// presets means "as long as the run's sequences".
+std::optional<ModelConfig> find_preset(const std::string& name);
+/// The same; fails (exit code 2) with the list of names if there is none.
 ModelConfig preset(const std::string& name);
 
 /// Throws a usage Error naming the option if the dimensions do not fit together.

@@ -35,7 +35,7 @@ Model make_gpt2(const ModelConfig& config) {
     const int ln2_out = b.activation("ln2_out", C, ActivationRole::NormOut);
     const int ln2_mean = b.activation("ln2_mean", 1, ActivationRole::Stat);
     const int ln2_rstd = b.activation("ln2_rstd", 1, ActivationRole::Stat);
-    const int fc_out = b.activation("fc_out", F, ActivationRole::MatmulOut);
+    const int fc_out = b.activation("fc_out", F, ActivationRole::PreActivation);
     const int act_out = b.activation("act_out", F, ActivationRole::ActivationOut);
 
     // Operations of a block, in forward order.

@@ -27,7 +27,7 @@ Model make_llama(const ModelConfig& config) {
     const int x_mid = b.activation("x_mid", C, ActivationRole::MidResidual);
     const int ln2_out = b.activation("ln2_out", C, ActivationRole::NormOut);
     const int ln2_rstd = b.activation("ln2_rstd", 1, ActivationRole::Stat);
-    const int gate_up = b.activation("gate_up", 2 * F, ActivationRole::MatmulOut);
+    const int gate_up = b.activation("gate_up", 2 * F, ActivationRole::PreActivation);
     const int act_out = b.activation("act_out", F, ActivationRole::ActivationOut);
 
     // Operations of a block, in forward order.

@@ -35,6 +35,7 @@ enum class ActivationRole : uint8_t {
     NormOut,
     Stat,  ///< Saved statistics, fp32.
     MatmulOut,
+    PreActivation,  ///< Output of the matmul before GELU or SwiGLU.
     AttentionOut,
     AttentionStat,  ///< Log-sum-exp, fp32.
     ActivationOut,  ///< Output of GELU or SwiGLU.

@@ -77,9 +77,9 @@ Layout make_layout(const Plan& plan) {
         Layout layout = place(plan, lives, order);
         if (best.offsets.empty() || layout.arena_bytes < best.arena_bytes) best = std::move(layout);
     };
-    // A stack: at the bottom what lives long, in the order it appears; on it the head's brief tensors, the logits lowest;
-    // gradients last, so that they reuse the room of the logits and not of what is still read beside them. Workspaces
-    // are brief tensors like others, or the last, or the first. One of these nearly always meets the bound.
+    // A stack: at the bottom what lives long, in the order it appears; on it the head's brief tensors, the logits
+    // lowest; gradients last, so that they reuse the room of the logits and not of what is still read beside them.
+    // Workspaces are brief tensors like others, or the last, or the first. One of these nearly always meets the bound.
     constexpr int kBrief = 5;
     constexpr int kLong = 0, kBriefClass = 1, kGradientClass = 2;
     for (const int workspace_class : {kBriefClass, kGradientClass + 1, kLong - 1}) {

@@ -36,7 +36,7 @@ std::string print_steps(const Model& model, const Plan& plan, const Layout* layo
             if (use.reads) reads += fmt::format(" {}={}", kSlotNames[slot], name);
             if (use.writes) writes += fmt::format(" {}{}={}", kSlotNames[slot], use.reads ? "+" : "", name);
         }
-        text += fmt::format("{:>5} {:<9} {:<34} {} ->{}  [{}]\n", i, name_of(step.phase), describe_step(model, step),
+        text += fmt::format("{:>5} {:<9} {:<38} {} ->{}  [{}]\n", i, name_of(step.phase), describe_step(model, step),
                             reads, writes, format_bytes(simulation.live_bytes[i]));
     }
     return text;

@@ -9,9 +9,12 @@ Access access(const Step& step, Slot slot) {
         case Slot::In:
         case Slot::Residual:
         case Slot::Tokens: return {.reads = true, .writes = false};
-        case Slot::Out:
+        case Slot::Out: return {.reads = !forward, .writes = forward};
         case Slot::Stat0:
-        case Slot::Stat1: return {.reads = !forward, .writes = forward};
+        case Slot::Stat1: {
+            const bool cache = step.op == OpKind::Attention && step.operand(Slot::Stat1) >= 0;  // Read and appended to.
+            return {.reads = !forward || cache, .writes = forward};
+        }
         case Slot::DOut: return {.reads = true, .writes = step.rope && step.pass == Pass::BackwardWeight};
         case Slot::DIn: return {.reads = step.accumulate, .writes = true};
         case Slot::Losses:

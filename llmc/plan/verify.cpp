@@ -67,38 +67,38 @@ std::string find_fault(const Model& model, const Plan& plan, const Layout& layou
         }
         if (plan.tensors[static_cast<size_t>(t)].external) memory.write(begin(t), end(t), t);
     }
-    const auto check_read = [&](int32_t t, const std::string& where) -> std::string {
+    const auto check_intact = [&](int32_t t, const auto& who) -> std::string {
         const int32_t intruder = memory.intruder(begin(t), end(t), t);
         if (intruder == kNone) return "";
-        if (intruder == Ownership::kUnwritten) return fmt::format("{} reads {} before it is written", where, name(t));
-        return fmt::format("{} reads {}, which {} has overwritten", where, name(t), name(intruder));
+        if (intruder == Ownership::kUnwritten) return fmt::format("{} needs {} before it is written", who(), name(t));
+        return fmt::format("{} needs {}, which {} has overwritten", who(), name(t), name(intruder));
     };
     for (size_t i = 0; i < plan.steps.size(); ++i) {
         const Step& step = plan.steps[i];
-        const std::string where = fmt::format("step {} ({})", i, describe_step(model, step));
+        const auto this_step = [&] { return fmt::format("step {} ({})", i, describe_step(model, step)); };
         for (int slot = 0; slot < kNumSlots; ++slot) {
             if (!access(step, static_cast<Slot>(slot)).reads) continue;
-            const std::string fault = check_read(step.operands[static_cast<size_t>(slot)], where);
+            const std::string fault = check_intact(step.operands[static_cast<size_t>(slot)], this_step);
             if (!fault.empty()) return fault;
         }
         for (int slot = 0; slot < kNumSlots; ++slot) {
             const int32_t t = step.operands[static_cast<size_t>(slot)];
             if (access(step, static_cast<Slot>(slot)).writes) memory.write(begin(t), end(t), t);
         }
-        // What a step reads must survive its own writes, unless it works in place.
+        // What a step reads and writes must survive all its writes, unless it works in place.
         for (int slot = 0; slot < kNumSlots; ++slot) {
             const int32_t t = step.operands[static_cast<size_t>(slot)];
-            if (!access(step, static_cast<Slot>(slot)).reads) continue;
+            if (t < 0) continue;
             const int32_t d_in = step.operand(Slot::DIn);
             const bool in_place = d_in >= 0 && d_in != t && storage_of(plan, d_in) == storage_of(plan, t);
             if (in_place) continue;
-            const std::string fault = check_read(t, where);
+            const std::string fault = check_intact(t, this_step);
             if (!fault.empty()) return fault;
         }
     }
     for (int32_t t = 0; t < static_cast<int32_t>(plan.tensors.size()); ++t) {
         if (!plan.tensors[static_cast<size_t>(t)].output) continue;
-        const std::string fault = check_read(t, "the caller");
+        const std::string fault = check_intact(t, [] { return "the caller"; });
         if (!fault.empty()) return fault;
     }
     return "";

@@ -30,7 +30,8 @@ Executor::Executor(State& state, const Plan& plan, const Layout& layout)
 Tensor Executor::tensor(int32_t id) const {
     if (id < 0) return {};
     const PlanTensor& tensor = plan_.tensors[static_cast<size_t>(id)];
-    const bool per_token = tensor.rows == plan_.shape.N() && tensor.consumer != Consumer::KeyValueCache;
+    const bool per_token = tensor.rows == plan_.shape.N() && tensor.consumer != Consumer::KeyValueCache &&
+                           tensor.consumer != Consumer::Workspace;
     const int64_t rows = per_token ? rows_ : tensor.rows;
     return {tensor.dtype, state_.arena() + layout_.offsets[static_cast<size_t>(id)], rows, tensor.cols};
 }

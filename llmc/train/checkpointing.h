@@ -1,9 +1,10 @@
 // What a training checkpoint holds: fp32 weights, AdamW's moments, and a few numbers that say where the run stands.
-// Everything else is a function of those (rng.h), so a resumed run continues bit for bit. The folder format is
-// io/checkpoint.h.
+// Everything else is a function of those (rng.h), so a resumed run continues bit for bit. The checkpoint of an imported
+// model has step 0 and no moments. The folder format is io/checkpoint.h.
 #pragma once
 
 #include "llmc/io/checkpoint.h"
+#include "llmc/io/weights.h"
 #include "llmc/run/state.h"
 
 #include <string>
@@ -12,25 +13,57 @@ namespace llmc {
 
 /// Where a run stands after `step` updates.
 struct Progress {
-    int64_t step = 0;            ///< Steps done, skipped ones included.
-    int64_t updates = 0;         ///< Updates applied: AdamW's counter.
-    int64_t next_sequence = 0;   ///< First training sequence not yet seen.
-    std::string tokenizer;       ///< Reference for make_tokenizer().
-    std::string dtype;           ///< Of parameters and activations: "fp32", "bf16".
+    int64_t step = 0;           ///< Steps done, skipped ones included.
+    int64_t updates = 0;        ///< Updates applied: AdamW's counter.
+    int64_t next_sequence = 0;  ///< First training sequence not yet seen.
+    std::string tokenizer;      ///< Reference for make_tokenizer().
+    std::string dtype;          ///< Of parameters and activations: "fp32", "bf16".
     int64_t seq_len = 0;
     int64_t total_batch_size = 0;
     int64_t seed = 0;
-    int64_t train_tokens = 0;    ///< Size of the training data, on which the order of sequences depends.
+    int64_t train_tokens =
+        0;  ///< Size of the training data, on which the order of sequences depends; 0 before the first step.
+    int64_t padded_vocab_size = 0;  ///< WeightSource::padded_vocab_size() of where the run began.
 };
 
 /// Writes root/checkpoints/step-N.
 void save_checkpoint(const std::string& root, const State& state, const Progress& progress);
 
+/// Writes root/checkpoints/step-00000000 with these weights and no moments, one parameter at a time.
+void save_imported(const std::string& root, const WeightSource& weights);
+
 Progress progress_of(const Checkpoint& checkpoint);
 ModelConfig model_of(const Checkpoint& checkpoint);
 
-/// Fills parameters (and master weights), and the moments if `training`. A missing tensor or another shape is an Error
+/// The checkpoint's tokenizer, as make_tokenizer() takes it: the files in its run folder, else what it was trained
+/// with.
+std::string tokenizer_of(const Checkpoint& checkpoint);
+/// The tokenizer folder of the checkpoint's run; empty if it has none.
+std::string tokenizer_folder_of(const Checkpoint& checkpoint);
+
+/// The weights of a checkpoint, without its moments.
+class CheckpointWeights final : public WeightSource {
+  public:
+    explicit CheckpointWeights(Checkpoint checkpoint);
+
+    void read(int parameter, std::span<float> out) const override;
+    std::string describe() const override;
+    std::string tokenizer() const override { return tokenizer_of(checkpoint_); }
+    std::string tokenizer_folder() const override;
+    DType dtype() const override;
+    int64_t seq_len() const override { return progress_.seq_len; }
+    int64_t padded_vocab_size() const override { return progress_.padded_vocab_size; }
+
+  private:
+    Checkpoint checkpoint_;
+    Progress progress_;
+};
+
+/// Fills parameters, master weights and moments, to go on training. A missing tensor or another shape is an Error
 /// naming it.
-void load_checkpoint(const Checkpoint& checkpoint, State& state, bool training);
+void load_checkpoint(const Checkpoint& checkpoint, State& state);
+
+/// Fills parameters (and master weights) from a model of the same table.
+void load_weights(const WeightSource& weights, State& state);
 
 }  // namespace llmc

@@ -7,6 +7,7 @@
 #include "llmc/io/tokenizer.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/generation.h"
+#include "llmc/train/initial_weights.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -34,22 +35,20 @@ std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const std::string
 }  // namespace
 
 void generate_command(const Options& options) {
-    const Checkpoint checkpoint = open_checkpoint(options.run, "--run");
-    const Progress progress = progress_of(checkpoint);
-    const Model model = make_model(model_of(checkpoint));
-    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(progress.tokenizer);
+    const std::unique_ptr<WeightSource> weights = trained_weights(options);
+    const Model& model = weights->model();
+    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(weights->tokenizer());
+    require_vocabulary(*tokenizer, model.config.V);
     const std::vector<int32_t> prompt = encode_prompt(*tokenizer, options.prompt, model.config);
 
     const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
-    // A model trained in bf16 runs in bf16 where the device can; its weights are stored in fp32 either way.
-    const bool use_bf16 = progress.dtype == "bf16" && backend->info().supports_bf16;
-    const DType dtype = use_bf16 ? DType::BF16 : DType::F32;
+    const DType dtype = inference_dtype(*weights, *backend);
     const int64_t context = context_for(model.config, static_cast<int64_t>(prompt.size()) + options.length);
     GenerationPlan generation = plan_generation(model, dtype, context, *backend);
     State state(*backend, model, dtype, context, generation.layout.arena_bytes, /*training=*/false);
-    load_checkpoint(checkpoint, state, /*training=*/false);
-    spdlog::info("{} after {} steps; {} parameters, {}, {}", model.config.name, progress.step,
-                 format_count(model.parameter_count()), name_of(dtype), format_bytes(state.allocated_bytes()));
+    load_weights(*weights, state);
+    spdlog::info("{}; {} parameters, {}, {}", weights->describe(), format_count(model.parameter_count()), name_of(dtype),
+                 format_bytes(state.allocated_bytes()));
 
     SamplerSettings settings = {options.temperature, options.top_k, options.top_p, static_cast<uint64_t>(options.seed)};
     TextGenerator generator(state, std::move(generation));

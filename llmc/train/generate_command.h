@@ -5,7 +5,7 @@
 
 namespace llmc {
 
-/// Loads the newest checkpoint of --run and prints the samples on stdout.
+/// Loads the newest checkpoint of --run, or what --model names, and prints the samples on stdout.
 void generate_command(const Options& options);
 
 }  // namespace llmc

@@ -1,6 +1,7 @@
 #include "llmc/train/options.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/file.h"
 #include "llmc/base/units.h"
 #include "llmc/base/version.h"
 #include "llmc/model/config.h"
@@ -14,12 +15,14 @@
 #include <charconv>
 #include <cstdio>
 #include <map>
+#include <string_view>
 
 namespace llmc {
 namespace {
 
 constexpr double kMany = 1e15;
-constexpr uint8_t kAll = kTrain | kPlan | kGenerate;
+constexpr uint8_t kComputing = kTrain | kPlan | kGenerate | kEvaluate;
+constexpr uint8_t kAll = kComputing | kImport | kExport;
 
 std::string join(const std::vector<std::string>& words) {
     std::string text;
@@ -28,7 +31,9 @@ std::string join(const std::vector<std::string>& words) {
 }
 
 const std::string& model_help() {
-    static const std::string text = "Architecture: " + join(preset_names()) + ", or llm.c's d6 .. d84";
+    static const std::string text = "Architecture with random weights: " + join(preset_names()) +
+                                    ", or llm.c's d6 .. d84; or a model to begin with: a Hugging Face folder, a run "
+                                    "folder or checkpoint, an llm.c model file";
     return text;
 }
 
@@ -62,8 +67,8 @@ const std::vector<OptionRow>& option_table() {
     constexpr const char* kOutput = "Output";
     // clang-format off
     static const std::vector<OptionRow> table = {
-        {"-e,--model", &O::model, kTrain | kPlan, kModel, model_help().c_str()},
-        {"--layers", &O::layers, kTrain | kPlan, kModel, "Transformer layers", 1, 10000},
+        {"-e,--model", &O::model, kComputing, kModel, model_help().c_str()},
+        {"--layers", &O::layers, kTrain | kPlan, kModel, "Transformer layers", 1, 1000},
         {"--channels", &O::channels, kTrain | kPlan, kModel, "Channels of the residual stream", 1, 1e6},
         {"--heads", &O::heads, kTrain | kPlan, kModel, "Query heads", 1, 1e5},
         {"--kv-heads", &O::kv_heads, kTrain | kPlan, kModel, "Key/value heads (grouped-query attention)", 1, 1e5},
@@ -74,16 +79,16 @@ const std::vector<OptionRow>& option_table() {
         {"--rope-theta", &O::rope_theta, kTrain | kPlan, kModel, "Base of the rotary frequencies (LLaMA)", 1, 1e12},
         {"--tied", &O::tied, kTrain | kPlan, kModel, "LM head shares the embedding (LLaMA)", 0, 0, {"true", "false"}},
 
-        {"-i,--data", &O::data, kTrain | kPlan, kData, "Text file, quoted glob of text files, or llm.c token files"},
+        {"-i,--data", &O::data, kTrain | kPlan | kEvaluate, kData, "Text file, quoted glob of text files, or llm.c token files"},
         {"-j,--val-data", &O::val_data, kTrain, kData, "Validation data (the last 5 % of the training data)"},
-        {"-b,--batch-size", &O::batch_size, kTrain | kPlan, kData, "Sequences in a micro-batch", 1, 1e6},
-        {"-t,--seq-len", &O::seq_len, kTrain | kPlan, kData, "Tokens in a sequence", 1, 1e8},
+        {"-b,--batch-size", &O::batch_size, kTrain | kPlan | kEvaluate, kData, "Sequences in a micro-batch", 1, 1e6},
+        {"-t,--seq-len", &O::seq_len, kTrain | kPlan | kEvaluate, kData, "Tokens in a sequence", 1, 1e8},
         {"-d,--total-batch-size", &O::total_batch_size, kTrain, kData,
          "Tokens per update, a multiple of batch size times sequence length (one micro-batch)", 1, kMany},
         {"-x,--steps", &O::steps, kTrain, kData, "Updates", 1, kMany},
 
         {"-l,--learning-rate", &O::learning_rate, kTrain, kOptimiser, "Peak learning rate", 0, 1e3},
-        {"--lr-schedule", &O::lr_schedule, kTrain, kOptimiser, "After the warm-up", 0, 0,
+        {"-k,--lr-schedule", &O::lr_schedule, kTrain, kOptimiser, "After the warm-up", 0, 0,
          {"cosine", "linear", "constant", "wsd"}},
         {"-u,--warmup", &O::warmup, kTrain, kOptimiser, "Updates of linear warm-up", 0, kMany},
         {"-q,--final-lr-fraction", &O::final_lr_fraction, kTrain, kOptimiser,
@@ -104,9 +109,10 @@ const std::vector<OptionRow>& option_table() {
         {"--logits-chunk", &O::logits_chunk, kTrain | kPlan, kMemory,
          "Tokens the LM head handles at a time (as many as cost no memory)", 1, kMany},
 
-        {"--device", &O::device, kAll, kDevice, "auto or cpu", 0, 0, {}, false},
-        {"--dtype", &O::dtype, kTrain | kPlan, kDevice, "Type of parameters and activations", 0, 0, {"fp32", "bf16"}},
-        {"--threads", &O::threads, kAll, kDevice,
+        {"--device", &O::device, kComputing, kDevice, "auto or cpu", 0, 0, {}, false},
+        {"--dtype", &O::dtype, kTrain | kPlan | kEvaluate | kExport, kDevice,
+         "Type of parameters and activations, or of the exported tensors", 0, 0, {"fp32", "bf16"}},
+        {"--threads", &O::threads, kComputing, kDevice,
          "CPU threads (one per core); never changes a result", 1, 4096, {}, false},
         {"--peak-tflops", &O::peak_tflops, kTrain, kDevice,
          "Peak of the device, for MFU (measured)", 0, 1e6, {}, false},
@@ -135,7 +141,12 @@ const std::vector<OptionRow>& option_table() {
         {"--json", &O::json, kPlan, kOutput, "One JSON object instead of tables", 0, 0, {}, false},
         {"--list-steps", &O::list_steps, kPlan, kOutput, "Also print every step of the plan", 0, 0, {}, false},
 
-        {"--run", &O::run, kGenerate, "Generation", "Run folder or checkpoint", 0, 0, {}, false},
+        {"--hellaswag", &O::hellaswag, kEvaluate, kData, "HellaSwag file, as llm.c makes it", 0, 0, {}, false},
+        {"--run", &O::run, kGenerate | kEvaluate | kExport, kModel, "Run folder or checkpoint", 0, 0, {}, false},
+        {"--from", &O::from, kImport, kModel,
+         "Hugging Face folder, llm.c model file, run folder or checkpoint", 0, 0, {}, false},
+        {"--format", &O::format, kExport, kOutput, "Hugging Face folder, or llm.c model file", 0, 0, {"hf", "llmc"}, false},
+        {"--out", &O::out, kImport | kExport, kOutput, "Folder or file to make; it must not be there", 0, 0, {}, false},
         {"--prompt", &O::prompt, kGenerate, "Generation", "How the text begins (end-of-text)", 0, 0, {}, false},
         {"--length", &O::length, kGenerate, "Generation", "New tokens per sample", 1, 1e9, {}, false},
         {"--samples", &O::samples, kGenerate, "Generation", "Texts to generate", 1, 1e6, {}, false},
@@ -169,7 +180,8 @@ std::string find_fault(const OptionRow& row, const std::string& text) {
         if constexpr (std::is_same_v<Value, double>) {
             return fmt::format("must be a number from {:g} to {:g}, not '{}'", row.minimum, row.maximum, text);
         } else {
-            return fmt::format("must be a whole number from {:.0f} to {:.0f}, not '{}'", row.minimum, row.maximum, text);
+            return fmt::format("must be a whole number from {:.0f} to {:.0f}, not '{}'", row.minimum, row.maximum,
+                               text);
         }
     } else {
         if (row.choices.empty() || std::count(row.choices.begin(), row.choices.end(), text) > 0) return "";
@@ -254,7 +266,8 @@ namespace {
 void apply_config(CLI::App& app, const std::string& path) {
     for (const ConfigEntry& entry : read_config(path)) {
         const auto& table = option_table();
-        const auto row = std::find_if(table.begin(), table.end(), [&](const auto& r) { return r.name() == entry.name; });
+        const auto row =
+            std::find_if(table.begin(), table.end(), [&](const auto& r) { return r.name() == entry.name; });
         if (row == table.end() || entry.name == "config" || entry.name == "resume") {
             fail_usage("--config={}: line {}: '{}' is no option for a file; see train_gpt --help", path, entry.line,
                        entry.name);
@@ -278,36 +291,83 @@ void note_given(const CLI::App& app, bool typed) {
 
 }  // namespace
 
+namespace {
+
+struct CommandRow {
+    const char* name;
+    Command command;
+    uint8_t mask;
+    const char* help;
+};
+constexpr CommandRow kSubcommands[] = {
+    {"plan", Command::Plan, kPlan, "Print the memory of every --recompute level, without allocating it"},
+    {"generate", Command::Generate, kGenerate, "Generate text with a trained model"},
+    {"evaluate", Command::Evaluate, kEvaluate, "Loss and bits per byte of a trained model on a text, and HellaSwag"},
+    {"import", Command::Import, kImport, "Make a run folder of a model from elsewhere"},
+    {"export", Command::Export, kExport, "Write a trained model for transformers or llm.c"},
+};
+
+/// llm.c has flags of two letters, which CLI11 would take apart. This one means the same here.
+std::vector<const char*> in_our_words(int argc, const char* const* argv) {
+    std::vector<const char*> words(argv, argv + argc);
+    for (const char*& word : words) {
+        if (std::string_view(word) == "-nk") word = "--keep-checkpoints";
+    }
+    return words;
+}
+
+/// llm.c's -y is 0, or 1 to go on with what is in the output folder, if there is something.
+void resolve_llmc_resume(Options& options) {
+    if (options.resume != "0" && options.resume != "1") return;
+    const bool wanted = options.resume == "1";
+    if (wanted && options.output_dir.empty()) {
+        fail_usage("--resume=1: goes on with the run in --output-dir, which is not given; name the run: --resume=FOLDER");
+    }
+    options.resume = wanted && path_exists(options.output_dir + "/checkpoints") ? options.output_dir : "";
+    if (!options.resume.empty()) options.output_dir.clear();
+}
+
+}  // namespace
+
 Options parse_options(int argc, const char* const* argv) {
     Options options;
-    CLI::App app("train_gpt trains GPT-2 and LLaMA models, on as much memory as you have.\n"
-                 "Without a subcommand it trains; without any option it trains the demo.");
+    CLI::App app(
+        "train_gpt trains GPT-2 and LLaMA models, on as much memory as you have.\n"
+        "Without a subcommand it trains; without any option it trains the demo.");
     app.set_version_flag("--version", fmt::format("train_gpt {}", version()));
     app.get_formatter()->column_width(34);
     add_command(app, kTrain, options);
     app.require_subcommand(0, 1);
-    CLI::App* plan = app.add_subcommand("plan", "Print the memory of every --recompute level, without allocating it");
-    add_command(*plan, kPlan, options);
-    CLI::App* generate = app.add_subcommand("generate", "Generate text with a trained model");
-    add_command(*generate, kGenerate, options);
+    std::vector<CLI::App*> subcommands;
+    for (const CommandRow& row : kSubcommands) {
+        subcommands.push_back(app.add_subcommand(row.name, row.help));
+        add_command(*subcommands.back(), row.mask, options);
+    }
 
     given_options().clear();
     try {
-        app.parse(argc, argv);
+        const std::vector<const char*> words = in_our_words(argc, argv);
+        app.parse(static_cast<int>(words.size()), words.data());
     } catch (const CLI::Success& done) {
         app.exit(done);
         std::exit(kExitDone);
     } catch (const CLI::ParseError& error) {
         refuse("", error);
     }
-    options.command = plan->parsed() ? Command::Plan : generate->parsed() ? Command::Generate : Command::Train;
-    CLI::App& used = plan->parsed() ? *plan : generate->parsed() ? *generate : app;
+    CLI::App* parsed = &app;
+    for (size_t i = 0; i < subcommands.size(); ++i) {
+        if (!subcommands[i]->parsed()) continue;
+        parsed = subcommands[i];
+        options.command = kSubcommands[i].command;
+    }
+    CLI::App& used = *parsed;
     note_given(app, /*typed=*/true);
     if (&used != &app && !given_options().empty()) {
         fail_usage("--{}: stands before the subcommand; write train_gpt {} --{}", given_options().begin()->first,
                    used.get_name(), given_options().begin()->first);
     }
     note_given(used, /*typed=*/true);
+    resolve_llmc_resume(options);
     if (!options.resume.empty() && !options.config.empty()) {
         fail_usage("--config={}: a resumed run has its own config.toml; leave --config out", options.config);
     }
@@ -315,6 +375,14 @@ Options parse_options(int argc, const char* const* argv) {
     if (!options.resume.empty()) apply_config(used, find_run_folder(options.resume, "--resume") + "/config.toml");
     note_given(used, /*typed=*/false);
     validate(options);
+    return options;
+}
+
+Options options_of_run(const std::string& run_folder) {
+    Options options;
+    CLI::App app;
+    add_command(app, kTrain, options);
+    apply_config(app, run_folder + "/config.toml");
     return options;
 }
 
@@ -373,11 +441,40 @@ void refuse_ignored(const Options& options) {
 
 }  // namespace
 
-void validate(const Options& options) {
-    if (options.command == Command::Generate) {
-        if (options.run.empty()) fail_usage("generate needs --run=RUN_FOLDER (a folder under runs/, or a checkpoint)");
+namespace {
+
+/// What the commands that take a trained model cannot do without.
+void require_operands(const Options& options) {
+    const auto required = [](const char* command, const std::string& value, const char* wanted) {
+        if (value.empty()) fail_usage("{} needs {}", command, wanted);
+    };
+    if (options.command == Command::Import) {
+        required("import", options.from, "--from=PATH (a Hugging Face folder, or an llm.c model file)");
+        required("import", options.out, "--out=RUN_FOLDER (a new folder, such as runs/NAME)");
         return;
     }
+    if (options.command == Command::Export) {
+        required("export", options.run, "--run=RUN_FOLDER (a folder under runs/, or a checkpoint)");
+        required("export", options.out, "--out=PATH (a new folder, or for --format=llmc a new file)");
+        return;
+    }
+    const bool generates = options.command == Command::Generate;
+    if (options.run.empty() && !was_given("model")) {
+        fail_usage("{} needs --run=RUN_FOLDER (a folder under runs/, or a checkpoint), or --model=PATH (a Hugging Face "
+                   "folder, or an llm.c model file)", generates ? "generate" : "evaluate");
+    }
+    if (!options.run.empty() && was_given("model")) {
+        fail_usage("--model={}: --run={} already names the model; leave one of them out", options.model, options.run);
+    }
+    if (!generates && options.run.empty() && !was_given("data") && options.hellaswag.empty()) {
+        fail_usage("evaluate needs --data=FILE or --hellaswag=FILE (or a --run, whose held-out data it takes)");
+    }
+}
+
+}  // namespace
+
+void validate(const Options& options) {
+    if (options.command != Command::Train && options.command != Command::Plan) return require_operands(options);
     if (options.command == Command::Train) find_policy(options.recompute);
     if (!options.memory_budget.empty()) parse_budget("--memory-budget", options.memory_budget, int64_t{1} << 40);
     const int64_t micro_batch = options.batch_size * options.seq_len;

@@ -10,7 +10,7 @@
 
 namespace llmc {
 
-enum class Command : uint8_t { Train, Plan, Generate };
+enum class Command : uint8_t { Train, Plan, Generate, Evaluate, Import, Export };
 
 struct Options {
     Command command = Command::Train;
@@ -81,10 +81,16 @@ struct Options {
     double temperature = 0.8;
     int64_t top_k = 0;
     double top_p = 1.0;
+
+    // evaluate, import, export
+    std::string hellaswag;
+    std::string from;
+    std::string out;
+    std::string format = "hf";
 };
 
 /// Which commands take an option.
-enum CommandMask : uint8_t { kTrain = 1, kPlan = 2, kGenerate = 4 };
+enum CommandMask : uint8_t { kTrain = 1, kPlan = 2, kGenerate = 4, kEvaluate = 8, kImport = 16, kExport = 32 };
 
 using OptionField = std::variant<std::string Options::*, int64_t Options::*, double Options::*, bool Options::*>;
 
@@ -108,6 +114,9 @@ const std::vector<OptionRow>& option_table();
 /// Parses the command line (and --config, and on --resume the run's own config.toml under it). On --help and --version
 /// prints and exits 0; anything wrong is an Error with exit code 2 that names the option.
 Options parse_options(int argc, const char* const* argv);
+
+/// The options of a run, from its config.toml. They do not count as given.
+Options options_of_run(const std::string& run_folder);
 
 /// The options that shape a run as TOML, one `name = value` per line, readable by --config.
 std::string to_toml(const Options& options);

@@ -4,6 +4,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/units.h"
 #include "llmc/plan/print.h"
+#include "llmc/train/initial_weights.h"
 #include "llmc/train/setup.h"
 
 #include <nlohmann/json.hpp>
@@ -102,7 +103,9 @@ std::string breakdown(const std::vector<const PolicyRow*>& wanted, const std::ve
 std::string plan_report(const Options& options) {
     // Without --data the preset keeps its published vocabulary.
     const int64_t data_vocabulary = was_given("data") ? open_token_source(options.data, "--data")->vocab_size() : 0;
-    const ModelConfig config = resolve_model(options, data_vocabulary);
+    const ModelConfig config = names_weights(options.model)
+                                   ? accept_model(options, model_config_at(options.model, "--model"), nullptr)
+                                   : resolve_model(options, data_vocabulary);
     const Model model = make_model(config);
     const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
     const DeviceInfo device = backend->info();

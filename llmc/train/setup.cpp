@@ -6,6 +6,7 @@
 #include "llmc/base/units.h"
 #include "llmc/base/version.h"
 #include "llmc/train/checkpointing.h"
+#include "llmc/train/initial_weights.h"
 
 #include <cmath>
 
@@ -15,23 +16,29 @@ namespace {
 /// The default data file does not exist until data/demo.sh has made it; say so rather than "no such file".
 void require_demo_text(const Options& options) {
     if (was_given("data") || path_exists(options.data)) return;
-    fail("the demo text {} is not there; run data/demo.sh to make it, or train on your own: --data=FILE.txt", options.data);
+    fail("the demo text {} is not there; run data/demo.sh to make it, or train on your own: --data=FILE.txt",
+         options.data);
 }
 
 }  // namespace
 
-Data open_data(const Options& options) {
+Data open_data(const Options& options, const std::string& tokenizer) {
     require_demo_text(options);
     Data data;
-    data.source = open_token_source(options.data, "--data");
-    data.tokenizer = make_tokenizer(data.source->tokenizer());
+    if (!tokenizer.empty()) data.tokenizer = make_tokenizer(tokenizer);
+    const Tokenizer* reads_text = data.tokenizer.get();
+    data.source = open_token_source(options.data, "--data", reads_text);
+    if (data.tokenizer == nullptr) data.tokenizer = make_tokenizer(data.source->tokenizer());
+    if (tokenizer == "bytes" && data.source->tokenizer() != tokenizer) {
+        fail("--data={}: {}, but the model reads bytes; give text", options.data, data.source->describe());
+    }
     if (options.val_data.empty()) {
         const TokenSplit split = split_off_validation(*data.source, options.seq_len);
         data.train = split.train;
         data.validation = split.validation;
         return data;
     }
-    data.val_source = open_token_source(options.val_data, "--val-data");
+    data.val_source = open_token_source(options.val_data, "--val-data", reads_text);
     if (data.val_source->tokenizer() != data.source->tokenizer() ||
         data.val_source->vocab_size() != data.source->vocab_size()) {
         fail("--val-data={}: has other tokens than --data ({}, not {}); use files of one kind", options.val_data,
@@ -43,6 +50,24 @@ Data open_data(const Options& options) {
     require_one_sequence(*data.validation, options.seq_len, "--val-data");
     return data;
 }
+
+namespace {
+
+/// Refuses sizes whose bytes would not fit in 64 bits, by an estimate from above in floating point.
+void require_countable(const ModelConfig& config, const Options& options) {
+    const auto L = static_cast<double>(config.L), C = static_cast<double>(config.C), F = static_cast<double>(config.F);
+    const auto A = static_cast<double>(config.NH * config.HD), Vp = static_cast<double>(config.Vp());
+    const double N = static_cast<double>(options.batch_size) * static_cast<double>(options.seq_len);
+    const double parameters = 2 * Vp * C + static_cast<double>(config.maxT) * C + L * C * (4 * A + 3 * F + 20);
+    const double activations = (L + 2) * N * (20 * C + 10 * F + 20 * A) + N * Vp;
+    if (16 * parameters + 4 * activations < 4e18) return;
+    fail(
+        "not enough memory: {} with --batch-size={} and --seq-len={} needs about {:.0e} bytes, more than this program "
+        "can count; lower those, or the model's dimensions",
+        describe(config), options.batch_size, options.seq_len, 16 * parameters + 4 * activations);
+}
+
+}  // namespace
 
 ModelConfig resolve_model(const Options& options, int64_t data_vocabulary) {
     ModelConfig config = preset(options.model);
@@ -73,7 +98,8 @@ ModelConfig resolve_model(const Options& options, int64_t data_vocabulary) {
     override_with(options.max_seq_len, &config.maxT);
     if (config.maxT == 0) config.maxT = options.seq_len;
     if (options.rope_theta > 0) {
-        if (config.family != Family::Llama) fail_usage("--rope-theta: GPT-2 has learned positions; choose a LLaMA model");
+        if (config.family != Family::Llama)
+            fail_usage("--rope-theta: GPT-2 has learned positions; choose a LLaMA model");
         config.rope_theta = options.rope_theta;
     }
     if (!options.tied.empty()) config.tied = options.tied == "true";
@@ -85,6 +111,21 @@ ModelConfig resolve_model(const Options& options, int64_t data_vocabulary) {
         fail_usage("--vocab-size={}: the data needs at least {} tokens", config.V, data_vocabulary);
     }
     validate(config);
+    require_countable(config, options);
+    return config;
+}
+
+ModelConfig accept_model(const Options& options, const ModelConfig& config, const Tokenizer* tokenizer) {
+    const std::string overriding = given_architecture_option();
+    if (!overriding.empty()) {
+        fail_usage("{}: the model comes with its weights ({}), which fit no other; leave it out", overriding,
+                   describe(config));
+    }
+    if (options.seq_len > config.maxT) {
+        fail_usage("--seq-len={}: '{}' takes at most {} tokens", options.seq_len, config.name, config.maxT);
+    }
+    if (tokenizer != nullptr) require_vocabulary(*tokenizer, config.V);
+    require_countable(config, options);
     return config;
 }
 
@@ -93,8 +134,10 @@ DType dtype_of_option(const Options& options) { return options.dtype == "bf16" ?
 void require_dtype(const Backend& backend, DType dtype) {
     const DeviceInfo info = backend.info();
     if (dtype == DType::BF16 && !info.supports_bf16) {
-        fail_usage("--dtype=bf16: {} has no bf16 dot products (AVX512_BF16 or AMX), or this build has no oneDNN; use "
-                   "--dtype=fp32", info.name);
+        fail_usage(
+            "--dtype=bf16: {} has no bf16 dot products (AVX512_BF16 or AMX), or this build has no oneDNN; use "
+            "--dtype=fp32",
+            info.name);
     }
 }
 
@@ -105,8 +148,8 @@ int64_t largest_batch(const Options& options, const Model& model, const PolicyRo
                       const Backend& backend) {
     const auto fits = [&](int64_t B) {
         const BatchShape shape = {B, options.seq_len};
-        return plan_memory(model, shape, dtype_of_option(options), policy, options.logits_chunk, backend).total_bytes() <=
-               budget;
+        return plan_memory(model, shape, dtype_of_option(options), policy, options.logits_chunk, backend)
+                   .total_bytes() <= budget;
     };
     if (!fits(1)) return 0;
     int64_t low = 1, high = 2;
@@ -123,13 +166,14 @@ int64_t largest_batch(const Options& options, const Model& model, const PolicyRo
 void require_memory(const Options& options, const Model& model, const PlannedMemory& memory, const Backend& backend) {
     const DeviceInfo device = backend.info();
     const bool limited = !options.memory_budget.empty();
-    const int64_t budget = limited ? parse_budget("--memory-budget", options.memory_budget, device.memory_total)
-                                   : device.memory_available;
+    const int64_t budget =
+        limited ? parse_budget("--memory-budget", options.memory_budget, device.memory_total) : device.memory_available;
     if (memory.total_bytes() <= budget) return;
     std::string fits;
     for (const PolicyRow& policy : policies()) {
         const int64_t bytes =
-            plan_memory(model, memory.plan.shape, memory.plan.dtype, policy, options.logits_chunk, backend).total_bytes();
+            plan_memory(model, memory.plan.shape, memory.plan.dtype, policy, options.logits_chunk, backend)
+                .total_bytes();
         const int64_t batch = largest_batch(options, model, policy, budget, backend);
         fits += fmt::format("{} {} needs {}, {}", fits.empty() ? "" : ";", policy.name, format_bytes(bytes),
                             batch > 0 ? fmt::format("fits with --batch-size={}", batch) : "fits with no batch size");
@@ -147,34 +191,37 @@ void require_same_run(const Options& options, const ModelConfig& config, const C
         fail_usage("--resume={}: the checkpoint holds another model ({}; asked for is {}); leave the model options out",
                    options.resume, describe(stored), describe(config));
     }
+    if (progress.train_tokens == 0) return;  // An imported model: its run has not begun.
     if (progress.seed != options.seed) {
-        fail_usage("--seed={}: the run began with seed {}, which its data order depends on; leave --seed out", options.seed,
-                   progress.seed);
+        fail_usage("--seed={}: the run began with seed {}, which its data order depends on; leave --seed out",
+                   options.seed, progress.seed);
     }
     if (progress.seq_len != options.seq_len) {
-        fail_usage("--seq-len={}: the run began with sequences of {} tokens, which its data order depends on; leave it out",
-                   options.seq_len, progress.seq_len);
+        fail_usage(
+            "--seq-len={}: the run began with sequences of {} tokens, which its data order depends on; leave it out",
+            options.seq_len, progress.seq_len);
     }
     if (progress.step >= options.steps) {
         fail_usage("--steps={}: the run has already done {} steps; ask for more", options.steps, progress.step);
     }
 }
 
-void log_banner(const Options& options, const Model& model, const Data& data, const PlannedMemory& memory,
-                const DeviceInfo& device) {
+void log_banner(const Options& options, const Model& model, const std::string& weights, const Data& data,
+                const PlannedMemory& memory, const DeviceInfo& device) {
     const PolicyRow& policy = find_policy(options.recompute);
     const Simulation& simulation = memory.simulation;
     spdlog::info("train_gpt {} on {}", version(), device.name);
-    spdlog::info("model   {}: {}; {} parameters, random initial weights", model.config.name, describe(model.config),
-                 format_count(model.parameter_count()));
+    spdlog::info("model   {}: {}; {} parameters, {}", model.config.name, describe(model.config),
+                 format_count(model.parameter_count()), weights);
     spdlog::info("data    {}; {} tokens for training, {} for validation", data.source->describe(),
                  format_count(data.train->size()), format_count(data.validation->size()));
     const int64_t micro = memory.plan.shape.N();
     const int64_t total = options.total_batch_size > 0 ? options.total_batch_size : micro;
-    spdlog::info("batch   {} x {} tokens, {} micro-batch{} per update, {} updates = {} tokens ({:.1f} epochs)",
-                 options.batch_size, options.seq_len, total / micro, total == micro ? "" : "es", options.steps,
-                 format_count(total * options.steps),
-                 static_cast<double>(total) * static_cast<double>(options.steps) / static_cast<double>(data.train->size()));
+    spdlog::info(
+        "batch   {} x {} tokens, {} micro-batch{} per update, {} updates = {} tokens ({:.1f} epochs)",
+        options.batch_size, options.seq_len, total / micro, total == micro ? "" : "es", options.steps,
+        format_count(total * options.steps),
+        static_cast<double>(total) * static_cast<double>(options.steps) / static_cast<double>(data.train->size()));
     spdlog::info("plan    --recompute={}: {}; {:+.1f} % FLOPs, LM head in chunks of {} tokens", policy.name,
                  policy.description, 100 * simulation.extra_flops_ratio(), memory.plan.logits_chunk_tokens);
     for (const MemoryRow& row : memory.rows()) spdlog::info("memory  {:>12}  {}", format_bytes(row.bytes), row.name);

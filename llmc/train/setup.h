@@ -21,12 +21,17 @@ struct Data {
     std::unique_ptr<Tokenizer> tokenizer;
 };
 
-/// Opens --data and --val-data, and checks that both hold sequences of --seq-len tokens.
-Data open_data(const Options& options);
+/// Opens --data and --val-data, and checks that both hold sequences of --seq-len tokens. Text is read with the model's
+/// tokenizer, a reference for make_tokenizer(); where that is empty, as bytes.
+Data open_data(const Options& options, const std::string& tokenizer);
 
 /// The preset with the options' overrides. The vocabulary is --vocab-size, else that of the data (`data_vocabulary`,
 /// 0 if there is no data), else the preset's.
 ModelConfig resolve_model(const Options& options, int64_t data_vocabulary);
+
+/// `config`, which came with its weights and allows no overrides, after checks of --seq-len and, where it is not null,
+/// the tokenizer.
+ModelConfig accept_model(const Options& options, const ModelConfig& config, const Tokenizer* tokenizer);
 
 DType dtype_of_option(const Options& options);
 
@@ -40,8 +45,8 @@ void require_memory(const Options& options, const Model& model, const PlannedMem
 /// Refuses to resume with another model, seed or sequence length than the checkpoint's.
 void require_same_run(const Options& options, const ModelConfig& config, const Checkpoint& checkpoint);
 
-/// Start-up banner: model, data, device, plan in words, memory table. Through the log.
-void log_banner(const Options& options, const Model& model, const Data& data, const PlannedMemory& memory,
-                const DeviceInfo& device);
+/// Start-up banner: model and where its weights come from, data, device, plan in words, memory table. Through the log.
+void log_banner(const Options& options, const Model& model, const std::string& weights, const Data& data,
+                const PlannedMemory& memory, const DeviceInfo& device);
 
 }  // namespace llmc

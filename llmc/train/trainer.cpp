@@ -46,7 +46,7 @@ double peak_flops(const Options& options, const DeviceInfo& device, DType dtype)
 }  // namespace
 
 Trainer::Trainer(const Options& options, State& state, const PlannedMemory& memory, const Data& data,
-                 const Checkpoint* checkpoint, const std::string& run_folder)
+                 const Origin& origin, const std::string& run_folder)
     : options_(options),
       state_(state),
       data_(data),
@@ -61,14 +61,19 @@ Trainer::Trainer(const Options& options, State& state, const PlannedMemory& memo
       val_loader_(*data.validation, options.batch_size, options.seq_len, static_cast<int32_t>(state.model().config.V),
                   spread_order(data.validation->size(), options.seq_len, options.val_sequences)),
       ranges_(parameter_ranges(state.model())) {
-    if (checkpoint != nullptr) {
-        load_checkpoint(*checkpoint, state, /*training=*/true);
-        progress_ = progress_of(*checkpoint);
-        if (progress_.train_tokens != data.train->size()) {
-            spdlog::warn("--data: {} training tokens, {} when the run began; it goes on, but not with the sequences it "
-                         "would have read", format_count(data.train->size()), format_count(progress_.train_tokens));
+    if (origin.checkpoint) {
+        load_checkpoint(*origin.checkpoint, state);
+        progress_ = progress_of(*origin.checkpoint);
+        if (progress_.train_tokens != 0 && progress_.train_tokens != data.train->size()) {
+            spdlog::warn(
+                "--data: {} training tokens, {} when the run began; it goes on, but not with the sequences it "
+                "would have read",
+                format_count(data.train->size()), format_count(progress_.train_tokens));
         }
-        spdlog::info("resumed from '{}', {} steps done", checkpoint->path, progress_.step);
+        spdlog::info("resumed from '{}', {} steps done", origin.checkpoint->path, progress_.step);
+    } else if (origin.weights != nullptr) {
+        load_weights(*origin.weights, state);
+        progress_.padded_vocab_size = origin.weights->padded_vocab_size();
     } else {
         state.initialise(static_cast<uint64_t>(options.seed));
     }

@@ -5,6 +5,7 @@
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/evaluation.h"
 #include "llmc/train/generation.h"
+#include "llmc/train/initial_weights.h"
 #include "llmc/train/metrics.h"
 #include "llmc/train/setup.h"
 
@@ -15,9 +16,9 @@ namespace llmc {
 
 class Trainer {
   public:
-    /// All arguments must outlive the trainer. `checkpoint`, if there is one, is loaded, else the weights are drawn.
-    Trainer(const Options& options, State& state, const PlannedMemory& memory, const Data& data,
-            const Checkpoint* checkpoint, const std::string& run_folder);
+    /// All arguments but `origin` must outlive the trainer. What that has is loaded, else the weights are drawn.
+    Trainer(const Options& options, State& state, const PlannedMemory& memory, const Data& data, const Origin& origin,
+            const std::string& run_folder);
 
     /// Trains up to --steps, or until SIGINT or SIGTERM, which end the step at hand, write a checkpoint and return.
     void run();

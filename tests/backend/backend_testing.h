@@ -24,8 +24,8 @@ namespace llmc {
 
 using Values = std::vector<double>;
 
-/// Owns the memory of one tensor on the host. Starts as NaN (all bits set), so that an output cannot rely on zeros. Like
-/// a Tensor, it is const where only its content changes.
+/// Owns the memory of one tensor on the host. Starts as NaN (all bits set), so that an output cannot rely on zeros.
+/// Like a Tensor, it is const where only its content changes.
 class Buffer {
   public:
     explicit Buffer(DType dtype, int64_t d0, int64_t d1 = 1, int64_t d2 = 1)

@@ -5,6 +5,7 @@
 #include "llmc/base/units.h"
 
 #include <gtest/gtest.h>
+#include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,7 +14,6 @@
 #include <cstring>
 #include <memory>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 namespace llmc::cpu {
@@ -141,10 +141,7 @@ struct Plain {
 struct Case {
     int64_t B, T, NH, NKV, HD;
     AttentionShape shape() const { return {B, T, NH, NKV, HD}; }
-    std::string name() const {
-        return "B" + std::to_string(B) + "T" + std::to_string(T) + "H" + std::to_string(NH) + "K" +
-               std::to_string(NKV) + "D" + std::to_string(HD);
-    }
+    std::string name() const { return fmt::format("B{}T{}H{}K{}D{}", B, T, NH, NKV, HD); }
 };
 
 constexpr Case kCases[] = {

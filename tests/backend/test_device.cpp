@@ -55,7 +55,8 @@ TEST(Device, AllocateSaysWhatDidNotFit) {
 TEST(Device, CopiesAndZero) {
     cpu::CpuBackend backend(2);
     for (const int64_t count : {1, 1000, 300001}) {
-        const Buffer source = random_buffer(DType::F32, count, 1, 1, 1), there(DType::F32, count), back(DType::F32, count);
+        const Buffer source = random_buffer(DType::F32, count, 1, 1, 1);
+        const Buffer there(DType::F32, count), back(DType::F32, count);
         backend.copy_to_device(there, source.tensor().data);
         backend.copy_to_host(back.tensor().data, there);
         EXPECT_TRUE(back.bytes() == source.bytes());

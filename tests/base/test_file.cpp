@@ -45,7 +45,8 @@ TEST(WriteTextAtomically, AFailureNamesThePathAndLeavesNoRest) {
 TEST(WriteTextAtomically, AFullDiskKeepsTheOldContent) {
     const TempDir dir;
     const std::string path = dir.write("state.json", "old");
-    const std::string message = error_with_file_limit(1000, [&] { write_text_atomically(path, std::string(5000, 'x')); });
+    const std::string message =
+        error_with_file_limit(1000, [&] { write_text_atomically(path, std::string(5000, 'x')); });
     EXPECT_TRUE(has(message, {path, "File too large"}));
     EXPECT_EQ(read_text(path), "old");
     EXPECT_EQ(entries(dir.path()), std::vector<std::string>{"state.json"});
@@ -149,7 +150,8 @@ TEST(MakeDirectories, CreatesParentsAndNamesTheOption) {
     EXPECT_TRUE(is_directory(dir / "a/b/c"));
     make_directories(dir / "a/b/c", "--output-dir");
     dir.write("file", "");
-    EXPECT_TRUE(has(error_of([&] { make_directories(dir / "file/sub", "--output-dir"); }), {"--output-dir", dir / "file/sub"}));
+    EXPECT_TRUE(
+        has(error_of([&] { make_directories(dir / "file/sub", "--output-dir"); }), {"--output-dir", dir / "file/sub"}));
     EXPECT_FALSE(is_directory(dir / "file"));
     EXPECT_TRUE(path_exists(dir / "file"));
 }
@@ -160,7 +162,8 @@ TEST(GlobPaths, SortsAndReturnsPlainNamesAsTheyAre) {
     EXPECT_EQ(glob_paths(dir / "[abc].bin"), (std::vector<std::string>{dir / "a.bin", dir / "b.bin"}));
     EXPECT_EQ(glob_paths(dir / "?.txt"), std::vector<std::string>{dir / "c.txt"});
     EXPECT_EQ(glob_paths(dir / "missing.bin"), std::vector<std::string>{dir / "missing.bin"});
-    EXPECT_EQ(glob_paths(dir / "x[1].bin"), std::vector<std::string>{dir / "x[1].bin"}) << "an existing file is no pattern";
+    EXPECT_EQ(glob_paths(dir / "x[1].bin"), std::vector<std::string>{dir / "x[1].bin"})
+        << "an existing file is no pattern";
     EXPECT_TRUE(glob_paths(dir / "*.none").empty());
 }
 

@@ -139,7 +139,8 @@ TEST(Permute, KeysAndSeedsGiveOtherOrders) {
     for (const uint64_t size : {17, 1000, 4097}) {
         const auto order = [size](uint64_t seed, uint64_t key) {
             std::vector<uint64_t> elements;
-            for (uint64_t position = 0; position < size; ++position) elements.push_back(permute(position, size, seed, key));
+            for (uint64_t position = 0; position < size; ++position)
+                elements.push_back(permute(position, size, seed, key));
             return elements;
         };
         const auto first = order(1, 0);
@@ -155,7 +156,8 @@ TEST(Permute, MixesPositionsEvenly) {
     // with a standard deviation of 6.
     constexpr uint64_t kSize = 4000;
     std::array<int, 10> histogram = {};
-    for (uint64_t position = 0; position < kSize / 10; ++position) ++histogram[permute(position, kSize, 3, 0) * 10 / kSize];
+    for (uint64_t position = 0; position < kSize / 10; ++position)
+        ++histogram[permute(position, kSize, 3, 0) * 10 / kSize];
     for (const int count : histogram) EXPECT_NEAR(count, 40, 30);
 }
 

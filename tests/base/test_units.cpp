@@ -34,8 +34,9 @@ TEST(ParseBytes, AcceptsPowersOf1024And1000) {
 }
 
 TEST(ParseBytes, RefusesWhatIsNoSizeAndLeavesTheResultAlone) {
-    for (const char* text : {"", " ", "B", "GiB", "-1", "-5GiB", "12x", "12PiB", "1.5.5GiB", "0x10", "6GiBs", "6BiB", "6bG",
-                             "1,5GiB", "nan", "inf", "1e400", "9e18", "10000000TiB", "80%", "6i", "6iB", "1 2"}) {
+    for (const char* text :
+         {"",    " ",      "B",   "GiB", "-1",    "-5GiB", "12x",         "12PiB", "1.5.5GiB", "0x10", "6GiBs", "6BiB",
+          "6bG", "1,5GiB", "nan", "inf", "1e400", "9e18",  "10000000TiB", "80%",   "6i",       "6iB",  "1 2"}) {
         int64_t bytes = 4711;
         EXPECT_FALSE(parse_bytes(text, &bytes)) << text;
         EXPECT_EQ(bytes, 4711) << text;

@@ -150,8 +150,8 @@ TEST(ModelConfigJson, AMissingFieldIsNamed) {
     for (const auto& [key, value] : whole.items()) {
         Json damaged = whole;
         damaged.erase(key);
-        EXPECT_TRUE(has(error_of([&] { model_config_from_json(damaged.dump(), "'run/config'"); }),
-                        {"'run/config'", key}));
+        EXPECT_TRUE(
+            has(error_of([&] { model_config_from_json(damaged.dump(), "'run/config'"); }), {"'run/config'", key}));
         if (!value.is_object()) continue;
         for (const auto& [inner, unused] : value.items()) {
             damaged = whole;
@@ -165,8 +165,8 @@ TEST(ModelConfigJson, AMissingFieldIsNamed) {
 TEST(ModelConfigJson, AFieldOfTheWrongTypeIsNamed) {
     const Json whole = Json::parse(to_json(llama_of_some_shape()));
     const auto refused = [](const Json& damaged, const std::string& key) {
-        EXPECT_TRUE(has(error_of([&] { model_config_from_json(damaged.dump(), "'run/config'"); }),
-                        {"'run/config'", key}))
+        EXPECT_TRUE(
+            has(error_of([&] { model_config_from_json(damaged.dump(), "'run/config'"); }), {"'run/config'", key}))
             << damaged.dump();
     };
     for (const auto& [key, value] : whole.items()) {

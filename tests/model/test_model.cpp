@@ -30,9 +30,9 @@ TEST(ParameterCount, IsThePublishedOne) {
         const char* name;
         int64_t count;
     } published[] = {
-        {"gpt2", 124'439'808},           {"gpt2-medium", 354'823'168},    {"gpt2-large", 774'030'080},
-        {"gpt2-xl", 1'557'611'200},      {"tinyllama-1.1b", 1'100'048'384}, {"llama3.2-1b", 1'235'814'400},
-        {"llama2-7b", 6'738'415'616},    {"llama3-8b", 8'030'261'248},    {"llama3-70b", 70'553'706'496},
+        {"gpt2", 124'439'808},        {"gpt2-medium", 354'823'168},      {"gpt2-large", 774'030'080},
+        {"gpt2-xl", 1'557'611'200},   {"tinyllama-1.1b", 1'100'048'384}, {"llama3.2-1b", 1'235'814'400},
+        {"llama2-7b", 6'738'415'616}, {"llama3-8b", 8'030'261'248},      {"llama3-70b", 70'553'706'496},
         {"d12", 124'439'808},
     };
     for (const auto& row : published) EXPECT_EQ(model_of(row.name).parameter_count(), row.count) << row.name;
@@ -162,7 +162,8 @@ TEST(BlockTable, MatmulWeightsFitTheirOperands) {
 // ---- FLOPs ----
 
 TEST(ModelFlops, ByHand) {
-    // GPT-2: per layer 12 C^2 in matrices and 13 C in vectors, the final norm 2 C, the tied embedding once, no positions.
+    // GPT-2: per layer 12 C^2 in matrices and 13 C in vectors, the final norm 2 C, the tied embedding once, no
+    // positions.
     constexpr double C = 768, L = 12, V = 50257, T = 1024;
     constexpr double gpt2_parameters = L * (12 * C * C + 13 * C) + 2 * C + V * C;
     EXPECT_DOUBLE_EQ(model_flops_per_token(model_of("gpt2"), 1024), 6 * gpt2_parameters + 6 * L * C * T);
@@ -188,7 +189,8 @@ TEST(OpCosts, AddUpToTheModelsFlops) {
             forward += forward_cost(model, row, shape, 2).flops;
             backward += backward_cost(model, row, shape, 2).flops;
             if (row.kind == OpKind::Matmul) {
-                matrices += static_cast<double>(model.parameters[static_cast<size_t>(model.parameter_index(0, row.weight))].count());
+                matrices += static_cast<double>(
+                    model.parameters[static_cast<size_t>(model.parameter_index(0, row.weight))].count());
             }
         }
         const double product = N * 512 * static_cast<double>(model.config.attention_columns());
@@ -220,10 +222,12 @@ std::complex<double> turn(const ModelConfig& config, int64_t t, int64_t pair, do
     return std::polar(1.0, static_cast<double>(t) * f / stretch);
 }
 
-void expect_turn(const std::vector<float>& table, const ModelConfig& config, int64_t t, int64_t pair, std::complex<double> value) {
+void expect_turn(const std::vector<float>& table, const ModelConfig& config, int64_t t, int64_t pair,
+                 std::complex<double> value) {
     const auto at = static_cast<size_t>(t * config.HD + pair);
     EXPECT_NEAR(table[at], value.real(), 1e-7) << "cosine of pair " << pair << " at " << t;
-    EXPECT_NEAR(table[at + static_cast<size_t>(config.HD / 2)], value.imag(), 1e-7) << "sine of pair " << pair << " at " << t;
+    EXPECT_NEAR(table[at + static_cast<size_t>(config.HD / 2)], value.imag(), 1e-7)
+        << "sine of pair " << pair << " at " << t;
 }
 
 TEST(RopeTable, WithoutScalingFollowsTheFormula) {

@@ -67,13 +67,13 @@ inline int64_t internal_bytes(const ModelConfig& config, const BatchShape& shape
     const bool gpt2 = config.family == Family::Gpt2;
     const int64_t item = size_of(dtype), heads = config.NH * config.HD;
     int64_t bytes = 0;
-    bytes += 2 * tensor_bytes(shape, config.C, item);                              // both norms' outputs
-    bytes += (gpt2 ? 4 : 2) * tensor_bytes(shape, 1, 4);                           // their means and deviations
-    bytes += tensor_bytes(shape, heads + 2 * config.NKV * config.HD, item);        // queries, keys, values
-    bytes += tensor_bytes(shape, heads, item) + tensor_bytes(shape, config.NH, 4); // attention and its log-sum-exp
-    bytes += tensor_bytes(shape, config.C, item);                                  // the residual in the middle
-    bytes += tensor_bytes(shape, gpt2 ? config.F : 2 * config.F, item);            // before the activation function
-    bytes += tensor_bytes(shape, config.F, item);                                  // after it
+    bytes += 2 * tensor_bytes(shape, config.C, item);                               // both norms' outputs
+    bytes += (gpt2 ? 4 : 2) * tensor_bytes(shape, 1, 4);                            // their means and deviations
+    bytes += tensor_bytes(shape, heads + 2 * config.NKV * config.HD, item);         // queries, keys, values
+    bytes += tensor_bytes(shape, heads, item) + tensor_bytes(shape, config.NH, 4);  // attention and its log-sum-exp
+    bytes += tensor_bytes(shape, config.C, item);                                   // the residual in the middle
+    bytes += tensor_bytes(shape, gpt2 ? config.F : 2 * config.F, item);             // before the activation function
+    bytes += tensor_bytes(shape, config.F, item);                                   // after it
     return bytes;
 }
 
@@ -97,7 +97,8 @@ inline std::vector<Storage> storages(const Plan& plan, const Layout& layout) {
             for (const int32_t operand : plan.steps[static_cast<size_t>(i)].operands) {
                 if (operand < 0) continue;
                 int32_t root = operand;
-                while (plan.tensors[static_cast<size_t>(root)].alias >= 0) root = plan.tensors[static_cast<size_t>(root)].alias;
+                while (plan.tensors[static_cast<size_t>(root)].alias >= 0)
+                    root = plan.tensors[static_cast<size_t>(root)].alias;
                 if (root != t) continue;
                 storage.first = std::min(storage.first, i);
                 storage.last = std::max(storage.last, i);

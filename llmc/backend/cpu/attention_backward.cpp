@@ -87,6 +87,7 @@ void gradient_of_scores(const BackwardBuffers<Product>& buffers, int64_t row, in
             store(d_scores + c, p * (load(d_scores + c) - delta));
         }
     } else {
+        using RowPair = typename Product::RowPair;
         const float odd_lse = buffers.lse[row + 1], odd_delta = buffers.delta[row + 1];
         auto* d_even_row = reinterpret_cast<bf16*>(buffers.d_scores_rows) + row * kKeys;
         bf16* d_odd_row = d_even_row + kKeys;
@@ -95,8 +96,8 @@ void gradient_of_scores(const BackwardBuffers<Product>& buffers, int64_t row, in
             const Vec odd_p = exp_of_nonpositive(load(scores + kKeys + c) - odd_lse);
             const Vec d = p * (load(d_scores + c) - delta);
             const Vec odd_d = odd_p * (load(d_scores + kKeys + c) - odd_delta);
-            RoundedPair(p, odd_p).store_units(scores + c);
-            const RoundedPair rounded(d, odd_d);
+            RowPair(p, odd_p).store_units(scores + c);
+            const RowPair rounded(d, odd_d);
             rounded.store_units(d_scores + c);
             rounded.store_rows(d_even_row + c, d_odd_row + c);
         }

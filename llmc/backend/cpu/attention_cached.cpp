@@ -1,6 +1,7 @@
 // Attention of new tokens over cached keys and values. A row is one (token, query head). A task is a block of rows that
 // share a key/value head; it walks the cache in pieces with an online softmax, so that each piece is read from memory
 // once per task: with one new token this is bound by reading the cache once.
+#include "llmc/backend/cpu/attention_simd.h"
 #include "llmc/backend/cpu/cpu_backend.h"
 #include "llmc/backend/cpu/parallel.h"
 #include "llmc/backend/cpu/vector_math.h"
@@ -27,41 +28,61 @@ struct Row {
     int64_t positions;  ///< It sees this many.
 };
 
-template <typename T>
-float dot(const float* query, const T* key, int64_t HD) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t d = 0; d < HD; ++d) sum += query[d] * to_float(key[d]);
-    return sum;
+/// scores[0 .. keys) = the query times `keys` rows.
+template <int keys, typename T>
+void score_keys(float* scores, const float* query, const T* key, int64_t stride, int64_t HD) {
+    Vec sum[keys] = {};
+    int64_t d = 0;
+    for (; d + kLanes <= HD; d += kLanes) {
+        const Vec q = load(query + d);
+#pragma GCC unroll 4
+        for (int i = 0; i < keys; ++i) sum[i] += q * load_elements(key + i * stride + d);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < keys; ++i) {
+        scores[i] = sum_of(sum[i]);
+        for (int64_t rest = d; rest < HD; ++rest) scores[i] += query[rest] * to_float(key[i * stride + rest]);
+    }
+}
+
+/// out += the sum of `values` rows, weighted by probabilities.
+template <int values, typename T>
+void add_values(float* out, const float* probabilities, const T* value, int64_t stride, int64_t HD) {
+    int64_t d = 0;
+    for (; d + kLanes <= HD; d += kLanes) {
+        Vec sum = load(out + d);
+#pragma GCC unroll 4
+        for (int i = 0; i < values; ++i) sum += probabilities[i] * load_elements(value + i * stride + d);
+        store(out + d, sum);
+    }
+    for (; d < HD; ++d)
+        for (int i = 0; i < values; ++i) out[d] += probabilities[i] * to_float(value[i * stride + d]);
 }
 
 /// Adds `count` cached positions, whose first key and value are given, to a row.
 template <typename T>
 void attend_piece(Row& row, const T* keys, const T* values, int64_t stride, int64_t count, int64_t HD) {
     alignas(64) float scores[kPositions];
-    float max = row.max;
-    for (int64_t i = 0; i < count; ++i) {
-        scores[i] = dot(row.query, keys + i * stride, HD);
-        max = std::max(max, scores[i]);
-    }
+    int64_t i = 0;
+    for (; i + 4 <= count; i += 4) score_keys<4>(scores + i, row.query, keys + i * stride, stride, HD);
+    for (; i < count; ++i) score_keys<1>(scores + i, row.query, keys + i * stride, stride, HD);
+
+    const float max = std::max(row.max, *std::max_element(scores, scores + count));
     const float correction = fast_exp(row.max - max);
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < count; ++i) {
-        scores[i] = fast_exp(scores[i] - max);
-        sum += scores[i];
+    for (int64_t j = 0; j < count; ++j) {
+        scores[j] = fast_exp(scores[j] - max);
+        sum += scores[j];
     }
     row.max = max;
     row.sum = row.sum * correction + sum;
+
     float* out = row.out;
 #pragma omp simd
     for (int64_t d = 0; d < HD; ++d) out[d] *= correction;
-    for (int64_t i = 0; i < count; ++i) {
-        const T* value = values + i * stride;
-        const float probability = scores[i];
-#pragma omp simd
-        for (int64_t d = 0; d < HD; ++d) out[d] += probability * to_float(value[d]);
-    }
+    for (i = 0; i + 4 <= count; i += 4) add_values<4>(out, scores + i, values + i * stride, stride, HD);
+    for (; i < count; ++i) add_values<1>(out, scores + i, values + i * stride, stride, HD);
 }
 
 /// Rows [first, first + count) of one key/value head; row r is token r / group and query head r % group of the group.

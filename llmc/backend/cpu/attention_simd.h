@@ -27,7 +27,6 @@ constexpr int kMaxVectors = 2;
 constexpr int kMicroRows = 6;
 
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
-typedef int32_t IntVec __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t UintVec __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t HalfVec __attribute__((vector_size(kLanes * 2)));
 
@@ -125,16 +124,6 @@ struct Fp32Product {
 };
 
 #if defined(__AVX512BF16__)
-/// Products of bf16 operands with fp32 sums.
-struct Bf16Product {
-    using Element = bf16;
-    static constexpr int kPerUnit = 2;
-    static Vec spread(const Unit* unit) { return reinterpret_cast<Vec>(UintVec{} + *unit); }
-    static Vec multiply_add(Vec a, Vec b, Vec sum) {
-        return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
-    }
-};
-
 /// Two rows of numbers, rounded to bf16.
 class RoundedPair {
   public:
@@ -159,6 +148,17 @@ class RoundedPair {
                                             ((kLanes + lane) / 2 + lane % 2 * kLanes)...);
     }
     Rows rows_;  ///< The even row, then the odd one.
+};
+
+/// Products of bf16 operands with fp32 sums.
+struct Bf16Product {
+    using Element = bf16;
+    using RowPair = RoundedPair;
+    static constexpr int kPerUnit = 2;
+    static Vec spread(const Unit* unit) { return reinterpret_cast<Vec>(UintVec{} + *unit); }
+    static Vec multiply_add(Vec a, Vec b, Vec sum) {
+        return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+    }
 };
 #endif
 

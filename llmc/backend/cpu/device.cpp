@@ -26,7 +26,8 @@ void* map_pages(int64_t bytes) {
     if (mapped == MAP_FAILED) return nullptr;
     if (slack == 0) return mapped;
     char* start = static_cast<char*>(mapped);
-    const int64_t before = (kHugePage - static_cast<int64_t>(reinterpret_cast<uintptr_t>(start) % kHugePage)) % kHugePage;
+    const auto address = reinterpret_cast<intptr_t>(start);
+    const int64_t before = round_up(address, kHugePage) - address;
     if (before > 0) munmap(start, static_cast<size_t>(before));
     if (slack > before) munmap(start + before + bytes, static_cast<size_t>(slack - before));
     madvise(start + before, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // A wish; without it only speed is lost.

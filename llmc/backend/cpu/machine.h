@@ -26,7 +26,7 @@ int usable_cores(const std::vector<int>& processors, const std::string& root = "
 /// "AMD EPYC 9454", from /proc/cpuinfo; "CPU" where it is not given.
 std::string processor_name(const std::string& root = "");
 
-/// The widest vector instructions of the processor, for people: "AVX-512", "AVX2", "SSE2", or "" on other architectures.
+/// The widest vector instructions of the processor, for people: "AVX-512", "AVX2", "AVX", "SSE2"; "" if not x86.
 std::string vector_extension();
 
 /// The processor has bf16 dot products (AVX512_BF16 or AMX), and the system saves their registers.

@@ -13,7 +13,7 @@ namespace llmc::cpu {
 /// Elements of a block in element-wise operations.
 constexpr int64_t kBlockElements = 16384;
 
-/// Below this many bytes read and written one thread is faster: a region costs 1 us, but 40 us if a thread must be woken.
+/// Below this many bytes read and written one thread is used: a region costs 1 us, but 40 us if a thread must be woken.
 constexpr int64_t kParallelBytes = 512 * 1024;
 
 /// run(block) for every block in [0, blocks), in parallel if the work as a whole touches enough memory.

@@ -1,0 +1,43 @@
+#include "llmc/io/encode_corpus.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/log.h"
+#include "llmc/io/parallel_for.h"
+
+#include <memory>
+#include <omp.h>
+#include <vector>
+
+namespace llmc {
+
+int threads_or_all(int64_t threads) { return threads > 0 ? static_cast<int>(threads) : omp_get_num_procs(); }
+
+void encode_corpus(TextCorpus& corpus, const Tokenizer& tokenizer, SpecialTokens special, int threads,
+                   const TakeTokens& take) {
+    std::vector<std::unique_ptr<Encoder>> encoders;
+    for (int i = 0; i < threads; ++i) encoders.push_back(tokenizer.make_encoder(special));
+    if (tokenizer.end_of_text() < 0) {
+        fail("tokenizer '{}' has no end-of-text token to put in front of documents", tokenizer.name());
+    }
+    const auto cut = [&](std::string_view text, size_t from) { return encoders[0]->safe_cut(text, from); };
+    const size_t batch = threads == 1 ? 1 : 4 * static_cast<size_t>(threads);
+    std::vector<CorpusChunk> chunks;
+    std::vector<std::vector<int32_t>> tokens(batch);
+    ProgressBar progress("tokenizing", corpus.bytes());
+    do {
+        chunks.clear();
+        for (CorpusChunk chunk; chunks.size() < batch && corpus.next(cut, &chunk);) chunks.push_back(chunk);
+        parallel_for(threads, static_cast<int64_t>(chunks.size()), [&](int64_t i, int thread) {
+            std::vector<int32_t>& out = tokens[static_cast<size_t>(i)];
+            out.clear();
+            corpus.read(chunks[static_cast<size_t>(i)], [&](std::string_view text, bool starts_document) {
+                if (starts_document) out.push_back(tokenizer.end_of_text());
+                encoders[static_cast<size_t>(thread)]->encode(text, !starts_document, &out);
+            });
+        });
+        for (size_t i = 0; i < chunks.size(); ++i) take(chunks[i], tokens[i]);
+        if (!chunks.empty()) progress.update(chunks.back().end_bytes);
+    } while (!chunks.empty());
+}
+
+}  // namespace llmc

@@ -1,0 +1,48 @@
+// Time: what each operation of a model takes at one shape on one device, and with it what a plan takes. The times are
+// analytic (FLOPs and bytes against a device profile) or measured (run/calibrate.h); plans and searches cannot tell.
+#pragma once
+
+#include "llmc/model/model.h"
+#include "llmc/plan/step.h"
+
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+/// What a device can do; the basis of analytic times.
+struct DeviceProfile {
+    std::string name;
+    double flops_fp32 = 0;       ///< Peak matrix FLOP/s.
+    double flops_bf16 = 0;
+    double bandwidth = 0;        ///< Memory bytes per second.
+    double launch_seconds = 0;   ///< Fixed cost of one operation.
+    double efficiency = 0.8;     ///< Share of the peak that matrix products reach.
+};
+
+/// Profiles of common devices by their published attributes, for planning without them; fails (exit code 2) with the
+/// list if there is none of that name.
+const DeviceProfile& find_device_profile(const std::string& name);
+const std::vector<DeviceProfile>& device_profiles();
+
+/// Seconds of every operation of one micro-batch.
+struct OpTimes {
+    struct Row {
+        double forward = 0;
+        double backward = 0;         ///< All of it; for a matmul, BackwardInput only.
+        double backward_weight = 0;  ///< Matmul.
+    };
+    std::vector<Row> block;  ///< By row of Model::block.
+    Row embedding, final_norm;
+    double classifier = 0;   ///< Forward and backward of all chunks.
+    double optimizer = 0;    ///< Zeroing, global norm and update: once per step, not per micro-batch.
+    std::string source;      ///< "analytic, NAME" or "measured on NAME".
+};
+
+OpTimes analytic_times(const Model& model, const BatchShape& shape, DType dtype, const DeviceProfile& profile);
+
+/// Seconds of one step, and of all steps of a micro-batch.
+double step_seconds(const OpTimes& times, const Step& step);
+double plan_seconds(const OpTimes& times, const Plan& plan);
+
+}  // namespace llmc

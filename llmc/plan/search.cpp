@@ -1,0 +1,306 @@
+#include "llmc/plan/search.h"
+
+#include "llmc/base/check.h"
+#include "llmc/plan/simulate.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <limits>
+
+namespace llmc {
+
+std::vector<LayerMode> layer_modes(const Model& model) {
+    using Role = ActivationRole;
+    const auto mode = [&](const char* name, std::initializer_list<Role> kept) {
+        LayerMode result = {name, {}};
+        for (const ActivationRow& row : model.activations) {
+            result.slots.push_back(std::find(kept.begin(), kept.end(), row.role) != kept.end());
+        }
+        return result;
+    };
+    std::vector<LayerMode> modes = {
+        mode("boundary", {Role::LayerInput}),
+        mode("attention", {Role::LayerInput, Role::AttentionOut, Role::AttentionStat}),
+        mode("attn", {Role::LayerInput, Role::AttentionOut, Role::AttentionStat, Role::MidResidual}),
+        mode("no-mlp", {Role::LayerInput, Role::MatmulOut, Role::AttentionOut, Role::AttentionStat, Role::MidResidual}),
+        mode("act", {Role::LayerInput, Role::MatmulOut, Role::AttentionOut, Role::AttentionStat, Role::MidResidual,
+                     Role::PreActivation}),
+    };
+    modes.push_back({"all", std::vector<bool>(model.activations.size(), true)});
+    return modes;
+}
+
+ChainCheckpointing::ChainCheckpointing(int max_layers, double layer_seconds, double repeat_seconds)
+    : max_layers_(max_layers), table_(static_cast<size_t>((max_layers + 1) * (max_layers + 1))) {
+    for (int slots = 0; slots <= max_layers; ++slots) {
+        for (int n = 1; n <= max_layers; ++n) {
+            Entry& best = table_[static_cast<size_t>(n * (max_layers + 1) + slots)];
+            if (n == 1) {
+                best.seconds = repeat_seconds;
+                continue;
+            }
+            best.seconds = (n - 1) * layer_seconds + repeat_seconds + entry(n - 1, slots).seconds;
+            for (int q = 1; slots > 0 && q < n; ++q) {
+                const double total = q * layer_seconds + entry(n - q, slots - 1).seconds + entry(q, slots).seconds;
+                if (total < best.seconds) best = {total, q};
+            }
+        }
+    }
+}
+
+const ChainCheckpointing::Entry& ChainCheckpointing::entry(int layers, int slots) const {
+    slots = std::min(slots, max_layers_);
+    return table_[static_cast<size_t>(layers * (max_layers_ + 1) + slots)];
+}
+
+void ChainCheckpointing::fill_walks(int first, int layers, int slots, std::vector<std::vector<int>>* walk) const {
+    // The walk to the last layer's input holds the boundary of every split on its way; what is left of each split is a
+    // segment of its own afterwards, with the slots it had.
+    const int last = first + layers - 1;
+    while (layers > 1) {
+        const int split = entry(layers, slots).split;
+        if (split == 0) {
+            fill_walks(first, layers - 1, slots, walk);
+            return;
+        }
+        (*walk)[static_cast<size_t>(last)].push_back(first + split);
+        fill_walks(first, split, slots, walk);
+        first += split;
+        layers -= split;
+        --slots;
+    }
+}
+
+namespace {
+
+constexpr double kNever = std::numeric_limits<double>::infinity();
+
+/// Bytes and times of one layer in one mode, read off the simulation of a small plan.
+struct ModeCost {
+    int64_t kept_bytes = 0;      ///< Survives the forward.
+    int64_t backward_bytes = 0;  ///< Largest need during the layer's own backward, its kept bytes included.
+    double extra_seconds = 0;
+};
+
+struct ModelCosts {
+    std::vector<LayerMode> modes;
+    std::vector<ModeCost> cost;
+    int64_t inputs_bytes = 0;    ///< There throughout: token ids.
+    int64_t head_bytes = 0;      ///< Largest need at the head, on top of what all layers keep.
+    int64_t boundary_bytes = 0;  ///< X.
+    double layer_seconds = 0;    ///< A whole layer forward.
+};
+
+int64_t kept_bytes(const Plan& plan, const Model& model, const std::vector<bool>& slots) {
+    int64_t bytes = 0;
+    for (size_t slot = 0; slot < slots.size(); ++slot) {
+        if (!slots[slot]) continue;
+        for (const PlanTensor& tensor : plan.tensors) {
+            if (tensor.layer != 0 || tensor.name != model.activations[slot].name) continue;
+            bytes += tensor.bytes;
+            break;
+        }
+    }
+    return bytes;
+}
+
+/// Three layers, the middle one in the mode asked for, the others keeping everything: what the middle one costs.
+ModelCosts measure(const Model& model, const PlanRequest& request, const OpTimes& times) {
+    ModelConfig small_config = model.config;
+    small_config.L = 3;
+    const Model small = make_model(small_config);
+    ModelCosts costs;
+    costs.modes = layer_modes(model);
+    const LayerMode& all = costs.modes.back();
+    for (const LayerMode& mode : costs.modes) {
+        KeepSet keep;
+        keep.slots = {all.slots, mode.slots, all.slots};
+        keep.walk.resize(3);
+        const Plan plan = make_training_plan(small, request, keep, "measure");
+        const Simulation simulation = simulate(small, plan);
+        ModeCost cost;
+        cost.kept_bytes = kept_bytes(plan, small, mode.slots);
+        const int64_t all_bytes = kept_bytes(plan, small, all.slots);
+        const int64_t inputs = plan.tensors.front().bytes;
+        for (size_t i = 0; i < plan.steps.size(); ++i) {
+            const Step& step = plan.steps[i];
+            if (step.phase == Phase::Recompute) cost.extra_seconds += step_seconds(times, step);
+            const bool own = step.layer == 1 && (step.phase == Phase::Recompute || step.phase == Phase::Backward);
+            if (own) cost.backward_bytes = std::max(cost.backward_bytes, simulation.live_bytes[i] - all_bytes - inputs);
+            if (step.phase == Phase::Head && &mode == &all) {
+                costs.head_bytes = std::max(costs.head_bytes, simulation.live_bytes[i] - 3 * all_bytes - inputs);
+            }
+        }
+        costs.inputs_bytes = inputs;
+        costs.cost.push_back(cost);
+    }
+    costs.boundary_bytes = costs.cost.front().kept_bytes;
+    for (const OpTimes::Row& row : times.block) costs.layer_seconds += row.forward;
+    return costs;
+}
+
+/// One point of the Pareto front after some layers, and how it was reached.
+struct State {
+    int64_t bytes = 0;
+    double seconds = 0;
+    int parent = -1;
+    int layers = 1;  ///< Of the last choice: 1 = one layer in `mode`, more = a segment.
+    int mode = 0;
+};
+
+/// Sorts by bytes and drops every state that another matches or beats in both.
+void prune(std::vector<State>* states) {
+    std::sort(states->begin(), states->end(), [](const State& a, const State& b) {
+        return a.bytes != b.bytes ? a.bytes < b.bytes : a.seconds < b.seconds;
+    });
+    double best = kNever;
+    std::erase_if(*states, [&](const State& state) {
+        const bool dominated = state.seconds >= best * (1 - 1e-12);
+        best = std::min(best, state.seconds);
+        return dominated;
+    });
+}
+
+class ParetoSearch {
+  public:
+    ParetoSearch(const Model& model, const ModelCosts& costs, const ChainCheckpointing& chain)
+        : L_(static_cast<int>(model.config.L)), costs_(costs), chain_(chain) {}
+
+    /// The fastest keep-set within `budget` bytes by the numbers in `costs`; false if there is none.
+    bool run(int64_t budget, KeepSet* keep, std::string* summary) {
+        budget -= costs_.inputs_bytes;
+        fronts_.assign(static_cast<size_t>(L_) + 1, {});
+        fronts_[0] = {State{}};
+        for (int layer = 0; layer < L_; ++layer) extend(layer, budget);
+        if (fronts_.back().empty()) return false;
+        const auto& last = fronts_.back();
+        const auto best = std::min_element(last.begin(), last.end(),
+                                           [](const State& a, const State& b) { return a.seconds < b.seconds; });
+        build(choices(static_cast<int>(best - last.begin())), budget, keep, summary);
+        return true;
+    }
+
+  private:
+    void extend(int layer, int64_t budget) {
+        auto& from = fronts_[static_cast<size_t>(layer)];
+        prune(&from);
+        const bool last_layer = layer == L_ - 1;
+        for (int parent = 0; parent < static_cast<int>(from.size()); ++parent) {
+            const State state = from[static_cast<size_t>(parent)];
+            for (int mode = 0; mode < static_cast<int>(costs_.cost.size()); ++mode) {
+                const ModeCost& cost = costs_.cost[static_cast<size_t>(mode)];
+                const int64_t head = last_layer ? cost.kept_bytes + costs_.head_bytes : 0;
+                if (state.bytes + std::max(cost.backward_bytes, head) > budget) continue;
+                push(layer + 1, {state.bytes + cost.kept_bytes, state.seconds + cost.extra_seconds, parent, 1, mode});
+            }
+            for (int n = 2; layer + n < L_; ++n) {  // The last layer stands alone: its backward comes first.
+                const int slots = slots_for(budget, state.bytes, n);
+                if (slots < 0) break;
+                push(layer + n, {state.bytes + costs_.boundary_bytes, state.seconds + chain_.seconds(n, slots), parent, n, 0});
+            }
+        }
+    }
+
+    void push(int layer, const State& state) {
+        auto& front = fronts_[static_cast<size_t>(layer)];
+        front.push_back(state);
+        if (front.size() > 200000) prune(&front);
+    }
+
+    /// The choices that lead to a state of the last front. Any order of them keeps as much and costs as much; segments
+    /// first, then layers by what they keep, least first, needs the least room on the way and reads best.
+    std::vector<State> choices(int index) const {
+        std::vector<State> chosen;
+        for (int layer = L_; layer > 0;) {
+            chosen.push_back(fronts_[static_cast<size_t>(layer)][static_cast<size_t>(index)]);
+            layer -= chosen.back().layers;
+            index = chosen.back().parent;
+        }
+        std::reverse(chosen.begin(), chosen.end());
+        std::stable_sort(chosen.begin(), chosen.end() - 1, [](const State& a, const State& b) {
+            const bool a_segment = a.layers > 1, b_segment = b.layers > 1;
+            if (a_segment != b_segment) return a_segment;
+            return a_segment ? a.layers > b.layers : a.mode < b.mode;
+        });
+        return chosen;
+    }
+
+    void build(const std::vector<State>& chosen, int64_t budget, KeepSet* keep, std::string* summary) const {
+        keep->slots.assign(static_cast<size_t>(L_), std::vector<bool>(costs_.modes[0].slots.size(), false));
+        keep->walk.assign(static_cast<size_t>(L_), {});
+        keep->keep_last_layer = false;  // Where it pays, the last layer's mode is "all".
+        summary->clear();
+        int64_t bytes = 0;
+        for (int layer = 0, i = 0; i < static_cast<int>(chosen.size());) {
+            const State& state = chosen[static_cast<size_t>(i)];
+            int repeats = 0;  // Equal choices in a row are one entry of the summary.
+            const int first = layer;
+            for (; i < static_cast<int>(chosen.size()); ++i, ++repeats) {
+                const State& next = chosen[static_cast<size_t>(i)];
+                if (next.layers != state.layers || next.mode != state.mode) break;
+                keep->slots[static_cast<size_t>(layer)] = costs_.modes[static_cast<size_t>(next.mode)].slots;
+                if (next.layers > 1) chain_.fill_walks(layer, next.layers, slots_for(budget, bytes, next.layers), &keep->walk);
+                bytes += costs_.cost[static_cast<size_t>(next.mode)].kept_bytes;
+                layer += next.layers;
+            }
+            *summary += fmt::format("{}layer{}", summary->empty() ? "" : ", ", layer - first > 1 ? "s " : " ");
+            *summary += layer - first > 1 ? fmt::format("{}-{}", first, layer - 1) : fmt::format("{}", first);
+            if (state.layers > 1) *summary += fmt::format(" in {} of {}", repeats > 1 ? "segments" : "a segment", state.layers);
+            if (state.layers == 1) *summary += fmt::format(" {}", costs_.modes[static_cast<size_t>(state.mode)].name);
+        }
+    }
+
+    /// Boundaries that a segment of n layers may hold on the way back, with `bytes` kept below it; negative: no room.
+    int slots_for(int64_t budget, int64_t bytes, int n) const {
+        const int64_t X = costs_.boundary_bytes;
+        const int64_t room = budget - bytes - X - costs_.cost.front().backward_bytes;
+        return room < 0 ? -1 : static_cast<int>(std::min<int64_t>(room / X, n - 1));
+    }
+
+    const int L_;
+    const ModelCosts& costs_;
+    const ChainCheckpointing& chain_;
+    std::vector<std::vector<State>> fronts_;  ///< By number of layers decided.
+};
+
+}  // namespace
+
+SearchResult search_plan(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes) {
+    const ModelCosts costs = measure(model, request, times);
+    const double repeat = costs.cost.front().extra_seconds;
+    const ChainCheckpointing chain(static_cast<int>(model.config.L), costs.layer_seconds, repeat);
+    ParetoSearch search(model, costs, chain);
+
+    SearchResult result;
+    const auto attempt = [&](int64_t limit) {
+        if (!search.run(limit, &result.keep, &result.summary)) return false;
+        result.plan = make_training_plan(model, request, result.keep, "auto");
+        result.layout = make_layout(result.plan);
+        result.seconds = plan_seconds(times, result.plan);
+        return true;
+    };
+    // The numbers above are exact for live bytes; an arena can have gaps. Then aim lower by as much, a few times.
+    int64_t limit = budget_bytes;
+    for (int turn = 0; turn < 8 && attempt(limit); ++turn) {
+        if (result.layout.arena_bytes <= budget_bytes) {
+            result.found = true;
+            return result;
+        }
+        limit -= result.layout.arena_bytes - budget_bytes;
+    }
+    // Nothing fits: the smallest there is.
+    int64_t low = 0, high = budget_bytes;
+    while (!attempt(high)) low = high, high = 2 * high + 1;
+    while (high - low > 4096) {
+        const int64_t middle = low + (high - low) / 2;
+        (search.run(middle, &result.keep, &result.summary) ? high : low) = middle;
+    }
+    CHECK(attempt(high), high);
+    result.smallest_bytes = result.layout.arena_bytes;
+    const Simulation simulation = simulate(model, result.plan);
+    result.binding_step = describe_step(model, result.plan.steps[static_cast<size_t>(simulation.peak_step)]);
+    return result;
+}
+
+}  // namespace llmc

@@ -1,0 +1,71 @@
+// The search behind --recompute=auto: the fastest keep-set whose arena stays within a budget.
+//
+// What it chooses from. Every layer survives the forward in one of a few modes (how much of it is kept), or it belongs to
+// a segment of which only the first input survives; inside a segment, inputs come back by optimal checkpointing of a
+// chain. The last layer's internals may be used as the forward left them, or be given up to make room for the head.
+//
+// How. Two dynamic programs over the same numbers the simulator gives:
+//   R(n, m), the extra time of a segment of n layers with room for m more boundaries, by the recurrence of optimal
+//   checkpointing (Griewank & Walther 2000; for chains with unequal costs Beaumont et al. 2019):
+//     R(1, m) = repeat one layer without its last matmul
+//     R(n, m) = min over q of  q F + R(n - q, m - 1) + R(q, m)
+//     R(n, 0) = (n - 1) F + R(1, 0) + R(n - 1, 0)
+//   and over it a Pareto front of (bytes that survive layers 0..l, extra time), exact to the byte: a state is dropped only
+//   if another is no larger and no slower. Recomputed layers come first and kept ones last wherever that is better, since
+//   a layer's repeated internals then lie where later layers' kept ones have been freed.
+// The plan found is generated, simulated and laid out like every other; its arena decides.
+#pragma once
+
+#include "llmc/plan/cost.h"
+#include "llmc/plan/generate.h"
+#include "llmc/plan/layout.h"
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+/// What a layer may keep: a row of the table of modes.
+struct LayerMode {
+    std::string name;
+    std::vector<bool> slots;  ///< By activation slot; the input is always kept.
+};
+std::vector<LayerMode> layer_modes(const Model& model);
+
+/// The plan found, or why there is none.
+struct SearchResult {
+    bool found = false;
+    KeepSet keep;
+    Plan plan;
+    Layout layout;
+    double seconds = 0;         ///< Of one micro-batch.
+    int64_t smallest_bytes = 0; ///< If nothing was found: the smallest arena there is ...
+    std::string binding_step;   ///< ... and the step that needs it.
+    std::string summary;        ///< "layers 0-3 boundary, 4-11 act": the keep-set in words.
+};
+
+/// The fastest plan whose arena is at most `budget_bytes`.
+SearchResult search_plan(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes);
+
+/// Extra time of bringing back a segment: R(n, m) above, with full forward time `layer_seconds` and repeat time
+/// `repeat_seconds`, and where to split. Exposed for the tests, which hold it against closed forms.
+class ChainCheckpointing {
+  public:
+    ChainCheckpointing(int max_layers, double layer_seconds, double repeat_seconds);
+    double seconds(int layers, int slots) const { return entry(layers, slots).seconds; }
+    /// Boundaries to hold on to while walking through a segment of `layers` that starts at layer `first` with `slots`
+    /// free, written to walk[...] for every layer of the segment.
+    void fill_walks(int first, int layers, int slots, std::vector<std::vector<int>>* walk) const;
+
+  private:
+    struct Entry {
+        double seconds = 0;
+        int split = 0;  ///< Layers before the boundary held; 0: none held.
+    };
+    const Entry& entry(int layers, int slots) const;
+    int max_layers_;
+    std::vector<Entry> table_;
+};
+
+}  // namespace llmc

@@ -1,0 +1,142 @@
+#include "llmc/train/evaluate_command.h"
+
+#include "llmc/backend/make_backend.h"
+#include "llmc/base/error.h"
+#include "llmc/base/log.h"
+#include "llmc/base/units.h"
+#include "llmc/train/checkpointing.h"
+#include "llmc/train/initial_weights.h"
+#include "llmc/train/run_folder.h"
+#include "llmc/train/scoring.h"
+#include "llmc/train/setup.h"
+
+#include <algorithm>
+#include <cstdio>
+
+namespace llmc {
+namespace {
+
+constexpr int64_t kDefaultBatchTokens = 4096;
+constexpr int64_t kLongestDefaultSequence = 1024;
+
+/// What to predict.
+struct EvaluationText {
+    std::unique_ptr<TokenSource> source;
+    Data run_data;  ///< Instead of `source`, where the text is a run's held-out part.
+    std::optional<TokenRange> range;
+    std::string describe() const {
+        return source ? source->describe()
+                      : "held-out part: " + (run_data.val_source ? run_data.val_source : run_data.source)->describe();
+    }
+};
+
+EvaluationText open_text(const Options& options, const WeightSource& weights, const Tokenizer& tokenizer) {
+    EvaluationText text;
+    if (was_given("data")) {
+        text.source = open_token_source(options.data, "--data", &tokenizer);
+        text.range = TokenRange(*text.source);
+        return text;
+    }
+    if (weights.seq_len() == 0) {
+        fail_usage("evaluate needs --data=FILE or --hellaswag=FILE: '{}' was imported and has no data of its own",
+                   options.run);
+    }
+    const Options run_options = options_of_run(find_run_folder(options.run, "--run"));
+    text.run_data = open_data(run_options, weights.tokenizer());
+    text.range = text.run_data.validation;
+    return text;
+}
+
+/// --batch-size, or as many sequences as make a moderate batch.
+int64_t batch_for(const Options& options, int64_t T) {
+    return was_given("batch-size") ? options.batch_size : std::max<int64_t>(1, kDefaultBatchTokens / T);
+}
+
+/// --seq-len, or the length the model was trained on, or else all it can take up to a limit.
+int64_t sequence_for(const Options& options, const WeightSource& weights) {
+    const int64_t maxT = weights.model().config.maxT;
+    if (was_given("seq-len")) {
+        if (options.seq_len <= maxT) return options.seq_len;
+        fail_usage("--seq-len={}: '{}' takes at most {} tokens", options.seq_len, weights.model().config.name, maxT);
+    }
+    return weights.seq_len() > 0 ? weights.seq_len() : std::min(maxT, kLongestDefaultSequence);
+}
+
+int64_t hellaswag_length(const Options& options, const ModelConfig& config,
+                         const std::vector<HellaswagExample>& examples) {
+    for (const HellaswagExample& example : examples) {
+        const auto check = [&](const std::vector<int32_t>& tokens) {
+            const int32_t largest = *std::max_element(tokens.begin(), tokens.end());
+            if (largest < config.V) return;
+            fail("--hellaswag={}: token {} in it, but the model's vocabulary is {}; its tokens are GPT-2's",
+                 options.hellaswag, largest, config.V);
+        };
+        check(example.context);
+        for (const auto& ending : example.endings) check(ending);
+    }
+    const int64_t longest = longest_row(examples);
+    if (longest > config.maxT) {
+        fail("--hellaswag={}: an example has {} tokens, the model takes at most {}", options.hellaswag, longest,
+             config.maxT);
+    }
+    return longest;
+}
+
+void print_score(const TextScore& score, const std::string& what) {
+    std::printf("data            %s\n", what.c_str());
+    std::printf("loss            %.6f nats per token, over %s tokens\n", score.loss(),
+                format_count(score.tokens).c_str());
+    std::printf("perplexity      %.4f\n", score.perplexity());
+    std::printf("bits per token  %.6f\n", score.bits_per_token());
+    if (score.bytes == 0) return;
+    std::printf("bits per byte   %.6f, over %s bytes\n", score.bits_per_byte(), format_count(score.bytes).c_str());
+}
+
+}  // namespace
+
+void evaluate_command(const Options& options) {
+    const std::unique_ptr<WeightSource> weights = trained_weights(options);
+    const Model& model = weights->model();
+    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(weights->tokenizer());
+    require_vocabulary(*tokenizer, model.config.V);
+    const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
+    const DType dtype = was_given("dtype") ? dtype_of_option(options) : inference_dtype(*weights, *backend);
+    require_dtype(*backend, dtype);
+
+    // What to score, and a plan for each.
+    std::vector<HellaswagExample> examples;
+    std::optional<ScoringPlan> text_plan, hellaswag_plan;
+    int64_t longest = 0, arena_bytes = 0;
+    const auto plan = [&](int64_t T) {
+        longest = std::max(longest, T);
+        ScoringPlan made = plan_scoring(model, {batch_for(options, T), T}, dtype, *backend);
+        arena_bytes = std::max(arena_bytes, made.layout.arena_bytes);
+        return made;
+    };
+    EvaluationText text;
+    if (was_given("data") || options.hellaswag.empty()) {
+        text = open_text(options, *weights, *tokenizer);
+        text_plan = plan(sequence_for(options, *weights));
+    }
+    if (!options.hellaswag.empty()) {
+        examples = read_hellaswag(options.hellaswag, "--hellaswag");
+        hellaswag_plan = plan(hellaswag_length(options, model.config, examples));
+    }
+
+    State state(*backend, model, dtype, longest, arena_bytes, /*training=*/false);
+    load_weights(*weights, state);
+    spdlog::info("{}; {} parameters, {}, {}", weights->describe(), format_count(model.parameter_count()),
+                 name_of(dtype), format_bytes(state.allocated_bytes()));
+    if (text_plan) {
+        Scorer scorer(state, *std::move(text_plan));
+        print_score(score_text(scorer, *text.range, *tokenizer, "--data"), text.describe());
+    }
+    if (hellaswag_plan) {
+        Scorer scorer(state, *std::move(hellaswag_plan));
+        const HellaswagScore score = score_hellaswag(scorer, examples);
+        std::printf("hellaswag       %.4f, %s of %s right\n", score.accuracy(), format_count(score.correct).c_str(),
+                    format_count(score.examples).c_str());
+    }
+}
+
+}  // namespace llmc

@@ -1,0 +1,49 @@
+#include "llmc/train/export_command.h"
+
+#include "llmc/base/file.h"
+#include "llmc/base/log.h"
+#include "llmc/base/units.h"
+#include "llmc/io/carried_files.h"
+#include "llmc/io/hf_model.h"
+#include "llmc/io/llmc_model.h"
+#include "llmc/io/pending_output.h"
+#include "llmc/io/tokenizer.h"
+#include "llmc/train/initial_weights.h"
+#include "llmc/train/setup.h"
+
+namespace llmc {
+namespace {
+
+/// What text generation needs to know: the ids that came with the tokenizer, else its end-of-text for both ends.
+nlohmann::json token_ids(const WeightSource& weights) {
+    nlohmann::json ids = nlohmann::json::object();
+    if (!weights.tokenizer_folder().empty()) ids = special_token_ids(weights.tokenizer_folder());
+    if (!ids.empty()) return ids;
+    const int32_t end_of_text = make_tokenizer(weights.tokenizer())->end_of_text();
+    if (end_of_text >= 0) ids = {{"bos_token_id", end_of_text}, {"eos_token_id", end_of_text}};
+    return ids;
+}
+
+void export_hf(const WeightSource& weights, DType dtype, const PendingOutput& output) {
+    make_directories(output.temporary(), "--out");
+    write_hf_model(output.temporary(), weights, dtype, token_ids(weights));
+    copy_tokenizer_files(weights.tokenizer_folder(), output.temporary());
+}
+
+}  // namespace
+
+void export_command(const Options& options) {
+    const std::unique_ptr<WeightSource> weights = open_weights(options.run, "--run");
+    const DType dtype = dtype_of_option(options);
+    PendingOutput output(options.out, "--out");
+    if (options.format == "hf") {
+        export_hf(*weights, dtype, output);
+    } else {
+        write_llmc_model(output.temporary(), *weights, dtype);
+    }
+    output.complete();
+    spdlog::info("{}, {} parameters as {}, in '{}'", weights->describe(),
+                 format_count(weights->model().parameter_count()), name_of(dtype), output.path());
+}
+
+}  // namespace llmc

@@ -1,0 +1,37 @@
+#include "llmc/train/import_command.h"
+
+#include "llmc/base/file.h"
+#include "llmc/base/log.h"
+#include "llmc/base/units.h"
+#include "llmc/io/carried_files.h"
+#include "llmc/io/pending_output.h"
+#include "llmc/train/checkpointing.h"
+#include "llmc/train/initial_weights.h"
+
+#include <algorithm>
+
+namespace llmc {
+
+void import_command(const Options& options) {
+    const std::unique_ptr<WeightSource> weights = open_weights(options.from, "--from");
+    const ModelConfig& config = weights->model().config;
+
+    // The options of a run that goes on from here: the defaults, and what the model itself decides.
+    Options run_options;
+    run_options.model = options.from;
+    run_options.seq_len = std::min(run_options.seq_len, config.maxT);
+
+    PendingOutput output(options.out, "--out");
+    const std::string& folder = output.temporary();
+    make_directories(folder, "--out");
+    write_text_atomically(folder + "/config.toml", to_toml(run_options));
+    copy_tokenizer_files(weights->tokenizer_folder(), tokenizer_folder_of_run(folder));
+    save_imported(folder, *weights);
+    output.complete();
+    spdlog::info("{}: {}, {} parameters", weights->describe(), describe(config),
+                 format_count(weights->model().parameter_count()));
+    spdlog::info("imported as '{}'; go on with --model={} (fine-tuning), generate --run={}, or evaluate --run={}",
+                 output.path(), output.path(), output.path(), output.path());
+}
+
+}  // namespace llmc

@@ -1,0 +1,150 @@
+#include "llmc/train/initial_weights.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+#include "llmc/io/checkpoint_folder.h"
+#include "llmc/io/hf_model.h"
+#include "llmc/io/llmc_model.h"
+#include "llmc/train/checkpointing.h"
+
+#include <algorithm>
+#include <array>
+
+namespace llmc {
+namespace {
+
+/// Published weights of a preset's architecture.
+struct PublishedModel {
+    const char* preset;
+    const char* repository;  ///< On huggingface.co.
+};
+constexpr std::array kPublished = {
+    PublishedModel{"gpt2", "openai-community/gpt2"},
+    PublishedModel{"gpt2-medium", "openai-community/gpt2-medium"},
+    PublishedModel{"gpt2-large", "openai-community/gpt2-large"},
+    PublishedModel{"gpt2-xl", "openai-community/gpt2-xl"},
+    PublishedModel{"tinyllama-1.1b", "TinyLlama/TinyLlama_v1.1"},
+    PublishedModel{"llama3.2-1b", "meta-llama/Llama-3.2-1B"},
+    PublishedModel{"llama2-7b", "meta-llama/Llama-2-7b-hf"},
+    PublishedModel{"llama3-8b", "meta-llama/Meta-Llama-3-8B"},
+    PublishedModel{"llama3-70b", "meta-llama/Llama-3.1-70B"},
+};
+
+std::string without_slash(std::string path) {
+    while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+    return path;
+}
+
+bool is_run_or_checkpoint(const std::string& folder) {
+    return path_exists(folder + "/" + kManifestName) || path_exists(checkpoints_folder(folder)) ||
+           path_exists(folder + "/config.toml") || step_from_name(folder.substr(folder.rfind('/') + 1)).has_value();
+}
+
+[[noreturn]] void refuse(const std::string& path, const std::string& option) {
+    if (option != "--model" && find_preset(path)) {
+        fail_usage("{}={}: that is an architecture without weights; give a folder or file that has them", option, path);
+    }
+    std::string names;
+    for (const std::string& name : preset_names()) names += " " + name;
+    fail_usage(
+        "{}={}: {}, neither a Hugging Face folder (config.json and safetensors), nor a run folder or checkpoint, "
+        "nor an llm.c model file{}",
+        option, path, path_exists(path) ? "of no known kind" : "not there",
+        option == "--model" ? "; nor is it one of the architectures" + names +
+                                  ", d6, d12, d24, d36, d48, d60, "
+                                  "d72, d84"
+                            : "");
+}
+
+}  // namespace
+
+std::unique_ptr<WeightSource> open_weights(const std::string& path, const std::string& option) {
+    const std::string place = without_slash(path);
+    if (is_directory(place)) {
+        if (is_hf_folder(place)) return std::make_unique<HfModel>(place);
+        if (is_run_or_checkpoint(place)) return std::make_unique<CheckpointWeights>(open_checkpoint(place, option));
+    } else if (path_exists(place)) {
+        if (place.ends_with(".safetensors")) {
+            fail_usage(
+                "{}={}: the file alone does not say what model it is; give the folder it is in, with config.json",
+                option, path);
+        }
+        if (place.ends_with(".bin")) return std::make_unique<LlmcModel>(place);
+    }
+    refuse(path, option);
+}
+
+bool names_weights(const std::string& model) { return !find_preset(model); }
+
+std::unique_ptr<WeightSource> trained_weights(const Options& options) {
+    if (!options.run.empty()) return open_weights(options.run, "--run");
+    if (!names_weights(options.model)) {
+        fail_usage(
+            "--model={}: that is an architecture without weights; give a Hugging Face folder, an llm.c file, or "
+            "--run=RUN_FOLDER",
+            options.model);
+    }
+    return open_weights(options.model, "--model");
+}
+
+DType inference_dtype(const WeightSource& weights, const Backend& backend) {
+    return weights.dtype() == DType::BF16 && backend.info().supports_bf16 ? DType::BF16 : DType::F32;
+}
+
+ModelConfig model_config_at(const std::string& path, const std::string& option) {
+    const std::string place = without_slash(path);
+    if (is_directory(place) && is_hf_folder(place)) return read_hf_config(place);
+    return open_weights(place, option)->model().config;
+}
+
+std::string given_architecture_option() {
+    for (const OptionRow& row : option_table()) {
+        const std::string name = row.name();
+        if (std::string(row.group) == "Model" && name != "model" && was_given(name)) return "--" + name;
+    }
+    return "";
+}
+
+std::optional<ModelConfig> Origin::config(const Options& options) const {
+    if (weights != nullptr) return weights->model().config;
+    if (checkpoint && names_weights(options.model)) return model_of(*checkpoint);
+    return std::nullopt;
+}
+
+std::string Origin::tokenizer() const {
+    if (weights != nullptr) return weights->tokenizer();
+    return checkpoint ? tokenizer_of(*checkpoint) : "";
+}
+
+std::string Origin::tokenizer_folder() const {
+    if (weights != nullptr) return weights->tokenizer_folder();
+    return checkpoint ? tokenizer_folder_of(*checkpoint) : "";
+}
+
+std::string Origin::describe(const Options& options) const {
+    if (weights != nullptr) return "weights of " + weights->describe();
+    if (checkpoint) return fmt::format("weights of the checkpoint '{}'", checkpoint->path);
+    const auto published = std::find_if(kPublished.begin(), kPublished.end(),
+                                        [&](const PublishedModel& row) { return row.preset == options.model; });
+    if (published == kPublished.end() || !given_architecture_option().empty()) return "random initial weights";
+    return fmt::format(
+        "random initial weights; for the published ones download huggingface.co/{} (config.json, "
+        "*.safetensors, tokenizer files) and name the folder: --model=FOLDER",
+        published->repository);
+}
+
+Origin open_origin(const Options& options) {
+    Origin origin;
+    if (options.resume.empty()) {
+        if (names_weights(options.model)) origin.weights = open_weights(options.model, "--model");
+        return origin;
+    }
+    if (was_typed("model") && names_weights(options.model)) {
+        fail_usage("--model={}: has no effect with --resume, which takes the run's own weights; leave one of them out",
+                   options.model);
+    }
+    origin.checkpoint = open_checkpoint(options.resume, "--resume");
+    return origin;
+}
+
+}  // namespace llmc

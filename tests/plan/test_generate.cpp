@@ -1,0 +1,294 @@
+#include "llmc/plan/generate.h"
+
+#include "llmc/base/rng.h"
+#include "llmc/plan/simulate.h"
+#include "llmc/plan/verify.h"
+#include "tests/plan/plan_cases.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+namespace llmc {
+namespace {
+
+using namespace plan_cases;
+
+/// Numbers 0 .. limit - 1, one after the other.
+class Dice {
+  public:
+    explicit Dice(uint32_t item) : item_(item) {}
+    uint32_t below(uint32_t limit) { return philox(77, RngStream::Test, item_, index_++)[0] % limit; }
+
+  private:
+    uint32_t item_;
+    uint64_t index_ = 0;
+};
+
+KeepSet random_keep_set(const Model& model, Dice& dice) {
+    const auto layers = static_cast<size_t>(model.config.L);
+    KeepSet keep;
+    keep.keep_last_layer = dice.below(2) == 0;
+    keep.walk.resize(layers);
+    const uint32_t density = 1 + dice.below(9);  // Of ten, so that nearly empty and nearly full sets both occur.
+    for (size_t layer = 0; layer < layers; ++layer) {
+        keep.slots.emplace_back();
+        for (size_t slot = 0; slot < model.activations.size(); ++slot)
+            keep.slots[layer].push_back(dice.below(10) < density);
+        for (size_t below = 0; below < layer; ++below) {
+            if (dice.below(2) == 0) keep.walk[layer].push_back(static_cast<int>(below));
+        }
+    }
+    keep.slots[0][kLayerInput] = true;
+    return keep;
+}
+
+/// Whether a tensor is the activation `slot` of a layer; the block's output is the next layer's input.
+::testing::AssertionResult is_activation(const Model& model, const Plan& plan, int32_t tensor, int layer, int slot) {
+    if (tensor < 0) return ::testing::AssertionFailure() << "absent";
+    const PlanTensor& found = plan.tensors[static_cast<size_t>(tensor)];
+    const bool next = slot == kLayerOutput;
+    const std::string& name = model.activations[static_cast<size_t>(next ? kLayerInput : slot)].name;
+    if (found.name == name && found.layer == layer + (next ? 1 : 0)) return ::testing::AssertionSuccess();
+    return ::testing::AssertionFailure() << found.name << " of layer " << found.layer << " instead of " << name;
+}
+
+/// Every step of a block has the operands its table row names, of its own layer.
+void expect_right_operands(const Model& model, const Plan& plan) {
+    for (const Step& step : plan.steps) {
+        if (step.row < 0) continue;
+        const OpRow& row = model.block[static_cast<size_t>(step.row)];
+        const BackwardReads reads = backward_reads(row.kind);
+        const bool forward = step.pass == Pass::Forward;
+        const bool weight = step.pass == Pass::BackwardWeight, input = step.pass == Pass::BackwardInput;
+        const auto expect = [&](Slot slot, int activation, bool wanted) {
+            if (activation == kNone || !wanted) {
+                ASSERT_EQ(step.operand(slot), kNone) << describe_step(model, step);
+            } else {
+                ASSERT_TRUE(is_activation(model, plan, step.operand(slot), step.layer, activation))
+                    << describe_step(model, step) << ", slot " << static_cast<int>(slot);
+            }
+        };
+        const bool backward_reads_in = reads.in && !input;
+        expect(Slot::In, row.in, forward || backward_reads_in);
+        expect(Slot::Residual, row.residual, forward);
+        expect(Slot::Out, row.out, forward || reads.out);
+        expect(Slot::Stat0, row.stat0, forward || reads.stats);
+        expect(Slot::Stat1, row.stat1, forward || reads.stats);
+        ASSERT_EQ(step.operand(Slot::DOut) >= 0, !forward);
+        ASSERT_EQ(step.operand(Slot::DIn) >= 0, !forward && !weight);
+    }
+}
+
+/// Every row of every layer has its backward, once.
+void expect_complete_backward(const Model& model, const Plan& plan) {
+    std::map<std::tuple<int, int, Pass>, int> count;
+    for (const Step& step : plan.steps) {
+        if (step.row >= 0 && step.pass != Pass::Forward) ++count[{step.layer, step.row, step.pass}];
+    }
+    size_t expected = 0;
+    for (const OpRow& row : model.block) expected += row.kind == OpKind::Matmul ? 2 : 1;
+    ASSERT_EQ(count.size(), expected * static_cast<size_t>(model.config.L));
+    for (const auto& [key, times] : count) ASSERT_EQ(times, 1);
+}
+
+TEST(Generator, AThousandRandomKeepSetsGiveRightPlans) {
+    int kept_last = 0, repeated = 0;
+    for (uint32_t trial = 0; trial < 1000; ++trial) {
+        Dice dice(trial);
+        const Model model = small_model(kFamilies[trial % 2], 1 + static_cast<int>(dice.below(6)));
+        const KeepSet keep = random_keep_set(model, dice);
+        const PlanRequest request = request_of(model, {2, 3}, DType::F32, trial % 3 == 0 ? 500 : 0);
+        const Plan plan = make_training_plan(model, request, keep, "random");
+        ASSERT_EQ(find_fault(model, plan, make_layout(plan)), "") << "trial " << trial;
+        expect_right_operands(model, plan);
+        expect_complete_backward(model, plan);
+        if (HasFatalFailure()) FAIL() << "trial " << trial;
+        kept_last += keep.keep_last_layer;
+        repeated += simulate(model, plan).recompute_flops > 0;
+    }
+    EXPECT_GT(kept_last, 400);
+    EXPECT_GT(repeated, 700);
+}
+
+TEST(Generator, KeepingEverythingRepeatsNothing) {
+    for (const Family family : kFamilies) {
+        const Model model = small_model(family, 5);
+        const Plan plan = make_training_plan(model, request_of(model, {3, 7}, DType::F32), find_policy("none"));
+        for (const Step& step : plan.steps) EXPECT_NE(step.phase, Phase::Recompute);
+        EXPECT_EQ(simulate(model, plan).extra_flops_ratio(), 0);
+    }
+}
+
+TEST(Generator, KeepingOnlyTheFirstInputStillWorks) {
+    const Model model = small_model(Family::Gpt2, 6);
+    KeepSet keep;
+    keep.slots.assign(6, std::vector<bool>(model.activations.size(), false));
+    keep.slots[0][kLayerInput] = true;
+    keep.walk.resize(6);
+    keep.keep_last_layer = false;
+    const Plan plan = make_training_plan(model, request_of(model, {3, 7}, DType::F32), keep, "least");
+    EXPECT_EQ(find_fault(model, plan, make_layout(plan)), "");
+    // Every backward walks up from the bottom: layer l runs whole for each layer above it, and once more, without its
+    // last matmul, for its own.
+    std::map<int, int> first_rows, last_rows;
+    for (const Step& step : plan.steps) {
+        if (step.phase != Phase::Recompute) continue;
+        if (step.row == 0) ++first_rows[step.layer];
+        if (step.row + 1 == static_cast<int>(model.block.size())) ++last_rows[step.layer];
+    }
+    for (int layer = 0; layer < 6; ++layer) {
+        EXPECT_EQ(first_rows[layer], 6 - layer);
+        EXPECT_EQ(last_rows[layer], 5 - layer);
+    }
+}
+
+TEST(Generator, ARepeatedStepIsTheForwardStep) {
+    // The same operation on operands of the same names, types and shapes: only the places may differ.
+    for (const Family family : kFamilies) {
+        const Model model = small_model(family, 7);
+        for (const char* policy : {"layer", "sqrt", "act", "attn"}) {
+            const Plan plan =
+                make_training_plan(model, request_of(model, {3, 7}, DType::BF16, 100), find_policy(policy));
+            std::map<std::pair<int, int>, Step> forward;
+            for (const Step& step : plan.steps) {
+                if (step.row < 0 || step.pass != Pass::Forward) continue;
+                const std::pair<int, int> key = {step.layer, step.row};
+                if (step.phase == Phase::Forward) {
+                    forward[key] = step;
+                    continue;
+                }
+                const Step& original = forward.at(key);
+                EXPECT_EQ(step.op, original.op);
+                EXPECT_EQ(step.rope, original.rope);
+                for (size_t slot = 0; slot < kNumSlots; ++slot) {
+                    ASSERT_EQ(step.operands[slot] < 0, original.operands[slot] < 0) << describe_step(model, step);
+                    if (step.operands[slot] < 0) continue;
+                    const PlanTensor& a = plan.tensors[static_cast<size_t>(step.operands[slot])];
+                    const PlanTensor& b = plan.tensors[static_cast<size_t>(original.operands[slot])];
+                    EXPECT_EQ(a.name, b.name);
+                    EXPECT_EQ(a.layer, b.layer);
+                    EXPECT_EQ(a.dtype, b.dtype);
+                    EXPECT_EQ(a.rows, b.rows);
+                    EXPECT_EQ(a.cols, b.cols);
+                }
+            }
+        }
+    }
+}
+
+TEST(Generator, TheHeadDoesNotDependOnThePolicy) {
+    for (const Family family : kFamilies) {
+        const Model model = small_model(family, 5);
+        std::set<std::string> heads;
+        for (const PolicyRow& policy : policies()) {
+            const Plan plan = make_training_plan(model, request_of(model, {4, 257}, DType::F32), policy);
+            std::string head = std::to_string(plan.logits_chunk_tokens);
+            for (const Step& step : plan.steps) {
+                if (step.phase != Phase::Head) continue;
+                head += "; " + describe_step(model, step);
+            }
+            heads.insert(head);
+        }
+        EXPECT_EQ(heads.size(), 1u);
+    }
+}
+
+TEST(Generator, TensorsHaveTheTypesAndSizesOfTheTable) {
+    const Model model = small_model(Family::Llama, 3);
+    const BatchShape shape = {3, 7};
+    const Plan plan = make_training_plan(model, request_of(model, shape, DType::BF16), find_policy("layer"));
+    for (const PlanTensor& tensor : plan.tensors) {
+        EXPECT_EQ(tensor.bytes, round_up(tensor.rows * tensor.cols * size_of(tensor.dtype), 256)) << tensor.name;
+        const bool stat = tensor.name.ends_with("rstd") || tensor.name.ends_with("lse");
+        if (tensor.consumer == Consumer::LayerInternals || tensor.consumer == Consumer::HeadActivations) {
+            EXPECT_EQ(tensor.dtype, stat ? DType::F32 : DType::BF16) << tensor.name;
+            EXPECT_EQ(tensor.rows, 21) << tensor.name;
+        }
+        EXPECT_EQ(tensor.dtype == DType::I32, tensor.name == "tokens" || tensor.name == "targets") << tensor.name;
+        EXPECT_TRUE(tensor.name != "losses" || tensor.dtype == DType::F32);
+    }
+}
+
+TEST(GeneratorDeathTest, TheFirstInputMustSurvive) {
+    const Model model = small_model(Family::Gpt2, 2);
+    KeepSet keep = find_policy("none").function(model);
+    keep.slots[0][kLayerInput] = false;
+    EXPECT_DEATH(make_training_plan(model, request_of(model, {1, 2}, DType::F32), keep, "bad"), "first layer's input");
+}
+
+// ---- Evaluation and generation ----
+
+TEST(EvaluationPlan, IsRightAndHoldsOneLayerAtATime) {
+    for (const Family family : kFamilies) {
+        for (const int L : {1, 2, 7, 24}) {
+            const Model model = small_model(family, L);
+            for (const BatchShape& shape : kShapes) {
+                for (const DType dtype : kTypes) {
+                    const PlanRequest request = request_of(model, shape, dtype, 200);
+                    const Plan plan = make_evaluation_plan(model, request);
+                    const std::string where = label(model, shape, dtype, "evaluate");
+                    EXPECT_EQ(find_fault(model, plan, make_layout(plan)), "") << where;
+                    EXPECT_EQ(plan.steps.size(), 1 + static_cast<size_t>(L) * model.block.size() + 2) << where;
+                    for (const Step& step : plan.steps) {
+                        EXPECT_EQ(step.pass, Pass::Forward);
+                        EXPECT_EQ(step.operand(Slot::DIn), kNone);
+                    }
+                    const Simulation simulation = simulate(model, plan);
+                    EXPECT_LE(simulation.layer_activation_bytes, 2 * boundary_bytes(model.config, shape, dtype) +
+                                                                     internal_bytes(model.config, shape, dtype));
+                    EXPECT_EQ(simulation.recompute_flops, 0);
+                    EXPECT_EQ(simulation.backward_flops, 0);
+                    const Plan training = make_training_plan(model, request, find_policy("sqrt"));
+                    EXPECT_LT(make_layout(plan).arena_bytes, make_layout(training).arena_bytes) << where;
+                }
+            }
+        }
+    }
+}
+
+TEST(GenerationPlan, IsRightForEveryContext) {
+    for (const Family family : kFamilies) {
+        for (const int L : {1, 3, 7}) {
+            const Model model = small_model(family, L);
+            for (const DType dtype : kTypes) {
+                for (const auto& [tokens, context] : {std::pair{1, 1}, {1, 300}, {5, 5}, {5, 64}, {64, 129}}) {
+                    const PlanRequest request = request_of(model, {1, tokens}, dtype, 200);
+                    const Plan plan = make_generation_plan(model, request, context);
+                    EXPECT_EQ(find_fault(model, plan, make_layout(plan)), "");
+                    int caches = 0, logits = 0;
+                    for (const PlanTensor& tensor : plan.tensors) {
+                        caches += tensor.consumer == Consumer::KeyValueCache;
+                        logits += tensor.consumer == Consumer::Logits;
+                        if (tensor.consumer == Consumer::KeyValueCache) {
+                            EXPECT_EQ(tensor.rows, context);
+                            EXPECT_EQ(tensor.cols, model.config.NKV * model.config.HD);
+                            EXPECT_EQ(tensor.dtype, dtype);
+                            EXPECT_TRUE(tensor.external && tensor.output) << "the cache lives from run to run";
+                        }
+                        EXPECT_TRUE(tensor.consumer != Consumer::Logits || tensor.rows == 1);
+                    }
+                    EXPECT_EQ(caches, 2 * L);
+                    EXPECT_EQ(logits, 1);
+                    for (const Step& step : plan.steps) {
+                        if (step.op != OpKind::Attention) continue;
+                        for (const Slot slot : {Slot::Stat0, Slot::Stat1}) {
+                            const Access use = access(step, slot);
+                            EXPECT_TRUE(use.reads && use.writes) << "attention reads the cache and appends to it";
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST(GenerationPlanDeathTest, RefusesABatchAndAContextThatIsTooShort) {
+    const Model model = small_model(Family::Gpt2, 2);
+    EXPECT_DEATH(make_generation_plan(model, request_of(model, {2, 3}, DType::F32), 40), "check failed");
+    EXPECT_DEATH(make_generation_plan(model, request_of(model, {1, 5}, DType::F32), 4), "check failed");
+}
+
+}  // namespace
+}  // namespace llmc

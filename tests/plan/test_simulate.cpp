@@ -1,0 +1,96 @@
+#include "llmc/plan/simulate.h"
+
+#include "tests/plan/plan_cases.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+
+namespace llmc {
+namespace {
+
+using namespace plan_cases;
+
+TEST(Simulate, LiveBytesAreTheSumsOverStorages) {
+    for (const Family family : kFamilies) {
+        const Model model = small_model(family, 5);
+        for (const PolicyRow& policy : policies()) {
+            const Plan plan = make_training_plan(model, request_of(model, {3, 7}, DType::BF16, 500), policy);
+            const Simulation simulation = simulate(model, plan);
+            const std::vector<Storage> all = storages(plan, make_layout(plan));
+            ASSERT_EQ(simulation.live_bytes.size(), plan.steps.size());
+            int64_t peak = 0, peak_step = 0, layers = 0, activations = 0;
+            for (int step = 0; step < static_cast<int>(plan.steps.size()); ++step) {
+                int64_t live = 0, live_layers = 0, live_activations = 0;
+                for (const Storage& storage : all) {
+                    if (step < storage.first || step > storage.last) continue;
+                    const PlanTensor& tensor = plan.tensors[static_cast<size_t>(storage.tensor)];
+                    live += tensor.bytes;
+                    const bool of_layer =
+                        tensor.consumer == Consumer::Boundaries || tensor.consumer == Consumer::LayerInternals;
+                    if (of_layer) live_layers += tensor.bytes;
+                    if (tensor.consumer != Consumer::Inputs && tensor.consumer != Consumer::Workspace) {
+                        live_activations += tensor.bytes;
+                    }
+                }
+                ASSERT_EQ(simulation.live_bytes[static_cast<size_t>(step)], live) << "step " << step;
+                if (live > peak) peak = live, peak_step = step;
+                layers = std::max(layers, live_layers);
+                activations = std::max(activations, live_activations);
+            }
+            EXPECT_EQ(simulation.peak_bytes, peak);
+            EXPECT_EQ(simulation.peak_step, peak_step);
+            EXPECT_EQ(simulation.layer_activation_bytes, layers);
+            EXPECT_EQ(simulation.activation_bytes, activations);
+            const auto& parts = simulation.by_consumer;
+            EXPECT_EQ(std::accumulate(parts.begin(), parts.end(), int64_t{0}), peak);
+        }
+    }
+}
+
+TEST(Simulate, PhasesShareAllTheWork) {
+    for (const Family family : kFamilies) {
+        const Model model = small_model(family, 5);
+        double forward = -1, backward = -1;
+        for (const PolicyRow& policy : policies()) {
+            const Plan plan = make_training_plan(model, request_of(model, {3, 7}, DType::F32), policy);
+            const Simulation simulation = simulate(model, plan);
+            double all = 0;
+            for (const Step& step : plan.steps) all += step_flops(model, plan, step);
+            EXPECT_NEAR(simulation.forward_flops + simulation.recompute_flops + simulation.backward_flops, all,
+                        1e-9 * all);
+            if (forward < 0) forward = simulation.forward_flops, backward = simulation.backward_flops;
+            EXPECT_DOUBLE_EQ(simulation.forward_flops, forward) << "the work of a step without repeats is the same";
+            EXPECT_DOUBLE_EQ(simulation.backward_flops, backward);
+        }
+    }
+}
+
+TEST(Simulate, TheHeadIsOneThirdForward) {
+    const Model model = small_model(Family::Gpt2, 1);
+    const PlanRequest request = request_of(model, {3, 7}, DType::F32);
+    const double head = head_cost(model, request.shape, 4, true).flops;
+    const Simulation training = simulate(model, make_training_plan(model, request, find_policy("none")));
+    const Simulation evaluation = simulate(model, make_evaluation_plan(model, request));
+    EXPECT_NEAR(training.forward_flops, evaluation.forward_flops, 1e-9 * training.forward_flops);
+    EXPECT_GT(training.backward_flops, head * 2 / 3);
+}
+
+TEST(DescribeStep, SaysLayerPassAndOperation) {
+    const Model model = small_model(Family::Llama, 2);
+    const Plan plan = make_training_plan(model, request_of(model, {1, 2}, DType::F32), find_policy("layer"));
+    std::vector<std::string> text;
+    for (const Step& step : plan.steps) text.push_back(describe_step(model, step));
+    EXPECT_EQ(text.front(), "forward of embedding");
+    EXPECT_EQ(text[1], "layer 0, forward of ln1");
+    EXPECT_EQ(text.back(), "backward of embedding");
+    for (const char* expected :
+         {"forward of classifier", "backward of lnf", "layer 0, repeated gate_up", "layer 1, weight gradient of qkv",
+          "layer 1, input gradient of fc_proj", "layer 0, backward of swiglu"}) {
+        EXPECT_EQ(std::count(text.begin(), text.end(), expected), 1) << expected;
+    }
+}
+
+}  // namespace
+}  // namespace llmc

@@ -1,0 +1,325 @@
+// The executor and the state on a backend that computes nothing: bytes predicted, allocated and touched, and how often
+// each operation of each layer is called.
+#include "llmc/backend/null_backend.h"
+#include "llmc/plan/simulate.h"
+#include "llmc/plan/verify.h"
+#include "llmc/run/executor.h"
+#include "llmc/run/memory.h"
+#include "llmc/run/state.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+namespace llmc {
+namespace {
+
+ModelConfig config_of(Family family, int64_t L, int64_t V = 97) {
+    ModelConfig config;
+    config.name = "tiny";
+    config.family = family;
+    config.L = L, config.C = 24, config.NH = 4, config.NKV = family == Family::Gpt2 ? 4 : 2, config.HD = 6;
+    config.F = 56, config.V = V, config.maxT = 64;
+    config.tied = family == Family::Gpt2;
+    return config;
+}
+
+constexpr Family kBoth[] = {Family::Gpt2, Family::Llama};
+
+/// Everything that a training run sets up, on the null backend.
+struct NullRun {
+    NullRun(const Model& model, const BatchShape& shape, DType dtype, const std::string& policy, int64_t chunk = 0,
+            int64_t workspace = 0)
+        : backend(workspace),
+          memory(plan_memory(model, shape, dtype, find_policy(policy), chunk, backend)),
+          state(backend, model, dtype, shape.T, memory.layout.arena_bytes, /*training=*/true),
+          executor(state, memory.plan, memory.layout) {}
+
+    NullBackend backend;
+    PlannedMemory memory;
+    State state;
+    Executor executor;
+};
+
+// ---- Bytes ----
+
+TEST(PlannedBytes, AreAllocatedAndTouchedExactly) {
+    int runs = 0;
+    for (const Family family : kBoth) {
+        for (const int64_t L : {1, 2, 5}) {
+            for (const int64_t V : {97, 300}) {
+                const Model model = make_model(config_of(family, L, V));
+                for (const BatchShape& shape : {BatchShape{1, 1}, BatchShape{3, 7}, BatchShape{2, 64}}) {
+                    for (const PolicyRow& policy : policies()) {
+                        for (const int64_t chunk : {int64_t{0}, int64_t{5}, shape.N()}) {
+                            for (const int64_t workspace : {0, 4096}) {
+                                const DType dtype = runs % 2 == 0 ? DType::F32 : DType::BF16;
+                                NullRun run(model, shape, dtype, policy.name, chunk, workspace);
+                                const int64_t total = run.memory.total_bytes();
+                                EXPECT_EQ(run.state.allocated_bytes(), total);
+                                EXPECT_EQ(run.backend.allocated_bytes(), total);
+                                EXPECT_EQ(run.backend.peak_allocated_bytes(), total);
+                                EXPECT_EQ(run.executor.high_water_bytes(), 0);
+                                run.executor.run({.loss_scale = 1});
+                                EXPECT_EQ(run.executor.high_water_bytes(), run.memory.layout.arena_bytes);
+                                EXPECT_EQ(run.backend.peak_allocated_bytes(), total) << "a step allocates nothing";
+                                int64_t sum = 0;
+                                for (const MemoryRow& row : run.memory.rows()) {
+                                    EXPECT_GT(row.bytes, 0) << row.name;
+                                    sum += row.bytes;
+                                }
+                                EXPECT_EQ(sum, total);
+                                ++runs;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    EXPECT_EQ(runs, 2 * 3 * 2 * 3 * 5 * 3 * 2);
+}
+
+TEST(PlannedBytes, AreReturnedWithTheState) {
+    const Model model = make_model(config_of(Family::Llama, 2));
+    NullBackend backend(4096);
+    {
+        const State state(backend, model, DType::BF16, 32, 1 << 20, true);
+        EXPECT_GT(backend.allocated_bytes(), 1 << 20);
+    }
+    EXPECT_EQ(backend.allocated_bytes(), 0);
+}
+
+TEST(PlannedBytes, HoldForModelsOfAnySize) {
+    const Model model = make_model(preset("gpt2-xl"));
+    NullRun run(model, {8, 1024}, DType::BF16, "layer");
+    EXPECT_EQ(run.backend.allocated_bytes(), run.memory.total_bytes());
+    run.executor.run({.loss_scale = 1});
+    EXPECT_EQ(run.executor.high_water_bytes(), run.memory.layout.arena_bytes);
+}
+
+TEST(StateBytes, CountEveryBufferByHand) {
+    const Model gpt2 = make_model(config_of(Family::Gpt2, 3)), llama = make_model(config_of(Family::Llama, 3));
+    const auto padded = [](int64_t bytes) { return (bytes + 255) / 256 * 256; };
+    for (const Model* model : {&gpt2, &llama}) {
+        const int64_t count = model->parameter_elements;
+        const StateBytes fp32 = state_bytes(*model, DType::F32, 32, 1000, true);
+        EXPECT_EQ(fp32.parameters, padded(4 * count));
+        EXPECT_EQ(fp32.gradients, padded(4 * count));
+        EXPECT_EQ(fp32.moments, 2 * padded(4 * count));
+        EXPECT_EQ(fp32.master, 0);
+        EXPECT_EQ(fp32.scalars, 256 + 256 + 1024);
+        EXPECT_EQ(fp32.rope_table, model == &gpt2 ? 0 : padded(32 * 6 * 4));
+        const StateBytes bf16 = state_bytes(*model, DType::BF16, 32, 1000, true);
+        EXPECT_EQ(bf16.parameters, padded(2 * count));
+        EXPECT_EQ(bf16.master, padded(4 * count)) << "rounded parameters need fp32 masters";
+        EXPECT_EQ(bf16.gradients, fp32.gradients);
+        for (const DType dtype : {DType::F32, DType::BF16}) {
+            const StateBytes inference = state_bytes(*model, dtype, 32, 1000, false);
+            EXPECT_EQ(inference.total(), inference.parameters + inference.rope_table);
+            EXPECT_LT(inference.total(), state_bytes(*model, dtype, 32, 1000, true).total());
+        }
+    }
+}
+
+// ---- State ----
+
+TEST(StateBuffers, MastersExistInBf16Only) {
+    const Model model = make_model(config_of(Family::Gpt2, 2));
+    NullBackend backend;
+    const State fp32(backend, model, DType::F32, 16, 256, true);
+    EXPECT_FALSE(fp32.all_masters());
+    EXPECT_EQ(fp32.master_or_parameter(3).data, fp32.parameter(3).data);
+    State bf16(backend, model, DType::BF16, 16, 256, true);
+    ASSERT_TRUE(bf16.all_masters());
+    EXPECT_EQ(bf16.all_masters().dtype, DType::F32);
+    EXPECT_EQ(bf16.all_parameters().dtype, DType::BF16);
+    EXPECT_NE(bf16.master_or_parameter(3).data, bf16.parameter(3).data);
+    EXPECT_EQ(backend.count("convert"), 0);
+    bf16.initialise(1);
+    EXPECT_EQ(backend.count("convert"), 1) << "parameters are the rounded masters";
+}
+
+TEST(StateBuffers, InferenceHoldsParametersOnly) {
+    const Model model = make_model(config_of(Family::Llama, 2));
+    NullBackend backend;
+    const State state(backend, model, DType::F32, 16, 256, false);
+    EXPECT_TRUE(state.parameter(0));
+    EXPECT_TRUE(state.rope_table());
+    EXPECT_FALSE(state.gradient(0));
+    EXPECT_FALSE(state.all_m());
+    EXPECT_FALSE(state.all_masters());
+    EXPECT_EQ(state.allocated_bytes(), backend.allocated_bytes());
+}
+
+TEST(StateBuffers, RowsLieInTheFlatBuffersAtTheTablesOffsets) {
+    const Model model = make_model(config_of(Family::Llama, 3));
+    NullBackend backend;
+    for (const DType dtype : {DType::F32, DType::BF16}) {
+        const State state(backend, model, dtype, 16, 256, true);
+        for (size_t i = 0; i < model.parameters.size(); ++i) {
+            const ParameterRow& row = model.parameters[i];
+            const auto index = static_cast<int>(i);
+            const std::pair<Tensor, Tensor> pairs[] = {{state.parameter(index), state.all_parameters()},
+                                                       {state.gradient(index), state.all_gradients()},
+                                                       {state.moment_m(index), state.all_m()},
+                                                       {state.moment_v(index), state.all_v()}};
+            for (const auto& [tensor, flat] : pairs) {
+                const auto offset = static_cast<char*>(tensor.data) - static_cast<char*>(flat.data);
+                EXPECT_EQ(offset, row.offset * size_of(flat.dtype)) << row.name;
+                EXPECT_EQ(tensor.shape[0], row.rows);
+                EXPECT_EQ(tensor.shape[1], row.cols);
+                EXPECT_EQ(tensor.dtype, flat.dtype);
+                EXPECT_EQ(reinterpret_cast<uintptr_t>(tensor.data) % 64, 0u) << row.name;
+            }
+            EXPECT_EQ(state.gradient(index).dtype, DType::F32);
+        }
+        EXPECT_EQ(static_cast<char*>(state.all_v().data) - static_cast<char*>(state.all_m().data),
+                  model.parameter_elements * 4);
+        EXPECT_FALSE(state.parameter(kNone));
+        EXPECT_EQ(state.grad_norm().dtype, DType::F64);
+    }
+}
+
+TEST(ParameterRanges, CoverEveryParameterOnceWithItsDecay) {
+    for (const Family family : kBoth) {
+        const Model model = make_model(config_of(family, 3, 300));
+        const std::vector<ParameterRange> ranges = parameter_ranges(model);
+        int64_t end = 0;
+        for (const ParameterRange& range : ranges) {
+            EXPECT_GE(range.offset, end);
+            end = range.offset + range.count;
+        }
+        EXPECT_LE(end, model.parameter_elements);
+        for (const ParameterRow& row : model.parameters) {
+            int covered = 0;
+            for (const ParameterRange& range : ranges) {
+                if (row.offset < range.offset || row.offset + row.count() > range.offset + range.count) continue;
+                ++covered;
+                EXPECT_EQ(range.decay, row.decay) << row.name;
+            }
+            EXPECT_EQ(covered, 1) << row.name;
+        }
+    }
+}
+
+// ---- Calls ----
+
+TEST(ExecutorCalls, MatmulsPerWeight) {
+    for (const Family family : kBoth) {
+        const int64_t L = 7;  // k = 2: segments 0-1, 2-3, 4-5, 6.
+        const Model model = make_model(config_of(family, L));
+        ASSERT_EQ(sqrt_segment(L), 2);
+        for (const PolicyRow& policy : policies()) {
+            NullRun run(model, {3, 7}, DType::F32, policy.name, /*chunk=*/5);
+            run.executor.run({.loss_scale = 1});
+            for (int layer = 0; layer < L; ++layer) {
+                for (const OpRow& row : model.block) {
+                    if (row.kind != OpKind::Matmul) continue;
+                    const int64_t times =
+                        run.backend.matmuls_with(run.state.parameter(model.parameter_index(layer, row.weight)).data);
+                    const std::string name = policy.name;
+                    const bool last_row = row.out == kLayerOutput;
+                    const bool top = layer == L - 1;
+                    int64_t expected = 1;
+                    if (name == "layer" && !last_row && !top) expected = 2;
+                    if (name == "attn" && !last_row && row.name != "att_proj" && !top) expected = 2;
+                    if (name == "sqrt" && !top) expected = (last_row ? 1 : 2) + (layer % 2 == 0 ? 1 : 0);
+                    EXPECT_EQ(times, expected) << name << ", layer " << layer << ", " << row.name;
+                }
+            }
+            EXPECT_EQ(run.backend.matmuls_with(run.state.parameter(model.head).data), 5) << "21 tokens in chunks of 5";
+            EXPECT_EQ(run.backend.count("cross_entropy"), 5);
+        }
+    }
+}
+
+TEST(ExecutorCalls, BackwardsAreTheSameForEveryPolicy) {
+    for (const Family family : kBoth) {
+        const Model model = make_model(config_of(family, 5));
+        for (const PolicyRow& policy : policies()) {
+            NullRun run(model, {3, 7}, DType::F32, policy.name, /*chunk=*/21);
+            run.executor.run({.loss_scale = 1});
+            const NullBackend& backend = run.backend;
+            const bool gpt2 = family == Family::Gpt2;
+            EXPECT_EQ(backend.count("matmul_backward_weight"), 5 * 4 + 1);
+            EXPECT_EQ(backend.count("matmul_backward_input"), 5 * 4 + 1);
+            EXPECT_EQ(backend.count("attention_backward"), 5);
+            EXPECT_EQ(backend.count("norm_backward"), 5 * 2 + 1);
+            EXPECT_EQ(backend.count("gelu_backward"), gpt2 ? 5 : 0);
+            EXPECT_EQ(backend.count("swiglu_backward"), gpt2 ? 0 : 5);
+            EXPECT_EQ(backend.count("rope_backward"), gpt2 ? 0 : 5);
+            EXPECT_EQ(backend.count("embedding_forward"), 1);
+            EXPECT_EQ(backend.count("embedding_backward"), 1);
+            EXPECT_EQ(backend.count("adamw"), 0);
+        }
+    }
+}
+
+TEST(ExecutorCalls, RopeFollowsEveryQkvMatmul) {
+    const Model model = make_model(config_of(Family::Llama, 5));
+    const std::map<std::string, int64_t> expected = {{"none", 5}, {"act", 5}, {"layer", 9}, {"attn", 9}, {"sqrt", 11}};
+    for (const auto& [policy, times] : expected) {
+        NullRun run(model, {3, 7}, DType::F32, policy);
+        run.executor.run({.loss_scale = 1});
+        EXPECT_EQ(run.backend.count("rope_forward"), times) << policy;
+        const int64_t attentions = policy == "attn" ? 5 : times;
+        EXPECT_EQ(run.backend.count("attention_forward"), attentions) << policy;
+    }
+}
+
+TEST(ExecutorCalls, TheLossIsSummedOnlyOnRequest) {
+    const Model model = make_model(config_of(Family::Gpt2, 2));
+    NullRun run(model, {3, 7}, DType::F32, "layer");
+    run.executor.run({.loss_scale = 1});
+    EXPECT_EQ(run.backend.count("accumulate_loss"), 0);
+    run.executor.run({.loss_scale = 1, .loss_sum = run.state.loss_sum()});
+    EXPECT_EQ(run.backend.count("accumulate_loss"), 1);
+}
+
+TEST(ExecutorCalls, EvaluationRunsForwardOnlyWithoutGradients) {
+    for (const Family family : kBoth) {
+        const Model model = make_model(config_of(family, 3));
+        NullBackend backend;
+        PlanRequest request;
+        request.shape = {3, 7};
+        request.logits_chunk_tokens = 8;
+        const Plan plan = make_evaluation_plan(model, request);
+        const Layout layout = make_layout(plan);
+        State state(backend, model, DType::F32, 7, layout.arena_bytes, /*training=*/false);
+        Executor executor(state, plan, layout);
+        executor.run({});
+        EXPECT_EQ(executor.high_water_bytes(), layout.arena_bytes);
+        EXPECT_EQ(backend.count("matmul_backward_weight"), 0);
+        EXPECT_EQ(backend.count("matmul_backward_input"), 0);
+        EXPECT_EQ(backend.count("cross_entropy"), 3);
+        EXPECT_EQ(executor.losses().shape[0], 21);
+        EXPECT_EQ(executor.targets().dtype, DType::I32);
+    }
+}
+
+TEST(ExecutorCalls, GenerationUsesTheCacheAndOneRowOfLogits) {
+    for (const Family family : kBoth) {
+        const Model model = make_model(config_of(family, 3));
+        NullBackend backend;
+        PlanRequest request;
+        request.shape = {1, 16};
+        const Plan plan = make_generation_plan(model, request, 64);
+        const Layout layout = make_layout(plan);
+        State state(backend, model, DType::F32, 64, layout.arena_bytes, /*training=*/false);
+        Executor executor(state, plan, layout);
+        executor.run({.rows = 16, .first_position = 0});
+        executor.run({.rows = 1, .first_position = 16});
+        EXPECT_EQ(executor.high_water_bytes(), layout.arena_bytes);
+        EXPECT_EQ(backend.count("attention_cached"), 2 * 3);
+        EXPECT_EQ(backend.count("attention_forward"), 0);
+        EXPECT_EQ(backend.count("cross_entropy"), 0);
+        EXPECT_EQ(backend.matmuls_with(state.parameter(model.head).data), 2);
+        EXPECT_EQ(executor.tokens().shape[0], 1) << "a view of this run's rows";
+        EXPECT_EQ(executor.logits().shape[0], 1);
+        EXPECT_EQ(executor.logits().shape[1], 128);
+    }
+}
+
+}  // namespace
+}  // namespace llmc

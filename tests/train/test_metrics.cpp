@@ -1,0 +1,149 @@
+// metrics.jsonl: keys, numbers that keep their bits, and what a resume makes of the lines of the run before it.
+#include "llmc/train/metrics.h"
+
+#include "tests/io/temp_dir.h"
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <bit>
+#include <cmath>
+#include <limits>
+
+namespace llmc {
+namespace {
+
+StepMetrics metrics_of(int64_t step, double loss) {
+    StepMetrics metrics;
+    metrics.step = step;
+    metrics.loss = loss;
+    metrics.learning_rate = 3e-4;
+    metrics.grad_norm = 1.0 / 3;
+    metrics.step_ms = 12.25;
+    metrics.tokens_per_second = 1e6;
+    metrics.mfu = 0.5;
+    metrics.memory_bytes = int64_t{1} << 40;
+    return metrics;
+}
+
+std::vector<nlohmann::ordered_json> lines_of(const std::string& path) {
+    std::istringstream text(slurp(path));
+    std::vector<nlohmann::ordered_json> lines;
+    for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::ordered_json::parse(line));
+    return lines;
+}
+
+TEST(Metrics, ALineHasTheDocumentedKeysInOrder) {
+    const TempDir dir;
+    MetricsFile file;
+    file.open(dir / "metrics.jsonl", 0);
+    file.write(metrics_of(1, 2.5));
+    file.write_validation(1, 2.75);
+    const auto lines = lines_of(dir / "metrics.jsonl");  // Flushed: readable while the run goes on.
+    ASSERT_EQ(lines.size(), 2u);
+    std::string keys;
+    for (const auto& [key, value] : lines[0].items()) keys += key + " ";
+    EXPECT_EQ(keys, "step loss lr grad_norm step_ms tokens_per_second mfu memory_bytes ");
+    EXPECT_EQ(lines[0]["memory_bytes"], int64_t{1} << 40);
+    EXPECT_EQ(lines[1].dump(), R"({"step":1,"val_loss":2.75})");
+}
+
+TEST(Metrics, FloatsKeepTheirBits) {
+    const TempDir dir;
+    const std::vector<double> values = {0.1, 1.0 / 3, 5.546782232820988, 1e-310, 1e300, std::nextafter(2.0, 3.0), 0.0};
+    {
+        MetricsFile file;
+        file.open(dir / "metrics.jsonl", 0);
+        for (const double value : values) {
+            StepMetrics metrics = metrics_of(1, value);
+            metrics.grad_norm = value;
+            metrics.learning_rate = value;
+            file.write(metrics);
+            file.write_validation(1, value);
+        }
+    }
+    const auto lines = lines_of(dir / "metrics.jsonl");
+    const auto bits = [](const nlohmann::ordered_json& value) { return std::bit_cast<uint64_t>(value.get<double>()); };
+    ASSERT_EQ(lines.size(), 2 * values.size());
+    for (size_t i = 0; i < values.size(); ++i) {
+        const auto expected = std::bit_cast<uint64_t>(values[i]);
+        for (const char* key : {"loss", "grad_norm", "lr"}) EXPECT_EQ(bits(lines[2 * i][key]), expected) << values[i];
+        EXPECT_EQ(bits(lines[2 * i + 1]["val_loss"]), expected) << values[i];
+    }
+}
+
+TEST(Metrics, WhatJsonCannotSayIsNull) {
+    const TempDir dir;
+    MetricsFile file;
+    file.open(dir / "metrics.jsonl", 0);
+    for (const double bad : {std::nan(""), -std::nan(""), HUGE_VAL, -HUGE_VAL}) {
+        StepMetrics metrics = metrics_of(1, bad);
+        metrics.grad_norm = bad;
+        metrics.mfu = 0;  // Unknown.
+        metrics.skipped = true;
+        file.write(metrics);
+        file.write_validation(1, bad);
+    }
+    const auto lines = lines_of(dir / "metrics.jsonl");
+    ASSERT_EQ(lines.size(), 8u);
+    for (size_t i = 0; i < 8; i += 2) {
+        for (const char* key : {"loss", "grad_norm", "mfu"}) EXPECT_TRUE(lines[i][key].is_null()) << key;
+        EXPECT_EQ(lines[i]["skipped"], true);
+        EXPECT_TRUE(lines[i + 1]["val_loss"].is_null());
+    }
+}
+
+TEST(Metrics, OpeningDropsWhatCameAfterTheStep) {
+    const TempDir dir;
+    const std::string path = dir / "metrics.jsonl";
+    {
+        MetricsFile file;
+        file.open(path, 0);
+        for (int64_t step = 1; step <= 6; ++step) {
+            file.write(metrics_of(step, 1));
+            if (step % 2 == 0) file.write_validation(step, 1);
+        }
+    }
+    const std::string before = slurp(path);
+    MetricsFile file;
+    file.open(path, 4);
+    const std::string kept = slurp(path);
+    EXPECT_EQ(kept, before.substr(0, kept.size()));
+    EXPECT_EQ(lines_of(path).size(), 6u);  // Steps 1 .. 4 and the validations of 2 and 4.
+    file.write(metrics_of(5, 1));
+    EXPECT_EQ(lines_of(path).back()["step"], 5);
+}
+
+TEST(Metrics, OpeningDropsALineCutOffByACrashAndRubbish) {
+    const TempDir dir;
+    const std::string good = "{\"step\":1,\"loss\":1.5}\n";
+    const std::string path = dir.write("metrics.jsonl", good + "rubbish\n[1]\n\n{\"step\":2,\"lo");
+    MetricsFile file;
+    file.open(path, 100);
+    EXPECT_EQ(slurp(path), good);
+}
+
+TEST(Metrics, ANewRunStartsAnew) {
+    const TempDir dir;
+    const std::string path = dir.write("metrics.jsonl", "{\"step\":1,\"loss\":1.5}\n");
+    MetricsFile file;
+    file.open(path, 0);
+    EXPECT_EQ(slurp(path), "");
+}
+
+TEST(Metrics, AnUnwritableFileIsNamed) {
+    const TempDir dir;
+    dir.write("file", "x");
+    MetricsFile file;
+    EXPECT_TRUE(
+        has(error_of([&] { file.open(dir / "file/metrics.jsonl", 0); }), {"file/metrics.jsonl", "--output-dir"}));
+}
+
+TEST(Metrics, WithoutAFileNothingIsWritten) {
+    MetricsFile file;
+    file.write(metrics_of(1, 1));
+    file.write_validation(1, 1);
+}
+
+}  // namespace
+}  // namespace llmc

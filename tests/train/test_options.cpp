@@ -1,0 +1,341 @@
+// The option table and its parser: the list itself, every range, config files, and combinations that make no sense.
+#include "llmc/train/options.h"
+
+#include "tests/io/temp_dir.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace llmc {
+namespace {
+
+using Words = std::vector<std::string>;
+
+Options parse(const Words& words) {
+    std::vector<const char*> argv = {"train_gpt"};
+    for (const std::string& word : words) argv.push_back(word.c_str());
+    return parse_options(static_cast<int>(argv.size()), argv.data());
+}
+
+/// The message with which the words are refused as bad usage; "" if they are not.
+std::string refusal(const Words& words) {
+    try {
+        parse(words);
+    } catch (const Error& error) {
+        EXPECT_EQ(error.exit_code(), kExitBadUsage) << error.what();
+        const std::string message = error.what();
+        EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+        return message;
+    }
+    return "";
+}
+
+std::string flags_of(CommandMask command) {
+    std::string text;
+    for (const OptionRow& row : option_table()) {
+        if ((row.commands & command) != 0) text += std::string(row.flags) + " ";
+    }
+    return text;
+}
+
+// ---- the list
+// --------------------------------------------------------------------------------------------------------
+
+// Scripts rely on these names: adding one is a decision, removing one breaks somebody's script.
+TEST(OptionTable, HoldsExactlyTheseOfTraining) {
+    EXPECT_EQ(flags_of(kTrain),
+              "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
+              "--rope-theta --tied "
+              "-i,--data -j,--val-data -b,--batch-size -t,--seq-len -d,--total-batch-size -x,--steps "
+              "-l,--learning-rate --lr-schedule -u,--warmup -q,--final-lr-fraction --lr-decay-fraction "
+              "-c,--weight-decay --beta1 --beta2 --adam-epsilon --grad-clip --max-skipped-steps "
+              "-r,--recompute --memory-budget --logits-chunk "
+              "--device --dtype --threads --peak-tflops "
+              "-o,--output-dir -y,--resume --config --seed -v,--val-every --val-sequences -s,--sample-every "
+              "-g,--sample-length --sample-prompt -n,--checkpoint-every --keep-checkpoints --log-every --log-level "
+              "--dry-run ");
+}
+
+TEST(OptionTable, HoldsExactlyTheseOfPlan) {
+    EXPECT_EQ(
+        flags_of(kPlan),
+        "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
+        "--rope-theta --tied -i,--data -b,--batch-size -t,--seq-len -r,--recompute --memory-budget --logits-chunk "
+        "--device --dtype --threads --config --log-level --json --list-steps ");
+}
+
+TEST(OptionTable, HoldsExactlyTheseOfGenerate) {
+    EXPECT_EQ(flags_of(kGenerate),
+              "--device --threads --seed --log-level --run --prompt --length --samples --temperature --top-k --top-p ");
+}
+
+TEST(OptionTable, EveryRowIsComplete) {
+    std::vector<std::string> names;
+    for (const OptionRow& row : option_table()) {
+        const std::string name = row.name();
+        names.push_back(name);
+        EXPECT_EQ(std::string(row.flags).find('_'), std::string::npos) << row.flags;
+        EXPECT_NE(row.commands, 0) << name;
+        EXPECT_GT(std::string(row.help).size(), 5u) << name;
+        EXPECT_FALSE(std::string(row.group).empty()) << name;
+        const bool is_number = std::holds_alternative<int64_t Options::*>(row.field) ||
+                               std::holds_alternative<double Options::*>(row.field);
+        EXPECT_EQ(row.maximum > row.minimum, is_number) << name;
+    }
+    std::sort(names.begin(), names.end());
+    EXPECT_EQ(std::adjacent_find(names.begin(), names.end()), names.end());
+}
+
+TEST(OptionTable, DefaultsAreWithinTheirRanges) {
+    const Options defaults;
+    for (const OptionRow& row : option_table()) {
+        std::visit(
+            [&](auto member) {
+                const auto value = defaults.*member;
+                if constexpr (std::is_same_v<decltype(value), const std::string>) {
+                    if (row.choices.empty() || value.empty()) return;
+                    EXPECT_EQ(std::count(row.choices.begin(), row.choices.end(), value), 1) << row.name();
+                } else if constexpr (!std::is_same_v<decltype(value), const bool>) {
+                    if (value == 0) return;  // Not given.
+                    EXPECT_GE(static_cast<double>(value), row.minimum) << row.name();
+                    EXPECT_LE(static_cast<double>(value), row.maximum) << row.name();
+                }
+            },
+            row.field);
+    }
+}
+
+// ---- values
+// ------------------------------------------------------------------------------------------------------------
+
+/// The command line that reaches an option, with a value for it.
+Words line_for(const OptionRow& row, const std::string& value) {
+    Words words;
+    if ((row.commands & kTrain) == 0) words.push_back((row.commands & kPlan) != 0 ? "plan" : "generate");
+    if ((row.commands & (kTrain | kPlan)) == 0) words.push_back("--run=x");
+    words.push_back("--" + row.name() + "=" + value);
+    return words;
+}
+
+TEST(ParseOptions, EveryRangeIsCheckedAtBothEnds) {
+    for (const OptionRow& row : option_table()) {
+        Words inside, outside = {"x", "nan", "inf", "-inf", "1e400", "1x", "0x1", " 1", "1 ", "--5"};
+        if (std::holds_alternative<int64_t Options::*>(row.field)) {
+            inside = {fmt::format("{:.0f}", row.minimum), fmt::format("{:.0f}", row.maximum)};
+            outside.push_back(fmt::format("{:.0f}", row.minimum - 1));
+            outside.push_back(fmt::format("{:.0f}", row.maximum + 1));
+            for (const char* text : {"99999999999999999999", "-99999999999999999999", "1.5", "1e3"})
+                outside.push_back(text);
+        } else if (std::holds_alternative<double Options::*>(row.field)) {
+            inside = {fmt::format("{}", row.minimum), fmt::format("{}", row.maximum)};
+            outside.push_back(fmt::format("{}", row.minimum - 1e-3));
+            outside.push_back(fmt::format("{}", std::nextafter(row.maximum, HUGE_VAL)));
+        } else {
+            continue;
+        }
+        for (const std::string& value : outside) {
+            EXPECT_TRUE(has(refusal(line_for(row, value)), {"--" + row.name() + ": must be a", "not '" + value + "'"}));
+        }
+        for (const std::string& value : inside) {  // Refused, if at all, for what it stands beside.
+            EXPECT_EQ(refusal(line_for(row, value)).find(": must be a "), std::string::npos) << row.name() << value;
+        }
+    }
+}
+
+TEST(ParseOptions, ChoicesAreChecked) {
+    for (const OptionRow& row : option_table()) {
+        if (row.choices.empty()) continue;
+        for (const std::string& choice : row.choices) EXPECT_EQ(refusal(line_for(row, choice)), "") << row.name();
+        for (const char* value : {"other", "FP32", "0"}) {
+            EXPECT_TRUE(has(refusal(line_for(row, value)), {"--" + row.name(), value, row.choices.back()}));
+        }
+    }
+}
+
+TEST(ParseOptions, WithoutWordsIsTheDemo) {
+    const Options options = parse({}), defaults;
+    EXPECT_EQ(options.command, Command::Train);
+    EXPECT_EQ(to_toml(options), to_toml(defaults));
+    EXPECT_FALSE(was_given("data"));
+}
+
+TEST(ParseOptions, ShortLettersMeanTheLongOptions) {
+    const Options a = parse({"-b", "4", "-t", "64", "-l", "0.01", "-x", "9", "-u", "3", "-r", "2", "-o", "out"});
+    const Options b = parse({"--batch-size=4", "--seq-len=64", "--learning-rate=0.01", "--steps=9", "--warmup=3",
+                             "--recompute=2", "--output-dir=out"});
+    EXPECT_EQ(to_toml(a), to_toml(b));
+    EXPECT_EQ(a.batch_size, 4);
+    EXPECT_EQ(a.output_dir, "out");
+    EXPECT_TRUE(was_given("warmup") && was_typed("warmup"));
+}
+
+TEST(ParseOptions, SubcommandsHaveTheirOwnOptions) {
+    const Options plan = parse({"plan", "--json", "--layers=3"});
+    EXPECT_EQ(plan.command, Command::Plan);
+    EXPECT_TRUE(plan.json);
+    EXPECT_EQ(plan.layers, 3);
+    const Options generate = parse({"generate", "--run=runs/x", "--top-p=0.5"});
+    EXPECT_EQ(generate.command, Command::Generate);
+    EXPECT_EQ(generate.top_p, 0.5);
+    for (const OptionRow& row : option_table()) {
+        for (const auto& [word, mask] : {std::pair("plan", kPlan), std::pair("generate", kGenerate)}) {
+            if ((row.commands & mask) != 0) continue;
+            const bool is_flag = std::holds_alternative<bool Options::*>(row.field);
+            EXPECT_TRUE(has(refusal({word, "--" + row.name() + (is_flag ? "" : "=1")}), {"--" + row.name()})) << word;
+        }
+    }
+}
+
+TEST(ParseOptions, WhatIsUnknownIsNamed) {
+    EXPECT_TRUE(has(refusal({"--frobnicate"}), {"--frobnicate", "--help"}));
+    EXPECT_TRUE(has(refusal({"--frobnicate=3"}), {"--frobnicate"}));
+    EXPECT_TRUE(has(refusal({"frobnicate"}), {"frobnicate"}));
+    EXPECT_TRUE(has(refusal({"-Z"}), {"-Z"}));
+    EXPECT_TRUE(has(refusal({"plan", "extra"}), {"extra"}));
+    EXPECT_TRUE(has(refusal({"plan", "generate"}), {"generate"}));
+    EXPECT_TRUE(has(refusal({"--batch-size"}), {"--batch-size"}));
+    EXPECT_TRUE(has(refusal({"--seed=1", "--seed=2"}), {"--seed"}));
+    EXPECT_TRUE(has(refusal({"--steps=5", "plan"}), {"--steps", "plan --steps"}));
+}
+
+// ---- config files
+// --------------------------------------------------------------------------------------------------------
+
+/// Every saved option at a value that is not its default and needs all its digits or quotes.
+Options unusual() {
+    Options options;
+    for (const OptionRow& row : option_table()) {
+        if ((row.commands & kTrain) == 0 || !row.shapes_run) continue;
+        std::visit(
+            [&](auto member) {
+                auto& value = options.*member;
+                using Value = std::remove_reference_t<decltype(value)>;
+                if constexpr (std::is_same_v<Value, std::string>) {
+                    value = row.choices.empty() ? "a # \"b\" 'c' \\ \t\n \xc3\xa9 =" : row.choices.back();
+                } else if constexpr (std::is_same_v<Value, bool>) {
+                    value = !value;
+                } else if constexpr (std::is_same_v<Value, int64_t>) {
+                    value = static_cast<int64_t>(row.minimum) + 2;
+                } else {
+                    value = row.minimum + (std::min(row.maximum, row.minimum + 1) - row.minimum) / 3;
+                }
+            },
+            row.field);
+    }
+    options.recompute = "attn";
+    options.total_batch_size = 7 * options.batch_size * options.seq_len;
+    return options;
+}
+
+TEST(Config, ARoundTripKeepsEveryBit) {
+    const TempDir dir;
+    const Options written = unusual();
+    const Options read = parse({"--config=" + dir.write("config.toml", to_toml(written))});
+    EXPECT_EQ(to_toml(read), to_toml(written));
+    for (const OptionRow& row : option_table()) {
+        if (!row.shapes_run || (row.commands & kTrain) == 0) continue;
+        std::visit([&](auto member) { EXPECT_EQ(read.*member, written.*member) << row.name(); }, row.field);
+    }
+    const Options defaults;
+    EXPECT_EQ(to_toml(parse({"--config=" + dir.write("default.toml", to_toml(defaults))})), to_toml(defaults));
+}
+
+TEST(Config, TheCommandLineWins) {
+    const TempDir dir;
+    const std::string file = "--config=" + dir.write("c.toml", "steps = 40\nseed = 5\nwarmup = 30\ndry-run = true\n");
+    const Options options = parse({file, "--steps=20"});
+    EXPECT_EQ(options.steps, 20);
+    EXPECT_EQ(options.seed, 5);
+    EXPECT_TRUE(options.dry_run);
+    EXPECT_TRUE(was_given("seed") && !was_typed("seed"));
+    EXPECT_TRUE(was_given("steps") && was_typed("steps"));
+    EXPECT_FALSE(was_given("model"));
+    EXPECT_EQ(options.warmup, 30);  // Longer than these few steps, but not typed: no contradiction.
+}
+
+TEST(Config, FaultsNameFileLineAndOption) {
+    const TempDir dir;
+    const auto refused = [&](const std::string& text, std::initializer_list<std::string_view> parts) {
+        const std::string path = dir.write("c.toml", text);
+        EXPECT_TRUE(has(refusal({"--config=" + path}), {path}));
+        EXPECT_TRUE(has(refusal({"--config=" + path}), parts));
+    };
+    refused("steps = 3\nspeed = 5\n", {"line 2", "'speed'"});
+    refused("batch-size = 0\n", {"line 1", "--batch-size: must be"});
+    refused("learning-rate = nan\n", {"--learning-rate: must be"});
+    refused("dtype = \"fp64\"\n", {"--dtype", "fp64", "bf16"});
+    refused("dry-run = maybe\n", {"line 1", "dry-run"});
+    refused("resume = \"x\"\n", {"'resume'"});
+    refused("config = \"x\"\n", {"'config'"});
+}
+
+TEST(Config, OfATrainingRunServesPlan) {
+    const TempDir dir;
+    Options written;
+    written.layers = 7;
+    written.steps = 3;
+    const Options plan = parse({"plan", "--config=" + dir.write("c.toml", to_toml(written)), "--seq-len=64"});
+    EXPECT_EQ(plan.command, Command::Plan);
+    EXPECT_EQ(plan.layers, 7);
+    EXPECT_EQ(plan.seq_len, 64);
+}
+
+TEST(Config, AResumedRunKeepsItsOptions) {
+    const TempDir dir;
+    std::filesystem::create_directories(dir / "run/checkpoints/step-00000010");
+    Options written;
+    written.layers = 5;
+    written.learning_rate = 0.01 / 3;
+    written.steps = 50;
+    dir.write("run/config.toml", to_toml(written));
+    for (const char* path : {"run", "run/checkpoints/step-00000010"}) {
+        const Options options = parse({"--resume=" + (dir / path), "--steps=80", "--recompute=2"});
+        EXPECT_EQ(options.layers, 5);
+        EXPECT_EQ(options.learning_rate, 0.01 / 3);
+        EXPECT_EQ(options.steps, 80);
+        EXPECT_EQ(options.recompute, "2");
+    }
+    EXPECT_TRUE(has(refusal({"--resume=" + (dir / "run"), "--config=x.toml"}), {"--config=x.toml", "leave"}));
+    EXPECT_TRUE(has(error_of([&] { parse({"--resume=" + (dir / "absent")}); }), {"--resume", "absent"}));
+}
+
+// ---- combinations
+// ----------------------------------------------------------------------------------------------------------
+
+TEST(Validate, RefusesWhatContradicts) {
+    EXPECT_TRUE(has(refusal({"--batch-size=4", "--seq-len=10", "--total-batch-size=41"}),
+                    {"--total-batch-size=41", "--batch-size", "--seq-len", "40"}));
+    EXPECT_EQ(refusal({"--batch-size=4", "--seq-len=10", "--total-batch-size=120"}), "");
+    EXPECT_TRUE(has(refusal({"--steps=5", "--warmup=6"}), {"--warmup=6", "--steps=5"}));
+    EXPECT_EQ(refusal({"--steps=5", "--warmup=5"}), "");
+    EXPECT_EQ(refusal({"--steps=5"}), "");  // The default warm-up is longer; that is nobody's mistake.
+    EXPECT_TRUE(has(refusal({"--recompute=3"}), {"--recompute=3", "none", "sqrt"}));
+    EXPECT_TRUE(has(refusal({"--memory-budget=lots"}), {"--memory-budget=lots", "6GiB"}));
+    EXPECT_TRUE(has(refusal({"generate"}), {"--run"}));
+}
+
+TEST(Validate, RefusesOptionsWithoutEffect) {
+    EXPECT_TRUE(has(refusal({"--lr-decay-fraction=0.5"}), {"--lr-decay-fraction", "wsd"}));
+    EXPECT_EQ(refusal({"--lr-decay-fraction=0.5", "--lr-schedule=wsd"}), "");
+    EXPECT_TRUE(has(refusal({"--final-lr-fraction=0.5", "--lr-schedule=constant"}), {"--final-lr-fraction"}));
+    EXPECT_TRUE(has(refusal({"--sample-prompt=x", "--sample-length=0"}), {"--sample-prompt", "--sample-length=0"}));
+    EXPECT_TRUE(has(refusal({"--sample-every=5", "--sample-length=0"}), {"--sample-every", "--sample-length=0"}));
+    EXPECT_TRUE(has(refusal({"--val-sequences=5", "--val-every=0"}), {"--val-sequences", "--val-every=0"}));
+    EXPECT_TRUE(has(refusal({"plan", "--json", "--list-steps"}), {"--list-steps", "--json"}));
+}
+
+TEST(ParseBudget, ReadsSizesAndShares) {
+    EXPECT_EQ(parse_budget("--memory-budget", "1500", 8), 1500);
+    EXPECT_EQ(parse_budget("--memory-budget", "6GiB", 8), int64_t{6} << 30);
+    EXPECT_EQ(parse_budget("--memory-budget", "512MiB", 8), int64_t{512} << 20);
+    EXPECT_EQ(parse_budget("--memory-budget", "80%", 1000), 800);
+    EXPECT_EQ(parse_budget("--memory-budget", "100%", 1000), 1000);
+    for (const char* text : {"", "0", "-5", "x", "5X", "0%", "101%", "-1%", "%", "5%%", "1e30", "nan", "nan%"}) {
+        EXPECT_TRUE(has(error_of([&] { parse_budget("--memory-budget", text, 1000); }), {"--memory-budget"})) << text;
+    }
+}
+
+}  // namespace
+}  // namespace llmc

@@ -8,6 +8,7 @@
 //   V vocabulary, Vp >= V padded vocabulary. Weights are stored (out, in).
 //   A is the activation type, fp32 or bf16; parameters have the same type. Statistics, losses and gradients of
 //   parameters are always fp32. Arithmetic inside an operation is fp32 or wider; a result is rounded once, when stored.
+//   Operands of matrix products inside an operation (attention's probabilities) may be rounded to A.
 //
 // What holds for every operation
 //   Shapes.       Tensors are contiguous and row-major. Sizes need not be multiples of anything.
@@ -83,6 +84,8 @@ class Backend {
 
     virtual void copy_to_device(Tensor destination, const void* source) = 0;
     virtual void copy_to_host(void* destination, Tensor source) = 0;
+    /// The tensor's elements where the host can read them in place (after synchronize()); null where it cannot.
+    virtual const void* host_view(Tensor tensor) const = 0;
     virtual void zero(Tensor out) = 0;
     /// out = x, element by element, converting the type (fp32 <-> bf16).
     virtual void convert(Tensor out, Tensor x) = 0;

@@ -9,14 +9,10 @@ namespace llmc {
 const std::vector<DeviceProfile>& device_profiles() {
     // Dense matrix rates (fp32: TF32 off) and memory bandwidth from the makers' data sheets.
     static const std::vector<DeviceProfile> table = {
-        {"a100", 19.5e12, 312e12, 2.04e12, 4e-6, 0.7},
-        {"h100", 67e12, 989e12, 3.35e12, 4e-6, 0.6},
-        {"h200", 67e12, 989e12, 4.8e12, 4e-6, 0.6},
-        {"b200", 75e12, 2250e12, 8e12, 4e-6, 0.6},
-        {"l40s", 91.6e12, 362e12, 0.864e12, 4e-6, 0.6},
-        {"rtx3090", 35.6e12, 71e12, 0.936e12, 4e-6, 0.7},
-        {"rtx4090", 82.6e12, 165e12, 1.008e12, 4e-6, 0.7},
-        {"rtx5090", 104.8e12, 209e12, 1.792e12, 4e-6, 0.7},
+        {"a100", 19.5e12, 312e12, 2.04e12, 4e-6, 0.7},     {"h100", 67e12, 989e12, 3.35e12, 4e-6, 0.6},
+        {"h200", 67e12, 989e12, 4.8e12, 4e-6, 0.6},        {"b200", 75e12, 2250e12, 8e12, 4e-6, 0.6},
+        {"l40s", 91.6e12, 362e12, 0.864e12, 4e-6, 0.6},    {"rtx3090", 35.6e12, 71e12, 0.936e12, 4e-6, 0.7},
+        {"rtx4090", 82.6e12, 165e12, 1.008e12, 4e-6, 0.7}, {"rtx5090", 104.8e12, 209e12, 1.792e12, 4e-6, 0.7},
     };
     return table;
 }
@@ -69,7 +65,7 @@ OpTimes analytic_times(const Model& model, const BatchShape& shape, DType dtype,
 
 double step_seconds(const OpTimes& times, const Step& step) {
     if (step.op == OpKind::Classifier) return times.classifier;
-    const OpTimes::Row& row = step.row >= 0                     ? times.block[static_cast<size_t>(step.row)]
+    const OpTimes::Row& row = step.row >= 0                  ? times.block[static_cast<size_t>(step.row)]
                               : step.op == OpKind::Embedding ? times.embedding
                                                              : times.final_norm;
     if (step.pass == Pass::Forward) return row.forward;

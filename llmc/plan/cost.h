@@ -13,11 +13,11 @@ namespace llmc {
 /// What a device can do; the basis of analytic times.
 struct DeviceProfile {
     std::string name;
-    double flops_fp32 = 0;       ///< Peak matrix FLOP/s.
+    double flops_fp32 = 0;  ///< Peak matrix FLOP/s.
     double flops_bf16 = 0;
-    double bandwidth = 0;        ///< Memory bytes per second.
-    double launch_seconds = 0;   ///< Fixed cost of one operation.
-    double efficiency = 0.8;     ///< Share of the peak that matrix products reach.
+    double bandwidth = 0;       ///< Memory bytes per second.
+    double launch_seconds = 0;  ///< Fixed cost of one operation.
+    double efficiency = 0.8;    ///< Share of the peak that matrix products reach.
 };
 
 /// Profiles of common devices by their published attributes, for planning without them; fails (exit code 2) with the
@@ -34,9 +34,9 @@ struct OpTimes {
     };
     std::vector<Row> block;  ///< By row of Model::block.
     Row embedding, final_norm;
-    double classifier = 0;   ///< Forward and backward of all chunks.
-    double optimizer = 0;    ///< Zeroing, global norm and update: once per step, not per micro-batch.
-    std::string source;      ///< "analytic, NAME" or "measured on NAME".
+    double classifier = 0;  ///< Forward and backward of all chunks.
+    double optimizer = 0;   ///< Zeroing, global norm and update: once per step, not per micro-batch.
+    std::string source;     ///< "analytic, NAME" or "measured on NAME".
 };
 
 OpTimes analytic_times(const Model& model, const BatchShape& shape, DType dtype, const DeviceProfile& profile);

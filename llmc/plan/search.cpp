@@ -197,7 +197,8 @@ class ParetoSearch {
             for (int n = 2; layer + n < L_; ++n) {  // The last layer stands alone: its backward comes first.
                 const int slots = slots_for(budget, state.bytes, n);
                 if (slots < 0) break;
-                push(layer + n, {state.bytes + costs_.boundary_bytes, state.seconds + chain_.seconds(n, slots), parent, n, 0});
+                push(layer + n,
+                     {state.bytes + costs_.boundary_bytes, state.seconds + chain_.seconds(n, slots), parent, n, 0});
             }
         }
     }
@@ -240,13 +241,15 @@ class ParetoSearch {
                 const State& next = chosen[static_cast<size_t>(i)];
                 if (next.layers != state.layers || next.mode != state.mode) break;
                 keep->slots[static_cast<size_t>(layer)] = costs_.modes[static_cast<size_t>(next.mode)].slots;
-                if (next.layers > 1) chain_.fill_walks(layer, next.layers, slots_for(budget, bytes, next.layers), &keep->walk);
+                if (next.layers > 1)
+                    chain_.fill_walks(layer, next.layers, slots_for(budget, bytes, next.layers), &keep->walk);
                 bytes += costs_.cost[static_cast<size_t>(next.mode)].kept_bytes;
                 layer += next.layers;
             }
             *summary += fmt::format("{}layer{}", summary->empty() ? "" : ", ", layer - first > 1 ? "s " : " ");
             *summary += layer - first > 1 ? fmt::format("{}-{}", first, layer - 1) : fmt::format("{}", first);
-            if (state.layers > 1) *summary += fmt::format(" in {} of {}", repeats > 1 ? "segments" : "a segment", state.layers);
+            if (state.layers > 1)
+                *summary += fmt::format(" in {} of {}", repeats > 1 ? "segments" : "a segment", state.layers);
             if (state.layers == 1) *summary += fmt::format(" {}", costs_.modes[static_cast<size_t>(state.mode)].name);
         }
     }

@@ -1,7 +1,7 @@
 // The search behind --recompute=auto: the fastest keep-set whose arena stays within a budget.
 //
-// What it chooses from. Every layer survives the forward in one of a few modes (how much of it is kept), or it belongs to
-// a segment of which only the first input survives; inside a segment, inputs come back by optimal checkpointing of a
+// What it chooses from. Every layer survives the forward in one of a few modes (how much of it is kept), or it belongs
+// to a segment of which only the first input survives; inside a segment, inputs come back by optimal checkpointing of a
 // chain. The last layer's internals may be used as the forward left them, or be given up to make room for the head.
 //
 // How. Two dynamic programs over the same numbers the simulator gives:
@@ -10,9 +10,9 @@
 //     R(1, m) = repeat one layer without its last matmul
 //     R(n, m) = min over q of  q F + R(n - q, m - 1) + R(q, m)
 //     R(n, 0) = (n - 1) F + R(1, 0) + R(n - 1, 0)
-//   and over it a Pareto front of (bytes that survive layers 0..l, extra time), exact to the byte: a state is dropped only
-//   if another is no larger and no slower. Recomputed layers come first and kept ones last wherever that is better, since
-//   a layer's repeated internals then lie where later layers' kept ones have been freed.
+//   and over it a Pareto front of (bytes that survive layers 0..l, extra time), exact to the byte: a state is dropped
+//   only if another is no larger and no slower. Recomputed layers come first and kept ones last wherever that is
+//   better, since a layer's repeated internals then lie where later layers' kept ones have been freed.
 // The plan found is generated, simulated and laid out like every other; its arena decides.
 #pragma once
 
@@ -39,10 +39,10 @@ struct SearchResult {
     KeepSet keep;
     Plan plan;
     Layout layout;
-    double seconds = 0;         ///< Of one micro-batch.
-    int64_t smallest_bytes = 0; ///< If nothing was found: the smallest arena there is ...
-    std::string binding_step;   ///< ... and the step that needs it.
-    std::string summary;        ///< "layers 0-3 boundary, 4-11 act": the keep-set in words.
+    double seconds = 0;          ///< Of one micro-batch.
+    int64_t smallest_bytes = 0;  ///< If nothing was found: the smallest arena there is ...
+    std::string binding_step;    ///< ... and the step that needs it.
+    std::string summary;         ///< "layers 0-3 boundary, 4-11 act": the keep-set in words.
 };
 
 /// The fastest plan whose arena is at most `budget_bytes`.

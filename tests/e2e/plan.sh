@@ -76,7 +76,7 @@ done
 must "some" plan --recompute=2,0 --json
 check "--recompute names the plans" test "$(sed -n 's/^ *"recompute": "\(.*\)",/\1/p' out | tr '\n' ' ')" = "sqrt none "
 must "steps" plan --layers=2 --recompute=1 --list-steps
-check "--list-steps prints the plan" test "$(grep -c -i -E '(forward|backward) of' out)" -gt 30
+check "--list-steps prints the plan" test "$(grep -c -i -E '(forward|backward) of' out)" -ge 30
 must "budget" plan --model=gpt2 --batch-size=4 --seq-len=1024 --memory-budget=4GiB
 check "--memory-budget says which levels fit" grep -q 'within --memory-budget=4GiB' out
 must "config" plan --config="run gpt2-nano 2 fp32/config.toml" --json

@@ -24,6 +24,7 @@ class CpuBackend final : public Backend {
     void release(void* memory) override;
     void copy_to_device(Tensor destination, const void* source) override;
     void copy_to_host(void* destination, Tensor source) override;
+    const void* host_view(Tensor tensor) const override { return tensor.data; }
     void zero(Tensor out) override;
     void convert(Tensor out, Tensor x) override;
     void synchronize() override {}

@@ -5,12 +5,14 @@
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/io/carried_files.h"
+#include "llmc/io/tokenizer_files.h"
 #include "llmc/train/evaluate_command.h"
 #include "llmc/train/export_command.h"
 #include "llmc/train/generate_command.h"
 #include "llmc/train/import_command.h"
 #include "llmc/train/plan_command.h"
 #include "llmc/train/run_folder.h"
+#include "llmc/train/tokenize_command.h"
 #include "llmc/train/trainer.h"
 
 #include <csignal>
@@ -35,10 +37,9 @@ void train(const Options& options) {
     const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
     const DType dtype = dtype_of_option(options);
     require_dtype(*backend, dtype);
-    const BatchShape shape = {options.batch_size, options.seq_len};
-    const PlannedMemory memory =
-        plan_memory(model, shape, dtype, find_policy(options.recompute), options.logits_chunk, *backend);
-    log_banner(options, model, origin.describe(options), data, memory, backend->info());
+    const ChosenPlan chosen = choose_plan(options, options.recompute, model, *backend);
+    const PlannedMemory& memory = chosen.memory;
+    log_banner(options, model, origin.describe(options), data, chosen, backend->info());
     require_memory(options, model, memory, *backend);
     if (options.dry_run) return;
 
@@ -46,7 +47,11 @@ void train(const Options& options) {
     State state(*backend, model, dtype, options.seq_len, memory.layout.arena_bytes, /*training=*/true);
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
     const std::string run_folder = make_run_folder(options);
-    copy_tokenizer_files(origin.tokenizer_folder(), tokenizer_folder_of_run(run_folder));
+    if (data.tokenizer->name() == origin.tokenizer()) {
+        copy_tokenizer_files(origin.tokenizer_folder(), tokenizer_folder_of_run(run_folder));
+    } else {
+        copy_tokenizer(data.tokenizer->name(), tokenizer_folder_of_run(run_folder));
+    }
     Trainer trainer(options, state, memory, data, origin, run_folder);
     origin = {};  // Its mapped files are not needed any more.
     trainer.run();
@@ -64,6 +69,7 @@ int run(int argc, char** argv) {
         case Command::Evaluate: evaluate_command(options); break;
         case Command::Import: import_command(options); break;
         case Command::Export: export_command(options); break;
+        case Command::Tokenize: tokenize_command(options); break;
     }
     return kExitDone;
 }

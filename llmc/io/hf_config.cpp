@@ -215,7 +215,7 @@ std::string to_hf_config(const ModelConfig& config, DType dtype, const json& tok
     root["torch_dtype"] = dtype == DType::BF16 ? "bfloat16" : "float32";
     root["use_cache"] = true;
     root["initializer_range"] = 0.02;
-    for (const char* field : kTokenIdFields) root[field] = token_ids.value(field, json());
+    for (const char* field : kTokenIdFields) root[field] = token_ids.contains(field) ? token_ids[field] : json();
     return root.dump(2) + "\n";
 }
 

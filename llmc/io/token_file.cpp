@@ -51,6 +51,16 @@ TokenFormat format_for(const Tokenizer& tokenizer) {
     return format;
 }
 
+std::string tokenizer_beside(const std::string& path) {
+    for (const std::string_view part : {"_train_", "_val_"}) {
+        const size_t end = path.rfind(part);
+        if (end == std::string::npos || path.find('/', end) != std::string::npos) continue;
+        const std::string folder = path.substr(0, end) + "_tokenizer";
+        if (is_directory(folder)) return folder;
+    }
+    return "";
+}
+
 TokenFile::TokenFile(MappedFile file, const std::string& option, const Tokenizer* tokenizer) : file_(std::move(file)) {
     CHECK(is_token_file(file_.bytes()), file_.path());
     format_ = format_of(header_field(file_.bytes(), 0));

@@ -35,6 +35,9 @@ bool is_token_file(std::span<const std::byte> bytes);
 /// and end-of-text.
 TokenFormat format_for(const Tokenizer& tokenizer);
 
+/// The folder NAME_tokenizer, which `tokenize` leaves beside NAME_train_000000.bin; empty if there is none.
+std::string tokenizer_beside(const std::string& path);
+
 /// One token file, memory-mapped. More than 2 GiB is fine.
 class TokenFile final : public TokenSource {
   public:

@@ -64,6 +64,11 @@ std::unique_ptr<TokenSource> open_token_source(const std::string& pattern, const
                                                const Tokenizer* tokenizer) {
     const std::vector<std::string> paths = glob_paths(pattern);
     if (paths.empty()) fail("{}: no file matches '{}'; check the pattern and the current folder", option, pattern);
+    std::unique_ptr<Tokenizer> beside;
+    if (tokenizer == nullptr && !tokenizer_beside(paths[0]).empty()) {
+        beside = make_tokenizer(tokenizer_beside(paths[0]));
+        tokenizer = beside.get();
+    }
     std::vector<std::unique_ptr<TokenSource>> parts;
     for (const std::string& path : paths) {
         MappedFile file = map_data(path, option);

@@ -53,7 +53,8 @@ class JoinedSource final : public TokenSource {
 };
 
 /// Opens what `pattern` (a file or a shell pattern) names and finds out from the content what it is. Text is encoded by
-/// `tokenizer`; without one, as bytes. Missing, empty, binary, truncated or mixed files are an Error that starts with
+/// `tokenizer`, without one as bytes; token files are taken for its work, without one for that of the tokenizer that
+/// stands beside them (token_file.h). Missing, empty, binary, truncated or mixed files are an Error that starts with
 /// `option`, "--data" or "--val-data". An empty file among others is skipped with a warning.
 std::unique_ptr<TokenSource> open_token_source(const std::string& pattern, const std::string& option,
                                                const Tokenizer* tokenizer = nullptr);

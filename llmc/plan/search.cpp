@@ -293,7 +293,7 @@ SearchResult search_plan(const Model& model, const PlanRequest& request, const O
         limit -= result.layout.arena_bytes - budget_bytes;
     }
     // Nothing fits: the smallest there is.
-    int64_t low = 0, high = budget_bytes;
+    int64_t low = 0, high = std::max<int64_t>(budget_bytes, 1 << 20);
     while (!attempt(high)) low = high, high = 2 * high + 1;
     while (high - low > 4096) {
         const int64_t middle = low + (high - low) / 2;

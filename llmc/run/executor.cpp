@@ -1,5 +1,7 @@
 #include "llmc/run/executor.h"
 
+#include "llmc/base/log.h"
+
 #include <algorithm>
 
 namespace llmc {
@@ -43,11 +45,18 @@ Tensor Executor::touched(int32_t id) {
     return tensor(id);
 }
 
-void Executor::run(const RunArguments& arguments) {
+void Executor::run(const RunArguments& arguments, std::vector<double>* seconds) {
     arguments_ = arguments;
     rows_ = arguments.rows > 0 ? arguments.rows : plan_.shape.N();
     CHECK(rows_ <= plan_.shape.N(), rows_, plan_.shape.N());
-    for (const Step& step : plan_.steps) run_step(step);
+    if (seconds != nullptr) seconds->clear();
+    for (const Step& step : plan_.steps) {
+        const double start = seconds != nullptr ? now_seconds() : 0;
+        run_step(step);
+        if (seconds == nullptr) continue;
+        backend_.synchronize();
+        seconds->push_back(now_seconds() - start);
+    }
 }
 
 const OpRow* Executor::row_of(const Step& step) const {

@@ -28,8 +28,8 @@ class Executor {
     Tensor losses() const { return tensor(losses_); }
     Tensor logits() const { return tensor(logits_); }
 
-    /// Walks the list once.
-    void run(const RunArguments& arguments);
+    /// Walks the list once. With `seconds`, waits after every step and stores its time.
+    void run(const RunArguments& arguments, std::vector<double>* seconds = nullptr);
 
     /// Largest arena offset any executed step has touched.
     int64_t high_water_bytes() const { return high_water_bytes_; }

@@ -74,23 +74,33 @@ std::vector<MemoryRow> PlannedMemory::rows() const {
     return rows;
 }
 
-PlannedMemory plan_memory(const Model& model, const BatchShape& shape, DType dtype, const PolicyRow& policy,
-                          int64_t logits_chunk_tokens, const Backend& backend) {
+PlanRequest plan_request(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
+                         const Backend& backend) {
     PlanRequest request;
     request.shape = shape;
     request.dtype = dtype;
     request.logits_chunk_tokens =
         logits_chunk_tokens > 0 ? logits_chunk_tokens : default_logits_chunk(model, shape, dtype);
     request.workspace = workspace_bytes(model, shape, dtype, request.logits_chunk_tokens, backend);
+    return request;
+}
 
+PlannedMemory with_memory(const Model& model, Plan plan, const Backend& backend) {
     PlannedMemory result;
-    result.plan = make_training_plan(model, request, policy);
+    result.plan = std::move(plan);
     result.simulation = simulate(model, result.plan);
     result.layout = make_layout(result.plan);
     const std::string fault = find_fault(model, result.plan, result.layout);
     CHECK(fault.empty(), fault);
-    result.state = state_bytes(model, dtype, shape.T, backend.global_norm_workspace(model.parameter_elements), true);
+    const int64_t norm_workspace = backend.global_norm_workspace(model.parameter_elements);
+    result.state = state_bytes(model, result.plan.dtype, result.plan.shape.T, norm_workspace, true);
     return result;
+}
+
+PlannedMemory plan_memory(const Model& model, const BatchShape& shape, DType dtype, const PolicyRow& policy,
+                          int64_t logits_chunk_tokens, const Backend& backend) {
+    const PlanRequest request = plan_request(model, shape, dtype, logits_chunk_tokens, backend);
+    return with_memory(model, make_training_plan(model, request, policy), backend);
 }
 
 }  // namespace llmc

@@ -47,6 +47,13 @@ struct PlannedMemory {
     std::vector<MemoryRow> rows() const;
 };
 
+/// The plan request that plan_memory() makes: chunk and workspaces filled in.
+PlanRequest plan_request(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
+                         const Backend& backend);
+
+/// Wraps a plan that is there already.
+PlannedMemory with_memory(const Model& model, Plan plan, const Backend& backend);
+
 /// `logits_chunk_tokens` = 0 chooses default_logits_chunk().
 PlannedMemory plan_memory(const Model& model, const BatchShape& shape, DType dtype, const PolicyRow& policy,
                           int64_t logits_chunk_tokens, const Backend& backend);

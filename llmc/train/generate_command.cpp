@@ -56,7 +56,7 @@ void generate_command(const Options& options) {
         if (options.samples > 1) std::printf("---- sample %ld ----\n", static_cast<long>(sample + 1));
         std::printf("%s", options.prompt.c_str());
         generator.generate(prompt, options.length, settings, static_cast<uint32_t>(sample), [&](int32_t token) {
-            const std::string text = tokenizer->decode({&token, 1});
+            const std::string text = tokenizer->decode_next(token);
             std::fwrite(text.data(), 1, text.size(), stdout);
             std::fflush(stdout);
         });

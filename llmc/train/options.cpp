@@ -22,7 +22,7 @@ namespace {
 
 constexpr double kMany = 1e15;
 constexpr uint8_t kComputing = kTrain | kPlan | kGenerate | kEvaluate;
-constexpr uint8_t kAll = kComputing | kImport | kExport;
+constexpr uint8_t kAll = kComputing | kImport | kExport | kTokenize;
 
 std::string join(const std::vector<std::string>& words) {
     std::string text;
@@ -43,6 +43,7 @@ const std::string& recompute_help() {
         for (const PolicyRow& row : policies()) {
             lines += fmt::format("\n{}{}{} {}", row.level, *row.level ? " or " : "", row.name, row.description);
         }
+        lines += "\nauto the fastest plan within --memory-budget";
         return lines + "\n`plan` takes several, separated by commas, and lists all if none is given";
     }();
     return text;
@@ -74,12 +75,14 @@ const std::vector<OptionRow>& option_table() {
         {"--kv-heads", &O::kv_heads, kTrain | kPlan, kModel, "Key/value heads (grouped-query attention)", 1, 1e5},
         {"--head-size", &O::head_size, kTrain | kPlan, kModel, "Channels of a head (channels / heads)", 1, 256},
         {"--ffn-size", &O::ffn_size, kTrain | kPlan, kModel, "Hidden channels of the MLP", 1, 1e7},
-        {"--vocab-size", &O::vocab_size, kTrain | kPlan, kModel, "Vocabulary (that of the data)", 1, 1e8},
+        {"--vocab-size", &O::vocab_size, kTrain | kPlan | kTokenize, kModel, "Vocabulary (that of the data)", 1, 1e8},
         {"--max-seq-len", &O::max_seq_len, kTrain | kPlan, kModel, "Longest sequence of the model", 1, 1e8},
         {"--rope-theta", &O::rope_theta, kTrain | kPlan, kModel, "Base of the rotary frequencies (LLaMA)", 1, 1e12},
         {"--tied", &O::tied, kTrain | kPlan, kModel, "LM head shares the embedding (LLaMA)", 0, 0, {"true", "false"}},
 
         {"-i,--data", &O::data, kTrain | kPlan | kEvaluate, kData, "Text file, quoted glob of text files, or llm.c token files"},
+        {"--tokenizer", &O::tokenizer, kTrain | kPlan | kTokenize, kData,
+         "What turns text into tokens and back: 'bytes', or a tokenizer's folder or file"},
         {"-j,--val-data", &O::val_data, kTrain, kData, "Validation data (the last 5 % of the training data)"},
         {"-b,--batch-size", &O::batch_size, kTrain | kPlan | kEvaluate, kData, "Sequences in a micro-batch", 1, 1e6},
         {"-t,--seq-len", &O::seq_len, kTrain | kPlan | kEvaluate, kData, "Tokens in a sequence", 1, 1e8},
@@ -104,6 +107,10 @@ const std::vector<OptionRow>& option_table() {
          "Stop after so many updates in a row were skipped for non-finite gradients", 1, kMany},
 
         {"-r,--recompute", &O::recompute, kTrain | kPlan, kMemory, recompute_help().c_str()},
+        {"--calibrate", &O::calibrate, kTrain | kPlan, kMemory,
+         "Time the model's operations on this device first; later runs of this shape know them", 0, 0, {}, false},
+        {"--device-profile", &O::device_profile, kPlan, kMemory,
+         "Predict times for another device: a100, h100, h200, b200, l40s, rtx3090, rtx4090, rtx5090", 0, 0, {}, false},
         {"--memory-budget", &O::memory_budget, kTrain | kPlan, kMemory,
          "Refuse to start above this: 6GiB, 512MiB, or 80% of the device (all that is available)", 0, 0, {}, false},
         {"--logits-chunk", &O::logits_chunk, kTrain | kPlan, kMemory,
@@ -112,7 +119,7 @@ const std::vector<OptionRow>& option_table() {
         {"--device", &O::device, kComputing, kDevice, "auto or cpu", 0, 0, {}, false},
         {"--dtype", &O::dtype, kTrain | kPlan | kEvaluate | kExport, kDevice,
          "Type of parameters and activations, or of the exported tensors", 0, 0, {"fp32", "bf16"}},
-        {"--threads", &O::threads, kComputing, kDevice,
+        {"--threads", &O::threads, kComputing | kTokenize, kDevice,
          "CPU threads (one per core); never changes a result", 1, 4096, {}, false},
         {"--peak-tflops", &O::peak_tflops, kTrain, kDevice,
          "Peak of the device, for MFU (measured)", 0, 1e6, {}, false},
@@ -146,7 +153,21 @@ const std::vector<OptionRow>& option_table() {
         {"--from", &O::from, kImport, kModel,
          "Hugging Face folder, llm.c model file, run folder or checkpoint", 0, 0, {}, false},
         {"--format", &O::format, kExport, kOutput, "Hugging Face folder, or llm.c model file", 0, 0, {"hf", "llmc"}, false},
-        {"--out", &O::out, kImport | kExport, kOutput, "Folder or file to make; it must not be there", 0, 0, {}, false},
+        {"--out", &O::out, kImport | kExport | kTokenize, kOutput,
+         "Folder or file to make, or beginning of the token files' names; it must not be there", 0, 0, {}, false},
+        {"files", &O::files, kTokenize, kData, "Text files, or quoted patterns for them", 0, 0, {}, false},
+        {"--jsonl-field", &O::jsonl_field, kTokenize, kData,
+         "Read JSON Lines; every line is a document, in the field of this name", 0, 0, {}, false},
+        {"--special-tokens", &O::special_tokens, kTokenize, kData,
+         "Names of special tokens in the text, such as <|endoftext|>, become their ids", 0, 0, {}, false},
+        {"--shard-tokens", &O::shard_tokens, kTokenize, kOutput, "Tokens in a file", 1, 2147483647, {}, false},
+        {"--val-fraction", &O::val_fraction, kTokenize, kOutput,
+         "Share of the text, from its beginning, for validation; at most one file", 0, 1, {}, false},
+        {"--val-tokens", &O::val_tokens, kTokenize, kOutput, "The same, as a number of tokens", 1, kMany, {}, false},
+        {"--llmc-tokenizer", &O::llmc_tokenizer, kTokenize, kOutput,
+         "Also write the tokenizer as llm.c's file, which decodes", 0, 0, {}, false},
+        {"--train-bpe", &O::train_bpe, kTokenize, "Learning",
+         "Learn a byte-level BPE of --vocab-size tokens and write its files into the folder --out", 0, 0, {}, false},
         {"--prompt", &O::prompt, kGenerate, "Generation", "How the text begins (end-of-text)", 0, 0, {}, false},
         {"--length", &O::length, kGenerate, "Generation", "New tokens per sample", 1, 1e9, {}, false},
         {"--samples", &O::samples, kGenerate, "Generation", "Texts to generate", 1, 1e6, {}, false},
@@ -163,7 +184,8 @@ const std::vector<OptionRow>& option_table() {
 
 std::string OptionRow::name() const {
     const std::string all = flags;
-    return all.substr(all.rfind("--") + 2);
+    const size_t dashes = all.rfind("--");
+    return dashes == std::string::npos ? all : all.substr(dashes + 2);
 }
 
 namespace {
@@ -243,6 +265,8 @@ std::string toml_value(const Options& options, const OptionField& field) {
             using Value = std::remove_cvref_t<decltype(value)>;
             if constexpr (std::is_same_v<Value, std::string>) {
                 return quoted(value);
+            } else if constexpr (std::is_same_v<Value, std::vector<std::string>>) {
+                return quoted(join(value));
             } else {
                 return fmt::format("{}", value);
             }
@@ -285,7 +309,7 @@ void apply_config(CLI::App& app, const std::string& path) {
 
 void note_given(const CLI::App& app, bool typed) {
     for (const CLI::Option* option : app.get_options()) {
-        if (option->count() > 0) given_options().emplace(option->get_lnames().front(), typed);
+        if (option->count() > 0) given_options().emplace(option->get_single_name(), typed);
     }
 }
 
@@ -305,6 +329,7 @@ constexpr CommandRow kSubcommands[] = {
     {"evaluate", Command::Evaluate, kEvaluate, "Loss and bits per byte of a trained model on a text, and HellaSwag"},
     {"import", Command::Import, kImport, "Make a run folder of a model from elsewhere"},
     {"export", Command::Export, kExport, "Write a trained model for transformers or llm.c"},
+    {"tokenize", Command::Tokenize, kTokenize, "Turn text into token files, or learn a vocabulary from it"},
 };
 
 /// llm.c has flags of two letters, which CLI11 would take apart. This one means the same here.
@@ -443,6 +468,36 @@ void refuse_ignored(const Options& options) {
 
 namespace {
 
+void validate_tokenize(const Options& options) {
+    if (options.files.empty()) fail_usage("tokenize needs text files: train_gpt tokenize [options] FILE...");
+    if (options.out.empty()) {
+        fail_usage("tokenize needs --out=NAME (token files NAME_train_000000.bin ..., or with --train-bpe a folder)");
+    }
+    if (options.train_bpe) {
+        if (options.vocab_size < 258) {
+            fail_usage("--vocab-size={}: --train-bpe needs at least 258: 256 bytes, end-of-text and a token to learn",
+                       options.vocab_size);
+        }
+        for (const char* name : {"tokenizer", "special-tokens", "shard-tokens", "val-fraction", "val-tokens",
+                                 "llmc-tokenizer"}) {
+            if (was_typed(name)) fail_usage("--{}: has no effect; --train-bpe only learns a vocabulary", name);
+        }
+        return;
+    }
+    if (options.tokenizer.empty()) {
+        fail_usage("tokenize needs --tokenizer=PATH (a folder or file of GPT-2, Hugging Face, Llama 3 or SentencePiece, or "
+                   "'bytes'), or --train-bpe");
+    }
+    if (was_typed("vocab-size")) fail_usage("--vocab-size: has no effect; the tokenizer has its own, except to --train-bpe");
+    if (was_typed("val-fraction") && was_typed("val-tokens")) {
+        fail_usage("--val-tokens={}: says the same as --val-fraction={}; leave one of them out", options.val_tokens,
+                   options.val_fraction);
+    }
+    if (options.out.ends_with('/')) {
+        fail_usage("--out={}: is a folder; add how the files' names begin, such as {}text", options.out, options.out);
+    }
+}
+
 /// What the commands that take a trained model cannot do without.
 void require_operands(const Options& options) {
     const auto required = [](const char* command, const std::string& value, const char* wanted) {
@@ -474,8 +529,9 @@ void require_operands(const Options& options) {
 }  // namespace
 
 void validate(const Options& options) {
+    if (options.command == Command::Tokenize) return validate_tokenize(options);
     if (options.command != Command::Train && options.command != Command::Plan) return require_operands(options);
-    if (options.command == Command::Train) find_policy(options.recompute);
+    if (options.command == Command::Train && options.recompute != "auto") find_policy(options.recompute);
     if (!options.memory_budget.empty()) parse_budget("--memory-budget", options.memory_budget, int64_t{1} << 40);
     const int64_t micro_batch = options.batch_size * options.seq_len;
     if (options.total_batch_size % micro_batch != 0) {

@@ -10,7 +10,7 @@
 
 namespace llmc {
 
-enum class Command : uint8_t { Train, Plan, Generate, Evaluate, Import, Export };
+enum class Command : uint8_t { Train, Plan, Generate, Evaluate, Import, Export, Tokenize };
 
 struct Options {
     Command command = Command::Train;
@@ -25,6 +25,7 @@ struct Options {
     // Data and batch.
     std::string data = "data/demo.txt";
     std::string val_data;
+    std::string tokenizer;
     int64_t batch_size = 16;
     int64_t seq_len = 128;
     int64_t total_batch_size = 0;  ///< Tokens per update; 0 = one micro-batch.
@@ -45,6 +46,8 @@ struct Options {
     // Memory.
     std::string recompute = "0";
     std::string memory_budget;
+    bool calibrate = false;
+    std::string device_profile;
     int64_t logits_chunk = 0;
 
     // Device.
@@ -87,16 +90,35 @@ struct Options {
     std::string from;
     std::string out;
     std::string format = "hf";
+
+    // tokenize
+    std::vector<std::string> files;
+    std::string jsonl_field;
+    bool special_tokens = false;
+    int64_t shard_tokens = 100'000'000;
+    double val_fraction = 0.05;
+    int64_t val_tokens = 0;  ///< 0 = as val_fraction says.
+    std::string llmc_tokenizer;
+    bool train_bpe = false;
 };
 
 /// Which commands take an option.
-enum CommandMask : uint8_t { kTrain = 1, kPlan = 2, kGenerate = 4, kEvaluate = 8, kImport = 16, kExport = 32 };
+enum CommandMask : uint8_t {
+    kTrain = 1,
+    kPlan = 2,
+    kGenerate = 4,
+    kEvaluate = 8,
+    kImport = 16,
+    kExport = 32,
+    kTokenize = 64
+};
 
-using OptionField = std::variant<std::string Options::*, int64_t Options::*, double Options::*, bool Options::*>;
+using OptionField = std::variant<std::string Options::*, int64_t Options::*, double Options::*, bool Options::*,
+                                 std::vector<std::string> Options::*>;
 
 /// One option. Numbers outside [minimum, maximum] and texts outside `choices` (if there are any) are refused.
 struct OptionRow {
-    const char* flags;  ///< As CLI11 writes them: "-b,--batch-size".
+    const char* flags;  ///< As CLI11 writes them: "-b,--batch-size"; without dashes what stands alone.
     OptionField field;
     uint8_t commands;
     const char* group;

@@ -22,8 +22,13 @@ void require_demo_text(const Options& options) {
 
 }  // namespace
 
-Data open_data(const Options& options, const std::string& tokenizer) {
+Data open_data(const Options& options, const std::string& models_tokenizer) {
     require_demo_text(options);
+    if (!options.resume.empty() && was_typed("tokenizer")) {
+        fail_usage("--tokenizer={}: the run has its own, in its folder; leave --tokenizer out", options.tokenizer);
+    }
+    const bool is_chosen = models_tokenizer.empty() || options.resume.empty();
+    const std::string tokenizer = is_chosen && !options.tokenizer.empty() ? options.tokenizer : models_tokenizer;
     Data data;
     if (!tokenizer.empty()) data.tokenizer = make_tokenizer(tokenizer);
     const Tokenizer* reads_text = data.tokenizer.get();
@@ -166,8 +171,7 @@ int64_t largest_batch(const Options& options, const Model& model, const PolicyRo
 void require_memory(const Options& options, const Model& model, const PlannedMemory& memory, const Backend& backend) {
     const DeviceInfo device = backend.info();
     const bool limited = !options.memory_budget.empty();
-    const int64_t budget =
-        limited ? parse_budget("--memory-budget", options.memory_budget, device.memory_total) : device.memory_available;
+    const int64_t budget = memory_limit(options, device);
     if (memory.total_bytes() <= budget) return;
     std::string fits;
     for (const PolicyRow& policy : policies()) {
@@ -207,8 +211,8 @@ void require_same_run(const Options& options, const ModelConfig& config, const C
 }
 
 void log_banner(const Options& options, const Model& model, const std::string& weights, const Data& data,
-                const PlannedMemory& memory, const DeviceInfo& device) {
-    const PolicyRow& policy = find_policy(options.recompute);
+                const ChosenPlan& chosen, const DeviceInfo& device) {
+    const PlannedMemory& memory = chosen.memory;
     const Simulation& simulation = memory.simulation;
     spdlog::info("train_gpt {} on {}", version(), device.name);
     spdlog::info("model   {}: {}; {} parameters, {}", model.config.name, describe(model.config),
@@ -222,8 +226,9 @@ void log_banner(const Options& options, const Model& model, const std::string& w
         options.batch_size, options.seq_len, total / micro, total == micro ? "" : "es", options.steps,
         format_count(total * options.steps),
         static_cast<double>(total) * static_cast<double>(options.steps) / static_cast<double>(data.train->size()));
-    spdlog::info("plan    --recompute={}: {}; {:+.1f} % FLOPs, LM head in chunks of {} tokens", policy.name,
-                 policy.description, 100 * simulation.extra_flops_ratio(), memory.plan.logits_chunk_tokens);
+    spdlog::info("plan    --recompute={}: {}; {:+.1f} % FLOPs, LM head in chunks of {} tokens", memory.plan.policy,
+                 chosen.words, 100 * simulation.extra_flops_ratio(), memory.plan.logits_chunk_tokens);
+    spdlog::info("plan    predicted {:.0f} ms per step ({})", chosen.step_seconds * 1e3, chosen.times.source);
     for (const MemoryRow& row : memory.rows()) spdlog::info("memory  {:>12}  {}", format_bytes(row.bytes), row.name);
     spdlog::info("memory  {:>12}  in all, allocated before step 1; activations peak at {}",
                  format_bytes(memory.total_bytes()),

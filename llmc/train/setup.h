@@ -5,6 +5,7 @@
 #include "llmc/io/token_source.h"
 #include "llmc/io/tokenizer.h"
 #include "llmc/run/memory.h"
+#include "llmc/train/choose_plan.h"
 #include "llmc/train/options.h"
 
 #include <memory>
@@ -21,9 +22,9 @@ struct Data {
     std::unique_ptr<Tokenizer> tokenizer;
 };
 
-/// Opens --data and --val-data, and checks that both hold sequences of --seq-len tokens. Text is read with the model's
-/// tokenizer, a reference for make_tokenizer(); where that is empty, as bytes.
-Data open_data(const Options& options, const std::string& tokenizer);
+/// Opens --data and --val-data, and checks that both hold sequences of --seq-len tokens. Text is read with --tokenizer,
+/// else with what comes with the model, a reference for make_tokenizer(); where that is empty, too, as bytes.
+Data open_data(const Options& options, const std::string& models_tokenizer);
 
 /// The preset with the options' overrides. The vocabulary is --vocab-size, else that of the data (`data_vocabulary`,
 /// 0 if there is no data), else the preset's.
@@ -47,6 +48,6 @@ void require_same_run(const Options& options, const ModelConfig& config, const C
 
 /// Start-up banner: model and where its weights come from, data, device, plan in words, memory table. Through the log.
 void log_banner(const Options& options, const Model& model, const std::string& weights, const Data& data,
-                const PlannedMemory& memory, const DeviceInfo& device);
+                const ChosenPlan& chosen, const DeviceInfo& device);
 
 }  // namespace llmc

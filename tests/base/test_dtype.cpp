@@ -93,5 +93,21 @@ TEST(DType, SizesAndNames) {
     EXPECT_EQ(name_of(dtype_of<float>()), "fp32");
 }
 
+TEST(Fp16, EveryValueIsItsFormula) {
+    for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+        const auto exponent = static_cast<int>((bits >> 10) & 31u);
+        const auto mantissa = static_cast<double>(bits & 0x3ffu);
+        const float value = fp16_to_float(static_cast<uint16_t>(bits));
+        EXPECT_EQ(std::signbit(value), (bits & 0x8000u) != 0) << bits;
+        if (exponent == 31) {
+            EXPECT_TRUE(mantissa == 0 ? std::isinf(value) : std::isnan(value)) << bits;
+            continue;
+        }
+        const double magnitude =
+            exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
+        EXPECT_EQ(std::fabs(static_cast<double>(value)), magnitude) << bits;
+    }
+}
+
 }  // namespace
 }  // namespace llmc

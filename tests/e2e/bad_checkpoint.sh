@@ -16,8 +16,8 @@ refused "resume of a file" 1 "--resume=text.txt" --resume=text.txt
 refused "resume of a step that is not there" 1 "--resume.*step-00000003" --resume=run/checkpoints/step-00000003
 refused "resume with a configuration" 2 "--config=x: .*leave --config out" --resume=run --config=x
 refused "generate without a run" 2 "--run" generate
-refused "generate from nothing" 1 "--run: 'absent'" generate --run=absent
-refused "generate from a folder that is no run" 1 "--run: 'folder'" generate --run=folder
+refused "generate from nothing" 2 "--run=absent" generate --run=absent
+refused "generate from a folder that is no run" 2 "--run=folder" generate --run=folder
 
 mkdir young
 cp run/config.toml young

@@ -1,0 +1,24 @@
+// Measured operation times: one layer of the actual model at the actual shape on the actual device, every step timed.
+#pragma once
+
+#include "llmc/plan/cost.h"
+#include "llmc/run/executor.h"
+
+#include <string>
+
+namespace llmc {
+
+/// Runs a one-layer copy of the model `repeats` times and takes each step's fastest time. Allocates what one layer and
+/// the embeddings need while it runs. A few seconds for models that take seconds per step.
+OpTimes measure_times(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
+                      Backend& backend, int repeats = 3);
+
+/// The cache of measured times: one JSON file per device, build, model and shape in $XDG_CACHE_HOME/train_gpt (else
+/// ~/.cache/train_gpt).
+std::string calibration_path(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
+                             const Backend& backend);
+/// False if there is no such file. A file that is damaged or of another program version is ignored with a warning.
+bool load_times(const std::string& path, const Model& model, OpTimes* times);
+void save_times(const std::string& path, const OpTimes& times);
+
+}  // namespace llmc

@@ -1,0 +1,28 @@
+// From --recompute, --memory-budget and --calibrate to the plan that will run: a fixed policy, or the search's result.
+#pragma once
+
+#include "llmc/run/calibrate.h"
+#include "llmc/train/options.h"
+
+#include <string>
+
+namespace llmc {
+
+struct ChosenPlan {
+    PlannedMemory memory;
+    OpTimes times;
+    std::string words;        ///< What is kept and what runs again.
+    double step_seconds = 0;  ///< Predicted, for a whole update of `micro_batches`.
+};
+
+/// Bytes a run may take: --memory-budget, else what the device has available.
+int64_t memory_limit(const Options& options, const DeviceInfo& device);
+
+/// Times of the model's operations: of --device-profile; measured with --calibrate, or earlier; else analytic.
+OpTimes operation_times(const Options& options, const Model& model, const PlanRequest& request, Backend& backend);
+
+/// The plan of one policy, or of the search for "auto". Fails, saying the smallest budget that would do and what binds,
+/// if the search finds nothing.
+ChosenPlan choose_plan(const Options& options, const std::string& policy, const Model& model, Backend& backend);
+
+}  // namespace llmc

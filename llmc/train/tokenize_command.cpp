@@ -1,0 +1,168 @@
+#include "llmc/train/tokenize_command.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+#include "llmc/base/log.h"
+#include "llmc/base/units.h"
+#include "llmc/io/bpe_learn.h"
+#include "llmc/io/encode_corpus.h"
+#include "llmc/io/llmc_tokenizer.h"
+#include "llmc/io/parallel_for.h"
+#include "llmc/io/pending_output.h"
+#include "llmc/io/pretokenize.h"
+#include "llmc/io/text_corpus.h"
+#include "llmc/io/token_file.h"
+#include "llmc/io/tokenizer.h"
+#include "llmc/io/tokenizer_files.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+
+namespace llmc {
+namespace {
+
+/// Sends the first tokens to validation shards and the others to training shards.
+class SplitWriter {
+  public:
+    SplitWriter(const Options& options, const TextCorpus& corpus, const TokenFormat& format)
+        : val_(options.out + "_val", format, options.shard_tokens),
+          train_(options.out + "_train", format, options.shard_tokens),
+          end_of_text_(format.end_of_text),
+          whole_documents_(!options.jsonl_field.empty()),
+          most_tokens_(options.val_tokens > 0 ? options.val_tokens : options.shard_tokens),
+          val_bytes_(options.val_tokens > 0
+                         ? corpus.bytes()
+                         : std::llround(options.val_fraction * static_cast<double>(corpus.bytes()))) {}
+
+    void take(const CorpusChunk& chunk, std::span<const int32_t> tokens) {
+        const size_t count = in_validation_ ? validation_share(chunk, tokens) : 0;
+        if (count < tokens.size()) in_validation_ = false;
+        val_.append(tokens.first(count));
+        train_.append(tokens.subspan(count));
+    }
+    void close() {
+        val_.close();
+        train_.close();
+    }
+    const TokenShardWriter& val() const { return val_; }
+    const TokenShardWriter& train() const { return train_; }
+
+  private:
+    /// How many of a chunk's tokens are still for validation.
+    size_t validation_share(const CorpusChunk& chunk, std::span<const int32_t> tokens) const {
+        const auto bytes = static_cast<int64_t>(chunk.text.size());
+        const int64_t wanted = std::clamp<int64_t>(val_bytes_ - (chunk.end_bytes - bytes), 0, bytes);
+        auto count = static_cast<size_t>(static_cast<double>(tokens.size()) * static_cast<double>(wanted) /
+                                         static_cast<double>(std::max<int64_t>(bytes, 1)));
+        if (whole_documents_ && wanted < bytes) {
+            while (count < tokens.size() && tokens[count] != end_of_text_) ++count;
+        }
+        return std::min(count, static_cast<size_t>(most_tokens_ - val_.tokens()));
+    }
+
+    TokenShardWriter val_, train_;
+    int32_t end_of_text_;
+    bool whole_documents_;
+    int64_t most_tokens_;
+    int64_t val_bytes_;
+    bool in_validation_ = true;
+};
+
+/// Refuses to mix new shards with old ones, and to write over them.
+void require_new_names(const std::string& out) {
+    for (const char* ending : {"_val_*.bin", "_train_*.bin", "_tokenizer"}) {
+        const std::vector<std::string> old = glob_paths(out + ending);
+        if (!old.empty() && path_exists(old[0])) {
+            fail_usage("--out={}: '{}' is there already; remove it, or choose another name", out, old[0]);
+        }
+    }
+    const std::string folder = std::filesystem::path(out).parent_path().string();
+    if (!folder.empty()) make_directories(folder, "--out");
+}
+
+void write_tokens(const Options& options, TextCorpus& corpus) {
+    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(options.tokenizer);
+    require_new_names(options.out);
+    SplitWriter writer(options, corpus, format_for(*tokenizer));
+    const double begin = now_seconds();
+    encode_corpus(corpus, *tokenizer, options.special_tokens ? SpecialTokens::AsIds : SpecialTokens::AsText,
+                  threads_or_all(options.threads),
+                  [&](const CorpusChunk& chunk, std::span<const int32_t> tokens) { writer.take(chunk, tokens); });
+    if (writer.train().tokens() == 0) {
+        fail("tokenize: all {} tokens of the text are for validation; lower --val-tokens or --val-fraction",
+             writer.val().tokens());
+    }
+    const double seconds = now_seconds() - begin;
+    PendingOutput tokenizer_folder(options.out + "_tokenizer", "--out");
+    const bool has_files = copy_tokenizer(options.tokenizer, tokenizer_folder.temporary()) != options.tokenizer;
+    if (!options.llmc_tokenizer.empty()) write_llmc_tokenizer(*tokenizer, options.llmc_tokenizer);
+    writer.close();
+    if (has_files) tokenizer_folder.complete();
+
+    const int64_t total = writer.val().tokens() + writer.train().tokens();
+    const auto bytes = static_cast<double>(corpus.bytes());
+    spdlog::info("{} tokens, {} of them for validation, of {} bytes: {:.2f} bytes per token, {:.1f} MB/s",
+                 format_count(total), format_count(writer.val().tokens()), format_count(corpus.bytes()),
+                 bytes / static_cast<double>(total), bytes / 1e6 / std::max(seconds, 1e-9));
+    spdlog::info("train on them: ./train_gpt --data='{}_train_*.bin'{}{}", options.out,
+                 writer.val().tokens() > 0 ? fmt::format(" --val-data='{}_val_*.bin'", options.out) : "",
+                 has_files ? "" : " --tokenizer=" + options.tokenizer);
+    for (const TokenShardWriter* shards : {&writer.val(), &writer.train()}) {
+        for (const std::string& path : shards->paths()) std::printf("%s\n", path.c_str());
+    }
+}
+
+WordCounts count_words(TextCorpus& corpus, int threads) {
+    const SplitPattern pattern(kGpt2Pattern, "GPT-2");
+    std::vector<std::unique_ptr<WordSplitter>> splitters;
+    for (int i = 0; i < threads; ++i) splitters.push_back(std::make_unique<WordSplitter>(pattern));
+    std::vector<WordCounts> counts(static_cast<size_t>(threads));
+    const auto cut = [&](std::string_view text, size_t from) { return splitters[0]->safe_cut(text, from); };
+    ProgressBar progress("counting words", corpus.bytes());
+    std::vector<CorpusChunk> chunks;
+    do {
+        chunks.clear();
+        for (CorpusChunk chunk; chunks.size() < 4 * counts.size() && corpus.next(cut, &chunk);) chunks.push_back(chunk);
+        parallel_for(threads, static_cast<int64_t>(chunks.size()), [&](int64_t i, int thread) {
+            const auto t = static_cast<size_t>(thread);
+            corpus.read(chunks[static_cast<size_t>(i)],
+                        [&](std::string_view text, bool) { counts[t].add_text(*splitters[t], text); });
+        });
+        if (!chunks.empty()) progress.update(chunks.back().end_bytes);
+    } while (!chunks.empty());
+    for (size_t t = 1; t < counts.size(); ++t) counts[0].add(counts[t]);
+    return std::move(counts[0]);
+}
+
+void learn_vocabulary(const Options& options, TextCorpus& corpus) {
+    PendingOutput folder(options.out, "--out");
+    const double begin = now_seconds();
+    const LearnedBpe bpe = learn_bpe(count_words(corpus, threads_or_all(options.threads)), options.vocab_size);
+    make_directories(folder.temporary(), "--out");
+    write_bpe(bpe, folder.temporary());
+    folder.complete();
+    const auto size = static_cast<int64_t>(bpe.tokens.size());
+    if (size < options.vocab_size) {
+        spdlog::warn("--vocab-size={}: the text has only {} tokens to learn, so the vocabulary is {}; give more text",
+                     options.vocab_size, bpe.merges.size(), size);
+    }
+    spdlog::info("learned {} tokens from {} in {}; use them: ./train_gpt --tokenizer={} --data=...",
+                 format_count(static_cast<int64_t>(bpe.merges.size())), format_bytes(corpus.bytes()),
+                 format_duration(now_seconds() - begin), folder.path());
+    std::printf("%s\n", folder.path().c_str());
+}
+
+}  // namespace
+
+void tokenize_command(const Options& options) {
+    TextCorpus corpus(options.files, options.jsonl_field, "tokenize");
+    if (options.train_bpe) {
+        learn_vocabulary(options, corpus);
+    } else {
+        write_tokens(options, corpus);
+    }
+}
+
+}  // namespace llmc

@@ -1,0 +1,93 @@
+#include "llmc/io/carried_files.h"
+#include "llmc/io/pending_output.h"
+#include "tests/io/temp_dir.h"
+
+#include <gtest/gtest.h>
+
+namespace llmc {
+namespace {
+
+namespace fs = std::filesystem;
+
+void write_file(const std::string& path, const std::string& text) { std::ofstream(path) << text; }
+
+TEST(PendingOutput, AppearsWhenComplete) {
+    const TempDir dir;
+    {
+        PendingOutput file(dir / "a/b/file.bin", "--out");
+        write_file(file.temporary(), "x");
+        EXPECT_FALSE(fs::exists(dir / "a/b/file.bin"));
+        file.complete();
+        EXPECT_EQ(slurp(dir / "a/b/file.bin"), "x");
+    }
+    EXPECT_EQ(slurp(dir / "a/b/file.bin"), "x");
+    fs::create_directory(dir / "folder");  // Empty, so it may be there.
+    PendingOutput folder(dir / "folder/", "--out");
+    fs::create_directory(folder.temporary());
+    write_file(folder.temporary() + "/x", "y");
+    folder.complete();
+    EXPECT_EQ(slurp(dir / "folder/x"), "y");
+}
+
+TEST(PendingOutput, AFailureLeavesNothing) {
+    const TempDir dir;
+    {
+        const PendingOutput folder(dir / "folder", "--out");
+        fs::create_directory(folder.temporary());
+        write_file(folder.temporary() + "/x", "y");
+    }
+    EXPECT_TRUE(fs::is_empty(dir.path()));
+}
+
+TEST(PendingOutput, NeverWritesOverSomething) {
+    const TempDir dir;
+    dir.write("file", "x");
+    for (const std::string& path : {dir / "file", dir.path()}) {
+        try {
+            const PendingOutput output(path, "--out");
+            ADD_FAILURE() << path;
+        } catch (const Error& error) {
+            EXPECT_EQ(error.exit_code(), kExitBadUsage);
+            EXPECT_TRUE(has(error.what(), {"--out=" + path, "already"}));
+        }
+    }
+    EXPECT_EQ(slurp(dir / "file"), "x");
+}
+
+TEST(PendingOutput, RemovesWhatACrashLeft) {
+    const TempDir dir;
+    const std::string temporary = PendingOutput(dir / "run", "--out").temporary();
+    fs::create_directories(temporary + "/old");
+    const PendingOutput output(dir / "run", "--out");
+    EXPECT_FALSE(fs::exists(temporary));
+}
+
+TEST(CarriedFiles, TravelUnchanged) {
+    const TempDir dir;
+    fs::create_directory(dir / "from");
+    dir.write("from/vocab.json", "{}");
+    dir.write("from/merges.txt", "#version");
+    dir.write("from/model.safetensors", "not this");
+    dir.write("from/config.json", R"({"bos_token_id": 1, "eos_token_id": [2, 3], "vocab_size": 4})");
+    copy_tokenizer_files(dir / "from", dir / "run/tokenizer");
+    EXPECT_EQ(slurp(dir / "run/tokenizer/vocab.json"), "{}");
+    EXPECT_EQ(slurp(dir / "run/tokenizer/merges.txt"), "#version");
+    EXPECT_FALSE(fs::exists(dir / "run/tokenizer/model.safetensors"));
+    EXPECT_FALSE(fs::exists(dir / "run/tokenizer/config.json"));
+    EXPECT_EQ(special_token_ids(dir / "run/tokenizer").dump(), R"({"bos_token_id":1,"eos_token_id":[2,3]})");
+    EXPECT_EQ(tokenizer_in(dir / "run/tokenizer"), dir / "run/tokenizer");
+    EXPECT_EQ(tokenizer_in(dir.path()), "none");
+
+    dir.write("from/generation_config.json", R"({"eos_token_id": 5, "top_p": 0.9})");
+    copy_tokenizer_files(dir / "from", dir / "export");
+    EXPECT_EQ(slurp(dir / "export/generation_config.json"), R"({"eos_token_id": 5, "top_p": 0.9})");
+
+    copy_tokenizer_files(dir / "from", dir / "from");  // Nothing to do.
+    EXPECT_EQ(slurp(dir / "from/vocab.json"), "{}");
+    fs::create_directory(dir / "empty");
+    copy_tokenizer_files(dir / "empty", dir / "nothing");
+    EXPECT_FALSE(fs::exists(dir / "nothing"));
+}
+
+}  // namespace
+}  // namespace llmc

@@ -112,7 +112,7 @@ void add_vocabulary(VocabularyBuilder& builder, const Json& vocab) {
 /// "left right", as merges are written in text.
 void add_merge_line(VocabularyBuilder& builder, const std::string& where, std::string_view line) {
     const size_t blank = line.find(' ');
-    if (blank == 0 || blank + 1 >= line.size() || line.find(' ', blank + 1) != std::string_view::npos) {
+    if (blank == 0 || blank >= line.size() - 1 || line.find(' ', blank + 1) != std::string_view::npos) {
         fail("{}: '{}' is no merge, which is two tokens and a blank between them", where, line);
     }
     builder.add_merge(where, std::string(line.substr(0, blank)), std::string(line.substr(blank + 1)));

@@ -12,7 +12,8 @@ namespace llmc {
 namespace {
 
 /// Any of these makes a tokenizer.
-constexpr std::array kTokenizers = {"tokenizer.json", "tokenizer.model", "vocab.json", "encoder.json"};
+constexpr std::array kTokenizers = {"tokenizer.json", "tokenizer.model", "vocab.json", "encoder.json",
+                                    "gpt2_tokenizer.bin"};
 /// These belong to one.
 constexpr std::array kCompanions = {
     "merges.txt",         "vocab.bpe", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json",

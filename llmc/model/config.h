@@ -42,8 +42,8 @@ struct ModelConfig {
 /// Names of all presets, in the order of `--help`.
 std::vector<std::string> preset_names();
 
-/// The preset of that name, or llm.c's dN form ("d12": N layers, GPT-2); nothing if there is none. maxT = 0 in the small
-/// presets means "as long as the run's sequences".
+/// The preset of that name, or llm.c's dN form ("d12": N layers, GPT-2); nothing if there is none. maxT = 0 in the
+/// small presets means "as long as the run's sequences".
 std::optional<ModelConfig> find_preset(const std::string& name);
 /// The same; fails (exit code 2) with the list of names if there is none.
 ModelConfig preset(const std::string& name);

@@ -54,6 +54,23 @@ int64_t lower_bound_bytes(const Plan& plan, const std::vector<Lifetime>& lives) 
     return peak;
 }
 
+/// Narrows the gap to the bound: what ends at the top of the arena is placed first next time, over and over; the best
+/// arena met on the way counts. Bounded work, so that plans of a hundred layers stay fast.
+void repair(const Plan& plan, const std::vector<Lifetime>& lives, int64_t bound, std::vector<int32_t> order,
+            Layout* best) {
+    const auto count = static_cast<int64_t>(order.size());
+    const int64_t turns = std::clamp<int64_t>(40'000'000 / (count * count), 4, 200);
+    Layout layout = *best;
+    for (int64_t turn = 0; turn < turns && best->arena_bytes > bound; ++turn) {
+        std::stable_partition(order.begin(), order.end(), [&](int32_t i) {
+            const auto tensor = static_cast<size_t>(i);
+            return layout.offsets[tensor] + plan.tensors[tensor].bytes == layout.arena_bytes;
+        });
+        layout = place(plan, lives, order);
+        if (layout.arena_bytes < best->arena_bytes) *best = layout;
+    }
+}
+
 }  // namespace
 
 Layout make_layout(const Plan& plan) {
@@ -70,12 +87,15 @@ Layout make_layout(const Plan& plan) {
     };
 
     Layout best;
+    std::vector<int32_t> best_order;
     const auto attempt = [&](auto before) {
         if (!best.offsets.empty() && best.arena_bytes == bound) return;
         std::vector<int32_t> order = storages;
         std::stable_sort(order.begin(), order.end(), before);
         Layout layout = place(plan, lives, order);
-        if (best.offsets.empty() || layout.arena_bytes < best.arena_bytes) best = std::move(layout);
+        if (!best.offsets.empty() && layout.arena_bytes >= best.arena_bytes) return;
+        best = std::move(layout);
+        best_order = std::move(order);
     };
     // A stack: at the bottom what lives long, in the order it appears; on it the head's brief tensors, the logits
     // lowest; gradients last, so that they reuse the room of the logits and not of what is still read beside them.
@@ -102,6 +122,8 @@ Layout make_layout(const Plan& plan) {
     attempt([&](int32_t a, int32_t b) {
         return static_cast<double>(bytes(a)) * length(a) > static_cast<double>(bytes(b)) * length(b);
     });
+
+    if (best.arena_bytes > bound) repair(plan, lives, bound, std::move(best_order), &best);
 
     for (size_t i = 0; i < plan.tensors.size(); ++i) {
         const int32_t storage = storage_of(plan, static_cast<int32_t>(i));

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 namespace llmc {
 
@@ -167,18 +168,24 @@ class ParetoSearch {
     ParetoSearch(const Model& model, const ModelCosts& costs, const ChainCheckpointing& chain)
         : L_(static_cast<int>(model.config.L)), costs_(costs), chain_(chain) {}
 
-    /// The fastest keep-set within `budget` bytes by the numbers in `costs`; false if there is none.
-    bool run(int64_t budget, KeepSet* keep, std::string* summary) {
-        budget -= costs_.inputs_bytes;
+    /// Decides all layers within `budget` bytes by the numbers in `costs`; how many keep-sets that ends with.
+    int run(int64_t budget) {
+        budget_ = budget - costs_.inputs_bytes;
         fronts_.assign(static_cast<size_t>(L_) + 1, {});
         fronts_[0] = {State{}};
-        for (int layer = 0; layer < L_; ++layer) extend(layer, budget);
-        if (fronts_.back().empty()) return false;
-        const auto& last = fronts_.back();
-        const auto best = std::min_element(last.begin(), last.end(),
-                                           [](const State& a, const State& b) { return a.seconds < b.seconds; });
-        build(choices(static_cast<int>(best - last.begin())), budget, keep, summary);
-        return true;
+        for (int layer = 0; layer < L_; ++layer) extend(layer, budget_);
+        ranking_.resize(fronts_.back().size());
+        std::iota(ranking_.begin(), ranking_.end(), 0);
+        std::stable_sort(ranking_.begin(), ranking_.end(), [this](int a, int b) {
+            const auto& last = fronts_.back();
+            return last[static_cast<size_t>(a)].seconds < last[static_cast<size_t>(b)].seconds;
+        });
+        return static_cast<int>(ranking_.size());
+    }
+
+    /// The keep-set of that rank, 0 = the fastest.
+    void build(int rank, KeepSet* keep, std::string* summary) const {
+        build(choices(ranking_[static_cast<size_t>(rank)]), budget_, keep, summary);
     }
 
   private:
@@ -264,7 +271,9 @@ class ParetoSearch {
     const int L_;
     const ModelCosts& costs_;
     const ChainCheckpointing& chain_;
+    int64_t budget_ = 0;
     std::vector<std::vector<State>> fronts_;  ///< By number of layers decided.
+    std::vector<int> ranking_;                ///< States of the last front, fastest first.
 };
 
 }  // namespace
@@ -276,30 +285,36 @@ SearchResult search_plan(const Model& model, const PlanRequest& request, const O
     ParetoSearch search(model, costs, chain);
 
     SearchResult result;
-    const auto attempt = [&](int64_t limit) {
-        if (!search.run(limit, &result.keep, &result.summary)) return false;
+    const auto generate = [&](int rank) {
+        search.build(rank, &result.keep, &result.summary);
         result.plan = make_training_plan(model, request, result.keep, "auto");
         result.layout = make_layout(result.plan);
         result.seconds = plan_seconds(times, result.plan);
-        return true;
     };
-    // The numbers above are exact for live bytes; an arena can have gaps. Then aim lower by as much, a few times.
+    // The numbers above are exact for live bytes; an arena can have gaps. Then the next fastest, and so on; in the end
+    // with a smaller limit.
+    constexpr int kRanks = 32, kTurns = 16;
     int64_t limit = budget_bytes;
-    for (int turn = 0; turn < 8 && attempt(limit); ++turn) {
-        if (result.layout.arena_bytes <= budget_bytes) {
+    for (int turn = 0; turn < kTurns; ++turn) {
+        const int found = search.run(limit);
+        if (found == 0) break;
+        for (int rank = 0; rank < std::min(found, kRanks); ++rank) {
+            generate(rank);
+            if (result.layout.arena_bytes > budget_bytes) continue;
             result.found = true;
             return result;
         }
-        limit -= result.layout.arena_bytes - budget_bytes;
+        limit = std::min(limit, simulate(model, result.plan).peak_bytes) - 1;
     }
     // Nothing fits: the smallest there is.
     int64_t low = 0, high = std::max<int64_t>(budget_bytes, 1 << 20);
-    while (!attempt(high)) low = high, high = 2 * high + 1;
+    while (search.run(high) == 0) low = high, high *= 2;
     while (high - low > 4096) {
         const int64_t middle = low + (high - low) / 2;
-        (search.run(middle, &result.keep, &result.summary) ? high : low) = middle;
+        (search.run(middle) > 0 ? high : low) = middle;
     }
-    CHECK(attempt(high), high);
+    CHECK(search.run(high) > 0, high);
+    generate(0);
     result.smallest_bytes = result.layout.arena_bytes;
     const Simulation simulation = simulate(model, result.plan);
     result.binding_step = describe_step(model, result.plan.steps[static_cast<size_t>(simulation.peak_step)]);

@@ -79,10 +79,10 @@ void save_checkpoint(const std::string& root, const State& state, const Progress
     write_checkpoint(root, progress.step, state_json(model.config, progress), files);
 }
 
-void save_imported(const std::string& root, const WeightSource& weights) {
+void save_imported(const std::string& root, const WeightSource& weights, const std::string& tokenizer) {
     const Model& model = weights.model();
     Progress progress;
-    progress.tokenizer = weights.tokenizer();
+    progress.tokenizer = tokenizer;
     progress.dtype = name_of(DType::F32);
     progress.padded_vocab_size = weights.padded_vocab_size();
     std::vector<float> values;

@@ -29,8 +29,9 @@ struct Progress {
 /// Writes root/checkpoints/step-N.
 void save_checkpoint(const std::string& root, const State& state, const Progress& progress);
 
-/// Writes root/checkpoints/step-00000000 with these weights and no moments, one parameter at a time.
-void save_imported(const std::string& root, const WeightSource& weights);
+/// Writes root/checkpoints/step-00000000 with these weights and no moments, one parameter at a time. `tokenizer` is the
+/// reference for it.
+void save_imported(const std::string& root, const WeightSource& weights, const std::string& tokenizer);
 
 Progress progress_of(const Checkpoint& checkpoint);
 ModelConfig model_of(const Checkpoint& checkpoint);

@@ -42,7 +42,7 @@ EvaluationText open_text(const Options& options, const WeightSource& weights, co
                    options.run);
     }
     const Options run_options = options_of_run(find_run_folder(options.run, "--run"));
-    text.run_data = open_data(run_options, weights.tokenizer());
+    text.run_data = open_data(run_options, tokenizer.name());
     text.range = text.run_data.validation;
     return text;
 }
@@ -97,8 +97,7 @@ void print_score(const TextScore& score, const std::string& what) {
 void evaluate_command(const Options& options) {
     const std::unique_ptr<WeightSource> weights = trained_weights(options);
     const Model& model = weights->model();
-    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(weights->tokenizer());
-    require_vocabulary(*tokenizer, model.config.V);
+    const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(options, *weights);
     const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
     const DType dtype = was_given("dtype") ? dtype_of_option(options) : inference_dtype(*weights, *backend);
     require_dtype(*backend, dtype);

@@ -3,6 +3,8 @@
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
+#include "llmc/io/bpe_files.h"
+#include "llmc/io/bpe_learn.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/hf_model.h"
 #include "llmc/io/llmc_model.h"
@@ -24,10 +26,21 @@ nlohmann::json token_ids(const WeightSource& weights) {
     return ids;
 }
 
+/// Byte models have no tokenizer's files. To other programs they are byte-level BPE without a merge.
+LearnedBpe bytes_as_bpe() {
+    LearnedBpe bpe;
+    for (int byte = 0; byte < ByteTokenizer::kEndOfText; ++byte) bpe.tokens.emplace_back(1, static_cast<char>(byte));
+    bpe.tokens.emplace_back(kEndOfTextName);
+    return bpe;
+}
+
 void export_hf(const WeightSource& weights, DType dtype, const PendingOutput& output) {
     make_directories(output.temporary(), "--out");
     write_hf_model(output.temporary(), weights, dtype, token_ids(weights));
     copy_tokenizer_files(weights.tokenizer_folder(), output.temporary());
+    const std::string tokenizer = weights.tokenizer();
+    if (tokenizer == "bytes") write_bpe(bytes_as_bpe(), output.temporary());
+    if (tokenizer == "none") spdlog::info("the model's tokenizer is not known, so none is in '{}'", output.path());
 }
 
 }  // namespace

@@ -37,8 +37,7 @@ std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const std::string
 void generate_command(const Options& options) {
     const std::unique_ptr<WeightSource> weights = trained_weights(options);
     const Model& model = weights->model();
-    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(weights->tokenizer());
-    require_vocabulary(*tokenizer, model.config.V);
+    const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(options, *weights);
     const std::vector<int32_t> prompt = encode_prompt(*tokenizer, options.prompt, model.config);
 
     const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
@@ -47,8 +46,8 @@ void generate_command(const Options& options) {
     GenerationPlan generation = plan_generation(model, dtype, context, *backend);
     State state(*backend, model, dtype, context, generation.layout.arena_bytes, /*training=*/false);
     load_weights(*weights, state);
-    spdlog::info("{}; {} parameters, {}, {}", weights->describe(), format_count(model.parameter_count()), name_of(dtype),
-                 format_bytes(state.allocated_bytes()));
+    spdlog::info("{}; {} parameters, {}, {}", weights->describe(), format_count(model.parameter_count()),
+                 name_of(dtype), format_bytes(state.allocated_bytes()));
 
     SamplerSettings settings = {options.temperature, options.top_k, options.top_p, static_cast<uint64_t>(options.seed)};
     TextGenerator generator(state, std::move(generation));

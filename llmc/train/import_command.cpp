@@ -5,6 +5,7 @@
 #include "llmc/base/units.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/pending_output.h"
+#include "llmc/io/tokenizer_files.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/initial_weights.h"
 
@@ -14,6 +15,7 @@ namespace llmc {
 
 void import_command(const Options& options) {
     const std::unique_ptr<WeightSource> weights = open_weights(options.from, "--from");
+    const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(options, *weights);
     const ModelConfig& config = weights->model().config;
 
     // The options of a run that goes on from here: the defaults, and what the model itself decides.
@@ -25,8 +27,12 @@ void import_command(const Options& options) {
     const std::string& folder = output.temporary();
     make_directories(folder, "--out");
     write_text_atomically(folder + "/config.toml", to_toml(run_options));
-    copy_tokenizer_files(weights->tokenizer_folder(), tokenizer_folder_of_run(folder));
-    save_imported(folder, *weights);
+    if (options.tokenizer.empty()) {
+        copy_tokenizer_files(weights->tokenizer_folder(), tokenizer_folder_of_run(folder));
+    } else {
+        copy_tokenizer(tokenizer->name(), tokenizer_folder_of_run(folder));
+    }
+    save_imported(folder, *weights, tokenizer->name());
     output.complete();
     spdlog::info("{}: {}, {} parameters", weights->describe(), describe(config),
                  format_count(weights->model().parameter_count()));

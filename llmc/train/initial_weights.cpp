@@ -87,6 +87,12 @@ std::unique_ptr<WeightSource> trained_weights(const Options& options) {
     return open_weights(options.model, "--model");
 }
 
+std::unique_ptr<Tokenizer> tokenizer_for(const Options& options, const WeightSource& weights) {
+    auto tokenizer = make_tokenizer(options.tokenizer.empty() ? weights.tokenizer() : options.tokenizer);
+    require_vocabulary(*tokenizer, weights.model().config.V);
+    return tokenizer;
+}
+
 DType inference_dtype(const WeightSource& weights, const Backend& backend) {
     return weights.dtype() == DType::BF16 && backend.info().supports_bf16 ? DType::BF16 : DType::F32;
 }

@@ -3,6 +3,7 @@
 
 #include "llmc/backend/backend.h"
 #include "llmc/io/checkpoint.h"
+#include "llmc/io/tokenizer.h"
 #include "llmc/io/weights.h"
 #include "llmc/train/options.h"
 
@@ -21,6 +22,10 @@ bool names_weights(const std::string& model);
 
 /// The weights that generate and evaluate use: --run, or --model.
 std::unique_ptr<WeightSource> trained_weights(const Options& options);
+
+/// The tokenizer for the model: --tokenizer, or the one that came with it. An Error if it has more tokens than the
+/// model.
+std::unique_ptr<Tokenizer> tokenizer_for(const Options& options, const WeightSource& weights);
 
 /// bf16 for a model trained in it where the device can, else fp32; the weights are there in fp32 either way.
 DType inference_dtype(const WeightSource& weights, const Backend& backend);

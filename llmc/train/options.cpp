@@ -81,7 +81,7 @@ const std::vector<OptionRow>& option_table() {
         {"--tied", &O::tied, kTrain | kPlan, kModel, "LM head shares the embedding (LLaMA)", 0, 0, {"true", "false"}},
 
         {"-i,--data", &O::data, kTrain | kPlan | kEvaluate, kData, "Text file, quoted glob of text files, or llm.c token files"},
-        {"--tokenizer", &O::tokenizer, kTrain | kPlan | kTokenize, kData,
+        {"--tokenizer", &O::tokenizer, kTrain | kPlan | kTokenize | kGenerate | kEvaluate | kImport, kData,
          "What turns text into tokens and back: 'bytes', or a tokenizer's folder or file"},
         {"-j,--val-data", &O::val_data, kTrain, kData, "Validation data (the last 5 % of the training data)"},
         {"-b,--batch-size", &O::batch_size, kTrain | kPlan | kEvaluate, kData, "Sequences in a micro-batch", 1, 1e6},
@@ -152,7 +152,8 @@ const std::vector<OptionRow>& option_table() {
         {"--run", &O::run, kGenerate | kEvaluate | kExport, kModel, "Run folder or checkpoint", 0, 0, {}, false},
         {"--from", &O::from, kImport, kModel,
          "Hugging Face folder, llm.c model file, run folder or checkpoint", 0, 0, {}, false},
-        {"--format", &O::format, kExport, kOutput, "Hugging Face folder, or llm.c model file", 0, 0, {"hf", "llmc"}, false},
+        {"--format", &O::format, kExport, kOutput,
+         "Hugging Face folder, or llm.c model file", 0, 0, {"hf", "llmc"}, false},
         {"--out", &O::out, kImport | kExport | kTokenize, kOutput,
          "Folder or file to make, or beginning of the token files' names; it must not be there", 0, 0, {}, false},
         {"files", &O::files, kTokenize, kData, "Text files, or quoted patterns for them", 0, 0, {}, false},
@@ -346,10 +347,12 @@ void resolve_llmc_resume(Options& options) {
     if (options.resume != "0" && options.resume != "1") return;
     const bool wanted = options.resume == "1";
     if (wanted && options.output_dir.empty()) {
-        fail_usage("--resume=1: goes on with the run in --output-dir, which is not given; name the run: --resume=FOLDER");
+        fail_usage("--resume=1: goes on with the run in --output-dir, which is not given; write --resume=FOLDER");
     }
     options.resume = wanted && path_exists(options.output_dir + "/checkpoints") ? options.output_dir : "";
-    if (!options.resume.empty()) options.output_dir.clear();
+    if (options.resume.empty()) return;
+    options.output_dir.clear();
+    if (was_given("model")) given_options()["model"] = false;  // As before; the run's own model counts.
 }
 
 }  // namespace

@@ -103,8 +103,7 @@ TEST(Fp16, EveryValueIsItsFormula) {
             EXPECT_TRUE(mantissa == 0 ? std::isinf(value) : std::isnan(value)) << bits;
             continue;
         }
-        const double magnitude =
-            exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
+        const double magnitude = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
         EXPECT_EQ(std::fabs(static_cast<double>(value)), magnitude) << bits;
     }
 }

@@ -34,7 +34,8 @@ refused "UTF-16 data" 1 "--data: 'utf16.txt' is UTF-16" "${good[@]}" --data=utf1
 refused "a folder as data" 1 "--data: 'folder' is a folder" "${good[@]}" --data=folder
 refused "a device as data" 1 "--data: '/dev/null' is not a regular file" "${good[@]}" --data=/dev/null
 refused "a truncated token file" 1 "--data: token file 'truncated.bin' is truncated" "${good[@]}" --data=truncated.bin
-refused "a token file without its header" 1 "--data: token file 'header.bin' is truncated" "${good[@]}" --data=header.bin
+refused "a token file without its header" 1 "--data: token file 'header.bin' is truncated" "${good[@]}" \
+    --data=header.bin
 refused "a too long token file" 1 "--data: token file 'long.bin' is too long" "${good[@]}" --data=long.bin
 refused "a token file of another version" 1 "--data: token file 'version.bin' has version 9" "${good[@]}" \
     --data=version.bin
@@ -48,8 +49,8 @@ refused "the demo text not made yet" 1 "data/demo.sh" "${good[@]}"
 
 # Only reading every token can find this one, so the run has begun.
 run "${good[@]}" --data=vocabulary.bin
-check "a token beyond the vocabulary" \
-    test "$status:$(grep -c " E .*token 60000 in 'vocabulary.bin' at token 100.*--vocab-size" err):$(grep -c ' E ' err)" = 1:1:1
+named=$(grep -c " E .*token 60000 in 'vocabulary.bin' at token 100.*--vocab-size" err)
+check "a token beyond the vocabulary" test "$status:$named:$(grep -c ' E ' err)" = 1:1:1
 check "a token beyond the vocabulary: the run folder can be used again" rm -r new
 
 # ---- options -------------------------------------------------------------------------------
@@ -68,7 +69,7 @@ refused "an unknown device" 2 "--device=abacus" "${with_text[@]}" --device=abacu
 refused "an unknown log level" 2 "--log-level: .*warn" "${with_text[@]}" --log-level=loud
 refused "no size" 2 "--memory-budget=much: .*6GiB" "${with_text[@]}" --memory-budget=much
 
-# Every option with a number, below and above what it takes, and not a number at all. (--dry-run: in case one is taken.)
+# Every option with a number: below and above what it takes, and not a number at all. (--dry-run in case one is taken.)
 fractions="final-lr-fraction lr-decay-fraction weight-decay beta1 beta2 adam-epsilon grad-clip learning-rate rope-theta
     peak-tflops"
 counts="layers channels heads kv-heads head-size ffn-size vocab-size max-seq-len batch-size seq-len total-batch-size
@@ -94,7 +95,8 @@ refused "batch not dividing the total" 2 "--total-batch-size=100: must be a mult
     --total-batch-size=100
 refused "heads not dividing channels" 2 "--heads=5: does not divide the 32 channels" --layers=2 --channels=32 \
     --heads=5 --data=text.txt
-refused "key/value heads not dividing heads" 2 "--kv-heads=3: must divide" --model=llama-nano --kv-heads=3 --data=text.txt
+refused "key/value heads not dividing heads" 2 "--kv-heads=3: must divide" --model=llama-nano --kv-heads=3 \
+    --data=text.txt
 refused "key/value heads of GPT-2" 2 "--kv-heads=1: GPT-2" "${with_text[@]}" --kv-heads=1
 refused "an odd head size with RoPE" 2 "--head-size=15: .*even" --model=llama-nano --head-size=15 --data=text.txt
 refused "RoPE in GPT-2" 2 "--rope-theta: GPT-2" "${with_text[@]}" --rope-theta=500

@@ -16,8 +16,7 @@ check "it creates nothing" test "$(files)" = "$(cat before)"
 must "without --output-dir" "${tiny[@]}" --data=text.txt --dry-run
 check "nor in runs/" test ! -e runs
 
-(ulimit -v 2000000 && exec "$TRAIN_GPT" --model=gpt2 --batch-size=64 --seq-len=512 --data=text.txt --dry-run) >out 2>err
-status=$?
+confined --model=gpt2 --batch-size=64 --seq-len=512 --data=text.txt --dry-run
 check "a run of many GB is shown without being allocated" \
     test "$status" = 0 -o "$(grep -c ' E not enough memory' err)" = 1
 
@@ -29,6 +28,7 @@ check "on a resume it changes nothing" test "$(find run | sort)" = "$(cat before
     "$(cksum run/metrics.jsonl)" = "$(cat metrics)"
 refused "it refuses what the run would refuse" 2 "--total-batch-size=100" "${tiny[@]}" --data=text.txt --dry-run \
     --total-batch-size=100
-refused "it says when memory is short" 1 "not enough memory" "${tiny[@]}" --data=text.txt --dry-run --memory-budget=64KiB
+refused "it says when memory is short" 1 "not enough memory" "${tiny[@]}" --data=text.txt --dry-run \
+    --memory-budget=64KiB
 
 exit $((failures > 0))

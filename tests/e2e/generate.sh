@@ -84,7 +84,7 @@ fi
 
 # A model of token files, whose tokenizer is not known: it can be sampled, but not prompted.
 token_file tokens.bin uint16 $(seq 300)
-must "token files" "${tiny[@]}" --sample-length=0 --val-every=0 --data=tokens.bin --vocab-size=50257 --steps=1 --output-dir=ids
+must "token files" "${tiny[@]}" "${quiet[@]}" --data=tokens.bin --steps=1 --output-dir=ids
 must "token ids" generate --run=ids --length=3
 check "without a tokenizer, tokens are printed as numbers" grep -q -x '<[0-9]*><[0-9]*><[0-9]*>' out
 refused "a prompt without a tokenizer" 1 "prompt|tokenizer is not known" generate --run=ids --prompt=hello

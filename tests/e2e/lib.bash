@@ -129,6 +129,14 @@ leftovers() {
     [ ! -e new ] && [ ! -e runs ] || echo "a run folder was made"
 }
 
+# confined ARGUMENTS...: like run, with 2 GB of address space. (A sanitizer reserves more than that: then unconfined.)
+confined() {
+    local limit=2000000
+    (ulimit -v $limit && "$TRAIN_GPT" --version) >out 2>err || limit=unlimited
+    (ulimit -v $limit && exec "$TRAIN_GPT" "$@") >out 2>err
+    status=$?
+}
+
 # bf16_works: whether this processor and build can train in bf16.
 bf16_works() {
     run "${tiny[@]}" --data=text.txt --dtype=bf16 --dry-run

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cstring>
 #include <map>
@@ -131,14 +132,20 @@ void check_tokenizer(const Tokenizer& tokenizer, const Tokens& wanted) {
                     {std::to_string(tokenizer.vocab_size()), "vocabulary"}));
 }
 
+int32_t rank_count() {
+    const std::string ranks = slurp(golden("ranks.tiktoken"));
+    return static_cast<int32_t>(std::count(ranks.begin(), ranks.end(), '\n'));
+}
+
 TEST(RankFile, EqualsTiktoken) {
     const auto tokenizer = make_tokenizer(golden("ranks.tiktoken"));
     check_tokenizer(*tokenizer, expected("ranks").get<Tokens>());
-    EXPECT_EQ(tokenizer->vocab_size(), 450 + 256);
-    EXPECT_EQ(tokenizer->end_of_text(), 450);
-    EXPECT_EQ(tokenizer->token_bytes(450), "<|begin_of_text|>");
-    EXPECT_EQ(tokenizer->token_bytes(450 + 9), "<|eot_id|>");
-    EXPECT_EQ(tokenizer->token_bytes(450 + 255), "<|reserved_special_token_250|>");
+    const int32_t ranks = tokenizer->vocab_size() - 256;
+    EXPECT_EQ(ranks, rank_count());
+    EXPECT_EQ(tokenizer->end_of_text(), ranks);
+    EXPECT_EQ(tokenizer->token_bytes(ranks), "<|begin_of_text|>");
+    EXPECT_EQ(tokenizer->token_bytes(ranks + 9), "<|eot_id|>");
+    EXPECT_EQ(tokenizer->token_bytes(ranks + 255), "<|reserved_special_token_250|>");
 }
 
 TEST(TokenizerJson, EqualsHuggingFace) {
@@ -238,7 +245,8 @@ TEST(TokenizerJson, BadContentIsNamed) {
 /// vocab.json and merges.txt of the 256 bytes, "he", "the".
 std::string small_pair(const TempDir& dir, const std::string& merges) {
     nlohmann::json vocab = nlohmann::json::object();
-    for (const auto& [name, id] : small_json()["model"]["vocab"].items()) {
+    const nlohmann::json json = small_json();
+    for (const auto& [name, id] : json["model"]["vocab"].items()) {
         if (id < 500) vocab[name] = id;
     }
     for (const char* name : {"he", "the"}) {
@@ -287,12 +295,14 @@ TEST(RankFile, BadContentIsNamed) {
     const auto error = [&](const std::string& content) {
         return error_of([&] { make_tokenizer(dir.write("tokenizer.model", content)); });
     };
-    EXPECT_TRUE(has(error(good + "YWFhYQ== 449\n"), {"tokenizer.model", "449"}));
-    EXPECT_TRUE(has(error(good + "YWFhYQ== 451\n"), {"450 is missing"}));
-    EXPECT_TRUE(has(error(good + "YWF*YQ== 450\n"), {"line 451"}));
-    EXPECT_TRUE(has(error(good + "YWFhYQ==\n"), {"line 451"}));
-    EXPECT_TRUE(has(error(good + "YWFhYQ== 450x\n"), {"line 451"}));
-    EXPECT_TRUE(has(error(good + good.substr(0, good.find(' ')) + " 450\n"), {"another rank"}));
+    const int32_t n = rank_count();
+    const std::string last = fmt::format("line {}", n + 1);
+    EXPECT_TRUE(has(error(good + fmt::format("YWFhYQ== {}\n", n - 1)), {"tokenizer.model", "not the only one"}));
+    EXPECT_TRUE(has(error(good + fmt::format("YWFhYQ== {}\n", n + 1)), {fmt::format("{} is missing", n)}));
+    EXPECT_TRUE(has(error(good + fmt::format("YWF*YQ== {}\n", n)), {last}));
+    EXPECT_TRUE(has(error(good + "YWFhYQ==\n"), {last}));
+    EXPECT_TRUE(has(error(good + fmt::format("YWFhYQ== {}x\n", n)), {last}));
+    EXPECT_TRUE(has(error(good + good.substr(0, good.find(' ')) + fmt::format(" {}\n", n)), {"another rank"}));
     EXPECT_TRUE(has(error("YQ== 0\n"), {"no token for the byte 0x00"}));
 }
 

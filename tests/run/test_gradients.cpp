@@ -1,5 +1,6 @@
 // The gate of the project: gradients and losses are bitwise the same under every policy, random keep-sets included, for
 // both model families, both types, and any number of threads; and the arena is used to its last byte.
+#include "llmc/plan/search.h"
 #include "tests/run/tiny_trainer.h"
 
 #include <gtest/gtest.h>
@@ -108,6 +109,23 @@ TEST_P(GradientTest, SameBitsUnderRandomKeepSets) {
         TinyTrainer trainer(config(), kShape, dtype(), &keep, "none");
         EXPECT_TRUE(same_bits(run(trainer).gradients, expected.gradients)) << "keep-set " << seed;
     }
+}
+
+TEST_P(GradientTest, SameBitsUnderSearchedPlans) {
+    TinyTrainer reference(config(7), kShape, dtype(), "none");
+    const Result expected = run(reference);
+    const PlanRequest request = plan_request(reference.model(), kShape, dtype(), 0, reference.backend());
+    const OpTimes times = analytic_times(reference.model(), kShape, dtype(), {"test", 1e12, 2e12, 1e11, 1e-7, 0.8});
+    const int64_t most = reference.memory().layout.arena_bytes;
+    int found = 0;
+    for (int64_t budget = most / 10; budget < most; budget += most / 23) {
+        const SearchResult result = search_plan(reference.model(), request, times, budget);
+        if (!result.found) continue;
+        ++found;
+        TinyTrainer trainer(config(7), kShape, dtype(), &result.keep, "none");
+        EXPECT_TRUE(same_bits(run(trainer).gradients, expected.gradients)) << result.summary;
+    }
+    EXPECT_GE(found, 10);
 }
 
 /// Large enough that every operation really is spread over threads.

@@ -51,7 +51,7 @@ TEST_P(HfFolder, LossIsPyTorchs) {
 TEST_P(HfFolder, ImportAndExportChangeNoBit) {
     const TempDir dir;
     const HfModel original(folder());
-    save_imported(dir / "run", original);
+    save_imported(dir / "run", original, "none");
     const CheckpointWeights imported(open_checkpoint(dir / "run", "--run"));
     std::filesystem::create_directory(dir / "export");
     write_hf_model(dir / "export", imported, DType::F32, {});
@@ -74,7 +74,7 @@ TEST(InitialWeights, AnLlmcFileComesBackByteForByteThroughARun) {
     for (const DType dtype : {DType::F32, DType::BF16}) {
         write_llmc_model(dir / "a.bin", HfModel(kGolden + "gpt2"), dtype);
         const std::string run = dir / std::string(name_of(dtype));
-        save_imported(run, *open_weights(dir / "a.bin", "--from"));
+        save_imported(run, *open_weights(dir / "a.bin", "--from"), "none");
         write_llmc_model(dir / "b.bin", *open_weights(run, "--run"), dtype);
         EXPECT_TRUE(slurp(dir / "a.bin") == slurp(dir / "b.bin")) << name_of(dtype);
     }
@@ -83,7 +83,7 @@ TEST(InitialWeights, AnLlmcFileComesBackByteForByteThroughARun) {
 TEST(InitialWeights, AnImportedModelLoadsForTrainingWithoutMoments) {
     const TempDir dir;
     const HfModel original(kGolden + "llama");
-    save_imported(dir.path(), original);
+    save_imported(dir.path(), original, "none");
     const Checkpoint checkpoint = open_checkpoint(dir.path(), "--resume");
     EXPECT_EQ(progress_of(checkpoint).train_tokens, 0);
     const auto backend = make_backend("cpu", 1);
@@ -102,7 +102,7 @@ TEST(InitialWeights, AnImportedModelLoadsForTrainingWithoutMoments) {
 TEST(InitialWeights, APathIsWhatIsInIt) {
     const TempDir dir;
     const HfModel original(kGolden + "gpt2");
-    save_imported(dir / "run", original);
+    save_imported(dir / "run", original, "none");
     write_llmc_model(dir / "m.bin", original, DType::F32);
     EXPECT_TRUE(has(open_weights(kGolden + "gpt2/", "--model")->describe(), {"Hugging Face", "gpt2'"}));
     EXPECT_TRUE(has(open_weights(dir / "run/", "--model")->describe(), {"checkpoint", "step-00000000"}));

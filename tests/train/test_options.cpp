@@ -32,6 +32,14 @@ std::string refusal(const Words& words) {
     return "";
 }
 
+/// Subcommands by the bit that stands for them.
+struct Subcommand {
+    CommandMask mask;
+    const char* word;
+};
+constexpr Subcommand kSubcommands[] = {{kPlan, "plan"},     {kGenerate, "generate"}, {kEvaluate, "evaluate"},
+                                       {kImport, "import"}, {kExport, "export"},     {kTokenize, "tokenize"}};
+
 std::string flags_of(CommandMask command) {
     std::string text;
     for (const OptionRow& row : option_table()) {
@@ -44,31 +52,37 @@ std::string flags_of(CommandMask command) {
 // --------------------------------------------------------------------------------------------------------
 
 // Scripts rely on these names: adding one is a decision, removing one breaks somebody's script.
-TEST(OptionTable, HoldsExactlyTheseOfTraining) {
+TEST(OptionTable, HoldsExactlyThese) {
     EXPECT_EQ(flags_of(kTrain),
               "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
               "--rope-theta --tied "
-              "-i,--data -j,--val-data -b,--batch-size -t,--seq-len -d,--total-batch-size -x,--steps "
-              "-l,--learning-rate --lr-schedule -u,--warmup -q,--final-lr-fraction --lr-decay-fraction "
+              "-i,--data --tokenizer -j,--val-data -b,--batch-size -t,--seq-len -d,--total-batch-size -x,--steps "
+              "-l,--learning-rate -k,--lr-schedule -u,--warmup -q,--final-lr-fraction --lr-decay-fraction "
               "-c,--weight-decay --beta1 --beta2 --adam-epsilon --grad-clip --max-skipped-steps "
-              "-r,--recompute --memory-budget --logits-chunk "
+              "-r,--recompute --calibrate --memory-budget --logits-chunk "
               "--device --dtype --threads --peak-tflops "
               "-o,--output-dir -y,--resume --config --seed -v,--val-every --val-sequences -s,--sample-every "
               "-g,--sample-length --sample-prompt -n,--checkpoint-every --keep-checkpoints --log-every --log-level "
               "--dry-run ");
-}
-
-TEST(OptionTable, HoldsExactlyTheseOfPlan) {
-    EXPECT_EQ(
-        flags_of(kPlan),
-        "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
-        "--rope-theta --tied -i,--data -b,--batch-size -t,--seq-len -r,--recompute --memory-budget --logits-chunk "
-        "--device --dtype --threads --config --log-level --json --list-steps ");
-}
-
-TEST(OptionTable, HoldsExactlyTheseOfGenerate) {
+    EXPECT_EQ(flags_of(kPlan),
+              "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
+              "--rope-theta --tied -i,--data --tokenizer -b,--batch-size -t,--seq-len "
+              "-r,--recompute --calibrate --device-profile --memory-budget --logits-chunk "
+              "--device --dtype --threads --config --log-level --json --list-steps ");
     EXPECT_EQ(flags_of(kGenerate),
-              "--device --threads --seed --log-level --run --prompt --length --samples --temperature --top-k --top-p ");
+              "-e,--model --tokenizer --device --threads --seed --log-level --run --prompt --length --samples "
+              "--temperature --top-k "
+              "--top-p ");
+    EXPECT_EQ(flags_of(kEvaluate),
+              "-e,--model -i,--data --tokenizer -b,--batch-size -t,--seq-len --device --dtype --threads --log-level "
+              "--hellaswag "
+              "--run ");
+    EXPECT_EQ(flags_of(kImport), "--tokenizer --log-level --from --out ");
+    EXPECT_EQ(flags_of(kExport), "--dtype --log-level --run --format --out ");
+    EXPECT_EQ(
+        flags_of(kTokenize),
+        "--vocab-size --tokenizer --threads --log-level --out files --jsonl-field --special-tokens --shard-tokens "
+        "--val-fraction --val-tokens --llmc-tokenizer --train-bpe ");
 }
 
 TEST(OptionTable, EveryRowIsComplete) {
@@ -93,11 +107,12 @@ TEST(OptionTable, DefaultsAreWithinTheirRanges) {
     for (const OptionRow& row : option_table()) {
         std::visit(
             [&](auto member) {
-                const auto value = defaults.*member;
-                if constexpr (std::is_same_v<decltype(value), const std::string>) {
+                const auto& value = defaults.*member;
+                using Value = std::remove_cvref_t<decltype(value)>;
+                if constexpr (std::is_same_v<Value, std::string>) {
                     if (row.choices.empty() || value.empty()) return;
                     EXPECT_EQ(std::count(row.choices.begin(), row.choices.end(), value), 1) << row.name();
-                } else if constexpr (!std::is_same_v<decltype(value), const bool>) {
+                } else if constexpr (std::is_same_v<Value, int64_t> || std::is_same_v<Value, double>) {
                     if (value == 0) return;  // Not given.
                     EXPECT_GE(static_cast<double>(value), row.minimum) << row.name();
                     EXPECT_LE(static_cast<double>(value), row.maximum) << row.name();
@@ -112,11 +127,13 @@ TEST(OptionTable, DefaultsAreWithinTheirRanges) {
 
 /// The command line that reaches an option, with a value for it.
 Words line_for(const OptionRow& row, const std::string& value) {
-    Words words;
-    if ((row.commands & kTrain) == 0) words.push_back((row.commands & kPlan) != 0 ? "plan" : "generate");
-    if ((row.commands & (kTrain | kPlan)) == 0) words.push_back("--run=x");
-    words.push_back("--" + row.name() + "=" + value);
-    return words;
+    const std::string words = "--" + row.name() + "=" + value;
+    if ((row.commands & kTrain) != 0) return {words};
+    for (const Subcommand& subcommand : kSubcommands) {
+        if ((row.commands & subcommand.mask) != 0) return {subcommand.word, words};
+    }
+    ADD_FAILURE() << row.name() << " belongs to no command";
+    return {};
 }
 
 TEST(ParseOptions, EveryRangeIsCheckedAtBothEnds) {
@@ -147,9 +164,12 @@ TEST(ParseOptions, EveryRangeIsCheckedAtBothEnds) {
 TEST(ParseOptions, ChoicesAreChecked) {
     for (const OptionRow& row : option_table()) {
         if (row.choices.empty()) continue;
-        for (const std::string& choice : row.choices) EXPECT_EQ(refusal(line_for(row, choice)), "") << row.name();
+        for (const std::string& choice : row.choices) {
+            EXPECT_EQ(refusal(line_for(row, choice)).find("must be one of"), std::string::npos) << row.name();
+        }
         for (const char* value : {"other", "FP32", "0"}) {
-            EXPECT_TRUE(has(refusal(line_for(row, value)), {"--" + row.name(), value, row.choices.back()}));
+            EXPECT_TRUE(has(refusal(line_for(row, value)),
+                            {"--" + row.name() + ": must be one of", value, row.choices.back()}));
         }
     }
 }
@@ -180,10 +200,11 @@ TEST(ParseOptions, SubcommandsHaveTheirOwnOptions) {
     EXPECT_EQ(generate.command, Command::Generate);
     EXPECT_EQ(generate.top_p, 0.5);
     for (const OptionRow& row : option_table()) {
-        for (const auto& [word, mask] : {std::pair("plan", kPlan), std::pair("generate", kGenerate)}) {
-            if ((row.commands & mask) != 0) continue;
+        for (const Subcommand& subcommand : kSubcommands) {
+            if ((row.commands & subcommand.mask) != 0) continue;
             const bool is_flag = std::holds_alternative<bool Options::*>(row.field);
-            EXPECT_TRUE(has(refusal({word, "--" + row.name() + (is_flag ? "" : "=1")}), {"--" + row.name()})) << word;
+            const std::string message = refusal({subcommand.word, "--" + row.name() + (is_flag ? "" : "=1")});
+            EXPECT_TRUE(has(message, {"--" + row.name(), "not expected"})) << subcommand.word;
         }
     }
 }
@@ -218,7 +239,7 @@ Options unusual() {
                     value = !value;
                 } else if constexpr (std::is_same_v<Value, int64_t>) {
                     value = static_cast<int64_t>(row.minimum) + 2;
-                } else {
+                } else if constexpr (std::is_same_v<Value, double>) {
                     value = row.minimum + (std::min(row.maximum, row.minimum + 1) - row.minimum) / 3;
                 }
             },

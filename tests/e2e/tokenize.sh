@@ -1,0 +1,153 @@
+#!/bin/bash
+# tokenize: token files from text and JSON Lines, a vocabulary learned from text, training on both, and what is refused.
+set -u
+golden=$PWD/tests/golden/tokenizers
+data=$PWD/../shared/data
+. tests/e2e/lib.bash
+
+# field FILE INDEX: an int32 of a token file's header. tokens FILE...: the ids of 16-bit token files, one a line.
+field() { od -An -v -t d4 -j $((4 * $2)) -N 4 "$1" | tr -d ' '; }
+tokens() {
+    local file
+    for file in "$@"; do
+        od -An -v -w2 -t u2 -j 1024 "$file" | tr -d ' '
+    done
+}
+says() { grep -q -E -e "$1" err || { echo "stderr has no: $1"; return 1; }; }
+
+# ---- a vocabulary learned from text -------------------------------------------------------
+
+must "learn" tokenize --train-bpe --vocab-size=400 --out=vocab text.txt
+check "a learned vocabulary is three files that others read" \
+    test -s vocab/vocab.json -a -s vocab/merges.txt -a -s vocab/tokenizer.json
+check "its merges can be counted" test "$(wc -l <vocab/merges.txt)" -gt 30
+must "learn again" tokenize --train-bpe --vocab-size=400 --threads=1 --out=vocab1 text.txt
+check "the same vocabulary at any number of threads" diff -r vocab vocab1
+size=$(($(wc -l <vocab/merges.txt) - 1 + 257))
+end=$((size - 1))
+
+# ---- token files ----------------------------------------------------------------------------
+
+must "tokenize" tokenize --tokenizer=vocab --out=shards/a text.txt
+check "val and train files, named on stdout" \
+    test "$(tr '\n' ' ' <out)" = "shards/a_val_000000.bin shards/a_train_000000.bin "
+cp -r shards one
+check "the header is llm.c's" test "$(field one/a_train_000000.bin 0) $(field one/a_train_000000.bin 1)" = "20240520 1"
+check "and says how many tokens follow" \
+    test "$(stat -c %s one/a_train_000000.bin)" -eq $((1024 + 2 * $(field one/a_train_000000.bin 2)))
+check "the document begins with end-of-text, in the validation file, which comes first" \
+    test "$(tokens one/a_val_000000.bin | head -n 1)" = "$end"
+check "a document has one end-of-text" \
+    test "$(tokens one/a_val_000000.bin one/a_train_000000.bin | grep -c -x "$end")" -eq 1
+count=$(tokens one/a_val_000000.bin one/a_train_000000.bin | wc -l)
+val=$(field one/a_val_000000.bin 2)
+check "about a twentieth is for validation" test $((val * 18)) -lt "$count" -a $((val * 22)) -gt "$count"
+
+must "tokenize, one thread" tokenize --tokenizer=vocab --threads=1 --out=shards/b text.txt
+check "the same tokens with one thread" cmp shards/b_train_000000.bin one/a_train_000000.bin
+must "shards" tokenize --tokenizer=vocab --out=shards/c --shard-tokens=1000 --val-tokens=1500 text.txt
+check "--val-tokens is exact, also over several files" \
+    test "$(field shards/c_val_000000.bin 2) $(field shards/c_val_000001.bin 2)" = "1000 500"
+check "--shard-tokens is the size of a file" test "$(field shards/c_train_000000.bin 2)" -eq 1000
+check "the shards together are the text" test "$(tokens shards/c_val_*.bin shards/c_train_*.bin | cksum)" = \
+    "$(tokens one/a_val_000000.bin one/a_train_000000.bin | cksum)"
+must "no validation" tokenize --tokenizer=vocab --out=shards/d --val-fraction=0 text.txt
+check "--val-fraction=0 makes no validation files" test ! -e shards/d_val_000000.bin
+must "bytes" tokenize --tokenizer=bytes --out=shards/bytes --val-fraction=0 text.txt
+check "bytes as tokens" test "$(tokens shards/bytes_train_000000.bin | head -n 4 | tr '\n' ' ')" = \
+    "256 $(head -c 3 text.txt | od -An -t u1 | xargs) "
+
+# ---- JSON Lines ---------------------------------------------------------------------------------
+
+printf '{"id": 1, "text": "the man said \\u0041"}\n\n{"text": ""}\r\n{"text": "king <|endoftext|> day\\n"}\n' >x.jsonl
+must "JSON Lines" tokenize --tokenizer=vocab --jsonl-field=text --out=shards/j --val-fraction=0 x.jsonl
+check "every line is a document" test "$(tokens shards/j_train_000000.bin | grep -c -x "$end")" -eq 3
+must "special tokens" tokenize --tokenizer=vocab --jsonl-field=text --special-tokens --out=shards/s --val-fraction=0 x.jsonl
+check "--special-tokens makes an id of <|endoftext|>" \
+    test "$(tokens shards/s_train_000000.bin | grep -c -x "$end")" -eq 4
+
+# ---- other vocabularies ------------------------------------------------------------------------------
+
+tr -d '\0' <"$golden/text.bin" >hard.txt
+for kind in ranks.tiktoken tokenizer.json sentencepiece.model; do
+    run tokenize --tokenizer="$golden/$kind" --out="shards/$kind" --val-fraction=0 hard.txt
+    if grep -q "built without its library" err; then
+        skip "tokenize with $kind" "built without SentencePiece"
+    else
+        check "tokenize with $kind" test "$status" -eq 0 -a -s "shards/${kind}_train_000000.bin"
+    fi
+done
+must "llm.c's tokenizer" tokenize --tokenizer=vocab --out=shards/l --llmc-tokenizer=tokenizer.bin text.txt
+check "llm.c's tokenizer file" test "$(field tokenizer.bin 0) $(field tokenizer.bin 1) $(field tokenizer.bin 2) $(field \
+    tokenizer.bin 3)" = "20240328 2 $size $end"
+
+if [ -e "$data/gpt2_encoder.json" ] && [ -e "$data/tinyshakespeare.txt" ]; then
+    must "GPT-2" tokenize --tokenizer="$data/gpt2_encoder.json" --out=shards/gpt2 "$data/tinyshakespeare.txt"
+    check "GPT-2 makes 338,025 tokens of tinyshakespeare, and end-of-text" says '338,026 tokens'
+    check "the first are those of llm.c" test "$(tokens shards/gpt2_val_000000.bin | head -n 7 | tr '\n' ' ')" = \
+        "50256 5962 22307 25 198 8421 356 "
+else
+    skip "GPT-2 on tinyshakespeare" "the vocabulary or the text is not there"
+fi
+
+# ---- training ----------------------------------------------------------------------------------------
+
+must "train on token files" "${tiny[@]}" --val-every=0 --sample-length=8 --data='shards/c_train_*.bin' \
+    --val-data='shards/c_val_*.bin' --steps=3 --output-dir=from_tokens
+check "the vocabulary is that of the tokenizer beside the files" says "vocabulary $size"
+must "train on text" "${tiny[@]}" --val-every=0 --sample-length=8 --data=text.txt --tokenizer=vocab --steps=3 \
+    --output-dir=from_text
+check "text is read with --tokenizer" says "tokenizer 'vocab'"
+for run in from_tokens from_text; do
+    check "$run keeps the tokenizer" test -s $run/tokenizer/vocab.json -a -s $run/tokenizer/merges.txt
+done
+mkdir away
+mv vocab shards text.txt away
+must "generate" generate --run=from_text --prompt="the king" --length=5
+check "a run needs nothing but its folder to generate" grep -q "^the king" out
+mv away/* .
+must "resume" --resume=from_text --steps=5
+ok "a run with a tokenizer resumes"
+
+# ---- what is refused ---------------------------------------------------------------------------------------
+
+must "one more" tokenize --tokenizer=vocab --out=there text.txt
+refused "no files" 2 'tokenize needs text files' tokenize --tokenizer=vocab --out=new
+refused "no --out" 2 'tokenize needs --out' tokenize --tokenizer=vocab text.txt
+refused "no --tokenizer" 2 'tokenize needs --tokenizer' tokenize --out=new text.txt
+refused "a folder as --out" 2 '--out=new/.*is a folder' tokenize --tokenizer=vocab --out=new/ text.txt
+refused "files that are there" 2 '--out=there.*there_val_000000.bin. is there already' \
+    tokenize --tokenizer=vocab --out=there text.txt
+refused "a vocabulary that is there" 2 '--out=vocab.*is there already' \
+    tokenize --train-bpe --vocab-size=300 --out=vocab text.txt
+refused "a vocabulary too small" 2 '--vocab-size=257.*at least 258' \
+    tokenize --train-bpe --vocab-size=257 --out=new text.txt
+refused "no vocabulary size" 2 '--vocab-size=0.*at least 258' tokenize --train-bpe --out=new text.txt
+refused "--train-bpe and --tokenizer" 2 '--tokenizer: has no effect' \
+    tokenize --train-bpe --vocab-size=300 --tokenizer=vocab --out=new text.txt
+refused "two sizes of validation" 2 '--val-tokens=5.*--val-fraction' \
+    tokenize --tokenizer=vocab --val-tokens=5 --val-fraction=0.5 --out=new text.txt
+refused "an unknown tokenizer" 1 "unknown tokenizer 'gpt9'" tokenize --tokenizer=gpt9 --out=new text.txt
+refused "no tokenizer in the folder" 1 "folder 'shards' has no tokenizer.json" tokenize --tokenizer=shards --out=new text.txt
+refused "a text that is not there" 1 "'no.txt' does not exist" tokenize --tokenizer=vocab --out=new no.txt
+refused "all for validation" 1 'all 5[0-9]* tokens .* are for validation' \
+    tokenize --tokenizer=bytes --val-tokens=1000000 --out=new x.jsonl vocab/../x.jsonl
+mkdir bad
+cp vocab/vocab.json bad
+{ cat vocab/merges.txt; echo "qq zz"; } >bad/merges.txt
+refused "merges that name unknown tokens" 1 "merges.txt' line [0-9]+: .*'qq', which the vocabulary" \
+    tokenize --tokenizer=bad --out=new text.txt
+head -c 3000 vocab/tokenizer.json >bad/tokenizer.json
+refused "a cut tokenizer.json" 1 "tokenizer.json' is not valid JSON" tokenize --tokenizer=bad --out=new text.txt
+{ cat x.jsonl; echo '{"text": 5}'; } >bad.jsonl
+refused "a bad line" 1 "bad.jsonl' line 5 has a field 'text' that is no text but number" \
+    tokenize --tokenizer=vocab --jsonl-field=text --shard-tokens=3 --out=new bad.jsonl
+head -c 900 tokenizer.bin >cut.bin
+refused "llm.c's tokenizer cut" 1 "cut.bin' is truncated" tokenize --tokenizer=cut.bin --out=new text.txt
+refused "llm.c's tokenizer cannot encode" 1 "tokenizer.bin': .*no merges" tokenize --tokenizer=tokenizer.bin --out=new text.txt
+refused "a vocabulary larger than the model's" 2 "--vocab-size=300: .* $size tokens" \
+    "${tiny[@]}" --data=text.txt --tokenizer=vocab --vocab-size=300 --output-dir=new
+
+check "refused commands leave no token files" test -z "$(find . -name "new*")"
+
+exit $((failures > 0))

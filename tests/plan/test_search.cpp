@@ -1,0 +1,222 @@
+// The search: optimal against brute force and closed forms, honest about the budget, never slower with more memory.
+#include "llmc/plan/search.h"
+#include "llmc/plan/simulate.h"
+#include "llmc/plan/verify.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace llmc {
+namespace {
+
+Model small_model(Family family, int64_t L) {
+    ModelConfig config = preset(family == Family::Gpt2 ? "gpt2-nano" : "llama-nano");
+    config.L = L, config.maxT = 64;
+    return make_model(config);
+}
+
+PlanRequest request_for(const Model& model, BatchShape shape = {4, 64}) {
+    PlanRequest request;
+    request.shape = shape;
+    request.logits_chunk_tokens = default_logits_chunk(model, shape, request.dtype);
+    return request;
+}
+
+/// Slow enough that every operation costs something, fast enough that FLOPs and bytes both matter.
+OpTimes times_for(const Model& model, const PlanRequest& request) {
+    return analytic_times(model, request.shape, request.dtype, {"test", 1e12, 2e12, 1e11, 1e-7, 0.8});
+}
+
+double binomial(int n, int k) {
+    double value = 1;
+    for (int i = 1; i <= k; ++i) value = value * (n - k + i) / i;
+    return value;
+}
+
+/// Fewest forward steps to reverse a chain of l equal steps with s checkpoints, the first state among them: Griewank &
+/// Walther 2000, r l - beta(s + 1, r - 1) with beta(s, r) = C(s + r, s) and beta(s, r - 1) < l <= beta(s, r).
+double griewank(int l, int s) {
+    int r = 0;
+    while (binomial(s + r, s) < l) ++r;
+    return r == 0 ? 0 : r * static_cast<double>(l) - binomial(s + r, s + 1);
+}
+
+TEST(ChainCheckpointing, MeetsTheBinomialBound) {
+    const ChainCheckpointing chain(60, 1.0, 0.0);
+    for (int l = 1; l <= 60; ++l) {
+        for (int s = 1; s <= 12; ++s) EXPECT_EQ(chain.seconds(l, s - 1), griewank(l, s)) << l << " steps, " << s;
+    }
+}
+
+TEST(ChainCheckpointing, WalksCostWhatTheTableSays) {
+    const Model model = small_model(Family::Gpt2, 24);
+    const PlanRequest request = request_for(model);
+    const OpTimes times = times_for(model, request);
+    double layer = 0;
+    for (const OpTimes::Row& row : times.block) layer += row.forward;
+    const double repeat = layer - times.block.back().forward;
+    const ChainCheckpointing chain(24, layer, repeat);
+    for (const int slots : {0, 1, 2, 3, 5, 22}) {
+        // One segment of all layers but the last, which keeps everything.
+        KeepSet keep;
+        keep.slots.assign(24, std::vector<bool>(model.activations.size(), false));
+        keep.slots.front()[kLayerInput] = true;
+        keep.slots.back().assign(model.activations.size(), true);
+        keep.walk.resize(24);
+        chain.fill_walks(0, 23, slots, &keep.walk);
+        const Plan plan = make_training_plan(model, request, keep, "segment");
+        double repeated = 0;
+        for (const Step& step : plan.steps) {
+            if (step.phase == Phase::Recompute) repeated += step_seconds(times, step);
+        }
+        EXPECT_NEAR(repeated, chain.seconds(23, slots), 1e-9 * repeated) << slots << " slots";
+    }
+}
+
+struct Outcome {
+    int64_t bytes;
+    double seconds;
+};
+
+/// Every keep-set there is: each layer in one of the modes or with its input dropped, and every choice of boundaries
+/// held on every walk.
+class BruteForce {
+  public:
+    BruteForce(const Model& model, const PlanRequest& request, const OpTimes& times)
+        : model_(model),
+          request_(request),
+          times_(times),
+          modes_(layer_modes(model)),
+          L_(static_cast<int>(model.config.L)) {
+        keep_.slots.resize(static_cast<size_t>(L_));
+        keep_.walk.resize(static_cast<size_t>(L_));
+        keep_.keep_last_layer = false;
+        choose_mode(0);
+    }
+    const std::vector<Outcome>& outcomes() const { return outcomes_; }
+    double fastest_within(int64_t budget) const {
+        double best = 1e300;
+        for (const Outcome& outcome : outcomes_) {
+            if (outcome.bytes <= budget) best = std::min(best, outcome.seconds);
+        }
+        return best;
+    }
+
+  private:
+    void choose_mode(int layer) {
+        if (layer == L_) return choose_walk(1);
+        for (const LayerMode& mode : modes_) {
+            keep_.slots[static_cast<size_t>(layer)] = mode.slots;
+            choose_mode(layer + 1);
+        }
+        if (layer == 0) return;
+        keep_.slots[static_cast<size_t>(layer)].assign(model_.activations.size(), false);
+        choose_mode(layer + 1);
+    }
+
+    bool dropped(int layer) const { return !keep_.slots[static_cast<size_t>(layer)][kLayerInput]; }
+
+    void choose_walk(int target) {
+        if (target == L_) return evaluate();
+        int from = target;
+        while (dropped(from)) --from;
+        const int inner = std::max(0, target - from - 1);  // Boundaries between the nearest kept one and the target.
+        for (int subset = 0; subset < 1 << inner; ++subset) {
+            auto& walk = keep_.walk[static_cast<size_t>(target)];
+            walk.clear();
+            for (int i = 0; i < inner; ++i) {
+                if (subset >> i & 1) walk.push_back(from + 1 + i);
+            }
+            choose_walk(target + 1);
+        }
+    }
+
+    void evaluate() {
+        const Plan plan = make_training_plan(model_, request_, keep_, "brute force");
+        outcomes_.push_back({make_layout(plan).arena_bytes, plan_seconds(times_, plan)});
+    }
+
+    const Model& model_;
+    const PlanRequest& request_;
+    const OpTimes& times_;
+    const std::vector<LayerMode> modes_;
+    const int L_;
+    KeepSet keep_;
+    std::vector<Outcome> outcomes_;
+};
+
+class SearchTest : public testing::TestWithParam<Family> {};
+
+TEST_P(SearchTest, MatchesBruteForce) {
+    for (const int64_t L : {1, 2, 3, 4}) {
+        const Model model = small_model(GetParam(), L);
+        const PlanRequest request = request_for(model);
+        const OpTimes times = times_for(model, request);
+        const BruteForce all(model, request, times);
+        std::vector<int64_t> budgets;
+        for (const Outcome& outcome : all.outcomes()) budgets.push_back(outcome.bytes);
+        std::sort(budgets.begin(), budgets.end());
+        for (size_t i = 0; i < 60; ++i) {
+            const int64_t budget = budgets[i * (budgets.size() - 1) / 59];
+            const SearchResult result = search_plan(model, request, times, budget);
+            ASSERT_TRUE(result.found) << L << " layers, " << budget << " bytes";
+            EXPECT_LE(result.layout.arena_bytes, budget);
+            EXPECT_LE(result.seconds, all.fastest_within(budget) * (1 + 1e-9))
+                << L << " layers, " << budget << " bytes";
+        }
+        EXPECT_FALSE(search_plan(model, request, times, budgets.front() - 1).found);
+    }
+}
+
+TEST_P(SearchTest, KeepsTheBudgetAndIsNeverSlowerWithMore) {
+    const Model model = small_model(GetParam(), 24);
+    const PlanRequest request = request_for(model, {2, 61});
+    const OpTimes times = times_for(model, request);
+    const int64_t most = make_layout(make_training_plan(model, request, find_policy("none"))).arena_bytes;
+    double last = 1e300;
+    for (int64_t budget = most / 30; budget <= most + most / 20; budget += most / 150) {
+        const SearchResult result = search_plan(model, request, times, budget);
+        if (!result.found) {
+            EXPECT_GT(result.smallest_bytes, budget);
+            EXPECT_FALSE(result.binding_step.empty());
+            EXPECT_EQ(last, 1e300) << "nothing at " << budget << ", but something below";
+            continue;
+        }
+        EXPECT_LE(result.layout.arena_bytes, budget);
+        EXPECT_LE(result.seconds, last * (1 + 1e-9)) << budget;
+        EXPECT_EQ(find_fault(model, result.plan, result.layout), "");
+        last = result.seconds;
+    }
+    EXPECT_LT(last, 1e300);
+}
+
+TEST_P(SearchTest, IsAtLeastAsFastAsEveryPolicyInItsOwnMemory) {
+    for (const int64_t L : {4, 12, 25}) {
+        const Model model = small_model(GetParam(), L);
+        const PlanRequest request = request_for(model);
+        const OpTimes times = times_for(model, request);
+        for (const PolicyRow& policy : policies()) {
+            const Plan plan = make_training_plan(model, request, policy);
+            const SearchResult result = search_plan(model, request, times, make_layout(plan).arena_bytes);
+            ASSERT_TRUE(result.found) << policy.name;
+            EXPECT_LE(result.seconds, plan_seconds(times, plan) * (1 + 1e-9)) << policy.name << ", " << L << " layers";
+        }
+    }
+}
+
+TEST_P(SearchTest, SaysTheSmallestBudgetThatWouldDo) {
+    const Model model = small_model(GetParam(), 12);
+    const PlanRequest request = request_for(model);
+    const OpTimes times = times_for(model, request);
+    const SearchResult nothing = search_plan(model, request, times, 1);
+    ASSERT_FALSE(nothing.found);
+    EXPECT_TRUE(search_plan(model, request, times, nothing.smallest_bytes).found);
+    EXPECT_FALSE(search_plan(model, request, times, nothing.smallest_bytes - 8192).found);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, SearchTest, testing::Values(Family::Gpt2, Family::Llama),
+                         [](const auto& info) { return info.param == Family::Gpt2 ? "Gpt2" : "Llama"; });
+
+}  // namespace
+}  // namespace llmc

@@ -12,10 +12,11 @@
 # systems it prints what to install by hand and exits with status 1.
 set -eu
 
-required="make g++ git clang-format libcli11-dev libspdlog-dev nlohmann-json3-dev libxxhash-dev libpcre2-dev libgtest-dev"
+required="make g++ git clang-format libcli11-dev libspdlog-dev nlohmann-json3-dev libxxhash-dev libpcre2-dev"
+required="$required libgtest-dev"
 blas="libdnnl-dev"                     # oneDNN
 blas_fallback="libopenblas-openmp-dev" # only where oneDNN is not packaged
-optional="bible-kjv libopenmpi-dev openmpi-bin libsentencepiece-dev"
+optional="bible-kjv libsentencepiece-dev"
 bench="python3-torch python3-matplotlib"
 
 say() { printf '%s\n' "install_deps: $*" >&2; }

@@ -6,9 +6,9 @@
 #
 # Prints a table and writes dev/bench/results/tokenize.md. --quick is one round and writes nothing. Needs GPT-2's
 # vocab.json and merges.txt (or encoder.json and vocab.bpe) in the folder or file $GPT2, and a $PYTHON that has
-# `tokenizers`; without one, a virtual environment is made in $TMPDIR and tokenizers installed there from PyPI. Megabytes
-# per second are those of encoding alone, the best of the rounds. Exits with 1 if train_gpt is less than 1.5 times as
-# fast, or, where tokenizers cannot be had, below 8 MB/s.
+# `tokenizers`; without one, a virtual environment is made in $TMPDIR and tokenizers installed there from PyPI.
+# Megabytes per second are those of encoding alone, the best of the rounds. Exits with 1 if train_gpt is less than 1.5
+# times as fast, or, where tokenizers cannot be had, below 8 MB/s.
 set -euo pipefail
 
 rounds=5
@@ -48,7 +48,7 @@ done
 
 python=${PYTHON:-python3}
 if ! "$python" -c 'import tokenizers' 2> /dev/null; then
-    if python3 -m venv "$tmp/venv" > /dev/null 2>&1 && "$tmp/venv/bin/pip" install -q tokenizers > /dev/null 2>&1; then
+    if { python3 -m venv "$tmp/venv" && "$tmp/venv/bin/pip" install -q tokenizers; } > /dev/null 2>&1; then
         python=$tmp/venv/bin/python
     else
         python=
@@ -64,7 +64,8 @@ rate_of_ours() {
 faster() { awk "BEGIN { print ($1 > $2) ? $1 : $2 }"; }
 
 status=0
-table=$(printf '| text | MB | train_gpt, MB/s | Hugging Face tokenizers, MB/s | ratio | target |\n|---|---|---|---|---|---|')
+table='| text | MB | train_gpt, MB/s | Hugging Face tokenizers, MB/s | ratio | target |
+|---|---|---|---|---|---|'
 for text in "${texts[@]}"; do
     ours=0
     theirs=0
@@ -88,9 +89,11 @@ for text in "${texts[@]}"; do
         "$(awk "BEGIN { print $(stat -c %s "$text") / 1e6 }")" "$ours" "$theirs" "$ratio" "$target" "$verdict")
 done
 
-about="$(date +%F), train_gpt $(git -C "$root" describe --always --dirty --tags 2> /dev/null || echo unknown), $(sed -n \
-    's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), one thread, best of $rounds; $([ -n "$python" ] &&
-    "$python" -c 'import tokenizers; print("tokenizers", tokenizers.__version__)' || echo 'no tokenizers package')"
+other='no tokenizers package'
+[ -z "$python" ] || other=$("$python" -c 'import tokenizers; print("tokenizers", tokenizers.__version__)')
+version=$(git -C "$root" describe --always --dirty --tags 2> /dev/null || echo unknown)
+processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
+about="$(date +%F), train_gpt $version, $processor, one thread, best of $rounds; $other"
 printf '%s\n\n%s\n' "$table" "$about"
 if [ "$rounds" -gt 1 ]; then
     mkdir -p "$root/dev/bench/results"

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Golden files for the tokenizers: small vocabularies, a text that is hard on them, and what the reference libraries make
-of it. Run with tokenizers, tiktoken, sentencepiece and xxhash from PyPI; the README beside this file says how.
+"""Golden files for the tokenizers: small vocabularies, a text that is hard on them, and what the reference libraries
+make of it. Run with tokenizers, tiktoken, sentencepiece and xxhash from PyPI; the README beside this file says how.
 
     tokenizer_golden.py [--data FOLDER] [--output-dir tests/golden/tokenizers]
 
@@ -38,7 +38,8 @@ TEXT = b"".join([
     b"NULs: \x00 \x00\x00a\x00b\x01\x02\x7f\x1b[0m end\n",
     "Code: for (int i=0;i<n;++i){ x[i]+=y[i]*2; } // <|endoftext|> not <|end\n".encode(),
     "Special: <|endoftext|><|begin_of_text|>a <|eot_id|> b<turn>c <turn> d</turn>\n".encode(),
-    b"Not UTF-8: \xff \xfe\xfd a\x80b \xc3( \xe2\x82 \xe2\x28\xa1 \xf0\x9f\x98 \xed\xa0\x80 \xc0\xaf \xf4\x90\x80\x80\xc3\n",
+    b"Not UTF-8: \xff \xfe\xfd a\x80b \xc3( \xe2\x82 \xe2\x28\xa1 \xf0\x9f\x98 \xed\xa0\x80 \xc0\xaf "
+    b"\xf4\x90\x80\x80\xc3\n",
     b"Latin-1: caf\xe9 na\xefve \xa9 and UTF-8 again: caf\xc3\xa9 \xc2\xa9\n",
     ("long" * 60 + "!" * 90 + "é" * 40 + "中" * 33 + " " * 70 + "end\n").encode(),
     "The end of the text, the end of the test, the rest of the best\n\n  ".encode(),

@@ -77,7 +77,8 @@ class VocabularyBuilder {
 
   private:
     void put(const std::string& name, std::string bytes, int64_t id) {
-        if (id < 0 || id >= kMostTokens) fail("'{}': token '{}' has the impossible id {}", vocabulary_.source, name, id);
+        if (id < 0 || id >= kMostTokens)
+            fail("'{}': token '{}' has the impossible id {}", vocabulary_.source, name, id);
         const auto index = static_cast<size_t>(id);
         if (index >= vocabulary_.tokens.size()) vocabulary_.tokens.resize(index + 1);
         if (!vocabulary_.tokens[index].empty()) {
@@ -228,8 +229,8 @@ void add_json_tokens(VocabularyBuilder& builder, const std::string& path, const 
         const bool plain =
             !token.value("single_word", false) && !token.value("lstrip", false) && !token.value("rstrip", false);
         if (!plain && !added.special) {
-            fail("'{}': the added token '{}' wants single_word, lstrip or rstrip, which this program does not have", path,
-                 added.text);
+            fail("'{}': the added token '{}' wants single_word, lstrip or rstrip, which this program does not have",
+                 path, added.text);
         }
         builder.add_special(added);
     }

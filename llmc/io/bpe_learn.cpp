@@ -209,8 +209,12 @@ void write_bpe(const LearnedBpe& bpe, const std::string& folder) {
     }
     const OrderedJson byte_level = {
         {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
-    const OrderedJson end_of_text = {{"id", bpe.tokens.size() - 1}, {"content", kEndOfTextName}, {"single_word", false},
-                                     {"lstrip", false},             {"rstrip", false},           {"normalized", false},
+    const OrderedJson end_of_text = {{"id", bpe.tokens.size() - 1},
+                                     {"content", kEndOfTextName},
+                                     {"single_word", false},
+                                     {"lstrip", false},
+                                     {"rstrip", false},
+                                     {"normalized", false},
                                      {"special", true}};
     const OrderedJson tokenizer = {{"version", "1.0"},
                                    {"truncation", nullptr},

@@ -49,7 +49,8 @@ std::vector<std::string> read_lines(const std::string& path) {
         int64_t rank = -1;
         const auto [rest, error] = std::from_chars(line.data() + blank + 1, line.data() + line.size(), rank);
         std::string bytes;
-        if (!decode_base64(line.substr(0, blank), &bytes) || error != std::errc() || rest != line.data() + line.size()) {
+        if (!decode_base64(line.substr(0, blank), &bytes) || error != std::errc() ||
+            rest != line.data() + line.size()) {
             fail("'{}' line {}: not a token in base64, a blank and a rank", path, number);
         }
         lines.emplace_back(rank, std::move(bytes));

@@ -139,8 +139,8 @@ std::unique_ptr<Encoder> BpeTokenizer::make_encoder(SpecialTokens special) const
 
 std::string BpeTokenizer::token_bytes(int32_t token) const {
     if (token < 0 || token >= vocab_size()) {
-        fail("token {} is not in the vocabulary of tokenizer '{}', which has {}; the data or model needs another one", token,
-             name_, vocab_size());
+        fail("token {} is not in the vocabulary of tokenizer '{}', which has {}; the data or model needs another one",
+             token, name_, vocab_size());
     }
     return vocabulary_.tokens[static_cast<size_t>(token)];
 }

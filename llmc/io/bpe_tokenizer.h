@@ -22,9 +22,9 @@ struct BpeVocabulary {
     std::vector<std::string> tokens;   ///< Bytes of every id; "" where an id is not used.
     std::array<int32_t, 256> bytes{};  ///< Token of every single byte.
     BpeMerges merges;
-    std::string pattern;                ///< Pre-tokenisation.
-    bool whole_words = false;           ///< A word that is a token is that token, whatever the merges say.
-    std::vector<AddedToken> added;      ///< Tokens found in the text before anything else.
+    std::string pattern;            ///< Pre-tokenisation.
+    bool whole_words = false;       ///< A word that is a token is that token, whatever the merges say.
+    std::vector<AddedToken> added;  ///< Tokens found in the text before anything else.
     int32_t end_of_text = -1;
 };
 

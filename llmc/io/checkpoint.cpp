@@ -62,7 +62,7 @@ ManifestFile write_file(const std::string& folder, const CheckpointFile& file) {
     for (const CheckpointTensor& tensor : file.tensors) entries.push_back(tensor.entry);
     SafetensorsWriter writer(folder + "/" + file.name, std::move(entries));
     for (const CheckpointTensor& tensor : file.tensors) {
-        writer.append(tensor.data != nullptr ? tensor.data : tensor.load(), tensor.entry.bytes());
+        writer.append(tensor.data == nullptr && tensor.load ? tensor.load() : tensor.data, tensor.entry.bytes());
     }
     writer.close();
     return {file.name, writer.bytes_written(), writer.checksum()};

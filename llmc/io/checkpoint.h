@@ -26,7 +26,7 @@ namespace llmc {
 struct CheckpointTensor {
     SafetensorsEntry entry;
     const void* data = nullptr;
-    std::function<const void*()> load = {};  ///< Instead of `data`: gives the elements when they are written.
+    std::function<const void*()> load = {};  ///< Gives the elements when they are written, where `data` is null.
 };
 
 /// A file to be written; `name` ends in ".safetensors".

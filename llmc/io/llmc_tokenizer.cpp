@@ -29,7 +29,8 @@ LlmcTokenizer::LlmcTokenizer(std::string name, const std::string& path) : name_(
     const MappedFile file(path);
     Header header = {};
     std::string_view rest = file.text();
-    if (rest.size() < kHeaderBytes) fail("tokenizer file '{}' is truncated: its header alone has {} bytes", path, kHeaderBytes);
+    if (rest.size() < kHeaderBytes)
+        fail("tokenizer file '{}' is truncated: its header alone has {} bytes", path, kHeaderBytes);
     std::memcpy(header.data(), rest.data(), kHeaderBytes);
     rest.remove_prefix(kHeaderBytes);
     if (header[1] != 1 && header[1] != 2) {
@@ -45,21 +46,23 @@ LlmcTokenizer::LlmcTokenizer(std::string name, const std::string& path) : name_(
         rest.remove_prefix(1 + length);
     }
     if (tokens_.empty() || !rest.empty() || end_of_text_ < 0 || end_of_text_ >= vocab_size()) {
-        fail("tokenizer file '{}' is corrupt: {} tokens, end-of-text {}, {} bytes too many", path, header[2], end_of_text_,
-             rest.size());
+        fail("tokenizer file '{}' is corrupt: {} tokens, end-of-text {}, {} bytes too many", path, header[2],
+             end_of_text_, rest.size());
     }
 }
 
 std::unique_ptr<Encoder> LlmcTokenizer::make_encoder(SpecialTokens) const {
-    fail("text cannot be turned into tokens by '{}': llm.c's tokenizer file has no merges; give vocab.json with merges.txt, "
-         "or tokenizer.json",
-         name_);
+    fail(
+        "text cannot be turned into tokens by '{}': llm.c's tokenizer file has no merges; give vocab.json with "
+        "merges.txt, "
+        "or tokenizer.json",
+        name_);
 }
 
 std::string LlmcTokenizer::token_bytes(int32_t token) const {
     if (token < 0 || token >= vocab_size()) {
-        fail("token {} is not in the vocabulary of tokenizer '{}', which has {}; the data or model needs another one", token,
-             name_, vocab_size());
+        fail("token {} is not in the vocabulary of tokenizer '{}', which has {}; the data or model needs another one",
+             token, name_, vocab_size());
     }
     return tokens_[static_cast<size_t>(token)];
 }

@@ -1,5 +1,5 @@
-// llm.c's tokenizer file: the bytes of every token, without merges, so it can only decode. A header of 256 int32 (magic,
-// version, number of tokens, end-of-text), then a length of one byte and the bytes for each token.
+// llm.c's tokenizer file: the bytes of every token, without merges, so it can only decode. A header of 256 int32
+// (magic, version, number of tokens, end-of-text), then a length of one byte and the bytes for each token.
 #pragma once
 
 #include "llmc/io/tokenizer.h"

@@ -8,8 +8,8 @@
 
 namespace llmc {
 
-/// Runs work(index, thread) for every 0 <= index < count, thread < threads. If some throw, the one with the lowest index
-/// is thrown again: the error is the same at any number of threads.
+/// Runs work(index, thread) for every 0 <= index < count, thread < threads. If some throw, the one with the lowest
+/// index is thrown again: the error is the same at any number of threads.
 template <typename Work>
 void parallel_for(int threads, int64_t count, Work work) {
     std::vector<std::exception_ptr> errors(static_cast<size_t>(count));

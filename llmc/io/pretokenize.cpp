@@ -39,10 +39,14 @@ std::string to_pcre2(const std::string& pattern) {
         const char c = pattern[i];
         if (c == '\\' && i + 1 < pattern.size()) {
             const char next = pattern[++i];
-            if (next == 's' && in_class) out += kSpace;
-            else if (next == 's') out += std::string("[") + kSpace + "]";
-            else if (next == 'S' && !in_class) out += std::string("[^") + kSpace + "]";
-            else (out += c) += next;
+            if (next == 's' && in_class)
+                out += kSpace;
+            else if (next == 's')
+                out += std::string("[") + kSpace + "]";
+            else if (next == 'S' && !in_class)
+                out += std::string("[^") + kSpace + "]";
+            else
+                (out += c) += next;
             continue;
         }
         if (c == '[') in_class = true;
@@ -140,10 +144,10 @@ struct WordSplitter::State {
     /// Whether there is a match at or after `begin`; its range is then in `found`.
     bool search(const SplitPattern::Code& code, std::string_view text, size_t begin) {
         const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-        const int status = code.has_jit ? pcre2_jit_match(code.code, subject, text.size(), begin, PCRE2_NOTEMPTY, match,
-                                                          context)
-                                        : pcre2_match(code.code, subject, text.size(), begin,
-                                                      PCRE2_NOTEMPTY | PCRE2_NO_UTF_CHECK, match, context);
+        const int status = code.has_jit
+                               ? pcre2_jit_match(code.code, subject, text.size(), begin, PCRE2_NOTEMPTY, match, context)
+                               : pcre2_match(code.code, subject, text.size(), begin,
+                                             PCRE2_NOTEMPTY | PCRE2_NO_UTF_CHECK, match, context);
         if (status < 0 && status != PCRE2_ERROR_NOMATCH) {
             std::array<PCRE2_UCHAR, 256> why = {};
             pcre2_get_error_message(status, why.data(), why.size());

@@ -45,8 +45,10 @@ class SentencePieceTokenizer final : public Tokenizer {
 
     std::string token_bytes(int32_t token) const override {
         if (token < 0 || token >= vocab_size()) {
-            fail("token {} is not in the vocabulary of tokenizer '{}', which has {}; the data or model needs another one",
-                 token, name_, vocab_size());
+            fail(
+                "token {} is not in the vocabulary of tokenizer '{}', which has {}; the data or model needs another "
+                "one",
+                token, name_, vocab_size());
         }
         const std::string& piece = first_.IdToPiece(token);
         if (first_.IsByte(token)) return std::string(1, static_cast<char>(std::stoi(piece.substr(3, 2), nullptr, 16)));
@@ -162,9 +164,11 @@ std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(const std::string& name,
 namespace llmc {
 
 std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(const std::string&, const std::string& path) {
-    fail("'{}' is a SentencePiece model, and this program was built without its library; install libsentencepiece-dev and "
-         "build again",
-         path);
+    fail(
+        "'{}' is a SentencePiece model, and this program was built without its library; install libsentencepiece-dev "
+        "and "
+        "build again",
+        path);
 }
 
 }  // namespace llmc

@@ -30,8 +30,8 @@ class AddedTokenFinder {
     bool cuts_through(std::string_view text, size_t p) const;
 
   private:
-    std::vector<AddedToken> tokens_;            ///< By first byte, the longest first.
-    std::array<std::uint32_t, 257> first_{};    ///< Tokens that begin with byte b: first_[b] to first_[b + 1].
+    std::vector<AddedToken> tokens_;          ///< By first byte, the longest first.
+    std::array<std::uint32_t, 257> first_{};  ///< Tokens that begin with byte b: first_[b] to first_[b + 1].
     size_t longest_ = 0;
 };
 

@@ -34,7 +34,8 @@ TextCorpus::TextCorpus(const std::vector<std::string>& patterns, std::string jso
                 continue;
             }
             if (jsonl_field_.empty() && path.ends_with(".jsonl")) {
-                spdlog::warn("{}: '{}' is read as plain text; if it is JSON Lines, give --jsonl-field=text", option_, path);
+                spdlog::warn("{}: '{}' is read as plain text; if it is JSON Lines, give --jsonl-field=text", option_,
+                             path);
             }
             bytes_ += file.size();
             files_.push_back(std::move(file));

@@ -38,6 +38,12 @@ void copy_items(const std::byte* from, std::span<int32_t> out) {
     }
 }
 
+/// Beside the file, where no pattern for shards finds it.
+std::string temporary_name(const std::string& path) {
+    const size_t name = path.rfind('/') + 1;
+    return path.substr(0, name) + ".tmp-" + path.substr(name);
+}
+
 }  // namespace
 
 bool is_token_file(std::span<const std::byte> bytes) {
@@ -99,9 +105,7 @@ void TokenFile::read(int64_t position, std::span<int32_t> out) const {
     }
 }
 
-std::string TokenFile::where(int64_t position) const {
-    return fmt::format("'{}' at token {}", file_.path(), position);
-}
+std::string TokenFile::where(int64_t position) const { return fmt::format("'{}' at token {}", file_.path(), position); }
 
 std::string TokenFile::describe() const {
     return fmt::format("'{}' is an llm.c token file ({})", file_.path(), format_->name);
@@ -114,7 +118,7 @@ TokenShardWriter::TokenShardWriter(std::string prefix, const TokenFormat& format
 
 TokenShardWriter::~TokenShardWriter() {
     if (closed_) return;
-    for (const std::string& path : paths_) unlink(path.c_str());
+    for (const std::string& path : paths_) unlink(temporary_name(path).c_str());
 }
 
 void TokenShardWriter::append(std::span<const int32_t> tokens) {
@@ -133,6 +137,7 @@ void TokenShardWriter::append(std::span<const int32_t> tokens) {
 
 void TokenShardWriter::close() {
     if (!items_.empty()) write_shard();
+    for (const std::string& path : paths_) rename_into_place(temporary_name(path), path);
     closed_ = true;
 }
 
@@ -140,7 +145,7 @@ void TokenShardWriter::write_shard() {
     const std::string path = fmt::format("{}_{:06}.bin", prefix_, paths_.size());
     std::array<int32_t, kTokenFileHeaderBytes / sizeof(int32_t)> header = {
         format_.magic, format_.version, static_cast<int32_t>(items_.size() / static_cast<size_t>(format_.item_bytes))};
-    FileWriter writer(path);
+    FileWriter writer(temporary_name(path));
     writer.write(header.data(), kTokenFileHeaderBytes);
     writer.write(items_.data(), static_cast<int64_t>(items_.size()));
     writer.close();

@@ -62,7 +62,7 @@ class TokenFile final : public TokenSource {
 };
 
 /// Writes <prefix>_000000.bin, <prefix>_000001.bin, ... with at most `shard_tokens` tokens each. Holds one shard in
-/// memory, because its header comes first. Shards that are not finished leave no file, and without close() none does.
+/// memory, because its header comes first. Until close() they have temporary names, and without it they are removed.
 class TokenShardWriter {
   public:
     TokenShardWriter(std::string prefix, const TokenFormat& format, int64_t shard_tokens = 100'000'000);
@@ -75,7 +75,7 @@ class TokenShardWriter {
     void close();
     /// Tokens given so far.
     int64_t tokens() const { return tokens_; }
-    /// Files written so far.
+    /// Names of the files written so far.
     const std::vector<std::string>& paths() const { return paths_; }
 
   private:

@@ -30,8 +30,8 @@ std::unique_ptr<Encoder> ByteTokenizer::make_encoder(SpecialTokens) const { retu
 
 std::string ByteTokenizer::token_bytes(int32_t token) const {
     if (token < 0 || token >= kVocabSize) {
-        fail("token {} is not in the byte tokenizer's vocabulary of {}; the data or model needs another tokenizer", token,
-             kVocabSize);
+        fail("token {} is not in the byte tokenizer's vocabulary of {}; the data or model needs another tokenizer",
+             token, kVocabSize);
     }
     return token == kEndOfText ? "<|endoftext|>" : std::string(1, static_cast<char>(token));
 }
@@ -46,8 +46,9 @@ std::string ByteTokenizer::decode(std::span<const int32_t> tokens) const {
 }
 
 std::unique_ptr<Encoder> UnknownTokenizer::make_encoder(SpecialTokens) const {
-    fail("text cannot be turned into tokens: the model was trained on token files whose tokenizer is not known; name it "
-         "with --tokenizer");
+    fail(
+        "text cannot be turned into tokens: the model was trained on token files whose tokenizer is not known; name it "
+        "with --tokenizer");
 }
 
 std::string UnknownTokenizer::token_bytes(int32_t token) const { return fmt::format("<{}>", token); }
@@ -76,8 +77,10 @@ std::unique_ptr<Tokenizer> make_tokenizer(const std::string& reference) {
 
 void require_vocabulary(const Tokenizer& tokenizer, int64_t V) {
     if (tokenizer.vocab_size() <= V) return;
-    fail("tokenizer '{}' has {} tokens, but the model's vocabulary is {}; give the tokenizer that the model was made with",
-         tokenizer.name(), tokenizer.vocab_size(), V);
+    fail(
+        "tokenizer '{}' has {} tokens, but the model's vocabulary is {}; give the tokenizer that the model was made "
+        "with",
+        tokenizer.name(), tokenizer.vocab_size(), V);
 }
 
 }  // namespace llmc

@@ -1,5 +1,5 @@
 // Tokenizers: text to token ids and back. A model is tied to one, so checkpoints record its reference, the string
-// make_tokenizer() takes. Read next: tokenizer_files.h (what is recognised), bpe_tokenizer.h, sentencepiece_tokenizer.h.
+// make_tokenizer() takes. Read next: tokenizer_files.h (what is recognised), bpe_tokenizer.h.
 #pragma once
 
 #include <cstddef>

@@ -35,7 +35,9 @@ bool looks_like_ranks(std::string_view text) {
     const std::string_view line = text.substr(0, std::min(text.find('\n'), text.size()));
     const size_t blank = line.find(' ');
     if (blank == std::string_view::npos || blank == 0 || blank + 1 >= line.size()) return false;
-    const auto is_base64 = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '+' || c == '/' || c == '='; };
+    const auto is_base64 = [](char c) {
+        return std::isalnum(static_cast<unsigned char>(c)) || c == '+' || c == '/' || c == '=';
+    };
     const auto is_rank = [](char c) { return std::isdigit(static_cast<unsigned char>(c)) || c == '\r'; };
     return std::all_of(line.begin(), line.begin() + static_cast<std::ptrdiff_t>(blank), is_base64) &&
            std::all_of(line.begin() + static_cast<std::ptrdiff_t>(blank) + 1, line.end(), is_rank);
@@ -58,9 +60,11 @@ TokenizerFiles look_at_file(const std::string& path) {
     if (begin != std::string_view::npos && text[begin] == '{') return {TokenizerKind::TokenizerJson, path, ""};
     if (looks_like_ranks(text)) return {TokenizerKind::Ranks, path, ""};
     if (looks_like_sentencepiece(text)) return {TokenizerKind::SentencePiece, path, ""};
-    fail("tokenizer: '{}' is none of tokenizer.json, vocab.json, merges.txt, a SentencePiece model, a rank file, or llm.c's "
-         "tokenizer file",
-         path);
+    fail(
+        "tokenizer: '{}' is none of tokenizer.json, vocab.json, merges.txt, a SentencePiece model, a rank file, or "
+        "llm.c's "
+        "tokenizer file",
+        path);
 }
 
 TokenizerFiles look_in_folder(const std::string& folder) {
@@ -74,9 +78,11 @@ TokenizerFiles look_in_folder(const std::string& folder) {
         if (path_exists(folder + "/" + vocab)) return find_pair(folder + "/" + vocab, folder + "/" + merges);
     }
     if (path_exists(folder + kLlmcName)) return look_at_file(folder + kLlmcName);
-    fail("tokenizer: the folder '{}' has no tokenizer.json, tokenizer.model, vocab.json with merges.txt, or encoder.json with "
-         "vocab.bpe",
-         folder);
+    fail(
+        "tokenizer: the folder '{}' has no tokenizer.json, tokenizer.model, vocab.json with merges.txt, or "
+        "encoder.json with "
+        "vocab.bpe",
+        folder);
 }
 
 std::string without_slash(std::string path) {

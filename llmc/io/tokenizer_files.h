@@ -28,8 +28,8 @@ struct TokenizerFiles {
 TokenizerFiles find_tokenizer_files(const std::string& reference);
 
 /// Copies the tokenizer's files into `folder`, under their usual names, so that what stands there needs nothing else.
-/// From a folder, what belongs to them comes along (carried_files.h). Returns the reference to use from now on: `folder`,
-/// or the old one where there are no files.
+/// From a folder, what belongs to them comes along (carried_files.h). Returns the reference to use from now on:
+/// `folder`, or the old one where there are no files.
 std::string copy_tokenizer(const std::string& reference, const std::string& folder);
 
 }  // namespace llmc

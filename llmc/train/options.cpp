@@ -481,17 +481,18 @@ void validate_tokenize(const Options& options) {
             fail_usage("--vocab-size={}: --train-bpe needs at least 258: 256 bytes, end-of-text and a token to learn",
                        options.vocab_size);
         }
-        for (const char* name : {"tokenizer", "special-tokens", "shard-tokens", "val-fraction", "val-tokens",
-                                 "llmc-tokenizer"}) {
+        for (const char* name :
+             {"tokenizer", "special-tokens", "shard-tokens", "val-fraction", "val-tokens", "llmc-tokenizer"}) {
             if (was_typed(name)) fail_usage("--{}: has no effect; --train-bpe only learns a vocabulary", name);
         }
         return;
     }
     if (options.tokenizer.empty()) {
-        fail_usage("tokenize needs --tokenizer=PATH (a folder or file of GPT-2, Hugging Face, Llama 3 or SentencePiece, or "
-                   "'bytes'), or --train-bpe");
+        fail_usage(
+            "tokenize needs --tokenizer=PATH (a folder or file of GPT-2, Hugging Face, Llama 3 or SentencePiece, or "
+            "'bytes'), or --train-bpe");
     }
-    if (was_typed("vocab-size")) fail_usage("--vocab-size: has no effect; the tokenizer has its own, except to --train-bpe");
+    if (was_typed("vocab-size")) fail_usage("--vocab-size: has no effect; only --train-bpe chooses a vocabulary");
     if (was_typed("val-fraction") && was_typed("val-tokens")) {
         fail_usage("--val-tokens={}: says the same as --val-fraction={}; leave one of them out", options.val_tokens,
                    options.val_fraction);

@@ -43,7 +43,10 @@ Data open_data(const Options& options, const std::string& models_tokenizer) {
         data.validation = split.validation;
         return data;
     }
-    data.val_source = open_token_source(options.val_data, "--val-data", reads_text);
+    // Token files with a tokenizer beside them name it; that of --data holds for both.
+    const std::string of_data = data.source->tokenizer();
+    const bool is_named = reads_text == nullptr && of_data != "bytes" && of_data != "none";
+    data.val_source = open_token_source(options.val_data, "--val-data", is_named ? data.tokenizer.get() : reads_text);
     if (data.val_source->tokenizer() != data.source->tokenizer() ||
         data.val_source->vocab_size() != data.source->vocab_size()) {
         fail("--val-data={}: has other tokens than --data ({}, not {}); use files of one kind", options.val_data,

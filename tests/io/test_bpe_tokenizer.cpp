@@ -168,7 +168,8 @@ TEST(BpeTokenizer, RandomBytesSurvive) {
         const auto tokenizer = make_tokenizer(golden(name));
         for (int round = 0; round < 300; ++round) {
             std::string text(random() % 400, '\0');
-            for (char& c : text) c = static_cast<char>(round % 3 == 0 ? random() : random() % 3 == 0 ? random() : 'a' + random() % 3);
+            for (char& c : text)
+                c = static_cast<char>(round % 3 == 0 ? random() : random() % 3 == 0 ? random() : 'a' + random() % 3);
             const Tokens tokens = tokenizer->encode(text);
             ASSERT_EQ(tokenizer->decode(tokens), text);
             ASSERT_EQ(encode_in_pieces(*tokenizer, text, 50), tokens);

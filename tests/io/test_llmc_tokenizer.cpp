@@ -73,7 +73,8 @@ TEST(LlmcTokenizer, BadFilesAreNamed) {
         const std::string path = dir.write("t.bin", content);
         return error_of([&] { make_tokenizer(path); });
     };
-    for (size_t size = 4; size < good.size(); ++size) EXPECT_TRUE(has(error(good.substr(0, size)), {"t.bin", "truncated"}));
+    for (size_t size = 4; size < good.size(); ++size)
+        EXPECT_TRUE(has(error(good.substr(0, size)), {"t.bin", "truncated"}));
     EXPECT_TRUE(has(error(good + "x"), {"t.bin", "corrupt"}));
     EXPECT_TRUE(has(error(file_of(3, 1, {"abc", "d"})), {"t.bin", "version 3"}));
     EXPECT_TRUE(has(error(file_of(2, 2, {"abc", "d"})), {"t.bin", "corrupt"}));

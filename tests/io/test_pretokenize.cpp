@@ -53,8 +53,9 @@ TEST(Pretokenize, ValidUtf8) {
         EXPECT_EQ(valid_utf8_prefix(text), text.size());
         EXPECT_EQ(valid_utf8_prefix(text + "\xff after it"), text.size());
     }
-    for (const std::string bad : {"\x80", "\xc0\xaf", "\xc1\xbf", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf",
-                                  "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xc3", "\xe2\x82", "\xf0\x9f\x98", "\xe2("}) {
+    for (const std::string bad :
+         {"\x80", "\xc0\xaf", "\xc1\xbf", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80",
+          "\xf5\x80\x80\x80", "\xc3", "\xe2\x82", "\xf0\x9f\x98", "\xe2("}) {
         EXPECT_EQ(valid_utf8_prefix(bad), 0u) << bad;
         EXPECT_EQ(valid_utf8_prefix("0123456789" + bad), 10u) << bad;
     }

@@ -98,7 +98,8 @@ TEST(SentencePiece, CorruptModelsAreNamed) {
     const std::string good = slurp(kModel);
     const std::string cut = dir.write("tokenizer.model", good.substr(0, good.size() / 2 + 1));
     EXPECT_TRUE(has(error_of([&] { make_tokenizer(cut); }), {"tokenizer.model", "corrupt SentencePiece model"}));
-    EXPECT_TRUE(has(error_of([&] { make_tokenizer(kModel)->make_encoder(SpecialTokens::AsIds); }), {"--special-tokens"}));
+    EXPECT_TRUE(
+        has(error_of([&] { make_tokenizer(kModel)->make_encoder(SpecialTokens::AsIds); }), {"--special-tokens"}));
 }
 
 TEST(SentencePieceModel, TellsWhatTheLibraryDoesNot) {

@@ -59,7 +59,8 @@ TEST(EncodeCorpus, JsonLines) {
     std::string lines;
     std::vector<std::string> documents;
     for (int i = 0; i < 20'000; ++i) {
-        documents.push_back(i % 7 == 0 ? "" : "Document \"" + std::to_string(i) + "\"\n\twith \u4e2d\u6587 and \U0001F600");
+        documents.push_back(i % 7 == 0 ? ""
+                                       : "Document \"" + std::to_string(i) + "\"\n\twith \u4e2d\u6587 and \U0001F600");
         lines += nlohmann::json({{"id", i}, {"text", documents.back()}}).dump() + (i % 2 == 0 ? "\r\n" : "\n");
         if (i % 100 == 0) lines += "\n  \n";
     }

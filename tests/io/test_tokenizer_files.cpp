@@ -38,9 +38,9 @@ TEST(TokenizerFiles, FindsEveryKind) {
     dir.write("tokenizer.json", other.dump());
     dir.write("tokenizer.model", golden("sentencepiece.model"));
     EXPECT_EQ(find_tokenizer_files(dir.path()).kind, TokenizerKind::SentencePiece);
-    for (const auto& [name, kind] : {std::pair("ranks.tiktoken", TokenizerKind::Ranks),
-                                     std::pair("tokenizer.json", TokenizerKind::TokenizerJson),
-                                     std::pair("sentencepiece.model", TokenizerKind::SentencePiece)}) {
+    for (const auto& [name, kind] :
+         {std::pair("ranks.tiktoken", TokenizerKind::Ranks), std::pair("tokenizer.json", TokenizerKind::TokenizerJson),
+          std::pair("sentencepiece.model", TokenizerKind::SentencePiece)}) {
         EXPECT_EQ(find_tokenizer_files(std::string(kGoldenFolder) + name).kind, kind);
         EXPECT_EQ(find_tokenizer_files(dir.write("any_name", golden(name))).kind, kind);
     }

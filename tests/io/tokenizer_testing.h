@@ -1,5 +1,5 @@
-// What tests of tokenizers share: the golden files of dev/oracle/tokenizer_golden.py, and the large ones that are not part
-// of the tree.
+// What tests of tokenizers share: the golden files of dev/oracle/tokenizer_golden.py, and the large ones that are not
+// part of the tree.
 #pragma once
 
 #include "llmc/io/tokenizer.h"

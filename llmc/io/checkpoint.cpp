@@ -37,9 +37,7 @@ class TemporaryFolder {
     std::string path_;
 };
 
-std::string system_reason() {
-    return std::strerror(errno);
-}
+std::string system_reason() { return std::strerror(errno); }
 
 /// Says before anything is written that the disk is too full. What cannot be known is left to the writes themselves.
 void require_free_space(const std::string& folder, std::span<const CheckpointFile> files) {

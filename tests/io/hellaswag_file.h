@@ -31,7 +31,7 @@ inline std::string hellaswag_bytes(const std::vector<HellaswagExample>& examples
     std::string bytes(1024 + 2 * items.size(), '\0');
     const int32_t header[] = {20240522, 1, static_cast<int32_t>(examples.size()), static_cast<int32_t>(longest)};
     std::memcpy(bytes.data(), header, sizeof header);
-    std::memcpy(bytes.data() + 1024, items.data(), 2 * items.size());
+    if (!items.empty()) std::memcpy(bytes.data() + 1024, items.data(), 2 * items.size());
     return bytes;
 }
 

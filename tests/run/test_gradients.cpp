@@ -118,7 +118,7 @@ TEST_P(GradientTest, SameBitsUnderSearchedPlans) {
     const OpTimes times = analytic_times(reference.model(), kShape, dtype(), {"test", 1e12, 2e12, 1e11, 1e-7, 0.8});
     const int64_t most = reference.memory().layout.arena_bytes;
     int found = 0;
-    for (int64_t budget = most / 10; budget < most; budget += most / 23) {
+    for (int64_t budget = most / 10; budget < most; budget += most / 40) {
         const SearchResult result = search_plan(reference.model(), request, times, budget);
         if (!result.found) continue;
         ++found;

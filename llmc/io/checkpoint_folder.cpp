@@ -28,13 +28,9 @@ bool is_complete(const std::string& root, int64_t step) {
 
 }  // namespace
 
-std::string checkpoints_folder(const std::string& root) {
-    return root + "/checkpoints";
-}
+std::string checkpoints_folder(const std::string& root) { return root + "/checkpoints"; }
 
-std::string step_name(int64_t step) {
-    return fmt::format("{}{:08}", kStepPrefix, step);
-}
+std::string step_name(int64_t step) { return fmt::format("{}{:08}", kStepPrefix, step); }
 
 std::optional<int64_t> step_from_name(std::string_view name) {
     if (!name.starts_with(kStepPrefix)) return std::nullopt;

@@ -13,14 +13,10 @@ constexpr const char* kFormatName = "train_gpt checkpoint";
 constexpr std::string_view kNoChecksum = "0000000000000000";
 constexpr std::string_view kTail = "\"\n}\n";  ///< What follows the checksum, the last value of the text.
 
-std::string checksum_of_text(const std::string& text) {
-    return checksum_of(std::as_bytes(std::span(text)));
-}
+std::string checksum_of_text(const std::string& text) { return checksum_of(std::as_bytes(std::span(text))); }
 
 /// Where the checksum stands in the text.
-size_t checksum_position(const std::string& text) {
-    return text.size() - kTail.size() - kNoChecksum.size();
-}
+size_t checksum_position(const std::string& text) { return text.size() - kTail.size() - kNoChecksum.size(); }
 
 bool checksum_is_right(std::string text) {
     if (text.size() < kTail.size() + kNoChecksum.size() || !text.ends_with(kTail)) return false;

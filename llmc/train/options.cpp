@@ -80,7 +80,8 @@ const std::vector<OptionRow>& option_table() {
         {"--rope-theta", &O::rope_theta, kTrain | kPlan, kModel, "Base of the rotary frequencies (LLaMA)", 1, 1e12},
         {"--tied", &O::tied, kTrain | kPlan, kModel, "LM head shares the embedding (LLaMA)", 0, 0, {"true", "false"}},
 
-        {"-i,--data", &O::data, kTrain | kPlan | kEvaluate, kData, "Text file, quoted glob of text files, or llm.c token files"},
+        {"-i,--data", &O::data, kTrain | kPlan | kEvaluate, kData,
+         "Text file, quoted glob of text files, or llm.c token files"},
         {"--tokenizer", &O::tokenizer, kTrain | kPlan | kTokenize | kGenerate | kEvaluate | kImport, kData,
          "What turns text into tokens and back: 'bytes', or a tokenizer's folder or file"},
         {"-j,--val-data", &O::val_data, kTrain, kData, "Validation data (the last 5 % of the training data)"},
@@ -519,8 +520,10 @@ void require_operands(const Options& options) {
     }
     const bool generates = options.command == Command::Generate;
     if (options.run.empty() && !was_given("model")) {
-        fail_usage("{} needs --run=RUN_FOLDER (a folder under runs/, or a checkpoint), or --model=PATH (a Hugging Face "
-                   "folder, or an llm.c model file)", generates ? "generate" : "evaluate");
+        fail_usage(
+            "{} needs --run=RUN_FOLDER (a folder under runs/, or a checkpoint), or --model=PATH (a Hugging Face "
+            "folder, or an llm.c model file)",
+            generates ? "generate" : "evaluate");
     }
     if (!options.run.empty() && was_given("model")) {
         fail_usage("--model={}: --run={} already names the model; leave one of them out", options.model, options.run);

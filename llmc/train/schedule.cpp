@@ -20,8 +20,7 @@ double learning_rate(const Schedule& schedule, int64_t step) {
     const auto span = static_cast<double>(std::max<int64_t>(1, schedule.steps - 1 - first));
     const double done = std::clamp(static_cast<double>(step - first) / span, 0.0, 1.0);
     const double falling = schedule.shape == "cosine" ? 0.5 * (1 + std::cos(std::numbers::pi * done)) : 1 - done;
-    const double low = schedule.final_fraction * schedule.peak;
-    return low + (schedule.peak - low) * falling;
+    return std::lerp(schedule.final_fraction * schedule.peak, schedule.peak, falling);
 }
 
 }  // namespace llmc

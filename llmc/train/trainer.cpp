@@ -35,7 +35,7 @@ AdamWSettings adamw_settings(const Options& options, double learning_rate, int64
 
 Schedule schedule_of(const Options& options) {
     return {options.lr_schedule, options.learning_rate, options.final_lr_fraction,
-            options.warmup, options.steps, options.lr_decay_fraction};
+            options.warmup,      options.steps,         options.lr_decay_fraction};
 }
 
 double peak_flops(const Options& options, const DeviceInfo& device, DType dtype) {
@@ -85,10 +85,12 @@ Trainer::Trainer(const Options& options, State& state, const PlannedMemory& memo
     progress_.train_tokens = data.train->size();
 
     const Backend& backend = state.backend();
-    const int64_t context = fitting_context(state.model(), state.dtype(), std::min(options.seq_len, state.model().config.maxT),
-                                            memory.layout.arena_bytes, backend);
+    const int64_t context =
+        fitting_context(state.model(), state.dtype(), std::min(options.seq_len, state.model().config.maxT),
+                        memory.layout.arena_bytes, backend);
     if (options.sample_length > 0 && context > 0 && data.tokenizer->vocab_size() > 0) {
-        generator_ = std::make_unique<TextGenerator>(state, plan_generation(state.model(), state.dtype(), context, backend));
+        generator_ =
+            std::make_unique<TextGenerator>(state, plan_generation(state.model(), state.dtype(), context, backend));
     }
     metrics_file_.open(run_folder + "/metrics.jsonl", progress_.step);
 }
@@ -109,7 +111,8 @@ void Trainer::run() {
         if (last || is_due(options_.sample_every)) print_sample();
         if (is_due(options_.checkpoint_every)) save(), saved = progress_.step;
     }
-    if (stop_signal != 0) spdlog::info("stopping after step {}, as asked by signal {}", progress_.step, int{stop_signal});
+    if (stop_signal != 0)
+        spdlog::info("stopping after step {}, as asked by signal {}", progress_.step, int{stop_signal});
     if (saved != progress_.step) save();
     std::signal(SIGINT, SIG_DFL);
     std::signal(SIGTERM, SIG_DFL);
@@ -164,9 +167,10 @@ void Trainer::report(const StepMetrics& m) {
     if (m.step % options_.log_every != 0 && !ends) return;
     const std::string mfu = m.mfu > 0 ? fmt::format("{:.1f} % MFU", 100 * m.mfu) : "MFU n/a";
     const double left = static_cast<double>(options_.steps - m.step) * smoothed_step_ms_ / 1e3;
-    spdlog::info("step {:>{}}/{} | loss {:.4f} | lr {:.2e} | norm {:.3f} | {:.1f} ms | {} tok/s | {} | {} | {} left", m.step,
-                 std::to_string(options_.steps).size(), options_.steps, m.loss, m.learning_rate, m.grad_norm, m.step_ms,
-                 format_count(std::llround(m.tokens_per_second)), mfu, format_bytes(m.memory_bytes), format_duration(left));
+    spdlog::info("step {:>{}}/{} | loss {:.4f} | lr {:.2e} | norm {:.3f} | {:.1f} ms | {} tok/s | {} | {} | {} left",
+                 m.step, std::to_string(options_.steps).size(), options_.steps, m.loss, m.learning_rate, m.grad_norm,
+                 m.step_ms, format_count(std::llround(m.tokens_per_second)), mfu, format_bytes(m.memory_bytes),
+                 format_duration(left));
 }
 
 void Trainer::count_skipped(const StepMetrics& metrics) {
@@ -175,8 +179,10 @@ void Trainer::count_skipped(const StepMetrics& metrics) {
     spdlog::warn("step {}: the gradient is not finite (loss {}); the update was skipped, {} in a row", metrics.step,
                  metrics.loss, skipped_in_a_row_);
     if (skipped_in_a_row_ >= options_.max_skipped_steps) {
-        fail("{} updates in a row had non-finite gradients; lower --learning-rate, or resume from an earlier checkpoint "
-             "of '{}'", skipped_in_a_row_, run_folder_);
+        fail(
+            "{} updates in a row had non-finite gradients; lower --learning-rate, or resume from an earlier checkpoint "
+            "of '{}'",
+            skipped_in_a_row_, run_folder_);
     }
 }
 

@@ -110,11 +110,12 @@ TEST(Activation, SwigluBackward) {
 TEST(Activation, GradientsAreDerivatives) {
     const Values x = random_buffer(DType::F32, 4, 10, 2, 1).values();
     const Values weights = random_buffer(DType::F32, 4, 10, 1, 2).values();
-    expect_is_derivative(gelu_backward_all<double>(weights, x),
-                         [&](const Values& at) { return dot(weights, gelu_all<double>(at)); }, x);
+    expect_is_derivative(
+        gelu_backward_all<double>(weights, x), [&](const Values& at) { return dot(weights, gelu_all<double>(at)); }, x);
     const Values half(weights.begin(), weights.begin() + 20);
-    expect_is_derivative(swiglu_backward_all<double>(half, x, 5),
-                         [&](const Values& at) { return dot(half, swiglu_all<double>(at, 5)); }, x);
+    expect_is_derivative(
+        swiglu_backward_all<double>(half, x, 5), [&](const Values& at) { return dot(half, swiglu_all<double>(at, 5)); },
+        x);
 }
 
 TEST(Activation, LargeInputsSaturate) {

@@ -41,8 +41,11 @@ void plain_update(Values& p, Values& m, Values& v, const Values& gradients, cons
 /// Buffers of a training state with random parameters; all else is zero.
 struct State {
     explicit State(DType dtype_)
-        : dtype(dtype_), parameters(dtype_, kCount), values(random_buffer(DType::F32, kCount, 1, 0.1, 1)),
-          m(DType::F32, kCount, 1, Values(kCount, 0.0)), v(DType::F32, kCount, 1, Values(kCount, 0.0)),
+        : dtype(dtype_),
+          parameters(dtype_, kCount),
+          values(random_buffer(DType::F32, kCount, 1, 0.1, 1)),
+          m(DType::F32, kCount, 1, Values(kCount, 0.0)),
+          v(DType::F32, kCount, 1, Values(kCount, 0.0)),
           norm(DType::F64, 1) {
         parameters.set(values.values());
     }
@@ -96,8 +99,7 @@ TEST(AdamW, PaddingIsUntouched) {
         const State state(dtype), before(dtype);
         state.run(backend, 1, 1.0f);
         std::vector<bool> inside(kCount, false);
-        for (const ParameterRange& range : kRanges)
-            std::fill_n(inside.begin() + range.offset, range.count, true);
+        for (const ParameterRange& range : kRanges) std::fill_n(inside.begin() + range.offset, range.count, true);
         const Values now = state.parameters.values(), then = before.parameters.values();
         const Values master = state.values.values(), master_then = before.values.values(), m = state.m.values();
         for (int64_t i = 0; i < kCount; ++i) {

@@ -84,24 +84,23 @@ TEST(CrossEntropy, GradientIsDerivative) {
     const int64_t V = 9;
     const std::vector<int32_t> targets = {4, 0, -1};
     const Values logits = random_buffer(DType::F32, 3, V, 2, 1).values();
-    const auto loss = [&](const Values& at) {
-        return row_loss<double>(&at[0], V, 4) + row_loss<double>(&at[V], V, 0);
-    };
+    const auto loss = [&](const Values& at) { return row_loss<double>(&at[0], V, 4) + row_loss<double>(&at[V], V, 0); };
     expect_is_derivative(cross_entropy<double>(logits, targets, V, V, 1.0).d_logits, loss, logits);
 }
 
 TEST(CrossEntropy, HugeAndMaskedLogits) {
     cpu::CpuBackend backend(1);
     const double infinity = std::numeric_limits<double>::infinity();
-    const Buffer logits(DType::F32, 3, 4, Values{1e30, -1e30, 5, 0,                     // All on the target.
-                                                 -2e4, -2e4, -infinity, -2e4,           // One masked out.
-                                                 20000, 20000, 20000, 19990});
+    const Buffer logits(DType::F32, 3, 4,
+                        Values{1e30, -1e30, 5, 0,            // All on the target.
+                               -2e4, -2e4, -infinity, -2e4,  // One masked out.
+                               20000, 20000, 20000, 19990});
     const Buffer targets(std::vector<int32_t>{0, 1, 3}), losses(DType::F32, 3);
     backend.cross_entropy(losses, logits, targets, 4, 1.0f);
     const double tail = std::exp(-10.0), sum = 3 + tail;
     EXPECT_LE(largest_error(losses.values(), {0, std::log(3.0), std::log(sum) + 10}), 1e-6);
-    EXPECT_LE(largest_error(logits.values(), {0, 0, 0, 0, 1 / 3.0, 1 / 3.0 - 1, 0, 1 / 3.0, 1 / sum, 1 / sum, 1 / sum,
-                                              tail / sum - 1}),
+    EXPECT_LE(largest_error(logits.values(),
+                            {0, 0, 0, 0, 1 / 3.0, 1 / 3.0 - 1, 0, 1 / 3.0, 1 / sum, 1 / sum, 1 / sum, tail / sum - 1}),
               1e-6);
 }
 

@@ -90,14 +90,14 @@ TEST(Device, ConvertRoundsToNearestEvenAndKeepsNaN) {
     const Buffer narrow(DType::BF16, 8);
     backend.convert(narrow, x);
     const Values values = narrow.values();
-    EXPECT_EQ(values[0], 1);                  // A tie goes to the even neighbour,
-    EXPECT_EQ(values[1], 1 + 4 * 0x1p-8);     // whichever side it is on.
+    EXPECT_EQ(values[0], 1);               // A tie goes to the even neighbour,
+    EXPECT_EQ(values[1], 1 + 4 * 0x1p-8);  // whichever side it is on.
     EXPECT_EQ(values[2], 1 + 2 * 0x1p-8);
     EXPECT_TRUE(values[3] == 0 && std::signbit(values[3]));
     EXPECT_EQ(values[4], infinity);
     EXPECT_EQ(values[5], -infinity);
     EXPECT_TRUE(std::isnan(values[6]));
-    EXPECT_NE(values[7], 0);                  // bf16 has fp32's subnormal numbers, with fewer digits.
+    EXPECT_NE(values[7], 0);  // bf16 has fp32's subnormal numbers, with fewer digits.
 }
 
 TEST(Device, Info) {

@@ -8,9 +8,8 @@ struct Shape {
     int64_t N, T, C, Vp, first_position;
 };
 
-const Shape kShapes[] = {{1, 1, 1, 1, 0},      {5, 5, 8, 3, 0},       {37, 40, 100, 11, 3},
-                         {36, 12, 48, 300, 1}, {130, 65, 768, 5, 0},  {256, 64, 1000, 50, 0},
-                         {5, 5, 16, 50304, 0}};
+const Shape kShapes[] = {{1, 1, 1, 1, 0},      {5, 5, 8, 3, 0},        {37, 40, 100, 11, 3}, {36, 12, 48, 300, 1},
+                         {130, 65, 768, 5, 0}, {256, 64, 1000, 50, 0}, {5, 5, 16, 50304, 0}};
 
 void for_each_shape(const std::function<void(DType, const Shape&)>& test) {
     for (const DType dtype : kActivationTypes)

@@ -44,9 +44,8 @@ TEST(Machine, MemoryOfVersion2GroupsIsTheTightest) {
     root.write("sys/fs/cgroup/outer/inner/memory.max", "max\n");
     root.write("sys/fs/cgroup/outer/memory.max", std::to_string(8000 * kKiB));
     root.write("sys/fs/cgroup/outer/memory.current", std::to_string(5000 * kKiB));
-    root.write("sys/fs/cgroup/outer/memory.stat",
-               "anon 1\ninactive_file " + std::to_string(1000 * kKiB) + "\nactive_file " + std::to_string(500 * kKiB) +
-                   "\n");
+    root.write("sys/fs/cgroup/outer/memory.stat", "anon 1\ninactive_file " + std::to_string(1000 * kKiB) +
+                                                      "\nactive_file " + std::to_string(500 * kKiB) + "\n");
     EXPECT_EQ(machine_memory(root.path()).total, 8000 * kKiB);
     EXPECT_EQ(machine_memory(root.path()).available, 4500 * kKiB);
 }
@@ -57,8 +56,8 @@ TEST(Machine, MemoryOfVersion1GroupAtTheMount) {
     root.write("proc/self/cgroup", "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n0::/\n");
     root.write("sys/fs/cgroup/memory/memory.limit_in_bytes", std::to_string(4000 * kKiB));
     root.write("sys/fs/cgroup/memory/memory.usage_in_bytes", std::to_string(3000 * kKiB));
-    root.write("sys/fs/cgroup/memory/memory.stat", "inactive_file 7\ntotal_inactive_file " +
-                                                       std::to_string(1000 * kKiB) + "\n");
+    root.write("sys/fs/cgroup/memory/memory.stat",
+               "inactive_file 7\ntotal_inactive_file " + std::to_string(1000 * kKiB) + "\n");
     EXPECT_EQ(machine_memory(root.path()).total, 4000 * kKiB);
     EXPECT_EQ(machine_memory(root.path()).available, 2000 * kKiB);
     root.write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712");  // Version 1 for "no limit".

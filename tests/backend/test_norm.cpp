@@ -71,10 +71,17 @@ Gradients backward(const Gradients& before, const Values& d_out, const Values& x
 /// Operands of one call; mean and rstd are those of the exact forward operation.
 struct Case {
     Case(DType dtype, int64_t N, int64_t C, bool centred_)
-        : centred(centred_), x(random_buffer(dtype, N, C, 2, 1)), d_out(random_buffer(dtype, N, C, 1, 2)),
-          weight(random_buffer(dtype, C, 1, 1, 3)), bias(random_buffer(dtype, C, 1, 1, 4)), out(dtype, N, C),
-          mean(DType::F32, N), rstd(DType::F32, N), d_x(random_buffer(dtype, N, C, 1, 5)),
-          d_weight(random_buffer(DType::F32, C, 1, 1, 6)), d_bias(random_buffer(DType::F32, C, 1, 1, 7)) {
+        : centred(centred_),
+          x(random_buffer(dtype, N, C, 2, 1)),
+          d_out(random_buffer(dtype, N, C, 1, 2)),
+          weight(random_buffer(dtype, C, 1, 1, 3)),
+          bias(random_buffer(dtype, C, 1, 1, 4)),
+          out(dtype, N, C),
+          mean(DType::F32, N),
+          rstd(DType::F32, N),
+          d_x(random_buffer(dtype, N, C, 1, 5)),
+          d_weight(random_buffer(DType::F32, C, 1, 1, 6)),
+          d_bias(random_buffer(DType::F32, C, 1, 1, 7)) {
         const Forward exact = forward<double>(x.values(), weight.values(), centred ? bias.values() : Values());
         mean.set(exact.mean);
         rstd.set(exact.rstd);
@@ -147,13 +154,13 @@ TEST(Norm, GradientsAreDerivatives) {
         const Forward at = forward<double>(x, weight, bias);
         const Gradients zero{Values(24, 0.0), Values(8, 0.0), Values(8, 0.0)};
         const Gradients gradients = backward<double>(zero, d_out, x, at.mean, at.rstd, weight, centred);
-        expect_is_derivative(gradients.d_x,
-                             [&](const Values& v) { return dot(d_out, forward<double>(v, weight, bias).out); }, x);
-        expect_is_derivative(gradients.d_weight,
-                             [&](const Values& v) { return dot(d_out, forward<double>(x, v, bias).out); }, weight);
+        expect_is_derivative(
+            gradients.d_x, [&](const Values& v) { return dot(d_out, forward<double>(v, weight, bias).out); }, x);
+        expect_is_derivative(
+            gradients.d_weight, [&](const Values& v) { return dot(d_out, forward<double>(x, v, bias).out); }, weight);
         if (centred)
-            expect_is_derivative(gradients.d_bias,
-                                 [&](const Values& v) { return dot(d_out, forward<double>(x, weight, v).out); }, bias);
+            expect_is_derivative(
+                gradients.d_bias, [&](const Values& v) { return dot(d_out, forward<double>(x, weight, v).out); }, bias);
     }
 }
 

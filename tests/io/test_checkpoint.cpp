@@ -19,9 +19,7 @@ namespace fs = std::filesystem;
 const std::vector<float> kWeights = {0.5f, -1.25f, 3.0f};
 const std::vector<double> kMoments = {1e-300, 2, 3, 4};
 
-nlohmann::json state_of(int64_t step) {
-    return {{"seed", 42}, {"sequences", 12 * step}, {"lr", 0.1 + 0.2}};
-}
+nlohmann::json state_of(int64_t step) { return {{"seed", 42}, {"sequences", 12 * step}, {"lr", 0.1 + 0.2}}; }
 
 std::vector<CheckpointFile> files() {
     return {

@@ -111,8 +111,8 @@ void CpuBackend::swiglu_forward(Tensor out, Tensor gate_up) {
 }
 
 void CpuBackend::swiglu_backward(Tensor d_gate_up, Tensor d_out, Tensor gate_up) {
-    CHECK(gate_up.count() == 2 * d_out.count() && d_gate_up.count() == gate_up.count(), gate_up.count(),
-          d_out.count(), d_gate_up.count());
+    CHECK(gate_up.count() == 2 * d_out.count() && d_gate_up.count() == gate_up.count(), gate_up.count(), d_out.count(),
+          d_gate_up.count());
     d_out.dtype == DType::BF16 ? swiglu_backward_all<bf16>(d_gate_up, d_out, gate_up)
                                : swiglu_backward_all<float>(d_gate_up, d_out, gate_up);
 }

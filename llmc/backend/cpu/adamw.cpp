@@ -48,8 +48,7 @@ void update_range(P* parameters, float* master, float* m, float* v, const float*
         const float g = k.gradient_scale * gradients[i];
         const float mean = k.beta1 * m[i] + k.one_minus_beta1 * g;
         const float square = k.beta2 * v[i] + k.one_minus_beta2 * g * g;
-        const float value =
-            keep * master[i] - k.step * mean / (std::sqrt(square) * k.inverse_root_bias2 + k.epsilon);
+        const float value = keep * master[i] - k.step * mean / (std::sqrt(square) * k.inverse_root_bias2 + k.epsilon);
         m[i] = mean;
         v[i] = square;
         master[i] = value;
@@ -81,9 +80,7 @@ void CpuBackend::global_norm(Tensor norm, Tensor gradients, Tensor workspace) {
     *norm.as<double>() = std::sqrt(sum);
 }
 
-int64_t CpuBackend::global_norm_workspace(int64_t count) const {
-    return ceil_div(count, kBlock) * size_of(DType::F64);
-}
+int64_t CpuBackend::global_norm_workspace(int64_t count) const { return ceil_div(count, kBlock) * size_of(DType::F64); }
 
 void CpuBackend::adamw(Tensor parameters, Tensor master, Tensor m, Tensor v, Tensor gradients,
                        std::span<const ParameterRange> ranges, const AdamWSettings& settings, Tensor norm) {

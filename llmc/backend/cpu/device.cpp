@@ -1,6 +1,7 @@
 // The CPU as a device: threads, resident memory on huge pages, copies and conversions.
 #include "llmc/backend/cpu/cpu_backend.h"
 
+#include "llmc/backend/cpu/gemm.h"
 #include "llmc/backend/cpu/machine.h"
 #include "llmc/backend/cpu/parallel.h"
 #include "llmc/base/error.h"
@@ -77,9 +78,7 @@ DeviceInfo CpuBackend::info() const {
     const MachineMemory memory = machine_memory();
     info.memory_total = memory.total;
     info.memory_available = memory.available;
-#ifdef LLMC_WITH_ONEDNN
-    info.supports_bf16 = has_bf16_dot_products();
-#endif
+    info.supports_bf16 = gemm_supports_bf16() && has_bf16_dot_products();
     const std::string extension = vector_extension() + (has_bf16_dot_products() ? " bf16" : "");
     info.name = fmt::format("{}, {} thread{}{}{}", processor_name(), threads_, threads_ == 1 ? "" : "s",
                             extension.empty() ? "" : ", ", extension);

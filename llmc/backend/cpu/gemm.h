@@ -22,6 +22,9 @@ struct GemmSpec {
     bool operator==(const GemmSpec&) const = default;
 };
 
+/// Whether the library of this build multiplies bf16.
+bool gemm_supports_bf16();
+
 class Gemm;
 
 /// The kernel for this shape, created at the first request. Safe to call from several threads; keep the pointer over a

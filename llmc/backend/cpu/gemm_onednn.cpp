@@ -137,6 +137,8 @@ Gemm::Gemm(const GemmSpec& spec, int64_t number)
     primitive = dnnl::matmul(description);
 }
 
+bool gemm_supports_bf16() { return true; }
+
 const Gemm* find_gemm(const GemmSpec& spec) {
     CHECK(spec.m > 0 && spec.n > 0 && spec.k > 0, spec.m, spec.n, spec.k);
     static std::shared_mutex mutex;

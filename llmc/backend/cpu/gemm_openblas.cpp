@@ -49,6 +49,8 @@ void put_bias(const GemmSpec& spec, float* c, const float* bias) {
 
 }  // namespace
 
+bool gemm_supports_bf16() { return false; }
+
 const Gemm* find_gemm(const GemmSpec& spec) {
     CHECK(spec.m > 0 && spec.n > 0 && spec.k > 0, spec.m, spec.n, spec.k);
     CHECK(spec.ab == DType::F32 && spec.c == DType::F32, name_of(spec.ab), name_of(spec.c));

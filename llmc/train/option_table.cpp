@@ -1,0 +1,170 @@
+// The table of all options (options.h). One row per option, in the order of --help.
+#include "llmc/model/config.h"
+#include "llmc/plan/policy.h"
+#include "llmc/train/options.h"
+
+#include <spdlog/fmt/fmt.h>
+
+namespace llmc {
+namespace {
+
+constexpr double kMany = 1e15;
+constexpr uint8_t kComputing = kTrain | kPlan | kGenerate | kEvaluate;
+constexpr uint8_t kAll = kComputing | kImport | kExport | kTokenize;
+
+const std::string& model_help() {
+    static const std::string text =
+        fmt::format("Architecture with random weights: {}", fmt::join(preset_names(), ", ")) +
+        ", or llm.c's d6 .. d84; or a model to begin with: a Hugging Face folder, a run "
+        "folder or checkpoint, an llm.c model file";
+    return text;
+}
+
+const std::string& recompute_help() {
+    static const std::string text = [] {
+        std::string lines = "What the backward computes again instead of keeping it:";
+        for (const PolicyRow& row : policies()) {
+            lines += fmt::format("\n{}{}{} {}", row.level, *row.level ? " or " : "", row.name, row.description);
+        }
+        lines += "\nauto the fastest plan within --memory-budget";
+        return lines + "\n`plan` takes several, separated by commas, and lists all if none is given";
+    }();
+    return text;
+}
+
+}  // namespace
+
+const std::vector<OptionRow>& option_table() {
+    using O = Options;
+    constexpr const char* kModel = "Model";
+    constexpr const char* kData = "Data and batch";
+    constexpr const char* kOptimiser = "Optimisation";
+    constexpr const char* kMemory = "Memory";
+    constexpr const char* kDevice = "Device";
+    constexpr const char* kRun = "Run";
+    constexpr const char* kOutput = "Output";
+    // clang-format off
+    static const std::vector<OptionRow> table = {
+        {"-e,--model", &O::model, kComputing, kModel, model_help().c_str()},
+        {"--layers", &O::layers, kTrain | kPlan, kModel, "Transformer layers", 1, 1000},
+        {"--channels", &O::channels, kTrain | kPlan, kModel, "Channels of the residual stream", 1, 1e6},
+        {"--heads", &O::heads, kTrain | kPlan, kModel, "Query heads", 1, 1e5},
+        {"--kv-heads", &O::kv_heads, kTrain | kPlan, kModel, "Key/value heads (grouped-query attention)", 1, 1e5},
+        {"--head-size", &O::head_size, kTrain | kPlan, kModel, "Channels of a head (channels / heads)", 1, 256},
+        {"--ffn-size", &O::ffn_size, kTrain | kPlan, kModel, "Hidden channels of the MLP", 1, 1e7},
+        {"--vocab-size", &O::vocab_size, kTrain | kPlan | kTokenize, kModel, "Vocabulary (that of the data)", 1, 1e8},
+        {"--max-seq-len", &O::max_seq_len, kTrain | kPlan, kModel, "Longest sequence of the model", 1, 1e8},
+        {"--rope-theta", &O::rope_theta, kTrain | kPlan, kModel, "Base of the rotary frequencies (LLaMA)", 1, 1e12},
+        {"--tied", &O::tied, kTrain | kPlan, kModel, "LM head shares the embedding (LLaMA)", 0, 0, {"true", "false"}},
+
+        {"-i,--data", &O::data, kTrain | kPlan | kEvaluate, kData,
+         "Text file, quoted glob of text files, or llm.c token files"},
+        {"--tokenizer", &O::tokenizer, kTrain | kPlan | kTokenize | kGenerate | kEvaluate | kImport, kData,
+         "What turns text into tokens and back: 'bytes', or a tokenizer's folder or file"},
+        {"-j,--val-data", &O::val_data, kTrain, kData, "Validation data (the last 5 % of the training data)"},
+        {"-b,--batch-size", &O::batch_size, kTrain | kPlan | kEvaluate, kData, "Sequences in a micro-batch", 1, 1e6},
+        {"-t,--seq-len", &O::seq_len, kTrain | kPlan | kEvaluate, kData, "Tokens in a sequence", 1, 1e8},
+        {"-d,--total-batch-size", &O::total_batch_size, kTrain, kData,
+         "Tokens per update, a multiple of batch size times sequence length (one micro-batch)", 1, kMany},
+        {"-x,--steps", &O::steps, kTrain, kData, "Updates", 1, kMany},
+
+        {"-l,--learning-rate", &O::learning_rate, kTrain, kOptimiser, "Peak learning rate", 0, 1e3},
+        {"-k,--lr-schedule", &O::lr_schedule, kTrain, kOptimiser, "After the warm-up", 0, 0,
+         {"cosine", "linear", "constant", "wsd"}},
+        {"-u,--warmup", &O::warmup, kTrain, kOptimiser, "Updates of linear warm-up", 0, kMany},
+        {"-q,--final-lr-fraction", &O::final_lr_fraction, kTrain, kOptimiser,
+         "Learning rate at the end, as a fraction of the peak", 0, 1},
+        {"--lr-decay-fraction", &O::lr_decay_fraction, kTrain, kOptimiser,
+         "wsd: share of the updates that decay", 0, 1},
+        {"-c,--weight-decay", &O::weight_decay, kTrain, kOptimiser, "Decoupled weight decay, on matrices only", 0, 100},
+        {"--beta1", &O::beta1, kTrain, kOptimiser, "AdamW's first momentum", 0, 0.999999},
+        {"--beta2", &O::beta2, kTrain, kOptimiser, "AdamW's second momentum", 0, 0.999999},
+        {"--adam-epsilon", &O::adam_epsilon, kTrain, kOptimiser, "AdamW's epsilon", 1e-30, 1},
+        {"--grad-clip", &O::grad_clip, kTrain, kOptimiser, "Largest global gradient norm; 0 does not clip", 0, 1e30},
+        {"--max-skipped-steps", &O::max_skipped_steps, kTrain, kOptimiser,
+         "Stop after so many updates in a row were skipped for non-finite gradients", 1, kMany},
+
+        {"-r,--recompute", &O::recompute, kTrain | kPlan, kMemory, recompute_help().c_str()},
+        {"--calibrate", &O::calibrate, kTrain | kPlan, kMemory,
+         "Time the model's operations on this device first; later runs of this shape know them", 0, 0, {}, false},
+        {"--device-profile", &O::device_profile, kPlan, kMemory,
+         "Predict times for another device: a100, h100, h200, b200, l40s, rtx3090, rtx4090, rtx5090", 0, 0, {}, false},
+        {"--memory-budget", &O::memory_budget, kTrain | kPlan, kMemory,
+         "Refuse to start above this: 6GiB, 512MiB, or 80% of the device (all that is available)", 0, 0, {}, false},
+        {"--logits-chunk", &O::logits_chunk, kTrain | kPlan, kMemory,
+         "Tokens the LM head handles at a time (as many as cost no memory)", 1, kMany},
+
+        {"--device", &O::device, kComputing, kDevice, "auto or cpu", 0, 0, {}, false},
+        {"--dtype", &O::dtype, kTrain | kPlan | kEvaluate | kExport, kDevice,
+         "Type of parameters and activations, or of the exported tensors", 0, 0, {"fp32", "bf16"}},
+        {"--threads", &O::threads, kComputing | kTokenize, kDevice,
+         "CPU threads (one per core); never changes a result", 1, 4096, {}, false},
+        {"--peak-tflops", &O::peak_tflops, kTrain, kDevice,
+         "Peak of the device, for MFU (measured)", 0, 1e6, {}, false},
+
+        {"-o,--output-dir", &O::output_dir, kTrain, kRun, "Run folder (runs/MODEL-TIME)", 0, 0, {}, false},
+        {"-y,--resume", &O::resume, kTrain, kRun,
+         "Run folder or checkpoint to go on from; its options are kept", 0, 0, {}, false},
+        {"--config", &O::config, kTrain | kPlan, kRun,
+         "TOML file with options; the command line wins", 0, 0, {}, false},
+        {"--seed", &O::seed, kTrain | kGenerate, kRun, "Seed of initialisation, shuffling and sampling", 0, kMany},
+        {"-v,--val-every", &O::val_every, kTrain, kRun, "Updates between validations; 0: none", 0, kMany},
+        {"--val-sequences", &O::val_sequences, kTrain, kRun,
+         "Sequences per validation, the same ones at any batch size", 1, kMany},
+        {"-s,--sample-every", &O::sample_every, kTrain, kRun,
+         "Updates between samples (one at the end); 0: only then", 0, kMany},
+        {"-g,--sample-length", &O::sample_length, kTrain, kRun, "Tokens of a sample; 0: no samples at all", 0, 1e6},
+        {"--sample-prompt", &O::sample_prompt, kTrain, kRun, "How samples begin (end-of-text)"},
+        {"-n,--checkpoint-every", &O::checkpoint_every, kTrain, kRun,
+         "Updates between checkpoints (one at the end); 0: only then", 0, kMany},
+        {"--keep-checkpoints", &O::keep_checkpoints, kTrain, kRun, "Newest checkpoints to keep; 0: all", 0, 1e6},
+        {"--log-every", &O::log_every, kTrain, kRun, "Updates between printed lines; metrics.jsonl has all", 1, kMany},
+        {"--log-level", &O::log_level, kAll, kRun,
+         "Least severe messages shown", 0, 0, {"debug", "info", "warn", "error"}, false},
+        {"--dry-run", &O::dry_run, kTrain, kRun, "Print model, plan and memory, allocate nothing", 0, 0, {}, false},
+
+        {"--json", &O::json, kPlan, kOutput, "One JSON object instead of tables", 0, 0, {}, false},
+        {"--list-steps", &O::list_steps, kPlan, kOutput, "Also print every step of the plan", 0, 0, {}, false},
+
+        {"--hellaswag", &O::hellaswag, kEvaluate, kData, "HellaSwag file, as llm.c makes it", 0, 0, {}, false},
+        {"--run", &O::run, kGenerate | kEvaluate | kExport, kModel, "Run folder or checkpoint", 0, 0, {}, false},
+        {"--from", &O::from, kImport, kModel,
+         "Hugging Face folder, llm.c model file, run folder or checkpoint", 0, 0, {}, false},
+        {"--format", &O::format, kExport, kOutput,
+         "Hugging Face folder, or llm.c model file", 0, 0, {"hf", "llmc"}, false},
+        {"--out", &O::out, kImport | kExport | kTokenize, kOutput,
+         "Folder or file to make, or beginning of the token files' names; it must not be there", 0, 0, {}, false},
+        {"files", &O::files, kTokenize, kData, "Text files, or quoted patterns for them", 0, 0, {}, false},
+        {"--jsonl-field", &O::jsonl_field, kTokenize, kData,
+         "Read JSON Lines; every line is a document, in the field of this name", 0, 0, {}, false},
+        {"--special-tokens", &O::special_tokens, kTokenize, kData,
+         "Names of special tokens in the text, such as <|endoftext|>, become their ids", 0, 0, {}, false},
+        {"--shard-tokens", &O::shard_tokens, kTokenize, kOutput, "Tokens in a file", 1, 2147483647, {}, false},
+        {"--val-fraction", &O::val_fraction, kTokenize, kOutput,
+         "Share of the text, from its beginning, for validation; at most one file", 0, 1, {}, false},
+        {"--val-tokens", &O::val_tokens, kTokenize, kOutput, "The same, as a number of tokens", 1, kMany, {}, false},
+        {"--llmc-tokenizer", &O::llmc_tokenizer, kTokenize, kOutput,
+         "Also write the tokenizer as llm.c's file, which decodes", 0, 0, {}, false},
+        {"--train-bpe", &O::train_bpe, kTokenize, "Learning",
+         "Learn a byte-level BPE of --vocab-size tokens and write its files into the folder --out", 0, 0, {}, false},
+        {"--prompt", &O::prompt, kGenerate, "Generation", "How the text begins (end-of-text)", 0, 0, {}, false},
+        {"--length", &O::length, kGenerate, "Generation", "New tokens per sample", 1, 1e9, {}, false},
+        {"--samples", &O::samples, kGenerate, "Generation", "Texts to generate", 1, 1e6, {}, false},
+        {"--temperature", &O::temperature, kGenerate,
+         "Generation", "0: always the most likely token", 0, 100, {}, false},
+        {"--top-k", &O::top_k, kGenerate,
+         "Generation", "Draw from the k most likely tokens; 0: from all", 0, 1e8, {}, false},
+        {"--top-p", &O::top_p, kGenerate,
+         "Generation", "Draw from the fewest tokens with this probability", 1e-6, 1, {}, false},
+    };
+    // clang-format on
+    return table;
+}
+
+std::string OptionRow::name() const {
+    const std::string all = flags;
+    const size_t dashes = all.rfind("--");
+    return dashes == std::string::npos ? all : all.substr(dashes + 2);
+}
+
+}  // namespace llmc

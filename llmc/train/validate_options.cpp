@@ -1,0 +1,108 @@
+// What no single option can know: combinations that make no sense, refused before anything is allocated.
+#include "llmc/base/error.h"
+#include "llmc/plan/policy.h"
+#include "llmc/train/options.h"
+
+namespace llmc {
+namespace {
+
+/// An option that was typed although another makes it meaningless.
+void refuse_ignored(const Options& options) {
+    const struct {
+        const char* name;
+        bool ignored;
+        const char* why;
+    } rows[] = {
+        {"lr-decay-fraction", options.lr_schedule != "wsd", "only --lr-schedule=wsd has it"},
+        {"final-lr-fraction", options.lr_schedule == "constant", "--lr-schedule=constant does not fall"},
+        {"sample-every", options.sample_length == 0, "there are no samples with --sample-length=0"},
+        {"sample-prompt", options.sample_length == 0, "there are no samples with --sample-length=0"},
+        {"val-sequences", options.val_every == 0, "there is no validation with --val-every=0"},
+        {"list-steps", options.json, "--json has no list of steps"},
+    };
+    for (const auto& row : rows) {
+        if (row.ignored && was_typed(row.name)) fail_usage("--{}: has no effect; {}", row.name, row.why);
+    }
+}
+
+void validate_tokenize(const Options& options) {
+    if (options.files.empty()) fail_usage("tokenize needs text files: train_gpt tokenize [options] FILE...");
+    if (options.out.empty()) {
+        fail_usage("tokenize needs --out=NAME (token files NAME_train_000000.bin ..., or with --train-bpe a folder)");
+    }
+    if (options.train_bpe) {
+        if (options.vocab_size < 258) {
+            fail_usage("--vocab-size={}: --train-bpe needs at least 258: 256 bytes, end-of-text and a token to learn",
+                       options.vocab_size);
+        }
+        for (const char* name :
+             {"tokenizer", "special-tokens", "shard-tokens", "val-fraction", "val-tokens", "llmc-tokenizer"}) {
+            if (was_typed(name)) fail_usage("--{}: has no effect; --train-bpe only learns a vocabulary", name);
+        }
+        return;
+    }
+    if (options.tokenizer.empty()) {
+        fail_usage(
+            "tokenize needs --tokenizer=PATH (a folder or file of GPT-2, Hugging Face, Llama 3 or SentencePiece, or "
+            "'bytes'), or --train-bpe");
+    }
+    if (was_typed("vocab-size")) fail_usage("--vocab-size: has no effect; only --train-bpe chooses a vocabulary");
+    if (was_typed("val-fraction") && was_typed("val-tokens")) {
+        fail_usage("--val-tokens={}: says the same as --val-fraction={}; leave one of them out", options.val_tokens,
+                   options.val_fraction);
+    }
+    if (options.out.ends_with('/')) {
+        fail_usage("--out={}: is a folder; add how the files' names begin, such as {}text", options.out, options.out);
+    }
+}
+
+/// What the commands that take a trained model cannot do without.
+void require_operands(const Options& options) {
+    const auto required = [](const char* command, const std::string& value, const char* wanted) {
+        if (value.empty()) fail_usage("{} needs {}", command, wanted);
+    };
+    if (options.command == Command::Import) {
+        required("import", options.from, "--from=PATH (a Hugging Face folder, or an llm.c model file)");
+        required("import", options.out, "--out=RUN_FOLDER (a new folder, such as runs/NAME)");
+        return;
+    }
+    if (options.command == Command::Export) {
+        required("export", options.run, "--run=RUN_FOLDER (a folder under runs/, or a checkpoint)");
+        required("export", options.out, "--out=PATH (a new folder, or for --format=llmc a new file)");
+        return;
+    }
+    const bool generates = options.command == Command::Generate;
+    if (options.run.empty() && !was_given("model")) {
+        fail_usage(
+            "{} needs --run=RUN_FOLDER (a folder under runs/, or a checkpoint), or --model=PATH (a Hugging Face "
+            "folder, or an llm.c model file)",
+            generates ? "generate" : "evaluate");
+    }
+    if (!options.run.empty() && was_given("model")) {
+        fail_usage("--model={}: --run={} already names the model; leave one of them out", options.model, options.run);
+    }
+    if (!generates && options.run.empty() && !was_given("data") && options.hellaswag.empty()) {
+        fail_usage("evaluate needs --data=FILE or --hellaswag=FILE (or a --run, whose held-out data it takes)");
+    }
+}
+
+}  // namespace
+
+void validate(const Options& options) {
+    if (options.command == Command::Tokenize) return validate_tokenize(options);
+    if (options.command != Command::Train && options.command != Command::Plan) return require_operands(options);
+    if (options.command == Command::Train && options.recompute != "auto") find_policy(options.recompute);
+    if (!options.memory_budget.empty()) parse_budget("--memory-budget", options.memory_budget, int64_t{1} << 40);
+    const int64_t micro_batch = options.batch_size * options.seq_len;
+    if (options.total_batch_size % micro_batch != 0) {
+        fail_usage("--total-batch-size={}: must be a multiple of --batch-size times --seq-len, {} x {} = {} tokens",
+                   options.total_batch_size, options.batch_size, options.seq_len, micro_batch);
+    }
+    // A file's warm-up may be longer than a short trial of the same settings.
+    if (options.warmup > options.steps && was_typed("warmup")) {
+        fail_usage("--warmup={}: longer than the run, --steps={}", options.warmup, options.steps);
+    }
+    refuse_ignored(options);
+}
+
+}  // namespace llmc

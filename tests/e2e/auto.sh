@@ -1,0 +1,55 @@
+#!/bin/bash
+# --recompute=auto: stays within its budget, trains the same curve, and says what would do when nothing fits.
+set -u
+. tests/e2e/lib.bash
+export XDG_CACHE_HOME=$PWD/cache
+
+shape=(--layers=8 --channels=32 --heads=2 --batch-size=4 --seq-len=64)
+
+total() { # total POLICY [ARGUMENTS...]: bytes that plan predicts
+    local policy=$1
+    shift
+    run plan "${shape[@]}" --vocab-size=257 --recompute="$policy" "$@" --json
+    sed -n 's/.*"total_bytes": \([0-9]*\).*/\1/p' out
+}
+none=$(total none)
+sqrt=$(total sqrt)
+fit() { # fit FOLDER ARGUMENTS...
+    must "$1" "${shape[@]}" "${quiet[@]}" --data=text.txt --steps=4 --warmup=1 --output-dir="$1" "${@:2}"
+}
+auto_train() { # auto_train FOLDER BUDGET ARGUMENTS...
+    fit "$1" --recompute=auto --memory-budget="$2" "${@:3}"
+}
+memory_of() { sed -n 's/.*"memory_bytes":\([0-9]*\).*/\1/p' "$1/metrics.jsonl" | head -n 1; }
+
+fit none --recompute=none
+for budget in "$sqrt" $(((sqrt + none) / 2)) "$none"; do
+    auto_train "auto-$budget" "$budget"
+    check "with $budget bytes: the curve of level 0" cmp <(curve none) <(curve "auto-$budget")
+    check "with $budget bytes: within the budget" test "$(memory_of "auto-$budget")" -le "$budget"
+done
+check "with all the memory it wants, auto keeps everything" test "$(memory_of "auto-$none")" -eq "$none"
+
+check "plan names what auto keeps" grep -q "auto: the fastest within" <(
+    run plan "${shape[@]}" --recompute=2,auto --memory-budget="$sqrt" && cat out
+)
+run plan "${shape[@]}" --recompute=auto --memory-budget=1MiB
+check "nothing fits: exit code 1" test "$status" -eq 1
+check "nothing fits: one line that says what would" \
+    grep -Eq "^.*--recompute=auto: .* is not enough .*smallest plan needs .*raise --memory-budget to [0-9]+" err
+smallest=$(sed -n 's/.*raise --memory-budget to \([0-9]*\).*/\1/p' err)
+run plan "${shape[@]}" --recompute=auto --memory-budget="$smallest"
+check "the smallest budget it names is enough" test "$status" -eq 0
+
+auto_train calibrated "$none" --calibrate
+check "--calibrate keeps its times" test -n "$(ls "$XDG_CACHE_HOME/train_gpt/")"
+check "and says so" grep -q "calibrated: operation times" err
+printf 'damaged' >"$(ls "$XDG_CACHE_HOME"/train_gpt/*.json)"
+auto_train after "$none"
+check "damaged times are ignored with a line" grep -q "is damaged .* and is ignored; --calibrate measures again" err
+
+run plan --model=gpt2-xl --device-profile=h100 --dtype=bf16 --recompute=1,auto --memory-budget=40GiB
+check "plans for another device" grep -q "step times: analytic, h100" out
+run plan --device-profile=abacus
+check "an unknown device profile is refused by name" grep -q -- "--device-profile=abacus: no such profile" err
+exit $((failures > 0))

@@ -2,6 +2,7 @@
 
 #include "llmc/base/rng.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace llmc {
@@ -42,15 +43,23 @@ State::State(Backend& backend, const Model& model, DType dtype, int64_t T, int64
 }
 
 void State::initialise(uint64_t seed) {
+    constexpr int64_t kPiece = 1 << 18;  // A large tensor is drawn in pieces, so that the host never holds it twice.
+    std::vector<float> values;
     for (size_t i = 0; i < model_.parameters.size(); ++i) {
         const ParameterRow& row = model_.parameters[i];
-        std::vector<float> values(static_cast<size_t>(row.count()), 0.0f);  // Padding rows stay zero.
+        const Tensor tensor = master_or_parameter(static_cast<int>(i));
         const int64_t used = row.used_rows * row.cols;
-        if (row.init == Init::Ones) std::fill_n(values.begin(), used, 1.0f);
-        if (row.init == Init::Normal) {
-            fill_normal(values.data(), used, row.stddev, seed, RngStream::Init, static_cast<uint32_t>(i));
+        for (int64_t first = 0; first < row.count(); first += kPiece) {
+            const int64_t count = std::min(kPiece, row.count() - first);
+            values.assign(static_cast<size_t>(count), 0.0f);  // Padding rows stay zero.
+            const int64_t drawn = std::clamp<int64_t>(used - first, 0, count);
+            if (row.init == Init::Ones) std::fill_n(values.begin(), drawn, 1.0f);
+            if (row.init == Init::Normal) {
+                fill_normal(values.data(), drawn, row.stddev, seed, RngStream::Init, static_cast<uint32_t>(i),
+                            static_cast<uint64_t>(first));
+            }
+            backend_.copy_to_device(Tensor(DType::F32, static_cast<float*>(tensor.data) + first, count), values.data());
         }
-        backend_.copy_to_device(master_or_parameter(static_cast<int>(i)), values.data());
     }
     round_masters();
 }

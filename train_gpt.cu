@@ -24,7 +24,7 @@ namespace {
 
 using namespace llmc;
 
-void train(const Options& options) {
+void train(Options options) {
     // What to begin with: a checkpoint, the weights of another model, or nothing.
     Origin origin = open_origin(options);
 
@@ -39,6 +39,7 @@ void train(const Options& options) {
     require_dtype(*backend, dtype);
     const ChosenPlan chosen = choose_plan(options, options.recompute, model, *backend);
     const PlannedMemory& memory = chosen.memory;
+    options.batch_size = memory.plan.shape.B;  // Where it was auto, it is decided now.
     log_banner(options, model, origin.describe(options), data, chosen, backend->info());
     require_memory(options, model, memory, *backend);
     if (options.dry_run) return;
@@ -52,7 +53,7 @@ void train(const Options& options) {
     } else {
         copy_tokenizer(data.tokenizer->name(), tokenizer_folder_of_run(run_folder));
     }
-    Trainer trainer(options, state, memory, data, origin, run_folder);
+    Trainer trainer(options, state, chosen, data, origin, run_folder);
     origin = {};  // Its mapped files are not needed any more.
     trainer.run();
     spdlog::info("done: {} steps in '{}'; try ./train_gpt generate --run={}", trainer.progress().step, run_folder,

@@ -37,6 +37,7 @@ struct OpTimes {
     double classifier = 0;  ///< Forward and backward of all chunks.
     double optimizer = 0;   ///< Zeroing, global norm and update: once per step, not per micro-batch.
     std::string source;     ///< "analytic, NAME" or "measured on NAME".
+    bool measured = false;
 };
 
 OpTimes analytic_times(const Model& model, const BatchShape& shape, DType dtype, const DeviceProfile& profile);

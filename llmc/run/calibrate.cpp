@@ -15,7 +15,7 @@
 namespace llmc {
 namespace {
 
-constexpr int kFileVersion = 1;
+constexpr int kFileVersion = 2;
 
 /// Where a step's time belongs.
 double& slot_of(OpTimes& times, const Step& step) {
@@ -64,6 +64,7 @@ OpTimes measure_times(const Model& model, const BatchShape& shape, DType dtype, 
     }
     OpTimes times;
     times.source = "measured on " + backend.info().name;
+    times.measured = true;
     times.block.resize(model.block.size());
     for (size_t i = 0; i < best.size(); ++i) slot_of(times, memory.plan.steps[i]) = best[i];
 
@@ -88,8 +89,8 @@ std::string calibration_path(const Model& model, const BatchShape& shape, DType 
     ModelConfig config = model.config;
     config.L = 1;
     config.name.clear();
-    const std::string key = fmt::format("{}|{}|{}|{}x{}|{}|{}", version(), backend.info().name, to_json(config),
-                                        shape.B, shape.T, name_of(dtype), logits_chunk_tokens);
+    const std::string key = fmt::format("{}|{}|{}x{}|{}|{}", backend.info().name, to_json(config), shape.B, shape.T,
+                                        name_of(dtype), logits_chunk_tokens);
     return fmt::format("{}/train_gpt/times-{}.json", base, checksum_of(std::as_bytes(std::span(key))));
 }
 
@@ -98,8 +99,15 @@ bool load_times(const std::string& path, const Model& model, OpTimes* times) {
     try {
         const auto json = nlohmann::json::parse(read_text(path));
         if (json.at("format_version") != kFileVersion) throw std::runtime_error("another format");
+        if (const auto made_by = json.at("made_by").get<std::string>(); made_by != version()) {
+            spdlog::warn(
+                "the calibration '{}' is of train_gpt {}, this is {}: it is ignored; --calibrate measures again", path,
+                made_by, version());
+            return false;
+        }
         OpTimes loaded;
         loaded.source = json.at("source").get<std::string>();
+        loaded.measured = true;
         const auto row = [](const nlohmann::json& entry) {
             OpTimes::Row result = {entry.at(0).get<double>(), entry.at(1).get<double>(), entry.at(2).get<double>()};
             if (!(result.forward >= 0 && result.backward >= 0 && result.backward_weight >= 0)) {
@@ -126,9 +134,13 @@ void save_times(const std::string& path, const OpTimes& times) {
     const auto row = [](const OpTimes::Row& entry) {
         return nlohmann::json{entry.forward, entry.backward, entry.backward_weight};
     };
-    nlohmann::json json = {{"format_version", kFileVersion},    {"source", times.source},
-                           {"embedding", row(times.embedding)}, {"final_norm", row(times.final_norm)},
-                           {"classifier", times.classifier},    {"optimizer", times.optimizer},
+    nlohmann::json json = {{"format_version", kFileVersion},
+                           {"made_by", version()},
+                           {"source", times.source},
+                           {"embedding", row(times.embedding)},
+                           {"final_norm", row(times.final_norm)},
+                           {"classifier", times.classifier},
+                           {"optimizer", times.optimizer},
                            {"block", nlohmann::json::array()}};
     for (const OpTimes::Row& entry : times.block) json["block"].push_back(row(entry));
     make_directories(std::filesystem::path(path).parent_path().string(), "--calibrate");

@@ -13,7 +13,7 @@ namespace llmc {
 OpTimes measure_times(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
                       Backend& backend, int repeats = 3);
 
-/// The cache of measured times: one JSON file per device, build, model and shape in $XDG_CACHE_HOME/train_gpt (else
+/// The cache of measured times: one JSON file per device, model and shape in $XDG_CACHE_HOME/train_gpt (else
 /// ~/.cache/train_gpt).
 std::string calibration_path(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
                              const Backend& backend);

@@ -21,8 +21,9 @@ int64_t memory_limit(const Options& options, const DeviceInfo& device);
 /// Times of the model's operations: of --device-profile; measured with --calibrate, or earlier; else analytic.
 OpTimes operation_times(const Options& options, const Model& model, const PlanRequest& request, Backend& backend);
 
-/// The plan of one policy, or of the search for "auto". Fails, saying the smallest budget that would do and what binds,
-/// if the search finds nothing.
+/// The plan of one policy, or of the search for "auto". Where --batch-size is auto, the fastest micro-batch among those
+/// that divide the total batch: every one is planned within the memory there is, and the plan's shape says which it
+/// became. Fails, saying the smallest budget that would do and what binds, if the search finds nothing.
 ChosenPlan choose_plan(const Options& options, const std::string& policy, const Model& model, Backend& backend);
 
 }  // namespace llmc

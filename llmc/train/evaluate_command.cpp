@@ -49,7 +49,8 @@ EvaluationText open_text(const Options& options, const WeightSource& weights, co
 
 /// --batch-size, or as many sequences as make a moderate batch.
 int64_t batch_for(const Options& options, int64_t T) {
-    return was_given("batch-size") ? options.batch_size : std::max<int64_t>(1, kDefaultBatchTokens / T);
+    const bool chosen = was_given("batch-size") && options.batch_size > 0;
+    return chosen ? options.batch_size : std::max<int64_t>(1, kDefaultBatchTokens / T);
 }
 
 /// --seq-len, or the length the model was trained on, or else all it can take up to a limit.

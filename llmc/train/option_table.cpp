@@ -62,10 +62,12 @@ const std::vector<OptionRow>& option_table() {
         {"--tokenizer", &O::tokenizer, kTrain | kPlan | kTokenize | kGenerate | kEvaluate | kImport, kData,
          "What turns text into tokens and back: 'bytes', or a tokenizer's folder or file"},
         {"-j,--val-data", &O::val_data, kTrain, kData, "Validation data (the last 5 % of the training data)"},
-        {"-b,--batch-size", &O::batch_size, kTrain | kPlan | kEvaluate, kData, "Sequences in a micro-batch", 1, 1e6},
+        {"-b,--batch-size", &O::batch_size, kTrain | kPlan | kEvaluate, kData,
+         "Sequences in a micro-batch; auto: the fastest that divides the total batch and fits", 1, 1e6, {"auto"}},
         {"-t,--seq-len", &O::seq_len, kTrain | kPlan | kEvaluate, kData, "Tokens in a sequence", 1, 1e8},
-        {"-d,--total-batch-size", &O::total_batch_size, kTrain, kData,
-         "Tokens per update, a multiple of batch size times sequence length (one micro-batch)", 1, kMany},
+        {"-d,--total-batch-size", &O::total_batch_size, kTrain | kPlan, kData,
+         "Tokens per update, a multiple of batch size times sequence length (one micro-batch; 16 sequences where the "
+         "batch size is auto)", 1, kMany},
         {"-x,--steps", &O::steps, kTrain, kData, "Updates", 1, kMany},
 
         {"-l,--learning-rate", &O::learning_rate, kTrain, kOptimiser, "Peak learning rate", 0, 1e3},

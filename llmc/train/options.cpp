@@ -28,6 +28,7 @@ std::map<std::string, bool>& given_options() {
 template <typename Value>
 std::string find_fault(const OptionRow& row, const std::string& text) {
     if constexpr (std::is_arithmetic_v<Value>) {
+        if (!row.choices.empty() && text == row.choices.front()) return "";
         Value value = 0;
         const char* end = text.data() + text.size();
         const auto [rest, error] = std::from_chars(text.data(), end, value);
@@ -36,8 +37,9 @@ std::string find_fault(const OptionRow& row, const std::string& text) {
         if constexpr (std::is_same_v<Value, double>) {
             return fmt::format("must be a number from {:g} to {:g}, not '{}'", row.minimum, row.maximum, text);
         } else {
-            return fmt::format("must be a whole number from {:.0f} to {:.0f}, not '{}'", row.minimum, row.maximum,
-                               text);
+            const std::string word = row.choices.empty() ? "" : row.choices.front() + " or ";
+            return fmt::format("must be {}a whole number from {:.0f} to {:.0f}, not '{}'", word, row.minimum,
+                               row.maximum, text);
         }
     } else {
         if (row.choices.empty() || std::count(row.choices.begin(), row.choices.end(), text) > 0) return "";
@@ -46,7 +48,9 @@ std::string find_fault(const OptionRow& row, const std::string& text) {
 }
 
 std::string type_name(const OptionRow& row) {
-    if (std::holds_alternative<int64_t Options::*>(row.field)) return "N";
+    if (std::holds_alternative<int64_t Options::*>(row.field)) {
+        return row.choices.empty() ? "N" : "N|" + row.choices.front();
+    }
     if (std::holds_alternative<double Options::*>(row.field)) return "NUMBER";
     std::string names;
     for (const std::string& choice : row.choices) names += (names.empty() ? "" : "|") + choice;
@@ -62,7 +66,13 @@ void add_option(CLI::App& app, const OptionRow& row, Options& options) {
             } else {
                 CLI::Option* added = app.add_option(row.flags, options.*member, row.help);
                 if (options.*member != Value()) added->capture_default_str();
-                added->check([&row](const std::string& text) { return find_fault<Value>(row, text); });
+                const auto validate = [&row](std::string& text) {
+                    std::string fault = find_fault<Value>(row, text);
+                    const bool is_word = std::is_arithmetic_v<Value> && !row.choices.empty();
+                    if (fault.empty() && is_word && text == row.choices.front()) text = "0";
+                    return fault;
+                };
+                added->transform(CLI::Validator(validate, ""));
                 return added->type_name(type_name(row));
             }
         },
@@ -92,7 +102,7 @@ void add_command(CLI::App& app, uint8_t command, Options& options) {
     }
 }
 
-std::string toml_value(const Options& options, const OptionField& field) {
+std::string toml_value(const Options& options, const OptionRow& row) {
     return std::visit(
         [&](auto member) -> std::string {
             const auto& value = options.*member;
@@ -102,10 +112,11 @@ std::string toml_value(const Options& options, const OptionField& field) {
             } else if constexpr (std::is_same_v<Value, std::vector<std::string>>) {
                 return quoted(fmt::format("{}", fmt::join(value, ", ")));
             } else {
-                return fmt::format("{}", value);
+                return value == Value() && !row.choices.empty() ? quoted(row.choices.front())
+                                                                : fmt::format("{}", value);
             }
         },
-        field);
+        row.field);
 }
 
 /// What CLI11 has to say, as our error, in one line.
@@ -227,6 +238,9 @@ Options parse_options(int argc, const char* const* argv) {
     if (!options.config.empty()) apply_config(used, options.config);
     if (!options.resume.empty()) apply_config(used, find_run_folder(options.resume, "--resume") + "/config.toml");
     note_given(used, /*typed=*/false);
+    if (options.batch_size == 0 && options.total_batch_size == 0) {
+        options.total_batch_size = Options().batch_size * options.seq_len;
+    }
     validate(options);
     return options;
 }
@@ -249,7 +263,7 @@ std::string to_toml(const Options& options) {
     for (const OptionRow& row : option_table()) {
         if ((row.commands & kTrain) == 0 || !row.shapes_run) continue;
         // An empty or zero override means "not given", and stays so.
-        const std::string value = toml_value(options, row.field);
+        const std::string value = toml_value(options, row);
         if (value == "\"\"" || (value == "0" && row.minimum > 0)) continue;
         if (std::string(group) != row.group) text += fmt::format("\n# {}\n", group = row.group);
         text += fmt::format("{} = {}\n", row.name(), value);

@@ -26,7 +26,7 @@ struct Options {
     std::string data = "data/demo.txt";
     std::string val_data;
     std::string tokenizer;
-    int64_t batch_size = 16;
+    int64_t batch_size = 16;  ///< Sequences in a micro-batch; 0 = auto, until the plan is chosen.
     int64_t seq_len = 128;
     int64_t total_batch_size = 0;  ///< Tokens per update; 0 = one micro-batch.
     int64_t steps = 2000;
@@ -116,7 +116,8 @@ enum CommandMask : uint8_t {
 using OptionField = std::variant<std::string Options::*, int64_t Options::*, double Options::*, bool Options::*,
                                  std::vector<std::string> Options::*>;
 
-/// One option. Numbers outside [minimum, maximum] and texts outside `choices` (if there are any) are refused.
+/// One option. Numbers outside [minimum, maximum] and texts outside `choices` (if there are any) are refused. A number
+/// may have one choice, a word that stands for 0.
 struct OptionRow {
     const char* flags;  ///< As CLI11 writes them: "-b,--batch-size"; without dashes what stands alone.
     OptionField field;

@@ -45,22 +45,24 @@ double peak_flops(const Options& options, const DeviceInfo& device, DType dtype)
 
 }  // namespace
 
-Trainer::Trainer(const Options& options, State& state, const PlannedMemory& memory, const Data& data,
-                 const Origin& origin, const std::string& run_folder)
+Trainer::Trainer(const Options& options, State& state, const ChosenPlan& chosen, const Data& data, const Origin& origin,
+                 const std::string& run_folder)
     : options_(options),
       state_(state),
       data_(data),
       run_folder_(run_folder),
-      micro_batches_(std::max<int64_t>(1, options.total_batch_size / memory.plan.shape.N())),
-      tokens_per_step_(micro_batches_ * memory.plan.shape.N()),
+      micro_batches_(std::max<int64_t>(1, options.total_batch_size / chosen.memory.plan.shape.N())),
+      tokens_per_step_(micro_batches_ * chosen.memory.plan.shape.N()),
       peak_flops_(peak_flops(options, state.backend().info(), state.dtype())),
-      executor_(state, memory.plan, memory.layout),
-      evaluator_(state, memory),
+      executor_(state, chosen.memory.plan, chosen.memory.layout),
+      evaluator_(state, chosen.memory),
       loader_(*data.train, options.batch_size, options.seq_len, static_cast<int32_t>(state.model().config.V),
               shuffled_order(data.train->size(), options.seq_len, static_cast<uint64_t>(options.seed))),
       val_loader_(*data.validation, options.batch_size, options.seq_len, static_cast<int32_t>(state.model().config.V),
                   spread_order(data.validation->size(), options.seq_len, options.val_sequences)),
-      ranges_(parameter_ranges(state.model())) {
+      ranges_(parameter_ranges(state.model())),
+      predicted_step_ms_(chosen.step_seconds * 1e3),
+      times_source_(chosen.times.source) {
     if (origin.checkpoint) {
         load_checkpoint(*origin.checkpoint, state);
         progress_ = progress_of(*origin.checkpoint);
@@ -87,7 +89,7 @@ Trainer::Trainer(const Options& options, State& state, const PlannedMemory& memo
     const Backend& backend = state.backend();
     const int64_t context =
         fitting_context(state.model(), state.dtype(), std::min(options.seq_len, state.model().config.maxT),
-                        memory.layout.arena_bytes, backend);
+                        chosen.memory.layout.arena_bytes, backend);
     if (options.sample_length > 0 && context > 0 && data.tokenizer->vocab_size() > 0) {
         generator_ =
             std::make_unique<TextGenerator>(state, plan_generation(state.model(), state.dtype(), context, backend));
@@ -114,6 +116,7 @@ void Trainer::run() {
     if (stop_signal != 0)
         spdlog::info("stopping after step {}, as asked by signal {}", progress_.step, int{stop_signal});
     if (saved != progress_.step) save();
+    report_times();
     std::signal(SIGINT, SIG_DFL);
     std::signal(SIGTERM, SIG_DFL);
 }
@@ -162,6 +165,11 @@ StepMetrics Trainer::train_step() {
 }
 
 void Trainer::report(const StepMetrics& m) {
+    constexpr int64_t kWarmup = 2, kTimedSteps = 1000;
+    if (steps_timed_++ >= kWarmup) {
+        step_ms_.resize(static_cast<size_t>(std::min(steps_timed_ - kWarmup, kTimedSteps)));
+        step_ms_[static_cast<size_t>((steps_timed_ - kWarmup - 1) % kTimedSteps)] = m.step_ms;
+    }
     smoothed_step_ms_ = smoothed_step_ms_ == 0 ? m.step_ms : 0.95 * smoothed_step_ms_ + 0.05 * m.step_ms;
     const bool ends = m.step == options_.steps || m.step == 1 || stop_signal != 0;
     if (m.step % options_.log_every != 0 && !ends) return;
@@ -171,6 +179,16 @@ void Trainer::report(const StepMetrics& m) {
                  m.step, std::to_string(options_.steps).size(), options_.steps, m.loss, m.learning_rate, m.grad_norm,
                  m.step_ms, format_count(std::llround(m.tokens_per_second)), mfu, format_bytes(m.memory_bytes),
                  format_duration(left));
+}
+
+/// What the plan promised beside what it took.
+void Trainer::report_times() const {
+    if (step_ms_.empty()) return;
+    std::vector<double> sorted = step_ms_;
+    std::nth_element(sorted.begin(), sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2), sorted.end());
+    const double median = sorted[sorted.size() / 2];
+    spdlog::info("time    {:.1f} ms per step in the median of {}, predicted {:.1f} ms ({:+.1f} %; {})", median,
+                 sorted.size(), predicted_step_ms_, 100 * (predicted_step_ms_ / median - 1), times_source_);
 }
 
 void Trainer::count_skipped(const StepMetrics& metrics) {

@@ -17,7 +17,7 @@ namespace llmc {
 class Trainer {
   public:
     /// All arguments but `origin` must outlive the trainer. What that has is loaded, else the weights are drawn.
-    Trainer(const Options& options, State& state, const PlannedMemory& memory, const Data& data, const Origin& origin,
+    Trainer(const Options& options, State& state, const ChosenPlan& chosen, const Data& data, const Origin& origin,
             const std::string& run_folder);
 
     /// Trains up to --steps, or until SIGINT or SIGTERM, which end the step at hand, write a checkpoint and return.
@@ -29,6 +29,7 @@ class Trainer {
     StepMetrics train_step();
     void accumulate_gradients();
     void report(const StepMetrics& metrics);
+    void report_times() const;
     void count_skipped(const StepMetrics& metrics);
     void validate();
     void print_sample();
@@ -52,6 +53,10 @@ class Trainer {
     Progress progress_;
     int64_t skipped_in_a_row_ = 0;
     double smoothed_step_ms_ = 0;
+    std::vector<double> step_ms_;  ///< Of the last steps but the first two, which warm up.
+    int64_t steps_timed_ = 0;
+    double predicted_step_ms_;
+    std::string times_source_;  ///< Of the prediction.
 };
 
 }  // namespace llmc

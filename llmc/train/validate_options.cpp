@@ -94,7 +94,11 @@ void validate(const Options& options) {
     if (options.command == Command::Train && options.recompute != "auto") find_policy(options.recompute);
     if (!options.memory_budget.empty()) parse_budget("--memory-budget", options.memory_budget, int64_t{1} << 40);
     const int64_t micro_batch = options.batch_size * options.seq_len;
-    if (options.total_batch_size % micro_batch != 0) {
+    if (micro_batch == 0 && options.total_batch_size % options.seq_len != 0) {
+        fail_usage("--total-batch-size={}: must be a multiple of --seq-len={}", options.total_batch_size,
+                   options.seq_len);
+    }
+    if (micro_batch > 0 && options.total_batch_size % micro_batch != 0) {
         fail_usage("--total-batch-size={}: must be a multiple of --batch-size times --seq-len, {} x {} = {} tokens",
                    options.total_batch_size, options.batch_size, options.seq_len, micro_batch);
     }

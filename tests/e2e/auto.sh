@@ -48,6 +48,41 @@ printf 'damaged' >"$(ls "$XDG_CACHE_HOME"/train_gpt/*.json)"
 auto_train after "$none"
 check "damaged times are ignored with a line" grep -q "is damaged .* and is ignored; --calibrate measures again" err
 
+auto_train again "$none" --calibrate
+sed -i 's/"made_by": "[^"]*"/"made_by": "of-old"/' "$(ls "$XDG_CACHE_HOME"/train_gpt/*.json)"
+auto_train stale "$none"
+check "times of another build are ignored with a line" grep -q "is of train_gpt of-old, .* --calibrate measures again" err
+check "what a step took stands beside what was predicted" \
+    grep -Eq "time +[0-9.]+ ms per step in the median of 2, predicted [0-9.]+ ms" err
+
+# --batch-size=auto: the total stays, the micro-batch is what fits.
+small=(--layers=8 --channels=32 --heads=2 --seq-len=64 --total-batch-size=512 --batch-size=auto)
+train_auto() { # train_auto FOLDER BUDGET ARGUMENTS...
+    must "$1" "${small[@]}" "${quiet[@]}" --data=text.txt --steps=4 --warmup=1 --output-dir="$1" \
+        --memory-budget="$2" "${@:3}"
+}
+batch_of() { sed -n 's/^batch-size = //p' "$1/config.toml"; }
+plan_total() { # plan_total POLICY BATCH
+    run plan --layers=8 --channels=32 --heads=2 --seq-len=64 --vocab-size=257 --batch-size="$2" --recompute="$1" --json
+    sed -n 's/.*"total_bytes": \([0-9]*\).*/\1/p' out
+}
+train_auto roomy "$(plan_total none 8)" --recompute=0
+check "with room for all eight sequences it takes them" test "$(batch_of roomy)" -eq 8
+train_auto tight $(($(plan_total none 4) - 1)) --recompute=0
+check "a byte less than four sequences need: two" test "$(batch_of tight)" -eq 2
+train_auto search $(($(plan_total sqrt 8) - 1)) --recompute=auto
+check "auto and auto: fits" test "$(memory_of search)" -lt "$(plan_total sqrt 8)"
+loss_of() { sed -n 's/.*"step":4,"loss":\([0-9.]*\).*/\1/p' "$1/metrics.jsonl"; }
+check "the same training, whatever the micro-batch" \
+    awk -v a="$(loss_of roomy)" -v b="$(loss_of tight)" 'BEGIN { exit !(a > 0 && (a - b) ^ 2 < 1e-8) }'
+run --batch-size=auto --total-batch-size=100 --seq-len=64
+check "a total that is no multiple of the sequence is refused" \
+    grep -q -- "--total-batch-size=100: must be a multiple of --seq-len=64" err
+run --batch-size=some
+check "a batch size that is neither number nor auto is refused" grep -q -- "--batch-size: must be auto or a whole" err
+run --memory-budget=900TiB --data=text.txt
+check "a budget beyond the device is refused" grep -q -- "--memory-budget=900TiB: this device has" err
+
 run plan --model=gpt2-xl --device-profile=h100 --dtype=bf16 --recompute=1,auto --memory-budget=40GiB
 check "plans for another device" grep -q "step times: analytic, h100" out
 run plan --device-profile=abacus

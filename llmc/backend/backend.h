@@ -27,7 +27,9 @@
 #include "llmc/base/tensor.h"
 
 #include <cstdint>
+#include <functional>
 #include <limits>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -70,6 +72,12 @@ struct AdamWSettings {
     int64_t update = 1;   ///< Number of this update, from 1, for the bias correction.
 };
 
+/// A point in the work of a device; see Backend::mark().
+struct TimeMark {
+    double seconds = 0;           ///< Of a host clock, for backends that finish before they return.
+    std::shared_ptr<void> event;  ///< For those that do not.
+};
+
 class Backend {
   public:
     virtual ~Backend() = default;
@@ -90,6 +98,16 @@ class Backend {
     /// out = x, element by element, converting the type (fp32 <-> bf16).
     virtual void convert(Tensor out, Tensor x) = 0;
     virtual void synchronize() = 0;
+
+    /// For measuring: a mark between the calls made before and after it, and the time the device took from one mark to
+    /// another (waits for the second).
+    virtual TimeMark mark();
+    virtual double seconds_between(const TimeMark& first, const TimeMark& second);
+
+    /// Makes the calls in `work`, which are the same with the same operands whenever they are made under this key: a
+    /// backend may record them once and replay the record. `forget` ends the life of a key.
+    virtual void repeat(const void* key, const std::function<void()>& work);
+    virtual void forget(const void* key);
 
     // ---- Embedding --------------------------------------------------------------------------------------------
 

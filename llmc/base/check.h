@@ -1,9 +1,10 @@
 // CHECK(expression, values...): a condition that only a mistake in this program can break. It prints the expression,
 // the values and the place, and aborts. What a user can cause is an Error (error.h), never a CHECK.
+//
+// Plain standard C++, because device compilers read it too.
 #pragma once
 
-#include <spdlog/fmt/fmt.h>
-
+#include <sstream>
 #include <string>
 
 namespace llmc {
@@ -15,10 +16,12 @@ namespace llmc {
 inline std::string check_values() { return ""; }
 template <typename First, typename... Rest>
 std::string check_values(const First& first, const Rest&... rest) {
-    std::string text = fmt::format("{}", first);
-    ((text += fmt::format(", {}", rest)), ...);
-    return text;
+    std::ostringstream text;
+    text << first;
+    ((text << ", " << rest), ...);
+    return text.str();
 }
+
 }  // namespace llmc
 
 #define CHECK(expression, ...)                                                                        \

@@ -1,6 +1,7 @@
 #include "llmc/io/encoded_text.h"
 
 #include "llmc/base/check.h"
+#include "llmc/base/error.h"
 #include "llmc/io/encode_corpus.h"
 
 #include <algorithm>

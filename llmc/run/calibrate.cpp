@@ -10,12 +10,18 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 namespace llmc {
 namespace {
 
 constexpr int kFileVersion = 2;
+
+/// The middle one of three layers is timed: as in a deep model, what its backward reads has left the caches since its
+/// forward.
+constexpr int64_t kMeasuredLayers = 3;
 
 /// Where a step's time belongs.
 double& slot_of(OpTimes& times, const Step& step) {
@@ -28,56 +34,65 @@ double& slot_of(OpTimes& times, const Step& step) {
     return step.pass == Pass::BackwardWeight ? row.backward_weight : row.backward;
 }
 
-/// Fastest of `repeats` calls.
-template <typename Run>
-double fastest(int repeats, Run run) {
-    double best = 1e300;
-    for (int i = 0; i < repeats; ++i) {
-        const double start = now_seconds();
-        run();
-        best = std::min(best, now_seconds() - start);
-    }
-    return best;
+double median(std::vector<double> values) {
+    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
 }
 
 }  // namespace
 
 OpTimes measure_times(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
                       Backend& backend, int repeats) {
-    ModelConfig config = model.config;
-    config.L = 1;
-    const Model one_layer = make_model(config);
-    const PlannedMemory memory =
-        plan_memory(one_layer, shape, dtype, find_policy("none"), logits_chunk_tokens, backend);
-    State state(backend, one_layer, dtype, shape.T, memory.layout.arena_bytes, /*training=*/true);
+    const int64_t fits = backend.info().memory_available;
+    const auto planned = [&](int64_t layers) {
+        ModelConfig config = model.config;
+        config.L = layers;
+        Model few = make_model(config);
+        PlannedMemory memory = plan_memory(few, shape, dtype, find_policy("none"), logits_chunk_tokens, backend);
+        return std::pair(std::move(few), std::move(memory));
+    };
+    auto [few_layers, memory] = planned(std::min<int64_t>(model.config.L, kMeasuredLayers));
+    if (memory.total_bytes() > fits) std::tie(few_layers, memory) = planned(1);
+    const int64_t measured_layer = few_layers.config.L / 2;
+
+    State state(backend, few_layers, dtype, shape.T, memory.layout.arena_bytes, /*training=*/true);
     state.initialise(1);
     Executor executor(state, memory.plan, memory.layout);
     std::vector<int32_t> tokens(static_cast<size_t>(shape.N()));
-    for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i) % static_cast<int32_t>(config.V);
+    for (size_t i = 0; i < tokens.size(); ++i)
+        tokens[i] = static_cast<int32_t>(i % static_cast<size_t>(model.config.V));
 
-    std::vector<double> best(memory.plan.steps.size(), 1e300), seconds;
+    std::vector<std::vector<double>> of_step(memory.plan.steps.size());
+    std::vector<double> seconds;
     for (int turn = 0; turn <= repeats; ++turn) {  // The first turn warms caches and kernels up.
         backend.copy_to_device(executor.tokens(), tokens.data());
         backend.copy_to_device(executor.targets(), tokens.data());
         executor.run({.loss_scale = 1.0f / static_cast<float>(shape.N()), .loss_sum = state.loss_sum()}, &seconds);
-        for (size_t i = 0; turn > 0 && i < best.size(); ++i) best[i] = std::min(best[i], seconds[i]);
+        for (size_t i = 0; turn > 0 && i < of_step.size(); ++i) of_step[i].push_back(seconds[i]);
     }
     OpTimes times;
     times.source = "measured on " + backend.info().name;
     times.measured = true;
     times.block.resize(model.block.size());
-    for (size_t i = 0; i < best.size(); ++i) slot_of(times, memory.plan.steps[i]) = best[i];
+    for (size_t i = 0; i < of_step.size(); ++i) {
+        const Step& step = memory.plan.steps[i];
+        if (step.row < 0 || step.layer == measured_layer) slot_of(times, step) = median(of_step[i]);
+    }
 
-    const auto ranges = parameter_ranges(one_layer);
-    const double small = fastest(repeats, [&] {
+    const auto ranges = parameter_ranges(few_layers);
+    std::vector<double> of_update;
+    for (int turn = 0; turn < repeats; ++turn) {
+        const double start = now_seconds();
         backend.zero(state.all_gradients());
         backend.global_norm(state.grad_norm(), state.all_gradients(), state.norm_workspace());
         backend.adamw(state.all_parameters(), state.all_masters(), state.all_m(), state.all_v(), state.all_gradients(),
                       ranges, {}, state.grad_norm());
         backend.synchronize();
-    });
-    times.optimizer =
-        small * static_cast<double>(model.parameter_elements) / static_cast<double>(one_layer.parameter_elements);
+        of_update.push_back(now_seconds() - start);
+    }
+    times.optimizer = median(of_update) * static_cast<double>(model.parameter_elements) /
+                      static_cast<double>(few_layers.parameter_elements);
     return times;
 }
 

@@ -1,4 +1,4 @@
-// Measured operation times: one layer of the actual model at the actual shape on the actual device, every step timed.
+// Measured operation times: a layer of the actual model at the actual shape on the actual device, every step timed.
 #pragma once
 
 #include "llmc/plan/cost.h"
@@ -8,10 +8,11 @@
 
 namespace llmc {
 
-/// Runs a one-layer copy of the model `repeats` times and takes each step's fastest time. Allocates what one layer and
-/// the embeddings need while it runs. A few seconds for models that take seconds per step.
+/// Runs a copy of the model with three layers `repeats` times and takes the median of each step's times. Allocates what
+/// that needs while it runs (with one layer, where three do not fit). Some seconds for models that take seconds per
+/// step.
 OpTimes measure_times(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
-                      Backend& backend, int repeats = 3);
+                      Backend& backend, int repeats = 5);
 
 /// The cache of measured times: one JSON file per device, model and shape in $XDG_CACHE_HOME/train_gpt (else
 /// ~/.cache/train_gpt).

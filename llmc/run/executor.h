@@ -20,6 +20,9 @@ class Executor {
   public:
     /// The plan, its layout and the state must outlive the executor.
     Executor(State& state, const Plan& plan, const Layout& layout);
+    ~Executor();
+    Executor(const Executor&) = delete;
+    Executor& operator=(const Executor&) = delete;
 
     /// The plan's inputs, to be filled before run(): int32.
     Tensor tokens() const { return tensor(tokens_); }
@@ -28,7 +31,8 @@ class Executor {
     Tensor losses() const { return tensor(losses_); }
     Tensor logits() const { return tensor(logits_); }
 
-    /// Walks the list once. With `seconds`, waits after every step and stores its time.
+    /// Walks the list once. With `seconds`, waits for the end and stores the time of every step. A backend may record
+    /// a walk with the same arguments as the one before, and replay it from then on.
     void run(const RunArguments& arguments, std::vector<double>* seconds = nullptr);
 
     /// Largest arena offset any executed step has touched.
@@ -40,6 +44,7 @@ class Executor {
 
     Tensor tensor(int32_t id) const;
     Tensor touched(int32_t id);
+    void run_timed(std::vector<double>* seconds);
     void run_step(const Step& step);
     void run_forward(const Step& step, const Views& v);
     void run_backward(const Step& step, const Views& v);

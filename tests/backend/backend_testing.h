@@ -5,6 +5,7 @@
 #pragma once
 
 #include "llmc/backend/cpu/cpu_backend.h"
+#include "llmc/base/error.h"
 #include "llmc/base/rng.h"
 #include "llmc/base/units.h"
 

@@ -324,7 +324,7 @@ def report(result):
     return "\n".join([
         "# train_gpt and PyTorch on the CPU",
         "",
-        f"{about['date']}, train_gpt {about['commit']}, PyTorch {about['torch']}, {about['cpu']}, "
+        f"{about['date']}, {about['version']}, PyTorch {about['torch']}, {about['cpu']}, "
         f"{about['threads']} threads, {about['system']}. Median of {about['repeats']} alternating runs. Made by "
         f"`dev/bench/cpu_vs_torch.py{' --quick' if about['quick'] else ''}`, which says how things are measured.",
         "",
@@ -339,7 +339,7 @@ def report(result):
         ""])
 
 
-def about_this_run(args, torch):
+def about_this_run(args, binary, torch):
     def output(command):
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
         return done.stdout.strip()
@@ -351,7 +351,7 @@ def about_this_run(args, torch):
     debian = output(["dpkg-query", "--showformat=${Version}", "--show", "python3-torch"])
     version = output([torch.python, "-c", "import torch; print(torch.__version__)"])
     return {"date": datetime.date.today().isoformat(),
-            "commit": output(["git", "describe", "--always", "--dirty", "--tags"]) or "unknown",
+            "version": output([binary, "--version"]),
             "torch": version + (f" (python3-torch {debian})" if debian else ""),
             "cpu": cpu_name(), "threads": args.threads, "system": platform.platform(),
             "repeats": args.repeats, "quick": args.quick}
@@ -404,7 +404,7 @@ def main():
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every clean-up
     torch = Torch(args.python, args.threads)
-    result = {"about": about_this_run(args, torch), "gemm_ceilings": {}, "rows": []}
+    result = {"about": about_this_run(args, binary, torch), "gemm_ceilings": {}, "rows": []}
     raise_ceilings(result["gemm_ceilings"], torch, args.dtypes)
     with tempfile.TemporaryDirectory(prefix="cpu_vs_torch.") as folder:
         ours = Ours(binary, args.threads, folder)

@@ -1,0 +1,174 @@
+#!/bin/bash
+# scripts/sweep.sh and scripts/plot.py: every combination is trained or its failure recorded, an interrupted sweep goes
+# on, the tables can be read, the pictures are made, and what is wrong is said in one line.
+set -u
+root=$PWD
+. tests/e2e/lib.bash
+
+# sweep ARGUMENTS...: like run, of the script. The shell is the strictest there is.
+shell=$(command -v dash || echo sh)
+sweep() {
+    "$shell" "$root/scripts/sweep.sh" "$@" >out 2>err
+    status=$?
+}
+model=(-- --layers=2 --channels=32 --heads=2 --seq-len=32 --data="it's a text.txt")
+cp text.txt "it's a text.txt"
+
+# says NAME CODE PATTERN COMMAND...: the command must end so, with one line of error that matches and no output.
+says() {
+    local name=$1 code=$2 pattern=$3
+    shift 3
+    "$@" >out 2>err
+    status=$?
+    if [ $status -eq "$code" ] && [ "$(wc -l <err)" -eq 1 ] && grep -q -E -e "$pattern" err && [ ! -s out ]; then
+        ok "$name"
+    else
+        not_ok "$name" "exit code $status: $(head -c 400 err | tr '\n' ' ')"
+    fi
+}
+
+# column NAME FILE: its values, a line each. (Only the last columns are quoted.)
+column() { awk -F, -v name="$1" 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == name) n = i; next } { print $n }' "$2"; }
+list() { column "$@" | tr '\n' ' '; }
+
+# ---- a whole sweep ------------------------------------------------------------------------------
+
+sweep --batch-sizes="2 4" --recompute="0 2" --out=whole --steps=3 "${model[@]}"
+check "a sweep ends well" test $status -eq 0
+cp out whole.md
+check "a row for every combination" test "$(list run whole/sweep.csv)" = "b2-r0 b2-r2 b4-r0 b4-r2 "
+check "all are finished" test "$(sort -u <(column status whole/sweep.csv))" = finished
+check "of as many steps as asked for" test "$(list steps whole/sweep.csv)" = "3 3 3 3 "
+check "planned bytes are allocated bytes" \
+    test "$(list predicted_bytes whole/sweep.csv)" = "$(list allocated_bytes whole/sweep.csv)"
+check "level 2 takes less memory than level 0" test "$(column predicted_bytes whole/sweep.csv | sed -n 4p)" \
+    -lt "$(column predicted_bytes whole/sweep.csv | sed -n 3p)"
+check "level 0 has no overhead over itself" \
+    test "$(column overhead whole/sweep.csv | sed -n '1p;3p' | sort -u)" = 0.0000
+for key in predicted_step_ms step_ms tokens_per_second final_loss; do
+    check "every run has its $key" \
+        test "$(column $key whole/sweep.csv | grep -c -E '^[0-9]+(\.[0-9]+)?(e-[0-9]+)?$')" = 4
+done
+check "the same tokens per update" test "$(cat whole/b*/config.toml | grep total-batch-size | sort -u)" \
+    = "total-batch-size = 128"
+check "the curves of a batch size coincide" test "$(grep -c 'equal bit for bit' whole.md)" = 2
+check "sweep.md is what was printed" cmp whole.md whole/sweep.md
+check "no checkpoints are left" test -z "$(find whole -name checkpoints)"
+if command -v python3 >/dev/null; then
+    check "sweep.csv is CSV" python3 -c "
+import csv
+rows = list(csv.DictReader(open('whole/sweep.csv'), strict=True))
+assert len(rows) == 4 and all(None not in row and None not in row.values() for row in rows)"
+fi
+
+# ---- again, and other options -----------------------------------------------------------------------
+
+cp whole/b2-r0/metrics.jsonl before
+rm whole/b4-r2/sweep.txt # as if it had been killed without a checkpoint
+sweep --batch-sizes="2,4" --recompute=0,2 --out whole --steps 3 "${model[@]}"
+check "finished runs are skipped" cmp before whole/b2-r0/metrics.jsonl
+check "a run that was killed begins again" grep -q '^sweep: b4-r2: finished' err
+says "other options are refused" 2 "^sweep: --out=.*other options \(.*--steps=3.*\)" \
+    "$root/scripts/sweep.sh" --batch-sizes="2 4" --recompute="0 2" --out=whole --steps=4 "${model[@]}"
+
+sed -i '2s/"loss":[0-9]/&9/' whole/b4-r2/metrics.jsonl
+sweep --batch-sizes="2 4" --recompute="0 2" --out=whole --steps=3 "${model[@]}"
+check "a curve that differs is an error" test "$status $(grep -c 'Batch size 4.*DIFFER.* 2 from 0' out)" = "1 1"
+
+# ---- failures -------------------------------------------------------------------------------------------
+
+sweep --batch-sizes="2 3" --recompute=0 --total-batch-size=128 --out=misfit --steps=3 "${model[@]}"
+check "a failing combination is recorded, the others run" \
+    test "$status $(list status misfit/sweep.csv)" = "0 finished failed "
+check "with its reason" grep -q '^3,.*,"--total-batch-size=128: must be a multiple of .*"$' misfit/sweep.csv
+budget=$(column predicted_bytes whole/sweep.csv | sed -n 4p)
+sweep --batch-sizes=4 --recompute="0 2" --out=tight --steps=3 "${model[@]}" --memory-budget="$budget"
+check "what does not fit is recorded" test "$status $(list status tight/sweep.csv)" = "0 out of memory finished "
+check "with the reason in the report" grep -q '^- b4-r0: not enough memory' out
+
+# ---- interrupted ------------------------------------------------------------------------------------------
+
+# Its own process group, as of a terminal: Ctrl-C reaches the sweep and the run.
+long=(--batch-sizes=2 --recompute="1 0" --out=cut --steps=400 "${model[@]}")
+set -m
+"$shell" "$root/scripts/sweep.sh" "${long[@]}" >out 2>err &
+job=$!
+set +m
+for _ in $(seq 500); do
+    [ "$(grep -c loss cut/b2-r1/metrics.jsonl 2>/dev/null)" -ge 3 ] 2>/dev/null && break
+    sleep 0.02
+done
+kill -INT -- -$job
+wait $job
+status=$?
+if [ -e cut/b2-r0 ]; then
+    skip "an interrupted sweep" "the run was over before the signal came"
+else
+    check "Ctrl-C ends the sweep" test $status -eq 130
+    check "it says that it can go on" grep -q '^sweep: interrupted; the same command goes on' err
+    check "the run left a checkpoint" test -e cut/b2-r1/checkpoints/latest
+    sweep "${long[@]}"
+    check "the same command goes on" grep -q '^sweep: b2-r1: goes on from its checkpoint' err
+    check "to the end" test "$status $(list status cut/sweep.csv)" = "0 finished finished "
+    check "with the curve of a run that was not interrupted" cmp <(curve cut/b2-r1) <(curve cut/b2-r0)
+fi
+
+# ---- bad usage ----------------------------------------------------------------------------------------------
+
+bad=("$shell" "$root/scripts/sweep.sh" --batch-sizes=2 --recompute=0 --out=new)
+says "an unknown option" 2 "^sweep: --bogus: no such option" "${bad[@]}" --bogus
+says "a missing value" 2 "^sweep: --model: wants a value" "${bad[@]}" --model
+says "a bad batch size" 2 "^sweep: --batch-sizes=x" "${bad[@]}" --batch-sizes="2 x"
+says "no level" 2 "^sweep: --recompute: name at least one" "${bad[@]}" --recompute=
+says "an unknown level" 2 "^sweep: --recompute=zero: no such policy" "${bad[@]}" --recompute=zero "${model[@]}"
+says "an option of the sweep's own" 2 "^sweep: --output-dir: " "${bad[@]}" "${model[@]}" --output-dir=x
+says "a wrong option of train_gpt" 2 "^sweep: .*--bogus" "${bad[@]}" "${model[@]}" --bogus
+says "missing data" 1 "^sweep: --data: 'no such text'" "${bad[@]}" -- --data="no such text"
+says "a folder that holds something else" 2 "^sweep: --out=.*is not empty" \
+    "${bad[@]}" --out=whole/b2-r0 "${model[@]}"
+check "nothing was made" test ! -e new
+sweep --help
+check "--help prints the usage" test "$status $(grep -c '^  scripts/sweep.sh --batch-sizes' out)" = "0 1"
+
+# ---- plots --------------------------------------------------------------------------------------------------
+
+plot=$root/scripts/plot.py
+if [ ! -x /usr/bin/python3 ]; then
+    skip "plots" "no /usr/bin/python3"
+    exit $((failures > 0))
+fi
+mkdir without
+echo 'raise ImportError' >without/matplotlib.py
+says "without Matplotlib" 1 "^plot: .*python3-matplotlib" env PYTHONPATH="$PWD/without" "$plot" whole
+PYTHONPATH=$PWD/without sweep --batch-sizes=4 --recompute=2 --out=plain --steps=3 "${model[@]}"
+check "a sweep without Matplotlib ends well and says so" test "$status $(grep -c 'python3-matplotlib' err)" = "0 1"
+if ! /usr/bin/python3 -c 'import matplotlib' 2>/dev/null; then
+    skip "plots" "no python3-matplotlib"
+    exit $((failures > 0))
+fi
+pictures() { # pictures FOLDER NAME...: each is there, in both formats
+    local folder=$1 name
+    shift
+    for name; do
+        [ "$(head -c 4 "$folder/$name.png" | tail -c 3)" = PNG ] && grep -q '</svg>' "$folder/$name.svg" || return 1
+    done
+}
+check "a sweep has its pictures" pictures tight memory time speed overhead loss
+check "a run" "$plot" whole/b2-r0 --x=tokens
+check "has its picture" pictures whole/b2-r0 curves
+check "several runs" "$plot" whole/b2-r0 whole/b4-r0 --out=together
+check "have theirs" pictures together curves
+
+says "no such run" 1 "^plot: nowhere/metrics.jsonl: cannot be read .No such file" "$plot" nowhere
+mkdir broken empty odd
+sed '2s/,.*//' whole/b2-r0/metrics.jsonl >broken/metrics.jsonl
+says "a damaged line" 1 "^plot: broken/metrics.jsonl:2: is not a line of metrics" "$plot" broken
+echo '{"step":1,"loss":2}' >odd/metrics.jsonl
+says "a line without what it should have" 1 "^plot: odd/metrics.jsonl:1: has no lr" "$plot" odd
+: >empty/metrics.jsonl
+says "no step yet" 1 "^plot: empty/metrics.jsonl: has no step yet" "$plot" empty
+printf 'batch_size,run\nx,y\n' >odd/sweep.csv
+says "a damaged sweep" 1 "^plot: odd/sweep.csv:2: is not a row" "$plot" odd
+says "bad usage" 2 "^plot: .*--x" "$plot" whole --x=miles
+
+exit $((failures > 0))

@@ -4,6 +4,7 @@
 #include "llmc/backend/make_backend.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
+#include "llmc/base/stop_signal.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/tokenizer_files.h"
 #include "llmc/train/evaluate_command.h"
@@ -35,7 +36,8 @@ void train(Options options) {
                                          : resolve_model(options, data.source->vocab_size()));
     if (origin.checkpoint) require_same_run(options, model.config, *origin.checkpoint);
     const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
-    const DType dtype = dtype_of_option(options);
+    const DType dtype = dtype_of_option(options, *backend);
+    options.dtype = name_of(dtype);  // Where it was auto, it is decided now.
     require_dtype(*backend, dtype);
     const ChosenPlan chosen = choose_plan(options, options.recompute, model, *backend);
     const PlannedMemory& memory = chosen.memory;
@@ -79,6 +81,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
     prepare_process(argv);
+    watch_stop_signals();
     std::signal(SIGXFSZ, SIG_IGN);  // A file-size limit shall be an error of write(), like a full disk.
     std::signal(SIGPIPE, SIG_IGN);
     init_log("info");

@@ -2,17 +2,81 @@
 
 #include "llmc/backend/cpu/cpu_backend.h"
 #include "llmc/base/error.h"
+#include "llmc/base/log.h"
 
+#ifdef LLMC_WITH_CUDA
+#include "llmc/backend/cuda/cuda_backend.h"
+#include "llmc/backend/cuda/device.h"
+#endif
+
+#include <charconv>
 #include <cstdlib>
+#include <string_view>
 #include <unistd.h>
+#include <utility>
 
 namespace llmc {
+namespace {
+
+[[noreturn]] void refuse(const std::string& device) {
+    fail_usage("--device={} is unknown; use cpu, cuda, cuda:INDEX or auto", device);
+}
+
+/// The device's number, of "cuda" or "cuda:INDEX"; -1 for "auto" and "cpu".
+int cuda_index(const std::string& device) {
+    if (device == "cuda") return 0;
+    if (device == "auto" || device == "cpu") return -1;
+    constexpr std::string_view kPrefix = "cuda:";
+    if (!device.starts_with(kPrefix)) refuse(device);
+    int index = -1;
+    const char* end = device.data() + device.size();
+    const auto [rest, error] = std::from_chars(device.data() + kPrefix.size(), end, index);
+    if (error != std::errc() || rest != end || index < 0) refuse(device);
+    return index;
+}
+
+#ifdef LLMC_WITH_CUDA
+
+/// Null for the CPU.
+std::unique_ptr<Backend> make_cuda_backend(const std::string& device) {
+    const int index = cuda_index(device);
+    if (device == "cpu") return nullptr;
+    if (device != "auto") return std::make_unique<cuda::CudaBackend>(index);
+    const std::string reason = cuda::why_unusable(0);
+    if (reason.empty()) return std::make_unique<cuda::CudaBackend>(0);
+    spdlog::info("device  the CPU: {}", reason);
+    return nullptr;
+}
+
+#else
+
+std::unique_ptr<Backend> make_cuda_backend(const std::string& device) {
+    if (cuda_index(device) < 0) return nullptr;
+    fail_usage("--device={}: this build has no CUDA backend (make found no nvcc); use cpu or auto", device);
+}
+
+#endif
+
+std::unique_ptr<Backend> make_cpu_backend(int threads) {
+    if (threads < 0) fail_usage("--threads={} is negative; give a count, or 0 for one per physical core", threads);
+    return std::make_unique<cpu::CpuBackend>(threads);
+}
+
+}  // namespace
 
 std::unique_ptr<Backend> make_backend(const std::string& device, int threads) {
-    if (threads < 0) fail_usage("--threads={} is negative; give a count, or 0 for one per physical core", threads);
-    if (device == "auto" || device == "cpu") return std::make_unique<cpu::CpuBackend>(threads);
-    if (device.starts_with("cuda")) fail_usage("--device={}: this build has no CUDA backend; use cpu or auto", device);
-    fail_usage("--device={} is unknown; use cpu or auto", device);
+    std::unique_ptr<Backend> backend = make_cuda_backend(device);
+    return backend != nullptr ? std::move(backend) : make_cpu_backend(threads);
+}
+
+std::unique_ptr<Backend> make_planning_backend(const std::string& device, int threads) {
+#ifdef LLMC_WITH_CUDA
+    const int index = cuda_index(device);
+    if (index >= 0 && !cuda::why_unusable(index).empty()) {
+        return std::make_unique<cuda::CudaBackend>(cuda::PlanningOnly());
+    }
+#endif
+    return make_backend(device, threads);
 }
 
 // How long an idle OpenMP thread spins before it sleeps, which libgomp decides before main() begins. Time of a series

@@ -8,9 +8,12 @@
 
 namespace llmc {
 
-/// The backend for `device`: "cpu", or "auto" for the best there is. `threads` is for the CPU; 0 = one per physical
-/// core. A device that this build or this machine lacks is an Error.
+/// The backend for `device`: "cpu", "cuda" or "cuda:INDEX", or "auto" for a GPU if there is one. `threads` is for the
+/// CPU; 0 = one per physical core. A device that this build or this machine lacks is an Error.
 std::unique_ptr<Backend> make_backend(const std::string& device, int threads);
+
+/// The same for planning only: --device=cuda then needs no GPU, but nothing can be allocated or run.
+std::unique_ptr<Backend> make_planning_backend(const std::string& device, int threads);
 
 /// To be called first in main(), before any thread exists: settings that libraries read only when they are loaded.
 /// It may start the program again with the same arguments and a longer environment.

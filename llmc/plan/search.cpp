@@ -168,8 +168,10 @@ class ParetoSearch {
     ParetoSearch(const Model& model, const ModelCosts& costs, const ChainCheckpointing& chain)
         : L_(static_cast<int>(model.config.L)), costs_(costs), chain_(chain) {}
 
-    /// Decides all layers within `budget` bytes by the numbers in `costs`; how many keep-sets that ends with.
-    int run(int64_t budget) {
+    /// Decides all layers within `budget` bytes by the numbers in `costs`; how many keep-sets that ends with. Where
+    /// time is no matter, only the smallest state is followed, and the one keep-set is some that fits.
+    int run(int64_t budget, bool time_matters = true) {
+        time_matters_ = time_matters;
         budget_ = budget - costs_.inputs_bytes;
         fronts_.assign(static_cast<size_t>(L_) + 1, {});
         fronts_[0] = {State{}};
@@ -192,6 +194,7 @@ class ParetoSearch {
     void extend(int layer, int64_t budget) {
         auto& from = fronts_[static_cast<size_t>(layer)];
         prune(&from);
+        if (!time_matters_ && from.size() > 1) from.resize(1);
         const bool last_layer = layer == L_ - 1;
         for (int parent = 0; parent < static_cast<int>(from.size()); ++parent) {
             const State state = from[static_cast<size_t>(parent)];
@@ -272,6 +275,7 @@ class ParetoSearch {
     const ModelCosts& costs_;
     const ChainCheckpointing& chain_;
     int64_t budget_ = 0;
+    bool time_matters_ = true;
     std::vector<std::vector<State>> fronts_;  ///< By number of layers decided.
     std::vector<int> ranking_;                ///< States of the last front, fastest first.
 };
@@ -308,10 +312,10 @@ SearchResult search_plan(const Model& model, const PlanRequest& request, const O
     }
     // Nothing fits: the smallest there is.
     int64_t low = 0, high = std::max<int64_t>(budget_bytes, 1 << 20);
-    while (search.run(high) == 0) low = high, high *= 2;
+    while (search.run(high, /*time_matters=*/false) == 0) low = high, high *= 2;
     while (high - low > 4096) {
         const int64_t middle = low + (high - low) / 2;
-        (search.run(middle) > 0 ? high : low) = middle;
+        (search.run(middle, /*time_matters=*/false) > 0 ? high : low) = middle;
     }
     CHECK(search.run(high) > 0, high);
     generate(0);

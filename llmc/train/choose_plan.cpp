@@ -17,7 +17,12 @@ constexpr double kUsualBandwidth = 50e9;
 
 DeviceProfile profile_of(const DeviceInfo& device) {
     const double fp32 = device.peak_flops_fp32 > 0 ? device.peak_flops_fp32 : 100e9;
-    return {device.name, fp32, device.peak_flops_bf16 > 0 ? device.peak_flops_bf16 : fp32, kUsualBandwidth, 5e-6, 0.8};
+    return {device.name,
+            fp32,
+            device.peak_flops_bf16 > 0 ? device.peak_flops_bf16 : fp32,
+            device.bandwidth > 0 ? device.bandwidth : kUsualBandwidth,
+            5e-6,
+            0.8};
 }
 
 int64_t micro_batches(const Options& options, const BatchShape& shape) {
@@ -25,8 +30,7 @@ int64_t micro_batches(const Options& options, const BatchShape& shape) {
 }
 
 PlanRequest request_for(const Options& options, const Model& model, int64_t B, const Backend& backend) {
-    const DType dtype = options.dtype == "bf16" ? DType::BF16 : DType::F32;
-    return plan_request(model, {B, options.seq_len}, dtype, options.logits_chunk, backend);
+    return plan_request(model, {B, options.seq_len}, dtype_of_option(options, backend), options.logits_chunk, backend);
 }
 
 [[noreturn]] void fail_too_large(const BatchShape& shape, DType dtype, int64_t limit, int64_t state_bytes,
@@ -114,6 +118,11 @@ ChosenPlan choose_batch(const Options& options, const std::string& policy, const
 }
 
 }  // namespace
+
+DType dtype_of_option(const Options& options, const Backend& backend) {
+    if (options.dtype == "auto") return backend.info().default_dtype;
+    return options.dtype == "bf16" ? DType::BF16 : DType::F32;
+}
 
 int64_t memory_limit(const Options& options, const DeviceInfo& device) {
     if (options.memory_budget.empty()) return device.memory_available;

@@ -15,6 +15,9 @@ struct ChosenPlan {
     double step_seconds = 0;  ///< Predicted, for a whole update of `micro_batches`.
 };
 
+/// --dtype; where it is auto, what suits the device.
+DType dtype_of_option(const Options& options, const Backend& backend);
+
 /// Bytes a run may take: --memory-budget, else what the device has available.
 int64_t memory_limit(const Options& options, const DeviceInfo& device);
 

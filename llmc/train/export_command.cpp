@@ -47,7 +47,7 @@ void export_hf(const WeightSource& weights, DType dtype, const PendingOutput& ou
 
 void export_command(const Options& options) {
     const std::unique_ptr<WeightSource> weights = open_weights(options.run, "--run");
-    const DType dtype = dtype_of_option(options);
+    const DType dtype = options.dtype == "bf16" ? DType::BF16 : DType::F32;
     PendingOutput output(options.out, "--out");
     if (options.format == "hf") {
         export_hf(*weights, dtype, output);

@@ -96,9 +96,11 @@ const std::vector<OptionRow>& option_table() {
         {"--logits-chunk", &O::logits_chunk, kTrain | kPlan, kMemory,
          "Tokens the LM head handles at a time (as many as cost no memory)", 1, kMany},
 
-        {"--device", &O::device, kComputing, kDevice, "auto or cpu", 0, 0, {}, false},
+        {"--device", &O::device, kComputing, kDevice,
+         "cpu, cuda, cuda:1 for the second GPU, or auto: a GPU if there is one", 0, 0, {}, false},
         {"--dtype", &O::dtype, kTrain | kPlan | kEvaluate | kExport, kDevice,
-         "Type of parameters and activations, or of the exported tensors", 0, 0, {"fp32", "bf16"}},
+         "Type of parameters and activations (auto: bf16 on a GPU, else fp32), or of the exported tensors (auto: fp32)",
+         0, 0, {"auto", "fp32", "bf16"}},
         {"--threads", &O::threads, kComputing | kTokenize, kDevice,
          "CPU threads (one per core); never changes a result", 1, 4096, {}, false},
         {"--peak-tflops", &O::peak_tflops, kTrain, kDevice,
@@ -127,6 +129,14 @@ const std::vector<OptionRow>& option_table() {
 
         {"--json", &O::json, kPlan, kOutput, "One JSON object instead of tables", 0, 0, {}, false},
         {"--list-steps", &O::list_steps, kPlan, kOutput, "Also print every step of the plan", 0, 0, {}, false},
+        {"--frontier", &O::frontier, kPlan, kOutput,
+         "Memory against time: the fastest plan for every budget, beside the fixed levels", 0, 0, {}, false},
+        {"--plot", &O::plot, kPlan, kOutput, "With --frontier: also draw it, FILE.svg", 0, 0, {}, false},
+        {"--timeline", &O::timeline, kPlan, kOutput,
+         "Draw the memory of the one level that --recompute names, step by step: FILE.svg", 0, 0, {}, false},
+        {"--what-fits", &O::what_fits, kPlan, kOutput,
+         "The largest batch and the longest sequence for every level in so much memory: 24GiB, or 80% of the device",
+         0, 0, {}, false},
 
         {"--hellaswag", &O::hellaswag, kEvaluate, kData, "HellaSwag file, as llm.c makes it", 0, 0, {}, false},
         {"--run", &O::run, kGenerate | kEvaluate | kExport, kModel, "Run folder or checkpoint", 0, 0, {}, false},

@@ -52,7 +52,7 @@ struct Options {
 
     // Device.
     std::string device = "auto";
-    std::string dtype = "fp32";
+    std::string dtype = "auto";
     int64_t threads = 0;
     double peak_tflops = 0;
 
@@ -75,6 +75,10 @@ struct Options {
     // plan
     bool json = false;
     bool list_steps = false;
+    bool frontier = false;
+    std::string plot;
+    std::string timeline;
+    std::string what_fits;
 
     // generate
     std::string run;

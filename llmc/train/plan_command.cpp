@@ -1,35 +1,23 @@
 #include "llmc/train/plan_command.h"
 
 #include "llmc/backend/make_backend.h"
-#include "llmc/base/error.h"
 #include "llmc/base/units.h"
 #include "llmc/plan/print.h"
+#include "llmc/plan/timeline.h"
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/plan_frontier.h"
+#include "llmc/train/plan_output.h"
+#include "llmc/train/plan_what_fits.h"
 #include "llmc/train/setup.h"
 
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
-#include <sstream>
 
 namespace llmc {
 namespace {
-
-/// The names given to --recompute; without it, every fixed policy.
-std::vector<std::string> wanted_policies(const Options& options) {
-    std::vector<std::string> wanted;
-    if (!was_given("recompute")) {
-        for (const PolicyRow& row : policies()) wanted.push_back(row.name);
-        return wanted;
-    }
-    std::istringstream names(options.recompute);
-    for (std::string name; std::getline(names, name, ',');) {
-        wanted.push_back(name == "auto" ? name : find_policy(name).name);
-    }
-    if (wanted.empty()) find_policy(options.recompute);
-    return wanted;
-}
 
 std::string peak_position(const Model& model, const PlannedMemory& memory) {
     return describe_step(model, memory.plan.steps[static_cast<size_t>(memory.simulation.peak_step)]);
@@ -40,6 +28,7 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen) {
     nlohmann::ordered_json by_consumer;
     for (const MemoryRow& row : memory.rows()) by_consumer[row.name] = row.bytes;
     return {{"recompute", memory.plan.policy},
+            {"batch_size", memory.plan.shape.B},
             {"arena_bytes", memory.layout.arena_bytes},
             {"activation_bytes", memory.simulation.activation_bytes},
             {"layer_activation_bytes", memory.simulation.layer_activation_bytes},
@@ -51,9 +40,13 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen) {
             {"by_consumer", by_consumer}};
 }
 
-std::string level_label(const std::string& policy) {
-    const std::string level = policy == "auto" ? "" : find_policy(policy).level;
-    return fmt::format("{:1} {}", level, policy);
+/// --batch-size=auto may choose another micro-batch for every plan.
+std::string chosen_batches(const Options& options, const std::vector<ChosenPlan>& plans) {
+    std::string text = fmt::format("of {} tokens per update, sequences in a micro-batch:", options.total_batch_size);
+    for (const ChosenPlan& chosen : plans) {
+        text += fmt::format(" {} {}", chosen.memory.plan.policy, chosen.memory.plan.shape.B);
+    }
+    return text + "\n";
 }
 
 std::string overview(const Model& model, const std::vector<ChosenPlan>& plans) {
@@ -97,51 +90,80 @@ std::string breakdown(const std::vector<ChosenPlan>& plans) {
     return text + "\n";
 }
 
-}  // namespace
+std::string steps_listed(const Model& model, const std::vector<ChosenPlan>& plans) {
+    std::string text;
+    for (const ChosenPlan& chosen : plans) {
+        const PlannedMemory& memory = chosen.memory;
+        text += fmt::format("\n{}: {}\n{}", memory.plan.policy, summarise_steps(memory.plan),
+                            print_steps(model, memory.plan, &memory.layout));
+    }
+    return text;
+}
 
-std::string plan_report(const Options& options) {
+std::string within_budget(const Options& options, const std::vector<ChosenPlan>& plans, const DeviceInfo& device) {
+    const int64_t budget = memory_limit(options, device);
+    std::string names;
+    for (const ChosenPlan& chosen : plans) {
+        if (chosen.memory.total_bytes() <= budget) names += " " + chosen.memory.plan.policy;
+    }
+    return fmt::format("\nwithin --memory-budget={} ({} B):{}\n", options.memory_budget, format_count(budget),
+                       names.empty() ? " none; lower --batch-size or --seq-len" : names);
+}
+
+void draw_timeline_of(const Options& options, const Model& model, const PlannedMemory& memory) {
+    const Plan& plan = memory.plan;
+    const std::string title =
+        fmt::format("{}, --recompute={}: memory over one micro-batch", model.config.name, plan.policy);
+    const std::string subtitle =
+        fmt::format("{} x {} tokens, {}; parameters, gradients and optimiser take {} besides, all the time",
+                    plan.shape.B, plan.shape.T, name_of(plan.dtype), format_bytes(memory.state.total()));
+    write_picture("--timeline", options.timeline, draw_timeline(model, plan, memory.layout, title, subtitle));
+}
+
+Model model_of(const Options& options) {
     // Without --data the preset keeps its published vocabulary.
     const int64_t data_vocabulary = !options.tokenizer.empty() ? make_tokenizer(options.tokenizer)->vocab_size()
                                     : was_given("data")        ? open_token_source(options.data, "--data")->vocab_size()
                                                                : 0;
-    const ModelConfig config = names_weights(options.model)
-                                   ? accept_model(options, model_config_at(options.model, "--model"), nullptr)
-                                   : resolve_model(options, data_vocabulary);
-    const Model model = make_model(config);
-    const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
+    return make_model(names_weights(options.model)
+                          ? accept_model(options, model_config_at(options.model, "--model"), nullptr)
+                          : resolve_model(options, data_vocabulary));
+}
+
+/// The tables, or the JSON object, of the plans asked for.
+std::string levels_report(const Options& options, const Model& model, Backend& backend) {
     std::vector<ChosenPlan> plans;
     for (const std::string& policy : wanted_policies(options)) {
-        plans.push_back(choose_plan(options, policy, model, *backend));
+        plans.push_back(choose_plan(options, policy, model, backend));
     }
+    if (!options.timeline.empty()) draw_timeline_of(options, model, plans.front().memory);
     if (options.json) {
-        nlohmann::ordered_json json = {{"model", config.name}, {"parameters", model.parameter_count()}};
+        nlohmann::ordered_json json = {{"model", model.config.name}, {"parameters", model.parameter_count()}};
         json["plans"] = nlohmann::ordered_json::array();
         for (const ChosenPlan& chosen : plans) json["plans"].push_back(plan_json(model, chosen));
         return json.dump(2) + "\n";
     }
     const Plan& first = plans.front().memory.plan;
-    std::string text =
-        fmt::format("{}: {}; {} parameters\nmicro-batch {} x {} tokens, {}, LM head in chunks of {} tokens\n\n",
-                    config.name, describe(config), format_count(model.parameter_count()), first.shape.B, first.shape.T,
-                    options.dtype, first.logits_chunk_tokens);
+    std::string text = model_line(model);
+    text += fmt::format("micro-batch {} x {} tokens, {}, LM head in chunks of {} tokens\n", first.shape.B,
+                        first.shape.T, name_of(first.dtype), first.logits_chunk_tokens);
+    if (options.batch_size == 0) text += chosen_batches(options, plans);
+    text += "\n";
     text += overview(model, plans) + "\n" + breakdown(plans);
-    for (size_t i = 0; options.list_steps && i < plans.size(); ++i) {
-        const PlannedMemory& memory = plans[i].memory;
-        text += fmt::format("\n{}: {}\n{}", memory.plan.policy, summarise_steps(memory.plan),
-                            print_steps(model, memory.plan, &memory.layout));
-    }
-    if (!options.memory_budget.empty()) {
-        const int64_t budget = memory_limit(options, backend->info());
-        text += fmt::format("\nwithin --memory-budget={} ({} B):", options.memory_budget, format_count(budget));
-        bool any = false;
-        for (const ChosenPlan& chosen : plans) {
-            if (chosen.memory.total_bytes() > budget) continue;
-            text += " " + chosen.memory.plan.policy;
-            any = true;
-        }
-        text += any ? "\n" : " none; lower --batch-size or --seq-len\n";
-    }
+    if (options.list_steps) text += steps_listed(model, plans);
+    if (!options.memory_budget.empty()) text += within_budget(options, plans, backend.info());
+    if (!options.timeline.empty()) text += fmt::format("\npicture: {}\n", options.timeline);
     return text;
+}
+
+}  // namespace
+
+std::string plan_report(const Options& options) {
+    const Model model = model_of(options);
+    const std::unique_ptr<Backend> backend = make_planning_backend(options.device, static_cast<int>(options.threads));
+    if (options.frontier) return frontier_report(options, model, *backend);
+    if (!options.what_fits.empty()) return what_fits_report(options, model, *backend);
+    return levels_report(options, model, *backend);
 }
 
 }  // namespace llmc

@@ -137,8 +137,6 @@ ModelConfig accept_model(const Options& options, const ModelConfig& config, cons
     return config;
 }
 
-DType dtype_of_option(const Options& options) { return options.dtype == "bf16" ? DType::BF16 : DType::F32; }
-
 void require_dtype(const Backend& backend, DType dtype) {
     const DeviceInfo info = backend.info();
     if (dtype == DType::BF16 && !info.supports_bf16) {
@@ -156,7 +154,7 @@ int64_t largest_batch(const Options& options, const Model& model, const PolicyRo
                       const Backend& backend) {
     const auto fits = [&](int64_t B) {
         const BatchShape shape = {B, options.seq_len};
-        return plan_memory(model, shape, dtype_of_option(options), policy, options.logits_chunk, backend)
+        return plan_memory(model, shape, dtype_of_option(options, backend), policy, options.logits_chunk, backend)
                    .total_bytes() <= budget;
     };
     if (!fits(1)) return 0;

@@ -34,8 +34,6 @@ ModelConfig resolve_model(const Options& options, int64_t data_vocabulary);
 /// the tokenizer.
 ModelConfig accept_model(const Options& options, const ModelConfig& config, const Tokenizer* tokenizer);
 
-DType dtype_of_option(const Options& options);
-
 /// Refuses --dtype=bf16 where the processor has no bf16 dot products.
 void require_dtype(const Backend& backend, DType dtype);
 

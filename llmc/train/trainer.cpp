@@ -2,24 +2,16 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
+#include "llmc/base/stop_signal.h"
 #include "llmc/base/units.h"
 #include "llmc/train/schedule.h"
 
 #include <algorithm>
 #include <cmath>
-#include <csignal>
 #include <cstdio>
 
 namespace llmc {
 namespace {
-
-volatile std::sig_atomic_t stop_signal = 0;
-
-/// The first signal asks for a stop after this step; a second one of the same kind ends the program as usual.
-void request_stop(int signal) {
-    stop_signal = signal;
-    std::signal(signal, SIG_DFL);
-}
 
 AdamWSettings adamw_settings(const Options& options, double learning_rate, int64_t update) {
     AdamWSettings settings;
@@ -98,12 +90,11 @@ Trainer::Trainer(const Options& options, State& state, const ChosenPlan& chosen,
 }
 
 void Trainer::run() {
-    stop_signal = 0;
-    std::signal(SIGINT, request_stop);
-    std::signal(SIGTERM, request_stop);
+    const StopRequest stop;
+    stop_ = &stop;
     loader_.seek(progress_.next_sequence);
     int64_t saved = progress_.step;
-    while (progress_.step < options_.steps && stop_signal == 0) {
+    while (progress_.step < options_.steps && stop.signal() == 0) {
         const StepMetrics metrics = train_step();
         metrics_file_.write(metrics);
         report(metrics);
@@ -113,12 +104,12 @@ void Trainer::run() {
         if (last || is_due(options_.sample_every)) print_sample();
         if (is_due(options_.checkpoint_every)) save(), saved = progress_.step;
     }
-    if (stop_signal != 0)
-        spdlog::info("stopping after step {}, as asked by signal {}", progress_.step, int{stop_signal});
+    if (stop.signal() != 0) {
+        spdlog::info("stopping after step {}, as asked by signal {}", progress_.step, stop.signal());
+    }
     if (saved != progress_.step) save();
     report_times();
-    std::signal(SIGINT, SIG_DFL);
-    std::signal(SIGTERM, SIG_DFL);
+    stop_ = nullptr;
 }
 
 bool Trainer::is_due(int64_t every) const { return every > 0 && progress_.step % every == 0; }
@@ -171,7 +162,7 @@ void Trainer::report(const StepMetrics& m) {
         step_ms_[static_cast<size_t>((steps_timed_ - kWarmup - 1) % kTimedSteps)] = m.step_ms;
     }
     smoothed_step_ms_ = smoothed_step_ms_ == 0 ? m.step_ms : 0.95 * smoothed_step_ms_ + 0.05 * m.step_ms;
-    const bool ends = m.step == options_.steps || m.step == 1 || stop_signal != 0;
+    const bool ends = m.step == options_.steps || m.step == 1 || stop_->signal() != 0;
     if (m.step % options_.log_every != 0 && !ends) return;
     const std::string mfu = m.mfu > 0 ? fmt::format("{:.1f} % MFU", 100 * m.mfu) : "MFU n/a";
     const double left = static_cast<double>(options_.steps - m.step) * smoothed_step_ms_ / 1e3;

@@ -2,6 +2,7 @@
 // run, reduce, update, report.
 #pragma once
 
+#include "llmc/base/stop_signal.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/evaluation.h"
 #include "llmc/train/generation.h"
@@ -51,6 +52,7 @@ class Trainer {
     std::vector<ParameterRange> ranges_;
     MetricsFile metrics_file_;
     Progress progress_;
+    const StopRequest* stop_ = nullptr;  ///< While it runs.
     int64_t skipped_in_a_row_ = 0;
     double smoothed_step_ms_ = 0;
     std::vector<double> step_ms_;  ///< Of the last steps but the first two, which warm up.

@@ -3,6 +3,8 @@
 #include "llmc/plan/policy.h"
 #include "llmc/train/options.h"
 
+#include <utility>
+
 namespace llmc {
 namespace {
 
@@ -19,6 +21,15 @@ void refuse_ignored(const Options& options) {
         {"sample-prompt", options.sample_length == 0, "there are no samples with --sample-length=0"},
         {"val-sequences", options.val_every == 0, "there is no validation with --val-every=0"},
         {"list-steps", options.json, "--json has no list of steps"},
+        {"plot", !options.frontier, "it draws the --frontier; add that"},
+        {"list-steps", options.frontier, "--frontier compares plans; leave it out"},
+        {"recompute", options.frontier, "--frontier has every level and auto"},
+        {"memory-budget", options.frontier, "--frontier goes through all budgets"},
+        {"list-steps", !options.what_fits.empty(), "--what-fits tries many plans; leave it out"},
+        {"memory-budget", !options.what_fits.empty(), "--what-fits names the memory"},
+        {"batch-size", !options.what_fits.empty(), "--what-fits finds the largest"},
+        {"total-batch-size", !options.what_fits.empty(), "--what-fits is about one micro-batch"},
+        {"calibrate", !options.what_fits.empty(), "--what-fits tries many shapes; leave it out"},
     };
     for (const auto& row : rows) {
         if (row.ignored && was_typed(row.name)) fail_usage("--{}: has no effect; {}", row.name, row.why);
@@ -53,6 +64,28 @@ void validate_tokenize(const Options& options) {
     }
     if (options.out.ends_with('/')) {
         fail_usage("--out={}: is a folder; add how the files' names begin, such as {}text", options.out, options.out);
+    }
+}
+
+/// The reports of `plan`: one at a time, and pictures only where they can be drawn.
+void validate_plan(const Options& options) {
+    const bool what_fits = was_given("what-fits"), timeline = was_given("timeline");
+    if (options.frontier && what_fits) fail_usage("--what-fits: is another report than --frontier; ask for one");
+    if (timeline && (options.frontier || what_fits)) {
+        fail_usage("--timeline={}: draws one plan; leave out {}", options.timeline,
+                   what_fits ? "--what-fits" : "--frontier");
+    }
+    if (timeline && (!was_given("recompute") || options.recompute.find(',') != std::string::npos)) {
+        fail_usage("--timeline={}: draws the plan of one level; name it, such as --recompute=1", options.timeline);
+    }
+    if (options.frontier && options.batch_size == 0) {
+        fail_usage("--frontier: compares plans of one shape; give --batch-size as a number");
+    }
+    if (what_fits) parse_budget("--what-fits", options.what_fits, int64_t{1} << 40);
+    for (const auto& [name, path] : {std::pair("plot", options.plot), std::pair("timeline", options.timeline)}) {
+        if (was_given(name) && !path.ends_with(".svg")) {
+            fail_usage("--{}={}: is drawn as SVG; end the file's name in .svg", name, path);
+        }
     }
 }
 
@@ -106,6 +139,7 @@ void validate(const Options& options) {
     if (options.warmup > options.steps && was_typed("warmup")) {
         fail_usage("--warmup={}: longer than the run, --steps={}", options.warmup, options.steps);
     }
+    if (options.command == Command::Plan) validate_plan(options);
     refuse_ignored(options);
 }
 

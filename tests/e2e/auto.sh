@@ -51,7 +51,8 @@ check "damaged times are ignored with a line" grep -q "is damaged .* and is igno
 auto_train again "$none" --calibrate
 sed -i 's/"made_by": "[^"]*"/"made_by": "of-old"/' "$(ls "$XDG_CACHE_HOME"/train_gpt/*.json)"
 auto_train stale "$none"
-check "times of another build are ignored with a line" grep -q "is of train_gpt of-old, .* --calibrate measures again" err
+check "times of another build are ignored with a line" \
+    grep -q "is of train_gpt of-old, .* --calibrate measures again" err
 check "what a step took stands beside what was predicted" \
     grep -Eq "time +[0-9.]+ ms per step in the median of 2, predicted [0-9.]+ ms" err
 
@@ -75,6 +76,8 @@ check "auto and auto: fits" test "$(memory_of search)" -lt "$(plan_total sqrt 8)
 loss_of() { sed -n 's/.*"step":4,"loss":\([0-9.]*\).*/\1/p' "$1/metrics.jsonl"; }
 check "the same training, whatever the micro-batch" \
     awk -v a="$(loss_of roomy)" -v b="$(loss_of tight)" 'BEGIN { exit !(a > 0 && (a - b) ^ 2 < 1e-8) }'
+run plan "${small[@]}" --vocab-size=257 --recompute=none,sqrt --memory-budget=$(($(plan_total none 4) - 1))
+check "plan says which micro-batch each level gets" grep -q "512 tokens per update.*micro-batch: none 2 sqrt [48]" out
 run --batch-size=auto --total-batch-size=100 --seq-len=64
 check "a total that is no multiple of the sequence is refused" \
     grep -q -- "--total-batch-size=100: must be a multiple of --seq-len=64" err

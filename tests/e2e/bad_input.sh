@@ -79,7 +79,7 @@ for option in $fractions $counts; do
     why=
     for value in -1 1e31 nan inf x '1 2' 0x10; do
         run --data=text.txt --output-dir=new --dry-run "--$option=$value"
-        [ "$status" -eq 2 ] && [ "$(wc -l <err)" -eq 1 ] && grep -q -e " E --$option: must be a .*from .* to " err &&
+        [ "$status" -eq 2 ] && [ "$(wc -l <err)" -eq 1 ] && grep -q -e " E --$option: must be .*from .* to " err &&
             continue
         why="--$option=$value: exit code $status, $(head -c 300 err | tr '\n' ' ')"
         break

@@ -17,7 +17,7 @@ else
 fi
 check "the keys of the object" test "$(sed -n 's/^  "\([a-z_]*\)":.*/\1/p' plan.json | tr '\n' ' ')" \
     = "model parameters plans "
-keys="recompute arena_bytes activation_bytes layer_activation_bytes logits_chunk_tokens peak_position"
+keys="recompute batch_size arena_bytes activation_bytes layer_activation_bytes logits_chunk_tokens peak_position"
 keys="$keys extra_flops_ratio predicted_step_ms total_bytes by_consumer"
 check "the keys of every plan" test "$(sed -n 's/^      "\([a-z_]*\)":.*/\1/p' plan.json | tr '\n' ' ')" \
     = "$(for _ in "${policies[@]}"; do printf '%s ' "$keys"; done)"

@@ -1,4 +1,4 @@
-// A model on the CPU backend with one plan, ready to run micro-batches: what the whole-model tests share.
+// A model on a backend with one plan, ready to run micro-batches: what the whole-model tests share.
 #pragma once
 
 #include "llmc/backend/make_backend.h"
@@ -14,8 +14,8 @@ namespace llmc {
 class TinyTrainer {
   public:
     TinyTrainer(const ModelConfig& config, BatchShape shape, DType dtype, const KeepSet* keep,
-                const std::string& policy, int threads = 2, int64_t logits_chunk = 0)
-        : model_(make_model(config)), backend_(make_backend("cpu", threads)) {
+                const std::string& policy, int threads = 2, int64_t logits_chunk = 0, const std::string& device = "cpu")
+        : model_(make_model(config)), backend_(make_backend(device, threads)) {
         memory_ = plan_memory(model_, shape, dtype, find_policy(policy), logits_chunk, *backend_);
         if (keep != nullptr) {
             PlanRequest request = {shape, dtype, memory_.plan.logits_chunk_tokens, {}};
@@ -27,8 +27,8 @@ class TinyTrainer {
         executor_ = std::make_unique<Executor>(*state_, memory_.plan, memory_.layout);
     }
     TinyTrainer(const ModelConfig& config, BatchShape shape, DType dtype, const std::string& policy, int threads = 2,
-                int64_t logits_chunk = 0)
-        : TinyTrainer(config, shape, dtype, nullptr, policy, threads, logits_chunk) {}
+                int64_t logits_chunk = 0, const std::string& device = "cpu")
+        : TinyTrainer(config, shape, dtype, nullptr, policy, threads, logits_chunk, device) {}
 
     const Model& model() const { return model_; }
     State& state() { return *state_; }
@@ -46,6 +46,11 @@ class TinyTrainer {
         double sum = 0;
         backend_->copy_to_host(&sum, state_->loss_sum());
         return sum / static_cast<double>(memory_.plan.shape.N());
+    }
+
+    /// One micro-batch of whatever tokens are there, each step timed.
+    void run_timed(float loss_scale, std::vector<double>* seconds) {
+        executor_->run({.loss_scale = loss_scale, .loss_sum = state_->loss_sum()}, seconds);
     }
 
     void zero_gradients() { backend_->zero(state_->all_gradients()); }

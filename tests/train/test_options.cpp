@@ -66,9 +66,10 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--dry-run ");
     EXPECT_EQ(flags_of(kPlan),
               "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
-              "--rope-theta --tied -i,--data --tokenizer -b,--batch-size -t,--seq-len "
+              "--rope-theta --tied -i,--data --tokenizer -b,--batch-size -t,--seq-len -d,--total-batch-size "
               "-r,--recompute --calibrate --device-profile --memory-budget --logits-chunk "
-              "--device --dtype --threads --config --log-level --json --list-steps ");
+              "--device --dtype --threads --config --log-level --json --list-steps --frontier --plot "
+              "--timeline --what-fits ");
     EXPECT_EQ(flags_of(kGenerate),
               "-e,--model --tokenizer --device --threads --seed --log-level --run --prompt --length --samples "
               "--temperature --top-k "
@@ -346,6 +347,22 @@ TEST(Validate, RefusesOptionsWithoutEffect) {
     EXPECT_TRUE(has(refusal({"--sample-every=5", "--sample-length=0"}), {"--sample-every", "--sample-length=0"}));
     EXPECT_TRUE(has(refusal({"--val-sequences=5", "--val-every=0"}), {"--val-sequences", "--val-every=0"}));
     EXPECT_TRUE(has(refusal({"plan", "--json", "--list-steps"}), {"--list-steps", "--json"}));
+    EXPECT_TRUE(has(refusal({"plan", "--plot=x.svg"}), {"--plot", "--frontier"}));
+    EXPECT_TRUE(has(refusal({"plan", "--frontier", "--memory-budget=1GiB"}), {"--memory-budget", "--frontier"}));
+    EXPECT_TRUE(has(refusal({"plan", "--what-fits=1GiB", "--batch-size=2"}), {"--batch-size", "--what-fits"}));
+}
+
+TEST(Validate, APlanIsOneReport) {
+    EXPECT_EQ(refusal({"plan", "--frontier", "--plot=x.svg"}), "");
+    EXPECT_EQ(refusal({"plan", "--what-fits=80%", "--recompute=0,auto"}), "");
+    EXPECT_EQ(refusal({"plan", "--recompute=auto", "--timeline=x.svg"}), "");
+    EXPECT_TRUE(has(refusal({"plan", "--frontier", "--what-fits=1GiB"}), {"--what-fits", "--frontier"}));
+    EXPECT_TRUE(has(refusal({"plan", "--frontier", "--recompute=1", "--timeline=x.svg"}), {"--timeline", "leave"}));
+    EXPECT_TRUE(has(refusal({"plan", "--timeline=x.svg"}), {"--timeline=x.svg", "--recompute=1"}));
+    EXPECT_TRUE(has(refusal({"plan", "--timeline=x.svg", "--recompute=0,1"}), {"--timeline=x.svg", "one"}));
+    EXPECT_TRUE(has(refusal({"plan", "--frontier", "--plot=x.pdf"}), {"--plot=x.pdf", ".svg"}));
+    EXPECT_TRUE(has(refusal({"plan", "--what-fits=lots"}), {"--what-fits=lots", "6GiB"}));
+    EXPECT_TRUE(has(refusal({"plan", "--what-fits="}), {"--what-fits"}));
 }
 
 TEST(ParseBudget, ReadsSizesAndShares) {

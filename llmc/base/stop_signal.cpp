@@ -1,0 +1,57 @@
+#include "llmc/base/stop_signal.h"
+
+#include <atomic>
+#include <csignal>
+#include <pthread.h>
+#include <thread>
+
+namespace llmc {
+namespace {
+
+std::atomic<bool> requests_allowed = false;
+std::atomic<int> requested = 0;
+
+sigset_t stop_signals() {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    return set;
+}
+
+/// Ends the program as if the signal had never been blocked, so that a shell sees what it expects.
+void end_by(int signal) {
+    std::signal(signal, SIG_DFL);
+    const sigset_t set = stop_signals();
+    pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+    raise(signal);
+}
+
+void wait_for_signals() {
+    const sigset_t set = stop_signals();
+    for (;;) {
+        int signal = 0;
+        if (sigwait(&set, &signal) != 0) continue;
+        int none = 0;
+        if (!requests_allowed || !requested.compare_exchange_strong(none, signal)) end_by(signal);
+    }
+}
+
+}  // namespace
+
+void watch_stop_signals() {
+    const sigset_t set = stop_signals();
+    pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    std::thread(wait_for_signals).detach();
+}
+
+StopRequest::StopRequest() {
+    requested = 0;
+    requests_allowed = true;
+}
+
+StopRequest::~StopRequest() { requests_allowed = false; }
+
+int StopRequest::signal() const { return requested; }
+
+}  // namespace llmc

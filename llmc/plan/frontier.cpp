@@ -1,0 +1,101 @@
+#include "llmc/plan/frontier.h"
+
+#include "llmc/base/check.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace llmc {
+namespace {
+
+class FrontierSearch {
+  public:
+    FrontierSearch(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t micro_batches)
+        : model_(model), request_(request), times_(times), micro_batches_(static_cast<double>(micro_batches)) {}
+
+    double update_seconds(double plan_seconds) const { return micro_batches_ * plan_seconds + times_.optimizer; }
+
+    int64_t smallest_arena() const { return search_plan(model_, request_, times_, 1).smallest_bytes; }
+
+    FrontierPoint fastest_within(int64_t budget) const {
+        const SearchResult result = search_plan(model_, request_, times_, budget);
+        CHECK(result.found, budget, result.smallest_bytes);
+        return {result.layout.arena_bytes, update_seconds(result.seconds), result.summary};
+    }
+
+    /// Every fixed policy beside the fastest plan in its memory, least memory first.
+    std::vector<FrontierComparison> fixed_policies() const {
+        std::vector<FrontierComparison> rows;
+        for (const PolicyRow& policy : policies()) {
+            const Plan plan = make_training_plan(model_, request_, policy);
+            const int64_t bytes = make_layout(plan).arena_bytes;
+            rows.push_back({policy.name, "", bytes, update_seconds(plan_seconds(times_, plan)), fastest_within(bytes)});
+        }
+        std::stable_sort(rows.begin(), rows.end(),
+                         [](const auto& a, const auto& b) { return a.arena_bytes < b.arena_bytes; });
+        return rows;
+    }
+
+    /// Where only the smaller of two neighbouring policies fits, and half of what the larger one adds lies idle.
+    std::vector<FrontierComparison> with_halfway(const std::vector<FrontierComparison>& fixed) const {
+        std::vector<FrontierComparison> rows;
+        const FrontierComparison* smaller = nullptr;
+        for (const FrontierComparison& row : fixed) {
+            const bool buys_time = smaller == nullptr || row.policy_seconds < smaller->policy_seconds;
+            if (smaller != nullptr && buys_time && row.arena_bytes > smaller->arena_bytes) {
+                const int64_t bytes = smaller->arena_bytes + (row.arena_bytes - smaller->arena_bytes) / 2;
+                rows.push_back({smaller->policy, row.policy, bytes, smaller->policy_seconds, fastest_within(bytes)});
+            }
+            if (buys_time) smaller = &row;
+        }
+        rows.insert(rows.end(), fixed.begin(), fixed.end());
+        std::stable_sort(rows.begin(), rows.end(),
+                         [](const auto& a, const auto& b) { return a.arena_bytes < b.arena_bytes; });
+        return rows;
+    }
+
+  private:
+    const Model& model_;
+    const PlanRequest& request_;
+    const OpTimes& times_;
+    const double micro_batches_;
+};
+
+/// Drops every point that another matches with no more memory.
+void keep_best(std::vector<FrontierPoint>* points) {
+    std::sort(points->begin(), points->end(), [](const FrontierPoint& a, const FrontierPoint& b) {
+        return a.arena_bytes != b.arena_bytes ? a.arena_bytes < b.arena_bytes : a.seconds < b.seconds;
+    });
+    double best = INFINITY;
+    std::erase_if(*points, [&](const FrontierPoint& point) {
+        const bool matched = point.seconds >= best * (1 - 1e-12);
+        best = std::min(best, point.seconds);
+        return matched;
+    });
+}
+
+}  // namespace
+
+Frontier find_frontier(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t micro_batches,
+                       int rungs) {
+    const FrontierSearch search(model, request, times, micro_batches);
+    Frontier frontier;
+    const std::vector<FrontierComparison> fixed = search.fixed_policies();
+    for (const FrontierComparison& row : fixed) {
+        if (row.policy == "none") frontier.level0_seconds = row.policy_seconds;
+    }
+    frontier.comparisons = search.with_halfway(fixed);
+    const auto smallest = static_cast<double>(search.smallest_arena());
+    const auto largest = static_cast<double>(fixed.back().arena_bytes);
+    frontier.points.resize(static_cast<size_t>(rungs));
+#pragma omp parallel for schedule(dynamic)
+    for (int i = 0; i < rungs; ++i) {
+        const double budget = smallest * std::pow(largest / smallest, i / static_cast<double>(rungs - 1));
+        frontier.points[static_cast<size_t>(i)] = search.fastest_within(static_cast<int64_t>(std::ceil(budget)));
+    }
+    for (const FrontierComparison& row : frontier.comparisons) frontier.points.push_back(row.found);
+    keep_best(&frontier.points);
+    return frontier;
+}
+
+}  // namespace llmc

@@ -1,0 +1,43 @@
+// The frontier of memory against time: the fastest plan within each of a ladder of budgets, from the smallest arena
+// there is to level 0's, and the fixed policies beside it. Drawn, it shows what a byte of memory buys.
+#pragma once
+
+#include "llmc/plan/search.h"
+
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+struct FrontierPoint {
+    int64_t arena_bytes = 0;
+    double seconds = 0;  ///< Of a whole update.
+    std::string kept;    ///< What survives, in words.
+};
+
+/// A fixed policy beside the fastest plan in `arena_bytes`.
+struct FrontierComparison {
+    std::string policy;
+    std::string up_to;        ///< "": at the policy's own memory; else halfway between it and this larger policy.
+    int64_t arena_bytes = 0;  ///< The memory of the comparison.
+    double policy_seconds = 0;
+    FrontierPoint found;
+};
+
+struct Frontier {
+    std::vector<FrontierPoint> points;            ///< More memory, less time.
+    std::vector<FrontierComparison> comparisons;  ///< By memory; halfway ones between policies that each buy time.
+    double level0_seconds = 0;
+    double over_level0(double seconds) const { return seconds / level0_seconds - 1; }
+};
+
+/// `rungs` budgets, each larger than the one below by the same factor, and the memory of every comparison. The times
+/// are those of a whole update: `micro_batches` plans and the optimiser.
+Frontier find_frontier(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t micro_batches,
+                       int rungs);
+
+/// The frontier as SVG. `state_bytes` (parameters, gradients, optimiser) are there whatever the plan.
+std::string draw_frontier(const Frontier& frontier, const std::string& title, const std::string& subtitle,
+                          int64_t state_bytes);
+
+}  // namespace llmc

@@ -1,0 +1,49 @@
+#include "llmc/train/plan_output.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+#include "llmc/base/units.h"
+#include "llmc/plan/policy.h"
+
+#include <filesystem>
+#include <sstream>
+
+namespace llmc {
+
+std::vector<std::string> wanted_policies(const Options& options) {
+    std::vector<std::string> wanted;
+    if (!was_given("recompute")) {
+        for (const PolicyRow& row : policies()) wanted.push_back(row.name);
+        return wanted;
+    }
+    std::istringstream names(options.recompute);
+    for (std::string name; std::getline(names, name, ',');) {
+        wanted.push_back(name == "auto" ? name : find_policy(name).name);
+    }
+    if (wanted.empty()) find_policy(options.recompute);
+    return wanted;
+}
+
+std::string level_label(const std::string& policy) {
+    const std::string level = policy == "auto" ? "" : find_policy(policy).level;
+    return fmt::format("{:1} {}", level, policy);
+}
+
+std::string model_line(const Model& model) {
+    return fmt::format("{}: {}; {} parameters\n", model.config.name, describe(model.config),
+                       format_count(model.parameter_count()));
+}
+
+void write_picture(const std::string& option, const std::string& path, std::string_view svg) {
+    std::error_code error;
+    if (path_exists(path) && !std::filesystem::is_regular_file(path, error)) {
+        fail("{}={}: is there already and no file; choose another name", option, path);
+    }
+    try {
+        write_text_atomically(path, svg);
+    } catch (const Error& failure) {
+        fail("{}={}: {}; choose another place", option, path, failure.what());
+    }
+}
+
+}  // namespace llmc

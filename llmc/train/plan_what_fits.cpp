@@ -1,0 +1,235 @@
+// Exact answers by doubling and bisection: every candidate is planned to the byte, by the planner that a run uses.
+#include "llmc/train/plan_what_fits.h"
+
+#include "llmc/base/units.h"
+#include "llmc/plan/search.h"
+#include "llmc/train/choose_plan.h"
+#include "llmc/train/plan_output.h"
+#include "llmc/train/setup.h"
+
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+namespace llmc {
+namespace {
+
+constexpr int64_t kMostSequences = 1'000'000;  ///< What --batch-size takes.
+constexpr int64_t kMostTokens = 100'000'000;   ///< What --seq-len takes.
+constexpr int64_t kSequenceMultiple = 64;
+/// So that a plan twice as large as what fits can still be counted.
+constexpr int64_t kMostBytes = int64_t{1} << 60;
+
+/// One shape: whether it stays within the limit, and what it takes.
+struct Fit {
+    bool fits = false;
+    int64_t total_bytes = 0;  ///< For auto that of the fastest plan within the limit, or of the smallest if none is.
+    double tokens_per_second = 0;
+};
+
+/// The largest size that fits, with its plan; or, where nothing fits (0), the plan of the smallest size.
+struct Largest {
+    int64_t size = 0;
+    int64_t smallest_size = 0;
+    Fit plan;
+    bool capped = false;  ///< Nothing larger was tried.
+};
+
+/// Of the sizes 1, 2, ... `count` times `unit` (the last no more than `cap`), the largest that fits. Doubles from
+/// `known`, a size that is known to fit or 0, and then bisects.
+Largest largest_that_fits(int64_t unit, int64_t cap, int64_t known, const std::function<Fit(int64_t)>& fit) {
+    const int64_t count = ceil_div(cap, unit);
+    const auto size = [&](int64_t i) { return std::min(cap, i * unit); };
+    int64_t low = std::max<int64_t>(1, known / unit), high = count + 1;  // `low` fits, `high` does not.
+    Fit best = fit(size(low));
+    if (!best.fits) return {0, size(1), best, false};
+    for (int64_t next = 2 * low; next < high; next = 2 * low) {
+        const Fit found = fit(size(next));
+        if (!found.fits) high = next;
+        if (found.fits) low = next, best = found;
+    }
+    while (low + 1 < high) {
+        const int64_t middle = low + (high - low) / 2;
+        const Fit found = fit(size(middle));
+        (found.fits ? low : high) = middle;
+        if (found.fits) best = found;
+    }
+    return {size(low), size(1), best, low == count};
+}
+
+class WhatFits {
+  public:
+    WhatFits(const Options& options, const Model& model, Backend& backend)
+        : options_(options),
+          model_(model),
+          backend_(backend),
+          dtype_(dtype_of_option(options, backend)),
+          limit_(std::min(kMostBytes, parse_budget("--what-fits", options.what_fits, backend.info().memory_total))) {
+        // The small presets are as long as the run's sequences.
+        const std::optional<ModelConfig> preset = find_preset(options.model);
+        const bool as_run = preset.has_value() && preset->maxT == 0 && options.max_seq_len == 0;
+        published_length_ = as_run ? kMostTokens : model.config.maxT;
+    }
+
+    int64_t limit() const { return limit_; }
+    DType dtype() const { return dtype_; }
+    /// The model as it stands takes sequences so long; where it has learned positions, no longer ones.
+    int64_t published_length() const { return published_length_; }
+    int64_t longest_sequence() const { return model_.config.family == Family::Llama ? kMostTokens : published_length_; }
+
+    Largest batch(const std::string& policy, int64_t known) const {
+        return largest_that_fits(1, kMostSequences, known, [&](int64_t B) {
+            return fit(policy, {B, options_.seq_len});
+        });
+    }
+
+    Largest sequence(const std::string& policy, int64_t known) const {
+        return largest_that_fits(kSequenceMultiple, longest_sequence(), known, [&](int64_t T) {
+            return fit(policy, {1, T});
+        });
+    }
+
+  private:
+    Fit fit(const std::string& policy, const BatchShape& shape) const {
+        ModelConfig config = model_.config;
+        if (shape.T > published_length_ || published_length_ == kMostTokens) config.maxT = shape.T;
+        const Model model = make_model(config);
+        const PlanRequest request = plan_request(model, shape, dtype_, options_.logits_chunk, backend_);
+        const OpTimes times = operation_times(options_, model, request, backend_);
+        const int64_t norm_workspace = backend_.global_norm_workspace(model.parameter_elements);
+        const int64_t state = state_bytes(model, dtype_, shape.T, norm_workspace, true).total();
+        int64_t total = state;
+        double seconds = times.optimizer;
+        if (policy == "auto") {
+            const SearchResult result = search_plan(model, request, times, limit_ - state);
+            total += result.found ? result.layout.arena_bytes : result.smallest_bytes;
+            seconds += result.seconds;
+        } else {
+            const Plan plan = make_training_plan(model, request, find_policy(policy));
+            total += make_layout(plan).arena_bytes;
+            seconds += plan_seconds(times, plan);
+        }
+        return {total <= limit_, total, static_cast<double>(shape.N()) / seconds};
+    }
+
+    const Options& options_;
+    const Model& model_;
+    Backend& backend_;
+    const DType dtype_;
+    const int64_t limit_;
+    int64_t published_length_ = 0;
+};
+
+struct Row {
+    std::string policy;
+    Largest batch, sequence;
+};
+
+nlohmann::ordered_json largest_json(const Largest& largest) {
+    if (largest.size == 0) {
+        return {
+            {"largest", 0}, {"smallest", largest.smallest_size}, {"smallest_total_bytes", largest.plan.total_bytes}};
+    }
+    return {{"largest", largest.size},
+            {"total_bytes", largest.plan.total_bytes},
+            {"predicted_tokens_per_second", largest.plan.tokens_per_second}};
+}
+
+std::string to_json(const Options& options, const Model& model, const WhatFits& what_fits,
+                    const std::vector<Row>& rows) {
+    nlohmann::ordered_json json = {{"model", model.config.name},
+                                   {"parameters", model.parameter_count()},
+                                   {"limit_bytes", what_fits.limit()},
+                                   {"dtype", name_of(what_fits.dtype())},
+                                   {"seq_len", options.seq_len}};
+    if (what_fits.published_length() < kMostTokens) json["max_seq_len"] = what_fits.published_length();
+    json["fits"] = nlohmann::ordered_json::array();
+    for (const Row& row : rows) {
+        json["fits"].push_back({{"recompute", row.policy},
+                                {"batch_size", largest_json(row.batch)},
+                                {"seq_len", largest_json(row.sequence)}});
+    }
+    return json.dump(2) + "\n";
+}
+
+std::string speed_text(double tokens_per_second) {
+    return tokens_per_second < 100 ? fmt::format("{:.3g}", tokens_per_second)
+                                   : format_count(std::llround(tokens_per_second));
+}
+
+/// Three cells: the size, its bytes and its speed; or "none" and the bytes that the smallest would take.
+std::string cells(const Largest& largest, const char* mark) {
+    const std::string size = largest.size > 0 ? format_count(largest.size) + mark : "none ";
+    const std::string speed = largest.size > 0 ? speed_text(largest.plan.tokens_per_second) : "-";
+    return fmt::format(" {:>13} {:>20} {:>9}", size, format_count(largest.plan.total_bytes), speed);
+}
+
+/// Behind the longest sequence: that it could be no longer, or that it is longer than the model was made for.
+const char* mark_of(const Row& row, const WhatFits& what_fits) {
+    if (row.sequence.size > what_fits.published_length()) return "+";
+    return row.sequence.capped ? "*" : " ";
+}
+
+/// What the table cannot say in its cells.
+std::string footnotes(const Model& model, const WhatFits& what_fits, const std::vector<Row>& rows) {
+    const auto any = [&](auto is) { return std::any_of(rows.begin(), rows.end(), is); };
+    const auto is_marked = [&](char mark) {
+        return any([&](const Row& row) { return *mark_of(row, what_fits) == mark; });
+    };
+    std::string text;
+    if (is_marked('*')) {
+        text += fmt::format("* as long as {} gets: it has learned positions for {} tokens\n", model.config.name,
+                            what_fits.longest_sequence());
+    }
+    if (is_marked('+')) {
+        text += fmt::format("+ longer than the {} tokens of {}: give --max-seq-len, too\n",
+                            what_fits.published_length(), model.config.name);
+    }
+    const int64_t shortest = rows.front().sequence.smallest_size;
+    if (any([](const Row& row) { return row.batch.size == 0 || row.sequence.size == 0; })) {
+        text += fmt::format("none: total B is what one sequence would take, of --seq-len or of {} tokens\n", shortest);
+    }
+    if (!any([](const Row& row) { return row.batch.size > 0 || row.sequence.size > 0; })) {
+        const Row& least = *std::min_element(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
+            return a.sequence.plan.total_bytes < b.sequence.plan.total_bytes;
+        });
+        text += fmt::format("nothing fits; the smallest is --recompute={} with one sequence of {} tokens: {}\n",
+                            least.policy, shortest, format_bytes(least.sequence.plan.total_bytes));
+    }
+    return text;
+}
+
+}  // namespace
+
+std::string what_fits_report(const Options& options, const Model& model, Backend& backend) {
+    const WhatFits what_fits(options, model, backend);
+    std::vector<std::string> wanted = wanted_policies(options);
+    if (!was_given("recompute")) wanted.push_back("auto");
+    std::vector<Row> rows;
+    Row known;  // What fits at a fixed level fits with auto.
+    for (const std::string& policy : wanted) {
+        const bool searches = policy == "auto";
+        const Row row = {policy, what_fits.batch(policy, searches ? known.batch.size : 0),
+                         what_fits.sequence(policy, searches ? known.sequence.size : 0)};
+        if (row.batch.size > known.batch.size) known.batch = row.batch;
+        if (row.sequence.size > known.sequence.size) known.sequence = row.sequence;
+        rows.push_back(row);
+    }
+    if (options.json) return to_json(options, model, what_fits, rows);
+    std::string text = model_line(model) + fmt::format("what fits in {} ({} B), {}\n\n", options.what_fits,
+                                                       format_count(what_fits.limit()), name_of(what_fits.dtype()));
+    text += fmt::format("{:<10} {:>13} {:>20} {:>9} {:>13}\n", "", "sequences of ", "", "", "tokens in ");
+    text += fmt::format("{:<10} {:>13} {:>20} {:>9} {:>13} {:>20} {:>9}\n", "recompute",
+                        fmt::format("{} tokens ", options.seq_len), "total B", "tokens/s", "one sequence ", "total B",
+                        "tokens/s");
+    for (const Row& row : rows) {
+        text += fmt::format("{:<10}", level_label(row.policy)) + cells(row.batch, " ") +
+                cells(row.sequence, mark_of(row, what_fits)) + "\n";
+    }
+    return text + footnotes(model, what_fits, rows);
+}
+
+}  // namespace llmc

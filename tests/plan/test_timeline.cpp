@@ -1,0 +1,54 @@
+// The bytes behind the picture are the simulator's, and the picture says what it should.
+#include "llmc/plan/timeline.h"
+
+#include "tests/plan/plan_cases.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+namespace llmc {
+namespace {
+
+using namespace plan_cases;
+
+TEST(Timeline, AddsUpToTheSimulation) {
+    for (const Family family : kFamilies) {
+        const Model model = small_model(family, 5);
+        const PlanRequest request = request_of(model, {3, 7}, DType::BF16, 1000);
+        for (const PolicyRow& policy : policies()) {
+            const Plan plan = make_training_plan(model, request, policy);
+            const Simulation simulation = simulate(model, plan);
+            const std::vector<BytesByConsumer> live = live_by_consumer(plan);
+            ASSERT_EQ(live.size(), plan.steps.size());
+            for (size_t i = 0; i < live.size(); ++i) {
+                EXPECT_EQ(std::accumulate(live[i].begin(), live[i].end(), int64_t{0}), simulation.live_bytes[i])
+                    << label(model, request.shape, DType::BF16, policy.name) << ", step " << i;
+            }
+            EXPECT_EQ(live[static_cast<size_t>(simulation.peak_step)], simulation.by_consumer) << policy.name;
+        }
+    }
+}
+
+TEST(Timeline, NamesPeakPhasesAndConsumers) {
+    const Model model = small_model(Family::Llama, 6);
+    const Plan plan = make_training_plan(model, request_of(model, {2, 64}, DType::F32, 500), find_policy("layer"));
+    const Layout layout = make_layout(plan);
+    const Simulation simulation = simulate(model, plan);
+    const std::string svg = draw_timeline(model, plan, layout, "the <title>", "below it");
+    const auto says = [&](const std::string& words) { return svg.find(words) != std::string::npos; };
+    EXPECT_TRUE(says(">the &lt;title&gt;<") && says(">below it<"));
+    EXPECT_TRUE(says(describe_step(model, plan.steps[static_cast<size_t>(simulation.peak_step)]) + "<"));
+    EXPECT_TRUE(says(format_bytes(layout.arena_bytes)) && says(">activation arena, "));
+    for (const char* words : {"forward", "head", "backward"}) EXPECT_TRUE(says(std::string(">") + words + "<"));
+    for (size_t consumer = 0; consumer < kNumConsumers; ++consumer) {
+        const std::string name(name_of(static_cast<Consumer>(consumer)));
+        EXPECT_EQ(says(">" + name + "<"), name != "key/value cache") << name;
+    }
+    EXPECT_TRUE(says("run again"));
+    const Plan keeps = make_training_plan(model, request_of(model, {2, 64}, DType::F32), find_policy("none"));
+    EXPECT_EQ(draw_timeline(model, keeps, make_layout(keeps), "", "").find("run again"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace llmc

@@ -71,6 +71,7 @@ struct Options {
     int64_t log_every = 10;
     std::string log_level = "info";
     bool dry_run = false;
+    std::string profile;
 
     // plan
     bool json = false;

@@ -1,9 +1,11 @@
 #include "llmc/train/trainer.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/base/stop_signal.h"
 #include "llmc/base/units.h"
+#include "llmc/run/profile.h"
 #include "llmc/train/schedule.h"
 
 #include <algorithm>
@@ -12,6 +14,9 @@
 
 namespace llmc {
 namespace {
+
+/// Steps at the beginning of a run that are not typical: caches and kernels warm up.
+constexpr int64_t kWarmupSteps = 2;
 
 AdamWSettings adamw_settings(const Options& options, double learning_rate, int64_t update) {
     AdamWSettings settings;
@@ -46,6 +51,7 @@ Trainer::Trainer(const Options& options, State& state, const ChosenPlan& chosen,
       micro_batches_(std::max<int64_t>(1, options.total_batch_size / chosen.memory.plan.shape.N())),
       tokens_per_step_(micro_batches_ * chosen.memory.plan.shape.N()),
       peak_flops_(peak_flops(options, state.backend().info(), state.dtype())),
+      plan_(chosen.memory.plan),
       executor_(state, chosen.memory.plan, chosen.memory.layout),
       evaluator_(state, chosen.memory),
       loader_(*data.train, options.batch_size, options.seq_len, static_cast<int32_t>(state.model().config.V),
@@ -115,6 +121,10 @@ void Trainer::run() {
 bool Trainer::is_due(int64_t every) const { return every > 0 && progress_.step % every == 0; }
 
 void Trainer::accumulate_gradients() {
+    // The first steps of a run warm up.
+    const bool profiles =
+        !options_.profile.empty() &&
+        (steps_timed_ == kWarmupSteps || (steps_timed_ < kWarmupSteps && progress_.step + 1 == options_.steps));
     Backend& backend = state_.backend();
     backend.zero(state_.all_gradients());
     backend.zero(state_.loss_sum());
@@ -122,9 +132,26 @@ void Trainer::accumulate_gradients() {
         const Batch& batch = loader_.next();
         backend.copy_to_device(executor_.tokens(), batch.tokens.data());
         backend.copy_to_device(executor_.targets(), batch.targets.data());
-        executor_.run({.loss_scale = 1.0f / static_cast<float>(tokens_per_step_), .loss_sum = state_.loss_sum()});
+        const RunArguments arguments = {.loss_scale = 1.0f / static_cast<float>(tokens_per_step_),
+                                        .loss_sum = state_.loss_sum()};
+        if (profiles && micro == 0) {
+            std::vector<double> seconds;
+            executor_.run(arguments, &seconds);
+            write_profile(seconds);
+        } else {
+            executor_.run(arguments);
+        }
     }
     backend.global_norm(state_.grad_norm(), state_.all_gradients(), state_.norm_workspace());
+}
+
+void Trainer::write_profile(const std::vector<double>& seconds) const {
+    const std::vector<ProfileRow> rows = profile_rows(state_.model(), plan_, seconds);
+    write_text_atomically(options_.profile, chrome_trace(state_.model(), plan_, seconds));
+    std::printf("%s\n", profile_table(rows, state_.backend().info(), state_.dtype()).c_str());
+    std::fflush(stdout);
+    spdlog::info("step {}: trace of one micro-batch in '{}', for chrome://tracing or ui.perfetto.dev",
+                 progress_.step + 1, options_.profile);
 }
 
 StepMetrics Trainer::train_step() {
@@ -156,10 +183,10 @@ StepMetrics Trainer::train_step() {
 }
 
 void Trainer::report(const StepMetrics& m) {
-    constexpr int64_t kWarmup = 2, kTimedSteps = 1000;
-    if (steps_timed_++ >= kWarmup) {
-        step_ms_.resize(static_cast<size_t>(std::min(steps_timed_ - kWarmup, kTimedSteps)));
-        step_ms_[static_cast<size_t>((steps_timed_ - kWarmup - 1) % kTimedSteps)] = m.step_ms;
+    constexpr int64_t kTimedSteps = 1000;
+    if (steps_timed_++ >= kWarmupSteps) {
+        step_ms_.resize(static_cast<size_t>(std::min(steps_timed_ - kWarmupSteps, kTimedSteps)));
+        step_ms_[static_cast<size_t>((steps_timed_ - kWarmupSteps - 1) % kTimedSteps)] = m.step_ms;
     }
     smoothed_step_ms_ = smoothed_step_ms_ == 0 ? m.step_ms : 0.95 * smoothed_step_ms_ + 0.05 * m.step_ms;
     const bool ends = m.step == options_.steps || m.step == 1 || stop_->signal() != 0;

@@ -29,6 +29,7 @@ class Trainer {
   private:
     StepMetrics train_step();
     void accumulate_gradients();
+    void write_profile(const std::vector<double>& seconds) const;
     void report(const StepMetrics& metrics);
     void report_times() const;
     void count_skipped(const StepMetrics& metrics);
@@ -44,6 +45,7 @@ class Trainer {
     int64_t micro_batches_;
     int64_t tokens_per_step_;
     double peak_flops_;
+    const Plan& plan_;
     Executor executor_;
     Evaluator evaluator_;
     DataLoader loader_;

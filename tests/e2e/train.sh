@@ -83,4 +83,10 @@ must "a learning rate that ruins the model" "${tiny[@]}" "${quiet[@]}" --data=te
     --learning-rate=1 --lr-schedule=constant --warmup=0 --grad-clip=0 --log-level=warn
 check "--log-level=warn is silent when all is well" test ! -s err
 
+must "--profile" "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=3 --output-dir=profiled --profile=trace.json
+check "--profile prints a table" grep -Eq "^weight gradient of qkv +[0-9]+ +[0-9.]+ +[0-9.]+%" out
+check "--profile writes a trace" grep -q '"traceEvents"' trace.json
+must "the same without it" "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=3 --output-dir=unprofiled
+check "a profiled step trains like any other" cmp <(curve unprofiled) <(curve profiled)
+
 exit $((failures > 0))

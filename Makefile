@@ -23,6 +23,7 @@ targets
   all       build ./train_gpt (the default)
   train     build, make the demo text, train a small model on it for about two minutes, print a sample
   test      build and run all tests; the last line is "N passed, N failed"
+  build/release/gpu_tests    build the tests of the CUDA kernels for a card (make test runs the kernels on the CPU)
   lint      check the rules of the source tree and its formatting
   format    reformat the sources with clang-format
   bench     run dev/bench/*.sh, or one of them: BENCH=name
@@ -37,7 +38,7 @@ variables
   BLAS=x    onednn or openblas (default: oneDNN where installed, else OpenBLAS's OpenMP build)
   MPI=0 CUDA=0    leave the feature out although it was found
   CUDA_HOME=dir   where the CUDA toolkit is (default: from nvcc on PATH, else /usr/local/cuda)
-  CUDA_ARCH="x y" compute capabilities to compile kernels for (default "80 90")
+  GPU_ARCH="x y"  compute capabilities to compile kernels for (default: that of the card present, else "80 89 90")
   ARGS="x"  further options for ./train_gpt in make train
   WERROR=0  do not turn warnings into errors
   V=1       show the commands
@@ -56,14 +57,13 @@ BLAS  ?= auto
 MPI   ?= 1
 CUDA  ?= 1
 WERROR    ?= 1
-CUDA_ARCH ?= 80 90
 
 machine := $(shell uname -m)
 
 ifeq ($(DIST),1)
     flavour := dist
     ARCH ?= $(if $(filter x86_64,$(machine)),x86-64-v3,native)
-    BUILD := build/dist
+    BUILD := build/dist$(if $(WIDE),-$(WIDE))
 else
     flavour := $(if $(filter 1,$(SAN)),san,$(if $(filter 1,$(DEBUG)),debug,release))
     ARCH ?= native
@@ -82,6 +82,17 @@ endif
 compiler_version := $(shell $(CXX) -dumpfullversion -dumpversion 2>/dev/null)
 multiarch        := $(shell $(CXX) -print-multiarch 2>/dev/null)
 
+nvcc := $(firstword $(if $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc)) \
+            $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_HOME    ?= $(patsubst %/bin/nvcc,%,$(nvcc))
+cuda_include := $(patsubst %/cuda_runtime.h,%,$(firstword $(wildcard $(addsuffix \
+                    /cuda_runtime.h,$(if $(CUDA_HOME),$(CUDA_HOME)/include) /usr/local/cuda/include))))
+
+# Kernels are compiled for the cards that are here; a package or a machine without one gets the usual three.
+cards    := $(if $(filter 1,$(DIST)),,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | \
+                sed -n 's/^\([0-9]*\)[.]\([0-9]\)$$/\1\2/p' | sort -un))
+GPU_ARCH ?= $(or $(cards),80 89 90)
+
 # One run of the preprocessor answers for every header, wherever CPPFLAGS or the
 # system keeps them: it prints a word for each that is there. (The blanks it puts
 # into oneDNN's version are taken out again.)
@@ -92,7 +103,7 @@ found := $(shell printf '$(call probe,CLI/CLI.hpp,cli11)$(call probe,spdlog/spdl
     probe,fmt/format.h,fmt)$(call probe,nlohmann/json.hpp,json)$(call probe,xxhash.h,xxhash)$(call \
     probe,gtest/gtest.h,gtest)$(call probe,nccl.h,nccl)$(call probe,oneapi/dnnl/dnnl.hpp,$(hash)include \
     <oneapi/dnnl/dnnl_version.h>\nonednn=DNNL_VERSION_MAJOR.DNNL_VERSION_MINOR.DNNL_VERSION_PATCH)' | \
-    $(CXX) $(CPPFLAGS) -E -P -x c++ - 2>/dev/null | tr -d ' ')
+    $(CXX) $(CPPFLAGS) $(addprefix -isystem ,$(cuda_include)) -E -P -x c++ - 2>/dev/null | tr -d ' ')
 
 onednn := $(patsubst onednn=%,%,$(filter onednn=%,$(found)))
 
@@ -123,9 +134,6 @@ missing := $(strip \
     $(if $(filter pcre2,$(found)),,PCRE2) \
     $(if $(blas),,$(if $(filter auto,$(BLAS)),oneDNN_or_OpenBLAS_for_OpenMP,$(BLAS))))
 
-nvcc      := $(firstword $(if $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc)) \
-                 $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
-CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(nvcc))
 mpicxx    := $(shell command -v mpicxx 2>/dev/null)
 
 # ---- sources and the features they bring -------------------------------------------
@@ -139,21 +147,40 @@ mpi_sources  := $(filter llmc/comm/mpi%,$(all_sources))
 nccl_sources := $(filter llmc/comm/nccl%,$(all_sources))
 
 with_sentencepiece := $(filter sentencepiece,$(found))
-with_cuda := $(and $(filter 1,$(CUDA)),$(nvcc),$(filter %.cu,$(cuda_sources)),yes)
+backend_is_whole := $(and $(wildcard llmc/backend/cuda/attention_cached.cu),$(wildcard llmc/backend/cuda/column_sum.cu))
+with_cuda := $(and $(filter 1,$(CUDA)),$(nvcc),$(backend_is_whole),yes)
 with_mpi  := $(and $(filter 1,$(MPI)),$(mpicxx),$(mpi_sources),yes)
 with_nccl := $(and $(with_cuda),$(with_mpi),$(filter nccl,$(found)),$(nccl_sources),yes)
+
+# The kernels' tests, which run them on the CPU, need only CUDA's headers. Not under SAN=1: the address sanitizer does
+# not know the threads' stacks, and the kernels' accesses are checked anyway.
+with_cuda_tests := $(and $(filter 1,$(CUDA)),$(cuda_include),$(filter release debug,$(flavour)),yes)
 
 library_sources := \
     $(filter-out $(cuda_sources) $(mpi_sources) $(nccl_sources),$(all_sources)) \
     $(if $(with_cuda),$(cuda_sources)) $(if $(with_mpi),$(mpi_sources)) $(if $(with_nccl),$(nccl_sources))
-test_sources    := $(filter-out tests/e2e/%,$(call files,tests,*.cpp))
+test_sources    := $(filter-out tests/e2e/% tests/cuda/% tests/cuda_on_cpu/%,$(call files,tests,*.cpp))
 bench_sources   := $(sort $(wildcard dev/bench/*.cpp))
 
 main_object     := $(obj)/train_gpt.cu.o
-library_objects := $(library_sources:%=$(obj)/%.o)
+# Kernels for a GPU do not depend on the processor: both builds of a package share them.
+kernel_obj      := $(if $(WIDE),build/dist/obj,$(obj))
+library_objects := $(patsubst %,$(kernel_obj)/%.o,$(filter %.cu,$(library_sources))) \
+    $(patsubst %,$(obj)/%.o,$(filter-out %.cu,$(library_sources)))
 test_objects    := $(test_sources:%=$(obj)/%.o)
 bench_objects   := $(bench_sources:%=$(obj)/%.o)
 bench_programs  := $(bench_sources:dev/bench/%.cpp=$(BUILD)/bench/%)
+
+# cuda_tests: the library with its CUDA backend once more, kernels compiled for the executor in dev/cuda_on_cpu, which
+# also stands in for NVIDIA's libraries. gpu_tests: the same tests of kernels on a card.
+cpu_kernels     := $(call files,llmc/backend/cuda,*.cu) $(call files,tests/cuda tests/cuda_on_cpu,*.cu)
+cuda_host       := llmc/backend/make_backend.cpp $(filter llmc/backend/cuda/%,$(all_sources)) \
+    $(call files,tests/cuda tests/cuda_on_cpu,*.cpp) \
+    $(filter-out $(if $(filter nccl,$(found)),,%/nccl.cpp),$(call files,dev/cuda_on_cpu,*.cpp))
+cuda_test_objects := $(cpu_kernels:%=$(obj)/cuda_on_cpu/%.o) $(cuda_host:%=$(obj)/cuda_on_cpu/%.o)
+gpu_test_objects  := $(patsubst %,$(obj)/%.o,$(call files,tests/cuda,*.cu) $(call files,tests/cuda,*.cpp))
+plain_objects     := $(filter-out $(obj)/llmc/backend/make_backend.% $(obj)/llmc/backend/cuda/% \
+    $(obj)/llmc/comm/nccl%,$(library_objects))
 
 # ---- flags ---------------------------------------------------------------------------
 
@@ -172,41 +199,48 @@ false_alarms_release := $(false_alarms_debug) -Wno-uninitialized -Wno-restrict -
 false_alarms_dist    := $(false_alarms_release)
 
 features := -DLLMC_WITH_$(if $(filter openblas,$(blas)),OPENBLAS,ONEDNN) \
-    $(if $(with_mpi),-DLLMC_WITH_MPI) $(if $(with_nccl),-DLLMC_WITH_NCCL) $(if $(with_cuda),-DLLMC_WITH_CUDA)
+    $(if $(with_mpi),-DLLMC_WITH_MPI) $(if $(with_nccl),-DLLMC_WITH_NCCL)
 
 includes := -I. \
     $(if $(filter openblas,$(blas)),-isystem $(openblas_include)) \
-    $(if $(with_mpi),$(patsubst -I%,-isystem %,$(shell $(mpicxx) -showme:compile)) -DOMPI_SKIP_MPICXX) \
-    $(if $(with_cuda),-isystem $(CUDA_HOME)/include)
+    $(if $(with_mpi),$(patsubst -I%,-isystem %,$(shell $(mpicxx) -showme:compile)) -DOMPI_SKIP_MPICXX)
 
 # spdlog in its compiled form: the header-only one costs seconds per file.
 preprocess := $(includes) $(features) -DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL $(CPPFLAGS)
 warn       := -Wall -Wextra $(if $(findstring clang,$(CXX)),,$(false_alarms_$(flavour))) $(if \
     $(filter 1,$(WERROR)),-Werror)
 # No errno from math functions and no trapping: both only stop loops from vectorising.
-compile    := $(CXX) -std=c++20 $(optimise_$(flavour)) -march=$(ARCH) -fopenmp -pthread \
+compile    := $(CXX) -std=c++20 $(optimise_$(flavour)) -march=$(ARCH)$(if $(WIDE), -mavx512bf16) -fopenmp -pthread \
     -fno-math-errno -fno-trapping-math $(warn) $(CXXFLAGS) $(preprocess)
 
 nvcc_compile = $(nvcc) -ccbin '$(CXX)' -std=c++20 $(if $(filter debug san,$(flavour)),-O1 -g,-O3) \
-    $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
-    -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH)) \
-    -Xcompiler -Wall,-Wextra,-fopenmp $(if $(filter 1,$(WERROR)),-Werror all-warnings) $(preprocess)
+    $(foreach a,$(GPU_ARCH),-gencode arch=compute_$a,code=sm_$a) \
+    -gencode arch=compute_$(lastword $(GPU_ARCH)),code=compute_$(lastword $(GPU_ARCH)) \
+    -Xptxas -v -Xcompiler -Wall,-Wextra,-fopenmp $(if $(filter 1,$(WERROR)),-Werror all-warnings) $(preprocess)
+
+# Kernels for the CPU: every access is checked through the thread sanitizer's hooks (its library is not linked). Not
+# vectorised, so that accesses stay those of the source; multiplications and additions rounded one by one.
+cuda_on_cpu  := -DLLMC_CUDA_ON_CPU -DLLMC_WITH_CUDA -g1 -isystem $(cuda_include)
+cpu_kernel_compile = $(CXX) -std=c++20 -O2 -march=$(ARCH) -fsanitize=thread -fno-tree-vectorize -ffp-contract=off \
+    $(warn) -Wno-unknown-pragmas $(CXXFLAGS) $(preprocess) $(cuda_on_cpu)
 
 # RPATH rather than RUNPATH: it also holds for the libraries of our libraries.
 rpaths := $(if $(filter openblas,$(blas)),$(openblas_dir)) $(if $(with_cuda),$(CUDA_HOME)/lib64)
 link   := $(CXX) $(filter-out -DLLMC%,$(optimise_$(flavour))) -fopenmp -pthread -Wl,--as-needed \
     -Wl,--disable-new-dtags $(LDFLAGS)
-libs   := -lspdlog -lfmt -lxxhash -lpcre2-8 $(if $(with_sentencepiece),-lsentencepiece) \
+plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 $(if $(with_sentencepiece),-lsentencepiece) \
     $(if $(filter openblas,$(blas)),-L$(openblas_dir) -lopenblas,-ldnnl) \
-    $(if $(with_mpi),$(shell $(mpicxx) -showme:link)) $(if $(with_nccl),-lnccl) \
-    $(if $(with_cuda),-L$(CUDA_HOME)/lib64 -lcublasLt -lcudart) \
-    $(rpaths:%=-Wl,-rpath,%) $(LDLIBS)
+    $(if $(with_mpi),$(shell $(mpicxx) -showme:link)) $(rpaths:%=-Wl,-rpath,%) $(LDLIBS)
+# None of them needs the driver to start; the driver's own library is found at run time by NVIDIA's.
+cudart := $(if $(wildcard $(CUDA_HOME)/lib64/libcudart_static.a),-lcudart_static -ldl -lrt,-lcudart)
+libs   := $(if $(with_cuda),-L$(CUDA_HOME)/lib64) $(if $(with_nccl),-lnccl) $(if $(with_cuda),-lcublasLt $(cudart)) \
+    $(plain_libs)
 
 # In the package the binary stands above lib/, the other programs beside it.
 origin :=
 ifeq ($(DIST),1)
-    $(BUILD)/train_gpt:                  origin := -Wl,-rpath,'$$ORIGIN/lib'
-    $(BUILD)/tests $(bench_programs):    origin := -Wl,-rpath,'$$ORIGIN/../lib'
+    $(BUILD)/train_gpt:    origin := -Wl,-rpath,'$$ORIGIN/$(if $(WIDE),..,lib)'
+    $(BUILD)/tests $(BUILD)/gpu_tests $(bench_programs):    origin := -Wl,-rpath,'$$ORIGIN/../lib'
 endif
 
 version := $(if $(wildcard .git),$(shell git describe --always --dirty --tags 2>/dev/null))
@@ -220,8 +254,9 @@ endif
 # belongs to the flags, so that a shared or cached build folder is rebuilt there.
 native := $(if $(filter native,$(ARCH)),$(shell $(CXX) -march=native -Q --help=target 2>/dev/null | cksum))
 
-export FLAGS_TEXT   := $(compiler_version) $(native) $(compile) $(if $(with_cuda),$(nvcc_compile))
-export SOURCES_TEXT := $(link) $(libs) $(library_sources) $(test_sources) $(bench_sources)
+export FLAGS_TEXT   := $(compiler_version) $(native) $(compile)
+export CUDA_TEXT    := $(if $(with_cuda),$(nvcc_compile)) $(if $(with_cuda_tests),$(cpu_kernel_compile))
+export SOURCES_TEXT := $(link) $(libs) $(library_sources) $(test_sources) $(bench_sources) $(cpu_kernels) $(cuda_host)
 export VERSION_TEXT := $(version)
 
 absent := $(if $(with_sentencepiece),,SentencePiece) \
@@ -242,6 +277,10 @@ $(BUILD)/flags: FORCE
 	$(if $(missing),$(error train_gpt needs $(missing_text): run scripts/install_deps.sh))
 	@echo 'train_gpt $(version): $(summary)'
 	@$(call write_if_changed,FLAGS_TEXT)
+
+# What concerns CUDA's files alone does not compile the rest anew.
+$(BUILD)/cuda_flags: FORCE
+	@$(call write_if_changed,CUDA_TEXT)
 
 $(BUILD)/sources: FORCE
 	@$(call write_if_changed,SOURCES_TEXT)
@@ -273,6 +312,15 @@ $(BUILD)/tests: $(test_objects) $(library_objects) $(BUILD)/sources
 	$(call say,LINK,$@)
 	$(quiet)$(link) $(origin) $(filter %.o,$^) -lgtest_main -lgtest $(libs) -o $@
 
+$(BUILD)/cuda_tests: $(cuda_test_objects) $(plain_objects) $(BUILD)/sources
+	$(call say,LINK,$@)
+	$(quiet)$(link) $(filter %.o,$^) -lgtest $(plain_libs) -o $@
+
+$(BUILD)/gpu_tests: $(gpu_test_objects) $(library_objects) $(BUILD)/sources
+	$(if $(with_cuda),,$(error the tests on a card need nvcc and CUDA=1))
+	$(call say,LINK,$@)
+	$(quiet)$(link) $(origin) $(filter %.o,$^) -lgtest_main -lgtest $(libs) -o $@
+
 $(bench_programs): $(BUILD)/bench/%: $(obj)/dev/bench/%.cpp.o $(library_objects) $(BUILD)/sources
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
@@ -282,6 +330,11 @@ $(bench_programs): $(BUILD)/bench/%: $(obj)/dev/bench/%.cpp.o $(library_objects)
 ifneq ($(filter release dist,$(flavour)),)
     $(obj)/llmc/backend/cpu/%.o: level := -O3
     $(obj)/llmc/io/%.o $(obj)/llmc/plan/%.o $(obj)/tests/backend/%.o: level := -O2
+endif
+
+# Sanitized kernels are vectorised as well: sums keep the order whose error the tests know.
+ifeq ($(flavour),san)
+    $(obj)/llmc/backend/cpu/%.o: level := -O3
 endif
 
 $(obj)/%.cpp.o: %.cpp $(BUILD)/flags
@@ -295,27 +348,46 @@ $(main_object): train_gpt.cu $(BUILD)/flags
 	$(call say,CXX,$<)
 	$(quiet)$(compile) -MMD -MP -x c++ -c $< -o $@
 
-$(obj)/llmc/backend/cuda/%.cu.o: llmc/backend/cuda/%.cu $(BUILD)/flags
+# What ptxas says of registers and spills is kept beside the object; tests/e2e/gpu_build.sh reads it.
+$(obj)/%.cu.o: %.cu $(BUILD)/cuda_flags
 	@mkdir -p $(@D)
 	$(call say,NVCC,$<)
-	$(quiet)$(nvcc_compile) -MMD -MP -c $< -o $@
+	$(quiet)$(nvcc_compile) -MMD -MP -c $< -o $@ 2> $@.log || { cat $@.log >&2; exit 1; }
+
+$(obj)/cuda_on_cpu/%.cu.o: %.cu $(BUILD)/cuda_flags
+	@mkdir -p $(@D)
+	$(call say,CXX,$< on the CPU)
+	$(quiet)$(cpu_kernel_compile) -MMD -MP -x c++ -c $< -o $@
+
+$(obj)/cuda_on_cpu/dev/%: level := -O2
+$(obj)/cuda_on_cpu/%.cpp.o: %.cpp $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CXX,$< on the CPU)
+	$(quiet)$(compile) $(level) $(cuda_on_cpu) -MMD -MP -c $< -o $@
 
 # The version reaches one file only, so that a commit recompiles one file only.
 $(obj)/llmc/base/version.cpp.o: defines = -DLLMC_VERSION='"$(version)"'
 $(obj)/llmc/base/version.cpp.o: $(BUILD)/version
+
+# CUDA's headers are for its own files, and one file makes its backend.
+cuda_compile := $(if $(with_cuda),-DLLMC_WITH_CUDA -isystem $(CUDA_HOME)/include)
+$(obj)/llmc/backend/cuda/%.o $(obj)/tests/cuda/%.o: defines = $(cuda_compile)
+$(obj)/llmc/backend/make_backend.cpp.o: defines = $(cuda_compile)
+$(obj)/llmc/backend/make_backend.cpp.o: $(BUILD)/cuda_flags
 
 # One file uses SentencePiece; whether it may is part of the link's flags, so they make it anew.
 $(obj)/llmc/io/sentencepiece_tokenizer.cpp.o: defines = $(if $(with_sentencepiece),-DLLMC_WITH_SENTENCEPIECE)
 $(obj)/llmc/io/sentencepiece_tokenizer.cpp.o: $(BUILD)/sources
 
 # Said once here rather than as an error in every test file.
-$(test_objects): | need_gtest
+$(test_objects) $(cuda_test_objects) $(gpu_test_objects): | need_gtest
 .PHONY: need_gtest
 need_gtest:
 	$(if $(filter gtest,$(found)),,$(error the tests need GoogleTest: run scripts/install_deps.sh))
 	@:
 
--include $(patsubst %.o,%.d,$(main_object) $(library_objects) $(test_objects) $(bench_objects))
+-include $(patsubst %.o,%.d,$(main_object) $(library_objects) $(test_objects) $(bench_objects) \
+    $(cuda_test_objects) $(gpu_test_objects))
 
 # ---- running -------------------------------------------------------------------------------
 
@@ -330,13 +402,16 @@ train: all
 	@data/demo.sh
 	$(strip $(binary) $(ARGS))
 
-test: all $(BUILD)/tests
+test: all $(BUILD)/tests $(if $(with_cuda_tests),$(BUILD)/cuda_tests)
+	$(if $(with_cuda_tests),,@echo 'tests of the CUDA kernels: skipped ($(if \
+	    $(cuda_include),not in the $(flavour) flavour or CUDA=0,no CUDA headers))')
 	@tests/run.sh $(BUILD)
 
 lint:
 	@status=0; \
 	dev/lint/check_includes.sh || status=1; \
 	dev/lint/check_text.sh || status=1; \
+	dev/lint/check_kernels.sh || status=1; \
 	dev/lint/check_format.sh || status=1; \
 	exit $$status
 
@@ -360,23 +435,31 @@ bench: all $(bench_programs)
 
 package := $(BUILD)/train_gpt-$(subst /,-,$(version))-$(machine)
 
-# Built apart (build/dist), for a processor most machines have and with its libraries beside it.
+# Built apart (build/dist), for a processor most machines have and with its libraries beside it; and once more for those
+# with the widest vectors and bf16, which the first starts in its place where it can (llmc/backend/make_backend.cpp).
+wide := avx512-bf16
 dist:
+	+@$(MAKE) --no-print-directory DIST=1 build/dist/train_gpt
+	+@$(if $(filter x86_64,$(machine)),$(MAKE) --no-print-directory DIST=1 WIDE=$(wide) ARCH=x86-64-v4 \
+	    build/dist-$(wide)/train_gpt)
 	+@$(MAKE) --no-print-directory DIST=1 dist_package
 
 # Taken along: every shared library but the C library's own parts, which must match
 # the kernel's loader, and NVIDIA's, which must match the driver.
 not_taken := linux-vdso|ld-linux|lib(c|m|mvec|dl|pthread|rt|resolv|util|anl)[.]|lib(cuda|cublas|cudnn|nccl|nv)
 
-dist_package: $(BUILD)/train_gpt $(if $(test_sources),$(BUILD)/tests) $(bench_programs)
+dist_package: $(BUILD)/train_gpt $(BUILD)/tests $(if $(with_cuda),$(BUILD)/gpu_tests) $(bench_programs)
 	@rm -rf '$(package)' '$(package).tar.gz'
 	@mkdir -p '$(package)/bin' '$(package)/lib' '$(package)/data'
 	@cp $(BUILD)/train_gpt $(wildcard README.md) LICENSE '$(package)/'
 	@cp data/demo.sh '$(package)/data/'
-ifneq ($(strip $(test_sources) $(bench_programs)),)
 	@cp $(filter-out $(BUILD)/train_gpt,$^) '$(package)/bin/'
-endif
-	@mkdir '$(package)/tests' && cp -r $(wildcard tests/run.sh tests/e2e tests/golden) '$(package)/tests/'
+	@if [ -x build/dist-$(wide)/train_gpt ]; then mkdir '$(package)/lib/$(wide)' && \
+	    cp build/dist-$(wide)/train_gpt '$(package)/lib/$(wide)/'; fi
+	@mkdir -p '$(package)/tests' '$(package)/scripts' '$(package)/dev/bench'
+	@cp -r tests/run.sh tests/e2e tests/golden '$(package)/tests/'
+	@cp $(wildcard scripts/*.sh scripts/*.py) '$(package)/scripts/'
+	@cp $(wildcard dev/bench/*.sh dev/bench/*.bash dev/bench/*.py) '$(package)/dev/bench/'
 	@ldd $^ | awk '/not found/ { print "missing library: " $$1 > "/dev/stderr"; exit 1 } \
 	    $$2 == "=>" && $$1 !~ /^($(not_taken))/ { print $$3 }' | sort -u > '$(BUILD)/libraries'
 	@xargs -r cp -L -t '$(package)/lib' < '$(BUILD)/libraries'

@@ -1,21 +1,22 @@
 #!/bin/bash
-# Runs all tests: the GoogleTest binary, then every tests/e2e/*.sh.
+# Runs all tests: the GoogleTest binaries, then every tests/e2e/*.sh.
 #
 #   tests/run.sh BUILD_DIR          (make test does this)
 #
-# BUILD_DIR holds `tests` and `train_gpt`; where it has no train_gpt, the one at the
+# BUILD_DIR holds `tests`, perhaps `cuda_tests`, and `train_gpt`; where it has no train_gpt, the one at the
 # top is taken. The last line is "N passed, N failed", with ", N skipped" when some
 # were. Exits 0 only if something passed and nothing failed; a crash, a sanitizer's
 # report or a time-out is a failure and is named.
 #
-# An end-to-end script reads TRAIN_GPT (absolute path of the binary) and WORK_DIR (a
-# fresh folder, removed afterwards), runs at the top of the tree and prints a line per
+# An end-to-end script reads TRAIN_GPT (absolute path of the binary), BUILD_DIR and
+# WORK_DIR (a fresh folder, removed afterwards), runs at the top of the tree and prints a line per
 # test: "ok NAME", "not ok NAME: why" or "skip NAME: why". Whatever it leaves running
 # is killed.
 #
 # Environment: GTEST_FILTER   which unit tests (see GoogleTest)
 #              E2E_FILTER     which scripts, a pattern for their names without .sh (default *)
 #              TEST_TIMEOUT   seconds for each script (default 600); the unit tests get three times that
+#              LLMC_CUDA_SEED schedule of the kernels in cuda_tests (see dev/cuda_on_cpu/control.h)
 set -u
 
 if [ $# -ne 1 ] || [ ! -d "$1" ]; then
@@ -23,6 +24,7 @@ if [ $# -ne 1 ] || [ ! -d "$1" ]; then
     exit 2
 fi
 build=$(cd "$1" && pwd)
+export BUILD_DIR=$build
 cd "$(dirname "$0")/.." || exit 2
 
 limit=${TEST_TIMEOUT:-600}
@@ -99,9 +101,10 @@ run_limited() {
 # GoogleTest's report file is written at the very end: where it exists it is complete,
 # where it does not, the binary died, and the log says how far it had come.
 run_unit_tests() {
-    local report=$temp/report.xml seconds=$((3 * limit)) status why total bad off skip name names
+    local program=$1 report=$temp/report.xml seconds=$((3 * limit)) status why total bad off skip name names
+    rm -f "$report"
     run_limited "$seconds" "grep --line-buffered -v -e ^\\[.RUN -e ^\\[---" \
-        "$build/tests" --gtest_color=no --gtest_output="xml:$report"
+        "$build/$program" --gtest_color=no --gtest_output="xml:$report"
     status=$?
     why=$(ending "$status" "$seconds")
 
@@ -117,7 +120,7 @@ run_unit_tests() {
         skip=$(grep -c '^\[  SKIPPED \].* ms)$' "$temp/log")
         names=$(sed -n 's/^\[  FAILED  \] \([^ ,]*\).* ms)$/\1/p' "$temp/log")
         name=$(sed -n 's/^\[ RUN      \] //p' "$temp/log" | tail -n 1)
-        fail "unit tests: the binary ${why:-ended early} in ${name:-its start-up}; the tests after it did not run"
+        fail "$program: it ${why:-ended early} in ${name:-its start-up}; the tests after it did not run"
     fi
     passed=$((passed + total - bad - off - skip))
     skipped=$((skipped + skip + off))
@@ -126,12 +129,12 @@ run_unit_tests() {
         bad=$((bad - 1))
     done
     while [ "$bad" -gt 0 ]; do # counted by GoogleTest, but not found by name
-        fail "a unit test"
+        fail "a test of $program"
         bad=$((bad - 1))
     done
     # All tests passed, and yet: a leak, or a crash while the program ends.
     if [ -s "$report" ] && [ "$status" -ne 0 ] && [ -z "$names" ]; then
-        fail "unit tests: the binary $why after its last test"
+        fail "$program: it $why after its last test"
     fi
 }
 
@@ -162,9 +165,16 @@ run_script() {
 
 if [ -x "$build/tests" ]; then
     echo "== unit tests"
-    run_unit_tests
+    run_unit_tests tests
 else
     fail "unit tests: there is no $build/tests"
+fi
+
+# Built where CUDA's headers are.
+if [ -x "$build/cuda_tests" ]; then
+    echo "== tests of the CUDA kernels, on the CPU"
+    run_unit_tests cuda_tests
+    run_script dev/cuda_on_cpu/asm_check.sh
 fi
 
 for script in tests/e2e/${E2E_FILTER:-*}.sh; do

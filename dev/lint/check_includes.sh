@@ -32,7 +32,9 @@ LC_ALL=C awk '
         above = "llmc/base/ llmc/model/ llmc/plan/ llmc/backend/ llmc/comm/ llmc/run/ llmc/io/"
         allow["llmc/train/"] = above
         allow["train_gpt.cu"] = above " llmc/train/"
+        allow["llmc/backend/cuda/device.cuh"] = "llmc/base/ dev/cuda_on_cpu/language.h"
         allow["tests/"] = "llmc/ tests/"
+        allow["tests/cuda/"] = allow["tests/cuda_on_cpu/"] = "llmc/ tests/ dev/cuda_on_cpu/"
 
         # Within an allowed folder, still not these.
         except["llmc/backend/"] = "llmc/backend/cpu/ llmc/backend/cuda/"
@@ -40,9 +42,9 @@ LC_ALL=C awk '
 
         # Headers of others, and the only files that may include them.
         third["cuda"] = "^<(cu[a-z_A-Z0-9]*|nv[a-z_A-Z0-9]*|device_launch_parameters|driver_types)\\.h>|^<(cub|mma|thrust|cuda)[/.>]"
-        where["cuda"] = "^llmc/(backend/cuda/|comm/nccl)"
+        where["cuda"] = "^llmc/(backend/cuda/|comm/nccl)|^tests/cuda"
         third["NCCL"] = "^<nccl\\.h>"
-        where["NCCL"] = "^llmc/comm/nccl"
+        where["NCCL"] = "^llmc/comm/nccl|^tests/cuda_on_cpu/"
         third["MPI"] = "^<mpi\\.h>"
         where["MPI"] = "^llmc/comm/(mpi|nccl)"
         third["BLAS"] = "^<(oneapi/|dnnl|cblas|openblas)"

@@ -45,7 +45,10 @@ struct DeviceInfo {
     int64_t memory_available = 0;  ///< Bytes that could be allocated now.
     double peak_flops_fp32 = 0;    ///< FLOP/s.
     double peak_flops_bf16 = 0;
-    bool supports_bf16 = false;  ///< Has bf16 dot products; otherwise --dtype=bf16 is refused.
+    double bandwidth = 0;              ///< Bytes/s of its memory.
+    int64_t memory_held = 0;           ///< Bytes that others, and the device's own software, had taken at the start.
+    bool supports_bf16 = false;        ///< Has bf16 dot products; otherwise --dtype=bf16 is refused.
+    DType default_dtype = DType::F32;  ///< What --dtype=auto means.
 };
 
 /// Sizes of an attention call. Sequences are rows b*T .. b*T + T - 1.
@@ -71,6 +74,9 @@ struct AdamWSettings {
     float grad_clip = 0;  ///< Largest global norm; 0 does not clip.
     int64_t update = 1;   ///< Number of this update, from 1, for the bias correction.
 };
+
+/// A copy that was begun; see Backend::wait_copy().
+using CopyTicket = int;
 
 /// A point in the work of a device; see Backend::mark().
 struct TimeMark {
@@ -98,6 +104,19 @@ class Backend {
     /// out = x, element by element, converting the type (fp32 <-> bf16).
     virtual void convert(Tensor out, Tensor x) = 0;
     virtual void synchronize() = 0;
+
+    /// Memory of the host for copy_out() and copy_in(), aligned to kTensorAlignment: where devices have their own
+    /// memory, pinned. It counts as none of the device's.
+    virtual void* allocate_host(int64_t bytes, const std::string& what) = 0;
+    virtual void release_host(void* memory) = 0;
+    /// Copies x to, or out from, memory of allocate_host(). A copy begins after the calls made before it and runs
+    /// beside those made after it; copies in one direction follow one another. x may not be written, out and host not
+    /// be touched, until the copy is waited for.
+    virtual CopyTicket copy_out(void* host, Tensor x);
+    virtual CopyTicket copy_in(Tensor out, const void* host);
+    /// Calls made after this one find the copy done; the host does not wait. Every copy is waited for once, inside the
+    /// same repeat() that began it.
+    virtual void wait_copy(CopyTicket copy);
 
     /// For measuring: a mark between the calls made before and after it, and the time the device took from one mark to
     /// another (waits for the second).

@@ -11,7 +11,9 @@
 
 #include <charconv>
 #include <cstdlib>
+#include <filesystem>
 #include <string_view>
+#include <system_error>
 #include <unistd.h>
 #include <utility>
 
@@ -79,6 +81,26 @@ std::unique_ptr<Backend> make_planning_backend(const std::string& device, int th
     return make_backend(device, threads);
 }
 
+namespace {
+
+constexpr const char* kSelf = "/proc/self/exe";
+
+/// This program; or, from a package, the one beside it that was built for processors with wider vectors.
+std::string best_program() {
+#if defined(__x86_64__) && !defined(__AVX512BF16__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl")) {
+        std::error_code error;
+        const auto self = std::filesystem::read_symlink(kSelf, error);
+        const auto wide = self.parent_path() / "lib/avx512-bf16" / self.filename();
+        if (!error && std::filesystem::exists(wide, error)) return wide.string();
+    }
+#endif
+    return kSelf;
+}
+
+}  // namespace
+
 // How long an idle OpenMP thread spins before it sleeps, which libgomp decides before main() begins. Time of a series
 // of parallel regions, each thread 30 % uneven, over the time their work needs; two cores of a virtual AMD Zen 5, where
 // waking a sleeping thread takes 40 us; 2-20 us regions / 20-200 us / 200-4000 us:
@@ -94,11 +116,16 @@ std::unique_ptr<Backend> make_planning_backend(const std::string& device, int th
 // 1000 spins (about 20 us) bridge the gaps between operations, and give the core away soon when another wants it.
 void prepare_process(char** argv) {
     constexpr const char* kGuard = "LLMC_PROCESS_PREPARED";
-    if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT") || std::getenv(kGuard)) return;
-    setenv("OMP_WAIT_POLICY", "passive", 0);
-    setenv("GOMP_SPINCOUNT", "1000", 0);
+    if (std::getenv(kGuard) != nullptr) return;
+    const bool is_set = std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr;
+    const std::string program = best_program();
+    if (is_set && program == kSelf) return;
     setenv(kGuard, "1", 0);
-    execv("/proc/self/exe", argv);  // Returns only if it fails; then the run is right, only slower on a busy machine.
+    if (!is_set) {
+        setenv("OMP_WAIT_POLICY", "passive", 0);
+        setenv("GOMP_SPINCOUNT", "1000", 0);
+    }
+    execv(program.c_str(), argv);  // Returns only if it fails; then the run is right, only slower.
 }
 
 }  // namespace llmc

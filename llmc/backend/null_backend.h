@@ -21,10 +21,25 @@ class NullBackend final : public Backend {
     int64_t count(const std::string& call) const;
     int64_t allocated_bytes() const { return allocated_bytes_; }
     int64_t peak_allocated_bytes() const { return peak_allocated_bytes_; }
+    int64_t host_bytes() const { return host_bytes_; }
+    /// Every copy_out and copy_in, in order; its place in the list is its ticket.
+    struct Copy {
+        bool out = false;
+        const void* device = nullptr;
+        const void* host = nullptr;
+        int64_t bytes = 0;
+        int waits = 0;  ///< How often it was waited for.
+    };
+    const std::vector<Copy>& copies() const { return copies_; }
 
     DeviceInfo info() const override;
     void* allocate(int64_t bytes, const std::string& what) override;
     void release(void* memory) override;
+    void* allocate_host(int64_t bytes, const std::string& what) override;
+    void release_host(void* memory) override;
+    CopyTicket copy_out(void* host, Tensor x) override;
+    CopyTicket copy_in(Tensor out, const void* host) override;
+    void wait_copy(CopyTicket copy) override;
     void copy_to_device(Tensor, const void*) override { record("copy_to_device"); }
     void copy_to_host(void* destination, Tensor source) override;
     const void* host_view(Tensor) const override { return nullptr; }
@@ -86,12 +101,15 @@ class NullBackend final : public Backend {
 
   private:
     void record(const char* call) { calls_.emplace_back(call); }
+    void* reserve(int64_t bytes, const std::string& what);
+    int64_t give_back(void* memory);
 
     int64_t workspace_bytes_;
     std::vector<std::string> calls_;
     std::map<const void*, int64_t> matmuls_;
     std::unordered_map<void*, int64_t> allocations_;
-    int64_t allocated_bytes_ = 0, peak_allocated_bytes_ = 0;
+    int64_t allocated_bytes_ = 0, peak_allocated_bytes_ = 0, host_bytes_ = 0;
+    std::vector<Copy> copies_;
 };
 
 }  // namespace llmc

@@ -2,6 +2,7 @@
 
 #include "llmc/base/check.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <numbers>
@@ -35,8 +36,10 @@ double uniform(uint64_t seed, RngStream stream, uint32_t item, uint64_t index) {
     return static_cast<double>(bits) * 0x1.0p-53;
 }
 
-void fill_normal(float* out, int64_t count, float stddev, uint64_t seed, RngStream stream, uint32_t item,
-                 uint64_t first) {
+namespace {
+
+void fill_normal_alone(float* out, int64_t count, float stddev, uint64_t seed, RngStream stream, uint32_t item,
+                       uint64_t first) {
     // One Philox block gives four words, two Box-Muller pairs, four normals.
     for (int64_t i = 0; i < count;) {
         const uint64_t index = first + static_cast<uint64_t>(i);
@@ -50,6 +53,18 @@ void fill_normal(float* out, int64_t count, float stddev, uint64_t seed, RngStre
             normals[2 * pair + 1] = radius * std::sin(angle);
         }
         for (uint64_t lane = index % 4; lane < 4 && i < count; ++lane, ++i) out[i] = stddev * normals[lane];
+    }
+}
+
+}  // namespace
+
+void fill_normal(float* out, int64_t count, float stddev, uint64_t seed, RngStream stream, uint32_t item,
+                 uint64_t first) {
+    constexpr int64_t kBlock = 16384;  // A value depends on its index alone, so any division gives the same ones.
+#pragma omp parallel for schedule(static) if (count > 2 * kBlock)
+    for (int64_t begin = 0; begin < count; begin += kBlock) {
+        fill_normal_alone(out + begin, std::min(kBlock, count - begin), stddev, seed, stream, item,
+                          first + static_cast<uint64_t>(begin));
     }
 }
 

@@ -43,6 +43,7 @@ OpTimes analytic_times(const Model& model, const BatchShape& shape, DType dtype,
     const auto timed = [&](const OpCost& cost) { return seconds(cost, dtype, profile); };
     OpTimes times;
     times.source = "analytic, " + profile.name;
+    times.host_bandwidth = profile.host_bandwidth;
     for (const OpRow& row : model.block) {
         OpTimes::Row entry;
         entry.forward = timed(forward_cost(model, row, shape, item));
@@ -64,6 +65,7 @@ OpTimes analytic_times(const Model& model, const BatchShape& shape, DType dtype,
 }
 
 double step_seconds(const OpTimes& times, const Step& step) {
+    if (step.kind != StepKind::Compute) return 0;
     if (step.op == OpKind::Classifier) return times.classifier;
     const OpTimes::Row& row = step.row >= 0                  ? times.block[static_cast<size_t>(step.row)]
                               : step.op == OpKind::Embedding ? times.embedding
@@ -73,9 +75,24 @@ double step_seconds(const OpTimes& times, const Step& step) {
 }
 
 double plan_seconds(const OpTimes& times, const Plan& plan) {
-    double total = 0;
-    for (const Step& step : plan.steps) total += step_seconds(times, step);
-    return total;
+    double now = 0, out_until = 0, in_until = 0;
+    std::vector<double> copied(plan.tensors.size(), 0);  // When, by tensor.
+    const auto begin = [&](int32_t tensor, double& busy_until) {
+        const auto bytes = static_cast<double>(plan.tensors[static_cast<size_t>(tensor)].bytes);
+        busy_until = std::max(now, busy_until) + bytes / times.host_bandwidth;
+        copied[static_cast<size_t>(tensor)] = busy_until;
+    };
+    const auto wait = [&](int32_t tensor) { now = std::max(now, copied[static_cast<size_t>(tensor)]); };
+    for (const Step& step : plan.steps) {
+        switch (step.kind) {
+            case StepKind::Compute: now += step_seconds(times, step); break;
+            case StepKind::CopyOut: begin(step.operand(Slot::In), out_until); break;
+            case StepKind::Fetch: begin(step.operand(Slot::Out), in_until); break;
+            case StepKind::WaitCopyOut: wait(step.operand(Slot::In)); break;
+            case StepKind::WaitFetch: wait(step.operand(Slot::Out)); break;
+        }
+    }
+    return now;
 }
 
 }  // namespace llmc

@@ -18,6 +18,8 @@ struct DeviceProfile {
     double bandwidth = 0;       ///< Memory bytes per second.
     double launch_seconds = 0;  ///< Fixed cost of one operation.
     double efficiency = 0.8;    ///< Share of the peak that matrix products reach.
+    double host_bandwidth =
+        25e9;  ///< Bytes per second between its memory and the host's, each way: PCIe 4 as measured.
 };
 
 /// Profiles of common devices by their published attributes, for planning without them; fails (exit code 2) with the
@@ -36,13 +38,15 @@ struct OpTimes {
     Row embedding, final_norm;
     double classifier = 0;  ///< Forward and backward of all chunks.
     double optimizer = 0;   ///< Zeroing, global norm and update: once per step, not per micro-batch.
-    std::string source;     ///< "analytic, NAME" or "measured on NAME".
+    double host_bandwidth = DeviceProfile().host_bandwidth;  ///< Of copies; never measured.
+    std::string source;                                      ///< "analytic, NAME" or "measured on NAME".
     bool measured = false;
 };
 
 OpTimes analytic_times(const Model& model, const BatchShape& shape, DType dtype, const DeviceProfile& profile);
 
-/// Seconds of one step, and of all steps of a micro-batch.
+/// Seconds of one step, and of all steps of a micro-batch. A copy takes no time itself but runs beside the operations,
+/// one at a time in each direction; the wait for it takes what it is then short of.
 double step_seconds(const OpTimes& times, const Step& step);
 double plan_seconds(const OpTimes& times, const Plan& plan);
 

@@ -27,6 +27,7 @@ class FrontierSearch {
     std::vector<FrontierComparison> fixed_policies() const {
         std::vector<FrontierComparison> rows;
         for (const PolicyRow& policy : policies()) {
+            if (policy.host_memory) continue;
             const Plan plan = make_training_plan(model_, request_, policy);
             const int64_t bytes = make_layout(plan).arena_bytes;
             rows.push_back({policy.name, "", bytes, update_seconds(plan_seconds(times_, plan)), fastest_within(bytes)});

@@ -15,6 +15,7 @@ class Generator {
         plan_.policy = name;
         plan_.shape = request.shape;
         plan_.dtype = request.dtype;
+        host_offsets_.assign(static_cast<size_t>(layers()), -1);
         live_.assign(static_cast<size_t>(layers()) + 1, std::vector<int32_t>(static_cast<size_t>(slots_), kNone));
     }
 
@@ -23,7 +24,9 @@ class Generator {
         embedding();
         for (int layer = 0; layer < layers(); ++layer) {
             if (layer > 0) drop_unkept(layer - 1);
+            if (on_host(layer)) copy_out(layer);
             for (int row = 0; row < rows(); ++row) forward(layer, row, Phase::Forward);
+            if (on_host(layer - 1)) wait_copy_out(layer - 1);
         }
         if (!keep_.keep_last_layer) drop_unkept(layers() - 1);
         head(/*training=*/true);
@@ -196,6 +199,38 @@ class Generator {
         workspace(request_.workspace.final_norm.backward);
     }
 
+    // ---- Boundaries in host memory ----
+
+    bool on_host(int layer) const {
+        return layer >= 0 && !keep_.host.empty() && keep_.host[static_cast<size_t>(layer)];
+    }
+
+    Step& add_copy(StepKind kind, Phase phase, int layer) {
+        Step& step = add_step(OpKind::Matmul, Pass::Forward, phase, layer, -1);
+        step.kind = kind;
+        const bool out = kind == StepKind::CopyOut || kind == StepKind::WaitCopyOut;
+        step.operand(out ? Slot::In : Slot::Out) = live(layer, kLayerInput);
+        return step;
+    }
+
+    void copy_out(int layer) {
+        Step& step = add_copy(StepKind::CopyOut, Phase::Forward, layer);
+        step.host_offset = host_offsets_[static_cast<size_t>(layer)] = plan_.host_bytes;
+        plan_.host_bytes += plan_.tensors[static_cast<size_t>(step.operand(Slot::In))].bytes;
+    }
+
+    void wait_copy_out(int layer) {
+        add_copy(StepKind::WaitCopyOut, Phase::Forward, layer);
+        live(layer, kLayerInput) = kNone;
+    }
+
+    void fetch(int layer) {
+        new_activation(layer, kLayerInput);
+        add_copy(StepKind::Fetch, Phase::Backward, layer).host_offset = host_offsets_[static_cast<size_t>(layer)];
+    }
+
+    void wait_fetch(int layer) { add_copy(StepKind::WaitFetch, Phase::Backward, layer); }
+
     // ---- Backward, and what it needs brought back ----
 
     int32_t new_gradient(const std::string& of, int layer, int64_t cols) {
@@ -240,7 +275,9 @@ class Generator {
 
     void backward_layer(int layer) {
         gradients_.assign(static_cast<size_t>(slots_), kNone);
+        if (on_host(layer - 1)) fetch(layer - 1);
         for (int row = rows() - 1; row >= 0; --row) backward(layer, row);
+        if (on_host(layer - 1)) wait_fetch(layer - 1);
     }
 
     int32_t gradient_of(int slot) const {
@@ -301,6 +338,7 @@ class Generator {
     KeepSet keep_;
     Plan plan_;
     std::vector<std::vector<int32_t>> live_;  ///< [layer][slot] -> tensor; row L has only the last block's output.
+    std::vector<int64_t> host_offsets_;       ///< By layer, where its input went.
     std::vector<int32_t> gradients_;          ///< Of the layer in its backward, by slot.
     int64_t cache_tokens_ = 0;
     int32_t tokens_ = kNone, lnf_out_ = kNone, d_residual_ = kNone;
@@ -310,6 +348,11 @@ class Generator {
 
 Plan make_training_plan(const Model& model, const PlanRequest& request, const KeepSet& keep, const std::string& name) {
     CHECK(keep.slots[0][kLayerInput], "the first layer's input must survive: nothing below it could bring it back");
+    if (!keep.host.empty()) {
+        CHECK(!keep.host.back(), "the last layer's input is read before it could be fetched");
+        const auto survives = [](const std::vector<bool>& slots) { return static_cast<bool>(slots[kLayerInput]); };
+        CHECK(std::all_of(keep.slots.begin(), keep.slots.end(), survives), "inputs in host memory are not walked from");
+    }
     return Generator(model, request, name).training(keep);
 }
 

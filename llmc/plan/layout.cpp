@@ -99,21 +99,23 @@ Layout make_layout(const Plan& plan) {
     };
     // A stack: at the bottom what lives long, in the order it appears; on it the head's brief tensors, the logits
     // lowest; gradients last, so that they reuse the room of the logits and not of what is still read beside them.
-    // Workspaces are brief tensors like others, or the last, or the first. One of these nearly always meets the bound.
-    constexpr int kBrief = 5;
+    // Workspaces are brief tensors like others, or the last, or the first; what lives from the last layer's end into
+    // its backward is brief or not. One of these nearly always meets the bound.
     constexpr int kLong = 0, kBriefClass = 1, kGradientClass = 2;
-    for (const int workspace_class : {kBriefClass, kGradientClass + 1, kLong - 1}) {
-        const auto place_in_stack = [&](int32_t i) {
-            const Consumer consumer = plan.tensors[static_cast<size_t>(i)].consumer;
-            if (consumer == Consumer::Workspace) return workspace_class;
-            if (consumer == Consumer::Gradients) return kGradientClass;
-            return length(i) <= kBrief ? kBriefClass : kLong;
-        };
-        attempt([&](int32_t a, int32_t b) {
-            const int class_a = place_in_stack(a), class_b = place_in_stack(b);
-            if (class_a != class_b) return class_a < class_b;
-            return class_a == kBriefClass ? bytes(a) > bytes(b) : first(a) < first(b);
-        });
+    for (const int brief : {5, 4}) {
+        for (const int workspace_class : {kBriefClass, kGradientClass + 1, kLong - 1}) {
+            const auto place_in_stack = [&](int32_t i) {
+                const Consumer consumer = plan.tensors[static_cast<size_t>(i)].consumer;
+                if (consumer == Consumer::Workspace) return workspace_class;
+                if (consumer == Consumer::Gradients) return kGradientClass;
+                return length(i) <= brief ? kBriefClass : kLong;
+            };
+            attempt([&](int32_t a, int32_t b) {
+                const int class_a = place_in_stack(a), class_b = place_in_stack(b);
+                if (class_a != class_b) return class_a < class_b;
+                return class_a == kBriefClass ? bytes(a) > bytes(b) : first(a) < first(b);
+            });
+        }
     }
     // Plainer orders: length, size, appearance, bytes times steps.
     attempt([&](int32_t a, int32_t b) { return length(a) != length(b) ? length(a) > length(b) : bytes(a) > bytes(b); });

@@ -56,6 +56,15 @@ KeepSet keep_attention(const Model& model) {
     });
 }
 
+/// Level 1 with the boundaries in host memory, but for the two that the backward reads before one could be fetched
+/// (cf. Rhu et al. 2016, "vDNN", which moves every layer's input out and back).
+KeepSet keep_boundaries_on_host(const Model& model) {
+    constexpr int64_t kOnDevice = 2;
+    KeepSet keep = keep_boundaries(model);
+    for (int64_t layer = 0; layer < model.config.L; ++layer) keep.host.push_back(layer < model.config.L - kOnDevice);
+    return keep;
+}
+
 }  // namespace
 
 const std::vector<PolicyRow>& policies() {
@@ -67,6 +76,8 @@ const std::vector<PolicyRow>& policies() {
         {"act", "", "drops norm and activation-function outputs; no matmul runs twice", drop_cheap},
         {"attn", "", "keeps layer inputs, attention outputs and mid residuals; attention never runs twice",
          keep_attention},
+        {"offload", "", "as level 1, with the layers' inputs in host memory, copied there and back beside the work",
+         keep_boundaries_on_host, /*host_memory=*/true},
     };
     return table;
 }

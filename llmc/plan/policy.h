@@ -20,6 +20,10 @@ struct KeepSet {
     std::vector<std::vector<int>> walk;
     /// The last layer's internals, still there when its backward starts, are used as they are.
     bool keep_last_layer = true;
+    /// host[layer]: this layer's input survives in host memory. It is copied out beside the forward of this layer and
+    /// the next, and fetched beside the backward of the layer above, so it cannot be the last layer's; and all layers'
+    /// inputs must survive then. Empty: none.
+    std::vector<bool> host;
 };
 
 struct PolicyRow {
@@ -27,6 +31,7 @@ struct PolicyRow {
     const char* level;        ///< "1", or "" for policies that have no number.
     const char* description;  ///< What it does, in words, for the banner and --help.
     KeepSet (*function)(const Model& model);
+    bool host_memory = false;  ///< Some of what survives is not on the device: searches have nothing to match it.
 };
 
 /// All policies, in the order of --help.

@@ -36,6 +36,9 @@ std::string print_steps(const Model& model, const Plan& plan, const Layout* layo
             if (use.reads) reads += fmt::format(" {}={}", kSlotNames[slot], name);
             if (use.writes) writes += fmt::format(" {}{}={}", kSlotNames[slot], use.reads ? "+" : "", name);
         }
+        if (layout != nullptr && step.host_offset >= 0) {
+            (step.kind == StepKind::Fetch ? reads : writes) += fmt::format(" host@{}", step.host_offset);
+        }
         text += fmt::format("{:>5} {:<9} {:<38} {} ->{}  [{}]\n", i, name_of(step.phase), describe_step(model, step),
                             reads, writes, format_bytes(simulation.live_bytes[i]));
     }
@@ -44,9 +47,14 @@ std::string print_steps(const Model& model, const Plan& plan, const Layout* layo
 
 std::string summarise_steps(const Plan& plan) {
     std::array<int, 4> count = {};
-    for (const Step& step : plan.steps) ++count[static_cast<size_t>(step.phase)];
-    return fmt::format("{} steps: {} forward, {} head, {} repeated, {} backward", plan.steps.size(), count[0], count[1],
-                       count[2], count[3]);
+    int copies = 0;
+    for (const Step& step : plan.steps) {
+        if (step.kind == StepKind::Compute) ++count[static_cast<size_t>(step.phase)];
+        copies += step.kind == StepKind::CopyOut || step.kind == StepKind::Fetch ? 1 : 0;
+    }
+    const std::string apart = copies > 0 ? fmt::format(", {} copies and their waits", copies) : "";
+    return fmt::format("{} steps: {} forward, {} head, {} repeated, {} backward{}", plan.steps.size(), count[0],
+                       count[1], count[2], count[3], apart);
 }
 
 }  // namespace llmc

@@ -166,13 +166,32 @@ void prune(std::vector<State>* states) {
 class ParetoSearch {
   public:
     ParetoSearch(const Model& model, const ModelCosts& costs, const ChainCheckpointing& chain)
-        : L_(static_cast<int>(model.config.L)), costs_(costs), chain_(chain) {}
+        : L_(static_cast<int>(model.config.L)), costs_(costs), chain_(chain), bound_(make_bound(L_, costs, chain)) {}
 
-    /// Decides all layers within `budget` bytes by the numbers in `costs`; how many keep-sets that ends with. Where
-    /// time is no matter, only the smallest state is followed, and the one keep-set is some that fits.
-    int run(int64_t budget, bool time_matters = true) {
-        time_matters_ = time_matters;
+    /// Decides all layers within `budget` bytes by the numbers in `costs`; how many keep-sets that ends with. What is
+    /// slower than a simple plan by more than `slack`, a share of a forward's time, is not followed.
+    int run(int64_t budget, double slack) {
         budget_ = budget - costs_.inputs_bytes;
+        time_matters_ = true;
+        cutoff_ = fastest_of_two_modes() + slack * L_ * costs_.layer_seconds;
+        return decide();
+    }
+
+    /// Whether anything fits: only the smallest state is followed, and the one keep-set left is some that does.
+    bool fits(int64_t budget) {
+        budget_ = budget - costs_.inputs_bytes;
+        time_matters_ = false;
+        cutoff_ = kNever;
+        return decide() > 0;
+    }
+
+    /// The keep-set of that rank, 0 = the fastest.
+    void build(int rank, KeepSet* keep, std::string* summary) const {
+        build(choices(ranking_[static_cast<size_t>(rank)]), budget_, keep, summary);
+    }
+
+  private:
+    int decide() {
         fronts_.assign(static_cast<size_t>(L_) + 1, {});
         fronts_[0] = {State{}};
         for (int layer = 0; layer < L_; ++layer) extend(layer, budget_);
@@ -185,12 +204,6 @@ class ParetoSearch {
         return static_cast<int>(ranking_.size());
     }
 
-    /// The keep-set of that rank, 0 = the fastest.
-    void build(int rank, KeepSet* keep, std::string* summary) const {
-        build(choices(ranking_[static_cast<size_t>(rank)]), budget_, keep, summary);
-    }
-
-  private:
     void extend(int layer, int64_t budget) {
         auto& from = fronts_[static_cast<size_t>(layer)];
         prune(&from);
@@ -213,7 +226,70 @@ class ParetoSearch {
         }
     }
 
+    /// What keeping bytes buys at best: average seconds per layer as a convex function of average bytes, whatever the
+    /// layers are mixed from. Points by bytes.
+    struct Point {
+        double bytes = 0, seconds = 0;
+    };
+    static std::vector<Point> make_bound(int L, const ModelCosts& costs, const ChainCheckpointing& chain) {
+        std::vector<Point> points, hull;
+        for (const ModeCost& cost : costs.cost) {
+            points.push_back({static_cast<double>(cost.kept_bytes), cost.extra_seconds});
+        }
+        for (int n = 2; n < L; ++n) {
+            points.push_back({static_cast<double>(costs.boundary_bytes) / n, chain.seconds(n, n) / n});
+        }
+        std::sort(points.begin(), points.end(), [](const Point& a, const Point& b) {
+            return a.bytes != b.bytes ? a.bytes < b.bytes : a.seconds < b.seconds;
+        });
+        for (const Point& point : points) {
+            if (!hull.empty() && point.seconds >= hull.back().seconds) continue;  // More bytes and no faster.
+            while (hull.size() >= 2) {
+                const Point &a = hull[hull.size() - 2], &b = hull.back();
+                const double cross = (b.bytes - a.bytes) * (point.seconds - a.seconds) -
+                                     (point.bytes - a.bytes) * (b.seconds - a.seconds);
+                if (cross > 0) break;
+                hull.pop_back();
+            }
+            hull.push_back(point);
+        }
+        return hull;
+    }
+
+    /// No choice for the layers that are left takes less.
+    double seconds_at_least(int layers_left, int64_t bytes_left) const {
+        if (layers_left == 0) return 0;
+        const double average = static_cast<double>(bytes_left) / layers_left;
+        if (average < bound_.front().bytes) return kNever;
+        if (average >= bound_.back().bytes) return layers_left * bound_.back().seconds;
+        size_t i = 1;
+        while (bound_[i].bytes <= average) ++i;
+        const Point &a = bound_[i - 1], &b = bound_[i];
+        const double share = (average - a.bytes) / (b.bytes - a.bytes);
+        return layers_left * (a.seconds + share * (b.seconds - a.seconds));
+    }
+
+    /// The fastest of the simple plans: some first layers in one mode, the rest in another. Nothing slower (by more
+    /// than a slack, for plans whose arena turns out to have gaps) is worth following.
+    double fastest_of_two_modes() const {
+        double best = kNever;
+        for (const ModeCost& first : costs_.cost) {
+            for (const ModeCost& second : costs_.cost) {
+                for (int n = 0; n < L_; ++n) {  // Layers in the first mode.
+                    const int64_t before = n * first.kept_bytes, last = before + (L_ - 1 - n) * second.kept_bytes;
+                    const bool fits =
+                        (n == 0 || before - first.kept_bytes + first.backward_bytes <= budget_) &&
+                        last + std::max(second.backward_bytes, second.kept_bytes + costs_.head_bytes) <= budget_;
+                    if (fits) best = std::min(best, n * first.extra_seconds + (L_ - n) * second.extra_seconds);
+                }
+            }
+        }
+        return best;
+    }
+
     void push(int layer, const State& state) {
+        const int64_t left = budget_ - costs_.head_bytes - state.bytes;
+        if (state.seconds + seconds_at_least(L_ - layer, left) > cutoff_) return;
         auto& front = fronts_[static_cast<size_t>(layer)];
         front.push_back(state);
         if (front.size() > 200000) prune(&front);
@@ -274,6 +350,8 @@ class ParetoSearch {
     const int L_;
     const ModelCosts& costs_;
     const ChainCheckpointing& chain_;
+    const std::vector<Point> bound_;
+    double cutoff_ = kNever;
     int64_t budget_ = 0;
     bool time_matters_ = true;
     std::vector<std::vector<State>> fronts_;  ///< By number of layers decided.
@@ -299,25 +377,28 @@ SearchResult search_plan(const Model& model, const PlanRequest& request, const O
     // with a smaller limit.
     constexpr int kRanks = 32, kTurns = 16;
     int64_t limit = budget_bytes;
-    for (int turn = 0; turn < kTurns; ++turn) {
-        const int found = search.run(limit);
-        if (found == 0) break;
-        for (int rank = 0; rank < std::min(found, kRanks); ++rank) {
-            generate(rank);
-            if (result.layout.arena_bytes > budget_bytes) continue;
-            result.found = true;
-            return result;
+    for (int turn = 0; turn < kTurns && search.fits(limit); ++turn) {
+        int tried = 0;
+        for (const double slack : {1e-3, 1e-2, 1e-1, kNever}) {
+            const int found = std::min(search.run(limit, slack), kRanks);
+            for (; tried < found; ++tried) {
+                generate(tried);
+                if (result.layout.arena_bytes > budget_bytes) continue;
+                result.found = true;
+                return result;
+            }
+            if (tried == kRanks) break;
         }
         limit = std::min(limit, simulate(model, result.plan).peak_bytes) - 1;
     }
     // Nothing fits: the smallest there is.
     int64_t low = 0, high = std::max<int64_t>(budget_bytes, 1 << 20);
-    while (search.run(high, /*time_matters=*/false) == 0) low = high, high *= 2;
+    while (!search.fits(high)) low = high, high *= 2;
     while (high - low > 4096) {
         const int64_t middle = low + (high - low) / 2;
-        (search.run(middle, /*time_matters=*/false) > 0 ? high : low) = middle;
+        (search.fits(middle) ? high : low) = middle;
     }
-    CHECK(search.run(high) > 0, high);
+    CHECK(search.fits(high), high);
     generate(0);
     result.smallest_bytes = result.layout.arena_bytes;
     const Simulation simulation = simulate(model, result.plan);

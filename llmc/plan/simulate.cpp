@@ -72,6 +72,7 @@ void simulate_memory(const Plan& plan, Simulation* result) {
 }  // namespace
 
 double step_flops(const Model& model, const Plan& plan, const Step& step) {
+    if (step.kind != StepKind::Compute) return 0;
     const int64_t item = size_of(plan.dtype);
     if (step.op == OpKind::Classifier) return head_cost(model, plan.shape, item, step.operand(Slot::DIn) >= 0).flops;
     if (step.row < 0) return 0;
@@ -99,12 +100,16 @@ Simulation simulate(const Model& model, const Plan& plan) {
 }
 
 std::string describe_step(const Model& model, const Step& step) {
+    const std::string where = step.layer >= 0 ? fmt::format("layer {}, ", step.layer) : "";
+    if (step.kind != StepKind::Compute) {
+        constexpr const char* kCopies[] = {"", "copy out of", "wait for copy out of", "fetch of", "wait for fetch of"};
+        return fmt::format("{}{} {}", where, kCopies[static_cast<int>(step.kind)], model.activations[kLayerInput].name);
+    }
     std::string name(name_of(step.op));
     if (step.row >= 0) name = model.block[static_cast<size_t>(step.row)].name;
     if (step.row < 0 && (step.op == OpKind::LayerNorm || step.op == OpKind::RmsNorm)) name = "lnf";
     constexpr const char* kPasses[] = {"forward of", "backward of", "weight gradient of", "input gradient of"};
     const char* pass = step.phase == Phase::Recompute ? "repeated" : kPasses[static_cast<int>(step.pass)];
-    const std::string where = step.layer >= 0 ? fmt::format("layer {}, ", step.layer) : "";
     return fmt::format("{}{} {}", where, pass, name);
 }
 

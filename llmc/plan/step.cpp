@@ -4,6 +4,10 @@ namespace llmc {
 
 Access access(const Step& step, Slot slot) {
     if (step.operand(slot) < 0) return {};
+    if (step.kind != StepKind::Compute) {
+        const bool writes = step.kind == StepKind::Fetch;
+        return {.reads = !writes, .writes = writes};
+    }
     const bool forward = step.pass == Pass::Forward;
     switch (slot) {
         case Slot::In:

@@ -14,6 +14,16 @@
 
 namespace llmc {
 
+/// What a step is. A copy begins with its step, after the steps before it, and runs beside the steps after it, until a
+/// step waits for it: only then may the storage it was copied out of be reused, or the tensor it fetched be read.
+enum class StepKind : uint8_t {
+    Compute,      ///< An operation of the model.
+    CopyOut,      ///< In goes to host memory.
+    WaitCopyOut,  ///< In has been copied out.
+    Fetch,        ///< Out comes from host memory.
+    WaitFetch,    ///< Out has been fetched.
+};
+
 /// What a step does with its operation.
 enum class Pass : uint8_t {
     Forward,
@@ -42,6 +52,7 @@ constexpr int kNumSlots = 11;
 enum class Phase : uint8_t { Forward, Head, Recompute, Backward };
 
 struct Step {
+    StepKind kind = StepKind::Compute;  ///< Copies have no operation: `op`, `pass` and `row` mean nothing then.
     OpKind op = OpKind::Matmul;
     Pass pass = Pass::Forward;
     Phase phase = Phase::Forward;
@@ -49,6 +60,7 @@ struct Step {
     int16_t row = -1;         ///< Row of Model::block; -1 outside layers.
     bool accumulate = false;  ///< DIn += instead of =.
     bool rope = false;  ///< Matmul: Out is rotated after it is computed; DOut is rotated back, in place, before use.
+    int64_t host_offset = -1;  ///< CopyOut, Fetch: where in host memory.
     std::array<int32_t, kNumSlots> operands;
 
     Step() { operands.fill(-1); }
@@ -97,6 +109,7 @@ struct Plan {
     BatchShape shape;
     DType dtype = DType::F32;
     int64_t logits_chunk_tokens = 0;
+    int64_t host_bytes = 0;  ///< Host memory that tensors are copied out to.
     std::vector<PlanTensor> tensors;
     std::vector<Step> steps;
 };

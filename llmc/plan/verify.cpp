@@ -8,6 +8,10 @@
 namespace llmc {
 namespace {
 
+std::string tensor_name(const PlanTensor& tensor) {
+    return tensor.layer >= 0 ? fmt::format("{} of layer {}", tensor.name, tensor.layer) : tensor.name;
+}
+
 /// Which tensor owns each byte of the arena, as disjoint intervals begin -> (end, tensor). A write takes its interval
 /// over; a read must find all of its interval owned by the tensor it names.
 class Ownership {
@@ -50,16 +54,105 @@ class Ownership {
     std::map<int64_t, Interval> owners_;
 };
 
+/// Copies between the device and the host: what is under way, and what lies where in host memory.
+class Copies {
+  public:
+    explicit Copies(const Plan& plan) : plan_(plan) {}
+
+    /// What is wrong with the next step as far as copies go; empty if nothing.
+    std::string fault_of(const Step& step) {
+        switch (step.kind) {
+            case StepKind::Compute: return compute(step);
+            case StepKind::CopyOut: return copy_out(step, step.operand(Slot::In));
+            case StepKind::Fetch: return fetch(step, step.operand(Slot::Out));
+            case StepKind::WaitCopyOut: return wait(StepKind::CopyOut, step.operand(Slot::In));
+            case StepKind::WaitFetch: return wait(StepKind::Fetch, step.operand(Slot::Out));
+        }
+        return "";
+    }
+
+    /// To be asked after the last step.
+    std::string fault_of_end() const {
+        return under_way_.empty() ? "" : fmt::format("ends while {} is being copied", name(under_way_.begin()->first));
+    }
+
+  private:
+    struct Place {
+        int64_t begin, end;
+        int32_t tensor;
+    };
+
+    const PlanTensor& tensor(int32_t t) const { return plan_.tensors[static_cast<size_t>(t)]; }
+    std::string name(int32_t t) const { return tensor_name(tensor(t)); }
+
+    std::string compute(const Step& step) const {
+        for (size_t slot = 0; slot < kNumSlots; ++slot) {
+            if (step.operands[slot] < 0) continue;
+            const auto copy = under_way_.find(storage_of(plan_, step.operands[slot]));
+            if (copy == under_way_.end()) continue;
+            if (copy->second == StepKind::Fetch)
+                return fmt::format("uses {} before its fetch is over", name(copy->first));
+            if (access(step, static_cast<Slot>(slot)).writes) {
+                return fmt::format("writes {} before its copy out is over", name(copy->first));
+            }
+        }
+        return "";
+    }
+
+    std::string copy_out(const Step& step, int32_t t) {
+        const Place place = {step.host_offset, step.host_offset + tensor(t).bytes, t};
+        if (place.begin < 0 || place.end > plan_.host_bytes) {
+            return fmt::format("copies {} to {} .. {} of {} bytes", name(t), place.begin, place.end, plan_.host_bytes);
+        }
+        for (const Place& other : places_) {
+            if (place.begin < other.end && other.begin < place.end) {
+                return fmt::format("copies {} over {} in host memory", name(t), name(other.tensor));
+            }
+        }
+        places_.push_back(place);
+        return begin(StepKind::CopyOut, t);
+    }
+
+    std::string fetch(const Step& step, int32_t t) {
+        const auto place = std::find_if(places_.begin(), places_.end(), [&](const Place& candidate) {
+            return candidate.begin == step.host_offset && tensor(candidate.tensor).name == tensor(t).name &&
+                   tensor(candidate.tensor).layer == tensor(t).layer &&
+                   tensor(candidate.tensor).bytes == tensor(t).bytes;
+        });
+        if (place == places_.end()) return fmt::format("fetches {} from where it is not", name(t));
+        if (under_way_.count(place->tensor) > 0) {
+            return fmt::format("fetches {} before its copy out is over", name(t));
+        }
+        return begin(StepKind::Fetch, t);
+    }
+
+    std::string begin(StepKind kind, int32_t t) {
+        const bool alone = under_way_.emplace(t, kind).second;
+        return alone ? "" : fmt::format("copies {} while it is being copied", name(t));
+    }
+
+    std::string wait(StepKind kind, int32_t t) {
+        const auto copy = under_way_.find(t);
+        if (copy == under_way_.end() || copy->second != kind) {
+            return fmt::format("waits for a copy of {} that has not begun", name(t));
+        }
+        under_way_.erase(copy);
+        return "";
+    }
+
+    const Plan& plan_;
+    std::map<int32_t, StepKind> under_way_;  ///< By tensor.
+    std::vector<Place> places_;              ///< Each written once.
+};
+
 }  // namespace
 
 std::string find_fault(const Model& model, const Plan& plan, const Layout& layout) {
     Ownership memory;
+    Copies copies(plan);
     const auto begin = [&](int32_t t) { return layout.offsets[static_cast<size_t>(t)]; };
     const auto end = [&](int32_t t) { return begin(t) + plan.tensors[static_cast<size_t>(t)].bytes; };
-    const auto name = [&](int32_t t) {
-        const PlanTensor& tensor = plan.tensors[static_cast<size_t>(t)];
-        return tensor.layer >= 0 ? fmt::format("{} of layer {}", tensor.name, tensor.layer) : tensor.name;
-    };
+    const auto name = [&](int32_t t) { return tensor_name(plan.tensors[static_cast<size_t>(t)]); };
     for (int32_t t = 0; t < static_cast<int32_t>(plan.tensors.size()); ++t) {
         if (begin(t) < 0 || end(t) > layout.arena_bytes || begin(t) % kPlanAlignment != 0) {
             return fmt::format("{} lies at {} .. {} in an arena of {} bytes", name(t), begin(t), end(t),
@@ -76,6 +169,7 @@ std::string find_fault(const Model& model, const Plan& plan, const Layout& layou
     for (size_t i = 0; i < plan.steps.size(); ++i) {
         const Step& step = plan.steps[i];
         const auto this_step = [&] { return fmt::format("step {} ({})", i, describe_step(model, step)); };
+        if (const std::string fault = copies.fault_of(step); !fault.empty()) return this_step() + " " + fault;
         for (int slot = 0; slot < kNumSlots; ++slot) {
             if (!access(step, static_cast<Slot>(slot)).reads) continue;
             const std::string fault = check_intact(step.operands[static_cast<size_t>(slot)], this_step);
@@ -96,6 +190,7 @@ std::string find_fault(const Model& model, const Plan& plan, const Layout& layou
             if (!fault.empty()) return fault;
         }
     }
+    if (const std::string fault = copies.fault_of_end(); !fault.empty()) return "the plan " + fault;
     for (int32_t t = 0; t < static_cast<int32_t>(plan.tensors.size()); ++t) {
         if (!plan.tensors[static_cast<size_t>(t)].output) continue;
         const std::string fault = check_intact(t, [] { return "the caller"; });

@@ -9,7 +9,8 @@
 namespace llmc {
 
 /// Empty if the plan is right; otherwise the first fault, in words: a read of something not yet written, a tensor
-/// overwritten by another while still needed, an offset outside the arena or misaligned.
+/// overwritten by another while still needed, an offset outside the arena or misaligned; of copies, one that nothing or
+/// something else waits for, a tensor fetched from where it is not, or touched while it is under way.
 std::string find_fault(const Model& model, const Plan& plan, const Layout& layout);
 
 }  // namespace llmc

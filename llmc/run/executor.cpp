@@ -17,7 +17,9 @@ Executor::Executor(State& state, const Plan& plan, const Layout& layout)
       model_(state.model()),
       plan_(plan),
       layout_(layout),
-      rows_(plan.shape.N()) {
+      rows_(plan.shape.N()),
+      copies_(plan.tensors.size()) {
+    state.reserve_host(plan.host_bytes);
     for (const Step& step : plan.steps) {
         if (step.op == OpKind::Embedding && step.pass == Pass::Forward) tokens_ = step.operand(Slot::Tokens);
         if (step.op == OpKind::Classifier) {
@@ -79,7 +81,21 @@ const OpRow* Executor::row_of(const Step& step) const {
     return step.row >= 0 ? &model_.block[static_cast<size_t>(step.row)] : nullptr;
 }
 
+void Executor::run_copy(const Step& step) {
+    const int32_t in = step.operand(Slot::In), out = step.operand(Slot::Out);
+    CopyTicket& copy = copies_[static_cast<size_t>(in >= 0 ? in : out)];
+    switch (step.kind) {
+        case StepKind::CopyOut: copy = backend_.copy_out(state_.host() + step.host_offset, touched(in)); return;
+        case StepKind::Fetch: copy = backend_.copy_in(touched(out), state_.host() + step.host_offset); return;
+        case StepKind::WaitCopyOut:
+        case StepKind::WaitFetch: return backend_.wait_copy(copy);
+        case StepKind::Compute: break;
+    }
+    CHECK(false, "no copy");
+}
+
 void Executor::run_step(const Step& step) {
+    if (step.kind != StepKind::Compute) return run_copy(step);
     Views v;
     v.in = touched(step.operand(Slot::In));
     v.residual = touched(step.operand(Slot::Residual));

@@ -46,6 +46,7 @@ class Executor {
     Tensor touched(int32_t id);
     void run_timed(std::vector<double>* seconds);
     void run_step(const Step& step);
+    void run_copy(const Step& step);
     void run_forward(const Step& step, const Views& v);
     void run_backward(const Step& step, const Views& v);
     void run_classifier(const Views& v);
@@ -59,6 +60,7 @@ class Executor {
     RunArguments arguments_;
     int64_t rows_ = 0;
     int64_t high_water_bytes_ = 0;
+    std::vector<CopyTicket> copies_;  ///< By tensor; those under way.
     int32_t tokens_ = -1, targets_ = -1, losses_ = -1, logits_ = -1;
 };
 

@@ -8,6 +8,7 @@
 #include "llmc/plan/layout.h"
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace llmc {
@@ -16,6 +17,9 @@ struct MemoryRow {
     std::string name;
     int64_t bytes = 0;
 };
+
+/// The one thing in host memory.
+constexpr std::string_view kHostMemoryRow = "boundaries in host memory";
 
 /// The flat buffers of a run, in the order of the memory table. Inference needs the parameters only.
 struct StateBytes {
@@ -45,6 +49,8 @@ struct PlannedMemory {
     int64_t total_bytes() const { return state.total() + layout.arena_bytes; }
     /// State rows, then the arena by consumer at its peak; they sum up to total_bytes().
     std::vector<MemoryRow> rows() const;
+    /// Memory of the host that the plan wants besides; kHostMemoryRow.
+    int64_t host_bytes() const { return plan.host_bytes; }
 };
 
 /// The plan request that plan_memory() makes: chunk and workspaces filled in.

@@ -42,6 +42,14 @@ State::State(Backend& backend, const Model& model, DType dtype, int64_t T, int64
     }
 }
 
+void State::reserve_host(int64_t bytes) {
+    if (bytes <= host_bytes_) return;
+    host_.reset();
+    void* memory = backend_.allocate_host(bytes, std::string(kHostMemoryRow));
+    host_ = std::unique_ptr<char, ReleaseHost>(static_cast<char*>(memory), {&backend_});
+    host_bytes_ = bytes;
+}
+
 void State::initialise(uint64_t seed) {
     constexpr int64_t kPiece = 1 << 18;  // A large tensor is drawn in pieces, so that the host never holds it twice.
     std::vector<float> values;

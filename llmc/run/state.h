@@ -27,10 +27,20 @@ class DeviceBuffer {
     int64_t bytes_ = 0;
 };
 
+/// Ends an allocation of a backend in host memory.
+struct ReleaseHost {
+    Backend* backend = nullptr;
+    void operator()(char* memory) const { backend->release_host(memory); }
+};
+
 class State {
   public:
-    /// Allocates everything, zeroed. `arena_bytes` is the largest arena of the plans that will run.
+    /// Allocates everything on the device, zeroed. `arena_bytes` is the largest arena of the plans that will run.
     State(Backend& backend, const Model& model, DType dtype, int64_t T, int64_t arena_bytes, bool training);
+
+    /// Memory of the host, besides, for a plan that copies tensors out. Executors ask for it when they are made, which
+    /// is before the first of them runs; their plans share it.
+    void reserve_host(int64_t bytes);
 
     /// Draws the initial parameters: counter-based, so the values depend on the seed, the tensor's place in the table
     /// and the element only.
@@ -58,11 +68,12 @@ class State {
     Tensor grad_norm() const;  ///< (1) fp64.
     Tensor norm_workspace() const;
     char* arena() const { return arena_.data(); }
+    char* host() const { return host_.get(); }  ///< Of reserve_host().
 
     const Model& model() const { return model_; }
     Backend& backend() const { return backend_; }
     DType dtype() const { return dtype_; }
-    /// Sum of all allocations.
+    /// Sum of all allocations on the device.
     int64_t allocated_bytes() const;
 
   private:
@@ -73,6 +84,8 @@ class State {
     const Model& model_;
     DType dtype_;
     DeviceBuffer parameters_, gradients_, moments_, master_, rope_, scalars_, arena_;
+    std::unique_ptr<char, ReleaseHost> host_;
+    int64_t host_bytes_ = 0;
     Tensor rope_table_view_;
 };
 

@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <map>
 #include <set>
 
@@ -148,7 +149,7 @@ TEST(Generator, ARepeatedStepIsTheForwardStep) {
     // The same operation on operands of the same names, types and shapes: only the places may differ.
     for (const Family family : kFamilies) {
         const Model model = small_model(family, 7);
-        for (const char* policy : {"layer", "sqrt", "act", "attn"}) {
+        for (const char* policy : {"layer", "sqrt", "act", "attn", "offload"}) {
             const Plan plan =
                 make_training_plan(model, request_of(model, {3, 7}, DType::BF16, 100), find_policy(policy));
             std::map<std::pair<int, int>, Step> forward;
@@ -216,6 +217,37 @@ TEST(GeneratorDeathTest, TheFirstInputMustSurvive) {
     KeepSet keep = find_policy("none").function(model);
     keep.slots[0][kLayerInput] = false;
     EXPECT_DEATH(make_training_plan(model, request_of(model, {1, 2}, DType::F32), keep, "bad"), "first layer's input");
+}
+
+TEST(GeneratorDeathTest, WhatIsInHostMemoryMustComeBackInTime) {
+    const Model model = small_model(Family::Gpt2, 3);
+    const PlanRequest request = request_of(model, {1, 2}, DType::F32);
+    KeepSet keep = find_policy("offload").function(model);
+    keep.host[2] = true;
+    EXPECT_DEATH(make_training_plan(model, request, keep, "bad"), "last layer's input");
+    keep = find_policy("offload").function(model);
+    keep.slots[1][kLayerInput] = false;
+    EXPECT_DEATH(make_training_plan(model, request, keep, "bad"), "host memory");
+}
+
+TEST(Generator, AnyInputsButTheLastMayBeInHostMemory) {
+    for (const Family family : kFamilies) {
+        const Model model = small_model(family, 6);
+        const PlanRequest request = request_of(model, {3, 7}, DType::F32, 100);
+        const int64_t X = boundary_bytes(model.config, request.shape, DType::F32);
+        for (const char* policy : {"none", "layer", "act", "attn"}) {
+            for (unsigned chosen = 0; chosen < 32; ++chosen) {
+                KeepSet keep = find_policy(policy).function(model);
+                for (unsigned layer = 0; layer < 6; ++layer) keep.host.push_back((chosen >> layer & 1) != 0);
+                for (const bool last : {false, true}) {
+                    keep.keep_last_layer = last;
+                    const Plan plan = make_training_plan(model, request, keep, "some in host memory");
+                    EXPECT_EQ(find_fault(model, plan, make_layout(plan)), "") << policy << ", layers " << chosen;
+                    EXPECT_EQ(plan.host_bytes, std::popcount(chosen) * X);
+                }
+            }
+        }
+    }
 }
 
 // ---- Evaluation and generation ----

@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <set>
+#include <utility>
 
 namespace llmc {
 namespace {
@@ -22,7 +23,7 @@ TEST(Policies, AreFoundByNameAndByDigit) {
         EXPECT_EQ(&find_policy(row.name), &row);
         EXPECT_FALSE(std::string(row.description).empty());
     }
-    EXPECT_EQ(names, (std::set<std::string>{"none", "layer", "sqrt", "act", "attn"}));
+    EXPECT_EQ(names, (std::set<std::string>{"none", "layer", "sqrt", "act", "attn", "offload"}));
     EXPECT_STREQ(find_policy("0").name, "none");
     EXPECT_STREQ(find_policy("1").name, "layer");
     EXPECT_STREQ(find_policy("2").name, "sqrt");
@@ -30,7 +31,8 @@ TEST(Policies, AreFoundByNameAndByDigit) {
 
 TEST(Policies, AnUnknownNameListsTheKnownOnes) {
     for (const char* name : {"", "3", "Layer", "full", " "}) {
-        EXPECT_TRUE(has(error_of([&] { find_policy(name); }), {"--recompute=", "none (0)", "sqrt (2)", "attn"}))
+        EXPECT_TRUE(
+            has(error_of([&] { find_policy(name); }), {"--recompute=", "none (0)", "sqrt (2)", "attn", "offload"}))
             << name;
     }
 }
@@ -97,6 +99,7 @@ TEST(Policies, LayerActivationsAreTheFormulas) {
                     const std::string where = label(model, shape, dtype, "");
                     EXPECT_EQ(measured("none"), (L + 1) * X + L * I) << where;
                     EXPECT_EQ(measured("layer"), (L + 1) * X + I) << where;
+                    EXPECT_EQ(measured("offload"), (std::min(L, 2) + 1) * X + I) << where;
                     const int k = sqrt_segment(L), n = (L + k - 1) / k;
                     EXPECT_LE(measured("sqrt"), (n + k) * X + I) << where;
                     // Exactly: the last segment's boundaries while its last layer runs, or those of the one before it.
@@ -112,7 +115,7 @@ TEST(Policies, LayerActivationsAreTheFormulas) {
 void expect_ordered(const Model& model, const BatchShape& shape, DType dtype, int64_t workspace) {
     const PlanRequest request = request_of(model, shape, dtype, workspace);
     int64_t arena = 0, layers = 0;
-    for (const char* policy : {"sqrt", "layer", "none"}) {
+    for (const char* policy : {"offload", "sqrt", "layer", "none"}) {
         const Plan plan = make_training_plan(model, request, find_policy(policy));
         const int64_t next_arena = make_layout(plan).arena_bytes;
         const int64_t next_layers = simulate(model, plan).layer_activation_bytes;
@@ -172,7 +175,7 @@ std::vector<std::vector<int>> forwards(const Model& model, const Plan& plan) {
 /// What each policy should run, said in words here and not by operands as the generator does it.
 int expected_forwards(const std::string& policy, const OpRow& row, bool last_row, int layer, int L) {
     if (layer == L - 1) return 1;  // Its internals are still there.
-    if (policy == "layer") return last_row ? 1 : 2;
+    if (policy == "layer" || policy == "offload") return last_row ? 1 : 2;
     if (policy == "act") return row.kind == OpKind::Matmul || row.kind == OpKind::Attention ? 1 : 2;
     if (policy == "attn") return last_row || row.kind == OpKind::Attention || row.name == "att_proj" ? 1 : 2;
     if (policy == "sqrt") {
@@ -248,11 +251,111 @@ TEST(Policies, NothingIsComputedThatNobodyReads) {
                     }
                 }
                 for (const Step& step : plan.steps) {
+                    if (step.kind != StepKind::Compute) continue;
                     if (step.pass != Pass::Forward || step.op == OpKind::Classifier) continue;
                     EXPECT_TRUE(read[static_cast<size_t>(step.operand(Slot::Out))])
                         << policy.name << ": " << describe_step(model, step);
                 }
             }
+        }
+    }
+}
+
+// ---- Boundaries in host memory ----
+
+/// Where in the plan the copies of a layer's input begin and are waited for; -1: nowhere.
+struct CopySteps {
+    int copy_out = -1, wait_copy_out = -1, fetch = -1, wait_fetch = -1;
+};
+
+CopySteps copies_of(const Plan& plan, int layer) {
+    CopySteps found;
+    for (int i = 0; i < static_cast<int>(plan.steps.size()); ++i) {
+        const Step& step = plan.steps[static_cast<size_t>(i)];
+        if (step.layer != layer) continue;
+        if (step.kind == StepKind::CopyOut) found.copy_out = i;
+        if (step.kind == StepKind::WaitCopyOut) found.wait_copy_out = i;
+        if (step.kind == StepKind::Fetch) found.fetch = i;
+        if (step.kind == StepKind::WaitFetch) found.wait_fetch = i;
+    }
+    return found;
+}
+
+/// First and last step of a layer in a phase that computes something.
+std::pair<int, int> work_between(const Plan& plan, int layer, bool forward) {
+    std::pair<int, int> found = {-1, -1};
+    for (int i = 0; i < static_cast<int>(plan.steps.size()); ++i) {
+        const Step& step = plan.steps[static_cast<size_t>(i)];
+        if (step.kind != StepKind::Compute || step.layer != layer) continue;
+        if ((step.phase == Phase::Forward) != forward) continue;
+        if (found.first < 0) found.first = i;
+        found.second = i;
+    }
+    return found;
+}
+
+TEST(Offload, CopiesAllInputsButTheLastTwoAndHidesThemBehindLayers) {
+    for (const Family family : kFamilies) {
+        for (const int L : kDepths) {
+            const Model model = small_model(family, L);
+            const PlanRequest request = request_of(model, {3, 7}, DType::BF16);
+            const Plan plan = make_training_plan(model, request, find_policy("offload"));
+            const int64_t X = boundary_bytes(model.config, request.shape, DType::BF16);
+            EXPECT_EQ(plan.host_bytes, std::max(L - 2, 0) * X);
+            std::set<int64_t> places;
+            for (int layer = 0; layer < L; ++layer) {
+                const CopySteps copies = copies_of(plan, layer);
+                if (layer >= L - 2) {
+                    EXPECT_EQ(copies.copy_out, -1);
+                    EXPECT_EQ(copies.fetch, -1);
+                    continue;
+                }
+                // Out: from before the layer to after the next one. Back: beside the whole backward of the one above.
+                EXPECT_LT(copies.copy_out, work_between(plan, layer, true).first);
+                EXPECT_GT(copies.wait_copy_out, work_between(plan, layer + 1, true).second);
+                EXPECT_LT(copies.wait_copy_out, work_between(plan, layer + 2, true).first);
+                EXPECT_GT(copies.fetch, work_between(plan, layer + 2, false).second);
+                EXPECT_LT(copies.fetch, work_between(plan, layer + 1, false).first);
+                EXPECT_GT(copies.wait_fetch, work_between(plan, layer + 1, false).second);
+                EXPECT_LT(copies.wait_fetch, work_between(plan, layer, false).first);
+                const int64_t place = plan.steps[static_cast<size_t>(copies.copy_out)].host_offset;
+                EXPECT_EQ(plan.steps[static_cast<size_t>(copies.fetch)].host_offset, place);
+                EXPECT_TRUE(places.insert(place).second) << "two inputs in one place";
+            }
+        }
+    }
+}
+
+TEST(Offload, HoldsThreeBoundariesInTheForwardAndTwoInTheBackward) {
+    const Model model = small_model(Family::Gpt2, 12);
+    const PlanRequest request = request_of(model, {3, 7}, DType::F32);
+    const Plan plan = make_training_plan(model, request, find_policy("offload"));
+    const std::vector<Lifetime> lives = lifetimes(plan);
+    for (int i = 0; i < static_cast<int>(plan.steps.size()); ++i) {
+        int boundaries = 0;
+        for (size_t t = 0; t < plan.tensors.size(); ++t) {
+            const bool alive = lives[t].first <= i && i <= lives[t].last;
+            boundaries += alive && plan.tensors[t].consumer == Consumer::Boundaries ? 1 : 0;
+        }
+        const Step& step = plan.steps[static_cast<size_t>(i)];
+        EXPECT_LE(boundaries, step.phase == Phase::Backward || step.phase == Phase::Recompute ? 2 : 3)
+            << describe_step(model, step);
+    }
+}
+
+TEST(Offload, IsLevelOneBesidesItsCopies) {
+    for (const Family family : kFamilies) {
+        for (const int L : {1, 2, 3, 7}) {
+            const Model model = small_model(family, L);
+            const PlanRequest request = request_of(model, {3, 7}, DType::F32, 100);
+            const auto words = [&](const char* policy) {
+                std::vector<std::string> steps;
+                for (const Step& step : make_training_plan(model, request, find_policy(policy)).steps) {
+                    if (step.kind == StepKind::Compute) steps.push_back(describe_step(model, step));
+                }
+                return steps;
+            };
+            EXPECT_EQ(words("offload"), words("layer"));
         }
     }
 }
@@ -293,6 +396,7 @@ TEST(Policies, ExtraWorkAsAShareOfTheLayersIsWithinTheDesign) {
             EXPECT_GT(share("sqrt"), 0.37) << name << ", T = " << T;
             EXPECT_LT(share("sqrt"), 0.505) << name << ", T = " << T;
             EXPECT_LT(share("attn"), share("layer"));
+            EXPECT_EQ(share("offload"), share("layer")) << "copies are no operations";
         }
     }
 }

@@ -32,7 +32,8 @@ void expect_golden(const std::string& name, const std::string& text) {
                   << text.substr(begin, text.find('\n', begin) - begin);
 }
 
-/// `layer` on three layers; `sqrt` on four, the fewest where it keeps fewer boundaries than that.
+/// `layer` on three layers; `sqrt` on four, the fewest where it keeps fewer boundaries than that; `offload` on four, of
+/// which it copies two.
 void expect_golden_plan(const std::string& file, Family family, int L, const char* policy) {
     const Model model = small_model(family, L);
     const Plan plan = make_training_plan(model, request_of(model, {2, 5}, DType::F32), find_policy(policy));
@@ -41,8 +42,10 @@ void expect_golden_plan(const std::string& file, Family family, int L, const cha
 
 TEST(PrintedPlan, Gpt2Layer) { expect_golden_plan("gpt2_layer", Family::Gpt2, 3, "layer"); }
 TEST(PrintedPlan, Gpt2Sqrt) { expect_golden_plan("gpt2_sqrt", Family::Gpt2, 4, "sqrt"); }
+TEST(PrintedPlan, Gpt2Offload) { expect_golden_plan("gpt2_offload", Family::Gpt2, 4, "offload"); }
 TEST(PrintedPlan, LlamaLayer) { expect_golden_plan("llama_layer", Family::Llama, 3, "layer"); }
 TEST(PrintedPlan, LlamaSqrt) { expect_golden_plan("llama_sqrt", Family::Llama, 4, "sqrt"); }
+TEST(PrintedPlan, LlamaOffload) { expect_golden_plan("llama_offload", Family::Llama, 4, "offload"); }
 
 TEST(PrintedPlan, SqrtOnThreeLayersIsLayer) {
     // One segment per layer is the cheapest there: the two levels are one plan.
@@ -64,6 +67,9 @@ TEST(PrintedPlan, HasALinePerStepAndOffsetsOnRequest) {
     }
     EXPECT_EQ(without.find('@'), std::string::npos);
     const auto last = static_cast<size_t>(plan.steps.back().operand(Slot::DOut));
+    const Plan copies = make_training_plan(model, request_of(model, {2, 5}, DType::F32), find_policy("offload"));
+    const Layout of_copies = make_layout(copies);
+    EXPECT_NE(print_steps(model, copies, &of_copies).find(" host@0"), std::string::npos);
     EXPECT_NE(with.find("d_out=d_residual@" + std::to_string(layout.offsets[last])), std::string::npos);
 }
 
@@ -73,6 +79,9 @@ TEST(SummariseSteps, CountsByPhase) {
     const Model model = small_model(Family::Gpt2, 3);
     const Plan plan = make_training_plan(model, request_of(model, {2, 5}, DType::F32), find_policy("layer"));
     EXPECT_EQ(summarise_steps(plan), "79 steps: 25 forward, 3 head, 14 repeated, 37 backward");
+    const Plan copies = make_training_plan(model, request_of(model, {2, 5}, DType::F32), find_policy("offload"));
+    EXPECT_EQ(summarise_steps(copies),
+              "83 steps: 25 forward, 3 head, 14 repeated, 37 backward, 2 copies and their waits");
 }
 
 }  // namespace

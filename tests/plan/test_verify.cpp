@@ -4,6 +4,7 @@
 #include "tests/plan/plan_cases.h"
 
 #include <gtest/gtest.h>
+#include <spdlog/fmt/fmt.h>
 
 #include <utility>
 
@@ -146,6 +147,129 @@ TEST(FindFault, SeesACacheThatIsOverwrittenBeforeItsLayerReadsIt) {
     bad.layout.offsets[index_of("ln1_out", 0)] = bad.layout.offsets[index_of("k_cache", 2)];
     EXPECT_NE(bad.fault().find("needs k_cache of layer 2, which ln1_out of layer 0 has overwritten"), std::string::npos)
         << bad.fault();
+}
+
+// ---- Copies ----
+
+Checked offloaded(int L) {
+    const Model model = small_model(Family::Gpt2, L);
+    return checked(make_training_plan(model, request_of(model, {3, 7}, DType::F32), find_policy("offload")), model);
+}
+
+int64_t index_of(const Plan& plan, StepKind kind, int layer) {
+    for (size_t i = 0; i < plan.steps.size(); ++i) {
+        if (plan.steps[i].kind == kind && plan.steps[i].layer == layer) return static_cast<int64_t>(i);
+    }
+    ADD_FAILURE() << "no such copy of layer " << layer;
+    return 0;
+}
+
+Step& copy_step(Checked& item, StepKind kind, int layer) {
+    return item.plan.steps[static_cast<size_t>(index_of(item.plan, kind, layer))];
+}
+
+/// Takes a step out and puts it in again before the step that was at `to`; the layout stays that of the good plan.
+void move_step(Plan& plan, int64_t from, int64_t to) {
+    const Step step = plan.steps[static_cast<size_t>(from)];
+    plan.steps.erase(plan.steps.begin() + from);
+    plan.steps.insert(plan.steps.begin() + (to > from ? to - 1 : to), step);
+}
+
+constexpr StepKind kCopyKinds[] = {StepKind::CopyOut, StepKind::WaitCopyOut, StepKind::Fetch, StepKind::WaitFetch};
+
+TEST(FindFault, SeesEveryCopyOrWaitThatIsMissingOrTwice) {
+    const Checked good = offloaded(5);
+    ASSERT_EQ(good.fault(), "");
+    for (const StepKind kind : kCopyKinds) {
+        for (int layer = 0; layer < 3; ++layer) {
+            const int64_t at = index_of(good.plan, kind, layer);
+            Checked bad = good;
+            bad.plan.steps.erase(bad.plan.steps.begin() + at);
+            EXPECT_NE(bad.fault(), "") << describe_step(good.model, good.plan.steps[static_cast<size_t>(at)]);
+            bad = good;
+            bad.plan.steps.insert(bad.plan.steps.begin() + at, good.plan.steps[static_cast<size_t>(at)]);
+            EXPECT_NE(bad.fault(), "") << describe_step(good.model, good.plan.steps[static_cast<size_t>(at)]);
+        }
+    }
+}
+
+TEST(FindFault, SeesAReadBeforeTheWaitForItsFetch) {
+    const Checked good = offloaded(5);
+    for (int layer = 0; layer < 3; ++layer) {
+        Checked bad = good;
+        const int64_t wait = index_of(good.plan, StepKind::WaitFetch, layer);
+        move_step(bad.plan, wait, wait + 2 + (layer < 1 ? 0 : 1));  // Past the repeated ln1, the first reader.
+        const std::string x = fmt::format("x of layer {}", layer);
+        EXPECT_NE(bad.fault().find(fmt::format("layer {}, repeated ln1) uses {} before its fetch is over", layer, x)),
+                  std::string::npos)
+            << bad.fault();
+    }
+}
+
+TEST(FindFault, SeesASlotReusedBeforeTheWaitForItsCopyOut) {
+    // Laid out as if the waits stood one layer earlier, the next boundaries take the place of those still being copied.
+    const Checked good = offloaded(6);
+    Plan early = good.plan;
+    for (int layer = 0; layer < 4; ++layer) {
+        int64_t next_layer = index_of(early, StepKind::CopyOut, layer) + 1;
+        while (early.steps[static_cast<size_t>(next_layer)].layer == layer) ++next_layer;
+        move_step(early, index_of(early, StepKind::WaitCopyOut, layer), next_layer);
+    }
+    const Checked tight = checked(early, good.model);
+    ASSERT_EQ(tight.fault(), "");
+    Checked bad = good;
+    // Both plans have the same tensors in the same order; all lifetimes but those of copied boundaries agree.
+    ASSERT_EQ(bad.plan.tensors.size(), tight.plan.tensors.size());
+    bad.layout = tight.layout;
+    EXPECT_NE(bad.fault().find("wait for copy out of x) needs x of layer "), std::string::npos) << bad.fault();
+    EXPECT_NE(bad.fault().find("has overwritten"), std::string::npos) << bad.fault();
+}
+
+TEST(FindFault, SeesATensorWrittenWhileItIsCopiedOut) {
+    Checked bad = offloaded(5);
+    const int64_t copy = index_of(bad.plan, StepKind::CopyOut, 0);
+    bad.plan.steps.insert(bad.plan.steps.begin() + copy + 1, bad.plan.steps[static_cast<size_t>(copy) - 1]);
+    EXPECT_EQ(bad.fault(), "step 2 (forward of embedding) writes x of layer 0 before its copy out is over");
+}
+
+TEST(FindFault, SeesAFetchBeforeItsCopyOutIsOver) {
+    Checked bad = offloaded(5);
+    // The wait for the first copy goes to just behind its fetch.
+    const int64_t wait = index_of(bad.plan, StepKind::WaitCopyOut, 0);
+    move_step(bad.plan, wait, index_of(bad.plan, StepKind::Fetch, 0) + 1);
+    bad.layout = make_layout(bad.plan);
+    EXPECT_NE(bad.fault().find("fetches x of layer 0 before its copy out is over"), std::string::npos) << bad.fault();
+}
+
+TEST(FindFault, SeesAFetchFromAnotherPlace) {
+    const Checked good = offloaded(5);
+    const int64_t X = boundary_bytes(good.model.config, {3, 7}, DType::F32);
+    for (const int64_t offset : {X, 2 * X, 3 * X, int64_t{-1}, kPlanAlignment}) {
+        Checked bad = good;
+        copy_step(bad, StepKind::Fetch, 0).host_offset = offset;
+        EXPECT_NE(bad.fault().find("fetches x of layer 0 from where it is not"), std::string::npos) << bad.fault();
+    }
+}
+
+TEST(FindFault, SeesPlacesInHostMemoryThatMeetOrLieOutside) {
+    const Checked good = offloaded(5);
+    Checked bad = good;
+    copy_step(bad, StepKind::CopyOut, 1).host_offset -= kPlanAlignment;
+    EXPECT_NE(bad.fault().find("copies x of layer 1 over x of layer 0 in host memory"), std::string::npos)
+        << bad.fault();
+    bad = good;
+    bad.plan.host_bytes -= kPlanAlignment;
+    EXPECT_NE(bad.fault().find("copies x of layer 2 to "), std::string::npos) << bad.fault();
+    bad = good;
+    copy_step(bad, StepKind::CopyOut, 0).host_offset = -1;
+    EXPECT_NE(bad.fault(), "");
+}
+
+TEST(FindFault, SeesACopyThatNobodyWaitsFor) {
+    Checked bad = offloaded(3);
+    bad.plan.steps.erase(bad.plan.steps.begin() + index_of(bad.plan, StepKind::Fetch, 0), bad.plan.steps.end());
+    std::erase_if(bad.plan.steps, [](const Step& step) { return step.kind == StepKind::WaitCopyOut; });
+    EXPECT_EQ(bad.fault(), "the plan ends while x of layer 0 is being copied");
 }
 
 TEST(FindFault, NamesTheStepAndTheTensors) {

@@ -59,6 +59,7 @@ TEST(PlannedBytes, AreAllocatedAndTouchedExactly) {
                                 EXPECT_EQ(run.state.allocated_bytes(), total);
                                 EXPECT_EQ(run.backend.allocated_bytes(), total);
                                 EXPECT_EQ(run.backend.peak_allocated_bytes(), total);
+                                EXPECT_EQ(run.backend.host_bytes(), run.memory.host_bytes());
                                 EXPECT_EQ(run.executor.high_water_bytes(), 0);
                                 run.executor.run({.loss_scale = 1});
                                 EXPECT_EQ(run.executor.high_water_bytes(), run.memory.layout.arena_bytes);
@@ -77,7 +78,7 @@ TEST(PlannedBytes, AreAllocatedAndTouchedExactly) {
             }
         }
     }
-    EXPECT_EQ(runs, 2 * 3 * 2 * 3 * 5 * 3 * 2);
+    EXPECT_EQ(runs, 2 * 3 * 2 * 3 * 6 * 3 * 2);
 }
 
 TEST(PlannedBytes, AreReturnedWithTheState) {
@@ -96,6 +97,28 @@ TEST(PlannedBytes, HoldForModelsOfAnySize) {
     EXPECT_EQ(run.backend.allocated_bytes(), run.memory.total_bytes());
     run.executor.run({.loss_scale = 1});
     EXPECT_EQ(run.executor.high_water_bytes(), run.memory.layout.arena_bytes);
+}
+
+TEST(PlannedBytes, OfTheHostAreNoneOfTheDevices) {
+    const Model model = make_model(preset("gpt2-xl"));
+    NullBackend backend;
+    {
+        const PlannedMemory memory = plan_memory(model, {8, 1024}, DType::BF16, find_policy("offload"), 0, backend);
+        const PlannedMemory level1 = plan_memory(model, {8, 1024}, DType::BF16, find_policy("layer"), 0, backend);
+        const int64_t X = int64_t{8} * 1024 * 1600 * 2;
+        EXPECT_EQ(memory.host_bytes(), 46 * X);
+        EXPECT_EQ(level1.host_bytes(), 0);
+        EXPECT_EQ(level1.total_bytes() - memory.total_bytes(), 46 * X) << "what the host holds, the device does not";
+        State state(backend, model, DType::BF16, 1024, memory.layout.arena_bytes, true);
+        EXPECT_EQ(backend.host_bytes(), 0);
+        EXPECT_EQ(state.host(), nullptr);
+        const Executor first(state, level1.plan, level1.layout);
+        EXPECT_EQ(backend.host_bytes(), 0);
+        const Executor second(state, memory.plan, memory.layout), third(state, memory.plan, memory.layout);
+        EXPECT_EQ(backend.host_bytes(), 46 * X) << "plans share it";
+        EXPECT_EQ(state.allocated_bytes(), memory.total_bytes());
+    }
+    EXPECT_EQ(backend.host_bytes(), 0);
 }
 
 TEST(StateBytes, CountEveryBufferByHand) {
@@ -222,7 +245,7 @@ TEST(ExecutorCalls, MatmulsPerWeight) {
                     const bool last_row = row.out == kLayerOutput;
                     const bool top = layer == L - 1;
                     int64_t expected = 1;
-                    if (name == "layer" && !last_row && !top) expected = 2;
+                    if ((name == "layer" || name == "offload") && !last_row && !top) expected = 2;
                     if (name == "attn" && !last_row && row.name != "att_proj" && !top) expected = 2;
                     if (name == "sqrt" && !top) expected = (last_row ? 1 : 2) + (layer % 2 == 0 ? 1 : 0);
                     EXPECT_EQ(times, expected) << name << ", layer " << layer << ", " << row.name;
@@ -258,13 +281,40 @@ TEST(ExecutorCalls, BackwardsAreTheSameForEveryPolicy) {
 
 TEST(ExecutorCalls, RopeFollowsEveryQkvMatmul) {
     const Model model = make_model(config_of(Family::Llama, 5));
-    const std::map<std::string, int64_t> expected = {{"none", 5}, {"act", 5}, {"layer", 9}, {"attn", 9}, {"sqrt", 11}};
+    const std::map<std::string, int64_t> expected = {{"none", 5}, {"act", 5},     {"layer", 9},
+                                                     {"attn", 9}, {"offload", 9}, {"sqrt", 11}};
     for (const auto& [policy, times] : expected) {
         NullRun run(model, {3, 7}, DType::F32, policy);
         run.executor.run({.loss_scale = 1});
         EXPECT_EQ(run.backend.count("rope_forward"), times) << policy;
         const int64_t attentions = policy == "attn" ? 5 : times;
         EXPECT_EQ(run.backend.count("attention_forward"), attentions) << policy;
+    }
+}
+
+TEST(ExecutorCalls, InputsGoToTheHostAndComeBackFromTheSamePlace) {
+    for (const Family family : kBoth) {
+        const int64_t L = 6;
+        const Model model = make_model(config_of(family, L));
+        NullRun run(model, {3, 7}, DType::BF16, "offload");
+        for (int turn = 1; turn <= 2; ++turn) {
+            run.executor.run({.loss_scale = 1});
+            const std::vector<NullBackend::Copy>& copies = run.backend.copies();
+            ASSERT_EQ(copies.size(), static_cast<size_t>(turn * 2 * (L - 2)));
+            const size_t first = copies.size() - 2 * (L - 2);
+            for (int64_t layer = 0; layer < L - 2; ++layer) {
+                const NullBackend::Copy& out = copies[first + static_cast<size_t>(layer)];
+                const NullBackend::Copy& in = copies[copies.size() - 1 - static_cast<size_t>(layer)];
+                EXPECT_TRUE(out.out && !in.out);
+                EXPECT_EQ(out.host, run.state.host() + layer * 1024) << "21 rows of 24 bf16, padded";
+                EXPECT_EQ(in.host, out.host);
+                EXPECT_EQ(out.bytes, 21 * 24 * 2);
+                EXPECT_EQ(in.bytes, out.bytes);
+                EXPECT_EQ(out.waits, 1);
+                EXPECT_EQ(in.waits, 1);
+            }
+        }
+        EXPECT_EQ(run.backend.count("synchronize"), 0);
     }
 }
 

@@ -81,10 +81,22 @@ TEST_P(GradientTest, SameBitsAtEveryDepth) {
     for (const int64_t L : {1, 2, 3, 7}) {
         TinyTrainer reference(config(L), kShape, dtype(), "none");
         const Result expected = run(reference);
-        for (const char* policy : {"layer", "sqrt", "act", "attn"}) {
+        for (const char* policy : {"layer", "sqrt", "act", "attn", "offload"}) {
             TinyTrainer trainer(config(L), kShape, dtype(), policy);
             EXPECT_TRUE(same_bits(run(trainer).gradients, expected.gradients)) << policy << ", " << L << " layers";
         }
+    }
+}
+
+TEST_P(GradientTest, SameBitsWithAnyInputsInHostMemory) {
+    TinyTrainer reference(config(), kShape, dtype(), "none");
+    const Result expected = run(reference);
+    const Model model = make_model(config());
+    for (unsigned chosen = 0; chosen < 16; ++chosen) {
+        KeepSet keep = find_policy(chosen % 3 == 0 ? "attn" : "layer").function(model);
+        for (unsigned layer = 0; layer < config().L; ++layer) keep.host.push_back((chosen >> layer & 1) != 0);
+        TinyTrainer trainer(config(), kShape, dtype(), &keep, "none");
+        EXPECT_TRUE(same_bits(run(trainer).gradients, expected.gradients)) << "layers " << chosen;
     }
 }
 

@@ -63,7 +63,7 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--device --dtype --threads --peak-tflops "
               "-o,--output-dir -y,--resume --config --seed -v,--val-every --val-sequences -s,--sample-every "
               "-g,--sample-length --sample-prompt -n,--checkpoint-every --keep-checkpoints --log-every --log-level "
-              "--dry-run ");
+              "--profile --dry-run ");
     EXPECT_EQ(flags_of(kPlan),
               "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
               "--rope-theta --tied -i,--data --tokenizer -b,--batch-size -t,--seq-len -d,--total-batch-size "

@@ -24,6 +24,8 @@ class CpuBackend final : public Backend {
     void release(void* memory) override;
     void copy_to_device(Tensor destination, const void* source) override;
     void copy_to_host(void* destination, Tensor source) override;
+    void* allocate_host(int64_t bytes, const std::string& what) override { return allocate(bytes, what); }
+    void release_host(void* memory) override { release(memory); }
     const void* host_view(Tensor tensor) const override { return tensor.data; }
     void zero(Tensor out) override;
     void convert(Tensor out, Tensor x) override;

@@ -1,0 +1,183 @@
+"""The two sides of gpu_vs_torch.py: PyTorch and train_gpt, each measurement a process of its own."""
+
+import array
+import dataclasses
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from measure import enough
+
+HERE = pathlib.Path(__file__).resolve().parent
+NO_TIME = "no time was left"
+LONGEST_SECONDS = 90  # what takes longer hangs
+
+
+class Failed(Exception):
+    """A measurement that gave none; the message says why."""
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def last_line(text, otherwise):
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else otherwise
+
+
+def not_done(program, seconds):
+    """Out of time: the fault of the program only if it had enough."""
+    return Failed(f"{program} was not done in {seconds:.0f} s" if seconds >= LONGEST_SECONDS else NO_TIME)
+
+
+class Deadline:
+    def __init__(self, seconds):
+        self.end = time.monotonic() + seconds
+
+    def left(self):
+        return self.end - time.monotonic()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# PyTorch
+
+class Torch:
+    def __init__(self, python, device, rule):
+        self.python, self.device, self.rule = python, device, rule
+        self.why_not = ""
+        probe = "import torch; print(torch.__version__, torch.cuda.is_available())"
+        done = subprocess.run([python, "-c", probe], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.version, sees_gpu = (done.stdout.split()[-2:] + ["", ""])[:2] if done.returncode == 0 else ("", "")
+        if not self.version:
+            self.why_not = f"{python} has no torch"
+        elif int(self.version.split(".")[0]) < 2:
+            self.why_not = f"PyTorch {self.version} is older than 2.0"
+        elif device == "cuda" and sees_gpu != "True":
+            self.why_not = f"PyTorch {self.version} does not see the card"
+
+    def run(self, settings, seconds):
+        if self.why_not:
+            raise Failed(self.why_not)
+        settings = {"device": self.device, **self.rule, **settings}
+        command = [self.python, str(HERE / "torch_gpu.py"), json.dumps(settings)]
+        try:
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise not_done("PyTorch", seconds) from None
+        if done.returncode != 0:
+            say(done.stderr)
+            raise Failed("PyTorch failed: " + last_line(done.stderr, f"status {done.returncode}")[:200])
+        result = json.loads(last_line(done.stdout, "{}"))
+        if "error" in result:
+            raise Failed(f"PyTorch: {result['error']}")
+        return result
+
+    def train(self, shape, checkpointing, seconds):
+        dimensions = {key: value for key, value in dataclasses.asdict(shape).items() if key != "batches"}
+        result = self.run({"task": "train", "checkpointing": checkpointing, "compile": True, **dimensions}, seconds)
+        result["median_ms"] = statistics.median(result["step_ms"])
+        return result
+
+    def attention(self, shapes, seconds):
+        listed = [{"title": shape.name, "B": shape.B, "T": shape.T, "NH": shape.NH, "NKV": shape.NKV, "HD": shape.HD}
+                  for shape in shapes]
+        return self.run({"task": "attention", "shapes": listed}, seconds)["ms"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# train_gpt
+
+class Ours:
+    def __init__(self, binary, device, rule, smoke, folder):
+        self.binary, self.device, self.rule, self.smoke = binary, device, rule, smoke
+        self.folder = pathlib.Path(folder)
+        self.data = {"gpt2": self.folder / "gpt2.bin", "llama": self.folder / "llama.bin"}
+        numbers = random.Random(1)
+        # Token files of llm.c: magic, version, number of tokens, zeros; 16-bit or 32-bit ids.
+        for family, magic, version, item, V in (("gpt2", 20240520, 1, "H", 50257), ("llama", 20240801, 7, "I", 128256)):
+            with open(self.data[family], "wb") as file:
+                array.array("i", [magic, version, 1 << 20] + [0] * 253).tofile(file)
+                array.array(item, numbers.choices(range(V), k=1 << 20)).tofile(file)
+
+    def options(self, shape, level, budget):
+        options = [f"--model={shape.model}", f"--data={self.data[shape.family]}", f"--batch-size={shape.B}",
+                   f"--seq-len={shape.T}", f"--device={self.device}", f"--recompute={level}",
+                   f"--dtype={'auto' if self.smoke else 'bf16'}"]
+        if self.smoke:
+            options += [f"--layers={shape.L}", f"--channels={shape.C}", f"--heads={shape.NH}",
+                        f"--kv-heads={shape.NKV}", f"--head-size={shape.HD}", f"--ffn-size={shape.F}"]
+        return options + ([f"--memory-budget={budget}"] if level == "auto" else [])
+
+    def plan(self, shape, level, budget=0):
+        command = [self.binary, "plan", "--json", *self.options(shape, level, budget)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            raise Failed("train_gpt plan: " + last_line(done.stderr, f"status {done.returncode}"))
+        plan = json.loads(done.stdout)
+        return plan["parameters"], plan["plans"][0]["total_bytes"]
+
+    def train(self, shape, level, budget, seconds):
+        """Trains until the rule is content, then ends the process: a checkpoint of gpt2-xl is 19 GB."""
+        deadline = Deadline(seconds)
+        with tempfile.TemporaryDirectory(dir=self.folder) as run:
+            command = [self.binary, *self.options(shape, level, budget), "--steps=100000", "--val-every=0",
+                       "--sample-length=0", f"--output-dir={run}/run", f"--profile={run}/trace.json",
+                       "--log-level=warn"]
+            with open(f"{run}/out", "w") as out, open(f"{run}/log", "w") as log:
+                process = subprocess.Popen(command, stdout=out, stderr=log)
+                try:
+                    steps = []
+                    while not enough([step["step_ms"] for step in steps], self.rule):
+                        if process.poll() is not None:
+                            log_text = pathlib.Path(log.name).read_text()
+                            raise Failed("train_gpt: " + last_line(log_text, f"ended with {process.returncode}"))
+                        if deadline.left() < 0:
+                            raise not_done("train_gpt", seconds)
+                        time.sleep(0.02)
+                        steps = read_metrics(f"{run}/run/metrics.jsonl")
+                finally:
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+            measured = [step["step_ms"] for step in steps[self.rule["warmup"]:]]
+            return {"step_ms": measured, "median_ms": statistics.median(measured), "mfu": steps[-1]["mfu"],
+                    "last_step_ms": steps[-1]["step_ms"], "peak_bytes": steps[-1]["memory_bytes"],
+                    "losses": [steps[0]["loss"], steps[-1]["loss"]],
+                    "profile": pathlib.Path(f"{run}/out").read_text()}
+
+
+def read_metrics(path):
+    """The whole lines of a metrics file that is being written."""
+    if not os.path.exists(path):
+        return []
+    with open(path) as file:
+        return [json.loads(line) for line in file if line.endswith("\n")]
+
+
+def attention_ms(profile):
+    """Milliseconds of one layer's attention, forward and backward, from a table of --profile; None without."""
+    total = 0
+    for direction in ("forward", "backward"):
+        row = re.search(rf"^{direction} of att +(\d+) +([\d.]+) ", profile, re.MULTILINE)
+        if not row:
+            return None
+        total += float(row[2]) / int(row[1])
+    return total
+
+
+def card(field):
+    """What nvidia-smi says of the first visible card; empty if it cannot."""
+    index = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits", "-i", index]
+    try:
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
+    except OSError:
+        return ""

@@ -1,0 +1,58 @@
+// For tests: the schedule, the pretended machine, and what was found.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace cuda_on_cpu {
+
+/// Everything random follows from the seed: order of blocks, threads and streams, preemption, when copies happen.
+/// 0: all in ascending order; 1: all in descending order; others: random.
+void set_seed(uint64_t seed);
+
+/// LLMC_CUDA_SEED, or 2.
+uint64_t seed_from_environment();
+
+/// The reports since the last clear_report, and nothing if there were none. A report is also printed as it is made,
+/// unless quiet.
+const std::string& last_report();
+void set_quiet(bool quiet);
+
+/// Forgets reports and errors, drops what is still queued on the streams, ends captures.
+void clear_report();
+
+/// What the machine pretends to have.
+struct Device {
+    std::string name = "CUDA on the CPU";
+    size_t memory_bytes = size_t{4} << 30;
+    size_t used_by_others = 0;  ///< Taken by other processes.
+    int compute_capability = 90;
+    int multiprocessors = 8;
+};
+enum class Driver { Present, Absent, TooOld };
+struct Machine {
+    std::vector<Device> devices = {Device{}};
+    Driver driver = Driver::Present;
+    int driver_version = 13000;
+};
+void set_machine(const Machine& machine);
+const Machine& machine();
+
+/// The n-th cudaMalloc from now (1: the next) fails with out of memory; 0: none.
+void fail_allocation(int n);
+
+/// While false, host code may touch device memory.
+void set_host_check(bool on);
+
+/// Bytes of device memory in use.
+size_t allocated_bytes();
+
+/// What was executed since the program began.
+struct Counts {
+    uint64_t launches, blocks, threads, switches, accesses, operations;
+};
+Counts counts();
+
+}  // namespace cuda_on_cpu

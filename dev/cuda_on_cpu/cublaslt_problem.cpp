@@ -1,0 +1,160 @@
+#include "dev/cuda_on_cpu/cublaslt_problem.h"
+
+#include "dev/cuda_on_cpu/memory.h"
+#include "dev/cuda_on_cpu/race_checker.h"
+
+#include <cuda_bf16.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace cuda_on_cpu {
+
+namespace {
+
+constexpr uint32_t kBias = 4, kGelu = 32, kDerivative = 64, kAux = 128, kKnown = kBias | kGelu | kDerivative | kAux;
+
+float load(const void* p, int64_t i, int type) {
+    if (type == CUDA_R_32F) return static_cast<const float*>(p)[i];
+    return __bfloat162float(static_cast<const __nv_bfloat16*>(p)[i]);
+}
+
+void store(void* p, int64_t i, int type, float value) {
+    if (type == CUDA_R_32F) {
+        static_cast<float*>(p)[i] = value;
+    } else {
+        static_cast<__nv_bfloat16*>(p)[i] = __float2bfloat16(value);
+    }
+}
+
+// The tanh form, like cuBLASLt's.
+constexpr float kGeluScale = 0.7978845608028654f, kGeluCube = 0.044715f;
+float gelu(float x) { return 0.5f * x * (1.0f + std::tanh(kGeluScale * (x + kGeluCube * x * x * x))); }
+float gelu_derivative(float x) {
+    const float t = std::tanh(kGeluScale * (x + kGeluCube * x * x * x));
+    return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * kGeluScale * (1.0f + 3.0f * kGeluCube * x * x);
+}
+
+int bias_type(const Problem& p) { return p.description.bias_type >= 0 ? p.description.bias_type : p.d.type; }
+
+// alpha·op(A)·op(B) of one batch, column by column; the innermost loop runs down a column and vectorises.
+std::vector<float> product(const Problem& p, const Operands& x, int64_t batch) {
+    const int64_t M = p.m(), N = p.n(), K = p.k();
+    const bool a_as_is = p.description.transpose_a == CUBLAS_OP_N, b_as_is = p.description.transpose_b == CUBLAS_OP_N;
+    std::vector<float> a(M * K), result(M * N);
+    for (int64_t k = 0; k < K; ++k) {
+        for (int64_t m = 0; m < M; ++m) {
+            const int64_t at = a_as_is ? p.a.at(m, k) : p.a.at(k, m);
+            a[k * M + m] = load(x.a, batch * p.a.batch_stride + at, p.a.type);
+        }
+    }
+    for (int64_t n = 0; n < N; ++n) {
+        float* const column = &result[n * M];
+        for (int64_t k = 0; k < K; ++k) {
+            const int64_t at = b_as_is ? p.b.at(k, n) : p.b.at(n, k);
+            const float factor = load(x.b, batch * p.b.batch_stride + at, p.b.type);
+            const float* const from = &a[k * M];
+            for (int64_t m = 0; m < M; ++m) column[m] += from[m] * factor;
+        }
+    }
+    return result;
+}
+
+}  // namespace
+
+int64_t size_of(cudaDataType type) { return type == CUDA_R_32F ? 4 : 2; }
+
+cublasStatus_t check(const Problem& p) {
+    const Description& d = p.description;
+    const bool compute = d.compute == CUBLAS_COMPUTE_32F || d.compute == CUBLAS_COMPUTE_32F_PEDANTIC ||
+                         d.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
+    if (!compute || d.scale != CUDA_R_32F || d.pointer_mode != CUBLASLT_POINTER_MODE_HOST) {
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    for (const Layout* layout : {&p.a, &p.b, &p.c, &p.d}) {
+        if (layout->type != CUDA_R_32F && layout->type != CUDA_R_16BF) return CUBLAS_STATUS_NOT_SUPPORTED;
+        if (layout->rows <= 0 || layout->columns <= 0 || layout->leading < layout->line_length()) {
+            return CUBLAS_STATUS_INVALID_VALUE;
+        }
+        if (layout->batch_count != p.d.batch_count) return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    const bool types =
+        p.a.type == p.b.type && p.c.type == p.d.type && (p.a.type == CUDA_R_16BF || p.d.type == CUDA_R_32F);
+    if (!types) return CUBLAS_STATUS_NOT_SUPPORTED;
+    const bool a_as_is = d.transpose_a == CUBLAS_OP_N, b_as_is = d.transpose_b == CUBLAS_OP_N;
+    const int64_t a_rows = a_as_is ? p.a.rows : p.a.columns, b_rows = b_as_is ? p.b.rows : p.b.columns;
+    const int64_t b_columns = b_as_is ? p.b.columns : p.b.rows;
+    if (a_rows != p.m() || b_rows != p.k() || b_columns != p.n() || p.c.rows != p.m() || p.c.columns != p.n()) {
+        return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    if (d.epilogue != CUBLASLT_EPILOGUE_DEFAULT) {
+        if (d.epilogue & ~kKnown || p.d.order != CUBLASLT_ORDER_COL) return CUBLAS_STATUS_NOT_SUPPORTED;
+        if (p.has(kBias) && bias_type(p) != static_cast<int>(p.d.type)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t check_epilogue_pointers(const Problem& p) {
+    if (p.description.epilogue == CUBLASLT_EPILOGUE_DEFAULT) return CUBLAS_STATUS_SUCCESS;
+    const auto item = static_cast<size_t>(size_of(p.d.type));
+    if (p.has(kBias) && !is_device_memory(p.description.bias, static_cast<size_t>(p.m()) * item)) {
+        return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    if (p.has(kAux)) {
+        const int64_t leading = p.description.aux_leading;
+        if (leading < p.m() || leading % 8 != 0) return CUBLAS_STATUS_INVALID_VALUE;
+        if (!is_device_memory(p.description.aux, static_cast<size_t>((p.n() - 1) * leading + p.m()) * item)) {
+            return CUBLAS_STATUS_INVALID_VALUE;
+        }
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+uint64_t hash_of(const Problem& p) {
+    uint64_t hash = 0xcbf29ce484222325;
+    const auto add = [&hash](int64_t value) {
+        hash = (hash ^ static_cast<uint64_t>(value)) * 0x100000001b3 ^ hash >> 29;
+    };
+    for (const Layout* layout : {&p.a, &p.b, &p.c, &p.d}) {
+        for (const int64_t value : {int64_t{layout->type}, layout->rows, layout->columns, layout->leading,
+                                    int64_t{layout->order}, int64_t{layout->batch_count}, layout->batch_stride}) {
+            add(value);
+        }
+    }
+    add(p.description.compute);
+    add(p.description.transpose_a);
+    add(p.description.transpose_b);
+    add(p.description.epilogue);
+    return hash;
+}
+
+void multiply(const Problem& p, const Operands& x) {
+    const Description& d = p.description;
+    const int type = p.d.type;
+    const bool epilogue = d.epilogue != CUBLASLT_EPILOGUE_DEFAULT;
+    for (int64_t batch = 0; batch < p.d.batch_count; ++batch) {
+        const std::vector<float> products = product(p, x, batch);
+        for (int64_t n = 0; n < p.n(); ++n) {
+            for (int64_t m = 0; m < p.m(); ++m) {
+                float value = x.alpha * products[n * p.m() + m];
+                if (x.beta != 0.0f) value += x.beta * load(x.c, batch * p.c.batch_stride + p.c.at(m, n), type);
+                if (epilogue && p.has(kBias)) value += load(d.bias, m, type);
+                if (epilogue && p.has(kDerivative)) value *= gelu_derivative(load(d.aux, n * d.aux_leading + m, type));
+                if (epilogue && p.has(kGelu)) {
+                    if (p.has(kAux)) store(d.aux, n * d.aux_leading + m, type, value);
+                    value = gelu(value);
+                }
+                store(x.d, batch * p.d.batch_stride + p.d.at(m, n), type, value);
+            }
+        }
+    }
+    if (epilogue && p.has(kGelu) && p.has(kAux)) {
+        for (int64_t n = 0; n < p.n(); ++n) {
+            race::written(static_cast<char*>(d.aux) + n * d.aux_leading * size_of(p.d.type),
+                          static_cast<size_t>(p.m() * size_of(p.d.type)));
+        }
+    }
+}
+
+}  // namespace cuda_on_cpu

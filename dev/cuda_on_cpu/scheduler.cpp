@@ -1,0 +1,299 @@
+#include "dev/cuda_on_cpu/scheduler.h"
+
+#include "dev/cuda_on_cpu/control.h"
+#include "dev/cuda_on_cpu/fiber.h"
+#include "dev/cuda_on_cpu/memory.h"
+#include "dev/cuda_on_cpu/race_checker.h"
+#include "dev/cuda_on_cpu/runtime.h"
+#include "dev/cuda_on_cpu/shared_memory.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+#include <map>
+#include <numeric>
+
+namespace cuda_on_cpu {
+
+thread_local bool kernel_code = false;
+
+namespace {
+
+enum class Policy { Fair, Priorities, ChangingPriorities, LanesInOrder };
+enum class Order { Ascending, Descending, Random };
+
+// What changes at every switch lies in plain arrays: no library function may run between two threads' checks.
+struct Executor {
+    Thread threads[kMaxThreads];
+    int thread_count = 0, live = 0;
+    unsigned ready[kMaxWarps];  // Ready lanes of each warp.
+    unsigned ready_ranks = 0;   // Warps with ready lanes, a bit for each rank.
+    int rank[kMaxWarps], warp_of_rank[kMaxWarps];
+    unsigned exited[kMaxWarps];
+    Thread* current = nullptr;
+    void* main_stack_pointer = nullptr;
+    const Launch* launch = nullptr;
+    Policy policy = Policy::Fair;
+    bool failed = false;
+};
+Executor executor;
+thread_local bool this_os_thread_executes = false;
+
+Order order = Order::Random;
+uint64_t seed_value = 2, random_state = 0;
+Counts counters{};
+
+void set_ranks() {
+    const bool descending = order == Order::Descending;
+    for (int i = 0; i < kMaxWarps; ++i) executor.warp_of_rank[i] = descending ? kMaxWarps - 1 - i : i;
+    if (order == Order::Random) {
+        for (int i = kMaxWarps; i > 1; --i) {
+            const int j = static_cast<int>(random_bits() % static_cast<unsigned>(i));
+            const int kept = executor.warp_of_rank[i - 1];
+            executor.warp_of_rank[i - 1] = executor.warp_of_rank[j];
+            executor.warp_of_rank[j] = kept;
+        }
+    }
+    for (int i = 0; i < kMaxWarps; ++i) executor.rank[executor.warp_of_rank[i]] = i;
+    executor.ready_ranks = 0;
+    for (int warp = 0; warp < kMaxWarps; ++warp) {
+        if (executor.ready[warp]) executor.ready_ranks |= 1u << executor.rank[warp];
+    }
+}
+
+// One of the set bits; not quite uniform, but fast.
+int random_bit(unsigned bits) {
+    const unsigned upper = bits & (~0u << (random_bits() & 31));
+    return std::countr_zero(upper ? upper : bits);
+}
+
+// Takes a thread from the ready ones; nullptr if there is none.
+Thread* pick() {
+    Executor& e = executor;
+    if (!e.ready_ranks) return nullptr;
+    if (e.policy == Policy::ChangingPriorities && (random_bits() & 127) == 0) set_ranks();
+    const bool fair = e.policy == Policy::Fair && order == Order::Random;
+    const int rank = fair ? random_bit(e.ready_ranks) : std::countr_zero(e.ready_ranks);
+    const int warp = e.warp_of_rank[rank];
+    int lane = std::countr_zero(e.ready[warp]);
+    if (order == Order::Descending) lane = 31 - std::countl_zero(e.ready[warp]);
+    if (order == Order::Random && e.policy != Policy::LanesInOrder) lane = random_bit(e.ready[warp]);
+    e.ready[warp] &= ~(1u << lane);
+    if (!e.ready[warp]) e.ready_ranks &= ~(1u << rank);
+    return &e.threads[warp * kLanes + lane];
+}
+
+void run(void** save, Thread& next) {
+    executor.current = &next;
+    next.state = State::Running;
+    threadIdx = next.index;
+    ++counters.switches;
+    cuda_on_cpu_switch(save, next.stack_pointer);
+}
+
+std::string block_name() { return format("block (%u,%u,%u)", blockIdx.x, blockIdx.y, blockIdx.z); }
+
+// Nobody can run: says who waits where.
+void report_deadlock() {
+    struct Group {
+        int count = 0;
+        std::string threads;
+    };
+    std::map<std::string, Group> groups;
+    for (int i = 0; i < executor.thread_count; ++i) {
+        const Thread& thread = executor.threads[i];
+        std::string what = "have exited";
+        if (thread.state != State::Done) {
+            std::string call = "__syncthreads";
+            if (thread.state == State::InWarpOperation) call = format("%s, mask %08x,", thread.operation, thread.mask);
+            if (thread.state == State::AtNamedBarrier) call = format("named barrier %d", thread.barrier_id);
+            what = "wait in " + call + " at " + text_of(thread.where);
+        }
+        Group& group = groups[what];
+        if (++group.count <= 8) group.threads += format(" %d", i);
+        if (group.count == 9) group.threads += " ...";
+    }
+    std::string text = function_at(executor.launch->kernel) + ", " + block_name() + ": deadlock, no thread can run:";
+    for (const auto& [what, group] : groups)
+        text += format(" %d %s (%s);", group.count, what.c_str(), group.threads.c_str() + 1);
+    text.pop_back();
+    report(cudaErrorLaunchFailure, text);
+}
+
+void run_another(Thread& from) {
+    Thread* const next = pick();
+    if (!next) {
+        report_deadlock();
+        abandon_launch();
+    }
+    if (next == &from) {
+        executor.current = next;
+        next->state = State::Running;
+        return;
+    }
+    run(&from.stack_pointer, *next);
+}
+
+[[noreturn]] void thread_exit() {
+    kernel_code = false;
+    Executor& e = executor;
+    Thread& thread = *e.current;
+    for (const AsyncCopy& copy : thread.copies) {
+        kernel_fault("a cp.async is never waited for: " + lines_of(copy.pc));
+    }
+    thread.state = State::Done;
+    e.exited[thread.warp()] |= 1u << thread.lane();
+    if (--e.live == 0) {
+        cuda_on_cpu_switch(&thread.stack_pointer, e.main_stack_pointer);
+    }
+    Thread* const next = pick();
+    if (!next) {
+        report_deadlock();
+        abandon_launch();
+    }
+    run(&thread.stack_pointer, *next);
+    std::abort();
+}
+
+void thread_entry() {
+    const Launch& launch = *executor.launch;
+    kernel_code = true;
+    launch.call(launch.arguments.get());
+    thread_exit();
+}
+
+void start_thread(int number, const dim3& block) {
+    Thread& thread = executor.threads[number];
+    const auto n = static_cast<unsigned>(number);
+    thread.index = {n % block.x, n / block.x % block.y, n / (block.x * block.y)};
+    thread.number = number;
+    thread.state = State::Ready;
+    thread.copy_group = 0;
+    thread.copies.clear();
+    thread.stack_pointer = prepare(stack_of_thread(number), number, thread_entry);
+    executor.ready[thread.warp()] |= 1u << thread.lane();
+    executor.exited[thread.warp()] &= ~(1u << thread.lane());
+}
+
+void run_block(const dim3& block) {
+    Executor& e = executor;
+    e.thread_count = e.live = static_cast<int>(block.x * block.y * block.z);
+    for (int warp = 0; warp < kMaxWarps; ++warp) e.ready[warp] = 0, e.exited[warp] = ~0u;
+    for (int i = 0; i < e.thread_count; ++i) start_thread(i, block);
+    e.policy = order == Order::Random ? static_cast<Policy>(random_bits() % 4) : Policy::Priorities;
+    set_ranks();
+    reset_barriers();
+    reset_warp_operations();
+    poison_shared();
+    race::begin_block();
+    ++counters.blocks;
+    counters.threads += static_cast<uint64_t>(e.thread_count);
+    run(&e.main_stack_pointer, *pick());
+    kernel_code = false;
+    e.current = nullptr;
+}
+
+}  // namespace
+
+void run_grid(const Launch& launch) {
+    executor.launch = &launch;
+    executor.failed = false;
+    this_os_thread_executes = true;
+    prepare_fault_handler();
+    blockDim = launch.block;
+    gridDim = launch.grid;
+    begin_shared(launch.shared_bytes, shared_limit(launch.kernel));
+    race::begin_launch();
+    ++counters.launches;
+    const unsigned blocks = launch.grid.x * launch.grid.y * launch.grid.z;
+    std::vector<unsigned> sequence(blocks);
+    std::iota(sequence.begin(), sequence.end(), 0u);
+    if (order == Order::Descending) std::reverse(sequence.begin(), sequence.end());
+    for (unsigned i = blocks; order == Order::Random && i > 1; --i)
+        std::swap(sequence[i - 1], sequence[random_bits() % i]);
+    for (const unsigned block : sequence) {
+        blockIdx = {block % launch.grid.x, block / launch.grid.x % launch.grid.y,
+                    block / (launch.grid.x * launch.grid.y)};
+        run_block(launch.block);
+        if (executor.failed) break;
+    }
+    this_os_thread_executes = false;
+    executor.launch = nullptr;
+}
+
+bool in_kernel() { return this_os_thread_executes && executor.current; }
+const Launch& current_launch() { return *executor.launch; }
+
+Thread& self() { return *executor.current; }
+Thread& thread_of_block(int number) { return executor.threads[number]; }
+int thread_count() { return executor.thread_count; }
+int live_count() { return executor.live; }
+unsigned exited_lanes(int warp) { return executor.exited[warp]; }
+
+void suspend(Thread& thread, State state, const void* pc, const Where& where) {
+    if (thread.state == State::Running) thread.state = state;  // Else somebody has woken it already.
+    thread.pc = pc;
+    thread.where = where;
+    run_another(thread);
+}
+
+void wake(Thread& thread) {
+    thread.state = State::Ready;
+    executor.ready[thread.warp()] |= 1u << thread.lane();
+    executor.ready_ranks |= 1u << executor.rank[thread.warp()];
+}
+
+void preempt() {
+    if (order != Order::Random || !executor.ready_ranks || (random_bits() & 3)) return;
+    const ExecutorScope scope;
+    Thread& thread = self();
+    wake(thread);
+    run_another(thread);
+}
+
+void abandon_launch() {
+    kernel_code = false;
+    executor.failed = true;
+    void* unused;
+    cuda_on_cpu_switch(&unused, executor.main_stack_pointer);
+    std::abort();
+}
+
+void kernel_fault(const std::string& text, cudaError_t error) {
+    kernel_code = false;
+    const uint3 thread = self().index;
+    report(error, format("%s, %s, thread (%u,%u,%u): %s", function_at(executor.launch->kernel).c_str(),
+                         block_name().c_str(), thread.x, thread.y, thread.z, text.c_str()));
+    abandon_launch();
+}
+
+uint32_t random_bits() {
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return static_cast<uint32_t>(random_state >> 32);
+}
+
+bool random_order() { return order == Order::Random; }
+uint64_t current_seed() { return seed_value; }
+
+void set_seed(uint64_t seed) {
+    seed_value = seed;
+    order = seed == 0 ? Order::Ascending : seed == 1 ? Order::Descending : Order::Random;
+    random_state = seed * 0x9e3779b97f4a7c15ull + 0x2545f4914f6cdd1dull;
+    for (int i = 0; i < 8; ++i) random_bits();
+}
+
+uint64_t seed_from_environment() {
+    const char* text = std::getenv("LLMC_CUDA_SEED");
+    return text ? std::strtoull(text, nullptr, 10) : 2;
+}
+
+Counts counts() {
+    Counts result = counters;
+    result.accesses = race::access_count();
+    result.operations = executed_operations();
+    return result;
+}
+
+}  // namespace cuda_on_cpu

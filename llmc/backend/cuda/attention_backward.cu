@@ -1,0 +1,301 @@
+// Causal attention, backward (Dao et al. 2022, Dao 2023). With P = exp(S - lse), from the saved log-sum-exp,
+//   dV = Pᵀ dO,  dP = dO Vᵀ,  dS = P ∘ (dP - D),  dQ = dS K,  dK = dSᵀ Q,  D = rowsum(dO ∘ O).
+//
+// Three kernels. The first gathers each row's lse and D. The second walks, for each tile of keys, the queries that see
+// it, of all heads that share it, and keeps dK and dV in registers; the third walks the keys of each tile of queries
+// for dQ. So every gradient has one owner, who adds in a fixed order: no atomics, no partial sums in memory. The price
+// is that S and dP are computed twice, 7 products instead of 5. What pays for it: scores stay in registers as operands
+// of the next product (the second kernel computes them transposed), where a single kernel would pass them between warps
+// through shared memory, and dQ is not sent through memory once per key tile, in whose order it would have to be added.
+//
+// A block has 4 warps with 16 or 32 rows each; the tiles it walks are double-buffered (cp.async). Sums, scores and, for
+// heads up to 64, the fragments of the warp's own rows fill the registers up to two blocks on a multiprocessor; the
+// columns of scores computed at a time (kStep) are as many as fit without spilling.
+#include "llmc/backend/cuda/attention_fp32.cuh"
+#include "llmc/backend/cuda/attention_tile.cuh"
+#include "llmc/backend/cuda/cuda_backend.h"
+#include "llmc/base/check.h"
+#include "llmc/base/units.h"
+
+#include <cstdint>
+#include <type_traits>
+
+namespace llmc::cuda {
+
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / kWarpSize;
+
+/// rows[b][h][t] = {lse, D}, lse in base 2 for bf16. Rows that pad T get probability 0. A warp has one row at a time.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    attention_rows_kernel(float2* rows, const T* d_out, const T* out, const float* lse, AttentionSizes sizes) {
+    const int t = blockIdx.x * kWarps + threadIdx.x / kWarpSize, h = blockIdx.y, b = blockIdx.z;
+    const int lane = threadIdx.x % kWarpSize;
+    float sum = 0;
+    if (t < sizes.T) {
+        const T* x = sizes.out(out, b, h).row(t);
+        const T* d_x = sizes.out(d_out, b, h).row(t);
+        if (sizes.aligned) {
+            for (int i = lane * Pack<T>::kSize; i < sizes.HD; i += kWarpSize * Pack<T>::kSize) {
+                const Pack<T> xs = load128(x + i), d_xs = load128(d_x + i);
+#pragma unroll
+                for (int e = 0; e < Pack<T>::kSize; ++e) sum = fmaf(to_float(xs[e]), to_float(d_xs[e]), sum);
+            }
+        } else {
+            for (int i = lane; i < sizes.HD; i += kWarpSize) sum = fmaf(to_float(x[i]), to_float(d_x[i]), sum);
+        }
+    }
+    sum = warp_sum(sum);
+    if (lane != 0) return;
+    const float base = sizeof(T) == sizeof(bf16) ? kLog2e : 1.0f;
+    const float exponent = t < sizes.T ? lse[(int64_t{b} * sizes.T + t) * sizes.NH + h] * base : INFINITY;
+    rows[sizes.row_index(b, h) + t] = {exponent, sum};
+}
+
+template <int kHD>
+struct KeyTiling {
+    static constexpr int kRowTiles = kHD == 128 ? 1 : 2;  ///< Of 16 keys, per warp: its sums take kHD registers.
+    static constexpr int kKeys = kWarps * 16 * kRowTiles;
+    static constexpr int kQueries = kHD == 128 ? 32 : 64;
+    static constexpr int kStep = kHD == 128 ? 32 : 16;  ///< Queries whose scores are computed at a time.
+    static constexpr size_t kBytes = sizeof(bf16) * (2 * kKeys + 4 * kQueries) * kHD + sizeof(float2) * 2 * kQueries;
+};
+
+template <int kHD>
+__global__ void __launch_bounds__(kThreads, 2)
+    attention_backward_keys_kernel(bf16* d_qkv, const bf16* d_out, const bf16* qkv, const float2* rows,
+                                   AttentionSizes sizes) {
+    using Tiling = KeyTiling<kHD>;
+    constexpr int kRowTiles = Tiling::kRowTiles, kKeys = Tiling::kKeys, kQueries = Tiling::kQueries;
+    constexpr int kStep = Tiling::kStep;
+    DYNAMIC_SHARED(bf16, shared);
+    bf16* const key_tile = shared;
+    bf16* const value_tile = key_tile + kKeys * kHD;
+    bf16* const query_tiles = value_tile + kKeys * kHD;
+    bf16* const d_out_tiles = query_tiles + 2 * kQueries * kHD;
+    float2* const row_tiles = reinterpret_cast<float2*>(d_out_tiles + 2 * kQueries * kHD);
+    const int first_key = blockIdx.x * kKeys, kv_head = blockIdx.y, b = blockIdx.z, heads = sizes.NH / sizes.NKV;
+    const int T = sizes.T, HD = sizes.HD, lane = threadIdx.x % kWarpSize;
+    const int warp_row = threadIdx.x / kWarpSize * 16 * kRowTiles, warp_key = first_key + warp_row;
+
+    const auto copy_queries = [&](int h, int first_query, int buffer) {
+        copy_tile<kQueries, kHD, kThreads>(query_tiles + buffer * kQueries * kHD, sizes.query(qkv, b, h), first_query,
+                                           T, HD, sizes.aligned);
+        copy_tile<kQueries, kHD, kThreads>(d_out_tiles + buffer * kQueries * kHD, sizes.out(d_out, b, h), first_query,
+                                           T, HD, sizes.aligned);
+        const float2* from = rows + sizes.row_index(b, h) + first_query + 2 * threadIdx.x;
+        if (threadIdx.x < kQueries / 2) cp_async_16(row_tiles + buffer * kQueries + 2 * threadIdx.x, from);
+        cp_async_commit();
+    };
+    copy_tile<kKeys, kHD, kThreads>(key_tile, sizes.key(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
+    copy_tile<kKeys, kHD, kThreads>(value_tile, sizes.value(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
+    copy_queries(kv_head * heads, first_key, 0);
+    cp_async_wait<0>();
+    __syncthreads();
+    using Keys = std::conditional_t<kHD <= 64, RegisterRows<kHD, kRowTiles>, SharedRows<kHD>>;
+    const Keys keys(SharedRows<kHD>{key_tile, warp_row});
+    const SharedRows<kHD> values{value_tile, warp_row};
+    const float scale_log2 = sizes.scale * kLog2e;
+    float d_keys[kRowTiles][kHD / 8][4], d_values[kRowTiles][kHD / 8][4];
+    clear(d_keys);
+    clear(d_values);
+    int h = kv_head * heads, tile_query = first_key, buffer = 0;
+    while (h < (kv_head + 1) * heads) {
+        const int next_query = tile_query + kQueries < T ? tile_query + kQueries : first_key;
+        const int next_h = next_query == first_key ? h + 1 : h;
+        cp_async_wait<0>();
+        __syncthreads();
+        if (next_h < (kv_head + 1) * heads) copy_queries(next_h, next_query, buffer ^ 1);
+        const bf16* const query_tile = query_tiles + buffer * kQueries * kHD;
+        const bf16* const d_out_tile = d_out_tiles + buffer * kQueries * kHD;
+#pragma unroll 1
+        for (int step = 0; step < kQueries; step += kStep) {
+            const int first_query = tile_query + step;
+            if (first_query + kStep <= warp_key) continue;
+            const float2* const row_tile = row_tiles + buffer * kQueries + step;
+            float p[kRowTiles][kStep / 8][4], d_scores[kRowTiles][kStep / 8][4];
+            multiply_transposed<kHD>(p, keys, query_tile, step);
+            if (first_query < warp_key + 16 * kRowTiles - 1) mask_future<true>(p, warp_key - first_query);
+#pragma unroll
+            for (int j = 0; j < kStep / 8; ++j) {
+                const int column = 8 * j + lane % 4 * 2;
+                const float lse[2] = {row_tile[column].x, row_tile[column + 1].x};
+#pragma unroll
+                for (int i = 0; i < kRowTiles; ++i)
+#pragma unroll
+                    for (int e = 0; e < 4; ++e) p[i][j][e] = exp2_approx(fmaf(p[i][j][e], scale_log2, -lse[e % 2]));
+            }
+            multiply_transposed<kHD>(d_scores, values, d_out_tile, step);
+#pragma unroll
+            for (int j = 0; j < kStep / 8; ++j) {
+                const int column = 8 * j + lane % 4 * 2;
+                const float D[2] = {row_tile[column].y, row_tile[column + 1].y};
+#pragma unroll
+                for (int i = 0; i < kRowTiles; ++i)
+#pragma unroll
+                    for (int e = 0; e < 4; ++e) d_scores[i][j][e] = p[i][j][e] * (d_scores[i][j][e] - D[e % 2]);
+            }
+            multiply_add<kHD>(d_values, p, d_out_tile, step);
+            multiply_add<kHD>(d_keys, d_scores, query_tile, step);
+        }
+        h = next_h;
+        tile_query = next_query;
+        buffer ^= 1;
+    }
+
+    float key_scale[2 * kRowTiles], value_scale[2 * kRowTiles];
+#pragma unroll
+    for (int r = 0; r < 2 * kRowTiles; ++r) {
+        key_scale[r] = sizes.scale;
+        value_scale[r] = 1.0f;
+    }
+    store_rows<kHD, kRowTiles>(sizes.key(d_qkv, b, kv_head), warp_key, T, HD, sizes.aligned, key_tile, warp_row, d_keys,
+                               key_scale);
+    store_rows<kHD, kRowTiles>(sizes.value(d_qkv, b, kv_head), warp_key, T, HD, sizes.aligned, value_tile, warp_row,
+                               d_values, value_scale);
+}
+
+template <int kHD>
+struct QueryTiling {
+    static constexpr int kRowTiles = 2;  ///< Of 16 queries, per warp.
+    static constexpr int kQueries = kWarps * 16 * kRowTiles;
+    static constexpr int kKeys = kHD == 128 ? 32 : 64;
+    static constexpr int kStep = 32;  ///< Keys for which scores are computed at a time.
+    static constexpr size_t kBytes = sizeof(bf16) * (2 * kQueries + 4 * kKeys) * kHD + sizeof(float2) * kQueries;
+};
+
+template <int kHD>
+__global__ void __launch_bounds__(kThreads, 2)
+    attention_backward_queries_kernel(bf16* d_qkv, const bf16* d_out, const bf16* qkv, const float2* rows,
+                                      AttentionSizes sizes) {
+    using Tiling = QueryTiling<kHD>;
+    constexpr int kRowTiles = Tiling::kRowTiles, kQueries = Tiling::kQueries, kKeys = Tiling::kKeys;
+    constexpr int kStep = Tiling::kStep;
+    DYNAMIC_SHARED(bf16, shared);
+    bf16* const query_tile = shared;
+    bf16* const d_out_tile = query_tile + kQueries * kHD;
+    bf16* const key_tiles = d_out_tile + kQueries * kHD;
+    bf16* const value_tiles = key_tiles + 2 * kKeys * kHD;
+    float2* const row_tile = reinterpret_cast<float2*>(value_tiles + 2 * kKeys * kHD);
+    const int first_query = (gridDim.x - 1 - blockIdx.x) * kQueries, h = blockIdx.y, b = blockIdx.z;
+    const int T = sizes.T, HD = sizes.HD, lane = threadIdx.x % kWarpSize, kv_head = sizes.kv_head(h);
+    const int warp_row = threadIdx.x / kWarpSize * 16 * kRowTiles, warp_query = first_query + warp_row;
+
+    const auto copy_keys = [&](int first_key) {
+        const int buffer = first_key / kKeys % 2;
+#pragma unroll 1  // for fewer registers
+        for (int part = 0; part < 2; ++part)
+            copy_tile<kKeys, kHD, kThreads>(key_tiles + (buffer + 2 * part) * kKeys * kHD,
+                                            sizes.query(qkv, b, sizes.NH + part * sizes.NKV + kv_head), first_key, T,
+                                            HD, sizes.aligned);
+        cp_async_commit();
+    };
+    copy_tile<kQueries, kHD, kThreads>(query_tile, sizes.query(qkv, b, h), first_query, T, HD, sizes.aligned);
+    copy_tile<kQueries, kHD, kThreads>(d_out_tile, sizes.out(d_out, b, h), first_query, T, HD, sizes.aligned);
+    static_assert(kQueries == kThreads);
+    const int query = first_query + threadIdx.x;
+    row_tile[threadIdx.x] = query < T ? rows[sizes.row_index(b, h) + query] : float2{INFINITY, 0};
+    cp_async_commit();
+    copy_keys(0);
+    cp_async_wait<1>();
+    __syncthreads();
+    using Rows = std::conditional_t<kHD <= 64, RegisterRows<kHD, kRowTiles>, SharedRows<kHD>>;
+    const Rows queries(SharedRows<kHD>{query_tile, warp_row}), d_outs(SharedRows<kHD>{d_out_tile, warp_row});
+    const float scale_log2 = sizes.scale * kLog2e;
+    float d_queries[kRowTiles][kHD / 8][4];
+    clear(d_queries);
+    const int end = min(T, first_query + kQueries);
+    for (int tile_key = 0; tile_key < end; tile_key += kKeys) {
+        cp_async_wait<0>();
+        __syncthreads();
+        if (tile_key + kKeys < end) copy_keys(tile_key + kKeys);
+        const bf16* const key_tile = key_tiles + tile_key / kKeys % 2 * kKeys * kHD;
+        const bf16* const value_tile = value_tiles + tile_key / kKeys % 2 * kKeys * kHD;
+#pragma unroll 1
+        for (int step = 0; step < kKeys; step += kStep) {
+            const int first_key = tile_key + step;
+            if (first_key >= warp_query + 16 * kRowTiles) break;
+            float p[kRowTiles][kStep / 8][4], d_scores[kRowTiles][kStep / 8][4];
+            multiply_transposed<kHD>(p, queries, key_tile, step);
+            if (first_key + kStep > warp_query + 1) mask_future<false>(p, first_key - warp_query);
+#pragma unroll
+            for (int r = 0; r < 2 * kRowTiles; ++r) {
+                const float lse = row_tile[warp_row + 8 * r + lane / 4].x;
+#pragma unroll
+                for (int j = 0; j < kStep / 8; ++j)
+#pragma unroll
+                    for (int e = r % 2 * 2; e < r % 2 * 2 + 2; ++e)
+                        p[r / 2][j][e] = exp2_approx(fmaf(p[r / 2][j][e], scale_log2, -lse));
+            }
+            multiply_transposed<kHD>(d_scores, d_outs, value_tile, step);
+#pragma unroll
+            for (int r = 0; r < 2 * kRowTiles; ++r) {
+                const float D = row_tile[warp_row + 8 * r + lane / 4].y;
+#pragma unroll
+                for (int j = 0; j < kStep / 8; ++j)
+#pragma unroll
+                    for (int e = r % 2 * 2; e < r % 2 * 2 + 2; ++e)
+                        d_scores[r / 2][j][e] = p[r / 2][j][e] * (d_scores[r / 2][j][e] - D);
+            }
+            multiply_add<kHD>(d_queries, d_scores, key_tile, step);
+        }
+    }
+    float scale[2 * kRowTiles];
+#pragma unroll
+    for (int r = 0; r < 2 * kRowTiles; ++r) scale[r] = sizes.scale;
+    store_rows<kHD, kRowTiles>(sizes.query(d_qkv, b, h), warp_query, T, HD, sizes.aligned, query_tile, warp_row,
+                               d_queries, scale);
+}
+
+template <typename T>
+void gather_rows(float2* rows, const T* d_out, const T* out, const float* lse, const AttentionShape& shape,
+                 const AttentionSizes& sizes, cudaStream_t stream) {
+    const dim3 grid(sizes.padded_T() / kWarps, shape.NH, shape.B);
+    launch(attention_rows_kernel<T>, grid, kThreads, 0, stream, rows, d_out, out, lse, sizes);
+}
+
+}  // namespace
+
+void CudaBackend::attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse,
+                                     const AttentionShape& shape, Tensor workspace) {
+    const AttentionSizes sizes = attention_sizes(shape, {d_qkv, qkv}, {d_out, out}, lse);
+    CHECK(workspace.bytes() >= attention_backward_workspace(qkv.dtype, shape), workspace.bytes());
+    CHECK(all_aligned({workspace.data}));
+    if (qkv.count() == 0) return;
+    float2* const rows = static_cast<float2*>(workspace.data);
+    if (qkv.dtype == DType::F32) {
+        const float* const d_outs = elements_of<const float>(d_out);
+        gather_rows(rows, d_outs, elements_of<const float>(out), elements_of<const float>(lse), shape, sizes, stream_);
+        with_head_size<64>(shape.HD, [&](auto head_size) {
+            using Shared = BackwardShared<head_size>;
+            const int64_t tiles = ceil_div(shape.T, Shared::kRows);
+            launch(attention_backward_keys_fp32_kernel<head_size>, dim3(tiles, shape.NKV, shape.B), kThreadsFp32,
+                   sizeof(Shared), stream_, elements_of<float>(d_qkv), d_outs, elements_of<const float>(qkv), rows,
+                   sizes);
+            launch(attention_backward_queries_fp32_kernel<head_size>, dim3(tiles, shape.NH, shape.B), kThreadsFp32,
+                   sizeof(Shared), stream_, elements_of<float>(d_qkv), d_outs, elements_of<const float>(qkv), rows,
+                   sizes);
+        });
+    } else {
+        const bf16* const d_outs = elements_of<const bf16>(d_out);
+        gather_rows(rows, d_outs, elements_of<const bf16>(out), elements_of<const float>(lse), shape, sizes, stream_);
+        with_head_size<32>(shape.HD, [&](auto head_size) {
+            using Keys = KeyTiling<head_size>;
+            using Queries = QueryTiling<head_size>;
+            launch(attention_backward_keys_kernel<head_size>, dim3(ceil_div(shape.T, Keys::kKeys), shape.NKV, shape.B),
+                   kThreads, Keys::kBytes, stream_, elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv),
+                   rows, sizes);
+            launch(attention_backward_queries_kernel<head_size>,
+                   dim3(ceil_div(shape.T, Queries::kQueries), shape.NH, shape.B), kThreads, Queries::kBytes, stream_,
+                   elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv), rows, sizes);
+        });
+    }
+}
+
+int64_t CudaBackend::attention_backward_workspace(DType, const AttentionShape& shape) const {
+    return shape.B * shape.NH * round_up(shape.T, AttentionSizes::kRowPadding) * int64_t{sizeof(float2)};
+}
+
+}  // namespace llmc::cuda

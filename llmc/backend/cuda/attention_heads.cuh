@@ -1,0 +1,100 @@
+// How the attention kernels see their operands: sizes, and the rows of one head inside (N, columns) tensors.
+#pragma once
+
+#include "llmc/backend/backend.h"
+#include "llmc/backend/cuda/device.cuh"
+#include "llmc/backend/cuda/elements.cuh"
+
+#include <cmath>
+#include <cstdint>
+#include <initializer_list>
+#include <type_traits>
+
+namespace llmc::cuda {
+
+/// The bf16 kernels compute exponentials in base 2; a saved log-sum-exp is natural.
+constexpr float kLog2e = 1.4426950408889634f;
+
+/// Rows of one head in one sequence.
+template <typename T>
+struct HeadRows {
+    T* data;
+    int stride;
+    __device__ __forceinline__ T* row(int position) const { return data + int64_t{position} * stride; }
+};
+
+struct AttentionSizes {
+    int T, NH, NKV, HD;
+    int out_columns, qkv_columns;
+    float scale;   ///< 1/sqrt(HD)
+    bool aligned;  ///< Every head's rows begin at multiples of 16 bytes.
+
+    __device__ __forceinline__ int kv_head(int h) const { return h / (NH / NKV); }
+
+    /// The backward's statistics are (B, NH, T rounded up to a multiple of kRowPadding) rows; see
+    /// attention_backward.cu.
+    static constexpr int kRowPadding = 64;
+    __host__ __device__ int padded_T() const { return (T + kRowPadding - 1) / kRowPadding * kRowPadding; }
+    __device__ __forceinline__ int64_t row_index(int b, int h) const { return (int64_t{b} * NH + h) * padded_T(); }
+
+    /// Of sequence b: in (N, NH*HD) tensors, and the three parts of (N, QKV) ones.
+    template <typename Element>
+    __device__ __forceinline__ HeadRows<Element> out(Element* tensor, int b, int h) const {
+        return {tensor + int64_t{b} * T * out_columns + h * HD, out_columns};
+    }
+    template <typename Element>
+    __device__ __forceinline__ HeadRows<Element> query(Element* qkv, int b, int h) const {
+        return {qkv + int64_t{b} * T * qkv_columns + h * HD, qkv_columns};
+    }
+    template <typename Element>
+    __device__ __forceinline__ HeadRows<Element> key(Element* qkv, int b, int kv_head) const {
+        return query(qkv, b, NH + kv_head);
+    }
+    template <typename Element>
+    __device__ __forceinline__ HeadRows<Element> value(Element* qkv, int b, int kv_head) const {
+        const HeadRows<Element> keys = key(qkv, b, kv_head);
+        return {keys.data + NKV * HD, keys.stride};
+    }
+};
+
+/// Checks the operands' shapes and what the kernels rely on.
+inline AttentionSizes attention_sizes(const AttentionShape& shape, std::initializer_list<Tensor> qkvs,
+                                      std::initializer_list<Tensor> outs, Tensor lse) {
+    constexpr int64_t kMaxHeadSize = 128, kMaxGrid = 65535;
+    CHECK(shape.HD >= 1 && shape.HD <= kMaxHeadSize, shape.HD);
+    CHECK(shape.NKV >= 1 && shape.NH % shape.NKV == 0 && shape.NH <= kMaxGrid, shape.NH, shape.NKV);
+    CHECK(shape.T <= INT32_MAX / 2 && shape.B <= kMaxGrid, shape.T, shape.B);
+    CHECK(shape.qkv_columns() <= INT32_MAX, shape.qkv_columns());
+    const int64_t N = shape.B * shape.T;
+    bool aligned = true;
+    const auto check = [&](Tensor operand, int64_t columns) {
+        CHECK(operand.shape[0] == N && operand.shape[1] == columns, operand.shape[0], operand.shape[1], N, columns);
+        aligned = aligned && shape.HD * size_of(operand.dtype) % 16 == 0 && all_aligned({operand.data});
+    };
+    for (const Tensor& qkv : qkvs) check(qkv, shape.qkv_columns());
+    for (const Tensor& out : outs) check(out, shape.NH * shape.HD);
+    CHECK(lse.shape[0] == N && lse.shape[1] == shape.NH, lse.shape[0], lse.shape[1]);
+    AttentionSizes sizes;
+    sizes.T = static_cast<int>(shape.T);
+    sizes.NH = static_cast<int>(shape.NH);
+    sizes.NKV = static_cast<int>(shape.NKV);
+    sizes.HD = static_cast<int>(shape.HD);
+    sizes.out_columns = static_cast<int>(shape.NH * shape.HD);
+    sizes.qkv_columns = static_cast<int>(shape.qkv_columns());
+    sizes.scale = 1.0f / std::sqrt(static_cast<float>(shape.HD));
+    sizes.aligned = aligned;
+    return sizes;
+}
+
+/// Calls work(std::integral_constant<int, kHD>) with the smallest of the head sizes that holds HD.
+template <int kSmallest, typename Work>
+void with_head_size(int64_t HD, Work work) {
+    if (kSmallest <= 32 && HD <= 32)
+        work(std::integral_constant < int, kSmallest <= 32 ? 32 : 64 > ());
+    else if (HD <= 64)
+        work(std::integral_constant<int, 64>());
+    else
+        work(std::integral_constant<int, 128>());
+}
+
+}  // namespace llmc::cuda

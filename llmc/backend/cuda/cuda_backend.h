@@ -1,0 +1,124 @@
+// The CUDA backend: hand-written kernels, cuBLASLt for matrix products, one stream for all of it but copies that run
+// beside it. Each operation family has its own file, named like its CPU twin; the contract of every operation is in
+// backend.h. Nothing here waits for the device but copy_to_host() and synchronize(). Reductions over rows have two
+// stages in a fixed order, never atomics; this is what makes results the same bits every time.
+#pragma once
+
+#include "llmc/backend/backend.h"
+#include "llmc/backend/cuda/copies.h"
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace llmc::cuda {
+
+class MatmulPlans;
+class Recordings;
+class Staging;
+
+/// Asks for a backend without a device.
+struct PlanningOnly {};
+
+class CudaBackend final : public Backend {
+  public:
+    /// Device `index` of those this process may use. Fails, saying why, if it cannot be used.
+    explicit CudaBackend(int index);
+    /// No device: only the sizes of workspaces may be asked for, to plan on a machine without a GPU.
+    explicit CudaBackend(PlanningOnly);
+    ~CudaBackend() override;
+
+    // device.cpp
+    DeviceInfo info() const override;
+    void* allocate(int64_t bytes, const std::string& what) override;
+    void release(void* memory) override;
+    void copy_to_device(Tensor destination, const void* source) override;
+    void copy_to_host(void* destination, Tensor source) override;
+    const void* host_view(Tensor) const override { return nullptr; }
+    void zero(Tensor out) override;
+    void synchronize() override;
+    TimeMark mark() override;
+    double seconds_between(const TimeMark& first, const TimeMark& second) override;
+
+    // copies.cpp
+    void* allocate_host(int64_t bytes, const std::string& what) override;
+    void release_host(void* memory) override;
+    CopyTicket copy_out(void* host, Tensor x) override;
+    CopyTicket copy_in(Tensor out, const void* host) override;
+    void wait_copy(CopyTicket copy) override;
+
+    // recordings.cpp
+    void repeat(const void* key, const std::function<void()>& work) override;
+    void forget(const void* key) override;
+
+    // convert.cu
+    void convert(Tensor out, Tensor x) override;
+
+    // embedding.cu
+    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,
+                           int64_t first_position) override;
+    void embedding_backward(Tensor d_wte, Tensor d_wpe, Tensor d_out, Tensor tokens, int64_t T,
+                            Tensor workspace) override;
+    int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp) const override;
+
+    // norm.cu
+    void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
+                           float epsilon) override;
+    void layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, Tensor d_out, Tensor x,
+                            Tensor mean, Tensor rstd, Tensor weight, Tensor workspace) override;
+    void rmsnorm_forward(Tensor out, Tensor rstd, Tensor x, Tensor weight, float epsilon) override;
+    void rmsnorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_out, Tensor x, Tensor rstd,
+                          Tensor weight, Tensor workspace) override;
+    int64_t norm_backward_workspace(int64_t N, int64_t C) const override;
+
+    // matmul.cpp; the bias gradient's kernel is in column_sum.cu
+    void matmul_forward(Tensor out, Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor workspace) override;
+    void matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight, Tensor workspace) override;
+    void matmul_backward_weight(Tensor d_weight, Tensor d_bias, Tensor d_out, Tensor x, Tensor workspace) override;
+    int64_t matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const override;
+
+    // rope.cu
+    void rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) override;
+
+    // attention.cu, attention_backward.cu
+    void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, Tensor workspace) override;
+    void attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse, const AttentionShape& shape,
+                            Tensor workspace) override;
+    int64_t attention_forward_workspace(DType activations, const AttentionShape& shape) const override;
+    int64_t attention_backward_workspace(DType activations, const AttentionShape& shape) const override;
+
+    // attention_cached.cu
+    void attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
+                          int64_t first_position) override;
+
+    // activation.cu
+    void gelu_forward(Tensor out, Tensor x) override;
+    void gelu_backward(Tensor d_x, Tensor d_out, Tensor x) override;
+    void swiglu_forward(Tensor out, Tensor gate_up) override;
+    void swiglu_backward(Tensor d_gate_up, Tensor d_out, Tensor gate_up) override;
+
+    // cross_entropy.cu
+    void cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, float d_scale) override;
+    void accumulate_loss(Tensor total, Tensor losses) override;
+
+    // adamw.cu
+    void global_norm(Tensor norm, Tensor gradients, Tensor workspace) override;
+    int64_t global_norm_workspace(int64_t count) const override;
+    void adamw(Tensor parameters, Tensor master, Tensor m, Tensor v, Tensor gradients,
+               std::span<const ParameterRange> ranges, const AdamWSettings& settings, Tensor norm) override;
+
+  private:
+    int device_ = 0;
+    int multiprocessors_ = 0;  ///< Grids of persistent blocks are multiples of it; results never depend on it.
+    cudaStream_t stream_ = nullptr;
+    std::unique_ptr<MatmulPlans> matmul_plans_;
+    std::unique_ptr<Recordings> recordings_;
+    std::unique_ptr<Staging> staging_;
+    std::optional<Copies> copies_;  ///< Made with the first memory of the host.
+    int64_t held_at_start_ = 0;  ///< Bytes of the device in use before our first allocation: others', and CUDA's own.
+};
+
+}  // namespace llmc::cuda

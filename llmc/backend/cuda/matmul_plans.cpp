@@ -1,0 +1,122 @@
+#include "llmc/backend/cuda/matmul_plans.h"
+
+#include "llmc/base/check.h"
+#include "llmc/base/error.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace llmc::cuda {
+namespace {
+
+void check(cublasStatus_t status, const char* call) {
+    if (status != CUBLAS_STATUS_SUCCESS) fail("CUDA: {} failed: {}", call, cublasLtGetStatusString(status));
+}
+#define CUBLAS_CHECK(call) check((call), #call)
+
+cudaDataType_t type_of(DType dtype) {
+    CHECK(dtype == DType::F32 || dtype == DType::BF16, name_of(dtype));
+    return dtype == DType::F32 ? CUDA_R_32F : CUDA_R_16BF;
+}
+
+/// The largest power of two, up to the arena's, that divides an address.
+uint32_t alignment_of(const void* address) {
+    const auto bits = reinterpret_cast<uintptr_t>(address) | 256u;
+    return 1u << std::countr_zero(bits);
+}
+
+/// Column-major.
+cublasLtMatrixLayout_t layout(DType dtype, int64_t rows, int64_t columns) {
+    cublasLtMatrixLayout_t made = nullptr;
+    CUBLAS_CHECK(cublasLtMatrixLayoutCreate(&made, type_of(dtype), static_cast<uint64_t>(rows),
+                                            static_cast<uint64_t>(columns), rows));
+    return made;
+}
+
+template <typename Value>
+void set(cublasLtMatmulDesc_t description, cublasLtMatmulDescAttributes_t attribute, Value value) {
+    CUBLAS_CHECK(cublasLtMatmulDescSetAttribute(description, attribute, &value, sizeof value));
+}
+
+template <typename Value>
+void set(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t attribute, Value value) {
+    CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value));
+}
+
+}  // namespace
+
+struct MatmulPlans::Plan {
+    cublasLtMatmulDesc_t description = nullptr;
+    cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;
+    cublasLtMatmulAlgo_t algorithm{};
+    ~Plan() {
+        for (cublasLtMatrixLayout_t made : {a, b, d}) {
+            if (made != nullptr) cublasLtMatrixLayoutDestroy(made);
+        }
+        if (description != nullptr) cublasLtMatmulDescDestroy(description);
+    }
+};
+
+MatmulPlans::MatmulPlans() { CUBLAS_CHECK(cublasLtCreate(&handle_)); }
+
+MatmulPlans::~MatmulPlans() {
+    plans_.clear();
+    cublasLtDestroy(handle_);
+}
+
+std::unique_ptr<MatmulPlans::Plan> MatmulPlans::make_plan(const Key& key) const {
+    const MatmulShape& shape = key.shape;
+    auto plan = std::make_unique<Plan>();
+    CUBLAS_CHECK(cublasLtMatmulDescCreate(&plan->description, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    set(plan->description, CUBLASLT_MATMUL_DESC_TRANSA, shape.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+    set(plan->description, CUBLASLT_MATMUL_DESC_TRANSB, shape.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+    if (shape.has_bias) {
+        set(plan->description, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+        set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(shape.output));
+    }
+    plan->a = shape.transpose_a ? layout(shape.input, shape.k, shape.m) : layout(shape.input, shape.m, shape.k);
+    plan->b = shape.transpose_b ? layout(shape.input, shape.n, shape.k) : layout(shape.input, shape.k, shape.n);
+    plan->d = layout(shape.output, shape.m, shape.n);
+
+    cublasLtMatmulPreference_t preference = nullptr;
+    CUBLAS_CHECK(cublasLtMatmulPreferenceCreate(&preference));
+    set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(key.workspace_bytes));
+    // Partial sums meet in the workspace, in one order; not in place, in the order of arrival.
+    set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+        static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.alignment[0]);
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.alignment[1]);
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.alignment[2]);
+    set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.alignment[3]);
+    cublasLtMatmulHeuristicResult_t found{};
+    int count = 0;
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle_, plan->description, plan->a, plan->b, plan->d,
+                                                                 plan->d, preference, 1, &found, &count);
+    cublasLtMatmulPreferenceDestroy(preference);
+    if (status != CUBLAS_STATUS_SUCCESS || count == 0) {
+        fail("CUDA: cuBLASLt knows no way to multiply {} x {} x {} in {}: {}", shape.m, shape.n, shape.k,
+             name_of(shape.input), cublasLtGetStatusString(status));
+    }
+    plan->algorithm = found.algo;
+    return plan;
+}
+
+void MatmulPlans::run(const MatmulShape& shape, const MatmulOperands& operands, cudaStream_t stream) {
+    const void* c = shape.adds_c ? operands.c : operands.d;
+    const Key key = {shape,
+                     {alignment_of(operands.a), alignment_of(operands.b), alignment_of(c), alignment_of(operands.d)},
+                     operands.workspace_bytes};
+    std::unique_ptr<Plan>& plan = plans_[key];
+    if (plan == nullptr) plan = make_plan(key);
+    if (shape.has_bias) set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias);
+    const float alpha = 1, beta = shape.adds_c ? 1 : 0;
+    const cublasStatus_t status = cublasLtMatmul(
+        handle_, plan->description, &alpha, operands.a, plan->a, operands.b, plan->b, &beta, c, plan->d, operands.d,
+        plan->d, &plan->algorithm, operands.workspace, static_cast<size_t>(operands.workspace_bytes), stream);
+    if (status != CUBLAS_STATUS_SUCCESS) {
+        fail("CUDA: multiplying {} x {} x {} in {} failed: {}", shape.m, shape.n, shape.k, name_of(shape.input),
+             cublasLtGetStatusString(status));
+    }
+}
+
+}  // namespace llmc::cuda

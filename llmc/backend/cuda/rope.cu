@@ -1,0 +1,76 @@
+// Rotary position embedding, in place: a block has one token, a thread 16 bytes of the lower half of a head and the 16
+// bytes they turn with in the upper half. All heads of a token turn by the same angles, which stay in L1. Bound by
+// reading and writing the query and key columns once.
+#include "llmc/backend/cuda/cuda_backend.h"
+#include "llmc/backend/cuda/elements.cuh"
+#include "llmc/base/check.h"
+
+#include <cstdint>
+
+namespace llmc::cuda {
+
+namespace {
+
+constexpr int kThreads = 128;
+
+template <typename T>
+__device__ __forceinline__ void turn(T& lower, T& upper, float cosine, float sine) {
+    const float x = to_float(lower), y = to_float(upper);
+    lower = from_float<T>(x * cosine - y * sine);
+    upper = from_float<T>(y * cosine + x * sine);
+}
+
+/// kSize pairs at a time: a pack, or one where rows are not aligned. `direction` is -1 to turn back.
+template <typename T, int kSize>
+__global__ void __launch_bounds__(kThreads) rope_kernel(T* qkv, const float* table, int T_, int heads, int HD,
+                                                        int columns, int first_position, float direction) {
+    T* const row = qkv + int64_t{blockIdx.x} * columns;
+    const float* const cosines = table + (int64_t{first_position} + static_cast<int>(blockIdx.x) % T_) * HD;
+    const int half = HD / 2, items_per_head = half / kSize;
+    for (int item = threadIdx.x; item < heads * items_per_head; item += kThreads) {
+        const int pair = item % items_per_head * kSize;
+        T* const lower = row + item / items_per_head * HD + pair;
+        const float* const cosine = cosines + pair;
+        if constexpr (kSize == 1) {
+            turn(lower[0], lower[half], cosine[0], direction * cosine[half]);
+        } else {
+            Pack<T> x = load128(lower), y = load128(lower + half);
+#pragma unroll
+            for (int i = 0; i < kSize; i += Pack<float>::kSize) {
+                const Pack<float> cosine_pack = load128(cosine + i), sine_pack = load128(cosine + half + i);
+#pragma unroll
+                for (int e = 0; e < Pack<float>::kSize; ++e)
+                    turn(x[i + e], y[i + e], cosine_pack[e], direction * sine_pack[e]);
+            }
+            store128(lower, x);
+            store128(lower + half, y);
+        }
+    }
+}
+
+template <typename T>
+void rotate(T* qkv, const float* table, const AttentionShape& shape, int64_t first_position, bool inverse,
+            cudaStream_t stream) {
+    const int HD = static_cast<int>(shape.HD);
+    // Where half a head is a multiple of a pack, so is a row of qkv, and half a row of the table.
+    const bool aligned = HD % (2 * Pack<T>::kSize) == 0 && all_aligned({qkv, table});
+    launch(aligned ? rope_kernel<T, Pack<T>::kSize> : rope_kernel<T, 1>, dim3(shape.B * shape.T), kThreads, 0, stream,
+           qkv, table, static_cast<int>(shape.T), static_cast<int>(shape.NH + shape.NKV), HD,
+           static_cast<int>(shape.qkv_columns()), static_cast<int>(first_position), inverse ? -1.0f : 1.0f);
+}
+
+}  // namespace
+
+void CudaBackend::rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) {
+    CHECK(shape.HD % 2 == 0, shape.HD);
+    CHECK(qkv.shape[0] == shape.B * shape.T && qkv.shape[1] == shape.qkv_columns(), qkv.shape[0], qkv.shape[1]);
+    CHECK(table.shape[1] == shape.HD, table.shape[1], shape.HD);
+    CHECK(first_position >= 0 && first_position + shape.T <= table.shape[0], first_position, shape.T, table.shape[0]);
+    if (qkv.count() == 0) return;
+    if (qkv.dtype == DType::F32)
+        rotate(elements_of<float>(qkv), elements_of<const float>(table), shape, first_position, inverse, stream_);
+    else
+        rotate(elements_of<bf16>(qkv), elements_of<const float>(table), shape, first_position, inverse, stream_);
+}
+
+}  // namespace llmc::cuda

@@ -1,0 +1,100 @@
+// What tests of the CUDA backend share. An operation runs on the CUDA backend (on a GPU, or its kernels executed on the
+// CPU) and on the CPU backend, with the same operands. The CPU backend in fp32 is the truth; our error in bf16 may be
+// at most twice that of the CPU backend in bf16, and in fp32 a few roundings.
+#pragma once
+
+#include "llmc/backend/cuda/cuda_backend.h"
+#include "tests/backend/backend_testing.h"
+#include "tests/cuda_on_cpu/seeds.h"
+
+#include <map>
+
+namespace llmc {
+
+/// The device under test, made once.
+inline Backend& cuda_backend() {
+    static cuda::CudaBackend backend(0);
+    return backend;
+}
+
+/// The reference.
+inline Backend& cpu_backend() {
+    static cpu::CpuBackend backend(1);
+    return backend;
+}
+
+/// Device copies of host buffers, each an allocation of its own: device(x) copies x over when it is first named.
+/// fetch() waits and copies all of them back into the buffers.
+class OnDevice {
+  public:
+    OnDevice() = default;
+    OnDevice(const OnDevice&) = delete;
+    OnDevice& operator=(const OnDevice&) = delete;
+    ~OnDevice() {
+        for (const auto& [buffer, tensor] : tensors_) cuda_backend().release(tensor.data);
+    }
+
+    Tensor operator()(const Buffer& buffer) {
+        const auto known = tensors_.find(&buffer);
+        if (known != tensors_.end()) return known->second;
+        Tensor tensor = buffer.tensor();
+        const void* source = tensor.data;
+        tensor.data = cuda_backend().allocate(std::max<int64_t>(tensor.bytes(), 1), "a test's tensor");
+        cuda_backend().copy_to_device(tensor, source);
+        tensors_.emplace(&buffer, tensor);
+        return tensor;
+    }
+
+    void fetch() {
+        cuda_backend().synchronize();
+        for (const auto& [buffer, tensor] : tensors_) cuda_backend().copy_to_host(buffer->tensor().data, tensor);
+    }
+
+  private:
+    std::map<const Buffer*, Tensor> tensors_;
+};
+
+/// operation(backend, tensor_of) on the CUDA backend, and the results back in the buffers; tensor_of(buffer) is the
+/// tensor to use for a buffer.
+template <typename Operation>
+void run_on_cuda(const Operation& operation) {
+    OnDevice device;
+    operation(cuda_backend(), [&](const Buffer& buffer) { return device(buffer); });
+    device.fetch();
+}
+template <typename Operation>
+void run_on_cpu(const Operation& operation) {
+    operation(cpu_backend(), [](const Buffer& buffer) { return buffer.tensor(); });
+}
+
+/// `run` gives the same bits under every schedule, and when it is repeated.
+inline void expect_same_bits_at_every_seed(const std::function<std::vector<std::byte>()>& run) {
+    std::vector<std::byte> expected;
+    cuda::for_each_seed([&] {
+        for (int repeat = 0; repeat < 2; ++repeat) {
+            const std::vector<std::byte> bytes = run();
+            if (expected.empty()) expected = bytes;
+            EXPECT_TRUE(bytes == expected);
+        }
+    });
+}
+
+/// `ours` (fp32 or bf16) against the CPU backend's result in the same type and in fp32 (the truth). `roundings` is how
+/// many units in the last place of fp32, at the largest magnitude, an honest order of summation may differ by.
+inline void expect_as_good_as_cpu(const Buffer& ours, const Buffer& cpu_same_type, const Buffer& truth,
+                                  double roundings = 16) {
+    const Values exact = truth.values();
+    const double slack = roundings * 0x1p-24 * largest_magnitude(exact);
+    EXPECT_LE(largest_error(ours.values(), exact), 2 * largest_error(cpu_same_type.values(), exact) + slack);
+    EXPECT_TRUE(ours.intact());
+}
+
+/// The same values in another type: operands of the truth are the rounded ones of the operation under test.
+inline Buffer converted(DType dtype, const Buffer& buffer) {
+    const Tensor shape = buffer.tensor();
+    Buffer result(dtype, shape.shape[0], shape.shape[1], shape.shape[2]);
+    result.set(buffer.values());
+    return result;
+}
+
+}  // namespace llmc

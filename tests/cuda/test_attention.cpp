@@ -1,0 +1,172 @@
+// Causal attention on the CUDA backend against the CPU's: every type, head sizes on and between those of the tiles,
+// ragged lengths, grouped heads, the same bits under every schedule, and scores of any size.
+#include "tests/cuda/cuda_testing.h"
+#include "tests/cuda_on_cpu/seeds.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <cmath>
+#include <limits>
+
+namespace llmc {
+namespace {
+
+struct Operands {
+    Buffer qkv, d_out;
+    Operands(DType dtype, const AttentionShape& s, double stddev)
+        : qkv(random_buffer(dtype, s.B * s.T, s.qkv_columns(), stddev, 1)),
+          d_out(random_buffer(dtype, s.B * s.T, s.NH * s.HD, 1.0, 2)) {}
+    Operands(DType dtype, const Operands& other)
+        : qkv(converted(dtype, other.qkv)), d_out(converted(dtype, other.d_out)) {}
+};
+
+struct Results {
+    Buffer out, lse, d_qkv, forward_workspace, backward_workspace;
+    Results(const Backend& backend, DType dtype, const AttentionShape& s)
+        : out(dtype, s.B * s.T, s.NH * s.HD),
+          lse(DType::F32, s.B * s.T, s.NH),
+          d_qkv(dtype, s.B * s.T, s.qkv_columns()),
+          forward_workspace(workspace_buffer(backend.attention_forward_workspace(dtype, s))),
+          backward_workspace(workspace_buffer(backend.attention_backward_workspace(dtype, s))) {}
+    std::vector<std::byte> bytes() const { return joined({&out, &lse, &d_qkv}); }
+};
+
+/// Both passes; device(buffer) is the buffer's tensor where the backend can use it.
+template <typename Device>
+void run(Backend& backend, const Operands& x, const Results& y, const AttentionShape& s, Device& device) {
+    backend.attention_forward(device(y.out), device(y.lse), device(x.qkv), s, device(y.forward_workspace));
+    backend.attention_backward(device(y.d_qkv), device(x.d_out), device(x.qkv), device(y.out), device(y.lse), s,
+                               device(y.backward_workspace));
+    backend.synchronize();
+}
+
+Results on_cpu(const Operands& x, const AttentionShape& s) {
+    Results y(cpu_backend(), x.qkv.dtype(), s);
+    const auto in_place = [](const Buffer& buffer) { return buffer.tensor(); };
+    run(cpu_backend(), x, y, s, in_place);
+    return y;
+}
+
+Results on_cuda(const Operands& x, const AttentionShape& s) {
+    Results y(cuda_backend(), x.qkv.dtype(), s);
+    OnDevice device;
+    run(cuda_backend(), x, y, s, device);
+    device.fetch();
+    return y;
+}
+
+/// Columns [first, first + count) of a buffer: the gradients of queries, keys and values differ in magnitude.
+Values columns_of(const Buffer& buffer, int64_t first, int64_t count) {
+    const Tensor tensor = buffer.tensor();
+    const Values values = buffer.values();
+    Values part;
+    for (int64_t row = 0; row < tensor.shape[0]; ++row)
+        for (int64_t i = first; i < first + count; ++i) part.push_back(values[row * tensor.shape[1] + i]);
+    return part;
+}
+
+/// A score's rounding, a part of its size, is a part of its probability: the honest error grows with the scores.
+void expect_as_good(const Results& ours, const Results& cpu, const Results& truth, const AttentionShape& s) {
+    const double score = std::max(1.0, largest_magnitude(truth.lse.values()));
+    {
+        SCOPED_TRACE("out");
+        expect_as_good_as_cpu(ours.out, cpu.out, truth.out, 16 * score);
+    }
+    {
+        SCOPED_TRACE("lse");
+        expect_as_good_as_cpu(ours.lse, cpu.lse, truth.lse);
+    }
+    EXPECT_TRUE(ours.d_qkv.intact());
+    const int64_t queries = s.NH * s.HD, keys = s.NKV * s.HD;
+    const int64_t parts[3][2] = {{0, queries}, {queries, keys}, {queries + keys, keys}};
+    const double slack = 64 * score * 0x1p-24 * largest_magnitude(truth.d_qkv.values());
+    for (const auto& [first, count] : parts) {
+        const Values exact = columns_of(truth.d_qkv, first, count);
+        EXPECT_LE(largest_error(columns_of(ours.d_qkv, first, count), exact),
+                  2 * largest_error(columns_of(cpu.d_qkv, first, count), exact) + slack)
+            << "columns from " << first;
+    }
+}
+
+void check(DType dtype, const AttentionShape& s, double stddev) {
+    SCOPED_TRACE(fmt::format("{} B={} T={} NH={} NKV={} HD={}", name_of(dtype), s.B, s.T, s.NH, s.NKV, s.HD));
+    const Operands x(dtype, s, stddev);
+    const Results cpu = on_cpu(x, s), truth = on_cpu(Operands(DType::F32, x), s);
+    std::vector<std::byte> expected;
+    cuda::for_each_seed([&] {
+        const Results ours = on_cuda(x, s);
+        if (expected.empty()) {
+            expected = ours.bytes();
+            expect_as_good(ours, cpu, truth, s);
+        }
+        EXPECT_TRUE(ours.bytes() == expected) << "other bits than under the first schedule";
+    });
+}
+
+const AttentionShape kShapes[] = {
+    {1, 1, 1, 1, 16},    {2, 1, 4, 2, 64},   {2, 17, 4, 2, 32},  {1, 64, 4, 4, 64},  {2, 65, 3, 1, 16},
+    {1, 128, 2, 1, 128}, {1, 200, 4, 2, 64}, {1, 200, 1, 1, 80}, {2, 65, 2, 2, 80},  {1, 65, 3, 1, 128},
+    {2, 17, 2, 1, 20},   {1, 130, 1, 1, 5},  {1, 300, 1, 1, 64}, {1, 100, 6, 1, 32}, {1, 17, 4, 4, 128},
+    {1, 65, 2, 2, 1},    {1, 70, 2, 1, 66},
+};
+
+class CudaAttention : public testing::TestWithParam<AttentionShape> {};
+
+}  // namespace
+
+TEST_P(CudaAttention, Fp32IsAsGoodAsTheCpus) { check(DType::F32, GetParam(), 1.0); }
+TEST_P(CudaAttention, Bf16IsAsGoodAsTheCpus) { check(DType::BF16, GetParam(), 1.0); }
+
+INSTANTIATE_TEST_SUITE_P(Shapes, CudaAttention, testing::ValuesIn(kShapes), [](const auto& info) {
+    const AttentionShape& s = info.param;
+    return fmt::format("B{}T{}NH{}NKV{}HD{}", s.B, s.T, s.NH, s.NKV, s.HD);
+});
+
+TEST(CudaAttentionScores, LargeOnesStayFinite) {
+    // Scores up to about 1e4: all but one probability of most rows underflow.
+    check(DType::F32, {1, 140, 2, 1, 64}, 50.0);
+    check(DType::BF16, {1, 140, 2, 1, 64}, 30.0);
+}
+
+TEST(CudaAttentionScores, EnormousOnesPickTheLargest) {
+    // Scores of 1e36 with either sign, some equal.
+    const AttentionShape s{1, 100, 1, 1, 1};
+    Operands x(DType::F32, s, 1.0);
+    Values qkv(3 * s.T), d_out(s.T, 0.0);
+    for (int64_t n = 0; n < s.T; ++n) {
+        qkv[3 * n] = n == 0 ? 0.0 : 1e18;
+        qkv[3 * n + 1] = n % 10 == 3 ? 1e18 : n % 2 ? 0.0 : -1e18;
+        qkv[3 * n + 2] = static_cast<double>(n);
+    }
+    d_out[12] = 2;
+    x.qkv.set(qkv);
+    x.d_out.set(d_out);
+    const Results y = on_cuda(x, s);
+    EXPECT_EQ(y.out.values()[2], 1.0);
+    EXPECT_EQ(y.lse.values()[2], 0.0);
+    EXPECT_EQ(y.out.values()[12], 3.0);
+    EXPECT_NEAR(y.out.values()[99], 48.0, 1e-4);  // the mean of 3, 13, .. 93
+    for (int64_t n = 0; n < s.T; ++n) EXPECT_EQ(y.d_qkv.values()[3 * n + 2], n == 3 ? 2.0 : 0.0) << n;
+}
+
+TEST(CudaAttentionScores, NanStaysInTheRowsThatSeeIt) {
+    const AttentionShape s{1, 150, 1, 1, 16};
+    for (const DType dtype : kActivationTypes) {
+        const Operands x(dtype, s, 1.0);
+        const Results clean = on_cuda(x, s);
+        Values qkv = x.qkv.values();
+        qkv[100 * s.qkv_columns() + s.HD] = std::numeric_limits<double>::quiet_NaN();  // a key at position 100
+        x.qkv.set(qkv);
+        const Results y = on_cuda(x, s);
+        const Values out = y.out.values(), lse = y.lse.values(), clean_out = clean.out.values();
+        for (int64_t n = 0; n < s.T; ++n) {
+            EXPECT_EQ(std::isnan(out[n * s.HD]), n >= 100) << n;
+            EXPECT_EQ(std::isnan(lse[n]), n >= 100) << n;
+            if (n < 100) {
+                EXPECT_EQ(out[n * s.HD], clean_out[n * s.HD]) << n;
+            }
+        }
+    }
+}
+
+}  // namespace llmc

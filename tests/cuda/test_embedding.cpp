@@ -1,0 +1,72 @@
+// Embeddings. Both directions are sums in a given order, so they must match the CPU backend bit by bit.
+#include "tests/cuda/cuda_testing.h"
+
+namespace llmc {
+namespace {
+
+struct Shape {
+    int64_t N, T, C, Vp, first_position;
+};
+
+// One to three digits of the sort; one tile, several, and more than the scan takes in one round.
+const Shape kShapes[] = {{1, 1, 1, 1, 0},         {5, 5, 8, 3, 0},       {37, 40, 100, 11, 3}, {36, 12, 48, 300, 1},
+                         {130, 65, 768, 5, 0},    {64, 64, 1000, 50, 0}, {5, 5, 16, 50304, 0}, {1100, 275, 12, 1000, 0},
+                         {700, 700, 4, 70000, 0}, {2600, 650, 4, 300, 0}};
+
+struct Case {
+    Case(DType dtype, const Shape& s_)
+        : s(s_),
+          tokens(random_integers(s.N, s.Vp, 1)),
+          wte(random_buffer(dtype, s.Vp, s.C, 1, 2)),
+          wpe(random_buffer(dtype, s.T + s.first_position, s.C, 1, 3)),
+          d_out(random_buffer(dtype, s.N, s.C, 1, 4)),
+          out(dtype, s.N, s.C),
+          tokens_only(dtype, s.N, s.C),
+          d_wte(random_buffer(DType::F32, s.Vp, s.C, 1, 5)),
+          d_wpe(random_buffer(DType::F32, s.T, s.C, 1, 6)),
+          workspace(workspace_buffer(std::max(cpu_backend().embedding_backward_workspace(s.N, s.C, s.Vp),
+                                              cuda_backend().embedding_backward_workspace(s.N, s.C, s.Vp)))) {}
+
+    template <typename On>
+    void run(Backend& backend, On on) const {
+        backend.embedding_forward(on(out), on(tokens), on(wte), on(wpe), s.T, s.first_position);
+        backend.embedding_forward(on(tokens_only), on(tokens), on(wte), Tensor(), s.T, s.first_position);
+        backend.embedding_backward(on(d_wte), on(d_wpe), on(d_out), on(tokens), s.T, on(workspace));
+        backend.embedding_backward(on(d_wte), Tensor(), on(d_out), on(tokens), s.T, on(workspace));
+    }
+    std::vector<std::byte> results() const { return joined({&out, &tokens_only, &d_wte, &d_wpe}); }
+
+    Shape s;
+    Buffer tokens, wte, wpe, d_out, out, tokens_only, d_wte, d_wpe, workspace;
+};
+
+TEST(CudaEmbedding, SameBitsAsCpu) {
+    for (const DType dtype : kActivationTypes)
+        for (const Shape& s : kShapes) {
+            SCOPED_TRACE(fmt::format("{} N={} C={} Vp={}", name_of(dtype), s.N, s.C, s.Vp));
+            const Case cpu(dtype, s);
+            run_on_cpu([&](Backend& b, auto on) { cpu.run(b, on); });
+            cuda::for_each_seed([&] {
+                const Case ours(dtype, s);
+                run_on_cuda([&](Backend& b, auto on) { ours.run(b, on); });
+                EXPECT_TRUE(ours.out.bytes() == cpu.out.bytes());
+                EXPECT_TRUE(ours.tokens_only.bytes() == cpu.tokens_only.bytes());
+                EXPECT_TRUE(ours.d_wte.bytes() == cpu.d_wte.bytes());
+                EXPECT_TRUE(ours.d_wpe.bytes() == cpu.d_wpe.bytes());
+            });
+        }
+}
+
+TEST(CudaEmbedding, OneTokenOnly) {
+    const Shape s = {900, 300, 40, 300, 0};
+    for (const DType dtype : kActivationTypes) {
+        const Case cpu(dtype, s), ours(dtype, s);
+        for (const Case* c : {&cpu, &ours}) std::fill_n(c->tokens.tensor().as<int32_t>(), s.N, 299);
+        run_on_cpu([&](Backend& b, auto on) { cpu.run(b, on); });
+        run_on_cuda([&](Backend& b, auto on) { ours.run(b, on); });
+        EXPECT_TRUE(ours.results() == cpu.results());
+    }
+}
+
+}  // namespace
+}  // namespace llmc

@@ -1,0 +1,131 @@
+// LayerNorm and RMSNorm against the CPU backend.
+#include "tests/cuda/cuda_testing.h"
+
+namespace llmc {
+namespace {
+
+constexpr float kEpsilon = 1e-5f;
+
+/// Operands of one forward and one backward call.
+struct Case {
+    Case(DType dtype, int64_t N, int64_t C, bool centred_, bool accumulate_)
+        : centred(centred_),
+          accumulate(accumulate_),
+          x(random_buffer(dtype, N, C, 2, 1)),
+          d_out(random_buffer(dtype, N, C, 1, 2)),
+          weight(random_buffer(dtype, C, 1, 1, 3)),
+          bias(random_buffer(dtype, C, 1, 1, 4)),
+          out(dtype, N, C),
+          mean(DType::F32, N),
+          rstd(DType::F32, N),
+          d_x(random_buffer(dtype, N, C, 1, 5)),
+          d_weight(random_buffer(DType::F32, C, 1, 1, 6)),
+          d_bias(random_buffer(DType::F32, C, 1, 1, 7)),
+          workspace(workspace_buffer(
+              std::max(cpu_backend().norm_backward_workspace(N, C), cuda_backend().norm_backward_workspace(N, C)))) {
+        if (!accumulate) d_x.set(Values(d_x.values().size(), std::nan("")));  // Must not be read.
+    }
+    /// The same values in fp32.
+    explicit Case(const Case& other)
+        : Case(DType::F32, other.x.tensor().shape[0], other.x.tensor().shape[1], other.centred, other.accumulate) {
+        x.set(other.x.values());
+        d_out.set(other.d_out.values());
+        weight.set(other.weight.values());
+        bias.set(other.bias.values());
+        d_x.set(other.d_x.values());
+    }
+
+    template <typename On>
+    void run(Backend& backend, On on) const {
+        if (centred) {
+            backend.layernorm_forward(on(out), on(mean), on(rstd), on(x), on(weight), on(bias), kEpsilon);
+            backend.layernorm_backward(on(d_x), accumulate, on(d_weight), on(d_bias), on(d_out), on(x), on(mean),
+                                       on(rstd), on(weight), on(workspace));
+        } else {
+            backend.rmsnorm_forward(on(out), on(rstd), on(x), on(weight), kEpsilon);
+            backend.rmsnorm_backward(on(d_x), accumulate, on(d_weight), on(d_out), on(x), on(rstd), on(weight),
+                                     on(workspace));
+        }
+    }
+    std::vector<std::byte> results() const {
+        return centred ? joined({&out, &mean, &rstd, &d_x, &d_weight, &d_bias})
+                       : joined({&out, &rstd, &d_x, &d_weight});
+    }
+
+    bool centred, accumulate;
+    Buffer x, d_out, weight, bias, out, mean, rstd, d_x, d_weight, d_bias, workspace;
+};
+
+void expect_case_as_good_as_cpu(DType dtype, int64_t N, int64_t C, bool centred, bool accumulate) {
+    SCOPED_TRACE(fmt::format("{} N={} C={} {} {}", name_of(dtype), N, C, centred ? "layernorm" : "rmsnorm",
+                             accumulate ? "+=" : "="));
+    const Case cpu(dtype, N, C, centred, accumulate), truth(cpu);
+    run_on_cpu([&](Backend& b, auto on) { cpu.run(b, on); });
+    run_on_cpu([&](Backend& b, auto on) { truth.run(b, on); });
+    std::vector<std::byte> bits;
+    cuda::for_each_seed([&] {
+        const Case ours(dtype, N, C, centred, accumulate);
+        run_on_cuda([&](Backend& b, auto on) { ours.run(b, on); });
+        expect_as_good_as_cpu(ours.out, cpu.out, truth.out);
+        expect_as_good_as_cpu(ours.rstd, cpu.rstd, truth.rstd);
+        if (centred) expect_as_good_as_cpu(ours.mean, cpu.mean, truth.mean);
+        expect_as_good_as_cpu(ours.d_x, cpu.d_x, truth.d_x);
+        expect_as_good_as_cpu(ours.d_weight, cpu.d_weight, truth.d_weight);
+        if (centred) expect_as_good_as_cpu(ours.d_bias, cpu.d_bias, truth.d_bias);
+        if (bits.empty()) bits = ours.results();
+        EXPECT_TRUE(ours.results() == bits);
+    });
+}
+
+TEST(CudaNorm, AsGoodAsCpu) {
+    for_each_case([](DType dtype, int64_t N, int64_t C) {
+        if (C == 1) return;  // Its variance is the rounding of zero; see OneColumn.
+        for (const bool centred : {true, false}) expect_case_as_good_as_cpu(dtype, N, C, centred, N == 5);
+    });
+}
+
+TEST(CudaNorm, OneColumn) {
+    for (const bool centred : {true, false}) {
+        const Case ours(DType::F32, 5, 1, centred, false);
+        run_on_cuda([&](Backend& b, auto on) { ours.run(b, on); });
+        for (int64_t n = 0; n < 5; ++n) {
+            const double x = ours.x.values()[n], weight = ours.weight.values()[0], bias = ours.bias.values()[0];
+            const double expected = centred ? bias : x / std::sqrt(x * x + kEpsilon) * weight;
+            EXPECT_NEAR(ours.out.values()[n], expected, 1e-6 * (1 + std::fabs(expected)));
+        }
+    }
+}
+
+// Longer than what a block's registers hold, in either direction, whole groups and single elements.
+TEST(CudaNorm, LongRows) {
+    for (const DType dtype : kActivationTypes)
+        for (const int64_t C : {2111, 16384 + 256})
+            for (const bool centred : {true, false}) expect_case_as_good_as_cpu(dtype, 17, C, centred, true);
+}
+
+// Many groups of rows, the last of them short.
+TEST(CudaNorm, ManyRows) {
+    for (const DType dtype : kActivationTypes)
+        for (const int64_t C : {40, 264}) expect_case_as_good_as_cpu(dtype, 205, C, true, false);
+}
+
+// A mean that is large beside the spread cancels in one-pass formulas.
+TEST(CudaNorm, LargeMean) {
+    const int64_t C = 768;
+    Values values = random_buffer(DType::F32, 1, C, 1, 1).values();
+    for (double& value : values) value = static_cast<float>(1000 + value);
+    const Buffer x(DType::F32, 1, C, values), weight(DType::F32, C, 1, Values(C, 1.0));
+    const Buffer bias(DType::F32, C, 1, Values(C, 0.0)), out(DType::F32, 1, C), mean(DType::F32, 1),
+        rstd(DType::F32, 1);
+    run_on_cuda([&](Backend& b, auto on) {
+        b.layernorm_forward(on(out), on(mean), on(rstd), on(x), on(weight), on(bias), kEpsilon);
+    });
+    double center = 0, variance = 0;
+    for (const double value : values) center += value / C;
+    for (const double value : values) variance += (value - center) * (value - center) / C;
+    for (int64_t c = 0; c < C; ++c)
+        EXPECT_NEAR(out.values()[c], (values[c] - center) / std::sqrt(variance + kEpsilon), 2e-4);
+}
+
+}  // namespace
+}  // namespace llmc

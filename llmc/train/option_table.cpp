@@ -126,7 +126,7 @@ const std::vector<OptionRow>& option_table() {
         {"--log-level", &O::log_level, kAll, kRun,
          "Least severe messages shown", 0, 0, {"debug", "info", "warn", "error"}, false},
         {"--profile", &O::profile, kTrain, kRun,
-         "Time every operation of one micro-batch, print the table, write a Chrome trace to this file", 0, 0, {}, false},
+         "Time every operation of one micro-batch; print a table, write a Chrome trace to this file", 0, 0, {}, false},
         {"--dry-run", &O::dry_run, kTrain, kRun, "Print model, plan and memory, allocate nothing", 0, 0, {}, false},
 
         {"--json", &O::json, kPlan, kOutput, "One JSON object instead of tables", 0, 0, {}, false},

@@ -9,8 +9,8 @@ if [ ! -e "${logs[0]}" ]; then
     skip "the CUDA build" "made without nvcc"
     exit 0
 fi
-check "every kernel file says what its kernels use" test "$(grep -lE 'Used [0-9]+ registers' "${logs[@]}" | wc -l)" -eq \
-    "${#logs[@]}"
+counted=$(grep -lE 'Used [0-9]+ registers' "${logs[@]}" | wc -l)
+check "every kernel file says what its kernels use" test "$counted" -eq "${#logs[@]}"
 spills=$(grep -HE '[1-9][0-9]* bytes spill' "${logs[@]}" | grep attention | head -n 3)
 check "no register spills in attention" test -z "$spills"
 check "no warnings" test -z "$(grep -hi warning "${logs[@]}")"

@@ -58,7 +58,7 @@ void* CudaBackend::allocate_host(int64_t bytes, const std::string& what) {
     const cudaError_t status = cudaMallocHost(&memory, static_cast<size_t>(bytes));
     if (status == cudaErrorMemoryAllocation) {
         cudaGetLastError();
-        fail("not enough memory of the host: {} wants {}, pinned; lower --batch-size, or choose another --recompute",
+        fail("not enough memory of the host: {} wants {}, pinned; lower --batch-size, or keep everything on the device",
              what, format_bytes(bytes));
     }
     CUDA_CHECK(status);

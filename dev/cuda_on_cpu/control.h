@@ -43,6 +43,9 @@ const Machine& machine();
 /// The n-th cudaMalloc from now (1: the next) fails with out of memory; 0: none.
 void fail_allocation(int n);
 
+/// The n-th launch from now fails; 0: none.
+void fail_launch(int n);
+
 /// While false, host code may touch device memory.
 void set_host_check(bool on);
 

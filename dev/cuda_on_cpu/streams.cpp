@@ -15,6 +15,8 @@ namespace cuda_on_cpu {
 
 namespace {
 
+int failing_launch = 0;
+
 constexpr std::chrono::seconds kPatience{60};  // With a collective's other ranks.
 
 std::mutex mutex;
@@ -187,8 +189,11 @@ int captures_under_way() {
                                           [](cudaStream_t stream) { return stream->capture != nullptr; }));
 }
 
+void fail_launch(int n) { failing_launch = n; }
+
 cudaError_t submit(Launch launch, cudaStream_t stream) {
     const Lock held = lock();
+    if (failing_launch > 0 && --failing_launch == 0) return cudaErrorLaunchFailure;
     if (sticky_error() != cudaSuccess) return sticky_error();
     const dim3 grid = launch.grid, block = launch.block;
     const uint64_t threads = uint64_t{block.x} * block.y * block.z;

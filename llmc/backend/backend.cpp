@@ -17,6 +17,8 @@ CopyTicket Backend::copy_in(Tensor out, const void* host) {
 
 void Backend::wait_copy(CopyTicket) {}
 
+std::string Backend::why_unsupported(const AttentionShape&) const { return ""; }
+
 TimeMark Backend::mark() {
     const auto now = std::chrono::steady_clock::now().time_since_epoch();
     return {std::chrono::duration<double>(now).count(), nullptr};

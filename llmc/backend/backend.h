@@ -92,6 +92,9 @@ class Backend {
 
     virtual DeviceInfo info() const = 0;
 
+    /// Why models of these sizes cannot run here, in words for a user that say what can; "" if they can.
+    virtual std::string why_unsupported(const AttentionShape& shape) const;
+
     /// Zeroed, resident memory, aligned to kTensorAlignment. `what` names it in an out-of-memory Error.
     virtual void* allocate(int64_t bytes, const std::string& what) = 0;
     virtual void release(void* memory) = 0;

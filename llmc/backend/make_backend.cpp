@@ -39,7 +39,7 @@ int cuda_index(const std::string& device) {
 
 #ifdef LLMC_WITH_CUDA
 
-/// Null for the CPU.
+/// Null for the CPU. Says why, where the CPU was not asked for.
 std::unique_ptr<Backend> make_cuda_backend(const std::string& device) {
     const int index = cuda_index(device);
     if (device == "cpu") return nullptr;
@@ -77,6 +77,7 @@ std::unique_ptr<Backend> make_planning_backend(const std::string& device, int th
     if (index >= 0 && !cuda::why_unusable(index).empty()) {
         return std::make_unique<cuda::CudaBackend>(cuda::PlanningOnly());
     }
+    if (device == "auto" && !cuda::why_unusable(0).empty()) return make_cpu_backend(threads);
 #endif
     return make_backend(device, threads);
 }

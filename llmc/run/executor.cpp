@@ -1,6 +1,7 @@
 #include "llmc/run/executor.h"
 
-#include "llmc/base/log.h"
+#include "llmc/base/error.h"
+#include "llmc/plan/simulate.h"
 
 #include <algorithm>
 
@@ -60,7 +61,7 @@ void Executor::run(const RunArguments& arguments, std::vector<double>* seconds) 
     CHECK(rows_ <= plan_.shape.N(), rows_, plan_.shape.N());
     if (seconds != nullptr) return run_timed(seconds);
     const auto walk = [this] {
-        for (const Step& step : plan_.steps) run_step(step);
+        for (const Step& step : plan_.steps) run_named(step);
     };
     repeats ? backend_.repeat(this, walk) : walk();
 }
@@ -68,7 +69,7 @@ void Executor::run(const RunArguments& arguments, std::vector<double>* seconds) 
 void Executor::run_timed(std::vector<double>* seconds) {
     std::vector<TimeMark> marks = {backend_.mark()};
     for (const Step& step : plan_.steps) {
-        run_step(step);
+        run_named(step);
         marks.push_back(backend_.mark());
     }
     seconds->clear();
@@ -79,6 +80,15 @@ void Executor::run_timed(std::vector<double>* seconds) {
 
 const OpRow* Executor::row_of(const Step& step) const {
     return step.row >= 0 ? &model_.block[static_cast<size_t>(step.row)] : nullptr;
+}
+
+/// A device's failure says in which operation.
+void Executor::run_named(const Step& step) {
+    try {
+        run_step(step);
+    } catch (const Error& error) {
+        throw Error(error.exit_code(), fmt::format("{}: {}", describe_step(model_, step), error.what()));
+    }
 }
 
 void Executor::run_copy(const Step& step) {

@@ -45,6 +45,7 @@ class Executor {
     Tensor tensor(int32_t id) const;
     Tensor touched(int32_t id);
     void run_timed(std::vector<double>* seconds);
+    void run_named(const Step& step);
     void run_step(const Step& step);
     void run_copy(const Step& step);
     void run_forward(const Step& step, const Views& v);

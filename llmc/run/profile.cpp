@@ -15,6 +15,7 @@ namespace {
 /// FLOPs and bytes of one step.
 OpCost cost_of(const Model& model, const Plan& plan, const Step& step) {
     const int64_t item = size_of(plan.dtype);
+    if (step.kind != StepKind::Compute) return {};  // Copies run beside the operations.
     if (step.op == OpKind::Classifier) {
         const bool trains = step.operand(Slot::DIn) >= 0;
         return head_cost(model, plan.shape, item, trains);

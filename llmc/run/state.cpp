@@ -1,5 +1,6 @@
 #include "llmc/run/state.h"
 
+#include "llmc/base/error.h"
 #include "llmc/base/rng.h"
 
 #include <algorithm>
@@ -27,6 +28,8 @@ DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
 
 State::State(Backend& backend, const Model& model, DType dtype, int64_t T, int64_t arena_bytes, bool training)
     : backend_(backend), model_(model), dtype_(dtype) {
+    const std::string obstacle = backend.why_unsupported({1, T, model.config.NH, model.config.NKV, model.config.HD});
+    if (!obstacle.empty()) fail("model {}: {}", model.config.name, obstacle);
     const StateBytes bytes =
         state_bytes(model, dtype, T, backend.global_norm_workspace(model.parameter_elements), training);
     parameters_ = DeviceBuffer(backend, bytes.parameters, "parameters");

@@ -37,6 +37,7 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen) {
             {"extra_flops_ratio", memory.simulation.extra_flops_ratio()},
             {"predicted_step_ms", chosen.step_seconds * 1e3},
             {"total_bytes", memory.total_bytes()},
+            {"host_bytes", memory.host_bytes()},
             {"by_consumer", by_consumer}};
 }
 
@@ -75,18 +76,23 @@ std::string breakdown(const std::vector<ChosenPlan>& plans) {
             if (std::find(names.begin(), names.end(), row.name) == names.end()) names.push_back(row.name);
         }
     }
-    std::string text = fmt::format("{:<21}", "bytes at the peak");
+    std::string text = fmt::format("{:<25}", "bytes at the peak");
     for (const ChosenPlan& chosen : plans) text += fmt::format(" {:>18}", chosen.memory.plan.policy);
     for (const std::string& name : names) {
-        text += fmt::format("\n{:<21}", name);
+        text += fmt::format("\n{:<25}", name);
         for (const ChosenPlan& chosen : plans) {
             int64_t bytes = 0;
             for (const MemoryRow& row : chosen.memory.rows()) bytes += row.name == name ? row.bytes : 0;
             text += fmt::format(" {:>18}", format_count(bytes));
         }
     }
-    text += fmt::format("\n{:<21}", "total");
+    text += fmt::format("\n{:<25}", "total");
     for (const ChosenPlan& chosen : plans) text += fmt::format(" {:>18}", format_count(chosen.memory.total_bytes()));
+    const auto uses_host = [](const ChosenPlan& chosen) { return chosen.memory.host_bytes() > 0; };
+    if (std::any_of(plans.begin(), plans.end(), uses_host)) {
+        text += fmt::format("\n{:<25}", kHostMemoryRow);
+        for (const ChosenPlan& chosen : plans) text += fmt::format(" {:>18}", format_count(chosen.memory.host_bytes()));
+    }
     return text + "\n";
 }
 

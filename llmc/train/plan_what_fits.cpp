@@ -209,14 +209,15 @@ std::string what_fits_report(const Options& options, const Model& model, Backend
     std::vector<std::string> wanted = wanted_policies(options);
     if (!was_given("recompute")) wanted.push_back("auto");
     std::vector<Row> rows;
-    Row known;  // What fits at a fixed level fits with auto.
+    Row known;  // What fits at a fixed level fits with auto, unless the host's memory takes part of it.
     for (const std::string& policy : wanted) {
         const bool searches = policy == "auto";
         const Row row = {policy, what_fits.batch(policy, searches ? known.batch.size : 0),
                          what_fits.sequence(policy, searches ? known.sequence.size : 0)};
+        rows.push_back(row);
+        if (!searches && find_policy(policy).host_memory) continue;
         if (row.batch.size > known.batch.size) known.batch = row.batch;
         if (row.sequence.size > known.sequence.size) known.sequence = row.sequence;
-        rows.push_back(row);
     }
     if (options.json) return to_json(options, model, what_fits, rows);
     std::string text = model_line(model) + fmt::format("what fits in {} ({} B), {}\n\n", options.what_fits,

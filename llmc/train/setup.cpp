@@ -231,9 +231,14 @@ void log_banner(const Options& options, const Model& model, const std::string& w
                  chosen.words, 100 * simulation.extra_flops_ratio(), memory.plan.logits_chunk_tokens);
     spdlog::info("plan    predicted {:.0f} ms per step ({})", chosen.step_seconds * 1e3, chosen.times.source);
     for (const MemoryRow& row : memory.rows()) spdlog::info("memory  {:>12}  {}", format_bytes(row.bytes), row.name);
+    if (device.memory_held > 0) {
+        spdlog::info("memory  {:>12}  of the device held by CUDA and other programs, measured (not part of the sum)",
+                     format_bytes(device.memory_held));
+    }
     spdlog::info("memory  {:>12}  in all, allocated before step 1; activations peak at {}",
                  format_bytes(memory.total_bytes()),
                  describe_step(model, memory.plan.steps[static_cast<size_t>(simulation.peak_step)]));
+    if (memory.host_bytes() > 0) spdlog::info("memory  {:>12}  {}", format_bytes(memory.host_bytes()), kHostMemoryRow);
 }
 
 }  // namespace llmc

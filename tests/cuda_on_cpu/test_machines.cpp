@@ -2,6 +2,7 @@
 #include "dev/cuda_on_cpu/control.h"
 #include "llmc/backend/make_backend.h"
 #include "llmc/base/error.h"
+#include "tests/run/tiny_trainer.h"
 
 #include <gtest/gtest.h>
 
@@ -69,6 +70,36 @@ TEST(Machines, MemoryHeldByOthers) {
         EXPECT_TRUE(has(error.what(), {"the arena needs 512.0 MiB", "of 1.00 GiB is free", "hold 900.0 MiB"}));
     }
     EXPECT_NO_THROW(backend->release(backend->allocate(1 << 20, "a small one"))) << "the error is over";
+}
+
+TEST(Machines, HeadsTheKernelsDoNotTake) {
+    ModelConfig config = preset("gpt2-nano");
+    config.L = 1, config.C = 512, config.NH = config.NKV = 2, config.HD = 256, config.maxT = 8;
+    const Model model = make_model(config);
+    const auto backend = make_backend("cuda", 1);
+    try {
+        State state(*backend, model, DType::BF16, 8, 1024, false);
+        FAIL() << "made";
+    } catch (const Error& error) {
+        EXPECT_TRUE(has(error.what(), {"gpt2-nano", "heads of up to 128 channels, not 256", "--device=cpu"}));
+    }
+}
+
+TEST(Machines, AFailedLaunchNamesTheOperation) {
+    ModelConfig config = preset("gpt2-nano");
+    config.L = 1, config.maxT = 8;
+    TinyTrainer trainer(config, {1, 8}, DType::F32, "none", 1, 0, "cuda");
+    trainer.state().initialise(1);
+    const auto tokens = trainer.random_tokens(1);
+    cuda_on_cpu::fail_launch(2);
+    try {
+        trainer.micro_batch(tokens.data(), tokens.data(), 1.0f);
+        FAIL() << "the launch did not fail";
+    } catch (const Error& error) {
+        EXPECT_TRUE(has(error.what(), {"layer 0, forward of ln1: CUDA: the launch of", "kernel", "failed"}));
+    }
+    cuda_on_cpu::set_quiet(true);
+    cuda_on_cpu::clear_report();
 }
 
 TEST(Machines, PlanningNeedsNoCard) {

@@ -14,7 +14,7 @@ status=0
 # The smallest model of a family that still has several layers and heads, and a batch to go with it.
 tiny=(--layers=3 --channels=32 --heads=2 --batch-size=2 --seq-len=32)
 quiet=(--sample-length=0 --val-every=0)
-policies=(none layer sqrt act attn)
+policies=(none layer sqrt act attn offload)
 
 ok() { echo "ok $1"; }
 skip() { echo "skip $1: $2"; }

@@ -18,7 +18,7 @@ fi
 check "the keys of the object" test "$(sed -n 's/^  "\([a-z_]*\)":.*/\1/p' plan.json | tr '\n' ' ')" \
     = "model parameters plans "
 keys="recompute batch_size arena_bytes activation_bytes layer_activation_bytes logits_chunk_tokens peak_position"
-keys="$keys extra_flops_ratio predicted_step_ms total_bytes by_consumer"
+keys="$keys extra_flops_ratio predicted_step_ms total_bytes host_bytes by_consumer"
 check "the keys of every plan" test "$(sed -n 's/^      "\([a-z_]*\)":.*/\1/p' plan.json | tr '\n' ' ')" \
     = "$(for _ in "${policies[@]}"; do printf '%s ' "$keys"; done)"
 check "every policy, in order" test "$(sed -n 's/^ *"recompute": "\(.*\)",/\1/p' plan.json | tr '\n' ' ')" \
@@ -37,7 +37,7 @@ adds_up() {
         /"by_consumer"/ { inside = 1; sum = 0; next }
         inside && /}/ { inside = 0; plans++; if (sum != total) { print sum, total; bad = 1 } }
         inside { sum += $2 }
-        END { exit bad || plans != 5 }' plan.json
+        END { exit bad || plans != 6 }' plan.json
 }
 check "the consumers add up to the total" adds_up
 
@@ -49,15 +49,16 @@ elapsed=$((($(date +%s%N) - start) / 1000000))
 check "60 GB are planned within 2 GB" test "$status" = 0
 check "in less than 2 s ($elapsed ms)" test "$elapsed" -lt 2000
 check "every policy has a line and a column" \
-    test "$(grep -c -E '^(0 none|1 layer|2 sqrt|  act|  attn) ' out) \
-$(grep -c -E 'none +layer +sqrt +act +attn' out)" = "5 1"
+    test "$(grep -c -E '^(0 none|1 layer|2 sqrt|  act|  attn|  offload) ' out) \
+$(grep -c -E 'none +layer +sqrt +act +attn +offload' out)" = "6 1"
 check "the breakdown ends with the total" \
     grep -q "^total .*$(number total_bytes <plan.json | sed ':a; s/\([0-9]\)\([0-9]\{3\}\)\($\|,\)/\1,\2\3/; ta')" out
 check "nothing is written" test -z "$(find . -newer plan.json ! -name out ! -name err ! -name 'check.out' ! -name .)"
 
 # ---- what is planned is what a run takes -----------------------------------------------------------
 
-for setting in "gpt2-nano 0 fp32" "gpt2-nano 2 fp32" "llama-nano 1 fp32" "llama-nano attn fp32" "gpt2-nano 1 bf16"; do
+for setting in "gpt2-nano 0 fp32" "gpt2-nano 2 fp32" "llama-nano 1 fp32" "llama-nano attn fp32" "gpt2-nano 1 bf16" \
+    "gpt2-nano offload fp32"; do
     read -r model level dtype <<<"$setting"
     shape=("${tiny[@]}" --model="$model" --recompute="$level" --dtype="$dtype" --data=text.txt)
     must "plan $setting" plan "${shape[@]}" --json

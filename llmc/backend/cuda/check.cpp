@@ -8,14 +8,40 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace llmc::cuda {
 
+namespace {
+
+/// What failed on the device is reported by a later call, unless each launch waits.
+const char* advice(cudaError_t status) {
+    switch (status) {
+        case cudaErrorIllegalAddress:
+        case cudaErrorLaunchFailure:
+        case cudaErrorMisalignedAddress:
+        case cudaErrorECCUncorrectable:
+        case cudaErrorHardwareStackError: return "; with CUDA_LAUNCH_BLOCKING=1 the operation is named";
+        default: return "";
+    }
+}
+
+/// "llmc::cuda::convert_kernel<float, float, 1>".
+std::string without_parameters(std::string name) {
+    for (const char* noise : {"(anonymous namespace)::", "void "}) {
+        for (size_t at = name.find(noise); at != std::string::npos; at = name.find(noise)) {
+            name.erase(at, std::string_view(noise).size());
+        }
+    }
+    return name.substr(0, name.find('('));
+}
+
+}  // namespace
+
 void cuda_failed(const char* operation, cudaError_t status) {
-    const std::string text = operation;
-    fail("CUDA: {} failed: {} ({})", text.substr(0, text.find('(')), cudaGetErrorString(status),
-         cudaGetErrorName(status));
+    fail("CUDA: {} failed: {} ({}){}", without_parameters(operation), cudaGetErrorString(status),
+         cudaGetErrorName(status), advice(status));
 }
 
 void launch_failed(const void* kernel, cudaError_t status) {
@@ -24,9 +50,8 @@ void launch_failed(const void* kernel, cudaError_t status) {
     int error = 0;
     const std::unique_ptr<char, decltype(&std::free)> name(abi::__cxa_demangle(mangled, nullptr, nullptr, &error),
                                                            &std::free);
-    const std::string launched = name ? name.get() : mangled;
-    fail("CUDA: the launch of {} failed: {} ({})", launched.substr(0, launched.find('(')), cudaGetErrorString(status),
-         cudaGetErrorName(status));
+    fail("CUDA: the launch of {} failed: {} ({}){}", without_parameters(name ? name.get() : mangled),
+         cudaGetErrorString(status), cudaGetErrorName(status), advice(status));
 }
 
 void allow_dynamic_shared(const void* kernel, size_t bytes) {

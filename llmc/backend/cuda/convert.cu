@@ -40,4 +40,9 @@ void CudaBackend::convert(Tensor out, Tensor x) {
     }
 }
 
+cudaError_t CudaBackend::try_kernels() {
+    cudaFuncAttributes attributes;
+    return cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(convert_kernel<float, bf16, 1>));
+}
+
 }  // namespace llmc::cuda

@@ -33,6 +33,7 @@ class CudaBackend final : public Backend {
 
     // device.cpp
     DeviceInfo info() const override;
+    std::string why_unsupported(const AttentionShape& shape) const override;
     void* allocate(int64_t bytes, const std::string& what) override;
     void release(void* memory) override;
     void copy_to_device(Tensor destination, const void* source) override;
@@ -56,6 +57,8 @@ class CudaBackend final : public Backend {
 
     // convert.cu
     void convert(Tensor out, Tensor x) override;
+    /// What CUDA says of loading one of our kernels: an error if this build has none for the device.
+    static cudaError_t try_kernels();
 
     // embedding.cu
     void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,

@@ -75,8 +75,8 @@ CudaBackend::CudaBackend(int index) : device_(index) {
     const std::string reason = why_unusable(index);
     if (!reason.empty()) fail_usage("--device=cuda:{}: {}; or use --device=cpu", index, reason);
     CUDA_CHECK(cudaSetDevice(index));
-    const cudaError_t status = cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking);
-    if (status == cudaErrorNoKernelImageForDevice) {
+    const cudaError_t status = try_kernels();
+    if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction) {
         fail(
             "--device=cuda:{}: this build has no kernels for compute capability {}.{}; build it there, or with "
             "GPU_ARCH={}{}",
@@ -85,6 +85,7 @@ CudaBackend::CudaBackend(int index) : device_(index) {
             attribute(cudaDevAttrComputeCapabilityMinor, index));
     }
     CUDA_CHECK(status);
+    CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
     size_t available = 0, total = 0;
     CUDA_CHECK(cudaMemGetInfo(&available, &total));
     held_at_start_ = static_cast<int64_t>(total - available);
@@ -133,6 +134,13 @@ DeviceInfo CudaBackend::info() const {
     info.bandwidth =
         2e3 * attribute(cudaDevAttrMemoryClockRate, device_) * attribute(cudaDevAttrGlobalMemoryBusWidth, device_) / 8;
     return info;
+}
+
+std::string CudaBackend::why_unsupported(const AttentionShape& shape) const {
+    constexpr int64_t kLargestHead = 128;
+    if (shape.HD <= kLargestHead) return "";
+    return fmt::format("the CUDA kernels take heads of up to {} channels, not {}; use more heads, or --device=cpu",
+                       kLargestHead, shape.HD);
 }
 
 void* CudaBackend::allocate(int64_t bytes, const std::string& what) {

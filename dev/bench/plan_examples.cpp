@@ -1,7 +1,6 @@
-// The worked examples of recompute.md, computed by the library that plans real runs: what a layer's position does to
-// the peak, what a knapsack on saved bytes promises and gets, and the chain recurrence beside the binomial bound. GPT-2
-// 124M cut to four layers, 8 x 1024 tokens, bf16, analytic times of an H100; memory in units of X. recompute.md says
-// how to build it.
+// The worked examples of dev/notes/recompute.md, computed by the library that plans real runs: what a layer's position
+// does to the peak, what a knapsack on saved bytes promises and gets, and the chain recurrence beside the binomial
+// bound. GPT-2 124M cut to four layers, 8 x 1024 tokens, bf16, analytic times of an H100; memory in units of X.
 #include "llmc/plan/search.h"
 #include "llmc/plan/simulate.h"
 

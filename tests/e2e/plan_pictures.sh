@@ -20,7 +20,8 @@ xl=(--model=gpt2-xl --batch-size=8 --seq-len=1024 --device-profile=h100)
 must "--frontier" plan "${xl[@]}" --frontier --plot=frontier.svg
 check "--plot draws" is_picture frontier.svg
 well_formed "--plot draws well-formed XML" frontier.svg
-check "every policy of the device's memory has a row" test "$(grep -c -E '^(0 none|1 layer|2 sqrt|  act|  attn) .*points$' out)" = 5
+rows=$(grep -c -E '^(0 none|1 layer|2 sqrt|  act|  attn) .*points$' out)
+check "every policy of the device's memory has a row" test "$rows" = 5
 check "a ladder of many plans" test "$(grep -c -E ' ms .* layers? 0' out)" -ge 20
 must "--frontier --json" plan "${xl[@]}" --frontier --json
 gains() { # the points gained at level 2's memory, then halfway to level 1's

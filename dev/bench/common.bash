@@ -61,7 +61,6 @@ mib() { calculate "$1 / 1048576"; }
 
 # about: what was measured on what, in one line.
 about() {
-    printf '%s, train_gpt %s, %s, %s threads' "$(date +%F)" \
-        "$(git -C "$root" describe --always --dirty --tags 2>/dev/null || echo unknown)" \
+    printf '%s, %s, %s, %s threads' "$(date +%F)" "$("$train_gpt" --version)" \
         "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)"
 }

@@ -32,8 +32,10 @@ void wait_for_signals() {
     for (;;) {
         int signal = 0;
         if (sigwait(&set, &signal) != 0) continue;
-        int none = 0;
-        if (!requests_allowed || !requested.compare_exchange_strong(none, signal)) end_by(signal);
+        int earlier = 0;
+        if (!requests_allowed) end_by(signal);
+        const bool is_first = requested.compare_exchange_strong(earlier, signal);
+        if (!is_first && earlier == signal) end_by(signal);
     }
 }
 

@@ -225,7 +225,7 @@ cpu_kernel_compile = $(CXX) -std=c++20 -O2 -march=$(ARCH) -fsanitize=thread -fno
     $(warn) -Wno-unknown-pragmas $(CXXFLAGS) $(preprocess) $(cuda_on_cpu)
 
 # RPATH rather than RUNPATH: it also holds for the libraries of our libraries.
-rpaths := $(if $(filter openblas,$(blas)),$(openblas_dir)) $(if $(with_cuda),$(CUDA_HOME)/lib64)
+rpaths := $(if $(filter openblas,$(blas)),$(openblas_dir)) $(if $(with_nccl),$(CUDA_HOME)/lib64)
 link   := $(CXX) $(filter-out -DLLMC%,$(optimise_$(flavour))) -fopenmp -pthread -Wl,--as-needed \
     -Wl,--disable-new-dtags $(LDFLAGS)
 plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 $(if $(with_sentencepiece),-lsentencepiece) \
@@ -233,7 +233,7 @@ plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 $(if $(with_sentencepiece),-lsen
     $(if $(with_mpi),$(shell $(mpicxx) -showme:link)) $(rpaths:%=-Wl,-rpath,%) $(LDLIBS)
 # None of them needs the driver to start; the driver's own library is found at run time by NVIDIA's.
 cudart := $(if $(wildcard $(CUDA_HOME)/lib64/libcudart_static.a),-lcudart_static -ldl -lrt,-lcudart)
-libs   := $(if $(with_cuda),-L$(CUDA_HOME)/lib64) $(if $(with_nccl),-lnccl) $(if $(with_cuda),-lcublasLt $(cudart)) \
+libs   := $(if $(with_cuda),-L$(CUDA_HOME)/lib64) $(if $(with_nccl),-lnccl) $(if $(with_cuda),$(cudart)) \
     $(plain_libs)
 
 # In the package the binary stands above lib/, the other programs beside it.
@@ -370,7 +370,8 @@ $(obj)/llmc/base/version.cpp.o: defines = -DLLMC_VERSION='"$(version)"'
 $(obj)/llmc/base/version.cpp.o: $(BUILD)/version
 
 # CUDA's headers are for its own files, and one file makes its backend.
-cuda_compile := $(if $(with_cuda),-DLLMC_WITH_CUDA -isystem $(CUDA_HOME)/include)
+cuda_compile := $(if $(with_cuda),-DLLMC_WITH_CUDA -DLLMC_CUDA_LIBRARIES='"$(CUDA_HOME)/lib64"' \
+    -isystem $(CUDA_HOME)/include)
 $(obj)/llmc/backend/cuda/%.o $(obj)/tests/cuda/%.o: defines = $(cuda_compile)
 $(obj)/llmc/backend/make_backend.cpp.o: defines = $(cuda_compile)
 $(obj)/llmc/backend/make_backend.cpp.o: $(BUILD)/cuda_flags

@@ -127,8 +127,17 @@ train_gpt=$(first_program "${TRAIN_GPT:-}" "$root/train_gpt" "$root/build/releas
     die "no $root/train_gpt; run make, or take the package of make dist"
 gpu_tests=$(first_program "${GPU_TESTS:-}" "$root/bin/gpu_tests" "$root/build/release/gpu_tests") || gpu_tests=''
 
+# Those the loader misses, and cuBLASLt, which the programs open by name when they first need it.
 missing_libraries() {
-    ldd "$train_gpt" ${gpu_tests:+"$gpu_tests"} 2> /dev/null | awk '/=> not found/ { print $1 }' | sort -u
+    local opened
+    opened=$(grep -aom1 'libcublasLt\.so\.[0-9]*' "$train_gpt")
+    {
+        ldd "$train_gpt" ${gpu_tests:+"$gpu_tests"} 2> /dev/null | awk '/=> not found/ { print $1 }'
+        if [ -n "$opened" ] && ! ldconfig -p 2> /dev/null | grep -q "$opened" &&
+            ! (IFS=:; for folder in ${LD_LIBRARY_PATH-}; do [ ! -e "$folder/$opened" ] || exit 0; done; exit 1); then
+            echo "$opened"
+        fi
+    } | sort -u
 }
 
 library_folders() {

@@ -2,6 +2,7 @@
 #include "llmc/backend/cuda/device.h"
 
 #include "llmc/backend/cuda/check.h"
+#include "llmc/backend/cuda/cublaslt.h"
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/matmul_plans.h"
 #include "llmc/backend/cuda/recordings.h"
@@ -68,7 +69,7 @@ std::string why_unusable(int index) {
         return fmt::format("it has compute capability {}.{}, the kernels need {}.0 (Ampere) or newer", major, minor,
                            kOldestMajor);
     }
-    return "";
+    return cublaslt().problem;
 }
 
 CudaBackend::CudaBackend(int index) : device_(index) {

@@ -1,5 +1,6 @@
 #include "llmc/backend/cuda/matmul_plans.h"
 
+#include "llmc/backend/cuda/cublaslt.h"
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
 
@@ -10,7 +11,7 @@ namespace llmc::cuda {
 namespace {
 
 void check(cublasStatus_t status, const char* call) {
-    if (status != CUBLAS_STATUS_SUCCESS) fail("CUDA: {} failed: {}", call, cublasLtGetStatusString(status));
+    if (status != CUBLAS_STATUS_SUCCESS) fail("CUDA: {} failed: {}", call, cublaslt().GetStatusString(status));
 }
 #define CUBLAS_CHECK(call) check((call), #call)
 
@@ -28,19 +29,19 @@ uint32_t alignment_of(const void* address) {
 /// Column-major.
 cublasLtMatrixLayout_t layout(DType dtype, int64_t rows, int64_t columns) {
     cublasLtMatrixLayout_t made = nullptr;
-    CUBLAS_CHECK(cublasLtMatrixLayoutCreate(&made, type_of(dtype), static_cast<uint64_t>(rows),
-                                            static_cast<uint64_t>(columns), rows));
+    CUBLAS_CHECK(cublaslt().MatrixLayoutCreate(&made, type_of(dtype), static_cast<uint64_t>(rows),
+                                               static_cast<uint64_t>(columns), rows));
     return made;
 }
 
 template <typename Value>
 void set(cublasLtMatmulDesc_t description, cublasLtMatmulDescAttributes_t attribute, Value value) {
-    CUBLAS_CHECK(cublasLtMatmulDescSetAttribute(description, attribute, &value, sizeof value));
+    CUBLAS_CHECK(cublaslt().MatmulDescSetAttribute(description, attribute, &value, sizeof value));
 }
 
 template <typename Value>
 void set(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t attribute, Value value) {
-    CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value));
+    CUBLAS_CHECK(cublaslt().MatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value));
 }
 
 }  // namespace
@@ -51,23 +52,26 @@ struct MatmulPlans::Plan {
     cublasLtMatmulAlgo_t algorithm{};
     ~Plan() {
         for (cublasLtMatrixLayout_t made : {a, b, d}) {
-            if (made != nullptr) cublasLtMatrixLayoutDestroy(made);
+            if (made != nullptr) cublaslt().MatrixLayoutDestroy(made);
         }
-        if (description != nullptr) cublasLtMatmulDescDestroy(description);
+        if (description != nullptr) cublaslt().MatmulDescDestroy(description);
     }
 };
 
-MatmulPlans::MatmulPlans() { CUBLAS_CHECK(cublasLtCreate(&handle_)); }
+MatmulPlans::MatmulPlans() {
+    if (!cublaslt().problem.empty()) fail("{}; or use --device=cpu", cublaslt().problem);
+    CUBLAS_CHECK(cublaslt().Create(&handle_));
+}
 
 MatmulPlans::~MatmulPlans() {
     plans_.clear();
-    cublasLtDestroy(handle_);
+    cublaslt().Destroy(handle_);
 }
 
 std::unique_ptr<MatmulPlans::Plan> MatmulPlans::make_plan(const Key& key) const {
     const MatmulShape& shape = key.shape;
     auto plan = std::make_unique<Plan>();
-    CUBLAS_CHECK(cublasLtMatmulDescCreate(&plan->description, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    CUBLAS_CHECK(cublaslt().MatmulDescCreate(&plan->description, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     set(plan->description, CUBLASLT_MATMUL_DESC_TRANSA, shape.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(plan->description, CUBLASLT_MATMUL_DESC_TRANSB, shape.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     if (shape.has_bias) {
@@ -79,7 +83,7 @@ std::unique_ptr<MatmulPlans::Plan> MatmulPlans::make_plan(const Key& key) const 
     plan->d = layout(shape.output, shape.m, shape.n);
 
     cublasLtMatmulPreference_t preference = nullptr;
-    CUBLAS_CHECK(cublasLtMatmulPreferenceCreate(&preference));
+    CUBLAS_CHECK(cublaslt().MatmulPreferenceCreate(&preference));
     set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(key.workspace_bytes));
     // Partial sums meet in the workspace, in one order; not in place, in the order of arrival.
     set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
@@ -90,12 +94,12 @@ std::unique_ptr<MatmulPlans::Plan> MatmulPlans::make_plan(const Key& key) const 
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.alignment[3]);
     cublasLtMatmulHeuristicResult_t found{};
     int count = 0;
-    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle_, plan->description, plan->a, plan->b, plan->d,
-                                                                 plan->d, preference, 1, &found, &count);
-    cublasLtMatmulPreferenceDestroy(preference);
+    const cublasStatus_t status = cublaslt().MatmulAlgoGetHeuristic(handle_, plan->description, plan->a, plan->b,
+                                                                    plan->d, plan->d, preference, 1, &found, &count);
+    cublaslt().MatmulPreferenceDestroy(preference);
     if (status != CUBLAS_STATUS_SUCCESS || count == 0) {
         fail("CUDA: cuBLASLt knows no way to multiply {} x {} x {} in {}: {}", shape.m, shape.n, shape.k,
-             name_of(shape.input), cublasLtGetStatusString(status));
+             name_of(shape.input), cublaslt().GetStatusString(status));
     }
     plan->algorithm = found.algo;
     return plan;
@@ -110,12 +114,12 @@ void MatmulPlans::run(const MatmulShape& shape, const MatmulOperands& operands, 
     if (plan == nullptr) plan = make_plan(key);
     if (shape.has_bias) set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias);
     const float alpha = 1, beta = shape.adds_c ? 1 : 0;
-    const cublasStatus_t status = cublasLtMatmul(
+    const cublasStatus_t status = cublaslt().Matmul(
         handle_, plan->description, &alpha, operands.a, plan->a, operands.b, plan->b, &beta, c, plan->d, operands.d,
         plan->d, &plan->algorithm, operands.workspace, static_cast<size_t>(operands.workspace_bytes), stream);
     if (status != CUBLAS_STATUS_SUCCESS) {
         fail("CUDA: multiplying {} x {} x {} in {} failed: {}", shape.m, shape.n, shape.k, name_of(shape.input),
-             cublasLtGetStatusString(status));
+             cublaslt().GetStatusString(status));
     }
 }
 

@@ -178,6 +178,7 @@ cuda_host       := llmc/backend/make_backend.cpp $(filter llmc/backend/cuda/%,$(
     $(call files,tests/cuda tests/cuda_on_cpu,*.cpp) \
     $(filter-out $(if $(filter nccl,$(found)),,%/nccl.cpp),$(call files,dev/cuda_on_cpu,*.cpp))
 cuda_test_objects := $(cpu_kernels:%=$(obj)/cuda_on_cpu/%.o) $(cuda_host:%=$(obj)/cuda_on_cpu/%.o)
+emulated_objects  := $(filter-out $(obj)/cuda_on_cpu/tests/%,$(cuda_test_objects))
 gpu_test_objects  := $(patsubst %,$(obj)/%.o,$(call files,tests/cuda,*.cu) $(call files,tests/cuda,*.cpp))
 plain_objects     := $(filter-out $(obj)/llmc/backend/make_backend.% $(obj)/llmc/backend/cuda/% \
     $(obj)/llmc/comm/nccl%,$(library_objects))
@@ -220,7 +221,7 @@ nvcc_compile = $(nvcc) -ccbin '$(CXX)' -std=c++20 $(if $(filter debug san,$(flav
 
 # Kernels for the CPU: every access is checked through the thread sanitizer's hooks (its library is not linked). Not
 # vectorised, so that accesses stay those of the source; multiplications and additions rounded one by one.
-cuda_on_cpu  := -DLLMC_CUDA_ON_CPU -DLLMC_WITH_CUDA -g1 -isystem $(cuda_include)
+cuda_on_cpu  := -DLLMC_CUDA_ON_CPU -DLLMC_WITH_CUDA -DLLMC_GPU_ARCH='"the CPU"' -g1 -isystem $(cuda_include)
 cpu_kernel_compile = $(CXX) -std=c++20 -O2 -march=$(ARCH) -fsanitize=thread -fno-tree-vectorize -ffp-contract=off \
     $(warn) -Wno-unknown-pragmas $(CXXFLAGS) $(preprocess) $(cuda_on_cpu)
 
@@ -316,6 +317,11 @@ $(BUILD)/cuda_tests: $(cuda_test_objects) $(plain_objects) $(BUILD)/sources
 	$(call say,LINK,$@)
 	$(quiet)$(link) $(filter %.o,$^) -lgtest $(plain_libs) -o $@
 
+# The whole program with the same stand-ins, for tests/e2e/cuda.sh.
+$(BUILD)/train_gpt_cuda_on_cpu: $(main_object) $(emulated_objects) $(plain_objects) $(BUILD)/sources
+	$(call say,LINK,$@)
+	$(quiet)$(link) $(filter %.o,$^) $(plain_libs) -o $@
+
 $(BUILD)/gpu_tests: $(gpu_test_objects) $(library_objects) $(BUILD)/sources
 	$(if $(with_cuda),,$(error the tests on a card need nvcc and CUDA=1))
 	$(call say,LINK,$@)
@@ -371,10 +377,10 @@ $(obj)/llmc/base/version.cpp.o: $(BUILD)/version
 
 # CUDA's headers are for its own files, and one file makes its backend.
 cuda_compile := $(if $(with_cuda),-DLLMC_WITH_CUDA -DLLMC_CUDA_LIBRARIES='"$(CUDA_HOME)/lib64"' \
-    -isystem $(CUDA_HOME)/include)
+    -DLLMC_GPU_ARCH='"$(GPU_ARCH)"' -isystem $(CUDA_HOME)/include)
 $(obj)/llmc/backend/cuda/%.o $(obj)/tests/cuda/%.o: defines = $(cuda_compile)
 $(obj)/llmc/backend/make_backend.cpp.o: defines = $(cuda_compile)
-$(obj)/llmc/backend/make_backend.cpp.o: $(BUILD)/cuda_flags
+$(obj)/llmc/backend/make_backend.cpp.o $(obj)/llmc/backend/cuda/device.cpp.o: $(BUILD)/cuda_flags
 
 # One file uses SentencePiece; whether it may is part of the link's flags, so they make it anew.
 $(obj)/llmc/io/sentencepiece_tokenizer.cpp.o: defines = $(if $(with_sentencepiece),-DLLMC_WITH_SENTENCEPIECE)
@@ -403,7 +409,7 @@ train: all
 	@data/demo.sh
 	$(strip $(binary) $(ARGS))
 
-test: all $(BUILD)/tests $(if $(with_cuda_tests),$(BUILD)/cuda_tests)
+test: all $(BUILD)/tests $(if $(with_cuda_tests),$(BUILD)/cuda_tests $(BUILD)/train_gpt_cuda_on_cpu)
 	$(if $(with_cuda_tests),,@echo 'tests of the CUDA kernels: skipped ($(if \
 	    $(cuda_include),not in the $(flavour) flavour or CUDA=0,no CUDA headers))')
 	@tests/run.sh $(BUILD)

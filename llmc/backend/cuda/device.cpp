@@ -78,12 +78,12 @@ CudaBackend::CudaBackend(int index) : device_(index) {
     CUDA_CHECK(cudaSetDevice(index));
     const cudaError_t status = try_kernels();
     if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction) {
+        const int major = attribute(cudaDevAttrComputeCapabilityMajor, index);
+        const int minor = attribute(cudaDevAttrComputeCapabilityMinor, index);
         fail(
-            "--device=cuda:{}: this build has no kernels for compute capability {}.{}; build it there, or with "
-            "GPU_ARCH={}{}",
-            index, attribute(cudaDevAttrComputeCapabilityMajor, index),
-            attribute(cudaDevAttrComputeCapabilityMinor, index), attribute(cudaDevAttrComputeCapabilityMajor, index),
-            attribute(cudaDevAttrComputeCapabilityMinor, index));
+            "--device=cuda:{}: the card has compute capability {}.{}, this build has kernels for {}; build it with "
+            "GPU_ARCH={}{}, or use --device=cpu",
+            index, major, minor, LLMC_GPU_ARCH, major, minor);
     }
     CUDA_CHECK(status);
     CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));

@@ -88,6 +88,9 @@ CUDA_HOME    ?= $(patsubst %/bin/nvcc,%,$(nvcc))
 cuda_include := $(patsubst %/cuda_runtime.h,%,$(firstword $(wildcard $(addsuffix \
                     /cuda_runtime.h,$(if $(CUDA_HOME),$(CUDA_HOME)/include) /usr/local/cuda/include))))
 
+# A distribution's toolkit has its headers where the compiler looks anyway, and must not have the folder named again.
+cuda_isystem := $(addprefix -isystem ,$(filter-out /usr/include,$(cuda_include)))
+
 # Kernels are compiled for the cards that are here; a package or a machine without one gets the usual three.
 cards    := $(if $(filter 1,$(DIST)),,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | \
                 sed -n 's/^\([0-9]*\)[.]\([0-9]\)$$/\1\2/p' | sort -un))
@@ -103,7 +106,7 @@ found := $(shell printf '$(call probe,CLI/CLI.hpp,cli11)$(call probe,spdlog/spdl
     probe,fmt/format.h,fmt)$(call probe,nlohmann/json.hpp,json)$(call probe,xxhash.h,xxhash)$(call \
     probe,gtest/gtest.h,gtest)$(call probe,nccl.h,nccl)$(call probe,oneapi/dnnl/dnnl.hpp,$(hash)include \
     <oneapi/dnnl/dnnl_version.h>\nonednn=DNNL_VERSION_MAJOR.DNNL_VERSION_MINOR.DNNL_VERSION_PATCH)' | \
-    $(CXX) $(CPPFLAGS) $(addprefix -isystem ,$(cuda_include)) -E -P -x c++ - 2>/dev/null | tr -d ' ')
+    $(CXX) $(CPPFLAGS) $(cuda_isystem) -E -P -x c++ - 2>/dev/null | tr -d ' ')
 
 onednn := $(patsubst onednn=%,%,$(filter onednn=%,$(found)))
 
@@ -221,19 +224,19 @@ nvcc_compile = $(nvcc) -ccbin '$(CXX)' -std=c++20 $(if $(filter debug san,$(flav
 
 # Kernels for the CPU: every access is checked through the thread sanitizer's hooks (its library is not linked). Not
 # vectorised, so that accesses stay those of the source; multiplications and additions rounded one by one.
-cuda_on_cpu  := -DLLMC_CUDA_ON_CPU -DLLMC_WITH_CUDA -DLLMC_GPU_ARCH='"the CPU"' -g1 -isystem $(cuda_include)
+cuda_on_cpu  := -DLLMC_CUDA_ON_CPU -DLLMC_WITH_CUDA -DLLMC_GPU_ARCH='"the CPU"' -g1 $(cuda_isystem)
 cpu_kernel_compile = $(CXX) -std=c++20 -O2 -march=$(ARCH) -fsanitize=thread -fno-tree-vectorize -ffp-contract=off \
     $(warn) -Wno-unknown-pragmas $(CXXFLAGS) $(preprocess) $(cuda_on_cpu)
 
 # RPATH rather than RUNPATH: it also holds for the libraries of our libraries.
-rpaths := $(if $(filter openblas,$(blas)),$(openblas_dir)) $(if $(with_nccl),$(CUDA_HOME)/lib64)
+rpaths := $(if $(filter openblas,$(blas)),$(openblas_dir)) $(if $(with_cuda),$(wildcard $(CUDA_HOME)/lib64))
 link   := $(CXX) $(filter-out -DLLMC%,$(optimise_$(flavour))) -fopenmp -pthread -Wl,--as-needed \
     -Wl,--disable-new-dtags $(LDFLAGS)
 plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 $(if $(with_sentencepiece),-lsentencepiece) \
     $(if $(filter openblas,$(blas)),-L$(openblas_dir) -lopenblas,-ldnnl) \
     $(if $(with_mpi),$(shell $(mpicxx) -showme:link)) $(rpaths:%=-Wl,-rpath,%) $(LDLIBS)
 # None of them needs the driver to start; the driver's own library is found at run time by NVIDIA's.
-cudart := $(if $(wildcard $(CUDA_HOME)/lib64/libcudart_static.a),-lcudart_static -ldl -lrt,-lcudart)
+cudart := $(if $(wildcard $(CUDA_HOME)/lib64/libcudart_static.a),-lcudart_static -ldl -lrt,-lcudart -ldl)
 libs   := $(if $(with_cuda),-L$(CUDA_HOME)/lib64) $(if $(with_nccl),-lnccl) $(if $(with_cuda),$(cudart)) \
     $(plain_libs)
 
@@ -377,7 +380,7 @@ $(obj)/llmc/base/version.cpp.o: $(BUILD)/version
 
 # CUDA's headers are for its own files, and one file makes its backend.
 cuda_compile := $(if $(with_cuda),-DLLMC_WITH_CUDA -DLLMC_CUDA_LIBRARIES='"$(CUDA_HOME)/lib64"' \
-    -DLLMC_GPU_ARCH='"$(GPU_ARCH)"' -isystem $(CUDA_HOME)/include)
+    -DLLMC_GPU_ARCH='"$(GPU_ARCH)"' $(cuda_isystem))
 $(obj)/llmc/backend/cuda/%.o $(obj)/tests/cuda/%.o: defines = $(cuda_compile)
 $(obj)/llmc/backend/make_backend.cpp.o: defines = $(cuda_compile)
 $(obj)/llmc/backend/make_backend.cpp.o $(obj)/llmc/backend/cuda/device.cpp.o: $(BUILD)/cuda_flags

@@ -46,7 +46,7 @@ measure() {
     reference=$(printf '%s' "${times[none]}" | median)
     for policy in $policies; do
         ms=$(printf '%s' "${times[$policy]}" | median)
-        peak=$(printf '%s' "${peaks[$policy]}" | median | awk '{ printf "%d", $1 }')
+        peak=$(printf '%s' "${peaks[$policy]}" | median | awk '{ printf "%.0f", $1 }')
         predicted=$(predicted_bytes "$@" --recompute="$policy")
         ratio=$(awk "BEGIN { printf \"%.3f\", $ms / $reference }")
         verdict=""

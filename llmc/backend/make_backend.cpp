@@ -44,8 +44,12 @@ std::unique_ptr<Backend> make_cuda_backend(const std::string& device) {
     const int index = cuda_index(device);
     if (device == "cpu") return nullptr;
     if (device != "auto") return std::make_unique<cuda::CudaBackend>(index);
-    const std::string reason = cuda::why_unusable(0);
-    if (reason.empty()) return std::make_unique<cuda::CudaBackend>(0);
+    std::string reason = cuda::why_unusable(0);
+    try {
+        if (reason.empty()) return std::make_unique<cuda::CudaBackend>(0);
+    } catch (const Error& error) {  // A card that this build has no kernels for.
+        reason = error.what();
+    }
     spdlog::info("device  the CPU: {}", reason);
     return nullptr;
 }

@@ -55,7 +55,8 @@ void Executor::run(const RunArguments& arguments, std::vector<double>* seconds) 
                       arguments.first_position == arguments_.first_position &&
                       arguments.loss_sum.data == arguments_.loss_sum.data;
     if (!same) backend_.forget(this);
-    const bool repeats = same && rows_ > 0;
+    const bool repeats = same && has_run_;  // The first walk may load kernels, which no recording likes.
+    has_run_ = true;
     arguments_ = arguments;
     rows_ = arguments.rows > 0 ? arguments.rows : plan_.shape.N();
     CHECK(rows_ <= plan_.shape.N(), rows_, plan_.shape.N());

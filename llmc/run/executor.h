@@ -60,6 +60,7 @@ class Executor {
     const Layout& layout_;
     RunArguments arguments_;
     int64_t rows_ = 0;
+    bool has_run_ = false;
     int64_t high_water_bytes_ = 0;
     std::vector<CopyTicket> copies_;  ///< By tensor; those under way.
     int32_t tokens_ = -1, targets_ = -1, losses_ = -1, logits_ = -1;

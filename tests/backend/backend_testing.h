@@ -124,10 +124,11 @@ inline double largest_error(const Values& values, const Values& exact) {
 
 inline double largest_magnitude(const Values& values) { return largest_error(values, Values(values.size(), 0.0)); }
 
-/// Our error is at most twice a plain float implementation's (rounded to our type), plus two fp32 roundings.
-inline void expect_as_good_as_plain(const Buffer& ours, const Values& plain, const Values& exact) {
+/// Our error is at most twice a plain float implementation's (rounded to our type), plus two fp32 roundings: of the
+/// result, or of the terms it is the sum of, where those cancel.
+inline void expect_as_good_as_plain(const Buffer& ours, const Values& plain, const Values& exact, double terms = 0) {
     const Buffer rounded(ours.dtype(), ours.count(), 1, plain);
-    const double slack = 0x1p-22 * largest_magnitude(exact);
+    const double slack = 0x1p-22 * std::max(largest_magnitude(exact), terms);
     EXPECT_LE(largest_error(ours.values(), exact), 2 * largest_error(rounded.values(), exact) + slack);
     EXPECT_TRUE(ours.intact());
 }

@@ -68,8 +68,9 @@ void* CudaBackend::allocate_host(int64_t bytes, const std::string& what) {
 
 void CudaBackend::release_host(void* memory) {
     if (memory == nullptr) return;
-    CUDA_CHECK(cudaStreamSynchronize(stream_));  // It waits for every copy that was waited for.
-    CUDA_CHECK(cudaFreeHost(memory));
+    // Waits for every copy that was waited for. Errors have been reported: destructors call this.
+    cudaStreamSynchronize(stream_);
+    cudaFreeHost(memory);
 }
 
 CopyTicket CudaBackend::copy_out(void* host, Tensor x) { return copies_->out(host, x); }

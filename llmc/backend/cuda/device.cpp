@@ -45,10 +45,11 @@ std::string driver_problem(cudaError_t status) {
 struct MatrixRate {
     int capability;  ///< 10 * major + minor.
     double bf16, fp32, highest_hertz;
+    bool halved_on_geforce = false;
 };
 constexpr MatrixRate kMatrixRates[] = {
-    {80, 2048, 128, 1.41e9}, {86, 512, 256, 2.6e9},    {87, 512, 256, 2.6e9},    {89, 512, 256, 2.6e9},
-    {90, 4096, 256, 1.83e9}, {100, 8192, 256, 1.85e9}, {103, 8192, 256, 1.85e9}, {120, 512, 256, 2.6e9},
+    {80, 2048, 128, 1.41e9}, {86, 1024, 256, 2.6e9, true}, {87, 1024, 256, 2.6e9},   {89, 1024, 256, 2.6e9, true},
+    {90, 4096, 256, 1.83e9}, {100, 8192, 256, 1.85e9},     {103, 8192, 256, 1.85e9}, {120, 1024, 256, 2.6e9, true},
 };
 
 }  // namespace
@@ -128,7 +129,9 @@ DeviceInfo CudaBackend::info() const {
     for (const MatrixRate& rate : kMatrixRates) {
         if (rate.capability != capability) continue;
         const double per_clock = multiprocessors_ * std::min(hertz, rate.highest_hertz);
-        info.peak_flops_bf16 = rate.bf16 * per_clock;
+        // Of the architectures that both kinds of card have, those for games sum up in fp32 at half the rate.
+        const bool halved = rate.halved_on_geforce && info.name.find("GeForce") != std::string::npos;
+        info.peak_flops_bf16 = (halved ? 0.5 : 1.0) * rate.bf16 * per_clock;
         info.peak_flops_fp32 = rate.fp32 * per_clock;
     }
     // Two transfers a clock, over a bus whose width is in bits.
@@ -164,8 +167,8 @@ void* CudaBackend::allocate(int64_t bytes, const std::string& what) {
 
 void CudaBackend::release(void* memory) {
     if (memory == nullptr) return;
-    CUDA_CHECK(cudaStreamSynchronize(stream_));
-    CUDA_CHECK(cudaFree(memory));
+    cudaStreamSynchronize(stream_);  // Called by destructors, perhaps because of an error that has been reported.
+    cudaFree(memory);
 }
 
 void CudaBackend::copy_to_device(Tensor destination, const void* source) {

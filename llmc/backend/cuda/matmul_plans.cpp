@@ -112,7 +112,10 @@ void MatmulPlans::run(const MatmulShape& shape, const MatmulOperands& operands, 
                      operands.workspace_bytes};
     std::unique_ptr<Plan>& plan = plans_[key];
     if (plan == nullptr) plan = make_plan(key);
-    if (shape.has_bias) set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias);
+    if (shape.has_bias) {
+        CHECK(alignment_of(operands.bias) >= 16);  // The algorithm was found without knowing it.
+        set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias);
+    }
     const float alpha = 1, beta = shape.adds_c ? 1 : 0;
     const cublasStatus_t status = cublaslt().Matmul(
         handle_, plan->description, &alpha, operands.a, plan->a, operands.b, plan->b, &beta, c, plan->d, operands.d,

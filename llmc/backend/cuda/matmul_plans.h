@@ -45,7 +45,7 @@ class MatmulPlans {
 
   private:
     struct Plan;
-    /// Shape, alignments of the five operands in bytes, bytes of workspace.
+    /// Shape, alignments of A, B, C and D in bytes, bytes of workspace.
     struct Key {
         MatmulShape shape;
         std::array<uint32_t, 4> alignment;

@@ -15,7 +15,13 @@ void Recordings::repeat(const void* key, const std::function<void()>& work) {
         cudaGraph_t graph = nullptr;
         cudaGraphExec_t executable = nullptr;
         CUDA_CHECK(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
-        work();
+        try {
+            work();
+        } catch (...) {  // The stream shall not stay in its recording.
+            if (cudaStreamEndCapture(stream_, &graph) == cudaSuccess) cudaGraphDestroy(graph);
+            cudaGetLastError();
+            throw;
+        }
         CUDA_CHECK(cudaStreamEndCapture(stream_, &graph));
         CUDA_CHECK(cudaGraphInstantiate(&executable, graph, 0));
         CUDA_CHECK(cudaGraphDestroy(graph));

@@ -43,7 +43,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 out=${out:-$root/gpu_check}
 if ! mkdir -p "$out" || ! : > "$out/log.txt"; then die "--out=$out: cannot be written; choose another folder"; fi
 out=$(cd "$out" && pwd)
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/gpu_check.XXXXXX") || exit 2
+tmp=$(mktemp -d) || exit 2
 log=$out/log.txt
 # What runs at the moment, and the signal that ends it: timeout(1) hands TERM on, train_gpt would write a checkpoint.
 job='' job_signal=TERM

@@ -157,7 +157,7 @@ error_of() {
     fi
 }
 
-temp=$(mktemp -d "${TMPDIR:-/tmp}/sweep.XXXXXX")
+temp=$(mktemp -d)
 job='' stopped='' lock=''
 # shellcheck disable=SC2317  # the traps call it
 stop() {

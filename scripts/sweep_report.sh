@@ -22,7 +22,7 @@ case $out in -*) out=./$out ;; esac
 batch_sizes=$(sed -n 's/^batch sizes: //p' "$out/sweep.options")
 levels=$(sed -n 's/^levels: //p' "$out/sweep.options")
 base_bytes=$(cat "$out/base_bytes" 2>/dev/null || :)
-temp=$(mktemp -d "${TMPDIR:-/tmp}/sweep_report.XXXXXX")
+temp=$(mktemp -d)
 trap 'rm -rf "$temp"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP

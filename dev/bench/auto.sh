@@ -80,8 +80,5 @@ $(about).
 |---|---|---:|---:|---:|---:|---|---:|---:|
 $rows"
 printf '%s\n' "$report"
-if [ "$quick" = no ]; then
-    printf '%s\n' "$report" > "$root/dev/bench/results/auto.md"
-    printf '{"about": "%s", "rows": [%s\n]}\n' "$(about)" "$objects" > "$root/dev/bench/results/auto.json"
-fi
+[ "$quick" = yes ] || publish auto "$report" "$objects"
 exit "$status"

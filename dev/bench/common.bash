@@ -64,3 +64,11 @@ about() {
     printf '%s, %s, %s, %s threads' "$(date +%F)" "$("$train_gpt" --version)" \
         "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)"
 }
+
+# publish NAME REPORT ROWS: into the results folder, as NAME.md and as NAME.json with the rows' JSON objects.
+publish() {
+    local results=$root/dev/bench/results
+    mkdir -p "$results"
+    printf '%s\n' "$2" > "$results/$1.md"
+    printf '{"about": "%s", "rows": [%s\n]}\n' "$(about)" "$3" > "$results/$1.json"
+}

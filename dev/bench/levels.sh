@@ -78,10 +78,5 @@ $(about).
 |---|---|---:|---:|---|---:|---:|
 $rows"
 printf '%s\n' "$report"
-if [ "$quick" = no ]; then
-    results=$root/dev/bench/results
-    mkdir -p "$results"
-    printf '%s' "$report" > "$results/levels.md"
-    printf '{"about": "%s", "rows": [%s\n]}\n' "$(about)" "$objects" > "$results/levels.json"
-fi
+[ "$quick" = yes ] || publish levels "$report" "$objects"
 exit $status

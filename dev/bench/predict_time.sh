@@ -78,8 +78,5 @@ $(about).
 |---|---|---:|---:|---:|---|
 $rows"
 printf '%s\n' "$report"
-if [ "$quick" = no ]; then
-    printf '%s\n' "$report" > "$root/dev/bench/results/predict_time.md"
-    printf '{"about": "%s", "rows": [%s\n]}\n' "$(about)" "$objects" > "$root/dev/bench/results/predict_time.json"
-fi
+[ "$quick" = yes ] || publish predict_time "$report" "$objects"
 exit "$status"

@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/base/median.h"
 #include "llmc/base/version.h"
 
 #include <nlohmann/json.hpp>
@@ -32,12 +33,6 @@ double& slot_of(OpTimes& times, const Step& step) {
                                                        : times.final_norm;
     if (step.pass == Pass::Forward) return row.forward;
     return step.pass == Pass::BackwardWeight ? row.backward_weight : row.backward;
-}
-
-double median(std::vector<double> values) {
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/base/median.h"
 #include "llmc/base/stop_signal.h"
 #include "llmc/base/units.h"
 #include "llmc/run/profile.h"
@@ -202,11 +203,9 @@ void Trainer::report(const StepMetrics& m) {
 /// What the plan promised beside what it took.
 void Trainer::report_times() const {
     if (step_ms_.empty()) return;
-    std::vector<double> sorted = step_ms_;
-    std::nth_element(sorted.begin(), sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2), sorted.end());
-    const double median = sorted[sorted.size() / 2];
-    spdlog::info("time    {:.1f} ms per step in the median of {}, predicted {:.1f} ms ({:+.1f} %; {})", median,
-                 sorted.size(), predicted_step_ms_, 100 * (predicted_step_ms_ / median - 1), times_source_);
+    const double typical = median(step_ms_);
+    spdlog::info("time    {:.1f} ms per step in the median of {}, predicted {:.1f} ms ({:+.1f} %; {})", typical,
+                 step_ms_.size(), predicted_step_ms_, 100 * (predicted_step_ms_ / typical - 1), times_source_);
 }
 
 void Trainer::count_skipped(const StepMetrics& metrics) {

@@ -99,8 +99,9 @@ __device__ __forceinline__ void store128_streaming(T* to, const Pack<T>& pack) {
 
 // ---- reductions -------------------------------------------------------------------------------------
 
-/// Sum or maximum over the 32 lanes, in a fixed order; every lane gets it. All lanes must call.
-__device__ __forceinline__ float warp_sum(float x) {
+/// Sum (float or double) or maximum over the 32 lanes, in a fixed order; every lane gets it. All lanes must call.
+template <typename Real>
+__device__ __forceinline__ Real warp_sum(Real x) {
 #pragma unroll
     for (int offset = kWarpSize / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kFullMask, x, offset);
     return x;
@@ -113,13 +114,14 @@ __device__ __forceinline__ float warp_max(float x) {
 
 /// Over all threads of a one-dimensional block of whole warps, in a fixed order; every thread gets it. All threads
 /// must call. Two barriers, so that a call may follow a call.
-__device__ __forceinline__ float block_sum(float x) {
-    SHARED(float[kWarpSize], warp_sums);
+template <typename Real>
+__device__ __forceinline__ Real block_sum(Real x) {
+    SHARED(Real[kWarpSize], warp_sums);
     const int lane = threadIdx.x % kWarpSize, warps = blockDim.x / kWarpSize;
     x = warp_sum(x);
     if (lane == 0) warp_sums[threadIdx.x / kWarpSize] = x;
     __syncthreads();
-    x = warp_sum(lane < warps ? warp_sums[lane] : 0.0f);
+    x = warp_sum(lane < warps ? warp_sums[lane] : Real(0));
     __syncthreads();
     return x;
 }

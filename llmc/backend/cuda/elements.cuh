@@ -123,24 +123,6 @@ __device__ __forceinline__ float reciprocal(float x) {
     }
 }
 
-// ---- reductions in double, as those of device.cuh ----------------------------------------------------------------
-
-__device__ __forceinline__ double warp_sum(double x) {
-#pragma unroll
-    for (int offset = kWarpSize / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kFullMask, x, offset);
-    return x;
-}
-__device__ __forceinline__ double block_sum(double x) {
-    SHARED(double[kWarpSize], warp_sums);
-    const int lane = threadIdx.x % kWarpSize, warps = blockDim.x / kWarpSize;
-    x = warp_sum(x);
-    if (lane == 0) warp_sums[threadIdx.x / kWarpSize] = x;
-    __syncthreads();
-    x = warp_sum(lane < warps ? warp_sums[lane] : 0.0);
-    __syncthreads();
-    return x;
-}
-
 // ---- launches ---------------------------------------------------------------------------------------------------
 
 constexpr int kElementThreads = 256;

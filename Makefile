@@ -54,7 +54,8 @@ SAN   ?= 0
 DIST  ?= 0
 V     ?= 0
 BLAS  ?= auto
-MPI   ?= 1
+# Not in the package: MPI's libraries must be those of the machine's own mpirun. Ranks find each other without it, too.
+MPI   ?= $(if $(filter 1,$(DIST)),0,1)
 CUDA  ?= 1
 WERROR    ?= 1
 
@@ -153,7 +154,7 @@ with_sentencepiece := $(filter sentencepiece,$(found))
 backend_is_whole := $(and $(wildcard llmc/backend/cuda/attention_cached.cu),$(wildcard llmc/backend/cuda/column_sum.cu))
 with_cuda := $(and $(filter 1,$(CUDA)),$(nvcc),$(backend_is_whole),yes)
 with_mpi  := $(and $(filter 1,$(MPI)),$(mpicxx),$(mpi_sources),yes)
-with_nccl := $(and $(with_cuda),$(with_mpi),$(filter nccl,$(found)),$(nccl_sources),yes)
+with_nccl := $(and $(with_cuda),$(filter nccl,$(found)),$(nccl_sources),yes)
 
 # The kernels' tests, which run them on the CPU, need only CUDA's headers. Not under SAN=1: the address sanitizer does
 # not know the threads' stacks, and the kernels' accesses are checked anyway.
@@ -177,14 +178,14 @@ bench_programs  := $(bench_sources:dev/bench/%.cpp=$(BUILD)/bench/%)
 # cuda_tests: the library with its CUDA backend once more, kernels compiled for the executor in dev/cuda_on_cpu, which
 # also stands in for NVIDIA's libraries. gpu_tests: the same tests of kernels on a card.
 cpu_kernels     := $(call files,llmc/backend/cuda,*.cu) $(call files,tests/cuda tests/cuda_on_cpu,*.cu)
-cuda_host       := llmc/backend/make_backend.cpp $(filter llmc/backend/cuda/%,$(all_sources)) \
-    $(call files,tests/cuda tests/cuda_on_cpu,*.cpp) \
-    $(filter-out $(if $(filter nccl,$(found)),,%/nccl.cpp),$(call files,dev/cuda_on_cpu,*.cpp))
+cuda_host       := llmc/backend/make_backend.cpp $(filter llmc/backend/cuda/% llmc/comm/comm.cpp,$(all_sources)) \
+    $(if $(filter nccl,$(found)),$(nccl_sources)) $(call files,tests/cuda tests/cuda_on_cpu,*.cpp) \
+    $(filter-out $(if $(filter nccl,$(found)),,dev/cuda_on_cpu/nccl%),$(call files,dev/cuda_on_cpu,*.cpp))
 cuda_test_objects := $(cpu_kernels:%=$(obj)/cuda_on_cpu/%.o) $(cuda_host:%=$(obj)/cuda_on_cpu/%.o)
 emulated_objects  := $(filter-out $(obj)/cuda_on_cpu/tests/%,$(cuda_test_objects))
 gpu_test_objects  := $(patsubst %,$(obj)/%.o,$(call files,tests/cuda,*.cu) $(call files,tests/cuda,*.cpp))
 plain_objects     := $(filter-out $(obj)/llmc/backend/make_backend.% $(obj)/llmc/backend/cuda/% \
-    $(obj)/llmc/comm/nccl%,$(library_objects))
+    $(obj)/llmc/comm/comm.% $(obj)/llmc/comm/nccl%,$(library_objects))
 
 # ---- flags ---------------------------------------------------------------------------
 
@@ -202,12 +203,8 @@ false_alarms_san     := $(false_alarms_debug)
 false_alarms_release := $(false_alarms_debug) -Wno-uninitialized -Wno-restrict -Wno-stringop-overflow
 false_alarms_dist    := $(false_alarms_release)
 
-features := -DLLMC_WITH_$(if $(filter openblas,$(blas)),OPENBLAS,ONEDNN) \
-    $(if $(with_mpi),-DLLMC_WITH_MPI) $(if $(with_nccl),-DLLMC_WITH_NCCL)
-
-includes := -I. \
-    $(if $(filter openblas,$(blas)),-isystem $(openblas_include)) \
-    $(if $(with_mpi),$(patsubst -I%,-isystem %,$(shell $(mpicxx) -showme:compile)) -DOMPI_SKIP_MPICXX)
+features := -DLLMC_WITH_$(if $(filter openblas,$(blas)),OPENBLAS,ONEDNN)
+includes := -I. $(if $(filter openblas,$(blas)),-isystem $(openblas_include))
 
 # spdlog in its compiled form: the header-only one costs seconds per file.
 preprocess := $(includes) $(features) -DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL $(CPPFLAGS)
@@ -228,17 +225,21 @@ cuda_on_cpu  := -DLLMC_CUDA_ON_CPU -DLLMC_WITH_CUDA -DLLMC_GPU_ARCH='"the CPU"' 
 cpu_kernel_compile = $(CXX) -std=c++20 -O2 -march=$(ARCH) -fsanitize=thread -fno-tree-vectorize -ffp-contract=off \
     $(warn) -Wno-unknown-pragmas $(CXXFLAGS) $(preprocess) $(cuda_on_cpu)
 
+# Open MPI's compiler says what it adds to g++, MPICH's the whole command.
+mpi_says    = $(if $(with_mpi),$(shell $(mpicxx) -showme:$1 2>/dev/null || $(mpicxx) -$1_info 2>/dev/null))
+mpi_include := $(patsubst -I%,-isystem %,$(filter -I%,$(call mpi_says,compile)))
+mpi_link    := $(filter -L% -l%,$(call mpi_says,link))
+
 # RPATH rather than RUNPATH: it also holds for the libraries of our libraries.
 rpaths := $(if $(filter openblas,$(blas)),$(openblas_dir)) $(if $(with_cuda),$(wildcard $(CUDA_HOME)/lib64))
 link   := $(CXX) $(filter-out -DLLMC%,$(optimise_$(flavour))) -fopenmp -pthread -Wl,--as-needed \
     -Wl,--disable-new-dtags $(LDFLAGS)
 plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 $(if $(with_sentencepiece),-lsentencepiece) \
     $(if $(filter openblas,$(blas)),-L$(openblas_dir) -lopenblas,-ldnnl) \
-    $(if $(with_mpi),$(shell $(mpicxx) -showme:link)) $(rpaths:%=-Wl,-rpath,%) $(LDLIBS)
+    $(mpi_link) $(rpaths:%=-Wl,-rpath,%) $(LDLIBS)
 # None of them needs the driver to start; the driver's own library is found at run time by NVIDIA's.
 cudart := $(if $(wildcard $(CUDA_HOME)/lib64/libcudart_static.a),-lcudart_static -ldl -lrt,-lcudart -ldl)
-libs   := $(if $(with_cuda),-L$(CUDA_HOME)/lib64) $(if $(with_nccl),-lnccl) $(if $(with_cuda),$(cudart)) \
-    $(plain_libs)
+libs   := $(if $(with_cuda),-L$(CUDA_HOME)/lib64 $(cudart)) $(plain_libs)
 
 # In the package the binary stands above lib/, the other programs beside it.
 origin :=
@@ -372,7 +373,7 @@ $(obj)/cuda_on_cpu/dev/%: level := -O2
 $(obj)/cuda_on_cpu/%.cpp.o: %.cpp $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CXX,$< on the CPU)
-	$(quiet)$(compile) $(level) $(cuda_on_cpu) -MMD -MP -c $< -o $@
+	$(quiet)$(compile) $(level) $(cuda_on_cpu) $(defines) -MMD -MP -c $< -o $@
 
 # The version reaches one file only, so that a commit recompiles one file only.
 $(obj)/llmc/base/version.cpp.o: defines = -DLLMC_VERSION='"$(version)"'
@@ -384,6 +385,16 @@ cuda_compile := $(if $(with_cuda),-DLLMC_WITH_CUDA -DLLMC_CUDA_LIBRARIES='"$(CUD
 $(obj)/llmc/backend/cuda/%.o $(obj)/tests/cuda/%.o: defines = $(cuda_compile)
 $(obj)/llmc/backend/make_backend.cpp.o: defines = $(cuda_compile)
 $(obj)/llmc/backend/make_backend.cpp.o $(obj)/llmc/backend/cuda/device.cpp.o: $(BUILD)/cuda_flags
+
+# The transports' headers are for the file of each; the others know which there are.
+comm_has = $(if $(with_mpi),-DLLMC_WITH_MPI) $(if $1,-DLLMC_WITH_NCCL)
+$(obj)/llmc/comm/%: defines = $(call comm_has,$(with_nccl))
+$(obj)/llmc/comm/mpi%: defines = $(mpi_include) -DOMPI_SKIP_MPICXX
+$(obj)/llmc/comm/nccl%: defines = $(cuda_compile)
+$(obj)/cuda_on_cpu/llmc/comm/%: defines = $(call comm_has,$(filter nccl,$(found)))
+$(filter $(obj)/llmc/comm/%,$(library_objects)) $(filter $(obj)/cuda_on_cpu/llmc/comm/%,$(cuda_test_objects)): \
+    $(BUILD)/sources
+$(filter $(obj)/llmc/comm/nccl%,$(library_objects)): $(BUILD)/cuda_flags
 
 # One file uses SentencePiece; whether it may is part of the link's flags, so they make it anew.
 $(obj)/llmc/io/sentencepiece_tokenizer.cpp.o: defines = $(if $(with_sentencepiece),-DLLMC_WITH_SENTENCEPIECE)

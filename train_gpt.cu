@@ -1,6 +1,6 @@
-// train_gpt: options -> data -> model -> backend -> plan -> state -> loop. Plain C++: the CUDA backend is behind
-// llmc/backend/backend.h, and without nvcc this file compiles with any C++ compiler.
-// Read next: llmc/backend/backend.h (what an operation is), llmc/run/executor.cpp (the only loop over steps).
+// train_gpt: options -> ranks -> data -> model -> backend -> plan -> state -> loop. Plain C++: the CUDA backend is
+// behind llmc/backend/backend.h, and without nvcc this file compiles with any C++ compiler. Read next:
+// llmc/backend/backend.h (what an operation is), llmc/run/executor.cpp (the only loop over steps).
 #include "llmc/backend/make_backend.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
@@ -12,6 +12,7 @@
 #include "llmc/train/generate_command.h"
 #include "llmc/train/import_command.h"
 #include "llmc/train/plan_command.h"
+#include "llmc/train/ranks.h"
 #include "llmc/train/run_folder.h"
 #include "llmc/train/tokenize_command.h"
 #include "llmc/train/trainer.h"
@@ -25,7 +26,24 @@ namespace {
 
 using namespace llmc;
 
-void train(Options options) {
+constexpr const char* kOutOfHostMemory = "out of memory on the host; lower --batch-size, or raise --recompute";
+
+/// The run folder, with the tokenizer the model goes by.
+std::string make_run(const Options& options, const Data& data, const Origin& origin) {
+    std::string folder = make_run_folder(options);
+    if (data.tokenizer->name() == origin.tokenizer()) {
+        copy_tokenizer_files(origin.tokenizer_folder(), tokenizer_folder_of_run(folder));
+    } else {
+        copy_tokenizer(data.tokenizer->name(), tokenizer_folder_of_run(folder));
+    }
+    return folder;
+}
+
+/// One rank of a training run; most runs have just this one.
+void train_rank(Options options, Comm& comm) {
+    place_rank(options, comm);
+    require_divisible(options);
+
     // What to begin with: a checkpoint, the weights of another model, or nothing.
     Origin origin = open_origin(options);
 
@@ -35,31 +53,47 @@ void train(Options options) {
     const Model model = make_model(given ? accept_model(options, *given, data.tokenizer.get())
                                          : resolve_model(options, data.source->vocab_size()));
     if (origin.checkpoint) require_same_run(options, model.config, *origin.checkpoint);
+    require_same_run_everywhere(options, model, data, origin.describe(options), comm);
     const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
     const DType dtype = dtype_of_option(options, *backend);
     options.dtype = name_of(dtype);  // Where it was auto, it is decided now.
     require_dtype(*backend, dtype);
-    const ChosenPlan chosen = choose_plan(options, options.recompute, model, *backend);
+    share_memory(options, *backend, comm);
+    const ChosenPlan chosen = agree_on_plan(options, model, *backend, comm);
     const PlannedMemory& memory = chosen.memory;
     options.batch_size = memory.plan.shape.B;  // Where it was auto, it is decided now.
-    log_banner(options, model, origin.describe(options), data, chosen, backend->info());
+    comm.open_transport(*backend, options.rank_invariant);
+    log_banner(options, model, origin.describe(options), data, chosen, backend->info(), comm.describe());
     require_memory(options, model, memory, *backend);
     if (options.dry_run) return;
 
     // One allocation of everything, the run folder, and the loop.
-    State state(*backend, model, dtype, options.seq_len, memory.layout.arena_bytes, /*training=*/true);
+    const Parallel parallel = parallel_of(options, options.batch_size, *backend);
+    State state(*backend, model, dtype, options.seq_len, memory.layout.arena_bytes, /*training=*/true, parallel,
+                comm.rank());
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
-    const std::string run_folder = make_run_folder(options);
-    if (data.tokenizer->name() == origin.tokenizer()) {
-        copy_tokenizer_files(origin.tokenizer_folder(), tokenizer_folder_of_run(run_folder));
-    } else {
-        copy_tokenizer(data.tokenizer->name(), tokenizer_folder_of_run(run_folder));
-    }
-    Trainer trainer(options, state, chosen, data, origin, run_folder);
+    const std::string run_folder = comm.broadcast(comm.is_root() ? make_run(options, data, origin) : "");
+    Trainer trainer(options, state, chosen, data, origin, run_folder, comm);
     origin = {};  // Its mapped files are not needed any more.
     trainer.run();
+    comm.close_transport();
     spdlog::info("done: {} steps in '{}'; try ./train_gpt generate --run={}", trainer.progress().step, run_folder,
                  run_folder);
+}
+
+/// Whatever ends one rank ends all, with its reason.
+void train(const Options& options) {
+    Comm comm(comm_settings(options));
+    try {
+        train_rank(options, comm);
+    } catch (const std::bad_alloc&) {
+        comm.fail(kOutOfHostMemory);
+        throw;
+    } catch (const std::exception& error) {
+        comm.fail(error.what());
+        throw;
+    }
+    comm.finish();
 }
 
 int run(int argc, char** argv) {
@@ -91,7 +125,7 @@ int main(int argc, char** argv) {
         spdlog::error("{}", error.what());
         return error.exit_code();
     } catch (const std::bad_alloc&) {
-        spdlog::error("out of memory on the host; lower --batch-size, or raise --recompute");
+        spdlog::error("{}", kOutOfHostMemory);
         return kExitFailed;
     } catch (const std::exception& error) {
         spdlog::error("unexpected failure: {}", error.what());

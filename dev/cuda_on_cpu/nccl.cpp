@@ -1,161 +1,56 @@
 // Stand-in for libnccl: the ranks are threads of this process, each with its device, or one thread with several
 // devices.
 //
-// A collective is one operation that comes after the last one of every rank's stream, and that they all wait for. Ranks
-// that ask for different things are reported, as is a rank that never comes. Sums go in the order of ranks.
+// A group of calls, or a call outside of groups, is one operation on its stream: it begins after the stream's last one
+// and ends when all its calls are done. A collective is done after the beginnings of all ranks' groups, a message after
+// those of its two ranks; so ranks that send to each other without a group wait for ever. Ranks that ask for different
+// things are reported, as is a rank that never comes. Sums go in the order of ranks.
 #include "dev/cuda_on_cpu/memory.h"
-#include "dev/cuda_on_cpu/race_checker.h"
+#include "dev/cuda_on_cpu/nccl_collective.h"
 #include "dev/cuda_on_cpu/report.h"
 #include "dev/cuda_on_cpu/runtime.h"
 #include "dev/cuda_on_cpu/streams.h"
 
-#include <cuda_bf16.h>
 #include <nccl.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 using namespace cuda_on_cpu;
 
 namespace {
 
-enum class Kind { AllReduce, ReduceScatter, AllGather, Broadcast, Reduce };
-
-struct Request {
-    Kind kind;
-    size_t count;
-    ncclDataType_t type;
-    ncclRedOp_t operation;
-    int root;
-    bool operator==(const Request&) const = default;
-};
-
 struct Collective {
     Request request;
-    std::vector<const void*> sources;
-    std::vector<void*> targets;
+    Places places;
     int joined = 0;
     OperationPtr operation;
 };
 
+/// One side's view of a message, and the operation on its stream.
+struct Message {
+    const void* source;
+    void* target;
+    size_t bytes;
+    OperationPtr begin, end;
+};
+
+/// The ranks of a communicator.
 struct Group {
+    using Sides = std::map<std::pair<int, int>, std::deque<Message>>;  // By sender and receiver.
     int ranks = 0, attached = 0;
     std::map<uint64_t, std::shared_ptr<Collective>> collectives;  // By their number, until all ranks have joined.
+    Sides sent, expected;                                         // Where the other side has not come yet.
 };
 
 std::map<std::string, std::shared_ptr<Group>> groups;
-
-size_t item_bytes(ncclDataType_t type) {
-    switch (type) {
-        case ncclInt8:
-        case ncclUint8: return 1;
-        case ncclFloat16:
-        case ncclBfloat16: return 2;
-        case ncclInt32:
-        case ncclUint32:
-        case ncclFloat32: return 4;
-        default: return 8;
-    }
-}
-
-double load(const void* p, size_t i, ncclDataType_t type) {
-    switch (type) {
-        case ncclFloat32: return static_cast<const float*>(p)[i];
-        case ncclFloat64: return static_cast<const double*>(p)[i];
-        case ncclBfloat16: return __bfloat162float(static_cast<const __nv_bfloat16*>(p)[i]);
-        case ncclInt32: return static_cast<const int32_t*>(p)[i];
-        case ncclInt64: return static_cast<double>(static_cast<const int64_t*>(p)[i]);
-        default: return static_cast<const uint8_t*>(p)[i];
-    }
-}
-
-void store(void* p, size_t i, ncclDataType_t type, double value) {
-    switch (type) {
-        case ncclFloat32: static_cast<float*>(p)[i] = static_cast<float>(value); break;
-        case ncclFloat64: static_cast<double*>(p)[i] = value; break;
-        case ncclBfloat16: static_cast<__nv_bfloat16*>(p)[i] = __float2bfloat16(static_cast<float>(value)); break;
-        case ncclInt32: static_cast<int32_t*>(p)[i] = static_cast<int32_t>(value); break;
-        case ncclInt64: static_cast<int64_t*>(p)[i] = static_cast<int64_t>(value); break;
-        default: static_cast<uint8_t*>(p)[i] = static_cast<uint8_t>(value); break;
-    }
-}
-
-// Elements [first, first + count) of all ranks' sources, reduced; fp32 accumulates in fp32 like the real one.
-std::vector<double> reduced(const Collective& all, size_t first, size_t count) {
-    const Request& request = all.request;
-    const auto ranks = static_cast<double>(all.sources.size());
-    std::vector<double> values(count);
-    for (size_t i = 0; i < count; ++i) {
-        double value = load(all.sources[0], first + i, request.type);
-        for (size_t rank = 1; rank < all.sources.size(); ++rank) {
-            const double other = load(all.sources[rank], first + i, request.type);
-            switch (request.operation) {
-                case ncclMax: value = std::max(value, other); break;
-                case ncclMin: value = std::min(value, other); break;
-                case ncclProd: value *= other; break;
-                default: value += other; break;
-            }
-            if (request.type == ncclFloat32) value = static_cast<float>(value);
-        }
-        values[i] = request.operation == ncclAvg ? value / ranks : value;
-    }
-    return values;
-}
-
-void write(void* target, ncclDataType_t type, const std::vector<double>& values) {
-    for (size_t i = 0; i < values.size(); ++i) store(target, i, type, values[i]);
-    race::written(target, values.size() * item_bytes(type));
-}
-
-void copy(void* target, const std::vector<char>& bytes) {
-    std::memcpy(target, bytes.data(), bytes.size());
-    race::written(target, bytes.size());
-}
-
-std::vector<char> bytes_at(const void* source, size_t bytes) {
-    const auto* first = static_cast<const char*>(source);
-    return {first, first + bytes};
-}
-
-void perform(const Collective& all) {
-    const Request& request = all.request;
-    const size_t ranks = all.sources.size(), bytes = request.count * item_bytes(request.type);
-    const auto root = static_cast<size_t>(request.root);
-    switch (request.kind) {
-        case Kind::AllReduce: {
-            const std::vector<double> values = reduced(all, 0, request.count);
-            for (void* target : all.targets) write(target, request.type, values);
-            break;
-        }
-        case Kind::Reduce: write(all.targets[root], request.type, reduced(all, 0, request.count)); break;
-        case Kind::ReduceScatter: {
-            std::vector<std::vector<double>> parts;
-            for (size_t rank = 0; rank < ranks; ++rank)
-                parts.push_back(reduced(all, rank * request.count, request.count));
-            for (size_t rank = 0; rank < ranks; ++rank) write(all.targets[rank], request.type, parts[rank]);
-            break;
-        }
-        case Kind::AllGather: {
-            std::vector<char> gathered;
-            for (const void* source : all.sources) {
-                const std::vector<char> part = bytes_at(source, bytes);
-                gathered.insert(gathered.end(), part.begin(), part.end());
-            }
-            for (void* target : all.targets) copy(target, gathered);
-            break;
-        }
-        case Kind::Broadcast: {
-            const std::vector<char> sent = bytes_at(all.sources[root], bytes);
-            for (void* target : all.targets) copy(target, sent);
-            break;
-        }
-    }
-}
 
 }  // namespace
 
@@ -167,16 +62,37 @@ struct ncclComm {
 
 namespace {
 
-ncclResult_t collective(const Request& request, const void* source, size_t source_bytes, void* target,
-                        size_t target_bytes, ncclComm_t comm, cudaStream_t stream) {
-    const Lock held = lock();
-    if (usable() != cudaSuccess) return ncclUnhandledCudaError;
-    const bool needs_source = request.kind != Kind::Broadcast || comm->rank == request.root;
-    const bool needs_target = request.kind != Kind::Reduce || comm->rank == request.root;
-    if (needs_source && !is_device_memory(source, source_bytes)) return ncclInvalidArgument;
-    if (needs_target && !is_device_memory(target, target_bytes)) return ncclInvalidArgument;
-    if (is_capturing(stream)) return ncclInvalidUsage;
+/// What a thread has asked for in the groups it has opened.
+struct Call {
+    cudaStream_t stream;
+    Link link;
+};
+thread_local int open_groups = 0;
+thread_local std::vector<Call> calls;
 
+bool is_usable(const void* memory, size_t bytes) { return bytes == 0 || is_device_memory(memory, bytes); }
+
+ncclResult_t issue_calls() {
+    while (!calls.empty()) {
+        const cudaStream_t stream = calls.front().stream;
+        const auto other = std::stable_partition(calls.begin(), calls.end(),
+                                                 [stream](const Call& call) { return call.stream == stream; });
+        const std::vector<Call> together(calls.begin(), other);
+        calls.erase(calls.begin(), other);
+        enqueue(stream, [together](const OperationPtr& begin, const OperationPtr& end) {
+            for (const Call& call : together) call.link(begin, end);
+        });
+    }
+    return sticky_error() == cudaSuccess ? ncclSuccess : ncclInvalidUsage;
+}
+
+ncclResult_t add_call(cudaStream_t stream, Link link) {
+    calls.push_back({stream, std::move(link)});
+    return open_groups == 0 ? issue_calls() : ncclSuccess;
+}
+
+void link_collective(ncclComm_t comm, const Request& request, const void* source, void* target,
+                     const OperationPtr& begin, const OperationPtr& end) {
     Group& group = *comm->group;
     const auto ranks = static_cast<size_t>(group.ranks), rank = static_cast<size_t>(comm->rank);
     const uint64_t number = comm->next++;
@@ -184,24 +100,77 @@ ncclResult_t collective(const Request& request, const void* source, size_t sourc
     if (!entry) {
         entry = std::make_shared<Collective>();
         entry->request = request;
-        entry->sources.resize(ranks);
-        entry->targets.resize(ranks);
-        entry->operation = make_joint(group.ranks, nullptr);
+        entry->places.sources.resize(ranks);
+        entry->places.targets.resize(ranks);
+        entry->operation = make_operation(group.ranks, nullptr);
     }
     const std::shared_ptr<Collective> all = entry;
     if (!(all->request == request)) {
         report(cudaErrorLaunchFailure, format("rank %d asks for another collective than the others in call %ju",
                                               comm->rank, uintmax_t{number}));
-        return ncclInvalidUsage;
+        return;
     }
-    all->sources[rank] = source;
-    all->targets[rank] = target;
+    all->places.sources[rank] = source;
+    all->places.targets[rank] = target;
+    order_after(all->operation, begin);
+    order_after(end, all->operation);
     if (++all->joined == group.ranks) {
-        all->operation->run = [all] { perform(*all); };
+        all->operation->run = [all] { perform(all->request, all->places); };
         group.collectives.erase(number);
     }
-    join(stream, all->operation);
-    return ncclSuccess;
+    release(all->operation);
+}
+
+ncclResult_t collective(const Request& request, const void* source, size_t source_bytes, void* target,
+                        size_t target_bytes, ncclComm_t comm, cudaStream_t stream) {
+    const Lock held = lock();
+    if (usable() != cudaSuccess) return ncclUnhandledCudaError;
+    const bool needs_source = request.kind != Kind::Broadcast || comm->rank == request.root;
+    const bool needs_target = request.kind != Kind::Reduce || comm->rank == request.root;
+    if (needs_source && !is_usable(source, source_bytes)) return ncclInvalidArgument;
+    if (needs_target && !is_usable(target, target_bytes)) return ncclInvalidArgument;
+    return add_call(stream, [=](const OperationPtr& begin, const OperationPtr& end) {
+        link_collective(comm, request, source, target, begin, end);
+    });
+}
+
+/// Messages between two ranks meet in the order in which each side asks for them.
+void link_message(Group& group, std::pair<int, int> ranks, const Message& one) {
+    const bool sends = one.source != nullptr;
+    std::deque<Message>& others = (sends ? group.expected : group.sent)[ranks];
+    if (others.empty()) {
+        ++one.end->waits_for;
+        (sends ? group.sent : group.expected)[ranks].push_back(one);
+        return;
+    }
+    const Message other = others.front();
+    others.pop_front();
+    if (one.bytes != other.bytes) {
+        report(cudaErrorLaunchFailure,
+               format("rank %d sends %zu bytes where rank %d expects %zu", ranks.first, sends ? one.bytes : other.bytes,
+                      ranks.second, sends ? other.bytes : one.bytes));
+    }
+    const OperationPtr transfer =
+        make_operation(1, [source = sends ? one.source : other.source, bytes = one.bytes,
+                           target = sends ? other.target : one.target] { send_bytes(source, target, bytes); });
+    for (const Message& side : {one, other}) {
+        order_after(transfer, side.begin);
+        order_after(side.end, transfer);
+    }
+    release(other.end);
+    release(transfer);
+}
+
+ncclResult_t message(const void* source, void* target, size_t bytes, int peer, ncclComm_t comm, cudaStream_t stream) {
+    const Lock held = lock();
+    if (usable() != cudaSuccess) return ncclUnhandledCudaError;
+    const std::shared_ptr<Group> group = comm->group;
+    if (peer < 0 || peer >= group->ranks) return ncclInvalidArgument;
+    if (!is_usable(source != nullptr ? source : target, bytes)) return ncclInvalidArgument;
+    const auto ranks = source != nullptr ? std::pair(comm->rank, peer) : std::pair(peer, comm->rank);
+    return add_call(stream, [=](const OperationPtr& begin, const OperationPtr& end) {
+        link_message(*group, ranks, {source, target, bytes, begin, end});
+    });
 }
 
 }  // namespace
@@ -285,9 +254,25 @@ ncclResult_t ncclCommCuDevice(const ncclComm_t comm, int* device) {
     return ncclSuccess;
 }
 
-// No call waits for the other ranks, so a group has nothing to do.
-ncclResult_t ncclGroupStart() { return ncclSuccess; }
-ncclResult_t ncclGroupEnd() { return ncclSuccess; }
+ncclResult_t ncclGroupStart() {
+    ++open_groups;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclGroupEnd() {
+    const Lock held = lock();
+    if (open_groups == 0) return ncclInvalidUsage;
+    return --open_groups == 0 ? issue_calls() : ncclSuccess;
+}
+
+ncclResult_t ncclSend(const void* source, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
+                      cudaStream_t stream) {
+    return message(source, nullptr, count * item_bytes(type), peer, comm, stream);
+}
+
+ncclResult_t ncclRecv(void* target, size_t count, ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream) {
+    return message(nullptr, target, count * item_bytes(type), peer, comm, stream);
+}
 
 ncclResult_t ncclAllReduce(const void* source, void* target, size_t count, ncclDataType_t type, ncclRedOp_t operation,
                            ncclComm_t comm, cudaStream_t stream) {

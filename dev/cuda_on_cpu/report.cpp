@@ -118,6 +118,7 @@ void report(cudaError_t error, const std::string& text) {
     reports += text;
     if (!quiet) std::fprintf(stderr, "CUDA on the CPU, seed %ju: %s\n", uintmax_t{current_seed()}, text.c_str());
     if (sticky == cudaSuccess) sticky = error;
+    wake_waiting_threads();
 }
 
 cudaError_t sticky_error() { return sticky; }

@@ -183,6 +183,7 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
 }
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
+    const Lock held = lock();
     if (const cudaError_t error = usable()) return finish(error);
     std::memset(attributes, 0, sizeof *attributes);
     attributes->maxThreadsPerBlock = kMaxThreads;

@@ -124,7 +124,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned
         stream.capture->valid = false;
         return finish(cudaErrorStreamCaptureIsolation);
     }
-    const OperationPtr wait = make_joint(1, nullptr);
+    const OperationPtr wait = make_operation(1, nullptr);
     order_after(wait, event->operation);
     join(handle, wait);
     return cudaSuccess;
@@ -158,13 +158,14 @@ cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t end) 
 
 // ---- capture and graphs ----
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
     const Lock held = lock();
     if (const cudaError_t error = usable()) return finish(error);
     if (all_streams().count(stream) == 0) return finish(cudaErrorStreamCaptureUnsupported);  // A default stream.
     if (stream->capture) return finish(cudaErrorIllegalState);
     stream->capture = std::make_shared<Capture>();
     stream->capture->origin = stream;
+    if (mode != cudaStreamCaptureModeGlobal) stream->capture->thread = std::this_thread::get_id();
     stream->front.clear();
     return cudaSuccess;
 }
@@ -223,13 +224,14 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t handle) {
     const Lock held = lock();
     if (const cudaError_t error = usable()) return finish(error);
     if (is_capturing(handle)) return finish(cudaErrorStreamCaptureUnsupported);
-    const OperationPtr begin = make_joint(1, nullptr), end = make_joint(1, nullptr);
+    const OperationPtr begin = make_operation(1, nullptr), end = make_operation(1, nullptr);
     std::vector<OperationPtr> operations;
     for (const Node& node : exec->nodes) {
-        operations.push_back(make_joint(1, node.run));
+        operations.push_back(make_operation(1, node.run));
         order_after(operations.back(), begin);
         for (const size_t before : node.after) order_after(operations.back(), operations[before]);
         order_after(end, operations.back());
+        if (node.link) node.link(operations[operations.size() - 2], operations.back());
     }
     join(handle, begin);
     for (const OperationPtr& operation : operations) release(operation);

@@ -17,7 +17,7 @@ namespace {
 
 int failing_launch = 0;
 
-constexpr std::chrono::seconds kPatience{60};  // With a collective's other ranks.
+constexpr std::chrono::seconds kPatience{60};  // With other ranks.
 
 std::mutex mutex;
 thread_local int lock_depth = 0;
@@ -105,26 +105,41 @@ Lock::~Lock() {
 
 uint64_t executed_operations() { return executed; }
 
-OperationPtr make_joint(int holds, std::function<void()> run) {
+OperationPtr make_operation(int holds, std::function<void()> run) {
     auto operation = std::make_shared<Operation>();
     operation->run = std::move(run);
     operation->waits_for = holds;
     return operation;
 }
 
-void join(cudaStream_t stream, const OperationPtr& joint) {
-    begin_on(stream_of(stream), joint);
-    release(joint);
+void join(cudaStream_t stream, const OperationPtr& operation) {
+    begin_on(stream_of(stream), operation);
+    release(operation);
 }
 
 void enqueue(cudaStream_t handle, std::function<void()> run) {
     CUstream_st& stream = stream_of(handle);
     if (stream.capture) {
-        stream.capture->nodes.push_back({std::move(run), stream.front});
+        stream.capture->nodes.push_back({std::move(run), stream.front, nullptr});
         stream.front = {stream.capture->nodes.size() - 1};
         return;
     }
-    join(handle, make_joint(1, std::move(run)));
+    join(handle, make_operation(1, std::move(run)));
+}
+
+void enqueue(cudaStream_t handle, Link link) {
+    CUstream_st& stream = stream_of(handle);
+    if (stream.capture) {
+        std::vector<Node>& nodes = stream.capture->nodes;
+        nodes.push_back({nullptr, stream.front, nullptr});
+        nodes.push_back({nullptr, {nodes.size() - 1}, std::move(link)});
+        stream.front = {nodes.size() - 1};
+        return;
+    }
+    const OperationPtr begin = make_operation(1, nullptr), end = make_operation(1, nullptr);
+    link(begin, end);
+    join(handle, begin);
+    join(handle, end);
 }
 
 void wait_for(const OperationPtr& operation) {
@@ -135,6 +150,7 @@ void wait_for(const OperationPtr& operation) {
             run_one();
             continue;
         }
+        if (sticky_error() != cudaSuccess) return;          // What it waits for may never come.
         std::unique_lock given_up(mutex, std::adopt_lock);  // However often this thread holds it.
         const bool nothing_came = changed.wait_for(given_up, kPatience) == std::cv_status::timeout;
         given_up.release();
@@ -185,9 +201,13 @@ void drop_operations() {
 bool is_capturing(cudaStream_t stream) { return stream_of(stream).capture != nullptr; }
 
 int captures_under_way() {
-    return static_cast<int>(std::count_if(all_streams().begin(), all_streams().end(),
-                                          [](cudaStream_t stream) { return stream->capture != nullptr; }));
+    return static_cast<int>(std::count_if(all_streams().begin(), all_streams().end(), [](cudaStream_t stream) {
+        return stream->capture &&
+               (stream->capture->thread == std::thread::id() || stream->capture->thread == std::this_thread::get_id());
+    }));
 }
+
+void wake_waiting_threads() { changed.notify_all(); }
 
 void fail_launch(int n) { failing_launch = n; }
 

@@ -14,27 +14,34 @@
 #include <functional>
 #include <memory>
 #include <set>
+#include <thread>
 #include <vector>
 
 namespace cuda_on_cpu {
 
 struct Operation {
     std::function<void()> run;
-    int waits_for = 0;  ///< Operations, and holds of a collective whose ranks are not all there.
+    int waits_for = 0;  ///< Operations, and holds of what other ranks have not come to yet.
     bool done = false;
     std::vector<std::shared_ptr<Operation>> followers;
 };
 using OperationPtr = std::shared_ptr<Operation>;
 
+/// Ties an operation on a stream to operations of other streams: `begin` and `end`, of which neither is released yet,
+/// stand for it, and what others do in between waits for the one and holds up the other.
+using Link = std::function<void(const OperationPtr& begin, const OperationPtr& end)>;
+
 /// A graph: operations, each with the earlier ones it comes after.
 struct Node {
     std::function<void()> run;
     std::vector<size_t> after;
+    Link link;  ///< Where this is such an `end`: the node before it is its `begin`.
 };
 
 struct Capture {
     std::vector<Node> nodes;
     cudaStream_t origin;
+    std::thread::id thread;  ///< The one for whose calls it counts; none: for everybody's.
     bool valid = true;
 };
 
@@ -50,10 +57,12 @@ inline Lock lock() { return Lock(); }
 /// Issues an operation on a stream, or adds it to the graph that the stream is being captured into.
 void enqueue(cudaStream_t stream, std::function<void()> run);
 
-/// An operation that comes after the last one of each stream, and that they all wait for. Made with `streams` holds;
-/// each join takes one away.
-OperationPtr make_joint(int streams, std::function<void()> run);
-void join(cudaStream_t stream, const OperationPtr& joint);
+/// The same for an operation with others' in between. Those of a graph are linked anew at each launch.
+void enqueue(cudaStream_t stream, Link link);
+
+/// An operation that `holds` releases hold back; join() makes it the next of a stream and releases it once.
+OperationPtr make_operation(int holds, std::function<void()> run);
+void join(cudaStream_t stream, const OperationPtr& operation);
 
 /// The stream behind a handle; the default stream belongs to the current device.
 CUstream_st& stream_of(cudaStream_t handle);
@@ -78,7 +87,12 @@ void make_progress();
 void drop_operations();
 
 bool is_capturing(cudaStream_t stream);
+
+/// Those that forbid this thread what cannot be captured.
 int captures_under_way();
+
+/// Threads that wait look again.
+void wake_waiting_threads();
 
 /// Issues the launch of a kernel, after checking its configuration.
 cudaError_t submit(Launch launch, cudaStream_t stream);

@@ -75,6 +75,17 @@ struct AdamWSettings {
     int64_t update = 1;   ///< Number of this update, from 1, for the bias correction.
 };
 
+/// How sums of squares lie after they were gathered from all ranks: (ranks, buckets, stride), where a rank has
+/// pieces[b] <= stride chunks of bucket b. Chunk c of bucket b is entry c % pieces[b] of rank c / pieces[b].
+struct NormLayout {
+    int64_t ranks = 1, buckets = 1, stride = 1;
+    int64_t count() const { return ranks * buckets * stride; }
+    /// Of chunk `chunk` of a bucket with `piece` chunks per rank.
+    int64_t index(int64_t bucket, int64_t chunk, int64_t piece) const {
+        return (chunk / piece * buckets + bucket) * stride + chunk % piece;
+    }
+};
+
 /// A copy that was begun; see Backend::wait_copy().
 using CopyTicket = int;
 
@@ -107,6 +118,10 @@ class Backend {
     /// out = x, element by element, converting the type (fp32 <-> bf16).
     virtual void convert(Tensor out, Tensor x) = 0;
     virtual void synchronize() = 0;
+    /// Whether the operands live in memory of a GPU.
+    virtual bool on_gpu() const { return false; }
+    /// The stream calls are ordered on, a cudaStream_t, for a communicator that works beside it; null on the CPU.
+    virtual void* stream() { return nullptr; }
 
     /// Memory of the host for copy_out() and copy_in(), aligned to kTensorAlignment: where devices have their own
     /// memory, pinned. It counts as none of the device's.
@@ -215,9 +230,15 @@ class Backend {
 
     // ---- Optimiser --------------------------------------------------------------------------------------------
 
-    /// norm (1) fp64 = the 2-norm of the flat fp32 gradients.
-    virtual void global_norm(Tensor norm, Tensor gradients, Tensor workspace) = 0;
-    virtual int64_t global_norm_workspace(int64_t count) const = 0;
+    /// out += x, both (n) fp32.
+    virtual void add(Tensor out, Tensor x) = 0;
+    /// sums (n / chunk) fp64: sums[i] = the sum of the squares of gradients (n) fp32 in [i*chunk, (i+1)*chunk), a
+    /// function of those elements alone. chunk is a multiple of 128 and divides n.
+    virtual void square_sums(Tensor sums, Tensor gradients, int64_t chunk) = 0;
+    /// norm (1) fp64 = the square root of the sum of all chunk sums; sums fp64 as NormLayout says, pieces (buckets)
+    /// int32. Chunk c of bucket b enters at a place of the order that depends on b, c and the number of buckets alone:
+    /// not on the ranks, nor on chunks of zeros that pad a bucket's end.
+    virtual void global_norm(Tensor norm, Tensor sums, Tensor pieces, const NormLayout& layout) = 0;
     /// One AdamW update of the flat buffers inside `ranges`. Gradients are scaled by grad_clip / norm where norm (1)
     /// fp64 exceeds grad_clip. If norm is not finite nothing at all changes. master, m, v fp32; parameters are fp32 and
     /// master is empty, or they are bf16 and become the rounded master. gradients fp32, unchanged.

@@ -1,6 +1,7 @@
 #include "llmc/backend/make_backend.h"
 
 #include "llmc/backend/cpu/cpu_backend.h"
+#include "llmc/backend/cpu/machine.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 
@@ -85,6 +86,20 @@ std::unique_ptr<Backend> make_planning_backend(const std::string& device, int th
 #endif
     return make_backend(device, threads);
 }
+
+int gpu_count() {
+#ifdef LLMC_WITH_CUDA
+    int count = 0;
+    while (cuda::why_unusable(count).empty()) ++count;
+    return count;
+#else
+    return 0;
+#endif
+}
+
+int usable_cores() { return cpu::usable_cores(cpu::allowed_processors()); }
+
+std::string allowed_processors() { return fmt::format("{}", fmt::join(cpu::allowed_processors(), ",")); }
 
 namespace {
 

@@ -15,6 +15,13 @@ std::unique_ptr<Backend> make_backend(const std::string& device, int threads);
 /// The same for planning only: --device=cuda then needs no GPU, but nothing can be allocated or run.
 std::unique_ptr<Backend> make_planning_backend(const std::string& device, int threads);
 
+/// GPUs that --device=auto would take; 0 where there are none, no driver, or this build has no CUDA backend.
+int gpu_count();
+
+/// CPU threads of --threads=0, and the processors they may run on, as text: equal for processes that share them.
+int usable_cores();
+std::string allowed_processors();
+
 /// To be called first in main(), before any thread exists: settings that libraries read only when they are loaded.
 /// It may start the program again with the same arguments and a longer environment.
 void prepare_process(char** argv);

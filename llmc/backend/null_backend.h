@@ -92,8 +92,9 @@ class NullBackend final : public Backend {
     void cross_entropy(Tensor, Tensor, Tensor, int64_t, float) override { record("cross_entropy"); }
     void accumulate_loss(Tensor, Tensor) override { record("accumulate_loss"); }
 
-    void global_norm(Tensor, Tensor, Tensor) override { record("global_norm"); }
-    int64_t global_norm_workspace(int64_t) const override { return workspace_bytes_; }
+    void add(Tensor, Tensor) override { record("add"); }
+    void square_sums(Tensor, Tensor, int64_t) override { record("square_sums"); }
+    void global_norm(Tensor, Tensor, Tensor, const NormLayout&) override { record("global_norm"); }
     void adamw(Tensor, Tensor, Tensor, Tensor, Tensor, std::span<const ParameterRange>, const AdamWSettings&,
                Tensor) override {
         record("adamw");

@@ -23,6 +23,12 @@ void init_log(const std::string& level) {
     spdlog::set_default_logger(logger);
 }
 
+void quieten_log(int rank, const std::string& level) {
+    const auto& logger = spdlog::default_logger();
+    logger->set_pattern("%H:%M:%S %L rank " + std::to_string(rank) + ": %v");
+    if (level != "debug") logger->set_level(std::max(logger->level(), spdlog::level::warn));
+}
+
 void log_to_file(const std::string& path) {
     try {
         auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);

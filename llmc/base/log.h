@@ -12,6 +12,10 @@ namespace llmc {
 /// `level` is one of "debug", "info", "warn", "error".
 void init_log(const std::string& level);
 
+/// From now on only warnings and errors, each with the rank: rank 0 speaks for what all ranks do alike. `level` as
+/// above; "debug" shows all.
+void quieten_log(int rank, const std::string& level);
+
 /// Also appends every line, with its time, to `path` (the run folder's log). Fails with an Error if it cannot.
 void log_to_file(const std::string& path);
 

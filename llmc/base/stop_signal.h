@@ -1,6 +1,7 @@
-// SIGINT and SIGTERM without signal handlers. A handler would run on the stack of whatever thread the signal hits, and
-// just-in-time compiled matrix kernels use their stack pointer for other things meanwhile. So the signals are blocked
-// in every thread, and one thread does nothing but wait for them.
+// SIGINT, SIGTERM and SIGUSR1 (what mpirun passes on and batch systems send) without signal handlers. A handler would
+// run on the stack of whatever thread the signal hits, and just-in-time compiled matrix kernels use their stack pointer
+// for other things meanwhile. So the signals are blocked in every thread, and one thread does nothing but wait for
+// them.
 #pragma once
 
 namespace llmc {

@@ -21,30 +21,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A folder that is removed, with its content, unless it has been moved away by then.
-class TemporaryFolder {
-  public:
-    explicit TemporaryFolder(std::string path) : path_(std::move(path)) { make_directories(path_, "--output-dir"); }
-    ~TemporaryFolder() {
-        std::error_code ignored;
-        fs::remove_all(path_, ignored);
-    }
-    TemporaryFolder(const TemporaryFolder&) = delete;
-    TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-    const std::string& path() const { return path_; }
-
-  private:
-    std::string path_;
-};
-
 std::string system_reason() { return std::strerror(errno); }
 
 /// Says before anything is written that the disk is too full. What cannot be known is left to the writes themselves.
-void require_free_space(const std::string& folder, std::span<const CheckpointFile> files) {
-    int64_t needed = 1 << 20;  // headers, manifest, folders
-    for (const CheckpointFile& file : files) {
-        for (const CheckpointTensor& tensor : file.tensors) needed += tensor.entry.bytes();
-    }
+void require_free_space(const std::string& folder, int64_t bytes) {
+    const int64_t needed = bytes + (1 << 20);  // headers, manifest, folders
     struct statvfs info = {};
     if (statvfs(folder.c_str(), &info) != 0) return;
     const auto available = static_cast<int64_t>(info.f_bavail * info.f_frsize);
@@ -55,15 +36,13 @@ void require_free_space(const std::string& folder, std::span<const CheckpointFil
         folder, format_bytes(needed), format_bytes(available));
 }
 
-ManifestFile write_file(const std::string& folder, const CheckpointFile& file) {
-    std::vector<SafetensorsEntry> entries;
-    for (const CheckpointTensor& tensor : file.tensors) entries.push_back(tensor.entry);
-    SafetensorsWriter writer(folder + "/" + file.name, std::move(entries));
-    for (const CheckpointTensor& tensor : file.tensors) {
-        writer.append(tensor.data == nullptr && tensor.load ? tensor.load() : tensor.data, tensor.entry.bytes());
-    }
-    writer.close();
-    return {file.name, writer.bytes_written(), writer.checksum()};
+/// Makes the folder of a run's checkpoints ready for a new one, and returns the new one's temporary folder.
+std::string prepare_folder(const std::string& root, int64_t step, int64_t bytes) {
+    const std::string folder = checkpoints_folder(root);
+    make_directories(folder, "--output-dir");
+    remove_temporaries(root);
+    require_free_space(folder, bytes);
+    return folder + "/" + kTemporaryPrefix + step_name(step);
 }
 
 void write_text(const std::string& path, const std::string& text) {
@@ -142,27 +121,35 @@ SafetensorsFile open_verified(const std::string& path, const ManifestFile& expec
 
 }  // namespace
 
-std::string write_checkpoint(const std::string& root, int64_t step, const nlohmann::json& state,
-                             std::span<const CheckpointFile> files) {
-    CHECK(step >= 0 && state.is_object(), step);
-    for (const CheckpointFile& file : files) CHECK(file.name.find('/') == std::string::npos, file.name);
-    const std::string folder = checkpoints_folder(root);
-    make_directories(folder, "--output-dir");
-    remove_temporaries(root);
-    require_free_space(folder, files);
+ManifestFile write_checkpoint_file(const std::string& folder, const CheckpointFile& file) {
+    CHECK(file.name.find('/') == std::string::npos, file.name);
+    std::vector<SafetensorsEntry> entries;
+    for (const CheckpointTensor& tensor : file.tensors) entries.push_back(tensor.entry);
+    SafetensorsWriter writer(folder + "/" + file.name, std::move(entries));
+    for (const CheckpointTensor& tensor : file.tensors) {
+        writer.append(tensor.data == nullptr && tensor.load ? tensor.load() : tensor.data, tensor.entry.bytes());
+    }
+    writer.close();
+    return {file.name, writer.bytes_written(), writer.checksum()};
+}
 
-    const TemporaryFolder temporary(folder + "/" + kTemporaryPrefix + step_name(step));
-    Manifest manifest = {step, {}, state};
-    for (const CheckpointFile& file : files) manifest.files.push_back(write_file(temporary.path(), file));
-    write_text(temporary.path() + "/" + kManifestName, manifest_text(manifest));
-    sync_directory(temporary.path());
+CheckpointWriter::CheckpointWriter(const std::string& root, int64_t step, int64_t bytes)
+    : root_(root), step_(step), temporary_(prepare_folder(root, step, bytes)) {
+    CHECK(step >= 0, step);
+}
+
+std::string CheckpointWriter::commit(const nlohmann::json& state, std::vector<ManifestFile> files) {
+    CHECK(state.is_object());
+    const std::string folder = checkpoints_folder(root_);
+    write_text(temporary_.path() + "/" + kManifestName, manifest_text({step_, std::move(files), state}));
+    sync_directory(temporary_.path());
 
     // All that needs space on the disk is written before the first rename, so that a full disk changes nothing.
     const TemporaryFolder latest(folder + "/" + kTemporaryPrefix + kLatestName);
     const std::string new_latest = latest.path() + "/" + kLatestName;
-    write_text(new_latest, step_name(step) + "\n");
-    const std::string target = folder + "/" + step_name(step);
-    put_in_place(temporary.path(), target);
+    write_text(new_latest, step_name(step_) + "\n");
+    const std::string target = folder + "/" + step_name(step_);
+    put_in_place(temporary_.path(), target);
     sync_directory(folder);
     const std::string latest_path = folder + "/" + kLatestName;
     if (rename(new_latest.c_str(), latest_path.c_str()) != 0) {
@@ -170,6 +157,18 @@ std::string write_checkpoint(const std::string& root, int64_t step, const nlohma
     }
     sync_directory(folder);
     return target;
+}
+
+std::string write_checkpoint(const std::string& root, int64_t step, const nlohmann::json& state,
+                             std::span<const CheckpointFile> files) {
+    int64_t bytes = 0;
+    for (const CheckpointFile& file : files) {
+        for (const CheckpointTensor& tensor : file.tensors) bytes += tensor.entry.bytes();
+    }
+    CheckpointWriter writer(root, step, bytes);
+    std::vector<ManifestFile> written;
+    for (const CheckpointFile& file : files) written.push_back(write_checkpoint_file(writer.folder(), file));
+    return writer.commit(state, std::move(written));
 }
 
 const SafetensorsFile& Checkpoint::file(const std::string& name) const {

@@ -1,7 +1,8 @@
 // Checkpoints: folders of safetensors files that are either complete and intact or not there.
 //
 //   ROOT/checkpoints/step-00000100/manifest.json       sizes and checksums of the files, and the run's own state
-//   ROOT/checkpoints/step-00000100/model.safetensors   and whatever other files the caller names
+//   ROOT/checkpoints/step-00000100/model.safetensors   and whatever other files the caller names; of a run with several
+//                                                      ranks one from each, model-00001-of-00004.safetensors
 //   ROOT/checkpoints/latest                            a text file with the name of the newest complete one
 //
 // A checkpoint is written into a folder .tmp-*, synced to the disk, and renamed; latest is replaced after that. The
@@ -9,7 +10,9 @@
 #pragma once
 
 #include "llmc/base/dtype.h"
+#include "llmc/io/manifest.h"
 #include "llmc/io/safetensors.h"
+#include "llmc/io/temporary_folder.h"
 
 #include <nlohmann/json.hpp>
 
@@ -35,10 +38,32 @@ struct CheckpointFile {
     std::vector<CheckpointTensor> tensors;
 };
 
-/// Writes the checkpoint of `step` in the run folder `root` and returns its path. `state` is the caller's own JSON
-/// object (a NaN in it becomes null). A checkpoint of the same step is replaced. On a failure, such as a full disk, the
-/// temporary folder is removed, what was there stays as it was, and one Error says why. Remains of a writer that
-/// crashed are removed first. One writer at a time.
+/// Writes the checkpoint of `step` in the run folder `root`, replacing one of the same step. Until commit() everything
+/// is in a temporary folder, which goes with the writer: on a failure, such as a full disk, what was there stays as it
+/// was, and one Error says why. Remains of a writer that crashed are removed first. One writer at a time; others, such
+/// as the ranks of a run, may put files into its folder.
+class CheckpointWriter {
+  public:
+    /// `bytes` is about what the checkpoint will need on the disk.
+    CheckpointWriter(const std::string& root, int64_t step, int64_t bytes);
+
+    /// Where write_checkpoint_file() puts the files of this checkpoint.
+    const std::string& folder() const { return temporary_.path(); }
+
+    /// Adds the manifest and puts the checkpoint in its place; returns its path. `state` is the caller's own JSON
+    /// object (a NaN in it becomes null).
+    std::string commit(const nlohmann::json& state, std::vector<ManifestFile> files);
+
+  private:
+    std::string root_;
+    int64_t step_;
+    TemporaryFolder temporary_;
+};
+
+/// Writes a file into the folder of a CheckpointWriter, synced to the disk, and says what the manifest needs of it.
+ManifestFile write_checkpoint_file(const std::string& folder, const CheckpointFile& file);
+
+/// All of it by one writer.
 std::string write_checkpoint(const std::string& root, int64_t step, const nlohmann::json& state,
                              std::span<const CheckpointFile> files);
 

@@ -20,6 +20,7 @@ ChainCheckpointing::ChainCheckpointing(int max_layers, double layer_seconds, dou
                 const double total = q * layer_seconds + entry(n - q, slots - 1).seconds + entry(q, slots).seconds;
                 if (total < best.seconds) best = {total, q};
             }
+            best.walks = 1 + entry(best.split > 0 ? best.split : n - 1, slots).walks;
         }
     }
 }

@@ -3,16 +3,24 @@
 #include "llmc/base/error.h"
 
 #include <algorithm>
+#include <cmath>
+#include <utility>
 
 namespace llmc {
 
 const std::vector<DeviceProfile>& device_profiles() {
-    // Dense matrix rates (fp32: TF32 off) and memory bandwidth from the makers' data sheets.
+    // Dense matrix rates (fp32: TF32 off) and memory bandwidth from the makers' data sheets; so are the links, one way:
+    // NVLink or PCIe 4 inside a host, and the network adapters of the makers' own machines, by card.
+    constexpr double kPcie = 25e9, kNetwork = 12.5e9;
     static const std::vector<DeviceProfile> table = {
-        {"a100", 19.5e12, 312e12, 2.04e12, 4e-6, 0.7},     {"h100", 67e12, 989e12, 3.35e12, 4e-6, 0.6},
-        {"h200", 67e12, 989e12, 4.8e12, 4e-6, 0.6},        {"b200", 75e12, 2250e12, 8e12, 4e-6, 0.6},
-        {"l40s", 91.6e12, 362e12, 0.864e12, 4e-6, 0.6},    {"rtx3090", 35.6e12, 71e12, 0.936e12, 4e-6, 0.7},
-        {"rtx4090", 82.6e12, 165e12, 1.008e12, 4e-6, 0.7}, {"rtx5090", 104.8e12, 209e12, 1.792e12, 4e-6, 0.7},
+        {"a100", 19.5e12, 312e12, 2.04e12, 4e-6, 0.7, kPcie, 300e9, 25e9},
+        {"h100", 67e12, 989e12, 3.35e12, 4e-6, 0.6, kPcie, 450e9, 50e9},
+        {"h200", 67e12, 989e12, 4.8e12, 4e-6, 0.6, kPcie, 450e9, 50e9},
+        {"b200", 75e12, 2250e12, 8e12, 4e-6, 0.6, kPcie, 900e9, 50e9},
+        {"l40s", 91.6e12, 362e12, 0.864e12, 4e-6, 0.6, kPcie, kPcie, kNetwork},
+        {"rtx3090", 35.6e12, 71e12, 0.936e12, 4e-6, 0.7, kPcie, kPcie, kNetwork},
+        {"rtx4090", 82.6e12, 165e12, 1.008e12, 4e-6, 0.7, kPcie, kPcie, kNetwork},
+        {"rtx5090", 104.8e12, 209e12, 1.792e12, 4e-6, 0.7, kPcie, kPcie, kNetwork},
     };
     return table;
 }
@@ -44,6 +52,7 @@ OpTimes analytic_times(const Model& model, const BatchShape& shape, DType dtype,
     OpTimes times;
     times.source = "analytic, " + profile.name;
     times.host_bandwidth = profile.host_bandwidth;
+    times.link_bandwidth = profile.link_bandwidth;
     for (const OpRow& row : model.block) {
         OpTimes::Row entry;
         entry.forward = timed(forward_cost(model, row, shape, item));
@@ -74,25 +83,125 @@ double step_seconds(const OpTimes& times, const Step& step) {
     return step.pass == Pass::BackwardWeight ? row.backward_weight : row.backward;
 }
 
-double plan_seconds(const OpTimes& times, const Plan& plan) {
-    double now = 0, out_until = 0, in_until = 0;
-    std::vector<double> copied(plan.tensors.size(), 0);  // When, by tensor.
-    const auto begin = [&](int32_t tensor, double& busy_until) {
-        const auto bytes = static_cast<double>(plan.tensors[static_cast<size_t>(tensor)].bytes);
-        busy_until = std::max(now, busy_until) + bytes / times.host_bandwidth;
-        copied[static_cast<size_t>(tensor)] = busy_until;
-    };
-    const auto wait = [&](int32_t tensor) { now = std::max(now, copied[static_cast<size_t>(tensor)]); };
-    for (const Step& step : plan.steps) {
+namespace {
+
+/// What a rank sends for a reduction or gather, in `transfers` one after the other: with ZeRO 0 sums are gathered, too.
+struct Traffic {
+    int64_t bytes = 0;
+    int transfers = 1;
+};
+
+Traffic traffic_of(const Plan& plan, const Step& step) {
+    const int64_t others = (plan.parallel.ranks - 1) * plan.partition.bucket(step.bucket).piece;
+    if (step.kind == StepKind::Gather) return {others * size_of(plan.dtype)};
+    const int transfers = plan.parallel.zero == 0 ? 2 : 1;
+    return {transfers * others * size_of(DType::F32), transfers};
+}
+
+double seconds_of(const OpTimes& times, const Traffic& traffic) {
+    return static_cast<double>(traffic.bytes) / times.link_bandwidth + traffic.transfers * times.link_latency;
+}
+
+/// Operations one after the other, and what runs beside them.
+class Clock {
+  public:
+    Clock(const OpTimes& times, const Plan& plan, bool reduces)
+        : times_(times),
+          plan_(plan),
+          reduces_(reduces),
+          moved_(plan.tensors.size(), 0),
+          reduced_(plan.partition.buckets.size(), 0) {}
+
+    double seconds() const { return now_; }
+
+    void run(const Step& step) {
+        const int32_t in = step.operand(Slot::In), out = step.operand(Slot::Out);
+        const int32_t parameters = step.operand(Slot::Parameters);
         switch (step.kind) {
-            case StepKind::Compute: now += step_seconds(times, step); break;
-            case StepKind::CopyOut: begin(step.operand(Slot::In), out_until); break;
-            case StepKind::Fetch: begin(step.operand(Slot::Out), in_until); break;
-            case StepKind::WaitCopyOut: wait(step.operand(Slot::In)); break;
-            case StepKind::WaitFetch: wait(step.operand(Slot::Out)); break;
+            case StepKind::Compute: now_ += step_seconds(times_, step); break;
+            case StepKind::ZeroGradients: break;
+            case StepKind::CopyOut: moved(in) = begin(copy_seconds(in), &out_until_); break;
+            case StepKind::Fetch: moved(out) = begin(copy_seconds(out), &in_until_); break;
+            case StepKind::Gather:
+                moved(parameters) = begin(transfer_seconds(times_, plan_, step), &link_until_);
+                break;
+            case StepKind::Reduce:
+                if (reduces_) reduced(step) = begin(transfer_seconds(times_, plan_, step), &link_until_);
+                break;
+            case StepKind::WaitCopyOut: wait(moved(in)); break;
+            case StepKind::WaitFetch: wait(moved(out)); break;
+            case StepKind::WaitGather: wait(moved(parameters)); break;
+            case StepKind::WaitReduce: wait(reduced(step)); break;
         }
     }
-    return now;
+
+  private:
+    /// When it will be over.
+    double begin(double seconds, double* busy_until) const {
+        return *busy_until = std::max(now_, *busy_until) + seconds;
+    }
+    void wait(double until) { now_ = std::max(now_, until); }
+    double copy_seconds(int32_t tensor) const {
+        return static_cast<double>(plan_.tensors[static_cast<size_t>(tensor)].bytes) / times_.host_bandwidth;
+    }
+    double& moved(int32_t tensor) { return moved_[static_cast<size_t>(tensor)]; }
+    double& reduced(const Step& step) { return reduced_[static_cast<size_t>(step.bucket)]; }
+
+    const OpTimes& times_;
+    const Plan& plan_;
+    const bool reduces_;
+    double now_ = 0, out_until_ = 0, in_until_ = 0, link_until_ = 0;
+    std::vector<double> moved_;    ///< By tensor, when it is copied or gathered.
+    std::vector<double> reduced_;  ///< By bucket.
+};
+
+}  // namespace
+
+double transfer_seconds(const OpTimes& times, const Plan& plan, const Step& step) {
+    return seconds_of(times, traffic_of(plan, step));
+}
+
+double plan_seconds(const OpTimes& times, const Plan& plan, bool reduces) {
+    Clock clock(times, plan, reduces);
+    for (const Step& step : plan.steps) clock.run(step);
+    return clock.seconds();
+}
+
+double update_gather_seconds(const OpTimes& times, const Plan& plan) {
+    if (plan.parallel.zero != 1 && plan.parallel.zero != 2) return 0;
+    double seconds = 0;
+    for (const Bucket& bucket : plan.partition.buckets) {
+        seconds += seconds_of(times, {(plan.parallel.ranks - 1) * bucket.piece * size_of(plan.dtype)});
+    }
+    return seconds;
+}
+
+int64_t communication_bytes(const Plan& plan, bool reduces) {
+    int64_t bytes = 0;
+    for (const Step& step : plan.steps) {
+        const bool sends = step.kind == StepKind::Gather || (step.kind == StepKind::Reduce && reduces);
+        if (sends) bytes += traffic_of(plan, step).bytes;
+    }
+    return bytes;
+}
+
+double bandwidth_to_hide(OpTimes times, const Plan& plan, double slack) {
+    constexpr double kLeast = 1, kMost = 1e15;  // Bytes per second.
+    if (communication_bytes(plan) == 0) return 0;
+    const auto seconds_at = [&](double bandwidth) {
+        times.link_bandwidth = bandwidth;
+        return plan_seconds(times, plan);
+    };
+    const double latency = std::exchange(times.link_latency, 0);
+    const double limit = (1 + slack) * seconds_at(INFINITY);
+    times.link_latency = latency;
+    if (seconds_at(kMost) > limit) return INFINITY;
+    double low = std::log(kLeast), high = std::log(kMost);
+    while (high - low > 1e-6) {
+        const double middle = (low + high) / 2;
+        (seconds_at(std::exp(middle)) <= limit ? high : low) = middle;
+    }
+    return std::exp(high);
 }
 
 }  // namespace llmc

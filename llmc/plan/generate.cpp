@@ -2,8 +2,10 @@
 
 #include "llmc/base/check.h"
 #include "llmc/base/units.h"
+#include "llmc/plan/communicate.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace llmc {
 namespace {
@@ -353,7 +355,7 @@ Plan make_training_plan(const Model& model, const PlanRequest& request, const Ke
         const auto survives = [](const std::vector<bool>& slots) { return static_cast<bool>(slots[kLayerInput]); };
         CHECK(std::all_of(keep.slots.begin(), keep.slots.end(), survives), "inputs in host memory are not walked from");
     }
-    return Generator(model, request, name).training(keep);
+    return with_communication(model, Generator(model, request, name).training(keep), request.parallel);
 }
 
 Plan make_training_plan(const Model& model, const PlanRequest& request, const PolicyRow& policy) {
@@ -361,12 +363,13 @@ Plan make_training_plan(const Model& model, const PlanRequest& request, const Po
 }
 
 Plan make_evaluation_plan(const Model& model, const PlanRequest& request) {
-    return Generator(model, request, "evaluate").evaluation();
+    return with_communication(model, Generator(model, request, "evaluate").evaluation(), request.parallel);
 }
 
 Plan make_generation_plan(const Model& model, const PlanRequest& request, int64_t cache_tokens) {
     CHECK(request.shape.B == 1 && cache_tokens >= request.shape.T, request.shape.B, cache_tokens);
-    return Generator(model, request, "generate").generation(cache_tokens);
+    Plan plan = Generator(model, request, "generate").generation(cache_tokens);
+    return with_communication(model, std::move(plan), request.parallel);
 }
 
 }  // namespace llmc

@@ -24,6 +24,7 @@ struct PlanRequest {
     DType dtype = DType::F32;
     int64_t logits_chunk_tokens = 0;  ///< Tokens the classifier handles at a time, 1 .. N.
     WorkspaceBytes workspace;         ///< `block` may be empty: no workspaces.
+    Parallel parallel;                ///< With more than one rank, plans get their communication (communicate.h).
 };
 
 /// One training micro-batch.

@@ -9,8 +9,9 @@
 namespace llmc {
 namespace {
 
-constexpr std::array<const char*, kNumSlots> kSlotNames = {"in",   "residual", "out",    "stat",   "stat",     "d_out",
-                                                           "d_in", "tokens",   "logits", "losses", "workspace"};
+constexpr std::array<const char*, kNumSlots> kSlotNames = {"in",        "residual",   "out",         "stat",   "stat",
+                                                           "d_out",     "d_in",       "tokens",      "logits", "losses",
+                                                           "workspace", "parameters", "d_parameters"};
 
 std::string operand_text(const Plan& plan, int32_t id, const Layout* layout) {
     const PlanTensor& tensor = plan.tensors[static_cast<size_t>(id)];
@@ -47,12 +48,19 @@ std::string print_steps(const Model& model, const Plan& plan, const Layout* layo
 
 std::string summarise_steps(const Plan& plan) {
     std::array<int, 4> count = {};
-    int copies = 0;
+    int copies = 0, reductions = 0, gathers = 0, zeroed = 0;
     for (const Step& step : plan.steps) {
         if (step.kind == StepKind::Compute) ++count[static_cast<size_t>(step.phase)];
         copies += step.kind == StepKind::CopyOut || step.kind == StepKind::Fetch ? 1 : 0;
+        reductions += step.kind == StepKind::Reduce ? 1 : 0;
+        gathers += step.kind == StepKind::Gather ? 1 : 0;
+        zeroed += step.kind == StepKind::ZeroGradients ? 1 : 0;
     }
-    const std::string apart = copies > 0 ? fmt::format(", {} copies and their waits", copies) : "";
+    std::string apart;
+    if (copies > 0) apart += fmt::format(", {} copies and their waits", copies);
+    if (gathers > 0) apart += fmt::format(", {} gathers and their waits", gathers);
+    if (reductions > 0) apart += fmt::format(", {} reductions and their waits", reductions);
+    if (zeroed > 0) apart += fmt::format(", {} buckets zeroed", zeroed);
     return fmt::format("{} steps: {} forward, {} head, {} repeated, {} backward{}", plan.steps.size(), count[0],
                        count[1], count[2], count[3], apart);
 }

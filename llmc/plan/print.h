@@ -11,7 +11,8 @@ namespace llmc {
 /// bytes live.
 std::string print_steps(const Model& model, const Plan& plan, const Layout* layout);
 
-/// "124 forward, 41 repeated, 210 backward": counts of operations by phase; copies, each with its wait, apart.
+/// "124 forward, 41 repeated, 210 backward": counts of operations by phase; copies and communication, each with its
+/// wait, apart.
 std::string summarise_steps(const Plan& plan);
 
 }  // namespace llmc

@@ -10,95 +10,9 @@
 #include <numeric>
 
 namespace llmc {
-
-std::vector<LayerMode> layer_modes(const Model& model) {
-    using Role = ActivationRole;
-    const auto mode = [&](const char* name, std::initializer_list<Role> kept) {
-        LayerMode result = {name, {}};
-        for (const ActivationRow& row : model.activations) {
-            result.slots.push_back(std::find(kept.begin(), kept.end(), row.role) != kept.end());
-        }
-        return result;
-    };
-    std::vector<LayerMode> modes = {
-        mode("boundary", {Role::LayerInput}),
-        mode("attention", {Role::LayerInput, Role::AttentionOut, Role::AttentionStat}),
-        mode("attn", {Role::LayerInput, Role::AttentionOut, Role::AttentionStat, Role::MidResidual}),
-        mode("no-mlp", {Role::LayerInput, Role::MatmulOut, Role::AttentionOut, Role::AttentionStat, Role::MidResidual}),
-        mode("act", {Role::LayerInput, Role::MatmulOut, Role::AttentionOut, Role::AttentionStat, Role::MidResidual,
-                     Role::PreActivation}),
-    };
-    modes.push_back({"all", std::vector<bool>(model.activations.size(), true)});
-    return modes;
-}
-
 namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
-
-/// Bytes and times of one layer in one mode, read off the simulation of a small plan.
-struct ModeCost {
-    int64_t kept_bytes = 0;      ///< Survives the forward.
-    int64_t backward_bytes = 0;  ///< Largest need during the layer's own backward, its kept bytes included.
-    double extra_seconds = 0;
-};
-
-struct ModelCosts {
-    std::vector<LayerMode> modes;
-    std::vector<ModeCost> cost;
-    int64_t inputs_bytes = 0;    ///< There throughout: token ids.
-    int64_t head_bytes = 0;      ///< Largest need at the head, on top of what all layers keep.
-    int64_t boundary_bytes = 0;  ///< X.
-    double layer_seconds = 0;    ///< A whole layer forward.
-};
-
-int64_t kept_bytes(const Plan& plan, const Model& model, const std::vector<bool>& slots) {
-    int64_t bytes = 0;
-    for (size_t slot = 0; slot < slots.size(); ++slot) {
-        if (!slots[slot]) continue;
-        for (const PlanTensor& tensor : plan.tensors) {
-            if (tensor.layer != 0 || tensor.name != model.activations[slot].name) continue;
-            bytes += tensor.bytes;
-            break;
-        }
-    }
-    return bytes;
-}
-
-/// Three layers, the middle one in the mode asked for, the others keeping everything: what the middle one costs.
-ModelCosts measure(const Model& model, const PlanRequest& request, const OpTimes& times) {
-    ModelConfig small_config = model.config;
-    small_config.L = 3;
-    const Model small = make_model(small_config);
-    ModelCosts costs;
-    costs.modes = layer_modes(model);
-    const LayerMode& all = costs.modes.back();
-    for (const LayerMode& mode : costs.modes) {
-        KeepSet keep;
-        keep.slots = {all.slots, mode.slots, all.slots};
-        keep.walk.resize(3);
-        const Plan plan = make_training_plan(small, request, keep, "measure");
-        const Simulation simulation = simulate(small, plan);
-        ModeCost cost;
-        cost.kept_bytes = kept_bytes(plan, small, mode.slots);
-        const int64_t all_bytes = kept_bytes(plan, small, all.slots);
-        const int64_t inputs = plan.tensors.front().bytes;
-        for (size_t i = 0; i < plan.steps.size(); ++i) {
-            const Step& step = plan.steps[i];
-            if (step.phase == Phase::Recompute) cost.extra_seconds += step_seconds(times, step);
-            const bool own = step.layer == 1 && (step.phase == Phase::Recompute || step.phase == Phase::Backward);
-            if (own) cost.backward_bytes = std::max(cost.backward_bytes, simulation.live_bytes[i] - all_bytes - inputs);
-            if (step.phase == Phase::Head && &mode == &all) {
-                costs.head_bytes = std::max(costs.head_bytes, simulation.live_bytes[i] - 3 * all_bytes - inputs);
-            }
-        }
-        costs.inputs_bytes = inputs;
-        costs.cost.push_back(cost);
-    }
-    costs.boundary_bytes = costs.cost.front().kept_bytes;
-    for (const OpTimes::Row& row : times.block) costs.layer_seconds += row.forward;
-    return costs;
-}
 
 /// One point of the Pareto front after some layers, and how it was reached.
 struct State {
@@ -152,7 +66,7 @@ class ParetoSearch {
   private:
     int decide() {
         fronts_.assign(static_cast<size_t>(L_) + 1, {});
-        fronts_[0] = {State{}};
+        if (budget_ + costs_.inputs_bytes >= costs_.outside_bytes) fronts_[0] = {State{}};
         for (int layer = 0; layer < L_; ++layer) extend(layer, budget_);
         ranking_.resize(fronts_.back().size());
         std::iota(ranking_.begin(), ranking_.end(), 0);
@@ -173,16 +87,34 @@ class ParetoSearch {
             for (int mode = 0; mode < static_cast<int>(costs_.cost.size()); ++mode) {
                 const ModeCost& cost = costs_.cost[static_cast<size_t>(mode)];
                 const int64_t head = last_layer ? cost.kept_bytes + costs_.head_bytes : 0;
-                if (state.bytes + std::max(cost.backward_bytes, head) > budget) continue;
+                if (state.bytes + std::max(costs_.backward_bytes(layer, mode), head) > budget) continue;
                 push(layer + 1, {state.bytes + cost.kept_bytes, state.seconds + cost.extra_seconds, parent, 1, mode});
             }
-            for (int n = 2; layer + n < L_; ++n) {  // The last layer stands alone: its backward comes first.
-                const int slots = slots_for(budget, state.bytes, n);
-                if (slots < 0) break;
-                push(layer + n,
-                     {state.bytes + costs_.boundary_bytes, state.seconds + chain_.seconds(n, slots), parent, n, 0});
-            }
+            for (int mode = 0; mode < segment_modes(costs_); ++mode) extend_by_segments(layer, budget, parent, mode);
         }
+    }
+
+    void extend_by_segments(int layer, int64_t budget, int parent, int mode) {
+        const State state = fronts_[static_cast<size_t>(layer)][static_cast<size_t>(parent)];
+        const int64_t bytes = state.bytes + costs_.cost[static_cast<size_t>(mode)].kept_bytes;
+        for (int n = 2; layer + n < L_; ++n) {  // The last layer stands alone: its backward comes first.
+            const int slots = slots_for(budget, layer, state.bytes, n, mode);
+            if (slots < 0) break;
+            push(layer + n, {bytes, state.seconds + segment_seconds(costs_, chain_, n, slots, mode), parent, n, mode});
+        }
+    }
+
+    /// Modes of a segment's first layer. More than its boundary is of use only where the layer needs more memory for
+    /// its own backward than those that a walk is made for.
+    static int segment_modes(const ModelCosts& costs) {
+        return costs.walked_bytes < costs.cost.front().middle_bytes ? static_cast<int>(costs.cost.size()) : 1;
+    }
+
+    static double segment_seconds(const ModelCosts& costs, const ChainCheckpointing& chain, int n, int slots,
+                                  int mode) {
+        const ModeCost &boundary = costs.cost.front(), &first = costs.cost[static_cast<size_t>(mode)];
+        return chain.seconds(n, slots) - (boundary.extra_seconds - first.extra_seconds) -
+               chain.walks(n, slots) * (boundary.walk_seconds - first.walk_seconds);
     }
 
     /// What keeping bytes buys at best: average seconds per layer as a convex function of average bytes, whatever the
@@ -195,8 +127,11 @@ class ParetoSearch {
         for (const ModeCost& cost : costs.cost) {
             points.push_back({static_cast<double>(cost.kept_bytes), cost.extra_seconds});
         }
-        for (int n = 2; n < L; ++n) {
-            points.push_back({static_cast<double>(costs.boundary_bytes) / n, chain.seconds(n, n) / n});
+        for (int mode = 0; mode < segment_modes(costs); ++mode) {
+            const auto bytes = static_cast<double>(costs.cost[static_cast<size_t>(mode)].kept_bytes);
+            for (int n = 2; n < L; ++n) {
+                points.push_back({bytes / n, segment_seconds(costs, chain, n, n, mode) / n});
+            }
         }
         std::sort(points.begin(), points.end(), [](const Point& a, const Point& b) {
             return a.bytes != b.bytes ? a.bytes < b.bytes : a.seconds < b.seconds;
@@ -232,18 +167,27 @@ class ParetoSearch {
     /// than a slack, for plans whose arena turns out to have gaps) is worth following.
     double fastest_of_two_modes() const {
         double best = kNever;
-        for (const ModeCost& first : costs_.cost) {
-            for (const ModeCost& second : costs_.cost) {
-                for (int n = 0; n < L_; ++n) {  // Layers in the first mode.
-                    const int64_t before = n * first.kept_bytes, last = before + (L_ - 1 - n) * second.kept_bytes;
-                    const bool fits =
-                        (n == 0 || before - first.kept_bytes + first.backward_bytes <= budget_) &&
-                        last + std::max(second.backward_bytes, second.kept_bytes + costs_.head_bytes) <= budget_;
-                    if (fits) best = std::min(best, n * first.extra_seconds + (L_ - n) * second.extra_seconds);
+        const int modes = static_cast<int>(costs_.cost.size());
+        for (int first = 0; first < modes; ++first) {
+            for (int second = 0; second < modes; ++second) {
+                for (int n = 0; n < L_; ++n) {
+                    const double total = n * costs_.cost[static_cast<size_t>(first)].extra_seconds +
+                                         (L_ - n) * costs_.cost[static_cast<size_t>(second)].extra_seconds;
+                    if (total < best && two_modes_fit(first, n, second)) best = total;
                 }
             }
         }
         return best;
+    }
+
+    bool two_modes_fit(int first, int n, int second) const {
+        int64_t bytes = 0;
+        for (int layer = 0; layer < L_; ++layer) {
+            const int mode = layer < n ? first : second;
+            if (bytes + costs_.backward_bytes(layer, mode) > budget_) return false;
+            bytes += costs_.cost[static_cast<size_t>(mode)].kept_bytes;
+        }
+        return bytes + costs_.head_bytes <= budget_;
     }
 
     void push(int layer, const State& state) {
@@ -287,7 +231,8 @@ class ParetoSearch {
                 if (next.layers != state.layers || next.mode != state.mode) break;
                 keep->slots[static_cast<size_t>(layer)] = costs_.modes[static_cast<size_t>(next.mode)].slots;
                 if (next.layers > 1)
-                    chain_.fill_walks(layer, next.layers, slots_for(budget, bytes, next.layers), &keep->walk);
+                    chain_.fill_walks(layer, next.layers, slots_for(budget, layer, bytes, next.layers, next.mode),
+                                      &keep->walk);
                 bytes += costs_.cost[static_cast<size_t>(next.mode)].kept_bytes;
                 layer += next.layers;
             }
@@ -295,15 +240,22 @@ class ParetoSearch {
             *summary += layer - first > 1 ? fmt::format("{}-{}", first, layer - 1) : fmt::format("{}", first);
             if (state.layers > 1)
                 *summary += fmt::format(" in {} of {}", repeats > 1 ? "segments" : "a segment", state.layers);
-            if (state.layers == 1) *summary += fmt::format(" {}", costs_.modes[static_cast<size_t>(state.mode)].name);
+            if (state.layers > 1 && state.mode > 0) *summary += " from";
+            if (state.layers == 1 || state.mode > 0)
+                *summary += fmt::format(" {}", costs_.modes[static_cast<size_t>(state.mode)].name);
         }
     }
 
-    /// Boundaries that a segment of n layers may hold on the way back, with `bytes` kept below it; negative: no room.
-    int slots_for(int64_t budget, int64_t bytes, int n) const {
-        const int64_t X = costs_.boundary_bytes;
-        const int64_t room = budget - bytes - X - costs_.cost.front().backward_bytes;
-        return room < 0 ? -1 : static_cast<int>(std::min<int64_t>(room / X, n - 1));
+    /// Boundaries that a segment of n layers from `layer` on may hold on the way back, with `bytes` kept below it and
+    /// its first layer in `mode`; negative: no room. A walk ends with what that layer keeps, the boundaries held and
+    /// the layer it was for. The first layer itself, and those whose boundary is held, follow the one above without.
+    int slots_for(int64_t budget, int layer, int64_t bytes, int n, int mode) const {
+        const int64_t X = costs_.boundary_bytes, room = budget - bytes;
+        const int64_t kept = costs_.cost[static_cast<size_t>(mode)].kept_bytes;
+        const int64_t walked = room - kept - costs_.walked_bytes;
+        if (walked < 0 || room < costs_.backward_bytes(layer, mode)) return -1;
+        const int64_t held = std::max<int64_t>(0, room - kept + X - costs_.cost.front().middle_bytes);
+        return static_cast<int>(std::min<int64_t>(std::min(walked, held) / X, n - 1));
     }
 
     const int L_;
@@ -320,9 +272,10 @@ class ParetoSearch {
 }  // namespace
 
 SearchResult search_plan(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes) {
-    const ModelCosts costs = measure(model, request, times);
+    const ModelCosts costs = measure_layers(model, request, times);
     const double repeat = costs.cost.front().extra_seconds;
-    const ChainCheckpointing chain(static_cast<int>(model.config.L), costs.layer_seconds, repeat);
+    const double walk = costs.cost.front().walk_seconds;
+    const ChainCheckpointing chain(static_cast<int>(model.config.L), walk, repeat);
     ParetoSearch search(model, costs, chain);
 
     SearchResult result;

@@ -18,6 +18,7 @@
 
 #include "llmc/plan/cost.h"
 #include "llmc/plan/generate.h"
+#include "llmc/plan/layer_costs.h"
 #include "llmc/plan/layout.h"
 
 #include <functional>
@@ -25,13 +26,6 @@
 #include <vector>
 
 namespace llmc {
-
-/// What a layer may keep: a row of the table of modes.
-struct LayerMode {
-    std::string name;
-    std::vector<bool> slots;  ///< By activation slot; the input is always kept.
-};
-std::vector<LayerMode> layer_modes(const Model& model);
 
 /// The plan found, or why there is none.
 struct SearchResult {
@@ -54,6 +48,8 @@ class ChainCheckpointing {
   public:
     ChainCheckpointing(int max_layers, double layer_seconds, double repeat_seconds);
     double seconds(int layers, int slots) const { return entry(layers, slots).seconds; }
+    /// Walks that start from the segment's first layer.
+    int walks(int layers, int slots) const { return entry(layers, slots).walks; }
     /// Boundaries to hold on to while walking through a segment of `layers` that starts at layer `first` with `slots`
     /// free, written to walk[...] for every layer of the segment.
     void fill_walks(int first, int layers, int slots, std::vector<std::vector<int>>* walk) const;
@@ -62,6 +58,7 @@ class ChainCheckpointing {
     struct Entry {
         double seconds = 0;
         int split = 0;  ///< Layers before the boundary held; 0: none held.
+        int walks = 0;
     };
     const Entry& entry(int layers, int slots) const;
     int max_layers_;

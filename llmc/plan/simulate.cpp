@@ -99,11 +99,34 @@ Simulation simulate(const Model& model, const Plan& plan) {
     return result;
 }
 
+namespace {
+
+const char* words_of(StepKind kind) {
+    switch (kind) {
+        case StepKind::Compute: return "";
+        case StepKind::CopyOut: return "copy out of";
+        case StepKind::WaitCopyOut: return "wait for copy out of";
+        case StepKind::Fetch: return "fetch of";
+        case StepKind::WaitFetch: return "wait for fetch of";
+        case StepKind::ZeroGradients: return "zero gradients";
+        case StepKind::Reduce: return "reduce gradients";
+        case StepKind::WaitReduce: return "wait for gradients";
+        case StepKind::Gather: return "gather parameters";
+        case StepKind::WaitGather: return "wait for parameters";
+    }
+    return "?";
+}
+
+}  // namespace
+
 std::string describe_step(const Model& model, const Step& step) {
     const std::string where = step.layer >= 0 ? fmt::format("layer {}, ", step.layer) : "";
+    if (step.is_communication()) {
+        const char* elsewhere = step.bucket == 0 ? "embedding, " : "head, ";
+        return fmt::format("{}{}", step.layer >= 0 ? where : elsewhere, words_of(step.kind));
+    }
     if (step.kind != StepKind::Compute) {
-        constexpr const char* kCopies[] = {"", "copy out of", "wait for copy out of", "fetch of", "wait for fetch of"};
-        return fmt::format("{}{} {}", where, kCopies[static_cast<int>(step.kind)], model.activations[kLayerInput].name);
+        return fmt::format("{}{} {}", where, words_of(step.kind), model.activations[kLayerInput].name);
     }
     std::string name(name_of(step.op));
     if (step.row >= 0) name = model.block[static_cast<size_t>(step.row)].name;

@@ -28,7 +28,7 @@ struct Simulation {
     int peak_step = 0;
     std::array<int64_t, kNumConsumers> by_consumer = {};  ///< At the peak.
     int64_t layer_activation_bytes = 0;                   ///< Largest sum of boundaries and layer internals.
-    int64_t activation_bytes = 0;                         ///< Largest sum without inputs and workspace.
+    int64_t activation_bytes = 0;                         ///< Largest sum without inputs, workspace and communication.
     double forward_flops = 0, recompute_flops = 0, backward_flops = 0;  ///< The head counts as forward and backward.
     /// Work that a run without recomputation would not do, as a share of all its work.
     double extra_flops_ratio() const { return recompute_flops / (forward_flops + backward_flops); }
@@ -39,7 +39,7 @@ Simulation simulate(const Model& model, const Plan& plan);
 /// FLOPs of one step.
 double step_flops(const Model& model, const Plan& plan, const Step& step);
 
-/// "layer 3, backward of fc": a step in words.
+/// "layer 3, backward of fc", "head, reduce gradients": a step in words.
 std::string describe_step(const Model& model, const Step& step);
 
 }  // namespace llmc

@@ -1,13 +1,30 @@
 #include "llmc/plan/step.h"
 
 namespace llmc {
+namespace {
+
+/// Of a step that is no operation. What is under way is read by its wait: it must still be there then.
+Access access_of_transfer(StepKind kind, Slot slot) {
+    switch (kind) {
+        case StepKind::Compute: break;
+        case StepKind::CopyOut:
+        case StepKind::WaitCopyOut:
+        case StepKind::WaitFetch:
+        case StepKind::WaitReduce:
+        case StepKind::WaitGather: return {.reads = true, .writes = false};
+        case StepKind::Fetch:
+        case StepKind::ZeroGradients:
+        case StepKind::Gather: return {.reads = false, .writes = true};
+        case StepKind::Reduce: return {.reads = slot == Slot::ParameterGradients, .writes = true};
+    }
+    return {};
+}
+
+}  // namespace
 
 Access access(const Step& step, Slot slot) {
     if (step.operand(slot) < 0) return {};
-    if (step.kind != StepKind::Compute) {
-        const bool writes = step.kind == StepKind::Fetch;
-        return {.reads = !writes, .writes = writes};
-    }
+    if (step.kind != StepKind::Compute) return access_of_transfer(step.kind, slot);
     const bool forward = step.pass == Pass::Forward;
     switch (slot) {
         case Slot::In:
@@ -24,6 +41,8 @@ Access access(const Step& step, Slot slot) {
         case Slot::Losses:
         case Slot::Logits:
         case Slot::Workspace: return {.reads = false, .writes = true};
+        case Slot::Parameters: return {.reads = true, .writes = false};
+        case Slot::ParameterGradients: return {.reads = true, .writes = true};
     }
     return {};
 }
@@ -38,6 +57,9 @@ std::string_view name_of(Consumer consumer) {
         case Consumer::Logits: return "logits chunk";
         case Consumer::Workspace: return "workspace";
         case Consumer::KeyValueCache: return "key/value cache";
+        case Consumer::GatheredParameters: return "gathered parameters";
+        case Consumer::BucketGradients: return "gradients in flight";
+        case Consumer::Communication: return "received gradients";
     }
     return "?";
 }

@@ -6,6 +6,7 @@
 
 #include "llmc/base/dtype.h"
 #include "llmc/model/op.h"
+#include "llmc/plan/partition.h"
 
 #include <array>
 #include <cstdint>
@@ -22,6 +23,12 @@ enum class StepKind : uint8_t {
     WaitCopyOut,  ///< In has been copied out.
     Fetch,        ///< Out comes from host memory.
     WaitFetch,    ///< Out has been fetched.
+    // Communication between ranks (communicate.h). A bucket is reduced or gathered from its step to its wait.
+    ZeroGradients,  ///< ParameterGradients = 0.
+    Reduce,         ///< The gradients of `bucket` are summed over ranks: in ParameterGradients, else in place.
+    WaitReduce,     ///< They have been; from ParameterGradients, this rank's piece is added to its shard.
+    Gather,         ///< Parameters gets every rank's piece of `bucket`.
+    WaitGather,     ///< It has.
 };
 
 /// What a step does with its operation.
@@ -44,9 +51,11 @@ enum class Slot : uint8_t {
     Tokens,     ///< Token ids (embedding) or targets (classifier).
     Logits,     ///< The classifier's chunk.
     Losses,     ///< One loss per token.
-    Workspace,  ///< Scratch of the backend.
+    Workspace,  ///< Scratch of the backend; of a Reduce, what other ranks send.
+    Parameters,          ///< The bucket's parameters, where they are gathered for the step.
+    ParameterGradients,  ///< The bucket's gradients, where they exist only around its backward.
 };
-constexpr int kNumSlots = 11;
+constexpr int kNumSlots = 13;
 
 /// Where in the micro-batch a step stands; for people, and for counting repeated work.
 enum class Phase : uint8_t { Forward, Head, Recompute, Backward };
@@ -61,7 +70,10 @@ struct Step {
     bool accumulate = false;  ///< DIn += instead of =.
     bool rope = false;  ///< Matmul: Out is rotated after it is computed; DOut is rotated back, in place, before use.
     int64_t host_offset = -1;  ///< CopyOut, Fetch: where in host memory.
+    int16_t bucket = -1;       ///< Communication: of Plan::partition.
     std::array<int32_t, kNumSlots> operands;
+
+    bool is_communication() const { return kind >= StepKind::ZeroGradients; }
 
     Step() { operands.fill(-1); }
     int32_t operand(Slot slot) const { return operands[static_cast<size_t>(slot)]; }
@@ -84,8 +96,11 @@ enum class Consumer : uint8_t {
     Logits,
     Workspace,
     KeyValueCache,
+    GatheredParameters,  ///< Of the buckets around the step at hand.
+    BucketGradients,     ///< Of the buckets whose backward or reduction is under way.
+    Communication,       ///< What other ranks send to a reduction.
 };
-constexpr int kNumConsumers = 8;
+constexpr int kNumConsumers = 11;
 std::string_view name_of(Consumer consumer);
 std::string_view name_of(Phase phase);
 
@@ -104,12 +119,24 @@ struct PlanTensor {
 
 constexpr int64_t kPlanAlignment = 256;
 
+/// How a run is spread over ranks.
+struct Parallel {
+    int ranks = 1;
+    int zero = 0;                 ///< ZeRO stage: 1 shards optimiser state, 2 gradients too, 3 parameters too.
+    bool rank_invariant = false;  ///< Reduces every micro-batch, in an order that holds for any number of ranks.
+    int64_t micro_batches = 1;    ///< Of a rank, per update.
+    bool exchanges = true;        ///< Reductions receive the other ranks' pieces in a workspace and add them up here.
+    bool operator==(const Parallel&) const = default;
+};
+
 struct Plan {
     std::string policy;  ///< "none", "layer", ..., "evaluate", "generate".
     BatchShape shape;
     DType dtype = DType::F32;
     int64_t logits_chunk_tokens = 0;
     int64_t host_bytes = 0;  ///< Host memory that tensors are copied out to.
+    Parallel parallel;
+    Partition partition;  ///< For parallel.ranks; no buckets where a plan communicates nothing.
     std::vector<PlanTensor> tensors;
     std::vector<Step> steps;
 };

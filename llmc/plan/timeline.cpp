@@ -30,6 +30,9 @@ Look look_of(Consumer consumer) {
         case Consumer::Logits: return {SvgHatch::Crossed, "#ffffff", "#333"};
         case Consumer::Workspace: return {SvgHatch::Level, "#d9d9d9", "#444"};
         case Consumer::KeyValueCache: return {SvgHatch::None, "#8c8c8c", "#111"};
+        case Consumer::GatheredParameters: return {SvgHatch::Rising, "#cfe8cb", "#2f6b2b"};
+        case Consumer::BucketGradients: return {SvgHatch::Crossed, "#f6cfcb", "#a03a30"};
+        case Consumer::Communication: return {SvgHatch::Dots, "#dccbee", "#4d2a7d"};
     }
     return {SvgHatch::None, "#fff", "#111"};
 }

@@ -1,5 +1,7 @@
 #include "llmc/plan/verify.h"
 
+#include "llmc/plan/verify_communication.h"
+
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
@@ -62,13 +64,12 @@ class Copies {
     /// What is wrong with the next step as far as copies go; empty if nothing.
     std::string fault_of(const Step& step) {
         switch (step.kind) {
-            case StepKind::Compute: return compute(step);
             case StepKind::CopyOut: return copy_out(step, step.operand(Slot::In));
             case StepKind::Fetch: return fetch(step, step.operand(Slot::Out));
             case StepKind::WaitCopyOut: return wait(StepKind::CopyOut, step.operand(Slot::In));
             case StepKind::WaitFetch: return wait(StepKind::Fetch, step.operand(Slot::Out));
+            default: return uses(step);
         }
-        return "";
     }
 
     /// To be asked after the last step.
@@ -85,7 +86,7 @@ class Copies {
     const PlanTensor& tensor(int32_t t) const { return plan_.tensors[static_cast<size_t>(t)]; }
     std::string name(int32_t t) const { return tensor_name(tensor(t)); }
 
-    std::string compute(const Step& step) const {
+    std::string uses(const Step& step) const {
         for (size_t slot = 0; slot < kNumSlots; ++slot) {
             if (step.operands[slot] < 0) continue;
             const auto copy = under_way_.find(storage_of(plan_, step.operands[slot]));
@@ -150,6 +151,7 @@ class Copies {
 std::string find_fault(const Model& model, const Plan& plan, const Layout& layout) {
     Ownership memory;
     Copies copies(plan);
+    CommunicationCheck communication(model, plan);
     const auto begin = [&](int32_t t) { return layout.offsets[static_cast<size_t>(t)]; };
     const auto end = [&](int32_t t) { return begin(t) + plan.tensors[static_cast<size_t>(t)].bytes; };
     const auto name = [&](int32_t t) { return tensor_name(plan.tensors[static_cast<size_t>(t)]); };
@@ -170,6 +172,7 @@ std::string find_fault(const Model& model, const Plan& plan, const Layout& layou
         const Step& step = plan.steps[i];
         const auto this_step = [&] { return fmt::format("step {} ({})", i, describe_step(model, step)); };
         if (const std::string fault = copies.fault_of(step); !fault.empty()) return this_step() + " " + fault;
+        if (const std::string fault = communication.fault_of(step); !fault.empty()) return this_step() + " " + fault;
         for (int slot = 0; slot < kNumSlots; ++slot) {
             if (!access(step, static_cast<Slot>(slot)).reads) continue;
             const std::string fault = check_intact(step.operands[static_cast<size_t>(slot)], this_step);
@@ -191,6 +194,7 @@ std::string find_fault(const Model& model, const Plan& plan, const Layout& layou
         }
     }
     if (const std::string fault = copies.fault_of_end(); !fault.empty()) return "the plan " + fault;
+    if (const std::string fault = communication.fault_of_end(); !fault.empty()) return "the plan " + fault;
     for (int32_t t = 0; t < static_cast<int32_t>(plan.tensors.size()); ++t) {
         if (!plan.tensors[static_cast<size_t>(t)].output) continue;
         const std::string fault = check_intact(t, [] { return "the caller"; });

@@ -10,7 +10,9 @@ namespace llmc {
 
 /// Empty if the plan is right; otherwise the first fault, in words: a read of something not yet written, a tensor
 /// overwritten by another while still needed, an offset outside the arena or misaligned; of copies, one that nothing or
-/// something else waits for, a tensor fetched from where it is not, or touched while it is under way.
+/// something else waits for, a tensor fetched from where it is not, or touched while it is under way. Of gathers and
+/// reductions, the same, waits in another order than they began, parameters of another bucket than a step reads, or
+/// gradients not zeroed first, not reduced, reduced twice, or reduced before the last step that adds to them.
 std::string find_fault(const Model& model, const Plan& plan, const Layout& layout);
 
 }  // namespace llmc

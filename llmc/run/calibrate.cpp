@@ -5,6 +5,7 @@
 #include "llmc/base/log.h"
 #include "llmc/base/median.h"
 #include "llmc/base/version.h"
+#include "llmc/run/update.h"
 
 #include <nlohmann/json.hpp>
 
@@ -18,7 +19,7 @@
 namespace llmc {
 namespace {
 
-constexpr int kFileVersion = 2;
+constexpr int kFileVersion = 3;
 
 /// The middle one of three layers is timed: as in a deep model, what its backward reads has left the caches since its
 /// forward.
@@ -75,14 +76,13 @@ OpTimes measure_times(const Model& model, const BatchShape& shape, DType dtype, 
         if (step.row < 0 || step.layer == measured_layer) slot_of(times, step) = median(of_step[i]);
     }
 
-    const auto ranges = parameter_ranges(few_layers);
+    Comm alone;
     std::vector<double> of_update;
     for (int turn = 0; turn < repeats; ++turn) {
         const double start = now_seconds();
         backend.zero(state.all_gradients());
-        backend.global_norm(state.grad_norm(), state.all_gradients(), state.norm_workspace());
-        backend.adamw(state.all_parameters(), state.all_masters(), state.all_m(), state.all_v(), state.all_gradients(),
-                      ranges, {}, state.grad_norm());
+        compute_grad_norm(state, alone);
+        update_parameters(state, alone, {});
         backend.synchronize();
         of_update.push_back(now_seconds() - start);
     }
@@ -104,34 +104,56 @@ std::string calibration_path(const Model& model, const BatchShape& shape, DType 
     return fmt::format("{}/train_gpt/times-{}.json", base, checksum_of(std::as_bytes(std::span(key))));
 }
 
+std::string to_json(const OpTimes& times) {
+    const auto row = [](const OpTimes::Row& entry) {
+        return nlohmann::json{entry.forward, entry.backward, entry.backward_weight};
+    };
+    nlohmann::json json = {{"format_version", kFileVersion},
+                           {"made_by", version()},
+                           {"source", times.source},
+                           {"measured", times.measured},
+                           {"embedding", row(times.embedding)},
+                           {"final_norm", row(times.final_norm)},
+                           {"classifier", times.classifier},
+                           {"optimizer", times.optimizer},
+                           {"block", nlohmann::json::array()}};
+    for (const OpTimes::Row& entry : times.block) json["block"].push_back(row(entry));
+    return json.dump(2) + "\n";
+}
+
+OpTimes times_of_json(const std::string& text, const Model& model) {
+    const auto json = nlohmann::json::parse(text);
+    if (json.at("format_version") != kFileVersion) throw std::runtime_error("another format");
+    OpTimes times;
+    times.source = json.at("source").get<std::string>();
+    times.measured = json.at("measured").get<bool>();
+    const auto row = [](const nlohmann::json& entry) {
+        OpTimes::Row result = {entry.at(0).get<double>(), entry.at(1).get<double>(), entry.at(2).get<double>()};
+        if (!(result.forward >= 0 && result.backward >= 0 && result.backward_weight >= 0)) {
+            throw std::runtime_error("a negative time");
+        }
+        return result;
+    };
+    for (const auto& entry : json.at("block")) times.block.push_back(row(entry));
+    if (times.block.size() != model.block.size()) throw std::runtime_error("another model");
+    times.embedding = row(json.at("embedding"));
+    times.final_norm = row(json.at("final_norm"));
+    times.classifier = json.at("classifier").get<double>();
+    times.optimizer = json.at("optimizer").get<double>();
+    return times;
+}
+
 bool load_times(const std::string& path, const Model& model, OpTimes* times) {
     if (!path_exists(path)) return false;
     try {
-        const auto json = nlohmann::json::parse(read_text(path));
-        if (json.at("format_version") != kFileVersion) throw std::runtime_error("another format");
-        if (const auto made_by = json.at("made_by").get<std::string>(); made_by != version()) {
+        const std::string text = read_text(path);
+        if (const auto made_by = nlohmann::json::parse(text).at("made_by").get<std::string>(); made_by != version()) {
             spdlog::warn(
                 "the calibration '{}' is of train_gpt {}, this is {}: it is ignored; --calibrate measures again", path,
                 made_by, version());
             return false;
         }
-        OpTimes loaded;
-        loaded.source = json.at("source").get<std::string>();
-        loaded.measured = true;
-        const auto row = [](const nlohmann::json& entry) {
-            OpTimes::Row result = {entry.at(0).get<double>(), entry.at(1).get<double>(), entry.at(2).get<double>()};
-            if (!(result.forward >= 0 && result.backward >= 0 && result.backward_weight >= 0)) {
-                throw std::runtime_error("a negative time");
-            }
-            return result;
-        };
-        for (const auto& entry : json.at("block")) loaded.block.push_back(row(entry));
-        if (loaded.block.size() != model.block.size()) throw std::runtime_error("another model");
-        loaded.embedding = row(json.at("embedding"));
-        loaded.final_norm = row(json.at("final_norm"));
-        loaded.classifier = json.at("classifier").get<double>();
-        loaded.optimizer = json.at("optimizer").get<double>();
-        *times = loaded;
+        *times = times_of_json(text, model);
         return true;
     } catch (const std::exception& error) {
         spdlog::warn("the calibration '{}' is damaged ({}) and is ignored; --calibrate measures again", path,
@@ -141,20 +163,8 @@ bool load_times(const std::string& path, const Model& model, OpTimes* times) {
 }
 
 void save_times(const std::string& path, const OpTimes& times) {
-    const auto row = [](const OpTimes::Row& entry) {
-        return nlohmann::json{entry.forward, entry.backward, entry.backward_weight};
-    };
-    nlohmann::json json = {{"format_version", kFileVersion},
-                           {"made_by", version()},
-                           {"source", times.source},
-                           {"embedding", row(times.embedding)},
-                           {"final_norm", row(times.final_norm)},
-                           {"classifier", times.classifier},
-                           {"optimizer", times.optimizer},
-                           {"block", nlohmann::json::array()}};
-    for (const OpTimes::Row& entry : times.block) json["block"].push_back(row(entry));
     make_directories(std::filesystem::path(path).parent_path().string(), "--calibrate");
-    write_text_atomically(path, json.dump(2) + "\n");
+    write_text_atomically(path, to_json(times));
 }
 
 }  // namespace llmc

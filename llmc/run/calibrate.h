@@ -18,6 +18,10 @@ OpTimes measure_times(const Model& model, const BatchShape& shape, DType dtype, 
 /// ~/.cache/train_gpt).
 std::string calibration_path(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
                              const Backend& backend);
+/// Times as JSON and back. What is no such text, or of another model, is a std::exception.
+std::string to_json(const OpTimes& times);
+OpTimes times_of_json(const std::string& text, const Model& model);
+
 /// False if there is no such file. A file that is damaged or of another program version is ignored with a warning.
 bool load_times(const std::string& path, const Model& model, OpTimes* times);
 void save_times(const std::string& path, const OpTimes& times);

@@ -12,14 +12,18 @@ struct Executor::Views {
     Tensor weight, bias, d_weight, d_bias;
 };
 
-Executor::Executor(State& state, const Plan& plan, const Layout& layout)
+Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* comm)
     : state_(state),
       backend_(state.backend()),
       model_(state.model()),
       plan_(plan),
       layout_(layout),
       rows_(plan.shape.N()),
-      copies_(plan.tensors.size()) {
+      comm_(comm),
+      copies_(plan.tensors.size()),
+      gathers_(plan.tensors.size()),
+      reductions_(plan.partition.buckets.size()) {
+    CHECK(plan.partition.buckets.empty() || comm != nullptr, "a plan that communicates");
     state.reserve_host(plan.host_bytes);
     for (const Step& step : plan.steps) {
         if (step.op == OpKind::Embedding && step.pass == Pass::Forward) tokens_ = step.operand(Slot::Tokens);
@@ -37,8 +41,11 @@ Executor::~Executor() { backend_.forget(this); }
 Tensor Executor::tensor(int32_t id) const {
     if (id < 0) return {};
     const PlanTensor& tensor = plan_.tensors[static_cast<size_t>(id)];
-    const bool per_token = tensor.rows == plan_.shape.N() && tensor.consumer != Consumer::KeyValueCache &&
-                           tensor.consumer != Consumer::Workspace;
+    const Consumer consumer = tensor.consumer;
+    const bool other_rows = consumer == Consumer::KeyValueCache || consumer == Consumer::Workspace ||
+                            consumer == Consumer::GatheredParameters || consumer == Consumer::BucketGradients ||
+                            consumer == Consumer::Communication;
+    const bool per_token = tensor.rows == plan_.shape.N() && !other_rows;
     const int64_t rows = per_token ? rows_ : tensor.rows;
     return {tensor.dtype, state_.arena() + layout_.offsets[static_cast<size_t>(id)], rows, tensor.cols};
 }
@@ -55,7 +62,8 @@ void Executor::run(const RunArguments& arguments, std::vector<double>* seconds) 
                       arguments.first_position == arguments_.first_position &&
                       arguments.loss_sum.data == arguments_.loss_sum.data;
     if (!same) backend_.forget(this);
-    const bool repeats = same && has_run_;  // The first walk may load kernels, which no recording likes.
+    // The first walk may load kernels, which no recording likes; nor does it like other libraries' streams.
+    const bool repeats = same && has_run_ && !communicates(arguments);
     has_run_ = true;
     arguments_ = arguments;
     rows_ = arguments.rows > 0 ? arguments.rows : plan_.shape.N();
@@ -100,12 +108,93 @@ void Executor::run_copy(const Step& step) {
         case StepKind::Fetch: copy = backend_.copy_in(touched(out), state_.host() + step.host_offset); return;
         case StepKind::WaitCopyOut:
         case StepKind::WaitFetch: return backend_.wait_copy(copy);
-        case StepKind::Compute: break;
+        default: break;
     }
     CHECK(false, "no copy");
 }
 
+bool Executor::communicates(const RunArguments& arguments) const {
+    return std::any_of(plan_.steps.begin(), plan_.steps.end(), [&](const Step& step) {
+        return step.kind == StepKind::Gather || (step.kind == StepKind::Reduce && arguments.reduces);
+    });
+}
+
+/// This rank's piece of a tensor that holds a bucket.
+Tensor Executor::own_piece(const Tensor& bucket_tensor) const {
+    const int64_t piece = bucket_tensor.count() / plan_.parallel.ranks;
+    return Tensor(bucket_tensor.dtype, bucket_tensor.data, plan_.parallel.ranks, piece).row_range(state_.rank(), 1);
+}
+
+/// Gradients have a tensor of the plan only where they are not kept whole; their sum is then added to what is kept.
+void Executor::run_communication(const Step& step) {
+    const Tensor parameters = touched(step.operand(Slot::Parameters));
+    const Tensor gradients = touched(step.operand(Slot::ParameterGradients));
+    const Tensor workspace = touched(step.operand(Slot::Workspace));
+    const int bucket = step.bucket;
+    const bool reduces = arguments_.reduces || gradients;
+    switch (step.kind) {
+        case StepKind::ZeroGradients: return backend_.zero(gradients);
+        case StepKind::Gather: {
+            const Tensor mine = own_piece(parameters);
+            backend_.convert(Tensor(mine.dtype, mine.data, mine.count()), state_.own_parameters(bucket));
+            CommTicket& gather = gathers_[static_cast<size_t>(step.operand(Slot::Parameters))];
+            gather = comm_->begin_all_gather(parameters);
+            overlaps_ ? void(++under_way_) : comm_->wait(gather);
+            return;
+        }
+        case StepKind::WaitGather:
+            if (!overlaps_) return;
+            --under_way_;
+            return comm_->wait(gathers_[static_cast<size_t>(step.operand(Slot::Parameters))]);
+        case StepKind::Reduce: {
+            if (!reduces) return;
+            const Tensor whole = gradients ? gradients : state_.bucket_gradients(bucket);
+            CommTicket& reduction = reductions_[static_cast<size_t>(bucket)];
+            reduction = plan_.parallel.zero == 0 ? comm_->begin_all_reduce(whole, workspace)
+                                                 : comm_->begin_reduce_scatter(whole, workspace);
+            overlaps_ ? void(++under_way_) : comm_->wait(reduction);
+            return;
+        }
+        case StepKind::WaitReduce: {
+            if (!reduces) return;
+            if (overlaps_) {
+                --under_way_;
+                comm_->wait(reductions_[static_cast<size_t>(bucket)]);
+            }
+            if (!gradients) return;
+            const Tensor mine = own_piece(gradients);
+            return backend_.add(state_.own_gradients(bucket), Tensor(mine.dtype, mine.data, mine.count()));
+        }
+        default: break;
+    }
+    CHECK(false, "no communication");
+}
+
+Tensor Executor::row_of_bucket(const Tensor& bucket_tensor, int index) const {
+    const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
+    char* first = static_cast<char*>(bucket_tensor.data) +
+                  plan_.partition.row_in_bucket(model_, index) * size_of(bucket_tensor.dtype);
+    return {bucket_tensor.dtype, first, row.rows, row.cols};
+}
+
+Tensor Executor::parameter(const Step& step, int index) {
+    const Tensor gathered = touched(step.operand(Slot::Parameters));
+    if (index == kNone) return {};
+    if (gathered) return row_of_bucket(gathered, index);
+    // A weight that the step does not read may be nowhere.
+    return state_.parallel().zero == 3 ? Tensor() : state_.parameter(index);
+}
+
+Tensor Executor::gradient(const Step& step, int index) {
+    const Tensor bucket = touched(step.operand(Slot::ParameterGradients));
+    if (index == kNone) return {};
+    if (bucket) return row_of_bucket(bucket, index);
+    return state_.parallel().zero >= 2 ? Tensor() : state_.gradient(index);
+}
+
 void Executor::run_step(const Step& step) {
+    if (step.is_communication()) return run_communication(step);
+    if (under_way_ > 0) comm_->progress();
     if (step.kind != StepKind::Compute) return run_copy(step);
     Views v;
     v.in = touched(step.operand(Slot::In));
@@ -130,10 +219,10 @@ void Executor::run_step(const Step& step) {
                                                  : model_.lnf_weight;
         bias = step.op == OpKind::Embedding ? model_.wpe : step.op == OpKind::Classifier ? kNone : model_.lnf_bias;
     }
-    v.weight = state_.parameter(weight);
-    v.bias = state_.parameter(bias);
-    v.d_weight = state_.gradient(weight);
-    v.d_bias = state_.gradient(bias);
+    v.weight = parameter(step, weight);
+    v.bias = parameter(step, bias);
+    v.d_weight = gradient(step, weight);
+    v.d_bias = gradient(step, bias);
 
     if (step.op == OpKind::Classifier) return run_classifier(v);
     step.pass == Pass::Forward ? run_forward(step, v) : run_backward(step, v);

@@ -3,6 +3,7 @@
 // that a plan lists twice simply runs twice.
 #pragma once
 
+#include "llmc/comm/comm.h"
 #include "llmc/plan/layout.h"
 #include "llmc/run/state.h"
 
@@ -14,12 +15,13 @@ struct RunArguments {
     Tensor loss_sum = {};        ///< (1) fp64 += the losses; may be empty.
     int64_t rows = 0;            ///< Generation: new tokens, 1 .. N. 0 means all N.
     int64_t first_position = 0;  ///< Generation: position of the first new token.
+    bool reduces = true;         ///< Gradients that stay in place are summed over ranks: after the last micro-batch.
 };
 
 class Executor {
   public:
-    /// The plan, its layout and the state must outlive the executor.
-    Executor(State& state, const Plan& plan, const Layout& layout);
+    /// All must outlive the executor. A plan that communicates needs `comm`.
+    Executor(State& state, const Plan& plan, const Layout& layout, Comm* comm = nullptr);
     ~Executor();
     Executor(const Executor&) = delete;
     Executor& operator=(const Executor&) = delete;
@@ -30,6 +32,9 @@ class Executor {
     /// Outputs: losses (N) fp32; logits (1, Vp) of a generation plan.
     Tensor losses() const { return tensor(losses_); }
     Tensor logits() const { return tensor(logits_); }
+
+    /// From now on communication is waited for where it begins: to measure what running it beside the work gains.
+    void do_not_overlap() { overlaps_ = false; }
 
     /// Walks the list once. With `seconds`, waits for the end and stores the time of every step. A backend may record
     /// a walk with the same arguments as the one before, and replay it from then on.
@@ -48,6 +53,12 @@ class Executor {
     void run_named(const Step& step);
     void run_step(const Step& step);
     void run_copy(const Step& step);
+    void run_communication(const Step& step);
+    bool communicates(const RunArguments& arguments) const;
+    Tensor own_piece(const Tensor& bucket_tensor) const;
+    Tensor parameter(const Step& step, int index);
+    Tensor gradient(const Step& step, int index);
+    Tensor row_of_bucket(const Tensor& bucket_tensor, int index) const;
     void run_forward(const Step& step, const Views& v);
     void run_backward(const Step& step, const Views& v);
     void run_classifier(const Views& v);
@@ -62,7 +73,12 @@ class Executor {
     int64_t rows_ = 0;
     bool has_run_ = false;
     int64_t high_water_bytes_ = 0;
-    std::vector<CopyTicket> copies_;  ///< By tensor; those under way.
+    Comm* comm_;
+    std::vector<CopyTicket> copies_;      ///< By tensor; those under way.
+    std::vector<CommTicket> gathers_;     ///< By tensor; those under way.
+    std::vector<CommTicket> reductions_;  ///< By bucket; those under way.
+    int under_way_ = 0;                   ///< Gathers and reductions.
+    bool overlaps_ = true;
     int32_t tokens_ = -1, targets_ = -1, losses_ = -1, logits_ = -1;
 };
 

@@ -8,24 +8,55 @@
 namespace llmc {
 
 std::vector<MemoryRow> StateBytes::rows() const {
-    std::vector<MemoryRow> all = {{"parameters", parameters}, {"gradients", gradients},
-                                  {"AdamW moments", moments}, {"fp32 master weights", master},
-                                  {"RoPE table", rope_table}, {"scalars", scalars}};
+    std::vector<MemoryRow> all = {
+        {"parameters", parameters}, {"gradients", gradients},        {"sums of micro-batches", partial_sums},
+        {"AdamW moments", moments}, {"fp32 master weights", master}, {"RoPE table", rope_table},
+        {"scalars", scalars}};
     std::erase_if(all, [](const MemoryRow& row) { return row.bytes == 0; });
     return all;
 }
 
-StateBytes state_bytes(const Model& model, DType dtype, int64_t T, int64_t norm_workspace, bool training) {
+int partial_sum_count(const Parallel& parallel) {
+    if (!parallel.rank_invariant) return 0;
+    int count = 0;
+    for (int64_t sums = parallel.micro_batches; sums > 1; sums = (sums + 1) / 2) ++count;
+    return count;
+}
+
+ScalarsLayout scalars_layout(const Partition& partition) {
+    ScalarsLayout layout;
+    const auto place = [&](int64_t bytes) {
+        const int64_t offset = layout.bytes;
+        layout.bytes += round_up(bytes, kTensorAlignment);
+        return offset;
+    };
+    layout.loss_sum = place(size_of(DType::F64));
+    layout.grad_norm = place(size_of(DType::F64));
+    layout.norm_pieces = place(static_cast<int64_t>(partition.buckets.size()) * size_of(DType::I32));
+    layout.norm_sums = place(norm_layout(partition).count() * size_of(DType::F64));
+    return layout;
+}
+
+NormLayout norm_layout(const Partition& partition) {
+    return {partition.ranks, static_cast<int64_t>(partition.buckets.size()), partition.chunks_per_piece};
+}
+
+StateBytes state_bytes(const Model& model, DType dtype, int64_t T, const Parallel& parallel, bool training) {
     const auto padded = [](int64_t bytes) { return round_up(bytes, kTensorAlignment); };
-    const int64_t count = model.parameter_elements;
+    const Partition partition = make_partition(model, parallel.ranks);
+    const auto elements = [&](int first_sharded_stage) {
+        return parallel.zero >= first_sharded_stage ? partition.shard_elements : partition.elements;
+    };
     StateBytes bytes;
-    bytes.parameters = padded(count * size_of(dtype));
+    bytes.parameters = padded(elements(3) * size_of(dtype));
     if (model.config.family == Family::Llama) bytes.rope_table = padded(T * model.config.HD * size_of(DType::F32));
     if (!training) return bytes;
-    bytes.gradients = padded(count * size_of(DType::F32));
-    bytes.moments = 2 * bytes.gradients;
-    if (dtype != DType::F32) bytes.master = bytes.gradients;
-    bytes.scalars = 2 * kTensorAlignment + padded(norm_workspace);
+    bytes.gradients = padded(elements(2) * size_of(DType::F32));
+    bytes.partial_sums = partial_sum_count(parallel) * bytes.gradients;
+    const int64_t optimizer = padded(elements(1) * size_of(DType::F32));
+    bytes.moments = 2 * optimizer;
+    if (dtype != DType::F32) bytes.master = optimizer;
+    bytes.scalars = scalars_layout(partition).bytes;
     return bytes;
 }
 
@@ -75,32 +106,32 @@ std::vector<MemoryRow> PlannedMemory::rows() const {
 }
 
 PlanRequest plan_request(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
-                         const Backend& backend) {
+                         const Backend& backend, const Parallel& parallel) {
     PlanRequest request;
     request.shape = shape;
     request.dtype = dtype;
     request.logits_chunk_tokens =
         logits_chunk_tokens > 0 ? logits_chunk_tokens : default_logits_chunk(model, shape, dtype);
     request.workspace = workspace_bytes(model, shape, dtype, request.logits_chunk_tokens, backend);
+    request.parallel = parallel;
     return request;
 }
 
-PlannedMemory with_memory(const Model& model, Plan plan, const Backend& backend) {
+PlannedMemory with_memory(const Model& model, Plan plan, const Parallel& parallel) {
     PlannedMemory result;
     result.plan = std::move(plan);
     result.simulation = simulate(model, result.plan);
     result.layout = make_layout(result.plan);
     const std::string fault = find_fault(model, result.plan, result.layout);
     CHECK(fault.empty(), fault);
-    const int64_t norm_workspace = backend.global_norm_workspace(model.parameter_elements);
-    result.state = state_bytes(model, result.plan.dtype, result.plan.shape.T, norm_workspace, true);
+    result.state = state_bytes(model, result.plan.dtype, result.plan.shape.T, parallel, true);
     return result;
 }
 
 PlannedMemory plan_memory(const Model& model, const BatchShape& shape, DType dtype, const PolicyRow& policy,
-                          int64_t logits_chunk_tokens, const Backend& backend) {
-    const PlanRequest request = plan_request(model, shape, dtype, logits_chunk_tokens, backend);
-    return with_memory(model, make_training_plan(model, request, policy), backend);
+                          int64_t logits_chunk_tokens, const Backend& backend, const Parallel& parallel) {
+    const PlanRequest request = plan_request(model, shape, dtype, logits_chunk_tokens, backend, parallel);
+    return with_memory(model, make_training_plan(model, request, policy), parallel);
 }
 
 }  // namespace llmc

@@ -21,20 +21,31 @@ struct MemoryRow {
 /// The one thing in host memory.
 constexpr std::string_view kHostMemoryRow = "boundaries in host memory";
 
-/// The flat buffers of a run, in the order of the memory table. Inference needs the parameters only.
+/// The flat buffers of one rank, in the order of the memory table. Inference needs the parameters only.
 struct StateBytes {
     int64_t parameters = 0;  ///< In the activation type.
     int64_t gradients = 0;   ///< fp32.
-    int64_t moments = 0;     ///< AdamW's m and v together, fp32.
-    int64_t master = 0;      ///< fp32 master weights; 0 if parameters are fp32.
+    int64_t partial_sums =
+        0;                ///< Gradients of some micro-batches, summed: only where the order of sums is the ranks' own.
+    int64_t moments = 0;  ///< AdamW's m and v together, fp32.
+    int64_t master = 0;   ///< fp32 master weights; 0 if parameters are fp32.
     int64_t rope_table = 0;  ///< 0 for GPT-2.
-    int64_t scalars = 0;     ///< Loss sum, gradient norm and their workspace.
-    int64_t total() const { return parameters + gradients + moments + master + rope_table + scalars; }
+    int64_t scalars = 0;     ///< Loss sum, gradient norm and what it is summed from.
+    int64_t total() const { return parameters + gradients + partial_sums + moments + master + rope_table + scalars; }
     std::vector<MemoryRow> rows() const;
 };
 
-/// `norm_workspace` is Backend::global_norm_workspace(model.parameter_elements).
-StateBytes state_bytes(const Model& model, DType dtype, int64_t T, int64_t norm_workspace, bool training);
+StateBytes state_bytes(const Model& model, DType dtype, int64_t T, const Parallel& parallel, bool training);
+
+/// Sums of micro-batches that wait for their partners while a rank adds up `micro_batches` in a binary tree.
+int partial_sum_count(const Parallel& parallel);
+
+/// The state's few numbers besides the flat buffers, as offsets in one allocation.
+struct ScalarsLayout {
+    int64_t loss_sum = 0, grad_norm = 0, norm_pieces = 0, norm_sums = 0, bytes = 0;
+};
+ScalarsLayout scalars_layout(const Partition& partition);
+NormLayout norm_layout(const Partition& partition);
 
 /// The backend's scratch sizes for every operation of the model at this shape.
 WorkspaceBytes workspace_bytes(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
@@ -55,13 +66,13 @@ struct PlannedMemory {
 
 /// The plan request that plan_memory() makes: chunk and workspaces filled in.
 PlanRequest plan_request(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
-                         const Backend& backend);
+                         const Backend& backend, const Parallel& parallel = {});
 
 /// Wraps a plan that is there already.
-PlannedMemory with_memory(const Model& model, Plan plan, const Backend& backend);
+PlannedMemory with_memory(const Model& model, Plan plan, const Parallel& parallel = {});
 
 /// `logits_chunk_tokens` = 0 chooses default_logits_chunk().
 PlannedMemory plan_memory(const Model& model, const BatchShape& shape, DType dtype, const PolicyRow& policy,
-                          int64_t logits_chunk_tokens, const Backend& backend);
+                          int64_t logits_chunk_tokens, const Backend& backend, const Parallel& parallel = {});
 
 }  // namespace llmc

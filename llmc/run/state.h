@@ -1,5 +1,6 @@
-// The buffers of a run on a device: parameters, gradients, AdamW's moments, master weights, the arena. Each is one
-// contiguous allocation, made before the first step and never again.
+// The buffers of one rank on its device: parameters, gradients, AdamW's moments, master weights, the arena. Each is one
+// contiguous allocation, made before the first step and never again. A flat buffer is whole (all buckets of the
+// partition, in order) or a shard (this rank's piece of every bucket), as the ZeRO stage says.
 #pragma once
 
 #include "llmc/run/memory.h"
@@ -33,63 +34,111 @@ struct ReleaseHost {
     void operator()(char* memory) const { backend->release_host(memory); }
 };
 
+/// What is kept for every parameter, in fp32.
+enum class Kept : uint8_t { Weights, MomentM, MomentV };
+
+/// The buffers of a bucket, or of this rank's piece of it, that an update touches; elements correspond.
+struct UpdateViews {
+    Tensor parameters, master, m, v, gradients;
+    std::vector<ParameterRange> ranges;  ///< In elements of these tensors.
+};
+
 class State {
   public:
     /// Allocates everything on the device, zeroed. `arena_bytes` is the largest arena of the plans that will run.
-    State(Backend& backend, const Model& model, DType dtype, int64_t T, int64_t arena_bytes, bool training);
+    State(Backend& backend, const Model& model, DType dtype, int64_t T, int64_t arena_bytes, bool training,
+          const Parallel& parallel = {}, int rank = 0);
 
     /// Memory of the host, besides, for a plan that copies tensors out. Executors ask for it when they are made, which
     /// is before the first of them runs; their plans share it.
     void reserve_host(int64_t bytes);
 
-    /// Draws the initial parameters: counter-based, so the values depend on the seed, the tensor's place in the table
-    /// and the element only.
+    /// Draws the initial parameters that this rank keeps: counter-based, so the values depend on the seed, the tensor's
+    /// place in the table and the element only.
     void initialise(uint64_t seed);
 
-    /// A parameter tensor, its gradient, and other flat buffers, by row of Model::parameters (kNone: an empty tensor).
+    /// A parameter tensor by row of Model::parameters (kNone: an empty tensor); not where parameters are sharded.
     Tensor parameter(int index) const;
+    /// Its gradient; not where gradients are sharded.
     Tensor gradient(int index) const;
 
-    /// fp32 values of a parameter row: of the master weights where there are some. For checkpoints.
-    Tensor master_or_parameter(int index) const;
-    Tensor moment_m(int index) const;
-    Tensor moment_v(int index) const;
-    /// After fp32 values were loaded into the masters: rounds them into the parameters. Nothing to do in fp32.
+    /// The part of a row for which this rank keeps fp32 weights and moments, in elements of the row.
+    ElementRange held(int index) const;
+    /// The same for writing a checkpoint, which every rank writes a piece of.
+    ElementRange owned(int index) const { return partition_.owned(model_, index, rank_); }
+    /// fp32 values of a range inside held(): of the master weights where there are some.
+    Tensor kept(Kept what, int index, const ElementRange& range) const;
+    /// After fp32 weights were loaded: rounds those this rank keeps into its parameters. Nothing to do in fp32.
     void round_masters();
 
-    Tensor all_parameters() const;
-    Tensor all_gradients() const { return flat(gradients_); }
-    Tensor all_masters() const { return flat(master_); }
-    Tensor all_m() const { return flat(moments_, 0); }
-    Tensor all_v() const { return flat(moments_, model_.parameter_elements); }
+    /// Whole buckets, one rank's piece after the other. Empty where they are sharded.
+    Tensor bucket_parameters(int bucket) const;
+    Tensor bucket_gradients(int bucket) const;
+    /// This rank's piece of a bucket.
+    Tensor own_parameters(int bucket) const;
+    Tensor own_gradients(int bucket) const;
+    /// What an update of this bucket works on: all of it, or where the optimiser is sharded this rank's piece.
+    UpdateViews update_views(int bucket) const;
 
-    Tensor rope_table() const { return rope_table_view_; }
+    /// All that is kept here of the flat buffers.
+    Tensor all_parameters() const { return all(parameters_); }
+    Tensor all_gradients() const { return all(gradients_); }
+    Tensor all_masters() const { return all(master_); }
+    Tensor all_m() const { return all(m_); }
+    Tensor all_v() const { return all(v_); }
+    /// A sum of earlier micro-batches' gradients, as large as all_gradients(); see partial_sum_count().
+    Tensor partial_sum(int index) const;
+
+    Tensor rope_table() const { return rope_table_; }
     Tensor loss_sum() const;   ///< (1) fp64.
     Tensor grad_norm() const;  ///< (1) fp64.
-    Tensor norm_workspace() const;
+    Tensor norm_pieces() const;
+    Tensor norm_sums() const;
+    /// Where the sums of squares of own_gradients(bucket) belong in norm_sums().
+    Tensor own_norm_sums(int bucket) const;
     char* arena() const { return arena_.data(); }
     char* host() const { return host_.get(); }  ///< Of reserve_host().
 
     const Model& model() const { return model_; }
     Backend& backend() const { return backend_; }
     DType dtype() const { return dtype_; }
+    const Partition& partition() const { return partition_; }
+    const Parallel& parallel() const { return parallel_; }
+    int rank() const { return rank_; }
     /// Sum of all allocations on the device.
     int64_t allocated_bytes() const;
 
   private:
-    Tensor flat(const DeviceBuffer& buffer, int64_t first = 0) const;
-    Tensor row(const Tensor& flat_tensor, int index) const;
+    /// A flat buffer: all buckets, or this rank's pieces of them.
+    struct Flat {
+        DType dtype = DType::F32;
+        bool sharded = false;
+        int64_t elements = 0;
+        char* data = nullptr;
+    };
+    Flat make_flat(const DeviceBuffer& memory, DType dtype, int first_sharded_stage, int64_t first_byte = 0) const;
+    Tensor all(const Flat& flat) const;
+    Tensor whole(const Flat& flat, int bucket) const;
+    Tensor piece(const Flat& flat, int bucket) const;
+    Tensor row(const Flat& flat, int index) const;
+    Tensor scalars(int64_t offset, DType dtype, int64_t count) const;
 
     Backend& backend_;
     const Model& model_;
     DType dtype_;
-    DeviceBuffer parameters_, gradients_, moments_, master_, rope_, scalars_, arena_;
+    Parallel parallel_;
+    int rank_;
+    Partition partition_;
+    ScalarsLayout scalars_layout_;
+    DeviceBuffer parameter_memory_, gradient_memory_, partial_sum_memory_, moment_memory_, master_memory_;
+    DeviceBuffer rope_memory_, scalar_memory_, arena_;
+    Flat parameters_, gradients_, master_, m_, v_;
     std::unique_ptr<char, ReleaseHost> host_;
     int64_t host_bytes_ = 0;
-    Tensor rope_table_view_;
+    Tensor rope_table_;
 };
 
-/// The parameter table as ranges with one weight decay each, neighbours merged.
-std::vector<ParameterRange> parameter_ranges(const Model& model);
+/// The rows of a bucket as ranges with one weight decay each, neighbours merged, in elements of the bucket.
+std::vector<ParameterRange> parameter_ranges(const Model& model, const Partition& partition, int bucket);
 
 }  // namespace llmc

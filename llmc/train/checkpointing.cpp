@@ -7,12 +7,13 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 
 namespace llmc {
 namespace {
 
-constexpr const char* kModelFile = "model.safetensors";
-constexpr const char* kOptimizerFile = "optimizer.safetensors";
+constexpr const char* kModelFiles = "model";
+constexpr const char* kOptimizerFiles = "optimizer";
 
 /// The tensor's shape in files: without the padding rows of the vocabulary.
 std::vector<int64_t> stored_shape(const ParameterRow& row) {
@@ -20,27 +21,46 @@ std::vector<int64_t> stored_shape(const ParameterRow& row) {
     return {row.used_rows, row.cols};
 }
 
-/// The stored part of a parameter-shaped fp32 tensor.
-Tensor stored_part(Tensor tensor, const ParameterRow& row) {
-    tensor.shape[0] = row.used_rows;
-    return tensor;
+/// What is kept of a row, by the letters its tensors have in files.
+struct KeptTensor {
+    Kept what;
+    const char* prefix;
+};
+constexpr KeptTensor kWeights = {Kept::Weights, ""};
+constexpr KeptTensor kMoments[] = {{Kept::MomentM, "m."}, {Kept::MomentV, "v."}};
+
+/// This rank's part of a row, to be written when its turn comes, through `staging` where the host cannot read it in
+/// place; nothing if the row lies in other ranks' pieces.
+void add_tensor(const State& state, int index, const KeptTensor& kept, std::vector<char>& staging,
+                CheckpointFile* file) {
+    const ElementRange range = state.owned(index);
+    if (range.count() <= 0) return;
+    const ParameterRow& row = state.model().parameters[static_cast<size_t>(index)];
+    const int64_t count = row.used_rows * row.cols;
+    const bool is_whole = range.count() == count;
+    const Tensor part = state.kept(kept.what, index, range);
+    Backend& backend = state.backend();
+    file->tensors.push_back({{part_name(kept.prefix + row.name, range.begin, range.end, count), DType::F32,
+                              is_whole ? stored_shape(row) : std::vector<int64_t>{range.count()}},
+                             backend.host_view(part),
+                             [part, &backend, &staging] {
+                                 staging.resize(static_cast<size_t>(part.bytes()));
+                                 backend.copy_to_host(staging.data(), part);
+                                 return static_cast<const void*>(staging.data());
+                             }});
 }
 
-/// A tensor of the state to be written when its turn comes, through `staging` where the host cannot read it in place.
-CheckpointTensor stored_tensor(const std::string& name, const ParameterRow& row, const Tensor& tensor, Backend& backend,
-                               std::vector<char>& staging) {
-    const Tensor part = stored_part(tensor, row);
-    return {{name, DType::F32, stored_shape(row)}, backend.host_view(part), [part, &backend, &staging] {
-                staging.resize(static_cast<size_t>(part.bytes()));
-                backend.copy_to_host(staging.data(), part);
-                return static_cast<const void*>(staging.data());
-            }};
-}
-
-void load_tensor(const SafetensorsFile& file, const std::string& name, const ParameterRow& row, const Tensor& tensor,
-                 Backend& backend) {
-    const SafetensorsView& view = file.expect(name, DType::F32, stored_shape(row));
-    backend.copy_to_device(stored_part(tensor, row), view.bytes.data());
+/// Reads what this rank keeps of a row.
+void load_tensor(const CheckpointParts& parts, State& state, int index, const KeptTensor& kept) {
+    const ElementRange range = state.held(index);
+    if (range.count() <= 0) return;
+    const ParameterRow& row = state.model().parameters[static_cast<size_t>(index)];
+    parts.read(kept.prefix + row.name, stored_shape(row), range.begin, range.end,
+               [&](int64_t first, std::span<const std::byte> elements) {
+                   const auto count = static_cast<int64_t>(elements.size()) / size_of(DType::F32);
+                   const Tensor to = state.kept(kept.what, index, {first, first + count});
+                   state.backend().copy_to_device(to, elements.data());
+               });
 }
 
 nlohmann::json state_json(const ModelConfig& config, const Progress& progress) {
@@ -61,22 +81,67 @@ nlohmann::json state_json(const ModelConfig& config, const Progress& progress) {
 
 }  // namespace
 
-void save_checkpoint(const std::string& root, const State& state, const Progress& progress) {
-    const Model& model = state.model();
-    Backend& backend = state.backend();
-    backend.synchronize();
+namespace {
+
+/// Writes this rank's files; what the manifest says of them, as JSON.
+nlohmann::json write_own_files(const std::string& folder, const State& state) {
+    const int ranks = state.partition().ranks;
     std::vector<char> staging;
-    CheckpointFile weights = {kModelFile, {}};
-    CheckpointFile moments = {kOptimizerFile, {}};
-    for (size_t i = 0; i < model.parameters.size(); ++i) {
-        const ParameterRow& row = model.parameters[i];
-        const int index = static_cast<int>(i);
-        weights.tensors.push_back(stored_tensor(row.name, row, state.master_or_parameter(index), backend, staging));
-        moments.tensors.push_back(stored_tensor("m." + row.name, row, state.moment_m(index), backend, staging));
-        moments.tensors.push_back(stored_tensor("v." + row.name, row, state.moment_v(index), backend, staging));
+    CheckpointFile weights = {rank_file(kModelFiles, state.rank(), ranks), {}};
+    CheckpointFile moments = {rank_file(kOptimizerFiles, state.rank(), ranks), {}};
+    for (int index = 0; index < static_cast<int>(state.model().parameters.size()); ++index) {
+        add_tensor(state, index, kWeights, staging, &weights);
+        for (const KeptTensor& moment : kMoments) add_tensor(state, index, moment, staging, &moments);
     }
-    const CheckpointFile files[] = {std::move(weights), std::move(moments)};
-    write_checkpoint(root, progress.step, state_json(model.config, progress), files);
+    nlohmann::json written = nlohmann::json::array();
+    for (const CheckpointFile* file : {&weights, &moments}) {
+        const ManifestFile entry = write_checkpoint_file(folder, *file);
+        written.push_back({entry.name, entry.bytes, entry.checksum});
+    }
+    return written;
+}
+
+/// Does `work` on this rank, and fails on all ranks if it fails on one; otherwise what every rank's work gave.
+template <typename Work>
+std::vector<nlohmann::json> do_together(Comm& comm, Work work) {
+    nlohmann::json mine;
+    try {
+        mine = {{"result", work()}};
+    } catch (const Error& error) {
+        mine = {{"error", error.what()}};
+    }
+    std::vector<nlohmann::json> results;
+    std::string first_error;
+    for (const std::string& text :
+         comm.all_gather(mine.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))) {
+        const nlohmann::json of_rank = nlohmann::json::parse(text);
+        if (of_rank.contains("error") && first_error.empty()) first_error = of_rank["error"].get<std::string>();
+        results.push_back(of_rank.value("result", nlohmann::json()));
+    }
+    if (!first_error.empty()) fail("{}", first_error);
+    return results;
+}
+
+}  // namespace
+
+void save_checkpoint(const std::string& root, const State& state, const Progress& progress, Comm& comm) {
+    state.backend().synchronize();
+    std::optional<CheckpointWriter> writer;
+    const auto opened = do_together(comm, [&]() -> nlohmann::json {
+        if (!comm.is_root()) return "";
+        const int64_t bytes = 3 * size_of(DType::F32) * state.model().parameter_count();
+        return writer.emplace(root, progress.step, bytes).folder();
+    });
+    const auto folder = opened.front().get<std::string>();
+    const auto written = do_together(comm, [&] { return write_own_files(folder, state); });
+    do_together(comm, [&]() -> nlohmann::json {
+        if (!comm.is_root()) return "";
+        std::vector<ManifestFile> files;
+        for (const nlohmann::json& of_rank : written) {
+            for (const nlohmann::json& file : of_rank) files.push_back({file[0], file[1], file[2]});
+        }
+        return writer->commit(state_json(state.model().config, progress), std::move(files));
+    });
 }
 
 void save_imported(const std::string& root, const WeightSource& weights, const std::string& tokenizer) {
@@ -86,7 +151,7 @@ void save_imported(const std::string& root, const WeightSource& weights, const s
     progress.dtype = name_of(DType::F32);
     progress.padded_vocab_size = weights.padded_vocab_size();
     std::vector<float> values;
-    CheckpointFile file = {kModelFile, {}};
+    CheckpointFile file = {rank_file(kModelFiles, 0, 1), {}};
     for (size_t i = 0; i < model.parameters.size(); ++i) {
         const ParameterRow& row = model.parameters[i];
         file.tensors.push_back({{row.name, DType::F32, stored_shape(row)}, nullptr, [&values, &weights, i] {
@@ -137,12 +202,15 @@ std::string tokenizer_of(const Checkpoint& checkpoint) {
 CheckpointWeights::CheckpointWeights(Checkpoint checkpoint)
     : WeightSource(make_model(model_of(checkpoint))),
       checkpoint_(std::move(checkpoint)),
+      parts_(checkpoint_, kModelFiles),
       progress_(progress_of(checkpoint_)) {}
 
 void CheckpointWeights::read(int parameter, std::span<float> out) const {
     const ParameterRow& row = model().parameters[static_cast<size_t>(parameter)];
-    const SafetensorsView& view = checkpoint_.file(kModelFile).expect(row.name, DType::F32, stored_shape(row));
-    std::memcpy(out.data(), view.bytes.data(), view.bytes.size());
+    parts_.read(row.name, stored_shape(row), 0, row.used_rows * row.cols,
+                [&](int64_t first, std::span<const std::byte> elements) {
+                    std::memcpy(out.data() + first, elements.data(), elements.size());
+                });
 }
 
 std::string CheckpointWeights::describe() const {
@@ -154,17 +222,13 @@ std::string CheckpointWeights::tokenizer_folder() const { return tokenizer_folde
 DType CheckpointWeights::dtype() const { return progress_.dtype == name_of(DType::BF16) ? DType::BF16 : DType::F32; }
 
 void load_checkpoint(const Checkpoint& checkpoint, State& state) {
-    const Model& model = state.model();
-    const SafetensorsFile& weights = checkpoint.file(kModelFile);
-    const bool imported = checkpoint.step == 0 && checkpoint.files.count(kOptimizerFile) == 0;
-    for (size_t i = 0; i < model.parameters.size(); ++i) {
-        const ParameterRow& row = model.parameters[i];
-        const int index = static_cast<int>(i);
-        load_tensor(weights, row.name, row, state.master_or_parameter(index), state.backend());
-        if (imported) continue;  // The moments stay zero.
-        const SafetensorsFile& moments = checkpoint.file(kOptimizerFile);
-        load_tensor(moments, "m." + row.name, row, state.moment_m(index), state.backend());
-        load_tensor(moments, "v." + row.name, row, state.moment_v(index), state.backend());
+    const CheckpointParts weights(checkpoint, kModelFiles), moments(checkpoint, kOptimizerFiles);
+    const bool imported = checkpoint.step == 0 && !moments.any();  // Its moments stay zero.
+    for (int index = 0; index < static_cast<int>(state.model().parameters.size()); ++index) {
+        load_tensor(weights, state, index, kWeights);
+        for (const KeptTensor& moment : kMoments) {
+            if (!imported) load_tensor(moments, state, index, moment);
+        }
     }
     state.round_masters();
 }
@@ -172,11 +236,13 @@ void load_checkpoint(const Checkpoint& checkpoint, State& state) {
 void load_weights(const WeightSource& weights, State& state) {
     const Model& model = state.model();
     CHECK(model.config == weights.model().config, describe(model.config), describe(weights.model().config));
-    for (size_t i = 0; i < model.parameters.size(); ++i) {
-        const ParameterRow& row = model.parameters[i];
-        const int index = static_cast<int>(i);
-        const std::vector<float> values = weights.values(index);
-        const Tensor tensor = stored_part(state.master_or_parameter(index), row);
+    for (int index = 0; index < static_cast<int>(model.parameters.size()); ++index) {
+        const ElementRange range = state.held(index);
+        if (range.count() <= 0) continue;
+        const std::vector<float> all = weights.values(index);
+        const std::span<const float> values =
+            std::span(all).subspan(static_cast<size_t>(range.begin), static_cast<size_t>(range.count()));
+        const Tensor tensor = state.kept(Kept::Weights, index, range);
         if (tensor.dtype == DType::F32) {
             state.backend().copy_to_device(tensor, values.data());
             continue;

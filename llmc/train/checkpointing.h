@@ -3,7 +3,9 @@
 // model has step 0 and no moments. The folder format is io/checkpoint.h.
 #pragma once
 
+#include "llmc/comm/comm.h"
 #include "llmc/io/checkpoint.h"
+#include "llmc/io/checkpoint_parts.h"
 #include "llmc/io/weights.h"
 #include "llmc/run/state.h"
 
@@ -26,8 +28,9 @@ struct Progress {
     int64_t padded_vocab_size = 0;  ///< WeightSource::padded_vocab_size() of where the run began.
 };
 
-/// Writes root/checkpoints/step-N.
-void save_checkpoint(const std::string& root, const State& state, const Progress& progress);
+/// Writes root/checkpoints/step-N, every rank the files of its pieces. A rank's failure is every rank's, and leaves
+/// what was there as it was.
+void save_checkpoint(const std::string& root, const State& state, const Progress& progress, Comm& comm);
 
 /// Writes root/checkpoints/step-00000000 with these weights and no moments, one parameter at a time. `tokenizer` is the
 /// reference for it.
@@ -57,14 +60,16 @@ class CheckpointWeights final : public WeightSource {
 
   private:
     Checkpoint checkpoint_;
+    CheckpointParts parts_;
     Progress progress_;
 };
 
-/// Fills parameters, master weights and moments, to go on training. A missing tensor or another shape is an Error
-/// naming it.
+/// Fills the weights and moments that this rank keeps, to go on training, whatever ranks have written them. Where other
+/// ranks have parameters that this one needs, gather_parameters() is still to follow. A missing tensor or another shape
+/// is an Error naming it.
 void load_checkpoint(const Checkpoint& checkpoint, State& state);
 
-/// Fills parameters (and master weights) from a model of the same table.
+/// Fills parameters (and master weights) from a model of the same table, as load_checkpoint().
 void load_weights(const WeightSource& weights, State& state);
 
 }  // namespace llmc

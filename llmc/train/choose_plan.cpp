@@ -25,12 +25,22 @@ DeviceProfile profile_of(const DeviceInfo& device) {
             0.8};
 }
 
-int64_t micro_batches(const Options& options, const BatchShape& shape) {
-    return std::max<int64_t>(1, options.total_batch_size / shape.N());
+PlanRequest request_for(const Options& options, const Model& model, int64_t B, const Backend& backend) {
+    return plan_request(model, {B, options.seq_len}, dtype_of_option(options, backend), options.logits_chunk, backend,
+                        parallel_of(options, B, backend));
 }
 
-PlanRequest request_for(const Options& options, const Model& model, int64_t B, const Backend& backend) {
-    return plan_request(model, {B, options.seq_len}, dtype_of_option(options, backend), options.logits_chunk, backend);
+int64_t state_bytes_of(const Model& model, const PlanRequest& request) {
+    return state_bytes(model, request.dtype, request.shape.T, request.parallel, /*training=*/true).total();
+}
+
+/// Of a whole update.
+double predicted_seconds(const Plan& plan, const Parallel& parallel, const OpTimes& times) {
+    const bool every_time = parallel.rank_invariant || parallel.zero >= 2;
+    const double others = plan_seconds(times, plan, /*reduces=*/every_time);
+    const double optimizer = parallel.zero >= 1 ? times.optimizer / parallel.ranks : times.optimizer;
+    return static_cast<double>(parallel.micro_batches - 1) * others + plan_seconds(times, plan) + optimizer +
+           update_gather_seconds(times, plan);
 }
 
 [[noreturn]] void fail_too_large(const BatchShape& shape, DType dtype, int64_t limit, int64_t state_bytes,
@@ -46,12 +56,12 @@ PlanRequest request_for(const Options& options, const Model& model, int64_t B, c
 ChosenPlan search(const Options& options, const Model& model, const PlanRequest& request, const OpTimes& times,
                   const Backend& backend) {
     const int64_t limit = memory_limit(options, backend.info());
-    const int64_t norm_workspace = backend.global_norm_workspace(model.parameter_elements);
-    const StateBytes state = state_bytes(model, request.dtype, request.shape.T, norm_workspace, true);
-    SearchResult found = search_plan(model, request, times, limit - state.total());
-    if (!found.found) fail_too_large(request.shape, request.dtype, limit, state.total(), found);
+    const int64_t state = state_bytes_of(model, request);
+    SearchResult found = search_plan(model, request, times, limit - state);
+    if (!found.found) fail_too_large(request.shape, request.dtype, limit, state, found);
     ChosenPlan chosen;
-    chosen.memory = with_memory(model, std::move(found.plan), backend);
+    chosen.memory = with_memory(model, std::move(found.plan), request.parallel);
+    chosen.keep = std::move(found.keep);
     chosen.words = fmt::format("the fastest within {}: {}", format_bytes(limit), found.summary);
     return chosen;
 }
@@ -63,21 +73,23 @@ ChosenPlan plan_of(const Options& options, const std::string& policy, const Mode
         chosen = search(options, model, request, times, backend);
     } else {
         const PolicyRow& row = find_policy(policy);
-        chosen.memory = with_memory(model, make_training_plan(model, request, row), backend);
+        chosen.keep = row.function(model);
+        chosen.memory = with_memory(model, make_training_plan(model, request, row), request.parallel);
         chosen.words = row.description;
     }
     chosen.times = times;
-    chosen.step_seconds =
-        plan_seconds(times, chosen.memory.plan) * static_cast<double>(micro_batches(options, request.shape)) +
-        times.optimizer;
+    chosen.step_seconds = predicted_seconds(chosen.memory.plan, request.parallel, times);
     return chosen;
 }
 
 OpTimes estimated_times(const Options& options, const Model& model, const PlanRequest& request,
                         const Backend& backend) {
+    constexpr int64_t kRanksOfHost = 8;  // More ranks are assumed to be on several hosts.
     const bool elsewhere = !options.device_profile.empty();
-    return analytic_times(model, request.shape, request.dtype,
-                          elsewhere ? find_device_profile(options.device_profile) : profile_of(backend.info()));
+    const DeviceProfile profile = elsewhere ? find_device_profile(options.device_profile) : profile_of(backend.info());
+    OpTimes times = analytic_times(model, request.shape, request.dtype, profile);
+    if (options.ranks > kRanksOfHost) times.link_bandwidth = profile.node_bandwidth;
+    return times;
 }
 
 /// Micro-batches in sequences that divide the total batch and fit, by the smallest plan there is for them.
@@ -87,10 +99,9 @@ std::vector<PlanRequest> feasible_requests(const Options& options, const std::st
     const int64_t sequences = options.total_batch_size / options.seq_len;
     std::vector<PlanRequest> feasible;
     for (int64_t B = 1; B <= sequences; ++B) {
-        if (sequences % B != 0) continue;
+        if (sequences % (B * options.ranks) != 0) continue;
         const PlanRequest request = request_for(options, model, B, backend);
-        const int64_t norm_workspace = backend.global_norm_workspace(model.parameter_elements);
-        const int64_t state = state_bytes(model, request.dtype, request.shape.T, norm_workspace, true).total();
+        const int64_t state = state_bytes_of(model, request);
         const bool fits =
             policy == "auto"
                 ? search_plan(model, request, estimated_times(options, model, request, backend), limit - state).found
@@ -124,8 +135,23 @@ DType dtype_of_option(const Options& options, const Backend& backend) {
     return options.dtype == "bf16" ? DType::BF16 : DType::F32;
 }
 
+Parallel parallel_of(const Options& options, int64_t B, bool on_gpu) {
+    Parallel parallel;
+    parallel.ranks = static_cast<int>(options.ranks);
+    parallel.zero = options.ranks > 1 ? static_cast<int>(options.zero) : 0;  // One rank has nothing to share with.
+    parallel.rank_invariant = options.rank_invariant;
+    parallel.exchanges = !on_gpu || options.rank_invariant;
+    const int64_t tokens_at_once = B * options.seq_len * options.ranks;
+    parallel.micro_batches = std::max<int64_t>(1, options.total_batch_size / tokens_at_once);
+    return parallel;
+}
+
+Parallel parallel_of(const Options& options, int64_t B, const Backend& backend) {
+    return parallel_of(options, B, backend.on_gpu() || !options.device_profile.empty());
+}
+
 int64_t memory_limit(const Options& options, const DeviceInfo& device) {
-    if (options.memory_budget.empty()) return device.memory_available;
+    if (options.memory_budget.empty()) return options.memory_share > 0 ? options.memory_share : device.memory_available;
     const int64_t budget = parse_budget("--memory-budget", options.memory_budget, device.memory_total);
     if (options.command == Command::Train && !options.dry_run && budget > device.memory_total) {
         fail_usage("--memory-budget={}: this device has {} in all; lower it, or leave it out to use what is free",
@@ -152,6 +178,17 @@ ChosenPlan choose_plan(const Options& options, const std::string& policy, const 
     if (options.batch_size == 0) return choose_batch(options, policy, model, backend);
     const PlanRequest request = request_for(options, model, options.batch_size, backend);
     return plan_of(options, policy, model, request, operation_times(options, model, request, backend), backend);
+}
+
+ChosenPlan plan_of_keep_set(const Options& options, const std::string& name, const KeepSet& keep, const Model& model,
+                            const OpTimes& times, const Backend& backend) {
+    const PlanRequest request = request_for(options, model, options.batch_size, backend);
+    ChosenPlan chosen;
+    chosen.keep = keep;
+    chosen.memory = with_memory(model, make_training_plan(model, request, keep, name), request.parallel);
+    chosen.times = times;
+    chosen.step_seconds = predicted_seconds(chosen.memory.plan, request.parallel, times);
+    return chosen;
 }
 
 }  // namespace llmc

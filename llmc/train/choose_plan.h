@@ -10,6 +10,7 @@ namespace llmc {
 
 struct ChosenPlan {
     PlannedMemory memory;
+    KeepSet keep;  ///< What the plan was made from.
     OpTimes times;
     std::string words;        ///< What is kept and what runs again.
     double step_seconds = 0;  ///< Predicted, for a whole update of `micro_batches`.
@@ -17,6 +18,11 @@ struct ChosenPlan {
 
 /// --dtype; where it is auto, what suits the device.
 DType dtype_of_option(const Options& options, const Backend& backend);
+
+/// How the options spread a run of micro-batches of B sequences over ranks. `on_gpu`: where the tensors live.
+Parallel parallel_of(const Options& options, int64_t B, bool on_gpu);
+/// The same for a backend, or for the device that --device-profile names.
+Parallel parallel_of(const Options& options, int64_t B, const Backend& backend);
 
 /// Bytes a run may take: --memory-budget, else what the device has available.
 int64_t memory_limit(const Options& options, const DeviceInfo& device);
@@ -28,5 +34,9 @@ OpTimes operation_times(const Options& options, const Model& model, const PlanRe
 /// that divide the total batch: every one is planned within the memory there is, and the plan's shape says which it
 /// became. Fails, saying the smallest budget that would do and what binds, if the search finds nothing.
 ChosenPlan choose_plan(const Options& options, const std::string& policy, const Model& model, Backend& backend);
+
+/// The plan that another rank has chosen, from its keep-set and times.
+ChosenPlan plan_of_keep_set(const Options& options, const std::string& name, const KeepSet& keep, const Model& model,
+                            const OpTimes& times, const Backend& backend);
 
 }  // namespace llmc

@@ -42,8 +42,10 @@ SequenceOrder spread_order(int64_t size, int64_t T, int64_t sequences) {
     };
 }
 
-DataLoader::DataLoader(const TokenRange& range, int64_t B, int64_t T, int32_t vocab_size, SequenceOrder order)
-    : range_(range), B_(B), T_(T), vocab_size_(vocab_size), order_(std::move(order)) {
+DataLoader::DataLoader(const TokenRange& range, int64_t B, int64_t T, int32_t vocab_size, SequenceOrder order,
+                       const Stripe& stripe)
+    : range_(range), B_(B), T_(T), vocab_size_(vocab_size), order_(std::move(order)), stripe_(stripe) {
+    CHECK(stripe.rank >= 0 && stripe.rank < stripe.ranks, stripe.rank, stripe.ranks);
     CHECK(B > 0 && T > 0 && range.size() > T, B, T, range.size());
     for (Batch* batch : {&current_, &coming_}) {
         batch->tokens.resize(static_cast<size_t>(B * T));
@@ -62,13 +64,13 @@ const Batch& DataLoader::next() {
     if (!pending_.valid()) prefetch();
     pending_.get();
     std::swap(current_, coming_);
-    position_ += B_;
+    position_ += B_ * stripe_.ranks;
     prefetch();
     return current_;
 }
 
 void DataLoader::prefetch() {
-    pending_ = std::async(std::launch::async, [this, first = position_] { fill(coming_, first); });
+    pending_ = std::async(std::launch::async, [this, first = position_ + stripe_.rank * B_] { fill(coming_, first); });
 }
 
 void DataLoader::fill(Batch& batch, int64_t first_sequence) const {

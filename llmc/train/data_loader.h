@@ -33,18 +33,25 @@ struct Batch {
     std::vector<int32_t> targets;  ///< (B, T)
 };
 
+/// Which of every `ranks` batches are read: number `rank`, `rank + ranks`, ... All ranks together read every sequence
+/// once, in an order of batches that does not depend on how many ranks there are.
+struct Stripe {
+    int rank = 0, ranks = 1;
+};
+
 /// Reads batches of B sequences, the next one in the background while the caller works on the last.
 class DataLoader {
   public:
     /// Every token must be below `vocab_size`. The source behind `range` must outlive the loader; range.size() > T.
-    DataLoader(const TokenRange& range, int64_t B, int64_t T, int32_t vocab_size, SequenceOrder order);
+    DataLoader(const TokenRange& range, int64_t B, int64_t T, int32_t vocab_size, SequenceOrder order,
+               const Stripe& stripe = {});
 
-    /// The next batch starts with this sequence.
+    /// The next round of batches, one for every rank, starts with this sequence.
     void seek(int64_t first_sequence);
-    /// First sequence of the batch that next() will return.
+    /// First sequence of the round that next() will take its batch from.
     int64_t position() const { return position_; }
-    /// The batch at position(), valid until the next call; position() moves on by B. A token outside the vocabulary is
-    /// an Error that names its file; the position then stays.
+    /// This rank's batch of the round, valid until the next call; position() moves on by a round. A token outside the
+    /// vocabulary is an Error that names its file; the position then stays.
     const Batch& next();
 
   private:
@@ -56,6 +63,7 @@ class DataLoader {
     int64_t T_;
     int32_t vocab_size_;
     SequenceOrder order_;
+    Stripe stripe_;
     int64_t position_ = 0;
     Batch current_;
     Batch coming_;

@@ -13,39 +13,47 @@ Plan plan_evaluation(const Model& model, const Plan& training, const Backend& ba
     request.dtype = training.dtype;
     request.logits_chunk_tokens = training.logits_chunk_tokens;
     request.workspace = workspace_bytes(model, training.shape, training.dtype, training.logits_chunk_tokens, backend);
+    request.parallel = training.parallel;
     return make_evaluation_plan(model, request);
 }
 
-Evaluator::Evaluator(State& state, const PlannedMemory& memory)
+Evaluator::Evaluator(State& state, const PlannedMemory& memory, Comm& comm)
     : state_(state),
+      comm_(comm),
       plan_(plan_evaluation(state.model(), memory.plan, state.backend())),
       layout_(make_layout(plan_)),
-      executor_(state, plan_, layout_) {
+      executor_(state, plan_, layout_, &comm) {
     const std::string fault = find_fault(state.model(), plan_, layout_);
     CHECK(fault.empty(), fault);
     CHECK(layout_.arena_bytes <= memory.layout.arena_bytes, layout_.arena_bytes, memory.layout.arena_bytes);
 }
 
-double Evaluator::loss(DataLoader& loader, int64_t sequences) {
-    ProgressBar progress("validation", sequences);
+/// Sum over the first `counted` sequences. The plan runs for none as well: other ranks may gather with this one.
+double Evaluator::batch_loss(const Batch& batch, int64_t counted) {
     Backend& backend = state_.backend();
-    const int64_t B = plan_.shape.B, T = plan_.shape.T;
-    loader.seek(0);
+    std::vector<int32_t> targets = batch.targets;
+    std::fill(targets.begin() + counted * plan_.shape.T, targets.end(), -1);
     backend.zero(state_.loss_sum());
-    for (int64_t done = 0; done < sequences; done += B) {
-        const Batch& batch = loader.next();
-        std::vector<int32_t> targets = batch.targets;
-        // Rows of the last batch beyond the wanted sequences do not count.
-        const int64_t counted = std::min(B, sequences - done);
-        std::fill(targets.begin() + counted * T, targets.end(), -1);
-        backend.copy_to_device(executor_.tokens(), batch.tokens.data());
-        backend.copy_to_device(executor_.targets(), targets.data());
-        executor_.run({.loss_sum = state_.loss_sum()});
-        progress.update(done + counted);
-    }
+    backend.copy_to_device(executor_.tokens(), batch.tokens.data());
+    backend.copy_to_device(executor_.targets(), targets.data());
+    executor_.run({.loss_sum = state_.loss_sum()});
     double sum = 0;
     backend.copy_to_host(&sum, state_.loss_sum());
-    return sum / static_cast<double>(sequences * T);
+    return sum;
+}
+
+double Evaluator::loss(DataLoader& loader, int64_t sequences) {
+    ProgressBar progress("validation", comm_.is_root() ? sequences : 0);
+    const int64_t B = plan_.shape.B;
+    loader.seek(0);
+    double sum = 0;
+    for (int64_t done = 0; done < sequences; done += B * comm_.size()) {
+        const int64_t counted = std::clamp<int64_t>(sequences - done - comm_.rank() * B, 0, B);
+        // Added up in the order of the batches.
+        for (const double of_rank : comm_.all_gather(batch_loss(loader.next(), counted))) sum += of_rank;
+        progress.update(std::min(sequences, done + B * comm_.size()));
+    }
+    return sum / static_cast<double>(sequences * plan_.shape.T);
 }
 
 }  // namespace llmc

@@ -9,15 +9,19 @@ namespace llmc {
 class Evaluator {
   public:
     /// Plans the evaluation at the training shape and chunk; its arena is never larger than the training plan's.
-    Evaluator(State& state, const PlannedMemory& memory);
+    Evaluator(State& state, const PlannedMemory& memory, Comm& comm);
 
-    /// Mean cross-entropy in nats per token over the first `sequences` sequences of `loader`.
+    /// Mean cross-entropy in nats per token over the first `sequences` sequences of `loader`, which every rank reads
+    /// its stripe of. The same bits on any number of ranks.
     double loss(DataLoader& loader, int64_t sequences);
 
     int64_t arena_bytes() const { return layout_.arena_bytes; }
 
   private:
+    double batch_loss(const Batch& batch, int64_t counted);
+
     State& state_;
+    Comm& comm_;
     Plan plan_;
     Layout layout_;
     Executor executor_;

@@ -11,12 +11,14 @@ constexpr int64_t kPrefillTokens = 64;
 
 }  // namespace
 
-GenerationPlan plan_generation(const Model& model, DType dtype, int64_t context, const Backend& backend) {
+GenerationPlan plan_generation(const Model& model, DType dtype, int64_t context, const Backend& backend,
+                               const Parallel& parallel) {
     GenerationPlan generation;
     generation.context = context;
     PlanRequest request;
     request.shape = {1, std::min(context, kPrefillTokens)};
     request.dtype = dtype;
+    request.parallel = parallel;
     request.workspace = workspace_bytes(model, request.shape, dtype, 1, backend);
     // Fewer rows may need another kernel, and so another workspace: take the larger of both ends.
     const WorkspaceBytes one = workspace_bytes(model, {1, 1}, dtype, 1, backend);
@@ -31,9 +33,10 @@ GenerationPlan plan_generation(const Model& model, DType dtype, int64_t context,
     return generation;
 }
 
-int64_t fitting_context(const Model& model, DType dtype, int64_t wanted, int64_t arena_bytes, const Backend& backend) {
+int64_t fitting_context(const Model& model, DType dtype, int64_t wanted, int64_t arena_bytes, const Backend& backend,
+                        const Parallel& parallel) {
     const auto fits = [&](int64_t context) {
-        return plan_generation(model, dtype, context, backend).layout.arena_bytes <= arena_bytes;
+        return plan_generation(model, dtype, context, backend, parallel).layout.arena_bytes <= arena_bytes;
     };
     int64_t low = 0, high = wanted + 1;  // low fits (0 trivially), high does not, or is not wanted.
     while (low + 1 < high) {
@@ -44,8 +47,8 @@ int64_t fitting_context(const Model& model, DType dtype, int64_t wanted, int64_t
     return low;
 }
 
-TextGenerator::TextGenerator(State& state, GenerationPlan generation)
-    : state_(state), generation_(std::move(generation)), executor_(state, generation_.plan, generation_.layout) {}
+TextGenerator::TextGenerator(State& state, GenerationPlan generation, Comm* comm)
+    : state_(state), generation_(std::move(generation)), executor_(state, generation_.plan, generation_.layout, comm) {}
 
 void TextGenerator::feed(std::span<const int32_t> tokens) {
     const int64_t step = generation_.plan.shape.T;

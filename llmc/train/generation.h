@@ -19,16 +19,19 @@ struct GenerationPlan {
 };
 
 /// For a context of up to `context` tokens; prompts are read kPrefillTokens at a time.
-GenerationPlan plan_generation(const Model& model, DType dtype, int64_t context, const Backend& backend);
+GenerationPlan plan_generation(const Model& model, DType dtype, int64_t context, const Backend& backend,
+                               const Parallel& parallel = {});
 
 /// The longest context, at most `wanted`, whose plan fits in `arena_bytes`; 0 if none does. With it, sampling during
 /// training uses the trainer's arena and costs no memory.
-int64_t fitting_context(const Model& model, DType dtype, int64_t wanted, int64_t arena_bytes, const Backend& backend);
+int64_t fitting_context(const Model& model, DType dtype, int64_t wanted, int64_t arena_bytes, const Backend& backend,
+                        const Parallel& parallel = {});
 
 class TextGenerator {
   public:
     /// `state` owns the arena, which must hold generation.layout.arena_bytes.
-    TextGenerator(State& state, GenerationPlan generation);
+    /// Where the parameters are sharded over the ranks of `comm`, all must generate the same text together.
+    TextGenerator(State& state, GenerationPlan generation, Comm* comm = nullptr);
 
     /// Feeds `prompt` (at least one token), then draws `length` tokens, handing each to `emit` at once. `text` numbers
     /// the sample. When the context is full, its newer half becomes the prompt of a fresh one.

@@ -18,6 +18,7 @@ struct StepMetrics {
     double mfu = 0;            ///< Model FLOPs utilisation, 0 .. 1; 0 where the peak is unknown (null in the file).
     int64_t memory_bytes = 0;  ///< Allocated.
     bool skipped = false;      ///< The gradient was not finite; nothing was updated.
+    std::string checksum;      ///< Of the parameters after the update, with --check-ranks.
 };
 
 class MetricsFile {

@@ -41,6 +41,7 @@ const std::vector<OptionRow>& option_table() {
     constexpr const char* kOptimiser = "Optimisation";
     constexpr const char* kMemory = "Memory";
     constexpr const char* kDevice = "Device";
+    constexpr const char* kRanks = "Ranks";
     constexpr const char* kRun = "Run";
     constexpr const char* kOutput = "Output";
     // clang-format off
@@ -66,8 +67,8 @@ const std::vector<OptionRow>& option_table() {
          "Sequences in a micro-batch; auto: the fastest that divides the total batch and fits", 1, 1e6, {"auto"}},
         {"-t,--seq-len", &O::seq_len, kTrain | kPlan | kEvaluate, kData, "Tokens in a sequence", 1, 1e8},
         {"-d,--total-batch-size", &O::total_batch_size, kTrain | kPlan, kData,
-         "Tokens per update, a multiple of batch size times sequence length (one micro-batch; 16 sequences where the "
-         "batch size is auto)", 1, kMany},
+         "Tokens per update over all ranks, a multiple of ranks times batch size times sequence length (one "
+         "micro-batch each; 16 sequences where the batch size is auto)", 1, kMany},
         {"-x,--steps", &O::steps, kTrain, kData, "Updates", 1, kMany},
 
         {"-l,--learning-rate", &O::learning_rate, kTrain, kOptimiser, "Peak learning rate", 0, 1e3},
@@ -95,6 +96,25 @@ const std::vector<OptionRow>& option_table() {
          "Refuse to start above this: 6GiB, 512MiB, or 80% of the device (all that is available)", 0, 0, {}, false},
         {"--logits-chunk", &O::logits_chunk, kTrain | kPlan, kMemory,
          "Tokens the LM head handles at a time (as many as cost no memory)", 1, kMany},
+
+        {"--ranks", &O::ranks, kPlan, kRanks,
+         "Plan for one of so many ranks", 1, 65536, {}, false},
+        {"-z,--zero", &O::zero, kTrain | kPlan, kRanks,
+         "ZeRO: what ranks share instead of each having all of it: 0 nothing, 1 optimiser state, 2 and gradients, "
+         "3 and parameters", 0, 3},
+        {"--rank-invariant", &O::rank_invariant, kTrain | kPlan, kRanks,
+         "The same bits with 1, 2, 4, ... ranks and any --zero: gradients are reduced after every micro-batch, in one "
+         "fixed order; costs communication and memory"},
+        {"--check-ranks", &O::check_ranks, kTrain, kRanks,
+         "Compare the parameters of all ranks after every update, and note their checksum in metrics.jsonl", 0, 0, {},
+         false},
+        {"--no-overlap", &O::no_overlap, kTrain, kRanks,
+         "Wait for communication where it begins, to measure what hiding it gains", 0, 0, {}, false},
+        {"--comm-init", &O::comm_init, kTrain, kRanks,
+         "How ranks find each other: mpi; tcp (MASTER_ADDR, MASTER_PORT, RANK, WORLD_SIZE, or Slurm's variables); "
+         "file:PATH on a shared disk; none; auto: as mpirun or torchrun started them", 0, 0, {}, false},
+        {"--comm-timeout", &O::comm_timeout, kTrain, kRanks,
+         "Seconds to wait for other ranks before the run is ended", 1, 1e6, {}, false},
 
         {"--device", &O::device, kComputing, kDevice,
          "cpu, cuda, cuda:1 for the second GPU, or auto: a GPU if there is one", 0, 0, {}, false},

@@ -50,6 +50,16 @@ struct Options {
     std::string device_profile;
     int64_t logits_chunk = 0;
 
+    // Ranks. How many there are comes from what started them; `plan` is told.
+    int64_t ranks = 1;
+    int64_t zero = 0;
+    bool rank_invariant = false;
+    bool check_ranks = false;
+    bool no_overlap = false;
+    std::string comm_init = "auto";
+    double comm_timeout = 300;
+    int64_t memory_share = 0;  ///< No option: bytes every rank has available, where several agreed on it.
+
     // Device.
     std::string device = "auto";
     std::string dtype = "auto";

@@ -8,6 +8,7 @@
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/plan_frontier.h"
 #include "llmc/train/plan_output.h"
+#include "llmc/train/plan_ranks.h"
 #include "llmc/train/plan_what_fits.h"
 #include "llmc/train/setup.h"
 
@@ -27,18 +28,20 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen) {
     const PlannedMemory& memory = chosen.memory;
     nlohmann::ordered_json by_consumer;
     for (const MemoryRow& row : memory.rows()) by_consumer[row.name] = row.bytes;
-    return {{"recompute", memory.plan.policy},
-            {"batch_size", memory.plan.shape.B},
-            {"arena_bytes", memory.layout.arena_bytes},
-            {"activation_bytes", memory.simulation.activation_bytes},
-            {"layer_activation_bytes", memory.simulation.layer_activation_bytes},
-            {"logits_chunk_tokens", memory.plan.logits_chunk_tokens},
-            {"peak_position", peak_position(model, memory)},
-            {"extra_flops_ratio", memory.simulation.extra_flops_ratio()},
-            {"predicted_step_ms", chosen.step_seconds * 1e3},
-            {"total_bytes", memory.total_bytes()},
-            {"host_bytes", memory.host_bytes()},
-            {"by_consumer", by_consumer}};
+    nlohmann::ordered_json json = {{"recompute", memory.plan.policy},
+                                   {"batch_size", memory.plan.shape.B},
+                                   {"arena_bytes", memory.layout.arena_bytes},
+                                   {"activation_bytes", memory.simulation.activation_bytes},
+                                   {"layer_activation_bytes", memory.simulation.layer_activation_bytes},
+                                   {"logits_chunk_tokens", memory.plan.logits_chunk_tokens},
+                                   {"peak_position", peak_position(model, memory)},
+                                   {"extra_flops_ratio", memory.simulation.extra_flops_ratio()},
+                                   {"predicted_step_ms", chosen.step_seconds * 1e3},
+                                   {"total_bytes", memory.total_bytes()},
+                                   {"host_bytes", memory.host_bytes()},
+                                   {"by_consumer", by_consumer}};
+    if (memory.plan.parallel.ranks > 1) add_communication(chosen, &json);
+    return json;
 }
 
 /// --batch-size=auto may choose another micro-batch for every plan.
@@ -145,6 +148,7 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
     if (!options.timeline.empty()) draw_timeline_of(options, model, plans.front().memory);
     if (options.json) {
         nlohmann::ordered_json json = {{"model", model.config.name}, {"parameters", model.parameter_count()}};
+        if (options.ranks > 1) json["ranks"] = options.ranks, json["zero"] = options.zero;
         json["plans"] = nlohmann::ordered_json::array();
         for (const ChosenPlan& chosen : plans) json["plans"].push_back(plan_json(model, chosen));
         return json.dump(2) + "\n";
@@ -154,8 +158,10 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
     text += fmt::format("micro-batch {} x {} tokens, {}, LM head in chunks of {} tokens\n", first.shape.B,
                         first.shape.T, name_of(first.dtype), first.logits_chunk_tokens);
     if (options.batch_size == 0) text += chosen_batches(options, plans);
+    if (options.ranks > 1) text += fmt::format("bytes are those of one rank of {}\n", options.ranks);
     text += "\n";
     text += overview(model, plans) + "\n" + breakdown(plans);
+    if (options.ranks > 1) text += communication_table(plans);
     if (options.list_steps) text += steps_listed(model, plans);
     if (!options.memory_budget.empty()) text += within_budget(options, plans, backend.info());
     if (!options.timeline.empty()) text += fmt::format("\npicture: {}\n", options.timeline);

@@ -97,13 +97,12 @@ void draw(const Options& options, const Report& report) {
 std::string frontier_report(const Options& options, const Model& model, Backend& backend) {
     const BatchShape shape = {options.batch_size, options.seq_len};
     const DType dtype = dtype_of_option(options, backend);
-    const PlanRequest request = plan_request(model, shape, dtype, options.logits_chunk, backend);
+    const Parallel parallel = parallel_of(options, shape.B, backend);
+    const PlanRequest request = plan_request(model, shape, dtype, options.logits_chunk, backend, parallel);
     const OpTimes times = operation_times(options, model, request, backend);
-    const int64_t norm_workspace = backend.global_norm_workspace(model.parameter_elements);
-    const int64_t micro_batches = std::max<int64_t>(1, options.total_batch_size / shape.N());
     const Report report = {model,        shape,
-                           dtype,        state_bytes(model, dtype, shape.T, norm_workspace, true).total(),
-                           times.source, find_frontier(model, request, times, micro_batches, kRungs)};
+                           dtype,        state_bytes(model, dtype, shape.T, parallel, true).total(),
+                           times.source, find_frontier(model, request, times, parallel.micro_batches, kRungs)};
     if (!options.plot.empty()) draw(options, report);
     if (options.json) return to_json(report);
     std::string text = model_line(model) + fmt::format("micro-batch {} x {} tokens, {}; step times: {}\n\n", shape.B,

@@ -97,10 +97,10 @@ class WhatFits {
         ModelConfig config = model_.config;
         if (shape.T > published_length_ || published_length_ == kMostTokens) config.maxT = shape.T;
         const Model model = make_model(config);
-        const PlanRequest request = plan_request(model, shape, dtype_, options_.logits_chunk, backend_);
+        const Parallel parallel = parallel_of(options_, shape.B, backend_);
+        const PlanRequest request = plan_request(model, shape, dtype_, options_.logits_chunk, backend_, parallel);
         const OpTimes times = operation_times(options_, model, request, backend_);
-        const int64_t norm_workspace = backend_.global_norm_workspace(model.parameter_elements);
-        const int64_t state = state_bytes(model, dtype_, shape.T, norm_workspace, true).total();
+        const int64_t state = state_bytes(model, dtype_, shape.T, parallel, true).total();
         int64_t total = state;
         double seconds = times.optimizer;
         if (policy == "auto") {

@@ -154,7 +154,8 @@ int64_t largest_batch(const Options& options, const Model& model, const PolicyRo
                       const Backend& backend) {
     const auto fits = [&](int64_t B) {
         const BatchShape shape = {B, options.seq_len};
-        return plan_memory(model, shape, dtype_of_option(options, backend), policy, options.logits_chunk, backend)
+        return plan_memory(model, shape, dtype_of_option(options, backend), policy, options.logits_chunk, backend,
+                           parallel_of(options, B, backend))
                    .total_bytes() <= budget;
     };
     if (!fits(1)) return 0;
@@ -176,9 +177,9 @@ void require_memory(const Options& options, const Model& model, const PlannedMem
     if (memory.total_bytes() <= budget) return;
     std::string fits;
     for (const PolicyRow& policy : policies()) {
-        const int64_t bytes =
-            plan_memory(model, memory.plan.shape, memory.plan.dtype, policy, options.logits_chunk, backend)
-                .total_bytes();
+        const int64_t bytes = plan_memory(model, memory.plan.shape, memory.plan.dtype, policy, options.logits_chunk,
+                                          backend, parallel_of(options, memory.plan.shape.B, backend))
+                                  .total_bytes();
         const int64_t batch = largest_batch(options, model, policy, budget, backend);
         fits += fmt::format("{} {} needs {}, {}", fits.empty() ? "" : ";", policy.name, format_bytes(bytes),
                             batch > 0 ? fmt::format("fits with --batch-size={}", batch) : "fits with no batch size");
@@ -212,7 +213,7 @@ void require_same_run(const Options& options, const ModelConfig& config, const C
 }
 
 void log_banner(const Options& options, const Model& model, const std::string& weights, const Data& data,
-                const ChosenPlan& chosen, const DeviceInfo& device) {
+                const ChosenPlan& chosen, const DeviceInfo& device, const std::string& ranks) {
     const PlannedMemory& memory = chosen.memory;
     const Simulation& simulation = memory.simulation;
     spdlog::info("train_gpt {} on {}", version(), device.name);
@@ -220,11 +221,20 @@ void log_banner(const Options& options, const Model& model, const std::string& w
                  format_count(model.parameter_count()), weights);
     spdlog::info("data    {}; {} tokens for training, {} for validation", data.source->describe(),
                  format_count(data.train->size()), format_count(data.validation->size()));
-    const int64_t micro = memory.plan.shape.N();
-    const int64_t total = options.total_batch_size > 0 ? options.total_batch_size : micro;
+    const Parallel parallel = parallel_of(options, options.batch_size, /*on_gpu=*/false);
+    const int64_t total = parallel.ranks * parallel.micro_batches * memory.plan.shape.N();
+    if (parallel.ranks > 1) {
+        constexpr const char* kSharded[] = {"nothing", "optimiser state", "optimiser state and gradients",
+                                            "optimiser state, gradients and parameters"};
+        spdlog::info("ranks   {}; ZeRO {}: {} sharded{}", ranks, parallel.zero, kSharded[parallel.zero],
+                     parallel.rank_invariant ? "; sums in an order that holds for any number of ranks" : "");
+    } else if (options.zero > 0) {
+        spdlog::info("ranks   1 rank: --zero={} has nobody to share with", options.zero);
+    }
     spdlog::info(
-        "batch   {} x {} tokens, {} micro-batch{} per update, {} updates = {} tokens ({:.1f} epochs)",
-        options.batch_size, options.seq_len, total / micro, total == micro ? "" : "es", options.steps,
+        "batch   {}{} x {} tokens, {} micro-batch{} per update, {} updates = {} tokens ({:.1f} epochs)",
+        parallel.ranks > 1 ? fmt::format("{} ranks x ", parallel.ranks) : "", options.batch_size, options.seq_len,
+        parallel.micro_batches, parallel.micro_batches == 1 ? "" : "es", options.steps,
         format_count(total * options.steps),
         static_cast<double>(total) * static_cast<double>(options.steps) / static_cast<double>(data.train->size()));
     spdlog::info("plan    --recompute={}: {}; {:+.1f} % FLOPs, LM head in chunks of {} tokens", memory.plan.policy,
@@ -235,8 +245,8 @@ void log_banner(const Options& options, const Model& model, const std::string& w
         spdlog::info("memory  {:>12}  of the device held by CUDA and other programs, measured (not part of the sum)",
                      format_bytes(device.memory_held));
     }
-    spdlog::info("memory  {:>12}  in all, allocated before step 1; activations peak at {}",
-                 format_bytes(memory.total_bytes()),
+    spdlog::info("memory  {:>12}  in all{}, allocated before step 1; activations peak at {}",
+                 format_bytes(memory.total_bytes()), parallel.ranks > 1 ? " per rank" : "",
                  describe_step(model, memory.plan.steps[static_cast<size_t>(simulation.peak_step)]));
     if (memory.host_bytes() > 0) spdlog::info("memory  {:>12}  {}", format_bytes(memory.host_bytes()), kHostMemoryRow);
 }

@@ -44,8 +44,9 @@ void require_memory(const Options& options, const Model& model, const PlannedMem
 /// Refuses to resume with another model, seed or sequence length than the checkpoint's.
 void require_same_run(const Options& options, const ModelConfig& config, const Checkpoint& checkpoint);
 
-/// Start-up banner: model and where its weights come from, data, device, plan in words, memory table. Through the log.
+/// Start-up banner: model and where its weights come from, data, device, ranks, plan in words, memory table. Through
+/// the log.
 void log_banner(const Options& options, const Model& model, const std::string& weights, const Data& data,
-                const ChosenPlan& chosen, const DeviceInfo& device);
+                const ChosenPlan& chosen, const DeviceInfo& device, const std::string& ranks);
 
 }  // namespace llmc

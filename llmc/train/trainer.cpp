@@ -7,11 +7,13 @@
 #include "llmc/base/stop_signal.h"
 #include "llmc/base/units.h"
 #include "llmc/run/profile.h"
+#include "llmc/train/ranks.h"
 #include "llmc/train/schedule.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 
 namespace llmc {
 namespace {
@@ -44,56 +46,73 @@ double peak_flops(const Options& options, const DeviceInfo& device, DType dtype)
 }  // namespace
 
 Trainer::Trainer(const Options& options, State& state, const ChosenPlan& chosen, const Data& data, const Origin& origin,
-                 const std::string& run_folder)
+                 const std::string& run_folder, Comm& comm)
     : options_(options),
       state_(state),
       data_(data),
+      comm_(comm),
       run_folder_(run_folder),
-      micro_batches_(std::max<int64_t>(1, options.total_batch_size / chosen.memory.plan.shape.N())),
-      tokens_per_step_(micro_batches_ * chosen.memory.plan.shape.N()),
-      peak_flops_(peak_flops(options, state.backend().info(), state.dtype())),
+      micro_batches_(state.parallel().micro_batches),
+      tokens_per_step_(micro_batches_ * comm.size() * chosen.memory.plan.shape.N()),
+      peak_flops_(comm.size() * peak_flops(options, state.backend().info(), state.dtype())),
       plan_(chosen.memory.plan),
-      executor_(state, chosen.memory.plan, chosen.memory.layout),
-      evaluator_(state, chosen.memory),
+      executor_(state, chosen.memory.plan, chosen.memory.layout, &comm),
+      evaluator_(state, chosen.memory, comm),
       loader_(*data.train, options.batch_size, options.seq_len, static_cast<int32_t>(state.model().config.V),
-              shuffled_order(data.train->size(), options.seq_len, static_cast<uint64_t>(options.seed))),
+              shuffled_order(data.train->size(), options.seq_len, static_cast<uint64_t>(options.seed)),
+              {comm.rank(), comm.size()}),
       val_loader_(*data.validation, options.batch_size, options.seq_len, static_cast<int32_t>(state.model().config.V),
-                  spread_order(data.validation->size(), options.seq_len, options.val_sequences)),
-      ranges_(parameter_ranges(state.model())),
+                  spread_order(data.validation->size(), options.seq_len, options.val_sequences),
+                  {comm.rank(), comm.size()}),
+      micro_batch_tree_(state),
       predicted_step_ms_(chosen.step_seconds * 1e3),
       times_source_(chosen.times.source) {
-    if (origin.checkpoint) {
-        load_checkpoint(*origin.checkpoint, state);
-        progress_ = progress_of(*origin.checkpoint);
-        if (progress_.train_tokens != 0 && progress_.train_tokens != data.train->size()) {
-            spdlog::warn(
-                "--data: {} training tokens, {} when the run began; it goes on, but not with the sequences it "
-                "would have read",
-                format_count(data.train->size()), format_count(progress_.train_tokens));
-        }
-        spdlog::info("resumed from '{}', {} steps done", origin.checkpoint->path, progress_.step);
-    } else if (origin.weights != nullptr) {
-        load_weights(*origin.weights, state);
-        progress_.padded_vocab_size = origin.weights->padded_vocab_size();
-    } else {
-        state.initialise(static_cast<uint64_t>(options.seed));
-    }
+    if (options.no_overlap) executor_.do_not_overlap();
+    load(origin);
     progress_.tokenizer = data.tokenizer->name();
     progress_.dtype = options.dtype;
     progress_.seq_len = options.seq_len;
     progress_.total_batch_size = tokens_per_step_;
     progress_.seed = options.seed;
     progress_.train_tokens = data.train->size();
+    make_generator(chosen.memory);
+    if (comm.is_root()) metrics_file_.open(run_folder + "/metrics.jsonl", progress_.step);
+}
 
-    const Backend& backend = state.backend();
-    const int64_t context =
-        fitting_context(state.model(), state.dtype(), std::min(options.seq_len, state.model().config.maxT),
-                        chosen.memory.layout.arena_bytes, backend);
-    if (options.sample_length > 0 && context > 0 && data.tokenizer->vocab_size() > 0) {
-        generator_ =
-            std::make_unique<TextGenerator>(state, plan_generation(state.model(), state.dtype(), context, backend));
+/// The weights to begin with.
+void Trainer::load(const Origin& origin) {
+    if (origin.checkpoint) {
+        load_checkpoint(*origin.checkpoint, state_);
+        progress_ = progress_of(*origin.checkpoint);
+        if (progress_.train_tokens != 0 && progress_.train_tokens != data_.train->size()) {
+            spdlog::warn(
+                "--data: {} training tokens, {} when the run began; it goes on, but not with the sequences it "
+                "would have read",
+                format_count(data_.train->size()), format_count(progress_.train_tokens));
+        }
+        spdlog::info("resumed from '{}', {} steps done", origin.checkpoint->path, progress_.step);
+    } else if (origin.weights != nullptr) {
+        load_weights(*origin.weights, state_);
+        progress_.padded_vocab_size = origin.weights->padded_vocab_size();
+    } else {
+        state_.initialise(static_cast<uint64_t>(options_.seed));
     }
-    metrics_file_.open(run_folder + "/metrics.jsonl", progress_.step);
+    gather_parameters(state_, comm_);
+}
+
+/// Samples are rank 0's, or, where no rank has all parameters, everybody's together.
+void Trainer::make_generator(const PlannedMemory& memory) {
+    const bool together = state_.parallel().zero == 3;
+    if (options_.sample_length == 0 || data_.tokenizer->vocab_size() == 0) return;
+    if (!comm_.is_root() && !together) return;
+    const Parallel parallel = together ? state_.parallel() : Parallel();
+    const Backend& backend = state_.backend();
+    const int64_t context =
+        fitting_context(state_.model(), state_.dtype(), std::min(options_.seq_len, state_.model().config.maxT),
+                        memory.layout.arena_bytes, backend, parallel);
+    if (context == 0) return;
+    generator_ = std::make_unique<TextGenerator>(
+        state_, plan_generation(state_.model(), state_.dtype(), context, backend, parallel), &comm_);
 }
 
 void Trainer::run() {
@@ -101,7 +120,7 @@ void Trainer::run() {
     stop_ = &stop;
     loader_.seek(progress_.next_sequence);
     int64_t saved = progress_.step;
-    while (progress_.step < options_.steps && stop.signal() == 0) {
+    while (progress_.step < options_.steps && stop_signal_ == 0) {
         const StepMetrics metrics = train_step();
         metrics_file_.write(metrics);
         report(metrics);
@@ -111,8 +130,8 @@ void Trainer::run() {
         if (last || is_due(options_.sample_every)) print_sample();
         if (is_due(options_.checkpoint_every)) save(), saved = progress_.step;
     }
-    if (stop.signal() != 0) {
-        spdlog::info("stopping after step {}, as asked by signal {}", progress_.step, stop.signal());
+    if (stop_signal_ != 0) {
+        spdlog::info("stopping after step {}, as asked by signal {}", progress_.step, stop_signal_);
     }
     if (saved != progress_.step) save();
     report_times();
@@ -121,29 +140,61 @@ void Trainer::run() {
 
 bool Trainer::is_due(int64_t every) const { return every > 0 && progress_.step % every == 0; }
 
-void Trainer::accumulate_gradients() {
+/// Runs this rank's micro-batches and reduces their gradients. Where the order of sums must not depend on the ranks,
+/// returns the loss of each micro-batch; else State::loss_sum() has all of them.
+std::vector<double> Trainer::accumulate_gradients() {
+    const bool one_by_one = state_.parallel().rank_invariant;
+    Backend& backend = state_.backend();
+    std::vector<double> losses;
+    for (int64_t micro = 0; micro < micro_batches_; ++micro) {
+        if (micro == 0 || one_by_one) {
+            backend.zero(state_.all_gradients());
+            backend.zero(state_.loss_sum());
+        }
+        run_micro_batch(micro);
+        const bool is_last = micro + 1 == micro_batches_;
+        if (!one_by_one) continue;
+        micro_batch_tree_.push(micro, is_last);
+        backend.copy_to_host(&losses.emplace_back(), state_.loss_sum());
+    }
+    return losses;
+}
+
+void Trainer::run_micro_batch(int64_t micro) {
+    Backend& backend = state_.backend();
+    const Batch& batch = loader_.next();
+    backend.copy_to_device(executor_.tokens(), batch.tokens.data());
+    backend.copy_to_device(executor_.targets(), batch.targets.data());
+    const RunArguments arguments = {.loss_scale = 1.0f / static_cast<float>(tokens_per_step_),
+                                    .loss_sum = state_.loss_sum(),
+                                    .reduces = state_.parallel().rank_invariant || micro + 1 == micro_batches_};
     // The first steps of a run warm up.
     const bool profiles =
-        !options_.profile.empty() &&
+        !options_.profile.empty() && micro == 0 && comm_.is_root() &&
         (steps_timed_ == kWarmupSteps || (steps_timed_ < kWarmupSteps && progress_.step + 1 == options_.steps));
-    Backend& backend = state_.backend();
-    backend.zero(state_.all_gradients());
-    backend.zero(state_.loss_sum());
-    for (int64_t micro = 0; micro < micro_batches_; ++micro) {
-        const Batch& batch = loader_.next();
-        backend.copy_to_device(executor_.tokens(), batch.tokens.data());
-        backend.copy_to_device(executor_.targets(), batch.targets.data());
-        const RunArguments arguments = {.loss_scale = 1.0f / static_cast<float>(tokens_per_step_),
-                                        .loss_sum = state_.loss_sum()};
-        if (profiles && micro == 0) {
-            std::vector<double> seconds;
-            executor_.run(arguments, &seconds);
-            write_profile(seconds);
-        } else {
-            executor_.run(arguments);
-        }
+    if (!profiles) return executor_.run(arguments);
+    std::vector<double> seconds;
+    executor_.run(arguments, &seconds);
+    write_profile(seconds);
+}
+
+/// Adds up in the order of the micro-batches' numbers. On the way all ranks hear of a stop that one was asked for.
+double Trainer::sum_over_ranks(const std::vector<double>& losses) {
+    std::vector<double> mine = losses;
+    mine.push_back(stop_->signal());
+    const std::string text(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(double));
+    std::vector<std::vector<double>> all;
+    for (const std::string& of_rank : comm_.all_gather(text)) {
+        std::vector<double>& values = all.emplace_back(mine.size());
+        CHECK(of_rank.size() == text.size(), of_rank.size(), text.size());
+        std::memcpy(values.data(), of_rank.data(), of_rank.size());
+        if (stop_signal_ == 0) stop_signal_ = static_cast<int>(values.back());
     }
-    backend.global_norm(state_.grad_norm(), state_.all_gradients(), state_.norm_workspace());
+    double sum = 0;
+    for (size_t micro = 0; micro < losses.size(); ++micro) {
+        for (const std::vector<double>& values : all) sum += values[micro];
+    }
+    return sum;
 }
 
 void Trainer::write_profile(const std::vector<double>& seconds) const {
@@ -159,20 +210,21 @@ StepMetrics Trainer::train_step() {
     const double start = now_seconds();
     StepMetrics metrics;
     metrics.learning_rate = learning_rate(schedule_of(options_), progress_.step);
-    accumulate_gradients();
-    Backend& backend = state_.backend();
-    backend.adamw(state_.all_parameters(), state_.all_masters(), state_.all_m(), state_.all_v(), state_.all_gradients(),
-                  ranges_, adamw_settings(options_, metrics.learning_rate, progress_.updates + 1), state_.grad_norm());
-    double loss_sum = 0;
-    backend.copy_to_host(&loss_sum, state_.loss_sum());
-    backend.copy_to_host(&metrics.grad_norm, state_.grad_norm());
+    comm_.doing(fmt::format("step {}", progress_.step + 1));
+    std::vector<double> losses = accumulate_gradients();
+    compute_grad_norm(state_, comm_);
+    update_parameters(state_, comm_, adamw_settings(options_, metrics.learning_rate, progress_.updates + 1));
+    // The device is waited for only now.
+    if (losses.empty()) state_.backend().copy_to_host(&losses.emplace_back(), state_.loss_sum());
+    state_.backend().copy_to_host(&metrics.grad_norm, state_.grad_norm());
 
     ++progress_.step;
     metrics.step = progress_.step;
     metrics.skipped = !std::isfinite(metrics.grad_norm);
     if (!metrics.skipped) ++progress_.updates;
     progress_.next_sequence = loader_.position();
-    metrics.loss = loss_sum / static_cast<double>(tokens_per_step_);
+    metrics.loss = sum_over_ranks(losses) / static_cast<double>(tokens_per_step_);
+    if (options_.check_ranks) metrics.checksum = common_checksum(state_, comm_);
     const double seconds = now_seconds() - start;
     metrics.step_ms = seconds * 1e3;
     metrics.tokens_per_second = static_cast<double>(tokens_per_step_) / seconds;
@@ -190,7 +242,7 @@ void Trainer::report(const StepMetrics& m) {
         step_ms_[static_cast<size_t>((steps_timed_ - kWarmupSteps - 1) % kTimedSteps)] = m.step_ms;
     }
     smoothed_step_ms_ = smoothed_step_ms_ == 0 ? m.step_ms : 0.95 * smoothed_step_ms_ + 0.05 * m.step_ms;
-    const bool ends = m.step == options_.steps || m.step == 1 || stop_->signal() != 0;
+    const bool ends = m.step == options_.steps || m.step == 1 || stop_signal_ != 0;
     if (m.step % options_.log_every != 0 && !ends) return;
     const std::string mfu = m.mfu > 0 ? fmt::format("{:.1f} % MFU", 100 * m.mfu) : "MFU n/a";
     const double left = static_cast<double>(options_.steps - m.step) * smoothed_step_ms_ / 1e3;
@@ -222,6 +274,7 @@ void Trainer::count_skipped(const StepMetrics& metrics) {
 }
 
 void Trainer::validate() {
+    comm_.doing("validation");
     const double loss = evaluator_.loss(val_loader_, options_.val_sequences);
     metrics_file_.write_validation(progress_.step, loss);
     const bool bytes = data_.tokenizer->name() == "bytes";
@@ -230,6 +283,7 @@ void Trainer::validate() {
 
 void Trainer::print_sample() {
     if (generator_ == nullptr) return;
+    comm_.doing("a sample");
     std::vector<int32_t> prompt = {data_.tokenizer->end_of_text()};
     const std::vector<int32_t> words = data_.tokenizer->encode(options_.sample_prompt);
     prompt.insert(prompt.end(), words.begin(), words.end());
@@ -238,6 +292,7 @@ void Trainer::print_sample() {
     std::vector<int32_t> tokens;
     generator_->generate(prompt, options_.sample_length, settings, static_cast<uint32_t>(progress_.step),
                          [&](int32_t token) { tokens.push_back(token); });
+    if (!comm_.is_root()) return;
     const std::string text = data_.tokenizer->decode(tokens);
     std::printf("---- sample after %ld steps ----\n%s%s\n----\n", static_cast<long>(progress_.step),
                 options_.sample_prompt.c_str(), text.c_str());
@@ -245,8 +300,9 @@ void Trainer::print_sample() {
 }
 
 void Trainer::save() {
-    save_checkpoint(run_folder_, state_, progress_);
-    prune_checkpoints(run_folder_, options_.keep_checkpoints);
+    comm_.doing("a checkpoint");
+    save_checkpoint(run_folder_, state_, progress_, comm_);
+    if (comm_.is_root()) prune_checkpoints(run_folder_, options_.keep_checkpoints);
     spdlog::info("step {}: checkpoint in '{}/checkpoints'", progress_.step, run_folder_);
 }
 

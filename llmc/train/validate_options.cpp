@@ -2,6 +2,7 @@
 #include "llmc/base/error.h"
 #include "llmc/plan/policy.h"
 #include "llmc/train/options.h"
+#include "llmc/train/ranks.h"
 
 #include <utility>
 
@@ -30,6 +31,8 @@ void refuse_ignored(const Options& options) {
         {"batch-size", !options.what_fits.empty(), "--what-fits finds the largest"},
         {"total-batch-size", !options.what_fits.empty(), "--what-fits is about one micro-batch"},
         {"calibrate", !options.what_fits.empty(), "--what-fits tries many shapes; leave it out"},
+        {"zero", options.command == Command::Plan && options.ranks == 1,
+         "one rank has nobody to share with; add --ranks"},
     };
     for (const auto& row : rows) {
         if (row.ignored && was_typed(row.name)) fail_usage("--{}: has no effect; {}", row.name, row.why);
@@ -139,7 +142,15 @@ void validate(const Options& options) {
     if (options.warmup > options.steps && was_typed("warmup")) {
         fail_usage("--warmup={}: longer than the run, --steps={}", options.warmup, options.steps);
     }
-    if (options.command == Command::Plan) validate_plan(options);
+    if (options.command == Command::Plan) {
+        validate_plan(options);
+        require_divisible(options);
+    }
+    const std::string& init = options.comm_init;
+    const bool is_file = init.starts_with("file:") && init.size() > 5;
+    if (!is_file && init != "auto" && init != "mpi" && init != "tcp" && init != "none") {
+        fail_usage("--comm-init={}: must be auto, mpi, tcp, file:PATH or none", init);
+    }
     refuse_ignored(options);
 }
 

@@ -1,10 +1,10 @@
-// The gradient norm and AdamW against plain loops in double.
-#include "tests/backend/backend_testing.h"
+// Sums between ranks, the gradient norm and AdamW against plain loops in double.
+#include "tests/backend/norm_testing.h"
 
 namespace llmc {
 namespace {
 
-constexpr int64_t kCount = 70003;  // More than one block; gaps between ranges are padding.
+constexpr int64_t kChunks = 547, kCount = kChunks * 128;  // More than one block; gaps between ranges are padding.
 const std::vector<ParameterRange> kRanges = {{0, 1, true}, {64, 1000, false}, {2000, 67990, true}, {69995, 5, false}};
 
 AdamWSettings settings_of(int64_t update, float grad_clip) {
@@ -46,23 +46,29 @@ struct State {
           values(random_buffer(DType::F32, kCount, 1, 0.1, 1)),
           m(DType::F32, kCount, 1, Values(kCount, 0.0)),
           v(DType::F32, kCount, 1, Values(kCount, 0.0)),
-          norm(DType::F64, 1) {
+          norm(DType::F64, 1),
+          sums(DType::F64, kChunks),
+          pieces({kChunks}) {
         parameters.set(values.values());
+    }
+
+    void make_norm(Backend& backend, const Buffer& gradients) const {
+        norm_of(
+            backend, [](const Buffer& buffer) { return buffer.tensor(); }, norm, gradients, sums, pieces);
     }
 
     Values run(Backend& backend, int64_t update, float grad_clip) const {
         const Buffer gradients = random_buffer(DType::F32, kCount, 1, 0.01, 100 + static_cast<uint32_t>(update));
-        const Buffer workspace = workspace_buffer(backend.global_norm_workspace(kCount));
-        backend.global_norm(norm, gradients, workspace);
+        make_norm(backend, gradients);
         const bool mixed = dtype == DType::BF16;
         backend.adamw(parameters, mixed ? values.tensor() : Tensor(), m, v, gradients, kRanges,
                       settings_of(update, grad_clip), norm);
-        EXPECT_TRUE(workspace.intact() && gradients.intact());
+        EXPECT_TRUE(sums.intact() && gradients.intact());
         return gradients.values();
     }
 
     DType dtype;
-    Buffer parameters, values, m, v, norm;  ///< `values` is the master where parameters are bf16.
+    Buffer parameters, values, m, v, norm, sums, pieces;  ///< `values` is the master where parameters are bf16.
 };
 
 TEST(AdamW, TenUpdates) {
@@ -124,24 +130,12 @@ TEST(AdamW, NonFiniteNormChangesNothing) {
             Values values = random_buffer(DType::F32, kCount, 1, 1, 9).values();
             values[65000] = bad;
             const Buffer gradients(DType::F32, kCount, 1, values);
-            const Buffer workspace = workspace_buffer(backend.global_norm_workspace(kCount));
-            backend.global_norm(state.norm, gradients, workspace);
+            state.make_norm(backend, gradients);
             EXPECT_FALSE(std::isfinite(state.norm.values()[0]));
             backend.adamw(state.parameters, dtype == DType::BF16 ? state.values.tensor() : Tensor(), state.m, state.v,
                           gradients, kRanges, settings_of(2, 1.0f), state.norm);
             EXPECT_TRUE(joined({&state.parameters, &state.values, &state.m, &state.v}) == before);
         }
-}
-
-// The squares of these neither fit in fp32 nor vanish.
-TEST(AdamW, NormOfExtremeGradients) {
-    cpu::CpuBackend backend(1);
-    for (const double size : {1e30, 1e-30}) {
-        const Buffer gradients(DType::F32, 4, 1, Values(4, size)), norm(DType::F64, 1);
-        const Buffer workspace = workspace_buffer(backend.global_norm_workspace(4));
-        backend.global_norm(norm, gradients, workspace);
-        EXPECT_NEAR(norm.values()[0] / size, 2, 1e-6);
-    }
 }
 
 TEST(AdamW, ThreadCountDoesNotMatter) {
@@ -151,6 +145,109 @@ TEST(AdamW, ThreadCountDoesNotMatter) {
             for (int64_t update = 1; update <= 3; ++update) state.run(backend, update, 0.5f);
             return joined({&state.parameters, &state.values, &state.m, &state.v, &state.norm});
         });
+}
+
+// ---- the gradient norm ------------------------------------------------------------------------------------------
+
+Tensor itself(const Buffer& buffer) { return buffer.tensor(); }
+
+TEST(GradientNorm, SumsOfSquaresOfEveryChunkLength) {
+    cpu::CpuBackend backend(2);
+    for (const int64_t chunk : kChunkLengths)
+        for (const int64_t chunks : {1, 3, 10}) {
+            SCOPED_TRACE(fmt::format("{} chunks of {}", chunks, chunk));
+            const Buffer gradients = random_buffer(DType::F32, chunks, chunk, 0.01, 1), sums(DType::F64, chunks);
+            backend.square_sums(sums, gradients, chunk);
+            const Values x = gradients.values(), ours = sums.values();
+            for (int64_t i = 0; i < chunks; ++i) {
+                const Values row(x.begin() + i * chunk, x.begin() + (i + 1) * chunk);
+                EXPECT_NEAR(ours[i], dot(row, row), 1e-12 * ours[i]);
+            }
+            EXPECT_TRUE(sums.intact() && gradients.intact());
+        }
+}
+
+// Bits, not digits: alone, at another address and with another number of threads.
+TEST(GradientNorm, ASumDependsOnItsChunkAlone) {
+    cpu::CpuBackend backend(3);
+    for (const int64_t chunk : kChunkLengths) {
+        const int64_t chunks = 1 + (1 << 20) / chunk;
+        const Buffer gradients = random_buffer(DType::F32, chunks, chunk, 1, 1), sums(DType::F64, chunks);
+        backend.square_sums(sums, gradients, chunk);
+        cpu::CpuBackend another(1);
+        for (const int64_t i : {int64_t{0}, chunks / 2, chunks - 1}) {
+            const Buffer moved(DType::F32, chunk + 1), sum(DType::F64, 1);
+            float* const row = moved.tensor().as<float>() + 1;
+            std::copy_n(gradients.tensor().as<float>() + i * chunk, chunk, row);
+            another.square_sums(sum, Tensor(DType::F32, row, chunk), chunk);
+            EXPECT_EQ(sum.values()[0], sums.values()[i]) << "chunk " << i << " of " << chunks << ", length " << chunk;
+        }
+    }
+}
+
+TEST(GradientNorm, SameBitsForEveryNumberOfRanks) {
+    cpu::CpuBackend backend(2);
+    const std::vector<NormBucket> buckets = norm_buckets();
+    const NormOverRanks one(1, buckets);
+    one.run(backend, itself);
+    EXPECT_NEAR(one.norm(), plain_norm(buckets), 1e-12 * one.norm());
+    for (const int64_t ranks : {2, 3, 5, 8}) {
+        const NormOverRanks many(ranks, buckets);
+        many.run(backend, itself);
+        EXPECT_EQ(many.norm(), one.norm()) << ranks << " ranks";
+        EXPECT_TRUE(many.intact());
+    }
+}
+
+TEST(GradientNorm, ThreadCountDoesNotMatter) {
+    const std::vector<NormBucket> buckets = norm_buckets();
+    expect_same_bits_at_every_thread_count([&](Backend& backend) {
+        const NormOverRanks norm(2, buckets);
+        norm.run(backend, itself);
+        const Buffer result(DType::F64, 1, 1, Values{norm.norm()});
+        return result.bytes();
+    });
+}
+
+// Wherever it stands, also in a block of another thread.
+TEST(GradientNorm, NonFiniteValuesShow) {
+    cpu::CpuBackend backend(2);
+    const std::vector<NormBucket> good = norm_buckets();
+    for (const double bad : {std::numeric_limits<double>::infinity(), std::nan("")})
+        for (size_t bucket = 0; bucket < good.size(); ++bucket)
+            for (const bool last : {false, true}) {
+                std::vector<NormBucket> buckets = good;
+                (last ? buckets[bucket].gradients.back() : buckets[bucket].gradients.front()) = bad;
+                const NormOverRanks norm(3, buckets);
+                norm.run(backend, itself);
+                EXPECT_EQ(std::isnan(bad), std::isnan(norm.norm()));
+                EXPECT_FALSE(std::isfinite(norm.norm())) << "bucket " << bucket;
+            }
+}
+
+// The squares of these neither fit in fp32 nor vanish.
+TEST(GradientNorm, ExtremeGradients) {
+    cpu::CpuBackend backend(1);
+    for (const double size : {1e30, 1e-30}) {
+        const NormOverRanks norm(1, {{128, Values(256, size)}});
+        norm.run(backend, itself);
+        EXPECT_NEAR(norm.norm() / size, 16, 1e-6);
+    }
+}
+
+TEST(Add, AddsInSinglePrecision) {
+    for (const int threads : {1, 2}) {
+        cpu::CpuBackend backend(threads);
+        for (const int64_t count : {1, 7, 1000, 300001}) {
+            const Buffer out = random_buffer(DType::F32, count, 1, 1, 1), x = random_buffer(DType::F32, count, 1, 1, 2);
+            const Values before = out.values(), addend = x.values();
+            backend.add(out, x);
+            for (int64_t i = 0; i < count; ++i)
+                ASSERT_EQ(out.tensor().as<float>()[i], static_cast<float>(before[i]) + static_cast<float>(addend[i]));
+            EXPECT_TRUE(out.intact() && x.intact());
+            EXPECT_TRUE(x.values() == addend);
+        }
+    }
 }
 
 }  // namespace

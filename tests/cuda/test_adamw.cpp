@@ -1,4 +1,5 @@
-// The gradient norm and AdamW against the CPU backend.
+// Sums between ranks, the gradient norm and AdamW against the CPU backend.
+#include "tests/backend/norm_testing.h"
 #include "tests/cuda/cuda_testing.h"
 
 namespace llmc {
@@ -6,7 +7,7 @@ namespace {
 
 using Ranges = std::vector<ParameterRange>;
 
-constexpr int64_t kCount = 70003;  // More than one block; gaps between ranges are padding.
+constexpr int64_t kChunks = 547, kCount = kChunks * 128;  // More than one block; gaps between ranges are padding.
 const Ranges kRanges = {{0, 1, true}, {64, 1000, false}, {2000, 67990, true}, {69995, 5, false}};
 
 /// More than one launch takes.
@@ -34,15 +35,15 @@ struct State {
           m(DType::F32, kCount, 1, Values(kCount, 0.0)),
           v(DType::F32, kCount, 1, Values(kCount, 0.0)),
           norm(DType::F64, 1),
-          workspace(workspace_buffer(
-              std::max(cpu_backend().global_norm_workspace(kCount), cuda_backend().global_norm_workspace(kCount)))) {
+          sums(DType::F64, kChunks),
+          pieces({kChunks}) {
         parameters.set(values.values());
         for (uint32_t i = 1; i <= 3; ++i) gradients.push_back(random_buffer(DType::F32, kCount, 1, 0.01, 100 + i));
     }
 
     void update(Backend& backend, auto on, const Buffer& gradient, const Ranges& ranges,
                 const AdamWSettings& settings) const {
-        backend.global_norm(on(norm), on(gradient), on(workspace));
+        norm_of(backend, on, norm, gradient, sums, pieces);
         backend.adamw(on(parameters), dtype == DType::BF16 ? on(values) : Tensor(), on(m), on(v), on(gradient), ranges,
                       settings, on(norm));
     }
@@ -53,8 +54,8 @@ struct State {
     std::vector<std::byte> all() const { return joined({&parameters, &values, &m, &v}); }
 
     DType dtype;
-    std::vector<Buffer> gradients;                     ///< Of the three updates.
-    Buffer parameters, values, m, v, norm, workspace;  ///< `values` is the master where parameters are bf16.
+    std::vector<Buffer> gradients;                        ///< Of the three updates.
+    Buffer parameters, values, m, v, norm, sums, pieces;  ///< `values` is the master where parameters are bf16.
 };
 
 /// The CPU's result, up to a few roundings of fp32; exactly where nothing was to be changed.
@@ -127,14 +128,91 @@ TEST(CudaAdamW, NonFiniteNormChangesNothing) {
         }
 }
 
+// ---- the gradient norm ------------------------------------------------------------------------------------------
+
+TEST(CudaGradientNorm, SumsOfSquaresOfEveryChunkLength) {
+    for (const int64_t chunk : kChunkLengths)
+        for (const int64_t chunks : {1, 3, 10}) {
+            SCOPED_TRACE(fmt::format("{} chunks of {}", chunks, chunk));
+            const Buffer gradients = random_buffer(DType::F32, chunks, chunk, 0.01, 1);
+            const Buffer ours(DType::F64, chunks), cpu(DType::F64, chunks);
+            run_on_cuda([&](Backend& b, auto on) { b.square_sums(on(ours), on(gradients), chunk); });
+            run_on_cpu([&](Backend& b, auto on) { b.square_sums(on(cpu), on(gradients), chunk); });
+            for (int64_t i = 0; i < chunks; ++i)
+                EXPECT_NEAR(ours.values()[i], cpu.values()[i], 1e-13 * cpu.values()[i]);
+            EXPECT_TRUE(ours.intact());
+        }
+}
+
+// Bits, not digits: alone, and among others.
+TEST(CudaGradientNorm, ASumDependsOnItsChunkAlone) {
+    for (const int64_t chunk : {128, 4096, 4224}) {
+        constexpr int64_t kMany = 21;
+        const Buffer gradients = random_buffer(DType::F32, kMany, chunk, 1, 1), sums(DType::F64, kMany);
+        run_on_cuda([&](Backend& b, auto on) { b.square_sums(on(sums), on(gradients), chunk); });
+        for (const int64_t i : {0, 9, 20}) {
+            const Buffer sum(DType::F64, 1);
+            run_on_cuda([&](Backend& b, auto on) { b.square_sums(on(sum), on(gradients).row_range(i, 1), chunk); });
+            EXPECT_EQ(sum.values()[0], sums.values()[i]) << "chunk " << i << ", length " << chunk;
+        }
+    }
+}
+
+double norm_over_ranks(int64_t ranks, const std::vector<NormBucket>& buckets) {
+    const NormOverRanks norm(ranks, buckets);
+    run_on_cuda([&](Backend& b, auto on) { norm.run(b, on); });
+    EXPECT_TRUE(norm.intact());
+    return norm.norm();
+}
+
+TEST(CudaGradientNorm, SameBitsForEveryNumberOfRanks) {
+    const std::vector<NormBucket> buckets = norm_buckets();
+    const double one = norm_over_ranks(1, buckets);
+    EXPECT_NEAR(one, plain_norm(buckets), 1e-12 * one);
+    for (const int64_t ranks : {2, 3, 5}) EXPECT_EQ(norm_over_ranks(ranks, buckets), one) << ranks << " ranks";
+}
+
+TEST(CudaGradientNorm, SameBitsAtEverySeed) {
+    const std::vector<NormBucket> buckets = norm_buckets();
+    expect_same_bits_at_every_seed(
+        [&] { return Buffer(DType::F64, 1, 1, Values{norm_over_ranks(2, buckets)}).bytes(); });
+}
+
+TEST(CudaGradientNorm, NonFiniteValuesShow) {
+    const std::vector<NormBucket> good = norm_buckets();
+    for (const double bad : {std::numeric_limits<double>::infinity(), std::nan("")})
+        for (size_t bucket = 0; bucket < good.size(); ++bucket) {
+            std::vector<NormBucket> buckets = good;
+            buckets[bucket].gradients.back() = bad;
+            const double norm = norm_over_ranks(3, buckets);
+            EXPECT_TRUE(std::isnan(bad) ? std::isnan(norm) : std::isinf(norm)) << "bucket " << bucket;
+        }
+}
+
 // The squares of these neither fit in fp32 nor vanish.
-TEST(CudaAdamW, NormOfExtremeGradients) {
+TEST(CudaGradientNorm, ExtremeGradients) {
     for (const double size : {1e30, 1e-30})
-        for (const int64_t count : {1, 4, 5, 300}) {
-            const Buffer gradients(DType::F32, count, 1, Values(count, size)), norm(DType::F64, 1);
-            const Buffer workspace = workspace_buffer(cuda_backend().global_norm_workspace(count));
-            run_on_cuda([&](Backend& b, auto on) { b.global_norm(on(norm), on(gradients), on(workspace)); });
-            EXPECT_NEAR(norm.values()[0] / size, std::sqrt(count), 1e-6 * std::sqrt(count));
+        for (const int64_t chunk : {256, 8192}) {
+            const double norm = norm_over_ranks(1, {{chunk, Values(static_cast<size_t>(chunk), size)}});
+            EXPECT_NEAR(norm / size, std::sqrt(chunk), 1e-6 * std::sqrt(chunk));
+        }
+}
+
+// Tensors of any length; rows inside one need not begin at a multiple of 16 bytes.
+TEST(CudaAdd, SameBitsAsCpu) {
+    for (const int64_t count : {1, 4, 7, 1000, 5003})
+        for (const int64_t first : {0, 1}) {
+            const Buffer x = random_buffer(DType::F32, first + count, 1, 1, 2);
+            const Buffer ours = random_buffer(DType::F32, first + count, 1, 1, 1), cpu = converted(DType::F32, ours);
+            const auto add = [&](const Buffer& out) {
+                return [&, first](Backend& b, auto on) {
+                    b.add(on(out).row_range(first, count), on(x).row_range(first, count));
+                };
+            };
+            run_on_cuda(add(ours));
+            run_on_cpu(add(cpu));
+            EXPECT_TRUE(ours.bytes() == cpu.bytes());
+            EXPECT_TRUE(ours.intact() && x.intact());
         }
 }
 

@@ -4,8 +4,10 @@
 #include "llmc/plan/verify.h"
 
 #include <gtest/gtest.h>
+#include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <limits>
 
 namespace llmc {
 namespace {
@@ -16,16 +18,23 @@ Model small_model(Family family, int64_t L) {
     return make_model(config);
 }
 
-PlanRequest request_for(const Model& model, BatchShape shape = {4, 64}) {
+PlanRequest request_for(const Model& model, BatchShape shape = {4, 64}, int ranks = 1, int zero = 0) {
     PlanRequest request;
     request.shape = shape;
     request.logits_chunk_tokens = default_logits_chunk(model, shape, request.dtype);
+    request.parallel.ranks = ranks;
+    request.parallel.zero = zero;
     return request;
 }
 
-/// Slow enough that every operation costs something, fast enough that FLOPs and bytes both matter.
+/// Slow enough that every operation costs something, fast enough that FLOPs and bytes both matter. Ranks are linked so
+/// well that what a plan takes is the sum of its operations.
 OpTimes times_for(const Model& model, const PlanRequest& request) {
-    return analytic_times(model, request.shape, request.dtype, {"test", 1e12, 2e12, 1e11, 1e-7, 0.8});
+    DeviceProfile device = {"test", 1e12, 2e12, 1e11, 1e-7, 0.8};
+    device.link_bandwidth = std::numeric_limits<double>::infinity();
+    OpTimes times = analytic_times(model, request.shape, request.dtype, device);
+    times.link_latency = 0;
+    return times;
 }
 
 double binomial(int n, int k) {
@@ -148,6 +157,25 @@ class BruteForce {
 
 class SearchTest : public testing::TestWithParam<Family> {};
 
+/// The search beside all keep-sets there are, at a ladder of their budgets.
+void expect_as_brute_force(const Model& model, const PlanRequest& request, int rungs) {
+    const OpTimes times = times_for(model, request);
+    const BruteForce all(model, request, times);
+    const std::string where =
+        fmt::format("{} layers, {} ranks, ZeRO {}", model.config.L, request.parallel.ranks, request.parallel.zero);
+    std::vector<int64_t> budgets;
+    for (const Outcome& outcome : all.outcomes()) budgets.push_back(outcome.bytes);
+    std::sort(budgets.begin(), budgets.end());
+    for (int i = 0; i < rungs; ++i) {
+        const int64_t budget = budgets[static_cast<size_t>(i) * (budgets.size() - 1) / static_cast<size_t>(rungs - 1)];
+        const SearchResult result = search_plan(model, request, times, budget);
+        ASSERT_TRUE(result.found) << where << ", " << budget << " bytes";
+        EXPECT_LE(result.layout.arena_bytes, budget);
+        EXPECT_LE(result.seconds, all.fastest_within(budget) * (1 + 1e-9)) << where << ", " << budget << " bytes";
+    }
+    EXPECT_FALSE(search_plan(model, request, times, budgets.front() - 1).found) << where;
+}
+
 TEST_P(SearchTest, MatchesBruteForce) {
 #ifdef __SANITIZE_ADDRESS__
     const int64_t deepest = 4;
@@ -156,21 +184,18 @@ TEST_P(SearchTest, MatchesBruteForce) {
 #endif
     for (int64_t L = 1; L <= deepest; ++L) {
         const Model model = small_model(GetParam(), L);
-        const PlanRequest request = request_for(model);
-        const OpTimes times = times_for(model, request);
-        const BruteForce all(model, request, times);
-        std::vector<int64_t> budgets;
-        for (const Outcome& outcome : all.outcomes()) budgets.push_back(outcome.bytes);
-        std::sort(budgets.begin(), budgets.end());
-        for (size_t i = 0; i < 60; ++i) {
-            const int64_t budget = budgets[i * (budgets.size() - 1) / 59];
-            const SearchResult result = search_plan(model, request, times, budget);
-            ASSERT_TRUE(result.found) << L << " layers, " << budget << " bytes";
-            EXPECT_LE(result.layout.arena_bytes, budget);
-            EXPECT_LE(result.seconds, all.fastest_within(budget) * (1 + 1e-9))
-                << L << " layers, " << budget << " bytes";
+        expect_as_brute_force(model, request_for(model), 60);
+    }
+}
+
+TEST_P(SearchTest, MatchesBruteForceWithRanks) {
+    for (int zero = 0; zero <= 3; ++zero) {
+        for (int64_t L = 1; L <= (zero == 3 ? 5 : 4); ++L) {
+            const Model model = small_model(GetParam(), L);
+            for (const BatchShape& shape : {BatchShape{4, 64}, BatchShape{1, 16}}) {
+                expect_as_brute_force(model, request_for(model, shape, 4, zero), 30);
+            }
         }
-        EXPECT_FALSE(search_plan(model, request, times, budgets.front() - 1).found);
     }
 }
 

@@ -65,8 +65,8 @@ void load_parameters(const Golden& golden, TinyTrainer& trainer) {
     for (size_t i = 0; i < trainer.model().parameters.size(); ++i) {
         const ParameterRow& row = trainer.model().parameters[i];
         const std::vector<float> values = golden.values<float>("param." + row.name);
-        Tensor tensor = trainer.state().master_or_parameter(static_cast<int>(i));
-        tensor.shape[0] = row.used_rows;
+        const auto index = static_cast<int>(i);
+        const Tensor tensor = trainer.state().kept(Kept::Weights, index, trainer.state().held(index));
         ASSERT_EQ(static_cast<int64_t>(values.size()), tensor.count()) << row.name;
         trainer.backend().copy_to_device(tensor, values.data());
     }

@@ -172,7 +172,7 @@ TEST_P(GradientTest, MatchesFiniteDifferences) {
     State& state = trainer.state();
     state.initialise(3);
     const auto tokens = trainer.random_tokens(1), targets = trainer.random_tokens(2);
-    const auto count = static_cast<size_t>(trainer.model().parameter_elements);
+    const auto count = static_cast<size_t>(state.all_parameters().count());
     std::vector<float> start(count);
     trainer.backend().copy_to_host(start.data(), state.all_parameters());
     trainer.micro_batch(tokens.data(), targets.data(), 1.0f / static_cast<float>(kShape.N()));

@@ -4,6 +4,7 @@
 #include "llmc/backend/make_backend.h"
 #include "llmc/base/rng.h"
 #include "llmc/run/executor.h"
+#include "llmc/run/update.h"
 
 #include <memory>
 #include <string>
@@ -18,7 +19,7 @@ class TinyTrainer {
         : model_(make_model(config)), backend_(make_backend(device, threads)) {
         memory_ = plan_memory(model_, shape, dtype, find_policy(policy), logits_chunk, *backend_);
         if (keep != nullptr) {
-            PlanRequest request = {shape, dtype, memory_.plan.logits_chunk_tokens, {}};
+            PlanRequest request = {shape, dtype, memory_.plan.logits_chunk_tokens, {}, {}};
             request.workspace = workspace_bytes(model_, shape, dtype, request.logits_chunk_tokens, *backend_);
             memory_.plan = make_training_plan(model_, request, *keep, "given");
             memory_.layout = make_layout(memory_.plan);
@@ -57,16 +58,15 @@ class TinyTrainer {
 
     /// Global norm, then AdamW. Returns the norm.
     double update(const AdamWSettings& settings) {
-        backend_->global_norm(state_->grad_norm(), state_->all_gradients(), state_->norm_workspace());
-        backend_->adamw(state_->all_parameters(), state_->all_masters(), state_->all_m(), state_->all_v(),
-                        state_->all_gradients(), parameter_ranges(model_), settings, state_->grad_norm());
+        compute_grad_norm(*state_, alone_);
+        update_parameters(*state_, alone_, settings);
         double norm = 0;
         backend_->copy_to_host(&norm, state_->grad_norm());
         return norm;
     }
 
     std::vector<float> gradients() const {
-        std::vector<float> values(static_cast<size_t>(model_.parameter_elements));
+        std::vector<float> values(static_cast<size_t>(state_->all_gradients().count()));
         backend_->copy_to_host(values.data(), state_->all_gradients());
         return values;
     }
@@ -95,6 +95,7 @@ class TinyTrainer {
     PlannedMemory memory_;
     std::unique_ptr<State> state_;
     std::unique_ptr<Executor> executor_;
+    Comm alone_;
 };
 
 }  // namespace llmc

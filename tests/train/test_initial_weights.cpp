@@ -91,10 +91,8 @@ TEST(InitialWeights, AnImportedModelLoadsForTrainingWithoutMoments) {
     load_checkpoint(checkpoint, state);
     const int index = original.model().find_parameter("lm_head");
     std::vector<float> values = original.values(index), loaded(values.size()), moment(values.size(), 1.0f);
-    Tensor tensor = state.master_or_parameter(index), m = state.moment_m(index);
-    tensor.shape[0] = m.shape[0] = original.model().parameters[static_cast<size_t>(index)].used_rows;
-    backend->copy_to_host(loaded.data(), tensor);
-    backend->copy_to_host(moment.data(), m);
+    backend->copy_to_host(loaded.data(), state.kept(Kept::Weights, index, state.held(index)));
+    backend->copy_to_host(moment.data(), state.kept(Kept::MomentM, index, state.held(index)));
     EXPECT_EQ(loaded, values);
     EXPECT_EQ(moment, std::vector<float>(values.size(), 0.0f));
 }

@@ -1,4 +1,5 @@
-// The gradient norm and AdamW over flat buffers: fixed blocks, one parallel region each, bound by memory.
+// Sums between ranks, the gradient norm and AdamW over flat buffers: fixed blocks, one parallel region each, bound by
+// memory.
 #include "llmc/backend/cpu/cpu_backend.h"
 
 #include "llmc/backend/cpu/parallel.h"
@@ -12,12 +13,17 @@ namespace llmc::cpu {
 namespace {
 
 constexpr int64_t kBlock = 65536;
+constexpr int64_t kLanes = 32;  ///< Divides every chunk.
 
+/// In lanes, whose sums are then halved: the same order at every address and vector width.
 double sum_of_squares(const float* x, int64_t count) {
-    double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < count; ++i) sum += double{x[i]} * x[i];
-    return sum;
+    double lanes[kLanes] = {};
+    for (int64_t i = 0; i < count; i += kLanes)
+#pragma omp simd
+        for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += double{x[i + lane]} * x[i + lane];
+    for (int64_t half = kLanes / 2; half > 0; half /= 2)
+        for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+    return lanes[0];
 }
 
 /// The settings of one update, as the loop over elements needs them.
@@ -67,20 +73,40 @@ std::vector<ParameterRange> cut(std::span<const ParameterRange> ranges) {
 
 }  // namespace
 
-void CpuBackend::global_norm(Tensor norm, Tensor gradients, Tensor workspace) {
-    const int64_t count = gradients.count();
-    CHECK(workspace.bytes() >= global_norm_workspace(count), workspace.bytes(), count);
-    const float* g = gradients.as<float>();
-    double* partial = static_cast<double*>(workspace.data);
-    for_each_range(count, kBlock, gradients.bytes(), [&](int64_t begin, int64_t end) {
-        partial[begin / kBlock] = sum_of_squares(g + begin, end - begin);
+void CpuBackend::add(Tensor out, Tensor x) {
+    CHECK(out.count() == x.count(), out.count(), x.count());
+    float* to = out.as<float>();
+    const float* from = x.as<float>();
+    for_each_range(x.count(), kBlockElements, 3 * x.bytes(), [&](int64_t begin, int64_t end) {
+#pragma omp simd
+        for (int64_t i = begin; i < end; ++i) to[i] += from[i];
     });
-    double sum = 0;
-    for (int64_t block = 0; block < ceil_div(count, kBlock); ++block) sum += partial[block];
-    *norm.as<double>() = std::sqrt(sum);
 }
 
-int64_t CpuBackend::global_norm_workspace(int64_t count) const { return ceil_div(count, kBlock) * size_of(DType::F64); }
+void CpuBackend::square_sums(Tensor sums, Tensor gradients, int64_t chunk) {
+    CHECK(chunk > 0 && chunk % 128 == 0 && gradients.count() == sums.count() * chunk, chunk, gradients.count(),
+          sums.count());
+    double* to = sums.as<double>();
+    const float* from = gradients.as<float>();
+    const int64_t chunks_of_block = std::max<int64_t>(1, kBlock / chunk);
+    for_each_range(sums.count(), chunks_of_block, gradients.bytes(), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) to[i] = sum_of_squares(from + i * chunk, chunk);
+    });
+}
+
+void CpuBackend::global_norm(Tensor norm, Tensor sums, Tensor pieces, const NormLayout& layout) {
+    CHECK(sums.count() == layout.count() && pieces.count() == layout.buckets, sums.count(), layout.count(),
+          pieces.count(), layout.buckets);
+    const double* from = sums.as<double>();
+    const int32_t* chunks = pieces.as<int32_t>();
+    double sum = 0;
+    for (int64_t bucket = 0; bucket < layout.buckets; ++bucket)
+        for (int64_t rank = 0; rank < layout.ranks; ++rank) {
+            const double* piece = from + (rank * layout.buckets + bucket) * layout.stride;
+            for (int32_t i = 0; i < chunks[bucket]; ++i) sum += piece[i];
+        }
+    *norm.as<double>() = std::sqrt(sum);
+}
 
 void CpuBackend::adamw(Tensor parameters, Tensor master, Tensor m, Tensor v, Tensor gradients,
                        std::span<const ParameterRange> ranges, const AdamWSettings& settings, Tensor norm) {

@@ -79,8 +79,9 @@ class CpuBackend final : public Backend {
     void accumulate_loss(Tensor total, Tensor losses) override;
 
     // adamw.cpp
-    void global_norm(Tensor norm, Tensor gradients, Tensor workspace) override;
-    int64_t global_norm_workspace(int64_t count) const override;
+    void add(Tensor out, Tensor x) override;
+    void square_sums(Tensor sums, Tensor gradients, int64_t chunk) override;
+    void global_norm(Tensor norm, Tensor sums, Tensor pieces, const NormLayout& layout) override;
     void adamw(Tensor parameters, Tensor master, Tensor m, Tensor v, Tensor gradients,
                std::span<const ParameterRange> ranges, const AdamWSettings& settings, Tensor norm) override;
 

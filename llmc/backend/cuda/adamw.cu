@@ -1,6 +1,7 @@
-// The gradient norm and AdamW over flat buffers, at the speed of memory. The norm's first stage sums fixed blocks in
-// double, its second stage their sums. AdamW takes many ranges in one launch: they travel by value with the launch, and
-// a block finds its own among them. Whether to clip or to skip is decided on the device.
+// Sums between ranks, the gradient norm and AdamW over flat buffers, at the speed of memory. A chunk of gradients is
+// squared and summed, in double, by a warp or, where it is long, by a block; one block then sums all chunks. AdamW
+// takes many ranges in one launch: they travel by value with the launch, and a block finds its own among them. Whether
+// to clip or to skip is decided on the device.
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/elements.cuh"
 
@@ -11,30 +12,64 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kGroup = 4;
-constexpr int64_t kNormBlock = 65536;  ///< Gradients of a block.
 
-__global__ void __launch_bounds__(kThreads) squares_kernel(double* partials, const float* gradients, int64_t count) {
-    const int64_t begin = blockIdx.x * kNormBlock, end = min(count, begin + kNormBlock);
-    const int64_t grouped = begin + (end - begin) / kGroup * kGroup;
+template <int kSize>
+__global__ void add_kernel(int64_t count, float* out, const float* x) {
+    const int64_t i = group_begin<kSize>();
+    if (i >= count) return;
+    const Group<float, kSize> addend = load_group_streaming<kSize>(x + i);
+    Group<float, kSize> sum = load_group<kSize>(out + i);
+#pragma unroll
+    for (int k = 0; k < kSize; ++k) sum[k] += addend[k];
+    store_group(out + i, sum);
+}
+
+constexpr int64_t kLongestOfWarp = 4096;  ///< Elements of a chunk.
+constexpr int kWarps = kThreads / kWarpSize;
+
+/// The part of a chunk that thread `thread` of `threads` sums: they take a group each in turn. Chunks are whole numbers
+/// of a warp's groups.
+__device__ __forceinline__ double squares_of_thread(const float* chunk, int64_t length, int thread, int threads) {
     double sum = 0;
 #pragma unroll 4
-    for (int64_t i = begin + threadIdx.x * kGroup; i < grouped; i += kThreads * kGroup) {
-        const Group<float, kGroup> group = load_group<kGroup>(gradients + i);
+    for (int64_t i = thread * kGroup; i < length; i += threads * kGroup) {
+        const Group<float, kGroup> group = load_group<kGroup>(chunk + i);
 #pragma unroll
         for (int k = 0; k < kGroup; ++k) sum += static_cast<double>(group[k]) * static_cast<double>(group[k]);
     }
-    if (const int64_t i = grouped + threadIdx.x; i < end)
-        sum += static_cast<double>(gradients[i]) * static_cast<double>(gradients[i]);
-    sum = block_sum(sum);
-    if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+    return sum;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    squares_by_warp_kernel(double* sums, const float* gradients, int64_t length, int64_t chunks) {
+    const int64_t chunk = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarpSize;
+    if (chunk >= chunks) return;
+    const int lane = threadIdx.x % kWarpSize;
+    const double sum = warp_sum(squares_of_thread(gradients + chunk * length, length, lane, kWarpSize));
+    if (lane == 0) sums[chunk] = sum;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    squares_by_block_kernel(double* sums, const float* gradients, int64_t length) {
+    const int64_t chunk = blockIdx.x;
+    const double sum = block_sum(squares_of_thread(gradients + chunk * length, length, threadIdx.x, kThreads));
+    if (threadIdx.x == 0) sums[chunk] = sum;
 }
 
 constexpr int kFinalThreads = 1024;
 
-__global__ void __launch_bounds__(kFinalThreads) norm_kernel(double* norm, const double* partials, int64_t blocks) {
+/// A thread takes every kFinalThreads-th chunk of each bucket.
+__global__ void __launch_bounds__(kFinalThreads)
+    norm_kernel(double* norm, const double* sums, const int32_t* pieces, NormLayout layout) {
     double sum = 0;
+    for (int64_t bucket = 0; bucket < layout.buckets; ++bucket) {
+        const int piece = pieces[bucket], chunks = static_cast<int>(layout.ranks) * piece;
 #pragma unroll 4
-    for (int64_t i = threadIdx.x; i < blocks; i += kFinalThreads) sum += partials[i];
+        for (int chunk = threadIdx.x; chunk < chunks; chunk += kFinalThreads) {
+            const int rank = chunk / piece;
+            sum += sums[(rank * layout.buckets + bucket) * layout.stride + (chunk - rank * piece)];
+        }
+    }
     sum = block_sum(sum);
     if (threadIdx.x == 0) *norm = sqrt(sum);
 }
@@ -158,18 +193,32 @@ void update(cudaStream_t stream, const Buffers<P>& buffers, std::span<const Para
 
 }  // namespace
 
-void CudaBackend::global_norm(Tensor norm, Tensor gradients, Tensor workspace) {
-    const int64_t count = gradients.count(), blocks = ceil_div(count, kNormBlock);
-    CHECK(workspace.bytes() >= global_norm_workspace(count) && all_aligned({gradients.data}), workspace.bytes(), count);
-    double* const partials = static_cast<double*>(workspace.data);
-    if (count > 0)
-        launch(squares_kernel, blocks_of(blocks), kThreads, 0, stream_, partials, elements_of<const float>(gradients),
-               count);
-    launch(norm_kernel, 1, kFinalThreads, 0, stream_, elements_of<double>(norm), partials, blocks);
+void CudaBackend::add(Tensor out, Tensor x) {
+    CHECK(out.count() == x.count(), out.count(), x.count());
+    launch_elementwise<kGroup>(add_kernel<kGroup>, add_kernel<1>, stream_, x.count(), elements_of<float>(out),
+                               elements_of<const float>(x));
 }
 
-int64_t CudaBackend::global_norm_workspace(int64_t count) const {
-    return ceil_div(count, kNormBlock) * size_of(DType::F64);
+void CudaBackend::square_sums(Tensor sums, Tensor gradients, int64_t chunk) {
+    const int64_t chunks = sums.count();
+    CHECK(chunk > 0 && chunk % (kWarpSize * kGroup) == 0 && gradients.count() == chunks * chunk, chunk,
+          gradients.count(), chunks);
+    CHECK(all_aligned({gradients.data}), "flat buffers are aligned");
+    double* const to = elements_of<double>(sums);
+    const float* const from = elements_of<const float>(gradients);
+    if (chunks == 0) return;
+    if (chunk <= kLongestOfWarp)
+        launch(squares_by_warp_kernel, blocks_of(ceil_div(chunks, kWarps)), kThreads, 0, stream_, to, from, chunk,
+               chunks);
+    else
+        launch(squares_by_block_kernel, blocks_of(chunks), kThreads, 0, stream_, to, from, chunk);
+}
+
+void CudaBackend::global_norm(Tensor norm, Tensor sums, Tensor pieces, const NormLayout& layout) {
+    CHECK(sums.count() == layout.count() && pieces.count() == layout.buckets, sums.count(), layout.count(),
+          pieces.count(), layout.buckets);
+    launch(norm_kernel, 1, kFinalThreads, 0, stream_, elements_of<double>(norm), elements_of<const double>(sums),
+           elements_of<const int32_t>(pieces), layout);
 }
 
 void CudaBackend::adamw(Tensor parameters, Tensor master, Tensor m, Tensor v, Tensor gradients,

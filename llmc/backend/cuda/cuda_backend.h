@@ -41,6 +41,8 @@ class CudaBackend final : public Backend {
     const void* host_view(Tensor) const override { return nullptr; }
     void zero(Tensor out) override;
     void synchronize() override;
+    bool on_gpu() const override { return true; }
+    void* stream() override { return stream_; }
     TimeMark mark() override;
     double seconds_between(const TimeMark& first, const TimeMark& second) override;
 
@@ -108,8 +110,9 @@ class CudaBackend final : public Backend {
     void accumulate_loss(Tensor total, Tensor losses) override;
 
     // adamw.cu
-    void global_norm(Tensor norm, Tensor gradients, Tensor workspace) override;
-    int64_t global_norm_workspace(int64_t count) const override;
+    void add(Tensor out, Tensor x) override;
+    void square_sums(Tensor sums, Tensor gradients, int64_t chunk) override;
+    void global_norm(Tensor norm, Tensor sums, Tensor pieces, const NormLayout& layout) override;
     void adamw(Tensor parameters, Tensor master, Tensor m, Tensor v, Tensor gradients,
                std::span<const ParameterRange> ranges, const AdamWSettings& settings, Tensor norm) override;
 

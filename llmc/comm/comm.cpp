@@ -1,0 +1,218 @@
+#include "llmc/comm/comm.h"
+
+#include "llmc/base/check.h"
+#include "llmc/base/error.h"
+#include "llmc/comm/control.h"
+#include "llmc/comm/make_comm.h"
+#include "llmc/comm/rendezvous.h"
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <set>
+#include <utility>
+
+namespace llmc {
+namespace {
+
+/// So many exchanges of all-reduces may be under way before the oldest is waited for.
+constexpr int64_t kExchangesAhead = 2;
+
+/// What two ranks on one host, and no others, have in common.
+std::string host_identity(const std::string& host) {
+    std::string boot;
+    std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
+    return host + " " + boot;
+}
+
+/// The r-th of the pieces that lie one after another.
+Tensor piece_of(Tensor pieces, int64_t count, int index) {
+    return {DType::F32, pieces.as<float>() + index * count, count};
+}
+
+}  // namespace
+
+struct Comm::Operation {
+    enum class Kind : uint8_t { Gather, ReduceScatter, AllReduce };
+    Kind kind = Kind::Gather;
+    Tensor bucket, workspace;
+    CommTicket ticket = 0;
+    int pending = 0;       ///< The transport's operation.
+    bool reduced = false;  ///< An all-reduce: it is the gather that is under way.
+};
+
+// ---- Ranks -------------------------------------------------------------------------------------------------------
+
+Comm::Comm() : host_(host_name(process_environment())) {}
+
+Comm::Comm(const CommSettings& settings) : Comm() {
+    World world = read_world(settings.init, process_environment(), is_built_with_mpi());
+    find_mpi_world(&world);
+    over_mpi_ = world.way == World::Way::Mpi;
+    if (world.size == 1) return;
+    Meeting meeting = prepare_meeting(world, host_, broadcast_over_mpi);
+    adopt(std::make_unique<Control>(std::move(meeting), settings.timeout_seconds));
+}
+
+Comm::Comm(std::unique_ptr<Control> control) { adopt(std::move(control)); }
+
+void Comm::adopt(std::unique_ptr<Control> control) {
+    control_ = std::move(control);
+    rank_ = control_->rank();
+    size_ = control_->size();
+    host_ = control_->member(rank_).host;
+    const std::vector<std::string> hosts = control_->all_gather(host_identity(host_));
+    const std::string& own = hosts[static_cast<size_t>(rank_)];
+    local_rank_ = static_cast<int>(std::count(hosts.begin(), hosts.begin() + rank_, own));
+    local_size_ = static_cast<int>(std::count(hosts.begin(), hosts.end(), own));
+    hosts_ = static_cast<int>(std::set<std::string>(hosts.begin(), hosts.end()).size());
+}
+
+Comm::~Comm() { close_transport(); }
+
+std::string Comm::host() const { return host_; }
+
+std::string Comm::describe() const {
+    if (size_ == 1) return "1 rank";
+    const std::string hosts = fmt::format("{} ranks on {} host{}", size_, hosts_, hosts_ == 1 ? "" : "s");
+    return transport_ ? hosts + ", " + transport_->name() : hosts;
+}
+
+// ---- Control -----------------------------------------------------------------------------------------------------
+
+std::vector<std::string> Comm::all_gather(const std::string& mine) {
+    return control_ ? control_->all_gather(mine) : std::vector<std::string>{mine};
+}
+
+std::string Comm::broadcast(const std::string& of_root) { return control_ ? control_->broadcast(of_root) : of_root; }
+
+std::vector<double> Comm::all_gather(double mine) {
+    std::vector<double> values;
+    for (const std::string& text : all_gather(std::string(reinterpret_cast<const char*>(&mine), sizeof(mine)))) {
+        CHECK(text.size() == sizeof(mine), text.size());
+        std::memcpy(&values.emplace_back(), text.data(), sizeof(mine));
+    }
+    return values;
+}
+
+void Comm::barrier() { all_gather(std::string()); }
+
+void Comm::fail(const std::string& cause) noexcept {
+    if (control_) control_->fail(cause);
+}
+
+void Comm::finish() {
+    barrier();
+    close_transport();
+    if (control_) control_->finish();
+    if (over_mpi_) leave_mpi();
+}
+
+void Comm::doing(const std::string& what) {
+    if (control_) control_->doing(what);
+}
+
+// ---- Data --------------------------------------------------------------------------------------------------------
+
+void Comm::open_transport(Backend& backend, bool rank_invariant) {
+    CHECK(!transport_);
+    backend_ = &backend;
+    rank_invariant_ = rank_invariant;
+    if (!control_) return;
+    const Control::Waiting waiting(*control_);
+    transport_ = make_transport(*control_, backend, over_mpi_ ? World::Way::Mpi : World::Way::Tcp);
+}
+
+void Comm::close_transport() {
+    transport_.reset();
+    operations_.clear();
+}
+
+int64_t Comm::reduce_workspace(int64_t piece, int size, bool on_device, bool rank_invariant) {
+    const bool transport_adds = on_device && !rank_invariant;
+    return size == 1 || transport_adds ? 0 : (size - 1) * piece * size_of(DType::F32);
+}
+
+CommTicket Comm::begin_reduce_scatter(Tensor bucket, Tensor workspace) {
+    return begin({Operation::Kind::ReduceScatter, bucket, workspace});
+}
+
+CommTicket Comm::begin_all_reduce(Tensor bucket, Tensor workspace) {
+    return begin({Operation::Kind::AllReduce, bucket, workspace});
+}
+
+CommTicket Comm::begin_all_gather(Tensor bucket) { return begin({Operation::Kind::Gather, bucket, {}}); }
+
+/// Transports tell operations apart by the order of calls, which is to be the same on all ranks. So the second half of
+/// an all-reduce begins at fixed points between those calls, never when its first half happens to be done.
+CommTicket Comm::begin(Operation operation) {
+    operation.ticket = next_ticket_++;
+    if (size_ == 1) return operation.ticket;
+    CHECK(transport_ && operation.bucket.count() % size_ == 0, operation.bucket.count(), size_);
+    const bool reduces = operation.kind != Operation::Kind::Gather;
+    const int64_t ahead = reduces ? kExchangesAhead - 1 : 0;
+    for (size_t i = 0; i + static_cast<size_t>(ahead) < operations_.size(); ++i) end_reduction(operations_[i]);
+    const int64_t piece_bytes = operation.bucket.bytes() / size_;
+    if (!reduces) {
+        operation.pending = transport_->begin_all_gather(operation.bucket.data, piece_bytes);
+    } else if (transport_adds()) {
+        operation.pending = transport_->begin_reduce_scatter(operation.bucket);
+    } else {
+        CHECK(operation.workspace.bytes() >= (size_ - 1) * piece_bytes, operation.workspace.bytes(), piece_bytes);
+        operation.pending = transport_->begin_exchange(operation.workspace.data, operation.bucket.data, piece_bytes);
+    }
+    operations_.push_back(operation);
+    return operation.ticket;
+}
+
+bool Comm::transport_adds() const { return transport_->adds() && !rank_invariant_; }
+
+void Comm::wait_for_transport(const Operation& operation) {
+    const Control::Waiting waiting(*control_);
+    transport_->wait(operation.pending);
+}
+
+/// An all-reduce goes over to its gather, once.
+void Comm::end_reduction(Operation& operation) {
+    if (operation.kind != Operation::Kind::AllReduce || operation.reduced) return;
+    wait_for_transport(operation);
+    if (!transport_adds()) add_up(operation);
+    operation.pending = transport_->begin_all_gather(operation.bucket.data, operation.bucket.bytes() / size_);
+    operation.reduced = true;
+}
+
+/// The tree over the parts, in the order of ranks. Adding two numbers gives the same bits either way round, so a sum
+/// may lie in either operand: where this rank's own piece is one it takes the sum, and so has the whole at the end.
+void Comm::add_up(const Operation& operation) {
+    const int64_t count = operation.bucket.count() / size_;
+    if (count == 0) return;
+    const Tensor own = piece_of(operation.bucket, count, rank_);
+    std::vector<Tensor> parts;
+    for (int rank = 0; rank < size_; ++rank) {
+        parts.push_back(rank == rank_ ? own : piece_of(operation.workspace, count, rank < rank_ ? rank : rank - 1));
+    }
+    for (size_t stride = 1; stride < parts.size(); stride *= 2) {
+        for (size_t i = 0; i + stride < parts.size(); i += 2 * stride) {
+            Tensor left = parts[i], right = parts[i + stride];
+            if (right.data == own.data) std::swap(left, right);
+            backend_->add(left, right);
+            parts[i] = left;
+        }
+    }
+}
+
+void Comm::wait(CommTicket ticket) {
+    if (size_ == 1) return;
+    CHECK(!operations_.empty() && operations_.front().ticket == ticket, ticket);
+    Operation operation = operations_.front();
+    end_reduction(operation);
+    wait_for_transport(operation);
+    operations_.erase(operations_.begin());
+    if (operation.kind == Operation::Kind::ReduceScatter && !transport_adds()) add_up(operation);
+}
+
+void Comm::progress() {
+    if (!operations_.empty()) transport_->test(operations_.front().pending);
+}
+
+}  // namespace llmc

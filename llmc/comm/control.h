@@ -1,0 +1,130 @@
+// The control plane of many ranks: small values of the host, and the watch over who is still alive. Every rank has a
+// TCP connection to rank 0 and one thread that owns it: it carries collectives, reports what its rank is doing
+// (watch.h) and hears the others end. The main thread may be computing, or stuck inside a library, meanwhile.
+//
+// How a run ends early: the first cause to reach rank 0 (a rank's own fail(), a connection that closed, a verdict of
+// the watch) is logged there, and all ranks are told to end. If it is rank 0 that has died, each of the others logs it.
+#pragma once
+
+#include "llmc/comm/meet.h"
+#include "llmc/comm/watch.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace llmc {
+
+class Control {
+  public:
+    /// Ends a rank because of others, with the line that tells why: called on the thread of the watch. Where it
+    /// returns (in tests), calls that wait throw an Error with the line.
+    using EndAction = std::function<void(const std::string& line)>;
+    /// Exit code 1, at once: the main thread is not asked.
+    static void end_process(const std::string& line);
+
+    /// Meets the other ranks. At least two.
+    Control(Meeting meeting, double timeout_seconds, EndAction end = end_process);
+    ~Control();
+    Control(const Control&) = delete;
+    Control& operator=(const Control&) = delete;
+
+    int rank() const { return rank_; }
+    int size() const { return static_cast<int>(members_.size()); }
+    double timeout_seconds() const { return timeout_seconds_; }
+    const Member& member(int rank) const { return members_[static_cast<size_t>(rank)]; }
+    std::string name_of(int rank) const;  ///< "rank 2 (host)", for messages.
+
+    // Collectives, of one thread; as in comm.h.
+    std::vector<std::string> all_gather(const std::string& mine);
+    std::string broadcast(const std::string& of_root);
+    void fail(const std::string& cause) noexcept;
+    void finish();
+    void doing(const std::string& what);
+
+    /// The line, once the run has ended early; "" before.
+    std::string failure() const;
+    /// Throws it as an Error.
+    void require_alive() const;
+
+    /// While one is alive, its rank waits for others.
+    class Waiting {
+      public:
+        explicit Waiting(Control& control);
+        ~Waiting();
+        Waiting(const Waiting&) = delete;
+        Waiting& operator=(const Waiting&) = delete;
+
+      private:
+        Control& control_;
+    };
+
+  private:
+    struct Outgoing {
+        int to = 0;
+        MessageType type = MessageType::Values;
+        std::string payload;
+    };
+    using Lock = std::unique_lock<std::mutex>;
+
+    // The caller's side.
+    void post(int to, MessageType type, std::string payload);
+    std::string receive_values(int from);
+
+    // The watch thread's side; control_watch.cpp.
+    void run();
+    void turn();
+    std::vector<int> wait_for_events();
+    void take_outbox();
+    void hear(int peer);
+    void handle(int peer, Message message);
+    void handle_heartbeat(int peer, const Message& message);
+    void act();
+    void say_goodbye();
+    void beat();
+    void judge_ranks();
+    RankReport own_report() const;
+    void send_all(MessageType type, const std::string& payload);
+    void end_all(int at_fault, const std::string& what);
+    void end_without_root(const std::string& what);
+    void end_here(const std::string& line);
+    void drain(double seconds);
+    bool is_failing() const;
+
+    int rank_ = 0;
+    double timeout_seconds_ = 0;
+    double beat_seconds_ = 0;
+    EndAction end_;
+    std::vector<Member> members_;
+    WakeUp wake_;
+
+    // Of the watch thread alone.
+    std::vector<Link> links_;
+    std::vector<RankReport> reports_;
+    std::optional<Verdict> reported_;  ///< The first Failure that came.
+    std::vector<int> lost_;            ///< Connections that closed, not after a goodbye or a Failure.
+    double last_turn_ = 0, last_beat_ = 0;
+    bool over_ = false;
+
+    // Shared, under the mutex.
+    mutable std::mutex mutex_;
+    std::condition_variable changed_;
+    std::vector<Outgoing> outbox_;
+    std::vector<std::deque<std::string>> inbox_;  ///< Values by sender.
+    int depth_ = 0;                               ///< Of Waiting.
+    double waiting_since_ = 0;
+    int64_t position_ = 0;
+    std::string doing_ = RankReport().doing;
+    std::optional<std::string> own_cause_;  ///< fail() was called.
+    std::string failure_;
+    bool finishing_ = false, finished_ = false, stopped_ = false;
+    std::thread thread_;
+};
+
+}  // namespace llmc

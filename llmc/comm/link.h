@@ -1,0 +1,87 @@
+// A link: messages over one TCP connection. A message is {magic, type, length} and that many bytes; whoever sends
+// anything else is a stranger and counts as closed. Nothing blocks but await() and flush(), which have a deadline.
+#pragma once
+
+#include "llmc/comm/socket.h"
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace llmc {
+
+enum class MessageType : uint32_t {
+    // While ranks meet (meet.h)
+    Hello,    ///< To rank 0: token, rank, size, host.
+    Welcome,  ///< From rank 0: the token was right.
+    Refuse,   ///< From rank 0: exit code and cause; the ranks do not come together.
+    Start,    ///< From rank 0: all have come; host and address of each.
+    // Afterwards (control.h)
+    Values,     ///< A collective's payload.
+    Heartbeat,  ///< Position, seconds of waiting, what the rank is doing.
+    Failure,    ///< To rank 0: why the sender ends.
+    End,        ///< From rank 0: all shall end; the rank at fault and the line for the log.
+    Goodbye,    ///< The sender has finished; from rank 0: all have.
+};
+
+struct Message {
+    MessageType type = MessageType::Hello;
+    std::string payload;
+};
+
+/// Texts as one, and back; nullopt if it is no such text.
+std::string pack(const std::vector<std::string>& fields);
+std::optional<std::vector<std::string>> unpack(std::string_view packed);
+/// A whole number in decimal digits, with nothing around it.
+std::optional<int64_t> to_integer(std::string_view text);
+
+class Link {
+  public:
+    Link() = default;
+    explicit Link(Socket socket);
+
+    explicit operator bool() const { return static_cast<bool>(socket_); }
+    const Socket& socket() const { return socket_; }
+    void close() { socket_.close(); }
+    /// The connection without the messages, once all of them were taken.
+    Socket release();
+    /// A stranger's messages may not be long.
+    void limit_length(uint64_t bytes) { limit_ = bytes; }
+
+    /// Sends what can be without blocking; exchange() sends the rest.
+    void send(MessageType type, std::string payload);
+    /// Sends and receives what can be without blocking, at most a few MiB. False once the other end has closed the
+    /// connection, or it is broken; messages that came before can still be taken.
+    bool exchange();
+    std::optional<Message> take();
+    /// For poll().
+    short events() const;
+    bool has_sent_all() const { return outgoing_.empty(); }
+    /// now_seconds() when something came last.
+    double last_heard() const { return last_heard_; }
+
+    /// Waits for a message; nullopt if none comes by `deadline`, or ever.
+    std::optional<Message> await(double deadline);
+    /// Sends all there is; false if that fails or takes until `deadline`.
+    bool flush(double deadline);
+
+  private:
+    void write_some();
+    void read_some();
+    void parse();
+    void wait(double deadline) const;
+
+    Socket socket_;
+    std::deque<std::string> outgoing_;
+    size_t sent_ = 0;  ///< Of the first of them.
+    std::string incoming_;
+    std::deque<Message> messages_;
+    uint64_t limit_ = uint64_t{1} << 40;
+    bool closed_ = false;
+    double last_heard_ = 0;
+};
+
+}  // namespace llmc

@@ -1,0 +1,256 @@
+#include "llmc/comm/meet.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+#include "llmc/base/log.h"
+
+#include <algorithm>
+#include <cmath>
+#include <poll.h>
+#include <unistd.h>
+#include <utility>
+
+namespace llmc {
+namespace {
+
+constexpr uint64_t kLongestHello = 4096;
+constexpr double kStrangerSeconds = 10;  ///< So long may one who connects say nothing.
+constexpr double kConnectSeconds = 3;    ///< For one address, of several that may be right.
+constexpr double kWelcomeSeconds = 5;
+
+// ---- Rank 0 ----------------------------------------------------------------------------------------------------
+
+/// Those who connect to rank 0 are strangers until they have said hello with the token.
+class Assembly {
+  public:
+    Assembly(Meeting& meeting, double timeout_seconds)
+        : meeting_(meeting),
+          timeout_seconds_(timeout_seconds),
+          members_(static_cast<size_t>(meeting.size)),
+          links_(static_cast<size_t>(meeting.size)) {
+        members_[0] = {meeting.host, ""};
+    }
+
+    Star run();
+
+  private:
+    void wait() const;
+    void accept_strangers();
+    void hear_strangers();
+    void hear_members();
+    /// False if the stranger is to be dropped.
+    bool admit(Link& stranger, const Message& hello);
+    void start();
+    std::vector<int> absent() const;
+    /// Tells all who have come, and throws.
+    [[noreturn]] void refuse(int exit_code, const std::string& cause);
+
+    Meeting& meeting_;
+    double timeout_seconds_;
+    std::vector<Member> members_;
+    std::vector<Link> links_;
+    std::vector<Link> strangers_;
+};
+
+Star Assembly::run() {
+    const double deadline = now_seconds() + timeout_seconds_;
+    while (!absent().empty()) {
+        if (now_seconds() >= deadline) {
+            refuse(kExitFailed,
+                   fmt::format("{}: {} of {} did not come within {} s; see why not, or raise --comm-timeout",
+                               meeting_.init, list_ranks(absent()), meeting_.size, timeout_seconds_));
+        }
+        wait();
+        accept_strangers();
+        hear_strangers();
+        hear_members();
+    }
+    start();
+    return {std::move(members_), std::move(links_)};
+}
+
+void Assembly::wait() const {
+    std::vector<pollfd> entries = {{meeting_.listener.descriptor(), POLLIN, 0}};
+    for (const std::vector<Link>* links : {&links_, &strangers_}) {
+        for (const Link& link : *links) {
+            if (link) entries.push_back({link.socket().descriptor(), link.events(), 0});
+        }
+    }
+    constexpr int kTickMs = 50;
+    poll(entries.data(), entries.size(), kTickMs);
+}
+
+void Assembly::accept_strangers() {
+    while (Socket socket = accept_from(meeting_.listener)) {
+        strangers_.emplace_back(std::move(socket));
+        strangers_.back().limit_length(kLongestHello);
+    }
+}
+
+void Assembly::hear_strangers() {
+    std::vector<Link> silent;
+    for (Link& stranger : strangers_) {
+        const bool open = stranger.exchange();
+        if (!open) continue;  // Also one who has given up and come again: what he said was long ago.
+        if (const std::optional<Message> message = stranger.take()) {
+            if (!admit(stranger, *message)) spdlog::debug("a stranger at rank 0's port was sent away");
+        } else if (now_seconds() - stranger.last_heard() < kStrangerSeconds) {
+            silent.push_back(std::move(stranger));
+        }
+    }
+    strangers_ = std::move(silent);
+}
+
+bool Assembly::admit(Link& stranger, const Message& hello) {
+    const auto fields = unpack(hello.payload);
+    if (hello.type != MessageType::Hello || !fields || fields->size() != 4 || (*fields)[0] != meeting_.token) {
+        return false;
+    }
+    const std::optional<int64_t> rank = to_integer((*fields)[1]), size = to_integer((*fields)[2]);
+    if (!rank || !size) return false;
+    const std::string& host = (*fields)[3];
+    Member& member = members_[static_cast<size_t>(std::clamp<int64_t>(*rank, 0, meeting_.size - 1))];
+    std::string cause;
+    if (*size != meeting_.size) {
+        cause = fmt::format("rank {} ({}) was started as one of {} ranks, rank 0 ({}) as one of {}", *rank, host, *size,
+                            meeting_.host, meeting_.size);
+    } else if (*rank < 0 || *rank >= meeting_.size) {
+        cause = fmt::format("a process on {} says it is rank {} of {}", host, *rank, *size);
+    } else if (*rank == 0 || links_[static_cast<size_t>(*rank)]) {
+        cause = fmt::format("two processes say they are rank {}, on {} and on {}", *rank, member.host, host);
+    }
+    Link& link = cause.empty() ? links_[static_cast<size_t>(*rank)] : links_[0];
+    link = std::move(stranger);
+    if (!cause.empty()) {
+        refuse(kExitBadUsage, fmt::format("{}: {}; give every process its own rank and the same number of ranks",
+                                          meeting_.init, cause));
+    }
+    member = {host, peer_address(link.socket())};
+    link.limit_length(uint64_t{1} << 40);
+    link.send(MessageType::Welcome, "");
+    return true;
+}
+
+void Assembly::hear_members() {
+    for (size_t rank = 1; rank < links_.size(); ++rank) {
+        if (!links_[rank] || links_[rank].exchange()) continue;
+        links_[rank].close();
+        refuse(kExitFailed, fmt::format("rank {} ({}) died before all ranks had come", rank, members_[rank].host));
+    }
+}
+
+void Assembly::start() {
+    std::vector<std::string> fields;
+    for (const Member& member : members_) {
+        fields.push_back(member.host);
+        fields.push_back(member.address);
+    }
+    for (Link& link : links_) {
+        if (link) link.send(MessageType::Start, pack(fields));
+    }
+}
+
+std::vector<int> Assembly::absent() const {
+    std::vector<int> ranks;
+    for (int rank = 1; rank < meeting_.size; ++rank) {
+        if (!links_[static_cast<size_t>(rank)]) ranks.push_back(rank);
+    }
+    return ranks;
+}
+
+void Assembly::refuse(int exit_code, const std::string& cause) {
+    const double deadline = now_seconds() + 1;
+    for (Link& link : links_) {
+        if (!link) continue;
+        link.send(MessageType::Refuse, pack({std::to_string(exit_code), cause}));
+        link.flush(deadline);
+    }
+    throw Error(exit_code, cause);
+}
+
+// ---- The other ranks ---------------------------------------------------------------------------------------------
+
+/// What rank 0 says of the meeting as a whole.
+[[noreturn]] void throw_refusal(const Meeting& meeting, const Message& refusal) {
+    const auto fields = unpack(refusal.payload);
+    const bool whole = fields && fields->size() == 2;
+    const bool usage = whole && (*fields)[0] == std::to_string(kExitBadUsage);
+    throw Error(usage ? kExitBadUsage : kExitFailed,
+                fmt::format("rank {}: rank 0 gave up: {}", meeting.rank, whole ? (*fields)[1] : "no reason given"));
+}
+
+/// A welcome link to rank 0, or no link and `why`.
+Link try_to_join(const Meeting& meeting, const std::string& host, const RootPlace& place, double deadline,
+                 std::string* why) {
+    Socket socket = connect_to(host, place.port, std::min(kConnectSeconds, deadline - now_seconds()), why);
+    if (!socket) return {};
+    Link link(std::move(socket));
+    link.send(MessageType::Hello,
+              pack({place.token, std::to_string(meeting.rank), std::to_string(meeting.size), meeting.host}));
+    const std::optional<Message> answer = link.await(std::min(deadline, now_seconds() + kWelcomeSeconds));
+    if (answer && answer->type == MessageType::Refuse) throw_refusal(meeting, *answer);
+    if (answer && answer->type == MessageType::Welcome) return link;
+    *why = "something answers there, but it is not rank 0 of this job";
+    return {};
+}
+
+Link join(const Meeting& meeting, double timeout_seconds) {
+    const double deadline = now_seconds() + timeout_seconds;
+    std::string where, why = "no time to try";
+    while (now_seconds() < deadline) {
+        const std::optional<RootPlace> place = meeting.find_root(&why);
+        for (size_t i = 0; place && i < place->hosts.size() && now_seconds() < deadline; ++i) {
+            where = fmt::format(" at {}:{}", place->hosts[i], place->port);
+            if (Link link = try_to_join(meeting, place->hosts[i], *place, deadline, &why)) return link;
+        }
+        constexpr double kBetweenTries = 0.1;
+        pause_for(kBetweenTries, deadline);
+    }
+    fail("rank {}: no answer from rank 0{} within {} s ({}); {}", meeting.rank, where, timeout_seconds, why,
+         meeting.advice);
+}
+
+Star await_start(const Meeting& meeting, Link link, double timeout_seconds) {
+    const std::string root_address = peer_address(link.socket());
+    constexpr double kSlack = 5;  // Rank 0 gives up first, and can say why.
+    const std::optional<Message> answer = link.await(now_seconds() + timeout_seconds + kSlack);
+    if (answer && answer->type == MessageType::Refuse) throw_refusal(meeting, *answer);
+    const auto fields = answer && answer->type == MessageType::Start ? unpack(answer->payload) : std::nullopt;
+    if (!fields || fields->size() != 2 * static_cast<size_t>(meeting.size)) {
+        fail("rank {}: rank 0 at {} died before all ranks had come", meeting.rank, root_address);
+    }
+    Star star;
+    for (size_t i = 0; i < fields->size(); i += 2) {
+        // Whoever reached rank 0 by its loopback is on its host.
+        const std::string& address = (*fields)[i + 1];
+        const bool with_root = address.empty() || is_loopback(address);
+        star.members.push_back({(*fields)[i], with_root ? root_address : address});
+    }
+    star.links.resize(star.members.size());
+    star.links[0] = std::move(link);
+    return star;
+}
+
+}  // namespace
+
+PlaceFile::PlaceFile(std::string path, std::string content) : path_(std::move(path)), content_(std::move(content)) {
+    write_text_atomically(path_, content_);
+}
+
+PlaceFile::~PlaceFile() {
+    try {
+        if (read_text(path_) == content_) unlink(path_.c_str());
+    } catch (const Error&) {  // Somebody has removed it.
+    }
+}
+
+Star meet(Meeting& meeting, double timeout_seconds) {
+    if (meeting.rank == 0) return Assembly(meeting, timeout_seconds).run();
+    return await_start(meeting, join(meeting, timeout_seconds), timeout_seconds);
+}
+
+std::string list_ranks(const std::vector<int>& ranks) {
+    return fmt::format("{} {}", ranks.size() == 1 ? "rank" : "ranks", fmt::join(ranks, ", "));
+}
+
+}  // namespace llmc

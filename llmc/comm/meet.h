@@ -1,0 +1,66 @@
+// Ranks meet: every rank but 0 connects to rank 0, says who it is, and waits until rank 0 has seen all. What a rank
+// must know for that, its number and how to reach rank 0, comes from rendezvous.h (or from a test).
+#pragma once
+
+#include "llmc/comm/link.h"
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+/// How to reach rank 0: addresses and names to be tried in turn, and what it wants to hear.
+struct RootPlace {
+    std::vector<std::string> hosts;
+    int port = 0;
+    std::string token;
+};
+
+/// A file that tells where rank 0 is: removed at the end, unless another run has written its own there meanwhile.
+class PlaceFile {
+  public:
+    PlaceFile(std::string path, std::string content);
+    ~PlaceFile();
+    PlaceFile(const PlaceFile&) = delete;
+    PlaceFile& operator=(const PlaceFile&) = delete;
+
+  private:
+    std::string path_, content_;
+};
+
+struct Meeting {
+    int rank = 0, size = 1;
+    std::string host;                  ///< This rank's host name.
+    std::string init = "--comm-init";  ///< What was asked for, to begin messages with.
+
+    // Of rank 0
+    Socket listener;
+    std::string token;
+    std::unique_ptr<PlaceFile> place_file;
+
+    // Of the others: where rank 0 is by what is known now; without an answer, `why`.
+    std::function<std::optional<RootPlace>(std::string* why)> find_root;
+    std::string advice;  ///< What to do if it does not answer.
+};
+
+struct Member {
+    std::string host;     ///< Name.
+    std::string address;  ///< As this rank can reach it.
+};
+
+/// What a meeting ends with. Rank 0 has a link to every other rank, the others have one to rank 0; both by rank.
+struct Star {
+    std::vector<Member> members;
+    std::vector<Link> links;
+};
+
+/// Errors name who did not come, or where nobody answered, within the time.
+Star meet(Meeting& meeting, double timeout_seconds);
+
+/// "rank 3", "ranks 1, 3".
+std::string list_ranks(const std::vector<int>& ranks);
+
+}  // namespace llmc

@@ -1,0 +1,166 @@
+#include "llmc/comm/nccl.h"
+
+#include "llmc/base/check.h"
+#include "llmc/base/error.h"
+#include "llmc/comm/nccl_library.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <string_view>
+#include <vector>
+
+namespace llmc {
+namespace {
+
+/// "CommInitRank" of "nccl().CommInitRank(&comm, ...)".
+std::string_view name_of_call(std::string_view call) {
+    const size_t dot = call.find(").");
+    if (dot != std::string_view::npos) call.remove_prefix(dot + 2);
+    return call.substr(0, call.find('('));
+}
+
+/// NCCL's own account says more than the name of the error; it may be empty.
+[[noreturn]] void failed(std::string_view call, ncclResult_t status) {
+    const char* account = nccl().GetLastError(nullptr);
+    const bool has_account = account != nullptr && *account != 0;
+    fail("NCCL: {} failed: {}{}{}; NCCL_DEBUG=WARN says more", name_of_call(call), nccl().GetErrorString(status),
+         has_account ? ": " : "", has_account ? account : "");
+}
+[[noreturn]] void failed(std::string_view call, cudaError_t status) {
+    fail("CUDA: {} failed: {} ({})", name_of_call(call), cudaGetErrorString(status), cudaGetErrorName(status));
+}
+
+/// For NCCL's calls, and for those of the CUDA runtime about our stream and events; both succeed with 0.
+#define NCCL_CHECK(call)                                                                         \
+    do {                                                                                         \
+        if (const auto status_ = (call); status_ != decltype(status_){}) failed(#call, status_); \
+    } while (false)
+
+std::string version_name() {
+    int version = 0;
+    NCCL_CHECK(nccl().GetVersion(&version));
+    const int unit = version < 10000 ? 1000 : 10000;  // Since 2.9 the numbers have two digits each.
+    return fmt::format("NCCL {}.{}.{}", version / unit, version % unit / 100, version % 100);
+}
+
+class NcclTransport final : public Transport {
+  public:
+    NcclTransport(const std::string& id, int rank, int size, Backend& backend)
+        : rank_(rank), size_(size), main_(static_cast<cudaStream_t>(backend.stream())), name_(version_name()) {
+        CHECK(backend.on_gpu() && main_ != nullptr, "NCCL moves what lies on a GPU");
+        ncclUniqueId unique;
+        CHECK(id.size() == sizeof unique.internal, id.size());
+        std::memcpy(unique.internal, id.data(), sizeof unique.internal);
+        // What is sent should not queue behind the kernels that run beside it.
+        int lowest = 0, highest = 0;
+        NCCL_CHECK(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+        NCCL_CHECK(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, highest));
+        NCCL_CHECK(cudaEventCreateWithFlags(&reached_, cudaEventDisableTiming));
+        NCCL_CHECK(nccl().CommInitRank(&comm_, size, unique, rank));
+    }
+
+    /// While an error unwinds, ranks may be lost: then what is under way is given up rather than waited for.
+    ~NcclTransport() override {
+        if (std::uncaught_exceptions() > 0) {
+            nccl().CommAbort(comm_);
+        } else {
+            cudaStreamSynchronize(stream_);
+            nccl().CommDestroy(comm_);
+        }
+        for (cudaEvent_t event : done_) cudaEventDestroy(event);
+        cudaEventDestroy(reached_);
+        cudaStreamDestroy(stream_);
+    }
+
+    std::string name() const override { return name_; }
+    bool adds() const override { return true; }
+
+    int begin_exchange(void* received, const void* bucket, int64_t piece_bytes) override {
+        const auto bytes = static_cast<size_t>(piece_bytes);
+        follow_main();
+        NCCL_CHECK(nccl().GroupStart());
+        for (int step = 1; step < size_; ++step) {
+            const int to = (rank_ + step) % size_, from = (rank_ + size_ - step) % size_;
+            char* const place = static_cast<char*>(received) + (from < rank_ ? from : from - 1) * piece_bytes;
+            const char* const piece = static_cast<const char*>(bucket) + to * piece_bytes;
+            NCCL_CHECK(nccl().Send(piece, bytes, ncclUint8, to, comm_, stream_));
+            NCCL_CHECK(nccl().Recv(place, bytes, ncclUint8, from, comm_, stream_));
+        }
+        NCCL_CHECK(nccl().GroupEnd());
+        return begun();
+    }
+
+    int begin_all_gather(void* bucket, int64_t piece_bytes) override {
+        const char* const own = static_cast<const char*>(bucket) + rank_ * piece_bytes;
+        follow_main();
+        NCCL_CHECK(nccl().AllGather(own, bucket, static_cast<size_t>(piece_bytes), ncclUint8, comm_, stream_));
+        return begun();
+    }
+
+    int begin_reduce_scatter(Tensor bucket) override {
+        const int64_t piece = bucket.count() / size_;
+        CHECK(piece * size_ == bucket.count(), bucket.count(), size_);
+        float* const all = bucket.as<float>();
+        follow_main();
+        NCCL_CHECK(nccl().ReduceScatter(all, all + rank_ * piece, static_cast<size_t>(piece), ncclFloat32, ncclSum,
+                                        comm_, stream_));
+        return begun();
+    }
+
+    void wait(int operation) override {
+        CHECK(operation >= 0 && operation < static_cast<int>(done_.size()), operation, done_.size());
+        ncclResult_t error = ncclSuccess;
+        NCCL_CHECK(nccl().CommGetAsyncError(comm_, &error));
+        if (error != ncclSuccess && error != ncclInProgress) failed("an operation between the ranks", error);
+        NCCL_CHECK(cudaStreamWaitEvent(main_, done_[static_cast<size_t>(operation)], 0));
+        unused_.push_back(operation);  // A later record of the event does not change what this wait waits for.
+    }
+
+    /// The backend's stream waits, not we.
+    bool test(int) override { return true; }
+
+  private:
+    void follow_main() {
+        NCCL_CHECK(cudaEventRecord(reached_, main_));
+        NCCL_CHECK(cudaStreamWaitEvent(stream_, reached_, 0));
+    }
+
+    /// The number of what was put on our stream since follow_main().
+    int begun() {
+        if (unused_.empty()) {
+            unused_.push_back(static_cast<int>(done_.size()));
+            done_.push_back(nullptr);
+            NCCL_CHECK(cudaEventCreateWithFlags(&done_.back(), cudaEventDisableTiming));
+        }
+        const int operation = unused_.back();
+        unused_.pop_back();
+        NCCL_CHECK(cudaEventRecord(done_[static_cast<size_t>(operation)], stream_));
+        return operation;
+    }
+
+    const int rank_, size_;
+    const cudaStream_t main_;  ///< The backend's.
+    const std::string name_;
+    cudaStream_t stream_ = nullptr;
+    ncclComm_t comm_ = nullptr;
+    cudaEvent_t reached_ = nullptr;  ///< Where the main stream was when the last operation was begun.
+    std::vector<cudaEvent_t> done_;  ///< By operation.
+    std::vector<int> unused_;        ///< Numbers that have been waited for.
+};
+
+}  // namespace
+
+std::string make_nccl_id() {
+    ncclUniqueId id;
+    NCCL_CHECK(nccl().GetUniqueId(&id));
+    return {id.internal, sizeof id.internal};
+}
+
+std::unique_ptr<Transport> make_nccl_transport(const std::string& id, int rank, int size, Backend& backend) {
+    return std::make_unique<NcclTransport>(id, rank, size, backend);
+}
+
+}  // namespace llmc

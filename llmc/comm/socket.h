@@ -1,0 +1,59 @@
+// TCP sockets (IPv4) that close themselves and never block: what link.h (messages) and tcp.h (bulk data) are made of.
+// Nothing here throws for what a network may do; a reason comes back as text.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+/// A descriptor that is closed at the end of its life.
+class Socket {
+  public:
+    Socket() = default;
+    explicit Socket(int descriptor) : descriptor_(descriptor) {}
+    ~Socket() { close(); }
+    Socket(Socket&& other) noexcept;
+    Socket& operator=(Socket&& other) noexcept;
+
+    explicit operator bool() const { return descriptor_ >= 0; }
+    int descriptor() const { return descriptor_; }
+    void close();
+
+  private:
+    int descriptor_ = -1;
+};
+
+/// Listens on all interfaces; port 0 lets the system choose. Without success no socket, and `error` is errno.
+Socket listen_on(int port, int* error);
+int port_of(const Socket& socket);
+
+/// The next connection that waits at a listening socket; no socket if none does.
+Socket accept_from(const Socket& listener);
+/// Connects within `seconds`. Without success no socket, and `why` says so in words: "connection refused".
+Socket connect_to(const std::string& host, int port, double seconds, std::string* why);
+
+/// The other end's address, "10.0.0.7".
+std::string peer_address(const Socket& socket);
+bool is_loopback(const std::string& address);
+/// IPv4 addresses of this host's interfaces that are up, without loopback.
+std::vector<std::string> interface_addresses();
+/// "connection refused": the system's words for an error, without a capital.
+std::string words_of(int error);
+
+/// Sleeps, at most until `deadline` (now_seconds()).
+void pause_for(double seconds, double deadline);
+
+/// Wakes a thread that waits in poll().
+class WakeUp {
+  public:
+    WakeUp();
+    int descriptor() const { return event_.descriptor(); }
+    void notify() const;
+    void clear() const;
+
+  private:
+    Socket event_;
+};
+
+}  // namespace llmc

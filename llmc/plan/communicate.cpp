@@ -1,0 +1,243 @@
+#include "llmc/plan/communicate.h"
+
+#include "llmc/base/check.h"
+#include "llmc/base/units.h"
+
+#include <utility>
+
+namespace llmc {
+namespace {
+
+class Communication {
+  public:
+    Communication(const Model& model, Plan plan, const Parallel& parallel)
+        : model_(model), plan_(std::move(plan)), partition_(make_partition(model, parallel.ranks)) {
+        plan_.parallel = parallel;
+    }
+
+    Plan insert() {
+        const size_t steps = plan_.steps.size();
+        zeroed_at_.assign(steps, kNone);
+        reduced_at_.assign(steps, kNone);
+        find_gradients();
+        if (plan_.parallel.zero == 3) find_runs();
+        if (!reduces_ && runs_.empty()) return std::move(plan_);
+        write_steps();
+        plan_.partition = std::move(partition_);
+        return std::move(plan_);
+    }
+
+  private:
+    /// Steps that read the parameters of one bucket, with none of another bucket between them.
+    struct Run {
+        int bucket = kNone;
+        int first = 0;           ///< Step.
+        int gather_before = -1;  ///< Step; none where an earlier run's parameters are still there.
+        int32_t tensor = kNone;
+        int reductions_before = 0;  ///< Begun before its gather.
+    };
+    struct Gradients {
+        int first = -1, last = -1;  ///< Steps that add to them.
+        int32_t tensor = kNone, received = kNone;
+    };
+
+    bool is_layer(int bucket) const {
+        return bucket != partition_.embedding_bucket() && bucket < partition_.last_bucket();
+    }
+    int layer_of(int bucket) const { return is_layer(bucket) ? bucket - partition_.layer_bucket(0) : -1; }
+
+    /// (pieces, elements of a piece of the bucket).
+    int32_t new_tensor(const char* name, int bucket, DType dtype, int64_t pieces, Consumer consumer) {
+        PlanTensor tensor;
+        tensor.name = name, tensor.layer = layer_of(bucket), tensor.dtype = dtype;
+        tensor.rows = pieces, tensor.cols = partition_.bucket(bucket).piece;
+        tensor.bytes = round_up(tensor.rows * tensor.cols * size_of(dtype), kPlanAlignment);
+        tensor.consumer = consumer;
+        plan_.tensors.push_back(std::move(tensor));
+        return static_cast<int32_t>(plan_.tensors.size()) - 1;
+    }
+
+    // ---- Gradients ----
+
+    void find_gradients() {
+        gradients_.resize(partition_.buckets.size());
+        for (int i = 0; i < static_cast<int>(plan_.steps.size()); ++i) {
+            const Step& step = plan_.steps[static_cast<size_t>(i)];
+            if (!adds_to_gradients(step)) continue;
+            Gradients& gradients = gradients_[static_cast<size_t>(bucket_of(model_, partition_, step))];
+            if (gradients.first < 0) gradients.first = i;
+            gradients.last = i;
+            reduces_ = true;
+        }
+        if (!reduces_) return;
+        for (int bucket = 0; bucket <= partition_.last_bucket(); ++bucket) add_gradient_tensors(bucket);
+        for (Step& step : plan_.steps) {
+            if (!adds_to_gradients(step)) continue;
+            const auto bucket = static_cast<size_t>(bucket_of(model_, partition_, step));
+            step.operand(Slot::ParameterGradients) = gradients_[bucket].tensor;
+        }
+    }
+
+    void add_gradient_tensors(int bucket) {
+        Gradients& gradients = gradients_[static_cast<size_t>(bucket)];
+        CHECK(gradients.last >= 0, "a bucket that training does not reach", bucket);
+        const int ranks = partition_.ranks;
+        reduced_at_[static_cast<size_t>(gradients.last)] = bucket;
+        if (plan_.parallel.zero >= 2) {
+            zeroed_at_[static_cast<size_t>(gradients.first)] = bucket;
+            gradients.tensor = new_tensor("gradients", bucket, DType::F32, ranks, Consumer::BucketGradients);
+        }
+        if (plan_.parallel.exchanges) {
+            gradients.received = new_tensor("received", bucket, DType::F32, ranks - 1, Consumer::Communication);
+        }
+    }
+
+    // ---- Parameters ----
+
+    void find_runs() {
+        for (int i = 0; i < static_cast<int>(plan_.steps.size()); ++i) {
+            Step& step = plan_.steps[static_cast<size_t>(i)];
+            if (!reads_parameters(step)) continue;
+            const int bucket = bucket_of(model_, partition_, step);
+            if (runs_.empty() || runs_.back().bucket != bucket) add_run(bucket, i);
+            step.operand(Slot::Parameters) = runs_.back().tensor;
+        }
+    }
+
+    /// Parameters stay until another layer's are read: the head lies between the last layer's forward and backward, and
+    /// the classifier's tied weights between the final norm's.
+    void add_run(int bucket, int first) {
+        Run run;
+        run.bucket = bucket;
+        run.first = first;
+        auto earlier = runs_.rbegin();
+        while (earlier != runs_.rend() && earlier->bucket != bucket && !is_layer(earlier->bucket)) ++earlier;
+        if (earlier != runs_.rend() && earlier->bucket == bucket) {
+            run.tensor = earlier->tensor;
+        } else {
+            run.gather_before = earlier == runs_.rend() ? 0 : earlier->first;
+            run.tensor = new_tensor("parameters", bucket, plan_.dtype, partition_.ranks, Consumer::GatheredParameters);
+        }
+        runs_.push_back(run);
+    }
+
+    // ---- The list ----
+
+    void write_steps() {
+        const std::vector<Step> steps = std::exchange(plan_.steps, {});
+        auto to_gather = runs_.begin(), to_read = runs_.begin();
+        for (int i = 0; i < static_cast<int>(steps.size()); ++i) {
+            const Step& step = steps[static_cast<size_t>(i)];
+            phase_ = step.phase;
+            for (; to_gather != runs_.end() && to_gather->gather_before <= i; ++to_gather) {
+                if (to_gather->gather_before >= 0) gather(&*to_gather);
+            }
+            if (to_read != runs_.end() && to_read->first == i) wait_for_gather(*to_read++);
+            const int zeroed = zeroed_at_[static_cast<size_t>(i)], reduced = reduced_at_[static_cast<size_t>(i)];
+            if (zeroed != kNone) add_step(StepKind::ZeroGradients, zeroed);
+            plan_.steps.push_back(step);
+            if (reduced != kNone) reduce(reduced);
+        }
+        wait_for_reduction();
+    }
+
+    Step& add_step(StepKind kind, int bucket) {
+        Step step;
+        step.kind = kind, step.phase = phase_;
+        step.layer = static_cast<int16_t>(layer_of(bucket)), step.bucket = static_cast<int16_t>(bucket);
+        const bool of_parameters = kind == StepKind::Gather || kind == StepKind::WaitGather;
+        if (!of_parameters) {
+            const Gradients& gradients = gradients_[static_cast<size_t>(bucket)];
+            step.operand(Slot::ParameterGradients) = gradients.tensor;
+            if (kind != StepKind::ZeroGradients) step.operand(Slot::Workspace) = gradients.received;
+        }
+        plan_.steps.push_back(step);
+        return plan_.steps.back();
+    }
+
+    void gather(Run* run) {
+        run->reductions_before = reductions_;
+        add_step(StepKind::Gather, run->bucket).operand(Slot::Parameters) = run->tensor;
+    }
+
+    void wait_for_gather(const Run& run) {
+        if (run.gather_before < 0) return;
+        if (run.reductions_before == reductions_) wait_for_reduction();
+        add_step(StepKind::WaitGather, run.bucket).operand(Slot::Parameters) = run.tensor;
+    }
+
+    void reduce(int bucket) {
+        wait_for_reduction();
+        add_step(StepKind::Reduce, bucket);
+        under_way_ = bucket;
+        ++reductions_;
+    }
+
+    void wait_for_reduction() {
+        if (under_way_ != kNone) add_step(StepKind::WaitReduce, under_way_);
+        under_way_ = kNone;
+    }
+
+    const Model& model_;
+    Plan plan_;
+    Partition partition_;
+    bool reduces_ = false;              ///< The plan trains.
+    std::vector<Gradients> gradients_;  ///< By bucket.
+    std::vector<Run> runs_;
+    std::vector<int> zeroed_at_, reduced_at_;  ///< By step, the bucket.
+    int reductions_ = 0;                       ///< Begun so far ...
+    int under_way_ = kNone;                    ///< ... of which this bucket's is not waited for.
+    Phase phase_ = Phase::Forward;             ///< Of the step that communication stands beside.
+};
+
+}  // namespace
+
+bool reads_parameters(const Step& step) {
+    if (step.kind != StepKind::Compute) return false;
+    switch (step.op) {
+        case OpKind::Embedding: return step.pass == Pass::Forward;
+        case OpKind::LayerNorm:
+        case OpKind::RmsNorm:
+        case OpKind::Classifier: return true;
+        case OpKind::Matmul: return step.pass != Pass::BackwardWeight;
+        case OpKind::Attention:
+        case OpKind::Gelu:
+        case OpKind::Swiglu: return false;
+    }
+    return false;
+}
+
+bool adds_to_gradients(const Step& step) {
+    if (step.kind != StepKind::Compute) return false;
+    switch (step.op) {
+        case OpKind::Embedding:
+        case OpKind::LayerNorm:
+        case OpKind::RmsNorm: return step.pass == Pass::Backward;
+        case OpKind::Classifier: return step.operand(Slot::DIn) >= 0;
+        case OpKind::Matmul: return step.pass == Pass::BackwardWeight;
+        case OpKind::Attention:
+        case OpKind::Gelu:
+        case OpKind::Swiglu: return false;
+    }
+    return false;
+}
+
+int bucket_of(const Model& model, const Partition& partition, const Step& step) {
+    if (step.kind != StepKind::Compute) return kNone;
+    if (step.row >= 0) {
+        const bool has_weight = model.block[static_cast<size_t>(step.row)].weight != kNone;
+        return has_weight ? partition.layer_bucket(step.layer) : kNone;
+    }
+    const int row = step.op == OpKind::Embedding    ? model.wte
+                    : step.op == OpKind::Classifier ? model.head
+                                                    : model.lnf_weight;
+    return partition.bucket_of_row(row);
+}
+
+Plan with_communication(const Model& model, Plan plan, const Parallel& parallel) {
+    CHECK(parallel.ranks >= 1 && parallel.zero >= 0 && parallel.zero <= 3, parallel.ranks, parallel.zero);
+    if (parallel.ranks == 1) return plan;
+    return Communication(model, std::move(plan), parallel).insert();
+}
+
+}  // namespace llmc

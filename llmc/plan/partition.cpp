@@ -1,0 +1,69 @@
+#include "llmc/plan/partition.h"
+
+#include "llmc/base/check.h"
+#include "llmc/base/units.h"
+
+#include <algorithm>
+
+namespace llmc {
+namespace {
+
+/// Elements: buckets, pieces and chunks start at multiples, of 256 bytes in bf16 and of 512 in fp32.
+constexpr int64_t kChunkMultiple = 128;
+
+void add_bucket(Partition* partition, const Model& model, int first_row, int end_row) {
+    const auto offset_of = [&](int row) {
+        const bool end = row == static_cast<int>(model.parameters.size());
+        return end ? model.parameter_elements : model.parameters[static_cast<size_t>(row)].offset;
+    };
+    Bucket bucket;
+    bucket.first_row = first_row;
+    bucket.rows = end_row - first_row;
+    bucket.model_offset = offset_of(first_row);
+    bucket.used = offset_of(end_row) - bucket.model_offset;
+    bucket.chunk = std::max(kChunkMultiple, round_up(ceil_div(bucket.used, kNormChunks), kChunkMultiple));
+    bucket.piece = bucket.chunk * ceil_div(bucket.chunks(), partition->ranks);
+    bucket.offset = partition->elements;
+    bucket.shard_offset = partition->shard_elements;
+    partition->elements += partition->ranks * bucket.piece;
+    partition->shard_elements += bucket.piece;
+    partition->chunks_per_piece = std::max(partition->chunks_per_piece, bucket.piece / bucket.chunk);
+    partition->buckets.push_back(bucket);
+}
+
+}  // namespace
+
+int Partition::bucket_of_row(int row) const {
+    const auto after = std::upper_bound(buckets.begin(), buckets.end(), row,
+                                        [](int r, const Bucket& candidate) { return r < candidate.first_row; });
+    CHECK(row >= 0 && after != buckets.begin(), row);
+    return static_cast<int>(after - buckets.begin()) - 1;
+}
+
+int64_t Partition::row_in_bucket(const Model& model, int row) const {
+    return model.parameters[static_cast<size_t>(row)].offset - bucket(bucket_of_row(row)).model_offset;
+}
+
+ElementRange Partition::owned(const Model& model, int row, int rank) const {
+    const ParameterRow& parameter = model.parameters[static_cast<size_t>(row)];
+    const int64_t piece = bucket(bucket_of_row(row)).piece;
+    const int64_t used = parameter.used_rows * parameter.cols;
+    const int64_t first = rank * piece - row_in_bucket(model, row);  // Of the rank's piece, in elements of the row.
+    return {std::clamp<int64_t>(first, 0, used), std::clamp<int64_t>(first + piece, 0, used)};
+}
+
+Partition make_partition(const Model& model, int ranks) {
+    CHECK(ranks >= 1, ranks);
+    Partition partition;
+    partition.ranks = ranks;
+    const int rows = static_cast<int>(model.parameters.size());
+    const int end_of_layers = model.parameter_index(static_cast<int>(model.config.L), 0);
+    add_bucket(&partition, model, 0, model.first_layer_parameter);
+    for (int layer = 0; layer < model.config.L; ++layer) {
+        add_bucket(&partition, model, model.parameter_index(layer, 0), model.parameter_index(layer + 1, 0));
+    }
+    add_bucket(&partition, model, end_of_layers, rows);
+    return partition;
+}
+
+}  // namespace llmc

@@ -1,0 +1,58 @@
+// Partition: how the flat buffers of parameters, gradients and moments are cut among ranks. The parameter table becomes
+// buckets (the embedding, every layer, the rest), each padded and cut into one piece per rank: the unit of reductions
+// and gathers, and of ZeRO's shards (Rajbhandari et al. 2020). No tensor's shape needs to divide.
+//
+// Buckets are cut into at most kNormChunks chunks of whole multiples of 128 elements, and a piece is a whole number of
+// chunks. Chunks do not depend on the number of ranks, so what is summed by chunk (the gradient norm) does not either.
+#pragma once
+
+#include "llmc/model/model.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace llmc {
+
+constexpr int64_t kNormChunks = 4096;
+
+/// Elements [begin, end).
+struct ElementRange {
+    int64_t begin = 0, end = 0;
+    int64_t count() const { return end - begin; }
+};
+
+struct Bucket {
+    int first_row = 0, rows = 0;  ///< Of Model::parameters.
+    int64_t model_offset = 0;     ///< Where it begins by ParameterRow::offset.
+    int64_t used = 0;             ///< Elements without the padding at its end.
+    int64_t chunk = 0;            ///< Elements of a chunk.
+    int64_t piece = 0;            ///< Elements of a rank's piece, padding included.
+    int64_t offset = 0;           ///< In a whole flat buffer.
+    int64_t shard_offset = 0;     ///< In a buffer of one rank's pieces.
+    int64_t chunks() const { return (used + chunk - 1) / chunk; }
+};
+
+struct Partition {
+    int ranks = 1;
+    std::vector<Bucket> buckets;  ///< Embedding, layer 0, ..., layer L-1, final norm (and head).
+    int64_t elements = 0;         ///< Of a whole flat buffer: the sum of ranks * piece.
+    int64_t shard_elements = 0;   ///< Of one rank's pieces: the sum of piece.
+    /// Chunks of the bucket whose pieces have the most: the stride of sums that are kept by rank, bucket and chunk.
+    int64_t chunks_per_piece = 0;
+
+    int embedding_bucket() const { return 0; }
+    int layer_bucket(int layer) const { return 1 + layer; }
+    int last_bucket() const { return static_cast<int>(buckets.size()) - 1; }
+    int bucket_of_row(int row) const;
+    const Bucket& bucket(int index) const { return buckets[static_cast<size_t>(index)]; }
+    int64_t bucket_elements(int index) const { return ranks * bucket(index).piece; }
+    /// Where a parameter row begins inside its bucket.
+    int64_t row_in_bucket(const Model& model, int row) const;
+    /// The part of a row, in elements of the row without padding rows of the vocabulary, that lies in a rank's piece;
+    /// may be empty.
+    ElementRange owned(const Model& model, int row, int rank) const;
+};
+
+Partition make_partition(const Model& model, int ranks);
+
+}  // namespace llmc

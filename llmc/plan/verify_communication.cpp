@@ -1,0 +1,156 @@
+#include "llmc/plan/verify_communication.h"
+
+#include "llmc/plan/communicate.h"
+#include "llmc/plan/simulate.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+
+namespace llmc {
+
+CommunicationCheck::CommunicationCheck(const Model& model, const Plan& plan)
+    : model_(model),
+      plan_(plan),
+      partition_(make_partition(model, plan.parallel.ranks)),
+      gradients_(partition_.buckets.size()) {}
+
+std::string CommunicationCheck::fault_of(const Step& step) {
+    if (step.is_communication()) {
+        const bool known = step.bucket >= 0 && step.bucket <= partition_.last_bucket();
+        if (!known || plan_.parallel.ranks == 1 || plan_.partition.ranks != plan_.parallel.ranks) {
+            return fmt::format("is about bucket {} of {}, for {} ranks", step.bucket, plan_.partition.buckets.size(),
+                               plan_.parallel.ranks);
+        }
+    }
+    switch (step.kind) {
+        case StepKind::Compute: return compute(step);
+        case StepKind::CopyOut:
+        case StepKind::WaitCopyOut:
+        case StepKind::Fetch:
+        case StepKind::WaitFetch: return touched(step);
+        case StepKind::ZeroGradients: return zero_gradients(step);
+        case StepKind::Reduce: return reduce(step);
+        case StepKind::WaitReduce: return wait(step, StepKind::Reduce);
+        case StepKind::Gather: return gather(step);
+        case StepKind::WaitGather: return wait(step, StepKind::Gather);
+    }
+    return "";
+}
+
+std::string CommunicationCheck::fault_of_end() const {
+    if (!under_way_.empty()) {
+        return fmt::format("ends before the wait for \"{}\"", describe_step(model_, under_way_.front()));
+    }
+    const bool trains = std::any_of(gradients_.begin(), gradients_.end(), [](const Gradients& g) { return g.added; });
+    if (!trains || plan_.parallel.ranks == 1) return "";
+    for (int bucket = 0; bucket <= partition_.last_bucket(); ++bucket) {
+        if (gradients_[static_cast<size_t>(bucket)].reduced) continue;
+        return fmt::format("never reduces the gradients of {}", name_of_bucket(bucket));
+    }
+    return "";
+}
+
+std::string CommunicationCheck::name_of_bucket(int bucket) const {
+    if (bucket == partition_.embedding_bucket()) return "the embedding";
+    if (bucket == partition_.last_bucket()) return "the head";
+    return fmt::format("layer {}", bucket - partition_.layer_bucket(0));
+}
+
+/// Nothing but its wait may touch what is under way.
+std::string CommunicationCheck::touched(const Step& step) const {
+    for (const Step& begun : under_way_) {
+        for (const int32_t tensor : step.operands) {
+            if (tensor < 0 || std::count(begun.operands.begin(), begun.operands.end(), tensor) == 0) continue;
+            return fmt::format("uses {} of {} before the wait for \"{}\"",
+                               plan_.tensors[static_cast<size_t>(tensor)].name, name_of_bucket(begun.bucket),
+                               describe_step(model_, begun));
+        }
+    }
+    return "";
+}
+
+std::string CommunicationCheck::compute(const Step& step) {
+    if (std::string fault = touched(step); !fault.empty()) return fault;
+    const int bucket = bucket_of(model_, partition_, step);
+    const int32_t parameters = step.operand(Slot::Parameters), sums = step.operand(Slot::ParameterGradients);
+    if (zero() == 3 && reads_parameters(step)) {
+        const auto found = gathered_.find(parameters);
+        if (found == gathered_.end() || found->second != bucket) {
+            return fmt::format("has no gathered parameters of {}", name_of_bucket(bucket));
+        }
+    } else if (parameters != kNone) {
+        return "has gathered parameters, and needs none";
+    }
+    if (!adds_to_gradients(step)) return sums == kNone ? "" : "has gradients of a bucket, and adds to none";
+    if (gradients(bucket).reduced) {
+        return fmt::format("adds to the gradients of {} after they were reduced", name_of_bucket(bucket));
+    }
+    if (sums != gradients(bucket).zeroed) {
+        return fmt::format("adds to other gradients than those zeroed for {}", name_of_bucket(bucket));
+    }
+    if (zero() >= 2 && sums == kNone) {
+        return fmt::format("adds to the gradients of {} before they are zeroed", name_of_bucket(bucket));
+    }
+    gradients(bucket).added = true;
+    return "";
+}
+
+/// Whether a tensor can hold that many pieces of a bucket.
+bool CommunicationCheck::holds(int32_t tensor, DType dtype, int64_t pieces, int bucket) const {
+    if (tensor < 0) return false;
+    const PlanTensor& found = plan_.tensors[static_cast<size_t>(tensor)];
+    return found.dtype == dtype && found.rows == pieces && found.cols == partition_.bucket(bucket).piece;
+}
+
+std::string CommunicationCheck::zero_gradients(const Step& step) {
+    if (std::string fault = touched(step); !fault.empty()) return fault;
+    const int32_t tensor = step.operand(Slot::ParameterGradients);
+    if (zero() < 2 || !holds(tensor, DType::F32, partition_.ranks, step.bucket)) return "has no tensor for the bucket";
+    Gradients& sums = gradients(step.bucket);
+    if (sums.zeroed != kNone) return "comes twice";
+    sums.zeroed = tensor;
+    return "";
+}
+
+std::string CommunicationCheck::reduce(const Step& step) {
+    if (std::string fault = touched(step); !fault.empty()) return fault;
+    Gradients& sums = gradients(step.bucket);
+    if (sums.reduced) return "comes twice";
+    if (!sums.added) return "comes before anything was added to them";
+    if (step.operand(Slot::ParameterGradients) != sums.zeroed) return "reduces other gradients than those zeroed";
+    const bool receives = step.operand(Slot::Workspace) >= 0;
+    const bool fits = holds(step.operand(Slot::Workspace), DType::F32, partition_.ranks - 1, step.bucket);
+    if (receives != plan_.parallel.exchanges || (receives && !fits))
+        return "has no room of the right size to receive in";
+    sums.reduced = true;
+    under_way_.push_back(step);
+    return "";
+}
+
+std::string CommunicationCheck::gather(const Step& step) {
+    if (std::string fault = touched(step); !fault.empty()) return fault;
+    const int32_t tensor = step.operand(Slot::Parameters);
+    if (zero() != 3 || !holds(tensor, plan_.dtype, partition_.ranks, step.bucket))
+        return "has no tensor for the bucket";
+    if (gathered_.count(tensor) > 0) return "fills a tensor for the second time";
+    gathered_[tensor] = step.bucket;
+    under_way_.push_back(step);
+    return "";
+}
+
+std::string CommunicationCheck::wait(const Step& step, StepKind begun) {
+    const auto is_its_begin = [&](const Step& other) {
+        return other.kind == begun && other.bucket == step.bucket && other.operands == step.operands;
+    };
+    const auto found = std::find_if(under_way_.begin(), under_way_.end(), is_its_begin);
+    if (found == under_way_.end()) return "waits for what has not begun";
+    if (found != under_way_.begin()) {
+        return fmt::format("comes before the wait for \"{}\", which began earlier",
+                           describe_step(model_, under_way_.front()));
+    }
+    under_way_.pop_front();
+    return "";
+}
+
+}  // namespace llmc

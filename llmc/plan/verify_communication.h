@@ -1,0 +1,49 @@
+// The part of the verifier that knows ranks (communicate.h): what is gathered or reduced when, and whether the steps
+// that read parameters and add to gradients find those of their own bucket.
+#pragma once
+
+#include "llmc/plan/step.h"
+
+#include <cstddef>
+#include <deque>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+/// Follows a plan step by step.
+class CommunicationCheck {
+  public:
+    CommunicationCheck(const Model& model, const Plan& plan);
+
+    /// What is wrong with the next step as far as communication goes; empty if nothing.
+    std::string fault_of(const Step& step);
+    /// To be asked after the last step.
+    std::string fault_of_end() const;
+
+  private:
+    struct Gradients {
+        int32_t zeroed = kNone;  ///< Tensor.
+        bool added = false, reduced = false;
+    };
+    std::string name_of_bucket(int bucket) const;
+    std::string touched(const Step& step) const;
+    std::string compute(const Step& step);
+    std::string zero_gradients(const Step& step);
+    std::string reduce(const Step& step);
+    std::string gather(const Step& step);
+    std::string wait(const Step& step, StepKind begun);
+    bool holds(int32_t tensor, DType dtype, int64_t pieces, int bucket) const;
+    int zero() const { return plan_.parallel.ranks > 1 ? plan_.parallel.zero : 0; }
+    Gradients& gradients(int bucket) { return gradients_[static_cast<size_t>(bucket)]; }
+
+    const Model& model_;
+    const Plan& plan_;
+    const Partition partition_;
+    std::vector<Gradients> gradients_;  ///< By bucket.
+    std::map<int32_t, int> gathered_;   ///< Buckets by tensor, from the gather on.
+    std::deque<Step> under_way_;        ///< Reductions and gathers not waited for, by age.
+};
+
+}  // namespace llmc

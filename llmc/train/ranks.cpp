@@ -1,0 +1,197 @@
+#include "llmc/train/ranks.h"
+
+#include "llmc/backend/make_backend.h"
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+#include "llmc/base/log.h"
+#include "llmc/base/version.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <sstream>
+
+namespace llmc {
+
+CommSettings comm_settings(const Options& options) { return {options.comm_init, options.comm_timeout}; }
+
+namespace {
+
+bool is_cuda(const std::string& device) { return device.starts_with("cuda"); }
+
+/// One GPU each, in the order of the ranks of a host.
+void choose_gpu(Options& options, const Comm& comm) {
+    if (options.device == "cpu") return;
+    const int gpus = gpu_count();
+    if (options.device == "auto" && gpus == 0) {
+        options.device = "cpu";
+        return;
+    }
+    if (options.device.starts_with("cuda:")) {
+        if (comm.local_size() == 1) return;
+        fail_usage("--device={}: {} ranks on {} would share it; use --device=cuda, which gives every rank its own",
+                   options.device, comm.local_size(), comm.host());
+    }
+    if (comm.local_size() > gpus) {
+        fail_usage("--device={}: {} ranks on {}, which has {} GPU{}; start one rank per GPU, or use --device=cpu",
+                   options.device, comm.local_size(), comm.host(), gpus, gpus == 1 ? "" : "s");
+    }
+    options.device = fmt::format("cuda:{}", comm.local_rank());
+}
+
+/// Ranks that may run on the same processors share the cores among them.
+void share_cores(Options& options, Comm& comm) {
+    const std::vector<std::string> all = comm.all_gather(comm.host() + " " + allowed_processors());
+    const auto sharing = std::count(all.begin(), all.end(), all[static_cast<size_t>(comm.rank())]);
+    if (options.threads == 0) options.threads = std::max<int64_t>(1, usable_cores() / sharing);
+}
+
+}  // namespace
+
+void place_rank(Options& options, Comm& comm) {
+    options.ranks = comm.size();
+    if (comm.size() == 1) return;
+    if (!comm.is_root()) quieten_log(comm.rank(), options.log_level);
+    choose_gpu(options, comm);
+    share_cores(options, comm);
+    const std::vector<std::string> kinds = comm.all_gather(is_cuda(options.device) ? "a GPU" : "the CPU");
+    for (size_t rank = 1; rank < kinds.size(); ++rank) {
+        if (kinds[rank] == kinds[0]) continue;
+        fail_usage("--device: rank 0 computes on {}, rank {} on {}; give all ranks one kind, --device=cuda or cpu",
+                   kinds[0], rank, kinds[rank]);
+    }
+}
+
+void require_divisible(const Options& options) {
+    if (options.rank_invariant && !std::has_single_bit(static_cast<uint64_t>(options.ranks))) {
+        fail_usage("--rank-invariant: has no order of sums for {} ranks; use 1, 2, 4, 8, ... ranks", options.ranks);
+    }
+    const int64_t sequences = std::max<int64_t>(1, options.batch_size);
+    const int64_t at_once = sequences * options.seq_len * options.ranks;
+    if (options.ranks == 1 || options.total_batch_size % at_once == 0) return;
+    fail_usage(
+        "--total-batch-size={}: must be a multiple of ranks times --batch-size times --seq-len, {} x {} x {} = {} "
+        "tokens",
+        options.total_batch_size, options.ranks, sequences, options.seq_len, at_once);
+}
+
+namespace {
+
+std::vector<std::string> lines_of(const std::string& text) {
+    std::vector<std::string> lines;
+    std::istringstream stream(text);
+    for (std::string line; std::getline(stream, line);) {
+        if (!line.empty() && line[0] != '#') lines.push_back(line);
+    }
+    return lines;
+}
+
+}  // namespace
+
+void require_same_run_everywhere(const Options& options, const Model& model, const Data& data,
+                                 const std::string& begins_with, Comm& comm) {
+    if (comm.size() == 1) return;
+    const std::string mine =
+        to_toml(options) + fmt::format(
+                               "train_gpt = {}\nthe model = {}\nthe training data = {}, {} tokens\n"
+                               "the beginning = {}\n",
+                               version(), describe(model.config), data.source->describe(), data.train->size(),
+                               begins_with);
+    const std::string root = comm.broadcast(mine);
+    std::string difference;
+    const std::vector<std::string> here = lines_of(mine), there = lines_of(root);
+    for (size_t i = 0; i < std::max(here.size(), there.size()) && difference.empty(); ++i) {
+        const std::string a = i < here.size() ? here[i] : "nothing", b = i < there.size() ? there[i] : "nothing";
+        if (a != b) difference = fmt::format("rank {} has '{}', rank 0 has '{}'", comm.rank(), a, b);
+    }
+    for (const std::string& of_rank : comm.all_gather(difference)) {
+        if (!of_rank.empty()) fail_usage("the ranks were started differently: {}; give all the same options", of_rank);
+    }
+}
+
+void share_memory(Options& options, const Backend& backend, Comm& comm) {
+    if (comm.size() == 1) return;
+    const DeviceInfo device = backend.info();
+    const int64_t sharing = backend.on_gpu() ? 1 : comm.local_size();
+    const std::vector<double> all = comm.all_gather(static_cast<double>(device.memory_available / sharing));
+    options.memory_share = static_cast<int64_t>(*std::min_element(all.begin(), all.end()));
+}
+
+namespace {
+
+nlohmann::json to_json(const ChosenPlan& chosen) {
+    return {{"policy", chosen.memory.plan.policy},
+            {"batch_size", chosen.memory.plan.shape.B},
+            {"words", chosen.words},
+            {"times", to_json(chosen.times)},
+            {"slots", chosen.keep.slots},
+            {"walk", chosen.keep.walk},
+            {"keep_last_layer", chosen.keep.keep_last_layer},
+            {"host", chosen.keep.host}};
+}
+
+ChosenPlan plan_of_json(const std::string& text, Options options, const Model& model, const Backend& backend) {
+    const auto json = nlohmann::json::parse(text);
+    KeepSet keep;
+    json.at("slots").get_to(keep.slots);
+    json.at("walk").get_to(keep.walk);
+    json.at("keep_last_layer").get_to(keep.keep_last_layer);
+    json.at("host").get_to(keep.host);
+    json.at("batch_size").get_to(options.batch_size);
+    const OpTimes times = times_of_json(json.at("times"), model);
+    ChosenPlan chosen = plan_of_keep_set(options, json.at("policy"), keep, model, times, backend);
+    json.at("words").get_to(chosen.words);
+    return chosen;
+}
+
+}  // namespace
+
+ChosenPlan agree_on_plan(const Options& options, const Model& model, Backend& backend, Comm& comm) {
+    if (!comm.is_root()) return plan_of_json(comm.broadcast(""), options, model, backend);
+    ChosenPlan chosen = choose_plan(options, options.recompute, model, backend);
+    if (comm.size() > 1) comm.broadcast(to_json(chosen).dump());
+    return chosen;
+}
+
+namespace {
+
+/// All of a bucket's parameters; gathered in the arena where no rank has them.
+Tensor whole_bucket(State& state, int bucket, Comm& comm) {
+    if (state.parallel().zero < 3) return state.bucket_parameters(bucket);
+    const Tensor own = state.own_parameters(bucket);
+    const Tensor all(own.dtype, state.arena(), state.partition().bucket_elements(bucket));
+    const Tensor mine = Tensor(own.dtype, state.arena(), comm.size(), own.count()).row_range(comm.rank(), 1);
+    state.backend().convert(Tensor(own.dtype, mine.data, own.count()), own);
+    comm.wait(comm.begin_all_gather(all));
+    return all;
+}
+
+}  // namespace
+
+std::string common_checksum(State& state, Comm& comm) {
+    const Model& model = state.model();
+    const Partition& partition = state.partition();
+    std::string sums;
+    std::vector<std::byte> bytes;
+    for (int b = 0; b <= partition.last_bucket(); ++b) {
+        const Tensor all = whole_bucket(state, b, comm);
+        const Bucket& bucket = partition.bucket(b);
+        for (int index = bucket.first_row; index < bucket.first_row + bucket.rows; ++index) {
+            const ParameterRow& row = model.parameters[static_cast<size_t>(index)];
+            const int64_t first = partition.row_in_bucket(model, index) * size_of(all.dtype);
+            const Tensor values(all.dtype, static_cast<char*>(all.data) + first, row.used_rows, row.cols);
+            bytes.resize(static_cast<size_t>(values.bytes()));
+            state.backend().copy_to_host(bytes.data(), values);
+            sums += checksum_of(bytes);
+        }
+    }
+    const std::string mine = checksum_of(std::as_bytes(std::span(sums)));
+    const std::vector<std::string> all = comm.all_gather(mine);
+    for (size_t rank = 1; rank < all.size(); ++rank) {
+        if (all[rank] != all[0]) fail("the parameters of rank {} differ from those of rank 0", rank);
+    }
+    return mine;
+}
+
+}  // namespace llmc

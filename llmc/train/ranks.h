@@ -1,0 +1,38 @@
+// What the ranks of a run agree on before the first step, and what each of them gets of its host: a GPU of its own, a
+// share of the cores and of the memory. With one rank all of it is nothing.
+#pragma once
+
+#include "llmc/comm/comm.h"
+#include "llmc/train/choose_plan.h"
+#include "llmc/train/options.h"
+#include "llmc/train/setup.h"
+
+#include <string>
+
+namespace llmc {
+
+CommSettings comm_settings(const Options& options);
+
+/// Fills in Options::ranks, and device and threads where they were left open; ranks but the first fall silent. More
+/// ranks than GPUs on a host, or ranks on devices of different kinds, are refused.
+void place_rank(Options& options, Comm& comm);
+
+/// Refuses batches that do not divide among the ranks, and rank counts that an option cannot have.
+void require_divisible(const Options& options);
+
+/// Fails on every rank if one was started with other options, another model, other data or another checkpoint; says
+/// which and where.
+void require_same_run_everywhere(const Options& options, const Model& model, const Data& data,
+                                 const std::string& begins_with, Comm& comm);
+
+/// Sets Options::memory_share to the least that any rank has; on a CPU the ranks of a host share its memory.
+void share_memory(Options& options, const Backend& backend, Comm& comm);
+
+/// choose_plan() on rank 0, whose choice all follow.
+ChosenPlan agree_on_plan(const Options& options, const Model& model, Backend& backend, Comm& comm);
+
+/// Checksum of the parameters, the same for any number of ranks and any ZeRO stage; fails, naming the ranks, if they
+/// differ. Between steps only: it may use the arena.
+std::string common_checksum(State& state, Comm& comm);
+
+}  // namespace llmc

@@ -178,14 +178,14 @@ bench_programs  := $(bench_sources:dev/bench/%.cpp=$(BUILD)/bench/%)
 # cuda_tests: the library with its CUDA backend once more, kernels compiled for the executor in dev/cuda_on_cpu, which
 # also stands in for NVIDIA's libraries. gpu_tests: the same tests of kernels on a card.
 cpu_kernels     := $(call files,llmc/backend/cuda,*.cu) $(call files,tests/cuda tests/cuda_on_cpu,*.cu)
-cuda_host       := llmc/backend/make_backend.cpp $(filter llmc/backend/cuda/% llmc/comm/comm.cpp,$(all_sources)) \
+cuda_host       := llmc/backend/make_backend.cpp llmc/comm/make_comm.cpp $(filter llmc/backend/cuda/%,$(all_sources)) \
     $(if $(filter nccl,$(found)),$(nccl_sources)) $(call files,tests/cuda tests/cuda_on_cpu,*.cpp) \
     $(filter-out $(if $(filter nccl,$(found)),,dev/cuda_on_cpu/nccl%),$(call files,dev/cuda_on_cpu,*.cpp))
 cuda_test_objects := $(cpu_kernels:%=$(obj)/cuda_on_cpu/%.o) $(cuda_host:%=$(obj)/cuda_on_cpu/%.o)
 emulated_objects  := $(filter-out $(obj)/cuda_on_cpu/tests/%,$(cuda_test_objects))
 gpu_test_objects  := $(patsubst %,$(obj)/%.o,$(call files,tests/cuda,*.cu) $(call files,tests/cuda,*.cpp))
 plain_objects     := $(filter-out $(obj)/llmc/backend/make_backend.% $(obj)/llmc/backend/cuda/% \
-    $(obj)/llmc/comm/comm.% $(obj)/llmc/comm/nccl%,$(library_objects))
+    $(obj)/llmc/comm/make_comm.% $(obj)/llmc/comm/nccl%,$(library_objects))
 
 # ---- flags ---------------------------------------------------------------------------
 
@@ -386,15 +386,14 @@ $(obj)/llmc/backend/cuda/%.o $(obj)/tests/cuda/%.o: defines = $(cuda_compile)
 $(obj)/llmc/backend/make_backend.cpp.o: defines = $(cuda_compile)
 $(obj)/llmc/backend/make_backend.cpp.o $(obj)/llmc/backend/cuda/device.cpp.o: $(BUILD)/cuda_flags
 
-# The transports' headers are for the file of each; the others know which there are.
-comm_has = $(if $(with_mpi),-DLLMC_WITH_MPI) $(if $1,-DLLMC_WITH_NCCL)
-$(obj)/llmc/comm/%: defines = $(call comm_has,$(with_nccl))
-$(obj)/llmc/comm/mpi%: defines = $(mpi_include) -DOMPI_SKIP_MPICXX
+# The headers of MPI and NCCL are for the file of each, and one file chooses among the transports that are there.
+$(obj)/llmc/comm/mpi.cpp.o: defines = $(mpi_include) -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX
 $(obj)/llmc/comm/nccl%: defines = $(cuda_compile)
-$(obj)/cuda_on_cpu/llmc/comm/%: defines = $(call comm_has,$(filter nccl,$(found)))
-$(filter $(obj)/llmc/comm/%,$(library_objects)) $(filter $(obj)/cuda_on_cpu/llmc/comm/%,$(cuda_test_objects)): \
-    $(BUILD)/sources
 $(filter $(obj)/llmc/comm/nccl%,$(library_objects)): $(BUILD)/cuda_flags
+has_comm = $(if $(with_mpi),-DLLMC_WITH_MPI) $(if $1,-DLLMC_WITH_NCCL)
+$(obj)/llmc/comm/make_comm.cpp.o: defines = $(call has_comm,$(with_nccl))
+$(obj)/cuda_on_cpu/llmc/comm/make_comm.cpp.o: defines = $(call has_comm,$(filter nccl,$(found)))
+$(obj)/llmc/comm/make_comm.cpp.o $(obj)/cuda_on_cpu/llmc/comm/make_comm.cpp.o: $(BUILD)/sources
 
 # One file uses SentencePiece; whether it may is part of the link's flags, so they make it anew.
 $(obj)/llmc/io/sentencepiece_tokenizer.cpp.o: defines = $(if $(with_sentencepiece),-DLLMC_WITH_SENTENCEPIECE)

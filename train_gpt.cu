@@ -26,6 +26,7 @@ namespace {
 
 using namespace llmc;
 
+constexpr const char* kReported = "";  ///< An Error whose reason is in the log already.
 constexpr const char* kOutOfHostMemory = "out of memory on the host; lower --batch-size, or raise --recompute";
 
 /// The run folder, with the tokenizer the model goes by.
@@ -38,6 +39,12 @@ std::string make_run(const Options& options, const Data& data, const Origin& ori
     }
     return folder;
 }
+
+/// What is under way between ranks must not outlive the memory it moves.
+struct CloseTransport {
+    Comm& comm;
+    ~CloseTransport() { comm.close_transport(); }
+};
 
 /// One rank of a training run; most runs have just this one.
 void train_rank(Options options, Comm& comm) {
@@ -72,28 +79,31 @@ void train_rank(Options options, Comm& comm) {
     State state(*backend, model, dtype, options.seq_len, memory.layout.arena_bytes, /*training=*/true, parallel,
                 comm.rank());
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
+    const CloseTransport before_memory_goes = {comm};
     const std::string run_folder = comm.broadcast(comm.is_root() ? make_run(options, data, origin) : "");
     Trainer trainer(options, state, chosen, data, origin, run_folder, comm);
     origin = {};  // Its mapped files are not needed any more.
     trainer.run();
-    comm.close_transport();
     spdlog::info("done: {} steps in '{}'; try ./train_gpt generate --run={}", trainer.progress().step, run_folder,
                  run_folder);
 }
 
-/// Whatever ends one rank ends all, with its reason.
+/// Whatever ends one rank ends all, with its reason, which rank 0 logs.
 void train(const Options& options) {
     Comm comm(comm_settings(options));
+    std::string cause;
     try {
         train_rank(options, comm);
+        return comm.finish();
     } catch (const std::bad_alloc&) {
-        comm.fail(kOutOfHostMemory);
-        throw;
+        cause = kOutOfHostMemory;
+        if (comm.size() == 1) throw;
     } catch (const std::exception& error) {
-        comm.fail(error.what());
-        throw;
+        cause = error.what();
+        if (comm.size() == 1) throw;
     }
-    comm.finish();
+    comm.fail(cause);
+    throw Error(kExitFailed, kReported);
 }
 
 int run(int argc, char** argv) {
@@ -122,7 +132,7 @@ int main(int argc, char** argv) {
     try {
         return run(argc, argv);
     } catch (const Error& error) {
-        spdlog::error("{}", error.what());
+        if (error.what() != std::string(kReported)) spdlog::error("{}", error.what());
         return error.exit_code();
     } catch (const std::bad_alloc&) {
         spdlog::error("{}", kOutOfHostMemory);

@@ -16,7 +16,7 @@ required="make g++ git clang-format libcli11-dev libspdlog-dev nlohmann-json3-de
 required="$required libgtest-dev"
 blas="libdnnl-dev"                     # oneDNN
 blas_fallback="libopenblas-openmp-dev" # only where oneDNN is not packaged
-optional="bible-kjv libsentencepiece-dev"
+optional="bible-kjv libsentencepiece-dev libopenmpi-dev openmpi-bin"
 bench="python3-torch python3-matplotlib"
 
 say() { printf '%s\n' "install_deps: $*" >&2; }

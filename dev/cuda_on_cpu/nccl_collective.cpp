@@ -48,9 +48,22 @@ void store(void* p, size_t i, ncclDataType_t type, double value) {
     }
 }
 
+void check_written(const void* source, size_t bytes) {
+    if (!race::is_written(source, bytes)) report(cudaErrorLaunchFailure, "NCCL sends memory that nobody has written");
+}
+
+std::vector<char> bytes_at(const void* source, size_t bytes) {
+    check_written(source, bytes);
+    const auto* first = static_cast<const char*>(source);
+    return {first, first + bytes};
+}
+
 // Elements [first, first + count) of all ranks' sources, reduced; fp32 accumulates in fp32 like the real one.
 std::vector<double> reduced(const Request& request, const Places& all, size_t first, size_t count) {
     const auto ranks = static_cast<double>(all.sources.size());
+    for (const void* source : all.sources)
+        check_written(static_cast<const char*>(source) + first * item_bytes(request.type),
+                      count * item_bytes(request.type));
     std::vector<double> values(count);
     for (size_t i = 0; i < count; ++i) {
         double value = load(all.sources[0], first + i, request.type);
@@ -77,12 +90,6 @@ void write(void* target, ncclDataType_t type, const std::vector<double>& values)
 void copy(void* target, const std::vector<char>& bytes) {
     std::memcpy(target, bytes.data(), bytes.size());
     race::written(target, bytes.size());
-}
-
-std::vector<char> bytes_at(const void* source, size_t bytes) {
-    if (!race::is_written(source, bytes)) report(cudaErrorLaunchFailure, "NCCL sends memory that nobody has written");
-    const auto* first = static_cast<const char*>(source);
-    return {first, first + bytes};
 }
 
 }  // namespace

@@ -79,7 +79,7 @@ class Control {
 
     // The watch thread's side; control_watch.cpp.
     void run();
-    void turn();
+    void turn(const std::vector<int>& ready);
     std::vector<int> wait_for_events();
     void take_outbox();
     void hear(int peer);
@@ -110,6 +110,7 @@ class Control {
     std::optional<Verdict> reported_;  ///< The first Failure that came.
     std::vector<int> lost_;            ///< Connections that closed, not after a goodbye or a Failure.
     double last_turn_ = 0, last_beat_ = 0;
+    double held_up_ = 0;  ///< How much too late the thread had its last turn.
     bool over_ = false;
 
     // Shared, under the mutex.

@@ -14,21 +14,19 @@ constexpr double kDrainSeconds = 1;
 }  // namespace
 
 void Control::run() {
-    for (int peer = 0; peer < size(); ++peer) {  // What came with the last message of the meeting.
-        if (links_[static_cast<size_t>(peer)]) hear(peer);
+    std::vector<int> ready;  // At first all: something may have come with the last message of the meeting.
+    for (int peer = 0; peer < size(); ++peer) {
+        if (links_[static_cast<size_t>(peer)]) ready.push_back(peer);
     }
-    while (!over_) turn();
+    for (turn(ready); !over_; turn(ready)) ready = wait_for_events();
     links_.clear();
 }
 
-void Control::turn() {
-    const std::vector<int> ready = wait_for_events();
+void Control::turn(const std::vector<int>& ready) {
     // A process that was stopped for a while has not heard others for as long.
-    const double held_up = now_seconds() - last_turn_ - beat_seconds_;
+    held_up_ = std::max(0.0, now_seconds() - last_turn_ - beat_seconds_);
     last_turn_ = now_seconds();
-    if (held_up > 0) {
-        for (RankReport& report : reports_) report.last_heard += held_up;
-    }
+    for (RankReport& report : reports_) report.last_heard += held_up_;
     take_outbox();
     for (const int peer : ready) hear(peer);
     if (!over_) act();
@@ -95,7 +93,7 @@ void Control::handle(int peer, Message message) {
         case MessageType::Failure:
             if (!reported_) reported_ = Verdict{peer, ": " + message.payload};
             return;
-        case MessageType::End: return end_here(message.payload);
+        case MessageType::End: spdlog::debug("ended by {}", message.payload); return end_here(message.payload);
         case MessageType::Goodbye: {
             reports_[static_cast<size_t>(peer)].finished = true;
             if (rank_ == 0) return;
@@ -121,6 +119,9 @@ void Control::handle_heartbeat(int peer, const Message& message) {
 /// and the others fail because of it.
 void Control::act() {
     if (!lost_.empty() && rank_ != 0) return end_without_root(" died: its connection closed");
+    if (!lost_.empty() && held_up_ > timeout_seconds_) {
+        return end_all(0, fmt::format(" was stopped for {:.3g} s; the others have given up", held_up_));
+    }
     if (!lost_.empty()) {
         const int rank = lost_.front();
         const std::string& doing = reports_[static_cast<size_t>(rank)].doing;
@@ -208,7 +209,6 @@ void Control::end_without_root(const std::string& what) {
 
 void Control::end_here(const std::string& line) {
     over_ = true;
-    if (rank_ != 0) spdlog::debug("ended by {}", line);
     if (!is_failing()) end_(line);
     const Lock lock(mutex_);
     failure_ = line;

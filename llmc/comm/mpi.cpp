@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <map>
 #include <sched.h>
+#include <sstream>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -45,17 +46,13 @@ std::string library_name() {
     char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
     int length = 0;
     MPI_CHECK(MPI_Get_library_version(text, &length));
-    std::string_view line(text, static_cast<size_t>(length));
-    line = line.substr(0, line.find_first_of(",\n"));
+    const std::string line(text, static_cast<size_t>(length));
+    std::istringstream words(line.substr(0, line.find_first_of(",\n")));
     std::string name;
-    for (size_t i = 0; i < line.size();) {
-        const size_t begin = std::min(line.find_first_not_of(" \t", i), line.size());
-        const size_t end = std::min(line.find_first_of(" \t", begin), line.size());
-        std::string_view word = line.substr(begin, end - begin);
-        if (word.size() > 1 && word[0] == 'v' && std::isdigit(static_cast<unsigned char>(word[1])))
-            word.remove_prefix(1);
-        if (!word.empty() && word != "Version:") name += (name.empty() ? "" : " ") + std::string(word);
-        i = end;
+    for (std::string word; words >> word;) {
+        if (word == "Version:") continue;
+        const bool is_number = word.size() > 1 && word[0] == 'v' && std::isdigit(static_cast<unsigned char>(word[1]));
+        name += (name.empty() ? "" : " ") + word.substr(is_number ? 1 : 0);
     }
     return name;
 }

@@ -15,11 +15,12 @@
 namespace llmc {
 namespace {
 
-/// "CommInitRank" of "nccl().CommInitRank(&comm, ...)".
-std::string_view name_of_call(std::string_view call) {
-    const size_t dot = call.find(").");
-    if (dot != std::string_view::npos) call.remove_prefix(dot + 2);
-    return call.substr(0, call.find('('));
+/// "ncclSend" of "nccl().Send(piece, ...)", "cudaEventRecord" of "cudaEventRecord(reached_, ...)".
+std::string name_of_call(std::string_view call) {
+    constexpr std::string_view kLibrary = "nccl().";
+    const bool in_library = call.starts_with(kLibrary);
+    if (in_library) call.remove_prefix(kLibrary.size());
+    return (in_library ? "nccl" : "") + std::string(call.substr(0, call.find('(')));
 }
 
 /// NCCL's own account says more than the name of the error; it may be empty.

@@ -20,8 +20,8 @@ class Transport {
     /// For the banner: "MPI 3.1 (Open MPI 4.1.4)", "TCP", "NCCL 2.28".
     virtual std::string name() const = 0;
 
-    /// All-to-all: piece r of `bucket` goes to rank r; what the other ranks send arrives in `received`, (size - 1) pieces
-    /// in the order of their ranks. The bucket stays as it is.
+    /// All-to-all: piece r of `bucket` goes to rank r; what the other ranks send arrives in `received`, (size - 1)
+    /// pieces in the order of their ranks. The bucket stays as it is.
     virtual int begin_exchange(void* received, const void* bucket, int64_t piece_bytes) = 0;
     /// All-gather in place: on return of wait() every piece of `bucket` is that of its rank.
     virtual int begin_all_gather(void* bucket, int64_t piece_bytes) = 0;

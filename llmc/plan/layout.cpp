@@ -17,6 +17,44 @@ struct Placed {
     int64_t begin, end;
 };
 
+/// A stack: at the bottom what lives long, in the order it appears; on it the head's brief tensors, the logits lowest;
+/// gradients last, so that they reuse the room of the logits and not of what is still read beside them. Workspaces are
+/// brief tensors like others, or the last, or the first; what lives from the last layer's end into its backward is
+/// brief or not. What ranks exchange is, for each purpose, of one size in all layers: such tensors take turns in two
+/// places, if nothing else lies between. They are all below the rest, or only the parameters, which the forward needs
+/// too.
+struct Stack {
+    enum Level { kParameters = -5, kBottom = -1, kLong = 0, kBrief = 1, kGradients = 2, kTop = 3 };
+
+    const Plan& plan;
+    const std::vector<Lifetime>& lives;
+    int brief;  ///< Steps.
+    int workspace_level;
+    bool exchanged_below;
+
+    int level_of(int32_t i) const {
+        const PlanTensor& tensor = plan.tensors[static_cast<size_t>(i)];
+        const int exchanged = exchanged_below ? kParameters : kTop;
+        switch (tensor.consumer) {
+            case Consumer::Workspace: return workspace_level;
+            case Consumer::Gradients: return kGradients;
+            case Consumer::GatheredParameters: return tensor.layer >= 0 ? kParameters : exchanged + 3;
+            case Consumer::BucketGradients: return tensor.layer >= 0 ? exchanged + 1 : exchanged + 3;
+            case Consumer::Communication: return tensor.layer >= 0 ? exchanged + 2 : exchanged + 3;
+            default: return length_of(i) <= brief ? kBrief : kLong;
+        }
+    }
+    int length_of(int32_t i) const { return lives[static_cast<size_t>(i)].last - lives[static_cast<size_t>(i)].first; }
+
+    bool before(int32_t a, int32_t b) const {
+        const int level_a = level_of(a), level_b = level_of(b);
+        if (level_a != level_b) return level_a < level_b;
+        const auto tensor_a = static_cast<size_t>(a), tensor_b = static_cast<size_t>(b);
+        return level_a == kBrief ? plan.tensors[tensor_a].bytes > plan.tensors[tensor_b].bytes
+                                 : lives[tensor_a].first < lives[tensor_b].first;
+    }
+};
+
 /// Places storages in the given order, each at the lowest offset where it fits. `placed` stays sorted by offset.
 Layout place(const Plan& plan, const std::vector<Lifetime>& lives, const std::vector<int32_t>& order) {
     Layout layout;
@@ -87,34 +125,26 @@ Layout make_layout(const Plan& plan) {
     };
 
     Layout best;
-    std::vector<int32_t> best_order;
+    std::vector<std::vector<int32_t>> orders;  ///< Tried; the best first.
     const auto attempt = [&](auto before) {
         if (!best.offsets.empty() && best.arena_bytes == bound) return;
         std::vector<int32_t> order = storages;
         std::stable_sort(order.begin(), order.end(), before);
         Layout layout = place(plan, lives, order);
+        orders.push_back(std::move(order));
         if (!best.offsets.empty() && layout.arena_bytes >= best.arena_bytes) return;
         best = std::move(layout);
-        best_order = std::move(order);
+        std::swap(orders.front(), orders.back());
     };
-    // A stack: at the bottom what lives long, in the order it appears; on it the head's brief tensors, the logits
-    // lowest; gradients last, so that they reuse the room of the logits and not of what is still read beside them.
-    // Workspaces are brief tensors like others, or the last, or the first; what lives from the last layer's end into
-    // its backward is brief or not. One of these nearly always meets the bound.
-    constexpr int kLong = 0, kBriefClass = 1, kGradientClass = 2;
-    for (const int brief : {5, 4}) {
-        for (const int workspace_class : {kBriefClass, kGradientClass + 1, kLong - 1}) {
-            const auto place_in_stack = [&](int32_t i) {
-                const Consumer consumer = plan.tensors[static_cast<size_t>(i)].consumer;
-                if (consumer == Consumer::Workspace) return workspace_class;
-                if (consumer == Consumer::Gradients) return kGradientClass;
-                return length(i) <= brief ? kBriefClass : kLong;
-            };
-            attempt([&](int32_t a, int32_t b) {
-                const int class_a = place_in_stack(a), class_b = place_in_stack(b);
-                if (class_a != class_b) return class_a < class_b;
-                return class_a == kBriefClass ? bytes(a) > bytes(b) : first(a) < first(b);
-            });
+    // One of these nearly always meets the bound.
+    const bool communicates = !plan.partition.buckets.empty();
+    for (const bool below : {true, false}) {
+        if (!below && !communicates) break;
+        for (const int brief : {5, 4}) {
+            for (const int workspace : {Stack::kBrief, Stack::kTop, Stack::kBottom}) {
+                const Stack stack = {plan, lives, brief, workspace, below};
+                attempt([&](int32_t a, int32_t b) { return stack.before(a, b); });
+            }
         }
     }
     // Plainer orders: length, size, appearance, bytes times steps.
@@ -125,7 +155,12 @@ Layout make_layout(const Plan& plan) {
         return static_cast<double>(bytes(a)) * length(a) > static_cast<double>(bytes(b)) * length(b);
     });
 
-    if (best.arena_bytes > bound) repair(plan, lives, bound, std::move(best_order), &best);
+    const int64_t small_gap = bound / 1000;
+    for (std::vector<int32_t>& order : orders) {
+        if (best.arena_bytes > bound + (&order == &orders.front() ? 0 : small_gap)) {
+            repair(plan, lives, bound, std::move(order), &best);
+        }
+    }
 
     for (size_t i = 0; i < plan.tensors.size(); ++i) {
         const int32_t storage = storage_of(plan, static_cast<int32_t>(i));

@@ -199,7 +199,8 @@ class ParetoSearch {
     }
 
     /// The choices that lead to a state of the last front. Any order of them keeps as much and costs as much; segments
-    /// first, then layers by what they keep, least first, needs the least room on the way and reads best.
+    /// first, then layers by what they keep, least first, reads best and needs the least room on the way, but for
+    /// segments that exist because the backward of a layer without a walk needs more.
     std::vector<State> choices(int index) const {
         std::vector<State> chosen;
         for (int layer = L_; layer > 0;) {
@@ -208,12 +209,26 @@ class ParetoSearch {
             index = chosen.back().parent;
         }
         std::reverse(chosen.begin(), chosen.end());
-        std::stable_sort(chosen.begin(), chosen.end() - 1, [](const State& a, const State& b) {
+        std::vector<State> sorted = chosen;
+        std::stable_sort(sorted.begin(), sorted.end() - 1, [](const State& a, const State& b) {
             const bool a_segment = a.layers > 1, b_segment = b.layers > 1;
             if (a_segment != b_segment) return a_segment;
             return a_segment ? a.layers > b.layers : a.mode < b.mode;
         });
-        return chosen;
+        return have_room(sorted) ? sorted : chosen;
+    }
+
+    bool have_room(const std::vector<State>& chosen) const {
+        int64_t bytes = 0;
+        int layer = 0;
+        for (const State& state : chosen) {
+            const bool room = state.layers > 1 ? slots_for(budget_, layer, bytes, state.layers, state.mode) >= 0
+                                               : bytes + costs_.backward_bytes(layer, state.mode) <= budget_;
+            if (!room) return false;
+            bytes += costs_.cost[static_cast<size_t>(state.mode)].kept_bytes;
+            layer += state.layers;
+        }
+        return true;
     }
 
     void build(const std::vector<State>& chosen, int64_t budget, KeepSet* keep, std::string* summary) const {

@@ -76,6 +76,101 @@ TEST(Nccl, Broadcast) {
     });
 }
 
+// In a ring: each rank's message to the next can only go while it also receives.
+TEST(Nccl, MessagesOfAGroupGoTogether) {
+    on_all_ranks([](int rank, ncclComm_t comm, cudaStream_t stream) {
+        const DeviceBuffer<float> x(numbers(100, rank)), received(100);
+        CUDA_CHECK(cudaDeviceSynchronize());
+        for (int i = 0; i < 2; ++i) {
+            ASSERT_EQ(ncclGroupStart(), ncclSuccess);
+            ASSERT_EQ(ncclSend(x.data(), 400, ncclUint8, (rank + 1) % kRanks, comm, stream), ncclSuccess);
+            ASSERT_EQ(ncclRecv(received.data(), 100, ncclFloat32, (rank + 2) % kRanks, comm, stream), ncclSuccess);
+            ASSERT_EQ(ncclGroupEnd(), ncclSuccess);
+        }
+        CUDA_CHECK(cudaStreamSynchronize(stream));
+        EXPECT_EQ(received.values(), numbers(100, (rank + 2) % kRanks));
+    });
+    EXPECT_EQ(ncclGroupEnd(), ncclInvalidUsage);
+}
+
+TEST(Nccl, MessagesKeepTheirOrder) {
+    on_all_ranks([](int rank, ncclComm_t comm, cudaStream_t stream) {
+        if (rank == 2) return;
+        const DeviceBuffer<float> first(numbers(10, rank)), second(numbers(10, rank + 5)), here(10), there(10);
+        CUDA_CHECK(cudaDeviceSynchronize());
+        if (rank == 0) {
+            ASSERT_EQ(ncclSend(first.data(), 10, ncclFloat32, 1, comm, stream), ncclSuccess);
+            ASSERT_EQ(ncclSend(second.data(), 10, ncclFloat32, 1, comm, stream), ncclSuccess);
+        } else {
+            ASSERT_EQ(ncclRecv(here.data(), 10, ncclFloat32, 0, comm, stream), ncclSuccess);
+            ASSERT_EQ(ncclRecv(there.data(), 10, ncclFloat32, 0, comm, stream), ncclSuccess);
+        }
+        CUDA_CHECK(cudaStreamSynchronize(stream));
+        if (rank == 0) return;
+        EXPECT_EQ(here.values(), numbers(10, 0));
+        EXPECT_EQ(there.values(), numbers(10, 5));
+    });
+}
+
+TEST(Nccl, AGraphRepeatsWhatRanksDoTogether) {
+    on_all_ranks([](int rank, ncclComm_t comm, cudaStream_t stream) {
+        const DeviceBuffer<float> x(numbers(10, rank));
+        CUDA_CHECK(cudaDeviceSynchronize());
+        cudaGraph_t graph = nullptr;
+        cudaGraphExec_t exec = nullptr;
+        CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+        ASSERT_EQ(ncclAllReduce(x.data(), x.data(), 10, ncclFloat32, ncclSum, comm, stream), ncclSuccess);
+        CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
+        CUDA_CHECK(cudaGraphInstantiate(&exec, graph, 0));
+        CUDA_CHECK(cudaGraphDestroy(graph));
+        for (int i = 0; i < 3; ++i) CUDA_CHECK(cudaGraphLaunch(exec, stream));
+        CUDA_CHECK(cudaStreamSynchronize(stream));
+        EXPECT_EQ(x.values()[1], 9.0f * (3 * 1 + 300));
+        CUDA_CHECK(cudaGraphExecDestroy(exec));
+    });
+}
+
+/// Two ranks of one thread; they ask for what `ask(rank, comm)` says, and the report of it.
+template <typename Ask>
+std::string report_of(Ask ask) {
+    cuda_on_cpu::set_machine({.devices = {{}, {}}});
+    cuda_on_cpu::set_quiet(true);
+    ncclComm_t comms[2];
+    EXPECT_EQ(ncclCommInitAll(comms, 2, nullptr), ncclSuccess);
+    for (int rank = 0; rank < 2; ++rank) {
+        CUDA_CHECK(cudaSetDevice(rank));
+        ask(rank, comms[rank]);
+    }
+    EXPECT_NE(cudaDeviceSynchronize(), cudaSuccess);
+    const std::string report = cuda_on_cpu::last_report();
+    cuda_on_cpu::clear_report();
+    for (ncclComm_t comm : comms) ncclCommDestroy(comm);
+    return report;
+}
+
+TEST(Nccl, ReportsRanksThatDoNotAgree) {
+    const DeviceBuffer<float> x(std::vector<float>(8, 1.0f)), unwritten(8);
+    CUDA_CHECK(cudaDeviceSynchronize());
+    EXPECT_EQ(report_of([&](int rank, ncclComm_t comm) {
+                  ncclAllGather(x.data(), x.data(), static_cast<size_t>(1 + rank), ncclFloat32, comm, nullptr);
+              }),
+              "rank 1 asks for another collective than the others in call 0");
+    EXPECT_EQ(report_of([&](int rank, ncclComm_t comm) {
+                  if (rank == 0)
+                      ncclSend(x.data(), 8, ncclFloat32, 1, comm, nullptr);
+                  else
+                      ncclRecv(x.data(), 7, ncclFloat32, 0, comm, nullptr);
+              }),
+              "rank 0 sends 32 bytes where rank 1 expects 28");
+    EXPECT_EQ(report_of([&](int rank, ncclComm_t comm) {
+                  ncclGroupStart();
+                  ncclSend(unwritten.data(), 1, ncclFloat32, 1 - rank, comm, nullptr);
+                  ncclRecv(x.data(), 1, ncclFloat32, 1 - rank, comm, nullptr);
+                  ncclGroupEnd();
+              }).find("NCCL sends memory that nobody has written"),
+              0u);
+}
+
 TEST(Nccl, RefusesMemoryThatIsNotTheDevices) {
     cuda_on_cpu::set_machine({});
     ncclComm_t comm;

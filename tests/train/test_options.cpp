@@ -60,6 +60,7 @@ TEST(OptionTable, HoldsExactlyThese) {
               "-l,--learning-rate -k,--lr-schedule -u,--warmup -q,--final-lr-fraction --lr-decay-fraction "
               "-c,--weight-decay --beta1 --beta2 --adam-epsilon --grad-clip --max-skipped-steps "
               "-r,--recompute --calibrate --memory-budget --logits-chunk "
+              "-z,--zero --rank-invariant --check-ranks --no-overlap --comm-init --comm-timeout "
               "--device --dtype --threads --peak-tflops "
               "-o,--output-dir -y,--resume --config --seed -v,--val-every --val-sequences -s,--sample-every "
               "-g,--sample-length --sample-prompt -n,--checkpoint-every --keep-checkpoints --log-every --log-level "
@@ -68,6 +69,7 @@ TEST(OptionTable, HoldsExactlyThese) {
               "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
               "--rope-theta --tied -i,--data --tokenizer -b,--batch-size -t,--seq-len -d,--total-batch-size "
               "-r,--recompute --calibrate --device-profile --memory-budget --logits-chunk "
+              "--ranks -z,--zero --rank-invariant "
               "--device --dtype --threads --config --log-level --json --list-steps --frontier --plot "
               "--timeline --what-fits ");
     EXPECT_EQ(flags_of(kGenerate),

@@ -8,7 +8,8 @@
 # writes nothing. The ranks run in two network namespaces joined by a veth pair whose ends pass a rate (tc's tbf), so
 # it needs root. The rate is what a rank sends at ZeRO 0 over two thirds of a step without a limit: a backward is about
 # twice a forward. A time is the median over the rounds of a run's median step after two warm-up steps. About five
-# minutes on two cores that do nothing else. Exits with 1 if a step with overlap takes more than 0.75 times one without.
+# minutes on two cores that do nothing else. Exits with 1 if a step with overlap takes more than 0.75 times one without;
+# ZeRO 1 has no such target, since half of what it sends, the gather after the update, has nothing to hide behind.
 set -euo pipefail
 
 quick=no
@@ -24,10 +25,10 @@ for program in ip tc; do
     command -v $program > /dev/null || die "there is no $program; install the Debian package iproute2"
 done
 
-stages="0 3" rounds=3 steps=10
+stages="0 1 3" rounds=3 steps=10
 [ "$quick" = no ] || stages=0 rounds=1 steps=6
 common=(--model=gpt2-mini --batch-size=8 --seq-len=256 --recompute=0)
-target=0.75
+declare -A target=([0]=0.75 [3]=0.75)
 warmup=2
 status=0
 rows=""
@@ -37,6 +38,7 @@ objects=""
 
 spaces=("overlap-$$-0" "overlap-$$-1")
 children=()
+# shellcheck disable=SC2317  # the trap calls it
 remove_link() {
     [ ${#children[@]} -eq 0 ] || kill -KILL "${children[@]}" 2> /dev/null || :
     for space in "${spaces[@]}"; do ip netns delete "$space" 2> /dev/null || :; done
@@ -92,7 +94,7 @@ planned() {
 
 # compare STAGE: a row and a JSON object.
 compare() {
-    local stage=$1 round setting option ms sent ratio verdict=pass
+    local stage=$1 round setting option ms sent ratio verdict=""
     declare -A times=()
     for ((round = 1; round <= rounds; ++round)); do
         for setting in with without; do
@@ -108,9 +110,12 @@ compare() {
     without=$(printf '%s' "${times[without]}" | median)
     sent=$(planned communication_bytes_per_update --zero="$stage")
     ratio=$(awk "BEGIN { printf \"%.3f\", $with / $without }")
-    holds "$ratio <= $target" || { verdict='**MISS**'; status=1; }
+    if [ -n "${target[$stage]-}" ]; then
+        verdict="${target[$stage]} pass"
+        holds "$ratio <= ${target[$stage]}" || { verdict="${target[$stage]} **MISS**"; status=1; }
+    fi
     rows+="| $stage | $(mib "$sent") | $(calculate "1000 * $sent * 8 / $rate") | $(calculate "$without") "
-    rows+="| $(calculate "$with") | $ratio | $target $verdict |"$'\n'
+    rows+="| $(calculate "$with") | $ratio | $verdict |"$'\n'
     objects+="${objects:+,}"$'\n'"  {\"model\": \"gpt2-mini B=8 T=256\", \"zero\": $stage, \"sent_bytes\": $sent, "
     objects+="\"link_bits_per_second\": $rate, \"step_ms_without_overlap\": $without, \"step_ms_with_overlap\": $with, "
     objects+="\"ratio\": $ratio, \"step_ms_of_rounds_without\": [$(printf '%s' "${times[without]}" | paste -sd,)], "
@@ -126,8 +131,8 @@ for stage in $stages; do compare "$stage"; done
 
 report="# Communication beside the backward
 
-$(about); gpt2-mini, 8 x 256 tokens per rank, fp32, two ranks of one thread each over a link of $(calculate "$rate / 1e6")
-Mbit/s each way. A step takes $(calculate "$free") ms over a link without a limit.
+$(about). gpt2-mini, 8 x 256 tokens per rank, fp32; two ranks of one thread each,
+linked by $(calculate "$rate / 1e6") Mbit/s each way. Without a limit a step takes $(calculate "$free") ms.
 
 | ZeRO | sent per rank and update, MiB | alone on the link, ms | step without overlap, ms | with, ms | ratio | target |
 |---:|---:|---:|---:|---:|---:|---|

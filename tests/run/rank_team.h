@@ -1,0 +1,150 @@
+// A training run of several ranks, as threads of the test's process: what the tests of ranks share.
+#pragma once
+
+#include "llmc/backend/make_backend.h"
+#include "llmc/base/rng.h"
+#include "llmc/run/executor.h"
+#include "llmc/run/update.h"
+#include "tests/comm/comm_testing.h"
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace llmc {
+
+struct TeamRun {
+    std::string device = "cpu";
+    ModelConfig config;
+    BatchShape shape = {1, 16};  ///< Of one micro-batch of one rank.
+    DType dtype = DType::F32;
+    std::string policy = "none";
+    Parallel parallel;  ///< parallel.micro_batches of each rank.
+    int steps = 3;
+};
+
+struct TeamResult {
+    std::vector<double> losses;  ///< Mean, by step.
+    std::vector<double> norms;
+    std::vector<float> weights;  ///< Used rows, in the order of the table; every rank filled in what it owns.
+};
+
+class RankTeam {
+  public:
+    explicit RankTeam(const TeamRun& run) : run_(run), model_(make_model(run.config)) {
+        int64_t count = 0;
+        for (const ParameterRow& row : model_.parameters) count += row.used_rows * row.cols;
+        result_.weights.resize(static_cast<size_t>(count));
+        result_.losses.resize(static_cast<size_t>(run.steps));
+        result_.norms.resize(static_cast<size_t>(run.steps));
+    }
+
+    TeamResult train() {
+        const int ranks = run_.parallel.ranks;
+        if (ranks == 1) {
+            Comm alone;
+            train_rank(alone);
+            return result_;
+        }
+        std::vector<Meeting> meetings = make_meetings(ranks);
+        std::vector<std::thread> threads;
+        for (int rank = 0; rank < ranks; ++rank) {
+            threads.emplace_back([this, &meetings, rank] {
+                const auto end = [](const std::string& line) { ADD_FAILURE() << line; };
+                try {
+                    Comm comm(std::make_unique<Control>(std::move(meetings[static_cast<size_t>(rank)]), kPatient, end));
+                    train_rank(comm);
+                    comm.finish();
+                } catch (const Error& error) {
+                    ADD_FAILURE() << "rank " << rank << ": " << error.what();
+                }
+            });
+        }
+        for (std::thread& thread : threads) thread.join();
+        return result_;
+    }
+
+  private:
+    /// The tokens of micro-batch `number` of a step, whoever runs it.
+    std::vector<int32_t> tokens(int step, int64_t number, uint64_t what) const {
+        std::vector<int32_t> values(static_cast<size_t>(run_.shape.N()));
+        for (size_t i = 0; i < values.size(); ++i) {
+            const auto draw = philox(what, RngStream::Test, static_cast<uint32_t>(step * 100 + number), i)[0];
+            values[i] = static_cast<int32_t>(draw % static_cast<uint64_t>(model_.config.V));
+        }
+        return values;
+    }
+
+    void train_rank(Comm& comm) {
+        const auto backend = make_backend(run_.device, 1);
+        Parallel parallel = run_.parallel;
+        parallel.exchanges = !backend->on_gpu() || parallel.rank_invariant;
+        const PlannedMemory memory =
+            plan_memory(model_, run_.shape, run_.dtype, find_policy(run_.policy), 0, *backend, parallel);
+        State state(*backend, model_, run_.dtype, run_.shape.T, memory.layout.arena_bytes, true, parallel, comm.rank());
+        EXPECT_EQ(state.allocated_bytes(), memory.total_bytes());
+        Executor executor(state, memory.plan, memory.layout, &comm);
+        comm.open_transport(*backend, parallel.rank_invariant);
+        state.initialise(7);
+        gather_parameters(state, comm);
+        MicroBatchTree tree(state);
+        for (int step = 0; step < run_.steps; ++step) train_step(step, comm, state, executor, tree);
+        EXPECT_EQ(executor.high_water_bytes(), memory.layout.arena_bytes);
+        collect(state);
+        comm.close_transport();
+    }
+
+    void train_step(int step, Comm& comm, State& state, Executor& executor, MicroBatchTree& tree) {
+        Backend& backend = state.backend();
+        const Parallel& parallel = state.parallel();
+        const int64_t tokens_per_step = parallel.micro_batches * parallel.ranks * run_.shape.N();
+        double loss = 0;
+        for (int64_t micro = 0; micro < parallel.micro_batches; ++micro) {
+            const bool is_last = micro + 1 == parallel.micro_batches;
+            if (micro == 0 || parallel.rank_invariant) backend.zero(state.all_gradients());
+            backend.zero(state.loss_sum());
+            const int64_t number = micro * parallel.ranks + comm.rank();
+            backend.copy_to_device(executor.tokens(), tokens(step, number, 1).data());
+            backend.copy_to_device(executor.targets(), tokens(step, number, 2).data());
+            executor.run({.loss_scale = 1.0f / static_cast<float>(tokens_per_step),
+                          .loss_sum = state.loss_sum(),
+                          .reduces = is_last || parallel.rank_invariant});
+            if (parallel.rank_invariant) tree.push(micro, is_last);
+            double sum = 0;
+            backend.copy_to_host(&sum, state.loss_sum());
+            for (const double of_rank : comm.all_gather(sum)) loss += of_rank;
+        }
+        AdamWSettings settings;
+        settings.learning_rate = 3e-3f, settings.weight_decay = 0.1f, settings.grad_clip = 1,
+        settings.update = step + 1;
+        compute_grad_norm(state, comm);
+        update_parameters(state, comm, settings);
+        double norm = 0;
+        backend.copy_to_host(&norm, state.grad_norm());
+        for (const double of_rank : comm.all_gather(norm)) EXPECT_EQ(of_rank, norm);
+        if (!comm.is_root()) return;
+        result_.losses[static_cast<size_t>(step)] = loss / static_cast<double>(tokens_per_step);
+        result_.norms[static_cast<size_t>(step)] = norm;
+    }
+
+    /// Parts of different ranks do not overlap.
+    void collect(const State& state) {
+        int64_t first = 0;
+        for (int index = 0; index < static_cast<int>(model_.parameters.size()); ++index) {
+            const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
+            const ElementRange range = state.owned(index);
+            if (range.count() > 0) {
+                float* to = result_.weights.data() + first + range.begin;
+                state.backend().copy_to_host(to, state.kept(Kept::Weights, index, range));
+            }
+            first += row.used_rows * row.cols;
+        }
+    }
+
+    TeamRun run_;
+    Model model_;
+    TeamResult result_;
+};
+
+}  // namespace llmc

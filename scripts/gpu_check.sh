@@ -243,6 +243,18 @@ run_gpu_tests() {
     esac
 }
 
+# One rank over NCCL, from the log of the tests: skipped where NCCL is not installed.
+report_nccl() {
+    [ -s "$tmp/tests" ] || return 0
+    if grep -q '^\[       OK \] Nccl[.]' "$tmp/tests"; then
+        record "NCCL, one rank" pass "reductions and gathers in order with the kernels"
+    elif grep -q '^\[  SKIPPED \] Nccl[.]' "$tmp/tests"; then
+        record "NCCL, one rank" skip "$(sed -n '/^\[ RUN .*Nccl/,/SKIPPED/p' "$tmp/tests" | grep -i nccl | sed -n 2p)"
+    else
+        record "NCCL, one rank" miss "the test failed, or is not in gpu_tests"
+    fi
+}
+
 # sanitize TOOL OPTION...
 sanitize() {
     local tool=$1 status summary failed
@@ -452,6 +464,7 @@ if [ "$smoke" = no ] && ! command -v nvidia-smi > /dev/null; then
 fi
 describe
 run_gpu_tests
+report_nccl
 run_sanitizers
 check_levels
 run_benchmarks

@@ -2,6 +2,7 @@
 // from a hand-written list of what a block keeps, not from the model's tables.
 #pragma once
 
+#include "llmc/base/rng.h"
 #include "llmc/base/units.h"
 #include "llmc/model/model.h"
 #include "llmc/plan/generate.h"
@@ -45,6 +46,45 @@ inline PlanRequest request_of(const Model& model, const BatchShape& shape, DType
         request.workspace.classifier = {workspace + 7, workspace + 11};
     }
     return request;
+}
+
+/// The same for several ranks, each with that batch.
+inline PlanRequest request_of_ranks(const Model& model, const BatchShape& shape, DType dtype, int ranks, int zero,
+                                    bool exchanges = true) {
+    PlanRequest request = request_of(model, shape, dtype);
+    request.parallel.ranks = ranks;
+    request.parallel.zero = zero;
+    request.parallel.exchanges = exchanges;
+    return request;
+}
+
+/// Numbers 0 .. limit - 1, one after the other.
+class Dice {
+  public:
+    explicit Dice(uint32_t item) : item_(item) {}
+    uint32_t below(uint32_t limit) { return philox(77, RngStream::Test, item_, index_++)[0] % limit; }
+
+  private:
+    uint32_t item_;
+    uint64_t index_ = 0;
+};
+
+inline KeepSet random_keep_set(const Model& model, Dice& dice) {
+    const auto layers = static_cast<size_t>(model.config.L);
+    KeepSet keep;
+    keep.keep_last_layer = dice.below(2) == 0;
+    keep.walk.resize(layers);
+    const uint32_t density = 1 + dice.below(9);  // Of ten, so that nearly empty and nearly full sets both occur.
+    for (size_t layer = 0; layer < layers; ++layer) {
+        keep.slots.emplace_back();
+        for (size_t slot = 0; slot < model.activations.size(); ++slot)
+            keep.slots[layer].push_back(dice.below(10) < density);
+        for (size_t below = 0; below < layer; ++below) {
+            if (dice.below(2) == 0) keep.walk[layer].push_back(static_cast<int>(below));
+        }
+    }
+    keep.slots[0][kLayerInput] = true;
+    return keep;
 }
 
 inline std::string label(const Model& model, const BatchShape& shape, DType dtype, const std::string& policy) {

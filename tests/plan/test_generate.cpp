@@ -1,6 +1,5 @@
 #include "llmc/plan/generate.h"
 
-#include "llmc/base/rng.h"
 #include "llmc/plan/simulate.h"
 #include "llmc/plan/verify.h"
 #include "tests/plan/plan_cases.h"
@@ -15,35 +14,6 @@ namespace llmc {
 namespace {
 
 using namespace plan_cases;
-
-/// Numbers 0 .. limit - 1, one after the other.
-class Dice {
-  public:
-    explicit Dice(uint32_t item) : item_(item) {}
-    uint32_t below(uint32_t limit) { return philox(77, RngStream::Test, item_, index_++)[0] % limit; }
-
-  private:
-    uint32_t item_;
-    uint64_t index_ = 0;
-};
-
-KeepSet random_keep_set(const Model& model, Dice& dice) {
-    const auto layers = static_cast<size_t>(model.config.L);
-    KeepSet keep;
-    keep.keep_last_layer = dice.below(2) == 0;
-    keep.walk.resize(layers);
-    const uint32_t density = 1 + dice.below(9);  // Of ten, so that nearly empty and nearly full sets both occur.
-    for (size_t layer = 0; layer < layers; ++layer) {
-        keep.slots.emplace_back();
-        for (size_t slot = 0; slot < model.activations.size(); ++slot)
-            keep.slots[layer].push_back(dice.below(10) < density);
-        for (size_t below = 0; below < layer; ++below) {
-            if (dice.below(2) == 0) keep.walk[layer].push_back(static_cast<int>(below));
-        }
-    }
-    keep.slots[0][kLayerInput] = true;
-    return keep;
-}
 
 /// Whether a tensor is the activation `slot` of a layer; the block's output is the next layer's input.
 ::testing::AssertionResult is_activation(const Model& model, const Plan& plan, int32_t tensor, int layer, int slot) {

@@ -22,12 +22,12 @@ declare -A batch=([gpt2-xl]=8 [llama2-7b]=2 [llama3-8b]=1 [llama3-70b]=1)
 declare -A context=([gpt2-xl]=1024 [llama2-7b]=4096 [llama3-8b]=8192 [llama3-70b]=8192)
 card=80000000000 # bytes
 
-# ask MODEL RANKS STAGE MICRO_BATCHES: sets $memory, $sent (bytes), $hides (bytes per second, empty: nothing does),
+# ask MODEL RANKS STAGE MICRO_BATCHES [OPTION...]: sets $memory, $sent (bytes), $hides (bytes per second, empty: nothing does),
 # $step and $exposed (milliseconds of an update).
 ask() {
     local B=${batch[$1]} T=${context[$1]} json
     json=$("$train_gpt" plan --json --model="$1" --batch-size="$B" --seq-len="$T" --total-batch-size=$((B * T * $2 * $4)) \
-        --ranks="$2" --zero="$3" --recompute=1 --dtype=bf16 --device-profile=h100)
+        --ranks="$2" --zero="$3" --recompute=1 --dtype=bf16 --device-profile=h100 "${@:5}")
     memory=$(number total_bytes) sent=$(number communication_bytes_per_update) hides=$(number hiding_bytes_per_second)
     step=$(number predicted_step_ms) exposed=$(number exposed_communication_ms)
 }
@@ -86,11 +86,42 @@ micro_batch_table() {
     done
 }
 
+batch_table() {
+    local count
+    printf '| llama3-8b, 64 ranks, ZeRO 3 | GB per rank | ms per sequence and rank | not hidden | hidden from, GB/s |\n'
+    printf '|---|---:|---:|---:|---:|\n'
+    for count in 1 2 4 8; do
+        batch[llama3-8b]=$count
+        ask llama3-8b 64 3 1
+        printf '| %s × 8192 | %s | %s | %s | %s |\n' "$count" "$(gigabytes "$memory")" "$(calculate "$step / $count")" \
+            "$(share "$exposed" "$step")" "$(gigabytes "$hides" 0)"
+    done
+}
+
+invariant_table() {
+    local stage
+    printf '| gpt2-xl, 8 ranks, 4 micro-batches each | sent, GB | with --rank-invariant | GB per rank | with |\n'
+    printf '|---|---:|---:|---:|---:|\n'
+    for stage in 0 1 2 3; do
+        ask gpt2-xl 8 "$stage" 4
+        local plain_sent=$sent plain_memory=$memory
+        ask gpt2-xl 8 "$stage" 4 --rank-invariant
+        printf '| ZeRO %s | %s | %s | %s | %s |\n' "$stage" "$(gigabytes "$plain_sent")" "$(gigabytes "$sent")" \
+            "$(gigabytes "$plain_memory")" "$(gigabytes "$memory")"
+    done
+}
+
 memory_table | tee "$tmp/tables"
 echo
 traffic_table | tee -a "$tmp/tables"
 echo
 micro_batch_table | tee -a "$tmp/tables"
+echo
+invariant_table | tee -a "$tmp/tables"
+echo
+batch_table | tee -a "$tmp/tables"
+echo
+invariant_table | tee -a "$tmp/tables"
 
 notes=$root/dev/notes/scaling.md
 [ -e "$notes" ] || exit 0

@@ -95,9 +95,9 @@ int64_t lower_bound_bytes(const Plan& plan, const std::vector<Lifetime>& lives) 
 /// Narrows the gap to the bound: what ends at the top of the arena is placed first next time, over and over; the best
 /// arena met on the way counts. Bounded work, so that plans of a hundred layers stay fast.
 void repair(const Plan& plan, const std::vector<Lifetime>& lives, int64_t bound, std::vector<int32_t> order,
-            Layout* best) {
+            int64_t most_turns, Layout* best) {
     const auto count = static_cast<int64_t>(order.size());
-    const int64_t turns = std::clamp<int64_t>(40'000'000 / (count * count), 4, 200);
+    const int64_t turns = std::clamp<int64_t>(40'000'000 / (count * count), 4, most_turns);
     Layout layout = *best;
     for (int64_t turn = 0; turn < turns && best->arena_bytes > bound; ++turn) {
         std::stable_partition(order.begin(), order.end(), [&](int32_t i) {
@@ -155,11 +155,10 @@ Layout make_layout(const Plan& plan) {
         return static_cast<double>(bytes(a)) * length(a) > static_cast<double>(bytes(b)) * length(b);
     });
 
-    const int64_t small_gap = bound / 1000;
-    for (std::vector<int32_t>& order : orders) {
-        if (best.arena_bytes > bound + (&order == &orders.front() ? 0 : small_gap)) {
-            repair(plan, lives, bound, std::move(order), &best);
-        }
+    repair(plan, lives, bound, orders.front(), /*most_turns=*/200, &best);
+    // Tensors of many sizes, as ranks exchange them, leave larger gaps.
+    for (size_t i = 1; i < orders.size() && communicates && best.arena_bytes > bound + bound / 1000; ++i) {
+        repair(plan, lives, bound, orders[i], /*most_turns=*/40, &best);
     }
 
     for (size_t i = 0; i < plan.tensors.size(); ++i) {

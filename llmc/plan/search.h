@@ -3,6 +3,8 @@
 // What it chooses from. Every layer survives the forward in one of a few modes (how much of it is kept), or it belongs
 // to a segment of which only the first input survives; inside a segment, inputs come back by optimal checkpointing of a
 // chain. The last layer's internals may be used as the forward left them, or be given up to make room for the head.
+// With ZeRO 3 a segment's first layer may keep more: without a walk before it, its own backward can need the most
+// memory.
 //
 // How. Two dynamic programs over the same numbers the simulator gives:
 //   R(n, m), the extra time of a segment of n layers with room for m more boundaries, by the recurrence of optimal
@@ -13,7 +15,8 @@
 //   and over it a Pareto front of (bytes that survive layers 0..l, extra time), exact to the byte: a state is dropped
 //   only if another is no larger and no slower. Recomputed layers come first and kept ones last wherever that is
 //   better, since a layer's repeated internals then lie where later layers' kept ones have been freed.
-// The plan found is generated, simulated and laid out like every other; its arena decides.
+// The plan found is generated, simulated and laid out like every other; its arena decides. Communication between ranks
+// counts with its bytes; in the choice among plans it is taken to hide behind the operations, but for a walk's gathers.
 #pragma once
 
 #include "llmc/plan/cost.h"

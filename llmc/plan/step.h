@@ -41,17 +41,17 @@ enum class Pass : uint8_t {
 
 /// Fixed operand slots of a step. A slot holds an index into Plan::tensors, or kNone.
 enum class Slot : uint8_t {
-    In,         ///< Input of the forward operation.
-    Residual,   ///< Added to a matmul's output.
-    Out,        ///< Output of the forward operation.
-    Stat0,      ///< Mean (LayerNorm), log-sum-exp (attention), keys' cache (generation).
-    Stat1,      ///< Reciprocal standard deviation (norms), values' cache (generation).
-    DOut,       ///< Gradient of the output.
-    DIn,        ///< Gradient of the input.
-    Tokens,     ///< Token ids (embedding) or targets (classifier).
-    Logits,     ///< The classifier's chunk.
-    Losses,     ///< One loss per token.
-    Workspace,  ///< Scratch of the backend; of a Reduce, what other ranks send.
+    In,                  ///< Input of the forward operation.
+    Residual,            ///< Added to a matmul's output.
+    Out,                 ///< Output of the forward operation.
+    Stat0,               ///< Mean (LayerNorm), log-sum-exp (attention), keys' cache (generation).
+    Stat1,               ///< Reciprocal standard deviation (norms), values' cache (generation).
+    DOut,                ///< Gradient of the output.
+    DIn,                 ///< Gradient of the input.
+    Tokens,              ///< Token ids (embedding) or targets (classifier).
+    Logits,              ///< The classifier's chunk.
+    Losses,              ///< One loss per token.
+    Workspace,           ///< Scratch of the backend; of a Reduce, what other ranks send.
     Parameters,          ///< The bucket's parameters, where they are gathered for the step.
     ParameterGradients,  ///< The bucket's gradients, where they exist only around its backward.
 };

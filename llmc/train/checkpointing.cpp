@@ -101,24 +101,27 @@ nlohmann::json write_own_files(const std::string& folder, const State& state) {
     return written;
 }
 
-/// Does `work` on this rank, and fails on all ranks if it fails on one; otherwise what every rank's work gave.
-template <typename Work>
-std::vector<nlohmann::json> do_together(Comm& comm, Work work) {
-    nlohmann::json mine;
+/// Does `work` on this rank; what every rank's work gave. If it failed on a rank, all of them `undo`, and then that
+/// rank says why, which ends the others.
+template <typename Work, typename Undo>
+std::vector<nlohmann::json> do_together(Comm& comm, Work work, Undo undo) {
+    std::string mine;  // "" if it failed.
+    std::optional<Error> own_error;
     try {
-        mine = {{"result", work()}};
+        mine = nlohmann::json(work()).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
     } catch (const Error& error) {
-        mine = {{"error", error.what()}};
+        own_error = error;
+    }
+    const std::vector<std::string> all = comm.all_gather(mine);
+    if (std::find(all.begin(), all.end(), "") != all.end()) {
+        undo();
+        comm.barrier();  // Nobody ends the run before all have cleaned up.
+        if (own_error) throw *own_error;
+        comm.barrier();  // The end comes here.
+        fail("a checkpoint could not be written by another rank");
     }
     std::vector<nlohmann::json> results;
-    std::string first_error;
-    for (const std::string& text :
-         comm.all_gather(mine.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))) {
-        const nlohmann::json of_rank = nlohmann::json::parse(text);
-        if (of_rank.contains("error") && first_error.empty()) first_error = of_rank["error"].get<std::string>();
-        results.push_back(of_rank.value("result", nlohmann::json()));
-    }
-    if (!first_error.empty()) fail("{}", first_error);
+    for (const std::string& text : all) results.push_back(nlohmann::json::parse(text));
     return results;
 }
 
@@ -127,21 +130,24 @@ std::vector<nlohmann::json> do_together(Comm& comm, Work work) {
 void save_checkpoint(const std::string& root, const State& state, const Progress& progress, Comm& comm) {
     state.backend().synchronize();
     std::optional<CheckpointWriter> writer;
-    const auto opened = do_together(comm, [&]() -> nlohmann::json {
+    const auto undo = [&] { writer.reset(); };
+    const auto open = [&]() -> nlohmann::json {
         if (!comm.is_root()) return "";
         const int64_t bytes = 3 * size_of(DType::F32) * state.model().parameter_count();
         return writer.emplace(root, progress.step, bytes).folder();
-    });
-    const auto folder = opened.front().get<std::string>();
-    const auto written = do_together(comm, [&] { return write_own_files(folder, state); });
-    do_together(comm, [&]() -> nlohmann::json {
+    };
+    const auto folder = do_together(comm, open, undo).front().get<std::string>();
+    const auto write = [&] { return write_own_files(folder, state); };
+    const std::vector<nlohmann::json> written = do_together(comm, write, undo);
+    const auto commit = [&]() -> nlohmann::json {
         if (!comm.is_root()) return "";
         std::vector<ManifestFile> files;
         for (const nlohmann::json& of_rank : written) {
             for (const nlohmann::json& file : of_rank) files.push_back({file[0], file[1], file[2]});
         }
         return writer->commit(state_json(state.model().config, progress), std::move(files));
-    });
+    };
+    do_together(comm, commit, undo);
 }
 
 void save_imported(const std::string& root, const WeightSource& weights, const std::string& tokenizer) {

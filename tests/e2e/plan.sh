@@ -86,4 +86,27 @@ check "--config of a run gives that run's plan" test "$(number total_bytes <out)
 refused "a policy that does not exist" 2 "--recompute=x" plan --recompute=0,x
 refused "a sequence beyond the model's" 2 "--seq-len=2048" plan --model=gpt2 --seq-len=2048
 
+# ---- ranks ---------------------------------------------------------------------------------------------
+
+totals=
+for zero in 0 1 2 3; do
+    must "ranks" plan --model=llama3-8b --batch-size=2 --seq-len=4096 --dtype=bf16 --device-profile=h100 \
+        --recompute=1 --ranks=8 --zero=$zero --json
+    totals="$totals $(number total_bytes <out)"
+done
+# shellcheck disable=SC2086  # a list of numbers
+check "memory per rank falls with every ZeRO stage" falling $totals
+for key in communication_bytes_per_update link_bytes_per_second exposed_communication_ms hiding_bytes_per_second; do
+    check "--ranks adds $key" test -n "$(number $key <out)"
+done
+must "ranks, table" plan --model=llama3-8b --batch-size=2 --seq-len=4096 --recompute=0,1 --ranks=8 --zero=3
+check "the table of communication" grep -q '^8 ranks, ZeRO 3  *none  *layer$' out
+must "ranks, steps" plan --layers=2 --recompute=1 --list-steps --ranks=2 --zero=3
+check "--list-steps shows reductions and gathers" \
+    test "$(grep -c -E 'wait for (gradients|parameters)' out)" -ge 6
+refused "--zero without ranks" 2 "--zero: has no effect; one rank" plan --zero=2
+refused "no ranks" 2 "--ranks" plan --ranks=0
+refused "--rank-invariant with 3 ranks" 2 "--rank-invariant: has no order of sums for 3 ranks" \
+    plan --ranks=3 --rank-invariant
+
 exit $((failures > 0))

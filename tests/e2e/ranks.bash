@@ -1,6 +1,6 @@
 # Ranks for the end-to-end scripts, on this host: under mpirun, more of them than cores, or started one by one. Sourced
 # before lib.bash, which leaves the top of the tree.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034  # $codes is for the scripts
 
 export OMPI_MCA_btl_vader_single_copy_mechanism=none # containers may not read each other's memory
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -43,17 +43,85 @@ free_port() {
     done
 }
 
-# tcp_ranks COUNT ARGUMENTS...: without mpirun. Exit codes in the files rc.RANK, output in out.RANK and err.RANK.
-tcp_ranks() {
-    local count=$1 port rank
-    port=$(free_port)
-    shift
-    for ((rank = 0; rank < count; rank++)); do
-        (
-            RANK=$rank WORLD_SIZE=$count MASTER_ADDR=127.0.0.1 MASTER_PORT=$port \
-                timeout 120 "$TRAIN_GPT" --threads=1 "$@" >out.$rank 2>err.$rank </dev/null
-            echo $? >rc.$rank
-        ) &
-    done
-    wait
+# ---- one by one ------------------------------------------------------------------------------------------------
+
+pids=()                  # of the processes under way, by rank
+codes=()                 # their exit codes in the end
+with=()                  # words before a rank's program, such as [2]="env -C folder"; they must exec it
+also=()                  # an option that only this rank is given
+master_address=127.0.0.1
+
+# start_rank RANK COUNT PORT ARGUMENTS...: without mpirun, in the background; output in the files out.RANK and err.RANK.
+start_rank() {
+    local rank=$1 count=$2 port=$3
+    shift 3
+    # shellcheck disable=SC2086  # words
+    RANK=$rank WORLD_SIZE=$count MASTER_ADDR=$master_address MASTER_PORT=$port \
+        ${with[rank]-} "$TRAIN_GPT" --threads=1 "$@" ${also[rank]-} >"out.$rank" 2>"err.$rank" </dev/null &
+    pids[rank]=$!
 }
+
+# start_ranks COUNT ARGUMENTS...
+start_ranks() {
+    local count=$1 rank port
+    shift
+    port=$(free_port)
+    for ((rank = 0; rank < count; rank++)); do
+        start_rank "$rank" "$count" "$port" "$@"
+    done
+}
+
+# end_of_ranks SECONDS: waits for the processes in $pids; those that take longer are killed, and "late" is their code.
+end_of_ranks() {
+    local rank deadline=$((SECONDS + $1))
+    codes=()
+    for rank in "${!pids[@]}"; do
+        while kill -0 "${pids[rank]}" && [ $SECONDS -lt $deadline ]; do sleep 0.01; done
+        if kill -KILL "${pids[rank]}"; then
+            wait "${pids[rank]}"
+            codes[rank]=late
+        else
+            wait "${pids[rank]}"
+            codes[rank]=$?
+        fi
+    done
+    pids=()
+} 2>/dev/null # without the shell's own remarks on killed jobs
+
+# tcp_ranks COUNT ARGUMENTS...: start and end. Exit codes also in the files rc.RANK.
+tcp_ranks() {
+    local rank
+    start_ranks "$@"
+    end_of_ranks 120
+    for rank in "${!codes[@]}"; do echo "${codes[rank]}" >"rc.$rank"; done
+}
+
+must_tcp_ranks() {
+    local name=$1
+    shift
+    tcp_ranks "$@"
+    [[ ${codes[*]} =~ ^[0\ ]+$ ]] && return
+    not_ok "$name" "exit codes ${codes[*]}: $* -- $(grep -h -v ' I ' err.* | head -c 400 | tr '\n' ' ')"
+    exit 1
+}
+
+# ---- what comes of them ----------------------------------------------------------------------------------------
+
+# eventually SECONDS COMMAND...: asks again and again until the command succeeds.
+eventually() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $deadline ] || return
+        sleep 0.01
+    done
+}
+
+# steps_done FOLDER STEPS: whether the run there has come so far.
+steps_done() { [ "$(grep -c '"loss"' "$1/metrics.jsonl" 2>/dev/null)" -ge "$2" ] 2>/dev/null; }
+
+# newest FOLDER: the step of its newest checkpoint; nothing if it has none.
+newest() { sed 's/^step-0*//' "$1/checkpoints/latest" 2>/dev/null; }
+
+# errors FILE: its lines of error, without the time.
+errors() { sed -n 's/^[0-9:]* E //p' "$1"; }

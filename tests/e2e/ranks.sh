@@ -32,6 +32,15 @@ for count in 2 3 4; do
     done
 done
 
+# What `plan` says of a rank is what every rank allocates.
+for zero in 0 1 2 3; do
+    must "plan, ZeRO $zero" plan --ranks=4 --zero=$zero --layers=3 --channels=32 --heads=2 --batch-size=1 --seq-len=32 \
+        --vocab-size=257 --total-batch-size=768 --recompute=0 --threads=1 --json
+    check "4 ranks, ZeRO $zero: planned bytes are allocated bytes" \
+        test "$(sed -n 's/^ *"total_bytes": \([0-9]*\),/\1/p' out)" \
+        = "$(sed -n '1s/.*"memory_bytes":\([0-9]*\).*/\1/p' gpt2-4-$zero/metrics.jsonl)"
+done
+
 # Checkpointing levels change nothing, at no stage.
 for zero in 0 1 2 3; do
     for level in layer sqrt act attn offload auto; do

@@ -120,6 +120,40 @@ TEST(Layout, StaysWithinTwoPercentOfThePeakWithWorkspaces) {
     }
 }
 
+TEST(Layout, OfRanksIsSoundAndStaysWithinTwoPercentOfThePeak) {
+    int at_the_peak = 0, plans = 0;
+    const auto check = [&](const Model& model, const PlanRequest& request, const PolicyRow& policy) {
+        const Plan plan = make_training_plan(model, request, policy);
+        const Layout layout = make_layout(plan);
+        const std::string where =
+            label(model, request.shape, request.dtype, policy.name) + ", ZeRO " + std::to_string(request.parallel.zero);
+        expect_sound(plan, layout, where);
+        const int64_t peak = simulate(model, plan).peak_bytes;
+        EXPECT_LE(static_cast<double>(layout.arena_bytes), 1.02 * static_cast<double>(peak)) << where;
+        at_the_peak += layout.arena_bytes == peak;
+        ++plans;
+    };
+    for (const PolicyRow& policy : policies()) {
+        for (int zero = 0; zero <= 3; ++zero) {
+            for (const bool exchanges : {false, true}) {
+                for (const Family family : kFamilies) {
+                    const Model model = small_model(family, 7);
+                    for (const BatchShape& shape : {BatchShape{1, 1}, BatchShape{2, 64}, BatchShape{4, 257}}) {
+                        check(model, request_of_ranks(model, shape, DType::F32, 4, zero, exchanges), policy);
+                    }
+                }
+                for (const char* name : {"gpt2", "tinyllama-1.1b"}) {
+                    const Model model = make_model(preset(name));
+                    for (const BatchShape& shape : {BatchShape{1, 1024}, BatchShape{8, 512}}) {
+                        check(model, request_of_ranks(model, shape, DType::BF16, 8, zero, exchanges), policy);
+                    }
+                }
+            }
+        }
+    }
+    EXPECT_GE(at_the_peak, plans * 9 / 10);
+}
+
 TEST(Layout, TheSamePlanGivesTheSameLayout) {
     const Model model = small_model(Family::Llama, 7);
     const Plan plan = make_training_plan(model, request_of(model, {3, 7}, DType::BF16, 77), find_policy("sqrt"));

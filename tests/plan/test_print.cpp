@@ -47,6 +47,17 @@ TEST(PrintedPlan, LlamaLayer) { expect_golden_plan("llama_layer", Family::Llama,
 TEST(PrintedPlan, LlamaSqrt) { expect_golden_plan("llama_sqrt", Family::Llama, 4, "sqrt"); }
 TEST(PrintedPlan, LlamaOffload) { expect_golden_plan("llama_offload", Family::Llama, 4, "offload"); }
 
+/// Four ranks; stage 2 with a tied head, stage 3 with one of its own.
+void expect_golden_plan_of_ranks(const std::string& file, Family family, int zero) {
+    const Model model = small_model(family, 2);
+    const PlanRequest request = request_of_ranks(model, {2, 5}, DType::F32, 4, zero);
+    const Plan plan = make_training_plan(model, request, find_policy("layer"));
+    expect_golden(file, summarise_steps(plan) + "\n" + print_steps(model, plan, nullptr));
+}
+
+TEST(PrintedPlan, Gpt2Zero2) { expect_golden_plan_of_ranks("gpt2_zero2", Family::Gpt2, 2); }
+TEST(PrintedPlan, LlamaZero3) { expect_golden_plan_of_ranks("llama_zero3", Family::Llama, 3); }
+
 TEST(PrintedPlan, SqrtOnThreeLayersIsLayer) {
     // One segment per layer is the cheapest there: the two levels are one plan.
     for (const Family family : kFamilies) {
@@ -82,6 +93,13 @@ TEST(SummariseSteps, CountsByPhase) {
     const Plan copies = make_training_plan(model, request_of(model, {2, 5}, DType::F32), find_policy("offload"));
     EXPECT_EQ(summarise_steps(copies),
               "83 steps: 25 forward, 3 head, 14 repeated, 37 backward, 2 copies and their waits");
+    // Seven gathers: embedding, layers 0 to 2, head, and layers 1 and 0 once more.
+    const Model llama = small_model(Family::Llama, 3);
+    const PlanRequest request = request_of_ranks(llama, {2, 5}, DType::F32, 4, 3);
+    EXPECT_EQ(
+        summarise_steps(make_training_plan(llama, request, find_policy("layer"))),
+        "108 steps: 25 forward, 3 head, 14 repeated, 37 backward, 7 gathers and their waits, 5 reductions and their "
+        "waits, 5 buckets zeroed");
 }
 
 }  // namespace

@@ -291,5 +291,21 @@ TEST_P(SearchTest, CountsWhatLinksAreTooSlowFor) {
 INSTANTIATE_TEST_SUITE_P(Families, SearchTest, testing::Values(Family::Gpt2, Family::Llama),
                          [](const auto& info) { return info.param == Family::Gpt2 ? "Gpt2" : "Llama"; });
 
+TEST(SearchOfRanks, RepeatsNothingWhereTheEmbeddingsReductionNeedsTheMost) {
+    ModelConfig config = small_model(Family::Gpt2, 5).config;
+    config.V = 50000;
+    const Model model = make_model(config);
+    const PlanRequest request = request_for(model, {1, 4}, 4, 1);
+    const OpTimes times = times_for(model, request);
+    const SearchResult nothing = search_plan(model, request, times, 1 << 20);
+    ASSERT_FALSE(nothing.found);
+    EXPECT_EQ(nothing.binding_step, "embedding, reduce gradients");
+    const SearchResult least = search_plan(model, request, times, nothing.smallest_bytes);
+    ASSERT_TRUE(least.found);
+    const Plan none = make_training_plan(model, request, find_policy("none"));
+    EXPECT_NEAR(least.seconds, plan_seconds(times, none), 1e-9 * least.seconds);
+    EXPECT_FALSE(search_plan(model, request, times, nothing.smallest_bytes - 1).found);
+}
+
 }  // namespace
 }  // namespace llmc

@@ -92,5 +92,31 @@ TEST(DescribeStep, SaysLayerPassAndOperation) {
     }
 }
 
+TEST(DescribeStep, SaysWhatIsSentBetweenRanks) {
+    const Model model = small_model(Family::Llama, 2);
+    const Plan plan = make_training_plan(model, request_of_ranks(model, {1, 2}, DType::F32, 4, 3), find_policy("none"));
+    std::vector<std::string> text;
+    for (const Step& step : plan.steps) text.push_back(describe_step(model, step));
+    for (const char* expected : {"embedding, gather parameters", "embedding, wait for parameters",
+                                 "embedding, zero gradients", "layer 1, zero gradients", "layer 1, reduce gradients",
+                                 "layer 1, wait for gradients", "layer 1, gather parameters", "head, gather parameters",
+                                 "head, reduce gradients", "head, wait for gradients"}) {
+        EXPECT_EQ(std::count(text.begin(), text.end(), expected), 1) << expected;
+    }
+}
+
+TEST(Simulate, WhatRanksExchangeIsNoActivation) {
+    const Model model = small_model(Family::Gpt2, 3);
+    const Plan plan =
+        make_training_plan(model, request_of_ranks(model, {1, 2}, DType::F32, 4, 3), find_policy("layer"));
+    const Plan one = make_training_plan(model, request_of(model, {1, 2}, DType::F32), find_policy("layer"));
+    const Simulation simulation = simulate(model, plan), of_one = simulate(model, one);
+    EXPECT_EQ(simulation.activation_bytes, of_one.activation_bytes);
+    EXPECT_EQ(simulation.layer_activation_bytes, of_one.layer_activation_bytes);
+    EXPECT_EQ(simulation.forward_flops, of_one.forward_flops);
+    EXPECT_EQ(simulation.backward_flops, of_one.backward_flops);
+    EXPECT_GT(simulation.peak_bytes, of_one.peak_bytes);
+}
+
 }  // namespace
 }  // namespace llmc

@@ -50,5 +50,20 @@ TEST(Timeline, NamesPeakPhasesAndConsumers) {
     EXPECT_EQ(draw_timeline(model, keeps, make_layout(keeps), "", "").find("run again"), std::string::npos);
 }
 
+TEST(Timeline, NamesWhatRanksExchange) {
+    const Model model = small_model(Family::Llama, 6);
+    for (int zero = 0; zero <= 3; ++zero) {
+        const PlanRequest request = request_of_ranks(model, {2, 64}, DType::F32, 4, zero);
+        const Plan plan = make_training_plan(model, request, find_policy("layer"));
+        const std::string svg = draw_timeline(model, plan, make_layout(plan), "", "");
+        const auto says = [&](Consumer consumer) {
+            return svg.find(">" + std::string(name_of(consumer)) + "<") != std::string::npos;
+        };
+        EXPECT_EQ(says(Consumer::GatheredParameters), zero == 3);
+        EXPECT_EQ(says(Consumer::BucketGradients), zero >= 2);
+        EXPECT_TRUE(says(Consumer::Communication));
+    }
+}
+
 }  // namespace
 }  // namespace llmc

@@ -82,13 +82,13 @@ void expect_seen(const char* what, const std::function<bool(const Step&)>& where
 
 bool communicates(const Step& step) { return step.is_communication(); }
 
-TEST(FindFaultOfRanks, SeesEveryStepThatIsMissing) { expect_seen("missing", communicates, erase, 500); }
+TEST(FindFaultOfRanks, SeesEveryStepThatIsMissing) { expect_seen("missing", communicates, erase, 450); }
 
 TEST(FindFaultOfRanks, SeesEveryStepThatComesTwice) {
     const auto repeat = [](Plan& plan, int64_t at) {
         plan.steps.insert(plan.steps.begin() + at, plan.steps[static_cast<size_t>(at)]);
     };
-    expect_seen("twice", communicates, repeat, 500);
+    expect_seen("twice", communicates, repeat, 450);
 }
 
 TEST(FindFaultOfRanks, SeesEveryStepOfAnotherBucket) {
@@ -96,14 +96,14 @@ TEST(FindFaultOfRanks, SeesEveryStepOfAnotherBucket) {
         Step& step = plan.steps[static_cast<size_t>(at)];
         step.bucket = static_cast<int16_t>((step.bucket + 1) % 6);
     };
-    expect_seen("another bucket", communicates, other_bucket, 500);
+    expect_seen("another bucket", communicates, other_bucket, 450);
 }
 
 TEST(FindFaultOfRanks, SeesEveryStepOfABucketThereIsNot) {
     for (const int16_t bucket : {-1, 6}) {
         expect_seen(
             "no bucket", communicates,
-            [&](Plan& plan, int64_t at) { plan.steps[static_cast<size_t>(at)].bucket = bucket; }, 500);
+            [&](Plan& plan, int64_t at) { plan.steps[static_cast<size_t>(at)].bucket = bucket; }, 450);
     }
 }
 

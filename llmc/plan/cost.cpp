@@ -176,6 +176,14 @@ double update_gather_seconds(const OpTimes& times, const Plan& plan) {
     return seconds;
 }
 
+double update_seconds(const OpTimes& times, const Plan& plan, const Parallel& parallel) {
+    const bool every_time = parallel.rank_invariant || parallel.zero >= 2;
+    const double others = plan_seconds(times, plan, /*reduces=*/every_time);
+    const double optimizer = parallel.zero >= 1 ? times.optimizer / parallel.ranks : times.optimizer;
+    return static_cast<double>(parallel.micro_batches - 1) * others + plan_seconds(times, plan) + optimizer +
+           update_gather_seconds(times, plan);
+}
+
 int64_t communication_bytes(const Plan& plan, bool reduces) {
     int64_t bytes = 0;
     for (const Step& step : plan.steps) {

@@ -63,6 +63,9 @@ double transfer_seconds(const OpTimes& times, const Plan& plan, const Step& step
 /// Seconds of the gather of all parameters after the update, where a plan's ZeRO stage asks for one: 1 and 2.
 double update_gather_seconds(const OpTimes& times, const Plan& plan);
 
+/// Seconds of a whole update of `parallel.micro_batches` plans on every rank, the optimiser's part included.
+double update_seconds(const OpTimes& times, const Plan& plan, const Parallel& parallel);
+
 /// Bytes that a rank sends in one micro-batch.
 int64_t communication_bytes(const Plan& plan, bool reduces = true);
 

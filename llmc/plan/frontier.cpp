@@ -10,17 +10,17 @@ namespace {
 
 class FrontierSearch {
   public:
-    FrontierSearch(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t micro_batches)
-        : model_(model), request_(request), times_(times), micro_batches_(static_cast<double>(micro_batches)) {}
+    FrontierSearch(const Model& model, const PlanRequest& request, const OpTimes& times)
+        : model_(model), request_(request), times_(times) {}
 
-    double update_seconds(double plan_seconds) const { return micro_batches_ * plan_seconds + times_.optimizer; }
+    double seconds(const Plan& plan) const { return update_seconds(times_, plan, request_.parallel); }
 
     int64_t smallest_arena() const { return search_plan(model_, request_, times_, 1).smallest_bytes; }
 
     FrontierPoint fastest_within(int64_t budget) const {
         const SearchResult result = search_plan(model_, request_, times_, budget);
         CHECK(result.found, budget, result.smallest_bytes);
-        return {result.layout.arena_bytes, update_seconds(result.seconds), result.summary};
+        return {result.layout.arena_bytes, seconds(result.plan), result.summary};
     }
 
     /// Every fixed policy beside the fastest plan in its memory, least memory first.
@@ -30,7 +30,7 @@ class FrontierSearch {
             if (policy.host_memory) continue;
             const Plan plan = make_training_plan(model_, request_, policy);
             const int64_t bytes = make_layout(plan).arena_bytes;
-            rows.push_back({policy.name, "", bytes, update_seconds(plan_seconds(times_, plan)), fastest_within(bytes)});
+            rows.push_back({policy.name, "", bytes, seconds(plan), fastest_within(bytes)});
         }
         std::stable_sort(rows.begin(), rows.end(),
                          [](const auto& a, const auto& b) { return a.arena_bytes < b.arena_bytes; });
@@ -59,7 +59,6 @@ class FrontierSearch {
     const Model& model_;
     const PlanRequest& request_;
     const OpTimes& times_;
-    const double micro_batches_;
 };
 
 /// Drops every point that another matches with no more memory.
@@ -77,9 +76,8 @@ void keep_best(std::vector<FrontierPoint>* points) {
 
 }  // namespace
 
-Frontier find_frontier(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t micro_batches,
-                       int rungs) {
-    const FrontierSearch search(model, request, times, micro_batches);
+Frontier find_frontier(const Model& model, const PlanRequest& request, const OpTimes& times, int rungs) {
+    const FrontierSearch search(model, request, times);
     Frontier frontier;
     const std::vector<FrontierComparison> fixed = search.fixed_policies();
     for (const FrontierComparison& row : fixed) {

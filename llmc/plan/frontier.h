@@ -32,9 +32,8 @@ struct Frontier {
 };
 
 /// `rungs` budgets, each larger than the one below by the same factor, and the memory of every comparison. The times
-/// are those of a whole update: `micro_batches` plans and the optimiser.
-Frontier find_frontier(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t micro_batches,
-                       int rungs);
+/// are those of a whole update: request.parallel.micro_batches plans and the optimiser.
+Frontier find_frontier(const Model& model, const PlanRequest& request, const OpTimes& times, int rungs);
 
 /// The frontier as SVG. `state_bytes` (parameters, gradients, optimiser) are there whatever the plan.
 std::string draw_frontier(const Frontier& frontier, const std::string& title, const std::string& subtitle,

@@ -6,6 +6,7 @@
 #include "llmc/plan/search.h"
 
 #include <algorithm>
+#include <cctype>
 #include <optional>
 #include <vector>
 
@@ -15,14 +16,30 @@ namespace {
 /// Bytes per second where nothing better is known: two channels of DDR5.
 constexpr double kUsualBandwidth = 50e9;
 
-DeviceProfile profile_of(const DeviceInfo& device) {
-    const double fp32 = device.peak_flops_fp32 > 0 ? device.peak_flops_fp32 : 100e9;
-    return {device.name,
-            fp32,
-            device.peak_flops_bf16 > 0 ? device.peak_flops_bf16 : fp32,
-            device.bandwidth > 0 ? device.bandwidth : kUsualBandwidth,
-            5e-6,
-            0.8};
+/// Links of a GPU by its name, which nothing measures; of one that is in no table, over PCI Express.
+void assume_links(DeviceProfile* profile) {
+    profile->link_bandwidth = 25e9;
+    profile->node_bandwidth = 12.5e9;
+    std::string name = profile->name;
+    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+    for (const DeviceProfile& known : device_profiles()) {
+        if (name.find(known.name) == std::string::npos) continue;
+        profile->link_bandwidth = known.link_bandwidth;
+        profile->node_bandwidth = known.node_bandwidth;
+    }
+}
+
+DeviceProfile profile_of(const Backend& backend) {
+    const DeviceInfo device = backend.info();
+    DeviceProfile profile;
+    profile.name = device.name;
+    profile.flops_fp32 = device.peak_flops_fp32 > 0 ? device.peak_flops_fp32 : 100e9;
+    profile.flops_bf16 = device.peak_flops_bf16 > 0 ? device.peak_flops_bf16 : profile.flops_fp32;
+    profile.bandwidth = device.bandwidth > 0 ? device.bandwidth : kUsualBandwidth;
+    profile.launch_seconds = 5e-6;
+    profile.efficiency = 0.8;
+    if (backend.on_gpu()) assume_links(&profile);
+    return profile;
 }
 
 PlanRequest request_for(const Options& options, const Model& model, int64_t B, const Backend& backend) {
@@ -32,15 +49,6 @@ PlanRequest request_for(const Options& options, const Model& model, int64_t B, c
 
 int64_t state_bytes_of(const Model& model, const PlanRequest& request) {
     return state_bytes(model, request.dtype, request.shape.T, request.parallel, /*training=*/true).total();
-}
-
-/// Of a whole update.
-double predicted_seconds(const Plan& plan, const Parallel& parallel, const OpTimes& times) {
-    const bool every_time = parallel.rank_invariant || parallel.zero >= 2;
-    const double others = plan_seconds(times, plan, /*reduces=*/every_time);
-    const double optimizer = parallel.zero >= 1 ? times.optimizer / parallel.ranks : times.optimizer;
-    return static_cast<double>(parallel.micro_batches - 1) * others + plan_seconds(times, plan) + optimizer +
-           update_gather_seconds(times, plan);
 }
 
 [[noreturn]] void fail_too_large(const BatchShape& shape, DType dtype, int64_t limit, int64_t state_bytes,
@@ -78,7 +86,7 @@ ChosenPlan plan_of(const Options& options, const std::string& policy, const Mode
         chosen.words = row.description;
     }
     chosen.times = times;
-    chosen.step_seconds = predicted_seconds(chosen.memory.plan, request.parallel, times);
+    chosen.step_seconds = update_seconds(times, chosen.memory.plan, request.parallel);
     return chosen;
 }
 
@@ -86,7 +94,7 @@ OpTimes estimated_times(const Options& options, const Model& model, const PlanRe
                         const Backend& backend) {
     constexpr int64_t kRanksOfHost = 8;  // More ranks are assumed to be on several hosts.
     const bool elsewhere = !options.device_profile.empty();
-    const DeviceProfile profile = elsewhere ? find_device_profile(options.device_profile) : profile_of(backend.info());
+    const DeviceProfile profile = elsewhere ? find_device_profile(options.device_profile) : profile_of(backend);
     OpTimes times = analytic_times(model, request.shape, request.dtype, profile);
     if (options.ranks > kRanksOfHost) times.link_bandwidth = profile.node_bandwidth;
     return times;
@@ -187,7 +195,7 @@ ChosenPlan plan_of_keep_set(const Options& options, const std::string& name, con
     chosen.keep = keep;
     chosen.memory = with_memory(model, make_training_plan(model, request, keep, name), request.parallel);
     chosen.times = times;
-    chosen.step_seconds = predicted_seconds(chosen.memory.plan, request.parallel, times);
+    chosen.step_seconds = update_seconds(times, chosen.memory.plan, request.parallel);
     return chosen;
 }
 

@@ -102,7 +102,7 @@ std::string frontier_report(const Options& options, const Model& model, Backend&
     const OpTimes times = operation_times(options, model, request, backend);
     const Report report = {model,        shape,
                            dtype,        state_bytes(model, dtype, shape.T, parallel, true).total(),
-                           times.source, find_frontier(model, request, times, parallel.micro_batches, kRungs)};
+                           times.source, find_frontier(model, request, times, kRungs)};
     if (!options.plot.empty()) draw(options, report);
     if (options.json) return to_json(report);
     std::string text = model_line(model) + fmt::format("micro-batch {} x {} tokens, {}; step times: {}\n\n", shape.B,

@@ -102,17 +102,17 @@ class WhatFits {
         const OpTimes times = operation_times(options_, model, request, backend_);
         const int64_t state = state_bytes(model, dtype_, shape.T, parallel, true).total();
         int64_t total = state;
-        double seconds = times.optimizer;
+        Plan plan;
         if (policy == "auto") {
-            const SearchResult result = search_plan(model, request, times, limit_ - state);
+            SearchResult result = search_plan(model, request, times, limit_ - state);
             total += result.found ? result.layout.arena_bytes : result.smallest_bytes;
-            seconds += result.seconds;
+            plan = std::move(result.plan);
         } else {
-            const Plan plan = make_training_plan(model, request, find_policy(policy));
+            plan = make_training_plan(model, request, find_policy(policy));
             total += make_layout(plan).arena_bytes;
-            seconds += plan_seconds(times, plan);
         }
-        return {total <= limit_, total, static_cast<double>(shape.N()) / seconds};
+        const auto tokens = static_cast<double>(parallel.ranks * shape.N());
+        return {total <= limit_, total, tokens / update_seconds(times, plan, parallel)};
     }
 
     const Options& options_;

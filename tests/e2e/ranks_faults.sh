@@ -137,7 +137,7 @@ for victim in 0 2; do
     pids=($!)
     eventually 30 steps_done killed $((RANDOM % 50 + 3))
     for pid in $(pgrep -P "${pids[0]}"); do
-        grep -q -z -x "OMPI_COMM_WORLD_RANK=$victim" "/proc/$pid/environ" && kill -KILL "$pid"
+        grep -s -q -z -x "OMPI_COMM_WORLD_RANK=$victim" "/proc/$pid/environ" && kill -KILL "$pid"
     done
     end_of_ranks $((timeout + 2))
     why=
@@ -324,7 +324,7 @@ for expected in USR1:0 TERM:1; do
     end_of_ranks 20
     eventually 5 none_left asked
     rm -rf whole
-    must_tcp_ranks "SIG$signal to mpirun" 4 "${setting[@]}" --zero=2 "--steps=$(($(newest asked) + 6))" \
+    must_ranks "SIG$signal to mpirun" 4 "${setting[@]}" --zero=2 "--steps=$(($(newest asked) + 6))" \
         --output-dir=whole
     stopped "SIG$signal to mpirun" "${expected#*:}" whole
 done

@@ -16,8 +16,9 @@ using namespace plan_cases;
 const DeviceProfile kDevice = {"test", 1e12, 2e12, 1e11, 1e-7, 0.8};
 
 Frontier frontier_of(const Model& model, const BatchShape& shape, int64_t micro_batches = 1) {
-    const PlanRequest request = request_of(model, shape, DType::F32);
-    return find_frontier(model, request, analytic_times(model, shape, DType::F32, kDevice), micro_batches, 12);
+    PlanRequest request = request_of(model, shape, DType::F32);
+    request.parallel.micro_batches = micro_batches;
+    return find_frontier(model, request, analytic_times(model, shape, DType::F32, kDevice), 12);
 }
 
 TEST(Frontier, FallsFromTheSmallestPlanToLevel0) {
@@ -69,7 +70,7 @@ TEST(Frontier, OfGpt2XlBeatsLevel2ByPointsAndHalfwayByMany) {
     const BatchShape shape = {8, 1024};
     const PlanRequest request = request_of(model, shape, DType::F32);
     const OpTimes times = analytic_times(model, shape, DType::F32, find_device_profile("a100"));
-    const Frontier frontier = find_frontier(model, request, times, 1, 2);
+    const Frontier frontier = find_frontier(model, request, times, 2);
     const auto gained = [&](const std::string& policy, const std::string& up_to) {
         for (const FrontierComparison& row : frontier.comparisons) {
             if (row.policy != policy || row.up_to != up_to) continue;

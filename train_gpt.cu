@@ -49,38 +49,44 @@ struct CloseTransport {
 /// One rank of a training run; most runs have just this one.
 void train_rank(Options options, Comm& comm) {
     place_rank(options, comm);
-    require_divisible(options);
 
     // What to begin with: a checkpoint, the weights of another model, or nothing.
-    Origin origin = open_origin(options);
+    Origin origin = open_origin(options, comm.rank(), comm.size());
 
     // Data, model, device, and the plan: everything is known before anything is allocated.
     const Data data = open_data(options, origin.tokenizer());
     const std::optional<ModelConfig> given = origin.config(options);
     const Model model = make_model(given ? accept_model(options, *given, data.tokenizer.get())
                                          : resolve_model(options, data.source->vocab_size()));
-    if (origin.checkpoint) require_same_run(options, model.config, *origin.checkpoint);
-    require_same_run_everywhere(options, model, data, origin.describe(options), comm);
+    if (origin.checkpoint) {
+        require_same_run(options, model.config, *origin.checkpoint);
+        keep_total_batch(options, *origin.checkpoint);
+    }
+    require_divisible(options);
     const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
     const DType dtype = dtype_of_option(options, *backend);
     options.dtype = name_of(dtype);  // Where it was auto, it is decided now.
     require_dtype(*backend, dtype);
+    require_same_run_everywhere(options, model, data, origin.describe(options), comm);
+    comm.open_transport(*backend, options.rank_invariant);
+    const CloseTransport before_the_device_goes = {comm};
     share_memory(options, *backend, comm);
     const ChosenPlan chosen = agree_on_plan(options, model, *backend, comm);
     const PlannedMemory& memory = chosen.memory;
     options.batch_size = memory.plan.shape.B;  // Where it was auto, it is decided now.
-    comm.open_transport(*backend, options.rank_invariant);
+    const Parallel parallel = parallel_of(options, options.batch_size, *backend);
+    options.total_batch_size = parallel.ranks * parallel.micro_batches * memory.plan.shape.N();  // The run keeps it.
     log_banner(options, model, origin.describe(options), data, chosen, backend->info(), comm.describe());
     require_memory(options, model, memory, *backend);
     if (options.dry_run) return;
 
     // One allocation of everything, the run folder, and the loop.
-    const Parallel parallel = parallel_of(options, options.batch_size, *backend);
     State state(*backend, model, dtype, options.seq_len, memory.layout.arena_bytes, /*training=*/true, parallel,
                 comm.rank());
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
     const CloseTransport before_memory_goes = {comm};
     const std::string run_folder = comm.broadcast(comm.is_root() ? make_run(options, data, origin) : "");
+    require_shared_folder(run_folder);
     Trainer trainer(options, state, chosen, data, origin, run_folder, comm);
     origin = {};  // Its mapped files are not needed any more.
     trainer.run();

@@ -13,10 +13,10 @@
 # Takes ssh without a password to every host, the same Open MPI and this folder at the same path on all of them, and a
 # disk that all of them see: the data is read by every rank, and all write their part of a checkpoint into the run
 # folder. Memory per rank, step time, and the bandwidth between machines that would hide the communication:
-#   ./train_gpt plan --ranks=16 --zero=3 --device-profile=h100 --model=llama2-7b --seq-len=4096 --batch-size=2 --dtype=bf16
+#   ./train_gpt plan --ranks=16 --zero=3 --device-profile=h100 --dtype=bf16 --model=llama2-7b -t 4096 -b 2 -r 1
 # ZeRO 0 and 1 send least, 3 needs the least memory; dev/notes/scaling.md has both in tables.
 #
-# Ctrl-C, TERM or USR1 here: the step is finished, one checkpoint written, exit code 0. With -y 1 and an --output-dir, as
+# Ctrl-C, TERM or USR1 here: the step is finished, one checkpoint written, exit code 0. With -y 1 and --output-dir, as
 # above, the same command goes on. A rank or machine that dies ends all ranks, with a line that names it.
 #
 # To adapt: MPIRUN_ARGS has further arguments for mpirun, such as --mca btl_tcp_if_include 10.0.0.0/8 where machines

@@ -8,7 +8,8 @@
 # or from anywhere:
 #
 #   node=0; for host in node1 node2; do
-#       ssh $host "cd $PWD && NODES=2 NODE=$node MASTER_ADDR=node1 scripts/train_multi_node_tcp.sh ..." & node=$((node + 1))
+#       ssh $host "cd $PWD && NODES=2 NODE=$node MASTER_ADDR=node1 scripts/train_multi_node_tcp.sh ..." &
+#       node=$((node + 1))
 #   done; wait
 #
 # Takes a network between the machines without a firewall, the same binary and options on all, and a disk that all see:
@@ -17,8 +18,8 @@
 #   ./train_gpt plan --ranks=16 --zero=1 --device-profile=h100 --model=gpt2-xl --seq-len=1024 --batch-size=8
 #
 # TERM, INT or USR1 to the script on any one machine: all ranks finish the step, write one checkpoint and exit with 0.
-# With -y 1 --output-dir=FOLDER the same commands go on. A rank or machine that dies ends all ranks within --comm-timeout
-# seconds, with a line that names it. The connections are neither encrypted nor secured: use a network of your own.
+# With -y 1 --output-dir=FOLDER the same commands go on. A rank or machine that dies ends all ranks, within
+# --comm-timeout seconds and with a line that names it. The connections are not encrypted: use a network of your own.
 #
 # To adapt: NP is the number of ranks on every machine (one for every GPU, or two); MASTER_PORT (29500) a port of
 # MASTER_ADDR that is free, another one for every run there; $TRAIN_GPT another binary.

@@ -25,9 +25,9 @@ for program in ip tc; do
     command -v $program > /dev/null || die "there is no $program; install the Debian package iproute2"
 done
 
-stages="0 1 3" rounds=3 steps=10
+stages="0 1 3" rounds=3 steps=8
 [ "$quick" = no ] || stages=0 rounds=1 steps=6
-common=(--model=gpt2-mini --batch-size=8 --seq-len=256 --recompute=0)
+common=(--model=gpt2-mini --layers=12 --batch-size=8 --seq-len=256 --recompute=0)
 declare -A target=([0]=0.75 [3]=0.75)
 warmup=2
 status=0
@@ -116,7 +116,7 @@ compare() {
     fi
     rows+="| $stage | $(mib "$sent") | $(calculate "1000 * $sent * 8 / $rate") | $(calculate "$without") "
     rows+="| $(calculate "$with") | $ratio | $verdict |"$'\n'
-    objects+="${objects:+,}"$'\n'"  {\"model\": \"gpt2-mini B=8 T=256\", \"zero\": $stage, \"sent_bytes\": $sent, "
+    objects+="${objects:+,}"$'\n'"  {\"model\": \"gpt2-mini L=12 B=8 T=256\", \"zero\": $stage, \"sent_bytes\": $sent, "
     objects+="\"link_bits_per_second\": $rate, \"step_ms_without_overlap\": $without, \"step_ms_with_overlap\": $with, "
     objects+="\"ratio\": $ratio, \"step_ms_of_rounds_without\": [$(printf '%s' "${times[without]}" | paste -sd,)], "
     objects+="\"step_ms_of_rounds_with\": [$(printf '%s' "${times[with]}" | paste -sd,)]}"
@@ -131,7 +131,7 @@ for stage in $stages; do compare "$stage"; done
 
 report="# Communication beside the backward
 
-$(about). gpt2-mini, 8 x 256 tokens per rank, fp32; two ranks of one thread each,
+$(about). gpt2-mini with 12 layers, 8 x 256 tokens per rank, fp32; two ranks of one thread each,
 linked by $(calculate "$rate / 1e6") Mbit/s each way. Without a limit a step takes $(calculate "$free") ms.
 
 | ZeRO | sent per rank and update, MiB | alone on the link, ms | step without overlap, ms | with, ms | ratio | target |

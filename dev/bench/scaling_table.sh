@@ -22,14 +22,15 @@ declare -A batch=([gpt2-xl]=8 [llama2-7b]=2 [llama3-8b]=1 [llama3-70b]=1)
 declare -A context=([gpt2-xl]=1024 [llama2-7b]=4096 [llama3-8b]=8192 [llama3-70b]=8192)
 card=80000000000 # bytes
 
-# ask MODEL RANKS STAGE MICRO_BATCHES [OPTION...]: sets $memory, $sent (bytes), $hides (bytes per second, empty: nothing does),
-# $step and $exposed (milliseconds of an update).
+# ask MODEL RANKS STAGE MICRO_BATCHES [OPTION...]: sets $memory, $sent (bytes), $hides (bytes per second, empty: nothing
+# does), $step and $exposed (milliseconds of an update).
 ask() {
     local B=${batch[$1]} T=${context[$1]} json
-    json=$("$train_gpt" plan --json --model="$1" --batch-size="$B" --seq-len="$T" --total-batch-size=$((B * T * $2 * $4)) \
-        --ranks="$2" --zero="$3" --recompute=1 --dtype=bf16 --device-profile=h100 "${@:5}")
-    memory=$(number total_bytes) sent=$(number communication_bytes_per_update) hides=$(number hiding_bytes_per_second)
-    step=$(number predicted_step_ms) exposed=$(number exposed_communication_ms)
+    json=$("$train_gpt" plan --json --model="$1" --ranks="$2" --zero="$3" --recompute=1 --dtype=bf16 \
+        --device-profile=h100 --batch-size="$B" --seq-len="$T" --total-batch-size=$((B * T * $2 * $4)) "${@:5}")
+    memory=$(number total_bytes) sent=$(number communication_bytes_per_update)
+    hides=$(number hiding_bytes_per_second) step=$(number predicted_step_ms)
+    exposed=$(number exposed_communication_ms)
 }
 number() { sed -n "s/.*\"$1\": *\([0-9.e+]*\).*/\1/p" <<< "$json"; }
 

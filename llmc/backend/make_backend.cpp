@@ -97,6 +97,14 @@ int gpu_count() {
 #endif
 }
 
+std::string gpu_identity([[maybe_unused]] int index) {
+#ifdef LLMC_WITH_CUDA
+    return cuda::bus_address(index);
+#else
+    return "";
+#endif
+}
+
 int usable_cores() { return cpu::usable_cores(cpu::allowed_processors()); }
 
 std::string allowed_processors() { return fmt::format("{}", fmt::join(cpu::allowed_processors(), ",")); }

@@ -18,6 +18,9 @@ std::unique_ptr<Backend> make_planning_backend(const std::string& device, int th
 /// GPUs that --device=auto would take; 0 where there are none, no driver, or this build has no CUDA backend.
 int gpu_count();
 
+/// What tells a GPU from the others of its host, whoever counts them: its address on the bus.
+std::string gpu_identity(int index);
+
 /// CPU threads of --threads=0, and the processors they may run on, as text: equal for processes that share them.
 int usable_cores();
 std::string allowed_processors();

@@ -1,6 +1,7 @@
 #include "llmc/base/stop_signal.h"
 
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <pthread.h>
 #include <thread>
@@ -28,15 +29,21 @@ void end_by(int signal) {
     raise(signal);
 }
 
+/// A launcher and a batch system may deliver one request twice.
+constexpr std::chrono::seconds kSameRequest(1);
+
 void wait_for_signals() {
     const sigset_t set = stop_signals();
+    std::chrono::steady_clock::time_point first;
     for (;;) {
         int signal = 0;
         if (sigwait(&set, &signal) != 0) continue;
         int earlier = 0;
         if (!requests_allowed) end_by(signal);
+        const auto now = std::chrono::steady_clock::now();
         const bool is_first = requested.compare_exchange_strong(earlier, signal);
-        if (!is_first && earlier == signal) end_by(signal);
+        if (is_first) first = now;
+        if (!is_first && earlier == signal && now - first > kSameRequest) end_by(signal);
     }
 }
 

@@ -80,8 +80,9 @@ struct Checkpoint {
 
 /// Opens a checkpoint: `path` is its step folder, or a run folder, of which the one that `latest` names is taken, or
 /// where that is missing or damaged the newest complete one. Every size and checksum is verified. Anything missing,
-/// truncated, changed or written by a newer program is an Error that starts with `option`, e.g. "--resume".
-Checkpoint open_checkpoint(const std::string& path, const std::string& option);
+/// truncated, changed or written by a newer program is an Error that starts with `option`, e.g. "--resume". Where
+/// `ranks` programs open the same checkpoint together, each compares the checksums of its part of the files.
+Checkpoint open_checkpoint(const std::string& path, const std::string& option, int rank = 0, int ranks = 1);
 
 /// Removes all but the `keep_last` newest checkpoints of a run (0 keeps all); never the one that `latest` names.
 void prune_checkpoints(const std::string& root, int64_t keep_last);

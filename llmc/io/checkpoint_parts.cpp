@@ -63,6 +63,11 @@ void CheckpointParts::read(const std::string& name, std::span<const int64_t> sha
                            const std::function<void(int64_t, std::span<const std::byte>)>& take) const {
     const auto found = parts_.find(name);
     if (found == parts_.end()) fail("the checkpoint '{}' has no tensor '{}'", checkpoint_.path, name);
+    int64_t count = 1;
+    for (const int64_t dimension : shape) count *= dimension;
+    if (const Part& last = found->second.back(); !last.is_whole && last.end > count) {
+        fail("the checkpoint '{}' has a part of the tensor '{}' beyond its {} elements", checkpoint_.path, name, count);
+    }
     for (const Part& part : found->second) {
         if (part.is_whole) part.file->expect(name, DType::F32, shape);
         const int64_t from = std::max(first, part.first), to = std::min(end, part.end);

@@ -177,8 +177,7 @@ double update_gather_seconds(const OpTimes& times, const Plan& plan) {
 }
 
 double update_seconds(const OpTimes& times, const Plan& plan, const Parallel& parallel) {
-    const bool every_time = parallel.rank_invariant || parallel.zero >= 2;
-    const double others = plan_seconds(times, plan, /*reduces=*/every_time);
+    const double others = plan_seconds(times, plan, parallel.reduces_every_micro_batch());
     const double optimizer = parallel.zero >= 1 ? times.optimizer / parallel.ranks : times.optimizer;
     return static_cast<double>(parallel.micro_batches - 1) * others + plan_seconds(times, plan) + optimizer +
            update_gather_seconds(times, plan);

@@ -127,6 +127,9 @@ struct Parallel {
     int64_t micro_batches = 1;    ///< Of a rank, per update.
     bool exchanges = true;        ///< Reductions receive the other ranks' pieces in a workspace and add them up here.
     bool operator==(const Parallel&) const = default;
+
+    /// Otherwise gradients of all micro-batches are summed on the rank first, and reduced after the last.
+    bool reduces_every_micro_batch() const { return rank_invariant || zero >= 2; }
 };
 
 struct Plan {

@@ -131,7 +131,7 @@ void Executor::run_communication(const Step& step) {
     const Tensor gradients = touched(step.operand(Slot::ParameterGradients));
     const Tensor workspace = touched(step.operand(Slot::Workspace));
     const int bucket = step.bucket;
-    const bool reduces = arguments_.reduces || gradients;
+    CHECK(arguments_.reduces || !gradients, "gradients that are kept nowhere");
     switch (step.kind) {
         case StepKind::ZeroGradients: return backend_.zero(gradients);
         case StepKind::Gather: {
@@ -147,7 +147,7 @@ void Executor::run_communication(const Step& step) {
             --under_way_;
             return comm_->wait(gathers_[static_cast<size_t>(step.operand(Slot::Parameters))]);
         case StepKind::Reduce: {
-            if (!reduces) return;
+            if (!arguments_.reduces) return;
             const Tensor whole = gradients ? gradients : state_.bucket_gradients(bucket);
             CommTicket& reduction = reductions_[static_cast<size_t>(bucket)];
             reduction = plan_.parallel.zero == 0 ? comm_->begin_all_reduce(whole, workspace)
@@ -156,7 +156,7 @@ void Executor::run_communication(const Step& step) {
             return;
         }
         case StepKind::WaitReduce: {
-            if (!reduces) return;
+            if (!arguments_.reduces) return;
             if (overlaps_) {
                 --under_way_;
                 comm_->wait(reductions_[static_cast<size_t>(bucket)]);

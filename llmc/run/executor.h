@@ -15,7 +15,7 @@ struct RunArguments {
     Tensor loss_sum = {};        ///< (1) fp64 += the losses; may be empty.
     int64_t rows = 0;            ///< Generation: new tokens, 1 .. N. 0 means all N.
     int64_t first_position = 0;  ///< Generation: position of the first new token.
-    bool reduces = true;         ///< Gradients that stay in place are summed over ranks: after the last micro-batch.
+    bool reduces = true;         ///< Gradients are summed over ranks; see Parallel::reduces_every_micro_batch().
 };
 
 class Executor {

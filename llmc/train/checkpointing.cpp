@@ -79,10 +79,6 @@ nlohmann::json state_json(const ModelConfig& config, const Progress& progress) {
     };
 }
 
-}  // namespace
-
-namespace {
-
 /// Writes this rank's files; what the manifest says of them, as JSON.
 nlohmann::json write_own_files(const std::string& folder, const State& state) {
     const int ranks = state.partition().ranks;

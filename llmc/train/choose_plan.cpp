@@ -160,10 +160,12 @@ Parallel parallel_of(const Options& options, int64_t B, const Backend& backend) 
 
 int64_t memory_limit(const Options& options, const DeviceInfo& device) {
     if (options.memory_budget.empty()) return options.memory_share > 0 ? options.memory_share : device.memory_available;
-    const int64_t budget = parse_budget("--memory-budget", options.memory_budget, device.memory_total);
-    if (options.command == Command::Train && !options.dry_run && budget > device.memory_total) {
-        fail_usage("--memory-budget={}: this device has {} in all; lower it, or leave it out to use what is free",
-                   options.memory_budget, format_bytes(device.memory_total));
+    const int64_t whole = device.memory_total / options.memory_sharing;
+    const int64_t budget = parse_budget("--memory-budget", options.memory_budget, whole);
+    if (options.command == Command::Train && !options.dry_run && budget > whole) {
+        fail_usage("--memory-budget={}: {} has {} in all; lower it, or leave it out to use what is free",
+                   options.memory_budget, options.memory_sharing > 1 ? "this rank's share of the host" : "this device",
+                   format_bytes(whole));
     }
     return budget;
 }

@@ -139,7 +139,7 @@ std::string Origin::describe(const Options& options) const {
         published->repository);
 }
 
-Origin open_origin(const Options& options) {
+Origin open_origin(const Options& options, int rank, int ranks) {
     Origin origin;
     if (options.resume.empty()) {
         if (names_weights(options.model)) origin.weights = open_weights(options.model, "--model");
@@ -149,7 +149,7 @@ Origin open_origin(const Options& options) {
         fail_usage("--model={}: has no effect with --resume, which takes the run's own weights; leave one of them out",
                    options.model);
     }
-    origin.checkpoint = open_checkpoint(options.resume, "--resume");
+    origin.checkpoint = open_checkpoint(options.resume, "--resume", rank, ranks);
     return origin;
 }
 

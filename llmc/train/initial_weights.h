@@ -48,7 +48,7 @@ struct Origin {
     /// What the start-up banner says of the weights, and for random ones how to get the real ones.
     std::string describe(const Options& options) const;
 };
-Origin open_origin(const Options& options);
+Origin open_origin(const Options& options, int rank = 0, int ranks = 1);
 
 /// The first option given that changes an architecture (--layers, --vocab-size, ...); empty if there is none.
 std::string given_architecture_option();

@@ -11,8 +11,6 @@
 namespace llmc {
 namespace {
 
-bool reduces_every_time(const Parallel& parallel) { return parallel.rank_invariant || parallel.zero >= 2; }
-
 /// Bytes of the gather of parameters after an update.
 int64_t update_gather_bytes(const Plan& plan) {
     const Parallel& parallel = plan.parallel;
@@ -30,14 +28,14 @@ Communication communication_of(const ChosenPlan& chosen) {
     const Plan& plan = chosen.memory.plan;
     Communication result;
     const int64_t others = plan.parallel.micro_batches - 1;
-    result.bytes = others * communication_bytes(plan, reduces_every_time(plan.parallel)) + communication_bytes(plan) +
-                   update_gather_bytes(plan);
+    result.bytes = others * communication_bytes(plan, plan.parallel.reduces_every_micro_batch()) +
+                   communication_bytes(plan) + update_gather_bytes(plan);
     result.link_bandwidth = chosen.times.link_bandwidth;
     OpTimes free = chosen.times;
     free.link_bandwidth = std::numeric_limits<double>::infinity();
     free.link_latency = 0;
     const auto seconds = [&](const OpTimes& times) {
-        return static_cast<double>(others) * plan_seconds(times, plan, reduces_every_time(plan.parallel)) +
+        return static_cast<double>(others) * plan_seconds(times, plan, plan.parallel.reduces_every_micro_batch()) +
                plan_seconds(times, plan) + update_gather_seconds(times, plan);
     };
     result.exposed_seconds = seconds(chosen.times) - seconds(free);

@@ -20,10 +20,18 @@ namespace {
 
 bool is_cuda(const std::string& device) { return device.starts_with("cuda"); }
 
+/// The launcher shows every rank of this host one GPU, each another.
+bool each_sees_its_own(Comm& comm, int gpus) {
+    const std::vector<std::string> all = comm.all_gather(comm.host() + " " + (gpus == 1 ? gpu_identity(0) : ""));
+    const std::string& mine = all[static_cast<size_t>(comm.rank())];
+    return gpus == 1 && std::count(all.begin(), all.end(), mine) == 1;
+}
+
 /// One GPU each, in the order of the ranks of a host.
-void choose_gpu(Options& options, const Comm& comm) {
+void choose_gpu(Options& options, Comm& comm) {
+    const int gpus = options.device == "cpu" ? 0 : gpu_count();
+    const bool own = each_sees_its_own(comm, gpus);
     if (options.device == "cpu") return;
-    const int gpus = gpu_count();
     if (options.device == "auto" && gpus == 0) {
         options.device = "cpu";
         return;
@@ -33,9 +41,15 @@ void choose_gpu(Options& options, const Comm& comm) {
         fail_usage("--device={}: {} ranks on {} would share it; use --device=cuda, which gives every rank its own",
                    options.device, comm.local_size(), comm.host());
     }
+    if (own) {
+        options.device = "cuda:0";
+        return;
+    }
     if (comm.local_size() > gpus) {
-        fail_usage("--device={}: {} ranks on {}, which has {} GPU{}; start one rank per GPU, or use --device=cpu",
-                   options.device, comm.local_size(), comm.host(), gpus, gpus == 1 ? "" : "s");
+        fail_usage(
+            "--device={}: {} ranks on {}, which shows each of them the same {} GPU{}; start one rank per GPU, or use "
+            "--device=cpu",
+            options.device, comm.local_size(), comm.host(), gpus, gpus == 1 ? "" : "s");
     }
     options.device = fmt::format("cuda:{}", comm.local_rank());
 }
@@ -95,9 +109,9 @@ void require_same_run_everywhere(const Options& options, const Model& model, con
     const std::string mine =
         to_toml(options) + fmt::format(
                                "train_gpt = {}\nthe model = {}\nthe training data = {}, {} tokens\n"
-                               "the beginning = {}\n",
+                               "the beginning = {}\ncheck-ranks = {}\ndry-run = {}\n",
                                version(), describe(model.config), data.source->describe(), data.train->size(),
-                               begins_with);
+                               begins_with, options.check_ranks, options.dry_run);
     const std::string root = comm.broadcast(mine);
     std::string difference;
     const std::vector<std::string> here = lines_of(mine), there = lines_of(root);
@@ -110,12 +124,35 @@ void require_same_run_everywhere(const Options& options, const Model& model, con
     }
 }
 
-void share_memory(Options& options, const Backend& backend, Comm& comm) {
+namespace {
+
+/// A first, tiny reduction and gather: NCCL allocates its own buffers then.
+void warm_up(Backend& backend, Comm& comm) {
+    const int64_t count = comm.size() * int64_t{128};
+    const DeviceBuffer bucket(backend, count * size_of(DType::F32), "a first reduction"),
+        received(backend, count * size_of(DType::F32), "a first reduction");
+    const Tensor all(DType::F32, bucket.data(), count);
+    comm.wait(comm.begin_reduce_scatter(all, Tensor(DType::F32, received.data(), count)));
+    comm.wait(comm.begin_all_gather(all));
+    backend.synchronize();
+}
+
+}  // namespace
+
+void share_memory(Options& options, Backend& backend, Comm& comm) {
     if (comm.size() == 1) return;
+    warm_up(backend, comm);
     const DeviceInfo device = backend.info();
-    const int64_t sharing = backend.on_gpu() ? 1 : comm.local_size();
-    const std::vector<double> all = comm.all_gather(static_cast<double>(device.memory_available / sharing));
+    options.memory_sharing = backend.on_gpu() ? 1 : comm.local_size();
+    const std::vector<double> all =
+        comm.all_gather(static_cast<double>(device.memory_available / options.memory_sharing));
     options.memory_share = static_cast<int64_t>(*std::min_element(all.begin(), all.end()));
+}
+
+void require_shared_folder(const std::string& run_folder) {
+    if (path_exists(run_folder + "/config.toml")) return;
+    fail("the run folder '{}' of rank 0 is not here; choose an --output-dir on a disk that all ranks share",
+         run_folder);
 }
 
 namespace {

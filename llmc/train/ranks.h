@@ -25,8 +25,12 @@ void require_divisible(const Options& options);
 void require_same_run_everywhere(const Options& options, const Model& model, const Data& data,
                                  const std::string& begins_with, Comm& comm);
 
-/// Sets Options::memory_share to the least that any rank has; on a CPU the ranks of a host share its memory.
-void share_memory(Options& options, const Backend& backend, Comm& comm);
+/// Sets Options::memory_share to the least that any rank has; on a CPU the ranks of a host share its memory. The
+/// transport is open, and gets what it wants first.
+void share_memory(Options& options, Backend& backend, Comm& comm);
+
+/// Fails where rank 0's run folder is not to be seen: every rank writes its part of the checkpoints there.
+void require_shared_folder(const std::string& run_folder);
 
 /// choose_plan() on rank 0, whose choice all follow.
 ChosenPlan agree_on_plan(const Options& options, const Model& model, Backend& backend, Comm& comm);

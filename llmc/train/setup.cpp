@@ -212,6 +212,20 @@ void require_same_run(const Options& options, const ModelConfig& config, const C
     }
 }
 
+void keep_total_batch(Options& options, const Checkpoint& checkpoint) {
+    const Progress progress = progress_of(checkpoint);
+    if (options.total_batch_size > 0 || progress.train_tokens == 0) return;
+    options.total_batch_size = progress.total_batch_size;
+    const int64_t at_once = std::max<int64_t>(1, options.batch_size) * options.seq_len * options.ranks;
+    if (options.total_batch_size % at_once == 0) return;
+    fail_usage(
+        "--resume={}: the run has {} tokens per update, which {} rank{} of {} x {} tokens do not divide; choose "
+        "another "
+        "--batch-size, or another --total-batch-size for other updates",
+        options.resume, progress.total_batch_size, options.ranks, options.ranks == 1 ? "" : "s", options.batch_size,
+        options.seq_len);
+}
+
 void log_banner(const Options& options, const Model& model, const std::string& weights, const Data& data,
                 const ChosenPlan& chosen, const DeviceInfo& device, const std::string& ranks) {
     const PlannedMemory& memory = chosen.memory;

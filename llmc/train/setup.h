@@ -44,6 +44,10 @@ void require_memory(const Options& options, const Model& model, const PlannedMem
 /// Refuses to resume with another model, seed or sequence length than the checkpoint's.
 void require_same_run(const Options& options, const ModelConfig& config, const Checkpoint& checkpoint);
 
+/// Takes over the tokens per update of a run that goes on, where none were asked for: whatever ranks and micro-batches
+/// they are spread over, the training stays the same.
+void keep_total_batch(Options& options, const Checkpoint& checkpoint);
+
 /// Start-up banner: model and where its weights come from, data, device, ranks, plan in words, memory table. Through
 /// the log.
 void log_banner(const Options& options, const Model& model, const std::string& weights, const Data& data,

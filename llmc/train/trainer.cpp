@@ -84,7 +84,8 @@ void Trainer::load(const Origin& origin) {
     if (origin.checkpoint) {
         load_checkpoint(*origin.checkpoint, state_);
         progress_ = progress_of(*origin.checkpoint);
-        if (progress_.train_tokens != 0 && progress_.train_tokens != data_.train->size()) {
+        const bool other_data = progress_.train_tokens != 0 && progress_.train_tokens != data_.train->size();
+        if (other_data && comm_.is_root()) {
             spdlog::warn(
                 "--data: {} training tokens, {} when the run began; it goes on, but not with the sequences it "
                 "would have read",
@@ -107,9 +108,13 @@ void Trainer::make_generator(const PlannedMemory& memory) {
     if (!comm_.is_root() && !together) return;
     const Parallel parallel = together ? state_.parallel() : Parallel();
     const Backend& backend = state_.backend();
-    const int64_t context =
+    int64_t context =
         fitting_context(state_.model(), state_.dtype(), std::min(options_.seq_len, state_.model().config.maxT),
                         memory.layout.arena_bytes, backend, parallel);
+    if (together) {  // As many calls on every rank, though their kernels' workspaces may differ.
+        const std::vector<double> contexts = comm_.all_gather(static_cast<double>(context));
+        context = static_cast<int64_t>(*std::min_element(contexts.begin(), contexts.end()));
+    }
     if (context == 0) return;
     generator_ = std::make_unique<TextGenerator>(
         state_, plan_generation(state_.model(), state_.dtype(), context, backend, parallel), &comm_);
@@ -165,9 +170,10 @@ void Trainer::run_micro_batch(int64_t micro) {
     const Batch& batch = loader_.next();
     backend.copy_to_device(executor_.tokens(), batch.tokens.data());
     backend.copy_to_device(executor_.targets(), batch.targets.data());
-    const RunArguments arguments = {.loss_scale = 1.0f / static_cast<float>(tokens_per_step_),
-                                    .loss_sum = state_.loss_sum(),
-                                    .reduces = state_.parallel().rank_invariant || micro + 1 == micro_batches_};
+    const RunArguments arguments = {
+        .loss_scale = 1.0f / static_cast<float>(tokens_per_step_),
+        .loss_sum = state_.loss_sum(),
+        .reduces = state_.parallel().reduces_every_micro_batch() || micro + 1 == micro_batches_};
     // The first steps of a run warm up.
     const bool profiles =
         !options_.profile.empty() && micro == 0 && comm_.is_root() &&
@@ -263,9 +269,11 @@ void Trainer::report_times() const {
 void Trainer::count_skipped(const StepMetrics& metrics) {
     skipped_in_a_row_ = metrics.skipped ? skipped_in_a_row_ + 1 : 0;
     if (!metrics.skipped) return;
+    const bool too_many = skipped_in_a_row_ >= options_.max_skipped_steps;
+    if (!comm_.is_root()) return too_many ? comm_.barrier() : void();  // Rank 0 speaks for all, and ends them.
     spdlog::warn("step {}: the gradient is not finite (loss {}); the update was skipped, {} in a row", metrics.step,
                  metrics.loss, skipped_in_a_row_);
-    if (skipped_in_a_row_ >= options_.max_skipped_steps) {
+    if (too_many) {
         fail(
             "{} updates in a row had non-finite gradients; lower --learning-rate, or resume from an earlier checkpoint "
             "of '{}'",

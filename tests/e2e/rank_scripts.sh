@@ -41,11 +41,11 @@ step_of() { sed 's/^step-0*//' "$1/checkpoints/latest" 2>/dev/null; }
 
 # stopped_well NAME FOLDER: exit code 0, one checkpoint of the last step, and neither rank is left.
 stopped_well() {
-    local steps
+    local saved=$2/checkpoints steps
     steps=$(grep -c loss "$2/metrics.jsonl")
     check "$1: exit code 0" test "$status" = 0
     check "$1: one checkpoint, of the last step" \
-        test "$(echo "$2"/checkpoints/*)" = "$(printf '%s/latest %s/step-%08d' "$2/checkpoints" "$2/checkpoints" "$steps")"
+        test "$(echo "$saved"/*)" = "$(printf '%s/latest %s/step-%08d' "$saved" "$saved" "$steps")"
     check "$1: the ranks have ended" bash -c "! pgrep -f -- '--output-dir=($PWD/)?$2( |\$)'"
 }
 
@@ -145,7 +145,7 @@ cat >bin/scontrol <<'END'
 END
 cat >bin/sbatch <<'END'
 #!/bin/bash
-echo "sbatch $* [$LEVELS] ${SWEEP_TO_COLLECT-}" >>calls
+echo "sbatch $* [$LEVELS] collects ${SWEEP_TO_COLLECT:-nothing}" >>calls
 echo "77;cluster"
 END
 chmod +x bin/*
@@ -197,12 +197,13 @@ check "a job that fails is not put back" test "$? $(grep -c requeue calls)" = "2
 rm -f calls
 mkdir without # its pictures are tested elsewhere
 echo 'raise ImportError' >without/matplotlib.py
-sweep=(env PYTHONPATH="$PWD/without" BATCH_SIZES="2 4" LEVELS="0 2" TOTAL_BATCH_SIZE=128 scripts/slurm/sweep_array.sbatch)
+sweep=(env PYTHONPATH="$PWD/without" BATCH_SIZES="2 4" LEVELS="0 2" TOTAL_BATCH_SIZE=128
+    scripts/slurm/sweep_array.sbatch)
 options=(--layers=2 --channels=32 --heads=2 --seq-len=32 --data=text.txt)
 env -u SLURM_SUBMIT_DIR -u SLURM_JOB_ID "${sweep[@]}" "${options[@]}" --steps=3 >out 2>err
 check "an array of all combinations and a job that follows it" cmp calls - <<END
-sbatch --parsable --array=0-3 scripts/slurm/sweep_array.sbatch ${options[*]} --steps=3 [0 2] 
-sbatch --parsable --dependency=afterany:77 scripts/slurm/sweep_array.sbatch [0 2] 77
+sbatch --parsable --array=0-3 scripts/slurm/sweep_array.sbatch ${options[*]} --steps=3 [0 2] collects nothing
+sbatch --parsable --dependency=afterany:77 scripts/slurm/sweep_array.sbatch [0 2] collects 77
 END
 rm calls
 out=runs/sweep-77

@@ -2,6 +2,7 @@
 # What goes wrong between ranks: one is killed, hangs, runs out of memory or disk, has other options or no data, or the
 # run is asked to stop. Every rank ends soon, the log of rank 0 says once what began it, and the newest checkpoint goes
 # on as if nothing had happened.
+# shellcheck disable=SC2317  # functions are called through check and eventually
 set -u
 . tests/e2e/ranks.bash
 . tests/e2e/lib.bash

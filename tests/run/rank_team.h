@@ -109,7 +109,7 @@ class RankTeam {
             backend.copy_to_device(executor.targets(), tokens(step, number, 2).data());
             executor.run({.loss_scale = 1.0f / static_cast<float>(tokens_per_step),
                           .loss_sum = state.loss_sum(),
-                          .reduces = is_last || parallel.rank_invariant});
+                          .reduces = is_last || parallel.reduces_every_micro_batch()});
             if (parallel.rank_invariant) tree.push(micro, is_last);
             double sum = 0;
             backend.copy_to_host(&sum, state.loss_sum());

@@ -73,6 +73,12 @@ std::string why_unusable(int index) {
     return cublaslt().problem;
 }
 
+std::string bus_address(int index) {
+    char text[32] = {};
+    CUDA_CHECK(cudaDeviceGetPCIBusId(text, sizeof(text), index));
+    return text;
+}
+
 CudaBackend::CudaBackend(int index) : device_(index) {
     const std::string reason = why_unusable(index);
     if (!reason.empty()) fail_usage("--device=cuda:{}: {}; or use --device=cpu", index, reason);

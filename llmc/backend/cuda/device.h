@@ -5,6 +5,9 @@
 
 namespace llmc::cuda {
 
+/// "0000:41:00.0": of a GPU that is there.
+std::string bus_address(int index);
+
 /// Why device `index` cannot be used, in words for a user; "" if it can. Works on machines without a driver.
 std::string why_unusable(int index);
 

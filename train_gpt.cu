@@ -21,6 +21,8 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <optional>
+#include <utility>
 
 namespace {
 
@@ -49,6 +51,7 @@ struct CloseTransport {
 /// One rank of a training run; most runs have just this one.
 void train_rank(Options options, Comm& comm) {
     place_rank(options, comm);
+    std::optional<Comm::LongWork> start(std::in_place, comm, "its start");
 
     // What to begin with: a checkpoint, the weights of another model, or nothing.
     Origin origin = open_origin(options, comm.rank(), comm.size());
@@ -89,18 +92,24 @@ void train_rank(Options options, Comm& comm) {
     require_shared_folder(run_folder);
     Trainer trainer(options, state, chosen, data, origin, run_folder, comm);
     origin = {};  // Its mapped files are not needed any more.
+    start.reset();
     trainer.run();
     spdlog::info("done: {} steps in '{}'; try ./train_gpt generate --run={}", trainer.progress().step, run_folder,
                  run_folder);
 }
 
-/// Whatever ends one rank ends all, with its reason, which rank 0 logs.
+/// Whatever ends one rank ends all, with its exit code and its reason, which rank 0 logs.
 void train(const Options& options) {
     Comm comm(comm_settings(options));
     std::string cause;
+    int exit_code = kExitFailed;
     try {
         train_rank(options, comm);
         return comm.finish();
+    } catch (const Error& error) {
+        cause = error.what();
+        exit_code = error.exit_code();
+        if (comm.size() == 1) throw;
     } catch (const std::bad_alloc&) {
         cause = kOutOfHostMemory;
         if (comm.size() == 1) throw;
@@ -108,8 +117,8 @@ void train(const Options& options) {
         cause = error.what();
         if (comm.size() == 1) throw;
     }
-    comm.fail(cause);
-    throw Error(kExitFailed, kReported);
+    comm.fail(cause, exit_code);
+    throw Error(exit_code, kReported);
 }
 
 int run(int argc, char** argv) {

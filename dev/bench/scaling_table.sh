@@ -112,17 +112,10 @@ invariant_table() {
     done
 }
 
-memory_table | tee "$tmp/tables"
-echo
-traffic_table | tee -a "$tmp/tables"
-echo
-micro_batch_table | tee -a "$tmp/tables"
-echo
-invariant_table | tee -a "$tmp/tables"
-echo
-batch_table | tee -a "$tmp/tables"
-echo
-invariant_table | tee -a "$tmp/tables"
+for table in memory traffic micro_batch batch invariant; do
+    "${table}_table"
+    [ $table = invariant ] || echo
+done | tee "$tmp/tables"
 
 notes=$root/dev/notes/scaling.md
 [ -e "$notes" ] || exit 0

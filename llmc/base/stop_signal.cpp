@@ -39,7 +39,7 @@ void wait_for_signals() {
         int signal = 0;
         if (sigwait(&set, &signal) != 0) continue;
         int earlier = 0;
-        if (!requests_allowed) end_by(signal);
+        if (!requests_allowed && requested == 0) end_by(signal);
         const auto now = std::chrono::steady_clock::now();
         const bool is_first = requested.compare_exchange_strong(earlier, signal);
         if (is_first) first = now;

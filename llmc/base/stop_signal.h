@@ -10,9 +10,8 @@ namespace llmc {
 /// while a StopRequest is alive.
 void watch_stop_signals();
 
-/// While it is alive, the first signal is only a request, and a second one of the same kind, a second or more later,
-/// ends the program (the other kind asks for nothing new: Ctrl-C under a script that passes it on as SIGTERM). One at a
-/// time.
+/// While it is alive, the first signal is only a request. A second one of the same kind, more than a second later, ends
+/// the program; the other kinds ask for nothing new: Ctrl-C under a script that passes it on as SIGTERM. One at a time.
 class StopRequest {
   public:
     StopRequest();

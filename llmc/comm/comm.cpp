@@ -2,21 +2,21 @@
 
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
+#include "llmc/base/log.h"
 #include "llmc/comm/control.h"
 #include "llmc/comm/make_comm.h"
+#include "llmc/comm/patience.h"
 #include "llmc/comm/rendezvous.h"
 
 #include <algorithm>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <set>
 #include <utility>
 
 namespace llmc {
 namespace {
-
-/// So many exchanges of all-reduces may be under way before the oldest is waited for.
-constexpr int64_t kExchangesAhead = 2;
 
 /// What two ranks on one host, and no others, have in common.
 std::string host_identity(const std::string& host) {
@@ -46,7 +46,12 @@ struct Comm::Operation {
 Comm::Comm() : host_(host_name(process_environment())) {}
 
 Comm::Comm(const CommSettings& settings) : Comm() {
-    World world = read_world(settings.init, process_environment(), is_built_with_mpi());
+    const Environment environment = process_environment();
+    World world = read_world(settings.init, environment, is_built_with_mpi());
+    if (const std::string warning = warning_of_lone_tasks(settings.init, world, environment); !warning.empty()) {
+        spdlog::warn("{}", warning);
+    }
+    if (world.way != World::Way::One) raise_file_limit();
     find_mpi_world(&world);
     over_mpi_ = world.way == World::Way::Mpi;
     if (world.size == 1) return;
@@ -87,22 +92,26 @@ std::vector<std::string> Comm::all_gather(const std::string& mine) {
 std::string Comm::broadcast(const std::string& of_root) { return control_ ? control_->broadcast(of_root) : of_root; }
 
 std::vector<double> Comm::all_gather(double mine) {
+    if (!control_) return {mine};
+    const std::string bytes(reinterpret_cast<const char*>(&mine), sizeof(mine));
     std::vector<double> values;
-    for (const std::string& text : all_gather(std::string(reinterpret_cast<const char*>(&mine), sizeof(mine)))) {
+    for (const std::string& text : control_->all_gather(bytes, Collective::Numbers)) {
         CHECK(text.size() == sizeof(mine), text.size());
         std::memcpy(&values.emplace_back(), text.data(), sizeof(mine));
     }
     return values;
 }
 
-void Comm::barrier() { all_gather(std::string()); }
+void Comm::barrier() {
+    if (control_) control_->all_gather("", Collective::Barrier);
+}
 
-void Comm::fail(const std::string& cause) noexcept {
-    if (control_) control_->fail(cause);
+void Comm::fail(const std::string& cause, int exit_code) noexcept {
+    if (control_) control_->fail(cause, exit_code);
 }
 
 void Comm::finish() {
-    barrier();
+    if (control_) control_->all_gather("", Collective::Finish);
     close_transport();
     if (control_) control_->finish();
     if (over_mpi_) leave_mpi();
@@ -112,7 +121,25 @@ void Comm::doing(const std::string& what) {
     if (control_) control_->doing(what);
 }
 
+Comm::LongWork::LongWork(Comm& comm, const std::string& what) : control_(comm.control_.get()) {
+    if (control_ != nullptr) doing_before_ = control_->begin_long_work(what);
+}
+
+Comm::LongWork::~LongWork() {
+    if (control_ != nullptr) control_->end_long_work(doing_before_);
+}
+
 // ---- Data --------------------------------------------------------------------------------------------------------
+
+/// A rank that ends shows first in the transport, as its connections close, and then has its say.
+template <typename Call>
+auto Comm::with_transport(Call call) {
+    try {
+        return call();
+    } catch (const Error& error) {
+        control_->throw_cause_of(error);
+    }
+}
 
 void Comm::open_transport(Backend& backend, bool rank_invariant) {
     CHECK(!transport_);
@@ -126,11 +153,6 @@ void Comm::open_transport(Backend& backend, bool rank_invariant) {
 void Comm::close_transport() {
     transport_.reset();
     operations_.clear();
-}
-
-int64_t Comm::reduce_workspace(int64_t piece, int size, bool on_device, bool rank_invariant) {
-    const bool transport_adds = on_device && !rank_invariant;
-    return size == 1 || transport_adds ? 0 : (size - 1) * piece * size_of(DType::F32);
 }
 
 CommTicket Comm::begin_reduce_scatter(Tensor bucket, Tensor workspace) {
@@ -149,27 +171,28 @@ CommTicket Comm::begin(Operation operation) {
     operation.ticket = next_ticket_++;
     if (size_ == 1) return operation.ticket;
     CHECK(transport_ && operation.bucket.count() % size_ == 0, operation.bucket.count(), size_);
-    const bool reduces = operation.kind != Operation::Kind::Gather;
-    const int64_t ahead = reduces ? kExchangesAhead - 1 : 0;
-    for (size_t i = 0; i + static_cast<size_t>(ahead) < operations_.size(); ++i) end_reduction(operations_[i]);
-    const int64_t piece_bytes = operation.bucket.bytes() / size_;
-    if (!reduces) {
-        operation.pending = transport_->begin_all_gather(operation.bucket.data, piece_bytes);
-    } else if (transport_adds()) {
-        operation.pending = transport_->begin_reduce_scatter(operation.bucket);
-    } else {
-        CHECK(operation.workspace.bytes() >= (size_ - 1) * piece_bytes, operation.workspace.bytes(), piece_bytes);
-        operation.pending = transport_->begin_exchange(operation.workspace.data, operation.bucket.data, piece_bytes);
-    }
+    for (Operation& earlier : operations_) end_reduction(earlier);
+    operation.pending = with_transport([&] { return hand_over(operation); });
     operations_.push_back(operation);
     return operation.ticket;
+}
+
+/// The operation, or its first half, goes to the transport; the transport's number for it.
+int Comm::hand_over(const Operation& operation) {
+    const int64_t piece_bytes = operation.bucket.bytes() / size_;
+    if (operation.kind == Operation::Kind::Gather) {
+        return transport_->begin_all_gather(operation.bucket.data, piece_bytes);
+    }
+    if (transport_adds()) return transport_->begin_reduce_scatter(operation.bucket);
+    CHECK(operation.workspace.bytes() >= (size_ - 1) * piece_bytes, operation.workspace.bytes(), piece_bytes);
+    return transport_->begin_exchange(operation.workspace.data, operation.bucket.data, piece_bytes);
 }
 
 bool Comm::transport_adds() const { return transport_->adds() && !rank_invariant_; }
 
 void Comm::wait_for_transport(const Operation& operation) {
     const Control::Waiting waiting(*control_);
-    transport_->wait(operation.pending);
+    with_transport([&] { transport_->wait(operation.pending); });
 }
 
 /// An all-reduce goes over to its gather, once.
@@ -177,7 +200,9 @@ void Comm::end_reduction(Operation& operation) {
     if (operation.kind != Operation::Kind::AllReduce || operation.reduced) return;
     wait_for_transport(operation);
     if (!transport_adds()) add_up(operation);
-    operation.pending = transport_->begin_all_gather(operation.bucket.data, operation.bucket.bytes() / size_);
+    const int64_t piece_bytes = operation.bucket.bytes() / size_;
+    operation.pending =
+        with_transport([&] { return transport_->begin_all_gather(operation.bucket.data, piece_bytes); });
     operation.reduced = true;
 }
 
@@ -212,7 +237,22 @@ void Comm::wait(CommTicket ticket) {
 }
 
 void Comm::progress() {
-    if (!operations_.empty()) transport_->test(operations_.front().pending);
+    if (operations_.empty()) return;
+    with_transport([&] { return transport_->test(operations_.front().pending); });
+}
+
+void Comm::synchronize() {
+    if (!transport_) return;
+    Control::Watching watching(*control_);
+    const Patience patience;
+    for (;;) {
+        const Outstanding outstanding = with_transport([&] { return transport_->outstanding(); });
+        if (outstanding.stage == Outstanding::Stage::Nothing) return;
+        control_->require_alive();
+        const bool waits = outstanding.stage == Outstanding::Stage::Communicating;
+        watching.see(waits ? std::optional(outstanding.operation) : std::nullopt);
+        patience.pause();
+    }
 }
 
 }  // namespace llmc

@@ -8,10 +8,11 @@
 //
 // Faults: a rank that dies, or is waited for longer than `timeout_seconds`, ends the program on every other rank with
 // exit code 1, after a line in the log that names the rank and the cause; a rank that fails says so first, see fail().
-// Nothing waits for ever.
+// Nothing waits for ever, except for work that its rank has declared long, see LongWork.
 #pragma once
 
 #include "llmc/backend/backend.h"
+#include "llmc/base/error.h"
 #include "llmc/comm/transport.h"
 
 #include <cstdint>
@@ -56,6 +57,7 @@ class Comm {
     std::string describe() const;  ///< "4 ranks on 1 host, MPI 3.1 (...)"; "1 rank".
 
     // ---- Control: values of the host, blocking -------------------------------------------------------------------
+    // Ranks that make different calls, or are in different collectives here, get an Error that says where they are.
 
     /// Everybody's text, by rank.
     std::vector<std::string> all_gather(const std::string& mine);
@@ -64,12 +66,31 @@ class Comm {
     void barrier();
 
     /// Tells every rank why this one cannot go on, before it ends; the first cause to reach rank 0 is the one that is
-    /// logged, there. To be called where main() catches. Never throws. With one rank logging is the caller's.
-    void fail(const std::string& cause) noexcept;
+    /// logged, there, and its exit code is the one that the others end with. To be called where main() catches. Never
+    /// throws. With one rank logging is the caller's.
+    void fail(const std::string& cause, int exit_code = kExitFailed) noexcept;
     /// All ranks have finished; connections may close. To be called at a good end only.
     void finish();
     /// For the watch's messages: what this rank is doing, such as "step 12".
     void doing(const std::string& what);
+
+    /// See busy().
+    class [[nodiscard]] LongWork {
+      public:
+        LongWork(Comm& comm, const std::string& what);
+        ~LongWork();
+        LongWork(const LongWork&) = delete;
+        LongWork& operator=(const LongWork&) = delete;
+
+      private:
+        Control* control_;
+        std::string doing_before_;
+    };
+    /// For work of unknown length that others may wait for: calibration, planning, loading, opening data, writing a
+    /// checkpoint. Until the guard goes, waiting for this rank is no fault however long it takes; that it is dead or
+    /// stopped is found all the same. What it is doing() is `what` meanwhile. While this rank itself waits in one of
+    /// the calls here, it is not at work.
+    LongWork busy(const std::string& what) { return {*this, what}; }
 
     // ---- Data: tensors of the backend ------------------------------------------------------------------------------
 
@@ -78,12 +99,8 @@ class Comm {
     void open_transport(Backend& backend, bool rank_invariant);
     void close_transport();
 
-    /// Whether reductions need a workspace of reduce_workspace() bytes: for `piece` elements (fp32) per rank. Known
-    /// before there is a transport: `on_device` says whether the backend computes on a GPU. Also for `size` ranks that
-    /// are only planned for.
-    static int64_t reduce_workspace(int64_t piece, int size, bool on_device, bool rank_invariant);
-
-    /// bucket fp32, size() pieces of equal length: piece rank() becomes the sum over ranks, the others undefined.
+    /// bucket fp32, size() pieces of equal length: piece rank() becomes the sum over ranks, the others undefined. The
+    /// workspace has room for the pieces of the size() - 1 other ranks; on a GPU without `rank_invariant` none is used.
     CommTicket begin_reduce_scatter(Tensor bucket, Tensor workspace);
     /// bucket fp32: every piece becomes the sum over ranks. The bits of begin_reduce_scatter(), then
     /// begin_all_gather().
@@ -95,11 +112,18 @@ class Comm {
     void wait(CommTicket ticket);
     /// Between other work, now and then: lets transports that need the host's help (MPI) go on.
     void progress();
+    /// All operations begun so far are done, and what the backend had to do before them. To be called before copies to
+    /// the host: those would wait inside the driver, where nobody notices that another rank does not come. Returns at
+    /// once where wait() blocks (memory of the host) and for one rank. Ranks may make different numbers of these calls.
+    void synchronize();
 
   private:
     struct Operation;
     void adopt(std::unique_ptr<Control> control);
     CommTicket begin(Operation operation);
+    int hand_over(const Operation& operation);
+    template <typename Call>
+    auto with_transport(Call call);
     bool transport_adds() const;
     void end_reduction(Operation& operation);
     void wait_for_transport(const Operation& operation);

@@ -3,9 +3,11 @@
 // (watch.h) and hears the others end. The main thread may be computing, or stuck inside a library, meanwhile.
 //
 // How a run ends early: the first cause to reach rank 0 (a rank's own fail(), a connection that closed, a verdict of
-// the watch) is logged there, and all ranks are told to end. If it is rank 0 that has died, each of the others logs it.
+// the watch) is logged there, and all ranks are told to end, with its exit code. If it is rank 0 that has died, each of
+// the others logs it.
 #pragma once
 
+#include "llmc/base/error.h"
 #include "llmc/comm/meet.h"
 #include "llmc/comm/watch.h"
 
@@ -21,16 +23,18 @@
 
 namespace llmc {
 
+/// What a collective is for: all ranks must mean the same.
+enum class Collective : uint8_t { Broadcast, Gather, Numbers, Barrier, Finish };
+
 class Control {
   public:
-    /// Ends a rank because of others, with the line that tells why: called on the thread of the watch. Where it
-    /// returns (in tests), calls that wait throw an Error with the line.
+    /// For tests, what happens where others end this rank, with the line that tells why: called on the thread of the
+    /// watch. Afterwards calls that wait throw an Error with the line.
     using EndAction = std::function<void(const std::string& line)>;
-    /// Exit code 1, at once: the main thread is not asked.
-    static void end_process(const std::string& line);
 
-    /// Meets the other ranks. At least two.
-    Control(Meeting meeting, double timeout_seconds, EndAction end = end_process);
+    /// Meets the other ranks. At least two. Without an EndAction others end the process, at once: the main thread is
+    /// not asked.
+    Control(Meeting meeting, double timeout_seconds, EndAction end = {});
     ~Control();
     Control(const Control&) = delete;
     Control& operator=(const Control&) = delete;
@@ -41,17 +45,24 @@ class Control {
     const Member& member(int rank) const { return members_[static_cast<size_t>(rank)]; }
     std::string name_of(int rank) const;  ///< "rank 2 (host)", for messages.
 
-    // Collectives, of one thread; as in comm.h.
-    std::vector<std::string> all_gather(const std::string& mine);
+    // Collectives, of one thread; as in comm.h. Where ranks make different ones, an Error says which.
+    std::vector<std::string> all_gather(const std::string& mine, Collective what_for = Collective::Gather);
     std::string broadcast(const std::string& of_root);
-    void fail(const std::string& cause) noexcept;
+    void fail(const std::string& cause, int exit_code = kExitFailed) noexcept;
     void finish();
     void doing(const std::string& what);
+    /// From the one to the other this rank may keep others waiting as long as it likes. What it was doing before comes
+    /// back, and is to be given back.
+    std::string begin_long_work(const std::string& what);
+    void end_long_work(const std::string& doing_before);
 
     /// The line, once the run has ended early; "" before.
     std::string failure() const;
     /// Throws it as an Error.
     void require_alive() const;
+    /// What the data plane noticed is most often the trace of a rank that ends: its cause may be on its way, and is
+    /// thrown where it comes within a few seconds, else the error.
+    [[noreturn]] void throw_cause_of(const Error& error);
 
     /// While one is alive, its rank waits for others.
     class Waiting {
@@ -65,7 +76,29 @@ class Control {
         Control& control_;
     };
 
+    /// For a call that looks again and again whether it waits for others. It is no step from one call to the next, so
+    /// ranks may make different numbers of them.
+    class Watching {
+      public:
+        explicit Watching(Control& control) : control_(control) {}
+        ~Watching() { see(std::nullopt); }
+        Watching(const Watching&) = delete;
+        Watching& operator=(const Watching&) = delete;
+        /// The operation that is waited for, if one is: the time counts for each anew.
+        void see(std::optional<int> operation);
+
+      private:
+        Control& control_;
+        std::optional<int> operation_;
+    };
+
   private:
+    /// One rank's part in a collective, as it travels.
+    struct Part {
+        int64_t number = 0;
+        Collective what_for = Collective::Gather;
+        std::string doing, text;
+    };
     struct Outgoing {
         int to = 0;
         MessageType type = MessageType::Values;
@@ -75,7 +108,10 @@ class Control {
 
     // The caller's side.
     void post(int to, MessageType type, std::string payload);
-    std::string receive_values(int from);
+    void send_part(int to, const Part& part);
+    std::string receive_part(int from, const Part& own);
+    std::string next_values(int from);
+    Part begin_part(Collective what_for, const std::string& text);
 
     // The watch thread's side; control_watch.cpp.
     void run();
@@ -91,9 +127,9 @@ class Control {
     void judge_ranks();
     RankReport own_report() const;
     void send_all(MessageType type, const std::string& payload);
-    void end_all(int at_fault, const std::string& what);
+    void end_all(const Verdict& verdict);
     void end_without_root(const std::string& what);
-    void end_here(const std::string& line);
+    void end_here(const Error& failure);
     void drain(double seconds);
     bool is_failing() const;
 
@@ -110,20 +146,24 @@ class Control {
     std::optional<Verdict> reported_;  ///< The first Failure that came.
     std::vector<int> lost_;            ///< Connections that closed, not after a goodbye or a Failure.
     double last_turn_ = 0, last_beat_ = 0;
-    double held_up_ = 0;  ///< How much too late the thread had its last turn.
+    double held_up_ = 0;        ///< How much too late the thread had its last turn.
+    double excused_until_ = 0;  ///< When ranks were last waiting for long work.
     bool over_ = false;
+
+    int64_t parts_ = 0;  ///< Collectives so far; of the main thread.
 
     // Shared, under the mutex.
     mutable std::mutex mutex_;
     std::condition_variable changed_;
     std::vector<Outgoing> outbox_;
     std::vector<std::deque<std::string>> inbox_;  ///< Values by sender.
-    int depth_ = 0;                               ///< Of Waiting.
+    int depth_ = 0;                               ///< Of Waiting and Watching.
     double waiting_since_ = 0;
-    int64_t position_ = 0;
+    int64_t calls_ = 0;  ///< That waited, and were left.
+    int long_works_ = 0;
     std::string doing_ = RankReport().doing;
-    std::optional<std::string> own_cause_;  ///< fail() was called.
-    std::string failure_;
+    std::optional<Error> own_cause_;  ///< fail() was called.
+    std::optional<Error> failure_;
     bool finishing_ = false, finished_ = false, stopped_ = false;
     std::thread thread_;
 };

@@ -3,13 +3,35 @@
 #include "llmc/comm/control.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cstdio>
 #include <poll.h>
+#include <unistd.h>
 #include <utility>
 
 namespace llmc {
 namespace {
 
 constexpr double kDrainSeconds = 1;
+constexpr std::chrono::seconds kFlushLog(1);
+
+[[noreturn]] void end_process(int exit_code) {
+    // Should the main thread sit on a lock of the log, it does not hold up the end.
+    std::thread([exit_code] {
+        std::this_thread::sleep_for(kFlushLog);
+        _exit(exit_code);
+    }).detach();
+    spdlog::default_logger()->flush();
+    std::fflush(stdout);
+    _exit(exit_code);
+}
+
+/// "{exit code, text}" as an Error; without a code, one for a fault.
+Error to_error(const std::string& payload) {
+    const auto fields = unpack(payload);
+    if (!fields || fields->size() != 2) return {kExitFailed, payload};
+    return {static_cast<int>(to_integer((*fields)[0]).value_or(kExitFailed)), (*fields)[1]};
+}
 
 }  // namespace
 
@@ -90,10 +112,16 @@ void Control::handle(int peer, Message message) {
             return;
         }
         case MessageType::Heartbeat: return handle_heartbeat(peer, message);
-        case MessageType::Failure:
-            if (!reported_) reported_ = Verdict{peer, ": " + message.payload};
+        case MessageType::Failure: {
+            const Error cause = to_error(message.payload);
+            if (!reported_) reported_ = Verdict{peer, fmt::format(": {}", cause.what()), cause.exit_code()};
             return;
-        case MessageType::End: spdlog::debug("ended by {}", message.payload); return end_here(message.payload);
+        }
+        case MessageType::End: {
+            const Error failure = to_error(message.payload);
+            spdlog::debug("ended by {}", failure.what());
+            return end_here(failure);
+        }
         case MessageType::Goodbye: {
             reports_[static_cast<size_t>(peer)].finished = true;
             if (rank_ == 0) return;
@@ -108,11 +136,12 @@ void Control::handle(int peer, Message message) {
 
 void Control::handle_heartbeat(int peer, const Message& message) {
     const auto fields = unpack(message.payload);
-    if (!fields || fields->size() != 3) return;
+    if (!fields || fields->size() != 4) return;
     RankReport& report = reports_[static_cast<size_t>(peer)];
     report.position = to_integer((*fields)[0]).value_or(0);
     report.waiting_seconds = static_cast<double>(to_integer((*fields)[1]).value_or(0)) / 1000;
     report.doing = (*fields)[2];
+    report.busy = (*fields)[3] == "busy";
 }
 
 /// What this turn has brought. A rank that fails says so before it goes; so one that went without a word was first,
@@ -120,24 +149,24 @@ void Control::handle_heartbeat(int peer, const Message& message) {
 void Control::act() {
     if (!lost_.empty() && rank_ != 0) return end_without_root(" died: its connection closed");
     if (!lost_.empty() && held_up_ > timeout_seconds_) {
-        return end_all(0, fmt::format(" was stopped for {:.3g} s; the others have given up", held_up_));
+        return end_all({0, fmt::format(" was stopped for {:.3g} s; the others have given up", held_up_)});
     }
     if (!lost_.empty()) {
         const int rank = lost_.front();
         const std::string& doing = reports_[static_cast<size_t>(rank)].doing;
-        return end_all(rank, fmt::format(" died: its connection closed; it was at {}", doing));
+        return end_all({rank, fmt::format(" died: its connection closed; it was at {}", doing)});
     }
-    if (reported_) return end_all(reported_->rank, reported_->what);
+    if (reported_) return end_all(*reported_);
     if (rank_ != 0) return;
     bool says_goodbye = false;
-    std::optional<std::string> cause;
+    std::optional<Error> cause;
     {
         const Lock lock(mutex_);
         cause = own_cause_;
         says_goodbye = finishing_ && std::all_of(reports_.begin() + 1, reports_.end(),
                                                  [](const RankReport& report) { return report.finished; });
     }
-    if (cause) return end_all(0, ": " + *cause);
+    if (cause) return end_all({0, fmt::format(": {}", cause->what()), cause->exit_code()});
     if (says_goodbye) say_goodbye();
 }
 
@@ -154,7 +183,8 @@ void Control::beat() {
     last_beat_ = last_turn_;
     const RankReport report = own_report();
     const auto waited_ms = static_cast<int64_t>(report.waiting_seconds * 1000);
-    send_all(MessageType::Heartbeat, pack({std::to_string(report.position), std::to_string(waited_ms), report.doing}));
+    send_all(MessageType::Heartbeat, pack({std::to_string(report.position), std::to_string(waited_ms), report.doing,
+                                           report.busy ? "busy" : ""}));
 }
 
 void Control::judge_ranks() {
@@ -165,16 +195,19 @@ void Control::judge_ranks() {
         return;
     }
     reports_[0] = own_report();
-    if (const auto verdict = judge(reports_, last_turn_, timeout_seconds_)) end_all(verdict->rank, verdict->what);
+    if (waits_for_long_work(reports_)) excused_until_ = last_turn_;
+    if (const auto verdict = judge(reports_, last_turn_, timeout_seconds_, excused_until_)) end_all(*verdict);
 }
 
 RankReport Control::own_report() const {
     const Lock lock(mutex_);
     RankReport report;
     report.last_heard = last_turn_;
-    report.waiting_seconds = depth_ > 0 ? last_turn_ - waiting_since_ : 0;
-    report.position = position_;
+    const bool waits = depth_ > 0;
+    report.waiting_seconds = waits ? last_turn_ - waiting_since_ : 0;
+    report.position = 2 * calls_ + (waits ? 1 : 0);
     report.doing = doing_;
+    report.busy = long_works_ > 0 && !waits;
     return report;
 }
 
@@ -187,31 +220,31 @@ void Control::send_all(MessageType type, const std::string& payload) {
 // ---- The end -----------------------------------------------------------------------------------------------------
 
 /// Rank 0 tells all. They hear it before this process goes: a connection closed too early would take the message along.
-void Control::end_all(int at_fault, const std::string& what) {
-    const std::string line = name_of(at_fault) + what;
-    send_all(MessageType::End, line);
+void Control::end_all(const Verdict& verdict) {
+    const std::string line = name_of(verdict.rank) + verdict.what;
+    send_all(MessageType::End, pack({std::to_string(verdict.exit_code), line}));
     spdlog::error("{}", line);
     drain(kDrainSeconds);
-    end_here(line);
+    end_here({verdict.exit_code, line});
 }
 
 void Control::end_without_root(const std::string& what) {
-    std::optional<std::string> cause;
+    std::optional<Error> cause;
     {
         const Lock lock(mutex_);
         cause = own_cause_;
     }
     const std::string line = name_of(0) + what;
     spdlog::error("{}", line);
-    if (cause) spdlog::error("{}: {}", name_of(rank_), *cause);
-    end_here(line);
+    if (cause) spdlog::error("{}: {}", name_of(rank_), cause->what());
+    end_here({kExitFailed, line});
 }
 
-void Control::end_here(const std::string& line) {
+void Control::end_here(const Error& failure) {
     over_ = true;
-    if (!is_failing()) end_(line);
+    if (!is_failing()) end_ ? end_(failure.what()) : end_process(failure.exit_code());
     const Lock lock(mutex_);
-    failure_ = line;
+    failure_ = failure;
     changed_.notify_all();
 }
 

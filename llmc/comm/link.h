@@ -20,10 +20,10 @@ enum class MessageType : uint32_t {
     Refuse,   ///< From rank 0: exit code and cause; the ranks do not come together.
     Start,    ///< From rank 0: all have come; host and address of each.
     // Afterwards (control.h)
-    Values,     ///< A collective's payload.
-    Heartbeat,  ///< Position, seconds of waiting, what the rank is doing.
-    Failure,    ///< To rank 0: why the sender ends.
-    End,        ///< From rank 0: all shall end; the rank at fault and the line for the log.
+    Values,     ///< A part in a collective: its number, what it is for, what the rank is doing, the text.
+    Heartbeat,  ///< Position, milliseconds of waiting, what the rank is doing, whether that may take long.
+    Failure,    ///< To rank 0: why the sender ends, and with which exit code.
+    End,        ///< From rank 0: all shall end, with this exit code and the line for the log.
     Goodbye,    ///< The sender has finished; from rank 0: all have.
 };
 

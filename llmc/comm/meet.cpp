@@ -81,9 +81,13 @@ void Assembly::wait() const {
 }
 
 void Assembly::accept_strangers() {
-    while (Socket socket = accept_from(meeting_.listener)) {
-        strangers_.emplace_back(std::move(socket));
-        strangers_.back().limit_length(kLongestHello);
+    try {
+        while (Socket socket = accept_from(meeting_.listener)) {
+            strangers_.emplace_back(std::move(socket));
+            strangers_.back().limit_length(kLongestHello);
+        }
+    } catch (const Error& error) {
+        refuse(error.exit_code(), fmt::format("rank 0 ({}): {}", meeting_.host, error.what()));
     }
 }
 

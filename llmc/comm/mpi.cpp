@@ -3,18 +3,16 @@
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
 #include "llmc/base/units.h"
+#include "llmc/comm/patience.h"
 
 #include <mpi.h>
 
 #include <algorithm>
 #include <cctype>
-#include <chrono>
 #include <cstdint>
 #include <map>
-#include <sched.h>
 #include <sstream>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 namespace llmc {
@@ -57,27 +55,6 @@ std::string library_name() {
     return name;
 }
 
-/// How long a rank that waits lets others have its core. MPI moves data only while it is called, so nothing sleeps
-/// while messages come; then, a small part of the time that passed without one, for waiting should cost neither work
-/// nor delay.
-class Patience {
-  public:
-    void pause() {
-        const auto idle = Clock::now() - since_;
-        if (idle < kAwake) {
-            sched_yield();
-        } else {
-            std::this_thread::sleep_for(std::clamp<Clock::duration>(idle / 50, kShortest, kLongest));
-        }
-    }
-    void restart() { since_ = Clock::now(); }
-
-  private:
-    using Clock = std::chrono::steady_clock;
-    static constexpr std::chrono::microseconds kAwake{200}, kShortest{50}, kLongest{1000};
-    Clock::time_point since_ = Clock::now();
-};
-
 /// Every rank sends each other rank its piece in messages: small ones, so that they show how it goes on, but no more
 /// than kMessages of one piece where MPI's counts allow it. MPI keeps the order between two ranks, so the order of
 /// calls tells operations apart.
@@ -109,7 +86,7 @@ class MpiTransport final : public Transport {
     void wait(int operation) override {
         const auto waited = operations_.find(operation);
         CHECK(waited != operations_.end(), operation);
-        Patience patience;
+        Patience patience;  // MPI moves data only while it is called.
         while (waited->second.under_way > 0) {
             if (take_finished(waited->second))
                 patience.restart();

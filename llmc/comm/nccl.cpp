@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <string_view>
 #include <vector>
@@ -59,7 +60,6 @@ class NcclTransport final : public Transport {
         int lowest = 0, highest = 0;
         NCCL_CHECK(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
         NCCL_CHECK(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, highest));
-        NCCL_CHECK(cudaEventCreateWithFlags(&reached_, cudaEventDisableTiming));
         NCCL_CHECK(nccl().CommInitRank(&comm_, size, unique, rank));
     }
 
@@ -71,8 +71,8 @@ class NcclTransport final : public Transport {
             cudaStreamSynchronize(stream_);
             nccl().CommDestroy(comm_);
         }
-        for (cudaEvent_t event : done_) cudaEventDestroy(event);
-        cudaEventDestroy(reached_);
+        for (const Operation& operation : operations_) destroy(operation);
+        for (const Operation& operation : unused_) destroy(operation);
         cudaStreamDestroy(stream_);
     }
 
@@ -112,34 +112,95 @@ class NcclTransport final : public Transport {
     }
 
     void wait(int operation) override {
-        CHECK(operation >= 0 && operation < static_cast<int>(done_.size()), operation, done_.size());
-        ncclResult_t error = ncclSuccess;
-        NCCL_CHECK(nccl().CommGetAsyncError(comm_, &error));
-        if (error != ncclSuccess && error != ncclInProgress) failed("an operation between the ranks", error);
-        NCCL_CHECK(cudaStreamWaitEvent(main_, done_[static_cast<size_t>(operation)], 0));
-        unused_.push_back(operation);  // A later record of the event does not change what this wait waits for.
+        CHECK(operation >= first_ && operation < first_ + static_cast<int>(operations_.size()), operation, first_);
+        require_no_error();
+        Operation& waited = operations_[static_cast<size_t>(operation - first_)];
+        NCCL_CHECK(cudaStreamWaitEvent(main_, waited.done, 0));
+        waited.waited_for = true;
     }
 
     /// The backend's stream waits, not we.
     bool test(int) override { return true; }
 
+    Outstanding outstanding() override {
+        require_no_error();
+        forget_done();
+        int number = first_;
+        for (const Operation& operation : operations_) {
+            if (!operation.recorded && !is_done(operation.done)) {
+                using enum Outstanding::Stage;
+                return {is_done(operation.reached) ? Communicating : Computing, number};
+            }
+            ++number;
+        }
+        return {};
+    }
+
   private:
+    struct Operation {
+        cudaEvent_t reached = nullptr;  ///< The backend's stream has come to it.
+        cudaEvent_t done = nullptr;
+        bool waited_for = false;
+        bool recorded = false;  ///< Into a graph, so that its events tell nothing.
+    };
+
+    static void destroy(const Operation& operation) {
+        cudaEventDestroy(operation.reached);
+        cudaEventDestroy(operation.done);
+    }
+
+    static bool is_done(cudaEvent_t event) {
+        const cudaError_t status = cudaEventQuery(event);
+        if (status == cudaErrorNotReady) return false;
+        NCCL_CHECK(status);
+        return true;
+    }
+
+    void require_no_error() const {
+        ncclResult_t error = ncclSuccess;
+        NCCL_CHECK(nccl().CommGetAsyncError(comm_, &error));
+        if (error != ncclSuccess && error != ncclInProgress) failed("an operation between the ranks", error);
+    }
+
+    /// A new operation: our stream goes on from where the backend's is.
     void follow_main() {
-        NCCL_CHECK(cudaEventRecord(reached_, main_));
-        NCCL_CHECK(cudaStreamWaitEvent(stream_, reached_, 0));
+        cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+        NCCL_CHECK(cudaStreamIsCapturing(main_, &capture));
+        const bool recorded = capture != cudaStreamCaptureStatusNone;
+        if (!recorded) forget_done();
+        Operation& operation = operations_.emplace_back(unused_operation());
+        operation.recorded = recorded;
+        NCCL_CHECK(cudaEventRecord(operation.reached, main_));
+        NCCL_CHECK(cudaStreamWaitEvent(stream_, operation.reached, 0));
     }
 
     /// The number of what was put on our stream since follow_main().
     int begun() {
+        NCCL_CHECK(cudaEventRecord(operations_.back().done, stream_));
+        return first_ + static_cast<int>(operations_.size()) - 1;
+    }
+
+    Operation unused_operation() {
+        Operation operation;
         if (unused_.empty()) {
-            unused_.push_back(static_cast<int>(done_.size()));
-            done_.push_back(nullptr);
-            NCCL_CHECK(cudaEventCreateWithFlags(&done_.back(), cudaEventDisableTiming));
+            NCCL_CHECK(cudaEventCreateWithFlags(&operation.reached, cudaEventDisableTiming));
+            NCCL_CHECK(cudaEventCreateWithFlags(&operation.done, cudaEventDisableTiming));
+        } else {
+            operation.reached = unused_.back().reached;
+            operation.done = unused_.back().done;
+            unused_.pop_back();
         }
-        const int operation = unused_.back();
-        unused_.pop_back();
-        NCCL_CHECK(cudaEventRecord(done_[static_cast<size_t>(operation)], stream_));
         return operation;
+    }
+
+    /// Those that are done, in order. Queries are not allowed in a recording.
+    void forget_done() {
+        while (!operations_.empty() && operations_.front().waited_for) {
+            if (!operations_.front().recorded && !is_done(operations_.front().done)) return;
+            unused_.push_back(operations_.front());
+            operations_.pop_front();
+            ++first_;
+        }
     }
 
     const int rank_, size_;
@@ -147,9 +208,9 @@ class NcclTransport final : public Transport {
     const std::string name_;
     cudaStream_t stream_ = nullptr;
     ncclComm_t comm_ = nullptr;
-    cudaEvent_t reached_ = nullptr;  ///< Where the main stream was when the last operation was begun.
-    std::vector<cudaEvent_t> done_;  ///< By operation.
-    std::vector<int> unused_;        ///< Numbers that have been waited for.
+    std::deque<Operation> operations_;  ///< By number: not waited for, or not known to be done.
+    int first_ = 0;                     ///< Number of the first of them.
+    std::vector<Operation> unused_;     ///< Their events are to be used again.
 };
 
 }  // namespace

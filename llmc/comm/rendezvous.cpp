@@ -104,7 +104,8 @@ int64_t number_of_job(const std::string& job) {
 }
 
 int master_port(const Environment& environment, const Launcher& launcher) {
-    constexpr int64_t kFirst = 20000, kCount = 40000, kLast = 65535;
+    constexpr int64_t kFirst = 20000, kCount = 12000;  // Below those that systems give to outgoing connections.
+    constexpr int64_t kLast = 65535;
     const std::string remedy = "set it to a free port of rank 0's host, the same for every rank";
     if (find(environment, "MASTER_PORT")) {
         return static_cast<int>(integer_of(environment, "MASTER_PORT", 1, kLast, remedy));
@@ -284,6 +285,22 @@ World read_world(const std::string& init, const Environment& environment, bool w
         world.port = master_port(environment, launcher);
     }
     return world;
+}
+
+std::string warning_of_lone_tasks(const std::string& init, const World& world, const Environment& environment) {
+    if (init != "auto" || world.way != World::Way::One) return "";
+    for (const char* name : {kByHand.size, kMpirun.size, "PMI_SIZE", "PMIX_RANK"}) {
+        if (find(environment, name)) return "";
+    }
+    // A script of a job has SLURM_NTASKS as well, but is one process.
+    const bool in_step = has_all(environment, {kSlurm.rank, "SLURM_STEP_ID"});
+    const std::string of_job = in_step ? value_or(environment, kSlurm.size, "1") : "1";
+    const int64_t tasks = to_integer(value_or(environment, "SLURM_STEP_NUM_TASKS", of_job)).value_or(1);
+    if (tasks <= 1 || value_or(environment, kSlurm.rank, "0") != "0") return "";
+    return fmt::format(
+        "--comm-init=auto: srun has started {} tasks, and each of them trains alone; use "
+        "--comm-init=tcp to make them the ranks of one run",
+        tasks);
 }
 
 std::string first_slurm_host(const std::string& list) {

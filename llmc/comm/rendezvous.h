@@ -25,6 +25,10 @@ struct World {
 /// What `init` (CommSettings) asks for. Variables that are missing or malformed are Errors that name them.
 World read_world(const std::string& init, const Environment& environment, bool with_mpi);
 
+/// What to tell a user whose processes were started together by srun and will train each for itself; "" where all is
+/// well, and on all tasks but the first.
+std::string warning_of_lone_tasks(const std::string& init, const World& world, const Environment& environment);
+
 /// The first host of Slurm's "node[03-07,9],login1"; "" if it is no such list.
 std::string first_slurm_host(const std::string& list);
 

@@ -18,6 +18,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <utility>
@@ -35,6 +36,18 @@ void set(const Socket& socket, int level, int option) {
 void set_for_messages(const Socket& socket) {
     set(socket, IPPROTO_TCP, TCP_NODELAY);
     set(socket, SOL_SOCKET, SO_KEEPALIVE);
+}
+
+/// Waiting, or another address, does not help.
+void require_room(int error) {
+    if (error == EMFILE) fail("cannot connect to other ranks: too many open files: raise `ulimit -n`");
+    if (error == ENFILE) fail("cannot connect to other ranks: too many open files on this host: raise fs.file-max");
+}
+
+Socket new_socket() {
+    Socket socket(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!socket) require_room(errno);
+    return socket;
 }
 
 std::string text_of(const in_addr& address) {
@@ -71,8 +84,15 @@ void Socket::close() {
     if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
 }
 
+void raise_file_limit() {
+    rlimit limit = {};
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);  // Whether it was enough shows where a file is to be opened.
+}
+
 Socket listen_on(int port, int* error) {
-    Socket socket(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    Socket socket = new_socket();
     set(socket, SOL_SOCKET, SO_REUSEADDR);  // The port of a run that has just ended is free.
     sockaddr_in address = {};
     address.sin_family = AF_INET;
@@ -95,21 +115,26 @@ int port_of(const Socket& socket) {
 
 Socket accept_from(const Socket& listener) {
     Socket socket(accept4(listener.descriptor(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (socket) set_for_messages(socket);
+    if (socket) {
+        set_for_messages(socket);
+    } else {
+        require_room(errno);
+    }
     return socket;
 }
 
 Socket connect_to(const std::string& host, int port, double seconds, std::string* why) {
+    Socket socket = new_socket();  // Before the look-up, which opens files, too.
     addrinfo hints = {};
     hints.ai_family = AF_INET;
     hints.ai_socktype = SOCK_STREAM;
     addrinfo* found = nullptr;
     if (const int error = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found); error != 0) {
+        if (error == EAI_SYSTEM) require_room(errno);
         *why = fmt::format("unknown host: {}", gai_strerror(error));
         return {};
     }
     const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(found, freeaddrinfo);
-    Socket socket(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     const bool begun = connect(socket.descriptor(), found->ai_addr, found->ai_addrlen) == 0 || errno == EINPROGRESS;
     if (begun && finish_connecting(socket, seconds)) {
         set_for_messages(socket);

@@ -1,5 +1,6 @@
 // TCP sockets (IPv4) that close themselves and never block: what link.h (messages) and tcp.h (bulk data) are made of.
-// Nothing here throws for what a network may do; a reason comes back as text.
+// Nothing here throws for what a network may do; a reason comes back as text. That the process, or its host, has too
+// many open files is an Error.
 #pragma once
 
 #include <string>
@@ -23,6 +24,9 @@ class Socket {
   private:
     int descriptor_ = -1;
 };
+
+/// Every rank is a connection or two of each other one: this process may have as many open files as the system lets it.
+void raise_file_limit();
 
 /// Listens on all interfaces; port 0 lets the system choose. Without success no socket, and `error` is errno.
 Socket listen_on(int port, int* error);

@@ -2,7 +2,6 @@
 
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
-#include "llmc/base/log.h"
 #include "llmc/comm/tcp_mesh.h"
 
 #include <algorithm>
@@ -23,8 +22,6 @@ namespace {
 
 /// A connection moves at most so much before the others have their turn.
 constexpr int64_t kTurnBytes = 1 << 20;
-/// A lost connection is most often a rank that died, which Control then hears and can name better.
-constexpr double kLetControlTell = 1;
 constexpr std::chrono::milliseconds kLookAgain(50);
 
 /// Goes ahead of the bytes of a transfer.
@@ -103,7 +100,6 @@ class TcpTransport final : public Transport {
     std::map<int, int> left_;  ///< Transfers of every operation that are still to be finished.
     int next_ = 0;
     std::string lost_;
-    double lost_at_ = 0;
     bool stopped_ = false;
     std::thread thread_;
 };
@@ -178,12 +174,12 @@ void TcpTransport::wait(int operation) {
 }
 
 void TcpTransport::throw_if_lost(std::unique_lock<std::mutex>& lock) {
-    std::string cause = control_.failure();
-    if (cause.empty() && !lost_.empty() && now_seconds() - lost_at_ > kLetControlTell) cause = lost_;
-    if (cause.empty()) return;
+    const std::string lost = lost_;
+    if (lost.empty() && control_.failure().empty()) return;
     lock.unlock();
     stop();
-    fail("{}", cause);
+    control_.require_alive();
+    fail("{}", lost);
 }
 
 // ---- The thread --------------------------------------------------------------------------------------------------
@@ -254,7 +250,6 @@ void TcpTransport::lose(Peer& peer, const std::string& why) {
     const std::lock_guard lock(mutex_);
     if (!lost_.empty()) return;
     lost_ = fmt::format("the data connection to {} was lost: {}", control_.name_of(peer.rank), why);
-    lost_at_ = now_seconds();
 }
 
 }  // namespace

@@ -13,6 +13,17 @@
 
 namespace llmc {
 
+/// What operations that were begun still need.
+struct Outstanding {
+    enum class Stage : uint8_t {
+        Nothing,        ///< All are done.
+        Computing,      ///< The backend's stream has not come to the oldest one yet.
+        Communicating,  ///< It has: other ranks, or the network, are what is waited for.
+    };
+    Stage stage = Stage::Nothing;
+    int operation = -1;  ///< The oldest that is not done.
+};
+
 class Transport {
   public:
     virtual ~Transport() = default;
@@ -38,6 +49,9 @@ class Transport {
     virtual void wait(int operation) = 0;
     /// True once wait() would not block; also moves things on where that takes the caller's help.
     virtual bool test(int operation) = 0;
+    /// Where wait() does not block the host: how far the operations begun so far are, waited for or not; those in a
+    /// recording of the backend are not counted. Never blocks; throws as wait() does.
+    virtual Outstanding outstanding() { return {}; }
 };
 
 }  // namespace llmc

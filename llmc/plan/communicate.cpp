@@ -139,6 +139,7 @@ class Communication {
             if (reduced != kNone) reduce(reduced);
         }
         wait_for_reduction();
+        wait_for_share();
     }
 
     Step& add_step(StepKind kind, int bucket) {
@@ -149,7 +150,8 @@ class Communication {
         if (!of_parameters) {
             const Gradients& gradients = gradients_[static_cast<size_t>(bucket)];
             step.operand(Slot::ParameterGradients) = gradients.tensor;
-            if (kind != StepKind::ZeroGradients) step.operand(Slot::Workspace) = gradients.received;
+            const bool receives = kind == StepKind::Reduce || kind == StepKind::WaitReduce;
+            if (receives) step.operand(Slot::Workspace) = gradients.received;
         }
         plan_.steps.push_back(step);
         return plan_.steps.back();
@@ -173,9 +175,18 @@ class Communication {
         ++reductions_;
     }
 
+    /// Where sums are shared, that is the second half, beside the backward that hides the next bucket's first half.
     void wait_for_reduction() {
-        if (under_way_ != kNone) add_step(StepKind::WaitReduce, under_way_);
+        wait_for_share();
+        if (under_way_ == kNone) return;
+        add_step(StepKind::WaitReduce, under_way_);
+        if (plan_.parallel.zero == 0) add_step(StepKind::Share, shared_ = under_way_);
         under_way_ = kNone;
+    }
+
+    void wait_for_share() {
+        if (shared_ != kNone) add_step(StepKind::WaitShare, shared_);
+        shared_ = kNone;
     }
 
     const Model& model_;
@@ -186,7 +197,8 @@ class Communication {
     std::vector<Run> runs_;
     std::vector<int> zeroed_at_, reduced_at_;  ///< By step, the bucket.
     int reductions_ = 0;                       ///< Begun so far ...
-    int under_way_ = kNone;                    ///< ... of which this bucket's is not waited for.
+    int under_way_ = kNone;                    ///< ... of which this bucket's is not waited for,
+    int shared_ = kNone;                       ///< and this one's sums are on their way to all ranks.
     Phase phase_ = Phase::Forward;             ///< Of the step that communication stands beside.
 };
 

@@ -2,7 +2,7 @@
 // is there already, whatever policy made it. What travels when:
 //
 //   ZeRO 0, 1   gradients of a bucket are reduced after the last step that adds to them, in place, while the backward
-//               goes on below
+//               goes on below; at stage 0 the sums are then shared, while it goes on another layer
 //   ZeRO 2      they live in a tensor of the plan, from the first such step until the reduction is over
 //   ZeRO 3      also the parameters: gathered into a tensor of the plan while the layer before (in the order of the
 //               list) works, for every run of steps that reads them: forward, repeat, backward

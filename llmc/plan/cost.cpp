@@ -85,21 +85,14 @@ double step_seconds(const OpTimes& times, const Step& step) {
 
 namespace {
 
-/// What a rank sends for a reduction or gather, in `transfers` one after the other: with ZeRO 0 sums are gathered, too.
-struct Traffic {
-    int64_t bytes = 0;
-    int transfers = 1;
-};
-
-Traffic traffic_of(const Plan& plan, const Step& step) {
+/// Bytes that a rank sends in a step.
+int64_t sent_bytes(const Plan& plan, const Step& step) {
     const int64_t others = (plan.parallel.ranks - 1) * plan.partition.bucket(step.bucket).piece;
-    if (step.kind == StepKind::Gather) return {others * size_of(plan.dtype)};
-    const int transfers = plan.parallel.zero == 0 ? 2 : 1;
-    return {transfers * others * size_of(DType::F32), transfers};
+    return others * size_of(step.kind == StepKind::Gather ? plan.dtype : DType::F32);
 }
 
-double seconds_of(const OpTimes& times, const Traffic& traffic) {
-    return static_cast<double>(traffic.bytes) / times.link_bandwidth + traffic.transfers * times.link_latency;
+double seconds_to_send(const OpTimes& times, int64_t bytes) {
+    return static_cast<double>(bytes) / times.link_bandwidth + times.link_latency;
 }
 
 /// Operations one after the other, and what runs beside them.
@@ -126,12 +119,14 @@ class Clock {
                 moved(parameters) = begin(transfer_seconds(times_, plan_, step), &link_until_);
                 break;
             case StepKind::Reduce:
+            case StepKind::Share:
                 if (reduces_) reduced(step) = begin(transfer_seconds(times_, plan_, step), &link_until_);
                 break;
             case StepKind::WaitCopyOut: wait(moved(in)); break;
             case StepKind::WaitFetch: wait(moved(out)); break;
             case StepKind::WaitGather: wait(moved(parameters)); break;
-            case StepKind::WaitReduce: wait(reduced(step)); break;
+            case StepKind::WaitReduce:
+            case StepKind::WaitShare: wait(reduced(step)); break;
         }
     }
 
@@ -152,13 +147,13 @@ class Clock {
     const bool reduces_;
     double now_ = 0, out_until_ = 0, in_until_ = 0, link_until_ = 0;
     std::vector<double> moved_;    ///< By tensor, when it is copied or gathered.
-    std::vector<double> reduced_;  ///< By bucket.
+    std::vector<double> reduced_;  ///< By bucket, when it is reduced, or shared.
 };
 
 }  // namespace
 
 double transfer_seconds(const OpTimes& times, const Plan& plan, const Step& step) {
-    return seconds_of(times, traffic_of(plan, step));
+    return seconds_to_send(times, sent_bytes(plan, step));
 }
 
 double plan_seconds(const OpTimes& times, const Plan& plan, bool reduces) {
@@ -171,7 +166,7 @@ double update_gather_seconds(const OpTimes& times, const Plan& plan) {
     if (plan.parallel.zero != 1 && plan.parallel.zero != 2) return 0;
     double seconds = 0;
     for (const Bucket& bucket : plan.partition.buckets) {
-        seconds += seconds_of(times, {(plan.parallel.ranks - 1) * bucket.piece * size_of(plan.dtype)});
+        seconds += seconds_to_send(times, (plan.parallel.ranks - 1) * bucket.piece * size_of(plan.dtype));
     }
     return seconds;
 }
@@ -186,8 +181,9 @@ double update_seconds(const OpTimes& times, const Plan& plan, const Parallel& pa
 int64_t communication_bytes(const Plan& plan, bool reduces) {
     int64_t bytes = 0;
     for (const Step& step : plan.steps) {
-        const bool sends = step.kind == StepKind::Gather || (step.kind == StepKind::Reduce && reduces);
-        if (sends) bytes += traffic_of(plan, step).bytes;
+        const bool of_gradients = step.kind == StepKind::Reduce || step.kind == StepKind::Share;
+        const bool sends = step.kind == StepKind::Gather || (of_gradients && reduces);
+        if (sends) bytes += sent_bytes(plan, step);
     }
     return bytes;
 }

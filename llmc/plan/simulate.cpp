@@ -111,6 +111,8 @@ const char* words_of(StepKind kind) {
         case StepKind::ZeroGradients: return "zero gradients";
         case StepKind::Reduce: return "reduce gradients";
         case StepKind::WaitReduce: return "wait for gradients";
+        case StepKind::Share: return "share gradients";
+        case StepKind::WaitShare: return "wait for all gradients";
         case StepKind::Gather: return "gather parameters";
         case StepKind::WaitGather: return "wait for parameters";
     }

@@ -15,6 +15,8 @@ Access access_of_transfer(StepKind kind, Slot slot) {
         case StepKind::Fetch:
         case StepKind::ZeroGradients:
         case StepKind::Gather: return {.reads = false, .writes = true};
+        case StepKind::Share:
+        case StepKind::WaitShare: break;  // In place.
         case StepKind::Reduce: return {.reads = slot == Slot::ParameterGradients, .writes = true};
     }
     return {};

@@ -25,8 +25,10 @@ enum class StepKind : uint8_t {
     WaitFetch,    ///< Out has been fetched.
     // Communication between ranks (communicate.h). A bucket is reduced or gathered from its step to its wait.
     ZeroGradients,  ///< ParameterGradients = 0.
-    Reduce,         ///< The gradients of `bucket` are summed over ranks: in ParameterGradients, else in place.
+    Reduce,         ///< This rank's piece of the gradients of `bucket` is summed over ranks, in place.
     WaitReduce,     ///< They have been; from ParameterGradients, this rank's piece is added to its shard.
+    Share,          ///< Where every rank wants all sums of `bucket`: each gets the pieces of the others.
+    WaitShare,      ///< It has.
     Gather,         ///< Parameters gets every rank's piece of `bucket`.
     WaitGather,     ///< It has.
 };

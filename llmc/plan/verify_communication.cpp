@@ -31,7 +31,9 @@ std::string CommunicationCheck::fault_of(const Step& step) {
         case StepKind::WaitFetch: return touched(step);
         case StepKind::ZeroGradients: return zero_gradients(step);
         case StepKind::Reduce: return reduce(step);
-        case StepKind::WaitReduce: return wait(step, StepKind::Reduce);
+        case StepKind::WaitReduce: gradients(step.bucket).complete = true; return wait(step, StepKind::Reduce);
+        case StepKind::Share: return share(step);
+        case StepKind::WaitShare: return wait(step, StepKind::Share);
         case StepKind::Gather: return gather(step);
         case StepKind::WaitGather: return wait(step, StepKind::Gather);
     }
@@ -45,8 +47,9 @@ std::string CommunicationCheck::fault_of_end() const {
     const bool trains = std::any_of(gradients_.begin(), gradients_.end(), [](const Gradients& g) { return g.added; });
     if (!trains || plan_.parallel.ranks == 1) return "";
     for (int bucket = 0; bucket <= partition_.last_bucket(); ++bucket) {
-        if (gradients_[static_cast<size_t>(bucket)].reduced) continue;
-        return fmt::format("never reduces the gradients of {}", name_of_bucket(bucket));
+        const Gradients& sums = gradients_[static_cast<size_t>(bucket)];
+        if (!sums.reduced) return fmt::format("never reduces the gradients of {}", name_of_bucket(bucket));
+        if (zero() == 0 && !sums.shared) return fmt::format("never shares the gradients of {}", name_of_bucket(bucket));
     }
     return "";
 }
@@ -124,6 +127,16 @@ std::string CommunicationCheck::reduce(const Step& step) {
     if (receives != plan_.parallel.exchanges || (receives && !fits))
         return "has no room of the right size to receive in";
     sums.reduced = true;
+    under_way_.push_back(step);
+    return "";
+}
+
+std::string CommunicationCheck::share(const Step& step) {
+    Gradients& sums = gradients(step.bucket);
+    if (zero() != 0) return "gives ranks what they do not keep";
+    if (sums.shared) return "comes twice";
+    if (!sums.complete) return "comes before the sums are complete";
+    sums.shared = true;
     under_way_.push_back(step);
     return "";
 }

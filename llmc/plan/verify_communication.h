@@ -25,13 +25,14 @@ class CommunicationCheck {
   private:
     struct Gradients {
         int32_t zeroed = kNone;  ///< Tensor.
-        bool added = false, reduced = false;
+        bool added = false, reduced = false, complete = false, shared = false;
     };
     std::string name_of_bucket(int bucket) const;
     std::string touched(const Step& step) const;
     std::string compute(const Step& step);
     std::string zero_gradients(const Step& step);
     std::string reduce(const Step& step);
+    std::string share(const Step& step);
     std::string gather(const Step& step);
     std::string wait(const Step& step, StepKind begun);
     bool holds(int32_t tensor, DType dtype, int64_t pieces, int bucket) const;

@@ -150,8 +150,7 @@ void Executor::run_communication(const Step& step) {
             if (!arguments_.reduces) return;
             const Tensor whole = gradients ? gradients : state_.bucket_gradients(bucket);
             CommTicket& reduction = reductions_[static_cast<size_t>(bucket)];
-            reduction = plan_.parallel.zero == 0 ? comm_->begin_all_reduce(whole, workspace)
-                                                 : comm_->begin_reduce_scatter(whole, workspace);
+            reduction = comm_->begin_reduce_scatter(whole, workspace);
             overlaps_ ? void(++under_way_) : comm_->wait(reduction);
             return;
         }
@@ -165,6 +164,17 @@ void Executor::run_communication(const Step& step) {
             const Tensor mine = own_piece(gradients);
             return backend_.add(state_.own_gradients(bucket), Tensor(mine.dtype, mine.data, mine.count()));
         }
+        case StepKind::Share: {
+            if (!arguments_.reduces) return;
+            CommTicket& share = reductions_[static_cast<size_t>(bucket)];
+            share = comm_->begin_all_gather(state_.bucket_gradients(bucket));
+            overlaps_ ? void(++under_way_) : comm_->wait(share);
+            return;
+        }
+        case StepKind::WaitShare:
+            if (!arguments_.reduces || !overlaps_) return;
+            --under_way_;
+            return comm_->wait(reductions_[static_cast<size_t>(bucket)]);
         default: break;
     }
     CHECK(false, "no communication");

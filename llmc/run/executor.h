@@ -76,7 +76,7 @@ class Executor {
     Comm* comm_;
     std::vector<CopyTicket> copies_;      ///< By tensor; those under way.
     std::vector<CommTicket> gathers_;     ///< By tensor; those under way.
-    std::vector<CommTicket> reductions_;  ///< By bucket; those under way.
+    std::vector<CommTicket> reductions_;  ///< By bucket; reductions under way, or shares.
     int under_way_ = 0;                   ///< Gathers and reductions.
     bool overlaps_ = true;
     int32_t tokens_ = -1, targets_ = -1, losses_ = -1, logits_ = -1;

@@ -104,6 +104,7 @@ std::vector<nlohmann::json> do_together(Comm& comm, Work work, Undo undo) {
     std::string mine;  // "" if it failed.
     std::optional<Error> own_error;
     try {
+        const auto writing = comm.busy("a checkpoint");
         mine = nlohmann::json(work()).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
     } catch (const Error& error) {
         own_error = error;
@@ -124,6 +125,7 @@ std::vector<nlohmann::json> do_together(Comm& comm, Work work, Undo undo) {
 }  // namespace
 
 void save_checkpoint(const std::string& root, const State& state, const Progress& progress, Comm& comm) {
+    comm.synchronize();
     state.backend().synchronize();
     std::optional<CheckpointWriter> writer;
     const auto undo = [&] { writer.reset(); };

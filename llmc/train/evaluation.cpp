@@ -38,6 +38,7 @@ double Evaluator::batch_loss(const Batch& batch, int64_t counted) {
     backend.copy_to_device(executor_.targets(), targets.data());
     executor_.run({.loss_sum = state_.loss_sum()});
     double sum = 0;
+    comm_.synchronize();
     backend.copy_to_host(&sum, state_.loss_sum());
     return sum;
 }

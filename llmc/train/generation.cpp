@@ -48,7 +48,10 @@ int64_t fitting_context(const Model& model, DType dtype, int64_t wanted, int64_t
 }
 
 TextGenerator::TextGenerator(State& state, GenerationPlan generation, Comm* comm)
-    : state_(state), generation_(std::move(generation)), executor_(state, generation_.plan, generation_.layout, comm) {}
+    : state_(state),
+      comm_(comm),
+      generation_(std::move(generation)),
+      executor_(state, generation_.plan, generation_.layout, comm) {}
 
 void TextGenerator::feed(std::span<const int32_t> tokens) {
     const int64_t step = generation_.plan.shape.T;
@@ -63,6 +66,7 @@ void TextGenerator::feed(std::span<const int32_t> tokens) {
 }
 
 void TextGenerator::read_logits() {
+    if (comm_ != nullptr) comm_->synchronize();
     const Tensor logits = executor_.logits();
     const int64_t V = state_.model().config.V;
     logits_.resize(static_cast<size_t>(V));

@@ -43,6 +43,7 @@ class TextGenerator {
     void read_logits();
 
     State& state_;
+    Comm* comm_;
     GenerationPlan generation_;
     Executor executor_;
     int64_t position_ = 0;

@@ -219,6 +219,7 @@ std::string common_checksum(State& state, Comm& comm) {
             const int64_t first = partition.row_in_bucket(model, index) * size_of(all.dtype);
             const Tensor values(all.dtype, static_cast<char*>(all.data) + first, row.used_rows, row.cols);
             bytes.resize(static_cast<size_t>(values.bytes()));
+            comm.synchronize();
             state.backend().copy_to_host(bytes.data(), values);
             sums += checksum_of(bytes);
         }

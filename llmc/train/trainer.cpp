@@ -160,6 +160,7 @@ std::vector<double> Trainer::accumulate_gradients() {
         const bool is_last = micro + 1 == micro_batches_;
         if (!one_by_one) continue;
         micro_batch_tree_.push(micro, is_last);
+        comm_.synchronize();
         backend.copy_to_host(&losses.emplace_back(), state_.loss_sum());
     }
     return losses;
@@ -220,7 +221,7 @@ StepMetrics Trainer::train_step() {
     std::vector<double> losses = accumulate_gradients();
     compute_grad_norm(state_, comm_);
     update_parameters(state_, comm_, adamw_settings(options_, metrics.learning_rate, progress_.updates + 1));
-    // The device is waited for only now.
+    comm_.synchronize();  // The device is waited for only now.
     if (losses.empty()) state_.backend().copy_to_host(&losses.emplace_back(), state_.loss_sum());
     state_.backend().copy_to_host(&metrics.grad_norm, state_.grad_norm());
 
@@ -291,7 +292,7 @@ void Trainer::validate() {
 
 void Trainer::print_sample() {
     if (generator_ == nullptr) return;
-    comm_.doing("a sample");
+    const auto sampling = comm_.busy("a sample");
     std::vector<int32_t> prompt = {data_.tokenizer->end_of_text()};
     const std::vector<int32_t> words = data_.tokenizer->encode(options_.sample_prompt);
     prompt.insert(prompt.end(), words.begin(), words.end());

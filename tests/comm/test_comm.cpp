@@ -74,10 +74,7 @@ bool same_bits(const Values& a, const Values& b) {
 
 Tensor view(Values& values) { return {DType::F32, values.data(), static_cast<int64_t>(values.size())}; }
 
-Values workspace_for(const Comm& comm, size_t piece) {
-    const int64_t bytes = Comm::reduce_workspace(static_cast<int64_t>(piece), comm.size(), false, true);
-    return Values(static_cast<size_t>(bytes) / sizeof(float));
-}
+Values workspace_for(const Comm& comm, size_t piece) { return Values(static_cast<size_t>(comm.size() - 1) * piece); }
 
 Values piece_of(const Values& values, int rank, size_t piece) {
     const auto begin = values.begin() + static_cast<std::ptrdiff_t>(piece) * rank;
@@ -189,6 +186,7 @@ TEST_P(CommOf, ManyOperationsOfAllKindsMayBeUnderWay) {
         for (int i = 0; i < kOperations; ++i) {
             comm.wait(tickets[static_cast<size_t>(i)]);
             comm.progress();
+            comm.synchronize();
             const Values& bucket = buckets[static_cast<size_t>(i)];
             const Values sum = i % 4 == 3 ? leaf(i, count) : tree_sum(i * 10, comm.size(), count);
             const bool whole = i % 4 != 2;
@@ -240,14 +238,105 @@ TEST(Comm, OneRankIsAlone) {
     EXPECT_NE(comm.host(), "");
     EXPECT_EQ(comm.describe(), "1 rank");
     comm.fail("nobody hears it");
+    comm.synchronize();
+    const Comm::LongWork work = comm.busy("planning");
     comm.finish();
 }
 
-TEST(Comm, RoomForReductions) {
-    EXPECT_EQ(Comm::reduce_workspace(100, 1, false, true), 0);
-    EXPECT_EQ(Comm::reduce_workspace(100, 4, false, false), 1200);
-    EXPECT_EQ(Comm::reduce_workspace(100, 4, true, false), 0);
-    EXPECT_EQ(Comm::reduce_workspace(100, 4, true, true), 1200);
+/// Runs body(comm) on every rank, with faults; a rank whose body throws says why to the others.
+template <typename Body>
+std::vector<Ending> run_faulty_comms(int size, double timeout_seconds, Body body) {
+    std::vector<Meeting> meetings = make_meetings(size);
+    std::vector<Ending> endings(meetings.size());
+    std::vector<std::thread> threads;
+    for (size_t rank = 0; rank < meetings.size(); ++rank) {
+        threads.emplace_back([&, rank] {
+            Ending& ending = endings[rank];
+            const auto end = [&ending](const std::string& line) { ending.lines.push_back(line); };
+            Comm comm(std::make_unique<Control>(std::move(meetings[rank]), timeout_seconds, end));
+            try {
+                body(comm);
+            } catch (const Error& error) {
+                ending.error = error.what();
+                ending.exit_code = error.exit_code();
+                comm.fail(error.what(), error.exit_code());
+            }
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    return endings;
+}
+
+TEST(Comm, ARankThatFreesItsMemoryBeforeItTellsWhyIsStillTheCause) {
+    const CapturedErrors errors;
+    const auto endings = run_faulty_comms(3, kPatient, [](Comm& comm) {
+        const auto backend = make_backend("cpu", 1);
+        comm.open_transport(*backend, true);
+        comm.barrier();
+        if (comm.rank() == 2) {
+            comm.close_transport();
+            std::this_thread::sleep_for(std::chrono::milliseconds(1500));  // It is the time that is tested.
+            fail_usage("--data: not enough");
+        }
+        Values bucket = leaf(comm.rank(), 30), workspace = workspace_for(comm, 10);
+        comm.wait(comm.begin_all_reduce(view(bucket), view(workspace)));
+    });
+    const std::string line = "rank 2 (here): --data: not enough";
+    EXPECT_EQ(errors.lines(), std::vector<std::string>{line});
+    for (const size_t rank : {0, 1}) EXPECT_EQ(endings[rank].error, line);
+    for (const Ending& ending : endings) EXPECT_EQ(ending.exit_code, kExitBadUsage);
+}
+
+TEST(Comm, ALostConnectionIsTheCauseWhereNoOtherComes) {
+    constexpr double kTimeout = 3;  // Half of which is waited for another cause.
+    const CapturedErrors errors;
+    const auto endings = run_faulty_comms(3, kTimeout, [](Comm& comm) {
+        const auto backend = make_backend("cpu", 1);
+        comm.open_transport(*backend, true);
+        comm.barrier();
+        if (comm.rank() == 2) {
+            comm.close_transport();
+            comm.barrier();  // Alive: the end comes here.
+        }
+        Values bucket = leaf(comm.rank(), 30), workspace = workspace_for(comm, 10);
+        comm.wait(comm.begin_all_reduce(view(bucket), view(workspace)));
+    });
+    ASSERT_EQ(errors.lines().size(), 1u);
+    EXPECT_TRUE(has(errors.lines()[0], {"the data connection to rank ", "was lost"}));
+    EXPECT_TRUE(has(endings[2].error, {"the data connection to rank ", "was lost"}));
+}
+
+TEST(Comm, LongWorkIsWaitedFor) {
+    const auto endings = run_faulty_comms(2, 1, [](Comm& comm) {
+        if (comm.rank() == 1) {
+            const Comm::LongWork work = comm.busy("opening data");
+            std::this_thread::sleep_for(std::chrono::milliseconds(2500));  // It is the time that is tested.
+        }
+        EXPECT_EQ(comm.all_gather(1.0).size(), 2u);
+        comm.finish();
+    });
+    for (const Ending& ending : endings) EXPECT_EQ(ending.error, "");
+}
+
+TEST(Comm, WhatARankDidBeforeItsLongWorkComesBack) {
+    const CapturedErrors errors;
+    run_faulty_comms(2, 1, [](Comm& comm) {
+        comm.doing("step 12");
+        { const Comm::LongWork work = comm.busy("a checkpoint"); }
+        if (comm.rank() == 0) return comm.barrier();
+        std::this_thread::sleep_for(std::chrono::milliseconds(2500));  // Neither at work nor in a call.
+        comm.barrier();
+    });
+    ASSERT_EQ(errors.lines().size(), 1u);
+    EXPECT_TRUE(has(errors.lines()[0], {"rank 1 (here) has not answered for 1", "it was at step 12;"}));
+}
+
+TEST(Comm, ABarrierIsNoGather) {
+    const CapturedErrors errors;
+    run_faulty_comms(2, kPatient,
+                     [](Comm& comm) { comm.rank() == 1 ? comm.finish() : static_cast<void>(comm.all_gather(0.0)); });
+    ASSERT_EQ(errors.lines().size(), 1u);
+    EXPECT_TRUE(has(errors.lines()[0], {"the end of its run", "a gather of numbers", "the same options"}));
 }
 
 }  // namespace

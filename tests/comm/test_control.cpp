@@ -93,6 +93,58 @@ TEST_P(ControlOf, Rank0CanFailAsWell) {
     EXPECT_EQ(errors.lines(), std::vector<std::string>{line});
 }
 
+TEST_P(ControlOf, AllEndWithTheExitCodeOfTheCause) {
+    for (const int at_fault : {0, GetParam() - 1}) {
+        const CapturedErrors errors;
+        const auto endings = run_ranks(make_meetings(GetParam()), kPatient, [&](Control& control) {
+            if (control.rank() == at_fault) return control.fail("--data: no such file", kExitBadUsage);
+            control.all_gather("");
+        });
+        for (int rank = 0; rank < GetParam(); ++rank) {
+            EXPECT_EQ(endings[static_cast<size_t>(rank)].exit_code, rank == at_fault ? 0 : kExitBadUsage);
+        }
+    }
+}
+
+/// `usual` on all ranks but one, which does what is `odd`; what the log says.
+template <typename Usual, typename Odd>
+std::string error_of_different_calls(int odd_one, Usual usual, Odd odd) {
+    const CapturedErrors errors;
+    const auto endings = run_ranks(make_meetings(3), kPatient, [&](Control& control) {
+        try {
+            control.all_gather("");
+            control.broadcast("");
+            control.doing(control.rank() == odd_one ? "step 3" : "a checkpoint");
+            control.rank() == odd_one ? odd(control) : usual(control);
+            control.all_gather("");
+        } catch (const Error& error) {
+            control.fail(error.what(), error.exit_code());
+            throw;
+        }
+    });
+    for (const Ending& ending : endings) {
+        EXPECT_TRUE(has(ending.error, {"'step 3'", "'a checkpoint'", "do all ranks run with the same options?"}));
+        EXPECT_EQ(ending.exit_code, kExitFailed);
+    }
+    EXPECT_EQ(errors.lines().size(), 1u);
+    return errors.lines().empty() ? "" : errors.lines()[0];
+}
+
+TEST(Control, RanksThatMakeDifferentCallsAreToldWhere) {
+    const auto gather = [](Control& control) { control.all_gather("x"); };
+    const auto numbers = [](Control& control) { control.all_gather("x", Collective::Numbers); };
+    const auto finish = [](Control& control) { control.all_gather("", Collective::Finish); };
+    const auto broadcast = [](Control& control) { control.broadcast("x"); };
+    EXPECT_EQ(error_of_different_calls(1, gather, finish),
+              "rank 0 (here): rank 1 (here) is at 'step 3', in the end of its run, where rank 0 (here) is at 'a "
+              "checkpoint', in a gather of texts: do all ranks run with the same options?");
+    for (const int odd_one : {0, 2}) {
+        EXPECT_TRUE(has(error_of_different_calls(odd_one, gather, numbers), {"a gather of numbers"}));
+        EXPECT_TRUE(has(error_of_different_calls(odd_one, gather, broadcast), {"a gather of texts", "a broadcast"}));
+        EXPECT_TRUE(has(error_of_different_calls(odd_one, broadcast, finish), {"the end of its run", "a broadcast"}));
+    }
+}
+
 TEST_P(ControlOf, AConnectionThatClosesIsARankThatDied) {
     const CapturedErrors errors;
     const auto endings = run_ranks(make_meetings(GetParam()), kPatient, [](Control& control) {
@@ -176,6 +228,60 @@ TEST(Control, ComputingLongerThanTheTimeoutIsNoFault) {
         control.finish();
     });
     for (const Ending& ending : endings) EXPECT_EQ(ending.error, "");
+}
+
+TEST(Control, LongWorkMayTakeLongerThanTheTimeout) {
+    const auto endings = run_ranks(make_meetings(3), 1, [](Control& control) {
+        control.all_gather("");
+        if (control.rank() == 1) {
+            const std::string before = control.begin_long_work("calibration");
+            std::this_thread::sleep_for(std::chrono::milliseconds(2500));  // It is the time that is tested.
+            control.end_long_work(before);
+        }
+        for (int round = 0; round < 3; ++round) control.all_gather("");
+        control.finish();
+    });
+    for (const Ending& ending : endings) EXPECT_EQ(ending.error, "");
+}
+
+TEST(Control, WaitingInsideLongWorkIsNoWork) {
+    const CapturedErrors errors;
+    const auto endings = run_ranks(make_meetings(2), 1, [](Control& control) {
+        control.begin_long_work("planning");
+        if (control.rank() == 0) control.all_gather("");
+        // Both wait, and neither for the other.
+        const Control::Waiting waiting(control);
+        while (control.failure().empty()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    });
+    ASSERT_EQ(errors.lines().size(), 1u);
+    EXPECT_TRUE(has(errors.lines()[0], {"have waited for one another", "at planning"}));
+}
+
+TEST(Control, OnlyWhatIsSeenToBeWaitedForIsWaitedFor) {
+    constexpr double kTimeout = 2;
+    const CapturedErrors errors;
+    const auto endings = run_ranks(make_meetings(2), kTimeout, [](Control& control) {
+        control.doing(fmt::format("step {}", control.rank()));
+        {
+            Control::Watching watching(control);
+            const double begin = now_seconds();
+            for (double t = 0; t < 1.2 * kTimeout; t = now_seconds() - begin) {  // None of them is waited for too long.
+                const double part = t / kTimeout;
+                watching.see(part < 0.4 ? std::optional(7) : part < 0.8 ? std::nullopt : std::optional(8));
+                std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            }
+            EXPECT_EQ(control.failure(), "");
+        }
+        control.all_gather("");
+        Control::Watching watching(control);
+        if (control.rank() == 0) watching.see(9);
+        while (control.failure().empty()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    });
+    EXPECT_EQ(errors.lines().size(), 1u);
+    for (const Ending& ending : endings) {
+        ASSERT_EQ(ending.lines.size(), 1u);
+        EXPECT_TRUE(has(ending.lines[0], {"rank 1 (here) has not answered for 2", "it was at step 1"}));
+    }
 }
 
 TEST(Control, FinishWaitsForAllAndThenConnectionsMayClose) {

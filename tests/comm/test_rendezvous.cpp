@@ -50,7 +50,7 @@ TEST(Rendezvous, ReadsSlurmsVariables) {
     EXPECT_EQ(world.rank, 3);
     EXPECT_EQ(world.size, 8);
     EXPECT_EQ(world.host, "node03");
-    EXPECT_EQ(world.port, 20000 + 41234 % 40000);
+    EXPECT_EQ(world.port, 20000 + 41234 % 12000);
     const Environment step = with(kSlurm, {{"SLURM_STEP_NODELIST", "node05"}, {"MASTER_PORT", "7000"}});
     EXPECT_EQ(read_world("tcp", step, true).host, "node05");
     EXPECT_EQ(read_world("tcp", step, true).port, 7000);
@@ -68,7 +68,7 @@ TEST(Rendezvous, ReadsMpirunsVariablesWithoutMpi) {
         EXPECT_EQ(world.port, 20000 + 7);
     }
     const World other = read_world("tcp", with(kMpirun, {{"PMIX_NAMESPACE", "prterun-host-71@1"}}), false);
-    EXPECT_TRUE(other.port >= 20000 && other.port < 60000) << other.port;
+    EXPECT_TRUE(other.port >= 20000 && other.port < 32000) << other.port;
     EXPECT_TRUE(has(usage_error_of("tcp", with(kMpirun, {{"OMPI_COMM_WORLD_LOCAL_SIZE", "1"}})), {"MASTER_ADDR"}));
 }
 
@@ -83,6 +83,25 @@ TEST(Rendezvous, AutoChooses) {
     EXPECT_EQ(read_world("auto", with(kSlurm, {{"SLURM_PROCID", "0"}}), true).way, Way::One);
     // RANK alone is some other program's.
     EXPECT_EQ(read_world("auto", {{"RANK", "3"}}, true).way, Way::One);
+}
+
+TEST(Rendezvous, TasksOfSrunThatTrainAloneAreWarned) {
+    const auto warning = [](const std::string& init, const Environment& environment) {
+        return warning_of_lone_tasks(init, read_world(init, environment, true), environment);
+    };
+    const Environment first = with(kSlurm, {{"SLURM_PROCID", "0"}});
+    const Environment by_step = with(first, {{"SLURM_STEP_NUM_TASKS", "8"}}),
+                      by_job = with(first, {{"SLURM_STEP_ID", "0"}});
+    for (const Environment& environment : {by_step, by_job}) {
+        EXPECT_TRUE(has(warning("auto", environment), {"8 tasks", "trains alone", "--comm-init=tcp"}));
+        EXPECT_EQ(warning("auto", with(environment, {{"SLURM_PROCID", "3"}})), "");  // Once is enough.
+        EXPECT_EQ(warning("none", environment), "");
+        EXPECT_EQ(warning("auto", with(environment, {{"PMI_SIZE", "8"}})), "");
+        EXPECT_EQ(warning("auto", with(environment, {{"WORLD_SIZE", "1"}})), "");
+    }
+    EXPECT_EQ(warning("auto", with(by_job, {{"SLURM_STEP_NUM_TASKS", "1"}})), "");
+    EXPECT_EQ(warning("auto", first), "");  // The script of a job.
+    EXPECT_EQ(warning("auto", {}), "");
 }
 
 TEST(Rendezvous, OneRankNeedsNothing) {

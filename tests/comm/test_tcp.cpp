@@ -103,19 +103,7 @@ TEST_P(TcpOf, ARankMayBeginMuchLater) {
     });
 }
 
-TEST(Tcp, ALostRankIsNamed) {
-    const CapturedErrors errors;
-    const auto endings = run_ranks(make_meetings(3), kPatient, [](Control& control) {
-        const auto transport = make_tcp_transport(control);
-        control.all_gather("");
-        if (control.rank() == 2) return;
-        Exchange exchange(control.rank(), control.size(), 10);
-        transport->wait(exchange.begin(*transport));
-    });
-    for (const size_t rank : {0, 1}) EXPECT_TRUE(has(endings[rank].error, {"rank 2 (here) died"}));
-}
-
-TEST(Tcp, ALostConnectionIsNamedWhereTheRankIsAlive) {
+TEST(Tcp, ALostConnectionIsNamed) {
     run_ranks(3, [](Control& control) {
         auto transport = make_tcp_transport(control);
         control.all_gather("");

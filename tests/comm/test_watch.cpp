@@ -75,6 +75,54 @@ TEST(Watch, IfAllWaitForOneAnotherItIsTheNetwork) {
     EXPECT_TRUE(has(verdict->what, {"all other ranks", "the network"}));
 }
 
+TEST(Watch, TheyWaitTogetherSinceTheLastOneCame) {
+    auto reports = healthy(3);
+    for (RankReport& report : reports) let_wait(&report, 1000);
+    let_wait(&reports[2], 30);
+    EXPECT_FALSE(judge(reports, kNow, kTimeout));
+    let_wait(&reports[2], 31);
+    const auto verdict = judge(reports, kNow, kTimeout);
+    ASSERT_TRUE(verdict);
+    EXPECT_TRUE(has(verdict->what, {"for 31 s", "the network"}));
+}
+
+TEST(Watch, LongWorkIsNoFaultUnlessItsRankIsSilent) {
+    auto reports = healthy(4);
+    for (const size_t rank : {0, 1, 3}) let_wait(&reports[rank], 1000);
+    EXPECT_FALSE(waits_for_long_work(reports));
+    reports[2].busy = true;
+    EXPECT_TRUE(waits_for_long_work(reports));
+    EXPECT_FALSE(judge(reports, kNow, kTimeout));
+    reports[2].last_heard = kNow - 20;
+    const auto verdict = judge(reports, kNow, kTimeout);
+    ASSERT_TRUE(verdict);
+    EXPECT_EQ(verdict->rank, 2);
+}
+
+TEST(Watch, LongWorkOfOneRankIsNoExcuseForAnother) {
+    auto reports = healthy(4);
+    for (const size_t rank : {0, 3}) let_wait(&reports[rank], 31);
+    reports[1].busy = true;
+    EXPECT_FALSE(waits_for_long_work(reports));
+    auto verdict = judge(reports, kNow, kTimeout);
+    ASSERT_TRUE(verdict);
+    EXPECT_EQ(verdict->rank, 2);
+    reports[1].position = 22;  // Busy with what comes later.
+    verdict = judge(reports, kNow, kTimeout);
+    ASSERT_TRUE(verdict);
+    EXPECT_EQ(verdict->rank, 2);
+}
+
+TEST(Watch, WaitingForLongWorkDoesNotCountAfterwards) {
+    auto reports = healthy(3);
+    for (const size_t rank : {0, 1}) let_wait(&reports[rank], 1000);
+    EXPECT_FALSE(judge(reports, kNow, kTimeout, kNow - 30));
+    const auto verdict = judge(reports, kNow, kTimeout, kNow - 31);
+    ASSERT_TRUE(verdict);
+    EXPECT_EQ(verdict->rank, 2);
+    EXPECT_TRUE(has(verdict->what, {"for 31 s"}));
+}
+
 TEST(Watch, WhoHasFinishedMayBeSilentAndIsNotBehind) {
     auto reports = healthy(3);
     reports[2].finished = true;

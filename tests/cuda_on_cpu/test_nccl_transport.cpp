@@ -7,7 +7,10 @@
 #include "llmc/backend/cuda/check.h"
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/base/error.h"
+#include "llmc/comm/comm.h"
+#include "tests/comm/comm_testing.h"
 #include "tests/cuda_on_cpu/seeds.h"
+#include "tests/io/temp_dir.h"
 
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
@@ -232,6 +235,114 @@ int wrong_results(bool wait) {
 TEST(NcclTransport, ReadingBeforeTheWaitIsWrong) {
     EXPECT_EQ(wrong_results(true), 0);
     EXPECT_GE(wrong_results(false), 5);
+}
+
+/// Looks until something is outstanding otherwise than `stage`, or so often; what it is then.
+Outstanding look(Transport& transport, Outstanding::Stage stage) {
+    Outstanding outstanding = transport.outstanding();
+    for (int i = 0; i < 10000 && outstanding.stage == stage; ++i) outstanding = transport.outstanding();
+    return outstanding;
+}
+
+TEST(NcclTransport, TellsComputingFromWaitingForOtherRanks) {
+    using enum Outstanding::Stage;
+    pretend_devices(2);
+    for_each_seed([] {
+        const std::string id = make_nccl_id();
+        CudaBackend first(0), second(1);
+        const auto left = make_nccl_transport(id, 0, 2, first), right = make_nccl_transport(id, 1, 2, second);
+        const OnRank here(first, {1, -1}), there(second, {-1, 2}), work(first, 1 << 10);
+        first.synchronize();
+        second.synchronize();
+        EXPECT_EQ(left->outstanding().stage, Nothing);
+        for (int repeat = 0; repeat < 3; ++repeat) {  // The numbers go on where events are used again.
+            for (int i = 0; i < 20; ++i) first.zero(work);
+            const int at_left = left->begin_all_gather(here.data(), 4);
+            left->wait(at_left);
+            for (int i = 0; i < 20; ++i) first.zero(work);  // What comes after it does not count.
+            EXPECT_EQ(left->outstanding().stage, Computing);
+            const Outstanding waits = look(*left, Computing);
+            EXPECT_EQ(waits.stage, Communicating);
+            EXPECT_EQ(waits.operation, at_left);
+            EXPECT_EQ(look(*left, Communicating).stage, Communicating) << "the other rank has not come";
+            right->wait(right->begin_all_gather(there.data(), 4));
+            EXPECT_EQ(look(*left, Communicating).stage, Nothing);
+            EXPECT_NE(look(*right, Communicating).stage, Communicating);
+            second.synchronize();
+            EXPECT_EQ(right->outstanding().stage, Nothing);
+        }
+    });
+}
+
+/// Runs body(comm, backend) on two ranks, each with the transport open, and what each ends with; "" is a good end.
+template <typename Body>
+std::vector<std::string> errors_of_comms(double timeout_seconds, Body body) {
+    pretend_devices(2);
+    std::vector<Meeting> meetings = make_meetings(2);
+    std::vector<std::string> errors(2);
+    std::vector<std::thread> threads;
+    for (size_t rank = 0; rank < 2; ++rank)
+        threads.emplace_back([&, rank] {
+            const auto end = [](const std::string&) {};
+            CudaBackend backend(static_cast<int>(rank));
+            Comm comm(std::make_unique<Control>(std::move(meetings[rank]), timeout_seconds, end));
+            comm.open_transport(backend, false);
+            try {
+                body(comm, backend);
+                comm.finish();
+            } catch (const Error& error) {
+                errors[rank] = error.what();
+            }
+        });
+    for (std::thread& thread : threads) thread.join();
+    return errors;
+}
+
+TEST(NcclTransport, SynchronizeWaitsForWhatWasBegun) {
+    const auto errors = errors_of_comms(kPatient, [](Comm& comm, CudaBackend& backend) {
+        const OnRank bucket(backend, Floats(80, -1.0f));
+        for (int step = 0; step < 3; ++step) {
+            const OnRank own(backend, values_of(step, 40));
+            backend.convert(bucket.piece(comm.rank(), 40), own);
+            const CommTicket gather = comm.begin_all_gather(bucket);
+            if (step == 1) comm.wait(gather);  // Before or after.
+            comm.synchronize();
+            comm.barrier();
+            if (comm.is_root()) {
+                cuda_on_cpu::set_host_check(false);  // To look without waiting for the device.
+                const Floats values(static_cast<float*>(bucket.data()), static_cast<float*>(bucket.data()) + 80);
+                cuda_on_cpu::set_host_check(true);
+                for (int64_t i = 0; i < 80; ++i) EXPECT_EQ(values[static_cast<size_t>(i)], value(step, i % 40)) << step;
+                comm.synchronize();  // Ranks may differ in that.
+            }
+            comm.barrier();
+            if (step != 1) comm.wait(gather);
+        }
+    });
+    for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
+TEST(NcclTransport, ARankThatDoesNotComeIsNoticed) {
+    const CapturedErrors log;
+    const auto errors = errors_of_comms(1, [](Comm& comm, CudaBackend& backend) {
+        comm.doing(fmt::format("step {}", comm.rank()));
+        const OnRank bucket(backend, values_of(comm.rank(), 80));
+        backend.synchronize();
+        if (comm.rank() == 1) {  // Its kernels never end.
+            std::this_thread::sleep_for(std::chrono::milliseconds(2500));
+            comm.barrier();
+        }
+        comm.wait(comm.begin_all_gather(bucket));
+        try {
+            comm.synchronize();
+        } catch (const Error&) {
+            cuda_on_cpu::clear_report();  // Nothing here waits for the other rank any more.
+            throw;
+        }
+    });
+    ASSERT_EQ(log.lines().size(), 1u);
+    EXPECT_TRUE(has(log.lines()[0], {"rank 1 (here) has not answered for 1", "it was at step 1;"}));
+    for (const std::string& error : errors) EXPECT_EQ(error, log.lines()[0]);
 }
 
 TEST(NcclTransport, SaysWhatItIs) {

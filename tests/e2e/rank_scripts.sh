@@ -9,7 +9,9 @@ ln -s "$root/scripts" scripts
 
 model=("${tiny[@]}" "${quiet[@]}" --data=text.txt --learning-rate=1e-3)
 endless=100000 # steps; stopped long before
-port=$((20000 + $$ % 40000))
+# Slurm's port is made of the job's number.
+port=$((20000 + $$ % 6000))
+job_id=$((6000 + $$ % 6000))
 
 # begin COMMAND...: in the background, in a process group of its own as of a terminal, so that it can take an INT.
 begin() {
@@ -130,7 +132,7 @@ echo "${tasks[*]}" >pids
 for task in "${tasks[@]}"; do
     wait "$task"
     while kill -0 "$task" 2>/dev/null; do wait "$task"; done
-    wait "$task" || exit
+    wait "$task" || { code=$?; kill "${tasks[@]}" 2>/dev/null; exit $code; }
 done
 [ -e late ] || exit 0
 told=no
@@ -149,17 +151,17 @@ echo "sbatch $* [$LEVELS] collects ${SWEEP_TO_COLLECT:-nothing}" >>calls
 echo "77;cluster"
 END
 chmod +x bin/*
-export PATH=$PWD/bin:$PATH SLURM_SUBMIT_DIR=$PWD SLURM_JOB_ID=$$ SLURM_JOB_NODELIST=localhost
+export PATH=$PWD/bin:$PATH SLURM_SUBMIT_DIR=$PWD SLURM_JOB_ID=$job_id SLURM_JOB_NODELIST=localhost
 tasks=(env SLURM_NTASKS=2 SLURM_CPUS_PER_TASK=4)
 one_node=("${tasks[@]}" scripts/slurm/train_single_node.sbatch "${model[@]}")
 two_nodes=("${tasks[@]}" scripts/slurm/train_multi_node.sbatch "${model[@]}")
 calls() { cat calls 2>/dev/null; }
-folder=runs/slurm-$$
+folder=runs/slurm-$job_id
 
 begin "${one_node[@]}" --steps=$endless
 stop USR1 "$folder"
 stopped_well "a job that runs out of time" "$folder"
-check "it goes back into the queue" grep -qx "scontrol requeue $$" calls
+check "it goes back into the queue" grep -qx "scontrol requeue $job_id" calls
 check "srun is told the cores of a task" grep -q "^srun .*--cpus-per-task=4" calls
 rm calls
 steps=$(two_more "$folder")
@@ -183,8 +185,9 @@ for case in "cancelled 0 PreemptTime=None" "pre-empted 1 PreemptTime=2026-11-23T
     begin "${two_nodes[@]}" --steps=$endless
     under_way "$folder"
     read -ra ranks <pids
-    kill -TERM "${ranks[@]}"
-    stop TERM "$folder"
+    kill -TERM $job "${ranks[@]}"
+    wait $job
+    status=$?
     stopped_well "a job that is $name" "$folder"
     check "a job that is $name is put back $requeues times" test "$(grep -c requeue calls)" = "$requeues"
 done
@@ -216,7 +219,7 @@ stop USR1 "$out/tasks/b4-r2/b4-r2"
 if [ -e "$out/tasks/b4-r2/b4-r2/sweep.txt" ]; then
     skip "a task that runs out of time" "it was over before the signal came"
 else
-    check "a task that runs out of time goes back into the queue" grep -qx "scontrol requeue $$" calls
+    check "a task that runs out of time goes back into the queue" grep -qx "scontrol requeue $job_id" calls
     check "with a checkpoint" test -e "$out/tasks/b4-r2/b4-r2/checkpoints/latest"
 fi
 SWEEP_TO_COLLECT=77 "${sweep[@]}" >out 2>err

@@ -35,10 +35,10 @@ must_ranks() {
     exit 1
 }
 
-# A port that nobody listens on now.
+# A port that nobody listens on now, below those that the system gives to connections.
 free_port() {
     local port
-    for port in $(seq $((20000 + RANDOM % 20000)) 65000); do
+    for port in $(seq $((20000 + RANDOM % 12000)) 32700); do
         (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
     done
 }

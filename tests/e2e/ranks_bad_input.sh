@@ -99,15 +99,15 @@ ended() {
 }
 
 port=$(free_port)
-for rank in 0 1; do start_rank $rank 4 "$port" "${good[@]}" --comm-timeout=1; done
+for rank in 0 1; do start_rank $rank 4 "$port" "${good[@]}" --comm-timeout=3; done
 end_of_ranks 20
-ended "ranks that never come" "1 1" "^--comm-init=tcp: ranks 2, 3 of 4 did not come within 1 s; .*--comm-timeout" \
+ended "ranks that never come" "1 1" "^--comm-init=tcp: ranks 2, 3 of 4 did not come within 3 s; .*--comm-timeout" \
     "^rank 1: rank 0 gave up: .*ranks 2, 3 of 4 did not come"
 
 also[2]=--frobnicate
-start_ranks 3 "${good[@]}" --comm-timeout=1
+start_ranks 3 "${good[@]}" --comm-timeout=3
 end_of_ranks 20
-ended "a rank whose command line is wrong" "1 1 2" "^--comm-init=tcp: rank 2 of 3 did not come within 1 s" \
+ended "a rank whose command line is wrong" "1 1 2" "^--comm-init=tcp: rank 2 of 3 did not come within 3 s" \
     "^rank 1: rank 0 gave up: " "--frobnicate"
 also=()
 
@@ -152,11 +152,11 @@ rm -rf new
 
 start_ranks 4 "${good[@]}" --total-batch-size=128
 end_of_ranks 20
-ended "a batch that does not divide" "1 1 1 1" \
-    "^rank 0 .*: --total-batch-size=128: must be a multiple of .*, 4 x 2 x 32 = 256 tokens" - - -
+ended "a batch that does not divide" "2 2 2 2" \
+    "^rank . .*: --total-batch-size=128: must be a multiple of .*, 4 x 2 x 32 = 256 tokens" - - -
 start_ranks 3 "${good[@]}" --total-batch-size=192 --rank-invariant
 end_of_ranks 20
-ended "a fixed order for 3 ranks" "1 1 1" "^rank . .*: --rank-invariant: .* 3 ranks; use 1, 2, 4" - -
+ended "a fixed order for 3 ranks" "2 2 2" "^rank . .*: --rank-invariant: .* 3 ranks; use 1, 2, 4" - -
 
 # The emulation has one GPU.
 emulated=$BUILD_DIR/train_gpt_cuda_on_cpu
@@ -165,15 +165,16 @@ if [ -x "$emulated" ]; then
     TRAIN_GPT=$emulated
     start_ranks 3 "${good[@]}" --total-batch-size=192 --device=cuda
     end_of_ranks 20
-    ended "more ranks than GPUs" "1 1 1" "^rank . .*: --device=cuda: 3 ranks on .*, which has 1 GPU; start one rank per" - -
+    ended "more ranks than GPUs" "2 2 2" \
+        "^rank . .*: --device=cuda: 3 ranks on .*, which shows each .* 1 GPU; start one rank per GPU" - -
     start_ranks 2 "${good[@]}" --total-batch-size=128 --device=cuda:0
     end_of_ranks 20
-    ended "one GPU for two ranks" "1 1" "^rank . .*: --device=cuda:0: 2 ranks on .* would share it; use --device=cuda" -
+    ended "one GPU for two ranks" "2 2" "^rank . .*: --device=cuda:0: 2 ranks on .* would share it; use --device=cuda" -
     with[1]="env TRAIN_GPT_HOST_NAME=other"
     also=(--device=cpu --device=cuda)
     start_ranks 2 "${good[@]}" --total-batch-size=128
     end_of_ranks 20
-    ended "a GPU for one rank alone" "1 1" \
+    ended "a GPU for one rank alone" "2 2" \
         "^rank . .*: --device: rank 0 computes on the CPU, rank 1 on a GPU; give all ranks one kind" -
     with=()
     also=()
@@ -201,7 +202,7 @@ under_mpirun() {
         ok "$name"
     fi
 }
-under_mpirun "mpirun: a batch that does not divide" "^rank 0 .*: --total-batch-size=128: must be .* 4 x 2 x 32 = 256" \
+under_mpirun "mpirun: a batch that does not divide" "^rank . .*: --total-batch-size=128: must be .* 4 x 2 x 32 = 256" \
     4 "${good[@]}" --total-batch-size=128
 under_mpirun "mpirun: a fixed order for 3 ranks" "^rank . .*: --rank-invariant: .* 3 ranks" \
     3 "${good[@]}" --total-batch-size=192 --rank-invariant

@@ -478,7 +478,7 @@ dist_package: $(BUILD)/train_gpt $(BUILD)/tests $(if $(with_cuda),$(BUILD)/gpu_t
 	    cp build/dist-$(wide)/train_gpt '$(package)/lib/$(wide)/'; fi
 	@mkdir -p '$(package)/tests' '$(package)/scripts' '$(package)/dev/bench'
 	@cp -r tests/run.sh tests/e2e tests/golden '$(package)/tests/'
-	@cp $(wildcard scripts/*.sh scripts/*.py) '$(package)/scripts/'
+	@cp -r $(wildcard scripts/*.sh scripts/*.bash scripts/*.py scripts/slurm) '$(package)/scripts/'
 	@cp $(wildcard dev/bench/*.sh dev/bench/*.bash dev/bench/*.py) '$(package)/dev/bench/'
 	@ldd $^ | awk '/not found/ { print "missing library: " $$1 > "/dev/stderr"; exit 1 } \
 	    $$2 == "=>" && $$1 !~ /^($(not_taken))/ { print $$3 }' | sort -u > '$(BUILD)/libraries'

@@ -230,6 +230,13 @@ TEST(Control, ComputingLongerThanTheTimeoutIsNoFault) {
     for (const Ending& ending : endings) EXPECT_EQ(ending.error, "");
 }
 
+void await_failure(const Control& control) {
+    const double deadline = now_seconds() + kPatient / 4;
+    while (control.failure().empty() && now_seconds() < deadline) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+}
+
 TEST(Control, LongWorkMayTakeLongerThanTheTimeout) {
     const auto endings = run_ranks(make_meetings(3), 1, [](Control& control) {
         control.all_gather("");
@@ -251,7 +258,7 @@ TEST(Control, WaitingInsideLongWorkIsNoWork) {
         if (control.rank() == 0) control.all_gather("");
         // Both wait, and neither for the other.
         const Control::Waiting waiting(control);
-        while (control.failure().empty()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        await_failure(control);
     });
     ASSERT_EQ(errors.lines().size(), 1u);
     EXPECT_TRUE(has(errors.lines()[0], {"have waited for one another", "at planning"}));
@@ -265,17 +272,19 @@ TEST(Control, OnlyWhatIsSeenToBeWaitedForIsWaitedFor) {
         {
             Control::Watching watching(control);
             const double begin = now_seconds();
-            for (double t = 0; t < 1.2 * kTimeout; t = now_seconds() - begin) {  // None of them is waited for too long.
-                const double part = t / kTimeout;
-                watching.see(part < 0.4 ? std::optional(7) : part < 0.8 ? std::nullopt : std::optional(8));
+            for (double part = 0; part < 1.8; part = (now_seconds() - begin) / kTimeout) {
+                // None of them is waited for too long.
+                watching.see(part < 0.4   ? std::optional(7)
+                             : part < 0.6 ? std::nullopt
+                                          : std::optional(part < 1.2 ? 8 : 9));
                 std::this_thread::sleep_for(std::chrono::milliseconds(1));
             }
             EXPECT_EQ(control.failure(), "");
         }
         control.all_gather("");
         Control::Watching watching(control);
-        if (control.rank() == 0) watching.see(9);
-        while (control.failure().empty()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        if (control.rank() == 0) watching.see(10);
+        await_failure(control);
     });
     EXPECT_EQ(errors.lines().size(), 1u);
     for (const Ending& ending : endings) {

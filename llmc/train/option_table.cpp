@@ -93,7 +93,8 @@ const std::vector<OptionRow>& option_table() {
         {"--device-profile", &O::device_profile, kPlan, kMemory,
          "Predict times for another device: a100, h100, h200, b200, l40s, rtx3090, rtx4090, rtx5090", 0, 0, {}, false},
         {"--memory-budget", &O::memory_budget, kTrain | kPlan, kMemory,
-         "Refuse to start above this, per rank: 6GiB, 512MiB, or 80% of the device (all that is available)", 0, 0, {}, false},
+         "Refuse to start above this, per rank: 6GiB, 512MiB, or 80% of the device (all that is available)", 0, 0, {},
+         false},
         {"--logits-chunk", &O::logits_chunk, kTrain | kPlan, kMemory,
          "Tokens the LM head handles at a time (as many as cost no memory)", 1, kMany},
 

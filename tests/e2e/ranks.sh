@@ -62,7 +62,8 @@ for family in gpt2-nano llama-nano; do
     for count in 2 4; do
         for zero in 0 1 2 3; do
             run_dir=$family-f$count-$zero
-            must_ranks "$count ranks, fixed order" $count "${fixed[@]}" --model=$family --zero=$zero --output-dir=$run_dir
+            must_ranks "$count ranks, fixed order" $count "${fixed[@]}" --model=$family --zero=$zero \
+                --output-dir=$run_dir
             check "$family, $count ranks, ZeRO $zero: --rank-invariant gives the bits of one rank" \
                 cmp <(bits $family-f1) <(bits $run_dir)
         done

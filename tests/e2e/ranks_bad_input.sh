@@ -52,8 +52,8 @@ variables "an address that is none" 1 "no answer from rank 0 at 256.0.0.1:29500 
 
 port=$(free_port)
 begin=$SECONDS
-variables "nobody listens" 1 "rank 1: no answer from rank 0 at 127.0.0.1:$port within 1 s (.*refused.*); see that rank 0" \
-    "MASTER_PORT=$port"
+variables "nobody listens" 1 \
+    "rank 1: no answer from rank 0 at 127.0.0.1:$port within 1 s (.*refused.*); see that rank 0" "MASTER_PORT=$port"
 check "nobody listens: after a second, not much more" test $((SECONDS - begin)) -le 3
 
 # ---- a file ----------------------------------------------------------------------------------------------------
@@ -61,7 +61,8 @@ check "nobody listens: after a second, not much more" test $((SECONDS - begin)) 
 # from_file NAME RANK CODE PATTERN PATH
 from_file() {
     local -x RANK=$2 WORLD_SIZE=2 TRAIN_GPT_JOB=this
-    refused "$1" "$3" "--comm-init=file:$5: $4|rank 1: no answer from rank 0.* within 1 s \($4.*'$5' is stale or missing" \
+    local late="rank 1: no answer from rank 0.* within 1 s \($4.*'$5' is stale or missing"
+    refused "$1" "$3" "--comm-init=file:$5: $4|$late" \
         "${good[@]}" "--comm-init=file:$5" --comm-timeout=1
 }
 from_file "a file nobody writes" 1 1 "the file is missing" place

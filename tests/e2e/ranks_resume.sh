@@ -86,9 +86,13 @@ done
 
 # ---- everything else takes the files of several ranks -----------------------------------------------------------
 
-check "four ranks save four parts" test "$(cd gpt2-nano-4-2/$end && echo *)" = "manifest.json $(for what in model optimizer; do
-    printf '%s-%05d-of-00004.safetensors ' $what 1 $what 2 $what 3 $what 4
-done | sed 's/ $//')"
+four_parts() {
+    local what
+    for what in model optimizer; do
+        printf ' %s-%05d-of-00004.safetensors' $what 1 $what 2 $what 3 $what 4
+    done
+}
+check "four ranks save four parts" test "$(cd gpt2-nano-4-2/$end && echo *)" = "manifest.json$(four_parts)"
 
 for from in one four; do
     run_folder=gpt2-nano-1

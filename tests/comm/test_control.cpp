@@ -140,9 +140,12 @@ TEST(Control, RanksThatMakeDifferentCallsAreToldWhere) {
               "checkpoint', in a gather of texts: do all ranks run with the same options?");
     for (const int odd_one : {0, 2}) {
         EXPECT_TRUE(has(error_of_different_calls(odd_one, gather, numbers), {"a gather of numbers"}));
-        EXPECT_TRUE(has(error_of_different_calls(odd_one, gather, broadcast), {"a gather of texts", "a broadcast"}));
-        EXPECT_TRUE(has(error_of_different_calls(odd_one, broadcast, finish), {"the end of its run", "a broadcast"}));
+        // Rank 0 waits for nobody in a broadcast, and may be at its next call already.
+        EXPECT_TRUE(has(error_of_different_calls(odd_one, gather, broadcast), {"a gather of texts"}));
+        EXPECT_TRUE(has(error_of_different_calls(odd_one, broadcast, finish), {"the end of its run"}));
     }
+    EXPECT_TRUE(has(error_of_different_calls(2, gather, broadcast), {"a broadcast"}));
+    EXPECT_TRUE(has(error_of_different_calls(0, broadcast, finish), {"a broadcast"}));
 }
 
 TEST_P(ControlOf, AConnectionThatClosesIsARankThatDied) {

@@ -77,15 +77,15 @@ void train_rank(Options options, Comm& comm) {
     const ChosenPlan chosen = agree_on_plan(options, model, *backend, comm);
     const PlannedMemory& memory = chosen.memory;
     options.batch_size = memory.plan.shape.B;  // Where it was auto, it is decided now.
-    const Parallel parallel = parallel_of(options, options.batch_size, *backend);
+    const Parallel& parallel = memory.plan.parallel;
     options.total_batch_size = parallel.ranks * parallel.micro_batches * memory.plan.shape.N();  // The run keeps it.
     log_banner(options, model, origin.describe(options), data, chosen, backend->info(), comm.describe());
     require_memory(options, model, memory, *backend);
     if (options.dry_run) return;
 
     // One allocation of everything, the run folder, and the loop.
-    State state(*backend, model, dtype, options.seq_len, memory.layout.arena_bytes, /*training=*/true, parallel,
-                comm.rank());
+    State state(*backend, model, memory.plan.places, options.seq_len, memory.layout.arena_bytes, /*training=*/true,
+                parallel, comm.rank());
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
     const CloseTransport before_memory_goes = {comm};
     const std::string run_folder = comm.broadcast(comm.is_root() ? make_run(options, data, origin) : "");

@@ -12,7 +12,8 @@
 //
 // What holds for every operation
 //   Shapes.       Tensors are contiguous and row-major. Sizes need not be multiples of anything.
-//   = or +=.      Outputs are overwritten unless the comment says +=. Gradients of parameters are always +=.
+//   = or +=.      Outputs are overwritten unless the comment says +=. Gradients of parameters are = or +=, as the caller
+//                 says (`adds`); the sum that is added or stored is the same to the last bit.
 //   Aliasing.     Operands must not overlap unless the comment allows it.
 //   Determinism.  The same operands give the same bits, in every call, at every thread count: fixed reduction orders,
 //                 no floating-point atomics. An operation that runs again is therefore bitwise the first run.
@@ -24,6 +25,7 @@
 //   Alignment.    Every tensor starts at a multiple of kTensorAlignment bytes, except row ranges inside one.
 #pragma once
 
+#include "llmc/base/optimizer.h"
 #include "llmc/base/tensor.h"
 
 #include <cstdint>
@@ -49,6 +51,9 @@ struct DeviceInfo {
     int64_t memory_held = 0;           ///< Bytes that others, and the device's own software, had taken at the start.
     bool supports_bf16 = false;        ///< Has bf16 dot products; otherwise --dtype=bf16 is refused.
     DType default_dtype = DType::F32;  ///< What --dtype=auto means.
+    /// Kind of device, for what is fixed by it and decides bits (DESIGN: the contract of bits): "cpu", "sm_90".
+    std::string kind = "cpu";
+    int attention_backward_products = 5;  ///< Matrix products that attention_backward() really runs.
 };
 
 /// Sizes of an attention call. Sequences are rows b*T .. b*T + T - 1.
@@ -64,15 +69,38 @@ struct ParameterRange {
     bool decay = false;
 };
 
-/// AdamW with decoupled weight decay (Loshchilov & Hutter 2019), after clipping by global norm.
-struct AdamWSettings {
-    float learning_rate = 0;
+/// What an optimiser is told once. Clipping by global norm comes before all of them.
+struct OptimizerSettings {
+    OptimizerKind kind = OptimizerKind::AdamW;
     float beta1 = 0.9f;
     float beta2 = 0.95f;
     float epsilon = 1e-8f;
     float weight_decay = 0;
     float grad_clip = 0;  ///< Largest global norm; 0 does not clip.
-    int64_t update = 1;   ///< Number of this update, from 1, for the bias correction.
+};
+
+/// What changes from update to update lies in memory of the device, so that recorded calls stay valid: a tensor of
+/// kNumControls fp64, entry by entry.
+enum class UpdateControl : uint8_t {
+    LearningRate,  ///< Rounded to fp32.
+    Updates,       ///< Applied so far; begin_update() counts.
+};
+constexpr int64_t kNumControls = 2;
+
+/// What begin_update() hands to update(): a tensor of kNumFactors fp32.
+enum class Factor : uint8_t {
+    Applies,           ///< 0: the norm is not finite, and nothing at all changes.
+    GradientScale,     ///< min(1, grad_clip / norm).
+    Keep,              ///< 1 - learning rate * weight decay: factor of decayed weights.
+    Step,              ///< AdamW: learning rate / (1 - beta1^t), t = number of this update, from 1.
+    InverseRootBias2,  ///< AdamW: 1 / sqrt(1 - beta2^t).
+};
+constexpr int64_t kNumFactors = 5;
+
+/// The flat buffers of an update. master, m, v, gradients fp32; parameters are fp32 and master is empty, or they are
+/// bf16 and become the rounded master. v is empty for an optimiser without.
+struct UpdateOperands {
+    Tensor parameters, master, m, v, gradients;
 };
 
 /// How sums of squares lie after they were gathered from all ranks: (ranks, buckets, stride), where a rank has
@@ -152,8 +180,9 @@ class Backend {
     /// models without learned positions. Row n has position first_position + n % T.
     virtual void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,
                                    int64_t first_position) = 0;
-    /// d_wte (Vp, C) fp32 += , d_wpe (maxT, C) fp32 += (or empty). Several rows with one token add in row order.
-    virtual void embedding_backward(Tensor d_wte, Tensor d_wpe, Tensor d_out, Tensor tokens, int64_t T,
+    /// d_wte (Vp, C) fp32 +=, always. d_wpe (maxT, C) fp32 = or +=, its first min(T, N) rows; or empty. Several rows with
+    /// one token add in row order.
+    virtual void embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
                                     Tensor workspace) = 0;
     virtual int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp) const = 0;
 
@@ -162,13 +191,14 @@ class Backend {
     /// out (N, C) = (x - mean) * rstd * weight + bias over each row; mean, rstd (N) fp32; weight, bias (C).
     virtual void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
                                    float epsilon) = 0;
-    /// d_x (N, C) = or += (`accumulate`); d_weight, d_bias (C) fp32 +=. d_out (N, C).
-    virtual void layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, Tensor d_out, Tensor x,
-                                    Tensor mean, Tensor rstd, Tensor weight, Tensor workspace) = 0;
+    /// d_x (N, C) = or += (`accumulate`); d_weight, d_bias (C) fp32 = or +=. d_out (N, C).
+    virtual void layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, bool adds,
+                                    Tensor d_out, Tensor x, Tensor mean, Tensor rstd, Tensor weight,
+                                    Tensor workspace) = 0;
     /// out (N, C) = x * rstd * weight, rstd = 1/sqrt(mean(x^2) + epsilon); rstd (N) fp32.
     virtual void rmsnorm_forward(Tensor out, Tensor rstd, Tensor x, Tensor weight, float epsilon) = 0;
-    virtual void rmsnorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_out, Tensor x, Tensor rstd,
-                                  Tensor weight, Tensor workspace) = 0;
+    virtual void rmsnorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, bool adds, Tensor d_out, Tensor x,
+                                  Tensor rstd, Tensor weight, Tensor workspace) = 0;
     /// For either norm.
     virtual int64_t norm_backward_workspace(int64_t N, int64_t C) const = 0;
 
@@ -180,8 +210,9 @@ class Backend {
                                 Tensor workspace) = 0;
     /// d_x (N, IC) = d_out (N, OC) * weight (OC, IC).
     virtual void matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight, Tensor workspace) = 0;
-    /// d_weight (OC, IC) fp32 += d_out^T * x; d_bias (OC) fp32 += column sums of d_out, or empty.
-    virtual void matmul_backward_weight(Tensor d_weight, Tensor d_bias, Tensor d_out, Tensor x, Tensor workspace) = 0;
+    /// d_weight (OC, IC) fp32 = or += d_out^T * x; d_bias (OC) fp32 = or += column sums of d_out, or empty.
+    virtual void matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
+                                        Tensor workspace) = 0;
     /// For all three. The dimensions are those of the weight; N is the number of rows of x.
     virtual int64_t matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const = 0;
 
@@ -222,11 +253,11 @@ class Backend {
     // ---- Loss -------------------------------------------------------------------------------------------------
 
     /// Cross-entropy of n rows. losses (n) fp32 = log-sum-exp(logits[0..V)) - logits[target]; logits (n, Vp); targets
-    /// (n) int32 in [0, V), or negative to ignore the row (loss and gradient 0). If d_scale is not 0 the logits are
-    /// overwritten by their gradient, (softmax - onehot) * d_scale; columns V..Vp become 0. If it is 0, they are kept.
-    virtual void cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, float d_scale) = 0;
-    /// total (1) fp64 += the sum of losses (n) fp32, in double precision and a fixed order.
-    virtual void accumulate_loss(Tensor total, Tensor losses) = 0;
+    /// (n) int32 in [0, V), or negative to ignore the row (loss and gradient 0). With d_scale (1) fp32 the logits are
+    /// overwritten by their gradient, (softmax - onehot) * d_scale; columns V..Vp become 0. Without, they are kept.
+    virtual void cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, Tensor d_scale) = 0;
+    /// total (1) fp64 = or += the sum of losses (n) fp32, in double precision and a fixed order.
+    virtual void accumulate_loss(Tensor total, bool adds, Tensor losses) = 0;
 
     // ---- Optimiser --------------------------------------------------------------------------------------------
 
@@ -239,11 +270,15 @@ class Backend {
     /// int32. Chunk c of bucket b enters at a place of the order that depends on b, c and the number of buckets alone:
     /// not on the ranks, nor on chunks of zeros that pad a bucket's end.
     virtual void global_norm(Tensor norm, Tensor sums, Tensor pieces, const NormLayout& layout) = 0;
-    /// One AdamW update of the flat buffers inside `ranges`. Gradients are scaled by grad_clip / norm where norm (1)
-    /// fp64 exceeds grad_clip. If norm is not finite nothing at all changes. master, m, v fp32; parameters are fp32 and
-    /// master is empty, or they are bf16 and become the rounded master. gradients fp32, unchanged.
-    virtual void adamw(Tensor parameters, Tensor master, Tensor m, Tensor v, Tensor gradients,
-                       std::span<const ParameterRange> ranges, const AdamWSettings& settings, Tensor norm) = 0;
+    /// Begins an update: factors (kNumFactors) fp32, of controls (kNumControls) fp64 and norm (1) fp64. Counts the update
+    /// in controls if it applies, that is, if the norm is finite.
+    virtual void begin_update(Tensor factors, Tensor controls, Tensor norm, const OptimizerSettings& settings) = 0;
+    /// One update of the flat buffers inside `ranges`, with g = the gradient times Factor::GradientScale, w = the weight:
+    ///   AdamW (Loshchilov & Hutter 2019): m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
+    ///         w = Keep w - Step m / (sqrt(v) InverseRootBias2 + epsilon)
+    /// where Keep is 1 in ranges without decay. Nothing changes where Factor::Applies is 0. Gradients stay as they are.
+    virtual void update(const UpdateOperands& operands, std::span<const ParameterRange> ranges,
+                        const OptimizerSettings& settings, Tensor factors) = 0;
 };
 
 }  // namespace llmc

@@ -48,15 +48,16 @@ class NullBackend final : public Backend {
     void synchronize() override { record("synchronize"); }
 
     void embedding_forward(Tensor, Tensor, Tensor, Tensor, int64_t, int64_t) override { record("embedding_forward"); }
-    void embedding_backward(Tensor, Tensor, Tensor, Tensor, int64_t, Tensor) override { record("embedding_backward"); }
+    void embedding_backward(Tensor, Tensor, bool, Tensor, Tensor, int64_t, Tensor) override { record("embedding_backward"); }
     int64_t embedding_backward_workspace(int64_t, int64_t, int64_t) const override { return workspace_bytes_; }
 
     void layernorm_forward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, float) override { record("norm_forward"); }
-    void layernorm_backward(Tensor, bool, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) override {
+    void layernorm_backward(Tensor, bool, Tensor, Tensor, bool, Tensor, Tensor, Tensor, Tensor, Tensor,
+                            Tensor) override {
         record("norm_backward");
     }
     void rmsnorm_forward(Tensor, Tensor, Tensor, Tensor, float) override { record("norm_forward"); }
-    void rmsnorm_backward(Tensor, bool, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) override {
+    void rmsnorm_backward(Tensor, bool, Tensor, bool, Tensor, Tensor, Tensor, Tensor, Tensor) override {
         record("norm_backward");
     }
     int64_t norm_backward_workspace(int64_t, int64_t) const override { return workspace_bytes_; }
@@ -64,7 +65,9 @@ class NullBackend final : public Backend {
     /// Recorded with the weight's address, so that repeats of one layer's operation can be told from other layers'.
     void matmul_forward(Tensor, Tensor, Tensor weight, Tensor, Tensor, Tensor) override;
     void matmul_backward_input(Tensor, Tensor, Tensor, Tensor) override { record("matmul_backward_input"); }
-    void matmul_backward_weight(Tensor, Tensor, Tensor, Tensor, Tensor) override { record("matmul_backward_weight"); }
+    void matmul_backward_weight(Tensor, Tensor, bool, Tensor, Tensor, Tensor) override {
+        record("matmul_backward_weight");
+    }
     int64_t matmul_workspace(DType, int64_t, int64_t, int64_t) const override { return workspace_bytes_; }
     /// Forward matmuls with this weight.
     int64_t matmuls_with(const void* weight) const;
@@ -89,15 +92,15 @@ class NullBackend final : public Backend {
     void swiglu_forward(Tensor, Tensor) override { record("swiglu_forward"); }
     void swiglu_backward(Tensor, Tensor, Tensor) override { record("swiglu_backward"); }
 
-    void cross_entropy(Tensor, Tensor, Tensor, int64_t, float) override { record("cross_entropy"); }
-    void accumulate_loss(Tensor, Tensor) override { record("accumulate_loss"); }
+    void cross_entropy(Tensor, Tensor, Tensor, int64_t, Tensor) override { record("cross_entropy"); }
+    void accumulate_loss(Tensor, bool, Tensor) override { record("accumulate_loss"); }
 
     void add(Tensor, Tensor) override { record("add"); }
     void square_sums(Tensor, Tensor, int64_t) override { record("square_sums"); }
     void global_norm(Tensor, Tensor, Tensor, const NormLayout&) override { record("global_norm"); }
-    void adamw(Tensor, Tensor, Tensor, Tensor, Tensor, std::span<const ParameterRange>, const AdamWSettings&,
-               Tensor) override {
-        record("adamw");
+    void begin_update(Tensor, Tensor, Tensor, const OptimizerSettings&) override { record("begin_update"); }
+    void update(const UpdateOperands&, std::span<const ParameterRange>, const OptimizerSettings&, Tensor) override {
+        record("update");
     }
 
   private:

@@ -8,20 +8,6 @@
 
 namespace llmc {
 
-std::string_view name_of(OpKind kind) {
-    switch (kind) {
-        case OpKind::Embedding: return "embedding";
-        case OpKind::LayerNorm: return "layernorm";
-        case OpKind::RmsNorm: return "rmsnorm";
-        case OpKind::Matmul: return "matmul";
-        case OpKind::Attention: return "attention";
-        case OpKind::Gelu: return "gelu";
-        case OpKind::Swiglu: return "swiglu";
-        case OpKind::Classifier: return "classifier";
-    }
-    return "?";
-}
-
 int64_t Model::parameter_count() const {
     int64_t count = 0;
     for (const ParameterRow& row : parameters) count += row.used_rows * row.cols;
@@ -50,58 +36,51 @@ Model make_model(const ModelConfig& config) {
 
 namespace {
 
-double elements(const Model& model, int slot, const BatchShape& shape) {
-    if (slot == kNone) return 0;
-    const int64_t columns =
-        slot == kLayerOutput ? model.config.C : model.activations[static_cast<size_t>(slot)].columns;
-    return static_cast<double>(columns * shape.N());
-}
+/// Columns of the operands of a call, and elements of its weight.
+struct CallSizes {
+    double in = 0, residual = 0, out = 0, weight = 0;
+};
 
-double matmul_flops(const Model& model, const OpRow& row, const BatchShape& shape) {
-    const ParameterRow& weight = model.parameters[static_cast<size_t>(model.parameter_index(0, row.weight))];
-    return 2.0 * static_cast<double>(shape.N()) * static_cast<double>(weight.count());
-}
-
-/// One of the two products of causal attention.
-double attention_product_flops(const Model& model, const BatchShape& shape) {
-    const auto T = static_cast<double>(shape.T);
-    return static_cast<double>(shape.B * model.config.attention_columns()) * T * T;
-}
-
-double weight_elements(const Model& model, const OpRow& row) {
-    if (row.kind != OpKind::Matmul) return 0;
-    return static_cast<double>(model.parameters[static_cast<size_t>(model.parameter_index(0, row.weight))].count());
+CallSizes sizes_of(const Model& model, const OpCall& call) {
+    const auto C = static_cast<double>(model.config.C), Vp = static_cast<double>(model.config.Vp());
+    CallSizes sizes;
+    if (call.row != nullptr) {
+        const auto columns = [&](int slot) {
+            if (slot == kNone) return 0.0;
+            return slot == kLayerOutput ? C : static_cast<double>(model.activations[static_cast<size_t>(slot)].columns);
+        };
+        sizes = {columns(call.row->in), columns(call.row->residual), columns(call.row->out), 0};
+        if (call.row->weight != kNone) {
+            const int index = model.parameter_index(0, call.row->weight);
+            sizes.weight = static_cast<double>(model.parameters[static_cast<size_t>(index)].count());
+        }
+        return sizes;
+    }
+    switch (call.kind) {
+        case OpKind::Classifier: return {C, 0, Vp, C * Vp};
+        case OpKind::CrossEntropy: return {Vp, 0, 0, 0};
+        case OpKind::LossSum: return {1, 0, 0, 0};
+        default: return {C, 0, C, 0};  // Embedding and final norm work on the residual stream.
+    }
 }
 
 }  // namespace
 
-OpCost forward_cost(const Model& model, const OpRow& row, const BatchShape& shape, int64_t item) {
+OpCost op_cost(const Model& model, const OpCall& call, int64_t T, int64_t item) {
+    const PassFacts& facts = facts_of(call.kind, call.pass);
+    const CallSizes sizes = sizes_of(model, call);
+    const auto tokens = static_cast<double>(call.tokens), bytes = static_cast<double>(item);
     OpCost cost;
-    if (row.kind == OpKind::Matmul) cost.flops = matmul_flops(model, row, shape);
-    if (row.kind == OpKind::Attention) cost.flops = 2 * attention_product_flops(model, shape);
-    const double moved = elements(model, row.in, shape) + elements(model, row.residual, shape) +
-                         elements(model, row.out, shape) + weight_elements(model, row);
-    cost.bytes = moved * static_cast<double>(item);
+    if (call.kind == OpKind::Attention) {
+        const int products = call.pass == Pass::Backward ? call.attention_backward_products : facts.products;
+        cost.flops = products * tokens * static_cast<double>(T * model.config.attention_columns());
+    } else {
+        cost.flops = 2.0 * facts.products * tokens * sizes.weight;
+    }
+    const double moved = facts.in * sizes.in + facts.residual * sizes.residual + facts.out * sizes.out;
+    cost.bytes = tokens * moved * bytes +
+                 sizes.weight * (facts.weight * bytes + facts.weight_sums * static_cast<double>(sizeof(float)));
     return cost;
-}
-
-OpCost backward_cost(const Model& model, const OpRow& row, const BatchShape& shape, int64_t item) {
-    OpCost cost;
-    if (row.kind == OpKind::Matmul) cost.flops = 2 * matmul_flops(model, row, shape);
-    if (row.kind == OpKind::Attention) cost.flops = 5 * attention_product_flops(model, shape);
-    // Reads the input (and what else was kept) and the output's gradient, writes the input's gradient; the weight's
-    // gradient is read and written in fp32.
-    const double moved = 2 * elements(model, row.in, shape) + 2 * elements(model, row.out, shape);
-    cost.bytes = moved * static_cast<double>(item) + weight_elements(model, row) * static_cast<double>(item + 8);
-    return cost;
-}
-
-OpCost head_cost(const Model& model, const BatchShape& shape, int64_t item, bool training) {
-    const ModelConfig& config = model.config;
-    const auto N = static_cast<double>(shape.N()), C = static_cast<double>(config.C);
-    const auto Vp = static_cast<double>(config.Vp());
-    const double products = training ? 3 : 1;
-    return {products * 2 * N * C * Vp, static_cast<double>(item) * (2 * products * N * Vp + 8 * N * C)};
 }
 
 double model_flops_per_token(const Model& model, int64_t T) {

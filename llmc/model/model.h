@@ -99,11 +99,16 @@ struct Model {
 /// The table of a validated configuration.
 Model make_model(const ModelConfig& config);
 
-/// Work of one block row for a micro-batch; `item` = bytes of an activation element.
-OpCost forward_cost(const Model& model, const OpRow& row, const BatchShape& shape, int64_t item);
-OpCost backward_cost(const Model& model, const OpRow& row, const BatchShape& shape, int64_t item);
-/// Embedding lookup, final norm and classifier together, forward and backward.
-OpCost head_cost(const Model& model, const BatchShape& shape, int64_t item, bool training);
+/// One call of an operation: of a row of the block, or outside the blocks (row == nullptr).
+struct OpCall {
+    OpKind kind = OpKind::Matmul;
+    Pass pass = Pass::Forward;
+    const OpRow* row = nullptr;
+    int64_t tokens = 0;
+    int attention_backward_products = 5;  ///< What the kernel really runs; see DeviceInfo.
+};
+/// Its work in sequences of T tokens; `item` = bytes of an activation element.
+OpCost op_cost(const Model& model, const OpCall& call, int64_t T, int64_t item);
 
 /// FLOPs per token by the usual convention of model FLOPs utilisation: 6 P + 6 L C T, with P the parameters without
 /// learned positions, attention causal, no credit for work done twice.

@@ -1,45 +1,68 @@
-// The fixed list of operations a model is made of, and what each one reads in its backward pass. A model is a table of
-// rows (model.h); every row is one of these kinds with its operands in fixed slots. There is no general graph.
+// The fixed list of operations a model is made of, and one row of facts for each: what its backward reads, what it does
+// with parameters, what may work in place, what it computes and moves. A model is a table of rows (model.h); every row
+// is one of these kinds with its operands in fixed slots. There is no general graph.
 #pragma once
 
 #include "llmc/base/dtype.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
 namespace llmc {
 
 enum class OpKind : uint8_t {
-    Embedding,   ///< out = wte[token] (+ wpe[position])
-    LayerNorm,   ///< out, stat0 = mean, stat1 = rstd
-    RmsNorm,     ///< out, stat1 = rstd
-    Matmul,      ///< out = (residual +) in * weight^T (+ bias), then RoPE on it if the row says so
-    Attention,   ///< out, stat0 = log-sum-exp
-    Gelu,        ///< out = gelu(in)
-    Swiglu,      ///< out = silu(gate) * up
-    Classifier,  ///< losses, and for training d_in and the head's gradient, in chunks of tokens
+    Embedding,     ///< out = wte[token] (+ wpe[position])
+    LayerNorm,     ///< out, stat0 = mean, stat1 = rstd
+    RmsNorm,       ///< out, stat1 = rstd
+    Matmul,        ///< out = (residual +) in * weight^T (+ bias), then RoPE on it if the row says so
+    Attention,     ///< out, stat0 = log-sum-exp
+    Gelu,          ///< out = gelu(in)
+    Swiglu,        ///< out = silu(gate) * up
+    Classifier,    ///< logits of some tokens = in * head^T
+    CrossEntropy,  ///< losses of these tokens; backward: and in place of the logits their gradient
+    LossSum,       ///< the losses join the sum of the update
 };
+constexpr int kNumOpKinds = 10;
 
-std::string_view name_of(OpKind kind);
+/// What a step does with its operation.
+enum class Pass : uint8_t {
+    Forward,
+    Backward,        ///< Gradient of the input (and of small parameters: norms, embeddings).
+    BackwardWeight,  ///< Of a split backward: gradients of weight and bias. Comes first, so that `in` can die early.
+    BackwardInput,   ///< Of a split backward: gradient of the input.
+};
+constexpr int kNumPasses = 4;
+
+/// What one pass of an operation does, beyond what its kind says.
+struct PassFacts {
+    bool reads_parameters = false;
+    bool writes_gradients = false;  ///< Of parameters.
+    /// Matrix products: of tokens with the weight, or for attention of queries with keys, causal.
+    int products = 0;
+    // How often elements of the operands move between memory and chip, at least.
+    int in = 0, residual = 0, out = 0, weight = 0;  ///< In the type of activations.
+    int weight_sums = 0;                            ///< In fp32: the weight's gradient.
+};
 
 /// Which forward operands the backward of an operation reads. Everything the backward reads and the policy did not keep
-/// has to be brought back, so this table is what the plans are generated from.
+/// has to be brought back, so plans are generated from this.
 struct BackwardReads {
-    bool in, out, stats;
+    bool in = false, out = false, stats = false;
 };
-constexpr BackwardReads backward_reads(OpKind kind) {
-    switch (kind) {
-        case OpKind::LayerNorm:
-        case OpKind::RmsNorm: return {.in = true, .out = false, .stats = true};
-        case OpKind::Matmul:
-        case OpKind::Gelu:
-        case OpKind::Swiglu: return {.in = true, .out = false, .stats = false};
-        case OpKind::Attention: return {.in = true, .out = true, .stats = true};
-        case OpKind::Embedding:
-        case OpKind::Classifier: return {.in = false, .out = false, .stats = false};
-    }
-    return {};
-}
+
+/// Everything about a kind that planning, pricing and running look up: a row of the table in op.cpp.
+struct OpFacts {
+    OpKind kind = OpKind::Matmul;
+    std::string_view name;
+    BackwardReads backward_reads = {};
+    bool splits_backward = false;      ///< Into BackwardWeight and BackwardInput.
+    bool d_in_replaces_d_out = false;  ///< The gradient of the input may take the place of that of the output.
+    PassFacts passes[kNumPasses] = {};
+};
+const OpFacts& facts_of(OpKind kind);
+inline const PassFacts& facts_of(OpKind kind, Pass pass) { return facts_of(kind).passes[static_cast<size_t>(pass)]; }
+inline std::string_view name_of(OpKind kind) { return facts_of(kind).name; }
 
 /// Sizes of one micro-batch.
 struct BatchShape {

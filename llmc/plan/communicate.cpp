@@ -10,17 +10,14 @@ namespace {
 
 class Communication {
   public:
-    Communication(const Model& model, Plan plan, const Parallel& parallel)
-        : model_(model), plan_(std::move(plan)), partition_(make_partition(model, parallel.ranks)) {
-        plan_.parallel = parallel;
-    }
+    Communication(const Model& model, Plan plan)
+        : model_(model), plan_(std::move(plan)), partition_(make_partition(model, plan_.parallel.ranks)) {}
 
     Plan insert() {
         const size_t steps = plan_.steps.size();
-        zeroed_at_.assign(steps, kNone);
         reduced_at_.assign(steps, kNone);
         find_gradients();
-        if (plan_.parallel.zero == 3) find_runs();
+        if (plan_.places.in_pieces(Buffer::Parameters)) find_runs();
         if (!reduces_ && runs_.empty()) return std::move(plan_);
         write_steps();
         plan_.partition = std::move(partition_);
@@ -37,19 +34,16 @@ class Communication {
         int reductions_before = 0;  ///< Begun before its gather.
     };
     struct Gradients {
-        int first = -1, last = -1;  ///< Steps that add to them.
+        int last = -1;  ///< Step that writes them.
         int32_t tensor = kNone, received = kNone;
     };
 
-    bool is_layer(int bucket) const {
-        return bucket != partition_.embedding_bucket() && bucket < partition_.last_bucket();
-    }
-    int layer_of(int bucket) const { return is_layer(bucket) ? bucket - partition_.layer_bucket(0) : -1; }
+    bool is_layer(int bucket) const { return partition_.layer_of(bucket) >= 0; }
 
     /// (pieces, elements of a piece of the bucket).
     int32_t new_tensor(const char* name, int bucket, DType dtype, int64_t pieces, Consumer consumer) {
         PlanTensor tensor;
-        tensor.name = name, tensor.layer = layer_of(bucket), tensor.dtype = dtype;
+        tensor.name = name, tensor.layer = partition_.layer_of(bucket), tensor.dtype = dtype;
         tensor.rows = pieces, tensor.cols = partition_.bucket(bucket).piece;
         tensor.bytes = round_up(tensor.rows * tensor.cols * size_of(dtype), kPlanAlignment);
         tensor.consumer = consumer;
@@ -63,16 +57,15 @@ class Communication {
         gradients_.resize(partition_.buckets.size());
         for (int i = 0; i < static_cast<int>(plan_.steps.size()); ++i) {
             const Step& step = plan_.steps[static_cast<size_t>(i)];
-            if (!adds_to_gradients(step)) continue;
+            if (!writes_gradients(step)) continue;
             Gradients& gradients = gradients_[static_cast<size_t>(bucket_of(model_, partition_, step))];
-            if (gradients.first < 0) gradients.first = i;
             gradients.last = i;
             reduces_ = true;
         }
         if (!reduces_) return;
         for (int bucket = 0; bucket <= partition_.last_bucket(); ++bucket) add_gradient_tensors(bucket);
         for (Step& step : plan_.steps) {
-            if (!adds_to_gradients(step)) continue;
+            if (!writes_gradients(step)) continue;
             const auto bucket = static_cast<size_t>(bucket_of(model_, partition_, step));
             step.operand(Slot::ParameterGradients) = gradients_[bucket].tensor;
         }
@@ -83,8 +76,7 @@ class Communication {
         CHECK(gradients.last >= 0, "a bucket that training does not reach", bucket);
         const int ranks = partition_.ranks;
         reduced_at_[static_cast<size_t>(gradients.last)] = bucket;
-        if (plan_.parallel.zero >= 2) {
-            zeroed_at_[static_cast<size_t>(gradients.first)] = bucket;
+        if (plan_.places.in_pieces(Buffer::Gradients)) {
             gradients.tensor = new_tensor("gradients", bucket, DType::F32, ranks, Consumer::BucketGradients);
         }
         if (plan_.parallel.exchanges) {
@@ -133,8 +125,7 @@ class Communication {
                 if (to_gather->gather_before >= 0) gather(&*to_gather);
             }
             if (to_read != runs_.end() && to_read->first == i) wait_for_gather(*to_read++);
-            const int zeroed = zeroed_at_[static_cast<size_t>(i)], reduced = reduced_at_[static_cast<size_t>(i)];
-            if (zeroed != kNone) add_step(StepKind::ZeroGradients, zeroed);
+            const int reduced = reduced_at_[static_cast<size_t>(i)];
             plan_.steps.push_back(step);
             if (reduced != kNone) reduce(reduced);
         }
@@ -145,9 +136,10 @@ class Communication {
     Step& add_step(StepKind kind, int bucket) {
         Step step;
         step.kind = kind, step.phase = phase_;
-        step.layer = static_cast<int16_t>(layer_of(bucket)), step.bucket = static_cast<int16_t>(bucket);
+        step.layer = static_cast<int16_t>(partition_.layer_of(bucket)), step.bucket = static_cast<int16_t>(bucket);
         const bool of_parameters = kind == StepKind::Gather || kind == StepKind::WaitGather;
         if (!of_parameters) {
+            step.when = plan_.reduces_every_micro_batch() ? When::Always : When::Last;
             const Gradients& gradients = gradients_[static_cast<size_t>(bucket)];
             step.operand(Slot::ParameterGradients) = gradients.tensor;
             const bool receives = kind == StepKind::Reduce || kind == StepKind::WaitReduce;
@@ -180,7 +172,7 @@ class Communication {
         wait_for_share();
         if (under_way_ == kNone) return;
         add_step(StepKind::WaitReduce, under_way_);
-        if (plan_.parallel.zero == 0) add_step(StepKind::Share, shared_ = under_way_);
+        if (plan_.places.shares_sums()) add_step(StepKind::Share, shared_ = under_way_);
         under_way_ = kNone;
     }
 
@@ -195,7 +187,7 @@ class Communication {
     bool reduces_ = false;              ///< The plan trains.
     std::vector<Gradients> gradients_;  ///< By bucket.
     std::vector<Run> runs_;
-    std::vector<int> zeroed_at_, reduced_at_;  ///< By step, the bucket.
+    std::vector<int> reduced_at_;              ///< By step, the bucket.
     int reductions_ = 0;                       ///< Begun so far ...
     int under_way_ = kNone;                    ///< ... of which this bucket's is not waited for,
     int shared_ = kNone;                       ///< and this one's sums are on their way to all ranks.
@@ -205,51 +197,38 @@ class Communication {
 }  // namespace
 
 bool reads_parameters(const Step& step) {
-    if (step.kind != StepKind::Compute) return false;
-    switch (step.op) {
-        case OpKind::Embedding: return step.pass == Pass::Forward;
-        case OpKind::LayerNorm:
-        case OpKind::RmsNorm:
-        case OpKind::Classifier: return true;
-        case OpKind::Matmul: return step.pass != Pass::BackwardWeight;
-        case OpKind::Attention:
-        case OpKind::Gelu:
-        case OpKind::Swiglu: return false;
-    }
-    return false;
+    return step.kind == StepKind::Compute && facts_of(step.op, step.pass).reads_parameters;
 }
 
-bool adds_to_gradients(const Step& step) {
-    if (step.kind != StepKind::Compute) return false;
-    switch (step.op) {
-        case OpKind::Embedding:
-        case OpKind::LayerNorm:
-        case OpKind::RmsNorm: return step.pass == Pass::Backward;
-        case OpKind::Classifier: return step.operand(Slot::DIn) >= 0;
-        case OpKind::Matmul: return step.pass == Pass::BackwardWeight;
-        case OpKind::Attention:
-        case OpKind::Gelu:
-        case OpKind::Swiglu: return false;
+bool writes_gradients(const Step& step) {
+    return step.kind == StepKind::Compute && facts_of(step.op, step.pass).writes_gradients;
+}
+
+std::array<int, 2> parameters_of(const Model& model, const Step& step) {
+    if (step.row >= 0) {
+        const OpRow& row = model.block[static_cast<size_t>(step.row)];
+        return {model.parameter_index(step.layer, row.weight), model.parameter_index(step.layer, row.bias)};
     }
-    return false;
+    switch (step.op) {
+        case OpKind::Embedding: return {model.wte, model.wpe};
+        case OpKind::Classifier: return {model.head, kNone};
+        case OpKind::LayerNorm:
+        case OpKind::RmsNorm: return {model.lnf_weight, model.lnf_bias};
+        default: return {kNone, kNone};
+    }
 }
 
 int bucket_of(const Model& model, const Partition& partition, const Step& step) {
     if (step.kind != StepKind::Compute) return kNone;
-    if (step.row >= 0) {
-        const bool has_weight = model.block[static_cast<size_t>(step.row)].weight != kNone;
-        return has_weight ? partition.layer_bucket(step.layer) : kNone;
-    }
-    const int row = step.op == OpKind::Embedding    ? model.wte
-                    : step.op == OpKind::Classifier ? model.head
-                                                    : model.lnf_weight;
-    return partition.bucket_of_row(row);
+    const int weight = parameters_of(model, step)[0];
+    return weight == kNone ? kNone : partition.bucket_of_row(weight);
 }
 
-Plan with_communication(const Model& model, Plan plan, const Parallel& parallel) {
-    CHECK(parallel.ranks >= 1 && parallel.zero >= 0 && parallel.zero <= 3, parallel.ranks, parallel.zero);
-    if (parallel.ranks == 1) return plan;
-    return Communication(model, std::move(plan), parallel).insert();
+Plan with_communication(const Model& model, Plan plan) {
+    const std::string fault = plan.places.fault();
+    CHECK(plan.parallel.ranks >= 1 && fault.empty(), plan.parallel.ranks, fault);
+    if (plan.parallel.ranks == 1) return plan;
+    return Communication(model, std::move(plan)).insert();
 }
 
 }  // namespace llmc

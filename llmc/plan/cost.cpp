@@ -12,15 +12,22 @@ const std::vector<DeviceProfile>& device_profiles() {
     // Dense matrix rates (fp32: TF32 off) and memory bandwidth from the makers' data sheets; so are the links, one way:
     // NVLink or PCIe 4 inside a host, and the network adapters of the makers' own machines, by card.
     constexpr double kPcie = 25e9, kNetwork = 12.5e9;
+    // Of our kernels, as fitted on an H100's profiles; the portable attention kernels are those of every architecture.
+    constexpr double kForward = 0.24, kBackward = 0.24, kMoved = 0.75;
+    constexpr int64_t kTile = 128;
     static const std::vector<DeviceProfile> table = {
-        {"a100", 19.5e12, 312e12, 2.04e12, 4e-6, 0.7, kPcie, 300e9, 25e9},
-        {"h100", 67e12, 989e12, 3.35e12, 4e-6, 0.6, kPcie, 450e9, 50e9},
-        {"h200", 67e12, 989e12, 4.8e12, 4e-6, 0.6, kPcie, 450e9, 50e9},
-        {"b200", 75e12, 2250e12, 8e12, 4e-6, 0.6, kPcie, 900e9, 50e9},
-        {"l40s", 91.6e12, 362e12, 0.864e12, 4e-6, 0.6, kPcie, kPcie, kNetwork},
-        {"rtx3090", 35.6e12, 71e12, 0.936e12, 4e-6, 0.7, kPcie, kPcie, kNetwork},
-        {"rtx4090", 82.6e12, 165e12, 1.008e12, 4e-6, 0.7, kPcie, kPcie, kNetwork},
-        {"rtx5090", 104.8e12, 209e12, 1.792e12, 4e-6, 0.7, kPcie, kPcie, kNetwork},
+        {"a100", 19.5e12, 312e12, 2.04e12, 4e-6, 0.7, kPcie, 300e9, 25e9, kForward, kBackward, 7, kTile, kMoved, "sm_80"},
+        {"h100", 67e12, 989e12, 3.35e12, 4e-6, 0.6, kPcie, 450e9, 50e9, kForward, kBackward, 7, kTile, kMoved, "sm_90"},
+        {"h200", 67e12, 989e12, 4.8e12, 4e-6, 0.6, kPcie, 450e9, 50e9, kForward, kBackward, 7, kTile, kMoved, "sm_90"},
+        {"b200", 75e12, 2250e12, 8e12, 4e-6, 0.6, kPcie, 900e9, 50e9, kForward, kBackward, 7, kTile, kMoved, "sm_100"},
+        {"l40s", 91.6e12, 362e12, 0.864e12, 4e-6, 0.6, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kTile, kMoved,
+         "sm_89"},
+        {"rtx3090", 35.6e12, 71e12, 0.936e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kTile, kMoved,
+         "sm_86"},
+        {"rtx4090", 82.6e12, 165e12, 1.008e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kTile, kMoved,
+         "sm_89"},
+        {"rtx5090", 104.8e12, 209e12, 1.792e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kTile,
+         kMoved, "sm_120"},
     };
     return table;
 }
@@ -37,50 +44,96 @@ const DeviceProfile& find_device_profile(const std::string& name) {
 
 namespace {
 
-double seconds(const OpCost& cost, DType dtype, const DeviceProfile& profile) {
-    const double rate = (dtype == DType::BF16 ? profile.flops_bf16 : profile.flops_fp32) * profile.efficiency;
-    return std::max(cost.flops / rate, cost.bytes / profile.bandwidth) + profile.launch_seconds;
-}
+/// Prices calls of operations at one shape.
+class Pricing {
+  public:
+    Pricing(const Model& model, const BatchShape& shape, DType dtype, const DeviceProfile& profile)
+        : model_(model), shape_(shape), dtype_(dtype), profile_(profile) {}
 
-OpCost half(const OpCost& cost) { return {cost.flops / 2, cost.bytes / 2}; }
+    double operator()(OpKind kind, Pass pass, int64_t tokens, const OpRow* row = nullptr) const {
+        const OpCall call = {kind, pass, row, tokens, profile_.attention_backward_products};
+        OpCost cost = op_cost(model_, call, shape_.T, size_of(dtype_));
+        double share = profile_.efficiency;
+        if (kind == OpKind::Attention) {
+            share = pass == Pass::Forward ? profile_.attention_forward : profile_.attention_backward;
+            cost.flops *= 1 + static_cast<double>(profile_.attention_tile) / static_cast<double>(shape_.T);
+        }
+        const double rate = (dtype_ == DType::BF16 ? profile_.flops_bf16 : profile_.flops_fp32) * share;
+        return std::max(cost.flops / rate, moved(cost.bytes)) + profile_.launch_seconds;
+    }
+
+    OpTimes::Row all_passes(OpKind kind, int64_t tokens, const OpRow* row = nullptr) const {
+        const bool splits = facts_of(kind).splits_backward;
+        return {(*this)(kind, Pass::Forward, tokens, row),
+                (*this)(kind, splits ? Pass::BackwardInput : Pass::Backward, tokens, row),
+                splits ? (*this)(kind, Pass::BackwardWeight, tokens, row) : 0};
+    }
+
+    double moved(double bytes) const { return bytes / (profile_.bandwidth * profile_.bandwidth_efficiency); }
+
+  private:
+    const Model& model_;
+    BatchShape shape_;
+    DType dtype_;
+    const DeviceProfile& profile_;
+};
 
 }  // namespace
 
-OpTimes analytic_times(const Model& model, const BatchShape& shape, DType dtype, const DeviceProfile& profile) {
-    const int64_t item = size_of(dtype);
-    const auto timed = [&](const OpCost& cost) { return seconds(cost, dtype, profile); };
+OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places& places, const DeviceProfile& profile,
+                       int64_t logits_chunk_tokens) {
+    const Pricing price(model, shape, places.format(Buffer::Parameters), profile);
     OpTimes times;
     times.source = "analytic, " + profile.name;
     times.host_bandwidth = profile.host_bandwidth;
     times.link_bandwidth = profile.link_bandwidth;
-    for (const OpRow& row : model.block) {
-        OpTimes::Row entry;
-        entry.forward = timed(forward_cost(model, row, shape, item));
-        const OpCost backward = backward_cost(model, row, shape, item);
-        if (row.kind == OpKind::Matmul) {
-            entry.backward = entry.backward_weight = timed(half(backward));
-        } else {
-            entry.backward = timed(backward);
-        }
-        times.block.push_back(entry);
-    }
-    const double stream = static_cast<double>(shape.N() * model.config.C * item);
-    times.embedding = {timed({0, 2 * stream}), timed({0, 3 * stream}), 0};
-    times.final_norm = {timed({0, 2 * stream}), timed({0, 3 * stream}), 0};
-    times.classifier = timed(head_cost(model, shape, item, true));
-    // Reads parameter, gradient and both moments, writes all but the gradient, and the gradient is zeroed and summed.
-    times.optimizer = timed({0, 9.0 * 4 * static_cast<double>(model.parameter_elements)});
+    for (const OpRow& row : model.block) times.block.push_back(price.all_passes(row.kind, shape.N(), &row));
+    times.embedding = price.all_passes(OpKind::Embedding, shape.N());
+    times.final_norm = price.all_passes(model.norm, shape.N());
+    times.chunk_tokens = logits_chunk_tokens > 0 ? std::min(logits_chunk_tokens, shape.N()) : shape.N();
+    times.classifier = price.all_passes(OpKind::Classifier, times.chunk_tokens);
+    times.cross_entropy = price.all_passes(OpKind::CrossEntropy, times.chunk_tokens);
+    times.loss_sum = price(OpKind::LossSum, Pass::Forward, shape.N());
+    times.zeroing = times.square_sums = price.moved(sizeof(float));
+    times.update = price.moved(static_cast<double>(places.update_bytes()));
+    times.begin_update = profile.launch_seconds;
     return times;
 }
 
-double step_seconds(const OpTimes& times, const Step& step) {
-    if (step.kind != StepKind::Compute) return 0;
-    if (step.op == OpKind::Classifier) return times.classifier;
-    const OpTimes::Row& row = step.row >= 0                  ? times.block[static_cast<size_t>(step.row)]
-                              : step.op == OpKind::Embedding ? times.embedding
-                                                             : times.final_norm;
+double& time_of(OpTimes& times, const Step& step) {
+    switch (step.kind) {
+        case StepKind::ZeroGradients: return times.zeroing;
+        case StepKind::SquareSums: return times.square_sums;
+        case StepKind::BeginUpdate: return times.begin_update;
+        case StepKind::Update: return times.update;
+        default: break;
+    }
+    if (step.op == OpKind::LossSum) return times.loss_sum;
+    OpTimes::Row& row = step.row >= 0                       ? times.block[static_cast<size_t>(step.row)]
+                        : step.op == OpKind::Embedding    ? times.embedding
+                        : step.op == OpKind::Classifier   ? times.classifier
+                        : step.op == OpKind::CrossEntropy ? times.cross_entropy
+                                                          : times.final_norm;
     if (step.pass == Pass::Forward) return row.forward;
     return step.pass == Pass::BackwardWeight ? row.backward_weight : row.backward;
+}
+
+double units_of(const OpTimes& times, const Step& step) {
+    if (step.kind == StepKind::BeginUpdate) return 1;
+    if (step.kind != StepKind::Compute) return static_cast<double>(step.elements);
+    if (!step.is_of_chunk()) return 1;
+    return static_cast<double>(step.tokens) / static_cast<double>(times.chunk_tokens);
+}
+
+double step_seconds(const OpTimes& times, const Step& step) {
+    switch (step.kind) {
+        case StepKind::Compute:
+        case StepKind::ZeroGradients:
+        case StepKind::SquareSums:
+        case StepKind::BeginUpdate:
+        case StepKind::Update: return units_of(times, step) * time_of(const_cast<OpTimes&>(times), step);
+        default: return 0;
+    }
 }
 
 namespace {
@@ -98,12 +151,11 @@ double seconds_to_send(const OpTimes& times, int64_t bytes) {
 /// Operations one after the other, and what runs beside them.
 class Clock {
   public:
-    Clock(const OpTimes& times, const Plan& plan, bool reduces)
+    Clock(const OpTimes& times, const Plan& plan)
         : times_(times),
           plan_(plan),
-          reduces_(reduces),
           moved_(plan.tensors.size(), 0),
-          reduced_(plan.partition.buckets.size(), 0) {}
+          sent_(plan.partition.buckets.size(), 0) {}
 
     double seconds() const { return now_; }
 
@@ -111,22 +163,21 @@ class Clock {
         const int32_t in = step.operand(Slot::In), out = step.operand(Slot::Out);
         const int32_t parameters = step.operand(Slot::Parameters);
         switch (step.kind) {
-            case StepKind::Compute: now_ += step_seconds(times_, step); break;
-            case StepKind::ZeroGradients: break;
             case StepKind::CopyOut: moved(in) = begin(copy_seconds(in), &out_until_); break;
             case StepKind::Fetch: moved(out) = begin(copy_seconds(out), &in_until_); break;
             case StepKind::Gather:
-                moved(parameters) = begin(transfer_seconds(times_, plan_, step), &link_until_);
+                sent(step) = begin(transfer_seconds(times_, plan_, step), &link_until_);
+                if (parameters >= 0) moved(parameters) = sent(step);
                 break;
             case StepKind::Reduce:
-            case StepKind::Share:
-                if (reduces_) reduced(step) = begin(transfer_seconds(times_, plan_, step), &link_until_);
-                break;
+            case StepKind::Share: sent(step) = begin(transfer_seconds(times_, plan_, step), &link_until_); break;
+            case StepKind::GatherSums: now_ += times_.link_latency; break;
             case StepKind::WaitCopyOut: wait(moved(in)); break;
             case StepKind::WaitFetch: wait(moved(out)); break;
-            case StepKind::WaitGather: wait(moved(parameters)); break;
+            case StepKind::WaitGather: wait(parameters >= 0 ? moved(parameters) : sent(step)); break;
             case StepKind::WaitReduce:
-            case StepKind::WaitShare: wait(reduced(step)); break;
+            case StepKind::WaitShare: wait(sent(step)); break;
+            default: now_ += step_seconds(times_, step); break;
         }
     }
 
@@ -140,14 +191,13 @@ class Clock {
         return static_cast<double>(plan_.tensors[static_cast<size_t>(tensor)].bytes) / times_.host_bandwidth;
     }
     double& moved(int32_t tensor) { return moved_[static_cast<size_t>(tensor)]; }
-    double& reduced(const Step& step) { return reduced_[static_cast<size_t>(step.bucket)]; }
+    double& sent(const Step& step) { return sent_[static_cast<size_t>(step.bucket)]; }
 
     const OpTimes& times_;
     const Plan& plan_;
-    const bool reduces_;
     double now_ = 0, out_until_ = 0, in_until_ = 0, link_until_ = 0;
-    std::vector<double> moved_;    ///< By tensor, when it is copied or gathered.
-    std::vector<double> reduced_;  ///< By bucket, when it is reduced, or shared.
+    std::vector<double> moved_;  ///< By tensor, when it is copied or gathered.
+    std::vector<double> sent_;   ///< By bucket, when it is reduced, shared or gathered.
 };
 
 }  // namespace
@@ -156,36 +206,45 @@ double transfer_seconds(const OpTimes& times, const Plan& plan, const Step& step
     return seconds_to_send(times, sent_bytes(plan, step));
 }
 
-double plan_seconds(const OpTimes& times, const Plan& plan, bool reduces) {
-    Clock clock(times, plan, reduces);
-    for (const Step& step : plan.steps) clock.run(step);
+double plan_seconds(const OpTimes& times, const Plan& plan, Turn turn) {
+    Clock clock(times, plan);
+    for (const Step& step : plan.steps) {
+        if (runs(step, turn)) clock.run(step);
+    }
     return clock.seconds();
 }
 
-double update_gather_seconds(const OpTimes& times, const Plan& plan) {
-    if (plan.parallel.zero != 1 && plan.parallel.zero != 2) return 0;
-    double seconds = 0;
-    for (const Bucket& bucket : plan.partition.buckets) {
-        seconds += seconds_to_send(times, (plan.parallel.ranks - 1) * bucket.piece * size_of(plan.dtype));
-    }
-    return seconds;
+namespace {
+
+/// Adds up what `of_turn` says of the micro-batches of an update: the first, those between, the last.
+template <typename OfTurn>
+auto over_update(const Plan& plan, OfTurn of_turn) {
+    const int64_t count = plan.parallel.micro_batches;
+    if (count == 1) return of_turn(Turn{});
+    auto sum = of_turn(Turn{.first = true, .last = false}) + of_turn(Turn{.first = false, .last = true});
+    using Sum = decltype(sum);
+    if (count > 2) sum += static_cast<Sum>(count - 2) * of_turn(Turn{.first = false, .last = false});
+    return sum;
 }
 
-double update_seconds(const OpTimes& times, const Plan& plan, const Parallel& parallel) {
-    const double others = plan_seconds(times, plan, parallel.reduces_every_micro_batch());
-    const double optimizer = parallel.zero >= 1 ? times.optimizer / parallel.ranks : times.optimizer;
-    return static_cast<double>(parallel.micro_batches - 1) * others + plan_seconds(times, plan) + optimizer +
-           update_gather_seconds(times, plan);
+}  // namespace
+
+double update_seconds(const OpTimes& times, const Plan& plan) {
+    return over_update(plan, [&](Turn turn) { return plan_seconds(times, plan, turn); });
 }
 
-int64_t communication_bytes(const Plan& plan, bool reduces) {
+int64_t communication_bytes(const Plan& plan, Turn turn) {
     int64_t bytes = 0;
     for (const Step& step : plan.steps) {
-        const bool of_gradients = step.kind == StepKind::Reduce || step.kind == StepKind::Share;
-        const bool sends = step.kind == StepKind::Gather || (of_gradients && reduces);
-        if (sends) bytes += sent_bytes(plan, step);
+        const bool sends =
+            step.kind == StepKind::Gather || step.kind == StepKind::Reduce || step.kind == StepKind::Share;
+        if (sends && runs(step, turn)) bytes += sent_bytes(plan, step);
     }
     return bytes;
+}
+
+int64_t communication_bytes_per_update(const Plan& plan) {
+    return over_update(plan, [&](Turn turn) { return communication_bytes(plan, turn); });
 }
 
 double bandwidth_to_hide(OpTimes times, const Plan& plan, double slack) {

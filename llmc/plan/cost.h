@@ -24,6 +24,12 @@ struct DeviceProfile {
     // nothing is known: processes on CPUs, which send through the host's memory or its usual network.
     double link_bandwidth = 5e9;
     double node_bandwidth = 5e9;
+    // What our own kernels reach of it; see fit() in dev/bench/fit_times.py.
+    double attention_forward = 0.8, attention_backward = 0.8;  ///< Share of the peak, of the products that really run.
+    int attention_backward_products = 5;
+    int64_t attention_tile = 0;         ///< Tokens: a row's products go on to the end of the tile its diagonal is in.
+    double bandwidth_efficiency = 1.0;  ///< Share of the bandwidth that what is bound by it reaches.
+    std::string kind = "cpu";           ///< Kind of device; see DeviceInfo.
 };
 
 /// Profiles of common devices by their published attributes, for planning without them; fails (exit code 2) with the
@@ -31,17 +37,23 @@ struct DeviceProfile {
 const DeviceProfile& find_device_profile(const std::string& name);
 const std::vector<DeviceProfile>& device_profiles();
 
-/// Seconds of every operation of one micro-batch.
+/// Seconds of every operation of one micro-batch and of the update.
 struct OpTimes {
     struct Row {
         double forward = 0;
-        double backward = 0;         ///< All of it; for a matmul, BackwardInput only.
-        double backward_weight = 0;  ///< Matmul.
+        double backward = 0;         ///< All of it; of a split backward, BackwardInput only.
+        double backward_weight = 0;  ///< Of a split backward.
     };
     std::vector<Row> block;  ///< By row of Model::block.
     Row embedding, final_norm;
-    double classifier = 0;  ///< Forward and backward of all chunks.
-    double optimizer = 0;   ///< Zeroing, global norm and update: once per step, not per micro-batch.
+    // Of one chunk of so many tokens.
+    Row classifier;
+    Row cross_entropy;  ///< forward: losses only.
+    int64_t chunk_tokens = 1;
+    double loss_sum = 0;
+    // Per element of gradients or parameters.
+    double zeroing = 0, square_sums = 0, update = 0;
+    double begin_update = 0;
     double host_bandwidth = DeviceProfile().host_bandwidth;  ///< Of copies; never measured.
     double link_bandwidth = DeviceProfile().link_bandwidth;  ///< Between ranks; so are these two.
     double link_latency = 10e-6;                             ///< Seconds of a reduction or gather without a byte.
@@ -49,28 +61,34 @@ struct OpTimes {
     bool measured = false;
 };
 
-OpTimes analytic_times(const Model& model, const BatchShape& shape, DType dtype, const DeviceProfile& profile);
+/// Where a step's time stands in a table of times; its unit is the step's tokens, elements or nothing.
+double& time_of(OpTimes& times, const Step& step);
+/// How many units a step has: chunks, elements, else 1.
+double units_of(const OpTimes& times, const Step& step);
 
-/// Seconds of one step, and of all steps of a micro-batch. A copy takes no time itself but runs beside the operations,
-/// one at a time in each direction; the wait for it takes what it is then short of. So do reductions and gathers, one
-/// at a time. Without `reduces`, gradients are not reduced: ZeRO 0 and 1 may do so in the last micro-batch only.
+/// `logits_chunk_tokens` = 0: all tokens at once.
+OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places& places, const DeviceProfile& profile,
+                       int64_t logits_chunk_tokens = 0);
+
+/// Seconds of one step, and of all steps of one micro-batch (with the update, if it is the last). A copy takes no time
+/// itself but runs beside the operations, one at a time in each direction; the wait for it takes what it is then short
+/// of. So do reductions and gathers, one at a time.
 double step_seconds(const OpTimes& times, const Step& step);
-double plan_seconds(const OpTimes& times, const Plan& plan, bool reduces = true);
+double plan_seconds(const OpTimes& times, const Plan& plan, Turn turn = {});
 
 /// Seconds of the reduction or gather that a step begins.
 double transfer_seconds(const OpTimes& times, const Plan& plan, const Step& step);
 
-/// Seconds of the gather of all parameters after the update, where a plan's ZeRO stage asks for one: 1 and 2.
-double update_gather_seconds(const OpTimes& times, const Plan& plan);
+/// Seconds of a whole update: Parallel::micro_batches micro-batches and what comes after the last.
+double update_seconds(const OpTimes& times, const Plan& plan);
 
-/// Seconds of a whole update of `parallel.micro_batches` plans on every rank, the optimiser's part included.
-double update_seconds(const OpTimes& times, const Plan& plan, const Parallel& parallel);
+/// Bytes that a rank sends in one micro-batch (and the update, if it is the last); in a whole update.
+int64_t communication_bytes(const Plan& plan, Turn turn = {});
+int64_t communication_bytes_per_update(const Plan& plan);
 
-/// Bytes that a rank sends in one micro-batch.
-int64_t communication_bytes(const Plan& plan, bool reduces = true);
-
-/// The smallest link bandwidth at which communication adds at most the share `slack` to the plan's time without any
-/// (links without end, and no latency); 0 where there is none, infinity where 1e15 bytes per second are too few.
+/// The smallest link bandwidth at which communication adds at most the share `slack` to the time of an update of one
+/// micro-batch without any (links without end, and no latency); 0 where there is none, infinity where 1e15 bytes per
+/// second are too few.
 double bandwidth_to_hide(OpTimes times, const Plan& plan, double slack = 0.02);
 
 }  // namespace llmc

@@ -13,7 +13,7 @@ class FrontierSearch {
     FrontierSearch(const Model& model, const PlanRequest& request, const OpTimes& times)
         : model_(model), request_(request), times_(times) {}
 
-    double seconds(const Plan& plan) const { return update_seconds(times_, plan, request_.parallel); }
+    double seconds(const Plan& plan) const { return update_seconds(times_, plan); }
 
     int64_t smallest_arena() const { return search_plan(model_, request_, times_, 1).smallest_bytes; }
 

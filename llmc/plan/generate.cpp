@@ -3,6 +3,8 @@
 #include "llmc/base/check.h"
 #include "llmc/base/units.h"
 #include "llmc/plan/communicate.h"
+#include "llmc/plan/gradients.h"
+#include "llmc/plan/update.h"
 
 #include <algorithm>
 #include <utility>
@@ -16,13 +18,17 @@ class Generator {
         : model_(model), request_(request), slots_(static_cast<int>(model.activations.size())) {
         plan_.policy = name;
         plan_.shape = request.shape;
-        plan_.dtype = request.dtype;
+        plan_.dtype = request.dtype();
+        plan_.parallel = request.parallel;
+        plan_.places = request.places;
         host_offsets_.assign(static_cast<size_t>(layers()), -1);
         live_.assign(static_cast<size_t>(layers()) + 1, std::vector<int32_t>(static_cast<size_t>(slots_), kNone));
     }
 
     Plan training(const KeepSet& keep) {
         keep_ = keep;
+        const bool to_host = std::find(keep.host.begin(), keep.host.end(), true) != keep.host.end();
+        plan_.places[Buffer::Boundaries].memory = to_host ? Memory::Host : Memory::Device;
         embedding();
         for (int layer = 0; layer < layers(); ++layer) {
             if (layer > 0) drop_unkept(layer - 1);
@@ -49,11 +55,9 @@ class Generator {
         embedding();
         forward_only();
         final_norm();
-        Step& step = add_step(OpKind::Classifier, Pass::Forward, Phase::Head, -1, -1);
-        step.operand(Slot::In) = lnf_out_;
-        const int32_t logits = new_tensor("logits", -1, request_.dtype, 1, model_.config.Vp(), Consumer::Logits);
+        const int32_t logits = new_tensor("logits", -1, plan_.dtype, 1, model_.config.Vp(), Consumer::Logits);
         plan_.tensors[static_cast<size_t>(logits)].output = true;
-        plan_.steps.back().operand(Slot::Logits) = logits;
+        classifier_step(Pass::Forward, logits, Slot::In, lnf_out_, kNone, {});
         workspace(request_.workspace.classifier.forward);
         return std::move(plan_);
     }
@@ -79,7 +83,7 @@ class Generator {
         const ActivationRow& row = model_.activations[static_cast<size_t>(slot)];
         const Consumer consumer = slot == kLayerInput ? Consumer::Boundaries : Consumer::LayerInternals;
         const int32_t id =
-            new_tensor(row.name, layer, row.is_stat() ? DType::F32 : request_.dtype, N(), row.columns, consumer);
+            new_tensor(row.name, layer, row.is_stat() ? DType::F32 : plan_.dtype, N(), row.columns, consumer);
         live(layer, slot) = id;
         return id;
     }
@@ -145,7 +149,7 @@ class Generator {
 
     int32_t cache_tensor(const std::string& name, int layer) {
         const int64_t columns = model_.config.NKV * model_.config.HD;
-        const int32_t id = new_tensor(name, layer, request_.dtype, cache_tokens_, columns, Consumer::KeyValueCache);
+        const int32_t id = new_tensor(name, layer, plan_.dtype, cache_tokens_, columns, Consumer::KeyValueCache);
         plan_.tensors[static_cast<size_t>(id)].external = true;
         plan_.tensors[static_cast<size_t>(id)].output = true;
         return id;
@@ -163,7 +167,7 @@ class Generator {
         const auto head_tensor = [this](const char* name, DType dtype, int64_t cols) {
             return new_tensor(name, -1, dtype, N(), cols, Consumer::HeadActivations);
         };
-        lnf_out_ = step.operand(Slot::Out) = head_tensor("lnf_out", request_.dtype, model_.config.C);
+        lnf_out_ = step.operand(Slot::Out) = head_tensor("lnf_out", plan_.dtype, model_.config.C);
         if (model_.norm == OpKind::LayerNorm) step.operand(Slot::Stat0) = head_tensor("lnf_mean", DType::F32, 1);
         step.operand(Slot::Stat1) = head_tensor("lnf_rstd", DType::F32, 1);
     }
@@ -172,24 +176,7 @@ class Generator {
     void head(bool training) {
         final_norm();
         const Step norm = plan_.steps.back();
-        plan_.logits_chunk_tokens = std::clamp<int64_t>(request_.logits_chunk_tokens, 1, N());
-
-        const int32_t targets = new_tensor("targets", -1, DType::I32, N(), 1, Consumer::Inputs);
-        plan_.tensors[static_cast<size_t>(targets)].external = true;
-        const int32_t losses = new_tensor("losses", -1, DType::F32, N(), 1, Consumer::Inputs);
-        plan_.tensors[static_cast<size_t>(losses)].output = true;
-        const int32_t logits =
-            new_tensor("logits", -1, request_.dtype, plan_.logits_chunk_tokens, model_.config.Vp(), Consumer::Logits);
-        Step& step = add_step(OpKind::Classifier, Pass::Forward, Phase::Head, -1, -1);
-        step.operand(Slot::In) = lnf_out_;
-        step.operand(Slot::Tokens) = targets;
-        step.operand(Slot::Losses) = losses;
-        step.operand(Slot::Logits) = logits;
-        const int32_t d_lnf_out = training ? new_gradient("lnf_out", -1, model_.config.C) : kNone;
-        // A chunk's input gradient takes the place of its input, which has given its weight gradient by then.
-        if (training) plan_.tensors[static_cast<size_t>(d_lnf_out)].alias = lnf_out_;
-        plan_.steps.back().operand(Slot::DIn) = d_lnf_out;
-        workspace(training ? request_.workspace.classifier.backward : request_.workspace.classifier.forward);
+        const int32_t d_lnf_out = classifier(training);
         if (!training) return;
 
         Step backward = norm;
@@ -199,6 +186,51 @@ class Generator {
         backward.operand(Slot::DIn) = d_residual_ = new_gradient("residual", -1, model_.config.C);
         plan_.steps.push_back(backward);
         workspace(request_.workspace.final_norm.backward);
+    }
+
+    /// Chunk after chunk of tokens: logits, losses and in place the logits' gradient, then the head's gradients. The
+    /// gradient of a chunk's input takes the place of the input, which has given its weight gradient by then. Returns
+    /// that gradient, all chunks of it.
+    int32_t classifier(bool training) {
+        const int64_t chunk = plan_.logits_chunk_tokens = std::clamp<int64_t>(request_.logits_chunk_tokens, 1, N());
+        const int32_t targets = new_tensor("targets", -1, DType::I32, N(), 1, Consumer::Inputs);
+        plan_.tensors[static_cast<size_t>(targets)].external = true;
+        const int32_t losses = new_tensor("losses", -1, DType::F32, N(), 1, Consumer::Inputs);
+        plan_.tensors[static_cast<size_t>(losses)].output = true;
+        const int32_t logits = new_tensor("logits", -1, plan_.dtype, chunk, model_.config.Vp(), Consumer::Logits);
+        const int32_t d_lnf_out = training ? new_gradient("lnf_out", -1, model_.config.C) : kNone;
+        if (training) plan_.tensors[static_cast<size_t>(d_lnf_out)].alias = lnf_out_;
+        const WorkspaceBytes::Row& bytes = request_.workspace.classifier;
+        const int64_t scratch_bytes = training ? bytes.backward : bytes.forward;
+        int32_t scratch = kNone;
+        if (scratch_bytes > 0) scratch = new_tensor("workspace", -1, DType::U8, scratch_bytes, 1, Consumer::Workspace);
+
+        for (int64_t first = 0; first < N(); first += chunk) {
+            const RowRange rows = {first, std::min(chunk, N() - first)};
+            classifier_step(Pass::Forward, logits, Slot::In, lnf_out_, scratch, rows);
+            Step& loss = add_step(OpKind::CrossEntropy, training ? Pass::Backward : Pass::Forward, Phase::Head, -1, -1);
+            loss.first_token = rows.first, loss.tokens = rows.count;
+            loss.operand(Slot::Logits) = logits;
+            loss.operand(Slot::Tokens) = targets;
+            loss.operand(Slot::Losses) = losses;
+            if (!training) continue;
+            classifier_step(Pass::BackwardWeight, logits, Slot::In, lnf_out_, scratch, rows);
+            classifier_step(Pass::BackwardInput, logits, Slot::DIn, d_lnf_out, scratch, rows);
+        }
+        Step& sum = add_step(OpKind::LossSum, Pass::Forward, Phase::Head, -1, -1);
+        sum.operand(Slot::Losses) = losses;
+        // Losses of micro-batches that are reduced one by one are added up in the ranks' own order.
+        sum.adds = training && !plan_.parallel.rank_invariant ? Adds::AfterFirst : Adds::Never;
+        return d_lnf_out;
+    }
+
+    /// One product with the head, of the rows of `tensor` in `slot`.
+    void classifier_step(Pass pass, int32_t logits, Slot slot, int32_t tensor, int32_t scratch, RowRange rows) {
+        Step& step = add_step(OpKind::Classifier, pass, Phase::Head, -1, -1);
+        step.first_token = rows.first, step.tokens = rows.count;
+        step.operand(Slot::Logits) = logits;
+        step.operand(slot) = tensor;
+        step.operand(Slot::Workspace) = scratch;
     }
 
     // ---- Boundaries in host memory ----
@@ -236,7 +268,7 @@ class Generator {
     // ---- Backward, and what it needs brought back ----
 
     int32_t new_gradient(const std::string& of, int layer, int64_t cols) {
-        return new_tensor("d_" + of, layer, request_.dtype, N(), cols, Consumer::Gradients);
+        return new_tensor("d_" + of, layer, plan_.dtype, N(), cols, Consumer::Gradients);
     }
 
     void drop_unkept(int layer) {
@@ -289,20 +321,21 @@ class Generator {
 
     void backward(int layer, int row_index) {
         const OpRow& row = block_row(row_index);
-        const BackwardReads reads = backward_reads(row.kind);
+        const OpFacts& facts = facts_of(row.kind);
+        const BackwardReads& reads = facts.backward_reads;
         if (reads.in) require(layer, row.in);
         if (reads.out) require(layer, row.out);
         if (reads.stats && row.stat0 != kNone) require(layer, row.stat0);
         if (reads.stats && row.stat1 != kNone) require(layer, row.stat1);
 
-        if (row.kind == OpKind::Matmul) {
+        if (facts.splits_backward) {
             Step& step = add_step(row.kind, Pass::BackwardWeight, Phase::Backward, layer, row_index);
             step.rope = row.rope;
             step.operand(Slot::In) = live(layer, row.in);
             step.operand(Slot::DOut) = gradient_of(row.out);
             workspace(block_workspace(row_index).backward);
         }
-        const Pass pass = row.kind == OpKind::Matmul ? Pass::BackwardInput : Pass::Backward;
+        const Pass pass = facts.splits_backward ? Pass::BackwardInput : Pass::Backward;
         add_step(row.kind, pass, Phase::Backward, layer, row_index);
         const size_t index = plan_.steps.size() - 1;
         Step step = plan_.steps[index];
@@ -319,7 +352,7 @@ class Generator {
             step.operand(Slot::DIn) = d_residual_;
         } else {
             const int32_t d_in = new_gradient(in.name, layer, in.columns);
-            if (row.kind == OpKind::Gelu) plan_.tensors[static_cast<size_t>(d_in)].alias = step.operand(Slot::DOut);
+            if (facts.d_in_replaces_d_out) plan_.tensors[static_cast<size_t>(d_in)].alias = step.operand(Slot::DOut);
             gradients_[static_cast<size_t>(row.in)] = d_in;
             step.operand(Slot::DIn) = d_in;
         }
@@ -355,7 +388,8 @@ Plan make_training_plan(const Model& model, const PlanRequest& request, const Ke
         const auto survives = [](const std::vector<bool>& slots) { return static_cast<bool>(slots[kLayerInput]); };
         CHECK(std::all_of(keep.slots.begin(), keep.slots.end(), survives), "inputs in host memory are not walked from");
     }
-    return with_communication(model, Generator(model, request, name).training(keep), request.parallel);
+    Plan plan = with_communication(model, Generator(model, request, name).training(keep));
+    return with_update(model, with_gradient_writes(model, std::move(plan)));
 }
 
 Plan make_training_plan(const Model& model, const PlanRequest& request, const PolicyRow& policy) {
@@ -363,13 +397,12 @@ Plan make_training_plan(const Model& model, const PlanRequest& request, const Po
 }
 
 Plan make_evaluation_plan(const Model& model, const PlanRequest& request) {
-    return with_communication(model, Generator(model, request, "evaluate").evaluation(), request.parallel);
+    return with_communication(model, Generator(model, request, "evaluate").evaluation());
 }
 
 Plan make_generation_plan(const Model& model, const PlanRequest& request, int64_t cache_tokens) {
     CHECK(request.shape.B == 1 && cache_tokens >= request.shape.T, request.shape.B, cache_tokens);
-    Plan plan = Generator(model, request, "generate").generation(cache_tokens);
-    return with_communication(model, std::move(plan), request.parallel);
+    return with_communication(model, Generator(model, request, "generate").generation(cache_tokens));
 }
 
 }  // namespace llmc

@@ -16,18 +16,19 @@ struct WorkspaceBytes {
     };
     std::vector<Row> block;  ///< By row of Model::block.
     Row embedding, final_norm;
-    Row classifier;  ///< forward: evaluation or training, the matmuls of one chunk.
+    Row classifier;  ///< The matmuls of one chunk. forward: of evaluation and generation, backward: of training.
 };
 
 struct PlanRequest {
     BatchShape shape;
-    DType dtype = DType::F32;
     int64_t logits_chunk_tokens = 0;  ///< Tokens the classifier handles at a time, 1 .. N.
     WorkspaceBytes workspace;         ///< `block` may be empty: no workspaces.
     Parallel parallel;                ///< With more than one rank, plans get their communication (communicate.h).
+    Places places;
+    DType dtype() const { return places.format(Buffer::Parameters); }  ///< Of activations, too.
 };
 
-/// One training micro-batch.
+/// One training micro-batch, and the update after the last of them.
 Plan make_training_plan(const Model& model, const PlanRequest& request, const PolicyRow& policy);
 /// The same from an explicit keep-set (searches, tests).
 Plan make_training_plan(const Model& model, const PlanRequest& request, const KeepSet& keep, const std::string& name);

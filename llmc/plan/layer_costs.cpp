@@ -149,7 +149,7 @@ class Measurement {
         cost.walk_seconds = repeated_seconds(plan) - after_walk;
         // With ZeRO 3 it takes the layer's parameters, however long those need to arrive.
         for (const Step& step : plan.steps) {
-            if (step.kind != StepKind::Gather || step.layer != 0) continue;
+            if (step.kind != StepKind::Gather || step.layer != 0 || step.phase == Phase::Update) continue;
             cost.walk_seconds = std::max(cost.walk_seconds, transfer_seconds(times_, plan, step));
         }
     }

@@ -1,16 +1,12 @@
 #include "llmc/plan/layout.h"
 
 #include "llmc/base/units.h"
-#include "llmc/plan/generate.h"
 
 #include <algorithm>
 #include <numeric>
 
 namespace llmc {
 namespace {
-
-constexpr int64_t kMinLogitsChunk = 256;  ///< Fewer rows make the head's GEMMs slow.
-constexpr int64_t kLogitsChunkMultiple = 64;
 
 struct Placed {
     Lifetime life;
@@ -137,7 +133,7 @@ Layout make_layout(const Plan& plan) {
         std::swap(orders.front(), orders.back());
     };
     // One of these nearly always meets the bound.
-    const bool communicates = !plan.partition.buckets.empty();
+    const bool communicates = plan.parallel.ranks > 1;
     for (const bool below : {true, false}) {
         if (!below && !communicates) break;
         for (const int brief : {5, 4}) {
@@ -166,22 +162,6 @@ Layout make_layout(const Plan& plan) {
         best.offsets[i] = best.offsets[static_cast<size_t>(storage)];
     }
     return best;
-}
-
-int64_t default_logits_chunk(const Model& model, const BatchShape& shape, DType dtype) {
-    PlanRequest request;
-    request.shape = shape;
-    request.dtype = dtype;
-    request.logits_chunk_tokens = 1;
-    const Plan plan = make_training_plan(model, request, find_policy("layer"));
-    const Simulation simulation = simulate(model, plan);
-    int64_t at_head = 0;
-    for (size_t i = 0; i < plan.steps.size(); ++i) {
-        if (plan.steps[i].op == OpKind::Classifier) at_head = simulation.live_bytes[i];
-    }
-    const int64_t row_bytes = model.config.Vp() * size_of(dtype);
-    const int64_t fits = (simulation.peak_bytes - at_head) / row_bytes / kLogitsChunkMultiple * kLogitsChunkMultiple;
-    return std::min(shape.N(), std::max(kMinLogitsChunk, fits));
 }
 
 }  // namespace llmc

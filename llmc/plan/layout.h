@@ -16,9 +16,4 @@ struct Layout {
 /// largest sum of live bytes.
 Layout make_layout(const Plan& plan);
 
-/// The number of tokens the classifier should take at a time: as many as fit in the memory that is free at the head
-/// anyway, since the backward of a layer needs more; at least kMinLogitsChunk, at most N. It depends on the model and
-/// the shape only, never on the policy: the order of the head's sums, and so the bits, are the same for all.
-int64_t default_logits_chunk(const Model& model, const BatchShape& shape, DType dtype);
-
 }  // namespace llmc

@@ -43,6 +43,8 @@ struct Partition {
     int embedding_bucket() const { return 0; }
     int layer_bucket(int layer) const { return 1 + layer; }
     int last_bucket() const { return static_cast<int>(buckets.size()) - 1; }
+    /// The layer whose parameters a bucket holds; -1 for the embedding's and the head's.
+    int layer_of(int bucket) const { return bucket > 0 && bucket < last_bucket() ? bucket - 1 : -1; }
     int bucket_of_row(int row) const;
     const Bucket& bucket(int index) const { return buckets[static_cast<size_t>(index)]; }
     int64_t bucket_elements(int index) const { return ranks * bucket(index).piece; }

@@ -21,6 +21,18 @@ std::string operand_text(const Plan& plan, int32_t id, const Layout* layout) {
     return text;
 }
 
+/// When a step runs, and whether it overwrites gradients of parameters.
+std::string remarks(const Step& step) {
+    std::string text;
+    if (step.adds != Adds::Always && step.op != OpKind::LossSum) {
+        text += step.adds == Adds::Never ? "  writes" : "  writes, later adds";
+    }
+    if (step.when != When::Always && step.phase != Phase::Update) {
+        text += step.when == When::First ? "  (first micro-batch)" : "  (last micro-batch)";
+    }
+    return text;
+}
+
 }  // namespace
 
 std::string print_steps(const Model& model, const Plan& plan, const Layout* layout) {
@@ -33,27 +45,29 @@ std::string print_steps(const Model& model, const Plan& plan, const Layout* layo
             const int32_t id = step.operands[slot];
             const Access use = access(step, static_cast<Slot>(slot));
             if (id < 0 || static_cast<Slot>(slot) == Slot::Workspace) continue;
-            const std::string name = operand_text(plan, id, layout);
+            std::string name = operand_text(plan, id, layout);
+            const RowRange rows = rows_of(step, static_cast<Slot>(slot), plan.tensor(id).rows);
+            if (rows.count != plan.tensor(id).rows) name += fmt::format("[{}:{}]", rows.first, rows.first + rows.count);
             if (use.reads) reads += fmt::format(" {}={}", kSlotNames[slot], name);
             if (use.writes) writes += fmt::format(" {}{}={}", kSlotNames[slot], use.reads ? "+" : "", name);
         }
         if (layout != nullptr && step.host_offset >= 0) {
             (step.kind == StepKind::Fetch ? reads : writes) += fmt::format(" host@{}", step.host_offset);
         }
-        text += fmt::format("{:>5} {:<9} {:<38} {} ->{}  [{}]\n", i, name_of(step.phase), describe_step(model, step),
-                            reads, writes, format_bytes(simulation.live_bytes[i]));
+        text += fmt::format("{:>5} {:<9} {:<38} {} ->{}{}  [{}]\n", i, name_of(step.phase), describe_step(model, step),
+                            reads, writes, remarks(step), format_bytes(simulation.live_bytes[i]));
     }
     return text;
 }
 
 std::string summarise_steps(const Plan& plan) {
-    std::array<int, 4> count = {};
+    std::array<int, kNumPhases> count = {};
     int copies = 0, reductions = 0, gathers = 0, zeroed = 0;
     for (const Step& step : plan.steps) {
-        if (step.kind == StepKind::Compute) ++count[static_cast<size_t>(step.phase)];
+        if (step.kind == StepKind::Compute || step.phase == Phase::Update) ++count[static_cast<size_t>(step.phase)];
         copies += step.kind == StepKind::CopyOut || step.kind == StepKind::Fetch ? 1 : 0;
         reductions += step.kind == StepKind::Reduce ? 1 : 0;
-        gathers += step.kind == StepKind::Gather ? 1 : 0;
+        gathers += step.kind == StepKind::Gather && step.phase != Phase::Update ? 1 : 0;
         zeroed += step.kind == StepKind::ZeroGradients ? 1 : 0;
     }
     std::string apart;
@@ -61,6 +75,7 @@ std::string summarise_steps(const Plan& plan) {
     if (gathers > 0) apart += fmt::format(", {} gathers and their waits", gathers);
     if (reductions > 0) apart += fmt::format(", {} reductions and their waits", reductions);
     if (zeroed > 0) apart += fmt::format(", {} buckets zeroed", zeroed);
+    if (count[4] > 0) apart += fmt::format("; {} of the update", count[4]);
     return fmt::format("{} steps: {} forward, {} head, {} repeated, {} backward{}", plan.steps.size(), count[0],
                        count[1], count[2], count[3], apart);
 }

@@ -71,15 +71,25 @@ void simulate_memory(const Plan& plan, Simulation* result) {
 
 }  // namespace
 
+OpCost step_cost(const Model& model, const Plan& plan, const Step& step, int attention_backward_products) {
+    const auto elements = static_cast<double>(step.elements);
+    switch (step.kind) {
+        case StepKind::Compute: break;
+        case StepKind::ZeroGradients:
+        case StepKind::SquareSums: return {0, elements * static_cast<double>(size_of(plan.places.format(Buffer::Gradients)))};
+        case StepKind::Update: return {0, elements * static_cast<double>(plan.places.update_bytes())};
+        default: return {};
+    }
+    OpCall call = {.kind = step.op, .pass = step.pass, .tokens = plan.shape.N()};
+    if (step.row >= 0) call.row = &model.block[static_cast<size_t>(step.row)];
+    if (step.is_of_chunk()) call.tokens = std::max<int64_t>(1, step.tokens);
+    call.attention_backward_products = attention_backward_products;
+    return op_cost(model, call, plan.shape.T, size_of(plan.dtype));
+}
+
 double step_flops(const Model& model, const Plan& plan, const Step& step) {
-    if (step.kind != StepKind::Compute) return 0;
-    const int64_t item = size_of(plan.dtype);
-    if (step.op == OpKind::Classifier) return head_cost(model, plan.shape, item, step.operand(Slot::DIn) >= 0).flops;
-    if (step.row < 0) return 0;
-    const OpRow& row = model.block[static_cast<size_t>(step.row)];
-    if (step.pass == Pass::Forward) return forward_cost(model, row, plan.shape, item).flops;
-    const double flops = backward_cost(model, row, plan.shape, item).flops;
-    return step.op == OpKind::Matmul ? flops / 2 : flops;
+    const PassFacts& backward = facts_of(OpKind::Attention, Pass::Backward);
+    return step_cost(model, plan, step, backward.products).flops;
 }
 
 Simulation simulate(const Model& model, const Plan& plan) {
@@ -87,14 +97,9 @@ Simulation simulate(const Model& model, const Plan& plan) {
     simulate_memory(plan, &result);
     for (const Step& step : plan.steps) {
         const double flops = step_flops(model, plan, step);
+        const bool forward = step.pass == Pass::Forward;
         if (step.phase == Phase::Recompute) result.recompute_flops += flops;
-        if (step.phase == Phase::Forward) result.forward_flops += flops;
-        if (step.phase == Phase::Backward) result.backward_flops += flops;
-        if (step.phase == Phase::Head) {
-            const bool training = step.operand(Slot::DIn) >= 0;
-            result.forward_flops += training ? flops / 3 : flops;
-            result.backward_flops += training ? flops * 2 / 3 : 0;
-        }
+        else (forward ? result.forward_flops : result.backward_flops) += flops;
     }
     return result;
 }
@@ -113,8 +118,13 @@ const char* words_of(StepKind kind) {
         case StepKind::WaitReduce: return "wait for gradients";
         case StepKind::Share: return "share gradients";
         case StepKind::WaitShare: return "wait for all gradients";
+        case StepKind::FoldGradients: return "gradients into the tree of sums";
         case StepKind::Gather: return "gather parameters";
         case StepKind::WaitGather: return "wait for parameters";
+        case StepKind::SquareSums: return "sums of squares";
+        case StepKind::GatherSums: return "gather sums of squares";
+        case StepKind::BeginUpdate: return "norm of the gradients";
+        case StepKind::Update: return "update";
     }
     return "?";
 }
@@ -123,8 +133,8 @@ const char* words_of(StepKind kind) {
 
 std::string describe_step(const Model& model, const Step& step) {
     const std::string where = step.layer >= 0 ? fmt::format("layer {}, ", step.layer) : "";
-    if (step.is_communication()) {
-        const char* elsewhere = step.bucket == 0 ? "embedding, " : "head, ";
+    if (step.is_of_bucket()) {
+        const char* elsewhere = step.bucket < 0 ? "" : step.bucket == 0 ? "embedding, " : "head, ";
         return fmt::format("{}{}", step.layer >= 0 ? where : elsewhere, words_of(step.kind));
     }
     if (step.kind != StepKind::Compute) {
@@ -132,7 +142,8 @@ std::string describe_step(const Model& model, const Step& step) {
     }
     std::string name(name_of(step.op));
     if (step.row >= 0) name = model.block[static_cast<size_t>(step.row)].name;
-    if (step.row < 0 && (step.op == OpKind::LayerNorm || step.op == OpKind::RmsNorm)) name = "lnf";
+    if (step.row < 0 && step.op == model.norm) name = "lnf";
+    if (step.op == OpKind::CrossEntropy || step.op == OpKind::LossSum) return name;
     constexpr const char* kPasses[] = {"forward of", "backward of", "weight gradient of", "input gradient of"};
     const char* pass = step.phase == Phase::Recompute ? "repeated" : kPasses[static_cast<int>(step.pass)];
     return fmt::format("{}{} {}", where, pass, name);

@@ -29,14 +29,17 @@ struct Simulation {
     std::array<int64_t, kNumConsumers> by_consumer = {};  ///< At the peak.
     int64_t layer_activation_bytes = 0;                   ///< Largest sum of boundaries and layer internals.
     int64_t activation_bytes = 0;                         ///< Largest sum without inputs, workspace and communication.
-    double forward_flops = 0, recompute_flops = 0, backward_flops = 0;  ///< The head counts as forward and backward.
+    double forward_flops = 0, recompute_flops = 0, backward_flops = 0;
     /// Work that a run without recomputation would not do, as a share of all its work.
     double extra_flops_ratio() const { return recompute_flops / (forward_flops + backward_flops); }
 };
 
 Simulation simulate(const Model& model, const Plan& plan);
 
-/// FLOPs of one step.
+/// What a step computes and moves; nothing for copies and communication, which run beside others. The backward of attention runs so many products.
+OpCost step_cost(const Model& model, const Plan& plan, const Step& step, int attention_backward_products);
+
+/// FLOPs of one step, by the formulas: whatever a kernel computes more does not count.
 double step_flops(const Model& model, const Plan& plan, const Step& step);
 
 /// "layer 3, backward of fc", "head, reduce gradients": a step in words.

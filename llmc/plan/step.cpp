@@ -6,7 +6,6 @@ namespace {
 /// Of a step that is no operation. What is under way is read by its wait: it must still be there then.
 Access access_of_transfer(StepKind kind, Slot slot) {
     switch (kind) {
-        case StepKind::Compute: break;
         case StepKind::CopyOut:
         case StepKind::WaitCopyOut:
         case StepKind::WaitFetch:
@@ -15,9 +14,15 @@ Access access_of_transfer(StepKind kind, Slot slot) {
         case StepKind::Fetch:
         case StepKind::ZeroGradients:
         case StepKind::Gather: return {.reads = false, .writes = true};
-        case StepKind::Share:
-        case StepKind::WaitShare: break;  // In place.
         case StepKind::Reduce: return {.reads = slot == Slot::ParameterGradients, .writes = true};
+        case StepKind::Compute:
+        case StepKind::FoldGradients:
+        case StepKind::Share:
+        case StepKind::WaitShare:
+        case StepKind::SquareSums:
+        case StepKind::GatherSums:
+        case StepKind::BeginUpdate:
+        case StepKind::Update: break;  // On what is kept, not on tensors of the plan.
     }
     return {};
 }
@@ -31,7 +36,8 @@ Access access(const Step& step, Slot slot) {
     switch (slot) {
         case Slot::In:
         case Slot::Residual:
-        case Slot::Tokens: return {.reads = true, .writes = false};
+        case Slot::Tokens:
+        case Slot::Parameters: return {.reads = true, .writes = false};
         case Slot::Out: return {.reads = !forward, .writes = forward};
         case Slot::Stat0:
         case Slot::Stat1: {
@@ -40,13 +46,29 @@ Access access(const Step& step, Slot slot) {
         }
         case Slot::DOut: return {.reads = true, .writes = step.rope && step.pass == Pass::BackwardWeight};
         case Slot::DIn: return {.reads = step.accumulate, .writes = true};
-        case Slot::Losses:
+        case Slot::Losses: return {.reads = step.op == OpKind::LossSum, .writes = step.op != OpKind::LossSum};
         case Slot::Logits:
+            if (step.op == OpKind::Classifier) return {.reads = !forward, .writes = forward};
+            return {.reads = true, .writes = !forward};
         case Slot::Workspace: return {.reads = false, .writes = true};
-        case Slot::Parameters: return {.reads = true, .writes = false};
-        case Slot::ParameterGradients: return {.reads = true, .writes = true};
+        case Slot::ParameterGradients:  // The embedding's rows always add.
+            return {.reads = step.adds == Adds::Always || step.op == OpKind::Embedding, .writes = true};
     }
     return {};
+}
+
+RowRange rows_of(const Step& step, Slot slot, int64_t rows) {
+    if (step.kind != StepKind::Compute || !step.is_of_chunk()) return {0, rows};
+    switch (slot) {
+        case Slot::In:
+            if (step.tokens == 0) return {rows - 1, 1};
+            [[fallthrough]];
+        case Slot::DIn:
+        case Slot::Tokens:
+        case Slot::Losses: return {step.first_token, step.tokens};
+        case Slot::Logits: return {0, step.tokens == 0 ? rows : step.tokens};
+        default: return {0, rows};
+    }
 }
 
 std::string_view name_of(Consumer consumer) {
@@ -72,6 +94,7 @@ std::string_view name_of(Phase phase) {
         case Phase::Head: return "head";
         case Phase::Recompute: return "recompute";
         case Phase::Backward: return "backward";
+        case Phase::Update: return "update";
     }
     return "?";
 }

@@ -1,12 +1,14 @@
-// A plan: the linear list of steps that trains (or evaluates, or generates from) one micro-batch, and the tensors those
-// steps touch. Plain data: it can be printed, compared, simulated, laid out, verified and executed, and nothing in it
-// says why a step is there. generate.cpp makes it; run/executor.cpp walks it. One printed plan (print.h, or
-// `train_gpt plan --steps`) explains more than this file.
+// A plan: the linear list of steps of one update: a micro-batch (which is walked as often as the update has some), and
+// after the last one the norm, the optimiser and what ranks send each other for it; and the tensors those steps touch.
+// Evaluation and generation have plans without an update. Plain data: it can be printed, compared, simulated, laid out,
+// verified and executed, and nothing in it says why a step is there. generate.cpp makes it; run/executor.cpp walks it.
+// One printed plan (print.h, or `train_gpt plan --list-steps`) explains more than this file.
 #pragma once
 
 #include "llmc/base/dtype.h"
 #include "llmc/model/op.h"
 #include "llmc/plan/partition.h"
+#include "llmc/plan/places.h"
 
 #include <array>
 #include <cstdint>
@@ -23,23 +25,29 @@ enum class StepKind : uint8_t {
     WaitCopyOut,  ///< In has been copied out.
     Fetch,        ///< Out comes from host memory.
     WaitFetch,    ///< Out has been fetched.
+    // Gradients of `bucket` (gradients.h).
+    ZeroGradients,  ///< What no step of the micro-batch writes whole becomes 0.
+    FoldGradients,  ///< The micro-batch joins the tree of sums, whose order is that of its number (all buckets).
     // Communication between ranks (communicate.h). A bucket is reduced or gathered from its step to its wait.
-    ZeroGradients,  ///< ParameterGradients = 0.
-    Reduce,         ///< This rank's piece of the gradients of `bucket` is summed over ranks, in place.
-    WaitReduce,     ///< They have been; from ParameterGradients, this rank's piece is added to its shard.
-    Share,          ///< Where every rank wants all sums of `bucket`: each gets the pieces of the others.
-    WaitShare,      ///< It has.
-    Gather,         ///< Parameters gets every rank's piece of `bucket`.
-    WaitGather,     ///< It has.
+    Reduce,      ///< This rank's piece of the gradients of `bucket` is summed over ranks, in place.
+    WaitReduce,  ///< They have been; where gradients are kept in pieces, this rank's goes from ParameterGradients there.
+    Share,       ///< Where every rank wants all sums of `bucket`: each gets the pieces of the others.
+    WaitShare,   ///< It has.
+    Gather,      ///< Parameters gets every rank's piece of `bucket`: a tensor of the plan, or the whole that is kept.
+    WaitGather,  ///< It has.
+    // The update (update.h).
+    SquareSums,   ///< Of this rank's piece of the gradients of `bucket`.
+    GatherSums,   ///< Every rank has all of them.
+    BeginUpdate,  ///< The norm, and from it and the controls what the optimiser needs for every element.
+    Update,       ///< The optimiser, on what this rank updates of `bucket`.
 };
 
-/// What a step does with its operation.
-enum class Pass : uint8_t {
-    Forward,
-    Backward,        ///< Gradient of the input (and of small parameters: norms, embeddings).
-    BackwardWeight,  ///< Matmul: gradients of weight and bias. Comes before BackwardInput, so that `in` can die first.
-    BackwardInput,   ///< Matmul: gradient of the input.
-};
+/// In which micro-batches of an update a step runs.
+enum class When : uint8_t { Always, First, Last };
+
+/// Whether a step that writes gradients of parameters whole adds to what is there: the first writer of an update (or,
+/// where gradients live for a micro-batch only, of a micro-batch) does not.
+enum class Adds : uint8_t { Always, AfterFirst, Never };
 
 /// Fixed operand slots of a step. A slot holds an index into Plan::tensors, or kNone.
 enum class Slot : uint8_t {
@@ -51,7 +59,7 @@ enum class Slot : uint8_t {
     DOut,                ///< Gradient of the output.
     DIn,                 ///< Gradient of the input.
     Tokens,              ///< Token ids (embedding) or targets (classifier).
-    Logits,              ///< The classifier's chunk.
+    Logits,              ///< The classifier's chunk; after the cross-entropy of training, their gradient.
     Losses,              ///< One loss per token.
     Workspace,           ///< Scratch of the backend; of a Reduce, what other ranks send.
     Parameters,          ///< The bucket's parameters, where they are gathered for the step.
@@ -59,34 +67,60 @@ enum class Slot : uint8_t {
 };
 constexpr int kNumSlots = 13;
 
-/// Where in the micro-batch a step stands; for people, and for counting repeated work.
-enum class Phase : uint8_t { Forward, Head, Recompute, Backward };
+/// Where in the update a step stands; for people, and for counting repeated work.
+enum class Phase : uint8_t { Forward, Head, Recompute, Backward, Update };
+constexpr int kNumPhases = 5;
 
 struct Step {
-    StepKind kind = StepKind::Compute;  ///< Copies have no operation: `op`, `pass` and `row` mean nothing then.
+    StepKind kind = StepKind::Compute;  ///< Others have no operation: `op`, `pass` and `row` mean nothing then.
     OpKind op = OpKind::Matmul;
     Pass pass = Pass::Forward;
     Phase phase = Phase::Forward;
+    When when = When::Always;
+    Adds adds = Adds::Always;
     int16_t layer = -1;       ///< -1: embedding, final norm, classifier.
     int16_t row = -1;         ///< Row of Model::block; -1 outside layers.
     bool accumulate = false;  ///< DIn += instead of =.
     bool rope = false;  ///< Matmul: Out is rotated after it is computed; DOut is rotated back, in place, before use.
     int64_t host_offset = -1;  ///< CopyOut, Fetch: where in host memory.
-    int16_t bucket = -1;       ///< Communication: of Plan::partition.
+    int16_t bucket = -1;       ///< Of Plan::partition.
+    int64_t elements = 0;      ///< ZeroGradients, SquareSums, Update: how many of them.
+    int64_t first_token = 0;   ///< Classifier and cross-entropy: the chunk, rows of In, DIn, Tokens and Losses ...
+    int64_t tokens = 0;        ///< ... and the first so many of Logits. 0: in generation, the last row of In.
     std::array<int32_t, kNumSlots> operands;
 
-    bool is_communication() const { return kind >= StepKind::ZeroGradients; }
+    bool is_communication() const { return kind >= StepKind::Reduce && kind <= StepKind::WaitGather; }
+    bool is_of_bucket() const { return kind >= StepKind::ZeroGradients; }
+    bool is_of_chunk() const { return op == OpKind::Classifier || op == OpKind::CrossEntropy; }
 
     Step() { operands.fill(-1); }
     int32_t operand(Slot slot) const { return operands[static_cast<size_t>(slot)]; }
     int32_t& operand(Slot slot) { return operands[static_cast<size_t>(slot)]; }
 };
 
+/// A micro-batch of an update, as far as steps care which it is.
+struct Turn {
+    bool first = true, last = true;
+    bool operator==(const Turn&) const = default;
+};
+inline bool runs(const Step& step, Turn turn) {
+    return step.when == When::Always || (step.when == When::First ? turn.first : turn.last);
+}
+inline bool adds(const Step& step, Turn turn) {
+    return step.adds == Adds::Always || (step.adds == Adds::AfterFirst && !turn.first);
+}
+
 /// What a step does with one of its operands.
 struct Access {
     bool reads = false, writes = false;
 };
 Access access(const Step& step, Slot slot);
+
+/// Rows of a tensor of `rows` rows that a step means by its operand: all, or its chunk's.
+struct RowRange {
+    int64_t first = 0, count = 0;
+};
+RowRange rows_of(const Step& step, Slot slot, int64_t rows);
 
 /// What memory is spent on; the rows of the memory table.
 enum class Consumer : uint8_t {
@@ -121,17 +155,13 @@ struct PlanTensor {
 
 constexpr int64_t kPlanAlignment = 256;
 
-/// How a run is spread over ranks.
+/// How a run is spread over ranks and micro-batches. What each rank keeps is the table of places.
 struct Parallel {
     int ranks = 1;
-    int zero = 0;                 ///< ZeRO stage: 1 shards optimiser state, 2 gradients too, 3 parameters too.
     bool rank_invariant = false;  ///< Reduces every micro-batch, in an order that holds for any number of ranks.
     int64_t micro_batches = 1;    ///< Of a rank, per update.
     bool exchanges = true;        ///< Reductions receive the other ranks' pieces in a workspace and add them up here.
     bool operator==(const Parallel&) const = default;
-
-    /// Otherwise gradients of all micro-batches are summed on the rank first, and reduced after the last.
-    bool reduces_every_micro_batch() const { return rank_invariant || zero >= 2; }
 };
 
 struct Plan {
@@ -141,9 +171,18 @@ struct Plan {
     int64_t logits_chunk_tokens = 0;
     int64_t host_bytes = 0;  ///< Host memory that tensors are copied out to.
     Parallel parallel;
-    Partition partition;  ///< For parallel.ranks; no buckets where a plan communicates nothing.
+    Places places;
+    Partition partition;  ///< For parallel.ranks; no buckets where no step is about one.
     std::vector<PlanTensor> tensors;
     std::vector<Step> steps;
+
+    const PlanTensor& tensor(int32_t id) const { return tensors[static_cast<size_t>(id)]; }
+    bool trains() const { return !steps.empty() && steps.back().phase == Phase::Update; }
+    /// Gradients of every micro-batch are reduced; otherwise they are first summed on the rank, and reduced after the
+    /// last.
+    bool reduces_every_micro_batch() const {
+        return parallel.rank_invariant || places.in_pieces(Buffer::Gradients);
+    }
 };
 
 }  // namespace llmc

@@ -43,6 +43,7 @@ const char* colour_of(Phase phase) {
         case Phase::Head: return "#111";
         case Phase::Recompute: return "#c0392b";
         case Phase::Backward: return "#aaa";
+        case Phase::Update: return "#2f6b2b";
     }
     return "none";
 }
@@ -88,7 +89,7 @@ std::vector<LegendEntry> draw_stack(SvgCanvas* canvas, const Chart& chart, const
     return legend;
 }
 
-/// Runs of steps of one phase on the strip; forward, head and backward by name, with lines where they meet.
+/// Runs of steps of one phase on the strip; forward, head, backward and update by name, with lines where they meet.
 void draw_phases(SvgCanvas* canvas, const Chart& chart, const Plan& plan) {
     const auto count = static_cast<int>(plan.steps.size());
     const auto phase_at = [&](int i) { return plan.steps[static_cast<size_t>(i)].phase; };
@@ -101,6 +102,8 @@ void draw_phases(SvgCanvas* canvas, const Chart& chart, const Plan& plan) {
     while (head < count && phase_at(head) != Phase::Head) ++head;
     int backward = head;
     while (backward < count && phase_at(backward) == Phase::Head) ++backward;
+    int update = backward;
+    while (update < count && phase_at(update) != Phase::Update) ++update;
     const SvgStyle border = {"#222", 1, "5 4", "none"};
     const auto name = [&](int from, int to, const char* words) {
         canvas->text({(chart.x(from) + chart.x(to)) / 2, kStripTop - 6}, words,
@@ -109,7 +112,8 @@ void draw_phases(SvgCanvas* canvas, const Chart& chart, const Plan& plan) {
     };
     name(0, head, "forward");
     name(head, backward, "head");
-    name(backward, count, "backward");
+    name(backward, update, "backward");
+    if (update < count) name(update, count, "update");
 }
 
 void draw_peak(SvgCanvas* canvas, const Chart& chart, const Model& model, const Plan& plan, const ByteUnit& unit) {
@@ -144,7 +148,7 @@ std::string draw_timeline(const Model& model, const Plan& plan, const Layout& la
     const ByteUnit unit = byte_unit(layout.arena_bytes);
     const auto steps = static_cast<double>(plan.steps.size());
     const double arena = static_cast<double>(layout.arena_bytes) / unit.bytes;
-    Axis x = {"step (one operation of the micro-batch)", 0, steps, linear_ticks(0, steps, 12)};
+    Axis x = {"step (one operation; the last ones are the update)", 0, steps, linear_ticks(0, steps, 12)};
     Axis y = {fmt::format("activation arena, {}", unit.name), 0, 1.17 * arena, linear_ticks(0, 1.17 * arena, 9)};
     const Chart chart(kFrame, std::move(x), std::move(y));
 

@@ -1,6 +1,7 @@
 #include "llmc/plan/verify.h"
 
 #include "llmc/plan/verify_communication.h"
+#include "llmc/plan/verify_update.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -146,61 +147,104 @@ class Copies {
     std::vector<Place> places_;              ///< Each written once.
 };
 
-}  // namespace
+/// The walk over the steps: what the arena holds, and what the other checks have to say.
+class Walk {
+  public:
+    Walk(const Model& model, const Plan& plan, const Layout& layout)
+        : model_(model), plan_(plan), layout_(layout), copies_(plan), communication_(model, plan), update_(model, plan) {}
 
-std::string find_fault(const Model& model, const Plan& plan, const Layout& layout) {
-    Ownership memory;
-    Copies copies(plan);
-    CommunicationCheck communication(model, plan);
-    const auto begin = [&](int32_t t) { return layout.offsets[static_cast<size_t>(t)]; };
-    const auto end = [&](int32_t t) { return begin(t) + plan.tensors[static_cast<size_t>(t)].bytes; };
-    const auto name = [&](int32_t t) { return tensor_name(plan.tensors[static_cast<size_t>(t)]); };
-    for (int32_t t = 0; t < static_cast<int32_t>(plan.tensors.size()); ++t) {
-        if (begin(t) < 0 || end(t) > layout.arena_bytes || begin(t) % kPlanAlignment != 0) {
-            return fmt::format("{} lies at {} .. {} in an arena of {} bytes", name(t), begin(t), end(t),
-                               layout.arena_bytes);
+    std::string fault() {
+        for (int32_t t = 0; t < static_cast<int32_t>(plan_.tensors.size()); ++t) {
+            if (std::string fault = place(t); !fault.empty()) return fault;
         }
-        if (plan.tensors[static_cast<size_t>(t)].external) memory.write(begin(t), end(t), t);
+        for (size_t i = 0; i < plan_.steps.size(); ++i) {
+            const std::string fault = fault_of(plan_.steps[i]);
+            if (!fault.empty()) {
+                return fmt::format("step {} ({}) {}", i, describe_step(model_, plan_.steps[i]), fault);
+            }
+        }
+        for (const std::string& fault :
+             {copies_.fault_of_end(), communication_.fault_of_end(), update_.fault_of_end()}) {
+            if (!fault.empty()) return "the plan " + fault;
+        }
+        for (int32_t t = 0; t < static_cast<int32_t>(plan_.tensors.size()); ++t) {
+            if (!plan_.tensor(t).output) continue;
+            const std::string fault = overwritten(t, {0, plan_.tensor(t).rows});
+            if (!fault.empty()) return "the caller " + fault;
+        }
+        return "";
     }
-    const auto check_intact = [&](int32_t t, const auto& who) -> std::string {
-        const int32_t intruder = memory.intruder(begin(t), end(t), t);
+
+  private:
+    std::string name(int32_t t) const { return tensor_name(plan_.tensor(t)); }
+    int64_t begin(int32_t t) const { return layout_.offsets[static_cast<size_t>(t)]; }
+    int64_t byte_of_row(int32_t t, int64_t row) const {
+        return begin(t) + row * plan_.tensor(t).cols * size_of(plan_.tensor(t).dtype);
+    }
+
+    std::string place(int32_t t) {
+        const int64_t end = begin(t) + plan_.tensor(t).bytes;
+        if (begin(t) < 0 || end > layout_.arena_bytes || begin(t) % kPlanAlignment != 0) {
+            return fmt::format("{} lies at {} .. {} in an arena of {} bytes", name(t), begin(t), end,
+                               layout_.arena_bytes);
+        }
+        if (plan_.tensor(t).external) memory_.write(begin(t), byte_of_row(t, plan_.tensor(t).rows), t);
+        return "";
+    }
+
+    std::string overwritten(int32_t t, const RowRange& rows) const {
+        const int32_t intruder =
+            memory_.intruder(byte_of_row(t, rows.first), byte_of_row(t, rows.first + rows.count), t);
         if (intruder == kNone) return "";
-        if (intruder == Ownership::kUnwritten) return fmt::format("{} needs {} before it is written", who(), name(t));
-        return fmt::format("{} needs {}, which {} has overwritten", who(), name(t), name(intruder));
-    };
-    for (size_t i = 0; i < plan.steps.size(); ++i) {
-        const Step& step = plan.steps[i];
-        const auto this_step = [&] { return fmt::format("step {} ({})", i, describe_step(model, step)); };
-        if (const std::string fault = copies.fault_of(step); !fault.empty()) return this_step() + " " + fault;
-        if (const std::string fault = communication.fault_of(step); !fault.empty()) return this_step() + " " + fault;
+        if (intruder == Ownership::kUnwritten) return fmt::format("needs {} before it is written", name(t));
+        return fmt::format("needs {}, which {} has overwritten", name(t), name(intruder));
+    }
+
+    std::string fault_of(const Step& step) {
+        for (const std::string& fault :
+             {copies_.fault_of(step), communication_.fault_of(step), update_.fault_of(step)}) {
+            if (!fault.empty()) return fault;
+        }
+        const auto rows = [&](int slot) {
+            const int32_t t = step.operands[static_cast<size_t>(slot)];
+            return rows_of(step, static_cast<Slot>(slot), plan_.tensor(t).rows);
+        };
         for (int slot = 0; slot < kNumSlots; ++slot) {
             if (!access(step, static_cast<Slot>(slot)).reads) continue;
-            const std::string fault = check_intact(step.operands[static_cast<size_t>(slot)], this_step);
+            const std::string fault = overwritten(step.operands[static_cast<size_t>(slot)], rows(slot));
             if (!fault.empty()) return fault;
         }
         for (int slot = 0; slot < kNumSlots; ++slot) {
             const int32_t t = step.operands[static_cast<size_t>(slot)];
-            if (access(step, static_cast<Slot>(slot)).writes) memory.write(begin(t), end(t), t);
+            if (!access(step, static_cast<Slot>(slot)).writes) continue;
+            memory_.write(byte_of_row(t, rows(slot).first), byte_of_row(t, rows(slot).first + rows(slot).count), t);
         }
         // What a step reads and writes must survive all its writes, unless it works in place.
+        const int32_t d_in = step.operand(Slot::DIn);
         for (int slot = 0; slot < kNumSlots; ++slot) {
             const int32_t t = step.operands[static_cast<size_t>(slot)];
             if (t < 0) continue;
-            const int32_t d_in = step.operand(Slot::DIn);
-            const bool in_place = d_in >= 0 && d_in != t && storage_of(plan, d_in) == storage_of(plan, t);
+            const bool in_place = d_in >= 0 && d_in != t && storage_of(plan_, d_in) == storage_of(plan_, t);
             if (in_place) continue;
-            const std::string fault = check_intact(t, this_step);
+            const std::string fault = overwritten(t, rows(slot));
             if (!fault.empty()) return fault;
         }
+        return "";
     }
-    if (const std::string fault = copies.fault_of_end(); !fault.empty()) return "the plan " + fault;
-    if (const std::string fault = communication.fault_of_end(); !fault.empty()) return "the plan " + fault;
-    for (int32_t t = 0; t < static_cast<int32_t>(plan.tensors.size()); ++t) {
-        if (!plan.tensors[static_cast<size_t>(t)].output) continue;
-        const std::string fault = check_intact(t, [] { return "the caller"; });
-        if (!fault.empty()) return fault;
-    }
-    return "";
+
+    const Model& model_;
+    const Plan& plan_;
+    const Layout& layout_;
+    Ownership memory_;
+    Copies copies_;
+    CommunicationCheck communication_;
+    UpdateCheck update_;
+};
+
+}  // namespace
+
+std::string find_fault(const Model& model, const Plan& plan, const Layout& layout) {
+    return Walk(model, plan, layout).fault();
 }
 
 }  // namespace llmc

@@ -29,13 +29,18 @@ std::string CommunicationCheck::fault_of(const Step& step) {
         case StepKind::WaitCopyOut:
         case StepKind::Fetch:
         case StepKind::WaitFetch: return touched(step);
-        case StepKind::ZeroGradients: return zero_gradients(step);
+        case StepKind::ZeroGradients: return write(step, step.bucket);
         case StepKind::Reduce: return reduce(step);
         case StepKind::WaitReduce: gradients(step.bucket).complete = true; return wait(step, StepKind::Reduce);
         case StepKind::Share: return share(step);
         case StepKind::WaitShare: return wait(step, StepKind::Share);
         case StepKind::Gather: return gather(step);
         case StepKind::WaitGather: return wait(step, StepKind::Gather);
+        case StepKind::FoldGradients:
+        case StepKind::SquareSums:
+        case StepKind::GatherSums:
+        case StepKind::BeginUpdate:
+        case StepKind::Update: break;  // verify_update.h
     }
     return "";
 }
@@ -44,12 +49,12 @@ std::string CommunicationCheck::fault_of_end() const {
     if (!under_way_.empty()) {
         return fmt::format("ends before the wait for \"{}\"", describe_step(model_, under_way_.front()));
     }
-    const bool trains = std::any_of(gradients_.begin(), gradients_.end(), [](const Gradients& g) { return g.added; });
+    const bool trains = std::any_of(gradients_.begin(), gradients_.end(), [](const Gradients& g) { return g.written; });
     if (!trains || plan_.parallel.ranks == 1) return "";
     for (int bucket = 0; bucket <= partition_.last_bucket(); ++bucket) {
         const Gradients& sums = gradients_[static_cast<size_t>(bucket)];
         if (!sums.reduced) return fmt::format("never reduces the gradients of {}", name_of_bucket(bucket));
-        if (zero() == 0 && !sums.shared) return fmt::format("never shares the gradients of {}", name_of_bucket(bucket));
+        if (plan_.places.shares_sums() && !sums.shared) return fmt::format("never shares the gradients of {}", name_of_bucket(bucket));
     }
     return "";
 }
@@ -77,7 +82,7 @@ std::string CommunicationCheck::compute(const Step& step) {
     if (std::string fault = touched(step); !fault.empty()) return fault;
     const int bucket = bucket_of(model_, partition_, step);
     const int32_t parameters = step.operand(Slot::Parameters), sums = step.operand(Slot::ParameterGradients);
-    if (zero() == 3 && reads_parameters(step)) {
+    if (in_pieces(Buffer::Parameters) && reads_parameters(step)) {
         const auto found = gathered_.find(parameters);
         if (found == gathered_.end() || found->second != bucket) {
             return fmt::format("has no gathered parameters of {}", name_of_bucket(bucket));
@@ -85,17 +90,28 @@ std::string CommunicationCheck::compute(const Step& step) {
     } else if (parameters != kNone) {
         return "has gathered parameters, and needs none";
     }
-    if (!adds_to_gradients(step)) return sums == kNone ? "" : "has gradients of a bucket, and adds to none";
-    if (gradients(bucket).reduced) {
-        return fmt::format("adds to the gradients of {} after they were reduced", name_of_bucket(bucket));
+    if (!writes_gradients(step)) return sums == kNone ? "" : "has gradients of a bucket, and writes none";
+    if (std::string fault = write(step, bucket); !fault.empty()) return fault;
+    gradients(bucket).written = true;
+    return "";
+}
+
+/// The tensor of a bucket's gradients, or none where they are kept whole, is the same for all its steps.
+std::string CommunicationCheck::write(const Step& step, int bucket) {
+    if (std::string fault = touched(step); !fault.empty()) return fault;
+    const int32_t tensor = step.operand(Slot::ParameterGradients);
+    Gradients& sums = gradients(bucket);
+    if (sums.reduced) {
+        return fmt::format("writes gradients of {} after they were reduced", name_of_bucket(bucket));
     }
-    if (sums != gradients(bucket).zeroed) {
-        return fmt::format("adds to other gradients than those zeroed for {}", name_of_bucket(bucket));
+    if (in_pieces(Buffer::Gradients) != (tensor != kNone) ||
+        (tensor != kNone && !holds(tensor, DType::F32, partition_.ranks, bucket))) {
+        return fmt::format("has no tensor for the gradients of {}", name_of_bucket(bucket));
     }
-    if (zero() >= 2 && sums == kNone) {
-        return fmt::format("adds to the gradients of {} before they are zeroed", name_of_bucket(bucket));
+    if (sums.tensor != kNone && sums.tensor != tensor) {
+        return fmt::format("writes other gradients of {} than the steps before it", name_of_bucket(bucket));
     }
-    gradients(bucket).added = true;
+    sums.tensor = tensor;
     return "";
 }
 
@@ -106,22 +122,12 @@ bool CommunicationCheck::holds(int32_t tensor, DType dtype, int64_t pieces, int 
     return found.dtype == dtype && found.rows == pieces && found.cols == partition_.bucket(bucket).piece;
 }
 
-std::string CommunicationCheck::zero_gradients(const Step& step) {
-    if (std::string fault = touched(step); !fault.empty()) return fault;
-    const int32_t tensor = step.operand(Slot::ParameterGradients);
-    if (zero() < 2 || !holds(tensor, DType::F32, partition_.ranks, step.bucket)) return "has no tensor for the bucket";
-    Gradients& sums = gradients(step.bucket);
-    if (sums.zeroed != kNone) return "comes twice";
-    sums.zeroed = tensor;
-    return "";
-}
-
 std::string CommunicationCheck::reduce(const Step& step) {
     if (std::string fault = touched(step); !fault.empty()) return fault;
     Gradients& sums = gradients(step.bucket);
     if (sums.reduced) return "comes twice";
-    if (!sums.added) return "comes before anything was added to them";
-    if (step.operand(Slot::ParameterGradients) != sums.zeroed) return "reduces other gradients than those zeroed";
+    if (!sums.written) return "comes before anything was written";
+    if (step.operand(Slot::ParameterGradients) != sums.tensor) return "reduces other gradients than those written";
     const bool receives = step.operand(Slot::Workspace) >= 0;
     const bool fits = holds(step.operand(Slot::Workspace), DType::F32, partition_.ranks - 1, step.bucket);
     if (receives != plan_.parallel.exchanges || (receives && !fits))
@@ -133,7 +139,7 @@ std::string CommunicationCheck::reduce(const Step& step) {
 
 std::string CommunicationCheck::share(const Step& step) {
     Gradients& sums = gradients(step.bucket);
-    if (zero() != 0) return "gives ranks what they do not keep";
+    if (!plan_.places.shares_sums()) return "gives ranks what they do not keep";
     if (sums.shared) return "comes twice";
     if (!sums.complete) return "comes before the sums are complete";
     sums.shared = true;
@@ -144,7 +150,12 @@ std::string CommunicationCheck::share(const Step& step) {
 std::string CommunicationCheck::gather(const Step& step) {
     if (std::string fault = touched(step); !fault.empty()) return fault;
     const int32_t tensor = step.operand(Slot::Parameters);
-    if (zero() != 3 || !holds(tensor, plan_.dtype, partition_.ranks, step.bucket))
+    if (step.phase == Phase::Update) {
+        if (!plan_.places.gathers_after_update() || tensor != kNone) return "gathers what is whole, or kept nowhere";
+        under_way_.push_back(step);
+        return "";
+    }
+    if (!in_pieces(Buffer::Parameters) || !holds(tensor, plan_.dtype, partition_.ranks, step.bucket))
         return "has no tensor for the bucket";
     if (gathered_.count(tensor) > 0) return "fills a tensor for the second time";
     gathered_[tensor] = step.bucket;

@@ -1,5 +1,5 @@
 // The part of the verifier that knows ranks (communicate.h): what is gathered or reduced when, and whether the steps
-// that read parameters and add to gradients find those of their own bucket.
+// that read parameters and write gradients find those of their own bucket.
 #pragma once
 
 #include "llmc/plan/step.h"
@@ -24,19 +24,19 @@ class CommunicationCheck {
 
   private:
     struct Gradients {
-        int32_t zeroed = kNone;  ///< Tensor.
-        bool added = false, reduced = false, complete = false, shared = false;
+        int32_t tensor = kNone;  ///< Where they are not kept whole.
+        bool written = false, reduced = false, complete = false, shared = false;
     };
     std::string name_of_bucket(int bucket) const;
     std::string touched(const Step& step) const;
     std::string compute(const Step& step);
-    std::string zero_gradients(const Step& step);
+    std::string write(const Step& step, int bucket);
     std::string reduce(const Step& step);
     std::string share(const Step& step);
     std::string gather(const Step& step);
     std::string wait(const Step& step, StepKind begun);
     bool holds(int32_t tensor, DType dtype, int64_t pieces, int bucket) const;
-    int zero() const { return plan_.parallel.ranks > 1 ? plan_.parallel.zero : 0; }
+    bool in_pieces(Buffer buffer) const { return plan_.places.in_pieces(buffer); }
     Gradients& gradients(int bucket) { return gradients_[static_cast<size_t>(bucket)]; }
 
     const Model& model_;

@@ -5,13 +5,14 @@
 #include "llmc/base/log.h"
 #include "llmc/base/median.h"
 #include "llmc/base/version.h"
-#include "llmc/run/update.h"
 
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <iterator>
+#include <map>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -19,88 +20,79 @@
 namespace llmc {
 namespace {
 
-constexpr int kFileVersion = 3;
+constexpr int kFileVersion = 4;
 
 /// The middle one of three layers is timed: as in a deep model, what its backward reads has left the caches since its
 /// forward.
 constexpr int64_t kMeasuredLayers = 3;
 
-/// Where a step's time belongs.
-double& slot_of(OpTimes& times, const Step& step) {
-    if (step.op == OpKind::Classifier) return times.classifier;
-    const bool outside = step.row < 0;
-    OpTimes::Row& row = !outside                       ? times.block[static_cast<size_t>(step.row)]
-                        : step.op == OpKind::Embedding ? times.embedding
-                                                       : times.final_norm;
-    if (step.pass == Pass::Forward) return row.forward;
-    return step.pass == Pass::BackwardWeight ? row.backward_weight : row.backward;
-}
-
 }  // namespace
 
-OpTimes measure_times(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
+OpTimes measure_times(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
                       Backend& backend, int repeats) {
     const int64_t fits = backend.info().memory_available;
+    const Places alone(places.format(Buffer::Parameters), places.optimizer());
     const auto planned = [&](int64_t layers) {
         ModelConfig config = model.config;
         config.L = layers;
         Model few = make_model(config);
-        PlannedMemory memory = plan_memory(few, shape, dtype, find_policy("none"), logits_chunk_tokens, backend);
+        PlannedMemory memory = plan_memory(few, shape, alone, find_policy("none"), logits_chunk_tokens, backend);
         return std::pair(std::move(few), std::move(memory));
     };
     auto [few_layers, memory] = planned(std::min<int64_t>(model.config.L, kMeasuredLayers));
     if (memory.total_bytes() > fits) std::tie(few_layers, memory) = planned(1);
     const int64_t measured_layer = few_layers.config.L / 2;
+    const Plan& plan = memory.plan;
 
-    State state(backend, few_layers, dtype, shape.T, memory.layout.arena_bytes, /*training=*/true);
+    State state(backend, few_layers, alone, shape.T, memory.layout.arena_bytes, /*training=*/true);
     state.initialise(1);
-    Executor executor(state, memory.plan, memory.layout);
+    state.set_loss_scale(1.0f / static_cast<float>(shape.N()));
+    OptimizerSettings optimizer;
+    optimizer.kind = places.optimizer();
+    Executor executor(state, plan, memory.layout, nullptr, optimizer);
     std::vector<int32_t> tokens(static_cast<size_t>(shape.N()));
     for (size_t i = 0; i < tokens.size(); ++i)
         tokens[i] = static_cast<int32_t>(i % static_cast<size_t>(model.config.V));
 
-    std::vector<std::vector<double>> of_step(memory.plan.steps.size());
+    std::vector<std::vector<double>> of_step(plan.steps.size());
     std::vector<double> seconds;
     for (int turn = 0; turn <= repeats; ++turn) {  // The first turn warms caches and kernels up.
         backend.copy_to_device(executor.tokens(), tokens.data());
         backend.copy_to_device(executor.targets(), tokens.data());
-        executor.run({.loss_scale = 1.0f / static_cast<float>(shape.N()), .loss_sum = state.loss_sum()}, &seconds);
+        executor.run({}, &seconds);
         for (size_t i = 0; turn > 0 && i < of_step.size(); ++i) of_step[i].push_back(seconds[i]);
     }
     OpTimes times;
     times.source = "measured on " + backend.info().name;
     times.measured = true;
     times.block.resize(model.block.size());
+    times.chunk_tokens = plan.logits_chunk_tokens;
+    // Where several steps share a number: seconds over units.
+    std::map<const double*, std::pair<double, double>> sums;
     for (size_t i = 0; i < of_step.size(); ++i) {
-        const Step& step = memory.plan.steps[i];
-        if (step.row < 0 || step.layer == measured_layer) slot_of(times, step) = median(of_step[i]);
+        const Step& step = plan.steps[i];
+        const double units = units_of(times, step);
+        if ((step.row >= 0 && step.layer != measured_layer) || units == 0) continue;
+        double& time = time_of(times, step);
+        auto& [all_seconds, all_units] = sums[&time];
+        all_seconds += median(of_step[i]), all_units += units;
+        time = all_seconds / all_units;
     }
-
-    Comm alone;
-    std::vector<double> of_update;
-    for (int turn = 0; turn < repeats; ++turn) {
-        const double start = now_seconds();
-        backend.zero(state.all_gradients());
-        compute_grad_norm(state, alone);
-        update_parameters(state, alone, {});
-        backend.synchronize();
-        of_update.push_back(now_seconds() - start);
-    }
-    times.optimizer = median(of_update) * static_cast<double>(model.parameter_elements) /
-                      static_cast<double>(few_layers.parameter_elements);
     return times;
 }
 
-std::string calibration_path(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
-                             const Backend& backend) {
+std::string calibration_path(const Model& model, const BatchShape& shape, const Places& places,
+                             int64_t logits_chunk_tokens, const Backend& backend) {
     const char* cache = std::getenv("XDG_CACHE_HOME");
     const char* home = std::getenv("HOME");
     const std::string base = cache != nullptr && *cache != '\0' ? cache : std::string(home ? home : ".") + "/.cache";
     ModelConfig config = model.config;
     config.L = 1;
     config.name.clear();
-    const std::string key = fmt::format("{}|{}|{}x{}|{}|{}", backend.info().name, to_json(config), shape.B, shape.T,
-                                        name_of(dtype), logits_chunk_tokens);
+    const std::string key =
+        fmt::format("{}|{}|{}x{}|{}|{}|{}", backend.info().name, to_json(config), shape.B, shape.T,
+                    name_of(places.format(Buffer::Parameters)), logits_chunk_tokens,
+                    optimizer_row(places.optimizer()).name);
     return fmt::format("{}/train_gpt/times-{}.json", base, checksum_of(std::as_bytes(std::span(key))));
 }
 
@@ -114,8 +106,10 @@ std::string to_json(const OpTimes& times) {
                            {"measured", times.measured},
                            {"embedding", row(times.embedding)},
                            {"final_norm", row(times.final_norm)},
-                           {"classifier", times.classifier},
-                           {"optimizer", times.optimizer},
+                           {"classifier", row(times.classifier)},
+                           {"cross_entropy", row(times.cross_entropy)},
+                           {"chunk_tokens", times.chunk_tokens},
+                           {"update", {times.loss_sum, times.zeroing, times.square_sums, times.begin_update, times.update}},
                            {"block", nlohmann::json::array()}};
     for (const OpTimes::Row& entry : times.block) json["block"].push_back(row(entry));
     return json.dump(2) + "\n";
@@ -138,8 +132,16 @@ OpTimes times_of_json(const std::string& text, const Model& model) {
     if (times.block.size() != model.block.size()) throw std::runtime_error("another model");
     times.embedding = row(json.at("embedding"));
     times.final_norm = row(json.at("final_norm"));
-    times.classifier = json.at("classifier").get<double>();
-    times.optimizer = json.at("optimizer").get<double>();
+    times.classifier = row(json.at("classifier"));
+    times.cross_entropy = row(json.at("cross_entropy"));
+    times.chunk_tokens = json.at("chunk_tokens").get<int64_t>();
+    if (times.chunk_tokens < 1) throw std::runtime_error("a chunk without tokens");
+    double* const of_update[] = {&times.loss_sum, &times.zeroing, &times.square_sums, &times.begin_update,
+                                 &times.update};
+    for (size_t i = 0; i < std::size(of_update); ++i) {
+        json.at("update").at(i).get_to(*of_update[i]);
+        if (!(*of_update[i] >= 0)) throw std::runtime_error("a negative time");
+    }
     return times;
 }
 

@@ -11,13 +11,13 @@ namespace llmc {
 /// Runs a copy of the model with three layers `repeats` times and takes the median of each step's times. Allocates what
 /// that needs while it runs (with one layer, where three do not fit). Some seconds for models that take seconds per
 /// step.
-OpTimes measure_times(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
+OpTimes measure_times(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
                       Backend& backend, int repeats = 5);
 
 /// The cache of measured times: one JSON file per device, model and shape in $XDG_CACHE_HOME/train_gpt (else
 /// ~/.cache/train_gpt).
-std::string calibration_path(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
-                             const Backend& backend);
+std::string calibration_path(const Model& model, const BatchShape& shape, const Places& places,
+                             int64_t logits_chunk_tokens, const Backend& backend);
 /// Times as JSON and back. What is no such text, or of another model, is a std::exception.
 std::string to_json(const OpTimes& times);
 OpTimes times_of_json(const std::string& text, const Model& model);

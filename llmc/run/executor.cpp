@@ -1,6 +1,8 @@
 #include "llmc/run/executor.h"
 
 #include "llmc/base/error.h"
+#include "llmc/plan/communicate.h"
+#include "llmc/plan/gradients.h"
 #include "llmc/plan/simulate.h"
 
 #include <algorithm>
@@ -12,7 +14,8 @@ struct Executor::Views {
     Tensor weight, bias, d_weight, d_bias;
 };
 
-Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* comm)
+Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* comm,
+                   const OptimizerSettings& optimizer)
     : state_(state),
       backend_(state.backend()),
       model_(state.model()),
@@ -20,22 +23,25 @@ Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* c
       layout_(layout),
       rows_(plan.shape.N()),
       comm_(comm),
+      optimizer_(optimizer),
+      tree_(state),
+      to_zero_(ranges_to_zero(model_, plan)),
       copies_(plan.tensors.size()),
       gathers_(plan.tensors.size()),
-      reductions_(plan.partition.buckets.size()) {
-    CHECK(plan.partition.buckets.empty() || comm != nullptr, "a plan that communicates");
+      by_bucket_(plan.partition.buckets.size()) {
+    CHECK(plan.parallel.ranks == 1 || comm != nullptr, "a plan that communicates");
     state.reserve_host(plan.host_bytes);
     for (const Step& step : plan.steps) {
+        if (step.kind != StepKind::Compute) continue;
         if (step.op == OpKind::Embedding && step.pass == Pass::Forward) tokens_ = step.operand(Slot::Tokens);
-        if (step.op == OpKind::Classifier) {
-            targets_ = step.operand(Slot::Tokens);
-            losses_ = step.operand(Slot::Losses);
-            logits_ = step.operand(Slot::Logits);
-        }
+        if (step.op == OpKind::Classifier) logits_ = step.operand(Slot::Logits);
+        if (step.op == OpKind::CrossEntropy) targets_ = step.operand(Slot::Tokens), losses_ = step.operand(Slot::Losses);
     }
 }
 
-Executor::~Executor() { backend_.forget(this); }
+Executor::~Executor() {
+    for (const bool& turn : walked_) backend_.forget(&turn);
+}
 
 /// A view of the arena. Tensors with one row per token shrink to the rows of this run.
 Tensor Executor::tensor(int32_t id) const {
@@ -58,33 +64,51 @@ Tensor Executor::touched(int32_t id) {
 }
 
 void Executor::run(const RunArguments& arguments, std::vector<double>* seconds) {
-    const bool same = arguments.loss_scale == arguments_.loss_scale && arguments.rows == arguments_.rows &&
-                      arguments.first_position == arguments_.first_position &&
-                      arguments.loss_sum.data == arguments_.loss_sum.data;
-    if (!same) backend_.forget(this);
-    // The first walk may load kernels, which no recording likes; nor does it like other libraries' streams.
-    const bool repeats = same && has_run_ && !communicates(arguments);
-    has_run_ = true;
+    const bool other_rows = arguments.rows != arguments_.rows || arguments.first_position != arguments_.first_position;
     arguments_ = arguments;
     rows_ = arguments.rows > 0 ? arguments.rows : plan_.shape.N();
     CHECK(rows_ <= plan_.shape.N(), rows_, plan_.shape.N());
+    for (bool& turn : walked_) {
+        if (!other_rows) break;
+        backend_.forget(&turn);
+        turn = false;
+    }
     if (seconds != nullptr) return run_timed(seconds);
     const auto walk = [this] {
-        for (const Step& step : plan_.steps) run_named(step);
+        for (const Step& step : plan_.steps) {
+            if (runs(step, arguments_.turn)) run_named(step);
+        }
     };
-    repeats ? backend_.repeat(this, walk) : walk();
+    bool& walked = walked_[static_cast<size_t>(arguments.turn.first) + 2 * static_cast<size_t>(arguments.turn.last)];
+    // The first walk may load kernels, which no recording likes.
+    if (walked && can_repeat(arguments.turn)) return backend_.repeat(&walked, walk);
+    walk();
+    walked = true;
 }
 
 void Executor::run_timed(std::vector<double>* seconds) {
     std::vector<TimeMark> marks = {backend_.mark()};
     for (const Step& step : plan_.steps) {
+        if (!runs(step, arguments_.turn)) continue;
         run_named(step);
         marks.push_back(backend_.mark());
     }
     seconds->clear();
-    for (size_t i = 1; i < marks.size(); ++i) {
-        seconds->push_back(backend_.seconds_between(marks[i - 1], marks[i]));
+    size_t done = 0;
+    for (const Step& step : plan_.steps) {
+        const bool ran = runs(step, arguments_.turn);
+        seconds->push_back(ran ? backend_.seconds_between(marks[done], marks[done + 1]) : 0);
+        done += ran ? 1 : 0;
     }
+}
+
+/// A recording likes no streams of other libraries, and the tree of sums has another shape in every micro-batch.
+bool Executor::can_repeat(Turn turn) const {
+    return std::none_of(plan_.steps.begin(), plan_.steps.end(), [&](const Step& step) {
+        const bool varies =
+            step.is_communication() || step.kind == StepKind::GatherSums || step.kind == StepKind::FoldGradients;
+        return varies && runs(step, turn);
+    });
 }
 
 const OpRow* Executor::row_of(const Step& step) const {
@@ -113,71 +137,85 @@ void Executor::run_copy(const Step& step) {
     CHECK(false, "no copy");
 }
 
-bool Executor::communicates(const RunArguments& arguments) const {
-    return std::any_of(plan_.steps.begin(), plan_.steps.end(), [&](const Step& step) {
-        return step.kind == StepKind::Gather || (step.kind == StepKind::Reduce && arguments.reduces);
-    });
-}
-
 /// This rank's piece of a tensor that holds a bucket.
 Tensor Executor::own_piece(const Tensor& bucket_tensor) const {
     const int64_t piece = bucket_tensor.count() / plan_.parallel.ranks;
-    return Tensor(bucket_tensor.dtype, bucket_tensor.data, plan_.parallel.ranks, piece).row_range(state_.rank(), 1);
+    const Tensor mine =
+        Tensor(bucket_tensor.dtype, bucket_tensor.data, plan_.parallel.ranks, piece).row_range(state_.rank(), 1);
+    return {mine.dtype, mine.data, mine.count()};
 }
 
-/// Gradients have a tensor of the plan only where they are not kept whole; their sum is then added to what is kept.
+/// In a tensor of the plan, where they are not kept whole.
+Tensor Executor::gradients_of_bucket(const Step& step) {
+    const Tensor of_plan = touched(step.operand(Slot::ParameterGradients));
+    return of_plan ? of_plan : state_.bucket_gradients(step.bucket);
+}
+
+void Executor::begin(CommTicket* ticket, CommTicket begun) {
+    *ticket = begun;
+    overlaps_ ? void(++under_way_) : comm_->wait(begun);
+}
+
+void Executor::finish(CommTicket ticket) {
+    if (!overlaps_) return;
+    --under_way_;
+    comm_->wait(ticket);
+}
+
 void Executor::run_communication(const Step& step) {
-    const Tensor parameters = touched(step.operand(Slot::Parameters));
-    const Tensor gradients = touched(step.operand(Slot::ParameterGradients));
+    const Tensor of_plan = touched(step.operand(Slot::Parameters));
     const Tensor workspace = touched(step.operand(Slot::Workspace));
-    const int bucket = step.bucket;
-    CHECK(arguments_.reduces || !gradients, "gradients that are kept nowhere");
+    CommTicket& of_bucket = by_bucket_[static_cast<size_t>(step.bucket)];
+    CommTicket& gather = of_plan ? gathers_[static_cast<size_t>(step.operand(Slot::Parameters))] : of_bucket;
     switch (step.kind) {
-        case StepKind::ZeroGradients: return backend_.zero(gradients);
-        case StepKind::Gather: {
-            const Tensor mine = own_piece(parameters);
-            backend_.convert(Tensor(mine.dtype, mine.data, mine.count()), state_.own_parameters(bucket));
-            CommTicket& gather = gathers_[static_cast<size_t>(step.operand(Slot::Parameters))];
-            gather = comm_->begin_all_gather(parameters);
-            overlaps_ ? void(++under_way_) : comm_->wait(gather);
-            return;
-        }
-        case StepKind::WaitGather:
-            if (!overlaps_) return;
-            --under_way_;
-            return comm_->wait(gathers_[static_cast<size_t>(step.operand(Slot::Parameters))]);
-        case StepKind::Reduce: {
-            if (!arguments_.reduces) return;
-            const Tensor whole = gradients ? gradients : state_.bucket_gradients(bucket);
-            CommTicket& reduction = reductions_[static_cast<size_t>(bucket)];
-            reduction = comm_->begin_reduce_scatter(whole, workspace);
-            overlaps_ ? void(++under_way_) : comm_->wait(reduction);
-            return;
-        }
+        case StepKind::Gather:
+            if (of_plan) backend_.convert(own_piece(of_plan), state_.own_parameters(step.bucket));
+            return begin(&gather, comm_->begin_all_gather(of_plan ? of_plan : state_.bucket_parameters(step.bucket)));
+        case StepKind::WaitGather: return finish(gather);
+        case StepKind::Reduce:
+            return begin(&of_bucket, comm_->begin_reduce_scatter(gradients_of_bucket(step), workspace));
         case StepKind::WaitReduce: {
-            if (!arguments_.reduces) return;
-            if (overlaps_) {
-                --under_way_;
-                comm_->wait(reductions_[static_cast<size_t>(bucket)]);
-            }
-            if (!gradients) return;
-            const Tensor mine = own_piece(gradients);
-            return backend_.add(state_.own_gradients(bucket), Tensor(mine.dtype, mine.data, mine.count()));
+            finish(of_bucket);
+            const Tensor kept = state_.own_gradients(step.bucket);
+            const Tensor gradients = touched(step.operand(Slot::ParameterGradients));
+            if (!gradients) return;  // Reduced where they are kept.
+            if (adds(step, arguments_.turn)) return backend_.add(kept, own_piece(gradients));
+            return backend_.convert(kept, own_piece(gradients));
         }
-        case StepKind::Share: {
-            if (!arguments_.reduces) return;
-            CommTicket& share = reductions_[static_cast<size_t>(bucket)];
-            share = comm_->begin_all_gather(state_.bucket_gradients(bucket));
-            overlaps_ ? void(++under_way_) : comm_->wait(share);
-            return;
-        }
-        case StepKind::WaitShare:
-            if (!arguments_.reduces || !overlaps_) return;
-            --under_way_;
-            return comm_->wait(reductions_[static_cast<size_t>(bucket)]);
+        case StepKind::Share: return begin(&of_bucket, comm_->begin_all_gather(state_.bucket_gradients(step.bucket)));
+        case StepKind::WaitShare: return finish(of_bucket);
         default: break;
     }
     CHECK(false, "no communication");
+}
+
+void Executor::zero_gradients(const Step& step) {
+    const Tensor gradients = gradients_of_bucket(step);
+    for (const ElementRange& range : to_zero_[static_cast<size_t>(step.bucket)]) {
+        backend_.zero(Tensor(gradients.dtype, gradients.as<float>() + range.begin, range.count()));
+    }
+}
+
+void Executor::run_update(const Step& step) {
+    const Partition& partition = plan_.partition;
+    switch (step.kind) {
+        case StepKind::ZeroGradients: return zero_gradients(step);
+        case StepKind::FoldGradients: return tree_.push(arguments_.turn);
+        case StepKind::SquareSums:
+            return backend_.square_sums(state_.own_norm_sums(step.bucket), state_.own_gradients(step.bucket),
+                                        partition.bucket(step.bucket).chunk);
+        case StepKind::GatherSums: return comm_->wait(comm_->begin_all_gather(state_.norm_sums()));
+        case StepKind::BeginUpdate:
+            backend_.global_norm(state_.grad_norm(), state_.norm_sums(), state_.norm_pieces(), norm_layout(partition));
+            return backend_.begin_update(state_.factors(), state_.controls(), state_.grad_norm(), optimizer_);
+        case StepKind::Update: {
+            const UpdateViews views = state_.update_views(step.bucket);
+            if (views.ranges.empty()) return;  // Nothing but padding.
+            return backend_.update(views.operands, views.ranges, optimizer_, state_.factors());
+        }
+        default: break;
+    }
+    CHECK(false, "no part of an update");
 }
 
 Tensor Executor::row_of_bucket(const Tensor& bucket_tensor, int index) const {
@@ -187,54 +225,50 @@ Tensor Executor::row_of_bucket(const Tensor& bucket_tensor, int index) const {
     return {bucket_tensor.dtype, first, row.rows, row.cols};
 }
 
+/// A weight that the step does not read may be nowhere.
 Tensor Executor::parameter(const Step& step, int index) {
     const Tensor gathered = touched(step.operand(Slot::Parameters));
     if (index == kNone) return {};
-    if (gathered) return row_of_bucket(gathered, index);
-    // A weight that the step does not read may be nowhere.
-    return state_.parallel().zero == 3 ? Tensor() : state_.parameter(index);
+    return gathered ? row_of_bucket(gathered, index) : state_.parameter(index);
 }
 
 Tensor Executor::gradient(const Step& step, int index) {
     const Tensor bucket = touched(step.operand(Slot::ParameterGradients));
     if (index == kNone) return {};
-    if (bucket) return row_of_bucket(bucket, index);
-    return state_.parallel().zero >= 2 ? Tensor() : state_.gradient(index);
+    return bucket ? row_of_bucket(bucket, index) : state_.gradient(index);
 }
 
 void Executor::run_step(const Step& step) {
     if (step.is_communication()) return run_communication(step);
     if (under_way_ > 0) comm_->progress();
-    if (step.kind != StepKind::Compute) return run_copy(step);
-    Views v;
-    v.in = touched(step.operand(Slot::In));
-    v.residual = touched(step.operand(Slot::Residual));
-    v.out = touched(step.operand(Slot::Out));
-    v.stat0 = touched(step.operand(Slot::Stat0));
-    v.stat1 = touched(step.operand(Slot::Stat1));
-    v.d_out = touched(step.operand(Slot::DOut));
-    v.d_in = touched(step.operand(Slot::DIn));
-    v.tokens = touched(step.operand(Slot::Tokens));
-    v.logits = touched(step.operand(Slot::Logits));
-    v.losses = touched(step.operand(Slot::Losses));
-    v.workspace = touched(step.operand(Slot::Workspace));
+    if (step.is_of_bucket()) return run_update(step);
+    step.kind == StepKind::Compute ? run_operation(step) : run_copy(step);
+}
 
-    int weight = kNone, bias = kNone;
-    if (const OpRow* row = row_of(step)) {
-        weight = model_.parameter_index(step.layer, row->weight);
-        bias = model_.parameter_index(step.layer, row->bias);
-    } else {
-        weight = step.op == OpKind::Embedding    ? model_.wte
-                 : step.op == OpKind::Classifier ? model_.head
-                                                 : model_.lnf_weight;
-        bias = step.op == OpKind::Embedding ? model_.wpe : step.op == OpKind::Classifier ? kNone : model_.lnf_bias;
-    }
+void Executor::run_operation(const Step& step) {
+    const auto view = [&](Slot slot) {
+        const Tensor whole = touched(step.operand(slot));
+        if (!whole || !step.is_of_chunk()) return whole;
+        const RowRange rows = rows_of(step, slot, whole.shape[0]);
+        return rows.count == whole.shape[0] ? whole : whole.row_range(rows.first, rows.count);
+    };
+    Views v;
+    v.in = view(Slot::In);
+    v.residual = view(Slot::Residual);
+    v.out = view(Slot::Out);
+    v.stat0 = view(Slot::Stat0);
+    v.stat1 = view(Slot::Stat1);
+    v.d_out = view(Slot::DOut);
+    v.d_in = view(Slot::DIn);
+    v.tokens = view(Slot::Tokens);
+    v.logits = view(Slot::Logits);
+    v.losses = view(Slot::Losses);
+    v.workspace = touched(step.operand(Slot::Workspace));
+    const auto [weight, bias] = parameters_of(model_, step);
     v.weight = parameter(step, weight);
     v.bias = parameter(step, bias);
     v.d_weight = gradient(step, weight);
     v.d_bias = gradient(step, bias);
-
-    if (step.op == OpKind::Classifier) return run_classifier(v);
     step.pass == Pass::Forward ? run_forward(step, v) : run_backward(step, v);
 }
 
@@ -266,58 +300,47 @@ void Executor::run_forward(const Step& step, const Views& v) {
             return backend_.attention_forward(v.out, v.stat0, v.in, shape, v.workspace);
         case OpKind::Gelu: return backend_.gelu_forward(v.out, v.in);
         case OpKind::Swiglu: return backend_.swiglu_forward(v.out, v.in);
-        case OpKind::Classifier: break;
+        case OpKind::Classifier: return backend_.matmul_forward(v.logits, v.in, v.weight, {}, {}, v.workspace);
+        case OpKind::CrossEntropy: return backend_.cross_entropy(v.losses, v.logits, v.tokens, model_.config.V, {});
+        case OpKind::LossSum:
+            return backend_.accumulate_loss(state_.loss_sum(), adds(step, arguments_.turn), v.losses);
     }
     CHECK(false, "no forward", name_of(step.op));
 }
 
 void Executor::run_backward(const Step& step, const Views& v) {
     const AttentionShape shape = attention_shape(model_, plan_, rows_);
+    const bool adds_gradients = adds(step, arguments_.turn);
     switch (step.op) {
         case OpKind::Embedding:
-            return backend_.embedding_backward(v.d_weight, v.d_bias, v.d_out, v.tokens, shape.T, v.workspace);
+            return backend_.embedding_backward(v.d_weight, v.d_bias, adds_gradients, v.d_out, v.tokens, shape.T,
+                                               v.workspace);
         case OpKind::LayerNorm:
-            return backend_.layernorm_backward(v.d_in, step.accumulate, v.d_weight, v.d_bias, v.d_out, v.in, v.stat0,
-                                               v.stat1, v.weight, v.workspace);
+            return backend_.layernorm_backward(v.d_in, step.accumulate, v.d_weight, v.d_bias, adds_gradients, v.d_out,
+                                               v.in, v.stat0, v.stat1, v.weight, v.workspace);
         case OpKind::RmsNorm:
-            return backend_.rmsnorm_backward(v.d_in, step.accumulate, v.d_weight, v.d_out, v.in, v.stat1, v.weight,
-                                             v.workspace);
+            return backend_.rmsnorm_backward(v.d_in, step.accumulate, v.d_weight, adds_gradients, v.d_out, v.in,
+                                             v.stat1, v.weight, v.workspace);
         case OpKind::Matmul:
             if (step.pass == Pass::BackwardInput) {
                 return backend_.matmul_backward_input(v.d_in, v.d_out, v.weight, v.workspace);
             }
             if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, 0, /*inverse=*/true);
-            return backend_.matmul_backward_weight(v.d_weight, v.d_bias, v.d_out, v.in, v.workspace);
+            return backend_.matmul_backward_weight(v.d_weight, v.d_bias, adds_gradients, v.d_out, v.in, v.workspace);
         case OpKind::Attention:
             return backend_.attention_backward(v.d_in, v.d_out, v.in, v.out, v.stat0, shape, v.workspace);
         case OpKind::Gelu: return backend_.gelu_backward(v.d_in, v.d_out, v.in);
         case OpKind::Swiglu: return backend_.swiglu_backward(v.d_in, v.d_out, v.in);
-        case OpKind::Classifier: break;
+        case OpKind::Classifier:
+            if (step.pass == Pass::BackwardInput) {
+                return backend_.matmul_backward_input(v.d_in, v.logits, v.weight, v.workspace);
+            }
+            return backend_.matmul_backward_weight(v.d_weight, {}, adds_gradients, v.logits, v.in, v.workspace);
+        case OpKind::CrossEntropy:
+            return backend_.cross_entropy(v.losses, v.logits, v.tokens, model_.config.V, state_.loss_scale());
+        case OpKind::LossSum: break;
     }
     CHECK(false, "no backward", name_of(step.op));
-}
-
-/// The head in chunks of tokens: logits, loss and their gradient in place, then weight and input gradients. The input
-/// gradient of a chunk replaces the chunk's input, so it comes last.
-void Executor::run_classifier(const Views& v) {
-    if (!v.losses) {  // Generation: the last token's logits.
-        const Tensor last = v.in.row_range(v.in.shape[0] - 1, 1);
-        return backend_.matmul_forward(v.logits, last, v.weight, {}, {}, v.workspace);
-    }
-    const int64_t rows = v.in.shape[0];
-    for (int64_t first = 0; first < rows; first += plan_.logits_chunk_tokens) {
-        const int64_t count = std::min(plan_.logits_chunk_tokens, rows - first);
-        const Tensor h = v.in.row_range(first, count);
-        const Tensor logits = v.logits.row_range(0, count);
-        const Tensor losses = v.losses.row_range(first, count);
-        backend_.matmul_forward(logits, h, v.weight, {}, {}, v.workspace);
-        backend_.cross_entropy(losses, logits, v.tokens.row_range(first, count), model_.config.V,
-                               v.d_in ? arguments_.loss_scale : 0.0f);
-        if (!v.d_in) continue;
-        backend_.matmul_backward_weight(v.d_weight, {}, logits, h, v.workspace);
-        backend_.matmul_backward_input(v.d_in.row_range(first, count), logits, v.weight, v.workspace);
-    }
-    if (arguments_.loss_sum) backend_.accumulate_loss(arguments_.loss_sum, v.losses);
 }
 
 }  // namespace llmc

@@ -6,22 +6,26 @@
 #include "llmc/comm/comm.h"
 #include "llmc/plan/layout.h"
 #include "llmc/run/state.h"
+#include "llmc/run/update.h"
+
+#include <array>
+#include <vector>
 
 namespace llmc {
 
-/// What changes from one run of a plan to the next.
+/// What the host says of one run of a plan. Numbers that change from update to update are in State, on the device.
 struct RunArguments {
-    float loss_scale = 0;        ///< Factor of every token's loss gradient: 1 / tokens of the whole batch.
-    Tensor loss_sum = {};        ///< (1) fp64 += the losses; may be empty.
+    Turn turn = {};              ///< Which micro-batch of its update it is; the update comes after the last.
     int64_t rows = 0;            ///< Generation: new tokens, 1 .. N. 0 means all N.
     int64_t first_position = 0;  ///< Generation: position of the first new token.
-    bool reduces = true;         ///< Gradients are summed over ranks; see Parallel::reduces_every_micro_batch().
+    bool operator==(const RunArguments&) const = default;
 };
 
 class Executor {
   public:
-    /// All must outlive the executor. A plan that communicates needs `comm`.
-    Executor(State& state, const Plan& plan, const Layout& layout, Comm* comm = nullptr);
+    /// All must outlive the executor. A plan that communicates needs `comm`, one that trains the optimiser's settings.
+    Executor(State& state, const Plan& plan, const Layout& layout, Comm* comm = nullptr,
+             const OptimizerSettings& optimizer = {});
     ~Executor();
     Executor(const Executor&) = delete;
     Executor& operator=(const Executor&) = delete;
@@ -36,8 +40,9 @@ class Executor {
     /// From now on communication is waited for where it begins: to measure what running it beside the work gains.
     void do_not_overlap() { overlaps_ = false; }
 
-    /// Walks the list once. With `seconds`, waits for the end and stores the time of every step. A backend may record
-    /// a walk with the same arguments as the one before, and replay it from then on.
+    /// Walks the list once, over the steps of this turn. With `seconds`, waits for the end and stores the time of every
+    /// step of the plan, 0 of those that did not run. A backend may record a turn's second walk, and replay it from then
+    /// on.
     void run(const RunArguments& arguments, std::vector<double>* seconds = nullptr);
 
     /// Largest arena offset any executed step has touched.
@@ -52,16 +57,21 @@ class Executor {
     void run_timed(std::vector<double>* seconds);
     void run_named(const Step& step);
     void run_step(const Step& step);
+    void run_operation(const Step& step);
     void run_copy(const Step& step);
     void run_communication(const Step& step);
-    bool communicates(const RunArguments& arguments) const;
+    void run_update(const Step& step);
+    void begin(CommTicket* ticket, CommTicket begun);
+    void finish(CommTicket ticket);
+    bool can_repeat(Turn turn) const;
+    Tensor gradients_of_bucket(const Step& step);
     Tensor own_piece(const Tensor& bucket_tensor) const;
+    void zero_gradients(const Step& step);
     Tensor parameter(const Step& step, int index);
     Tensor gradient(const Step& step, int index);
     Tensor row_of_bucket(const Tensor& bucket_tensor, int index) const;
     void run_forward(const Step& step, const Views& v);
     void run_backward(const Step& step, const Views& v);
-    void run_classifier(const Views& v);
     const OpRow* row_of(const Step& step) const;
 
     State& state_;
@@ -71,13 +81,18 @@ class Executor {
     const Layout& layout_;
     RunArguments arguments_;
     int64_t rows_ = 0;
-    bool has_run_ = false;
+    /// By turn (first + 2 last): whether it was walked, which loads kernels that a recording could not. Its address is
+    /// the recording's key.
+    std::array<bool, 4> walked_ = {};
     int64_t high_water_bytes_ = 0;
     Comm* comm_;
-    std::vector<CopyTicket> copies_;      ///< By tensor; those under way.
-    std::vector<CommTicket> gathers_;     ///< By tensor; those under way.
-    std::vector<CommTicket> reductions_;  ///< By bucket; reductions under way, or shares.
-    int under_way_ = 0;                   ///< Gathers and reductions.
+    OptimizerSettings optimizer_;
+    MicroBatchTree tree_;
+    std::vector<std::vector<ElementRange>> to_zero_;  ///< By bucket.
+    std::vector<CopyTicket> copies_;     ///< By tensor; those under way.
+    std::vector<CommTicket> gathers_;    ///< By tensor; those under way.
+    std::vector<CommTicket> by_bucket_;  ///< Reductions, shares and gathers of what is kept; those under way.
+    int under_way_ = 0;                  ///< Gathers, reductions and shares.
     bool overlaps_ = true;
     int32_t tokens_ = -1, targets_ = -1, losses_ = -1, logits_ = -1;
 };

@@ -1,6 +1,7 @@
 #include "llmc/run/memory.h"
 
 #include "llmc/base/units.h"
+#include "llmc/plan/logits_chunk.h"
 #include "llmc/plan/verify.h"
 
 #include <algorithm>
@@ -9,8 +10,8 @@ namespace llmc {
 
 std::vector<MemoryRow> StateBytes::rows() const {
     std::vector<MemoryRow> all = {
-        {"parameters", parameters}, {"gradients", gradients},        {"sums of micro-batches", partial_sums},
-        {"AdamW moments", moments}, {"fp32 master weights", master}, {"RoPE table", rope_table},
+        {"parameters", parameters},        {"gradients", gradients},   {"sums of micro-batches", partial_sums},
+        {"optimiser's moments", moments()}, {"fp32 master weights", master}, {"RoPE table", rope_table},
         {"scalars", scalars}};
     std::erase_if(all, [](const MemoryRow& row) { return row.bytes == 0; });
     return all;
@@ -23,7 +24,7 @@ int partial_sum_count(const Parallel& parallel) {
     return count;
 }
 
-ScalarsLayout scalars_layout(const Partition& partition) {
+ScalarsLayout scalars_layout(const Partition& partition, bool training) {
     ScalarsLayout layout;
     const auto place = [&](int64_t bytes) {
         const int64_t offset = layout.bytes;
@@ -31,6 +32,10 @@ ScalarsLayout scalars_layout(const Partition& partition) {
         return offset;
     };
     layout.loss_sum = place(size_of(DType::F64));
+    if (!training) return layout;
+    layout.loss_scale = place(size_of(DType::F32));
+    layout.controls = place(kNumControls * size_of(DType::F64));
+    layout.factors = place(kNumFactors * size_of(DType::F32));
     layout.grad_norm = place(size_of(DType::F64));
     layout.norm_pieces = place(static_cast<int64_t>(partition.buckets.size()) * size_of(DType::I32));
     layout.norm_sums = place(norm_layout(partition).count() * size_of(DType::F64));
@@ -41,22 +46,25 @@ NormLayout norm_layout(const Partition& partition) {
     return {partition.ranks, static_cast<int64_t>(partition.buckets.size()), partition.chunks_per_piece};
 }
 
-StateBytes state_bytes(const Model& model, DType dtype, int64_t T, const Parallel& parallel, bool training) {
+StateBytes state_bytes(const Model& model, const Places& places, int64_t T, const Parallel& parallel, bool training) {
     const auto padded = [](int64_t bytes) { return round_up(bytes, kTensorAlignment); };
     const Partition partition = make_partition(model, parallel.ranks);
-    const auto elements = [&](int first_sharded_stage) {
-        return parallel.zero >= first_sharded_stage ? partition.shard_elements : partition.elements;
+    const auto bytes_of = [&](Buffer buffer) -> int64_t {
+        const Place& place = places[buffer];
+        if (!place.exists) return 0;
+        const int64_t elements = place.spread == Spread::Pieces ? partition.shard_elements : partition.elements;
+        return padded(elements * size_of(place.format));
     };
     StateBytes bytes;
-    bytes.parameters = padded(elements(3) * size_of(dtype));
+    bytes.parameters = bytes_of(Buffer::Parameters);
     if (model.config.family == Family::Llama) bytes.rope_table = padded(T * model.config.HD * size_of(DType::F32));
+    bytes.scalars = scalars_layout(partition, training).bytes;
     if (!training) return bytes;
-    bytes.gradients = padded(elements(2) * size_of(DType::F32));
+    bytes.gradients = bytes_of(Buffer::Gradients);
     bytes.partial_sums = partial_sum_count(parallel) * bytes.gradients;
-    const int64_t optimizer = padded(elements(1) * size_of(DType::F32));
-    bytes.moments = 2 * optimizer;
-    if (dtype != DType::F32) bytes.master = optimizer;
-    bytes.scalars = scalars_layout(partition).bytes;
+    bytes.moment_m = bytes_of(Buffer::MomentM);
+    bytes.moment_v = bytes_of(Buffer::MomentV);
+    bytes.master = bytes_of(Buffer::Masters);
     return bytes;
 }
 
@@ -105,33 +113,34 @@ std::vector<MemoryRow> PlannedMemory::rows() const {
     return rows;
 }
 
-PlanRequest plan_request(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
+PlanRequest plan_request(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
                          const Backend& backend, const Parallel& parallel) {
     PlanRequest request;
     request.shape = shape;
-    request.dtype = dtype;
+    request.places = places;
     request.logits_chunk_tokens =
-        logits_chunk_tokens > 0 ? logits_chunk_tokens : default_logits_chunk(model, shape, dtype);
-    request.workspace = workspace_bytes(model, shape, dtype, request.logits_chunk_tokens, backend);
+        logits_chunk_tokens > 0 ? logits_chunk_tokens : default_logits_chunk(model, shape, backend.info().kind);
+    request.workspace = workspace_bytes(model, shape, request.dtype(), request.logits_chunk_tokens, backend);
     request.parallel = parallel;
     return request;
 }
 
-PlannedMemory with_memory(const Model& model, Plan plan, const Parallel& parallel) {
+PlannedMemory with_memory(const Model& model, Plan plan) {
     PlannedMemory result;
     result.plan = std::move(plan);
     result.simulation = simulate(model, result.plan);
     result.layout = make_layout(result.plan);
     const std::string fault = find_fault(model, result.plan, result.layout);
     CHECK(fault.empty(), fault);
-    result.state = state_bytes(model, result.plan.dtype, result.plan.shape.T, parallel, true);
+    result.state =
+        state_bytes(model, result.plan.places, result.plan.shape.T, result.plan.parallel, /*training=*/true);
     return result;
 }
 
-PlannedMemory plan_memory(const Model& model, const BatchShape& shape, DType dtype, const PolicyRow& policy,
+PlannedMemory plan_memory(const Model& model, const BatchShape& shape, const Places& places, const PolicyRow& policy,
                           int64_t logits_chunk_tokens, const Backend& backend, const Parallel& parallel) {
-    const PlanRequest request = plan_request(model, shape, dtype, logits_chunk_tokens, backend, parallel);
-    return with_memory(model, make_training_plan(model, request, policy), parallel);
+    const PlanRequest request = plan_request(model, shape, places, logits_chunk_tokens, backend, parallel);
+    return with_memory(model, make_training_plan(model, request, policy));
 }
 
 }  // namespace llmc

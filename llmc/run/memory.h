@@ -27,24 +27,27 @@ struct StateBytes {
     int64_t gradients = 0;   ///< fp32.
     int64_t partial_sums =
         0;                ///< Gradients of some micro-batches, summed: only where the order of sums is the ranks' own.
-    int64_t moments = 0;  ///< AdamW's m and v together, fp32.
-    int64_t master = 0;   ///< fp32 master weights; 0 if parameters are fp32.
-    int64_t rope_table = 0;  ///< 0 for GPT-2.
-    int64_t scalars = 0;     ///< Loss sum, gradient norm and what it is summed from.
-    int64_t total() const { return parameters + gradients + partial_sums + moments + master + rope_table + scalars; }
+    int64_t moment_m = 0, moment_v = 0;  ///< fp32; v only where the optimiser has it.
+    int64_t master = 0;                  ///< fp32 master weights; 0 if parameters are fp32.
+    int64_t rope_table = 0;              ///< 0 for GPT-2.
+    int64_t scalars = 0;                 ///< Loss sum, controls, gradient norm and what it is summed from.
+    int64_t moments() const { return moment_m + moment_v; }
+    int64_t total() const { return parameters + gradients + partial_sums + moments() + master + rope_table + scalars; }
     std::vector<MemoryRow> rows() const;
 };
 
-StateBytes state_bytes(const Model& model, DType dtype, int64_t T, const Parallel& parallel, bool training);
+StateBytes state_bytes(const Model& model, const Places& places, int64_t T, const Parallel& parallel, bool training);
 
 /// Sums of micro-batches that wait for their partners while a rank adds up `micro_batches` in a binary tree.
 int partial_sum_count(const Parallel& parallel);
 
 /// The state's few numbers besides the flat buffers, as offsets in one allocation.
 struct ScalarsLayout {
-    int64_t loss_sum = 0, grad_norm = 0, norm_pieces = 0, norm_sums = 0, bytes = 0;
+    int64_t loss_sum = 0, bytes = 0;
+    // Of training only.
+    int64_t loss_scale = 0, controls = 0, factors = 0, grad_norm = 0, norm_pieces = 0, norm_sums = 0;
 };
-ScalarsLayout scalars_layout(const Partition& partition);
+ScalarsLayout scalars_layout(const Partition& partition, bool training);
 NormLayout norm_layout(const Partition& partition);
 
 /// The backend's scratch sizes for every operation of the model at this shape.
@@ -64,15 +67,15 @@ struct PlannedMemory {
     int64_t host_bytes() const { return plan.host_bytes; }
 };
 
-/// The plan request that plan_memory() makes: chunk and workspaces filled in.
-PlanRequest plan_request(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
+/// The plan request that plan_memory() makes: chunk and workspaces filled in. `logits_chunk_tokens` = 0 chooses
+/// default_logits_chunk() for the backend's kind of device.
+PlanRequest plan_request(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
                          const Backend& backend, const Parallel& parallel = {});
 
 /// Wraps a plan that is there already.
-PlannedMemory with_memory(const Model& model, Plan plan, const Parallel& parallel = {});
+PlannedMemory with_memory(const Model& model, Plan plan);
 
-/// `logits_chunk_tokens` = 0 chooses default_logits_chunk().
-PlannedMemory plan_memory(const Model& model, const BatchShape& shape, DType dtype, const PolicyRow& policy,
+PlannedMemory plan_memory(const Model& model, const BatchShape& shape, const Places& places, const PolicyRow& policy,
                           int64_t logits_chunk_tokens, const Backend& backend, const Parallel& parallel = {});
 
 }  // namespace llmc

@@ -1,7 +1,7 @@
 #include "llmc/run/profile.h"
 
 #include "llmc/base/check.h"
-#include "llmc/plan/print.h"
+#include "llmc/plan/simulate.h"
 
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
@@ -12,41 +12,23 @@
 namespace llmc {
 namespace {
 
-/// FLOPs and bytes of one step.
-OpCost cost_of(const Model& model, const Plan& plan, const Step& step) {
-    const int64_t item = size_of(plan.dtype);
-    if (step.kind != StepKind::Compute) return {};  // Copies run beside the operations.
-    if (step.op == OpKind::Classifier) {
-        const bool trains = step.operand(Slot::DIn) >= 0;
-        return head_cost(model, plan.shape, item, trains);
-    }
-    if (step.row < 0) {  // Embedding and final norm move the residual stream.
-        const double stream = static_cast<double>(plan.shape.N() * model.config.C * item);
-        return {0, (step.pass == Pass::Forward ? 2 : 3) * stream};
-    }
-    const OpRow& row = model.block[static_cast<size_t>(step.row)];
-    if (step.pass == Pass::Forward) return forward_cost(model, row, plan.shape, item);
-    OpCost cost = backward_cost(model, row, plan.shape, item);
-    if (step.pass == Pass::BackwardWeight || step.pass == Pass::BackwardInput) cost.flops /= 2, cost.bytes /= 2;
-    return cost;
-}
-
 /// The step's kind: what describe_step() says without the layer.
 std::string kind_of(const Model& model, const Step& step) {
     Step anywhere = step;
-    anywhere.layer = -1;
+    anywhere.layer = anywhere.bucket = -1;
     return describe_step(model, anywhere);
 }
 
 }  // namespace
 
-std::vector<ProfileRow> profile_rows(const Model& model, const Plan& plan, const std::vector<double>& seconds) {
+std::vector<ProfileRow> profile_rows(const Model& model, const Plan& plan, const std::vector<double>& seconds,
+                                     int attention_backward_products) {
     CHECK(seconds.size() == plan.steps.size(), seconds.size(), plan.steps.size());
     std::map<std::string, ProfileRow> by_name;
     for (size_t i = 0; i < seconds.size(); ++i) {
         const Step& step = plan.steps[i];
         ProfileRow& row = by_name[kind_of(model, step)];
-        const OpCost cost = cost_of(model, plan, step);
+        const OpCost cost = step_cost(model, plan, step, attention_backward_products);
         ++row.count;
         row.seconds += seconds[i];
         row.flops += cost.flops;

@@ -1,4 +1,4 @@
-// Where a micro-batch's time goes: every step of the plan timed by marks on the device, against what the operation
+// Where a micro-batch's time, and the update's after the last one, goes: every step of the plan timed by marks on the device, against what the operation
 // computes and moves. As a table for people and as a trace for chrome://tracing or ui.perfetto.dev.
 #pragma once
 
@@ -20,8 +20,10 @@ struct ProfileRow {
     double bytes = 0;  ///< Of the operands, each read or written once.
 };
 
-/// Rows by time, longest first. `seconds` are those of the plan's steps, from Executor::run().
-std::vector<ProfileRow> profile_rows(const Model& model, const Plan& plan, const std::vector<double>& seconds);
+/// Rows by time, longest first. `seconds` are those of the plan's steps, from Executor::run(); attention's backward
+/// counts with the products that the device runs (DeviceInfo).
+std::vector<ProfileRow> profile_rows(const Model& model, const Plan& plan, const std::vector<double>& seconds,
+                                     int attention_backward_products);
 
 /// The table: time, share, GB/s, TFLOP/s, and the share of the roofline (Williams et al. 2009): the time the device's
 /// peak rate or its bandwidth would take, whichever is longer, over the time taken; "n/a" where a peak is unknown.

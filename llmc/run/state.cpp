@@ -26,50 +26,48 @@ DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
     return *this;
 }
 
-State::State(Backend& backend, const Model& model, DType dtype, int64_t T, int64_t arena_bytes, bool training,
+State::State(Backend& backend, const Model& model, const Places& places, int64_t T, int64_t arena_bytes, bool training,
              const Parallel& parallel, int rank)
     : backend_(backend),
       model_(model),
-      dtype_(dtype),
+      places_(places),
       parallel_(parallel),
       rank_(rank),
       partition_(make_partition(model, parallel.ranks)),
-      scalars_layout_(scalars_layout(partition_)) {
+      scalars_layout_(scalars_layout(partition_, training)) {
     CHECK(rank >= 0 && rank < parallel.ranks, rank, parallel.ranks);
+    CHECK(places.fault().empty(), places.fault());
     const std::string obstacle = backend.why_unsupported({1, T, model.config.NH, model.config.NKV, model.config.HD});
     if (!obstacle.empty()) fail("model {}: {}", model.config.name, obstacle);
-    const StateBytes bytes = state_bytes(model, dtype, T, parallel, training);
-    parameter_memory_ = DeviceBuffer(backend, bytes.parameters, "parameters");
-    gradient_memory_ = DeviceBuffer(backend, bytes.gradients, "gradients");
+    const StateBytes bytes = state_bytes(model, places, T, parallel, training);
+    const auto allocate = [&](Buffer buffer, int64_t of_buffer) {
+        const Place& place = places[buffer];
+        const auto index = static_cast<size_t>(buffer);
+        memory_[index] = DeviceBuffer(backend, of_buffer, std::string(name_of(buffer)));
+        const bool in_pieces = place.spread == Spread::Pieces;
+        flat_[index] = {place.format, in_pieces, in_pieces ? partition_.shard_elements : partition_.elements,
+                        memory_[index].data()};
+    };
+    allocate(Buffer::Parameters, bytes.parameters);
+    allocate(Buffer::Gradients, bytes.gradients);
+    allocate(Buffer::MomentM, bytes.moment_m);
+    allocate(Buffer::MomentV, bytes.moment_v);
+    allocate(Buffer::Masters, bytes.master);
     partial_sum_memory_ = DeviceBuffer(backend, bytes.partial_sums, "sums of micro-batches");
-    moment_memory_ = DeviceBuffer(backend, bytes.moments, "AdamW moments");
-    master_memory_ = DeviceBuffer(backend, bytes.master, "master weights");
     rope_memory_ = DeviceBuffer(backend, bytes.rope_table, "RoPE table");
     scalar_memory_ = DeviceBuffer(backend, bytes.scalars, "scalars");
     arena_ = DeviceBuffer(backend, arena_bytes, "activations");
-    parameters_ = make_flat(parameter_memory_, dtype, 3);
-    gradients_ = make_flat(gradient_memory_, DType::F32, 2);
-    master_ = make_flat(master_memory_, DType::F32, 1);
-    m_ = make_flat(moment_memory_, DType::F32, 1);
-    v_ = make_flat(moment_memory_, DType::F32, 1, bytes.moments / 2);
     if (bytes.rope_table > 0) {
         rope_table_ = Tensor(DType::F32, rope_memory_.data(), T, model.config.HD);
         backend.copy_to_device(rope_table_, llmc::rope_table(model.config, T).data());
     }
-    if (bytes.scalars > 0) {
+    if (training) {
         std::vector<int32_t> pieces;
         for (const Bucket& bucket : partition_.buckets) {
             pieces.push_back(static_cast<int32_t>(bucket.piece / bucket.chunk));
         }
         backend.copy_to_device(norm_pieces(), pieces.data());
     }
-}
-
-State::Flat State::make_flat(const DeviceBuffer& memory, DType dtype, int first_sharded_stage,
-                             int64_t first_byte) const {
-    if (memory.data() == nullptr) return {};
-    const bool sharded = parallel_.zero >= first_sharded_stage;
-    return {dtype, sharded, sharded ? partition_.shard_elements : partition_.elements, memory.data() + first_byte};
 }
 
 void State::reserve_host(int64_t bytes) {
@@ -100,79 +98,79 @@ void State::initialise(uint64_t seed) {
     round_masters();
 }
 
-Tensor State::all(const Flat& flat) const {
+Tensor State::all(Buffer which) const {
+    const Flat& flat = buffer(which);
     if (flat.data == nullptr) return {};
     return {flat.dtype, flat.data, flat.elements};
 }
 
-Tensor State::whole(const Flat& flat, int bucket) const {
-    if (flat.data == nullptr || flat.sharded) return {};
+Tensor State::whole(Buffer which, int bucket) const {
+    const Flat& flat = buffer(which);
+    if (flat.data == nullptr || flat.in_pieces) return {};
     char* data = flat.data + partition_.bucket(bucket).offset * size_of(flat.dtype);
     return {flat.dtype, data, partition_.bucket_elements(bucket)};
 }
 
-Tensor State::piece(const Flat& flat, int bucket) const {
+Tensor State::piece(Buffer which, int bucket) const {
+    const Flat& flat = buffer(which);
     if (flat.data == nullptr) return {};
     const Bucket& b = partition_.bucket(bucket);
-    const int64_t first = flat.sharded ? b.shard_offset : b.offset + rank_ * b.piece;
+    const int64_t first = flat.in_pieces ? b.shard_offset : b.offset + rank_ * b.piece;
     return {flat.dtype, flat.data + first * size_of(flat.dtype), b.piece};
 }
 
-Tensor State::row(const Flat& flat, int index) const {
-    if (index == kNone || flat.data == nullptr) return {};
-    CHECK(!flat.sharded, index);
+Tensor State::row(Buffer which, int index) const {
+    const Flat& flat = buffer(which);
+    if (index == kNone || flat.data == nullptr || flat.in_pieces) return {};
     const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
     const Bucket& bucket = partition_.bucket(partition_.bucket_of_row(index));
     const int64_t first = bucket.offset + partition_.row_in_bucket(model_, index);
     return {flat.dtype, flat.data + first * size_of(flat.dtype), row.rows, row.cols};
 }
 
-Tensor State::parameter(int index) const { return row(parameters_, index); }
-Tensor State::gradient(int index) const { return row(gradients_, index); }
+Buffer State::buffer_of(Kept what) const {
+    switch (what) {
+        case Kept::MomentM: return Buffer::MomentM;
+        case Kept::MomentV: return Buffer::MomentV;
+        case Kept::Weights: break;
+    }
+    return buffer(Buffer::Masters).data != nullptr ? Buffer::Masters : Buffer::Parameters;
+}
 
 ElementRange State::held(int index) const {
-    if (parallel_.zero > 0) return owned(index);
+    if (places_.updates_pieces()) return owned(index);
     const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
     return {0, row.used_rows * row.cols};
 }
 
 Tensor State::kept(Kept what, int index, const ElementRange& range) const {
-    const Flat& weights = master_.data != nullptr ? master_ : parameters_;
-    const Flat& flat = what == Kept::Weights ? weights : what == Kept::MomentM ? m_ : v_;
+    const Flat& flat = buffer(buffer_of(what));
     const int bucket_index = partition_.bucket_of_row(index);
     const Bucket& bucket = partition_.bucket(bucket_index);
     const ElementRange here = held(index);
     CHECK(range.begin >= here.begin && range.end <= here.end, range.begin, range.end, here.begin, here.end);
     const int64_t in_bucket = partition_.row_in_bucket(model_, index) + range.begin;
     const int64_t first =
-        flat.sharded ? bucket.shard_offset + in_bucket - rank_ * bucket.piece : bucket.offset + in_bucket;
+        flat.in_pieces ? bucket.shard_offset + in_bucket - rank_ * bucket.piece : bucket.offset + in_bucket;
     return {flat.dtype, flat.data + first * size_of(flat.dtype), range.count()};
 }
 
 void State::round_masters() {
-    if (master_.data == nullptr) return;
+    if (!all(Buffer::Masters)) return;
     for (int b = 0; b <= partition_.last_bucket(); ++b) {
-        const UpdateViews views = update_views(b);
-        backend_.convert(views.parameters, views.master);
+        const UpdateOperands operands = update_views(b).operands;
+        backend_.convert(operands.parameters, operands.master);
     }
 }
 
-Tensor State::bucket_parameters(int bucket) const { return whole(parameters_, bucket); }
-Tensor State::bucket_gradients(int bucket) const { return whole(gradients_, bucket); }
-Tensor State::own_parameters(int bucket) const { return piece(parameters_, bucket); }
-Tensor State::own_gradients(int bucket) const { return piece(gradients_, bucket); }
-
 UpdateViews State::update_views(int bucket) const {
+    const bool in_pieces = places_.updates_pieces();
+    const auto view = [&](Buffer which) { return in_pieces ? piece(which, bucket) : whole(which, bucket); };
     UpdateViews views;
-    const bool sharded = parallel_.zero > 0;
-    const auto view = [&](const Flat& flat) { return sharded ? piece(flat, bucket) : whole(flat, bucket); };
-    views.parameters = view(parameters_);
-    views.master = view(master_);
-    views.m = view(m_);
-    views.v = view(v_);
-    views.gradients = view(gradients_);
-    const int64_t first = sharded ? rank_ * partition_.bucket(bucket).piece : 0;
-    const int64_t end = first + views.parameters.count();
+    views.operands = {view(Buffer::Parameters), view(Buffer::Masters), view(Buffer::MomentM), view(Buffer::MomentV),
+                      view(Buffer::Gradients)};
+    const int64_t first = in_pieces ? rank_ * partition_.bucket(bucket).piece : 0;
+    const int64_t end = first + views.operands.parameters.count();
     for (const ParameterRange& range : parameter_ranges(model_, partition_, bucket)) {
         const int64_t from = std::max(first, range.offset), to = std::min(end, range.offset + range.count);
         if (from < to) views.ranges.push_back({from - first, to - from, range.decay});
@@ -181,9 +179,9 @@ UpdateViews State::update_views(int bucket) const {
 }
 
 Tensor State::partial_sum(int index) const {
-    const int64_t bytes = gradient_memory_.bytes();
+    const int64_t bytes = memory_[static_cast<size_t>(Buffer::Gradients)].bytes();
     CHECK((index + 1) * bytes <= partial_sum_memory_.bytes(), index, partial_sum_memory_.bytes());
-    return {DType::F32, partial_sum_memory_.data() + index * bytes, gradients_.elements};
+    return {DType::F32, partial_sum_memory_.data() + index * bytes, buffer(Buffer::Gradients).elements};
 }
 
 Tensor State::scalars(int64_t offset, DType dtype, int64_t count) const {
@@ -191,7 +189,17 @@ Tensor State::scalars(int64_t offset, DType dtype, int64_t count) const {
 }
 
 Tensor State::loss_sum() const { return scalars(scalars_layout_.loss_sum, DType::F64, 1); }
+Tensor State::loss_scale() const { return scalars(scalars_layout_.loss_scale, DType::F32, 1); }
+Tensor State::controls() const { return scalars(scalars_layout_.controls, DType::F64, kNumControls); }
+Tensor State::factors() const { return scalars(scalars_layout_.factors, DType::F32, kNumFactors); }
 Tensor State::grad_norm() const { return scalars(scalars_layout_.grad_norm, DType::F64, 1); }
+
+void State::set_loss_scale(float scale) { backend_.copy_to_device(loss_scale(), &scale); }
+
+void State::set_control(UpdateControl control, double value) {
+    backend_.copy_to_device(controls().row_range(static_cast<int64_t>(control), 1), &value);
+}
+
 Tensor State::norm_pieces() const {
     return scalars(scalars_layout_.norm_pieces, DType::I32, static_cast<int64_t>(partition_.buckets.size()));
 }
@@ -207,11 +215,8 @@ Tensor State::own_norm_sums(int bucket) const {
 }
 
 int64_t State::allocated_bytes() const {
-    int64_t bytes = 0;
-    for (const DeviceBuffer* memory : {&parameter_memory_, &gradient_memory_, &partial_sum_memory_, &moment_memory_,
-                                       &master_memory_, &rope_memory_, &scalar_memory_, &arena_}) {
-        bytes += memory->bytes();
-    }
+    int64_t bytes = partial_sum_memory_.bytes() + rope_memory_.bytes() + scalar_memory_.bytes() + arena_.bytes();
+    for (const DeviceBuffer& memory : memory_) bytes += memory.bytes();
     return bytes;
 }
 

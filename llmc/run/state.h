@@ -1,10 +1,11 @@
-// The buffers of one rank on its device: parameters, gradients, AdamW's moments, master weights, the arena. Each is one
+// The buffers of one rank: parameters, gradients, the optimiser's moments, master weights, the arena. Each is one
 // contiguous allocation, made before the first step and never again. A flat buffer is whole (all buckets of the
-// partition, in order) or a shard (this rank's piece of every bucket), as the ZeRO stage says.
+// partition, in order) or this rank's piece of every bucket, as the table of places says.
 #pragma once
 
 #include "llmc/run/memory.h"
 
+#include <array>
 #include <memory>
 #include <string>
 
@@ -39,14 +40,14 @@ enum class Kept : uint8_t { Weights, MomentM, MomentV };
 
 /// The buffers of a bucket, or of this rank's piece of it, that an update touches; elements correspond.
 struct UpdateViews {
-    Tensor parameters, master, m, v, gradients;
+    UpdateOperands operands;
     std::vector<ParameterRange> ranges;  ///< In elements of these tensors.
 };
 
 class State {
   public:
     /// Allocates everything on the device, zeroed. `arena_bytes` is the largest arena of the plans that will run.
-    State(Backend& backend, const Model& model, DType dtype, int64_t T, int64_t arena_bytes, bool training,
+    State(Backend& backend, const Model& model, const Places& places, int64_t T, int64_t arena_bytes, bool training,
           const Parallel& parallel = {}, int rank = 0);
 
     /// Memory of the host, besides, for a plan that copies tensors out. Executors ask for it when they are made, which
@@ -57,41 +58,45 @@ class State {
     /// place in the table and the element only.
     void initialise(uint64_t seed);
 
-    /// A parameter tensor by row of Model::parameters (kNone: an empty tensor); not where parameters are sharded.
-    Tensor parameter(int index) const;
-    /// Its gradient; not where gradients are sharded.
-    Tensor gradient(int index) const;
+    /// A parameter tensor by row of Model::parameters, and its gradient; empty for kNone, and where they are in pieces.
+    Tensor parameter(int index) const { return row(Buffer::Parameters, index); }
+    Tensor gradient(int index) const { return row(Buffer::Gradients, index); }
 
     /// The part of a row for which this rank keeps fp32 weights and moments, in elements of the row.
     ElementRange held(int index) const;
     /// The same for writing a checkpoint, which every rank writes a piece of.
     ElementRange owned(int index) const { return partition_.owned(model_, index, rank_); }
+    /// Whether there is such a thing: an optimiser may have no second moments.
+    bool keeps(Kept what) const { return buffer(buffer_of(what)).data != nullptr; }
     /// fp32 values of a range inside held(): of the master weights where there are some.
     Tensor kept(Kept what, int index, const ElementRange& range) const;
     /// After fp32 weights were loaded: rounds those this rank keeps into its parameters. Nothing to do in fp32.
     void round_masters();
 
-    /// Whole buckets, one rank's piece after the other. Empty where they are sharded.
-    Tensor bucket_parameters(int bucket) const;
-    Tensor bucket_gradients(int bucket) const;
+    /// Whole buckets, one rank's piece after the other. Empty where they are in pieces.
+    Tensor bucket_parameters(int bucket) const { return whole(Buffer::Parameters, bucket); }
+    Tensor bucket_gradients(int bucket) const { return whole(Buffer::Gradients, bucket); }
     /// This rank's piece of a bucket.
-    Tensor own_parameters(int bucket) const;
-    Tensor own_gradients(int bucket) const;
-    /// What an update of this bucket works on: all of it, or where the optimiser is sharded this rank's piece.
+    Tensor own_parameters(int bucket) const { return piece(Buffer::Parameters, bucket); }
+    Tensor own_gradients(int bucket) const { return piece(Buffer::Gradients, bucket); }
+    /// What an update of this bucket works on: all of it, or where the optimiser's state is in pieces this rank's.
     UpdateViews update_views(int bucket) const;
 
-    /// All that is kept here of the flat buffers.
-    Tensor all_parameters() const { return all(parameters_); }
-    Tensor all_gradients() const { return all(gradients_); }
-    Tensor all_masters() const { return all(master_); }
-    Tensor all_m() const { return all(m_); }
-    Tensor all_v() const { return all(v_); }
+    /// All that is kept here of a flat buffer; empty where there is none.
+    Tensor all(Buffer buffer) const;
+    Tensor all_parameters() const { return all(Buffer::Parameters); }
+    Tensor all_gradients() const { return all(Buffer::Gradients); }
     /// A sum of earlier micro-batches' gradients, as large as all_gradients(); see partial_sum_count().
     Tensor partial_sum(int index) const;
 
     Tensor rope_table() const { return rope_table_; }
-    Tensor loss_sum() const;   ///< (1) fp64.
-    Tensor grad_norm() const;  ///< (1) fp64.
+    Tensor loss_sum() const;    ///< (1) fp64.
+    Tensor loss_scale() const;  ///< (1) fp32: factor of every token's loss gradient.
+    Tensor controls() const;    ///< (kNumControls) fp64; see UpdateControl.
+    Tensor factors() const;     ///< (kNumFactors) fp32; see Factor.
+    Tensor grad_norm() const;   ///< (1) fp64.
+    void set_loss_scale(float scale);
+    void set_control(UpdateControl control, double value);
     Tensor norm_pieces() const;
     Tensor norm_sums() const;
     /// Where the sums of squares of own_gradients(bucket) belong in norm_sums().
@@ -101,7 +106,8 @@ class State {
 
     const Model& model() const { return model_; }
     Backend& backend() const { return backend_; }
-    DType dtype() const { return dtype_; }
+    DType dtype() const { return places_.format(Buffer::Parameters); }
+    const Places& places() const { return places_; }
     const Partition& partition() const { return partition_; }
     const Parallel& parallel() const { return parallel_; }
     int rank() const { return rank_; }
@@ -112,27 +118,28 @@ class State {
     /// A flat buffer: all buckets, or this rank's pieces of them.
     struct Flat {
         DType dtype = DType::F32;
-        bool sharded = false;
+        bool in_pieces = false;
         int64_t elements = 0;
         char* data = nullptr;
     };
-    Flat make_flat(const DeviceBuffer& memory, DType dtype, int first_sharded_stage, int64_t first_byte = 0) const;
-    Tensor all(const Flat& flat) const;
-    Tensor whole(const Flat& flat, int bucket) const;
-    Tensor piece(const Flat& flat, int bucket) const;
-    Tensor row(const Flat& flat, int index) const;
+    static constexpr int kNumFlat = kNumBuffers - 1;  ///< Boundaries are tensors of plans.
+    const Flat& buffer(Buffer which) const { return flat_[static_cast<size_t>(which)]; }
+    Buffer buffer_of(Kept what) const;
+    Tensor whole(Buffer which, int bucket) const;
+    Tensor piece(Buffer which, int bucket) const;
+    Tensor row(Buffer which, int index) const;
     Tensor scalars(int64_t offset, DType dtype, int64_t count) const;
 
     Backend& backend_;
     const Model& model_;
-    DType dtype_;
+    Places places_;
     Parallel parallel_;
     int rank_;
     Partition partition_;
     ScalarsLayout scalars_layout_;
-    DeviceBuffer parameter_memory_, gradient_memory_, partial_sum_memory_, moment_memory_, master_memory_;
-    DeviceBuffer rope_memory_, scalar_memory_, arena_;
-    Flat parameters_, gradients_, master_, m_, v_;
+    std::array<DeviceBuffer, kNumFlat> memory_;
+    std::array<Flat, kNumFlat> flat_;
+    DeviceBuffer partial_sum_memory_, rope_memory_, scalar_memory_, arena_;
     std::unique_ptr<char, ReleaseHost> host_;
     int64_t host_bytes_ = 0;
     Tensor rope_table_;

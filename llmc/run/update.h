@@ -1,5 +1,4 @@
-// What follows the micro-batches of a step: the gradient norm over all ranks, AdamW on what this rank keeps, and the
-// gather of the parameters that other ranks have updated.
+// What the steps of an update do beyond one call of the backend.
 #pragma once
 
 #include "llmc/comm/comm.h"
@@ -7,14 +6,8 @@
 
 namespace llmc {
 
-/// State::grad_norm() = the 2-norm of the reduced gradients, the same bits on every rank, for any number of ranks and
-/// any ZeRO stage.
-void compute_grad_norm(State& state, Comm& comm);
-
-/// One AdamW update by State::grad_norm(); where the optimiser is sharded but parameters are not, they are gathered.
-void update_parameters(State& state, Comm& comm, const AdamWSettings& settings);
-
-/// Makes parameters whole after every rank has changed its own piece: ZeRO 1 and 2. Nothing to do otherwise.
+/// Makes parameters whole after every rank has filled its own piece, as after loading them; an update does it by steps
+/// of its plan. Nothing to do where they are kept in pieces, or where every rank has filled all of them.
 void gather_parameters(State& state, Comm& comm);
 
 /// Adds up the micro-batches of a step in a binary tree over their numbers, so that the order does not depend on how
@@ -23,9 +16,8 @@ class MicroBatchTree {
   public:
     explicit MicroBatchTree(State& state) : state_(state) {}
 
-    /// Takes State::all_gradients() of micro-batch `micro`, counted from 0; after the last one they hold the sum of
-    /// all.
-    void push(int64_t micro, bool is_last);
+    /// Takes State::all_gradients() of the next micro-batch; after the last one of an update they hold the sum of all.
+    void push(Turn turn);
 
   private:
     State& state_;

@@ -87,7 +87,9 @@ nlohmann::json write_own_files(const std::string& folder, const State& state) {
     CheckpointFile moments = {rank_file(kOptimizerFiles, state.rank(), ranks), {}};
     for (int index = 0; index < static_cast<int>(state.model().parameters.size()); ++index) {
         add_tensor(state, index, kWeights, staging, &weights);
-        for (const KeptTensor& moment : kMoments) add_tensor(state, index, moment, staging, &moments);
+        for (const KeptTensor& moment : kMoments) {
+            if (state.keeps(moment.what)) add_tensor(state, index, moment, staging, &moments);
+        }
     }
     nlohmann::json written = nlohmann::json::array();
     for (const CheckpointFile* file : {&weights, &moments}) {
@@ -231,7 +233,7 @@ void load_checkpoint(const Checkpoint& checkpoint, State& state) {
     for (int index = 0; index < static_cast<int>(state.model().parameters.size()); ++index) {
         load_tensor(weights, state, index, kWeights);
         for (const KeptTensor& moment : kMoments) {
-            if (!imported) load_tensor(moments, state, index, moment);
+            if (!imported && state.keeps(moment.what)) load_tensor(moments, state, index, moment);
         }
     }
     state.round_masters();

@@ -1,8 +1,10 @@
 #include "llmc/train/choose_plan.h"
 
+#include "llmc/base/check.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
+#include "llmc/plan/logits_chunk.h"
 #include "llmc/plan/search.h"
 
 #include <algorithm>
@@ -16,14 +18,25 @@ namespace {
 /// Bytes per second where nothing better is known: two channels of DDR5.
 constexpr double kUsualBandwidth = 50e9;
 
-/// Links of a GPU by its name, which nothing measures; of one that is in no table, over PCI Express.
-void assume_links(DeviceProfile* profile) {
+/// Of a GPU by its name, what nothing measures: its links, and what our kernels reach on it. Of one that is in no table:
+/// over PCI Express, and as on the others.
+void assume_known(DeviceProfile* profile) {
+    const auto take_rates = [&](const DeviceProfile& known) {
+        profile->efficiency = known.efficiency;
+        profile->attention_forward = known.attention_forward;
+        profile->attention_backward = known.attention_backward;
+        profile->attention_tile = known.attention_tile;
+        profile->bandwidth_efficiency = known.bandwidth_efficiency;
+        profile->launch_seconds = known.launch_seconds;
+    };
+    take_rates(find_device_profile("h100"));
     profile->link_bandwidth = 25e9;
     profile->node_bandwidth = 12.5e9;
     std::string name = profile->name;
     std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
     for (const DeviceProfile& known : device_profiles()) {
         if (name.find(known.name) == std::string::npos) continue;
+        take_rates(known);
         profile->link_bandwidth = known.link_bandwidth;
         profile->node_bandwidth = known.node_bandwidth;
     }
@@ -38,17 +51,14 @@ DeviceProfile profile_of(const Backend& backend) {
     profile.bandwidth = device.bandwidth > 0 ? device.bandwidth : kUsualBandwidth;
     profile.launch_seconds = 5e-6;
     profile.efficiency = 0.8;
-    if (backend.on_gpu()) assume_links(&profile);
+    profile.kind = device.kind;
+    profile.attention_backward_products = device.attention_backward_products;
+    if (backend.on_gpu()) assume_known(&profile);
     return profile;
 }
 
-PlanRequest request_for(const Options& options, const Model& model, int64_t B, const Backend& backend) {
-    return plan_request(model, {B, options.seq_len}, dtype_of_option(options, backend), options.logits_chunk, backend,
-                        parallel_of(options, B, backend));
-}
-
 int64_t state_bytes_of(const Model& model, const PlanRequest& request) {
-    return state_bytes(model, request.dtype, request.shape.T, request.parallel, /*training=*/true).total();
+    return state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true).total();
 }
 
 [[noreturn]] void fail_too_large(const BatchShape& shape, DType dtype, int64_t limit, int64_t state_bytes,
@@ -66,9 +76,9 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
     const int64_t limit = memory_limit(options, backend.info());
     const int64_t state = state_bytes_of(model, request);
     SearchResult found = search_plan(model, request, times, limit - state);
-    if (!found.found) fail_too_large(request.shape, request.dtype, limit, state, found);
+    if (!found.found) fail_too_large(request.shape, request.dtype(), limit, state, found);
     ChosenPlan chosen;
-    chosen.memory = with_memory(model, std::move(found.plan), request.parallel);
+    chosen.memory = with_memory(model, std::move(found.plan));
     chosen.keep = std::move(found.keep);
     chosen.words = fmt::format("the fastest within {}: {}", format_bytes(limit), found.summary);
     return chosen;
@@ -82,11 +92,11 @@ ChosenPlan plan_of(const Options& options, const std::string& policy, const Mode
     } else {
         const PolicyRow& row = find_policy(policy);
         chosen.keep = row.function(model);
-        chosen.memory = with_memory(model, make_training_plan(model, request, row), request.parallel);
+        chosen.memory = with_memory(model, make_training_plan(model, request, row));
         chosen.words = row.description;
     }
     chosen.times = times;
-    chosen.step_seconds = update_seconds(times, chosen.memory.plan, request.parallel);
+    chosen.step_seconds = update_seconds(times, chosen.memory.plan);
     return chosen;
 }
 
@@ -95,7 +105,7 @@ OpTimes estimated_times(const Options& options, const Model& model, const PlanRe
     constexpr int64_t kRanksOfHost = 8;  // More ranks are assumed to be on several hosts.
     const bool elsewhere = !options.device_profile.empty();
     const DeviceProfile profile = elsewhere ? find_device_profile(options.device_profile) : profile_of(backend);
-    OpTimes times = analytic_times(model, request.shape, request.dtype, profile);
+    OpTimes times = analytic_times(model, request.shape, request.places, profile, request.logits_chunk_tokens);
     if (options.ranks > kRanksOfHost) times.link_bandwidth = profile.node_bandwidth;
     return times;
 }
@@ -108,7 +118,7 @@ std::vector<PlanRequest> feasible_requests(const Options& options, const std::st
     std::vector<PlanRequest> feasible;
     for (int64_t B = 1; B <= sequences; ++B) {
         if (sequences % (B * options.ranks) != 0) continue;
-        const PlanRequest request = request_for(options, model, B, backend);
+        const PlanRequest request = request_for(options, model, {B, options.seq_len}, backend);
         const int64_t state = state_bytes_of(model, request);
         const bool fits =
             policy == "auto"
@@ -123,7 +133,7 @@ std::vector<PlanRequest> feasible_requests(const Options& options, const std::st
 ChosenPlan choose_batch(const Options& options, const std::string& policy, const Model& model, Backend& backend) {
     std::vector<PlanRequest> requests = feasible_requests(options, policy, model, backend);
     // If nothing fits, the plan of one sequence says what is missing, or the caller does.
-    if (requests.empty()) requests.push_back(request_for(options, model, 1, backend));
+    if (requests.empty()) requests.push_back(request_for(options, model, {1, options.seq_len}, backend));
     std::vector<OpTimes> times;
     for (const PlanRequest& request : requests) times.push_back(operation_times(options, model, request, backend));
     const bool all_measured = std::all_of(times.begin(), times.end(), [](const OpTimes& t) { return t.measured; });
@@ -146,7 +156,6 @@ DType dtype_of_option(const Options& options, const Backend& backend) {
 Parallel parallel_of(const Options& options, int64_t B, bool on_gpu) {
     Parallel parallel;
     parallel.ranks = static_cast<int>(options.ranks);
-    parallel.zero = options.ranks > 1 ? static_cast<int>(options.zero) : 0;  // One rank has nothing to share with.
     parallel.rank_invariant = options.rank_invariant;
     parallel.exchanges = !on_gpu || options.rank_invariant;
     const int64_t tokens_at_once = B * options.seq_len * options.ranks;
@@ -156,6 +165,30 @@ Parallel parallel_of(const Options& options, int64_t B, bool on_gpu) {
 
 Parallel parallel_of(const Options& options, int64_t B, const Backend& backend) {
     return parallel_of(options, B, backend.on_gpu() || !options.device_profile.empty());
+}
+
+PlanRequest request_for(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
+    int64_t chunk = options.logits_chunk;
+    if (chunk == 0 && !options.device_profile.empty()) {  // That of the device planned for.
+        chunk = default_logits_chunk(model, shape, find_device_profile(options.device_profile).kind);
+    }
+    return plan_request(model, shape, places_of(options, backend), chunk, backend, parallel_of(options, shape.B, backend));
+}
+
+OptimizerKind optimizer_of(const Options& options) {
+    const auto row = std::find_if(kOptimizers.begin(), kOptimizers.end(),
+                                  [&](const OptimizerRow& candidate) { return candidate.name == options.optimizer; });
+    CHECK(row != kOptimizers.end(), options.optimizer);
+    return row->kind;
+}
+
+Places places_of(const Options& options, DType dtype) {
+    return places_of_zero(static_cast<int>(options.zero), static_cast<int>(options.ranks), dtype,
+                          optimizer_of(options));
+}
+
+Places places_of(const Options& options, const Backend& backend) {
+    return places_of(options, dtype_of_option(options, backend));
 }
 
 int64_t memory_limit(const Options& options, const DeviceInfo& device) {
@@ -173,11 +206,11 @@ int64_t memory_limit(const Options& options, const DeviceInfo& device) {
 OpTimes operation_times(const Options& options, const Model& model, const PlanRequest& request, Backend& backend) {
     if (!options.device_profile.empty()) return estimated_times(options, model, request, backend);
     const std::string path =
-        calibration_path(model, request.shape, request.dtype, request.logits_chunk_tokens, backend);
+        calibration_path(model, request.shape, request.places, request.logits_chunk_tokens, backend);
     OpTimes times;
     if (!options.calibrate && load_times(path, model, &times)) return times;
     if (!options.calibrate) return estimated_times(options, model, request, backend);
-    times = measure_times(model, request.shape, request.dtype, request.logits_chunk_tokens, backend);
+    times = measure_times(model, request.shape, request.places, request.logits_chunk_tokens, backend);
     save_times(path, times);
     spdlog::info("calibrated: operation times of this model at {} x {} tokens are kept in '{}'", request.shape.B,
                  request.shape.T, path);
@@ -186,18 +219,18 @@ OpTimes operation_times(const Options& options, const Model& model, const PlanRe
 
 ChosenPlan choose_plan(const Options& options, const std::string& policy, const Model& model, Backend& backend) {
     if (options.batch_size == 0) return choose_batch(options, policy, model, backend);
-    const PlanRequest request = request_for(options, model, options.batch_size, backend);
+    const PlanRequest request = request_for(options, model, {options.batch_size, options.seq_len}, backend);
     return plan_of(options, policy, model, request, operation_times(options, model, request, backend), backend);
 }
 
 ChosenPlan plan_of_keep_set(const Options& options, const std::string& name, const KeepSet& keep, const Model& model,
                             const OpTimes& times, const Backend& backend) {
-    const PlanRequest request = request_for(options, model, options.batch_size, backend);
+    const PlanRequest request = request_for(options, model, {options.batch_size, options.seq_len}, backend);
     ChosenPlan chosen;
     chosen.keep = keep;
-    chosen.memory = with_memory(model, make_training_plan(model, request, keep, name), request.parallel);
+    chosen.memory = with_memory(model, make_training_plan(model, request, keep, name));
     chosen.times = times;
-    chosen.step_seconds = update_seconds(times, chosen.memory.plan, request.parallel);
+    chosen.step_seconds = update_seconds(times, chosen.memory.plan);
     return chosen;
 }
 

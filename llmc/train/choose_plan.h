@@ -24,6 +24,15 @@ Parallel parallel_of(const Options& options, int64_t B, bool on_gpu);
 /// The same for a backend, or for the device that --device-profile names.
 Parallel parallel_of(const Options& options, int64_t B, const Backend& backend);
 
+/// What a rank keeps where, and in which format: --zero, --dtype and --optimizer as a filling of the table.
+Places places_of(const Options& options, DType dtype);
+Places places_of(const Options& options, const Backend& backend);
+/// --optimizer.
+OptimizerKind optimizer_of(const Options& options);
+
+/// The plan of B sequences at a time, before anything is chosen. What decides bits is that of the device the plan is for.
+PlanRequest request_for(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend);
+
 /// Bytes a run may take: --memory-budget, else what the device has available.
 int64_t memory_limit(const Options& options, const DeviceInfo& device);
 

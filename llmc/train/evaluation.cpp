@@ -10,7 +10,7 @@ namespace llmc {
 Plan plan_evaluation(const Model& model, const Plan& training, const Backend& backend) {
     PlanRequest request;
     request.shape = training.shape;
-    request.dtype = training.dtype;
+    request.places = training.places;
     request.logits_chunk_tokens = training.logits_chunk_tokens;
     request.workspace = workspace_bytes(model, training.shape, training.dtype, training.logits_chunk_tokens, backend);
     request.parallel = training.parallel;
@@ -33,10 +33,9 @@ double Evaluator::batch_loss(const Batch& batch, int64_t counted) {
     Backend& backend = state_.backend();
     std::vector<int32_t> targets = batch.targets;
     std::fill(targets.begin() + counted * plan_.shape.T, targets.end(), -1);
-    backend.zero(state_.loss_sum());
     backend.copy_to_device(executor_.tokens(), batch.tokens.data());
     backend.copy_to_device(executor_.targets(), targets.data());
-    executor_.run({.loss_sum = state_.loss_sum()});
+    executor_.run({});
     double sum = 0;
     comm_.synchronize();
     backend.copy_to_host(&sum, state_.loss_sum());

@@ -11,13 +11,14 @@ constexpr int64_t kPrefillTokens = 64;
 
 }  // namespace
 
-GenerationPlan plan_generation(const Model& model, DType dtype, int64_t context, const Backend& backend,
+GenerationPlan plan_generation(const Model& model, const Places& places, int64_t context, const Backend& backend,
                                const Parallel& parallel) {
     GenerationPlan generation;
     generation.context = context;
     PlanRequest request;
     request.shape = {1, std::min(context, kPrefillTokens)};
-    request.dtype = dtype;
+    request.places = places;
+    const DType dtype = request.dtype();
     request.parallel = parallel;
     request.workspace = workspace_bytes(model, request.shape, dtype, 1, backend);
     // Fewer rows may need another kernel, and so another workspace: take the larger of both ends.
@@ -33,10 +34,11 @@ GenerationPlan plan_generation(const Model& model, DType dtype, int64_t context,
     return generation;
 }
 
-int64_t fitting_context(const Model& model, DType dtype, int64_t wanted, int64_t arena_bytes, const Backend& backend,
+int64_t fitting_context(const Model& model, const Places& places, int64_t wanted, int64_t arena_bytes,
+                        const Backend& backend,
                         const Parallel& parallel) {
     const auto fits = [&](int64_t context) {
-        return plan_generation(model, dtype, context, backend, parallel).layout.arena_bytes <= arena_bytes;
+        return plan_generation(model, places, context, backend, parallel).layout.arena_bytes <= arena_bytes;
     };
     int64_t low = 0, high = wanted + 1;  // low fits (0 trivially), high does not, or is not wanted.
     while (low + 1 < high) {

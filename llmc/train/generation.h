@@ -19,12 +19,13 @@ struct GenerationPlan {
 };
 
 /// For a context of up to `context` tokens; prompts are read kPrefillTokens at a time.
-GenerationPlan plan_generation(const Model& model, DType dtype, int64_t context, const Backend& backend,
+GenerationPlan plan_generation(const Model& model, const Places& places, int64_t context, const Backend& backend,
                                const Parallel& parallel = {});
 
 /// The longest context, at most `wanted`, whose plan fits in `arena_bytes`; 0 if none does. With it, sampling during
 /// training uses the trainer's arena and costs no memory.
-int64_t fitting_context(const Model& model, DType dtype, int64_t wanted, int64_t arena_bytes, const Backend& backend,
+int64_t fitting_context(const Model& model, const Places& places, int64_t wanted, int64_t arena_bytes,
+                        const Backend& backend,
                         const Parallel& parallel = {});
 
 class TextGenerator {

@@ -1,4 +1,5 @@
 // The table of all options (options.h). One row per option, in the order of --help.
+#include "llmc/base/optimizer.h"
 #include "llmc/model/config.h"
 #include "llmc/plan/policy.h"
 #include "llmc/train/options.h"
@@ -18,6 +19,12 @@ const std::string& model_help() {
         ", or llm.c's d6 .. d84; or a model to begin with: a Hugging Face folder, a run "
         "folder or checkpoint, an llm.c model file";
     return text;
+}
+
+std::vector<std::string> optimizer_names() {
+    std::vector<std::string> names;
+    for (const OptimizerRow& row : kOptimizers) names.emplace_back(row.name);
+    return names;
 }
 
 const std::string& recompute_help() {
@@ -80,8 +87,10 @@ const std::vector<OptionRow>& option_table() {
         {"--lr-decay-fraction", &O::lr_decay_fraction, kTrain, kOptimiser,
          "wsd: share of the updates that decay", 0, 1},
         {"-c,--weight-decay", &O::weight_decay, kTrain, kOptimiser, "Decoupled weight decay, on matrices only", 0, 100},
-        {"--beta1", &O::beta1, kTrain, kOptimiser, "AdamW's first momentum", 0, 0.999999},
-        {"--beta2", &O::beta2, kTrain, kOptimiser, "AdamW's second momentum", 0, 0.999999},
+        {"--optimizer", &O::optimizer, kTrain | kPlan, kOptimiser, "What updates the parameters", 0, 0,
+         optimizer_names()},
+        {"--beta1", &O::beta1, kTrain, kOptimiser, "The optimiser's first momentum", 0, 0.999999},
+        {"--beta2", &O::beta2, kTrain, kOptimiser, "The optimiser's second momentum", 0, 0.999999},
         {"--adam-epsilon", &O::adam_epsilon, kTrain, kOptimiser, "AdamW's epsilon", 1e-30, 1},
         {"--grad-clip", &O::grad_clip, kTrain, kOptimiser, "Largest global gradient norm; 0 does not clip", 0, 1e30},
         {"--max-skipped-steps", &O::max_skipped_steps, kTrain, kOptimiser,
@@ -96,7 +105,7 @@ const std::vector<OptionRow>& option_table() {
          "Refuse to start above this, per rank: 6GiB, 512MiB, or 80% of the device (all that is available)", 0, 0, {},
          false},
         {"--logits-chunk", &O::logits_chunk, kTrain | kPlan, kMemory,
-         "Tokens the LM head handles at a time (as many as cost no memory)", 1, kMany},
+         "Tokens the LM head handles at a time (by model and kind of device); decides the last bits", 1, kMany},
 
         {"--ranks", &O::ranks, kPlan, kRanks,
          "Plan for one of so many ranks", 1, 65536, {}, false},

@@ -42,6 +42,7 @@ struct Options {
     double adam_epsilon = 1e-8;
     double grad_clip = 1.0;
     int64_t max_skipped_steps = 5;
+    std::string optimizer = "adamw";
 
     // Memory.
     std::string recompute = "0";

@@ -161,7 +161,7 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
     if (options.ranks > 1) text += fmt::format("bytes are those of one rank of {}\n", options.ranks);
     text += "\n";
     text += overview(model, plans) + "\n" + breakdown(plans);
-    if (options.ranks > 1) text += communication_table(plans);
+    if (options.ranks > 1) text += communication_table(plans, options.zero);
     if (options.list_steps) text += steps_listed(model, plans);
     if (!options.memory_budget.empty()) text += within_budget(options, plans, backend.info());
     if (!options.timeline.empty()) text += fmt::format("\npicture: {}\n", options.timeline);

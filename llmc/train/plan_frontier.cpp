@@ -97,12 +97,10 @@ void draw(const Options& options, const Report& report) {
 std::string frontier_report(const Options& options, const Model& model, Backend& backend) {
     const BatchShape shape = {options.batch_size, options.seq_len};
     const DType dtype = dtype_of_option(options, backend);
-    const Parallel parallel = parallel_of(options, shape.B, backend);
-    const PlanRequest request = plan_request(model, shape, dtype, options.logits_chunk, backend, parallel);
+    const PlanRequest request = request_for(options, model, shape, backend);
     const OpTimes times = operation_times(options, model, request, backend);
-    const Report report = {model,        shape,
-                           dtype,        state_bytes(model, dtype, shape.T, parallel, true).total(),
-                           times.source, find_frontier(model, request, times, kRungs)};
+    const int64_t state = state_bytes(model, request.places, shape.T, request.parallel, true).total();
+    const Report report = {model, shape, dtype, state, times.source, find_frontier(model, request, times, kRungs)};
     if (!options.plot.empty()) draw(options, report);
     if (options.json) return to_json(report);
     std::string text = model_line(model) + fmt::format("micro-batch {} x {} tokens, {}; step times: {}\n\n", shape.B,

@@ -11,13 +11,6 @@
 namespace llmc {
 namespace {
 
-/// Bytes of the gather of parameters after an update.
-int64_t update_gather_bytes(const Plan& plan) {
-    const Parallel& parallel = plan.parallel;
-    if (parallel.zero == 0 || parallel.zero == 3) return 0;
-    return (parallel.ranks - 1) * plan.partition.shard_elements * size_of(plan.dtype);
-}
-
 std::string gigabytes_per_second(double bandwidth) {
     return std::isinf(bandwidth) ? "never" : fmt::format("{:.3g} GB/s", bandwidth / 1e9);
 }
@@ -27,27 +20,21 @@ std::string gigabytes_per_second(double bandwidth) {
 Communication communication_of(const ChosenPlan& chosen) {
     const Plan& plan = chosen.memory.plan;
     Communication result;
-    const int64_t others = plan.parallel.micro_batches - 1;
-    result.bytes = others * communication_bytes(plan, plan.parallel.reduces_every_micro_batch()) +
-                   communication_bytes(plan) + update_gather_bytes(plan);
+    result.bytes = communication_bytes_per_update(plan);
     result.link_bandwidth = chosen.times.link_bandwidth;
     OpTimes free = chosen.times;
     free.link_bandwidth = std::numeric_limits<double>::infinity();
     free.link_latency = 0;
-    const auto seconds = [&](const OpTimes& times) {
-        return static_cast<double>(others) * plan_seconds(times, plan, plan.parallel.reduces_every_micro_batch()) +
-               plan_seconds(times, plan) + update_gather_seconds(times, plan);
-    };
-    result.exposed_seconds = seconds(chosen.times) - seconds(free);
+    result.exposed_seconds = update_seconds(chosen.times, plan) - update_seconds(free, plan);
     result.bandwidth_to_hide = bandwidth_to_hide(chosen.times, plan);
     return result;
 }
 
-std::string communication_table(const std::vector<ChosenPlan>& plans) {
-    const Parallel& parallel = plans.front().memory.plan.parallel;
+std::string communication_table(const std::vector<ChosenPlan>& plans, int64_t zero) {
+    const Plan& first = plans.front().memory.plan;
     std::vector<Communication> all;
     for (const ChosenPlan& chosen : plans) all.push_back(communication_of(chosen));
-    std::string text = fmt::format("\n{:<25}", fmt::format("{} ranks, ZeRO {}", parallel.ranks, parallel.zero));
+    std::string text = fmt::format("\n{:<25}", fmt::format("{} ranks, ZeRO {}", first.parallel.ranks, zero));
     for (const ChosenPlan& chosen : plans) text += fmt::format(" {:>18}", chosen.memory.plan.policy);
     const auto row = [&](const char* name, const std::function<std::string(const Communication&)>& cell) {
         text += fmt::format("\n{:<25}", name);

@@ -20,8 +20,8 @@ struct Communication {
 
 Communication communication_of(const ChosenPlan& chosen);
 
-/// A column per plan.
-std::string communication_table(const std::vector<ChosenPlan>& plans);
+/// A column per plan; `zero` as --zero says.
+std::string communication_table(const std::vector<ChosenPlan>& plans, int64_t zero);
 
 /// Fields of a plan's JSON object.
 void add_communication(const ChosenPlan& chosen, nlohmann::ordered_json* json);

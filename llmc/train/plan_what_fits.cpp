@@ -97,10 +97,9 @@ class WhatFits {
         ModelConfig config = model_.config;
         if (shape.T > published_length_ || published_length_ == kMostTokens) config.maxT = shape.T;
         const Model model = make_model(config);
-        const Parallel parallel = parallel_of(options_, shape.B, backend_);
-        const PlanRequest request = plan_request(model, shape, dtype_, options_.logits_chunk, backend_, parallel);
+        const PlanRequest request = request_for(options_, model, shape, backend_);
         const OpTimes times = operation_times(options_, model, request, backend_);
-        const int64_t state = state_bytes(model, dtype_, shape.T, parallel, true).total();
+        const int64_t state = state_bytes(model, request.places, shape.T, request.parallel, true).total();
         int64_t total = state;
         Plan plan;
         if (policy == "auto") {
@@ -111,8 +110,9 @@ class WhatFits {
             plan = make_training_plan(model, request, find_policy(policy));
             total += make_layout(plan).arena_bytes;
         }
-        const auto tokens = static_cast<double>(parallel.ranks * shape.N());
-        return {total <= limit_, total, tokens / update_seconds(times, plan, parallel)};
+        const Parallel& parallel = request.parallel;
+        const auto tokens = static_cast<double>(parallel.ranks * parallel.micro_batches * shape.N());
+        return {total <= limit_, total, tokens / update_seconds(times, plan)};
     }
 
     const Options& options_;

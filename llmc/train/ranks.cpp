@@ -195,7 +195,7 @@ namespace {
 
 /// All of a bucket's parameters; gathered in the arena where no rank has them.
 Tensor whole_bucket(State& state, int bucket, Comm& comm) {
-    if (state.parallel().zero < 3) return state.bucket_parameters(bucket);
+    if (!state.places().in_pieces(Buffer::Parameters)) return state.bucket_parameters(bucket);
     const Tensor own = state.own_parameters(bucket);
     const Tensor all(own.dtype, state.arena(), state.partition().bucket_elements(bucket));
     const Tensor mine = Tensor(own.dtype, state.arena(), comm.size(), own.count()).row_range(comm.rank(), 1);

@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
+#include "llmc/plan/logits_chunk.h"
 #include "llmc/plan/verify.h"
 
 #include <algorithm>
@@ -57,8 +58,8 @@ class ByteCounter {
 ScoringPlan plan_scoring(const Model& model, const BatchShape& shape, DType dtype, const Backend& backend) {
     PlanRequest request;
     request.shape = shape;
-    request.dtype = dtype;
-    request.logits_chunk_tokens = default_logits_chunk(model, shape, dtype);
+    request.places = dtype;
+    request.logits_chunk_tokens = default_logits_chunk(model, shape, backend.info().kind);
     request.workspace = workspace_bytes(model, shape, dtype, request.logits_chunk_tokens, backend);
     ScoringPlan result;
     result.plan = make_evaluation_plan(model, request);

@@ -154,9 +154,8 @@ int64_t largest_batch(const Options& options, const Model& model, const PolicyRo
                       const Backend& backend) {
     const auto fits = [&](int64_t B) {
         const BatchShape shape = {B, options.seq_len};
-        return plan_memory(model, shape, dtype_of_option(options, backend), policy, options.logits_chunk, backend,
-                           parallel_of(options, B, backend))
-                   .total_bytes() <= budget;
+        const PlanRequest request = request_for(options, model, shape, backend);
+        return with_memory(model, make_training_plan(model, request, policy)).total_bytes() <= budget;
     };
     if (!fits(1)) return 0;
     int64_t low = 1, high = 2;
@@ -177,9 +176,8 @@ void require_memory(const Options& options, const Model& model, const PlannedMem
     if (memory.total_bytes() <= budget) return;
     std::string fits;
     for (const PolicyRow& policy : policies()) {
-        const int64_t bytes = plan_memory(model, memory.plan.shape, memory.plan.dtype, policy, options.logits_chunk,
-                                          backend, parallel_of(options, memory.plan.shape.B, backend))
-                                  .total_bytes();
+        const PlanRequest request = request_for(options, model, memory.plan.shape, backend);
+        const int64_t bytes = with_memory(model, make_training_plan(model, request, policy)).total_bytes();
         const int64_t batch = largest_batch(options, model, policy, budget, backend);
         fits += fmt::format("{} {} needs {}, {}", fits.empty() ? "" : ";", policy.name, format_bytes(bytes),
                             batch > 0 ? fmt::format("fits with --batch-size={}", batch) : "fits with no batch size");
@@ -235,12 +233,12 @@ void log_banner(const Options& options, const Model& model, const std::string& w
                  format_count(model.parameter_count()), weights);
     spdlog::info("data    {}; {} tokens for training, {} for validation", data.source->describe(),
                  format_count(data.train->size()), format_count(data.validation->size()));
-    const Parallel parallel = parallel_of(options, options.batch_size, /*on_gpu=*/false);
+    const Parallel& parallel = memory.plan.parallel;
+    const Places& places = memory.plan.places;
     const int64_t total = parallel.ranks * parallel.micro_batches * memory.plan.shape.N();
     if (parallel.ranks > 1) {
-        constexpr const char* kSharded[] = {"nothing", "optimiser state", "optimiser state and gradients",
-                                            "optimiser state, gradients and parameters"};
-        spdlog::info("ranks   {}; ZeRO {}: {} sharded{}", ranks, parallel.zero, kSharded[parallel.zero],
+        const std::string cut = places.describe();
+        spdlog::info("ranks   {}; ZeRO {}: {}{}", ranks, options.zero, cut.empty() ? "everything whole" : cut,
                      parallel.rank_invariant ? "; sums in an order that holds for any number of ranks" : "");
     } else if (options.zero > 0) {
         spdlog::info("ranks   1 rank: --zero={} has nobody to share with", options.zero);

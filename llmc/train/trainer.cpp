@@ -21,15 +21,14 @@ namespace {
 /// Steps at the beginning of a run that are not typical: caches and kernels warm up.
 constexpr int64_t kWarmupSteps = 2;
 
-AdamWSettings adamw_settings(const Options& options, double learning_rate, int64_t update) {
-    AdamWSettings settings;
-    settings.learning_rate = static_cast<float>(learning_rate);
+OptimizerSettings optimizer_settings(const Options& options) {
+    OptimizerSettings settings;
+    settings.kind = optimizer_of(options);
     settings.beta1 = static_cast<float>(options.beta1);
     settings.beta2 = static_cast<float>(options.beta2);
     settings.epsilon = static_cast<float>(options.adam_epsilon);
     settings.weight_decay = static_cast<float>(options.weight_decay);
     settings.grad_clip = static_cast<float>(options.grad_clip);
-    settings.update = update;
     return settings;
 }
 
@@ -56,7 +55,7 @@ Trainer::Trainer(const Options& options, State& state, const ChosenPlan& chosen,
       tokens_per_step_(micro_batches_ * comm.size() * chosen.memory.plan.shape.N()),
       peak_flops_(comm.size() * peak_flops(options, state.backend().info(), state.dtype())),
       plan_(chosen.memory.plan),
-      executor_(state, chosen.memory.plan, chosen.memory.layout, &comm),
+      executor_(state, chosen.memory.plan, chosen.memory.layout, &comm, optimizer_settings(options)),
       evaluator_(state, chosen.memory, comm),
       loader_(*data.train, options.batch_size, options.seq_len, static_cast<int32_t>(state.model().config.V),
               shuffled_order(data.train->size(), options.seq_len, static_cast<uint64_t>(options.seed)),
@@ -64,11 +63,12 @@ Trainer::Trainer(const Options& options, State& state, const ChosenPlan& chosen,
       val_loader_(*data.validation, options.batch_size, options.seq_len, static_cast<int32_t>(state.model().config.V),
                   spread_order(data.validation->size(), options.seq_len, options.val_sequences),
                   {comm.rank(), comm.size()}),
-      micro_batch_tree_(state),
       predicted_step_ms_(chosen.step_seconds * 1e3),
       times_source_(chosen.times.source) {
     if (options.no_overlap) executor_.do_not_overlap();
     load(origin);
+    state_.set_loss_scale(1.0f / static_cast<float>(tokens_per_step_));
+    state_.set_control(UpdateControl::Updates, static_cast<double>(progress_.updates));
     progress_.tokenizer = data.tokenizer->name();
     progress_.dtype = options.dtype;
     progress_.seq_len = options.seq_len;
@@ -103,13 +103,14 @@ void Trainer::load(const Origin& origin) {
 
 /// Samples are rank 0's, or, where no rank has all parameters, everybody's together.
 void Trainer::make_generator(const PlannedMemory& memory) {
-    const bool together = state_.parallel().zero == 3;
+    const bool together = state_.places().in_pieces(Buffer::Parameters);
     if (options_.sample_length == 0 || data_.tokenizer->vocab_size() == 0) return;
     if (!comm_.is_root() && !together) return;
     const Parallel parallel = together ? state_.parallel() : Parallel();
+    const Places places = together ? state_.places() : Places(state_.dtype());
     const Backend& backend = state_.backend();
     int64_t context =
-        fitting_context(state_.model(), state_.dtype(), std::min(options_.seq_len, state_.model().config.maxT),
+        fitting_context(state_.model(), places, std::min(options_.seq_len, state_.model().config.maxT),
                         memory.layout.arena_bytes, backend, parallel);
     if (together) {  // As many calls on every rank, though their kernels' workspaces may differ.
         const std::vector<double> contexts = comm_.all_gather(static_cast<double>(context));
@@ -117,7 +118,7 @@ void Trainer::make_generator(const PlannedMemory& memory) {
     }
     if (context == 0) return;
     generator_ = std::make_unique<TextGenerator>(
-        state_, plan_generation(state_.model(), state_.dtype(), context, backend, parallel), &comm_);
+        state_, plan_generation(state_.model(), places, context, backend, parallel), &comm_);
 }
 
 void Trainer::run() {
@@ -145,23 +146,16 @@ void Trainer::run() {
 
 bool Trainer::is_due(int64_t every) const { return every > 0 && progress_.step % every == 0; }
 
-/// Runs this rank's micro-batches and reduces their gradients. Where the order of sums must not depend on the ranks,
-/// returns the loss of each micro-batch; else State::loss_sum() has all of them.
-std::vector<double> Trainer::accumulate_gradients() {
+/// Runs this rank's micro-batches, and with the last one the update. Where the order of sums must not depend on the
+/// ranks, returns the loss of each micro-batch; else the sum of all.
+std::vector<double> Trainer::run_update() {
     const bool one_by_one = state_.parallel().rank_invariant;
-    Backend& backend = state_.backend();
     std::vector<double> losses;
     for (int64_t micro = 0; micro < micro_batches_; ++micro) {
-        if (micro == 0 || one_by_one) {
-            backend.zero(state_.all_gradients());
-            backend.zero(state_.loss_sum());
-        }
         run_micro_batch(micro);
-        const bool is_last = micro + 1 == micro_batches_;
-        if (!one_by_one) continue;
-        micro_batch_tree_.push(micro, is_last);
-        comm_.synchronize();
-        backend.copy_to_host(&losses.emplace_back(), state_.loss_sum());
+        if (!one_by_one && micro + 1 < micro_batches_) continue;
+        comm_.synchronize();  // The device is waited for only here.
+        state_.backend().copy_to_host(&losses.emplace_back(), state_.loss_sum());
     }
     return losses;
 }
@@ -171,13 +165,10 @@ void Trainer::run_micro_batch(int64_t micro) {
     const Batch& batch = loader_.next();
     backend.copy_to_device(executor_.tokens(), batch.tokens.data());
     backend.copy_to_device(executor_.targets(), batch.targets.data());
-    const RunArguments arguments = {
-        .loss_scale = 1.0f / static_cast<float>(tokens_per_step_),
-        .loss_sum = state_.loss_sum(),
-        .reduces = state_.parallel().reduces_every_micro_batch() || micro + 1 == micro_batches_};
+    const RunArguments arguments = {.turn = {.first = micro == 0, .last = micro + 1 == micro_batches_}};
     // The first steps of a run warm up.
     const bool profiles =
-        !options_.profile.empty() && micro == 0 && comm_.is_root() &&
+        !options_.profile.empty() && arguments.turn.last && comm_.is_root() &&
         (steps_timed_ == kWarmupSteps || (steps_timed_ < kWarmupSteps && progress_.step + 1 == options_.steps));
     if (!profiles) return executor_.run(arguments);
     std::vector<double> seconds;
@@ -205,11 +196,13 @@ double Trainer::sum_over_ranks(const std::vector<double>& losses) {
 }
 
 void Trainer::write_profile(const std::vector<double>& seconds) const {
-    const std::vector<ProfileRow> rows = profile_rows(state_.model(), plan_, seconds);
+    const DeviceInfo device = state_.backend().info();
+    const std::vector<ProfileRow> rows =
+        profile_rows(state_.model(), plan_, seconds, device.attention_backward_products);
     write_text_atomically(options_.profile, chrome_trace(state_.model(), plan_, seconds));
-    std::printf("%s\n", profile_table(rows, state_.backend().info(), state_.dtype()).c_str());
+    std::printf("%s\n", profile_table(rows, device, state_.dtype()).c_str());
     std::fflush(stdout);
-    spdlog::info("step {}: trace of one micro-batch in '{}', for chrome://tracing or ui.perfetto.dev",
+    spdlog::info("step {}: trace of the last micro-batch and the update in '{}', for chrome://tracing or ui.perfetto.dev",
                  progress_.step + 1, options_.profile);
 }
 
@@ -218,11 +211,8 @@ StepMetrics Trainer::train_step() {
     StepMetrics metrics;
     metrics.learning_rate = learning_rate(schedule_of(options_), progress_.step);
     comm_.doing(fmt::format("step {}", progress_.step + 1));
-    std::vector<double> losses = accumulate_gradients();
-    compute_grad_norm(state_, comm_);
-    update_parameters(state_, comm_, adamw_settings(options_, metrics.learning_rate, progress_.updates + 1));
-    comm_.synchronize();  // The device is waited for only now.
-    if (losses.empty()) state_.backend().copy_to_host(&losses.emplace_back(), state_.loss_sum());
+    state_.set_control(UpdateControl::LearningRate, static_cast<float>(metrics.learning_rate));
+    const std::vector<double> losses = run_update();
     state_.backend().copy_to_host(&metrics.grad_norm, state_.grad_norm());
 
     ++progress_.step;

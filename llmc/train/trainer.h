@@ -3,7 +3,7 @@
 #pragma once
 
 #include "llmc/base/stop_signal.h"
-#include "llmc/run/update.h"
+#include "llmc/run/executor.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/evaluation.h"
 #include "llmc/train/generation.h"
@@ -32,7 +32,7 @@ class Trainer {
     void load(const Origin& origin);
     void make_generator(const PlannedMemory& memory);
     StepMetrics train_step();
-    std::vector<double> accumulate_gradients();
+    std::vector<double> run_update();
     void run_micro_batch(int64_t micro);
     double sum_over_ranks(const std::vector<double>& losses);
     void write_profile(const std::vector<double>& seconds) const;
@@ -58,7 +58,6 @@ class Trainer {
     DataLoader loader_;
     DataLoader val_loader_;
     std::unique_ptr<TextGenerator> generator_;
-    MicroBatchTree micro_batch_tree_;
     MetricsFile metrics_file_;
     Progress progress_;
     const StopRequest* stop_ = nullptr;  ///< While it runs.

@@ -62,26 +62,26 @@ Partition partition_of(const T* x, int64_t V) {
     return row;
 }
 
-/// Returns the loss; overwrites the logits by their gradient if d_scale is not 0.
+/// Returns the loss; with d_scale overwrites the logits by their gradient.
 template <typename T>
-float row_loss(T* logits, int32_t target, int64_t V, int64_t Vp, float d_scale) {
+float row_loss(T* logits, int32_t target, int64_t V, int64_t Vp, const float* d_scale) {
     if (target < 0) {
-        if (d_scale != 0) std::fill(logits, logits + Vp, from_float<T>(0));
+        if (d_scale) std::fill(logits, logits + Vp, from_float<T>(0));
         return 0;
     }
     CHECK(target < V, target, V);
     const Partition row = partition_of(logits, V);
     const float distance = to_float(logits[target]) - row.largest;
-    if (d_scale != 0) {
-        scaled_exponentials(logits, V, row.largest, static_cast<float>(d_scale / row.sum));
-        logits[target] = from_float<T>(static_cast<float>((fast_exp(distance) / row.sum - 1) * d_scale));
+    if (d_scale) {
+        scaled_exponentials(logits, V, row.largest, static_cast<float>(*d_scale / row.sum));
+        logits[target] = from_float<T>(static_cast<float>((fast_exp(distance) / row.sum - 1) * *d_scale));
         std::fill(logits + V, logits + Vp, from_float<T>(0));
     }
     return static_cast<float>(std::log(row.sum) - distance);
 }
 
 template <typename T>
-void cross_entropy_rows(Tensor losses, Tensor logits, Tensor targets, int64_t V, float d_scale) {
+void cross_entropy_rows(Tensor losses, Tensor logits, Tensor targets, int64_t V, const float* d_scale) {
     const int64_t n = logits.shape[0], Vp = logits.shape[1];
     float* loss = losses.as<float>();
     T* rows = logits.as<T>();
@@ -94,18 +94,19 @@ void cross_entropy_rows(Tensor losses, Tensor logits, Tensor targets, int64_t V,
 
 }  // namespace
 
-void CpuBackend::cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, float d_scale) {
+void CpuBackend::cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, Tensor d_scale) {
     const int64_t n = logits.shape[0];
     CHECK(losses.count() == n && targets.count() == n && V <= logits.shape[1], losses.count(), targets.count(), n, V);
-    logits.dtype == DType::BF16 ? cross_entropy_rows<bf16>(losses, logits, targets, V, d_scale)
-                                : cross_entropy_rows<float>(losses, logits, targets, V, d_scale);
+    const float* const scale = d_scale ? d_scale.as<float>() : nullptr;
+    logits.dtype == DType::BF16 ? cross_entropy_rows<bf16>(losses, logits, targets, V, scale)
+                                : cross_entropy_rows<float>(losses, logits, targets, V, scale);
 }
 
-void CpuBackend::accumulate_loss(Tensor total, Tensor losses) {
+void CpuBackend::accumulate_loss(Tensor total, bool adds, Tensor losses) {
     const float* loss = losses.as<float>();
     double sum = 0;
     for (int64_t i = 0; i < losses.count(); ++i) sum += loss[i];
-    *total.as<double>() += sum;
+    *total.as<double>() = adds ? *total.as<double>() + sum : sum;
 }
 
 }  // namespace llmc::cpu

@@ -67,7 +67,7 @@ std::vector<int64_t> cut_runs(const int32_t* order, const int32_t* token, int64_
 }
 
 template <typename E>
-void embed_backward(Tensor d_wte, Tensor d_wpe, Tensor d_out, Tensor tokens, int64_t T, Tensor workspace) {
+void embed_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T, Tensor workspace) {
     const int64_t N = d_out.shape[0], C = d_out.shape[1], Vp = d_wte.shape[0];
     const int32_t* token = tokens.as<int32_t>();
     int32_t* order = static_cast<int32_t*>(workspace.data);
@@ -93,8 +93,10 @@ void embed_backward(Tensor d_wte, Tensor d_wpe, Tensor d_out, Tensor tokens, int
             return;
         }
         const int64_t first = (block - token_blocks) * step;
-        for (int64_t t = first; t < std::min(positions, first + step); ++t)
+        for (int64_t t = first; t < std::min(positions, first + step); ++t) {
+            if (!adds) std::fill_n(d_position + t * C, C, 0.0f);
             for (int64_t n = t; n < N; n += T) accumulate_row(d_position + t * C, rows + n * C, 0, C);
+        }
     });
 }
 
@@ -108,14 +110,14 @@ void CpuBackend::embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor
                              : embed<float>(out, tokens, wte, wpe, T, first_position);
 }
 
-void CpuBackend::embedding_backward(Tensor d_wte, Tensor d_wpe, Tensor d_out, Tensor tokens, int64_t T,
+void CpuBackend::embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
                                     Tensor workspace) {
     const int64_t N = d_out.shape[0], C = d_out.shape[1];
     CHECK(tokens.count() == N && d_wte.shape[1] == C, tokens.count(), N, d_wte.shape[1], C);
     CHECK(!d_wpe || std::min(T, N) <= d_wpe.shape[0], T, d_wpe.shape[0]);
     CHECK(workspace.bytes() >= embedding_backward_workspace(N, C, d_wte.shape[0]), workspace.bytes());
-    d_out.dtype == DType::BF16 ? embed_backward<bf16>(d_wte, d_wpe, d_out, tokens, T, workspace)
-                               : embed_backward<float>(d_wte, d_wpe, d_out, tokens, T, workspace);
+    d_out.dtype == DType::BF16 ? embed_backward<bf16>(d_wte, d_wpe, adds, d_out, tokens, T, workspace)
+                               : embed_backward<float>(d_wte, d_wpe, adds, d_out, tokens, T, workspace);
 }
 
 int64_t CpuBackend::embedding_backward_workspace(int64_t N, int64_t, int64_t Vp) const {

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <span>
 
 namespace llmc::cpu {
@@ -147,7 +148,8 @@ BlockGrid backward_input_grid(DType type, int64_t N, int64_t OC, int64_t IC) {
     return {spec, type == DType::F32 ? Cut{kFp32, 12} : Cut{kBf16, 6}, false};
 }
 
-/// d_weight += d_out^T * x.
+/// d_weight += d_out^T * x. What shall be overwritten is zeroed block by block, in the cache, and then added to: one
+/// kernel, and so the same sums, for both.
 BlockGrid backward_weight_grid(DType type, int64_t N, int64_t OC, int64_t IC) {
     const GemmSpec spec{.m = OC,
                         .n = IC,
@@ -186,10 +188,10 @@ void store_block(const Tensor& out, const Tensor& residual, const Block& block, 
     }
 }
 
-/// sums (cols) += the sums of columns [first, first + cols) of x. Rows are added in groups, so that the rounding error
-/// grows with the root of their number.
+/// sums (cols) = or += the sums of columns [first, first + cols) of x. Rows are added in groups, so that the rounding
+/// error grows with the root of their number.
 template <typename T>
-void add_column_sums(float* sums, const Tensor& x, int64_t first, int64_t cols) {
+void column_sums(float* sums, bool adds, const Tensor& x, int64_t first, int64_t cols) {
     constexpr int64_t kStrip = 256, kGroup = 64;
     const int64_t rows = x.shape[0], stride = x.shape[1];
     for (int64_t strip = 0; strip < cols; strip += kStrip) {
@@ -204,7 +206,7 @@ void add_column_sums(float* sums, const Tensor& x, int64_t first, int64_t cols) 
             }
             for (int64_t j = 0; j < width; ++j) total[j] += part[j];
         }
-        for (int64_t j = 0; j < width; ++j) sums[strip + j] += total[j];
+        for (int64_t j = 0; j < width; ++j) sums[strip + j] = adds ? sums[strip + j] + total[j] : total[j];
     }
 }
 
@@ -239,15 +241,20 @@ void CpuBackend::matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight, 
     });
 }
 
-void CpuBackend::matmul_backward_weight(Tensor d_weight, Tensor d_bias, Tensor d_out, Tensor x, Tensor workspace) {
+void CpuBackend::matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
+                                        Tensor workspace) {
     const int64_t N = x.shape[0], OC = d_weight.shape[0], IC = d_weight.shape[1];
     const DType type = x.dtype;
     CHECK(is_matrix(x, type, N, IC) && is_matrix(d_out, type, N, OC), N, OC, IC);
     CHECK(is_matrix(d_weight, DType::F32, OC, IC) && (!d_bias || is_matrix(d_bias, DType::F32, OC, 1)), OC, IC);
     backward_weight_grid(type, N, OC, IC).run(threads_, workspace, [&](const Block& block) {
         if (d_bias && block.col == 0)
-            (type == DType::F32 ? add_column_sums<float> : add_column_sums<bf16>)(d_bias.as<float>() + block.row, d_out,
-                                                                                  block.row, block.rows);
+            (type == DType::F32 ? column_sums<float> : column_sums<bf16>)(d_bias.as<float>() + block.row, adds, d_out,
+                                                                          block.row, block.rows);
+        if (!adds) {
+            for (int64_t row = block.row; row < block.row + block.rows; ++row)
+                std::memset(element(d_weight, row, block.col), 0, static_cast<size_t>(block.cols) * sizeof(float));
+        }
         run_gemm(block.gemm, element(d_out, 0, block.row), element(x, 0, block.col),
                  element(d_weight, block.row, block.col), nullptr, block.scratch);
     });

@@ -82,6 +82,7 @@ struct NormBackward {
     Tensor d_x, d_out, x, mean, rstd, weight;
     bool accumulate;
     bool centred;
+    bool adds;  ///< d_weight and d_bias +=.
 };
 
 /// One row: with h = (x - mean) * rstd and g = d_out * weight,
@@ -119,8 +120,9 @@ void backward_row(const NormBackward& op, int64_t n, float* d_weight, float* d_b
     }
 }
 
-/// out[begin .. end) += the shares, in block order. Shares lie `stride` elements apart.
-void add_shares(float* out, const float* shares, int64_t blocks, int64_t stride, int64_t begin, int64_t end) {
+/// out[begin .. end) = or += the shares, in block order. Shares lie `stride` elements apart.
+void add_shares(float* out, bool adds, const float* shares, int64_t blocks, int64_t stride, int64_t begin,
+                int64_t end) {
     float sum[kColumns] = {};
     for (int64_t block = 0; block < blocks; ++block) {
         const float* share = shares + block * stride + begin;
@@ -128,7 +130,7 @@ void add_shares(float* out, const float* shares, int64_t blocks, int64_t stride,
         for (int64_t c = 0; c < end - begin; ++c) sum[c] += share[c];
     }
 #pragma omp simd
-    for (int64_t c = 0; c < end - begin; ++c) out[begin + c] += sum[c];
+    for (int64_t c = 0; c < end - begin; ++c) out[begin + c] = adds ? out[begin + c] + sum[c] : sum[c];
 }
 
 template <typename T>
@@ -150,8 +152,8 @@ void backward(const NormBackward& op, Tensor d_weight, Tensor d_bias, Tensor wor
 #pragma omp for schedule(static)
         for (int64_t strip = 0; strip < strips; ++strip) {
             const int64_t begin = strip * kColumns, end = std::min(C, begin + kColumns);
-            add_shares(d_weights, shares, blocks, 2 * C, begin, end);
-            if (d_biases) add_shares(d_biases, shares + C, blocks, 2 * C, begin, end);
+            add_shares(d_weights, op.adds, shares, blocks, 2 * C, begin, end);
+            if (d_biases) add_shares(d_biases, op.adds, shares + C, blocks, 2 * C, begin, end);
         }
     }
 }
@@ -177,20 +179,21 @@ void CpuBackend::rmsnorm_forward(Tensor out, Tensor rstd, Tensor x, Tensor weigh
                            : rmsnorm<float>(out, rstd, x, weight, epsilon);
 }
 
-void CpuBackend::layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, Tensor d_out, Tensor x,
-                                    Tensor mean, Tensor rstd, Tensor weight, Tensor workspace) {
+void CpuBackend::layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, bool adds,
+                                    Tensor d_out, Tensor x, Tensor mean, Tensor rstd, Tensor weight,
+                                    Tensor workspace) {
     check_shapes(d_x, x, rstd, weight);
     CHECK(workspace.bytes() >= norm_backward_workspace(x.shape[0], x.shape[1]), workspace.bytes());
-    const NormBackward op = {d_x, d_out, x, mean, rstd, weight, accumulate, true};
+    const NormBackward op = {d_x, d_out, x, mean, rstd, weight, accumulate, true, adds};
     x.dtype == DType::BF16 ? backward<bf16>(op, d_weight, d_bias, workspace)
                            : backward<float>(op, d_weight, d_bias, workspace);
 }
 
-void CpuBackend::rmsnorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_out, Tensor x, Tensor rstd,
-                                  Tensor weight, Tensor workspace) {
+void CpuBackend::rmsnorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, bool adds, Tensor d_out, Tensor x,
+                                  Tensor rstd, Tensor weight, Tensor workspace) {
     check_shapes(d_x, x, rstd, weight);
     CHECK(workspace.bytes() >= norm_backward_workspace(x.shape[0], x.shape[1]), workspace.bytes());
-    const NormBackward op = {d_x, d_out, x, Tensor(), rstd, weight, accumulate, false};
+    const NormBackward op = {d_x, d_out, x, Tensor(), rstd, weight, accumulate, false, adds};
     x.dtype == DType::BF16 ? backward<bf16>(op, d_weight, Tensor(), workspace)
                            : backward<float>(op, d_weight, Tensor(), workspace);
 }

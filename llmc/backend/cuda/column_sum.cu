@@ -49,7 +49,8 @@ __global__ void __launch_bounds__(kWarps* kWarpSize)
 
 /// Column c of (groups, columns) belongs to out[c], or from C on to second[c - C].
 __global__ void __launch_bounds__(kWarpsOfPartials* kWarpSize)
-    add_partials_kernel(float* out, float* second, const float* partials, int64_t groups, int64_t columns, int64_t C) {
+    sum_partials_kernel(float* out, float* second, bool adds, const float* partials, int64_t groups, int64_t columns,
+                        int64_t C) {
     SHARED(float[kWarpsOfPartials][kWarpSize], sums);
     const int lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;
     const int64_t column = static_cast<int64_t>(blockIdx.x) * kWarpSize + lane;
@@ -64,7 +65,7 @@ __global__ void __launch_bounds__(kWarpsOfPartials* kWarpSize)
 #pragma unroll
     for (int other = 1; other < kWarpsOfPartials; ++other) sum += sums[other][lane];
     float* const to = column < C ? out + column : second + (column - C);
-    *to += sum;
+    *to = adds ? *to + sum : sum;
 }
 
 template <typename T>
@@ -79,22 +80,22 @@ void partial_sums(cudaStream_t stream, float* partials, Tensor x, int64_t groups
 
 }  // namespace
 
-void add_column_sums(cudaStream_t stream, Tensor d_bias, Tensor d_out, void* workspace) {
+void column_sums(cudaStream_t stream, Tensor d_bias, bool adds, Tensor d_out, void* workspace) {
     const int64_t N = d_out.shape[0], OC = d_out.shape[1], groups = row_groups(N, OC);
     CHECK(d_bias.count() == OC, d_bias.count(), OC);
     float* const partials = static_cast<float*>(workspace);
     d_out.dtype == DType::BF16 ? partial_sums<bf16>(stream, partials, d_out, groups)
                                : partial_sums<float>(stream, partials, d_out, groups);
-    add_partial_sums(stream, elements_of<float>(d_bias), nullptr, partials, groups, OC);
+    sum_partials(stream, elements_of<float>(d_bias), nullptr, adds, partials, groups, OC);
 }
 
 int64_t column_sum_workspace(int64_t N, int64_t OC) { return row_groups(N, OC) * OC * size_of(DType::F32); }
 
-void add_partial_sums(cudaStream_t stream, float* out, float* second, const float* partials, int64_t groups,
-                      int64_t C) {
+void sum_partials(cudaStream_t stream, float* out, float* second, bool adds, const float* partials, int64_t groups,
+                  int64_t C) {
     const int64_t columns = second ? 2 * C : C;
-    launch(add_partials_kernel, blocks_of(ceil_div(columns, kWarpSize)), kWarpsOfPartials * kWarpSize, 0, stream, out,
-           second, partials, groups, columns, C);
+    launch(sum_partials_kernel, blocks_of(ceil_div(columns, kWarpSize)), kWarpsOfPartials * kWarpSize, 0, stream, out,
+           second, adds, partials, groups, columns, C);
 }
 
 }  // namespace llmc::cuda

@@ -10,12 +10,13 @@
 
 namespace llmc::cuda {
 
-/// d_bias (OC) fp32 += column sums of d_out (N, OC). `workspace` has column_sum_workspace(N, OC) bytes.
-void add_column_sums(cudaStream_t stream, Tensor d_bias, Tensor d_out, void* workspace);
+/// d_bias (OC) fp32 = or += (`adds`) column sums of d_out (N, OC). `workspace` has column_sum_workspace(N, OC) bytes.
+void column_sums(cudaStream_t stream, Tensor d_bias, bool adds, Tensor d_out, void* workspace);
 int64_t column_sum_workspace(int64_t N, int64_t OC);
 
-/// The second stage alone: out (C) += column sums of partials (groups, C). With a second output (C), partials is
+/// The second stage alone: out (C) = or += column sums of partials (groups, C). With a second output (C), partials is
 /// (groups, 2C) and its right half belongs to that.
-void add_partial_sums(cudaStream_t stream, float* out, float* second, const float* partials, int64_t groups, int64_t C);
+void sum_partials(cudaStream_t stream, float* out, float* second, bool adds, const float* partials, int64_t groups,
+                  int64_t C);
 
 }  // namespace llmc::cuda

@@ -83,12 +83,13 @@ __device__ __forceinline__ void write_gradient(T* row, const RowGradient& of_row
 
 template <typename T, int kSize>
 __global__ void __launch_bounds__(kThreads, 2)
-    cross_entropy_kernel(float* losses, T* logits, const int32_t* targets, int64_t V, int64_t Vp, float d_scale) {
+    cross_entropy_kernel(float* losses, T* logits, const int32_t* targets, int64_t V, int64_t Vp,
+                         const float* d_scale) {
     T* const row = logits + blockIdx.x * Vp;
     const int32_t target = targets[blockIdx.x];
     if (target < 0) {
         if (threadIdx.x == 0) losses[blockIdx.x] = 0;
-        if (d_scale != 0) fill_zeros<T, kSize>(row, Vp);
+        if (d_scale) fill_zeros<T, kSize>(row, Vp);
         return;
     }
     const float target_logit = to_float(row[target]);
@@ -98,42 +99,44 @@ __global__ void __launch_bounds__(kThreads, 2)
     const double sum = block_sum(static_cast<double>(part.sum) * exponential<T>(part.largest - largest));
     const float distance = target_logit - largest;
     if (threadIdx.x == 0) losses[blockIdx.x] = static_cast<float>(log(sum) - distance);
-    if (d_scale == 0) return;
-    RowGradient of_row = {largest, static_cast<float>(d_scale / sum), 0, target};
-    of_row.at_target = static_cast<float>((static_cast<double>(exponential<T>(distance)) / sum - 1) * d_scale);
+    if (!d_scale) return;
+    const float scale = *d_scale;
+    RowGradient of_row = {largest, static_cast<float>(scale / sum), 0, target};
+    of_row.at_target = static_cast<float>((static_cast<double>(exponential<T>(distance)) / sum - 1) * scale);
     write_gradient<T, kSize>(row, of_row, V, Vp);
 }
 
 constexpr int kSumThreads = 1024;
 
-__global__ void __launch_bounds__(kSumThreads) accumulate_loss_kernel(double* total, const float* losses, int64_t n) {
+__global__ void __launch_bounds__(kSumThreads) accumulate_loss_kernel(double* total, bool adds, const float* losses, int64_t n) {
     double sum = 0;
 #pragma unroll 8
     for (int64_t i = threadIdx.x; i < n; i += kSumThreads) sum += static_cast<double>(losses[i]);
     sum = block_sum(sum);
-    if (threadIdx.x == 0) *total += sum;
+    if (threadIdx.x == 0) *total = adds ? *total + sum : sum;
 }
 
 template <typename T>
-void cross_entropy_rows(cudaStream_t stream, Tensor losses, Tensor logits, Tensor targets, int64_t V, float d_scale) {
+void cross_entropy_rows(cudaStream_t stream, Tensor losses, Tensor logits, Tensor targets, int64_t V, Tensor d_scale) {
     constexpr int kSize = Pack<T>::kSize;
     const int64_t n = logits.shape[0], Vp = logits.shape[1];
     const bool whole = Vp % kSize == 0 && all_aligned({logits.data});
     launch(whole ? cross_entropy_kernel<T, kSize> : cross_entropy_kernel<T, 1>, blocks_of(n), kThreads, 0, stream,
-           elements_of<float>(losses), elements_of<T>(logits), elements_of<const int32_t>(targets), V, Vp, d_scale);
+           elements_of<float>(losses), elements_of<T>(logits), elements_of<const int32_t>(targets), V, Vp,
+           elements_of<const float>(d_scale));
 }
 
 }  // namespace
 
-void CudaBackend::cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, float d_scale) {
+void CudaBackend::cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, Tensor d_scale) {
     const int64_t n = logits.shape[0];
     CHECK(losses.count() == n && targets.count() == n && V <= logits.shape[1], losses.count(), targets.count(), n, V);
     logits.dtype == DType::BF16 ? cross_entropy_rows<bf16>(stream_, losses, logits, targets, V, d_scale)
                                 : cross_entropy_rows<float>(stream_, losses, logits, targets, V, d_scale);
 }
 
-void CudaBackend::accumulate_loss(Tensor total, Tensor losses) {
-    launch(accumulate_loss_kernel, 1, kSumThreads, 0, stream_, elements_of<double>(total),
+void CudaBackend::accumulate_loss(Tensor total, bool adds, Tensor losses) {
+    launch(accumulate_loss_kernel, 1, kSumThreads, 0, stream_, elements_of<double>(total), adds,
            elements_of<const float>(losses), losses.count());
 }
 

@@ -65,24 +65,25 @@ class CudaBackend final : public Backend {
     // embedding.cu
     void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,
                            int64_t first_position) override;
-    void embedding_backward(Tensor d_wte, Tensor d_wpe, Tensor d_out, Tensor tokens, int64_t T,
+    void embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
                             Tensor workspace) override;
     int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp) const override;
 
     // norm.cu
     void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
                            float epsilon) override;
-    void layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, Tensor d_out, Tensor x,
-                            Tensor mean, Tensor rstd, Tensor weight, Tensor workspace) override;
+    void layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out,
+                            Tensor x, Tensor mean, Tensor rstd, Tensor weight, Tensor workspace) override;
     void rmsnorm_forward(Tensor out, Tensor rstd, Tensor x, Tensor weight, float epsilon) override;
-    void rmsnorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_out, Tensor x, Tensor rstd,
+    void rmsnorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, bool adds, Tensor d_out, Tensor x, Tensor rstd,
                           Tensor weight, Tensor workspace) override;
     int64_t norm_backward_workspace(int64_t N, int64_t C) const override;
 
     // matmul.cpp; the bias gradient's kernel is in column_sum.cu
     void matmul_forward(Tensor out, Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor workspace) override;
     void matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight, Tensor workspace) override;
-    void matmul_backward_weight(Tensor d_weight, Tensor d_bias, Tensor d_out, Tensor x, Tensor workspace) override;
+    void matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
+                                Tensor workspace) override;
     int64_t matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const override;
 
     // rope.cu
@@ -106,15 +107,16 @@ class CudaBackend final : public Backend {
     void swiglu_backward(Tensor d_gate_up, Tensor d_out, Tensor gate_up) override;
 
     // cross_entropy.cu
-    void cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, float d_scale) override;
-    void accumulate_loss(Tensor total, Tensor losses) override;
+    void cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, Tensor d_scale) override;
+    void accumulate_loss(Tensor total, bool adds, Tensor losses) override;
 
-    // adamw.cu
+    // optimizer.cu
     void add(Tensor out, Tensor x) override;
     void square_sums(Tensor sums, Tensor gradients, int64_t chunk) override;
     void global_norm(Tensor norm, Tensor sums, Tensor pieces, const NormLayout& layout) override;
-    void adamw(Tensor parameters, Tensor master, Tensor m, Tensor v, Tensor gradients,
-               std::span<const ParameterRange> ranges, const AdamWSettings& settings, Tensor norm) override;
+    void begin_update(Tensor factors, Tensor controls, Tensor norm, const OptimizerSettings& settings) override;
+    void update(const UpdateOperands& operands, std::span<const ParameterRange> ranges,
+                const OptimizerSettings& settings, Tensor factors) override;
 
   private:
     int device_ = 0;

@@ -118,8 +118,10 @@ DeviceInfo CudaBackend::info() const {
     DeviceInfo info;
     info.supports_bf16 = true;
     info.default_dtype = DType::BF16;
+    info.attention_backward_products = 7;  // The scores and their gradient are made for dK, dV and again for dQ.
     if (device_ < 0) {
         info.name = "a CUDA device";
+        info.kind = "sm_90";
         return info;
     }
     cudaDeviceProp properties;
@@ -131,6 +133,7 @@ DeviceInfo CudaBackend::info() const {
     info.memory_available = std::max<int64_t>(0, static_cast<int64_t>(available) - kModules);
     info.memory_held = held_at_start_;
     const int capability = 10 * properties.major + properties.minor;
+    info.kind = fmt::format("sm_{}", capability);
     const double hertz = 1e3 * attribute(cudaDevAttrClockRate, device_);
     for (const MatrixRate& rate : kMatrixRates) {
         if (rate.capability != capability) continue;

@@ -109,12 +109,15 @@ __global__ void scatter_kernel(int32_t* sorted_keys, int32_t* sorted_rows, const
     }
 }
 
-/// sum[c ..] += the rows row(0) .. row(count - 1) of x, in this order.
+/// sum[c ..] = or += the rows row(0) .. row(count - 1) of x, in this order.
 template <typename E, int kSize, typename Row>
-__device__ __forceinline__ void add_rows(float* sum, const E* x, int64_t C, int64_t c, int64_t count, const Row& row) {
-    float values[kSize];
+__device__ __forceinline__ void add_rows(float* sum, bool adds, const E* x, int64_t C, int64_t c, int64_t count,
+                                         const Row& row) {
+    float values[kSize] = {};
+    if (adds) {
 #pragma unroll
-    for (int k = 0; k < kSize; ++k) values[k] = sum[c + k];
+        for (int k = 0; k < kSize; ++k) values[k] = sum[c + k];
+    }
     for (int64_t i = 0; i < count; i += kRowsAhead) {
         Group<E, kSize> ahead[kRowsAhead];
 #pragma unroll
@@ -145,17 +148,17 @@ __global__ void add_by_token_kernel(float* d_wte, const E* d_out, const int32_t*
         else
             high = middle;
     }
-    add_rows<E, kSize>(d_wte + token * C, d_out, C, c, low - first,
+    add_rows<E, kSize>(d_wte + token * C, true, d_out, C, c, low - first,
                        [&](int64_t i) { return static_cast<int64_t>(rows[first + i]); });
 }
 
 /// A block to a piece of the columns of one position.
 template <typename E, int kSize>
-__global__ void add_by_position_kernel(float* d_wpe, const E* d_out, int64_t N, int64_t T, int64_t C, int pieces) {
+__global__ void sum_by_position_kernel(float* d_wpe, bool adds, const E* d_out, int64_t N, int64_t T, int64_t C, int pieces) {
     const int64_t position = blockIdx.x / pieces;
     const int64_t c = (static_cast<int64_t>(blockIdx.x % pieces) * blockDim.x + threadIdx.x) * kSize;
     if (c >= C) return;
-    add_rows<E, kSize>(d_wpe + position * C, d_out, C, c, (N - position + T - 1) / T,
+    add_rows<E, kSize>(d_wpe + position * C, adds, d_out, C, c, (N - position + T - 1) / T,
                        [&](int64_t i) { return position + i * T; });
 }
 
@@ -202,7 +205,7 @@ void embed(cudaStream_t stream, Tensor out, Tensor tokens, Tensor wte, Tensor wp
 }
 
 template <typename E>
-void embed_backward(cudaStream_t stream, Tensor d_wte, Tensor d_wpe, Tensor d_out, Tensor tokens, int64_t T,
+void embed_backward(cudaStream_t stream, Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
                     Tensor workspace) {
     constexpr int kSize = kWalkGroup;
     const int64_t N = d_out.shape[0], C = d_out.shape[1];
@@ -214,9 +217,9 @@ void embed_backward(cudaStream_t stream, Tensor d_wte, Tensor d_wpe, Tensor d_ou
     launch(whole ? add_by_token_kernel<E, kSize> : add_by_token_kernel<E, 1>, blocks_of(N * cut.pieces), cut.threads, 0,
            stream, elements_of<float>(d_wte), rows_in, keys, rows, N, C, pieces);
     if (d_wpe)
-        launch(whole ? add_by_position_kernel<E, kSize> : add_by_position_kernel<E, 1>,
-               blocks_of(std::min(T, N) * cut.pieces), cut.threads, 0, stream, elements_of<float>(d_wpe), rows_in, N, T,
-               C, pieces);
+        launch(whole ? sum_by_position_kernel<E, kSize> : sum_by_position_kernel<E, 1>,
+               blocks_of(std::min(T, N) * cut.pieces), cut.threads, 0, stream, elements_of<float>(d_wpe), adds, rows_in,
+               N, T, C, pieces);
 }
 
 }  // namespace
@@ -229,14 +232,14 @@ void CudaBackend::embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tenso
                              : embed<float>(stream_, out, tokens, wte, wpe, T, first_position);
 }
 
-void CudaBackend::embedding_backward(Tensor d_wte, Tensor d_wpe, Tensor d_out, Tensor tokens, int64_t T,
+void CudaBackend::embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
                                      Tensor workspace) {
     const int64_t N = d_out.shape[0], C = d_out.shape[1];
     CHECK(tokens.count() == N && d_wte.shape[1] == C, tokens.count(), N, d_wte.shape[1], C);
     CHECK(!d_wpe || std::min(T, N) <= d_wpe.shape[0], T, d_wpe.shape[0]);
     CHECK(workspace.bytes() >= embedding_backward_workspace(N, C, d_wte.shape[0]), workspace.bytes());
-    d_out.dtype == DType::BF16 ? embed_backward<bf16>(stream_, d_wte, d_wpe, d_out, tokens, T, workspace)
-                               : embed_backward<float>(stream_, d_wte, d_wpe, d_out, tokens, T, workspace);
+    d_out.dtype == DType::BF16 ? embed_backward<bf16>(stream_, d_wte, d_wpe, adds, d_out, tokens, T, workspace)
+                               : embed_backward<float>(stream_, d_wte, d_wpe, adds, d_out, tokens, T, workspace);
 }
 
 int64_t CudaBackend::embedding_backward_workspace(int64_t N, int64_t, int64_t) const {

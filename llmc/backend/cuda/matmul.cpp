@@ -1,6 +1,7 @@
 // Matrix products by cuBLASLt. Our tensors are row-major, the library counts columns: a row-major (rows, cols) is a
 // column-major (cols, rows), so every product is computed as its transpose, with the operands exchanged. Bias and
-// residual enter the accumulator before it is rounded; weight gradients are accumulated in fp32 by beta = 1.
+// residual enter the accumulator before it is rounded; weight gradients are accumulated in fp32 by beta = 1, or with the same
+// algorithm written by beta = 0.
 //
 // The activation function is not part of the product. cuBLASLt could apply GELU to the accumulator; an activation that
 // runs again starts from the rounded pre-activation, and would not give the same bits.
@@ -38,25 +39,28 @@ void CudaBackend::matmul_forward(Tensor out, Tensor x, Tensor weight, Tensor bia
                                .has_bias = bool{bias},
                                .adds_c = bool{residual}};
     matmul_plans_->run(
-        shape, {out.data, weight.data, x.data, bias.data, residual.data, workspace.data, workspace.bytes()}, stream_);
+        shape, {out.data, weight.data, x.data, bias.data, residual.data, false, workspace.data, workspace.bytes()},
+        stream_);
 }
 
 void CudaBackend::matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight, Tensor workspace) {
     const int64_t N = d_out.shape[0], IC = weight.shape[1], OC = weight.shape[0];
     CHECK(d_out.shape[1] == OC && d_x.shape[0] == N && d_x.shape[1] == IC, N, IC, OC);
     const MatmulShape shape = {.m = IC, .n = N, .k = OC, .input = d_out.dtype, .output = d_x.dtype};
-    matmul_plans_->run(shape, {d_x.data, weight.data, d_out.data, nullptr, nullptr, workspace.data, workspace.bytes()},
-                       stream_);
+    matmul_plans_->run(
+        shape, {d_x.data, weight.data, d_out.data, nullptr, nullptr, false, workspace.data, workspace.bytes()}, stream_);
 }
 
-void CudaBackend::matmul_backward_weight(Tensor d_weight, Tensor d_bias, Tensor d_out, Tensor x, Tensor workspace) {
+void CudaBackend::matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
+                                         Tensor workspace) {
     const int64_t N = x.shape[0], IC = x.shape[1], OC = d_out.shape[1];
     CHECK(d_weight.shape[0] == OC && d_weight.shape[1] == IC && d_out.shape[0] == N, N, IC, OC);
     const MatmulShape shape = {
         .m = IC, .n = OC, .k = N, .transpose_b = true, .input = x.dtype, .output = d_weight.dtype, .adds_c = true};
     matmul_plans_->run(
-        shape, {d_weight.data, x.data, d_out.data, nullptr, d_weight.data, workspace.data, workspace.bytes()}, stream_);
-    if (d_bias) add_column_sums(stream_, d_bias, d_out, workspace.data);
+        shape, {d_weight.data, x.data, d_out.data, nullptr, d_weight.data, !adds, workspace.data, workspace.bytes()},
+        stream_);
+    if (d_bias) column_sums(stream_, d_bias, adds, d_out, workspace.data);
 }
 
 }  // namespace llmc::cuda

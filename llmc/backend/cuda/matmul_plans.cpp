@@ -116,7 +116,7 @@ void MatmulPlans::run(const MatmulShape& shape, const MatmulOperands& operands, 
         CHECK(alignment_of(operands.bias) >= 16);  // The algorithm was found without knowing it.
         set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias);
     }
-    const float alpha = 1, beta = shape.adds_c ? 1 : 0;
+    const float alpha = 1, beta = shape.adds_c && !operands.ignores_c ? 1 : 0;
     const cublasStatus_t status = cublaslt().Matmul(
         handle_, plan->description, &alpha, operands.a, plan->a, operands.b, plan->b, &beta, c, plan->d, operands.d,
         plan->d, &plan->algorithm, operands.workspace, static_cast<size_t>(operands.workspace_bytes), stream);

@@ -30,6 +30,7 @@ struct MatmulOperands {
     const void* b = nullptr;
     const void* bias = nullptr;
     const void* c = nullptr;  ///< May be d.
+    bool ignores_c = false;   ///< Of a shape that adds C: does not, this time. The algorithm is the same.
     void* workspace = nullptr;
     int64_t workspace_bytes = 0;
 };

@@ -263,8 +263,8 @@ void forward(cudaStream_t stream, Tensor out, Tensor mean, Tensor rstd, Tensor x
 }
 
 template <typename T>
-void backward(cudaStream_t stream, Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, Tensor d_out, Tensor x,
-              Tensor mean, Tensor rstd, Tensor weight, Tensor workspace) {
+void backward(cudaStream_t stream, Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out,
+              Tensor x, Tensor mean, Tensor rstd, Tensor weight, Tensor workspace) {
     constexpr int kSize = Pack<T>::kSize;
     const int64_t N = x.shape[0], C = x.shape[1], rows = rows_per_group(N), groups = ceil_div(N, rows);
     const bool whole = C % kSize == 0 && all_aligned({d_x.data, d_out.data, x.data, weight.data, workspace.data});
@@ -285,7 +285,7 @@ void backward(cudaStream_t stream, Tensor d_x, bool accumulate, Tensor d_weight,
                             accumulate};
     launch(whole ? backward_kernel<T, kSize> : backward_kernel<T, 1>, blocks_of(groups), block, shared_bytes, stream,
            op);
-    add_partial_sums(stream, elements_of<float>(d_weight), elements_of<float>(d_bias), partials, groups, C);
+    sum_partials(stream, elements_of<float>(d_weight), elements_of<float>(d_bias), adds, partials, groups, C);
 }
 
 void check_shapes(Tensor out, Tensor x, Tensor rstd, Tensor weight) {
@@ -309,20 +309,21 @@ void CudaBackend::rmsnorm_forward(Tensor out, Tensor rstd, Tensor x, Tensor weig
                            : forward<float>(stream_, out, Tensor(), rstd, x, weight, Tensor(), epsilon);
 }
 
-void CudaBackend::layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, Tensor d_out,
-                                     Tensor x, Tensor mean, Tensor rstd, Tensor weight, Tensor workspace) {
+void CudaBackend::layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, bool adds,
+                                     Tensor d_out, Tensor x, Tensor mean, Tensor rstd, Tensor weight,
+                                     Tensor workspace) {
     check_shapes(d_x, x, rstd, weight);
     CHECK(workspace.bytes() >= norm_backward_workspace(x.shape[0], x.shape[1]), workspace.bytes());
     const auto run = x.dtype == DType::BF16 ? backward<bf16> : backward<float>;
-    run(stream_, d_x, accumulate, d_weight, d_bias, d_out, x, mean, rstd, weight, workspace);
+    run(stream_, d_x, accumulate, d_weight, d_bias, adds, d_out, x, mean, rstd, weight, workspace);
 }
 
-void CudaBackend::rmsnorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_out, Tensor x, Tensor rstd,
-                                   Tensor weight, Tensor workspace) {
+void CudaBackend::rmsnorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, bool adds, Tensor d_out, Tensor x,
+                                   Tensor rstd, Tensor weight, Tensor workspace) {
     check_shapes(d_x, x, rstd, weight);
     CHECK(workspace.bytes() >= norm_backward_workspace(x.shape[0], x.shape[1]), workspace.bytes());
     const auto run = x.dtype == DType::BF16 ? backward<bf16> : backward<float>;
-    run(stream_, d_x, accumulate, d_weight, Tensor(), d_out, x, Tensor(), rstd, weight, workspace);
+    run(stream_, d_x, accumulate, d_weight, Tensor(), adds, d_out, x, Tensor(), rstd, weight, workspace);
 }
 
 int64_t CudaBackend::norm_backward_workspace(int64_t N, int64_t C) const {

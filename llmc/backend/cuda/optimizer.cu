@@ -1,7 +1,7 @@
-// Sums between ranks, the gradient norm and AdamW over flat buffers, at the speed of memory. A chunk of gradients is
-// squared and summed, in double, by a warp or, where it is long, by a block; one block then sums all chunks. AdamW
+// Sums between ranks, the gradient norm and the optimisers over flat buffers, at the speed of memory. A chunk of gradients is
+// squared and summed, in double, by a warp or, where it is long, by a block; one block then sums all chunks. An update
 // takes many ranges in one launch: they travel by value with the launch, and a block finds its own among them. Whether
-// to clip or to skip is decided on the device.
+// to clip or to skip, and every number that changes from update to update, is made on the device.
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/elements.cuh"
 
@@ -74,21 +74,49 @@ __global__ void __launch_bounds__(kFinalThreads)
     if (threadIdx.x == 0) *norm = sqrt(sum);
 }
 
-/// The settings of one update, as the loop over elements needs them. The bias corrections are made in double.
-struct Coefficients {
-    float grad_clip, beta1, one_minus_beta1, beta2, one_minus_beta2, step, inverse_root_bias2, epsilon, keep;
+__device__ __forceinline__ float& at(float* factors, Factor factor) { return factors[static_cast<int>(factor)]; }
+__device__ __forceinline__ float at(const float* factors, Factor factor) { return factors[static_cast<int>(factor)]; }
 
-    explicit Coefficients(const AdamWSettings& settings) {
-        const double b1 = settings.beta1, b2 = settings.beta2, update = static_cast<double>(settings.update);
-        grad_clip = settings.grad_clip;
-        beta1 = settings.beta1;
-        one_minus_beta1 = static_cast<float>(1 - b1);
-        beta2 = settings.beta2;
-        one_minus_beta2 = static_cast<float>(1 - b2);
-        step = static_cast<float>(settings.learning_rate / (1 - std::pow(b1, update)));
-        inverse_root_bias2 = static_cast<float>(1 / std::sqrt(1 - std::pow(b2, update)));
-        epsilon = settings.epsilon;
-        keep = static_cast<float>(1 - double{settings.learning_rate} * settings.weight_decay);
+/// One thread: what the norm and the controls make of the settings. In double, rounded once.
+__global__ void begin_update_kernel(float* factors, double* controls, const double* norm, OptimizerSettings settings) {
+    const double gradient_norm = *norm, rate = controls[static_cast<int>(UpdateControl::LearningRate)];
+    const bool applies = fabs(gradient_norm) < INFINITY;
+    at(factors, Factor::Applies) = applies ? 1.0f : 0.0f;
+    if (!applies) return;
+    const double updates = controls[static_cast<int>(UpdateControl::Updates)] += 1;
+    const bool clips = settings.grad_clip > 0 && gradient_norm > settings.grad_clip;
+    at(factors, Factor::GradientScale) = clips ? static_cast<float>(settings.grad_clip / gradient_norm) : 1.0f;
+    at(factors, Factor::Keep) = static_cast<float>(1 - rate * settings.weight_decay);
+    at(factors, Factor::Step) = static_cast<float>(rate / (1 - pow(static_cast<double>(settings.beta1), updates)));
+    at(factors, Factor::InverseRootBias2) =
+        static_cast<float>(1 / sqrt(1 - pow(static_cast<double>(settings.beta2), updates)));
+}
+
+/// The constants of a run, as the loops over elements need them.
+struct Constants {
+    float beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon;
+
+    explicit Constants(const OptimizerSettings& settings)
+        : beta1(settings.beta1),
+          one_minus_beta1(static_cast<float>(1 - double{settings.beta1})),
+          beta2(settings.beta2),
+          one_minus_beta2(static_cast<float>(1 - double{settings.beta2})),
+          epsilon(settings.epsilon) {}
+};
+
+/// The new weight of an element, and its moments. `factors` are begin_update()'s.
+struct AdamW {
+    static constexpr bool kSecondMoment = true;
+    float step, inverse_root_bias2;
+
+    __device__ explicit AdamW(const float* factors)
+        : step(at(factors, Factor::Step)), inverse_root_bias2(at(factors, Factor::InverseRootBias2)) {}
+
+    __device__ __forceinline__ float operator()(float weight, float g, float& m, float& v, float keep,
+                                                const Constants& k) const {
+        m = k.beta1 * m + k.one_minus_beta1 * g;
+        v = k.beta2 * v + k.one_minus_beta2 * g * g;
+        return keep * weight - step * m / (sqrtf(v) * inverse_root_bias2 + k.epsilon);
     }
 };
 
@@ -113,22 +141,17 @@ struct Ranges {
     int count;
 };
 
-template <typename P, int kSize>
-__device__ __forceinline__ void update_group(const Buffers<P>& to, int64_t i, const Coefficients& k, float scale,
-                                             float keep) {
+template <typename P, typename Rule, int kSize>
+__device__ __forceinline__ void update_group(const Buffers<P>& to, int64_t i, const Rule& rule, const Constants& k,
+                                             float scale, float keep) {
     const Group<float, kSize> gradients = load_group_streaming<kSize>(to.gradients + i);
-    Group<float, kSize> m = load_group_streaming<kSize>(to.m + i);
-    Group<float, kSize> v = load_group_streaming<kSize>(to.v + i);
+    Group<float, kSize> m = load_group_streaming<kSize>(to.m + i), v = {};
+    if constexpr (Rule::kSecondMoment) v = load_group_streaming<kSize>(to.v + i);
     Group<float, kSize> values = load_group_streaming<kSize>(to.values + i);
 #pragma unroll
-    for (int j = 0; j < kSize; ++j) {
-        const float g = scale * gradients[j];
-        m[j] = k.beta1 * m[j] + k.one_minus_beta1 * g;
-        v[j] = k.beta2 * v[j] + k.one_minus_beta2 * g * g;
-        values[j] = keep * values[j] - k.step * m[j] / (sqrtf(v[j]) * k.inverse_root_bias2 + k.epsilon);
-    }
+    for (int j = 0; j < kSize; ++j) values[j] = rule(values[j], scale * gradients[j], m[j], v[j], keep, k);
     store_group_streaming(to.m + i, m);
-    store_group_streaming(to.v + i, v);
+    if constexpr (Rule::kSecondMoment) store_group_streaming(to.v + i, v);
     store_group_streaming(to.values + i, values);
     if constexpr (std::is_same_v<P, bf16>) {
         Group<P, kSize> rounded;
@@ -151,34 +174,34 @@ __device__ __forceinline__ const Range& range_of(const Ranges& ranges, int block
     return ranges.ranges[low];
 }
 
-template <typename P>
+template <typename P, typename Rule>
 __global__ void __launch_bounds__(kThreads)
-    update_kernel(Buffers<P> buffers, const __grid_constant__ Ranges ranges, Coefficients k, const double* norm) {
-    const double gradient_norm = *norm;
-    if (!(fabs(gradient_norm) < INFINITY)) return;
-    const bool clip = k.grad_clip > 0 && gradient_norm > k.grad_clip;
-    const float scale = clip ? static_cast<float>(k.grad_clip / gradient_norm) : 1.0f;
+    update_kernel(Buffers<P> buffers, const __grid_constant__ Ranges ranges, Constants k, const float* factors) {
+    if (at(factors, Factor::Applies) == 0) return;
+    const Rule rule(factors);
+    const float scale = at(factors, Factor::GradientScale);
     const Range& range = range_of(ranges, blockIdx.x);
-    const float keep = range.decay ? k.keep : 1.0f;
+    const float keep = range.decay ? at(factors, Factor::Keep) : 1.0f;
     const int64_t offset_in_range = (blockIdx.x - range.first_block) * kUpdateBlock;
     const int64_t begin = range.offset + offset_in_range;
     const int64_t end = begin + min(kUpdateBlock, range.count - offset_in_range);
     const int64_t grouped = range.offset % kGroup == 0 ? begin + (end - begin) / kGroup * kGroup : begin;
 #pragma unroll 2
     for (int64_t i = begin + threadIdx.x * kGroup; i < grouped; i += kThreads * kGroup)
-        update_group<P, kGroup>(buffers, i, k, scale, keep);
-    for (int64_t i = grouped + threadIdx.x; i < end; i += kThreads) update_group<P, 1>(buffers, i, k, scale, keep);
+        update_group<P, Rule, kGroup>(buffers, i, rule, k, scale, keep);
+    for (int64_t i = grouped + threadIdx.x; i < end; i += kThreads)
+        update_group<P, Rule, 1>(buffers, i, rule, k, scale, keep);
 }
 
-template <typename P>
-void update(cudaStream_t stream, const Buffers<P>& buffers, std::span<const ParameterRange> ranges,
-            const AdamWSettings& settings, const double* norm) {
-    const Coefficients coefficients(settings);
+template <typename P, typename Rule>
+void update_by(cudaStream_t stream, const Buffers<P>& buffers, std::span<const ParameterRange> ranges,
+               const OptimizerSettings& settings, const float* factors) {
+    const Constants constants(settings);
     Ranges batch = {};
     int64_t blocks = 0;
     const auto flush = [&] {
         if (batch.count > 0)
-            launch(update_kernel<P>, blocks_of(blocks), kThreads, 0, stream, buffers, batch, coefficients, norm);
+            launch(update_kernel<P, Rule>, blocks_of(blocks), kThreads, 0, stream, buffers, batch, constants, factors);
         batch.count = 0;
         blocks = 0;
     };
@@ -189,6 +212,14 @@ void update(cudaStream_t stream, const Buffers<P>& buffers, std::span<const Para
         if (batch.count == kMaxRanges) flush();
     }
     flush();
+}
+
+template <typename P>
+void update_buffers(cudaStream_t stream, const Buffers<P>& buffers, std::span<const ParameterRange> ranges,
+                    const OptimizerSettings& settings, const float* factors) {
+    switch (settings.kind) {
+        case OptimizerKind::AdamW: return update_by<P, AdamW>(stream, buffers, ranges, settings, factors);
+    }
 }
 
 }  // namespace
@@ -221,21 +252,28 @@ void CudaBackend::global_norm(Tensor norm, Tensor sums, Tensor pieces, const Nor
            elements_of<const int32_t>(pieces), layout);
 }
 
-void CudaBackend::adamw(Tensor parameters, Tensor master, Tensor m, Tensor v, Tensor gradients,
-                        std::span<const ParameterRange> ranges, const AdamWSettings& settings, Tensor norm) {
+void CudaBackend::begin_update(Tensor factors, Tensor controls, Tensor norm, const OptimizerSettings& settings) {
+    CHECK(factors.count() == kNumFactors && controls.count() == kNumControls, factors.count(), controls.count());
+    launch(begin_update_kernel, 1, 1, 0, stream_, elements_of<float>(factors), elements_of<double>(controls),
+           elements_of<const double>(norm), settings);
+}
+
+void CudaBackend::update(const UpdateOperands& operands, std::span<const ParameterRange> ranges,
+                         const OptimizerSettings& settings, Tensor factors) {
+    const auto& [parameters, master, m, v, gradients] = operands;
     const bool mixed = parameters.dtype == DType::BF16;
     CHECK(mixed == static_cast<bool>(master), "bf16 parameters need a master copy, fp32 parameters have none");
-    CHECK(settings.update >= 1, settings.update);
+    CHECK(optimizer_row(settings.kind).second_moment == static_cast<bool>(v), "the optimiser's moments");
     CHECK(all_aligned({parameters.data, master.data, m.data, v.data, gradients.data}), "flat buffers are aligned");
     float *const mean = elements_of<float>(m), *const square = elements_of<float>(v);
     const float* const g = elements_of<const float>(gradients);
-    const double* const gradient_norm = elements_of<const double>(norm);
+    const float* const of_update = elements_of<const float>(factors);
     if (mixed)
-        update<bf16>(stream_, {elements_of<bf16>(parameters), elements_of<float>(master), mean, square, g}, ranges,
-                     settings, gradient_norm);
+        update_buffers<bf16>(stream_, {elements_of<bf16>(parameters), elements_of<float>(master), mean, square, g},
+                             ranges, settings, of_update);
     else
-        update<float>(stream_, {nullptr, elements_of<float>(parameters), mean, square, g}, ranges, settings,
-                      gradient_norm);
+        update_buffers<float>(stream_, {nullptr, elements_of<float>(parameters), mean, square, g}, ranges, settings,
+                              of_update);
 }
 
 }  // namespace llmc::cuda

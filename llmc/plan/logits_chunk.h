@@ -1,0 +1,29 @@
+// How many tokens the classifier takes at a time. The number decides the order of sums, so the last bits: it comes from
+// the model, the shape and a committed table per kind of device, and from nothing else.
+#pragma once
+
+#include "llmc/model/model.h"
+
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace llmc {
+
+/// A row of the table: models of up to so many channels take so many tokens at a time on this kind of device.
+struct LogitsChunkRow {
+    std::string_view kind;  ///< DeviceInfo::kind: "sm_90", "cpu".
+    int64_t channels = 0;
+    int64_t tokens = 0;  ///< A multiple of 64.
+};
+
+/// The smallest chunks whose classifier takes at most 2 % longer than one chunk of all tokens; dev/bench/chunks.sh
+/// prints what they cost, and measures the rows of the processor it runs on.
+std::span<const LogitsChunkRow> logits_chunk_table();
+
+/// min(N, the row's tokens). A kind that is not in the table takes the rows of the nearest one: a GPU the rows of the
+/// newest architecture that is not newer than it (else the oldest), anything else the CPU's. A model with more channels
+/// than any row takes the last.
+int64_t default_logits_chunk(const Model& model, const BatchShape& shape, std::string_view kind);
+
+}  // namespace llmc

@@ -1,0 +1,92 @@
+#include "llmc/plan/places.h"
+
+#include "llmc/base/check.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <vector>
+
+namespace llmc {
+
+std::string_view name_of(Buffer buffer) {
+    switch (buffer) {
+        case Buffer::Parameters: return "parameters";
+        case Buffer::Masters: return "master weights";
+        case Buffer::Gradients: return "gradients";
+        case Buffer::MomentM: return "first moments";
+        case Buffer::MomentV: return "second moments";
+        case Buffer::Boundaries: return "layer boundaries";
+    }
+    return "?";
+}
+
+Places::Places(DType parameters, OptimizerKind optimizer) : optimizer_(optimizer) {
+    (*this)[Buffer::Parameters].format = (*this)[Buffer::Boundaries].format = parameters;
+    (*this)[Buffer::Masters].exists = parameters != DType::F32;
+    (*this)[Buffer::MomentV].exists = optimizer_row(optimizer).second_moment;
+}
+
+int64_t Places::update_bytes() const {
+    const auto bytes = [&](Buffer buffer) { return (*this)[buffer].exists ? size_of(format(buffer)) : 0; };
+    const Buffer weights = (*this)[Buffer::Masters].exists ? Buffer::Masters : Buffer::Parameters;
+    const int64_t rounded = (*this)[Buffer::Masters].exists ? bytes(Buffer::Parameters) : 0;
+    return 2 * (bytes(weights) + bytes(Buffer::MomentM) + bytes(Buffer::MomentV)) + bytes(Buffer::Gradients) + rounded;
+}
+
+std::string Places::fault() const {
+    const auto need = [&](Buffer cut, Buffer also) -> std::string {
+        if (!(*this)[also].exists || !in_pieces(cut) || in_pieces(also)) return "";
+        return fmt::format("{} in pieces need {} in pieces: a rank could not update what it has no gradient of",
+                           name_of(cut), name_of(also));
+    };
+    for (const auto& [cut, also] : {std::pair(Buffer::Parameters, Buffer::Gradients),
+                                    std::pair(Buffer::Gradients, Buffer::MomentM)}) {
+        if (std::string why = need(cut, also); !why.empty()) return why;
+    }
+    for (const Buffer other : {Buffer::MomentV, Buffer::Masters}) {
+        if (!(*this)[other].exists || in_pieces(other) == in_pieces(Buffer::MomentM)) continue;
+        return fmt::format("{} and {} are updated together: both whole, or both in pieces", name_of(Buffer::MomentM),
+                           name_of(other));
+    }
+    if (in_pieces(Buffer::Boundaries)) return "layer boundaries are each rank's own, and have no pieces";
+    for (int i = 0; i < kNumBuffers; ++i) {
+        const auto buffer = static_cast<Buffer>(i);
+        if (on_host(buffer) && buffer != Buffer::Boundaries) {
+            return fmt::format("{} in host memory: only layer boundaries can be there", name_of(buffer));
+        }
+    }
+    const bool mixed = format(Buffer::Parameters) != DType::F32;
+    if (mixed != (*this)[Buffer::Masters].exists) return "rounded parameters need master weights, fp32 ones have none";
+    for (const Buffer buffer : {Buffer::Masters, Buffer::Gradients, Buffer::MomentM, Buffer::MomentV}) {
+        if (format(buffer) != DType::F32) return fmt::format("{} are kept in fp32", name_of(buffer));
+    }
+    return "";
+}
+
+std::string Places::describe() const {
+    std::vector<std::string> cut;
+    if (updates_pieces()) cut.emplace_back("optimiser state");
+    for (const Buffer buffer : {Buffer::Gradients, Buffer::Parameters}) {
+        if (in_pieces(buffer)) cut.emplace_back(name_of(buffer));
+    }
+    std::string text;
+    for (size_t i = 0; i < cut.size(); ++i) text += (i == 0 ? "" : i + 1 < cut.size() ? ", " : " and ") + cut[i];
+    if (!cut.empty()) text += " in pieces";
+    if (on_host(Buffer::Boundaries)) text += fmt::format("{}layer boundaries on the host", cut.empty() ? "" : "; ");
+    return text;
+}
+
+Places places_of_zero(int stage, int ranks, DType parameters, OptimizerKind optimizer) {
+    CHECK(stage >= 0 && stage <= kMaxZero, stage);
+    Places places(parameters, optimizer);
+    if (ranks == 1) return places;
+    const auto cut = [&](Buffer buffer, int from) {
+        if (stage >= from) places[buffer].spread = Spread::Pieces;
+    };
+    for (const Buffer buffer : {Buffer::Masters, Buffer::MomentM, Buffer::MomentV}) cut(buffer, 1);
+    cut(Buffer::Gradients, 2);
+    cut(Buffer::Parameters, 3);
+    return places;
+}
+
+}  // namespace llmc

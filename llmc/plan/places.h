@@ -1,0 +1,79 @@
+// The table of places: for everything that is kept from one step of a plan to the next update, whether every rank has
+// all of it, which memory it lies in, and its format. A ZeRO stage (Rajbhandari et al. 2020) and --recompute=offload are
+// names for fillings of it; plans, memory, state, checkpoints, prices and the banner read the rows and never a stage.
+//
+//             spread            memory   format
+// parameters  whole | pieces    device   that of the activations
+// masters     whole | pieces    device   fp32; absent where parameters are fp32
+// gradients   whole | pieces    device   fp32
+// moment m    whole | pieces    device   fp32
+// moment v    whole | pieces    device   fp32; absent where the optimiser has none
+// boundaries  (a rank's own)    device | host   that of the activations
+#pragma once
+
+#include "llmc/base/dtype.h"
+#include "llmc/base/optimizer.h"
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+namespace llmc {
+
+enum class Buffer : uint8_t { Parameters, Masters, Gradients, MomentM, MomentV, Boundaries };
+constexpr int kNumBuffers = 6;
+std::string_view name_of(Buffer buffer);
+
+enum class Spread : uint8_t {
+    Whole,   ///< Every rank has all of it.
+    Pieces,  ///< A rank has its piece of every bucket (partition.h).
+};
+enum class Memory : uint8_t { Device, Host };
+
+struct Place {
+    bool exists = true;
+    Spread spread = Spread::Whole;
+    Memory memory = Memory::Device;
+    DType format = DType::F32;
+    bool operator==(const Place&) const = default;
+};
+
+class Places {
+  public:
+    /// Everything whole, on the device, parameters in this format.
+    Places(DType parameters = DType::F32, OptimizerKind optimizer = OptimizerKind::AdamW);
+
+    const Place& operator[](Buffer buffer) const { return rows_[static_cast<size_t>(buffer)]; }
+    Place& operator[](Buffer buffer) { return rows_[static_cast<size_t>(buffer)]; }
+    bool in_pieces(Buffer buffer) const { return (*this)[buffer].spread == Spread::Pieces; }
+    bool on_host(Buffer buffer) const { return (*this)[buffer].memory == Memory::Host; }
+    DType format(Buffer buffer) const { return (*this)[buffer].format; }
+
+    /// Each rank updates its piece of every bucket.
+    bool updates_pieces() const { return in_pieces(Buffer::MomentM); }
+    /// Parameters are whole, but a rank updates a piece of them: the pieces travel after the update.
+    bool gathers_after_update() const { return updates_pieces() && !in_pieces(Buffer::Parameters); }
+    /// Each rank wants the sums of all gradients, not only those of its piece.
+    bool shares_sums() const { return !updates_pieces(); }
+    OptimizerKind optimizer() const { return optimizer_; }
+    /// What an update reads and writes for one element: weight and moments both ways, the gradient, a rounded copy.
+    int64_t update_bytes() const;
+
+    /// Why the rows contradict each other, or ask for what there is not; "" if they do not.
+    std::string fault() const;
+    /// What is in pieces and what on the host, in words: "optimiser state and gradients in pieces"; "" if nothing.
+    std::string describe() const;
+
+    bool operator==(const Places&) const = default;
+
+  private:
+    OptimizerKind optimizer_;
+    std::array<Place, kNumBuffers> rows_;
+};
+
+constexpr int kMaxZero = 3;
+/// --zero: 0 leaves everything whole; 1 cuts masters and moments, 2 gradients too, 3 parameters too. One rank has
+/// nobody to share with, so for it every stage is stage 0.
+Places places_of_zero(int stage, int ranks, DType parameters, OptimizerKind optimizer = OptimizerKind::AdamW);
+
+}  // namespace llmc

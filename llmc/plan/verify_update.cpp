@@ -1,0 +1,142 @@
+#include "llmc/plan/verify_update.h"
+
+#include "llmc/plan/communicate.h"
+#include "llmc/plan/gradients.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+
+namespace llmc {
+namespace {
+
+bool all_of(const std::vector<bool>& flags) {
+    return std::all_of(flags.begin(), flags.end(), [](bool flag) { return flag; });
+}
+
+}  // namespace
+
+UpdateCheck::UpdateCheck(const Model& model, const Plan& plan)
+    : model_(model), plan_(plan), written_(model.parameters.size()) {
+    for (std::vector<bool>* by_bucket : {&zeroed_, &squared_, &updated_, &gathered_}) {
+        by_bucket->assign(plan.partition.buckets.size(), false);
+    }
+    for (const auto& ranges : ranges_to_zero(model, plan)) needs_zeroing_.push_back(!ranges.empty());
+}
+
+const std::string& UpdateCheck::name_of(int parameter) const {
+    return model_.parameters[static_cast<size_t>(parameter)].name;
+}
+
+std::string UpdateCheck::fault_of(const Step& step) {
+    if (updating_ && step.phase != Phase::Update) return "comes after the update has begun";
+    if (step.is_of_bucket() && step.bucket >= static_cast<int>(zeroed_.size())) return "is about a bucket there is not";
+    if (writes_gradients(step)) return write(step);
+    switch (step.kind) {
+        case StepKind::ZeroGradients: return zero(step);
+        case StepKind::FoldGradients: return fold(step);
+        case StepKind::WaitReduce: {
+            const bool kept = plan_.parallel.rank_invariant;
+            return step.adds == (kept ? Adds::Never : Adds::AfterFirst) ? "" : "adds where it has to overwrite";
+        }
+        case StepKind::SquareSums:
+        case StepKind::GatherSums:
+        case StepKind::BeginUpdate:
+        case StepKind::Update: return update(step);
+        case StepKind::Gather:
+            if (step.phase != Phase::Update) return "";
+            if (!updated_[static_cast<size_t>(step.bucket)]) return "comes before the update of its bucket";
+            gathered_[static_cast<size_t>(step.bucket)] = true;
+            return "";
+        default: return "";
+    }
+}
+
+std::string UpdateCheck::fault_of_end() const {
+    if (!trains_) return "";
+    if (!all_of(updated_)) return "never updates some bucket";
+    if (plan_.places.gathers_after_update() && !all_of(gathered_)) return "never gathers some updated bucket";
+    const bool folds = plan_.parallel.rank_invariant && plan_.parallel.micro_batches > 1;
+    return folds == folded_ ? "" : "does not add up its micro-batches in the order it promises";
+}
+
+Adds UpdateCheck::first_adds(const Step& step) const {
+    const bool once = step.operand(Slot::ParameterGradients) >= 0 || plan_.parallel.rank_invariant;
+    return once ? Adds::Never : Adds::AfterFirst;
+}
+
+std::string UpdateCheck::write(const Step& step) {
+    trains_ = true;
+    const int bucket = bucket_of(model_, plan_.partition, step);
+    const auto zeroed = [&] { return zeroed_.empty() || zeroed_[static_cast<size_t>(bucket)]; };
+    const std::vector<WrittenRow> rows = rows_written(model_, plan_, step);
+    for (const WrittenRow& row : rows) {
+        const bool first = !written_[static_cast<size_t>(row.parameter)];
+        if (step.adds != (first ? first_adds(step) : Adds::Always)) {
+            const char* why = first ? "does not begin" : "overwrites";
+            return fmt::format("{} the gradients of {}", why, name_of(row.parameter));
+        }
+        const bool whole = row.elements == model_.parameters[static_cast<size_t>(row.parameter)].count();
+        if (!whole && !zeroed()) return fmt::format("leaves a part of {} that nobody zeroes", name_of(row.parameter));
+    }
+    for (const WrittenRow& row : rows) written_[static_cast<size_t>(row.parameter)] = true;
+    if (step.op != OpKind::Embedding) return "";
+    // Adds to rows here and there.
+    if (!written_[static_cast<size_t>(model_.wte)] && !zeroed()) return "adds to gradients that nobody has written";
+    written_[static_cast<size_t>(model_.wte)] = true;
+    return "";
+}
+
+std::string UpdateCheck::zero(const Step& step) {
+    if (zeroed_[static_cast<size_t>(step.bucket)]) return "comes twice";
+    zeroed_[static_cast<size_t>(step.bucket)] = true;
+    const Bucket& bucket = plan_.partition.bucket(step.bucket);
+    for (int row = bucket.first_row; row < bucket.first_row + bucket.rows; ++row) {
+        if (written_[static_cast<size_t>(row)]) return fmt::format("comes after {} was written", name_of(row));
+    }
+    const When when = first_adds(step) == Adds::Never ? When::Always : When::First;
+    return step.when == when ? "" : "does not run where the gradients begin";
+}
+
+std::string UpdateCheck::fold(const Step& step) {
+    if (folded_) return "comes twice";
+    folded_ = true;
+    if (step.when != When::Always || !all_of(written_)) return "comes before the micro-batch is complete";
+    return "";
+}
+
+bool UpdateCheck::all_written(int index) const {
+    const Bucket& bucket = plan_.partition.bucket(index);
+    const auto first = written_.begin() + bucket.first_row;
+    return std::all_of(first, first + bucket.rows, [](bool written) { return written; }) &&
+           (!needs_zeroing_[static_cast<size_t>(index)] || zeroed_[static_cast<size_t>(index)]);
+}
+
+std::string UpdateCheck::update(const Step& step) {
+    updating_ = true;
+    if (step.when != When::Last) return "does not wait for the last micro-batch";
+    const auto bucket = static_cast<size_t>(std::max<int>(0, step.bucket));
+    switch (step.kind) {
+        case StepKind::SquareSums:
+            if (squared_[bucket]) return "comes twice";
+            if (!all_written(step.bucket)) return "comes before the bucket's gradients are complete";
+            squared_[bucket] = true;
+            return begun_ ? "comes after the norm" : "";
+        case StepKind::GatherSums:
+            sums_gathered_ = true;
+            return all_of(squared_) ? "" : "comes before all sums of squares are there";
+        case StepKind::BeginUpdate:
+            if (begun_) return "comes twice";
+            begun_ = true;
+            if (!all_of(squared_) || (plan_.parallel.ranks > 1 && !sums_gathered_)) {
+                return "comes before all sums of squares are there";
+            }
+            return "";
+        default:
+            if (updated_[bucket]) return "comes twice";
+            updated_[bucket] = true;
+            return begun_ ? "" : "comes before the norm";
+    }
+}
+
+}  // namespace llmc

@@ -1,0 +1,40 @@
+// The part of the verifier that knows gradients and the update (gradients.h, update.h): whether the first writer of every
+// row of gradients overwrites and later ones add, whether the rest is zeroed, and the order of norm, optimiser, gather.
+#pragma once
+
+#include "llmc/plan/step.h"
+
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+/// Follows a plan step by step.
+class UpdateCheck {
+  public:
+    UpdateCheck(const Model& model, const Plan& plan);
+
+    /// What is wrong with the next step as far as gradients and the update go; empty if nothing.
+    std::string fault_of(const Step& step);
+    /// To be asked after the last step.
+    std::string fault_of_end() const;
+
+  private:
+    std::string write(const Step& step);
+    std::string zero(const Step& step);
+    std::string update(const Step& step);
+    std::string fold(const Step& step);
+    bool all_written(int bucket) const;
+    Adds first_adds(const Step& step) const;
+    const std::string& name_of(int parameter) const;
+
+    const Model& model_;
+    const Plan& plan_;
+    std::vector<bool> written_;                    ///< By parameter.
+    std::vector<bool> zeroed_;                     ///< By bucket, and the next four.
+    std::vector<bool> squared_, updated_, gathered_;
+    std::vector<bool> needs_zeroing_;
+    bool trains_ = false, updating_ = false, sums_gathered_ = false, begun_ = false, folded_ = false;
+};
+
+}  // namespace llmc

@@ -1,7 +1,6 @@
-// train_gpt: options -> ranks -> data -> model -> backend -> plan -> state -> loop. Plain C++: the CUDA backend is
-// behind llmc/backend/backend.h, and without nvcc this file compiles with any C++ compiler. Read next:
+// train_gpt: options -> a description of the run (ranks, data, model, backend, plan) -> state -> loop. Plain C++: the
+// CUDA backend is behind llmc/backend/backend.h, and without nvcc this file compiles with any C++ compiler. Read next:
 // llmc/backend/backend.h (what an operation is), llmc/run/executor.cpp (the only loop over steps).
-#include "llmc/backend/make_backend.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/stop_signal.h"
@@ -13,6 +12,7 @@
 #include "llmc/train/import_command.h"
 #include "llmc/train/plan_command.h"
 #include "llmc/train/ranks.h"
+#include "llmc/train/run_description.h"
 #include "llmc/train/run_folder.h"
 #include "llmc/train/tokenize_command.h"
 #include "llmc/train/trainer.h"
@@ -42,55 +42,29 @@ std::string make_run(const Options& options, const Data& data, const Origin& ori
     return folder;
 }
 
-/// What is under way between ranks must not outlive the memory it moves.
-struct CloseTransport {
-    Comm& comm;
-    ~CloseTransport() { comm.close_transport(); }
-};
-
 /// One rank of a training run; most runs have just this one.
-void train_rank(Options options, Comm& comm) {
-    place_rank(options, comm);
+void train_rank(const Options& given, Comm& comm) {
     std::optional<Comm::LongWork> start(std::in_place, comm, "its start");
 
-    // What to begin with: a checkpoint, the weights of another model, or nothing.
-    Origin origin = open_origin(options, comm.rank(), comm.size());
-
-    // Data, model, device, and the plan: everything is known before anything is allocated.
-    const Data data = open_data(options, origin.tokenizer());
-    const std::optional<ModelConfig> given = origin.config(options);
-    const Model model = make_model(given ? accept_model(options, *given, data.tokenizer.get())
-                                         : resolve_model(options, data.source->vocab_size()));
-    if (origin.checkpoint) {
-        require_same_run(options, model.config, *origin.checkpoint);
-        keep_total_batch(options, *origin.checkpoint);
-    }
-    require_divisible(options);
-    const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
-    const DType dtype = dtype_of_option(options, *backend);
-    options.dtype = name_of(dtype);  // Where it was auto, it is decided now.
-    require_dtype(*backend, dtype);
-    require_same_run_everywhere(options, model, data, origin.describe(options), comm);
-    comm.open_transport(*backend, options.rank_invariant);
-    const CloseTransport before_the_device_goes = {comm};
-    share_memory(options, *backend, comm);
-    const ChosenPlan chosen = agree_on_plan(options, model, *backend, comm);
-    const PlannedMemory& memory = chosen.memory;
-    options.batch_size = memory.plan.shape.B;  // Where it was auto, it is decided now.
-    const Parallel& parallel = memory.plan.parallel;
-    options.total_batch_size = parallel.ranks * parallel.micro_batches * memory.plan.shape.N();  // The run keeps it.
-    log_banner(options, model, origin.describe(options), data, chosen, backend->info(), comm.describe());
-    require_memory(options, model, memory, *backend);
+    // What to begin with (a checkpoint, the weights of another model, or nothing), and from there data, model, device
+    // and plan: everything is decided before anything is allocated, and constant from then on.
+    Origin origin = open_origin(given, comm.rank(), comm.size());
+    const std::unique_ptr<const RunDescription> run = describe_run(given, origin, comm);
+    const Options& options = run->options;
+    const PlannedMemory& memory = run->memory();
+    log_banner(options, run->model, origin.describe(options), run->data, run->chosen, run->backend->info(),
+               comm.describe());
+    require_memory(options, run->model, memory, *run->backend);
     if (options.dry_run) return;
 
     // One allocation of everything, the run folder, and the loop.
-    State state(*backend, model, memory.plan.places, options.seq_len, memory.layout.arena_bytes, /*training=*/true,
-                parallel, comm.rank());
+    State state(*run->backend, run->model, memory.plan.places, options.seq_len, memory.layout.arena_bytes,
+                /*training=*/true, memory.plan.parallel, comm.rank());
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
-    const CloseTransport before_memory_goes = {comm};
-    const std::string run_folder = comm.broadcast(comm.is_root() ? make_run(options, data, origin) : "");
+    const TransportGuard before_memory_goes(comm);
+    const std::string run_folder = comm.broadcast(comm.is_root() ? make_run(options, run->data, origin) : "");
     require_shared_folder(run_folder);
-    Trainer trainer(options, state, chosen, data, origin, run_folder, comm);
+    Trainer trainer(*run, state, origin, run_folder, comm);
     origin = {};  // Its mapped files are not needed any more.
     start.reset();
     trainer.run();

@@ -55,6 +55,7 @@ size_t allocated_bytes();
 /// What was executed since the program began.
 struct Counts {
     uint64_t launches, blocks, threads, switches, accesses, operations;
+    uint64_t algorithm_searches;  ///< Of cuBLASLt's stand-in.
 };
 Counts counts();
 

@@ -13,6 +13,7 @@
 #include <cublasLt.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 using namespace cuda_on_cpu;
@@ -36,6 +37,8 @@ struct Algorithm {
 static_assert(sizeof(Algorithm) <= sizeof(cublasLtMatmulAlgo_t));
 
 constexpr uint64_t kWorkspaceBytes = 64 << 10;  // What the first algorithm asks for, if it may.
+
+std::atomic<uint64_t> searches = 0;
 
 Description* own(cublasLtMatmulDesc_t p) { return reinterpret_cast<Description*>(p); }
 Layout* own(cublasLtMatrixLayout_t p) { return reinterpret_cast<Layout*>(p); }
@@ -78,6 +81,8 @@ void check_written(const char* name, const Layout& layout, const void* p) {
 }
 
 }  // namespace
+
+uint64_t cuda_on_cpu::algorithm_searches() { return searches; }
 
 extern "C" {
 
@@ -210,6 +215,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
                                               cublasLtMatmulHeuristicResult_t results[], int* returned) {
     *returned = 0;
     if (!handle || requested < 1) return CUBLAS_STATUS_INVALID_VALUE;
+    ++searches;
     const Problem problem{*own(description), *own(a), *own(b), *own(c), *own(d)};
     if (const cublasStatus_t status = check(problem)) return status;
     const Preference& wish = *own(preference);

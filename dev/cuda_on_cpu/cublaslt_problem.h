@@ -68,4 +68,7 @@ uint64_t hash_of(const Problem& problem);
 
 void multiply(const Problem& problem, const Operands& operands);
 
+/// Searches for an algorithm since the program began.
+uint64_t algorithm_searches();
+
 }  // namespace cuda_on_cpu

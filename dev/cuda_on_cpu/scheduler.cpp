@@ -1,6 +1,7 @@
 #include "dev/cuda_on_cpu/scheduler.h"
 
 #include "dev/cuda_on_cpu/control.h"
+#include "dev/cuda_on_cpu/cublaslt_problem.h"
 #include "dev/cuda_on_cpu/fiber.h"
 #include "dev/cuda_on_cpu/memory.h"
 #include "dev/cuda_on_cpu/race_checker.h"
@@ -293,6 +294,7 @@ Counts counts() {
     Counts result = counters;
     result.accesses = race::access_count();
     result.operations = executed_operations();
+    result.algorithm_searches = algorithm_searches();
     return result;
 }
 

@@ -196,7 +196,8 @@ std::function<void()> shipped(Operation operation, const Shape& s, const Operand
     const Tensor bias(x.bias.dtype, x.bias.data, s.OC);
     switch (operation) {
         case Operation::Dgrad: return [=, &backend] { backend.matmul_backward_input(x.c, x.a, x.b, workspace); };
-        case Operation::Wgrad: return [=, &backend] { backend.matmul_backward_weight(x.c, bias, x.a, x.b, workspace); };
+        case Operation::Wgrad:
+            return [=, &backend] { backend.matmul_backward_weight(x.c, bias, true, x.a, x.b, workspace); };
         case Operation::Forward:
             return [=, &backend] { backend.matmul_forward(x.c, x.a, x.b, bias, Tensor(), workspace); };
         case Operation::ForwardResidual:

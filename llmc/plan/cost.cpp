@@ -12,21 +12,22 @@ const std::vector<DeviceProfile>& device_profiles() {
     // Dense matrix rates (fp32: TF32 off) and memory bandwidth from the makers' data sheets; so are the links, one way:
     // NVLink or PCIe 4 inside a host, and the network adapters of the makers' own machines, by card.
     constexpr double kPcie = 25e9, kNetwork = 12.5e9;
-    // Of our kernels, as fitted on an H100's profiles; the portable attention kernels are those of every architecture.
-    constexpr double kForward = 0.24, kBackward = 0.24, kMoved = 0.75;
-    constexpr int64_t kTile = 128;
+    // Of our kernels, fitted on the profiles of GPT-2 124M and gpt2-xl on an H100 (dev/bench/results/h100_steps.json,
+    // which dev/bench/predict_time.sh holds against other shapes); their attention is the same on all architectures.
+    constexpr double kForward = 0.29, kBackward = 0.30, kMoved = 0.75;
+    constexpr int64_t kOverhead = 512;
     static const std::vector<DeviceProfile> table = {
-        {"a100", 19.5e12, 312e12, 2.04e12, 4e-6, 0.7, kPcie, 300e9, 25e9, kForward, kBackward, 7, kTile, kMoved, "sm_80"},
-        {"h100", 67e12, 989e12, 3.35e12, 4e-6, 0.6, kPcie, 450e9, 50e9, kForward, kBackward, 7, kTile, kMoved, "sm_90"},
-        {"h200", 67e12, 989e12, 4.8e12, 4e-6, 0.6, kPcie, 450e9, 50e9, kForward, kBackward, 7, kTile, kMoved, "sm_90"},
-        {"b200", 75e12, 2250e12, 8e12, 4e-6, 0.6, kPcie, 900e9, 50e9, kForward, kBackward, 7, kTile, kMoved, "sm_100"},
-        {"l40s", 91.6e12, 362e12, 0.864e12, 4e-6, 0.6, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kTile, kMoved,
+        {"a100", 19.5e12, 312e12, 2.04e12, 4e-6, 0.7, kPcie, 300e9, 25e9, kForward, kBackward, 7, kOverhead, kMoved, "sm_80"},
+        {"h100", 67e12, 989e12, 3.35e12, 4e-6, 0.65, kPcie, 450e9, 50e9, kForward, kBackward, 7, kOverhead, kMoved, "sm_90"},
+        {"h200", 67e12, 989e12, 4.8e12, 4e-6, 0.65, kPcie, 450e9, 50e9, kForward, kBackward, 7, kOverhead, kMoved, "sm_90"},
+        {"b200", 75e12, 2250e12, 8e12, 4e-6, 0.6, kPcie, 900e9, 50e9, kForward, kBackward, 7, kOverhead, kMoved, "sm_100"},
+        {"l40s", 91.6e12, 362e12, 0.864e12, 4e-6, 0.6, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead, kMoved,
          "sm_89"},
-        {"rtx3090", 35.6e12, 71e12, 0.936e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kTile, kMoved,
+        {"rtx3090", 35.6e12, 71e12, 0.936e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead, kMoved,
          "sm_86"},
-        {"rtx4090", 82.6e12, 165e12, 1.008e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kTile, kMoved,
+        {"rtx4090", 82.6e12, 165e12, 1.008e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead, kMoved,
          "sm_89"},
-        {"rtx5090", 104.8e12, 209e12, 1.792e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kTile,
+        {"rtx5090", 104.8e12, 209e12, 1.792e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead,
          kMoved, "sm_120"},
     };
     return table;
@@ -56,7 +57,7 @@ class Pricing {
         double share = profile_.efficiency;
         if (kind == OpKind::Attention) {
             share = pass == Pass::Forward ? profile_.attention_forward : profile_.attention_backward;
-            cost.flops *= 1 + static_cast<double>(profile_.attention_tile) / static_cast<double>(shape_.T);
+            cost.flops *= 1 + static_cast<double>(profile_.attention_overhead) / static_cast<double>(shape_.T);
         }
         const double rate = (dtype_ == DType::BF16 ? profile_.flops_bf16 : profile_.flops_fp32) * share;
         return std::max(cost.flops / rate, moved(cost.bytes)) + profile_.launch_seconds;
@@ -122,7 +123,7 @@ double units_of(const OpTimes& times, const Step& step) {
     if (step.kind == StepKind::BeginUpdate) return 1;
     if (step.kind != StepKind::Compute) return static_cast<double>(step.elements);
     if (!step.is_of_chunk()) return 1;
-    return static_cast<double>(step.tokens) / static_cast<double>(times.chunk_tokens);
+    return static_cast<double>(std::max<int64_t>(1, step.tokens)) / static_cast<double>(times.chunk_tokens);
 }
 
 double step_seconds(const OpTimes& times, const Step& step) {

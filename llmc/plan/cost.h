@@ -24,10 +24,12 @@ struct DeviceProfile {
     // nothing is known: processes on CPUs, which send through the host's memory or its usual network.
     double link_bandwidth = 5e9;
     double node_bandwidth = 5e9;
-    // What our own kernels reach of it; see fit() in dev/bench/fit_times.py.
+    // What our own kernels reach of it.
     double attention_forward = 0.8, attention_backward = 0.8;  ///< Share of the peak, of the products that really run.
     int attention_backward_products = 5;
-    int64_t attention_tile = 0;         ///< Tokens: a row's products go on to the end of the tile its diagonal is in.
+    /// What a row of attention costs besides its products (the tile that the diagonal cuts, filling and draining the
+    /// pipeline), as if its sequence had so many more tokens.
+    int64_t attention_overhead = 0;
     double bandwidth_efficiency = 1.0;  ///< Share of the bandwidth that what is bound by it reaches.
     std::string kind = "cpu";           ///< Kind of device; see DeviceInfo.
 };

@@ -6,9 +6,10 @@
 namespace llmc {
 namespace {
 
+constexpr int64_t kAnyWidth = 1 << 30;
 constexpr LogitsChunkRow kTable[] = {
-    {"cpu", 1 << 30, 1024},   {"sm_80", 1 << 30, 4096},  {"sm_86", 1 << 30, 4096},  {"sm_89", 1 << 30, 4096},
-    {"sm_90", 1 << 30, 8192}, {"sm_100", 1 << 30, 8192}, {"sm_120", 1 << 30, 4096},
+    {"cpu", kAnyWidth, 1024},   {"sm_80", kAnyWidth, 2048},  {"sm_86", kAnyWidth, 2048},  {"sm_89", kAnyWidth, 2048},
+    {"sm_90", kAnyWidth, 4096}, {"sm_100", kAnyWidth, 4096}, {"sm_120", kAnyWidth, 2048},
 };
 
 /// 90 of "sm_90"; 0 of what is no GPU.

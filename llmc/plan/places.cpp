@@ -48,6 +48,12 @@ std::string Places::fault() const {
         return fmt::format("{} and {} are updated together: both whole, or both in pieces", name_of(Buffer::MomentM),
                            name_of(other));
     }
+    for (const Buffer buffer : {Buffer::Parameters, Buffer::Gradients, Buffer::MomentM, Buffer::Boundaries}) {
+        if (!(*this)[buffer].exists) return fmt::format("there are always {}", name_of(buffer));
+    }
+    if ((*this)[Buffer::MomentV].exists != optimizer_row(optimizer_).second_moment) {
+        return fmt::format("{} are not those of the optimiser", name_of(Buffer::MomentV));
+    }
     if (in_pieces(Buffer::Boundaries)) return "layer boundaries are each rank's own, and have no pieces";
     for (int i = 0; i < kNumBuffers; ++i) {
         const auto buffer = static_cast<Buffer>(i);
@@ -57,6 +63,7 @@ std::string Places::fault() const {
     }
     const bool mixed = format(Buffer::Parameters) != DType::F32;
     if (mixed != (*this)[Buffer::Masters].exists) return "rounded parameters need master weights, fp32 ones have none";
+    if (format(Buffer::Boundaries) != format(Buffer::Parameters)) return "layer boundaries are kept as parameters are";
     for (const Buffer buffer : {Buffer::Masters, Buffer::Gradients, Buffer::MomentM, Buffer::MomentV}) {
         if (format(buffer) != DType::F32) return fmt::format("{} are kept in fp32", name_of(buffer));
     }

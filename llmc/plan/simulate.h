@@ -36,7 +36,8 @@ struct Simulation {
 
 Simulation simulate(const Model& model, const Plan& plan);
 
-/// What a step computes and moves; nothing for copies and communication, which run beside others. The backward of attention runs so many products.
+/// What a step computes and moves; nothing for copies and communication, which run beside others. The backward of
+/// attention runs so many products.
 OpCost step_cost(const Model& model, const Plan& plan, const Step& step, int attention_backward_products);
 
 /// FLOPs of one step, by the formulas: whatever a kernel computes more does not count.

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 namespace llmc {
 namespace {
@@ -147,11 +148,61 @@ class Copies {
     std::vector<Place> places_;              ///< Each written once.
 };
 
+/// The classifier's chunks: one after the other over all tokens, each through all its steps; and their losses' sum.
+class Chunks {
+  public:
+    explicit Chunks(const Plan& plan) : plan_(plan) {}
+
+    /// What is wrong with the next step as far as chunks go; empty if nothing.
+    std::string fault_of(const Step& step) {
+        if (step.kind != StepKind::Compute) return "";
+        if (step.op == OpKind::LossSum) return std::exchange(summed_, true) ? "comes twice" : "";
+        if (!step.is_of_chunk() || plan_.logits_chunk_tokens == 0) return "";  // Generation has one row of logits.
+        const int stage = stage_of(step);
+        if (stage == 0) {
+            if (stage_ != last_stage_) return "comes before the chunk before it is over";
+            if (step.first_token != end_) return fmt::format("begins at token {} instead of {}", step.first_token, end_);
+            if (step.tokens < 1 || step.tokens > plan_.logits_chunk_tokens) return "is about too many tokens, or none";
+            first_ = end_, end_ += step.tokens;
+        } else {
+            if (stage != stage_ + 1) return "comes at the wrong place among the steps of its chunk";
+            if (step.first_token != first_ || step.tokens != end_ - first_) return "is about tokens of another chunk";
+        }
+        stage_ = stage;
+        last_stage_ = stage == 1 && step.pass == Pass::Forward ? 1 : 3;
+        return "";
+    }
+
+    /// To be asked after the last step.
+    std::string fault_of_end() const {
+        if (plan_.logits_chunk_tokens == 0) return "";
+        if (stage_ != last_stage_ || end_ != plan_.shape.N()) return "ends before the classifier has had all tokens";
+        return summed_ ? "" : "never adds up the losses";
+    }
+
+  private:
+    static int stage_of(const Step& step) {
+        if (step.op == OpKind::CrossEntropy) return 1;
+        return step.pass == Pass::Forward ? 0 : step.pass == Pass::BackwardWeight ? 2 : 3;
+    }
+
+    const Plan& plan_;
+    int64_t first_ = 0, end_ = 0;      ///< Tokens of the chunk at hand.
+    int stage_ = 3, last_stage_ = 3;  ///< The chunk's last step so far, and the one after which it is over.
+    bool summed_ = false;
+};
+
 /// The walk over the steps: what the arena holds, and what the other checks have to say.
 class Walk {
   public:
     Walk(const Model& model, const Plan& plan, const Layout& layout)
-        : model_(model), plan_(plan), layout_(layout), copies_(plan), communication_(model, plan), update_(model, plan) {}
+        : model_(model),
+          plan_(plan),
+          layout_(layout),
+          copies_(plan),
+          chunks_(plan),
+          communication_(model, plan),
+          update_(model, plan) {}
 
     std::string fault() {
         for (int32_t t = 0; t < static_cast<int32_t>(plan_.tensors.size()); ++t) {
@@ -164,7 +215,7 @@ class Walk {
             }
         }
         for (const std::string& fault :
-             {copies_.fault_of_end(), communication_.fault_of_end(), update_.fault_of_end()}) {
+             {copies_.fault_of_end(), chunks_.fault_of_end(), communication_.fault_of_end(), update_.fault_of_end()}) {
             if (!fault.empty()) return "the plan " + fault;
         }
         for (int32_t t = 0; t < static_cast<int32_t>(plan_.tensors.size()); ++t) {
@@ -202,7 +253,7 @@ class Walk {
 
     std::string fault_of(const Step& step) {
         for (const std::string& fault :
-             {copies_.fault_of(step), communication_.fault_of(step), update_.fault_of(step)}) {
+             {copies_.fault_of(step), chunks_.fault_of(step), communication_.fault_of(step), update_.fault_of(step)}) {
             if (!fault.empty()) return fault;
         }
         const auto rows = [&](int slot) {
@@ -237,6 +288,7 @@ class Walk {
     const Layout& layout_;
     Ownership memory_;
     Copies copies_;
+    Chunks chunks_;
     CommunicationCheck communication_;
     UpdateCheck update_;
 };

@@ -16,8 +16,8 @@ CommunicationCheck::CommunicationCheck(const Model& model, const Plan& plan)
       gradients_(partition_.buckets.size()) {}
 
 std::string CommunicationCheck::fault_of(const Step& step) {
+    const bool known = step.bucket >= 0 && step.bucket <= partition_.last_bucket();
     if (step.is_communication()) {
-        const bool known = step.bucket >= 0 && step.bucket <= partition_.last_bucket();
         if (!known || plan_.parallel.ranks == 1 || plan_.partition.ranks != plan_.parallel.ranks) {
             return fmt::format("is about bucket {} of {}, for {} ranks", step.bucket, plan_.partition.buckets.size(),
                                plan_.parallel.ranks);
@@ -29,14 +29,14 @@ std::string CommunicationCheck::fault_of(const Step& step) {
         case StepKind::WaitCopyOut:
         case StepKind::Fetch:
         case StepKind::WaitFetch: return touched(step);
-        case StepKind::ZeroGradients: return write(step, step.bucket);
+        case StepKind::ZeroGradients: return known ? write(step, step.bucket) : "";  // verify_update.h
+        case StepKind::FoldGradients: return fold();
         case StepKind::Reduce: return reduce(step);
         case StepKind::WaitReduce: gradients(step.bucket).complete = true; return wait(step, StepKind::Reduce);
         case StepKind::Share: return share(step);
         case StepKind::WaitShare: return wait(step, StepKind::Share);
         case StepKind::Gather: return gather(step);
         case StepKind::WaitGather: return wait(step, StepKind::Gather);
-        case StepKind::FoldGradients:
         case StepKind::SquareSums:
         case StepKind::GatherSums:
         case StepKind::BeginUpdate:
@@ -113,6 +113,14 @@ std::string CommunicationCheck::write(const Step& step, int bucket) {
     }
     sums.tensor = tensor;
     return "";
+}
+
+/// What joins the tree is the sum over ranks.
+std::string CommunicationCheck::fold() const {
+    const bool complete =
+        std::all_of(gradients_.begin(), gradients_.end(), [](const Gradients& sums) { return sums.complete; });
+    if (plan_.parallel.ranks == 1 || (complete && under_way_.empty())) return "";
+    return "comes before the sums are complete";
 }
 
 /// Whether a tensor can hold that many pieces of a bucket.

@@ -31,6 +31,7 @@ class CommunicationCheck {
     std::string touched(const Step& step) const;
     std::string compute(const Step& step);
     std::string write(const Step& step, int bucket);
+    std::string fold() const;
     std::string reduce(const Step& step);
     std::string share(const Step& step);
     std::string gather(const Step& step);

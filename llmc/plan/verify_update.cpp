@@ -14,6 +14,11 @@ bool all_of(const std::vector<bool>& flags) {
     return std::all_of(flags.begin(), flags.end(), [](bool flag) { return flag; });
 }
 
+/// Steps about all buckets at once have none of their own.
+bool is_of_all_buckets(StepKind kind) {
+    return kind == StepKind::FoldGradients || kind == StepKind::GatherSums || kind == StepKind::BeginUpdate;
+}
+
 }  // namespace
 
 UpdateCheck::UpdateCheck(const Model& model, const Plan& plan)
@@ -30,11 +35,13 @@ const std::string& UpdateCheck::name_of(int parameter) const {
 
 std::string UpdateCheck::fault_of(const Step& step) {
     if (updating_ && step.phase != Phase::Update) return "comes after the update has begun";
-    if (step.is_of_bucket() && step.bucket >= static_cast<int>(zeroed_.size())) return "is about a bucket there is not";
+    const bool known = step.bucket >= 0 && step.bucket < static_cast<int>(zeroed_.size());
+    if (step.is_of_bucket() && !is_of_all_buckets(step.kind) && !known) return "is about a bucket there is not";
+    if (step.when != when_of(step)) return "runs in the wrong micro-batches";
     if (writes_gradients(step)) return write(step);
     switch (step.kind) {
         case StepKind::ZeroGradients: return zero(step);
-        case StepKind::FoldGradients: return fold(step);
+        case StepKind::FoldGradients: return fold();
         case StepKind::WaitReduce: {
             const bool kept = plan_.parallel.rank_invariant;
             return step.adds == (kept ? Adds::Never : Adds::AfterFirst) ? "" : "adds where it has to overwrite";
@@ -63,6 +70,13 @@ std::string UpdateCheck::fault_of_end() const {
 Adds UpdateCheck::first_adds(const Step& step) const {
     const bool once = step.operand(Slot::ParameterGradients) >= 0 || plan_.parallel.rank_invariant;
     return once ? Adds::Never : Adds::AfterFirst;
+}
+
+When UpdateCheck::when_of(const Step& step) const {
+    if (step.phase == Phase::Update) return When::Last;
+    if (step.kind == StepKind::ZeroGradients) return first_adds(step) == Adds::Never ? When::Always : When::First;
+    const bool reduces = step.kind >= StepKind::Reduce && step.kind <= StepKind::WaitShare;
+    return reduces && !plan_.reduces_every_micro_batch() ? When::Last : When::Always;
 }
 
 std::string UpdateCheck::write(const Step& step) {
@@ -94,15 +108,13 @@ std::string UpdateCheck::zero(const Step& step) {
     for (int row = bucket.first_row; row < bucket.first_row + bucket.rows; ++row) {
         if (written_[static_cast<size_t>(row)]) return fmt::format("comes after {} was written", name_of(row));
     }
-    const When when = first_adds(step) == Adds::Never ? When::Always : When::First;
-    return step.when == when ? "" : "does not run where the gradients begin";
+    return "";
 }
 
-std::string UpdateCheck::fold(const Step& step) {
+std::string UpdateCheck::fold() {
     if (folded_) return "comes twice";
     folded_ = true;
-    if (step.when != When::Always || !all_of(written_)) return "comes before the micro-batch is complete";
-    return "";
+    return all_of(written_) ? "" : "comes before the micro-batch is complete";
 }
 
 bool UpdateCheck::all_written(int index) const {
@@ -114,7 +126,6 @@ bool UpdateCheck::all_written(int index) const {
 
 std::string UpdateCheck::update(const Step& step) {
     updating_ = true;
-    if (step.when != When::Last) return "does not wait for the last micro-batch";
     const auto bucket = static_cast<size_t>(std::max<int>(0, step.bucket));
     switch (step.kind) {
         case StepKind::SquareSums:

@@ -1,5 +1,6 @@
 // The part of the verifier that knows gradients and the update (gradients.h, update.h): whether the first writer of every
-// row of gradients overwrites and later ones add, whether the rest is zeroed, and the order of norm, optimiser, gather.
+// row of gradients overwrites and later ones add, whether the rest is zeroed, in which micro-batches steps run, and the
+// order of norm, optimiser, gather.
 #pragma once
 
 #include "llmc/plan/step.h"
@@ -23,9 +24,10 @@ class UpdateCheck {
     std::string write(const Step& step);
     std::string zero(const Step& step);
     std::string update(const Step& step);
-    std::string fold(const Step& step);
+    std::string fold();
     bool all_written(int bucket) const;
     Adds first_adds(const Step& step) const;
+    When when_of(const Step& step) const;
     const std::string& name_of(int parameter) const;
 
     const Model& model_;

@@ -71,6 +71,8 @@ nlohmann::json state_json(const ModelConfig& config, const Progress& progress) {
         {"next_sequence", progress.next_sequence},
         {"tokenizer", progress.tokenizer},
         {"dtype", progress.dtype},
+        {"places", progress.places},
+        {"optimizer", progress.optimizer},
         {"seq_len", progress.seq_len},
         {"total_batch_size", progress.total_batch_size},
         {"seed", progress.seed},
@@ -155,6 +157,7 @@ void save_imported(const std::string& root, const WeightSource& weights, const s
     Progress progress;
     progress.tokenizer = tokenizer;
     progress.dtype = name_of(DType::F32);
+    progress.optimizer = optimizer_row(OptimizerKind::AdamW).name;
     progress.padded_vocab_size = weights.padded_vocab_size();
     std::vector<float> values;
     CheckpointFile file = {rank_file(kModelFiles, 0, 1), {}};
@@ -177,6 +180,8 @@ Progress progress_of(const Checkpoint& checkpoint) {
         json.at("next_sequence").get_to(progress.next_sequence);
         json.at("tokenizer").get_to(progress.tokenizer);
         json.at("dtype").get_to(progress.dtype);
+        progress.places = json.value("places", "");
+        progress.optimizer = json.value("optimizer", std::string(optimizer_row(OptimizerKind::AdamW).name));
         json.at("seq_len").get_to(progress.seq_len);
         json.at("total_batch_size").get_to(progress.total_batch_size);
         json.at("seed").get_to(progress.seed);

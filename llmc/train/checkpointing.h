@@ -20,6 +20,8 @@ struct Progress {
     int64_t next_sequence = 0;  ///< First training sequence not yet seen.
     std::string tokenizer;      ///< Reference for make_tokenizer().
     std::string dtype;          ///< Of parameters and activations: "fp32", "bf16".
+    std::string places;         ///< What was kept where, in words; empty if not known.
+    std::string optimizer;      ///< Whose moments these are, as --optimizer names it.
     int64_t seq_len = 0;
     int64_t total_batch_size = 0;
     int64_t seed = 0;

@@ -25,7 +25,7 @@ void assume_known(DeviceProfile* profile) {
         profile->efficiency = known.efficiency;
         profile->attention_forward = known.attention_forward;
         profile->attention_backward = known.attention_backward;
-        profile->attention_tile = known.attention_tile;
+        profile->attention_overhead = known.attention_overhead;
         profile->bandwidth_efficiency = known.bandwidth_efficiency;
         profile->launch_seconds = known.launch_seconds;
     };

@@ -32,7 +32,7 @@ struct EvaluationText {
 
 EvaluationText open_text(const Options& options, const WeightSource& weights, const Tokenizer& tokenizer) {
     EvaluationText text;
-    if (was_given("data")) {
+    if (options.was_given("data")) {
         text.source = open_token_source(options.data, "--data", &tokenizer);
         text.range = TokenRange(*text.source);
         return text;
@@ -49,14 +49,14 @@ EvaluationText open_text(const Options& options, const WeightSource& weights, co
 
 /// --batch-size, or as many sequences as make a moderate batch.
 int64_t batch_for(const Options& options, int64_t T) {
-    const bool chosen = was_given("batch-size") && options.batch_size > 0;
+    const bool chosen = options.was_given("batch-size") && options.batch_size > 0;
     return chosen ? options.batch_size : std::max<int64_t>(1, kDefaultBatchTokens / T);
 }
 
 /// --seq-len, or the length the model was trained on, or else all it can take up to a limit.
 int64_t sequence_for(const Options& options, const WeightSource& weights) {
     const int64_t maxT = weights.model().config.maxT;
-    if (was_given("seq-len")) {
+    if (options.was_given("seq-len")) {
         if (options.seq_len <= maxT) return options.seq_len;
         fail_usage("--seq-len={}: '{}' takes at most {} tokens", options.seq_len, weights.model().config.name, maxT);
     }
@@ -100,7 +100,7 @@ void evaluate_command(const Options& options) {
     const Model& model = weights->model();
     const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(options, *weights);
     const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
-    const DType dtype = was_given("dtype") ? dtype_of_option(options, *backend) : inference_dtype(*weights, *backend);
+    const DType dtype = options.was_given("dtype") ? dtype_of_option(options, *backend) : inference_dtype(*weights, *backend);
     require_dtype(*backend, dtype);
 
     // What to score, and a plan for each.
@@ -114,7 +114,7 @@ void evaluate_command(const Options& options) {
         return made;
     };
     EvaluationText text;
-    if (was_given("data") || options.hellaswag.empty()) {
+    if (options.was_given("data") || options.hellaswag.empty()) {
         text = open_text(options, *weights, *tokenizer);
         text_plan = plan(sequence_for(options, *weights));
     }

@@ -103,10 +103,10 @@ ModelConfig model_config_at(const std::string& path, const std::string& option) 
     return open_weights(place, option)->model().config;
 }
 
-std::string given_architecture_option() {
+std::string given_architecture_option(const Options& options) {
     for (const OptionRow& row : option_table()) {
         const std::string name = row.name();
-        if (std::string(row.group) == "Model" && name != "model" && was_given(name)) return "--" + name;
+        if (std::string(row.group) == "Model" && name != "model" && options.was_given(name)) return "--" + name;
     }
     return "";
 }
@@ -132,7 +132,7 @@ std::string Origin::describe(const Options& options) const {
     if (checkpoint) return fmt::format("weights of the checkpoint '{}'", checkpoint->path);
     const auto published = std::find_if(kPublished.begin(), kPublished.end(),
                                         [&](const PublishedModel& row) { return row.preset == options.model; });
-    if (published == kPublished.end() || !given_architecture_option().empty()) return "random initial weights";
+    if (published == kPublished.end() || !given_architecture_option(options).empty()) return "random initial weights";
     return fmt::format(
         "random initial weights; for the published ones download huggingface.co/{} (config.json, "
         "*.safetensors, tokenizer files) and name the folder: --model=FOLDER",
@@ -145,7 +145,7 @@ Origin open_origin(const Options& options, int rank, int ranks) {
         if (names_weights(options.model)) origin.weights = open_weights(options.model, "--model");
         return origin;
     }
-    if (was_typed("model") && names_weights(options.model)) {
+    if (options.was_typed("model") && names_weights(options.model)) {
         fail_usage("--model={}: has no effect with --resume, which takes the run's own weights; leave one of them out",
                    options.model);
     }

@@ -51,6 +51,6 @@ struct Origin {
 Origin open_origin(const Options& options, int rank = 0, int ranks = 1);
 
 /// The first option given that changes an architecture (--layers, --vocab-size, ...); empty if there is none.
-std::string given_architecture_option();
+std::string given_architecture_option(const Options& options);
 
 }  // namespace llmc

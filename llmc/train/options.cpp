@@ -12,17 +12,10 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
-#include <map>
 #include <string_view>
 
 namespace llmc {
 namespace {
-
-/// Options that were given, and whether on the command line rather than in a file.
-std::map<std::string, bool>& given_options() {
-    static std::map<std::string, bool> options;
-    return options;
-}
 
 /// Why `text` is no value for the option, or "" if it is one. NaN is none: it is in no range.
 template <typename Value>
@@ -148,9 +141,9 @@ void apply_config(CLI::App& app, const std::string& path) {
     }
 }
 
-void note_given(const CLI::App& app, bool typed) {
+void note_given(const CLI::App& app, bool typed, Options& options) {
     for (const CLI::Option* option : app.get_options()) {
-        if (option->count() > 0) given_options().emplace(option->get_single_name(), typed);
+        if (option->count() > 0) options.given.emplace(option->get_single_name(), typed);
     }
 }
 
@@ -188,7 +181,7 @@ void resolve_llmc_resume(Options& options) {
     options.resume = wanted && path_exists(options.output_dir + "/checkpoints") ? options.output_dir : "";
     if (options.resume.empty()) return;
     options.output_dir.clear();
-    if (was_given("model")) given_options()["model"] = false;  // As before; the run's own model counts.
+    if (options.was_given("model")) options.given["model"] = false;  // As before; the run's own model counts.
 }
 
 }  // namespace
@@ -208,7 +201,6 @@ Options parse_options(int argc, const char* const* argv) {
         add_command(*subcommands.back(), row.mask, options);
     }
 
-    given_options().clear();
     try {
         const std::vector<const char*> words = in_our_words(argc, argv);
         app.parse(static_cast<int>(words.size()), words.data());
@@ -225,19 +217,19 @@ Options parse_options(int argc, const char* const* argv) {
         options.command = kSubcommands[i].command;
     }
     CLI::App& used = *parsed;
-    note_given(app, /*typed=*/true);
-    if (&used != &app && !given_options().empty()) {
-        fail_usage("--{}: stands before the subcommand; write train_gpt {} --{}", given_options().begin()->first,
-                   used.get_name(), given_options().begin()->first);
+    note_given(app, /*typed=*/true, options);
+    if (&used != &app && !options.given.empty()) {
+        fail_usage("--{}: stands before the subcommand; write train_gpt {} --{}", options.given.begin()->first,
+                   used.get_name(), options.given.begin()->first);
     }
-    note_given(used, /*typed=*/true);
+    note_given(used, /*typed=*/true, options);
     resolve_llmc_resume(options);
     if (!options.resume.empty() && !options.config.empty()) {
         fail_usage("--config={}: a resumed run has its own config.toml; leave --config out", options.config);
     }
     if (!options.config.empty()) apply_config(used, options.config);
     if (!options.resume.empty()) apply_config(used, find_run_folder(options.resume, "--resume") + "/config.toml");
-    note_given(used, /*typed=*/false);
+    note_given(used, /*typed=*/false, options);
     if (options.batch_size == 0 && options.total_batch_size == 0) {
         options.total_batch_size = Options().batch_size * options.seq_len;
     }
@@ -252,10 +244,6 @@ Options options_of_run(const std::string& run_folder) {
     apply_config(app, run_folder + "/config.toml");
     return options;
 }
-
-bool was_given(const std::string& name) { return given_options().count(name) > 0; }
-
-bool was_typed(const std::string& name) { return was_given(name) && given_options()[name]; }
 
 std::string to_toml(const Options& options) {
     std::string text = fmt::format("# train_gpt {}: the options of this run; usable with --config\n", version());

@@ -1,10 +1,14 @@
 // Options: every choice a user has, as fields of one struct and rows of one table. The parser, --help, config.toml and
-// the tests iterate the table; the rest of the program reads the struct. The defaults are the demo: a small GPT-2 on
+// the tests iterate the table; the rest of the program reads the struct, which is constant after the parse. What a run
+// makes of it (a device for "auto", a batch size) is a RunDescription (run_description.h). The defaults are the demo: a small GPT-2 on
 // the demo text, about two minutes on two CPU cores.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -117,6 +121,15 @@ struct Options {
     int64_t val_tokens = 0;  ///< 0 = as val_fraction says.
     std::string llmc_tokenizer;
     bool train_bpe = false;
+
+    /// Names of options that were given on the command line or in a config file, as opposed to defaults, and whether
+    /// they were typed, on the command line.
+    std::map<std::string, bool, std::less<>> given;
+    bool was_given(std::string_view name) const { return given.find(name) != given.end(); }
+    bool was_typed(std::string_view name) const {
+        const auto found = given.find(name);
+        return found != given.end() && found->second;
+    }
 };
 
 /// Which commands take an option.
@@ -160,12 +173,6 @@ Options options_of_run(const std::string& run_folder);
 
 /// The options that shape a run as TOML, one `name = value` per line, readable by --config.
 std::string to_toml(const Options& options);
-
-/// Names of options given on the command line or in a config file, as opposed to defaults, since the last parse.
-bool was_given(const std::string& name);
-
-/// The same, on the command line only.
-bool was_typed(const std::string& name);
 
 /// "1500", "6GiB" or "80%" of `whole`; fails naming the option.
 int64_t parse_budget(const std::string& option, const std::string& text, int64_t whole);

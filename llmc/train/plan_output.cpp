@@ -12,7 +12,7 @@ namespace llmc {
 
 std::vector<std::string> wanted_policies(const Options& options) {
     std::vector<std::string> wanted;
-    if (!was_given("recompute")) {
+    if (!options.was_given("recompute")) {
         for (const PolicyRow& row : policies()) wanted.push_back(row.name);
         return wanted;
     }

@@ -207,7 +207,7 @@ std::string footnotes(const Model& model, const WhatFits& what_fits, const std::
 std::string what_fits_report(const Options& options, const Model& model, Backend& backend) {
     const WhatFits what_fits(options, model, backend);
     std::vector<std::string> wanted = wanted_policies(options);
-    if (!was_given("recompute")) wanted.push_back("auto");
+    if (!options.was_given("recompute")) wanted.push_back("auto");
     std::vector<Row> rows;
     Row known;  // What fits at a fixed level fits with auto, unless the host's memory takes part of it.
     for (const std::string& policy : wanted) {

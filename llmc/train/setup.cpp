@@ -15,7 +15,7 @@ namespace {
 
 /// The default data file does not exist until data/demo.sh has made it; say so rather than "no such file".
 void require_demo_text(const Options& options) {
-    if (was_given("data") || path_exists(options.data)) return;
+    if (options.was_given("data") || path_exists(options.data)) return;
     fail("the demo text {} is not there; run data/demo.sh to make it, or train on your own: --data=FILE.txt",
          options.data);
 }
@@ -24,7 +24,7 @@ void require_demo_text(const Options& options) {
 
 Data open_data(const Options& options, const std::string& models_tokenizer) {
     require_demo_text(options);
-    if (!options.resume.empty() && was_typed("tokenizer")) {
+    if (!options.resume.empty() && options.was_typed("tokenizer")) {
         fail_usage("--tokenizer={}: the run has its own, in its folder; leave --tokenizer out", options.tokenizer);
     }
     const bool is_chosen = models_tokenizer.empty() || options.resume.empty();
@@ -124,7 +124,7 @@ ModelConfig resolve_model(const Options& options, int64_t data_vocabulary) {
 }
 
 ModelConfig accept_model(const Options& options, const ModelConfig& config, const Tokenizer* tokenizer) {
-    const std::string overriding = given_architecture_option();
+    const std::string overriding = given_architecture_option(options);
     if (!overriding.empty()) {
         fail_usage("{}: the model comes with its weights ({}), which fit no other; leave it out", overriding,
                    describe(config));
@@ -196,6 +196,10 @@ void require_same_run(const Options& options, const ModelConfig& config, const C
                    options.resume, describe(stored), describe(config));
     }
     if (progress.train_tokens == 0) return;  // An imported model: its run has not begun.
+    if (progress.optimizer != options.optimizer) {
+        fail_usage("--optimizer={}: the run began with {}, whose moments are others; leave --optimizer out",
+                   options.optimizer, progress.optimizer);
+    }
     if (progress.seed != options.seed) {
         fail_usage("--seed={}: the run began with seed {}, which its data order depends on; leave --seed out",
                    options.seed, progress.seed);

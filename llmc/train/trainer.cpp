@@ -37,6 +37,13 @@ Schedule schedule_of(const Options& options) {
             options.warmup,      options.steps,         options.lr_decay_fraction};
 }
 
+/// "2 ranks, optimiser state in pieces".
+std::string place_in_words(const Plan& plan) {
+    const std::string places = plan.places.describe();
+    return fmt::format("{} rank{}, {}", plan.parallel.ranks, plan.parallel.ranks == 1 ? "" : "s",
+                       places.empty() ? "everything whole on the device" : places);
+}
+
 double peak_flops(const Options& options, const DeviceInfo& device, DType dtype) {
     if (options.peak_tflops > 0) return options.peak_tflops * 1e12;
     return dtype == DType::BF16 ? device.peak_flops_bf16 : device.peak_flops_fp32;
@@ -44,38 +51,40 @@ double peak_flops(const Options& options, const DeviceInfo& device, DType dtype)
 
 }  // namespace
 
-Trainer::Trainer(const Options& options, State& state, const ChosenPlan& chosen, const Data& data, const Origin& origin,
-                 const std::string& run_folder, Comm& comm)
-    : options_(options),
+Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, const std::string& run_folder,
+                 Comm& comm)
+    : options_(run.options),
       state_(state),
-      data_(data),
+      data_(run.data),
       comm_(comm),
       run_folder_(run_folder),
-      micro_batches_(state.parallel().micro_batches),
-      tokens_per_step_(micro_batches_ * comm.size() * chosen.memory.plan.shape.N()),
-      peak_flops_(comm.size() * peak_flops(options, state.backend().info(), state.dtype())),
-      plan_(chosen.memory.plan),
-      executor_(state, chosen.memory.plan, chosen.memory.layout, &comm, optimizer_settings(options)),
-      evaluator_(state, chosen.memory, comm),
-      loader_(*data.train, options.batch_size, options.seq_len, static_cast<int32_t>(state.model().config.V),
-              shuffled_order(data.train->size(), options.seq_len, static_cast<uint64_t>(options.seed)),
+      micro_batches_(run.plan().parallel.micro_batches),
+      tokens_per_step_(options_.total_batch_size),
+      peak_flops_(comm.size() * peak_flops(options_, state.backend().info(), state.dtype())),
+      plan_(run.plan()),
+      executor_(state, plan_, run.memory().layout, &comm, optimizer_settings(options_)),
+      evaluator_(state, run.memory(), comm),
+      loader_(*data_.train, options_.batch_size, options_.seq_len, static_cast<int32_t>(run.model.config.V),
+              shuffled_order(data_.train->size(), options_.seq_len, static_cast<uint64_t>(options_.seed)),
               {comm.rank(), comm.size()}),
-      val_loader_(*data.validation, options.batch_size, options.seq_len, static_cast<int32_t>(state.model().config.V),
-                  spread_order(data.validation->size(), options.seq_len, options.val_sequences),
+      val_loader_(*data_.validation, options_.batch_size, options_.seq_len, static_cast<int32_t>(run.model.config.V),
+                  spread_order(data_.validation->size(), options_.seq_len, options_.val_sequences),
                   {comm.rank(), comm.size()}),
-      predicted_step_ms_(chosen.step_seconds * 1e3),
-      times_source_(chosen.times.source) {
-    if (options.no_overlap) executor_.do_not_overlap();
+      predicted_step_ms_(run.chosen.step_seconds * 1e3),
+      times_source_(run.chosen.times.source) {
+    if (options_.no_overlap) executor_.do_not_overlap();
     load(origin);
     state_.set_loss_scale(1.0f / static_cast<float>(tokens_per_step_));
     state_.set_control(UpdateControl::Updates, static_cast<double>(progress_.updates));
-    progress_.tokenizer = data.tokenizer->name();
-    progress_.dtype = options.dtype;
-    progress_.seq_len = options.seq_len;
+    progress_.tokenizer = data_.tokenizer->name();
+    progress_.dtype = options_.dtype;
+    progress_.places = place_in_words(plan_);
+    progress_.optimizer = options_.optimizer;
+    progress_.seq_len = options_.seq_len;
     progress_.total_batch_size = tokens_per_step_;
-    progress_.seed = options.seed;
-    progress_.train_tokens = data.train->size();
-    make_generator(chosen.memory);
+    progress_.seed = options_.seed;
+    progress_.train_tokens = data_.train->size();
+    make_generator(run.memory());
     if (comm.is_root()) metrics_file_.open(run_folder + "/metrics.jsonl", progress_.step);
 }
 
@@ -92,6 +101,7 @@ void Trainer::load(const Origin& origin) {
                 format_count(data_.train->size()), format_count(progress_.train_tokens));
         }
         spdlog::info("resumed from '{}', {} steps done", origin.checkpoint->path, progress_.step);
+        say_what_moved();
     } else if (origin.weights != nullptr) {
         load_weights(*origin.weights, state_);
         progress_.padded_vocab_size = origin.weights->padded_vocab_size();
@@ -99,6 +109,18 @@ void Trainer::load(const Origin& origin) {
         state_.initialise(static_cast<uint64_t>(options_.seed));
     }
     gather_parameters(state_, comm_);
+}
+
+/// What a run that goes on keeps elsewhere, or in another format, than before.
+void Trainer::say_what_moved() const {
+    const std::string now = place_in_words(plan_);
+    if (!progress_.places.empty() && progress_.places != now) {
+        spdlog::info("resume  {} from here on; before: {}; the training stays the same", now, progress_.places);
+    }
+    if (progress_.train_tokens != 0 && progress_.dtype != options_.dtype) {
+        spdlog::info("resume  parameters converted to {}; the run kept them in {} before", options_.dtype,
+                     progress_.dtype);
+    }
 }
 
 /// Samples are rank 0's, or, where no rank has all parameters, everybody's together.

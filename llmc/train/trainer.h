@@ -9,7 +9,7 @@
 #include "llmc/train/generation.h"
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/metrics.h"
-#include "llmc/train/setup.h"
+#include "llmc/train/run_description.h"
 
 #include <memory>
 #include <string>
@@ -19,8 +19,7 @@ namespace llmc {
 class Trainer {
   public:
     /// All arguments but `origin` must outlive the trainer. What that has is loaded, else the weights are drawn.
-    Trainer(const Options& options, State& state, const ChosenPlan& chosen, const Data& data, const Origin& origin,
-            const std::string& run_folder, Comm& comm);
+    Trainer(const RunDescription& run, State& state, const Origin& origin, const std::string& run_folder, Comm& comm);
 
     /// Trains up to --steps, or until SIGINT, SIGTERM or SIGUSR1 on any rank, which end the step at hand on all of
     /// them, write a checkpoint and return.
@@ -30,6 +29,7 @@ class Trainer {
 
   private:
     void load(const Origin& origin);
+    void say_what_moved() const;
     void make_generator(const PlannedMemory& memory);
     StepMetrics train_step();
     std::vector<double> run_update();

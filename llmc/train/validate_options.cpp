@@ -35,7 +35,7 @@ void refuse_ignored(const Options& options) {
          "one rank has nobody to share with; add --ranks"},
     };
     for (const auto& row : rows) {
-        if (row.ignored && was_typed(row.name)) fail_usage("--{}: has no effect; {}", row.name, row.why);
+        if (row.ignored && options.was_typed(row.name)) fail_usage("--{}: has no effect; {}", row.name, row.why);
     }
 }
 
@@ -51,7 +51,7 @@ void validate_tokenize(const Options& options) {
         }
         for (const char* name :
              {"tokenizer", "special-tokens", "shard-tokens", "val-fraction", "val-tokens", "llmc-tokenizer"}) {
-            if (was_typed(name)) fail_usage("--{}: has no effect; --train-bpe only learns a vocabulary", name);
+            if (options.was_typed(name)) fail_usage("--{}: has no effect; --train-bpe only learns a vocabulary", name);
         }
         return;
     }
@@ -60,8 +60,8 @@ void validate_tokenize(const Options& options) {
             "tokenize needs --tokenizer=PATH (a folder or file of GPT-2, Hugging Face, Llama 3 or SentencePiece, or "
             "'bytes'), or --train-bpe");
     }
-    if (was_typed("vocab-size")) fail_usage("--vocab-size: has no effect; only --train-bpe chooses a vocabulary");
-    if (was_typed("val-fraction") && was_typed("val-tokens")) {
+    if (options.was_typed("vocab-size")) fail_usage("--vocab-size: has no effect; only --train-bpe chooses a vocabulary");
+    if (options.was_typed("val-fraction") && options.was_typed("val-tokens")) {
         fail_usage("--val-tokens={}: says the same as --val-fraction={}; leave one of them out", options.val_tokens,
                    options.val_fraction);
     }
@@ -72,13 +72,13 @@ void validate_tokenize(const Options& options) {
 
 /// The reports of `plan`: one at a time, and pictures only where they can be drawn.
 void validate_plan(const Options& options) {
-    const bool what_fits = was_given("what-fits"), timeline = was_given("timeline");
+    const bool what_fits = options.was_given("what-fits"), timeline = options.was_given("timeline");
     if (options.frontier && what_fits) fail_usage("--what-fits: is another report than --frontier; ask for one");
     if (timeline && (options.frontier || what_fits)) {
         fail_usage("--timeline={}: draws one plan; leave out {}", options.timeline,
                    what_fits ? "--what-fits" : "--frontier");
     }
-    if (timeline && (!was_given("recompute") || options.recompute.find(',') != std::string::npos)) {
+    if (timeline && (!options.was_given("recompute") || options.recompute.find(',') != std::string::npos)) {
         fail_usage("--timeline={}: draws the plan of one level; name it, such as --recompute=1", options.timeline);
     }
     if (options.frontier && options.batch_size == 0) {
@@ -86,7 +86,7 @@ void validate_plan(const Options& options) {
     }
     if (what_fits) parse_budget("--what-fits", options.what_fits, int64_t{1} << 40);
     for (const auto& [name, path] : {std::pair("plot", options.plot), std::pair("timeline", options.timeline)}) {
-        if (was_given(name) && !path.ends_with(".svg")) {
+        if (options.was_given(name) && !path.ends_with(".svg")) {
             fail_usage("--{}={}: is drawn as SVG; end the file's name in .svg", name, path);
         }
     }
@@ -108,16 +108,16 @@ void require_operands(const Options& options) {
         return;
     }
     const bool generates = options.command == Command::Generate;
-    if (options.run.empty() && !was_given("model")) {
+    if (options.run.empty() && !options.was_given("model")) {
         fail_usage(
             "{} needs --run=RUN_FOLDER (a folder under runs/, or a checkpoint), or --model=PATH (a Hugging Face "
             "folder, or an llm.c model file)",
             generates ? "generate" : "evaluate");
     }
-    if (!options.run.empty() && was_given("model")) {
+    if (!options.run.empty() && options.was_given("model")) {
         fail_usage("--model={}: --run={} already names the model; leave one of them out", options.model, options.run);
     }
-    if (!generates && options.run.empty() && !was_given("data") && options.hellaswag.empty()) {
+    if (!generates && options.run.empty() && !options.was_given("data") && options.hellaswag.empty()) {
         fail_usage("evaluate needs --data=FILE or --hellaswag=FILE (or a --run, whose held-out data it takes)");
     }
 }
@@ -139,7 +139,7 @@ void validate(const Options& options) {
                    options.total_batch_size, options.batch_size, options.seq_len, micro_batch);
     }
     // A file's warm-up may be longer than a short trial of the same settings.
-    if (options.warmup > options.steps && was_typed("warmup")) {
+    if (options.warmup > options.steps && options.was_typed("warmup")) {
         fail_usage("--warmup={}: longer than the run, --steps={}", options.warmup, options.steps);
     }
     if (options.command == Command::Plan) {

@@ -27,20 +27,21 @@ using Values = std::vector<double>;
 
 /// Owns the memory of one tensor on the host. Starts as NaN (all bits set), so that an output cannot rely on zeros.
 /// Like a Tensor, it is const where only its content changes.
-class Buffer {
+class TestBuffer {
   public:
-    explicit Buffer(DType dtype, int64_t d0, int64_t d1 = 1, int64_t d2 = 1)
+    explicit TestBuffer(DType dtype, int64_t d0, int64_t d1 = 1, int64_t d2 = 1)
         : view_(dtype, nullptr, d0, d1, d2),
           memory_(static_cast<size_t>(view_.bytes() + 2 * kGuardBytes + kTensorAlignment), std::byte{kGuard}) {
         std::memset(tensor().data, 0xff, static_cast<size_t>(view_.bytes()));
     }
-    Buffer(DType dtype, int64_t d0, int64_t d1, const Values& values) : Buffer(dtype, d0, d1) { set(values); }
+    TestBuffer(DType dtype, int64_t d0, int64_t d1, const Values& values) : TestBuffer(dtype, d0, d1) { set(values); }
     /// A vector of int32.
-    explicit Buffer(const std::vector<int32_t>& values) : Buffer(DType::I32, static_cast<int64_t>(values.size())) {
+    explicit TestBuffer(const std::vector<int32_t>& values)
+        : TestBuffer(DType::I32, static_cast<int64_t>(values.size())) {
         std::copy(values.begin(), values.end(), tensor().as<int32_t>());
     }
 
-    Buffer(Buffer&&) = default;  ///< A copy would start at another remainder of the alignment.
+    TestBuffer(TestBuffer&&) = default;  ///< A copy would start at another remainder of the alignment.
 
     Tensor tensor() const {
         Tensor view = view_;
@@ -93,10 +94,10 @@ class Buffer {
 };
 
 /// Normals of this spread. `item` keeps tensors of one test apart.
-inline Buffer random_buffer(DType dtype, int64_t d0, int64_t d1, double stddev, uint32_t item) {
+inline TestBuffer random_buffer(DType dtype, int64_t d0, int64_t d1, double stddev, uint32_t item) {
     std::vector<float> normals(static_cast<size_t>(d0 * d1));
     fill_normal(normals.data(), d0 * d1, static_cast<float>(stddev), 7, RngStream::Test, item);
-    return Buffer(dtype, d0, d1, Values(normals.begin(), normals.end()));
+    return TestBuffer(dtype, d0, d1, Values(normals.begin(), normals.end()));
 }
 
 /// Integers in [0, limit).
@@ -107,7 +108,14 @@ inline std::vector<int32_t> random_integers(int64_t count, int64_t limit, uint32
     return integers;
 }
 
-inline Buffer workspace_buffer(int64_t bytes) { return Buffer(DType::U8, std::max<int64_t>(bytes, 1)); }
+inline TestBuffer zeros(DType dtype, int64_t d0, int64_t d1 = 1) {
+    return TestBuffer(dtype, d0, d1, Values(static_cast<size_t>(d0 * d1), 0.0));
+}
+
+/// A tensor of one fp32 number, where a backend wants it in memory of the device.
+inline TestBuffer scalar(float value) { return TestBuffer(DType::F32, 1, 1, Values{value}); }
+
+inline TestBuffer workspace_buffer(int64_t bytes) { return TestBuffer(DType::U8, std::max<int64_t>(bytes, 1)); }
 
 /// The largest distance; infinite where a NaN stands on one side only.
 inline double largest_error(const Values& values, const Values& exact) {
@@ -122,12 +130,22 @@ inline double largest_error(const Values& values, const Values& exact) {
     return error;
 }
 
+/// Every bit but the sign of zero; a NaN equals nothing.
+inline bool same_values(const TestBuffer& a, const TestBuffer& b) { return a.values() == b.values(); }
+
+/// `sum` holds the fp32 sums of both, each rounded once.
+inline void expect_rounded_sums(const TestBuffer& sum, const TestBuffer& a, const TestBuffer& b) {
+    const Values ours = sum.values(), first = a.values(), second = b.values();
+    for (size_t i = 0; i < ours.size(); ++i) ASSERT_EQ(ours[i], static_cast<float>(first[i] + second[i])) << i;
+}
+
 inline double largest_magnitude(const Values& values) { return largest_error(values, Values(values.size(), 0.0)); }
 
 /// Our error is at most twice a plain float implementation's (rounded to our type), plus two fp32 roundings: of the
 /// result, or of the terms it is the sum of, where those cancel.
-inline void expect_as_good_as_plain(const Buffer& ours, const Values& plain, const Values& exact, double terms = 0) {
-    const Buffer rounded(ours.dtype(), ours.count(), 1, plain);
+inline void expect_as_good_as_plain(const TestBuffer& ours, const Values& plain, const Values& exact,
+                                    double terms = 0) {
+    const TestBuffer rounded(ours.dtype(), ours.count(), 1, plain);
     const double slack = 0x1p-22 * std::max(largest_magnitude(exact), terms);
     EXPECT_LE(largest_error(ours.values(), exact), 2 * largest_error(rounded.values(), exact) + slack);
     EXPECT_TRUE(ours.intact());
@@ -164,9 +182,9 @@ inline void expect_same_bits_at_every_thread_count(const std::function<std::vect
     }
 }
 
-inline std::vector<std::byte> joined(std::initializer_list<const Buffer*> buffers) {
+inline std::vector<std::byte> joined(std::initializer_list<const TestBuffer*> buffers) {
     std::vector<std::byte> all;
-    for (const Buffer* buffer : buffers) {
+    for (const TestBuffer* buffer : buffers) {
         const std::vector<std::byte> bytes = buffer->bytes();
         all.insert(all.end(), bytes.begin(), bytes.end());
     }

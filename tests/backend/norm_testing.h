@@ -34,7 +34,7 @@ class NormOverRanks {
     void run(Backend& backend, auto on) const {
         for (int64_t rank = 0; rank < layout_.ranks; ++rank)
             for (int64_t bucket = 0; bucket < layout_.buckets; ++bucket) {
-                const Buffer& gradients = gradients_[static_cast<size_t>(bucket)];
+                const TestBuffer& gradients = gradients_[static_cast<size_t>(bucket)];
                 const int64_t piece = gradients.count() / layout_.ranks;
                 const int64_t chunks = pieces_.tensor().as<int32_t>()[bucket];
                 const Tensor row = on(sums_).row_range(rank * layout_.buckets + bucket, 1);
@@ -47,7 +47,7 @@ class NormOverRanks {
     Values sums() const { return sums_.values(); }
     bool intact() const {
         return sums_.intact() && norm_.intact() &&
-               std::all_of(gradients_.begin(), gradients_.end(), [](const Buffer& b) { return b.intact(); });
+               std::all_of(gradients_.begin(), gradients_.end(), [](const TestBuffer& b) { return b.intact(); });
     }
 
   private:
@@ -63,8 +63,8 @@ class NormOverRanks {
     }
 
     NormLayout layout_;
-    Buffer sums_, norm_, pieces_;  ///< Sums beyond a bucket's stay NaN: the norm may not look at them.
-    std::vector<Buffer> gradients_;
+    TestBuffer sums_, norm_, pieces_;  ///< Sums beyond a bucket's stay NaN: the norm may not look at them.
+    std::vector<TestBuffer> gradients_;
 };
 
 /// Buckets with chunks of all lengths, and numbers of chunks that no number of ranks divides.
@@ -84,8 +84,8 @@ inline double plain_norm(const std::vector<NormBucket>& buckets) {
 }
 
 /// The norm of one bucket, on one rank.
-void norm_of(Backend& backend, auto on, const Buffer& norm, const Buffer& gradients, const Buffer& sums,
-             const Buffer& pieces) {
+void norm_of(Backend& backend, auto on, const TestBuffer& norm, const TestBuffer& gradients, const TestBuffer& sums,
+             const TestBuffer& pieces) {
     backend.square_sums(on(sums), on(gradients), gradients.count() / sums.count());
     backend.global_norm(on(norm), on(sums), on(pieces), {1, 1, sums.count()});
 }

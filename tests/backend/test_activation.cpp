@@ -64,8 +64,8 @@ Values swiglu_backward_all(const Values& d_out, const Values& gate_up, int64_t F
 TEST(Activation, GeluForward) {
     cpu::CpuBackend backend(2);
     for_each_case([&](DType dtype, int64_t N, int64_t C) {
-        const Buffer x = random_buffer(dtype, N, C, 3, 1);
-        const Buffer out(dtype, N, C);
+        const TestBuffer x = random_buffer(dtype, N, C, 3, 1);
+        const TestBuffer out(dtype, N, C);
         backend.gelu_forward(out, x);
         expect_as_good_as_plain(out, gelu_all<float>(x.values()), gelu_all<double>(x.values()));
     });
@@ -74,10 +74,10 @@ TEST(Activation, GeluForward) {
 TEST(Activation, GeluBackward) {
     cpu::CpuBackend backend(2);
     for_each_case([&](DType dtype, int64_t N, int64_t C) {
-        const Buffer x = random_buffer(dtype, N, C, 3, 1), d_out = random_buffer(dtype, N, C, 1, 2);
+        const TestBuffer x = random_buffer(dtype, N, C, 3, 1), d_out = random_buffer(dtype, N, C, 1, 2);
         const Values plain = gelu_backward_all<float>(d_out.values(), x.values());
         const Values exact = gelu_backward_all<double>(d_out.values(), x.values());
-        const Buffer d_x(dtype, N, C);
+        const TestBuffer d_x(dtype, N, C);
         backend.gelu_backward(d_x, d_out, x);
         expect_as_good_as_plain(d_x, plain, exact);
         backend.gelu_backward(d_out, d_out, x);  // In place.
@@ -89,8 +89,8 @@ TEST(Activation, GeluBackward) {
 TEST(Activation, SwigluForward) {
     cpu::CpuBackend backend(2);
     for_each_case([&](DType dtype, int64_t N, int64_t F) {
-        const Buffer gate_up = random_buffer(dtype, N, 2 * F, 2, 1);
-        const Buffer out(dtype, N, F);
+        const TestBuffer gate_up = random_buffer(dtype, N, 2 * F, 2, 1);
+        const TestBuffer out(dtype, N, F);
         backend.swiglu_forward(out, gate_up);
         expect_as_good_as_plain(out, swiglu_all<float>(gate_up.values(), F), swiglu_all<double>(gate_up.values(), F));
     });
@@ -99,8 +99,8 @@ TEST(Activation, SwigluForward) {
 TEST(Activation, SwigluBackward) {
     cpu::CpuBackend backend(2);
     for_each_case([&](DType dtype, int64_t N, int64_t F) {
-        const Buffer gate_up = random_buffer(dtype, N, 2 * F, 2, 1), d_out = random_buffer(dtype, N, F, 1, 2);
-        const Buffer d_gate_up(dtype, N, 2 * F);
+        const TestBuffer gate_up = random_buffer(dtype, N, 2 * F, 2, 1), d_out = random_buffer(dtype, N, F, 1, 2);
+        const TestBuffer d_gate_up(dtype, N, 2 * F);
         backend.swiglu_backward(d_gate_up, d_out, gate_up);
         expect_as_good_as_plain(d_gate_up, swiglu_backward_all<float>(d_out.values(), gate_up.values(), F),
                                 swiglu_backward_all<double>(d_out.values(), gate_up.values(), F));
@@ -122,22 +122,22 @@ TEST(Activation, LargeInputsSaturate) {
     cpu::CpuBackend backend(1);
     const Values x = {-1e6, -100, -30, 0, 30, 100, 1e6, 0};
     const Values expected = {0, 0, 0, 0, 30, 100, 1e6, 0}, slopes = {0, 0, 0, 0.5, 1, 1, 1, 0.5};
-    const Buffer input(DType::F32, 8, 1, x), ones(DType::F32, 8, 1, Values(8, 1.0)), out(DType::F32, 8);
+    const TestBuffer input(DType::F32, 8, 1, x), ones(DType::F32, 8, 1, Values(8, 1.0)), out(DType::F32, 8);
     backend.gelu_forward(out, input);
     EXPECT_EQ(out.values(), expected);
     backend.gelu_backward(out, ones, input);
     EXPECT_EQ(out.values(), slopes);
-    const Buffer gate_up(DType::F32, 1, 16, Values{-1e6, -100, -30, 0, 30, 100, 1e6, 0, 1, 1, 1, 1, 1, 1, 1, 1});
+    const TestBuffer gate_up(DType::F32, 1, 16, Values{-1e6, -100, -30, 0, 30, 100, 1e6, 0, 1, 1, 1, 1, 1, 1, 1, 1});
     backend.swiglu_forward(Tensor(DType::F32, out.tensor().data, 1, 8), gate_up);
     EXPECT_LE(largest_error(out.values(), expected), 1e-11);
 }
 
 TEST(Activation, ThreadCountDoesNotMatter) {
     for (const DType dtype : kActivationTypes) {
-        const Buffer x = random_buffer(dtype, 333, 2002, 1, 1), d_out = random_buffer(dtype, 333, 2002, 1, 2);
+        const TestBuffer x = random_buffer(dtype, 333, 2002, 1, 1), d_out = random_buffer(dtype, 333, 2002, 1, 2);
         expect_same_bits_at_every_thread_count([&](Backend& backend) {
-            const Buffer out(dtype, 333, 2002), d_x(dtype, 333, 2002), product(dtype, 333, 1001);
-            const Buffer d_x2(dtype, 333, 2002);
+            const TestBuffer out(dtype, 333, 2002), d_x(dtype, 333, 2002), product(dtype, 333, 1001);
+            const TestBuffer d_x2(dtype, 333, 2002);
             backend.gelu_forward(out, x);
             backend.gelu_backward(d_x, d_out, x);
             backend.swiglu_forward(product, x);

@@ -59,24 +59,51 @@ void expect_zero(const Values& rows, int64_t row, int64_t Vp, int64_t begin) {
 TEST(CrossEntropy, LossAndGradient) {
     cpu::CpuBackend backend(2);
     const float d_scale = 0.37f;
+    const TestBuffer scale = scalar(d_scale);
     for_each_shape([&](DType dtype, const Shape& s) {
         const std::vector<int32_t> target = make_targets(s.n, s.V);
-        const Buffer targets(target), logits = random_buffer(dtype, s.n, s.Vp, 3, 2), losses(DType::F32, s.n);
+        const TestBuffer targets(target), logits = random_buffer(dtype, s.n, s.Vp, 3, 2), losses(DType::F32, s.n);
         const Expected exact = cross_entropy<double>(logits.values(), target, s.V, s.Vp, d_scale);
         const Expected plain = cross_entropy<float>(logits.values(), target, s.V, s.Vp, d_scale);
         const std::vector<std::byte> before = logits.bytes();
 
-        backend.cross_entropy(losses, logits, targets, s.V, 0);
+        backend.cross_entropy(losses, logits, targets, s.V, Tensor());
         EXPECT_TRUE(logits.bytes() == before);
         expect_as_good_as_plain(losses, plain.losses, exact.losses);
         for (int64_t n = 0; n < s.n; ++n)
             EXPECT_NEAR(losses.values()[n], exact.losses[n], 3e-7 * std::fabs(exact.losses[n]) + 1e-6);
         const std::vector<std::byte> loss_bytes = losses.bytes();
 
-        backend.cross_entropy(losses, logits, targets, s.V, d_scale);
+        backend.cross_entropy(losses, logits, targets, s.V, scale);
         EXPECT_TRUE(losses.bytes() == loss_bytes);
         expect_as_good_as_plain(logits, plain.d_logits, exact.d_logits);
         for (int64_t n = 0; n < s.n; ++n) expect_zero(logits.values(), n, s.Vp, target[n] < 0 ? 0 : s.V);
+        EXPECT_TRUE(scale.intact());
+    });
+}
+
+// The scale is read where it lies, at the time of the call. One of zero is a scale, not the absence of one.
+TEST(CrossEntropy, TheScaleLiesInMemory) {
+    cpu::CpuBackend backend(2);
+    const TestBuffer scale = scalar(1);
+    for_each_shape([&](DType dtype, const Shape& s) {
+        const TestBuffer targets(make_targets(s.n, s.V)), losses(DType::F32, s.n), kept(DType::F32, s.n);
+        backend.cross_entropy(kept, random_buffer(dtype, s.n, s.Vp, 3, 2), targets, s.V, Tensor());
+        Values gradient_of_one;
+        for (const double factor : {1.0, 0.25, -8.0, 0.0}) {
+            const TestBuffer logits = random_buffer(dtype, s.n, s.Vp, 3, 2);
+            scale.set({factor});
+            backend.cross_entropy(losses, logits, targets, s.V, scale);
+            EXPECT_TRUE(losses.bytes() == kept.bytes());
+            Values ours = logits.values();
+            if (gradient_of_one.empty()) gradient_of_one = ours;
+            if (factor == 0) {
+                EXPECT_TRUE(ours == Values(ours.size(), 0.0));
+            }
+            // Powers of two change no digit of a gradient, except of the smallest ones.
+            for (size_t i = 0; i < ours.size(); ++i) ASSERT_NEAR(ours[i], factor * gradient_of_one[i], 0x1p-125) << i;
+            EXPECT_TRUE(logits.intact() && scale.intact());
+        }
     });
 }
 
@@ -91,12 +118,12 @@ TEST(CrossEntropy, GradientIsDerivative) {
 TEST(CrossEntropy, HugeAndMaskedLogits) {
     cpu::CpuBackend backend(1);
     const double infinity = std::numeric_limits<double>::infinity();
-    const Buffer logits(DType::F32, 3, 4,
-                        Values{1e30, -1e30, 5, 0,            // All on the target.
-                               -2e4, -2e4, -infinity, -2e4,  // One masked out.
-                               20000, 20000, 20000, 19990});
-    const Buffer targets(std::vector<int32_t>{0, 1, 3}), losses(DType::F32, 3);
-    backend.cross_entropy(losses, logits, targets, 4, 1.0f);
+    const TestBuffer logits(DType::F32, 3, 4,
+                            Values{1e30, -1e30, 5, 0,            // All on the target.
+                                   -2e4, -2e4, -infinity, -2e4,  // One masked out.
+                                   20000, 20000, 20000, 19990});
+    const TestBuffer targets(std::vector<int32_t>{0, 1, 3}), losses(DType::F32, 3);
+    backend.cross_entropy(losses, logits, targets, 4, scalar(1));
     const double tail = std::exp(-10.0), sum = 3 + tail;
     EXPECT_LE(largest_error(losses.values(), {0, std::log(3.0), std::log(sum) + 10}), 1e-6);
     EXPECT_LE(largest_error(logits.values(),
@@ -110,23 +137,38 @@ TEST(CrossEntropy, LongRows) {
     const int64_t V = 10000;
     Values row = random_buffer(DType::F32, 1, V, 1, 1).values();
     std::fill(row.begin(), row.begin() + 5000, -std::numeric_limits<double>::infinity());
-    const Buffer logits(DType::F32, 1, V, row), targets(std::vector<int32_t>{7777}), losses(DType::F32, 1);
-    backend.cross_entropy(losses, logits, targets, V, 0);
+    const TestBuffer logits(DType::F32, 1, V, row), targets(std::vector<int32_t>{7777}), losses(DType::F32, 1);
+    backend.cross_entropy(losses, logits, targets, V, Tensor());
     EXPECT_NEAR(losses.values()[0], row_loss<double>(row.data() + 5000, V - 5000, 2777), 2e-6);
     row[9000] = std::nan("");
     logits.set(row);
-    backend.cross_entropy(losses, logits, targets, V, 0);
+    backend.cross_entropy(losses, logits, targets, V, Tensor());
     EXPECT_TRUE(std::isnan(losses.values()[0]));
 }
 
 TEST(CrossEntropy, AccumulateLoss) {
     cpu::CpuBackend backend(2);
-    const Buffer losses = random_buffer(DType::F32, 1, 10001, 5, 1), total(DType::F64, 1, 1, Values{123.25});
+    const TestBuffer losses = random_buffer(DType::F32, 1, 10001, 5, 1), total(DType::F64, 1, 1, Values{123.25});
     double expected = 123.25;
     for (const double loss : losses.values()) expected += loss;
-    backend.accumulate_loss(total, losses);
+    backend.accumulate_loss(total, true, losses);
     EXPECT_NEAR(total.values()[0], expected, 1e-9);
     EXPECT_TRUE(total.intact());
+}
+
+TEST(CrossEntropy, WritingALossIsAddingToZero) {
+    cpu::CpuBackend backend(2);
+    for (const int64_t n : {1, 31, 1025, 10001}) {
+        const TestBuffer losses = random_buffer(DType::F32, 1, n, 5, 1), more = random_buffer(DType::F32, 1, n, 5, 2);
+        const TestBuffer added = zeros(DType::F64, 1), written(DType::F64, 1), second(DType::F64, 1);
+        backend.accumulate_loss(added, true, losses);
+        backend.accumulate_loss(written, false, losses);
+        EXPECT_TRUE(same_values(written, added));
+        backend.accumulate_loss(second, false, more);
+        backend.accumulate_loss(written, true, more);
+        EXPECT_EQ(written.values()[0], added.values()[0] + second.values()[0]);
+        EXPECT_TRUE(written.intact());
+    }
 }
 
 TEST(CrossEntropy, ThreadCountDoesNotMatter) {
@@ -134,10 +176,10 @@ TEST(CrossEntropy, ThreadCountDoesNotMatter) {
     for (const DType dtype : kActivationTypes)
         for (const auto& [n, V, Vp] : shapes)
             expect_same_bits_at_every_thread_count([&, n = n, V = V, Vp = Vp](Backend& backend) {
-                const Buffer targets(make_targets(n, V)), logits = random_buffer(dtype, n, Vp, 2, 2);
-                const Buffer losses(DType::F32, n), total(DType::F64, 1, 1, Values{0});
-                backend.cross_entropy(losses, logits, targets, V, 0.01f);
-                backend.accumulate_loss(total, losses);
+                const TestBuffer targets(make_targets(n, V)), logits = random_buffer(dtype, n, Vp, 2, 2);
+                const TestBuffer losses(DType::F32, n), total(DType::F64, 1, 1, Values{0});
+                backend.cross_entropy(losses, logits, targets, V, scalar(0.01f));
+                backend.accumulate_loss(total, true, losses);
                 return joined({&losses, &logits, &total});
             });
 }

@@ -55,8 +55,8 @@ TEST(Device, AllocateSaysWhatDidNotFit) {
 TEST(Device, CopiesAndZero) {
     cpu::CpuBackend backend(2);
     for (const int64_t count : {1, 1000, 300001}) {
-        const Buffer source = random_buffer(DType::F32, count, 1, 1, 1);
-        const Buffer there(DType::F32, count), back(DType::F32, count);
+        const TestBuffer source = random_buffer(DType::F32, count, 1, 1, 1);
+        const TestBuffer there(DType::F32, count), back(DType::F32, count);
         backend.copy_to_device(there, source.tensor().data);
         backend.copy_to_host(back.tensor().data, there);
         EXPECT_TRUE(back.bytes() == source.bytes());
@@ -69,7 +69,8 @@ TEST(Device, CopiesAndZero) {
 TEST(Device, Convert) {
     cpu::CpuBackend backend(2);
     for (const int64_t count : {1, 37, 200003}) {
-        const Buffer x = random_buffer(DType::F32, count, 1, 1, 1), narrow(DType::BF16, count), wide(DType::F32, count);
+        const TestBuffer x = random_buffer(DType::F32, count, 1, 1, 1), narrow(DType::BF16, count),
+                         wide(DType::F32, count);
         backend.convert(narrow, x);
         backend.convert(wide, narrow);
         for (int64_t i = 0; i < count; ++i) {
@@ -85,9 +86,10 @@ TEST(Device, Convert) {
 TEST(Device, ConvertRoundsToNearestEvenAndKeepsNaN) {
     cpu::CpuBackend backend(1);
     const double infinity = std::numeric_limits<double>::infinity();
-    const Buffer x(DType::F32, 8, 1,
-                   Values{1 + 0x1p-8, 1 + 3 * 0x1p-8, 1 + 0x1.1p-8, -0.0, 3.4e38, -infinity, std::nan(""), 0x1p-130});
-    const Buffer narrow(DType::BF16, 8);
+    const TestBuffer x(
+        DType::F32, 8, 1,
+        Values{1 + 0x1p-8, 1 + 3 * 0x1p-8, 1 + 0x1.1p-8, -0.0, 3.4e38, -infinity, std::nan(""), 0x1p-130});
+    const TestBuffer narrow(DType::BF16, 8);
     backend.convert(narrow, x);
     const Values values = narrow.values();
     EXPECT_EQ(values[0], 1);               // A tie goes to the even neighbour,
@@ -109,6 +111,8 @@ TEST(Device, Info) {
     EXPECT_GT(info.peak_flops_fp32, 1e9);
     EXPECT_LT(info.peak_flops_fp32, 1e13);
     EXPECT_EQ(info.peak_flops_bf16 > 0, info.supports_bf16);
+    EXPECT_EQ(info.kind, "cpu");
+    EXPECT_GE(info.attention_backward_products, 5);
 }
 
 TEST(MakeBackend, KnowsItsDevices) {

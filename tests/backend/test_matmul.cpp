@@ -46,6 +46,7 @@ class Guarded {
     bool same_bits(const Guarded& other) const {
         return bytes_ == other.bytes_ && std::memcmp(tensor.data, other.tensor.data, static_cast<size_t>(bytes_)) == 0;
     }
+    int64_t count() const { return bytes_ / size_of(tensor.dtype); }
     bool guards_intact() const {
         const auto intact = [](std::byte b) { return b == std::byte{kPattern}; };
         const std::byte* const end = memory_.get() + kGuard + bytes_;
@@ -65,6 +66,14 @@ class Guarded {
     int64_t bytes_;
     std::unique_ptr<std::byte, Free> memory_;
 };
+
+/// Every bit but the sign of zero; a NaN equals nothing.
+bool same_values(const Guarded& a, const Guarded& b) {
+    for (int64_t i = 0; i < a.count(); ++i) {
+        if (a.get(i) != b.get(i)) return false;
+    }
+    return a.count() == b.count();
+}
 
 /// Normal values that `dtype` can hold exactly.
 Values random_values(DType dtype, int64_t count, uint32_t item) {
@@ -118,6 +127,10 @@ class MatmulTest : public testing::TestWithParam<Case> {
 
     Guarded make(DType dtype, int64_t rows, int64_t cols, uint32_t item) {
         return {dtype, rows, cols, random_values(dtype, rows * cols, item)};
+    }
+    /// A gradient that starts so.
+    Guarded filled(int64_t rows, int64_t cols, float value) {
+        return {DType::F32, rows, cols, Values(static_cast<size_t>(rows * cols), value)};
     }
     Guarded workspace_for(const Backend& backend) {
         const int64_t bytes = backend.matmul_workspace(c.dtype, N, OC, IC);
@@ -185,7 +198,7 @@ TEST_P(MatmulTest, BackwardWeightAddsToGradients) {
     const Guarded start_weight = make(DType::F32, OC, IC, 7), start_bias = make(DType::F32, OC, 1, 8);
     Guarded d_weight = make(DType::F32, OC, IC, 7), d_bias = make(DType::F32, OC, 1, 8);
     const Guarded workspace = workspace_for(backend);
-    backend.matmul_backward_weight(d_weight.tensor, d_bias.tensor, d_out.tensor, x.tensor, workspace.tensor);
+    backend.matmul_backward_weight(d_weight.tensor, d_bias.tensor, true, d_out.tensor, x.tensor, workspace.tensor);
     EXPECT_TRUE(d_weight.guards_intact() && d_bias.guards_intact() && workspace.guards_intact());
     for (int64_t o = 0; o < OC; ++o)
         for (int64_t i = 0; i < IC; ++i)
@@ -200,8 +213,38 @@ TEST_P(MatmulTest, BackwardWeightAddsToGradients) {
     expect_error_bounded();
 
     Guarded without_bias = make(DType::F32, OC, IC, 7);
-    backend.matmul_backward_weight(without_bias.tensor, Tensor(), d_out.tensor, x.tensor, workspace.tensor);
+    backend.matmul_backward_weight(without_bias.tensor, Tensor(), true, d_out.tensor, x.tensor, workspace.tensor);
     EXPECT_TRUE(without_bias.same_bits(d_weight));
+}
+
+TEST_P(MatmulTest, AddingAfterWritingIsTheSumOfBoth) {
+    cpu::CpuBackend backend(2);
+    const Guarded d_out2 = make(c.dtype, N, OC, 14), x2 = make(c.dtype, N, IC, 10);
+    Guarded d_weight = filled(OC, IC, NAN), d_bias = filled(OC, 1, NAN);
+    Guarded from_zero = filled(OC, IC, 0), bias_from_zero = filled(OC, 1, 0);
+    const Guarded workspace = workspace_for(backend);
+    const auto run = [&](Guarded& to, Guarded& to_bias, bool adds, const Guarded& of, const Guarded& from) {
+        backend.matmul_backward_weight(to.tensor, to_bias.tensor, adds, of.tensor, from.tensor, workspace.tensor);
+    };
+    run(d_weight, d_bias, false, d_out, x);
+    run(d_weight, d_bias, true, d_out2, x2);
+    run(from_zero, bias_from_zero, true, d_out, x);
+    run(from_zero, bias_from_zero, true, d_out2, x2);
+    EXPECT_TRUE(same_values(d_weight, from_zero) && same_values(d_bias, bias_from_zero));
+    const auto of_both = [this](const Guarded& first, const Guarded& second, int64_t t, int64_t columns, int64_t i) {
+        return t < N ? first.get(t * columns + i) : second.get((t - N) * columns + i);
+    };
+    for (int64_t o = 0; o < OC; ++o)
+        for (int64_t i = 0; i < IC; ++i)
+            compare(
+                d_weight, o * IC + i, 2 * N, 0.0f, [&](int64_t t) { return of_both(d_out, d_out2, t, OC, o); },
+                [&](int64_t t) { return of_both(x, x2, t, IC, i); });
+    expect_error_bounded();
+    for (int64_t o = 0; o < OC; ++o)
+        compare(
+            d_bias, o, 2 * N, 0.0f, [&](int64_t t) { return of_both(d_out, d_out2, t, OC, o); },
+            [](int64_t) { return 1.0f; });
+    expect_error_bounded();
 }
 
 TEST_P(MatmulTest, SameBitsAtEveryThreadCount) {
@@ -211,7 +254,8 @@ TEST_P(MatmulTest, SameBitsAtEveryThreadCount) {
     const auto run_backward = [&](Backend& backend, Guarded& to_x, Guarded& to_weight, Guarded& to_bias) {
         const Guarded workspace = workspace_for(backend);
         backend.matmul_backward_input(to_x.tensor, d_out.tensor, weight.tensor, workspace.tensor);
-        backend.matmul_backward_weight(to_weight.tensor, to_bias.tensor, d_out.tensor, x.tensor, workspace.tensor);
+        backend.matmul_backward_weight(to_weight.tensor, to_bias.tensor, true, d_out.tensor, x.tensor,
+                                       workspace.tensor);
         EXPECT_TRUE(workspace.guards_intact());
     };
     run_backward(one, d_x, d_weight, d_bias);
@@ -242,6 +286,51 @@ std::vector<Case> cases() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, MatmulTest, testing::ValuesIn(cases()), case_name);
+
+// ---- writing gradients of weights -------------------------------------------------------------------------------
+
+class MatmulWriteTest : public MatmulTest {};
+
+TEST_P(MatmulWriteTest, WritingIsAddingToZeros) {
+    for (const int threads : {1, 2, 3}) {
+        SCOPED_TRACE(threads);
+        cpu::CpuBackend backend(threads);
+        const Guarded workspace = workspace_for(backend);
+        Guarded added = filled(OC, IC, 0), added_bias = filled(OC, 1, 0);
+        Guarded written = filled(OC, IC, NAN), written_bias = filled(OC, 1, NAN), alone = filled(OC, IC, NAN);
+        const auto run = [&](Guarded& to, Tensor to_bias, bool adds) {
+            backend.matmul_backward_weight(to.tensor, to_bias, adds, d_out.tensor, x.tensor, workspace.tensor);
+        };
+        run(added, added_bias.tensor, true);
+        run(written, written_bias.tensor, false);
+        run(alone, Tensor(), false);
+        EXPECT_TRUE(same_values(written, added));
+        EXPECT_TRUE(same_values(written_bias, added_bias));
+        EXPECT_TRUE(alone.same_bits(written));
+        EXPECT_TRUE(written.guards_intact() && written_bias.guards_intact() && alone.guards_intact());
+        EXPECT_TRUE(workspace.guards_intact());
+    }
+}
+
+/// Blocks of all extents (llmc/backend/cpu/matmul.cpp), whole and cut at the edges, over short and long sums.
+std::vector<Case> write_cases() {
+    std::vector<Case> all = cases();
+    for (const DType dtype : {DType::F32, DType::BF16})
+        for (const auto& [N, OC, IC] : {std::array<int64_t, 3>{70, 1024, 768},
+                                        {70, 1001, 1500},
+                                        {100, 512, 768},
+                                        {2000, 512, 700},
+                                        {100, 256, 768},
+                                        {100, 250, 391},
+                                        {3000, 128, 384},
+                                        {256, 768, 768},
+                                        {333, 2000, 100},
+                                        {64, 5003, 96}})
+            all.push_back({N, OC, IC, dtype});
+    return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, MatmulWriteTest, testing::ValuesIn(write_cases()), case_name);
 
 TEST(MatmulWorkspace, GrowsWithThreadsOnly) {
     const cpu::CpuBackend one(1), three(3);

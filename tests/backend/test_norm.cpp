@@ -70,10 +70,10 @@ Gradients backward(const Gradients& before, const Values& d_out, const Values& x
 
 /// Operands of one call; mean and rstd are those of the exact forward operation.
 struct Case {
-    Case(DType dtype, int64_t N, int64_t C, bool centred_)
+    Case(DType dtype, int64_t N, int64_t C, bool centred_, uint32_t item = 0)
         : centred(centred_),
-          x(random_buffer(dtype, N, C, 2, 1)),
-          d_out(random_buffer(dtype, N, C, 1, 2)),
+          x(random_buffer(dtype, N, C, 2, 10 * item + 1)),
+          d_out(random_buffer(dtype, N, C, 1, 10 * item + 2)),
           weight(random_buffer(dtype, C, 1, 1, 3)),
           bias(random_buffer(dtype, C, 1, 1, 4)),
           out(dtype, N, C),
@@ -94,25 +94,32 @@ struct Case {
             backend.rmsnorm_forward(out, rstd, x, weight, kEpsilon);
     }
 
-    void run_backward(Backend& backend, bool accumulate) const {
+    void run_backward(Backend& backend, bool accumulate, bool adds) const {
+        run_backward(backend, accumulate, adds, d_weight, d_bias);
+    }
+    /// Into these gradients of the parameters.
+    void run_backward(Backend& backend, bool accumulate, bool adds, Tensor d_w, Tensor d_b) const {
         const Tensor rows = x;
-        const Buffer workspace = workspace_buffer(backend.norm_backward_workspace(rows.shape[0], rows.shape[1]));
+        const TestBuffer workspace = workspace_buffer(backend.norm_backward_workspace(rows.shape[0], rows.shape[1]));
         if (centred)
-            backend.layernorm_backward(d_x, accumulate, d_weight, d_bias, d_out, x, mean, rstd, weight, workspace);
+            backend.layernorm_backward(d_x, accumulate, d_w, d_b, adds, d_out, x, mean, rstd, weight, workspace);
         else
-            backend.rmsnorm_backward(d_x, accumulate, d_weight, d_out, x, rstd, weight, workspace);
+            backend.rmsnorm_backward(d_x, accumulate, d_w, adds, d_out, x, rstd, weight, workspace);
         EXPECT_TRUE(workspace.intact());
     }
 
     template <typename Real>
-    Gradients expected(bool accumulate) const {
-        const Values start = accumulate ? d_x.values() : Values(d_x.values().size(), 0.0);
-        return backward<Real>({start, d_weight.values(), d_bias.values()}, d_out.values(), x.values(), mean.values(),
-                              rstd.values(), weight.values(), centred);
+    Gradients expected(bool accumulate, bool adds) const {
+        const auto start = [](bool from_there, const TestBuffer& buffer) {
+            return from_there ? buffer.values() : Values(buffer.values().size(), 0.0);
+        };
+        // RMSNorm leaves the bias's gradient as it is.
+        return backward<Real>({start(accumulate, d_x), start(adds, d_weight), start(adds || !centred, d_bias)},
+                              d_out.values(), x.values(), mean.values(), rstd.values(), weight.values(), centred);
     }
 
     bool centred;
-    Buffer x, d_out, weight, bias, out, mean, rstd, d_x, d_weight, d_bias;
+    TestBuffer x, d_out, weight, bias, out, mean, rstd, d_x, d_weight, d_bias;
 };
 
 TEST(Norm, Forward) {
@@ -130,21 +137,67 @@ TEST(Norm, Forward) {
         });
 }
 
+/// What will be written must not be read.
+void fill_with_nan(const TestBuffer& buffer) { buffer.set(Values(static_cast<size_t>(buffer.count()), std::nan(""))); }
+
 TEST(Norm, Backward) {
     cpu::CpuBackend backend(2);
     for (const bool centred : {true, false})
-        for (const bool accumulate : {true, false})
-            for_each_case([&](DType dtype, int64_t N, int64_t C) {
+        for (const auto& [accumulate, adds] : {std::pair(true, true), {false, true}, {true, false}, {false, false}})
+            for_each_case([&, accumulate = accumulate, adds = adds](DType dtype, int64_t N, int64_t C) {
                 const Case c(dtype, N, C, centred);
-                const Gradients plain = c.expected<float>(accumulate), exact = c.expected<double>(accumulate);
-                if (!accumulate) c.d_x.set(Values(c.d_x.values().size(), std::nan("")));  // Must not be read.
-                c.run_backward(backend, accumulate);
+                const Gradients plain = c.expected<float>(accumulate, adds);
+                const Gradients exact = c.expected<double>(accumulate, adds);
+                if (!accumulate) fill_with_nan(c.d_x);
+                if (!adds) fill_with_nan(c.d_weight);
+                if (!adds && centred) fill_with_nan(c.d_bias);
+                c.run_backward(backend, accumulate, adds);
                 // In a row of one everything cancels, after it was multiplied by 1/sqrt(epsilon).
                 const double terms = C > 1 ? 0 : 1 / std::sqrt(kEpsilon) * largest_magnitude(c.d_out.values());
                 expect_as_good_as_plain(c.d_x, plain.d_x, exact.d_x, terms);
                 expect_as_good_as_plain(c.d_weight, plain.d_weight, exact.d_weight);
-                expect_as_good_as_plain(c.d_bias, plain.d_bias, exact.d_bias);  // RMSNorm leaves it as it is.
+                expect_as_good_as_plain(c.d_bias, plain.d_bias, exact.d_bias);
             });
+}
+
+/// Ragged shapes, and one that several threads share.
+void for_each_sum(const std::function<void(DType, int64_t N, int64_t C, bool centred)>& test) {
+    for (const bool centred : {true, false}) {
+        for_each_case([&](DType dtype, int64_t N, int64_t C) { test(dtype, N, C, centred); });
+        for (const DType dtype : kActivationTypes) test(dtype, 777, 390, centred);
+    }
+}
+
+TEST(Norm, WritingIsAddingToZeros) {
+    for (const int threads : {1, 2, 3}) {
+        cpu::CpuBackend backend(threads);
+        for_each_sum([&](DType dtype, int64_t N, int64_t C, bool centred) {
+            const Case c(dtype, N, C, centred);
+            const TestBuffer added = zeros(DType::F32, C), added_bias = zeros(DType::F32, C);
+            const TestBuffer written(DType::F32, C), written_bias(DType::F32, C);
+            c.run_backward(backend, false, true, added, added_bias);
+            c.run_backward(backend, false, false, written, written_bias);
+            EXPECT_TRUE(same_values(written, added));
+            if (centred) {
+                EXPECT_TRUE(same_values(written_bias, added_bias));
+            }
+            EXPECT_TRUE(written.intact() && written_bias.intact());
+        });
+    }
+}
+
+TEST(Norm, AddingAfterWritingIsTheSumOfBoth) {
+    cpu::CpuBackend backend(2);
+    for_each_sum([&](DType dtype, int64_t N, int64_t C, bool centred) {
+        const Case first(dtype, N, C, centred), second(dtype, N, C, centred, 1);
+        const TestBuffer both(DType::F32, C), both_bias(DType::F32, C);
+        first.run_backward(backend, false, false);
+        second.run_backward(backend, false, false);
+        first.run_backward(backend, false, false, both, both_bias);
+        second.run_backward(backend, false, true, both, both_bias);
+        expect_rounded_sums(both, first.d_weight, second.d_weight);
+        if (centred) expect_rounded_sums(both_bias, first.d_bias, second.d_bias);
+    });
 }
 
 TEST(Norm, GradientsAreDerivatives) {
@@ -173,8 +226,8 @@ TEST(Norm, LargeMean) {
     Values values = random_buffer(DType::F32, 1, C, 1, 1).values();
     for (double& value : values) value = static_cast<float>(1000 + value);
     const Values ones(C, 1.0), zeros(C, 0.0);
-    const Buffer x(DType::F32, 1, C, values), weight(DType::F32, C, 1, ones), bias(DType::F32, C, 1, zeros);
-    const Buffer out(DType::F32, 1, C), mean(DType::F32, 1), rstd(DType::F32, 1);
+    const TestBuffer x(DType::F32, 1, C, values), weight(DType::F32, C, 1, ones), bias(DType::F32, C, 1, zeros);
+    const TestBuffer out(DType::F32, 1, C), mean(DType::F32, 1), rstd(DType::F32, 1);
     backend.layernorm_forward(out, mean, rstd, x, weight, bias, kEpsilon);
     EXPECT_LE(largest_error(out.values(), forward<double>(values, ones, zeros).out), 2e-4);
 }
@@ -185,7 +238,7 @@ TEST(Norm, ThreadCountDoesNotMatter) {
             expect_same_bits_at_every_thread_count([&](Backend& backend) {
                 const Case c(dtype, 777, 390, centred);
                 c.run_forward(backend);
-                c.run_backward(backend, true);
+                c.run_backward(backend, true, true);
                 return joined({&c.out, &c.mean, &c.rstd, &c.d_x, &c.d_weight, &c.d_bias});
             });
 }

@@ -34,7 +34,7 @@ class OnDevice {
         for (const auto& [buffer, tensor] : tensors_) cuda_backend().release(tensor.data);
     }
 
-    Tensor operator()(const Buffer& buffer) {
+    Tensor operator()(const TestBuffer& buffer) {
         const auto known = tensors_.find(&buffer);
         if (known != tensors_.end()) return known->second;
         Tensor tensor = buffer.tensor();
@@ -51,7 +51,7 @@ class OnDevice {
     }
 
   private:
-    std::map<const Buffer*, Tensor> tensors_;
+    std::map<const TestBuffer*, Tensor> tensors_;
 };
 
 /// operation(backend, tensor_of) on the CUDA backend, and the results back in the buffers; tensor_of(buffer) is the
@@ -59,12 +59,12 @@ class OnDevice {
 template <typename Operation>
 void run_on_cuda(const Operation& operation) {
     OnDevice device;
-    operation(cuda_backend(), [&](const Buffer& buffer) { return device(buffer); });
+    operation(cuda_backend(), [&](const TestBuffer& buffer) { return device(buffer); });
     device.fetch();
 }
 template <typename Operation>
 void run_on_cpu(const Operation& operation) {
-    operation(cpu_backend(), [](const Buffer& buffer) { return buffer.tensor(); });
+    operation(cpu_backend(), [](const TestBuffer& buffer) { return buffer.tensor(); });
 }
 
 /// `run` gives the same bits under every schedule, and when it is repeated.
@@ -81,7 +81,7 @@ inline void expect_same_bits_at_every_seed(const std::function<std::vector<std::
 
 /// `ours` (fp32 or bf16) against the CPU backend's result in the same type and in fp32 (the truth). `roundings` is how
 /// many units in the last place of fp32, at the largest magnitude, an honest order of summation may differ by.
-inline void expect_as_good_as_cpu(const Buffer& ours, const Buffer& cpu_same_type, const Buffer& truth,
+inline void expect_as_good_as_cpu(const TestBuffer& ours, const TestBuffer& cpu_same_type, const TestBuffer& truth,
                                   double roundings = 16) {
     const Values exact = truth.values();
     const double slack = roundings * 0x1p-24 * largest_magnitude(exact);
@@ -90,9 +90,9 @@ inline void expect_as_good_as_cpu(const Buffer& ours, const Buffer& cpu_same_typ
 }
 
 /// The same values in another type: operands of the truth are the rounded ones of the operation under test.
-inline Buffer converted(DType dtype, const Buffer& buffer) {
+inline TestBuffer converted(DType dtype, const TestBuffer& buffer) {
     const Tensor shape = buffer.tensor();
-    Buffer result(dtype, shape.shape[0], shape.shape[1], shape.shape[2]);
+    TestBuffer result(dtype, shape.shape[0], shape.shape[1], shape.shape[2]);
     result.set(buffer.values());
     return result;
 }

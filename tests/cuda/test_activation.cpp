@@ -32,7 +32,7 @@ struct Case {
     }
     std::vector<std::byte> results() const { return joined({&gelu, &d_gelu, &d_out, &product, &d_gate_up}); }
 
-    Buffer x, d_out, d_product, gelu, d_gelu, product, d_gate_up;
+    TestBuffer x, d_out, d_product, gelu, d_gelu, product, d_gate_up;
 };
 
 TEST(CudaActivation, AsGoodAsCpu) {
@@ -65,8 +65,8 @@ TEST(CudaActivation, LargeInputsSaturate) {
     for (const DType dtype : kActivationTypes) {
         const Values x = {-1e6, -100, -30, 0, 30, 100, 1e6, 0};
         const Values expected = {0, 0, 0, 0, 30, 100, 1e6, 0}, slopes = {0, 0, 0, 0.5, 1, 1, 1, 0.5};
-        const Buffer input(dtype, 8, 1, x), ones(dtype, 8, 1, Values(8, 1.0)), out(dtype, 8), d_x(dtype, 8);
-        const Buffer rounded(dtype, 8, 1, expected);
+        const TestBuffer input(dtype, 8, 1, x), ones(dtype, 8, 1, Values(8, 1.0)), out(dtype, 8), d_x(dtype, 8);
+        const TestBuffer rounded(dtype, 8, 1, expected);
         run_on_cuda([&](Backend& b, auto on) {
             b.gelu_forward(on(out), on(input));
             b.gelu_backward(on(d_x), on(ones), on(input));
@@ -79,8 +79,8 @@ TEST(CudaActivation, LargeInputsSaturate) {
 // Rows inside a tensor need not begin at a multiple of 16 bytes.
 TEST(CudaActivation, UnalignedRows) {
     for (const DType dtype : kActivationTypes) {
-        const Buffer x = random_buffer(dtype, 5, 102, 1, 1), whole(dtype, 5, 102), part(dtype, 5, 102);
-        const Buffer product(dtype, 5, 51), product_part(dtype, 5, 51);
+        const TestBuffer x = random_buffer(dtype, 5, 102, 1, 1), whole(dtype, 5, 102), part(dtype, 5, 102);
+        const TestBuffer product(dtype, 5, 51), product_part(dtype, 5, 51);
         run_on_cuda([&](Backend& b, auto on) {
             b.gelu_forward(on(whole), on(x));
             b.zero(on(part));

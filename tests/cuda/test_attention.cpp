@@ -12,7 +12,7 @@ namespace llmc {
 namespace {
 
 struct Operands {
-    Buffer qkv, d_out;
+    TestBuffer qkv, d_out;
     Operands(DType dtype, const AttentionShape& s, double stddev)
         : qkv(random_buffer(dtype, s.B * s.T, s.qkv_columns(), stddev, 1)),
           d_out(random_buffer(dtype, s.B * s.T, s.NH * s.HD, 1.0, 2)) {}
@@ -21,7 +21,7 @@ struct Operands {
 };
 
 struct Results {
-    Buffer out, lse, d_qkv, forward_workspace, backward_workspace;
+    TestBuffer out, lse, d_qkv, forward_workspace, backward_workspace;
     Results(const Backend& backend, DType dtype, const AttentionShape& s)
         : out(dtype, s.B * s.T, s.NH * s.HD),
           lse(DType::F32, s.B * s.T, s.NH),
@@ -42,7 +42,7 @@ void run(Backend& backend, const Operands& x, const Results& y, const AttentionS
 
 Results on_cpu(const Operands& x, const AttentionShape& s) {
     Results y(cpu_backend(), x.qkv.dtype(), s);
-    const auto in_place = [](const Buffer& buffer) { return buffer.tensor(); };
+    const auto in_place = [](const TestBuffer& buffer) { return buffer.tensor(); };
     run(cpu_backend(), x, y, s, in_place);
     return y;
 }
@@ -56,7 +56,7 @@ Results on_cuda(const Operands& x, const AttentionShape& s) {
 }
 
 /// Columns [first, first + count) of a buffer: the gradients of queries, keys and values differ in magnitude.
-Values columns_of(const Buffer& buffer, int64_t first, int64_t count) {
+Values columns_of(const TestBuffer& buffer, int64_t first, int64_t count) {
     const Tensor tensor = buffer.tensor();
     const Values values = buffer.values();
     Values part;

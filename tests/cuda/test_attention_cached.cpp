@@ -8,7 +8,7 @@ namespace llmc {
 namespace {
 
 struct Results {
-    Buffer out, k_cache, v_cache;
+    TestBuffer out, k_cache, v_cache;
     Results(DType dtype, const AttentionShape& s)
         : out(dtype, s.T, s.NH * s.HD), k_cache(dtype, s.T + 3, s.NKV * s.HD), v_cache(dtype, s.T + 3, s.NKV * s.HD) {
         k_cache.set(Values(k_cache.count(), 0.0));
@@ -19,7 +19,7 @@ struct Results {
 
 /// device(buffer) is the buffer's tensor where the backend can use it.
 template <typename Device>
-void run(Backend& backend, const Buffer& qkv, const Results& y, const AttentionShape& s, int64_t chunk,
+void run(Backend& backend, const TestBuffer& qkv, const Results& y, const AttentionShape& s, int64_t chunk,
          Device& device) {
     for (int64_t first = 0; first < s.T; first += chunk) {
         AttentionShape part = s;
@@ -30,14 +30,14 @@ void run(Backend& backend, const Buffer& qkv, const Results& y, const AttentionS
     backend.synchronize();
 }
 
-Results on_cpu(const Buffer& qkv, const AttentionShape& s) {
+Results on_cpu(const TestBuffer& qkv, const AttentionShape& s) {
     Results y(qkv.dtype(), s);
-    const auto in_place = [](const Buffer& buffer) { return buffer.tensor(); };
+    const auto in_place = [](const TestBuffer& buffer) { return buffer.tensor(); };
     run(cpu_backend(), qkv, y, s, s.T, in_place);
     return y;
 }
 
-Results on_cuda(const Buffer& qkv, const AttentionShape& s, int64_t chunk) {
+Results on_cuda(const TestBuffer& qkv, const AttentionShape& s, int64_t chunk) {
     Results y(qkv.dtype(), s);
     OnDevice device;
     run(cuda_backend(), qkv, y, s, chunk, device);
@@ -55,7 +55,7 @@ TEST(CudaAttentionCached, IsAsGoodAsTheCpus) {
     for (const AttentionShape& s : kShapes)
         for (const DType dtype : kActivationTypes) {
             SCOPED_TRACE(fmt::format("{} T={} NH={} NKV={} HD={}", name_of(dtype), s.T, s.NH, s.NKV, s.HD));
-            const Buffer qkv = random_buffer(dtype, s.T, s.qkv_columns(), 1.0, 1);
+            const TestBuffer qkv = random_buffer(dtype, s.T, s.qkv_columns(), 1.0, 1);
             const Results cpu = on_cpu(qkv, s), truth = on_cpu(converted(DType::F32, qkv), s);
             for (const int64_t chunk : {int64_t{7}, s.T}) {
                 const Results ours = on_cuda(qkv, s, chunk);
@@ -69,7 +69,7 @@ TEST(CudaAttentionCached, IsAsGoodAsTheCpus) {
 TEST(CudaAttentionCached, HasTheSameBitsUnderEveryScheduleAndInEveryChunk) {
     const AttentionShape s{1, 140, 4, 2, 16};
     for (const DType dtype : kActivationTypes) {
-        const Buffer qkv = random_buffer(dtype, s.T, s.qkv_columns(), 1.0, 1);
+        const TestBuffer qkv = random_buffer(dtype, s.T, s.qkv_columns(), 1.0, 1);
         const std::vector<std::byte> expected = on_cuda(qkv, s, s.T).bytes();
         cuda::for_each_seed([&] { EXPECT_TRUE(on_cuda(qkv, s, 60).bytes() == expected); });
     }
@@ -77,7 +77,7 @@ TEST(CudaAttentionCached, HasTheSameBitsUnderEveryScheduleAndInEveryChunk) {
 
 TEST(CudaAttentionCached, LargeScoresStayFinite) {
     const AttentionShape s{1, 140, 1, 1, 16};
-    const Buffer qkv = random_buffer(DType::F32, s.T, s.qkv_columns(), 1000.0, 1);
+    const TestBuffer qkv = random_buffer(DType::F32, s.T, s.qkv_columns(), 1000.0, 1);
     const Results ours = on_cuda(qkv, s, s.T), truth = on_cpu(qkv, s);
     expect_as_good_as_cpu(ours.out, truth.out, truth.out);
 }

@@ -8,15 +8,15 @@ namespace {
 
 constexpr int64_t kShapes[][2] = {{1, 1}, {5, 8}, {37, 48}, {300, 100}, {129, 768}, {200, 1001}, {2000, 24}};
 
-/// The sums of random (N, OC) on the device, added to random values, which are `start`.
-Buffer device_sums(const Buffer& d_out, const Buffer& start) {
+/// The sums of random (N, OC) on the device, added to `start` or written over it.
+TestBuffer device_sums(const TestBuffer& d_out, const TestBuffer& start, bool adds) {
     const Tensor rows = d_out;
-    Buffer d_bias(DType::F32, rows.shape[1], 1, start.values());
-    const Buffer workspace = workspace_buffer(cuda::column_sum_workspace(rows.shape[0], rows.shape[1]));
+    TestBuffer d_bias(DType::F32, rows.shape[1], 1, start.values());
+    const TestBuffer workspace = workspace_buffer(cuda::column_sum_workspace(rows.shape[0], rows.shape[1]));
     run_on_cuda([&](Backend& backend, auto on) {
         const Tensor to = on(d_bias), from = on(d_out), scratch = on(workspace);
         backend.synchronize();  // The sums are made on another stream than the backend's.
-        cuda::add_column_sums(nullptr, to, from, scratch.data);
+        cuda::column_sums(nullptr, to, adds, from, scratch.data);
         CUDA_CHECK(cudaStreamSynchronize(nullptr));
     });
     EXPECT_TRUE(d_bias.intact() && workspace.intact());
@@ -27,17 +27,29 @@ TEST(CudaColumnSum, AddsTheSumOfEveryColumn) {
     for (const DType dtype : kActivationTypes)
         for (const auto& [N, OC] : kShapes) {
             SCOPED_TRACE(fmt::format("{} N={} OC={}", name_of(dtype), N, OC));
-            const Buffer d_out = random_buffer(dtype, N, OC, 1, 1), start = random_buffer(DType::F32, OC, 1, 1, 2);
+            const TestBuffer d_out = random_buffer(dtype, N, OC, 1, 1), start = random_buffer(DType::F32, OC, 1, 1, 2);
             const Values rows = d_out.values();
             Values exact = start.values();
             for (size_t i = 0; i < rows.size(); ++i) exact[i % OC] += rows[i];
             std::vector<std::byte> bits;
             cuda::for_each_seed([&] {
-                const Buffer ours = device_sums(d_out, start);
+                const TestBuffer ours = device_sums(d_out, start, true);
                 EXPECT_LE(largest_error(ours.values(), exact), 16 * 0x1p-24 * largest_magnitude(exact));
                 if (bits.empty()) bits = ours.bytes();
                 EXPECT_TRUE(ours.bytes() == bits);
             });
+        }
+}
+
+TEST(CudaColumnSum, WritingIsAddingToZeros) {
+    for (const DType dtype : kActivationTypes)
+        for (const auto& [N, OC] : kShapes) {
+            SCOPED_TRACE(fmt::format("{} N={} OC={}", name_of(dtype), N, OC));
+            const TestBuffer first = random_buffer(dtype, N, OC, 1, 1), second = random_buffer(dtype, N, OC, 1, 2);
+            const TestBuffer written = device_sums(first, TestBuffer(DType::F32, OC), false);
+            EXPECT_TRUE(same_values(written, device_sums(first, zeros(DType::F32, OC), true)));
+            expect_rounded_sums(device_sums(second, written, true), written,
+                                device_sums(second, TestBuffer(DType::F32, OC), false));
         }
 }
 

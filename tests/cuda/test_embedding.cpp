@@ -14,12 +14,12 @@ const Shape kShapes[] = {{1, 1, 1, 1, 0},         {5, 5, 8, 3, 0},       {37, 40
                          {700, 700, 4, 70000, 0}, {2600, 650, 4, 300, 0}};
 
 struct Case {
-    Case(DType dtype, const Shape& s_)
+    Case(DType dtype, const Shape& s_, uint32_t item = 0)
         : s(s_),
           tokens(random_integers(s.N, s.Vp, 1)),
           wte(random_buffer(dtype, s.Vp, s.C, 1, 2)),
           wpe(random_buffer(dtype, s.T + s.first_position, s.C, 1, 3)),
-          d_out(random_buffer(dtype, s.N, s.C, 1, 4)),
+          d_out(random_buffer(dtype, s.N, s.C, 1, item + 4)),
           out(dtype, s.N, s.C),
           tokens_only(dtype, s.N, s.C),
           d_wte(random_buffer(DType::F32, s.Vp, s.C, 1, 5)),
@@ -31,13 +31,13 @@ struct Case {
     void run(Backend& backend, On on) const {
         backend.embedding_forward(on(out), on(tokens), on(wte), on(wpe), s.T, s.first_position);
         backend.embedding_forward(on(tokens_only), on(tokens), on(wte), Tensor(), s.T, s.first_position);
-        backend.embedding_backward(on(d_wte), on(d_wpe), on(d_out), on(tokens), s.T, on(workspace));
-        backend.embedding_backward(on(d_wte), Tensor(), on(d_out), on(tokens), s.T, on(workspace));
+        backend.embedding_backward(on(d_wte), on(d_wpe), true, on(d_out), on(tokens), s.T, on(workspace));
+        backend.embedding_backward(on(d_wte), Tensor(), true, on(d_out), on(tokens), s.T, on(workspace));
     }
     std::vector<std::byte> results() const { return joined({&out, &tokens_only, &d_wte, &d_wpe}); }
 
     Shape s;
-    Buffer tokens, wte, wpe, d_out, out, tokens_only, d_wte, d_wpe, workspace;
+    TestBuffer tokens, wte, wpe, d_out, out, tokens_only, d_wte, d_wpe, workspace;
 };
 
 TEST(CudaEmbedding, SameBitsAsCpu) {
@@ -55,6 +55,59 @@ TEST(CudaEmbedding, SameBitsAsCpu) {
                 EXPECT_TRUE(ours.d_wpe.bytes() == cpu.d_wpe.bytes());
             });
         }
+}
+
+// Positions of the table that no row has stay as they are: here NaN.
+TEST(CudaEmbedding, WritingPositionsIsAddingToZeros) {
+    for (const DType dtype : kActivationTypes)
+        for (const Shape& s : kShapes) {
+            SCOPED_TRACE(fmt::format("{} N={} C={} Vp={}", name_of(dtype), s.N, s.C, s.Vp));
+            const Case c(dtype, s), next(dtype, s, 10);
+            const TestBuffer d_wte = random_buffer(DType::F32, s.Vp, s.C, 1, 5), untouched(DType::F32, s.T + 3, s.C);
+            const TestBuffer written(DType::F32, s.T + 3, s.C), both(DType::F32, s.T + 3, s.C);
+            const TestBuffer added = zeros(DType::F32, s.T + 3, s.C), both_added = zeros(DType::F32, s.T + 3, s.C);
+            run_on_cuda([&](Backend& b, auto on) {
+                const auto run = [&](const Case& of, const TestBuffer& d_wpe, bool adds) {
+                    b.embedding_backward(on(d_wte), on(d_wpe), adds, on(of.d_out), on(c.tokens), s.T, on(c.workspace));
+                };
+                run(c, added, true);
+                run(c, written, false);
+                run(c, both_added, true);
+                run(next, both_added, true);
+                run(c, both, false);
+                run(next, both, true);
+            });
+            const int64_t used = std::min(s.T, s.N) * s.C;
+            const auto begins_like = [&](const TestBuffer& ours, const TestBuffer& expected) {
+                const Values a = ours.values(), b = expected.values();
+                return std::equal(a.begin(), a.begin() + used, b.begin());
+            };
+            EXPECT_TRUE(begins_like(written, added));
+            EXPECT_TRUE(begins_like(both, both_added));
+            EXPECT_FALSE(begins_like(both, added));
+            for (const TestBuffer* ours : {&written, &both}) {
+                const std::vector<std::byte> bytes = ours->bytes(), start = untouched.bytes();
+                EXPECT_TRUE(std::equal(bytes.begin() + 4 * used, bytes.end(), start.begin() + 4 * used));
+                EXPECT_TRUE(ours->intact());
+            }
+        }
+}
+
+TEST(CudaEmbedding, WritingPositionsLeavesTokensAdded) {
+    const Shape s = {130, 65, 48, 5, 0};
+    for (const DType dtype : kActivationTypes) {
+        const Case adding(dtype, s), writing(dtype, s), cpu(dtype, s);
+        const auto run = [](const Case& c, bool adds) {
+            return [&c, adds](Backend& b, auto on) {
+                b.embedding_backward(on(c.d_wte), on(c.d_wpe), adds, on(c.d_out), on(c.tokens), c.s.T, on(c.workspace));
+            };
+        };
+        run_on_cuda(run(adding, true));
+        run_on_cuda(run(writing, false));
+        run_on_cpu(run(cpu, false));
+        EXPECT_TRUE(writing.d_wte.bytes() == adding.d_wte.bytes());
+        EXPECT_TRUE(writing.results() == cpu.results());
+    }
 }
 
 TEST(CudaEmbedding, OneTokenOnly) {

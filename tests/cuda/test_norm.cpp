@@ -8,11 +8,11 @@ constexpr float kEpsilon = 1e-5f;
 
 /// Operands of one forward and one backward call.
 struct Case {
-    Case(DType dtype, int64_t N, int64_t C, bool centred_, bool accumulate_)
+    Case(DType dtype, int64_t N, int64_t C, bool centred_, bool accumulate_, uint32_t item = 0)
         : centred(centred_),
           accumulate(accumulate_),
           x(random_buffer(dtype, N, C, 2, 1)),
-          d_out(random_buffer(dtype, N, C, 1, 2)),
+          d_out(random_buffer(dtype, N, C, 1, 10 * item + 2)),
           weight(random_buffer(dtype, C, 1, 1, 3)),
           bias(random_buffer(dtype, C, 1, 1, 4)),
           out(dtype, N, C),
@@ -36,14 +36,14 @@ struct Case {
     }
 
     template <typename On>
-    void run(Backend& backend, On on) const {
+    void run(Backend& backend, On on, bool adds = true) const {
         if (centred) {
             backend.layernorm_forward(on(out), on(mean), on(rstd), on(x), on(weight), on(bias), kEpsilon);
-            backend.layernorm_backward(on(d_x), accumulate, on(d_weight), on(d_bias), on(d_out), on(x), on(mean),
+            backend.layernorm_backward(on(d_x), accumulate, on(d_weight), on(d_bias), adds, on(d_out), on(x), on(mean),
                                        on(rstd), on(weight), on(workspace));
         } else {
             backend.rmsnorm_forward(on(out), on(rstd), on(x), on(weight), kEpsilon);
-            backend.rmsnorm_backward(on(d_x), accumulate, on(d_weight), on(d_out), on(x), on(rstd), on(weight),
+            backend.rmsnorm_backward(on(d_x), accumulate, on(d_weight), adds, on(d_out), on(x), on(rstd), on(weight),
                                      on(workspace));
         }
     }
@@ -53,7 +53,7 @@ struct Case {
     }
 
     bool centred, accumulate;
-    Buffer x, d_out, weight, bias, out, mean, rstd, d_x, d_weight, d_bias, workspace;
+    TestBuffer x, d_out, weight, bias, out, mean, rstd, d_x, d_weight, d_bias, workspace;
 };
 
 void expect_case_as_good_as_cpu(DType dtype, int64_t N, int64_t C, bool centred, bool accumulate) {
@@ -82,6 +82,43 @@ TEST(CudaNorm, AsGoodAsCpu) {
         if (C == 1) return;  // Its variance is the rounding of zero; see OneColumn.
         for (const bool centred : {true, false}) expect_case_as_good_as_cpu(dtype, N, C, centred, N == 5);
     });
+}
+
+/// The gradients of a case's parameters start as these.
+void fill_gradients(const Case& c, double value) {
+    for (const TestBuffer* buffer : {&c.d_weight, &c.d_bias})
+        buffer->set(Values(static_cast<size_t>(buffer->count()), value));
+}
+
+void expect_writing_is_adding_to_zeros(DType dtype, int64_t N, int64_t C, bool centred) {
+    SCOPED_TRACE(fmt::format("{} N={} C={} {}", name_of(dtype), N, C, centred ? "layernorm" : "rmsnorm"));
+    const Case added(dtype, N, C, centred, false), written(dtype, N, C, centred, false);
+    const Case second(dtype, N, C, centred, false, 1), added_second(dtype, N, C, centred, false, 1);
+    fill_gradients(added, 0);
+    fill_gradients(written, std::nan(""));
+    fill_gradients(second, std::nan(""));
+    run_on_cuda([&](Backend& b, auto on) { added.run(b, on, true); });
+    run_on_cuda([&](Backend& b, auto on) { written.run(b, on, false); });
+    run_on_cuda([&](Backend& b, auto on) { second.run(b, on, false); });
+    EXPECT_TRUE(same_values(written.d_weight, added.d_weight));
+    added_second.d_weight.set(written.d_weight.values());
+    added_second.d_bias.set(written.d_bias.values());
+    run_on_cuda([&](Backend& b, auto on) { added_second.run(b, on, true); });
+    expect_rounded_sums(added_second.d_weight, written.d_weight, second.d_weight);
+    if (centred) {
+        EXPECT_TRUE(same_values(written.d_bias, added.d_bias));
+        expect_rounded_sums(added_second.d_bias, written.d_bias, second.d_bias);
+    }
+    EXPECT_TRUE(written.d_weight.intact() && written.d_bias.intact());
+}
+
+TEST(CudaNorm, WritingIsAddingToZeros) {
+    for (const bool centred : {true, false}) {
+        for_each_case([&](DType dtype, int64_t N, int64_t C) {
+            if (C > 1) expect_writing_is_adding_to_zeros(dtype, N, C, centred);
+        });
+        for (const DType dtype : kActivationTypes) expect_writing_is_adding_to_zeros(dtype, 205, 264, centred);
+    }
 }
 
 TEST(CudaNorm, OneColumn) {
@@ -114,8 +151,8 @@ TEST(CudaNorm, LargeMean) {
     const int64_t C = 768;
     Values values = random_buffer(DType::F32, 1, C, 1, 1).values();
     for (double& value : values) value = static_cast<float>(1000 + value);
-    const Buffer x(DType::F32, 1, C, values), weight(DType::F32, C, 1, Values(C, 1.0));
-    const Buffer bias(DType::F32, C, 1, Values(C, 0.0)), out(DType::F32, 1, C), mean(DType::F32, 1),
+    const TestBuffer x(DType::F32, 1, C, values), weight(DType::F32, C, 1, Values(C, 1.0));
+    const TestBuffer bias(DType::F32, C, 1, Values(C, 0.0)), out(DType::F32, 1, C), mean(DType::F32, 1),
         rstd(DType::F32, 1);
     run_on_cuda([&](Backend& b, auto on) {
         b.layernorm_forward(on(out), on(mean), on(rstd), on(x), on(weight), on(bias), kEpsilon);

@@ -17,7 +17,7 @@ struct Case {
 const Case kCases[] = {{{1, 1, 1, 1, 2}, 0},    {{2, 13, 3, 3, 8}, 0},    {{1, 50, 4, 2, 64}, 7},
                        {{3, 21, 6, 2, 10}, 33}, {{1, 3, 2, 1, 128}, 101}, {{2, 30, 12, 4, 16}, 0}};
 
-Buffer angles(int64_t max_T, int64_t HD) {
+TestBuffer angles(int64_t max_T, int64_t HD) {
     Values table(max_T * HD);
     for (int64_t t = 0; t < max_T; ++t)
         for (int64_t i = 0; i < HD / 2; ++i) {
@@ -26,17 +26,17 @@ Buffer angles(int64_t max_T, int64_t HD) {
             table[t * HD + i] = std::cos(angle);
             table[t * HD + HD / 2 + i] = std::sin(angle);
         }
-    return Buffer(DType::F32, max_T, HD, table);
+    return TestBuffer(DType::F32, max_T, HD, table);
 }
 
-Buffer turned_by_cpu(DType dtype, const Buffer& qkv, const Buffer& table, const Case& c, bool inverse) {
-    Buffer result = converted(dtype, qkv);
+TestBuffer turned_by_cpu(DType dtype, const TestBuffer& qkv, const TestBuffer& table, const Case& c, bool inverse) {
+    TestBuffer result = converted(dtype, qkv);
     cpu_backend().rope(result, table, c.shape, c.first_position, inverse);
     return result;
 }
 
-Buffer turned_by_cuda(const Buffer& qkv, const Buffer& table, const Case& c, bool inverse) {
-    Buffer result = converted(qkv.dtype(), qkv);
+TestBuffer turned_by_cuda(const TestBuffer& qkv, const TestBuffer& table, const Case& c, bool inverse) {
+    TestBuffer result = converted(qkv.dtype(), qkv);
     OnDevice device;
     cuda_backend().rope(device(result), device(table), c.shape, c.first_position, inverse);
     device.fetch();
@@ -51,13 +51,13 @@ TEST(CudaRope, IsAsGoodAsTheCpus) {
             for (const bool inverse : {false, true}) {
                 const AttentionShape& s = c.shape;
                 SCOPED_TRACE(fmt::format("{} HD={} inverse={}", name_of(dtype), s.HD, inverse));
-                const Buffer table = angles(c.first_position + s.T, s.HD);
-                const Buffer qkv = random_buffer(dtype, s.B * s.T, s.qkv_columns(), 1.0, 1);
-                const Buffer cpu = turned_by_cpu(dtype, qkv, table, c, inverse);
-                const Buffer truth = turned_by_cpu(DType::F32, qkv, table, c, inverse);
+                const TestBuffer table = angles(c.first_position + s.T, s.HD);
+                const TestBuffer qkv = random_buffer(dtype, s.B * s.T, s.qkv_columns(), 1.0, 1);
+                const TestBuffer cpu = turned_by_cpu(dtype, qkv, table, c, inverse);
+                const TestBuffer truth = turned_by_cpu(DType::F32, qkv, table, c, inverse);
                 std::vector<std::byte> expected;
                 cuda::for_each_seed([&] {
-                    const Buffer ours = turned_by_cuda(qkv, table, c, inverse);
+                    const TestBuffer ours = turned_by_cuda(qkv, table, c, inverse);
                     expect_as_good_as_cpu(ours, cpu, truth, 4);
                     if (expected.empty()) expected = ours.bytes();
                     EXPECT_TRUE(ours.bytes() == expected);
@@ -67,8 +67,8 @@ TEST(CudaRope, IsAsGoodAsTheCpus) {
 
 TEST(CudaRope, LeavesValuesAlone) {
     const Case c{{1, 5, 2, 1, 16}, 3};
-    const Buffer table = angles(8, 16), qkv = random_buffer(DType::BF16, 5, c.shape.qkv_columns(), 1.0, 1);
-    const Buffer turned = turned_by_cuda(qkv, table, c, false);
+    const TestBuffer table = angles(8, 16), qkv = random_buffer(DType::BF16, 5, c.shape.qkv_columns(), 1.0, 1);
+    const TestBuffer turned = turned_by_cuda(qkv, table, c, false);
     const Values before = qkv.values(), after = turned.values();
     for (int64_t i = 0; i < qkv.count(); ++i)
         if (i % c.shape.qkv_columns() >= 3 * 16) {

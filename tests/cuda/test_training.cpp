@@ -33,20 +33,22 @@ class CudaTraining : public testing::TestWithParam<Case> {
         std::vector<float> gradients;  ///< Of the last step.
     };
 
+    static OptimizerSettings settings() {
+        OptimizerSettings settings;
+        settings.weight_decay = 0.1f, settings.grad_clip = 1;
+        return settings;
+    }
+
     /// `steps` updates on one batch; nothing but the plan and the device is a choice.
     Run train(TinyTrainer& trainer, int steps) const {
         trainer.state().initialise(7);
         Run run;
         const auto tokens = trainer.random_tokens(1), targets = trainer.random_tokens(2);
-        AdamWSettings settings;
-        settings.learning_rate = 3e-3f, settings.weight_decay = 0.1f, settings.grad_clip = 1;
+        trainer.set_optimizer(settings(), 3e-3f);
         for (int step = 1; step <= steps; ++step) {
-            trainer.zero_gradients();
-            run.losses.push_back(
-                trainer.micro_batch(tokens.data(), targets.data(), 1.0f / static_cast<float>(kShape.N())));
+            run.losses.push_back(trainer.micro_batch(tokens.data(), targets.data(),
+                                                     1.0f / static_cast<float>(kShape.N()), TinyTrainer::kOnly));
             run.gradients = trainer.gradients();
-            settings.update = step;
-            trainer.update(settings);
         }
         return run;
     }
@@ -96,11 +98,8 @@ TEST_P(CudaTraining, ARecordedMicroBatchIsTheOneRecorded) {
     TinyTrainer plain(config(2), kShape, dtype(), "sqrt", 1, 0, "cuda");
     plain.state().initialise(7);
     const auto tokens = plain.random_tokens(1), targets = plain.random_tokens(2);
-    AdamWSettings settings;
-    settings.learning_rate = 3e-3f, settings.weight_decay = 0.1f, settings.grad_clip = 1;
+    plain.set_optimizer(settings(), 3e-3f);
     for (int step = 1; step <= 4; ++step) {
-        plain.zero_gradients();
-        plain.backend().zero(plain.state().loss_sum());
         plain.backend().copy_to_device(plain.executor().tokens(), tokens.data());
         plain.backend().copy_to_device(plain.executor().targets(), targets.data());
         std::vector<double> seconds;  // Timed runs are never recorded.
@@ -109,8 +108,6 @@ TEST_P(CudaTraining, ARecordedMicroBatchIsTheOneRecorded) {
         double sum = 0;
         plain.backend().copy_to_host(&sum, plain.state().loss_sum());
         EXPECT_EQ(sum / static_cast<double>(kShape.N()), together.losses[static_cast<size_t>(step - 1)]);
-        settings.update = step;
-        plain.update(settings);
     }
 }
 

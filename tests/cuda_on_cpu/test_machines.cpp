@@ -107,6 +107,7 @@ TEST(Machines, PlanningNeedsNoCard) {
     const auto backend = make_planning_backend("cuda", 1);
     EXPECT_GT(backend->matmul_workspace(DType::BF16, 1024, 768, 768), 0);
     EXPECT_EQ(backend->info().default_dtype, DType::BF16);
+    EXPECT_EQ(backend->info().kind, "sm_90");
 }
 
 TEST(Machines, ADeviceIsDescribed) {
@@ -115,6 +116,9 @@ TEST(Machines, ADeviceIsDescribed) {
     EXPECT_EQ(info.memory_total, static_cast<int64_t>(cuda_on_cpu::machine().devices.front().memory_bytes));
     EXPECT_GT(info.peak_flops_bf16, info.peak_flops_fp32);
     EXPECT_GT(info.bandwidth, 0);
+    EXPECT_EQ(info.kind, "sm_90");
+    cuda_on_cpu::set_machine({.devices = {{.compute_capability = 80}}});
+    EXPECT_EQ(make_backend("auto", 1)->info().kind, "sm_80");
 }
 
 }  // namespace

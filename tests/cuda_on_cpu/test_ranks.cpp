@@ -14,7 +14,7 @@ TeamRun tiny_run(DType dtype, int ranks, int zero) {
     run.shape = {1, 19};
     run.dtype = dtype;
     run.steps = 2;
-    run.parallel.ranks = ranks, run.parallel.zero = zero, run.parallel.micro_batches = 4 / ranks;
+    run.parallel.ranks = ranks, run.zero = zero, run.parallel.micro_batches = 4 / ranks;
     return run;
 }
 

@@ -7,7 +7,9 @@
 #include "llmc/model/model.h"
 #include "llmc/plan/generate.h"
 #include "llmc/plan/layout.h"
+#include "llmc/plan/logits_chunk.h"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -33,8 +35,8 @@ inline Model small_model(Family family, int L) { return make_model(small_config(
 inline PlanRequest request_of(const Model& model, const BatchShape& shape, DType dtype, int64_t workspace = 0) {
     PlanRequest request;
     request.shape = shape;
-    request.dtype = dtype;
-    request.logits_chunk_tokens = default_logits_chunk(model, shape, dtype);
+    request.places = Places(dtype);
+    request.logits_chunk_tokens = default_logits_chunk(model, shape, "cpu");
     if (workspace > 0) {
         // Another size for every operation, so that they cannot be mixed up.
         for (size_t row = 0; row < model.block.size(); ++row) {
@@ -53,9 +55,29 @@ inline PlanRequest request_of_ranks(const Model& model, const BatchShape& shape,
                                     bool exchanges = true) {
     PlanRequest request = request_of(model, shape, dtype);
     request.parallel.ranks = ranks;
-    request.parallel.zero = zero;
+    request.places = places_of_zero(zero, ranks, dtype);
     request.parallel.exchanges = exchanges;
     return request;
+}
+
+/// The ZeRO stage whose name a filling of the table has.
+inline int zero_of(const Places& places) {
+    return places.in_pieces(Buffer::Parameters) ? 3
+           : places.in_pieces(Buffer::Gradients) ? 2
+           : places.updates_pieces()             ? 1
+                                                 : 0;
+}
+
+/// How many steps of a kind a plan has.
+inline int count(const Plan& plan, StepKind kind) {
+    return static_cast<int>(
+        std::count_if(plan.steps.begin(), plan.steps.end(), [&](const Step& step) { return step.kind == kind; }));
+}
+
+/// The plan as far as it is walked in every micro-batch: without what follows the last one.
+inline Plan without_update(Plan plan) {
+    std::erase_if(plan.steps, [](const Step& step) { return step.phase == Phase::Update; });
+    return plan;
 }
 
 /// Numbers 0 .. limit - 1, one after the other.

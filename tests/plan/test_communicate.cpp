@@ -35,10 +35,14 @@ Uses uses_of(const Model& model, const Step& step) {
         case OpKind::Matmul:
             if (step.pass == Pass::BackwardWeight) return {kNone, layer};
             return {layer, kNone};
-        case OpKind::Classifier: return {head, step.operand(Slot::DIn) >= 0 ? head : kNone};
+        case OpKind::Classifier:
+            if (step.pass == Pass::BackwardWeight) return {kNone, head};
+            return {head, kNone};
         case OpKind::Attention:
         case OpKind::Gelu:
-        case OpKind::Swiglu: return {};
+        case OpKind::Swiglu:
+        case OpKind::CrossEntropy:
+        case OpKind::LossSum: return {};
     }
     return {};
 }
@@ -46,7 +50,7 @@ Uses uses_of(const Model& model, const Step& step) {
 bool same_step(const Step& a, const Step& b) {
     return a.kind == b.kind && a.op == b.op && a.pass == b.pass && a.phase == b.phase && a.layer == b.layer &&
            a.row == b.row && a.accumulate == b.accumulate && a.rope == b.rope && a.host_offset == b.host_offset &&
-           a.bucket == b.bucket && a.operands == b.operands;
+           a.first_token == b.first_token && a.tokens == b.tokens && a.operands == b.operands;
 }
 
 bool same_tensor(const PlanTensor& a, const PlanTensor& b) {
@@ -55,16 +59,22 @@ bool same_tensor(const PlanTensor& a, const PlanTensor& b) {
            a.output == b.output;
 }
 
-/// Without what communication has put into it, a plan is that of one rank.
-void expect_same_work(const Plan& plan, const Plan& of_one_rank) {
+/// Operations and copies. What is zeroed and updated is counted by test_gradients.cpp and test_update.cpp.
+std::vector<Step> work_of(const Plan& plan) {
     std::vector<Step> steps;
     for (Step step : plan.steps) {
-        if (step.is_communication()) continue;
+        if (step.is_of_bucket()) continue;
         step.operand(Slot::Parameters) = step.operand(Slot::ParameterGradients) = kNone;
         steps.push_back(step);
     }
-    ASSERT_EQ(steps.size(), of_one_rank.steps.size());
-    for (size_t i = 0; i < steps.size(); ++i) ASSERT_TRUE(same_step(steps[i], of_one_rank.steps[i])) << "step " << i;
+    return steps;
+}
+
+/// Without what communication has put into it, a plan is that of one rank.
+void expect_same_work(const Plan& plan, const Plan& of_one_rank) {
+    const std::vector<Step> steps = work_of(plan), of_one = work_of(of_one_rank);
+    ASSERT_EQ(steps.size(), of_one.size());
+    for (size_t i = 0; i < steps.size(); ++i) ASSERT_TRUE(same_step(steps[i], of_one[i])) << "step " << i;
     ASSERT_GE(plan.tensors.size(), of_one_rank.tensors.size());
     for (size_t i = 0; i < plan.tensors.size(); ++i) {
         const Consumer consumer = plan.tensors[i].consumer;
@@ -78,25 +88,30 @@ void expect_same_work(const Plan& plan, const Plan& of_one_rank) {
     EXPECT_EQ(plan.logits_chunk_tokens, of_one_rank.logits_chunk_tokens);
 }
 
-/// Steps that read parameters have those of their bucket, steps that add to gradients those of theirs, others neither.
+/// Steps that read parameters have those of their bucket, steps that write gradients those of theirs, others neither;
+/// a bucket's gradients have one tensor, from where they are zeroed to where they are reduced, and no other bucket has.
 void expect_right_buckets(const Model& model, const Plan& plan) {
-    std::map<int32_t, int> gathered, zeroed;
+    const bool pieces_of_gradients = plan.places.in_pieces(Buffer::Gradients);
+    std::map<int32_t, int> gathered, written;
     for (const Step& step : plan.steps) {
         const int32_t parameters = step.operand(Slot::Parameters), gradients = step.operand(Slot::ParameterGradients);
         if (step.kind == StepKind::WaitGather) gathered[parameters] = step.bucket;
-        if (step.kind == StepKind::ZeroGradients) zeroed[gradients] = step.bucket;
-        if (step.is_communication()) continue;
+        const bool of_gradients = step.kind == StepKind::ZeroGradients || step.kind == StepKind::Reduce ||
+                                  step.kind == StepKind::WaitReduce;
         const Uses uses = uses_of(model, step);
-        ASSERT_EQ(parameters >= 0, plan.parallel.zero == 3 && uses.parameters != kNone) << describe_step(model, step);
-        ASSERT_EQ(gradients >= 0, plan.parallel.zero >= 2 && uses.gradients != kNone) << describe_step(model, step);
+        const int bucket = of_gradients ? step.bucket : uses.gradients;
+        ASSERT_EQ(gradients >= 0, pieces_of_gradients && bucket != kNone && step.kind != StepKind::Share)
+            << describe_step(model, step);
+        if (gradients >= 0) {
+            ASSERT_EQ(written.emplace(gradients, bucket).first->second, bucket) << describe_step(model, step);
+        }
+        if (step.is_of_bucket()) continue;
+        ASSERT_EQ(parameters >= 0, plan.places.in_pieces(Buffer::Parameters) && uses.parameters != kNone)
+            << describe_step(model, step);
         ASSERT_TRUE(parameters < 0 || gathered.at(parameters) == uses.parameters) << describe_step(model, step);
-        ASSERT_TRUE(gradients < 0 || zeroed.at(gradients) == uses.gradients) << describe_step(model, step);
     }
-}
-
-int count(const Plan& plan, StepKind kind) {
-    return static_cast<int>(
-        std::count_if(plan.steps.begin(), plan.steps.end(), [&](const Step& step) { return step.kind == kind; }));
+    const size_t buckets = plan.trains() && pieces_of_gradients ? plan.partition.buckets.size() : 0;
+    ASSERT_EQ(written.size(), buckets);
 }
 
 /// Bytes at every step of the tensors that `chosen` accepts.
@@ -132,7 +147,7 @@ void expect_right(const Model& model, const Plan& plan, const Plan& of_one_rank)
 
 std::string label(const Plan& plan, const Model& model) {
     return plan_cases::label(model, plan.shape, plan.dtype, plan.policy) +
-           fmt::format(", {} ranks, ZeRO {}", plan.parallel.ranks, plan.parallel.zero);
+           fmt::format(", {} ranks, ZeRO {}", plan.parallel.ranks, zero_of(plan.places));
 }
 
 TEST(WithCommunication, EveryPolicyStageAndNumberOfRanksGivesARightPlan) {
@@ -169,7 +184,7 @@ TEST(WithCommunication, RandomKeepSetsGiveRightPlans) {
         const Plan plan = make_training_plan(model, request, keep, "random");
         expect_right(model, plan, one);
         if (HasFailure()) FAIL() << "trial " << trial << ", " << label(plan, model);
-        several_gathers += count(plan, StepKind::Gather) > 2 * model.config.L + 3;
+        several_gathers += count(without_update(plan), StepKind::Gather) > 2 * model.config.L + 3;
     }
     EXPECT_GT(several_gathers, 10) << "too few plans that walk";
 }
@@ -177,10 +192,11 @@ TEST(WithCommunication, RandomKeepSetsGiveRightPlans) {
 TEST(WithCommunication, OneRankHasNone) {
     const Model model = small_model(Family::Gpt2, 3);
     PlanRequest request = request_of(model, kShape, DType::F32);
-    request.parallel.zero = 3;
+    request.places = places_of_zero(3, 1, DType::F32);
     const Plan plan = make_training_plan(model, request, find_policy("layer"));
     for (const Step& step : plan.steps) EXPECT_FALSE(step.is_communication());
-    EXPECT_TRUE(plan.partition.buckets.empty());
+    EXPECT_EQ(plan.partition.ranks, 1);
+    EXPECT_TRUE(make_evaluation_plan(model, request).partition.buckets.empty());
 }
 
 TEST(WithCommunication, EvaluationAndGenerationOnlyGather) {
@@ -204,12 +220,13 @@ TEST(WithCommunication, EvaluationAndGenerationOnlyGather) {
     }
 }
 
-/// The steps of communication, and what stands before each.
+/// The steps of communication before the update and those that zero, and the operation that stands before each.
 std::vector<std::string> communication(const Model& model, const Plan& plan) {
     std::vector<std::string> lines;
     std::string before = "start";
     for (const Step& step : plan.steps) {
-        if (step.is_communication()) lines.push_back(before + " | " + describe_step(model, step));
+        const bool between = step.is_of_bucket() && step.phase != Phase::Update;
+        if (between) lines.push_back(before + " | " + describe_step(model, step));
         if (step.kind == StepKind::Compute) before = describe_step(model, step);
     }
     return lines;
@@ -220,7 +237,9 @@ TEST(WithCommunication, ReducesABucketBesideTheNextOnesBackward) {
     const PlanRequest request = request_of_ranks(model, kShape, DType::F32, 4, 1);
     EXPECT_EQ(communication(model, make_training_plan(model, request, find_policy("none"))),
               (std::vector<std::string>{
+                  "sum of losses | head, zero gradients",
                   "backward of lnf | head, reduce gradients",
+                  "layer 1 has no gaps"
                   "layer 1, backward of ln1 | head, wait for gradients",
                   "layer 1, backward of ln1 | layer 1, reduce gradients",
                   "layer 0, backward of ln1 | layer 1, wait for gradients",
@@ -232,7 +251,7 @@ TEST(WithCommunication, ReducesABucketBesideTheNextOnesBackward) {
 }
 
 TEST(WithCommunication, ZeroesGradientsRightBeforeTheirFirstUse) {
-    // The tied classifier adds to the embedding's gradients long before the embedding does.
+    // The tied classifier writes the embedding's gradients long before the embedding adds to them.
     for (const Family family : kFamilies) {
         const Model model = small_model(family, 2);
         const Plan plan =
@@ -365,7 +384,7 @@ TEST(WithCommunication, TheLogitsChunkDoesNotDependOnRanks) {
     const Model model = small_model(Family::Llama, 4);
     PlanRequest request = request_of_ranks(model, {4, 257}, DType::F32, 8, 3);
     const Plan plan = make_training_plan(model, request, find_policy("layer"));
-    EXPECT_EQ(plan.logits_chunk_tokens, default_logits_chunk(model, {4, 257}, DType::F32));
+    EXPECT_EQ(plan.logits_chunk_tokens, default_logits_chunk(model, {4, 257}, "cpu"));
 }
 
 TEST(BucketOf, IsTheOneWithTheOperationsParameters) {
@@ -376,7 +395,7 @@ TEST(BucketOf, IsTheOneWithTheOperationsParameters) {
         for (const Step& step : plan.steps) {
             const Uses uses = uses_of(model, step);
             EXPECT_EQ(reads_parameters(step), uses.parameters != kNone) << describe_step(model, step);
-            EXPECT_EQ(adds_to_gradients(step), uses.gradients != kNone) << describe_step(model, step);
+            EXPECT_EQ(writes_gradients(step), uses.gradients != kNone) << describe_step(model, step);
             const int bucket = bucket_of(model, partition, step);
             EXPECT_TRUE(uses.parameters == kNone || bucket == uses.parameters) << describe_step(model, step);
             EXPECT_TRUE(uses.gradients == kNone || bucket == uses.gradients) << describe_step(model, step);

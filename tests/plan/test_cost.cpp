@@ -1,4 +1,5 @@
-// Predicted time of plans: the sum of their operations, and what copies between the device and the host add to it.
+// Predicted time of plans: the sum of their steps, and what copies between the device and the host, and between ranks,
+// add to it.
 #include "llmc/plan/cost.h"
 
 #include "tests/plan/plan_cases.h"
@@ -28,7 +29,7 @@ Priced priced(Family family, int L, const char* policy, double host_bandwidth) {
     device.host_bandwidth = host_bandwidth;
     Model model = small_model(family, L);
     Plan plan = make_training_plan(model, request_of(model, kShape, DType::F32), find_policy(policy));
-    OpTimes times = analytic_times(model, kShape, DType::F32, device);
+    OpTimes times = analytic_times(model, kShape, Places(), device);
     return {std::move(model), std::move(plan), std::move(times)};
 }
 
@@ -87,6 +88,57 @@ TEST(PlanSeconds, UsePcieRatesWhereNothingElseIsKnown) {
     for (const DeviceProfile& device : device_profiles()) EXPECT_GE(device.host_bandwidth, 25e9) << device.name;
 }
 
+TEST(AnalyticTimes, AttentionsBackwardIsPricedByTheProductsThatRun) {
+    // So slow a processor that nothing is bound by memory.
+    DeviceProfile device = {"test", 1e6, 1e6, 1e12, 0, 0.8};
+    device.attention_forward = 0.5, device.attention_backward = 0.25;
+    const Model model = small_model(Family::Llama, 1);
+    const auto attention = std::find_if(model.block.begin(), model.block.end(),
+                                        [](const OpRow& row) { return row.kind == OpKind::Attention; });
+    const auto row = static_cast<size_t>(attention - model.block.begin());
+    const auto priced_row = [&] { return analytic_times(model, kShape, Places(), device).block[row]; };
+    // One product, causal: half of 2 N T NH HD.
+    const double product = 2.0 * 64 * 64 * 48;
+    for (const int products : {5, 7}) {
+        for (const int64_t overhead : {0, 16, 64, 128}) {
+            device.attention_backward_products = products;
+            device.attention_overhead = overhead;
+            const double longer = 1 + static_cast<double>(overhead) / 64;  // As if of so many more tokens.
+            EXPECT_DOUBLE_EQ(priced_row().forward, 2 * product * longer / 0.5e6);
+            EXPECT_DOUBLE_EQ(priced_row().backward, products * product * longer / 0.25e6);
+            EXPECT_EQ(priced_row().backward_weight, 0);
+        }
+    }
+    // Other operations know nothing of it.
+    OpTimes times = analytic_times(model, kShape, Places(), device);
+    device.attention_overhead = 0, device.attention_backward_products = 5;
+    const OpTimes without = analytic_times(model, kShape, Places(), device);
+    for (size_t i = 0; i < model.block.size(); ++i) {
+        EXPECT_EQ(times.block[i].forward == without.block[i].forward, i != row) << model.block[i].name;
+        EXPECT_EQ(times.block[i].backward == without.block[i].backward, i != row) << model.block[i].name;
+    }
+}
+
+TEST(StepSeconds, AShorterChunkTakesItsShare) {
+    const Model model = small_model(Family::Gpt2, 2);
+    PlanRequest request = request_of(model, kShape, DType::F32);
+    request.logits_chunk_tokens = 50;  // Of 128: two, and one of 28.
+    const DeviceProfile device = {"test", 1e12, 2e12, 1e11, 1e-7, 0.8};
+    const OpTimes times = analytic_times(model, kShape, Places(), device, 50);
+    const Plan plan = make_training_plan(model, request, find_policy("none"));
+    double classifier = 0, losses = 0;
+    for (const Step& step : plan.steps) {
+        if (step.kind == StepKind::Compute && step.op == OpKind::Classifier) classifier += step_seconds(times, step);
+        if (step.kind == StepKind::Compute && step.op == OpKind::CrossEntropy) losses += step_seconds(times, step);
+    }
+    const OpTimes::Row& row = times.classifier;
+    EXPECT_NEAR(classifier, 2.56 * (row.forward + row.backward + row.backward_weight), 1e-9 * classifier);
+    EXPECT_NEAR(losses, 2.56 * times.cross_entropy.backward, 1e-9 * losses);
+    // Generation's single row of logits is not free.
+    const Plan generation = make_generation_plan(model, request_of(model, {1, 4}, DType::F32), 40);
+    EXPECT_GT(step_seconds(times, generation.steps.back()), 0);
+}
+
 // ---- Between ranks ----
 
 constexpr double kFree = 1e300;  // Bytes per second.
@@ -97,7 +149,7 @@ Priced priced_ranks(Family family, int L, int ranks, int zero, double link_bandw
     device.link_bandwidth = link_bandwidth;
     Model model = small_model(family, L);
     Plan plan = make_training_plan(model, request_of_ranks(model, kShape, dtype, ranks, zero), find_policy("layer"));
-    OpTimes times = analytic_times(model, kShape, dtype, device);
+    OpTimes times = analytic_times(model, kShape, plan.places, device);
     EXPECT_EQ(times.link_bandwidth, link_bandwidth);
     times.link_latency = latency;
     return {std::move(model), std::move(plan), std::move(times)};
@@ -107,6 +159,29 @@ int64_t bytes_of_all_buckets(const Priced& item, int64_t size) {
     return (item.plan.parallel.ranks - 1) * item.plan.partition.shard_elements * size;
 }
 
+constexpr Turn kNotTheFirst = {.first = false, .last = true}, kNotTheLast = {.first = true, .last = false};
+constexpr Turn kBetween = {.first = false, .last = false};
+
+/// Of an update of one micro-batch, what depends on elements: zeroed, squared and updated ones. Those are fp32; an update
+/// reads and writes weight and moments, and reads the gradient. (1e11 bytes per second.)
+double seconds_of_elements(const Priced& item) {
+    const Partition& partition = item.plan.partition;
+    const bool pieces = zero_of(item.plan.places) > 0;
+    int64_t bytes = 4 * partition.shard_elements;
+    bytes += (4 + 4 + 4 + 4 + 4 + 4 + 4) * (pieces ? partition.shard_elements : partition.elements);
+    for (const Step& step : item.plan.steps) {
+        if (step.kind == StepKind::ZeroGradients) bytes += 4 * step.elements;
+    }
+    return static_cast<double>(bytes) / 1e11;
+}
+
+/// The same with links that cost nothing.
+Priced with_free_links(Priced item) {
+    item.times.link_bandwidth = INFINITY;
+    item.times.link_latency = 0;
+    return item;
+}
+
 TEST(CommunicationBytes, AreWhatTheStagesSend) {
     for (const Family family : kFamilies) {
         for (const int ranks : {2, 3, 8}) {
@@ -114,10 +189,12 @@ TEST(CommunicationBytes, AreWhatTheStagesSend) {
                 for (int zero = 0; zero <= 3; ++zero) {
                     const Priced item = priced_ranks(family, 5, ranks, zero, 1e9, 0, dtype);
                     const int64_t gradients = bytes_of_all_buckets(item, 4);
+                    const int64_t parameters = bytes_of_all_buckets(item, size_of(dtype));
                     if (zero < 3) {
-                        // Sums reach every rank at stage 0, their owners only from stage 1 on.
-                        EXPECT_EQ(communication_bytes(item.plan), zero == 0 ? 2 * gradients : gradients);
-                        EXPECT_EQ(communication_bytes(item.plan, /*reduces=*/false), 0);
+                        // Sums reach every rank at stage 0; from stage 1 on only their owners, which then send what
+                        // they made of them. Gradients that are kept in pieces are reduced every time.
+                        EXPECT_EQ(communication_bytes(item.plan), gradients + (zero == 0 ? gradients : parameters));
+                        EXPECT_EQ(communication_bytes(item.plan, kNotTheLast), zero == 2 ? gradients : 0);
                         continue;
                     }
                     // Every layer's parameters twice, but the last one's, which stay; the embedding's also for a tied
@@ -126,8 +203,8 @@ TEST(CommunicationBytes, AreWhatTheStagesSend) {
                         return (ranks - 1) * item.plan.partition.bucket(bucket).piece * size_of(dtype);
                     };
                     const int64_t again = 4 * sent(1) + (item.model.config.tied ? sent(0) : 0);
-                    EXPECT_EQ(communication_bytes(item.plan),
-                              gradients + bytes_of_all_buckets(item, size_of(dtype)) + again);
+                    EXPECT_EQ(communication_bytes(item.plan), gradients + parameters + again);
+                    EXPECT_EQ(communication_bytes(item.plan, kNotTheLast), gradients + parameters + again);
                 }
             }
         }
@@ -138,7 +215,8 @@ TEST(PlanSeconds, OfRanksWithFreeLinksAreThoseOfOne) {
     for (const Family family : kFamilies) {
         for (int zero = 0; zero <= 3; ++zero) {
             const Priced one = priced_ranks(family, 5, 1, 0, kFree), four = priced_ranks(family, 5, 4, zero, kFree);
-            EXPECT_DOUBLE_EQ(four.seconds(), one.seconds());
+            const double operations = one.seconds() - seconds_of_elements(one);
+            EXPECT_NEAR(four.seconds(), operations + seconds_of_elements(four), 1e-12 * four.seconds());
         }
     }
 }
@@ -147,20 +225,20 @@ TEST(PlanSeconds, OfRanksWithSlowLinksAreThoseOfTheLinks) {
     for (const Family family : kFamilies) {
         for (int zero = 0; zero <= 3; ++zero) {
             const double bandwidth = 1e4, latency = 0.5;
-            const Priced item = priced_ranks(family, 5, 4, zero, bandwidth, latency),
-                         one = priced(family, 5, "layer", 25e9);
+            const Priced item = priced_ranks(family, 5, 4, zero, bandwidth, latency), free = with_free_links(item);
             int transfers = 0;
             for (const Step& step : item.plan.steps) {
                 if (step.kind == StepKind::Reduce) transfers += zero == 0 ? 2 : 1;
-                if (step.kind == StepKind::Gather) ++transfers;
+                if (step.kind == StepKind::Gather || step.kind == StepKind::GatherSums) ++transfers;
             }
             const double sending =
                 static_cast<double>(communication_bytes(item.plan)) / bandwidth + transfers * latency;
             EXPECT_GE(item.seconds(), sending);
-            EXPECT_LE(item.seconds(), sending + one.seconds());
-            EXPECT_GT(sending, 100 * one.seconds()) << "not slow";
-            if (zero == 3) continue;
-            EXPECT_DOUBLE_EQ(plan_seconds(item.times, item.plan, /*reduces=*/false), one.seconds());
+            EXPECT_LE(item.seconds(), sending + free.seconds());
+            EXPECT_GT(sending, 100 * free.seconds()) << "not slow";
+            if (zero >= 2) continue;
+            EXPECT_DOUBLE_EQ(plan_seconds(item.times, item.plan, kNotTheLast),
+                             plan_seconds(free.times, free.plan, kNotTheLast));
         }
     }
 }
@@ -171,6 +249,7 @@ TEST(PlanSeconds, ALayersReductionHidesBehindTheNextOnesBackward) {
         const Priced one = priced_ranks(family, 12, 1, 0, kFree);
         const double backward = backward_of_layer(one.times);
         Priced item = priced_ranks(family, 12, 4, 1, 1e9);
+        const auto seconds = [](const Priced& of) { return plan_seconds(of.times, without_update(of.plan), kNotTheFirst); };
         const auto seconds_of_bucket = [&](int bucket) {
             return 3 * static_cast<double>(item.plan.partition.bucket(bucket).piece) * 4 / item.times.link_bandwidth;
         };
@@ -178,23 +257,121 @@ TEST(PlanSeconds, ALayersReductionHidesBehindTheNextOnesBackward) {
         ASSERT_NEAR(seconds_of_bucket(1), backward, 1e-9 * backward);
         const double embedding = item.times.embedding.backward;
         const double exposed = std::max(0.0, seconds_of_bucket(1) - embedding) + seconds_of_bucket(0);
-        EXPECT_NEAR(item.seconds(), one.seconds() + exposed, 1e-6 * one.seconds() + seconds_of_bucket(13));
+        EXPECT_NEAR(seconds(item), seconds(one) + exposed, 1e-6 * seconds(one) + seconds_of_bucket(13));
         // Half as fast, and every layer waits for as long again.
         item.times.link_bandwidth /= 2;
-        EXPECT_GT(item.seconds(), one.seconds() + 10 * backward);
+        EXPECT_GT(seconds(item), seconds(one) + 10 * backward);
     }
 }
 
-TEST(UpdateGather, SendsTheParametersOfStagesOneAndTwo) {
+// ---- The update ----
+
+TEST(UpdateSeconds, SquareSumsAndUpdatesArePricedByTheirBytes) {
+    for (const DType dtype : kTypes) {
+        for (int zero = 0; zero <= 3; ++zero) {
+            const Priced item = priced_ranks(Family::Gpt2, 3, 4, zero, kFree, 0, dtype);
+            // fp32: weight, m, v both ways and the gradient. bf16: the same of the masters, and the rounded weight.
+            const double bytes = dtype == DType::F32 ? 28 : 30;
+            double squares = 0, updates = 0;
+            for (const Step& step : item.plan.steps) {
+                const auto piece = static_cast<double>(step.bucket < 0 ? 0 : item.plan.partition.bucket(step.bucket).piece);
+                const double seconds = step_seconds(item.times, step);
+                if (step.kind == StepKind::SquareSums) {
+                    EXPECT_NEAR(seconds, 4 * piece / 1e11, 1e-9 * seconds);
+                    squares += seconds;
+                }
+                if (step.kind == StepKind::Update) {
+                    EXPECT_NEAR(seconds, bytes * (zero == 0 ? 4 : 1) * piece / 1e11, 1e-9 * seconds);
+                    updates += seconds;
+                }
+                if (step.kind == StepKind::BeginUpdate) {
+                    EXPECT_EQ(seconds, 1e-7) << "a launch";
+                }
+            }
+            const double added = plan_seconds(item.times, item.plan) - plan_seconds(item.times, item.plan, kNotTheLast);
+            EXPECT_NEAR(added, squares + updates + 1e-7, 1e-9 * item.seconds()) << "ZeRO " << zero;
+        }
+    }
+}
+
+TEST(UpdateSeconds, AreTheFirstMicroBatchThoseBetweenAndTheLast) {
+    for (const bool invariant : {false, true}) {
+        for (int zero = 0; zero <= 3; ++zero) {
+            Priced item = priced_ranks(Family::Llama, 4, 4, zero, 1e9, 1e-5);
+            PlanRequest request = request_of_ranks(item.model, kShape, DType::F32, 4, zero);
+            request.parallel.rank_invariant = invariant;
+            for (const int64_t k : {1, 2, 3, 7}) {
+                request.parallel.micro_batches = k;
+                item.plan = make_training_plan(item.model, request, find_policy("layer"));
+                const auto seconds = [&](Turn turn) { return plan_seconds(item.times, item.plan, turn); };
+                const auto bytes = [&](Turn turn) { return communication_bytes(item.plan, turn); };
+                const double one = update_seconds(item.times, item.plan);
+                if (k == 1) {
+                    EXPECT_EQ(one, seconds({}));
+                    EXPECT_EQ(communication_bytes_per_update(item.plan), bytes({}));
+                    continue;
+                }
+                const auto between = static_cast<double>(k - 2);
+                EXPECT_DOUBLE_EQ(one, seconds(kNotTheLast) + between * seconds(kBetween) + seconds(kNotTheFirst));
+                EXPECT_EQ(communication_bytes_per_update(item.plan),
+                          bytes(kNotTheLast) + (k - 2) * bytes(kBetween) + bytes(kNotTheFirst));
+                // What is reduced, zeroed and updated once is not counted again.
+                const bool once = zero < 2 && !invariant;
+                EXPECT_EQ(bytes(kBetween) == 0, once);
+                EXPECT_EQ(seconds(kBetween) < seconds(kNotTheLast), once) << "only the first zeroes";
+                EXPECT_LT(seconds(kBetween), seconds(kNotTheFirst));
+            }
+        }
+    }
+}
+
+/// The update of stages 1 and 2 with all it waits for, by hand: a bucket is sent as soon as it is updated and the one
+/// before it has arrived.
+double seconds_of_update(const Priced& item, int64_t size) {
+    const Partition& partition = item.plan.partition;
+    double now = static_cast<double>(4 * partition.shard_elements) / 1e11 + item.times.link_latency + 1e-7, sent = 0;
+    for (const Bucket& bucket : partition.buckets) {
+        now += static_cast<double>(bucket.piece) * item.times.update;
+        const double sending = static_cast<double>(3 * bucket.piece * size) / item.times.link_bandwidth;
+        sent = std::max(now, sent) + sending + item.times.link_latency;
+    }
+    return std::max(now, sent);
+}
+
+TEST(UpdateSeconds, GathersOfStagesOneAndTwoRunBesideTheUpdatesOfOtherBuckets) {
+    for (const DType dtype : kTypes) {
+        for (const int zero : {1, 2}) {
+            for (const double bandwidth : {1e6, 1e9, 1e11, 4e11, 1e13}) {
+                for (const double latency : {0.0, 1e-6}) {
+                    Priced item = priced_ranks(Family::Llama, 5, 4, zero, bandwidth, latency, dtype);
+                    const double whole = item.seconds();
+                    const double before = plan_seconds(item.times, without_update(item.plan));
+                    EXPECT_NEAR(whole - before, seconds_of_update(item, size_of(dtype)), 1e-9 * whole);
+                }
+            }
+            // Where sending a bucket takes less than updating the next one, only the last is waited for.
+            Priced item = priced_ranks(Family::Llama, 5, 4, zero, 1e12, 0, dtype);
+            const Bucket& last = item.plan.partition.buckets.back();
+            const double exposed = item.seconds() - with_free_links(item).seconds();
+            const double reductions = plan_seconds(item.times, without_update(item.plan)) -
+                                      plan_seconds(with_free_links(item).times, without_update(item.plan));
+            EXPECT_NEAR(exposed - reductions, static_cast<double>(3 * last.piece * size_of(dtype)) / 1e12,
+                        1e-9 * item.seconds());
+        }
+    }
+}
+
+TEST(UpdateSeconds, OnlyStagesOneAndTwoSendParametersThen) {
     for (const DType dtype : kTypes) {
         for (int zero = 0; zero <= 3; ++zero) {
             const Priced item = priced_ranks(Family::Llama, 5, 4, zero, 1e6, 0.25, dtype);
-            const double all = static_cast<double>(bytes_of_all_buckets(item, size_of(dtype))) / 1e6 + 7 * 0.25;
-            EXPECT_DOUBLE_EQ(update_gather_seconds(item.times, item.plan), zero == 1 || zero == 2 ? all : 0);
+            const int64_t sent = communication_bytes(item.plan) - communication_bytes(without_update(item.plan));
+            const bool gathers = zero == 1 || zero == 2;
+            EXPECT_EQ(sent, gathers ? bytes_of_all_buckets(item, size_of(dtype)) : 0);
         }
     }
     const Priced one = priced_ranks(Family::Llama, 5, 1, 0, 1e6);
-    EXPECT_EQ(update_gather_seconds(one.times, one.plan), 0);
+    EXPECT_EQ(communication_bytes(one.plan), 0);
 }
 
 TEST(BandwidthToHide, IsWhereTheSlackIsUsedUp) {
@@ -202,7 +379,7 @@ TEST(BandwidthToHide, IsWhereTheSlackIsUsedUp) {
         for (int zero = 0; zero <= 3; ++zero) {
             for (const double slack : {0.02, 0.3}) {
                 Priced item = priced_ranks(family, 8, 4, zero, 1e9);
-                const double free = priced_ranks(family, 8, 1, 0, kFree).seconds();
+                const double free = with_free_links(item).seconds();
                 const double bandwidth = bandwidth_to_hide(item.times, item.plan, slack);
                 ASSERT_TRUE(bandwidth > 0 && bandwidth < 1e15) << bandwidth;
                 item.times.link_bandwidth = bandwidth;

@@ -30,7 +30,7 @@ void expect_right_operands(const Model& model, const Plan& plan) {
     for (const Step& step : plan.steps) {
         if (step.row < 0) continue;
         const OpRow& row = model.block[static_cast<size_t>(step.row)];
-        const BackwardReads reads = backward_reads(row.kind);
+        const BackwardReads& reads = facts_of(row.kind).backward_reads;
         const bool forward = step.pass == Pass::Forward;
         const bool weight = step.pass == Pass::BackwardWeight, input = step.pass == Pass::BackwardInput;
         const auto expect = [&](Slot slot, int activation, bool wanted) {

@@ -126,7 +126,7 @@ TEST(Layout, OfRanksIsSoundAndStaysWithinTwoPercentOfThePeak) {
         const Plan plan = make_training_plan(model, request, policy);
         const Layout layout = make_layout(plan);
         const std::string where =
-            label(model, request.shape, request.dtype, policy.name) + ", ZeRO " + std::to_string(request.parallel.zero);
+            label(model, request.shape, request.dtype(), policy.name) + ", ZeRO " + std::to_string(zero_of(request.places));
         expect_sound(plan, layout, where);
         const int64_t peak = simulate(model, plan).peak_bytes;
         EXPECT_LE(static_cast<double>(layout.arena_bytes), 1.02 * static_cast<double>(peak)) << where;
@@ -158,69 +158,6 @@ TEST(Layout, TheSamePlanGivesTheSameLayout) {
     const Model model = small_model(Family::Llama, 7);
     const Plan plan = make_training_plan(model, request_of(model, {3, 7}, DType::BF16, 77), find_policy("sqrt"));
     EXPECT_EQ(make_layout(plan).offsets, make_layout(plan).offsets);
-}
-
-// ---- The classifier's chunk ----
-
-TEST(LogitsChunk, IsBetweenItsFloorAndAllTokens) {
-    for (const Family family : kFamilies) {
-        for (const int L : {1, 4, 12}) {
-            const Model model = small_model(family, L);
-            for (const BatchShape& shape :
-                 {BatchShape{1, 1}, BatchShape{5, 51}, BatchShape{1, 256}, BatchShape{4, 257}}) {
-                for (const DType dtype : kTypes) {
-                    const int64_t chunk = default_logits_chunk(model, shape, dtype);
-                    EXPECT_GE(chunk, std::min<int64_t>(shape.N(), 256));
-                    EXPECT_LE(chunk, shape.N());
-                }
-            }
-        }
-    }
-}
-
-TEST(LogitsChunk, AboveItsFloorItAddsNothingToThePeakOfLevelOne) {
-    int above_floor = 0;
-    for (const char* name : {"gpt2-mini", "llama-mini", "gpt2", "tinyllama-1.1b", "llama2-7b", "llama3-8b"}) {
-        for (const BatchShape& shape : {BatchShape{2, 512}, BatchShape{4, 1000}, BatchShape{16, 512}}) {
-            for (const DType dtype : kTypes) {
-                ModelConfig config = preset(name);
-                config.maxT = std::max<int64_t>(config.maxT, 1024);
-                const Model model = make_model(config);
-                PlanRequest request = request_of(model, shape, dtype);
-                const int64_t chunk = request.logits_chunk_tokens;
-                const auto peak = [&](int64_t tokens) {
-                    request.logits_chunk_tokens = tokens;
-                    return simulate(model, make_training_plan(model, request, find_policy("layer"))).peak_bytes;
-                };
-                if (chunk <= 256) continue;
-                ++above_floor;
-                EXPECT_EQ(peak(chunk), peak(1)) << label(model, shape, dtype, "layer");
-                if (chunk < shape.N()) {
-                    EXPECT_EQ(chunk % 64, 0);
-                    EXPECT_GT(peak(chunk + 64), peak(1))
-                        << "a larger one would have fitted: " << label(model, shape, dtype, "");
-                }
-            }
-        }
-    }
-    EXPECT_GE(above_floor, 15) << "too few cases where the chunk is chosen at all";
-}
-
-TEST(LogitsChunk, EveryPolicyUsesTheOneItIsGiven) {
-    const Model model = small_model(Family::Gpt2, 4);
-    for (const PolicyRow& policy : policies()) {
-        for (const int64_t chunk : {1, 7, 21, 1000}) {
-            PlanRequest request = request_of(model, {3, 7}, DType::F32);
-            request.logits_chunk_tokens = chunk;
-            const Plan plan = make_training_plan(model, request, policy);
-            EXPECT_EQ(plan.logits_chunk_tokens, std::min<int64_t>(chunk, 21));
-            for (const PlanTensor& tensor : plan.tensors) {
-                if (tensor.consumer != Consumer::Logits) continue;
-                EXPECT_EQ(tensor.rows, plan.logits_chunk_tokens);
-                EXPECT_EQ(tensor.cols, 128);
-            }
-        }
-    }
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 // The search: optimal against brute force and closed forms, honest about the budget, never slower with more memory.
 #include "llmc/plan/search.h"
+
+#include "llmc/plan/logits_chunk.h"
 #include "llmc/plan/simulate.h"
 #include "llmc/plan/verify.h"
 
@@ -22,9 +24,9 @@ Model small_model(Family family, int64_t L) {
 PlanRequest request_for(const Model& model, BatchShape shape = {4, 64}, int ranks = 1, int zero = 0) {
     PlanRequest request;
     request.shape = shape;
-    request.logits_chunk_tokens = default_logits_chunk(model, shape, request.dtype);
+    request.logits_chunk_tokens = default_logits_chunk(model, shape, "cpu");
     request.parallel.ranks = ranks;
-    request.parallel.zero = zero;
+    request.places = places_of_zero(zero, ranks, DType::F32);
     return request;
 }
 
@@ -33,7 +35,7 @@ PlanRequest request_for(const Model& model, BatchShape shape = {4, 64}, int rank
 OpTimes times_for(const Model& model, const PlanRequest& request) {
     DeviceProfile device = {"test", 1e12, 2e12, 1e11, 1e-7, 0.8};
     device.link_bandwidth = std::numeric_limits<double>::infinity();
-    OpTimes times = analytic_times(model, request.shape, request.dtype, device);
+    OpTimes times = analytic_times(model, request.shape, request.places, device);
     times.link_latency = 0;
     return times;
 }
@@ -161,11 +163,11 @@ class SearchTest : public testing::TestWithParam<Family> {};
 /// The search beside all keep-sets there are, at a ladder of their budgets. It finds something wherever there is
 /// something, and what it finds is as fast as all that leaves the share `spare` of the budget free: an arena can have
 /// gaps, and the search decides by live bytes.
-void expect_as_brute_force(const Model& model, const PlanRequest& request, int rungs, double spare) {
+void expect_as_brute_force(const Model& model, const PlanRequest& request, int zero, int rungs, double spare) {
     const OpTimes times = times_for(model, request);
     const BruteForce all(model, request, times);
     const std::string where =
-        fmt::format("{} layers, {} ranks, ZeRO {}", model.config.L, request.parallel.ranks, request.parallel.zero);
+        fmt::format("{} layers, {} ranks, ZeRO {}", model.config.L, request.parallel.ranks, zero);
     std::vector<int64_t> budgets;
     for (const Outcome& outcome : all.outcomes()) budgets.push_back(outcome.bytes);
     std::sort(budgets.begin(), budgets.end());
@@ -191,7 +193,7 @@ TEST_P(SearchTest, MatchesBruteForce) {
     const int64_t deepest = kSlow ? 4 : GetParam() == Family::Gpt2 ? 6 : 5;  // 123,000 keep-sets for six layers.
     for (int64_t L = 1; L <= deepest; ++L) {
         const Model model = small_model(GetParam(), L);
-        expect_as_brute_force(model, request_for(model), 60, 0);
+        expect_as_brute_force(model, request_for(model), 0, 60, 0);
     }
 }
 
@@ -199,8 +201,8 @@ TEST_P(SearchTest, MatchesBruteForceWithRanks) {
     for (const int zero : {0, 2, 3}) {  // ZeRO 1 has the plans of ZeRO 0.
         for (int64_t L = 1; L <= (kSlow ? 3 : 4); ++L) {
             const Model model = small_model(GetParam(), L);
-            expect_as_brute_force(model, request_for(model, {4, 64}, 4, zero), 25, 1 / 40.0);
-            if (L <= 3) expect_as_brute_force(model, request_for(model, {1, 16}, 4, zero), 25, 0);
+            expect_as_brute_force(model, request_for(model, {4, 64}, 4, zero), zero, 25, 1 / 40.0);
+            if (L <= 3) expect_as_brute_force(model, request_for(model, {1, 16}, 4, zero), zero, 25, 0);
         }
     }
 }

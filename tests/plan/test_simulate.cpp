@@ -69,12 +69,41 @@ TEST(Simulate, PhasesShareAllTheWork) {
 
 TEST(Simulate, TheHeadIsOneThirdForward) {
     const Model model = small_model(Family::Gpt2, 1);
-    const PlanRequest request = request_of(model, {3, 7}, DType::F32);
-    const double head = head_cost(model, request.shape, 4, true).flops;
-    const Simulation training = simulate(model, make_training_plan(model, request, find_policy("none")));
-    const Simulation evaluation = simulate(model, make_evaluation_plan(model, request));
-    EXPECT_NEAR(training.forward_flops, evaluation.forward_flops, 1e-9 * training.forward_flops);
-    EXPECT_GT(training.backward_flops, head * 2 / 3);
+    PlanRequest request = request_of(model, {3, 7}, DType::F32);
+    for (const int64_t chunk : {1, 4, 21}) {
+        request.logits_chunk_tokens = chunk;
+        const Plan plan = make_training_plan(model, request, find_policy("none"));
+        const Simulation training = simulate(model, plan), evaluation = simulate(model, make_evaluation_plan(model, request));
+        EXPECT_NEAR(training.forward_flops, evaluation.forward_flops, 1e-9 * training.forward_flops);
+        double forward = 0, backward = 0;
+        for (const Step& step : plan.steps) {
+            if (step.phase != Phase::Head) continue;
+            (step.pass == Pass::Forward ? forward : backward) += step_flops(model, plan, step);
+        }
+        EXPECT_NEAR(forward, 2.0 * 21 * 48 * 128, 1e-9 * forward);  // N C Vp, and the rest of the head has no products.
+        EXPECT_NEAR(backward, 2 * forward, 1e-9 * forward);
+        EXPECT_GT(training.backward_flops, backward);
+    }
+}
+
+TEST(StepCost, OfTheUpdateIsBytesOnly) {
+    const Model model = small_model(Family::Llama, 2);
+    for (const DType dtype : kTypes) {
+        const Plan plan = make_training_plan(model, request_of_ranks(model, {3, 7}, dtype, 4, 1), find_policy("none"));
+        for (const Step& step : plan.steps) {
+            const OpCost cost = step_cost(model, plan, step, 5);
+            if (step.kind != StepKind::Compute) {
+                EXPECT_EQ(cost.flops, 0) << describe_step(model, step);
+            }
+            const auto elements = static_cast<double>(step.elements);
+            const bool sums = step.kind == StepKind::ZeroGradients || step.kind == StepKind::SquareSums;
+            const double bytes = sums ? 4 : step.kind == StepKind::Update ? (dtype == DType::F32 ? 28 : 30) : 0;
+            if (step.kind != StepKind::Compute) {
+                EXPECT_EQ(cost.bytes, bytes * elements) << describe_step(model, step);
+            }
+            EXPECT_EQ(bytes > 0, step.elements > 0) << describe_step(model, step);
+        }
+    }
 }
 
 TEST(DescribeStep, SaysLayerPassAndOperation) {
@@ -84,9 +113,11 @@ TEST(DescribeStep, SaysLayerPassAndOperation) {
     for (const Step& step : plan.steps) text.push_back(describe_step(model, step));
     EXPECT_EQ(text.front(), "forward of embedding");
     EXPECT_EQ(text[1], "layer 0, forward of ln1");
-    EXPECT_EQ(text.back(), "backward of embedding");
+    EXPECT_EQ(text.back(), "head, update");
     for (const char* expected :
-         {"forward of classifier", "backward of lnf", "layer 0, repeated gate_up", "layer 1, weight gradient of qkv",
+         {"forward of classifier", "cross-entropy", "weight gradient of classifier", "input gradient of classifier",
+          "sum of losses", "backward of lnf", "backward of embedding", "head, sums of squares", "embedding, update",
+          "layer 1, update", "norm of the gradients", "layer 0, repeated gate_up", "layer 1, weight gradient of qkv",
           "layer 1, input gradient of fc_proj", "layer 0, backward of swiglu"}) {
         EXPECT_EQ(std::count(text.begin(), text.end(), expected), 1) << expected;
     }
@@ -100,7 +131,7 @@ TEST(DescribeStep, SaysWhatIsSentBetweenRanks) {
     for (const char* expected : {"embedding, gather parameters", "embedding, wait for parameters",
                                  "embedding, zero gradients", "layer 1, zero gradients", "layer 1, reduce gradients",
                                  "layer 1, wait for gradients", "layer 1, gather parameters", "head, gather parameters",
-                                 "head, reduce gradients", "head, wait for gradients"}) {
+                                 "head, reduce gradients", "head, wait for gradients", "gather sums of squares"}) {
         EXPECT_EQ(std::count(text.begin(), text.end(), expected), 1) << expected;
     }
 }

@@ -6,6 +6,7 @@
 #include "llmc/run/executor.h"
 #include "llmc/run/update.h"
 #include "tests/comm/comm_testing.h"
+#include "tests/run/tiny_trainer.h"
 
 #include <memory>
 #include <string>
@@ -21,6 +22,7 @@ struct TeamRun {
     DType dtype = DType::F32;
     std::string policy = "none";
     Parallel parallel;  ///< parallel.micro_batches of each rank.
+    int zero = 0;
     int steps = 3;
 };
 
@@ -80,51 +82,51 @@ class RankTeam {
         const auto backend = make_backend(run_.device, 1);
         Parallel parallel = run_.parallel;
         parallel.exchanges = !backend->on_gpu() || parallel.rank_invariant;
+        const Places places = places_of_zero(run_.zero, parallel.ranks, run_.dtype);
         const PlannedMemory memory =
-            plan_memory(model_, run_.shape, run_.dtype, find_policy(run_.policy), 0, *backend, parallel);
-        State state(*backend, model_, run_.dtype, run_.shape.T, memory.layout.arena_bytes, true, parallel, comm.rank());
+            plan_memory(model_, run_.shape, places, find_policy(run_.policy), 0, *backend, parallel);
+        State state(*backend, model_, places, run_.shape.T, memory.layout.arena_bytes, true, parallel, comm.rank());
         EXPECT_EQ(state.allocated_bytes(), memory.total_bytes());
-        Executor executor(state, memory.plan, memory.layout, &comm);
+        fill_with_nan(*backend, state.all_gradients());
+        OptimizerSettings settings;
+        settings.weight_decay = 0.1f, settings.grad_clip = 1;
+        Executor executor(state, memory.plan, memory.layout, &comm, settings);
+        state.set_control(UpdateControl::LearningRate, 3e-3f);
+        state.set_loss_scale(1.0f / static_cast<float>(tokens_per_step()));
         comm.open_transport(*backend, parallel.rank_invariant);
         state.initialise(7);
         gather_parameters(state, comm);
-        MicroBatchTree tree(state);
-        for (int step = 0; step < run_.steps; ++step) train_step(step, comm, state, executor, tree);
+        for (int step = 0; step < run_.steps; ++step) train_step(step, comm, state, executor);
         EXPECT_EQ(executor.high_water_bytes(), memory.layout.arena_bytes);
         collect(state);
         comm.close_transport();
     }
 
-    void train_step(int step, Comm& comm, State& state, Executor& executor, MicroBatchTree& tree) {
+    int64_t tokens_per_step() const {
+        return run_.parallel.micro_batches * run_.parallel.ranks * run_.shape.N();
+    }
+
+    void train_step(int step, Comm& comm, State& state, Executor& executor) {
         Backend& backend = state.backend();
         const Parallel& parallel = state.parallel();
-        const int64_t tokens_per_step = parallel.micro_batches * parallel.ranks * run_.shape.N();
         double loss = 0;
         for (int64_t micro = 0; micro < parallel.micro_batches; ++micro) {
-            const bool is_last = micro + 1 == parallel.micro_batches;
-            if (micro == 0 || parallel.rank_invariant) backend.zero(state.all_gradients());
-            backend.zero(state.loss_sum());
+            const Turn turn = {.first = micro == 0, .last = micro + 1 == parallel.micro_batches};
             const int64_t number = micro * parallel.ranks + comm.rank();
             backend.copy_to_device(executor.tokens(), tokens(step, number, 1).data());
             backend.copy_to_device(executor.targets(), tokens(step, number, 2).data());
-            executor.run({.loss_scale = 1.0f / static_cast<float>(tokens_per_step),
-                          .loss_sum = state.loss_sum(),
-                          .reduces = is_last || parallel.reduces_every_micro_batch()});
-            if (parallel.rank_invariant) tree.push(micro, is_last);
+            executor.run({.turn = turn});
+            if (!turn.last && !parallel.rank_invariant) continue;  // The sum goes on.
             double sum = 0;
+            comm.synchronize();
             backend.copy_to_host(&sum, state.loss_sum());
             for (const double of_rank : comm.all_gather(sum)) loss += of_rank;
         }
-        AdamWSettings settings;
-        settings.learning_rate = 3e-3f, settings.weight_decay = 0.1f, settings.grad_clip = 1,
-        settings.update = step + 1;
-        compute_grad_norm(state, comm);
-        update_parameters(state, comm, settings);
         double norm = 0;
         backend.copy_to_host(&norm, state.grad_norm());
         for (const double of_rank : comm.all_gather(norm)) EXPECT_EQ(of_rank, norm);
         if (!comm.is_root()) return;
-        result_.losses[static_cast<size_t>(step)] = loss / static_cast<double>(tokens_per_step);
+        result_.losses[static_cast<size_t>(step)] = loss / static_cast<double>(tokens_per_step());
         result_.norms[static_cast<size_t>(step)] = norm;
     }
 

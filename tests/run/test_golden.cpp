@@ -45,15 +45,14 @@ class Golden {
     }
     BatchShape shape() const { return {integer("B"), integer("T")}; }
 
-    AdamWSettings adamw(int64_t update) const {
-        AdamWSettings settings;
-        settings.learning_rate = static_cast<float>(number("learning_rate"));
+    float learning_rate() const { return static_cast<float>(number("learning_rate")); }
+    OptimizerSettings adamw() const {
+        OptimizerSettings settings;
         settings.beta1 = static_cast<float>(number("beta1"));
         settings.beta2 = static_cast<float>(number("beta2"));
         settings.epsilon = static_cast<float>(number("eps"));
         settings.weight_decay = static_cast<float>(number("weight_decay"));
         settings.grad_clip = static_cast<float>(number("grad_clip"));
-        settings.update = update;
         return settings;
     }
 
@@ -120,11 +119,11 @@ TEST_P(GoldenTest, TenUpdatesMatchPyTorch) {
     const auto targets = golden.values<int32_t>("targets");
     const auto losses = golden.values<double>("loss");
     const auto norms = golden.values<double>("grad_norm");
+    trainer.set_optimizer(golden.adamw(), golden.learning_rate());
     for (int64_t step = 0; step < golden.integer("steps"); ++step) {
-        trainer.zero_gradients();
-        const double loss =
-            trainer.micro_batch(tokens.data() + step * N, targets.data() + step * N, 1.0f / static_cast<float>(N));
-        const double norm = trainer.update(golden.adamw(step + 1));
+        const double loss = trainer.micro_batch(tokens.data() + step * N, targets.data() + step * N,
+                                                1.0f / static_cast<float>(N), TinyTrainer::kOnly);
+        const double norm = trainer.norm();
         EXPECT_NEAR(loss, losses[static_cast<size_t>(step)], 1e-5 * loss) << "step " << step;
         EXPECT_NEAR(norm, norms[static_cast<size_t>(step)], 2e-4 * norm) << "step " << step;
     }

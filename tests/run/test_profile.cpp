@@ -28,13 +28,14 @@ class ProfileTest : public testing::Test {
 
 TEST_F(ProfileTest, RowsAccountForEveryStep) {
     ASSERT_EQ(seconds_.size(), trainer_.plan().steps.size());
-    const auto rows = profile_rows(trainer_.model(), trainer_.plan(), seconds_);
+    const auto rows = profile_rows(trainer_.model(), trainer_.plan(), seconds_, 5);
     int steps = 0;
     double seconds = 0;
     for (const ProfileRow& row : rows) {
         steps += row.count;
         seconds += row.seconds;
-        EXPECT_GT(row.bytes, 0) << row.name;
+        const bool moves = row.name != "norm of the gradients";
+        EXPECT_EQ(row.bytes > 0, moves) << row.name;
         if (row.name == "forward of qkv") {
             EXPECT_EQ(row.count, 3);
         } else if (row.name == "repeated qkv") {
@@ -48,7 +49,7 @@ TEST_F(ProfileTest, RowsAccountForEveryStep) {
 }
 
 TEST_F(ProfileTest, RooflineIsKnownWhereThePeaksAre) {
-    const auto rows = profile_rows(trainer_.model(), trainer_.plan(), seconds_);
+    const auto rows = profile_rows(trainer_.model(), trainer_.plan(), seconds_, 5);
     DeviceInfo device;
     EXPECT_NE(profile_table(rows, device, DType::F32).find("n/a"), std::string::npos);
     device.peak_flops_fp32 = 1e12, device.bandwidth = 1e11;

@@ -14,7 +14,7 @@ TeamRun tiny_run(Family family, int ranks, int zero, int64_t micro_batches) {
     run.config.NKV = family == Family::Gpt2 ? 2 : 1;
     run.config.F = family == Family::Gpt2 ? 128 : 88;
     run.config.maxT = 16;
-    run.parallel.ranks = ranks, run.parallel.zero = zero, run.parallel.micro_batches = micro_batches;
+    run.parallel.ranks = ranks, run.zero = zero, run.parallel.micro_batches = micro_batches;
     return run;
 }
 

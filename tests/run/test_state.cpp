@@ -21,9 +21,9 @@ ModelConfig config_of(Family family, int64_t L, int64_t V = 97) {
 
 constexpr Family kBoth[] = {Family::Gpt2, Family::Llama};
 
-Parallel ranks_of(int ranks, int zero) {
+Parallel ranks_of(int ranks) {
     Parallel parallel;
-    parallel.ranks = ranks, parallel.zero = zero;
+    parallel.ranks = ranks;
     return parallel;
 }
 
@@ -37,16 +37,17 @@ TEST(StateBytes, CountEveryBufferByHand) {
                 const auto count = [&](int stage) {
                     return zero >= stage ? partition.shard_elements : partition.elements;
                 };
-                const Parallel parallel = ranks_of(ranks, zero);
-                const StateBytes fp32 = state_bytes(model, DType::F32, 32, parallel, true);
+                const Parallel parallel = ranks_of(ranks);
+                const StateBytes fp32 = state_bytes(model, places_of_zero(zero, ranks, DType::F32), 32, parallel, true);
                 EXPECT_EQ(fp32.parameters, padded(4 * count(3)));
                 EXPECT_EQ(fp32.gradients, padded(4 * count(2)));
-                EXPECT_EQ(fp32.moments, 2 * padded(4 * count(1)));
+                EXPECT_EQ(fp32.moment_m, padded(4 * count(1)));
+                EXPECT_EQ(fp32.moment_v, fp32.moment_m);
                 EXPECT_EQ(fp32.master, 0);
                 EXPECT_EQ(fp32.partial_sums, 0);
                 EXPECT_EQ(fp32.rope_table, family == Family::Gpt2 ? 0 : padded(32 * 6 * 4));
-                EXPECT_EQ(fp32.scalars, 256 + 256 + 256 + padded(8 * 5 * ranks * partition.chunks_per_piece));
-                const StateBytes bf16 = state_bytes(model, DType::BF16, 32, parallel, true);
+                EXPECT_EQ(fp32.scalars, 6 * 256 + padded(8 * 5 * ranks * partition.chunks_per_piece));
+                const StateBytes bf16 = state_bytes(model, places_of_zero(zero, ranks, DType::BF16), 32, parallel, true);
                 EXPECT_EQ(bf16.parameters, padded(2 * count(3)));
                 EXPECT_EQ(bf16.master, padded(4 * count(1))) << "rounded parameters need fp32 masters";
                 EXPECT_EQ(bf16.gradients, fp32.gradients);
@@ -54,7 +55,7 @@ TEST(StateBytes, CountEveryBufferByHand) {
         }
         for (const DType dtype : {DType::F32, DType::BF16}) {
             const StateBytes inference = state_bytes(model, dtype, 32, {}, false);
-            EXPECT_EQ(inference.total(), inference.parameters + inference.rope_table);
+            EXPECT_EQ(inference.total(), inference.parameters + inference.rope_table + 256) << "and the sum of losses";
             EXPECT_LT(inference.total(), state_bytes(model, dtype, 32, {}, true).total());
         }
     }
@@ -76,12 +77,13 @@ TEST(StateBuffers, AllocateExactlyWhatIsPlanned) {
         const Model model = make_model(config_of(family, 2));
         for (int zero = 0; zero <= 3; ++zero) {
             for (const DType dtype : {DType::F32, DType::BF16}) {
-                Parallel parallel = ranks_of(3, zero);
+                const Places places = places_of_zero(zero, 3, dtype);
+                Parallel parallel = ranks_of(3);
                 parallel.rank_invariant = true, parallel.micro_batches = 5;
                 NullBackend backend;
-                const State state(backend, model, dtype, 16, 512, true, parallel, /*rank=*/1);
+                const State state(backend, model, places, 16, 512, true, parallel, /*rank=*/1);
                 EXPECT_EQ(state.allocated_bytes(), backend.allocated_bytes());
-                EXPECT_EQ(state.allocated_bytes(), state_bytes(model, dtype, 16, parallel, true).total() + 512);
+                EXPECT_EQ(state.allocated_bytes(), state_bytes(model, places, 16, parallel, true).total() + 512);
             }
         }
     }
@@ -91,11 +93,11 @@ TEST(StateBuffers, MastersExistInBf16Only) {
     const Model model = make_model(config_of(Family::Gpt2, 2));
     NullBackend backend;
     const State fp32(backend, model, DType::F32, 16, 256, true);
-    EXPECT_FALSE(fp32.all_masters());
+    EXPECT_FALSE(fp32.all(Buffer::Masters));
     EXPECT_EQ(fp32.kept(Kept::Weights, 3, fp32.held(3)).data, fp32.parameter(3).data);
     State bf16(backend, model, DType::BF16, 16, 256, true);
-    ASSERT_TRUE(bf16.all_masters());
-    EXPECT_EQ(bf16.all_masters().dtype, DType::F32);
+    ASSERT_TRUE(bf16.all(Buffer::Masters));
+    EXPECT_EQ(bf16.all(Buffer::Masters).dtype, DType::F32);
     EXPECT_EQ(bf16.all_parameters().dtype, DType::BF16);
     EXPECT_NE(bf16.kept(Kept::Weights, 3, bf16.held(3)).data, bf16.parameter(3).data);
     EXPECT_EQ(backend.count("convert"), 0);
@@ -110,8 +112,8 @@ TEST(StateBuffers, InferenceHoldsParametersOnly) {
     EXPECT_TRUE(state.parameter(0));
     EXPECT_TRUE(state.rope_table());
     EXPECT_FALSE(state.gradient(0));
-    EXPECT_FALSE(state.all_m());
-    EXPECT_FALSE(state.all_masters());
+    EXPECT_FALSE(state.all(Buffer::MomentM));
+    EXPECT_FALSE(state.all(Buffer::Masters));
     EXPECT_EQ(state.allocated_bytes(), backend.allocated_bytes());
 }
 
@@ -152,14 +154,17 @@ TEST(StateBuffers, RanksKeepEveryElementOnce) {
                     int64_t next = 0;
                     for (int rank = 0; rank < ranks; ++rank) {
                         NullBackend backend;
-                        const State state(backend, model, DType::BF16, 16, 256, true, ranks_of(ranks, zero), rank);
+                        const State state(backend, model, places_of_zero(zero, ranks, DType::BF16), 16, 256, true,
+                                          ranks_of(ranks), rank);
                         const ElementRange range = state.held(index);
                         if (range.count() <= 0) continue;
                         EXPECT_EQ(range.begin, next) << row.name;
                         next = range.end;
                         const UpdateViews views = state.update_views(state.partition().bucket_of_row(index));
                         const std::pair<Kept, Tensor> flats[] = {
-                            {Kept::Weights, views.master}, {Kept::MomentM, views.m}, {Kept::MomentV, views.v}};
+                            {Kept::Weights, views.operands.master},
+                                                               {Kept::MomentM, views.operands.m},
+                                                               {Kept::MomentV, views.operands.v}};
                         for (const auto& [what, flat] : flats) {
                             const Tensor kept = state.kept(what, index, range);
                             EXPECT_GE(kept.data, flat.data);
@@ -186,7 +191,7 @@ TEST(StateBuffers, UpdatesOfPiecesAreTheWholeUpdate) {
         }
         for (int rank = 0; rank < ranks; ++rank) {
             NullBackend backend;
-            const State state(backend, model, DType::F32, 16, 256, true, ranks_of(ranks, 1), rank);
+            const State state(backend, model, places_of_zero(1, ranks, DType::F32), 16, 256, true, ranks_of(ranks), rank);
             for (const ParameterRange& range : state.update_views(b).ranges) {
                 for (int64_t i = 0; i < range.count; ++i) {
                     pieces[static_cast<size_t>(rank * partition.bucket(b).piece + range.offset + i)] = range.decay;

@@ -1,16 +1,22 @@
-// A model on a backend with one plan, ready to run micro-batches: what the whole-model tests share.
+// A model on a backend with one plan, ready to run micro-batches and updates: what the whole-model tests share. Memory of
+// gradients begins as NaN, so that whatever is read before it is written shows.
 #pragma once
 
 #include "llmc/backend/make_backend.h"
 #include "llmc/base/rng.h"
 #include "llmc/run/executor.h"
-#include "llmc/run/update.h"
 
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
 
 namespace llmc {
+
+inline void fill_with_nan(Backend& backend, const Tensor& tensor) {
+    const std::vector<float> values(static_cast<size_t>(tensor.count()), std::numeric_limits<float>::quiet_NaN());
+    backend.copy_to_device(tensor, values.data());
+}
 
 class TinyTrainer {
   public:
@@ -19,13 +25,14 @@ class TinyTrainer {
         : model_(make_model(config)), backend_(make_backend(device, threads)) {
         memory_ = plan_memory(model_, shape, dtype, find_policy(policy), logits_chunk, *backend_);
         if (keep != nullptr) {
-            PlanRequest request = {shape, dtype, memory_.plan.logits_chunk_tokens, {}, {}};
+            PlanRequest request = {shape, memory_.plan.logits_chunk_tokens, {}, {}, dtype};
             request.workspace = workspace_bytes(model_, shape, dtype, request.logits_chunk_tokens, *backend_);
             memory_.plan = make_training_plan(model_, request, *keep, "given");
             memory_.layout = make_layout(memory_.plan);
         }
         state_ = std::make_unique<State>(*backend_, model_, dtype, shape.T, memory_.layout.arena_bytes, true);
-        executor_ = std::make_unique<Executor>(*state_, memory_.plan, memory_.layout);
+        fill_with_nan(*backend_, state_->all_gradients());
+        set_optimizer({});
     }
     TinyTrainer(const ModelConfig& config, BatchShape shape, DType dtype, const std::string& policy, int threads = 2,
                 int64_t logits_chunk = 0, const std::string& device = "cpu")
@@ -38,31 +45,37 @@ class TinyTrainer {
     const PlannedMemory& memory() const { return memory_; }
     const Executor& executor() const { return *executor_; }
 
-    /// Forward and backward of one micro-batch; gradients accumulate. Returns the mean loss.
-    double micro_batch(const int32_t* tokens, const int32_t* targets, float loss_scale) {
+    /// The next updates are by these settings, at this learning rate.
+    void set_optimizer(const OptimizerSettings& settings, float learning_rate = 0) {
+        executor_ = std::make_unique<Executor>(*state_, memory_.plan, memory_.layout, nullptr, settings);
+        state_->set_control(UpdateControl::LearningRate, learning_rate);
+    }
+
+    static constexpr Turn kOnly = {.first = true, .last = true};        ///< With its update.
+    static constexpr Turn kNoUpdate = {.first = true, .last = false};  ///< The first of several.
+
+    /// One micro-batch of an update. Returns the losses of the update so far, as a multiple of a micro-batch's tokens.
+    double micro_batch(const int32_t* tokens, const int32_t* targets, float loss_scale, Turn turn = kNoUpdate) {
         backend_->copy_to_device(executor_->tokens(), tokens);
         backend_->copy_to_device(executor_->targets(), targets);
-        backend_->zero(state_->loss_sum());
-        executor_->run({.loss_scale = loss_scale, .loss_sum = state_->loss_sum()});
+        state_->set_loss_scale(loss_scale);
+        executor_->run({.turn = turn});
         double sum = 0;
         backend_->copy_to_host(&sum, state_->loss_sum());
         return sum / static_cast<double>(memory_.plan.shape.N());
     }
 
-    /// One micro-batch of whatever tokens are there, each step timed.
+    /// One micro-batch of whatever tokens are there, and its update, each step timed.
     void run_timed(float loss_scale, std::vector<double>* seconds) {
-        executor_->run({.loss_scale = loss_scale, .loss_sum = state_->loss_sum()}, seconds);
+        state_->set_loss_scale(loss_scale);
+        executor_->run({}, seconds);
     }
 
-    void zero_gradients() { backend_->zero(state_->all_gradients()); }
-
-    /// Global norm, then AdamW. Returns the norm.
-    double update(const AdamWSettings& settings) {
-        compute_grad_norm(*state_, alone_);
-        update_parameters(*state_, alone_, settings);
-        double norm = 0;
-        backend_->copy_to_host(&norm, state_->grad_norm());
-        return norm;
+    /// Of the last update's gradients.
+    double norm() const {
+        double value = 0;
+        backend_->copy_to_host(&value, state_->grad_norm());
+        return value;
     }
 
     std::vector<float> gradients() const {
@@ -95,7 +108,6 @@ class TinyTrainer {
     PlannedMemory memory_;
     std::unique_ptr<State> state_;
     std::unique_ptr<Executor> executor_;
-    Comm alone_;
 };
 
 }  // namespace llmc

@@ -58,7 +58,7 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--rope-theta --tied "
               "-i,--data --tokenizer -j,--val-data -b,--batch-size -t,--seq-len -d,--total-batch-size -x,--steps "
               "-l,--learning-rate -k,--lr-schedule -u,--warmup -q,--final-lr-fraction --lr-decay-fraction "
-              "-c,--weight-decay --beta1 --beta2 --adam-epsilon --grad-clip --max-skipped-steps "
+              "-c,--weight-decay --optimizer --beta1 --beta2 --adam-epsilon --grad-clip --max-skipped-steps "
               "-r,--recompute --calibrate --memory-budget --logits-chunk "
               "-z,--zero --rank-invariant --check-ranks --no-overlap --comm-init --comm-timeout "
               "--device --dtype --threads --peak-tflops "
@@ -68,7 +68,7 @@ TEST(OptionTable, HoldsExactlyThese) {
     EXPECT_EQ(flags_of(kPlan),
               "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
               "--rope-theta --tied -i,--data --tokenizer -b,--batch-size -t,--seq-len -d,--total-batch-size "
-              "-r,--recompute --calibrate --device-profile --memory-budget --logits-chunk "
+              "--optimizer -r,--recompute --calibrate --device-profile --memory-budget --logits-chunk "
               "--ranks -z,--zero --rank-invariant "
               "--device --dtype --threads --config --log-level --json --list-steps --frontier --plot "
               "--timeline --what-fits ");
@@ -182,7 +182,7 @@ TEST(ParseOptions, WithoutWordsIsTheDemo) {
     const Options options = parse({}), defaults;
     EXPECT_EQ(options.command, Command::Train);
     EXPECT_EQ(to_toml(options), to_toml(defaults));
-    EXPECT_FALSE(was_given("data"));
+    EXPECT_FALSE(options.was_given("data"));
 }
 
 TEST(ParseOptions, ShortLettersMeanTheLongOptions) {
@@ -192,7 +192,8 @@ TEST(ParseOptions, ShortLettersMeanTheLongOptions) {
     EXPECT_EQ(to_toml(a), to_toml(b));
     EXPECT_EQ(a.batch_size, 4);
     EXPECT_EQ(a.output_dir, "out");
-    EXPECT_TRUE(was_given("warmup") && was_typed("warmup"));
+    EXPECT_TRUE(a.was_given("warmup") && a.was_typed("warmup"));
+    EXPECT_FALSE(parse({}).was_given("warmup")) << "each parse stands for itself";
 }
 
 TEST(ParseOptions, SubcommandsHaveTheirOwnOptions) {
@@ -274,9 +275,9 @@ TEST(Config, TheCommandLineWins) {
     EXPECT_EQ(options.steps, 20);
     EXPECT_EQ(options.seed, 5);
     EXPECT_TRUE(options.dry_run);
-    EXPECT_TRUE(was_given("seed") && !was_typed("seed"));
-    EXPECT_TRUE(was_given("steps") && was_typed("steps"));
-    EXPECT_FALSE(was_given("model"));
+    EXPECT_TRUE(options.was_given("seed") && !options.was_typed("seed"));
+    EXPECT_TRUE(options.was_given("steps") && options.was_typed("steps"));
+    EXPECT_FALSE(options.was_given("model"));
     EXPECT_EQ(options.warmup, 30);  // Longer than these few steps, but not typed: no contradiction.
 }
 

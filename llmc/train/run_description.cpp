@@ -1,0 +1,39 @@
+#include "llmc/train/run_description.h"
+
+#include "llmc/train/ranks.h"
+
+namespace llmc {
+
+std::unique_ptr<const RunDescription> describe_run(const Options& given, const Origin& origin, Comm& comm) {
+    auto run = std::make_unique<RunDescription>();
+    Options& options = run->options;
+    options = given;
+    place_rank(options, comm);
+    run->data = open_data(options, origin.tokenizer());
+    const std::optional<ModelConfig> fixed = origin.config(options);
+    run->model = make_model(fixed ? accept_model(options, *fixed, run->data.tokenizer.get())
+                                  : resolve_model(options, run->data.source->vocab_size()));
+    if (origin.checkpoint) {
+        require_same_run(options, run->model.config, *origin.checkpoint);
+        keep_total_batch(options, *origin.checkpoint);
+    }
+    require_divisible(options);
+
+    run->backend = make_backend(options.device, static_cast<int>(options.threads));
+    Backend& backend = *run->backend;
+    const DType dtype = dtype_of_option(options, backend);
+    options.dtype = name_of(dtype);
+    require_dtype(backend, dtype);
+    require_same_run_everywhere(options, run->model, run->data, origin.describe(options), comm);
+    comm.open_transport(backend, options.rank_invariant);
+    run->transport = std::make_unique<TransportGuard>(comm);
+    share_memory(options, backend, comm);
+
+    run->chosen = agree_on_plan(options, run->model, backend, comm);
+    const Plan& plan = run->plan();
+    options.batch_size = plan.shape.B;
+    options.total_batch_size = plan.parallel.ranks * plan.parallel.micro_batches * plan.shape.N();
+    return run;
+}
+
+}  // namespace llmc

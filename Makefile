@@ -23,6 +23,7 @@ targets
   all       build ./train_gpt (the default)
   train     build, make the demo text, train a small model on it for about two minutes, print a sample
   test      build and run all tests; the last line is "N passed, N failed"
+  test-long the tests that take too long for every change (tests/long); the same last line
   build/release/gpu_tests    build the tests of the CUDA kernels for a card (make test runs the kernels on the CPU)
   lint      check the rules of the source tree and its formatting
   format    reformat the sources with clang-format
@@ -417,7 +418,7 @@ else
     binary := $(BUILD)/train_gpt
 endif
 
-.PHONY: train test lint format bench dist dist_package info help clean
+.PHONY: train test test-long lint format bench dist dist_package info help clean
 train: all
 	@data/demo.sh
 	$(strip $(binary) $(ARGS))
@@ -426,6 +427,9 @@ test: all $(BUILD)/tests $(if $(with_cuda_tests),$(BUILD)/cuda_tests $(BUILD)/tr
 	$(if $(with_cuda_tests),,@echo 'tests of the CUDA kernels: skipped ($(if \
 	    $(cuda_include),not in the $(flavour) flavour or CUDA=0,no CUDA headers))')
 	@tests/run.sh $(BUILD)
+
+test-long: all
+	@tests/run.sh $(BUILD) long
 
 lint:
 	@status=0; \

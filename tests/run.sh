@@ -1,7 +1,8 @@
 #!/bin/bash
-# Runs all tests: the GoogleTest binaries, then every tests/e2e/*.sh.
+# Runs all tests: the GoogleTest binaries, then every tests/e2e/*.sh. Or only those that take long: tests/long/*.sh.
 #
 #   tests/run.sh BUILD_DIR          (make test does this)
+#   tests/run.sh BUILD_DIR long     (make test-long)
 #
 # BUILD_DIR holds `tests`, perhaps `cuda_tests`, and `train_gpt`; where it has no train_gpt, the one at the
 # top is taken. The last line is "N passed, N failed", with ", N skipped" when some
@@ -15,19 +16,23 @@
 #
 # Environment: GTEST_FILTER   which unit tests (see GoogleTest)
 #              E2E_FILTER     which scripts, a pattern for their names without .sh (default *)
-#              TEST_TIMEOUT   seconds for each script (default 600); the unit tests get three times that
+#              TEST_TIMEOUT   seconds for each script (default 600, long ones 3600); the unit tests get three times that
 #              LLMC_CUDA_SEED schedule of the kernels in cuda_tests (see dev/cuda_on_cpu/control.h)
 set -u
 
-if [ $# -ne 1 ] || [ ! -d "$1" ]; then
-    echo "usage: tests/run.sh BUILD_DIR" >&2
+folder=e2e
+[ "${2-}" != long ] || folder=long
+if [ $# -lt 1 ] || [ ! -d "$1" ] || { [ $# -gt 1 ] && [ "$*" != "$1 long" ]; }; then
+    echo "usage: tests/run.sh BUILD_DIR [long]" >&2
     exit 2
 fi
 build=$(cd "$1" && pwd)
 export BUILD_DIR=$build
 cd "$(dirname "$0")/.." || exit 2
 
-limit=${TEST_TIMEOUT:-600}
+default_limit=600
+[ $folder = e2e ] || default_limit=3600
+limit=${TEST_TIMEOUT:-$default_limit}
 temp=$(mktemp -d "${TMPDIR:-/tmp}/train_gpt_tests.XXXXXX") || exit 2
 job=
 cleanup() {
@@ -163,7 +168,9 @@ run_script() {
     fi
 }
 
-if [ -x "$build/tests" ]; then
+if [ $folder = long ]; then
+    : # no unit tests
+elif [ -x "$build/tests" ]; then
     echo "== unit tests"
     run_unit_tests tests
 else
@@ -171,13 +178,13 @@ else
 fi
 
 # Built where CUDA's headers are.
-if [ -x "$build/cuda_tests" ]; then
+if [ $folder = e2e ] && [ -x "$build/cuda_tests" ]; then
     echo "== tests of the CUDA kernels, on the CPU"
     run_unit_tests cuda_tests
     run_script dev/cuda_on_cpu/asm_check.sh
 fi
 
-for script in tests/e2e/${E2E_FILTER:-*}.sh; do
+for script in tests/$folder/${E2E_FILTER:-*}.sh; do
     if [ -x "$script" ]; then
         run_script "$script"
     elif [ -e "$script" ]; then

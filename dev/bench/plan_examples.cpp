@@ -27,11 +27,11 @@ Setting four_layers() {
     config.L = 4;
     Setting s{make_model(config), {}, {}, {}, 0};
     s.request.shape = {8, 1024};
-    s.request.dtype = DType::BF16;
-    s.request.logits_chunk_tokens = default_logits_chunk(s.model, s.request.shape, s.request.dtype);
-    s.times = analytic_times(s.model, s.request.shape, s.request.dtype, find_device_profile("h100"));
+    s.request.places = DType::BF16;
+    s.request.logits_chunk_tokens = 256;  // Small, so that it is the layers that decide.
+    s.times = analytic_times(s.model, s.request.shape, s.request.places, find_device_profile("h100"));
     s.modes = layer_modes(s.model);
-    s.X = static_cast<double>(s.request.shape.N() * config.C * size_of(s.request.dtype));
+    s.X = static_cast<double>(s.request.shape.N() * config.C * size_of(s.request.dtype()));
     return s;
 }
 
@@ -55,7 +55,7 @@ Candidate candidate(const Setting& s, const std::vector<int>& mode_of_layer) {
         result.name += (result.name.empty() ? "" : ", ") + row.name;
         for (size_t slot = 0; slot < row.slots.size(); ++slot) {
             const ActivationRow& activation = s.model.activations[slot];
-            const int64_t item = activation.is_stat() ? 4 : size_of(s.request.dtype);
+            const int64_t item = activation.is_stat() ? 4 : size_of(s.request.dtype());
             if (row.slots[slot])
                 result.kept += static_cast<double>(s.request.shape.N() * activation.columns * item) / s.X;
         }

@@ -178,6 +178,18 @@ TEST(ModelFlops, ByHand) {
     EXPECT_DOUBLE_EQ(model_flops_per_token(tied, 1), 6 * 1'235'814'400.0 + 6.0 * 16 * 2048);
 }
 
+OpCost cost_of(const Model& model, const OpRow& row, Pass pass, const BatchShape& shape, int64_t item) {
+    return op_cost(model, {.kind = row.kind, .pass = pass, .row = &row, .tokens = shape.N()}, shape.T, item);
+}
+
+/// Both parts, where it is split.
+OpCost backward_cost(const Model& model, const OpRow& row, const BatchShape& shape, int64_t item) {
+    if (!facts_of(row.kind).splits_backward) return cost_of(model, row, Pass::Backward, shape, item);
+    const OpCost weight = cost_of(model, row, Pass::BackwardWeight, shape, item);
+    const OpCost input = cost_of(model, row, Pass::BackwardInput, shape, item);
+    return {weight.flops + input.flops, weight.bytes + input.bytes};
+}
+
 TEST(OpCosts, AddUpToTheModelsFlops) {
     // Forward and twice that for the backward: 6 FLOPs per matrix element and token; attention, causal as half, has two
     // products forward and five backward (its scores once more).
@@ -186,7 +198,7 @@ TEST(OpCosts, AddUpToTheModelsFlops) {
     for (const Model& model : every_preset()) {
         double forward = 0, backward = 0, matrices = 0;
         for (const OpRow& row : model.block) {
-            forward += forward_cost(model, row, shape, 2).flops;
+            forward += cost_of(model, row, Pass::Forward, shape, 2).flops;
             backward += backward_cost(model, row, shape, 2).flops;
             if (row.kind == OpKind::Matmul) {
                 matrices += static_cast<double>(
@@ -196,17 +208,64 @@ TEST(OpCosts, AddUpToTheModelsFlops) {
         const double product = N * 512 * static_cast<double>(model.config.attention_columns());
         EXPECT_DOUBLE_EQ(forward, 2 * N * matrices + 2 * product) << model.config.name;
         EXPECT_DOUBLE_EQ(backward, 4 * N * matrices + 5 * product) << model.config.name;
-        const double head = 2 * N * static_cast<double>(model.config.Vp() * model.config.C);
-        EXPECT_DOUBLE_EQ(head_cost(model, shape, 2, false).flops, head);
-        EXPECT_DOUBLE_EQ(head_cost(model, shape, 2, true).flops, 3 * head);
+        // The head's chunks have the work of their tokens.
+        for (const int64_t tokens : {int64_t{1}, int64_t{100}, shape.N()}) {
+            const double head = 2.0 * static_cast<double>(tokens * model.config.Vp() * model.config.C);
+            const auto flops = [&](OpKind kind, Pass pass) {
+                return op_cost(model, {.kind = kind, .pass = pass, .tokens = tokens}, shape.T, 2).flops;
+            };
+            EXPECT_DOUBLE_EQ(flops(OpKind::Classifier, Pass::Forward), head);
+            EXPECT_DOUBLE_EQ(flops(OpKind::Classifier, Pass::BackwardWeight), head);
+            EXPECT_DOUBLE_EQ(flops(OpKind::Classifier, Pass::BackwardInput), head);
+            EXPECT_EQ(flops(OpKind::CrossEntropy, Pass::Backward), 0);
+            EXPECT_EQ(flops(OpKind::LossSum, Pass::Forward), 0);
+            EXPECT_EQ(flops(OpKind::Embedding, Pass::Forward), 0);
+        }
     }
+}
+
+TEST(OpCosts, AttentionsBackwardCountsTheProductsThatRun) {
+    const Model model = model_of("llama3.2-1b");
+    for (const OpRow& row : model.block) {
+        OpCall call = {.kind = row.kind, .pass = Pass::Backward, .row = &row, .tokens = 640};
+        const double five = op_cost(model, call, 64, 2).flops;
+        call.attention_backward_products = 7;
+        EXPECT_DOUBLE_EQ(op_cost(model, call, 64, 2).flops, row.kind == OpKind::Attention ? 7 * five / 5 : five);
+        call.pass = Pass::Forward;
+        const double forward = op_cost(model, call, 64, 2).flops;
+        call.attention_backward_products = 5;
+        EXPECT_EQ(op_cost(model, call, 64, 2).flops, forward) << row.name;
+    }
+}
+
+TEST(OpCosts, BytesByHand) {
+    // GPT-2, 10 tokens, bf16: what moves at least, by operation.
+    const Model model = model_of("gpt2");
+    constexpr double N = 10, C = 768, F = 3072, QKV = 3 * 768;
+    const BatchShape shape = {1, 10};
+    const auto bytes = [&](const std::string& name, Pass pass) {
+        const auto row = std::find_if(model.block.begin(), model.block.end(),
+                                      [&](const OpRow& candidate) { return candidate.name == name; });
+        return cost_of(model, *row, pass, shape, 2).bytes;
+    };
+    EXPECT_EQ(bytes("qkv", Pass::Forward), 2 * (N * (C + QKV) + C * QKV));
+    EXPECT_EQ(bytes("qkv", Pass::BackwardWeight), 2 * N * (C + QKV) + 2 * 4 * C * QKV) << "fp32 sums, both ways";
+    EXPECT_EQ(bytes("qkv", Pass::BackwardInput), 2 * (N * (C + QKV) + C * QKV));
+    EXPECT_EQ(bytes("fc_proj", Pass::Forward), 2 * (N * (F + C + C) + F * C)) << "with the residual";
+    const auto gelu = std::find_if(model.block.begin(), model.block.end(),
+                                   [](const OpRow& row) { return row.kind == OpKind::Gelu; });
+    EXPECT_EQ(cost_of(model, *gelu, Pass::Forward, shape, 2).bytes, 2 * N * 2 * F);
+    EXPECT_EQ(cost_of(model, *gelu, Pass::Backward, shape, 2).bytes, 2 * N * 3 * F);
+    EXPECT_EQ(bytes("ln1", Pass::Forward), 2 * N * 2 * C);
+    EXPECT_EQ(bytes("ln1", Pass::Backward), 2 * N * 4 * C);
 }
 
 TEST(OpCosts, EveryOperationMovesBytesInProportionToTheType) {
     const BatchShape shape = {2, 64};
     for (const Model& model : every_preset()) {
         for (const OpRow& row : model.block) {
-            const OpCost half = forward_cost(model, row, shape, 2), full = forward_cost(model, row, shape, 4);
+            const OpCost half = cost_of(model, row, Pass::Forward, shape, 2);
+            const OpCost full = cost_of(model, row, Pass::Forward, shape, 4);
             EXPECT_GT(half.bytes, 0) << row.name;
             EXPECT_DOUBLE_EQ(full.bytes, 2 * half.bytes) << row.name;
             EXPECT_GT(backward_cost(model, row, shape, 2).bytes, half.bytes) << row.name;

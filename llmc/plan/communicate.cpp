@@ -187,11 +187,11 @@ class Communication {
     bool reduces_ = false;              ///< The plan trains.
     std::vector<Gradients> gradients_;  ///< By bucket.
     std::vector<Run> runs_;
-    std::vector<int> reduced_at_;              ///< By step, the bucket.
-    int reductions_ = 0;                       ///< Begun so far ...
-    int under_way_ = kNone;                    ///< ... of which this bucket's is not waited for,
-    int shared_ = kNone;                       ///< and this one's sums are on their way to all ranks.
-    Phase phase_ = Phase::Forward;             ///< Of the step that communication stands beside.
+    std::vector<int> reduced_at_;   ///< By step, the bucket.
+    int reductions_ = 0;            ///< Begun so far ...
+    int under_way_ = kNone;         ///< ... of which this bucket's is not waited for,
+    int shared_ = kNone;            ///< and this one's sums are on their way to all ranks.
+    Phase phase_ = Phase::Forward;  ///< Of the step that communication stands beside.
 };
 
 }  // namespace

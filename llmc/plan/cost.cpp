@@ -17,16 +17,20 @@ const std::vector<DeviceProfile>& device_profiles() {
     constexpr double kForward = 0.29, kBackward = 0.30, kMoved = 0.75;
     constexpr int64_t kOverhead = 512;
     static const std::vector<DeviceProfile> table = {
-        {"a100", 19.5e12, 312e12, 2.04e12, 4e-6, 0.7, kPcie, 300e9, 25e9, kForward, kBackward, 7, kOverhead, kMoved, "sm_80"},
-        {"h100", 67e12, 989e12, 3.35e12, 4e-6, 0.65, kPcie, 450e9, 50e9, kForward, kBackward, 7, kOverhead, kMoved, "sm_90"},
-        {"h200", 67e12, 989e12, 4.8e12, 4e-6, 0.65, kPcie, 450e9, 50e9, kForward, kBackward, 7, kOverhead, kMoved, "sm_90"},
-        {"b200", 75e12, 2250e12, 8e12, 4e-6, 0.6, kPcie, 900e9, 50e9, kForward, kBackward, 7, kOverhead, kMoved, "sm_100"},
-        {"l40s", 91.6e12, 362e12, 0.864e12, 4e-6, 0.6, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead, kMoved,
-         "sm_89"},
-        {"rtx3090", 35.6e12, 71e12, 0.936e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead, kMoved,
-         "sm_86"},
-        {"rtx4090", 82.6e12, 165e12, 1.008e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead, kMoved,
-         "sm_89"},
+        {"a100", 19.5e12, 312e12, 2.04e12, 4e-6, 0.7, kPcie, 300e9, 25e9, kForward, kBackward, 7, kOverhead, kMoved,
+         "sm_80"},
+        {"h100", 67e12, 989e12, 3.35e12, 4e-6, 0.65, kPcie, 450e9, 50e9, kForward, kBackward, 7, kOverhead, kMoved,
+         "sm_90"},
+        {"h200", 67e12, 989e12, 4.8e12, 4e-6, 0.65, kPcie, 450e9, 50e9, kForward, kBackward, 7, kOverhead, kMoved,
+         "sm_90"},
+        {"b200", 75e12, 2250e12, 8e12, 4e-6, 0.6, kPcie, 900e9, 50e9, kForward, kBackward, 7, kOverhead, kMoved,
+         "sm_100"},
+        {"l40s", 91.6e12, 362e12, 0.864e12, 4e-6, 0.6, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead,
+         kMoved, "sm_89"},
+        {"rtx3090", 35.6e12, 71e12, 0.936e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead,
+         kMoved, "sm_86"},
+        {"rtx4090", 82.6e12, 165e12, 1.008e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead,
+         kMoved, "sm_89"},
         {"rtx5090", 104.8e12, 209e12, 1.792e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead,
          kMoved, "sm_120"},
     };
@@ -110,7 +114,7 @@ double& time_of(OpTimes& times, const Step& step) {
         default: break;
     }
     if (step.op == OpKind::LossSum) return times.loss_sum;
-    OpTimes::Row& row = step.row >= 0                       ? times.block[static_cast<size_t>(step.row)]
+    OpTimes::Row& row = step.row >= 0                     ? times.block[static_cast<size_t>(step.row)]
                         : step.op == OpKind::Embedding    ? times.embedding
                         : step.op == OpKind::Classifier   ? times.classifier
                         : step.op == OpKind::CrossEntropy ? times.cross_entropy
@@ -153,10 +157,7 @@ double seconds_to_send(const OpTimes& times, int64_t bytes) {
 class Clock {
   public:
     Clock(const OpTimes& times, const Plan& plan)
-        : times_(times),
-          plan_(plan),
-          moved_(plan.tensors.size(), 0),
-          sent_(plan.partition.buckets.size(), 0) {}
+        : times_(times), plan_(plan), moved_(plan.tensors.size(), 0), sent_(plan.partition.buckets.size(), 0) {}
 
     double seconds() const { return now_; }
 

@@ -72,7 +72,7 @@ class GradientWrites {
 
     const Model& model_;
     Plan plan_;
-    std::vector<bool> written_;                         ///< By parameter.
+    std::vector<bool> written_;                       ///< By parameter.
     std::vector<std::vector<ElementRange>> to_zero_;  ///< By bucket.
 };
 

@@ -10,8 +10,8 @@
 
 namespace llmc {
 
-/// The plan with Step::adds set for every step that writes gradients, and ZeroGradients steps put in. Micro-batches that
-/// are summed in a tree of their own (Parallel::rank_invariant) also get the step that adds them up.
+/// The plan with Step::adds set for every step that writes gradients, and ZeroGradients steps put in. Micro-batches
+/// that are summed in a tree of their own (Parallel::rank_invariant) also get the step that adds them up.
 Plan with_gradient_writes(const Model& model, Plan plan);
 
 /// Elements from the beginning of a parameter's row that a step writes whole.

@@ -39,8 +39,8 @@ std::string Places::fault() const {
         return fmt::format("{} in pieces need {} in pieces: a rank could not update what it has no gradient of",
                            name_of(cut), name_of(also));
     };
-    for (const auto& [cut, also] : {std::pair(Buffer::Parameters, Buffer::Gradients),
-                                    std::pair(Buffer::Gradients, Buffer::MomentM)}) {
+    for (const auto& [cut, also] :
+         {std::pair(Buffer::Parameters, Buffer::Gradients), std::pair(Buffer::Gradients, Buffer::MomentM)}) {
         if (std::string why = need(cut, also); !why.empty()) return why;
     }
     for (const Buffer other : {Buffer::MomentV, Buffer::Masters}) {

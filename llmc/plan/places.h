@@ -1,6 +1,7 @@
 // The table of places: for everything that is kept from one step of a plan to the next update, whether every rank has
-// all of it, which memory it lies in, and its format. A ZeRO stage (Rajbhandari et al. 2020) and --recompute=offload are
-// names for fillings of it; plans, memory, state, checkpoints, prices and the banner read the rows and never a stage.
+// all of it, which memory it lies in, and its format. A ZeRO stage (Rajbhandari et al. 2020) and --recompute=offload
+// are names for fillings of it; plans, memory, state, checkpoints, prices and the banner read the rows and never a
+// stage.
 //
 //             spread            memory   format
 // parameters  whole | pieces    device   that of the activations

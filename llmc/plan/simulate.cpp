@@ -76,7 +76,8 @@ OpCost step_cost(const Model& model, const Plan& plan, const Step& step, int att
     switch (step.kind) {
         case StepKind::Compute: break;
         case StepKind::ZeroGradients:
-        case StepKind::SquareSums: return {0, elements * static_cast<double>(size_of(plan.places.format(Buffer::Gradients)))};
+        case StepKind::SquareSums:
+            return {0, elements * static_cast<double>(size_of(plan.places.format(Buffer::Gradients)))};
         case StepKind::Update: return {0, elements * static_cast<double>(plan.places.update_bytes())};
         default: return {};
     }
@@ -97,9 +98,8 @@ Simulation simulate(const Model& model, const Plan& plan) {
     simulate_memory(plan, &result);
     for (const Step& step : plan.steps) {
         const double flops = step_flops(model, plan, step);
-        const bool forward = step.pass == Pass::Forward;
-        if (step.phase == Phase::Recompute) result.recompute_flops += flops;
-        else (forward ? result.forward_flops : result.backward_flops) += flops;
+        const bool forward = step.pass == Pass::Forward, repeated = step.phase == Phase::Recompute;
+        (repeated ? result.recompute_flops : forward ? result.forward_flops : result.backward_flops) += flops;
     }
     return result;
 }

@@ -30,7 +30,8 @@ enum class StepKind : uint8_t {
     FoldGradients,  ///< The micro-batch joins the tree of sums, whose order is that of its number (all buckets).
     // Communication between ranks (communicate.h). A bucket is reduced or gathered from its step to its wait.
     Reduce,      ///< This rank's piece of the gradients of `bucket` is summed over ranks, in place.
-    WaitReduce,  ///< They have been; where gradients are kept in pieces, this rank's goes from ParameterGradients there.
+    WaitReduce,  ///< They have been; where gradients are kept in pieces, this rank's goes from ParameterGradients
+                 ///< there.
     Share,       ///< Where every rank wants all sums of `bucket`: each gets the pieces of the others.
     WaitShare,   ///< It has.
     Gather,      ///< Parameters gets every rank's piece of `bucket`: a tensor of the plan, or the whole that is kept.
@@ -180,9 +181,7 @@ struct Plan {
     bool trains() const { return !steps.empty() && steps.back().phase == Phase::Update; }
     /// Gradients of every micro-batch are reduced; otherwise they are first summed on the rank, and reduced after the
     /// last.
-    bool reduces_every_micro_batch() const {
-        return parallel.rank_invariant || places.in_pieces(Buffer::Gradients);
-    }
+    bool reduces_every_micro_batch() const { return parallel.rank_invariant || places.in_pieces(Buffer::Gradients); }
 };
 
 }  // namespace llmc

@@ -12,6 +12,7 @@ Plan with_update(const Model& model, Plan plan) {
         step.bucket = static_cast<int16_t>(bucket);
         if (bucket < 0) return;
         step.layer = static_cast<int16_t>(plan.partition.layer_of(bucket));
+        if (step.is_communication()) return;
         const bool whole = kind == StepKind::Update && !plan.places.updates_pieces();
         step.elements = whole ? plan.partition.bucket_elements(bucket) : plan.partition.bucket(bucket).piece;
     };

@@ -1,5 +1,5 @@
-// The update at the end of a plan: the norm of the gradients, the optimiser bucket by bucket, and where a rank updates a
-// piece of parameters that are kept whole, the gather of each bucket beside the update of the next.
+// The update at the end of a plan: the norm of the gradients, the optimiser bucket by bucket, and where a rank updates
+// a piece of parameters that are kept whole, the gather of each bucket beside the update of the next.
 #pragma once
 
 #include "llmc/plan/step.h"

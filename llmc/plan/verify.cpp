@@ -156,12 +156,13 @@ class Chunks {
     /// What is wrong with the next step as far as chunks go; empty if nothing.
     std::string fault_of(const Step& step) {
         if (step.kind != StepKind::Compute) return "";
-        if (step.op == OpKind::LossSum) return std::exchange(summed_, true) ? "comes twice" : "";
+        if (step.op == OpKind::LossSum) return sum(step);
         if (!step.is_of_chunk() || plan_.logits_chunk_tokens == 0) return "";  // Generation has one row of logits.
         const int stage = stage_of(step);
         if (stage == 0) {
             if (stage_ != last_stage_) return "comes before the chunk before it is over";
-            if (step.first_token != end_) return fmt::format("begins at token {} instead of {}", step.first_token, end_);
+            if (step.first_token != end_)
+                return fmt::format("begins at token {} instead of {}", step.first_token, end_);
             if (step.tokens < 1 || step.tokens > plan_.logits_chunk_tokens) return "is about too many tokens, or none";
             first_ = end_, end_ += step.tokens;
         } else {
@@ -181,13 +182,19 @@ class Chunks {
     }
 
   private:
+    std::string sum(const Step& step) {
+        if (std::exchange(summed_, true)) return "comes twice";
+        const bool several = last_stage_ == 3 && !plan_.parallel.rank_invariant;
+        return step.adds == (several ? Adds::AfterFirst : Adds::Never) ? "" : "adds where it has to overwrite";
+    }
+
     static int stage_of(const Step& step) {
         if (step.op == OpKind::CrossEntropy) return 1;
         return step.pass == Pass::Forward ? 0 : step.pass == Pass::BackwardWeight ? 2 : 3;
     }
 
     const Plan& plan_;
-    int64_t first_ = 0, end_ = 0;      ///< Tokens of the chunk at hand.
+    int64_t first_ = 0, end_ = 0;     ///< Tokens of the chunk at hand.
     int stage_ = 3, last_stage_ = 3;  ///< The chunk's last step so far, and the one after which it is over.
     bool summed_ = false;
 };

@@ -54,7 +54,8 @@ std::string CommunicationCheck::fault_of_end() const {
     for (int bucket = 0; bucket <= partition_.last_bucket(); ++bucket) {
         const Gradients& sums = gradients_[static_cast<size_t>(bucket)];
         if (!sums.reduced) return fmt::format("never reduces the gradients of {}", name_of_bucket(bucket));
-        if (plan_.places.shares_sums() && !sums.shared) return fmt::format("never shares the gradients of {}", name_of_bucket(bucket));
+        if (plan_.places.shares_sums() && !sums.shared)
+            return fmt::format("never shares the gradients of {}", name_of_bucket(bucket));
     }
     return "";
 }
@@ -115,10 +116,11 @@ std::string CommunicationCheck::write(const Step& step, int bucket) {
     return "";
 }
 
-/// What joins the tree is the sum over ranks.
+/// What joins the tree of sums is the sum over ranks.
 std::string CommunicationCheck::fold() const {
-    const bool complete =
-        std::all_of(gradients_.begin(), gradients_.end(), [](const Gradients& sums) { return sums.complete; });
+    const bool complete = std::all_of(gradients_.begin(), gradients_.end(), [&](const Gradients& sums) {
+        return sums.complete && (sums.shared || !plan_.places.shares_sums());
+    });
     if (plan_.parallel.ranks == 1 || (complete && under_way_.empty())) return "";
     return "comes before the sums are complete";
 }

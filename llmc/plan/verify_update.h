@@ -1,6 +1,6 @@
-// The part of the verifier that knows gradients and the update (gradients.h, update.h): whether the first writer of every
-// row of gradients overwrites and later ones add, whether the rest is zeroed, in which micro-batches steps run, and the
-// order of norm, optimiser, gather.
+// The part of the verifier that knows gradients and the update (gradients.h, update.h): whether the first writer of
+// every row of gradients overwrites and later ones add, whether the rest is zeroed, in which micro-batches steps run,
+// and the order of norm, optimiser, gather.
 #pragma once
 
 #include "llmc/plan/step.h"
@@ -32,8 +32,8 @@ class UpdateCheck {
 
     const Model& model_;
     const Plan& plan_;
-    std::vector<bool> written_;                    ///< By parameter.
-    std::vector<bool> zeroed_;                     ///< By bucket, and the next four.
+    std::vector<bool> written_;  ///< By parameter.
+    std::vector<bool> zeroed_;   ///< By bucket, and the next four.
     std::vector<bool> squared_, updated_, gathered_;
     std::vector<bool> needs_zeroing_;
     bool trains_ = false, updating_ = false, sums_gathered_ = false, begun_ = false, folded_ = false;

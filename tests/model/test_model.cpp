@@ -252,8 +252,8 @@ TEST(OpCosts, BytesByHand) {
     EXPECT_EQ(bytes("qkv", Pass::BackwardWeight), 2 * N * (C + QKV) + 2 * 4 * C * QKV) << "fp32 sums, both ways";
     EXPECT_EQ(bytes("qkv", Pass::BackwardInput), 2 * (N * (C + QKV) + C * QKV));
     EXPECT_EQ(bytes("fc_proj", Pass::Forward), 2 * (N * (F + C + C) + F * C)) << "with the residual";
-    const auto gelu = std::find_if(model.block.begin(), model.block.end(),
-                                   [](const OpRow& row) { return row.kind == OpKind::Gelu; });
+    const auto gelu =
+        std::find_if(model.block.begin(), model.block.end(), [](const OpRow& row) { return row.kind == OpKind::Gelu; });
     EXPECT_EQ(cost_of(model, *gelu, Pass::Forward, shape, 2).bytes, 2 * N * 2 * F);
     EXPECT_EQ(cost_of(model, *gelu, Pass::Backward, shape, 2).bytes, 2 * N * 3 * F);
     EXPECT_EQ(bytes("ln1", Pass::Forward), 2 * N * 2 * C);

@@ -78,7 +78,8 @@ TEST(OpFacts, BackwardReadsWhatItsFormulaNeeds) {
 TEST(OpFacts, ProductsAreThoseOfTheFormulas) {
     for (int i = 0; i < kNumOpKinds; ++i) {
         const OpKind kind = kind_at(i);
-        const bool product = kind == OpKind::Matmul || kind == OpKind::Classifier, attention = kind == OpKind::Attention;
+        const bool product = kind == OpKind::Matmul || kind == OpKind::Classifier,
+                   attention = kind == OpKind::Attention;
         EXPECT_EQ(facts_of(kind, Pass::Forward).products, product ? 1 : attention ? 2 : 0) << name_of(kind);
         EXPECT_EQ(facts_of(kind, Pass::Backward).products, attention ? 5 : 0) << name_of(kind);
         EXPECT_EQ(facts_of(kind, Pass::BackwardWeight).products, product ? 1 : 0) << name_of(kind);

@@ -32,6 +32,13 @@ inline ModelConfig small_config(Family family, int L) {
 }
 inline Model small_model(Family family, int L) { return make_model(small_config(family, L)); }
 
+/// Both families with their heads as they may be: GPT-2's is always the embedding.
+inline std::vector<Model> small_models(int L) {
+    ModelConfig tied_llama = small_config(Family::Llama, L);
+    tied_llama.tied = true;
+    return {small_model(Family::Gpt2, L), make_model(tied_llama), small_model(Family::Llama, L)};
+}
+
 inline PlanRequest request_of(const Model& model, const BatchShape& shape, DType dtype, int64_t workspace = 0) {
     PlanRequest request;
     request.shape = shape;
@@ -62,7 +69,7 @@ inline PlanRequest request_of_ranks(const Model& model, const BatchShape& shape,
 
 /// The ZeRO stage whose name a filling of the table has.
 inline int zero_of(const Places& places) {
-    return places.in_pieces(Buffer::Parameters) ? 3
+    return places.in_pieces(Buffer::Parameters)  ? 3
            : places.in_pieces(Buffer::Gradients) ? 2
            : places.updates_pieces()             ? 1
                                                  : 0;

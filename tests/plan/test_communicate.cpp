@@ -96,8 +96,8 @@ void expect_right_buckets(const Model& model, const Plan& plan) {
     for (const Step& step : plan.steps) {
         const int32_t parameters = step.operand(Slot::Parameters), gradients = step.operand(Slot::ParameterGradients);
         if (step.kind == StepKind::WaitGather) gathered[parameters] = step.bucket;
-        const bool of_gradients = step.kind == StepKind::ZeroGradients || step.kind == StepKind::Reduce ||
-                                  step.kind == StepKind::WaitReduce;
+        const bool of_gradients =
+            step.kind == StepKind::ZeroGradients || step.kind == StepKind::Reduce || step.kind == StepKind::WaitReduce;
         const Uses uses = uses_of(model, step);
         const int bucket = of_gradients ? step.bucket : uses.gradients;
         ASSERT_EQ(gradients >= 0, pieces_of_gradients && bucket != kNone && step.kind != StepKind::Share)
@@ -237,11 +237,13 @@ TEST(WithCommunication, ReducesABucketBesideTheNextOnesBackward) {
     const PlanRequest request = request_of_ranks(model, kShape, DType::F32, 4, 1);
     EXPECT_EQ(communication(model, make_training_plan(model, request, find_policy("none"))),
               (std::vector<std::string>{
+                  "cross-entropy | embedding, zero gradients",
                   "sum of losses | head, zero gradients",
                   "backward of lnf | head, reduce gradients",
-                  "layer 1 has no gaps"
+                  "backward of lnf | layer 1, zero gradients",
                   "layer 1, backward of ln1 | head, wait for gradients",
                   "layer 1, backward of ln1 | layer 1, reduce gradients",
+                  "layer 1, backward of ln1 | layer 0, zero gradients",
                   "layer 0, backward of ln1 | layer 1, wait for gradients",
                   "layer 0, backward of ln1 | layer 0, reduce gradients",
                   "backward of embedding | layer 0, wait for gradients",
@@ -263,10 +265,10 @@ TEST(WithCommunication, ZeroesGradientsRightBeforeTheirFirstUse) {
         std::vector<std::string> expected = {"backward of lnf | layer 1, zero gradients",
                                              "layer 1, backward of ln1 | layer 0, zero gradients"};
         if (model.config.tied) {
-            expected.insert(expected.begin(), {"forward of lnf | embedding, zero gradients",
-                                               "forward of classifier | head, zero gradients"});
+            expected.insert(expected.begin(),
+                            {"cross-entropy | embedding, zero gradients", "sum of losses | head, zero gradients"});
         } else {
-            expected.insert(expected.begin(), "forward of lnf | head, zero gradients");
+            expected.insert(expected.begin(), "cross-entropy | head, zero gradients");
             expected.push_back("layer 0, backward of ln1 | embedding, zero gradients");
         }
         EXPECT_EQ(zeroed, expected);
@@ -406,10 +408,13 @@ TEST(BucketOf, IsTheOneWithTheOperationsParameters) {
     }
 }
 
-TEST(WithCommunicationDeathTest, RefusesStagesThereAreNot) {
+TEST(WithCommunicationDeathTest, RefusesStagesThereAreNotAndPlacesThatContradictEachOther) {
     const Model model = small_model(Family::Gpt2, 1);
     EXPECT_DEATH(make_training_plan(model, request_of_ranks(model, kShape, DType::F32, 2, 4), find_policy("none")),
                  "check failed");
+    PlanRequest request = request_of_ranks(model, kShape, DType::F32, 2, 2);
+    request.places[Buffer::MomentM].spread = Spread::Whole;
+    EXPECT_DEATH(make_training_plan(model, request, find_policy("none")), "gradients in pieces need first moments");
 }
 
 }  // namespace

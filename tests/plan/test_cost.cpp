@@ -70,7 +70,11 @@ TEST(PlanSeconds, OfCopiesThatDoNotHideGrowByWhatTheLayersAreShortOf) {
     constexpr int L = 24;
     for (const Family family : kFamilies) {
         const Priced layer = priced(family, L, "layer", 25e9);
-        const double forward = forward_of_layer(layer.times), backward = backward_of_layer(layer.times);
+        const auto zeroing = std::find_if(layer.plan.steps.begin(), layer.plan.steps.end(), [](const Step& step) {
+            return step.kind == StepKind::ZeroGradients && step.layer == 1;
+        });
+        const double forward = forward_of_layer(layer.times);
+        const double backward = backward_of_layer(layer.times) + step_seconds(layer.times, *zeroing);
         const auto bytes = static_cast<double>(boundary_bytes(layer.model.config, kShape, DType::F32));
         for (const double copy : {0.5 * forward, 1.5 * forward, 1.5 * backward, 4 * backward}) {
             const Priced offload = priced(family, L, "offload", bytes / copy);
@@ -162,8 +166,8 @@ int64_t bytes_of_all_buckets(const Priced& item, int64_t size) {
 constexpr Turn kNotTheFirst = {.first = false, .last = true}, kNotTheLast = {.first = true, .last = false};
 constexpr Turn kBetween = {.first = false, .last = false};
 
-/// Of an update of one micro-batch, what depends on elements: zeroed, squared and updated ones. Those are fp32; an update
-/// reads and writes weight and moments, and reads the gradient. (1e11 bytes per second.)
+/// Of an update of one micro-batch, what depends on elements: zeroed, squared and updated ones. Those are fp32; an
+/// update reads and writes weight and moments, and reads the gradient. (1e11 bytes per second.)
 double seconds_of_elements(const Priced& item) {
     const Partition& partition = item.plan.partition;
     const bool pieces = zero_of(item.plan.places) > 0;
@@ -249,7 +253,9 @@ TEST(PlanSeconds, ALayersReductionHidesBehindTheNextOnesBackward) {
         const Priced one = priced_ranks(family, 12, 1, 0, kFree);
         const double backward = backward_of_layer(one.times);
         Priced item = priced_ranks(family, 12, 4, 1, 1e9);
-        const auto seconds = [](const Priced& of) { return plan_seconds(of.times, without_update(of.plan), kNotTheFirst); };
+        const auto seconds = [](const Priced& of) {
+            return plan_seconds(of.times, without_update(of.plan), kNotTheFirst);
+        };
         const auto seconds_of_bucket = [&](int bucket) {
             return 3 * static_cast<double>(item.plan.partition.bucket(bucket).piece) * 4 / item.times.link_bandwidth;
         };
@@ -274,7 +280,8 @@ TEST(UpdateSeconds, SquareSumsAndUpdatesArePricedByTheirBytes) {
             const double bytes = dtype == DType::F32 ? 28 : 30;
             double squares = 0, updates = 0;
             for (const Step& step : item.plan.steps) {
-                const auto piece = static_cast<double>(step.bucket < 0 ? 0 : item.plan.partition.bucket(step.bucket).piece);
+                const auto piece =
+                    static_cast<double>(step.bucket < 0 ? 0 : item.plan.partition.bucket(step.bucket).piece);
                 const double seconds = step_seconds(item.times, step);
                 if (step.kind == StepKind::SquareSums) {
                     EXPECT_NEAR(seconds, 4 * piece / 1e11, 1e-9 * seconds);

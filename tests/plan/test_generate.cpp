@@ -6,7 +6,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
+#include <iterator>
 #include <map>
 #include <set>
 
@@ -220,6 +222,82 @@ TEST(Generator, AnyInputsButTheLastMayBeInHostMemory) {
     }
 }
 
+// ---- The head ----
+
+bool is_chunk_step(const Step& step) { return step.kind == StepKind::Compute && step.is_of_chunk(); }
+
+TEST(Generator, ChunksOfTheClassifierCoverAllTokensOnceAndTheLastMayBeShorter) {
+    const BatchShape shape = {3, 7};
+    for (const Family family : kFamilies) {
+        const Model model = small_model(family, 2);
+        for (const int64_t chunk : {1, 2, 4, 7, 10, 20, 21}) {
+            PlanRequest request = request_of(model, shape, DType::F32, 100);
+            request.logits_chunk_tokens = chunk;
+            for (const bool trains : {true, false}) {
+                const Plan plan = trains ? make_training_plan(model, request, find_policy("layer"))
+                                         : make_evaluation_plan(model, request);
+                EXPECT_EQ(find_fault(model, plan, make_layout(plan)), "") << chunk;
+                std::vector<Step> steps;
+                std::copy_if(plan.steps.begin(), plan.steps.end(), std::back_inserter(steps), is_chunk_step);
+                const size_t per_chunk = trains ? 4 : 2;
+                ASSERT_EQ(steps.size(), per_chunk * static_cast<size_t>(ceil_div(int64_t{21}, chunk)));
+                int64_t covered = 0;
+                for (size_t i = 0; i < steps.size(); i += per_chunk) {
+                    for (size_t k = 0; k < per_chunk; ++k) {
+                        EXPECT_EQ(steps[i + k].first_token, covered);
+                        EXPECT_EQ(steps[i + k].tokens, std::min<int64_t>(chunk, 21 - covered));
+                        EXPECT_EQ(steps[i + k].op, k == 1 ? OpKind::CrossEntropy : OpKind::Classifier);
+                    }
+                    EXPECT_EQ(steps[i].pass, Pass::Forward);
+                    EXPECT_EQ(steps[i + 1].pass, trains ? Pass::Backward : Pass::Forward);
+                    if (trains) {
+                        EXPECT_EQ(steps[i + 2].pass, Pass::BackwardWeight);
+                        EXPECT_EQ(steps[i + 3].pass, Pass::BackwardInput);
+                    }
+                    covered += steps[i].tokens;
+                }
+                EXPECT_EQ(covered, 21);
+                // Rows of the batch and, of the logits, as many from the first on.
+                const RowRange in = rows_of(steps.back(), trains ? Slot::DIn : Slot::Losses, 21);
+                EXPECT_EQ(in.first + in.count, 21);
+                const RowRange logits = rows_of(steps.back(), Slot::Logits, chunk);
+                EXPECT_EQ(logits.first, 0);
+                EXPECT_EQ(logits.count, in.count);
+                // The losses are added up once, when all of them are there.
+                const auto sum = std::find_if(plan.steps.begin(), plan.steps.end(),
+                                              [](const Step& step) { return step.op == OpKind::LossSum; });
+                ASSERT_NE(sum, plan.steps.end());
+                EXPECT_TRUE(std::none_of(sum, plan.steps.end(), is_chunk_step));
+                EXPECT_EQ(sum->adds, trains ? Adds::AfterFirst : Adds::Never);
+                EXPECT_EQ(std::count_if(sum, plan.steps.end(), [](const Step& s) { return s.op == OpKind::LossSum; }),
+                          1);
+            }
+        }
+    }
+}
+
+TEST(Generator, TheHeadsMemoryDependsOnTheSizeOfItsChunksOnly) {
+    // Fewer tokens at a time need less room for logits, by exactly those rows, and nothing else.
+    for (const Family family : kFamilies) {
+        const Model model = small_model(family, 2);
+        const BatchShape shape = {4, 64};
+        const auto head_bytes = [&](int64_t chunk) {
+            PlanRequest request = request_of(model, shape, DType::F32);
+            request.logits_chunk_tokens = chunk;
+            const Plan plan = make_training_plan(model, request, find_policy("layer"));
+            const Simulation simulation = simulate(model, plan);
+            int64_t bytes = 0;
+            for (size_t i = 0; i < plan.steps.size(); ++i) {
+                if (is_chunk_step(plan.steps[i])) bytes = std::max(bytes, simulation.live_bytes[i]);
+            }
+            return bytes;
+        };
+        for (const int64_t chunk : {1, 3, 64, 100, 255}) {
+            EXPECT_EQ(head_bytes(256) - head_bytes(chunk), 128 * 4 * (256 - chunk)) << chunk;
+        }
+    }
+}
+
 // ---- Evaluation and generation ----
 
 TEST(EvaluationPlan, IsRightAndHoldsOneLayerAtATime) {
@@ -232,7 +310,11 @@ TEST(EvaluationPlan, IsRightAndHoldsOneLayerAtATime) {
                     const Plan plan = make_evaluation_plan(model, request);
                     const std::string where = label(model, shape, dtype, "evaluate");
                     EXPECT_EQ(find_fault(model, plan, make_layout(plan)), "") << where;
-                    EXPECT_EQ(plan.steps.size(), 1 + static_cast<size_t>(L) * model.block.size() + 2) << where;
+                    // Logits and losses by chunk, between the final norm and the losses' sum.
+                    const int64_t chunks = ceil_div(shape.N(), request.logits_chunk_tokens);
+                    EXPECT_EQ(plan.steps.size(),
+                              1 + static_cast<size_t>(L) * model.block.size() + 2 + 2 * static_cast<size_t>(chunks))
+                        << where;
                     for (const Step& step : plan.steps) {
                         EXPECT_EQ(step.pass, Pass::Forward);
                         EXPECT_EQ(step.operand(Slot::DIn), kNone);

@@ -125,8 +125,8 @@ TEST(Layout, OfRanksIsSoundAndStaysWithinTwoPercentOfThePeak) {
     const auto check = [&](const Model& model, const PlanRequest& request, const PolicyRow& policy) {
         const Plan plan = make_training_plan(model, request, policy);
         const Layout layout = make_layout(plan);
-        const std::string where =
-            label(model, request.shape, request.dtype(), policy.name) + ", ZeRO " + std::to_string(zero_of(request.places));
+        const std::string where = label(model, request.shape, request.dtype(), policy.name) + ", ZeRO " +
+                                  std::to_string(zero_of(request.places));
         expect_sound(plan, layout, where);
         const int64_t peak = simulate(model, plan).peak_bytes;
         EXPECT_LE(static_cast<double>(layout.arena_bytes), 1.02 * static_cast<double>(peak)) << where;

@@ -77,7 +77,7 @@ TEST(PrintedPlan, HasALinePerStepAndOffsetsOnRequest) {
         EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), static_cast<int64_t>(plan.steps.size()));
     }
     EXPECT_EQ(without.find('@'), std::string::npos);
-    const auto last = static_cast<size_t>(plan.steps.back().operand(Slot::DOut));
+    const auto last = static_cast<size_t>(without_update(plan).steps.back().operand(Slot::DOut));
     const Plan copies = make_training_plan(model, request_of(model, {2, 5}, DType::F32), find_policy("offload"));
     const Layout of_copies = make_layout(copies);
     EXPECT_NE(print_steps(model, copies, &of_copies).find(" host@0"), std::string::npos);
@@ -85,21 +85,29 @@ TEST(PrintedPlan, HasALinePerStepAndOffsetsOnRequest) {
 }
 
 TEST(SummariseSteps, CountsByPhase) {
-    // GPT-2, 3 layers of 8 rows with 4 matmuls: 1 + 24 forward; norm, classifier and the norm's backward at the head;
-    // two layers of 7 rows again; 3 * 12 backward and the embedding's.
+    // GPT-2, 3 layers of 8 rows with 4 matmuls: 1 + 24 forward; norm, the four steps of a chunk, the losses' sum and
+    // the norm's backward at the head; two layers of 7 rows again; 3 * 12 backward and the embedding's; five buckets
+    // with gaps; sums of squares and update of each, and the norm between them.
     const Model model = small_model(Family::Gpt2, 3);
     const Plan plan = make_training_plan(model, request_of(model, {2, 5}, DType::F32), find_policy("layer"));
-    EXPECT_EQ(summarise_steps(plan), "79 steps: 25 forward, 3 head, 14 repeated, 37 backward");
+    EXPECT_EQ(summarise_steps(plan),
+              "99 steps: 25 forward, 7 head, 14 repeated, 37 backward, 5 buckets zeroed; 11 of the update");
     const Plan copies = make_training_plan(model, request_of(model, {2, 5}, DType::F32), find_policy("offload"));
-    EXPECT_EQ(summarise_steps(copies),
-              "83 steps: 25 forward, 3 head, 14 repeated, 37 backward, 2 copies and their waits");
-    // Seven gathers: embedding, layers 0 to 2, head, and layers 1 and 0 once more.
+    EXPECT_EQ(
+        summarise_steps(copies),
+        "103 steps: 25 forward, 7 head, 14 repeated, 37 backward, 2 copies and their waits, 5 buckets zeroed; 11 of "
+        "the update");
+    // Seven gathers: embedding, layers 0 to 2, head, and layers 1 and 0 once more. The update also gathers the sums.
     const Model llama = small_model(Family::Llama, 3);
     const PlanRequest request = request_of_ranks(llama, {2, 5}, DType::F32, 4, 3);
     EXPECT_EQ(
         summarise_steps(make_training_plan(llama, request, find_policy("layer"))),
-        "108 steps: 25 forward, 3 head, 14 repeated, 37 backward, 7 gathers and their waits, 5 reductions and their "
-        "waits, 5 buckets zeroed");
+        "124 steps: 25 forward, 7 head, 14 repeated, 37 backward, 7 gathers and their waits, 5 reductions and their "
+        "waits, 5 buckets zeroed; 12 of the update");
+    // Stage 1's update gathers five buckets.
+    const PlanRequest stage1 = request_of_ranks(llama, {2, 5}, DType::F32, 4, 1);
+    EXPECT_TRUE(summarise_steps(make_training_plan(llama, stage1, find_policy("layer")))
+                    .ends_with("37 backward, 5 reductions and their waits, 5 buckets zeroed; 22 of the update"));
 }
 
 }  // namespace

@@ -166,8 +166,7 @@ class SearchTest : public testing::TestWithParam<Family> {};
 void expect_as_brute_force(const Model& model, const PlanRequest& request, int zero, int rungs, double spare) {
     const OpTimes times = times_for(model, request);
     const BruteForce all(model, request, times);
-    const std::string where =
-        fmt::format("{} layers, {} ranks, ZeRO {}", model.config.L, request.parallel.ranks, zero);
+    const std::string where = fmt::format("{} layers, {} ranks, ZeRO {}", model.config.L, request.parallel.ranks, zero);
     std::vector<int64_t> budgets;
     for (const Outcome& outcome : all.outcomes()) budgets.push_back(outcome.bytes);
     std::sort(budgets.begin(), budgets.end());

@@ -73,7 +73,8 @@ TEST(Simulate, TheHeadIsOneThirdForward) {
     for (const int64_t chunk : {1, 4, 21}) {
         request.logits_chunk_tokens = chunk;
         const Plan plan = make_training_plan(model, request, find_policy("none"));
-        const Simulation training = simulate(model, plan), evaluation = simulate(model, make_evaluation_plan(model, request));
+        const Simulation training = simulate(model, plan),
+                         evaluation = simulate(model, make_evaluation_plan(model, request));
         EXPECT_NEAR(training.forward_flops, evaluation.forward_flops, 1e-9 * training.forward_flops);
         double forward = 0, backward = 0;
         for (const Step& step : plan.steps) {

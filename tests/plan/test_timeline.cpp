@@ -40,7 +40,8 @@ TEST(Timeline, NamesPeakPhasesAndConsumers) {
     EXPECT_TRUE(says(">the &lt;title&gt;<") && says(">below it<"));
     EXPECT_TRUE(says(describe_step(model, plan.steps[static_cast<size_t>(simulation.peak_step)]) + "<"));
     EXPECT_TRUE(says(format_bytes(layout.arena_bytes)) && says(">activation arena, "));
-    for (const char* words : {"forward", "head", "backward", "update"}) EXPECT_TRUE(says(std::string(">") + words + "<"));
+    for (const char* words : {"forward", "head", "backward", "update"})
+        EXPECT_TRUE(says(std::string(">") + words + "<"));
     for (size_t consumer = 0; consumer < kNumConsumers; ++consumer) {
         const std::string name(name_of(static_cast<Consumer>(consumer)));
         EXPECT_EQ(says(">" + name + "<"), consumer < static_cast<size_t>(Consumer::KeyValueCache)) << name;

@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
+#include <functional>
 #include <utility>
 
 namespace llmc {
@@ -147,6 +149,79 @@ TEST(FindFault, SeesACacheThatIsOverwrittenBeforeItsLayerReadsIt) {
     bad.layout.offsets[index_of("ln1_out", 0)] = bad.layout.offsets[index_of("k_cache", 2)];
     EXPECT_NE(bad.fault().find("needs k_cache of layer 2, which ln1_out of layer 0 has overwritten"), std::string::npos)
         << bad.fault();
+}
+
+// ---- The classifier's chunks ----
+
+/// Damages every step of a chunk; each must be seen.
+void expect_seen_in_chunks(const std::function<void(Plan&, size_t)>& damage) {
+    int damaged = 0;
+    for (const Family family : kFamilies) {
+        const Model model = small_model(family, 2);
+        PlanRequest request = request_of(model, {3, 7}, DType::F32, 100);
+        for (const int64_t chunk : {8, 10, 21}) {
+            request.logits_chunk_tokens = chunk;
+            for (const bool trains : {true, false}) {
+                const Checked good = checked(trains ? make_training_plan(model, request, find_policy("none"))
+                                                    : make_evaluation_plan(model, request),
+                                             model);
+                ASSERT_EQ(good.fault(), "");
+                for (size_t i = 0; i < good.plan.steps.size(); ++i) {
+                    if (good.plan.steps[i].kind != StepKind::Compute || !good.plan.steps[i].is_of_chunk()) continue;
+                    Checked bad = good;
+                    damage(bad.plan, i);
+                    EXPECT_NE(bad.fault(), "") << good.plan.policy << ", chunks of " << chunk << ", step " << i << ": "
+                                               << describe_step(model, good.plan.steps[i]);
+                    ++damaged;
+                }
+            }
+        }
+    }
+    EXPECT_GE(damaged, 80);
+}
+
+TEST(FindFault, SeesAStepOfAChunkWithOtherRows) {
+    for (const int64_t by : {-8, -1, 1, 8, 21}) {
+        expect_seen_in_chunks([&](Plan& plan, size_t i) { plan.steps[i].first_token += by; });
+    }
+    for (const int64_t by : {-21, -8, -1, 1, 100}) {
+        expect_seen_in_chunks([&](Plan& plan, size_t i) { plan.steps[i].tokens += by; });
+    }
+    expect_seen_in_chunks([](Plan& plan, size_t i) { plan.steps[i].tokens = 0; });
+}
+
+TEST(FindFault, SeesAStepOfAChunkThatIsMissingOrTwiceOrAtTheWrongPlace) {
+    const auto at = [](Plan& plan, size_t i) { return plan.steps.begin() + static_cast<int64_t>(i); };
+    expect_seen_in_chunks([&](Plan& plan, size_t i) { plan.steps.erase(at(plan, i)); });
+    expect_seen_in_chunks([&](Plan& plan, size_t i) { plan.steps.insert(at(plan, i), Step(plan.steps[i])); });
+    // In the place of the next step of a chunk, or of the first.
+    expect_seen_in_chunks([&](Plan& plan, size_t i) {
+        const auto is_of_chunk = [](const Step& step) { return step.is_of_chunk(); };
+        auto other = std::find_if(at(plan, i) + 1, plan.steps.end(), is_of_chunk);
+        if (other == plan.steps.end()) other = std::find_if(plan.steps.begin(), plan.steps.end(), is_of_chunk);
+        std::swap(plan.steps[i], *other);
+    });
+}
+
+TEST(FindFault, SaysWhatIsWrongWithAChunk) {
+    const Model model = small_model(Family::Gpt2, 1);
+    PlanRequest request = request_of(model, {3, 7}, DType::F32);
+    request.logits_chunk_tokens = 8;
+    const Checked good = checked(make_evaluation_plan(model, request), model);
+    const auto fault_with = [&](int64_t chunk_step, int64_t first, int64_t tokens) {
+        Checked bad = good;
+        const auto begin = std::find_if(bad.plan.steps.begin(), bad.plan.steps.end(),
+                                        [](const Step& step) { return step.op == OpKind::Classifier; });
+        (begin + chunk_step)->first_token = first, (begin + chunk_step)->tokens = tokens;
+        return bad.fault();
+    };
+    EXPECT_EQ(fault_with(2, 8, 8), "");
+    EXPECT_EQ(fault_with(2, 9, 8), "step 12 (forward of classifier) begins at token 9 instead of 8");
+    EXPECT_EQ(fault_with(2, 8, 9), "step 12 (forward of classifier) is about too many tokens, or none");
+    EXPECT_EQ(fault_with(3, 0, 8), "step 13 (cross-entropy) is about tokens of another chunk");
+    Checked bad = good;
+    bad.plan.steps.pop_back();
+    EXPECT_EQ(bad.fault(), "the plan never adds up the losses");
 }
 
 // ---- Copies ----

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
 #include <functional>
 #include <utility>
 
@@ -85,7 +86,8 @@ bool communicates(const Step& step) { return step.is_communication(); }
 bool is_of_a_bucket(const Step& step) { return step.is_of_bucket() && step.bucket >= 0; }
 
 TEST(FindFaultOfRanks, SeesEveryStepThatIsMissing) {
-    expect_seen("missing", [](const Step& step) { return step.is_of_bucket(); }, erase, 1000);
+    expect_seen(
+        "missing", [](const Step& step) { return step.is_of_bucket(); }, erase, 1000);
 }
 
 TEST(FindFaultOfRanks, SeesEveryStepThatComesTwice) {
@@ -169,7 +171,7 @@ TEST(FindFaultOfRanks, SeesSumsSharedBeforeTheyAreComplete) {
     EXPECT_EQ(bad.fault(), fmt::format("step {} (layer 1, share gradients) comes before the sums are complete", wait));
 }
 
-TEST(FindFaultOfRanks, SeesAnAdditionAfterTheReductionBegan) {
+TEST(FindFaultOfRanks, SeesAWriteAfterTheReductionBegan) {
     for (int zero = 1; zero <= 3; ++zero) {
         Checked bad = checked(Family::Gpt2, 3, "none", zero);
         const int64_t reduce = index_of(bad.plan, StepKind::Reduce, 2);
@@ -178,26 +180,25 @@ TEST(FindFaultOfRanks, SeesAnAdditionAfterTheReductionBegan) {
         move_step(bad.plan, reduce, wait - 1);
         move_step(bad.plan, wait + 1, wait - 1);  // What went before it still does.
         const std::string expected =
-            zero < 2 ? fmt::format(
-                           "step {} (layer 1, backward of ln1) adds to the gradients of layer 1 after they were "
-                           "reduced",
-                           wait + 1)
-                     : fmt::format(
-                           "step {} (layer 1, backward of ln1) uses gradients of layer 1 before the wait for "
-                           "\"layer 1, reduce gradients\"",
-                           wait + 1);
+            zero < 2
+                ? fmt::format("step {} (layer 1, backward of ln1) writes gradients of layer 1 after they were reduced",
+                              wait + 1)
+                : fmt::format(
+                      "step {} (layer 1, backward of ln1) uses gradients of layer 1 before the wait for "
+                      "\"layer 1, reduce gradients\"",
+                      wait + 1);
         EXPECT_EQ(bad.fault(), expected);
     }
 }
 
 TEST(FindFaultOfRanks, SeesGradientsThatAreZeroedTooLate) {
-    for (const int zero : {2, 3}) {
+    for (int zero = 0; zero <= 3; ++zero) {
         Checked bad = checked(Family::Gpt2, 3, "none", zero);
         const int64_t zeroed = index_of(bad.plan, StepKind::ZeroGradients, 2);
         move_step(bad.plan, zeroed, zeroed + 2);
-        EXPECT_EQ(bad.fault(), fmt::format("step {} (layer 1, weight gradient of fc_proj) adds to other gradients than "
-                                           "those zeroed for layer 1",
-                                           zeroed));
+        EXPECT_EQ(bad.fault(), fmt::format("step {} (layer 1, zero gradients) comes after layers.1.fc_proj_weight was "
+                                           "written",
+                                           zeroed + 1));
     }
 }
 
@@ -216,6 +217,7 @@ TEST(FindFaultOfRanks, SeesWaitsInAnotherOrderThanTheirBegins) {
 
 TEST(FindFaultOfRanks, SeesThatSomethingIsNeverWaitedForOrNeverReduced) {
     Checked bad = checked(Family::Gpt2, 3, "none", 0);
+    bad.plan = without_update(std::move(bad.plan));
     bad.plan.steps.pop_back();
     EXPECT_EQ(bad.fault(), "the plan ends before the wait for \"embedding, share gradients\"");
     bad.plan.steps.pop_back();
@@ -226,6 +228,34 @@ TEST(FindFaultOfRanks, SeesThatSomethingIsNeverWaitedForOrNeverReduced) {
     ASSERT_EQ(reduce->kind, StepKind::Reduce);
     bad.plan.steps.erase(reduce);  // After it, layer 0's sums are waited for.
     EXPECT_EQ(bad.fault(), "the plan never reduces the gradients of the embedding");
+}
+
+TEST(FindFaultOfRanks, SeesWhatRunsInTheWrongMicroBatches) {
+    for (const When other : {When::Always, When::First, When::Last}) {
+        const auto differs = [&](const Step& step) { return step.when != other; };
+        const auto change = [&](Plan& plan, int64_t at) { plan.steps[static_cast<size_t>(at)].when = other; };
+        expect_seen("in other micro-batches", differs, change, 700);
+    }
+}
+
+TEST(FindFaultOfRanks, SeesMicroBatchesAddedUpBeforeTheirRanksAre) {
+    const Model model = small_model(Family::Gpt2, 3);
+    for (int zero = 0; zero <= 3; ++zero) {
+        PlanRequest request = request_of_ranks(model, {3, 7}, DType::F32, 4, zero);
+        request.parallel.rank_invariant = true, request.parallel.micro_batches = 3;
+        const Plan plan = make_training_plan(model, request, find_policy("none"));
+        const Layout layout = make_layout(plan);
+        ASSERT_EQ(find_fault(model, plan, layout), "");
+        const auto fold = std::find_if(plan.steps.begin(), plan.steps.end(),
+                                       [](const Step& step) { return step.kind == StepKind::FoldGradients; });
+        ASSERT_NE(fold, plan.steps.end());
+        for (int64_t earlier = 1; (fold - earlier)->is_communication(); ++earlier) {
+            Plan bad = plan;
+            move_step(bad, fold - plan.steps.begin(), fold - plan.steps.begin() - earlier);
+            EXPECT_TRUE(find_fault(model, bad, layout).ends_with("comes before the sums are complete"))
+                << find_fault(model, bad, layout);
+        }
+    }
 }
 
 TEST(FindFaultOfRanks, SeesRoomOfTheWrongSize) {

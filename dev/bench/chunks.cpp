@@ -60,9 +60,9 @@ bool print_predicted() {
             const int64_t N = tokens_for(kind), chunk = default_logits_chunk(model, {1, N}, kind);
             const int64_t row_bytes = config.Vp() * size_of(dtype);
             const DeviceProfile profile = profile_of(kind);
-            const double cost = classifier_seconds(model, N, chunk, dtype, profile) /
-                                    classifier_seconds(model, N, N, dtype, profile) -
-                                1;
+            const double cost =
+                classifier_seconds(model, N, chunk, dtype, profile) / classifier_seconds(model, N, N, dtype, profile) -
+                1;
             good = good && cost <= 0.02;
             std::printf("| %s | %s | %ld | %ld | %s | %s | %+.1f %% |\n", kind.c_str(), name.c_str(),
                         static_cast<long>(N), static_cast<long>(chunk), format_bytes(chunk * row_bytes).c_str(),
@@ -79,8 +79,8 @@ class Classifier {
         : backend_(backend), config_(config), N_(N), workspace_bytes_(0) {
         for (const int64_t rows : {N, int64_t{64}}) {
             for (int64_t chunk = rows; chunk >= 64; chunk /= 2) {
-                workspace_bytes_ = std::max(workspace_bytes_,
-                                            backend.matmul_workspace(DType::F32, chunk, config.Vp(), config.C));
+                workspace_bytes_ =
+                    std::max(workspace_bytes_, backend.matmul_workspace(DType::F32, chunk, config.Vp(), config.C));
             }
         }
         h_ = make(N * config.C), d_h_ = make(N * config.C), weight_ = make(config.Vp() * config.C);
@@ -151,8 +151,8 @@ bool print_measured(bool quick) {
         for (size_t i = 0; i < chunks.size(); ++i) {
             const double cost = median(of_chunk[i]) / whole - 1;
             std::printf("| %s, V = %ld | %ld%s | %.1f | %+.1f %% |\n", name, static_cast<long>(V),
-                        static_cast<long>(chunks[i]), chunks[i] == chosen ? " (table)" : "",
-                        1e3 * median(of_chunk[i]), 100 * cost);
+                        static_cast<long>(chunks[i]), chunks[i] == chosen ? " (table)" : "", 1e3 * median(of_chunk[i]),
+                        100 * cost);
             if (chunks[i] == chosen) good = good && cost <= 0.04;
         }
     }

@@ -48,7 +48,9 @@ class NullBackend final : public Backend {
     void synchronize() override { record("synchronize"); }
 
     void embedding_forward(Tensor, Tensor, Tensor, Tensor, int64_t, int64_t) override { record("embedding_forward"); }
-    void embedding_backward(Tensor, Tensor, bool, Tensor, Tensor, int64_t, Tensor) override { record("embedding_backward"); }
+    void embedding_backward(Tensor, Tensor, bool, Tensor, Tensor, int64_t, Tensor) override {
+        record("embedding_backward");
+    }
     int64_t embedding_backward_workspace(int64_t, int64_t, int64_t) const override { return workspace_bytes_; }
 
     void layernorm_forward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, float) override { record("norm_forward"); }

@@ -89,10 +89,9 @@ std::string calibration_path(const Model& model, const BatchShape& shape, const 
     ModelConfig config = model.config;
     config.L = 1;
     config.name.clear();
-    const std::string key =
-        fmt::format("{}|{}|{}x{}|{}|{}|{}", backend.info().name, to_json(config), shape.B, shape.T,
-                    name_of(places.format(Buffer::Parameters)), logits_chunk_tokens,
-                    optimizer_row(places.optimizer()).name);
+    const std::string key = fmt::format("{}|{}|{}x{}|{}|{}|{}", backend.info().name, to_json(config), shape.B, shape.T,
+                                        name_of(places.format(Buffer::Parameters)), logits_chunk_tokens,
+                                        optimizer_row(places.optimizer()).name);
     return fmt::format("{}/train_gpt/times-{}.json", base, checksum_of(std::as_bytes(std::span(key))));
 }
 
@@ -100,17 +99,18 @@ std::string to_json(const OpTimes& times) {
     const auto row = [](const OpTimes::Row& entry) {
         return nlohmann::json{entry.forward, entry.backward, entry.backward_weight};
     };
-    nlohmann::json json = {{"format_version", kFileVersion},
-                           {"made_by", version()},
-                           {"source", times.source},
-                           {"measured", times.measured},
-                           {"embedding", row(times.embedding)},
-                           {"final_norm", row(times.final_norm)},
-                           {"classifier", row(times.classifier)},
-                           {"cross_entropy", row(times.cross_entropy)},
-                           {"chunk_tokens", times.chunk_tokens},
-                           {"update", {times.loss_sum, times.zeroing, times.square_sums, times.begin_update, times.update}},
-                           {"block", nlohmann::json::array()}};
+    nlohmann::json json = {
+        {"format_version", kFileVersion},
+        {"made_by", version()},
+        {"source", times.source},
+        {"measured", times.measured},
+        {"embedding", row(times.embedding)},
+        {"final_norm", row(times.final_norm)},
+        {"classifier", row(times.classifier)},
+        {"cross_entropy", row(times.cross_entropy)},
+        {"chunk_tokens", times.chunk_tokens},
+        {"update", {times.loss_sum, times.zeroing, times.square_sums, times.begin_update, times.update}},
+        {"block", nlohmann::json::array()}};
     for (const OpTimes::Row& entry : times.block) json["block"].push_back(row(entry));
     return json.dump(2) + "\n";
 }

@@ -14,8 +14,7 @@ struct Executor::Views {
     Tensor weight, bias, d_weight, d_bias;
 };
 
-Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* comm,
-                   const OptimizerSettings& optimizer)
+Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* comm, const OptimizerSettings& optimizer)
     : state_(state),
       backend_(state.backend()),
       model_(state.model()),
@@ -35,7 +34,8 @@ Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* c
         if (step.kind != StepKind::Compute) continue;
         if (step.op == OpKind::Embedding && step.pass == Pass::Forward) tokens_ = step.operand(Slot::Tokens);
         if (step.op == OpKind::Classifier) logits_ = step.operand(Slot::Logits);
-        if (step.op == OpKind::CrossEntropy) targets_ = step.operand(Slot::Tokens), losses_ = step.operand(Slot::Losses);
+        if (step.op == OpKind::CrossEntropy)
+            targets_ = step.operand(Slot::Tokens), losses_ = step.operand(Slot::Losses);
     }
 }
 
@@ -302,8 +302,7 @@ void Executor::run_forward(const Step& step, const Views& v) {
         case OpKind::Swiglu: return backend_.swiglu_forward(v.out, v.in);
         case OpKind::Classifier: return backend_.matmul_forward(v.logits, v.in, v.weight, {}, {}, v.workspace);
         case OpKind::CrossEntropy: return backend_.cross_entropy(v.losses, v.logits, v.tokens, model_.config.V, {});
-        case OpKind::LossSum:
-            return backend_.accumulate_loss(state_.loss_sum(), adds(step, arguments_.turn), v.losses);
+        case OpKind::LossSum: return backend_.accumulate_loss(state_.loss_sum(), adds(step, arguments_.turn), v.losses);
     }
     CHECK(false, "no forward", name_of(step.op));
 }

@@ -41,8 +41,8 @@ class Executor {
     void do_not_overlap() { overlaps_ = false; }
 
     /// Walks the list once, over the steps of this turn. With `seconds`, waits for the end and stores the time of every
-    /// step of the plan, 0 of those that did not run. A backend may record a turn's second walk, and replay it from then
-    /// on.
+    /// step of the plan, 0 of those that did not run. A backend may record a turn's second walk, and replay it from
+    /// then on.
     void run(const RunArguments& arguments, std::vector<double>* seconds = nullptr);
 
     /// Largest arena offset any executed step has touched.
@@ -89,8 +89,8 @@ class Executor {
     OptimizerSettings optimizer_;
     MicroBatchTree tree_;
     std::vector<std::vector<ElementRange>> to_zero_;  ///< By bucket.
-    std::vector<CopyTicket> copies_;     ///< By tensor; those under way.
-    std::vector<CommTicket> gathers_;    ///< By tensor; those under way.
+    std::vector<CopyTicket> copies_;                  ///< By tensor; those under way.
+    std::vector<CommTicket> gathers_;                 ///< By tensor; those under way.
     std::vector<CommTicket> by_bucket_;  ///< Reductions, shares and gathers of what is kept; those under way.
     int under_way_ = 0;                  ///< Gathers, reductions and shares.
     bool overlaps_ = true;

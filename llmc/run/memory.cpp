@@ -9,10 +9,13 @@
 namespace llmc {
 
 std::vector<MemoryRow> StateBytes::rows() const {
-    std::vector<MemoryRow> all = {
-        {"parameters", parameters},        {"gradients", gradients},   {"sums of micro-batches", partial_sums},
-        {"optimiser's moments", moments()}, {"fp32 master weights", master}, {"RoPE table", rope_table},
-        {"scalars", scalars}};
+    std::vector<MemoryRow> all = {{"parameters", parameters},
+                                  {"gradients", gradients},
+                                  {"sums of micro-batches", partial_sums},
+                                  {"optimiser's moments", moments()},
+                                  {"fp32 master weights", master},
+                                  {"RoPE table", rope_table},
+                                  {"scalars", scalars}};
     std::erase_if(all, [](const MemoryRow& row) { return row.bytes == 0; });
     return all;
 }
@@ -132,8 +135,7 @@ PlannedMemory with_memory(const Model& model, Plan plan) {
     result.layout = make_layout(result.plan);
     const std::string fault = find_fault(model, result.plan, result.layout);
     CHECK(fault.empty(), fault);
-    result.state =
-        state_bytes(model, result.plan.places, result.plan.shape.T, result.plan.parallel, /*training=*/true);
+    result.state = state_bytes(model, result.plan.places, result.plan.shape.T, result.plan.parallel, /*training=*/true);
     return result;
 }
 

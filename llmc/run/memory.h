@@ -26,7 +26,7 @@ struct StateBytes {
     int64_t parameters = 0;  ///< In the activation type.
     int64_t gradients = 0;   ///< fp32.
     int64_t partial_sums =
-        0;                ///< Gradients of some micro-batches, summed: only where the order of sums is the ranks' own.
+        0;  ///< Gradients of some micro-batches, summed: only where the order of sums is the ranks' own.
     int64_t moment_m = 0, moment_v = 0;  ///< fp32; v only where the optimiser has it.
     int64_t master = 0;                  ///< fp32 master weights; 0 if parameters are fp32.
     int64_t rope_table = 0;              ///< 0 for GPT-2.

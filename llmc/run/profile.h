@@ -1,5 +1,6 @@
-// Where a micro-batch's time, and the update's after the last one, goes: every step of the plan timed by marks on the device, against what the operation
-// computes and moves. As a table for people and as a trace for chrome://tracing or ui.perfetto.dev.
+// Where a micro-batch's time, and the update's after the last one, goes: every step of the plan timed by marks on the
+// device, against what the operation computes and moves. As a table for people and as a trace for chrome://tracing or
+// ui.perfetto.dev.
 #pragma once
 
 #include "llmc/backend/backend.h"

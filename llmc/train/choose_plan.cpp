@@ -18,8 +18,8 @@ namespace {
 /// Bytes per second where nothing better is known: two channels of DDR5.
 constexpr double kUsualBandwidth = 50e9;
 
-/// Of a GPU by its name, what nothing measures: its links, and what our kernels reach on it. Of one that is in no table:
-/// over PCI Express, and as on the others.
+/// Of a GPU by its name, what nothing measures: its links, and what our kernels reach on it. Of one that is in no
+/// table: over PCI Express, and as on the others.
 void assume_known(DeviceProfile* profile) {
     const auto take_rates = [&](const DeviceProfile& known) {
         profile->efficiency = known.efficiency;
@@ -172,7 +172,8 @@ PlanRequest request_for(const Options& options, const Model& model, const BatchS
     if (chunk == 0 && !options.device_profile.empty()) {  // That of the device planned for.
         chunk = default_logits_chunk(model, shape, find_device_profile(options.device_profile).kind);
     }
-    return plan_request(model, shape, places_of(options, backend), chunk, backend, parallel_of(options, shape.B, backend));
+    return plan_request(model, shape, places_of(options, backend), chunk, backend,
+                        parallel_of(options, shape.B, backend));
 }
 
 OptimizerKind optimizer_of(const Options& options) {

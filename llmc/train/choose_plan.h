@@ -30,7 +30,8 @@ Places places_of(const Options& options, const Backend& backend);
 /// --optimizer.
 OptimizerKind optimizer_of(const Options& options);
 
-/// The plan of B sequences at a time, before anything is chosen. What decides bits is that of the device the plan is for.
+/// The plan of B sequences at a time, before anything is chosen. What decides bits is that of the device the plan is
+/// for.
 PlanRequest request_for(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend);
 
 /// Bytes a run may take: --memory-budget, else what the device has available.

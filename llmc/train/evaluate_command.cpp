@@ -100,7 +100,8 @@ void evaluate_command(const Options& options) {
     const Model& model = weights->model();
     const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(options, *weights);
     const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
-    const DType dtype = options.was_given("dtype") ? dtype_of_option(options, *backend) : inference_dtype(*weights, *backend);
+    const DType dtype =
+        options.was_given("dtype") ? dtype_of_option(options, *backend) : inference_dtype(*weights, *backend);
     require_dtype(*backend, dtype);
 
     // What to score, and a plan for each.

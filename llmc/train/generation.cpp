@@ -35,8 +35,7 @@ GenerationPlan plan_generation(const Model& model, const Places& places, int64_t
 }
 
 int64_t fitting_context(const Model& model, const Places& places, int64_t wanted, int64_t arena_bytes,
-                        const Backend& backend,
-                        const Parallel& parallel) {
+                        const Backend& backend, const Parallel& parallel) {
     const auto fits = [&](int64_t context) {
         return plan_generation(model, places, context, backend, parallel).layout.arena_bytes <= arena_bytes;
     };

@@ -25,8 +25,7 @@ GenerationPlan plan_generation(const Model& model, const Places& places, int64_t
 /// The longest context, at most `wanted`, whose plan fits in `arena_bytes`; 0 if none does. With it, sampling during
 /// training uses the trainer's arena and costs no memory.
 int64_t fitting_context(const Model& model, const Places& places, int64_t wanted, int64_t arena_bytes,
-                        const Backend& backend,
-                        const Parallel& parallel = {});
+                        const Backend& backend, const Parallel& parallel = {});
 
 class TextGenerator {
   public:

@@ -132,8 +132,9 @@ void draw_timeline_of(const Options& options, const Model& model, const PlannedM
 Model model_of(const Options& options) {
     // Without --data the preset keeps its published vocabulary.
     const int64_t data_vocabulary = !options.tokenizer.empty() ? make_tokenizer(options.tokenizer)->vocab_size()
-                                    : options.was_given("data")        ? open_token_source(options.data, "--data")->vocab_size()
-                                                               : 0;
+                                    : options.was_given("data")
+                                        ? open_token_source(options.data, "--data")->vocab_size()
+                                        : 0;
     return make_model(names_weights(options.model)
                           ? accept_model(options, model_config_at(options.model, "--model"), nullptr)
                           : resolve_model(options, data_vocabulary));

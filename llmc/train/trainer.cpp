@@ -131,9 +131,8 @@ void Trainer::make_generator(const PlannedMemory& memory) {
     const Parallel parallel = together ? state_.parallel() : Parallel();
     const Places places = together ? state_.places() : Places(state_.dtype());
     const Backend& backend = state_.backend();
-    int64_t context =
-        fitting_context(state_.model(), places, std::min(options_.seq_len, state_.model().config.maxT),
-                        memory.layout.arena_bytes, backend, parallel);
+    int64_t context = fitting_context(state_.model(), places, std::min(options_.seq_len, state_.model().config.maxT),
+                                      memory.layout.arena_bytes, backend, parallel);
     if (together) {  // As many calls on every rank, though their kernels' workspaces may differ.
         const std::vector<double> contexts = comm_.all_gather(static_cast<double>(context));
         context = static_cast<int64_t>(*std::min_element(contexts.begin(), contexts.end()));
@@ -224,8 +223,9 @@ void Trainer::write_profile(const std::vector<double>& seconds) const {
     write_text_atomically(options_.profile, chrome_trace(state_.model(), plan_, seconds));
     std::printf("%s\n", profile_table(rows, device, state_.dtype()).c_str());
     std::fflush(stdout);
-    spdlog::info("step {}: trace of the last micro-batch and the update in '{}', for chrome://tracing or ui.perfetto.dev",
-                 progress_.step + 1, options_.profile);
+    spdlog::info(
+        "step {}: trace of the last micro-batch and the update in '{}', for chrome://tracing or ui.perfetto.dev",
+        progress_.step + 1, options_.profile);
 }
 
 StepMetrics Trainer::train_step() {

@@ -1,6 +1,6 @@
 #!/bin/bash
-# The contract of bits over the whole grid: for each family, type, number of ranks and size of update, every policy (auto
-# too) at every ZeRO stage trains with the same losses, norms and parameters, to the last bit. About ten minutes.
+# The contract of bits over the whole grid: for each family, type, number of ranks and size of update, every policy
+# (auto too) at every ZeRO stage trains with the same losses, norms and parameters, to the last bit. About ten minutes.
 set -u
 . tests/e2e/ranks.bash
 . tests/e2e/lib.bash

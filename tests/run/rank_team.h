@@ -102,9 +102,7 @@ class RankTeam {
         comm.close_transport();
     }
 
-    int64_t tokens_per_step() const {
-        return run_.parallel.micro_batches * run_.parallel.ranks * run_.shape.N();
-    }
+    int64_t tokens_per_step() const { return run_.parallel.micro_batches * run_.parallel.ranks * run_.shape.N(); }
 
     void train_step(int step, Comm& comm, State& state, Executor& executor) {
         Backend& backend = state.backend();

@@ -47,7 +47,8 @@ TEST(StateBytes, CountEveryBufferByHand) {
                 EXPECT_EQ(fp32.partial_sums, 0);
                 EXPECT_EQ(fp32.rope_table, family == Family::Gpt2 ? 0 : padded(32 * 6 * 4));
                 EXPECT_EQ(fp32.scalars, 6 * 256 + padded(8 * 5 * ranks * partition.chunks_per_piece));
-                const StateBytes bf16 = state_bytes(model, places_of_zero(zero, ranks, DType::BF16), 32, parallel, true);
+                const StateBytes bf16 =
+                    state_bytes(model, places_of_zero(zero, ranks, DType::BF16), 32, parallel, true);
                 EXPECT_EQ(bf16.parameters, padded(2 * count(3)));
                 EXPECT_EQ(bf16.master, padded(4 * count(1))) << "rounded parameters need fp32 masters";
                 EXPECT_EQ(bf16.gradients, fp32.gradients);
@@ -161,10 +162,9 @@ TEST(StateBuffers, RanksKeepEveryElementOnce) {
                         EXPECT_EQ(range.begin, next) << row.name;
                         next = range.end;
                         const UpdateViews views = state.update_views(state.partition().bucket_of_row(index));
-                        const std::pair<Kept, Tensor> flats[] = {
-                            {Kept::Weights, views.operands.master},
-                                                               {Kept::MomentM, views.operands.m},
-                                                               {Kept::MomentV, views.operands.v}};
+                        const std::pair<Kept, Tensor> flats[] = {{Kept::Weights, views.operands.master},
+                                                                 {Kept::MomentM, views.operands.m},
+                                                                 {Kept::MomentV, views.operands.v}};
                         for (const auto& [what, flat] : flats) {
                             const Tensor kept = state.kept(what, index, range);
                             EXPECT_GE(kept.data, flat.data);
@@ -191,7 +191,8 @@ TEST(StateBuffers, UpdatesOfPiecesAreTheWholeUpdate) {
         }
         for (int rank = 0; rank < ranks; ++rank) {
             NullBackend backend;
-            const State state(backend, model, places_of_zero(1, ranks, DType::F32), 16, 256, true, ranks_of(ranks), rank);
+            const State state(backend, model, places_of_zero(1, ranks, DType::F32), 16, 256, true, ranks_of(ranks),
+                              rank);
             for (const ParameterRange& range : state.update_views(b).ranges) {
                 for (int64_t i = 0; i < range.count; ++i) {
                     pieces[static_cast<size_t>(rank * partition.bucket(b).piece + range.offset + i)] = range.decay;

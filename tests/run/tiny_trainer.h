@@ -1,5 +1,5 @@
-// A model on a backend with one plan, ready to run micro-batches and updates: what the whole-model tests share. Memory of
-// gradients begins as NaN, so that whatever is read before it is written shows.
+// A model on a backend with one plan, ready to run micro-batches and updates: what the whole-model tests share. Memory
+// of gradients begins as NaN, so that whatever is read before it is written shows.
 #pragma once
 
 #include "llmc/backend/make_backend.h"
@@ -51,7 +51,7 @@ class TinyTrainer {
         state_->set_control(UpdateControl::LearningRate, learning_rate);
     }
 
-    static constexpr Turn kOnly = {.first = true, .last = true};        ///< With its update.
+    static constexpr Turn kOnly = {.first = true, .last = true};       ///< With its update.
     static constexpr Turn kNoUpdate = {.first = true, .last = false};  ///< The first of several.
 
     /// One micro-batch of an update. Returns the losses of the update so far, as a multiple of a micro-batch's tokens.

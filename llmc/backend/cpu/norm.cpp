@@ -180,8 +180,7 @@ void CpuBackend::rmsnorm_forward(Tensor out, Tensor rstd, Tensor x, Tensor weigh
 }
 
 void CpuBackend::layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, bool adds,
-                                    Tensor d_out, Tensor x, Tensor mean, Tensor rstd, Tensor weight,
-                                    Tensor workspace) {
+                                    Tensor d_out, Tensor x, Tensor mean, Tensor rstd, Tensor weight, Tensor workspace) {
     check_shapes(d_x, x, rstd, weight);
     CHECK(workspace.bytes() >= norm_backward_workspace(x.shape[0], x.shape[1]), workspace.bytes());
     const NormBackward op = {d_x, d_out, x, mean, rstd, weight, accumulate, true, adds};

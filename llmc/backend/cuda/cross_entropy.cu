@@ -82,9 +82,8 @@ __device__ __forceinline__ void write_gradient(T* row, const RowGradient& of_row
 }
 
 template <typename T, int kSize>
-__global__ void __launch_bounds__(kThreads, 2)
-    cross_entropy_kernel(float* losses, T* logits, const int32_t* targets, int64_t V, int64_t Vp,
-                         const float* d_scale) {
+__global__ void __launch_bounds__(kThreads, 2) cross_entropy_kernel(float* losses, T* logits, const int32_t* targets,
+                                                                    int64_t V, int64_t Vp, const float* d_scale) {
     T* const row = logits + blockIdx.x * Vp;
     const int32_t target = targets[blockIdx.x];
     if (target < 0) {
@@ -108,7 +107,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 constexpr int kSumThreads = 1024;
 
-__global__ void __launch_bounds__(kSumThreads) accumulate_loss_kernel(double* total, bool adds, const float* losses, int64_t n) {
+__global__ void __launch_bounds__(kSumThreads)
+    accumulate_loss_kernel(double* total, bool adds, const float* losses, int64_t n) {
     double sum = 0;
 #pragma unroll 8
     for (int64_t i = threadIdx.x; i < n; i += kSumThreads) sum += static_cast<double>(losses[i]);

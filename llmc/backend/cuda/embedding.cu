@@ -154,7 +154,8 @@ __global__ void add_by_token_kernel(float* d_wte, const E* d_out, const int32_t*
 
 /// A block to a piece of the columns of one position.
 template <typename E, int kSize>
-__global__ void sum_by_position_kernel(float* d_wpe, bool adds, const E* d_out, int64_t N, int64_t T, int64_t C, int pieces) {
+__global__ void sum_by_position_kernel(float* d_wpe, bool adds, const E* d_out, int64_t N, int64_t T, int64_t C,
+                                       int pieces) {
     const int64_t position = blockIdx.x / pieces;
     const int64_t c = (static_cast<int64_t>(blockIdx.x % pieces) * blockDim.x + threadIdx.x) * kSize;
     if (c >= C) return;

@@ -1,7 +1,7 @@
 // Matrix products by cuBLASLt. Our tensors are row-major, the library counts columns: a row-major (rows, cols) is a
 // column-major (cols, rows), so every product is computed as its transpose, with the operands exchanged. Bias and
-// residual enter the accumulator before it is rounded; weight gradients are accumulated in fp32 by beta = 1, or with the same
-// algorithm written by beta = 0.
+// residual enter the accumulator before it is rounded; weight gradients are accumulated in fp32 by beta = 1, or with
+// the same algorithm written by beta = 0.
 //
 // The activation function is not part of the product. cuBLASLt could apply GELU to the accumulator; an activation that
 // runs again starts from the rounded pre-activation, and would not give the same bits.
@@ -47,8 +47,9 @@ void CudaBackend::matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight,
     const int64_t N = d_out.shape[0], IC = weight.shape[1], OC = weight.shape[0];
     CHECK(d_out.shape[1] == OC && d_x.shape[0] == N && d_x.shape[1] == IC, N, IC, OC);
     const MatmulShape shape = {.m = IC, .n = N, .k = OC, .input = d_out.dtype, .output = d_x.dtype};
-    matmul_plans_->run(
-        shape, {d_x.data, weight.data, d_out.data, nullptr, nullptr, false, workspace.data, workspace.bytes()}, stream_);
+    matmul_plans_->run(shape,
+                       {d_x.data, weight.data, d_out.data, nullptr, nullptr, false, workspace.data, workspace.bytes()},
+                       stream_);
 }
 
 void CudaBackend::matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,

@@ -12,7 +12,8 @@
 //
 // What holds for every operation
 //   Shapes.       Tensors are contiguous and row-major. Sizes need not be multiples of anything.
-//   = or +=.      Outputs are overwritten unless the comment says +=. Gradients of parameters are = or +=, as the caller
+//   = or +=.      Outputs are overwritten unless the comment says +=. Gradients of parameters are = or +=, as the
+//   caller
 //                 says (`adds`); the sum that is added or stored is the same to the last bit.
 //   Aliasing.     Operands must not overlap unless the comment allows it.
 //   Determinism.  The same operands give the same bits, in every call, at every thread count: fixed reduction orders,
@@ -94,8 +95,9 @@ enum class Factor : uint8_t {
     Keep,              ///< 1 - learning rate * weight decay: factor of decayed weights.
     Step,              ///< AdamW: learning rate / (1 - beta1^t), t = number of this update, from 1.
     InverseRootBias2,  ///< AdamW: 1 / sqrt(1 - beta2^t).
+    Rate,              ///< The learning rate.
 };
-constexpr int64_t kNumFactors = 5;
+constexpr int64_t kNumFactors = 6;
 
 /// The flat buffers of an update. master, m, v, gradients fp32; parameters are fp32 and master is empty, or they are
 /// bf16 and become the rounded master. v is empty for an optimiser without.
@@ -180,8 +182,8 @@ class Backend {
     /// models without learned positions. Row n has position first_position + n % T.
     virtual void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,
                                    int64_t first_position) = 0;
-    /// d_wte (Vp, C) fp32 +=, always. d_wpe (maxT, C) fp32 = or +=, its first min(T, N) rows; or empty. Several rows with
-    /// one token add in row order.
+    /// d_wte (Vp, C) fp32 +=, always. d_wpe (maxT, C) fp32 = or +=, its first min(T, N) rows; or empty. Several rows
+    /// with one token add in row order.
     virtual void embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
                                     Tensor workspace) = 0;
     virtual int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp) const = 0;
@@ -270,12 +272,14 @@ class Backend {
     /// int32. Chunk c of bucket b enters at a place of the order that depends on b, c and the number of buckets alone:
     /// not on the ranks, nor on chunks of zeros that pad a bucket's end.
     virtual void global_norm(Tensor norm, Tensor sums, Tensor pieces, const NormLayout& layout) = 0;
-    /// Begins an update: factors (kNumFactors) fp32, of controls (kNumControls) fp64 and norm (1) fp64. Counts the update
-    /// in controls if it applies, that is, if the norm is finite.
+    /// Begins an update: factors (kNumFactors) fp32, of controls (kNumControls) fp64 and norm (1) fp64. Counts the
+    /// update in controls if it applies, that is, if the norm is finite.
     virtual void begin_update(Tensor factors, Tensor controls, Tensor norm, const OptimizerSettings& settings) = 0;
-    /// One update of the flat buffers inside `ranges`, with g = the gradient times Factor::GradientScale, w = the weight:
+    /// One update of the flat buffers inside `ranges`, with g = the gradient times Factor::GradientScale, w = the
+    /// weight:
     ///   AdamW (Loshchilov & Hutter 2019): m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
     ///         w = Keep w - Step m / (sqrt(v) InverseRootBias2 + epsilon)
+    ///   Lion (Chen et al. 2023): w = Keep w - Rate sign(beta1 m + (1 - beta1) g), then m = beta2 m + (1 - beta2) g
     /// where Keep is 1 in ranges without decay. Nothing changes where Factor::Applies is 0. Gradients stay as they are.
     virtual void update(const UpdateOperands& operands, std::span<const ParameterRange> ranges,
                         const OptimizerSettings& settings, Tensor factors) = 0;

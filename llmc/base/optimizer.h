@@ -8,7 +8,7 @@
 
 namespace llmc {
 
-enum class OptimizerKind : uint8_t { AdamW };
+enum class OptimizerKind : uint8_t { AdamW, Lion };
 
 struct OptimizerRow {
     OptimizerKind kind;
@@ -18,6 +18,7 @@ struct OptimizerRow {
 
 constexpr std::array kOptimizers = {
     OptimizerRow{OptimizerKind::AdamW, "adamw", true},
+    OptimizerRow{OptimizerKind::Lion, "lion", false},
 };
 
 constexpr const OptimizerRow& optimizer_row(OptimizerKind kind) {

@@ -67,6 +67,7 @@ inline Values plain_factors(const UpdateStart& start) {
     set(Factor::Keep, 1 - static_cast<long double>(start.learning_rate) * start.weight_decay);
     set(Factor::Step, start.learning_rate / one_minus_power(settings.beta1));
     set(Factor::InverseRootBias2, 1 / std::sqrt(one_minus_power(settings.beta2)));
+    set(Factor::Rate, start.learning_rate);
     return factors;
 }
 

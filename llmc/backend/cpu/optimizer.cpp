@@ -1,5 +1,5 @@
-// Sums between ranks, the gradient norm and the optimisers over flat buffers: fixed blocks, one parallel region each, bound by
-// memory.
+// Sums between ranks, the gradient norm and the optimisers over flat buffers: fixed blocks, one parallel region each,
+// bound by memory.
 #include "llmc/backend/cpu/cpu_backend.h"
 
 #include "llmc/backend/cpu/parallel.h"
@@ -30,11 +30,12 @@ float& at(float* factors, Factor factor) { return factors[static_cast<size_t>(fa
 
 /// What the loop over elements needs of one update.
 struct Coefficients {
-    float gradient_scale, keep, step, inverse_root_bias2, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon;
+    float gradient_scale, keep, rate, step, inverse_root_bias2, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon;
 
     Coefficients(const OptimizerSettings& settings, float* factors)
         : gradient_scale(at(factors, Factor::GradientScale)),
           keep(at(factors, Factor::Keep)),
+          rate(at(factors, Factor::Rate)),
           step(at(factors, Factor::Step)),
           inverse_root_bias2(at(factors, Factor::InverseRootBias2)),
           beta1(settings.beta1),
@@ -73,9 +74,26 @@ void adamw(const Part<P>& part, const Coefficients& coefficients) {
 }
 
 template <typename P>
+void lion(const Part<P>& part, const Coefficients& coefficients) {
+    const auto [parameters, values, m, v, gradients, count, keep] = part;
+    const Coefficients k = coefficients;
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) {
+        const float g = k.gradient_scale * gradients[i];
+        const float direction = k.beta1 * m[i] + k.one_minus_beta1 * g;
+        const float sign = direction > 0 ? 1.0f : direction < 0 ? -1.0f : 0.0f;
+        const float value = keep * values[i] - k.rate * sign;
+        m[i] = k.beta2 * m[i] + k.one_minus_beta2 * g;
+        values[i] = value;
+        if constexpr (!std::is_same_v<P, float>) parameters[i] = from_float<P>(value);
+    }
+}
+
+template <typename P>
 void update_part(OptimizerKind kind, const Part<P>& part, const Coefficients& coefficients) {
     switch (kind) {
         case OptimizerKind::AdamW: return adamw(part, coefficients);
+        case OptimizerKind::Lion: return lion(part, coefficients);
     }
 }
 
@@ -138,10 +156,10 @@ void CpuBackend::begin_update(Tensor factors, Tensor controls, Tensor norm, cons
     updates += 1;
     const bool clips = settings.grad_clip > 0 && gradient_norm > settings.grad_clip;
     at(to, Factor::GradientScale) = static_cast<float>(clips ? settings.grad_clip / gradient_norm : 1.0);
+    at(to, Factor::Rate) = static_cast<float>(rate);
     at(to, Factor::Keep) = static_cast<float>(1 - rate * settings.weight_decay);
     at(to, Factor::Step) = static_cast<float>(rate / (1 - std::pow(double{settings.beta1}, updates)));
-    at(to, Factor::InverseRootBias2) =
-        static_cast<float>(1 / std::sqrt(1 - std::pow(double{settings.beta2}, updates)));
+    at(to, Factor::InverseRootBias2) = static_cast<float>(1 / std::sqrt(1 - std::pow(double{settings.beta2}, updates)));
 }
 
 void CpuBackend::update(const UpdateOperands& operands, std::span<const ParameterRange> ranges,
@@ -163,8 +181,8 @@ void CpuBackend::update(const UpdateOperands& operands, std::span<const Paramete
         const auto [first, count, decay] = blocks[index];
         const auto update_as = [&](auto* rounded) {
             using P = std::remove_pointer_t<decltype(rounded)>;
-            const Part<P> part = {rounded ? rounded + first : nullptr, values + first,    mean + first,
-                                  square ? square + first : nullptr,   g + first,         count,
+            const Part<P> part = {rounded ? rounded + first : nullptr, values + first, mean + first,
+                                  square ? square + first : nullptr,   g + first,      count,
                                   decay ? coefficients.keep : 1.0f};
             update_part(settings.kind, part, coefficients);
         };

@@ -1,7 +1,7 @@
-// Sums between ranks, the gradient norm and the optimisers over flat buffers, at the speed of memory. A chunk of gradients is
-// squared and summed, in double, by a warp or, where it is long, by a block; one block then sums all chunks. An update
-// takes many ranges in one launch: they travel by value with the launch, and a block finds its own among them. Whether
-// to clip or to skip, and every number that changes from update to update, is made on the device.
+// Sums between ranks, the gradient norm and the optimisers over flat buffers, at the speed of memory. A chunk of
+// gradients is squared and summed, in double, by a warp or, where it is long, by a block; one block then sums all
+// chunks. An update takes many ranges in one launch: they travel by value with the launch, and a block finds its own
+// among them. Whether to clip or to skip, and every number that changes from update to update, is made on the device.
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/elements.cuh"
 
@@ -86,6 +86,7 @@ __global__ void begin_update_kernel(float* factors, double* controls, const doub
     const double updates = controls[static_cast<int>(UpdateControl::Updates)] += 1;
     const bool clips = settings.grad_clip > 0 && gradient_norm > settings.grad_clip;
     at(factors, Factor::GradientScale) = clips ? static_cast<float>(settings.grad_clip / gradient_norm) : 1.0f;
+    at(factors, Factor::Rate) = static_cast<float>(rate);
     at(factors, Factor::Keep) = static_cast<float>(1 - rate * settings.weight_decay);
     at(factors, Factor::Step) = static_cast<float>(rate / (1 - pow(static_cast<double>(settings.beta1), updates)));
     at(factors, Factor::InverseRootBias2) =
@@ -117,6 +118,21 @@ struct AdamW {
         m = k.beta1 * m + k.one_minus_beta1 * g;
         v = k.beta2 * v + k.one_minus_beta2 * g * g;
         return keep * weight - step * m / (sqrtf(v) * inverse_root_bias2 + k.epsilon);
+    }
+};
+
+struct Lion {
+    static constexpr bool kSecondMoment = false;
+    float rate;
+
+    __device__ explicit Lion(const float* factors) : rate(at(factors, Factor::Rate)) {}
+
+    __device__ __forceinline__ float operator()(float weight, float g, float& m, float&, float keep,
+                                                const Constants& k) const {
+        const float direction = k.beta1 * m + k.one_minus_beta1 * g;
+        const float sign = direction > 0 ? 1.0f : direction < 0 ? -1.0f : 0.0f;
+        m = k.beta2 * m + k.one_minus_beta2 * g;
+        return keep * weight - rate * sign;
     }
 };
 
@@ -219,6 +235,7 @@ void update_buffers(cudaStream_t stream, const Buffers<P>& buffers, std::span<co
                     const OptimizerSettings& settings, const float* factors) {
     switch (settings.kind) {
         case OptimizerKind::AdamW: return update_by<P, AdamW>(stream, buffers, ranges, settings, factors);
+        case OptimizerKind::Lion: return update_by<P, Lion>(stream, buffers, ranges, settings, factors);
     }
 }
 

@@ -11,7 +11,11 @@ old=$(realpath "$1") new=$(realpath "$2") quick=${3:-}
 work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 2
-awk 'BEGIN { srand(7); for (i = 0; i < 3000; ++i) printf "%s%s", substr("the quick brown fox jumps over a lazy dog ", 1 + int(rand() * 30), 9), i % 12 ? " " : "\n" }' >text.txt
+awk 'BEGIN {
+    srand(7)
+    words = "the quick brown fox jumps over a lazy dog "
+    for (i = 0; i < 3000; ++i) printf "%s%s", substr(words, 1 + int(rand() * 30), 9), i % 12 ? " " : "\n"
+}' >text.txt
 
 policies="none layer sqrt act attn offload auto"
 rank_settings="1:0 2:0 2:1 2:2 2:3 3:0 3:1 3:2 3:3"
@@ -27,8 +31,7 @@ train() {
     OMP_NUM_THREADS=1 "${launch[@]}" "$binary" --data=text.txt --output-dir="$folder" --check-ranks --seed=3 \
         --batch-size=2 --seq-len=32 --steps=5 --val-every=0 --sample-length=0 --log-level=warn --threads=1 --warmup=2 \
         --logits-chunk=24 --device=cpu "$@" >"$folder.log" 2>&1 || { cat "$folder.log"; return 1; }
-    sed 's/"step_ms":[^,}]*,\{0,1\}//; s/"tokens_per_second":[^,}]*,\{0,1\}//; s/"mfu":[^,}]*,\{0,1\}//; s/"memory_bytes":[^,}]*,\{0,1\}//' \
-        "$folder/metrics.jsonl"
+    sed -E 's/"(step_ms|tokens_per_second|mfu|memory_bytes)":[^,}]*,?//g' "$folder/metrics.jsonl"
 }
 
 compare() {

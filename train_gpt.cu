@@ -7,6 +7,7 @@
 #include "llmc/base/stop_signal.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/tokenizer_files.h"
+#include "llmc/train/check_data.h"
 #include "llmc/train/evaluate_command.h"
 #include "llmc/train/export_command.h"
 #include "llmc/train/generate_command.h"
@@ -60,7 +61,8 @@ void train_rank(Options options, Comm& comm) {
     const Data data = open_data(options, origin.tokenizer());
     const std::optional<ModelConfig> given = origin.config(options);
     const Model model = make_model(given ? accept_model(options, *given, data.tokenizer.get())
-                                         : resolve_model(options, data.source->vocab_size()));
+                                         : resolve_model(options, data.vocab_size(), data.least_vocab_size()));
+    check_data(options, data, model.config.V, /*is_new=*/!given, comm);
     if (origin.checkpoint) {
         require_same_run(options, model.config, *origin.checkpoint);
         keep_total_batch(options, *origin.checkpoint);

@@ -3,9 +3,11 @@
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/io/parallel_for.h"
+#include "llmc/io/special_names.h"
 
 #include <memory>
 #include <omp.h>
+#include <optional>
 #include <vector>
 
 namespace llmc {
@@ -19,7 +21,15 @@ void encode_corpus(TextCorpus& corpus, const Tokenizer& tokenizer, SpecialTokens
     if (tokenizer.end_of_text() < 0) {
         fail("tokenizer '{}' has no end-of-text token to put in front of documents", tokenizer.name());
     }
-    const auto cut = [&](std::string_view text, size_t from) { return encoders[0]->safe_cut(text, from); };
+    std::optional<SpecialNames> names;
+    if (special == SpecialTokens::AsText) names.emplace(tokenizer);
+    const auto cut = [&](std::string_view text, size_t from) {
+        size_t place = encoders[0]->safe_cut(text, from);
+        while (names && place < text.size() && names->cuts_through(text, place)) {
+            place = encoders[0]->safe_cut(text, place + 1);
+        }
+        return place;
+    };
     const size_t batch = threads == 1 ? 1 : 4 * static_cast<size_t>(threads);
     std::vector<CorpusChunk> chunks;
     std::vector<std::vector<int32_t>> tokens(batch);
@@ -32,12 +42,15 @@ void encode_corpus(TextCorpus& corpus, const Tokenizer& tokenizer, SpecialTokens
             out.clear();
             corpus.read(chunks[static_cast<size_t>(i)], [&](std::string_view text, bool starts_document) {
                 if (starts_document) out.push_back(tokenizer.end_of_text());
+                if (names) names->count(text);
                 encoders[static_cast<size_t>(thread)]->encode(text, !starts_document, &out);
             });
         });
         for (size_t i = 0; i < chunks.size(); ++i) take(chunks[i], tokens[i]);
         if (!chunks.empty()) progress.update(chunks.back().end_bytes);
     } while (!chunks.empty());
+    if (names) names->report(corpus.option());
+    corpus.report_skipped_lines();
 }
 
 }  // namespace llmc

@@ -13,7 +13,8 @@ namespace llmc {
 /// Takes the tokens of a chunk, end-of-text in front of every document that begins in it.
 using TakeTokens = std::function<void(const CorpusChunk& chunk, std::span<const int32_t> tokens)>;
 
-/// Encodes the corpus and calls `take` for its chunks in their order. Holds a few chunks for each thread.
+/// Encodes the corpus and calls `take` for its chunks in their order. Holds a few chunks for each thread. At the end it
+/// warns of names of special tokens that were read as text, and of lines that were passed over.
 void encode_corpus(TextCorpus& corpus, const Tokenizer& tokenizer, SpecialTokens special, int threads,
                    const TakeTokens& take);
 

@@ -14,6 +14,7 @@
 #include "llmc/io/token_file.h"
 #include "llmc/io/tokenizer.h"
 #include "llmc/io/tokenizer_files.h"
+#include "llmc/train/setup.h"
 
 #include <algorithm>
 #include <cmath>
@@ -132,6 +133,7 @@ WordCounts count_words(TextCorpus& corpus, int threads) {
         });
         if (!chunks.empty()) progress.update(chunks.back().end_bytes);
     } while (!chunks.empty());
+    corpus.report_skipped_lines();
     for (size_t t = 1; t < counts.size(); ++t) counts[0].add(counts[t]);
     return std::move(counts[0]);
 }
@@ -157,7 +159,7 @@ void learn_vocabulary(const Options& options, TextCorpus& corpus) {
 }  // namespace
 
 void tokenize_command(const Options& options) {
-    TextCorpus corpus(options.files, options.jsonl_field, "tokenize");
+    TextCorpus corpus(options.files, reading_of(options), "tokenize");
     if (options.train_bpe) {
         learn_vocabulary(options, corpus);
     } else {

@@ -14,7 +14,7 @@ const std::string kJson = std::string(kGoldenFolder) + "tokenizer.json";
 
 Tokens encode_files(const std::vector<std::string>& paths, const Tokenizer& tokenizer, int threads,
                     const std::string& field = "") {
-    TextCorpus corpus(paths, field, "tokenize");
+    TextCorpus corpus(paths, {.jsonl_field = field}, "tokenize");
     Tokens tokens;
     encode_corpus(corpus, tokenizer, SpecialTokens::AsText, threads,
                   [&](const CorpusChunk&, std::span<const int32_t> more) {
@@ -90,7 +90,9 @@ TEST(EncodeCorpus, BadLinesAreNamed) {
 
 TEST(TextCorpus, BadFilesAreNamed) {
     const TempDir dir;
-    const auto error = [&](const std::string& path) { return error_of([&] { TextCorpus({path}, "", "tokenize"); }); };
+    const auto error = [&](const std::string& path) {
+        return error_of([&] { TextCorpus({path}, DataReading(), "tokenize"); });
+    };
     EXPECT_TRUE(has(error(dir / "no.txt"), {"tokenize: ", "no.txt", "does not exist"}));
     EXPECT_TRUE(has(error(dir / "no*.txt"), {"tokenize: ", "no file matches"}));
     EXPECT_TRUE(has(error(dir.path()), {"is a folder"}));

@@ -33,12 +33,13 @@ std::string open_error(const std::string& path) {
 
 TEST(TokenFile, ReadsTheBytesOfTheFormat) {
     const TempDir dir;
-    const auto gpt2 = TokenFile(MappedFile(dir.write("a.bin", header(20240520, 1, 2) + "\x50\xc4\x01\x02")), "--data");
+    const auto gpt2 =
+        TokenFile(open_data_file(dir.write("a.bin", header(20240520, 1, 2) + "\x50\xc4\x01\x02"), "--data"), "--data");
     EXPECT_EQ(all_of(gpt2), (std::vector<int32_t>{50256, 0x0201}));
     EXPECT_EQ(gpt2.end_of_text(), 50256);
     EXPECT_EQ(gpt2.where(1), "'" + dir / "a.bin" + "' at token 1");
     const std::string item("\x00\xf4\x01\x00", 4);
-    const auto llama = TokenFile(MappedFile(dir.write("b.bin", header(20240801, 7, 1) + item)), "--data");
+    const auto llama = TokenFile(open_data_file(dir.write("b.bin", header(20240801, 7, 1) + item), "--data"), "--data");
     EXPECT_EQ(all_of(llama), std::vector<int32_t>{128000});
     EXPECT_EQ(llama.end_of_text(), 128000);
 }

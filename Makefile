@@ -104,7 +104,8 @@ hash  := \#
 probe  = $(hash)if __has_include(<$1>)\n$2\n$(hash)endif\n
 found := $(shell printf '$(call probe,CLI/CLI.hpp,cli11)$(call probe,spdlog/spdlog.h,spdlog)$(call \
     probe,pcre2.h,pcre2)$(call probe,sentencepiece_processor.h,sentencepiece)$(call \
-    probe,fmt/format.h,fmt)$(call probe,zlib.h,zlib)$(call probe,zstd.h,zstd)$(call probe,nlohmann/json.hpp,json)$(call probe,xxhash.h,xxhash)$(call \
+    probe,fmt/format.h,fmt)$(call probe,zlib.h,zlib)$(call probe,zstd.h,zstd)$(call \
+    probe,nlohmann/json.hpp,json)$(call probe,xxhash.h,xxhash)$(call \
     probe,gtest/gtest.h,gtest)$(call probe,nccl.h,nccl)$(call probe,oneapi/dnnl/dnnl.hpp,$(hash)include \
     <oneapi/dnnl/dnnl_version.h>\nonednn=DNNL_VERSION_MAJOR.DNNL_VERSION_MINOR.DNNL_VERSION_PATCH)' | \
     $(CXX) $(CPPFLAGS) $(cuda_isystem) -E -P -x c++ - 2>/dev/null | tr -d ' ')

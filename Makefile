@@ -24,6 +24,7 @@ targets
   train     build, make the demo text, train a small model on it for about two minutes, print a sample
   test      build and run all tests; the last line is "N passed, N failed"
   build/release/gpu_tests    build the tests of the CUDA kernels for a card (make test runs the kernels on the CPU)
+  fuzz      give every parser damaged files, under sanitizers, for MINUTES=10
   lint      check the rules of the source tree and its formatting
   format    reformat the sources with clang-format
   bench     run dev/bench/*.sh, or one of them: BENCH=name
@@ -167,6 +168,7 @@ library_sources := \
     $(filter-out $(cuda_sources) $(mpi_sources) $(nccl_sources),$(all_sources)) \
     $(if $(with_cuda),$(cuda_sources)) $(if $(with_mpi),$(mpi_sources)) $(if $(with_nccl),$(nccl_sources))
 test_sources    := $(filter-out tests/e2e/% tests/cuda/% tests/cuda_on_cpu/%,$(call files,tests,*.cpp))
+fuzz_sources    := $(filter tests/fuzz/%,$(test_sources))
 bench_sources   := $(sort $(wildcard dev/bench/*.cpp))
 
 main_object     := $(obj)/train_gpt.cu.o
@@ -320,6 +322,11 @@ $(BUILD)/tests: $(test_objects) $(library_objects) $(BUILD)/sources
 	$(call say,LINK,$@)
 	$(quiet)$(link) $(origin) $(filter %.o,$^) -lgtest_main -lgtest $(libs) -o $@
 
+# The parsers' tests alone.
+$(BUILD)/fuzz: $(fuzz_sources:%=$(obj)/%.o) $(library_objects) $(BUILD)/sources
+	$(call say,LINK,$@)
+	$(quiet)$(link) $(filter %.o,$^) -lgtest_main -lgtest $(libs) -o $@
+
 $(BUILD)/cuda_tests: $(cuda_test_objects) $(plain_objects) $(BUILD)/sources
 	$(call say,LINK,$@)
 	$(quiet)$(link) $(filter %.o,$^) -lgtest $(plain_libs) -o $@
@@ -420,7 +427,7 @@ else
     binary := $(BUILD)/train_gpt
 endif
 
-.PHONY: train test lint format bench dist dist_package info help clean
+.PHONY: train test fuzz lint format bench dist dist_package info help clean
 train: all
 	@data/demo.sh
 	$(strip $(binary) $(ARGS))
@@ -429,6 +436,17 @@ test: all $(BUILD)/tests $(if $(with_cuda_tests),$(BUILD)/cuda_tests $(BUILD)/tr
 	$(if $(with_cuda_tests),,@echo 'tests of the CUDA kernels: skipped ($(if \
 	    $(cuda_include),not in the $(flavour) flavour or CUDA=0,no CUDA headers))')
 	@tests/run.sh $(BUILD)
+
+MINUTES ?= 10
+ifeq ($(flavour),san)
+fuzz: $(BUILD)/fuzz
+	@ASAN_OPTIONS=abort_on_error=1:max_allocation_size_mb=4096 UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1 \
+	    LSAN_OPTIONS=suppressions=dev/lint/leaks.supp:print_suppressions=0 \
+	    FUZZ_SECONDS=$$(awk 'BEGIN { print 60 * $(MINUTES) }') $<
+else
+fuzz:
+	+@$(MAKE) --no-print-directory SAN=1 CUDA=0 fuzz
+endif
 
 lint:
 	@status=0; \

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string_view>
 #include <utility>
 
@@ -76,25 +77,28 @@ std::string text_field(std::string_view text) {
     return field == json.end() ? "" : field.key();
 }
 
-/// What a user should know of a file that is read as plain text.
+/// What a user should know of a file that is read as plain text: said of the first of its ending.
 void warn_of_text(const MappedFile& file, const std::string& option) {
     const std::string& path = file.path();
     const std::string_view ending = ending_of(path);
     std::string field = text_field(file.text());
     if (field.empty() && (ending == ".jsonl" || ending == ".ndjson")) field = "text";
+    std::string what;
     if (!field.empty()) {
-        spdlog::warn(
-            "{}: '{}' looks like JSON Lines and is read as plain text, names and quotes too; for the texts "
-            "alone, give --jsonl-field={}",
-            option, path, field);
+        what =
+            "looks like JSON Lines and is read as plain text, names and quotes too; for the texts alone, give "
+            "--jsonl-field=" +
+            field;
     } else if (ending == ".csv" || ending == ".tsv") {
-        spdlog::warn("{}: '{}' is read as text like any other; nothing is taken out of its columns", option, path);
+        what = "is read as text like any other; nothing is taken out of its columns";
     } else if (ending == ".json") {
-        spdlog::warn("{}: '{}' is read as plain text, names and quotes too", option, path);
+        what = "is read as plain text, names and quotes too";
     } else if (ending == ".bin") {
-        spdlog::warn("{}: '{}' has no known header and is read as text; for token ids give --data-format=uint16",
-                     option, path);
+        what = "has no known header and is read as text; for token ids give --data-format=uint16";
     }
+    static std::set<std::string> said;
+    if (what.empty() || !said.insert(option + what).second) return;
+    spdlog::warn("{}: '{}' {}", option, path, what);
 }
 
 /// What content without a known header is.

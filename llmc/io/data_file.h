@@ -14,7 +14,7 @@ namespace llmc {
 /// How a user wants data read: the options of these names.
 struct DataReading {
     std::string data_format = "auto";  ///< "auto", or what the content is not asked for: "text", "uint16", "uint32".
-    std::string jsonl_field;           ///< Where it is not empty, text is JSON Lines.
+    std::string jsonl_field = {};      ///< Where it is not empty, text is JSON Lines.
     bool special_tokens = false;
     bool skip_bad_lines = false;
 };

@@ -10,21 +10,22 @@
 namespace llmc {
 
 EncodedText::EncodedText(DataFile file, const Tokenizer& tokenizer, const DataReading& reading,
-                         const std::string& option)
+                         const std::string& option, SpecialNames* names)
     : path_(file.file.path()),
       what_(file.describe() + (file.kind == DataKind::JsonLines ? ", field '" + reading.jsonl_field + "'" : "")),
       tokenizer_(tokenizer.name()),
       vocab_size_(tokenizer.vocab_size()),
       end_of_text_(tokenizer.end_of_text()) {
     TextCorpus corpus(std::move(file), reading, option);
-    encode_corpus(corpus, tokenizer, reading.special_tokens ? SpecialTokens::AsIds : SpecialTokens::AsText,
-                  threads_or_all(0), [&](const CorpusChunk&, std::span<const int32_t> tokens) {
-                      if (vocab_size_ <= 65536) {
-                          small_.insert(small_.end(), tokens.begin(), tokens.end());
-                      } else {
-                          large_.insert(large_.end(), tokens.begin(), tokens.end());
-                      }
-                  });
+    const auto take = [&](const CorpusChunk&, std::span<const int32_t> tokens) {
+        if (vocab_size_ <= 65536) {
+            small_.insert(small_.end(), tokens.begin(), tokens.end());
+        } else {
+            large_.insert(large_.end(), tokens.begin(), tokens.end());
+        }
+    };
+    const auto special = reading.special_tokens ? SpecialTokens::AsIds : SpecialTokens::AsText;
+    encode_corpus(corpus, tokenizer, special, threads_or_all(0), take, reading.special_tokens ? nullptr : names);
     if (size() == 0) fail("{}: '{}' has no text in it", option, path_);
 }
 

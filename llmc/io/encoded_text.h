@@ -4,6 +4,7 @@
 #pragma once
 
 #include "llmc/io/data_file.h"
+#include "llmc/io/special_names.h"
 #include "llmc/io/token_source.h"
 #include "llmc/io/tokenizer.h"
 
@@ -17,8 +18,10 @@ namespace llmc {
 /// End-of-text and the tokens of every document of the file.
 class EncodedText final : public TokenSource {
   public:
-    /// An Error naming `option` if a line is not as it should be, or the tokenizer cannot encode.
-    EncodedText(DataFile file, const Tokenizer& tokenizer, const DataReading& reading, const std::string& option);
+    /// An Error naming `option` if a line is not as it should be, or the tokenizer cannot encode. Names of special
+    /// tokens that are read as text are counted in `names`, where it is not null.
+    EncodedText(DataFile file, const Tokenizer& tokenizer, const DataReading& reading, const std::string& option,
+                SpecialNames* names);
     int64_t size() const override { return static_cast<int64_t>(small_.size() + large_.size()); }
     void read(int64_t position, std::span<int32_t> out) const override;
     std::string where(int64_t position) const override;

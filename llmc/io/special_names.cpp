@@ -92,7 +92,7 @@ int64_t SpecialNames::total() const {
     return sum;
 }
 
-void SpecialNames::report(const std::string& option, const std::string& where) const {
+void SpecialNames::report(const std::string& option) const {
     std::string found;
     for (size_t i = 0; i < names_.size(); ++i) {
         if (counts_[i] == 0) continue;
@@ -100,7 +100,7 @@ void SpecialNames::report(const std::string& option, const std::string& where) c
                              counts_[i] == 1 ? "" : "s");
     }
     if (found.empty()) return;
-    spdlog::warn("{}: in {} stands {}, read as letters{}", option, where, found,
+    spdlog::warn("{}: in the text stands {}, read as letters{}", option, found,
                  can_be_ids_ ? "; for the tokens of these names, give --special-tokens" : "");
 }
 

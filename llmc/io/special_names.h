@@ -22,8 +22,8 @@ class SpecialNames {
     void count(std::string_view text);
     /// Whether cutting text[0, p) from the rest would cut through one.
     bool cuts_through(std::string_view text, size_t p) const;
-    /// Says how many there were so far, of `where`: "the text", or a part of it. Nothing where there were none.
-    void report(const std::string& option, const std::string& where = "the text") const;
+    /// Says how many there were so far, if there were any.
+    void report(const std::string& option) const;
     int64_t total() const;
 
   private:

@@ -122,8 +122,7 @@ int64_t largest_id(const TokenSource& source, int threads) {
     }
     if (bytes >= kBig) {
         const double seconds = std::max(now_seconds() - begin, 1e-9);
-        spdlog::info("data    checked in {}: {:.1f} GB/s", format_duration(seconds),
-                     static_cast<double>(bytes) / 1e9 / seconds);
+        spdlog::info("data    checked in {:.1f} s, {:.1f} GB/s", seconds, static_cast<double>(bytes) / 1e9 / seconds);
     }
     return largest;
 }

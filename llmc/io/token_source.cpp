@@ -11,24 +11,27 @@
 #include "llmc/io/token_file.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 namespace llmc {
 namespace {
 
-/// Whether bytes can be read where they lie, rather than encoded.
-bool is_plain(const DataFile& file, const Tokenizer& tokenizer, const DataReading& reading, const std::string& option) {
+/// Whether bytes can be read where they lie, rather than encoded: there is no token in them but bytes.
+bool is_plain(const DataFile& file, const Tokenizer& tokenizer, const DataReading& reading, SpecialNames& names) {
     if (file.kind != DataKind::Text || tokenizer.name() != ByteTokenizer().name()) return false;
-    constexpr size_t kLookedAt = size_t{1} << 30;
-    const std::string_view text = file.file.text(), beginning = text.substr(0, kLookedAt);
-    SpecialNames names(tokenizer);
-    names.count(reading.special_tokens ? text : beginning);
-    if (!reading.special_tokens) names.report(option, beginning.size() < text.size() ? "its first GiB" : "the text");
-    return !reading.special_tokens || names.total() == 0;
+    if (!reading.special_tokens) {
+        constexpr size_t kLookedAt = size_t{1} << 30;  // The rest of a larger file stays unread until it is wanted.
+        names.count(file.file.text().substr(0, kLookedAt));
+        return true;
+    }
+    SpecialNames of_file(tokenizer);
+    of_file.count(file.file.text());
+    return of_file.total() == 0;
 }
 
 std::unique_ptr<TokenSource> open_file(DataFile file, const Tokenizer* tokenizer, const DataReading& reading,
-                                       const std::string& option) {
+                                       const std::string& option, std::optional<SpecialNames>& names) {
     if (!is_text(file.kind)) return std::make_unique<TokenFile>(std::move(file), option, tokenizer);
     static const ByteTokenizer bytes;
     if (tokenizer == nullptr) tokenizer = &bytes;
@@ -46,8 +49,9 @@ std::unique_ptr<TokenSource> open_file(DataFile file, const Tokenizer* tokenizer
             fail("{}: {}, but {}, or give token files made for the model", option, file.describe(), why.what());
         }
     }
-    if (is_plain(file, *tokenizer, reading, option)) return std::make_unique<TextFile>(std::move(file));
-    return std::make_unique<EncodedText>(std::move(file), *tokenizer, reading, option);
+    if (!names) names.emplace(*tokenizer);
+    if (is_plain(file, *tokenizer, reading, *names)) return std::make_unique<TextFile>(std::move(file));
+    return std::make_unique<EncodedText>(std::move(file), *tokenizer, reading, option, &*names);
 }
 
 /// Whether two files of one kind have the same vocabulary, and ids of the same size.
@@ -110,6 +114,7 @@ std::unique_ptr<TokenSource> open_token_source(const std::string& pattern, const
         tokenizer = beside.get();
     }
     std::vector<std::unique_ptr<TokenSource>> parts;
+    std::optional<SpecialNames> names;
     DataKind kind = DataKind::Text;
     for (const std::string& path : paths) {
         DataFile file = open_data_file(path, option, reading);
@@ -124,10 +129,11 @@ std::unique_ptr<TokenSource> open_token_source(const std::string& pattern, const
         };
         if (parts.empty()) kind = file.kind;
         if (file.kind != kind) refuse_mix(file.describe());
-        parts.push_back(open_file(std::move(file), tokenizer, reading, option));
+        parts.push_back(open_file(std::move(file), tokenizer, reading, option, names));
         if (!are_alike(*parts.front(), *parts.back())) refuse_mix(parts.back()->describe());
     }
     if (parts.empty()) fail("{}: all {} files that match '{}' are empty", option, paths.size(), pattern);
+    if (names) names->report(option);
     if (reading.special_tokens && !is_text(kind)) {
         spdlog::warn("{}: {}; --special-tokens has no effect on tokens", option, parts.front()->describe());
     }

@@ -39,6 +39,16 @@ run "${llama[@]}" --batch-size=2 --data=middle.bin --steps=200 --no-scan "${quie
 check "--no-scan finds it when it comes to it" \
     test "$status:$(grep -c " E .*token 67 in 'middle.bin' at token 900" err)" = 1:1
 
+for rank in 0 1; do
+    RANK=$rank WORLD_SIZE=2 timeout 60 "$TRAIN_GPT" --comm-init="file:$PWD/place" "${llama[@]}" --batch-size=2 \
+        --data=late.bin --threads=1 --output-dir=new >"out.$rank" 2>"err.$rank" &
+    eval "pid$rank=$!"
+done
+codes=
+for pid in "$pid0" "$pid1"; do wait "$pid"; codes="$codes $?"; done
+check "ranks: rank 0 looks, and all end" test "$codes:$(cat err.* | grep -c " E .*token 67 in 'late.bin' at token 900")" = \
+    " 1 1:1" -a ! -e new
+
 # shellcheck disable=SC2046
 token_file own.bin uint16 $(awk 'BEGIN { for (i = 0; i < 900; i++) print (i * 11) % 1500 }')
 must "a vocabulary of one's own" "${small[@]}" --data=own.bin --vocab-size=1500 --output-dir=own

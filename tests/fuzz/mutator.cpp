@@ -10,18 +10,59 @@ namespace {
 
 constexpr size_t kLongest = size_t{1} << 18;  ///< What is longer is cut: speed counts.
 
-constexpr std::array<int64_t, 15> kIntegers = {0,     1,     -1,         2,          127,        255,       256,      32767,
-                                               65535, 65536, 2147483647, -2147483648, 4294967295, INT64_MAX, INT64_MIN};
-constexpr std::array kDecimals = {"0",    "-1",     "1",          "255",        "65536",
-                                  "1e9",  "1e308",  "2147483647", "4294967296", "9223372036854775807",
-                                  "0.5",  "-1e-30", "1e999",      "00",         "18446744073709551616"};
+constexpr std::array<int64_t, 15> kIntegers = {
+    0, 1, -1, 2, 127, 255, 256, 32767, 65535, 65536, 2147483647, -2147483648, 4294967295, INT64_MAX, INT64_MIN};
+constexpr std::array kDecimals = {"0",   "-1",     "1",          "255",        "65536",
+                                  "1e9", "1e308",  "2147483647", "4294967296", "9223372036854775807",
+                                  "0.5", "-1e-30", "1e999",      "00",         "18446744073709551616"};
 /// Of JSON, TOML, tokenizers, token names and UTF-8.
-constexpr std::array kWords = {"{",       "}",        "[",      "]",        ",",        ":",       "\"",     "\\",
-                               "null",    "true",     "{}",     "[]",       "\"\"",     "\n",      "\r\n",   "\t",
-                               "\\u0000", "\\ud800",  "=",      "#",        "'",        "<|endoftext|>",     "text",
-                               "type",    "BPE",      "id",     "vocab",    "merges",   "Sequence", "Regex", "Split",
-                               "(?i:",    "(a+)+$",   "\\p{L}", "[^",       "\xef\xbb\xbf", "\xff", "\xc3",  "\xf0\x9f\x98",
-                               "NaN",     "Infinity", "../",    "PAR1",     "\x1f\x8b\x08", "ustar", "%",    "{0}"};
+constexpr std::array kWords = {"{",
+                               "}",
+                               "[",
+                               "]",
+                               ",",
+                               ":",
+                               "\"",
+                               "\\",
+                               "null",
+                               "true",
+                               "{}",
+                               "[]",
+                               "\"\"",
+                               "\n",
+                               "\r\n",
+                               "\t",
+                               "\\u0000",
+                               "\\ud800",
+                               "=",
+                               "#",
+                               "'",
+                               "<|endoftext|>",
+                               "text",
+                               "type",
+                               "BPE",
+                               "id",
+                               "vocab",
+                               "merges",
+                               "Sequence",
+                               "Regex",
+                               "Split",
+                               "(?i:",
+                               "(a+)+$",
+                               "\\p{L}",
+                               "[^",
+                               "\xef\xbb\xbf",
+                               "\xff",
+                               "\xc3",
+                               "\xf0\x9f\x98",
+                               "NaN",
+                               "Infinity",
+                               "../",
+                               "PAR1",
+                               "\x1f\x8b\x08",
+                               "ustar",
+                               "%",
+                               "{0}"};
 
 }  // namespace
 

@@ -36,7 +36,7 @@ class SmallModel final : public WeightSource {
   private:
     static ModelConfig config_of(const char* name) {
         ModelConfig config = preset(name);
-        config.L = 1, config.C = 8, config.NH = config.NKV = 2, config.HD = 4, config.F = 12;
+        config.L = 1, config.C = 8, config.NH = config.NKV = 2, config.HD = 4, config.F = 32;
         config.V = 11, config.maxT = 16;
         return config;
     }
@@ -77,14 +77,16 @@ std::vector<FuzzTarget> model_targets(const std::string& folder) {
          [in_folder, configs](const std::string& content, const std::string& place) {
              in_folder(configs[content.find("self_attn") == std::string::npos ? 0 : 1], content, place);
          }},
-        {"model.safetensors.index.json", {index},
+        {"model.safetensors.index.json",
+         {index},
          [configs](const std::string& content, const std::string& place) {
              write_file(place + "/config.json", configs[0]);
              std::filesystem::remove(place + "/model.safetensors");
              write_file(place + "/model.safetensors.index.json", content);
              HfModel{place};
          }},
-        {"llm.c's model file", {slurp(folder + "/model.bin")},
+        {"llm.c's model file",
+         {slurp(folder + "/model.bin")},
          [](const std::string& content, const std::string& place) {
              write_file(place + "/model.bin", content);
              read_all(LlmcModel(place + "/model.bin"));
@@ -117,25 +119,29 @@ std::vector<FuzzTarget> checkpoint_targets(const std::string& folder) {
     const std::string tensors = slurp(step + "/model.safetensors"), manifest = slurp(step + "/manifest.json");
     const nlohmann::json state = open_checkpoint(folder + "/run", "--run").state;
     return {
-        {"manifest.json", {manifest},
+        {"manifest.json",
+         {manifest},
          [tensors, state, step](const std::string& content, const std::string& place) {
              put_checkpoint(place, tensors, state);
              write_file(place + "/checkpoints/step-00000000/manifest.json", content);
              use_checkpoint(place);
          }},
-        {"a checkpoint's state", {state.dump()},
+        {"a checkpoint's state",
+         {state.dump()},
          [tensors](const std::string& content, const std::string& place) {
              const auto changed = nlohmann::json::parse(content, nullptr, /*allow_exceptions=*/false);
              if (!changed.is_object()) return;
              put_checkpoint(place, tensors, changed);
              use_checkpoint(place);
          }},
-        {"a checkpoint's tensors", {tensors},
+        {"a checkpoint's tensors",
+         {tensors},
          [state](const std::string& content, const std::string& place) {
              put_checkpoint(place, content, state);
              use_checkpoint(place);
          }},
-        {"latest", {"step-00000000\n"},
+        {"latest",
+         {"step-00000000\n"},
          [tensors, state](const std::string& content, const std::string& place) {
              put_checkpoint(place, tensors, state);
              write_file(place + "/checkpoints/latest", content);
@@ -147,7 +153,8 @@ std::vector<FuzzTarget> checkpoint_targets(const std::string& folder) {
 // ---- options, messages -------------------------------------------------------------------------------------------
 
 std::vector<FuzzTarget> option_targets() {
-    return {{"config.toml", {to_toml(Options()), "steps = 20\nlearning-rate=3e-4 # peak\r\ndata = \"a \\\"b\\\" c\"\n"},
+    return {{"config.toml",
+             {to_toml(Options()), "steps = 20\nlearning-rate=3e-4 # peak\r\ndata = \"a \\\"b\\\" c\"\n"},
              [](const std::string& content, const std::string& place) {
                  write_file(place + "/config.toml", content);
                  for (const ConfigEntry& entry : read_config(place + "/config.toml")) quoted(entry.value);
@@ -201,7 +208,8 @@ std::vector<FuzzTarget> rank_targets() {
         "SLURM_PROCID=1\nSLURM_NTASKS=4\nSLURM_JOB_ID=77\nSLURM_STEP_ID=0\nSLURM_STEP_NODELIST=node[03-07,9],login1\n";
     const std::string mpirun = "OMPI_COMM_WORLD_RANK=1\nOMPI_COMM_WORLD_SIZE=2\nPMIX_NAMESPACE=prte-1@1\n";
     return {
-        {"the variables of ranks", {by_hand, slurm, mpirun},
+        {"the variables of ranks",
+         {by_hand, slurm, mpirun},
          [](const std::string& content, const std::string&) {
              const Environment environment = environment_of(content);
              first_slurm_host(content);
@@ -209,7 +217,8 @@ std::vector<FuzzTarget> rank_targets() {
              warning_of_lone_tasks("auto", world, environment);
              read_world("tcp", environment, false);
          }},
-        {"the place of rank 0", {"train_gpt: where rank 0 listens\njob 7\ntoken abc\nport 4000\nhost 10.0.0.1\nhost a\n"},
+        {"the place of rank 0",
+         {"train_gpt: where rank 0 listens\njob 7\ntoken abc\nport 4000\nhost 10.0.0.1\nhost a\n"},
          [](const std::string& content, const std::string& place) {
              write_file(place + "/place", content);
              World world;
@@ -217,7 +226,8 @@ std::vector<FuzzTarget> rank_targets() {
              std::string why;
              prepare_meeting(world, "host").find_root(&why);
          }},
-        {"messages of ranks", {messages()},
+        {"messages of ranks",
+         {messages()},
          [](const std::string& content, const std::string&) {
              hear(content, /*is_stranger=*/false);
              hear(content, /*is_stranger=*/true);
@@ -228,7 +238,8 @@ std::vector<FuzzTarget> rank_targets() {
 }
 
 FuzzTarget hellaswag_target() {
-    const std::vector<HellaswagExample> examples = {{{1, 2, 3}, {{4}, {5, 6}}, 1}, {{65, 66}, {{7}, {8}, {9}, {10}}, 3}};
+    const std::vector<HellaswagExample> examples = {{{1, 2, 3}, {{4}, {5, 6}}, 1},
+                                                    {{65, 66}, {{7}, {8}, {9}, {10}}, 3}};
     return {"HellaSwag", {hellaswag_bytes(examples)}, [](const std::string& content, const std::string& place) {
                 write_file(place + "/swag.bin", content);
                 const auto read = read_hellaswag(place + "/swag.bin", "--hellaswag");

@@ -29,7 +29,8 @@ std::vector<std::string> with_stages(const std::string& plain) {
                         {"invert", false}};
     const json replace = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "\xe2\x96\x81"}};
     const json prepend = {{"type", "Prepend"}, {"prepend", "\xe2\x96\x81"}};
-    const json normalizers[] = {nullptr, {{"type", "NFC"}}, {{"type", "Sequence"}, {"normalizers", {prepend, replace}}}};
+    const json normalizers[] = {
+        nullptr, {{"type", "NFC"}}, {{"type", "Sequence"}, {"normalizers", {prepend, replace}}}};
     const json pre_tokenizers[] = {
         {{"type", "Sequence"}, {"pretokenizers", {split, bytes}}},
         {{"type", "Metaspace"}, {"replacement", "\xe2\x96\x81"}, {"prepend_scheme", "first"}, {"split", true}},
@@ -44,8 +45,13 @@ std::vector<std::string> with_stages(const std::string& plain) {
         root["normalizer"] = normalizers[i];
         root["pre_tokenizer"] = pre_tokenizers[i];
         root["post_processor"] = processor;
-        root["added_tokens"].push_back({{"id", 300}, {"content", "<s>"}, {"special", true}, {"lstrip", i == 1},
-                                        {"rstrip", i == 2}, {"single_word", false}, {"normalized", i == 0}});
+        root["added_tokens"].push_back({{"id", 300},
+                                        {"content", "<s>"},
+                                        {"special", true},
+                                        {"lstrip", i == 1},
+                                        {"rstrip", i == 2},
+                                        {"single_word", false},
+                                        {"normalized", i == 0}});
         if (i == 2) root["model"]["byte_fallback"] = true;
         seeds.push_back(root.dump());
     }
@@ -91,13 +97,15 @@ std::vector<FuzzTarget> tokenizer_targets(const std::string& folder) {
     };
     return {
         {"tokenizer.json", with_stages(slurp(place + "/tokenizer.json")), in_file("tokenizer.json")},
-        {"vocab.json", {vocab},
+        {"vocab.json",
+         {vocab},
          [merges](const std::string& content, const std::string& here) {
              std::ofstream(here + "/merges.txt", std::ios::binary) << merges;
              std::ofstream(here + "/vocab.json", std::ios::binary) << content;
              use(here + "/vocab.json");
          }},
-        {"merges.txt", {merges},
+        {"merges.txt",
+         {merges},
          [vocab](const std::string& content, const std::string& here) {
              std::ofstream(here + "/vocab.json", std::ios::binary) << vocab;
              std::ofstream(here + "/merges.txt", std::ios::binary) << content;

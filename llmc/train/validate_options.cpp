@@ -136,6 +136,13 @@ void validate(const Options& options) {
         fail_usage("--jsonl-field={}: token ids have no fields; leave it out with --data-format={}",
                    options.jsonl_field, options.data_format);
     }
+    for (const auto& [name, path] : {std::pair("data", options.data), std::pair("val-data", options.val_data)}) {
+        if (path != "-" || options.command == Command::Evaluate) continue;
+        fail_usage(
+            "--{}=-: standard input can be read only once, by one rank; save it to a file, or make token files of "
+            "it: train_gpt tokenize [options] -",
+            name);
+    }
     if (options.command == Command::Tokenize) return validate_tokenize(options);
     if (options.command != Command::Train && options.command != Command::Plan) return require_operands(options);
     if (options.command == Command::Train && options.recompute != "auto") find_policy(options.recompute);

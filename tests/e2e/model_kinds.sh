@@ -30,7 +30,8 @@ must "export" export --run=tuned --out=exported
 check "and so does an export" cmp odd/tokenizer.json exported/tokenizer.json
 must "generate" generate --run=tuned --length=3
 check "tokens are numbers" grep -q -x '<[0-9]*><[0-9]*><[0-9]*>' out
-refused "text for it: the reason is given" 1 "text, but the model's own tokenizer cannot be read \(.*WordLevel.*--tokenizer" \
+refused "text for it: the reason is given" 1 \
+    "text, but the model's own tokenizer cannot be read \(.*WordLevel.*--tokenizer" \
     evaluate --model=odd --data=text.txt --seq-len=16
 refused "a prompt for it" 1 "own tokenizer cannot be read" generate --run=tuned --prompt=hello
 refused "one that was asked for is an error" 1 "tokenizer.json' has" \
@@ -52,7 +53,8 @@ for value in '\x00\x00\xc0\x7f' '\x00\x00\x80\x7f'; do # NaN, infinity
             $command --model=damaged
     done
     run --model=damaged --data=ids.bin --seq-len=16 --batch-size=2 --steps=1 --output-dir=of-damaged
-    check "weights that are no numbers: train" test "$status:$(grep -c " E .*tensor '[a-z0-9._]*' has the value" err)" = 1:1
+    check "weights that are no numbers: train" \
+        test "$status:$(grep -c " E .*tensor '[a-z0-9._]*' has the value" err)" = 1:1
     rm -rf of-damaged
 done
 
@@ -90,7 +92,8 @@ swag other.bin "3 200 17 150 12" "1 2 3" "180 180 190 5" "0 9 8 7 199"
 must "HellaSwag" evaluate --run=bytes --hellaswag=own.bin
 check "HellaSwag of the model's tokenizer" grep -q '^hellaswag .*of 2 right' out
 for run in bytes words; do
-    refused "$run: HellaSwag of another tokenizer" 1 "--hellaswag=other.bin: its tokens are not those.*reads '.*make one" \
+    refused "$run: HellaSwag of another tokenizer" 1 \
+        "--hellaswag=other.bin: its tokens are not those.*reads '.*make one" \
         evaluate --run=$run --hellaswag=other.bin
 done
 swag beyond.bin "5000 7"
@@ -108,7 +111,8 @@ must "train" "${tiny[@]}" "${quiet[@]}" --data=short.txt --special-tokens --step
     --output-dir=short
 must "generate" generate --run=short --length=30 --temperature=0
 check "a text ends at the token between documents" test "$(cat out)" = "ab"
-check "which is said" says "begins after '<\|endoftext\|>' \(256\).*--no-bos.*ends at '<\|endoftext\|>' \(256\).*--ignore-eos"
+check "which is said" says \
+    "begins after '<\|endoftext\|>' \(256\).*--no-bos.*ends at '<\|endoftext\|>' \(256\).*--ignore-eos"
 must "generate" generate --run=short --length=30 --temperature=0 --ignore-eos
 check "--ignore-eos goes on" test "$(wc -c <out)" -gt 15
 must "generate" generate --run=short --length=30 --temperature=0 --ignore-eos --stop=ba

@@ -30,6 +30,11 @@ constexpr std::array kSignatures = {
               "7zXZ\0"sv,
               "packed by xz", "unpack it: unxz -k '{0}'"},
     Signature{0, "\x04\x22\x4d\x18"sv, "packed by lz4", "unpack it: unlz4 '{0}'"},
+    Signature{0, "\xff\x06\0\0sNaPpY"sv, "packed by snappy", "unpack it first, as with python-snappy"},
+    Signature{0, "\x1f\x9d"sv, "packed by compress", "unpack it: uncompress -k '{0}'"},
+    Signature{0, "\x5d\0\0"sv, "packed by lzma", "unpack it: unlzma -k '{0}'"},
+    Signature{0, "LZIP\x01"sv, "packed by lzip", "unpack it: lzip -dk '{0}'"},
+    Signature{0, "PARE"sv, "an encrypted Parquet file", "decrypt it, and convert it with scripts/parquet_text.py"},
     Signature{0, "PK\x03\x04"sv, "a zip archive", "unpack it: unzip '{0}'"},
     Signature{0, "7z\xbc\xaf\x27\x1c"sv, "a 7z archive", "unpack it: 7z x '{0}'"},
     Signature{0, "Rar!\x1a\x07"sv, "a RAR archive", "unpack it: unrar x '{0}'"},
@@ -75,7 +80,7 @@ bool is_control(char c) {
 void refuse_foreign(std::string_view content, const std::string& path, const std::string& option) {
     for (const Signature& kind : kSignatures) {
         if (content.size() < kind.position || !content.substr(kind.position).starts_with(kind.bytes)) continue;
-        if (kind.bytes == "PAR1"sv && !looks_binary(content)) continue;
+        if (kind.bytes.starts_with("PAR") && !looks_binary(content)) continue;
         if (kind.position == 8 && content.find('\0') >= kind.position) continue;  // A text, not a length and a header.
         fail("{}: '{}' is {}; {}", option, path, kind.name, fmt::format(fmt::runtime(kind.advice), path));
     }

@@ -29,9 +29,27 @@ std::string text_fields(const nlohmann::json& object) {
     return names.empty() ? "no texts" : fmt::format("{}", fmt::join(names, ", "));
 }
 
+/// Python's json writes numbers that JSON does not have; as null, outside of strings, they do no harm.
+std::string without_odd_numbers(std::string_view line) {
+    std::string text(line);
+    bool in_string = false;
+    for (size_t i = 0; i < text.size(); ++i) {
+        if (text[i] == '"') in_string = !in_string;
+        if (in_string && text[i] == '\\') ++i;
+        if (in_string) continue;
+        for (const std::string_view number : {"NaN", "-Infinity", "Infinity"}) {
+            if (std::string_view(text).substr(i).starts_with(number)) text.replace(i, number.size(), "null");
+        }
+    }
+    return text;
+}
+
 /// Puts the text of a line's field into `document`; what is wrong with the line, or "".
 std::string read_field(std::string_view line, const std::string& field, std::string* document) {
-    const nlohmann::json json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    nlohmann::json json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (json.is_discarded()) {
+        json = nlohmann::json::parse(without_odd_numbers(line), nullptr, /*allow_exceptions=*/false);
+    }
     if (json.is_discarded()) return "is not valid JSON";
     if (!json.is_object()) return "is not a JSON object";
     const auto found = json.find(field);

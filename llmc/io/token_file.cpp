@@ -50,6 +50,18 @@ uint32_t largest_item(const std::byte* from, int64_t count) {
     return largest;
 }
 
+/// Whether all items but each `step`th are zero: ids that are wider than they are taken for.
+bool are_wider(std::span<const std::byte> bytes, size_t step) {
+    constexpr size_t kLookedAt = size_t{1} << 14, kFewest = 16;
+    const size_t count = std::min(bytes.size() / sizeof(uint16_t), kLookedAt);
+    std::vector<uint16_t> items(count);
+    std::memcpy(items.data(), bytes.data(), count * sizeof(uint16_t));
+    for (size_t i = 0; i < count; ++i) {
+        if (i % step != 0 && items[i] != 0) return false;
+    }
+    return count >= kFewest && std::any_of(items.begin(), items.end(), [](uint16_t item) { return item != 0; });
+}
+
 /// Beside the file, where no pattern for shards finds it.
 std::string temporary_name(const std::string& path) {
     const size_t name = path.rfind('/') + 1;
@@ -89,6 +101,13 @@ TokenFile::TokenFile(DataFile file, const std::string& option, const Tokenizer* 
         if (file_.size() % item_bytes() != 0) {
             fail("{}: '{}' has {} bytes, which is no whole number of uint{} token ids; it is cut or of another kind",
                  option, path(), file_.size(), 8 * item_bytes());
+        }
+        const size_t halves = static_cast<size_t>(item_bytes()) / 2;
+        if (are_wider(file_.bytes(), 2 * halves)) {
+            fail("{}: '{}' looks like ids of {} bits, read as {}: every second one is 0; {}", option, path(),
+                 16 * item_bytes(), 8 * item_bytes(),
+                 halves == 1 && !are_wider(file_.bytes(), 4) ? "give --data-format=uint32"
+                                                             : "write them as uint32, and give --data-format=uint32");
         }
     }
     const bool known = tokenizer != nullptr && tokenizer->vocab_size() > 0;

@@ -16,7 +16,7 @@
 namespace llmc {
 namespace {
 
-constexpr size_t kBufferBytes = size_t{1} << 20;
+constexpr size_t kBufferBytes = size_t{1} << 17;
 
 /// Says what is wrong with a packed file.
 struct Complaint {

@@ -91,6 +91,7 @@ void write_tokens(const Options& options, TextCorpus& corpus) {
     encode_corpus(corpus, *tokenizer, options.special_tokens ? SpecialTokens::AsIds : SpecialTokens::AsText,
                   threads_or_all(options.threads),
                   [&](const CorpusChunk& chunk, std::span<const int32_t> tokens) { writer.take(chunk, tokens); });
+    if (writer.train().tokens() + writer.val().tokens() == 0) fail("tokenize: there is no text in the files");
     if (writer.train().tokens() == 0) {
         fail("tokenize: all {} tokens of the text are for validation; lower --val-tokens or --val-fraction",
              writer.val().tokens());

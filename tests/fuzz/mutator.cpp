@@ -99,10 +99,10 @@ void Mutator::change_integer(std::string& text) {
     size_t place = below(text.size() - size + 1);
     if (below(4) != 0) place -= place % size;
     if (below(3) == 0) place = std::min(below(16) * size, text.size() - size);
-    int64_t value = 0;
+    uint64_t value = 0;
     std::memcpy(&value, text.data() + place, size);
     const bool near = below(3) == 0;
-    value = near ? value + static_cast<int64_t>(below(3)) - 1 : kIntegers[below(kIntegers.size())];
+    value = near ? value + below(3) - 1 : static_cast<uint64_t>(kIntegers[below(kIntegers.size())]);
     std::memcpy(text.data() + place, &value, size);
 }
 

@@ -88,6 +88,30 @@ TEST(EncodeCorpus, BadLinesAreNamed) {
     }
 }
 
+TEST(TextCorpus, NumbersThatOnlyPythonWrites) {
+    const TempDir dir;
+    const std::string line = R"({"a": NaN, "b": [-Infinity, Infinity], "text": "NaN \"Infinity", "c": NaN})";
+    TextCorpus corpus({dir.write("x.jsonl", line)}, {.jsonl_field = "text"}, "tokenize");
+    CorpusChunk chunk;
+    ASSERT_TRUE(corpus.next([](std::string_view text, size_t) { return text.size(); }, &chunk));
+    corpus.read(chunk, [](std::string_view text, bool) { EXPECT_EQ(text, "NaN \"Infinity"); });
+}
+
+TEST(TextCorpus, BadLinesAreSkippedAndCounted) {
+    const TempDir dir;
+    std::string lines;
+    for (int i = 0; i < 30'000; ++i) lines += i % 1000 == 999 ? "broken\n" : "{\"text\": \"some words of text\"}\n";
+    for (const int threads : {1, 4}) {
+        TextCorpus corpus({dir.write("x.jsonl", lines)}, {.jsonl_field = "text", .skip_bad_lines = true}, "tokenize");
+        int64_t documents = 0;
+        encode_corpus(corpus, ByteTokenizer(), SpecialTokens::AsText, threads,
+                      [&](const CorpusChunk&, std::span<const int32_t> tokens) {
+                          documents += std::count(tokens.begin(), tokens.end(), ByteTokenizer::kEndOfText);
+                      });
+        EXPECT_EQ(documents, 30'000 - 30);
+    }
+}
+
 TEST(TextCorpus, BadFilesAreNamed) {
     const TempDir dir;
     const auto error = [&](const std::string& path) {

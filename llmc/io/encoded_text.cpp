@@ -26,7 +26,6 @@ EncodedText::EncodedText(DataFile file, const Tokenizer& tokenizer, const DataRe
     };
     const auto special = reading.special_tokens ? SpecialTokens::AsIds : SpecialTokens::AsText;
     encode_corpus(corpus, tokenizer, special, threads_or_all(0), take, reading.special_tokens ? nullptr : names);
-    if (size() == 0) fail("{}: '{}' has no text in it", option, path_);
 }
 
 void EncodedText::read(int64_t position, std::span<int32_t> out) const {

@@ -129,7 +129,13 @@ std::unique_ptr<TokenSource> open_token_source(const std::string& pattern, const
         };
         if (parts.empty()) kind = file.kind;
         if (file.kind != kind) refuse_mix(file.describe());
-        parts.push_back(open_file(std::move(file), tokenizer, reading, option, names));
+        auto part = open_file(std::move(file), tokenizer, reading, option, names);
+        if (part->size() == 0) {
+            if (paths.size() == 1) fail("{}: '{}' has no text in it; name a file that has", option, path);
+            spdlog::warn("{}: '{}' has no text in it and was skipped", option, path);
+            continue;
+        }
+        parts.push_back(std::move(part));
         if (!are_alike(*parts.front(), *parts.back())) refuse_mix(parts.back()->describe());
     }
     if (parts.empty()) fail("{}: all {} files that match '{}' are empty", option, paths.size(), pattern);

@@ -87,8 +87,11 @@ class FiniteWeights final : public WeightSource {
 
     void read(int parameter, std::span<float> out) const override {
         weights_->read(parameter, out);
+        float zero = 0;  // Infinity times 0 is no number either. At the speed of memory.
+#pragma omp simd reduction(+ : zero)
+        for (size_t i = 0; i < out.size(); ++i) zero += out[i] * 0;
+        if (zero == 0) return;
         const auto bad = std::find_if(out.begin(), out.end(), [](float value) { return !std::isfinite(value); });
-        if (bad == out.end()) return;
         const ParameterRow& row = model().parameters[static_cast<size_t>(parameter)];
         const int64_t place = bad - out.begin();
         fail(

@@ -132,7 +132,8 @@ void validate(const Options& options) {
     if (options.skip_bad_lines && options.jsonl_field.empty() && was_typed("skip-bad-lines")) {
         fail_usage("--skip-bad-lines: has no effect; only JSON Lines have such lines, so add --jsonl-field");
     }
-    if (options.data_format.starts_with("uint") && !options.jsonl_field.empty()) {
+    const bool are_typed = was_typed("data-format") || was_typed("jsonl-field");
+    if (are_typed && options.data_format.starts_with("uint") && !options.jsonl_field.empty()) {
         fail_usage("--jsonl-field={}: token ids have no fields; leave it out with --data-format={}",
                    options.jsonl_field, options.data_format);
     }

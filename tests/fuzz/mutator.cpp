@@ -68,9 +68,51 @@ constexpr std::array kWords = {"{",
 
 std::string Mutator::next(const std::vector<std::string>& seeds) {
     std::string text = seeds[below(seeds.size())];
+    if (text.starts_with('{') && below(2) == 0) {
+        nlohmann::json root = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+        for (size_t changes = 1 + below(4); changes > 0 && !root.is_discarded(); --changes) change_json(root);
+        if (!root.is_discarded()) return root.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    }
     for (size_t changes = 1 + below(8); changes > 0; --changes) change(text, seeds);
     if (text.size() > kLongest) text.resize(kLongest);
     return text;
+}
+
+/// A value somewhere in it: the deeper, the less likely.
+nlohmann::json* Mutator::some_node(nlohmann::json& root) {
+    nlohmann::json* node = &root;
+    while (node->is_structured() && !node->empty() && below(6) != 0) {
+        auto child = node->begin();
+        std::advance(child, below(node->size()));
+        node = &*child;
+    }
+    return node;
+}
+
+void Mutator::change_json(nlohmann::json& root) {
+    nlohmann::json* node = some_node(root);
+    switch (below(8)) {
+        case 0: *node = nlohmann::json(); return;
+        case 1: *node = kIntegers[below(kIntegers.size())]; return;
+        case 2: *node = nlohmann::json::parse(kDecimals[below(kDecimals.size())], nullptr, false); break;
+        case 3: *node = kWords[below(kWords.size())]; break;
+        case 4: *node = nlohmann::json(*some_node(root)); return;
+        case 5: *node = below(2) == 0; return;
+        case 6: *node = below(2) == 0 ? nlohmann::json::array() : nlohmann::json::object(); return;
+        default: break;
+    }
+    if (node->is_discarded()) *node = 0.5;
+    if (!node->is_structured() || node->empty()) return;
+    auto child = node->begin();
+    std::advance(child, below(node->size()));
+    const nlohmann::json copy = *child;
+    if (below(2) == 0) {
+        node->erase(child);
+    } else if (node->is_array()) {
+        node->push_back(copy);
+    } else {
+        (*node)[kWords[below(kWords.size())]] = copy;
+    }
 }
 
 void Mutator::change(std::string& text, const std::vector<std::string>& seeds) {

@@ -1,6 +1,9 @@
 // Seeded changes to valid files, for tests/fuzz/test_fuzz.cpp: bits and bytes, lengths and numbers, pieces left out,
-// doubled, moved or taken from another file, and words of the formats in places of their own.
+// doubled, moved or taken from another file, and words of the formats in places of their own. Half of the changes to
+// JSON keep it JSON, with other values in it.
 #pragma once
+
+#include <nlohmann/json.hpp>
 
 #include <cstdint>
 #include <random>
@@ -21,6 +24,8 @@ class Mutator {
     size_t below(size_t n) { return n == 0 ? 0 : random_() % n; }
 
   private:
+    void change_json(nlohmann::json& root);
+    nlohmann::json* some_node(nlohmann::json& root);
     void change(std::string& text, const std::vector<std::string>& seeds);
     void change_bytes(std::string& text);
     void change_integer(std::string& text);

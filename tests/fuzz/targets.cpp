@@ -14,6 +14,7 @@
 #include "tests/io/hellaswag_file.h"
 #include "tests/io/temp_dir.h"
 
+#include <cstring>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -46,6 +47,12 @@ void read_all(const WeightSource& weights) {
     for (size_t i = 0; i < weights.model().parameters.size(); ++i) weights.values(static_cast<int>(i));
 }
 
+std::string header_of(const std::string& safetensors) {
+    uint64_t size = 0;
+    std::memcpy(&size, safetensors.data(), sizeof size);
+    return safetensors.substr(sizeof size, size);
+}
+
 // ---- models ----------------------------------------------------------------------------------------------------
 
 std::vector<FuzzTarget> model_targets(const std::string& folder) {
@@ -76,6 +83,14 @@ std::vector<FuzzTarget> model_targets(const std::string& folder) {
         {"safetensors", tensors,
          [in_folder, configs](const std::string& content, const std::string& place) {
              in_folder(configs[content.find("self_attn") == std::string::npos ? 0 : 1], content, place);
+         }},
+        {"a safetensors header",
+         {header_of(tensors[0]), header_of(tensors[1])},
+         [in_folder, configs, tensors](const std::string& content, const std::string& place) {
+             const size_t which = content.find("self_attn") == std::string::npos ? 0 : 1;
+             const uint64_t size = content.size();
+             const std::string data = tensors[which].substr(8 + header_of(tensors[which]).size());
+             in_folder(configs[which], std::string(reinterpret_cast<const char*>(&size), 8) + content + data, place);
          }},
         {"model.safetensors.index.json",
          {index},

@@ -25,6 +25,7 @@ targets
   test      build and run all tests; the last line is "N passed, N failed"
   test-long the tests that take too long for every change (tests/long); the same last line
   build/release/gpu_tests    build the tests of the CUDA kernels for a card (make test runs the kernels on the CPU)
+  fuzz      give every parser damaged files, under sanitizers, for MINUTES=10
   lint      check the rules of the source tree and its formatting
   format    reformat the sources with clang-format
   bench     run dev/bench/*.sh, or one of them: BENCH=name
@@ -105,7 +106,8 @@ hash  := \#
 probe  = $(hash)if __has_include(<$1>)\n$2\n$(hash)endif\n
 found := $(shell printf '$(call probe,CLI/CLI.hpp,cli11)$(call probe,spdlog/spdlog.h,spdlog)$(call \
     probe,pcre2.h,pcre2)$(call probe,sentencepiece_processor.h,sentencepiece)$(call \
-    probe,fmt/format.h,fmt)$(call probe,nlohmann/json.hpp,json)$(call probe,xxhash.h,xxhash)$(call \
+    probe,fmt/format.h,fmt)$(call probe,zlib.h,zlib)$(call probe,zstd.h,zstd)$(call \
+    probe,nlohmann/json.hpp,json)$(call probe,xxhash.h,xxhash)$(call \
     probe,gtest/gtest.h,gtest)$(call probe,nccl.h,nccl)$(call probe,oneapi/dnnl/dnnl.hpp,$(hash)include \
     <oneapi/dnnl/dnnl_version.h>\nonednn=DNNL_VERSION_MAJOR.DNNL_VERSION_MINOR.DNNL_VERSION_PATCH)' | \
     $(CXX) $(CPPFLAGS) $(cuda_isystem) -E -P -x c++ - 2>/dev/null | tr -d ' ')
@@ -137,6 +139,8 @@ missing := $(strip \
     $(if $(filter json,$(found)),,nlohmann-json) \
     $(if $(filter xxhash,$(found)),,xxhash) \
     $(if $(filter pcre2,$(found)),,PCRE2) \
+    $(if $(filter zlib,$(found)),,zlib) \
+    $(if $(filter zstd,$(found)),,zstd) \
     $(if $(blas),,$(if $(filter auto,$(BLAS)),oneDNN_or_OpenBLAS_for_OpenMP,$(BLAS))))
 
 mpicxx    := $(shell command -v mpicxx 2>/dev/null)
@@ -165,6 +169,7 @@ library_sources := \
     $(filter-out $(cuda_sources) $(mpi_sources) $(nccl_sources),$(all_sources)) \
     $(if $(with_cuda),$(cuda_sources)) $(if $(with_mpi),$(mpi_sources)) $(if $(with_nccl),$(nccl_sources))
 test_sources    := $(filter-out tests/e2e/% tests/cuda/% tests/cuda_on_cpu/%,$(call files,tests,*.cpp))
+fuzz_sources    := $(filter tests/fuzz/%,$(test_sources))
 bench_sources   := $(sort $(wildcard dev/bench/*.cpp))
 
 main_object     := $(obj)/train_gpt.cu.o
@@ -235,7 +240,7 @@ mpi_link    := $(filter -L% -l%,$(call mpi_says,link))
 rpaths := $(if $(filter openblas,$(blas)),$(openblas_dir)) $(if $(with_cuda),$(wildcard $(CUDA_HOME)/lib64))
 link   := $(CXX) $(filter-out -DLLMC%,$(optimise_$(flavour))) -fopenmp -pthread -Wl,--as-needed \
     -Wl,--disable-new-dtags $(LDFLAGS)
-plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 $(if $(with_sentencepiece),-lsentencepiece) \
+plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 -lz -lzstd $(if $(with_sentencepiece),-lsentencepiece) \
     $(if $(filter openblas,$(blas)),-L$(openblas_dir) -lopenblas,-ldnnl) \
     $(mpi_link) $(rpaths:%=-Wl,-rpath,%) $(LDLIBS)
 # None of them needs the driver to start; the driver's own library is found at run time by NVIDIA's.
@@ -317,6 +322,11 @@ $(BUILD)/tests: $(test_objects) $(library_objects) $(BUILD)/sources
 	$(if $(test_sources),,$(error there are no tests/**/*.cpp to build))
 	$(call say,LINK,$@)
 	$(quiet)$(link) $(origin) $(filter %.o,$^) -lgtest_main -lgtest $(libs) -o $@
+
+# The parsers' tests alone.
+$(BUILD)/fuzz: $(fuzz_sources:%=$(obj)/%.o) $(library_objects) $(BUILD)/sources
+	$(call say,LINK,$@)
+	$(quiet)$(link) $(filter %.o,$^) -lgtest_main -lgtest $(libs) -o $@
 
 $(BUILD)/cuda_tests: $(cuda_test_objects) $(plain_objects) $(BUILD)/sources
 	$(call say,LINK,$@)
@@ -418,7 +428,7 @@ else
     binary := $(BUILD)/train_gpt
 endif
 
-.PHONY: train test test-long lint format bench dist dist_package info help clean
+.PHONY: train test test-long fuzz lint format bench dist dist_package info help clean
 train: all
 	@data/demo.sh
 	$(strip $(binary) $(ARGS))
@@ -430,6 +440,17 @@ test: all $(BUILD)/tests $(if $(with_cuda_tests),$(BUILD)/cuda_tests $(BUILD)/tr
 
 test-long: all
 	@tests/run.sh $(BUILD) long
+
+MINUTES ?= 10
+ifeq ($(flavour),san)
+fuzz: $(BUILD)/fuzz
+	@ASAN_OPTIONS=abort_on_error=1:max_allocation_size_mb=4096 UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1 \
+	    LSAN_OPTIONS=suppressions=dev/lint/leaks.supp:print_suppressions=0 \
+	    FUZZ_SECONDS=$$(awk 'BEGIN { print 60 * $(MINUTES) }') $<
+else
+fuzz:
+	+@$(MAKE) --no-print-directory SAN=1 CUDA=0 fuzz
+endif
 
 lint:
 	@status=0; \

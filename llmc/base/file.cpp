@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
@@ -20,12 +21,35 @@ namespace {
 
 std::string reason() { return std::strerror(errno); }
 
+/// What Git LFS leaves in a file's place until it is fetched, at most 1 KB:
+/// https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+bool is_lfs_pointer(std::string_view text) {
+    return text.size() <= 1024 && (text.starts_with("version https://git-lfs.github.com/spec/") ||
+                                   text.starts_with("version https://hawser.github.com/spec/"));
+}
+
+/// True once all of it is written; else errno says why not.
+bool write_all(int descriptor, const char* data, int64_t bytes) {
+    while (bytes > 0) {
+        const ssize_t written = ::write(descriptor, data, static_cast<size_t>(bytes));
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) return false;
+        data += written;
+        bytes -= written;
+    }
+    return true;
+}
+
 std::string hex(uint64_t hash) { return fmt::format("{:016x}", hash); }
 
 }  // namespace
 
-MappedFile::MappedFile(const std::string& path) : path_(path) {
-    const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+MappedFile::MappedFile(const std::string& path) : MappedFile(open(path.c_str(), O_RDONLY | O_CLOEXEC), path) {
+    if (!is_lfs_pointer(text())) return;
+    fail("'{}' is a Git LFS pointer, not the file itself; fetch that: git lfs pull, in the folder's repository", path);
+}
+
+MappedFile::MappedFile(int descriptor, const std::string& path) : path_(path) {
     if (descriptor < 0) fail("cannot open '{}': {}", path, reason());
     struct stat info = {};
     if (fstat(descriptor, &info) != 0 || !S_ISREG(info.st_mode)) {
@@ -58,6 +82,27 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
     return *this;
 }
 
+UnnamedFile::UnnamedFile(std::string what) : what_(std::move(what)) {
+    std::error_code none;
+    folder_ = std::filesystem::temp_directory_path(none).string();
+    if (none) folder_ = "/tmp";
+    std::string name = folder_ + "/train_gpt_XXXXXX";
+    descriptor_ = mkostemp(name.data(), O_CLOEXEC);
+    if (descriptor_ < 0) fail("cannot write {} in '{}': {}; set TMPDIR to another folder", what_, folder_, reason());
+    unlink(name.c_str());
+}
+
+UnnamedFile::~UnnamedFile() {
+    if (descriptor_ >= 0) close(descriptor_);
+}
+
+void UnnamedFile::write(std::string_view text) {
+    if (write_all(descriptor_, text.data(), static_cast<int64_t>(text.size()))) return;
+    fail("cannot write {} in '{}': {}; set TMPDIR to a folder with more room", what_, folder_, reason());
+}
+
+MappedFile UnnamedFile::map(const std::string& path) { return {std::exchange(descriptor_, -1), path}; }
+
 FileWriter::FileWriter(const std::string& path) : path_(path) {
     descriptor_ = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (descriptor_ < 0) fail("cannot create '{}': {}", path, reason());
@@ -75,14 +120,8 @@ FileWriter::~FileWriter() {
 
 void FileWriter::write(const void* data, int64_t bytes) {
     XXH3_64bits_update(static_cast<XXH3_state_t*>(hash_state_), data, static_cast<size_t>(bytes));
-    const char* next = static_cast<const char*>(data);
-    while (bytes > 0) {
-        const ssize_t written = ::write(descriptor_, next, static_cast<size_t>(bytes));
-        if (written < 0 && errno == EINTR) continue;
-        if (written <= 0) fail("cannot write '{}': {}; the unfinished file was removed", path_, reason());
-        next += written;
-        bytes -= written;
-    }
+    if (write_all(descriptor_, static_cast<const char*>(data), bytes)) return;
+    fail("cannot write '{}': {}; the unfinished file was removed", path_, reason());
 }
 
 void FileWriter::close() {

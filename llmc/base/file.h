@@ -15,7 +15,10 @@ namespace llmc {
 class MappedFile {
   public:
     MappedFile() = default;
+    /// A pointer of Git LFS in the file's place, as a clone without LFS leaves it, is an Error that says so.
     explicit MappedFile(const std::string& path);
+    /// An open file, which is closed; `path` is for messages.
+    MappedFile(int descriptor, const std::string& path);
     ~MappedFile();
     MappedFile(MappedFile&& other) noexcept;
     MappedFile& operator=(MappedFile&& other) noexcept;
@@ -30,6 +33,24 @@ class MappedFile {
     std::string path_;
     const std::byte* data_ = nullptr;
     int64_t size_ = 0;
+};
+
+/// A file without a name, for content that may be larger than memory: in $TMPDIR, gone with its last user.
+class UnnamedFile {
+  public:
+    /// `what` it is for, in messages.
+    explicit UnnamedFile(std::string what);
+    ~UnnamedFile();
+    UnnamedFile(const UnnamedFile&) = delete;
+    UnnamedFile& operator=(const UnnamedFile&) = delete;
+    void write(std::string_view text);
+    /// What was written, under a name for messages. To be called once, at the end.
+    MappedFile map(const std::string& path);
+
+  private:
+    std::string what_;
+    std::string folder_;
+    int descriptor_ = -1;
 };
 
 /// Writes a new file, in as large pieces as the caller gives. Any short write (a full disk) is an Error and the file is

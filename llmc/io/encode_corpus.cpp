@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <omp.h>
+#include <optional>
 #include <vector>
 
 namespace llmc {
@@ -13,13 +14,21 @@ namespace llmc {
 int threads_or_all(int64_t threads) { return threads > 0 ? static_cast<int>(threads) : omp_get_num_procs(); }
 
 void encode_corpus(TextCorpus& corpus, const Tokenizer& tokenizer, SpecialTokens special, int threads,
-                   const TakeTokens& take) {
+                   const TakeTokens& take, SpecialNames* names) {
     std::vector<std::unique_ptr<Encoder>> encoders;
     for (int i = 0; i < threads; ++i) encoders.push_back(tokenizer.make_encoder(special));
     if (tokenizer.end_of_text() < 0) {
         fail("tokenizer '{}' has no end-of-text token to put in front of documents", tokenizer.name());
     }
-    const auto cut = [&](std::string_view text, size_t from) { return encoders[0]->safe_cut(text, from); };
+    std::optional<SpecialNames> own_names;
+    if (special == SpecialTokens::AsText && names == nullptr) names = &own_names.emplace(tokenizer);
+    const auto cut = [&](std::string_view text, size_t from) {
+        size_t place = encoders[0]->safe_cut(text, from);
+        while (names != nullptr && place < text.size() && names->cuts_through(text, place)) {
+            place = encoders[0]->safe_cut(text, place + 1);
+        }
+        return place;
+    };
     const size_t batch = threads == 1 ? 1 : 4 * static_cast<size_t>(threads);
     std::vector<CorpusChunk> chunks;
     std::vector<std::vector<int32_t>> tokens(batch);
@@ -32,12 +41,15 @@ void encode_corpus(TextCorpus& corpus, const Tokenizer& tokenizer, SpecialTokens
             out.clear();
             corpus.read(chunks[static_cast<size_t>(i)], [&](std::string_view text, bool starts_document) {
                 if (starts_document) out.push_back(tokenizer.end_of_text());
+                if (names != nullptr) names->count(text);
                 encoders[static_cast<size_t>(thread)]->encode(text, !starts_document, &out);
             });
         });
         for (size_t i = 0; i < chunks.size(); ++i) take(chunks[i], tokens[i]);
         if (!chunks.empty()) progress.update(chunks.back().end_bytes);
     } while (!chunks.empty());
+    if (own_names) own_names->report(corpus.option());
+    corpus.report_skipped_lines();
 }
 
 }  // namespace llmc

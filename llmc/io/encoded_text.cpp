@@ -5,23 +5,27 @@
 #include "llmc/io/encode_corpus.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace llmc {
 
-EncodedText::EncodedText(MappedFile file, const Tokenizer& tokenizer, const std::string& option)
-    : path_(file.path()),
+EncodedText::EncodedText(DataFile file, const Tokenizer& tokenizer, const DataReading& reading,
+                         const std::string& option, SpecialNames* names)
+    : path_(file.file.path()),
+      what_(file.describe() + (file.kind == DataKind::JsonLines ? ", field '" + reading.jsonl_field + "'" : "")),
       tokenizer_(tokenizer.name()),
       vocab_size_(tokenizer.vocab_size()),
       end_of_text_(tokenizer.end_of_text()) {
-    TextCorpus corpus({path_}, /*jsonl_field=*/"", option);
-    encode_corpus(corpus, tokenizer, SpecialTokens::AsText, threads_or_all(0),
-                  [&](const CorpusChunk&, std::span<const int32_t> tokens) {
-                      if (vocab_size_ <= 65536) {
-                          small_.insert(small_.end(), tokens.begin(), tokens.end());
-                      } else {
-                          large_.insert(large_.end(), tokens.begin(), tokens.end());
-                      }
-                  });
+    TextCorpus corpus(std::move(file), reading, option);
+    const auto take = [&](const CorpusChunk&, std::span<const int32_t> tokens) {
+        if (vocab_size_ <= 65536) {
+            small_.insert(small_.end(), tokens.begin(), tokens.end());
+        } else {
+            large_.insert(large_.end(), tokens.begin(), tokens.end());
+        }
+    };
+    const auto special = reading.special_tokens ? SpecialTokens::AsIds : SpecialTokens::AsText;
+    encode_corpus(corpus, tokenizer, special, threads_or_all(0), take, reading.special_tokens ? nullptr : names);
 }
 
 void EncodedText::read(int64_t position, std::span<int32_t> out) const {
@@ -37,7 +41,8 @@ void EncodedText::read(int64_t position, std::span<int32_t> out) const {
 std::string EncodedText::where(int64_t position) const { return fmt::format("'{}' at token {}", path_, position); }
 
 std::string EncodedText::describe() const {
-    return fmt::format("'{}' is text, read with the tokenizer '{}'", path_, tokenizer_);
+    const std::string how = tokenizer_ == "bytes" ? "as bytes" : "with the tokenizer '" + tokenizer_ + "'";
+    return fmt::format("{}, read {}", what_, how);
 }
 
 }  // namespace llmc

@@ -1,8 +1,10 @@
-// A text file as training data for a model with a tokenizer of its own: encoded once, when it is opened, and kept in
-// memory. Text for byte models is not (text_file.h); what is larger than memory goes through `tokenize` first.
+// Text or JSON Lines as training data for a model with a tokenizer of its own: encoded once, when it is opened, and
+// kept in memory. Plain text for byte models is not (text_file.h); what is larger than memory goes through `tokenize`
+// first.
 #pragma once
 
-#include "llmc/base/file.h"
+#include "llmc/io/data_file.h"
+#include "llmc/io/special_names.h"
 #include "llmc/io/token_source.h"
 #include "llmc/io/tokenizer.h"
 
@@ -13,11 +15,13 @@
 
 namespace llmc {
 
-/// End-of-text and the tokens of the file.
+/// End-of-text and the tokens of every document of the file.
 class EncodedText final : public TokenSource {
   public:
-    /// An Error naming `option` if the content is not text, or the tokenizer cannot encode.
-    EncodedText(MappedFile file, const Tokenizer& tokenizer, const std::string& option);
+    /// An Error naming `option` if a line is not as it should be, or the tokenizer cannot encode. Names of special
+    /// tokens that are read as text are counted in `names`, where it is not null.
+    EncodedText(DataFile file, const Tokenizer& tokenizer, const DataReading& reading, const std::string& option,
+                SpecialNames* names);
     int64_t size() const override { return static_cast<int64_t>(small_.size() + large_.size()); }
     void read(int64_t position, std::span<int32_t> out) const override;
     std::string where(int64_t position) const override;
@@ -28,6 +32,7 @@ class EncodedText final : public TokenSource {
 
   private:
     std::string path_;
+    std::string what_;  ///< For describe().
     std::string tokenizer_;
     int32_t vocab_size_;
     int32_t end_of_text_;

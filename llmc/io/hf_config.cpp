@@ -160,7 +160,8 @@ json gpt2_json(const ModelConfig& config) {
 json rope_scaling_json(const RopeScaling& scaling) {
     switch (scaling.kind) {
         case RopeScaling::Kind::None: return nullptr;
-        case RopeScaling::Kind::Linear: return {{"rope_type", "linear"}, {"factor", scaling.factor}};
+        // Exactly these two fields: transformers before 4.43 takes no others, and later ones read "type" as well.
+        case RopeScaling::Kind::Linear: return {{"type", "linear"}, {"factor", scaling.factor}};
         case RopeScaling::Kind::Llama3:
             return {{"rope_type", "llama3"},
                     {"factor", scaling.factor},

@@ -2,7 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
-#include "llmc/io/text_file.h"
+#include "llmc/base/units.h"
 
 #include <nlohmann/json.hpp>
 
@@ -19,29 +19,73 @@ size_t end_of_line(std::string_view text, size_t from) {
     return newline == std::string_view::npos ? text.size() : newline + 1;
 }
 
+/// Names of the fields that are texts, for who named another.
+std::string text_fields(const nlohmann::json& object) {
+    constexpr size_t kMost = 5;
+    std::vector<std::string> names;
+    for (const auto& [name, value] : object.items()) {
+        if (value.is_string() && names.size() < kMost) names.push_back("'" + name + "'");
+    }
+    return names.empty() ? "no texts" : fmt::format("{}", fmt::join(names, ", "));
+}
+
+/// Python's json writes numbers that JSON does not have; as null, outside of strings, they do no harm.
+std::string without_odd_numbers(std::string_view line) {
+    std::string text(line);
+    bool in_string = false;
+    for (size_t i = 0; i < text.size(); ++i) {
+        if (text[i] == '"') in_string = !in_string;
+        if (in_string && text[i] == '\\') ++i;
+        if (in_string) continue;
+        for (const std::string_view number : {"NaN", "-Infinity", "Infinity"}) {
+            if (std::string_view(text).substr(i).starts_with(number)) text.replace(i, number.size(), "null");
+        }
+    }
+    return text;
+}
+
+/// Puts the text of a line's field into `document`; what is wrong with the line, or "".
+std::string read_field(std::string_view line, const std::string& field, std::string* document) {
+    nlohmann::json json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (json.is_discarded()) {
+        json = nlohmann::json::parse(without_odd_numbers(line), nullptr, /*allow_exceptions=*/false);
+    }
+    if (json.is_discarded()) return "is not valid JSON";
+    if (!json.is_object()) return "is not a JSON object";
+    const auto found = json.find(field);
+    if (found == json.end())
+        return fmt::format("has no field '{}' (--jsonl-field); it has {}", field, text_fields(json));
+    if (!found->is_string()) return fmt::format("has a field '{}' that is no text but {}", field, found->type_name());
+    *document = found->get_ref<const std::string&>();
+    return "";
+}
+
 }  // namespace
 
-TextCorpus::TextCorpus(const std::vector<std::string>& patterns, std::string jsonl_field, std::string option)
-    : jsonl_field_(std::move(jsonl_field)), option_(std::move(option)) {
+TextCorpus::TextCorpus(const std::vector<std::string>& patterns, const DataReading& reading, std::string option)
+    : reading_(reading), option_(std::move(option)) {
     for (const std::string& pattern : patterns) {
-        const std::vector<std::string> paths = glob_paths(pattern);
-        if (paths.empty()) fail("{}: no file matches '{}'; check the pattern and the current folder", option_, pattern);
-        for (const std::string& path : paths) {
-            MappedFile file = map_data(path, option_);
-            if (jsonl_field_.empty()) require_text(file, option_);
-            if (file.size() == 0) {
+        for (const std::string& path : data_paths(pattern, option_)) {
+            DataFile file = open_data_file(path, option_, reading_);
+            if (!is_text(file.kind)) fail("{}: {}, not text; train on it as it is: --data", option_, file.describe());
+            if (file.file.size() == 0) {
                 spdlog::warn("{}: '{}' is empty and was skipped", option_, path);
                 continue;
             }
-            if (jsonl_field_.empty() && path.ends_with(".jsonl")) {
-                spdlog::warn("{}: '{}' is read as plain text; if it is JSON Lines, give --jsonl-field=text", option_,
-                             path);
-            }
-            bytes_ += file.size();
-            files_.push_back(std::move(file));
+            add(std::move(file));
         }
     }
     if (files_.empty()) fail("{}: there is no text in the files", option_);
+}
+
+TextCorpus::TextCorpus(DataFile file, const DataReading& reading, std::string option)
+    : reading_(reading), option_(std::move(option)) {
+    add(std::move(file));
+}
+
+void TextCorpus::add(DataFile file) {
+    bytes_ += file.file.size();
+    files_.push_back(std::move(file.file));
 }
 
 bool TextCorpus::next(const Cut& cut, CorpusChunk* chunk) {
@@ -49,7 +93,7 @@ bool TextCorpus::next(const Cut& cut, CorpusChunk* chunk) {
     const std::string_view rest = files_[file_].text().substr(position_);
     size_t size = rest.size();
     if (size > kChunkBytes) {
-        size = jsonl_field_.empty() ? cut(rest, kChunkBytes) : end_of_line(rest, kChunkBytes);
+        size = reading_.jsonl_field.empty() ? cut(rest, kChunkBytes) : end_of_line(rest, kChunkBytes);
     }
     chunk->text = rest.substr(0, size);
     chunk->file = file_;
@@ -57,7 +101,7 @@ bool TextCorpus::next(const Cut& cut, CorpusChunk* chunk) {
     chunk->first_line = line_;
     chunk->end_bytes = done_bytes_ += static_cast<int64_t>(size);
     position_ += size;
-    if (!jsonl_field_.empty()) line_ += std::count(chunk->text.begin(), chunk->text.end(), '\n');
+    if (!reading_.jsonl_field.empty()) line_ += std::count(chunk->text.begin(), chunk->text.end(), '\n');
     if (size == rest.size()) {
         ++file_;
         position_ = 0;
@@ -67,7 +111,7 @@ bool TextCorpus::next(const Cut& cut, CorpusChunk* chunk) {
 }
 
 void TextCorpus::read(const CorpusChunk& chunk, const std::function<void(std::string_view, bool)>& visit) const {
-    if (jsonl_field_.empty()) {
+    if (reading_.jsonl_field.empty()) {
         visit(chunk.text, chunk.starts_file);
     } else {
         read_lines(chunk, visit);
@@ -81,19 +125,34 @@ void TextCorpus::read_lines(const CorpusChunk& chunk, const std::function<void(s
         const std::string_view line = text.substr(0, end);
         text.remove_prefix(end);
         if (line.find_first_not_of(" \t\r\n") == std::string_view::npos) continue;
-        const auto refuse = [&](const std::string& what) {
-            fail("{}: '{}' line {} {}", option_, path(chunk.file), number, what);
-        };
-        const nlohmann::json json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-        if (json.is_discarded()) refuse("is not valid JSON");
-        if (!json.is_object()) refuse("is not a JSON object");
-        const auto field = json.find(jsonl_field_);
-        if (field == json.end()) refuse(fmt::format("has no field '{}' (--jsonl-field)", jsonl_field_));
-        if (!field->is_string()) {
-            refuse(fmt::format("has a field '{}' that is no text but {}", jsonl_field_, field->type_name()));
+        std::string document;
+        const std::string fault = read_field(line, reading_.jsonl_field, &document);
+        if (fault.empty()) {
+            visit(document, /*starts_document=*/true);
+        } else {
+            skip_or_refuse(chunk, number, fault);
         }
-        visit(field->get_ref<const std::string&>(), /*starts_document=*/true);
     }
+}
+
+void TextCorpus::skip_or_refuse(const CorpusChunk& chunk, int64_t line, const std::string& what) const {
+    if (!reading_.skip_bad_lines) {
+        fail("{}: '{}' line {} {}; mend the line, or pass over such lines with --skip-bad-lines", option_,
+             path(chunk.file), line, what);
+    }
+    const std::lock_guard lock(skipped_.mutex);
+    const bool is_first =
+        skipped_.count++ == 0 || std::pair(chunk.file, line) < std::pair(skipped_.file, skipped_.line);
+    if (!is_first) return;
+    skipped_.file = chunk.file, skipped_.line = line, skipped_.what = what;
+}
+
+void TextCorpus::report_skipped_lines() const {
+    const std::lock_guard lock(skipped_.mutex);
+    if (skipped_.count == 0) return;
+    spdlog::warn("{}: {} bad line{} skipped (--skip-bad-lines); the first, '{}' line {}, {}", option_,
+                 format_count(skipped_.count), skipped_.count == 1 ? " was" : "s were", path(skipped_.file),
+                 skipped_.line, skipped_.what);
 }
 
 }  // namespace llmc

@@ -2,10 +2,11 @@
 // file is one. Files are mapped, so they may be larger than memory.
 #pragma once
 
-#include "llmc/base/file.h"
+#include "llmc/io/data_file.h"
 
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,9 +24,12 @@ struct CorpusChunk {
 
 class TextCorpus {
   public:
-    /// Opens what `patterns` (files or shell patterns) name. With `jsonl_field`, every line is a JSON object whose
-    /// field of that name is a document. Missing, empty or binary files are an Error that starts with `option`.
-    TextCorpus(const std::vector<std::string>& patterns, std::string jsonl_field, std::string option);
+    /// Opens what `patterns` (files, shell patterns, folders, "-") name. With a --jsonl-field, every line is a JSON
+    /// object whose field of that name is a document. Missing files, no text at all, and files that are no text are an
+    /// Error that starts with `option`.
+    TextCorpus(const std::vector<std::string>& patterns, const DataReading& reading, std::string option);
+    /// One file of text that is open already.
+    TextCorpus(DataFile file, const DataReading& reading, std::string option);
 
     /// Bytes of all files.
     int64_t bytes() const { return bytes_; }
@@ -38,15 +42,31 @@ class TextCorpus {
     bool next(const Cut& cut, CorpusChunk* chunk);
 
     /// Calls visit(text, starts_document) for every text in a chunk. Lines that are not as they should be are an Error
-    /// that names file and line.
+    /// that names file and line, or with --skip-bad-lines passed over and counted. Any number of threads at once.
     void read(const CorpusChunk& chunk, const std::function<void(std::string_view, bool)>& visit) const;
 
+    /// Says how many lines were passed over so far, and why the first one was.
+    void report_skipped_lines() const;
+
+    const std::string& option() const { return option_; }
+
   private:
+    void add(DataFile file);
     void read_lines(const CorpusChunk& chunk, const std::function<void(std::string_view, bool)>& visit) const;
+    void skip_or_refuse(const CorpusChunk& chunk, int64_t line, const std::string& what) const;
+
+    struct SkippedLines {
+        std::mutex mutex;
+        int64_t count = 0;
+        size_t file = 0;   ///< Of the first,
+        int64_t line = 0;  ///< its number,
+        std::string what;  ///< and what is wrong with it.
+    };
 
     std::vector<MappedFile> files_;
-    std::string jsonl_field_;
+    DataReading reading_;
     std::string option_;
+    mutable SkippedLines skipped_;
     int64_t bytes_ = 0;
     // Where next() stands.
     size_t file_ = 0;

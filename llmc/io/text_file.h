@@ -1,7 +1,7 @@
 // A text file as training data: one document, one token per byte, end-of-text in front.
 #pragma once
 
-#include "llmc/base/file.h"
+#include "llmc/io/data_file.h"
 #include "llmc/io/token_source.h"
 
 #include <cstdint>
@@ -10,17 +10,10 @@
 
 namespace llmc {
 
-/// Maps a file; an Error naming `option` that says what to do if it is missing, a folder or unreadable.
-MappedFile map_data(const std::string& path, const std::string& option);
-
-/// An Error naming `option` if the content is not text. Any encoding without NUL bytes is accepted.
-void require_text(const MappedFile& file, const std::string& option);
-
 /// Tokens of a text file as ByteTokenizer gives them: token 0 is end-of-text, token i is byte i - 1.
 class TextFile final : public TokenSource {
   public:
-    /// Content that is not text is an Error, as of require_text().
-    TextFile(MappedFile file, const std::string& option);
+    explicit TextFile(DataFile file);
     int64_t size() const override { return 1 + file_.size(); }
     void read(int64_t position, std::span<int32_t> out) const override;
     std::string where(int64_t position) const override;
@@ -30,6 +23,7 @@ class TextFile final : public TokenSource {
     std::string describe() const override;
 
   private:
+    std::string what_;  ///< For describe().
     MappedFile file_;
 };
 

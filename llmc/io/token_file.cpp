@@ -38,6 +38,30 @@ void copy_items(const std::byte* from, std::span<int32_t> out) {
     }
 }
 
+template <typename Item>
+uint32_t largest_item(const std::byte* from, int64_t count) {
+    uint32_t largest = 0;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < count; ++i) {
+        Item item = 0;
+        std::memcpy(&item, from + i * static_cast<int64_t>(sizeof item), sizeof item);
+        largest = std::max<uint32_t>(largest, item);
+    }
+    return largest;
+}
+
+/// Whether all items but each `step`th are zero: ids that are wider than they are taken for.
+bool are_wider(std::span<const std::byte> bytes, size_t step) {
+    constexpr size_t kLookedAt = size_t{1} << 14, kFewest = 16;
+    const size_t count = std::min(bytes.size() / sizeof(uint16_t), kLookedAt);
+    std::vector<uint16_t> items(count);
+    std::memcpy(items.data(), bytes.data(), count * sizeof(uint16_t));
+    for (size_t i = 0; i < count; ++i) {
+        if (i % step != 0 && items[i] != 0) return false;
+    }
+    return count >= kFewest && std::any_of(items.begin(), items.end(), [](uint16_t item) { return item != 0; });
+}
+
 /// Beside the file, where no pattern for shards finds it.
 std::string temporary_name(const std::string& path) {
     const size_t name = path.rfind('/') + 1;
@@ -67,9 +91,35 @@ std::string tokenizer_beside(const std::string& path) {
     return "";
 }
 
-TokenFile::TokenFile(MappedFile file, const std::string& option, const Tokenizer* tokenizer) : file_(std::move(file)) {
+TokenFile::TokenFile(DataFile file, const std::string& option, const Tokenizer* tokenizer)
+    : what_(file.describe()), file_(std::move(file.file)) {
+    if (file.kind == DataKind::TokenFile) {
+        check_header(option);
+    } else {
+        format_ = file.kind == DataKind::Uint16 ? &kGpt2Tokens : &kLlama3Tokens;
+        count_ = file_.size() / item_bytes();
+        if (file_.size() % item_bytes() != 0) {
+            fail("{}: '{}' has {} bytes, which is no whole number of uint{} token ids; it is cut or of another kind",
+                 option, path(), file_.size(), 8 * item_bytes());
+        }
+        const size_t halves = static_cast<size_t>(item_bytes()) / 2;
+        if (are_wider(file_.bytes(), 2 * halves)) {
+            fail("{}: '{}' looks like ids of {} bits, read as {}: every second one is 0; {}", option, path(),
+                 16 * item_bytes(), 8 * item_bytes(),
+                 halves == 1 && !are_wider(file_.bytes(), 4) ? "give --data-format=uint32"
+                                                             : "write them as uint32, and give --data-format=uint32");
+        }
+    }
+    const bool known = tokenizer != nullptr && tokenizer->vocab_size() > 0;
+    vocab_size_ = known ? tokenizer->vocab_size() : format_->vocab_size;
+    end_of_text_ = known ? tokenizer->end_of_text() : format_->end_of_text;
+    if (known) tokenizer_ = tokenizer->name();
+}
+
+void TokenFile::check_header(const std::string& option) {
     CHECK(is_token_file(file_.bytes()), file_.path());
     format_ = format_of(header_field(file_.bytes(), 0));
+    header_bytes_ = kTokenFileHeaderBytes;
     if (file_.size() < kTokenFileHeaderBytes) {
         fail("{}: token file '{}' is truncated: {} bytes, its header alone has {}; copy or make it again", option,
              file_.path(), file_.size(), kTokenFileHeaderBytes);
@@ -89,15 +139,11 @@ TokenFile::TokenFile(MappedFile file, const std::string& option, const Tokenizer
              file_.path(), file_.size() < expected ? "truncated" : "too long", format_count(count_), expected,
              file_.size());
     }
-    const bool known = tokenizer != nullptr && tokenizer->vocab_size() > 0;
-    vocab_size_ = known ? tokenizer->vocab_size() : format_->vocab_size;
-    end_of_text_ = known ? tokenizer->end_of_text() : format_->end_of_text;
-    if (known) tokenizer_ = tokenizer->name();
 }
 
 void TokenFile::read(int64_t position, std::span<int32_t> out) const {
     CHECK(position >= 0 && position + static_cast<int64_t>(out.size()) <= count_, position, out.size(), count_);
-    const std::byte* from = file_.data() + kTokenFileHeaderBytes + position * format_->item_bytes;
+    const std::byte* from = items() + position * format_->item_bytes;
     if (format_->item_bytes == 2) {
         copy_items<uint16_t>(from, out);
     } else {
@@ -108,7 +154,13 @@ void TokenFile::read(int64_t position, std::span<int32_t> out) const {
 std::string TokenFile::where(int64_t position) const { return fmt::format("'{}' at token {}", file_.path(), position); }
 
 std::string TokenFile::describe() const {
-    return fmt::format("'{}' is an llm.c token file ({})", file_.path(), format_->name);
+    return header_bytes_ > 0 ? fmt::format("{} ({})", what_, format_->name) : what_;
+}
+
+uint32_t TokenFile::largest(int64_t first, int64_t count) const {
+    CHECK(first >= 0 && count >= 0 && first + count <= count_, first, count, count_);
+    const std::byte* from = items() + first * item_bytes();
+    return item_bytes() == 2 ? largest_item<uint16_t>(from, count) : largest_item<uint32_t>(from, count);
 }
 
 TokenShardWriter::TokenShardWriter(std::string prefix, const TokenFormat& format, int64_t shard_tokens)

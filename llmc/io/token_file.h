@@ -1,9 +1,9 @@
 // Token files of llm.c: a header of 256 int32 (magic, version, number of tokens, zeros), then the token ids, uint16 for
 // GPT-2 and uint32 for Llama 3, little-endian. Shards are named <name>_train_000000.bin, <name>_val_000000.bin.
-// Format: https://github.com/karpathy/llm.c, dev/data/data_common.py.
+// Format: https://github.com/karpathy/llm.c, dev/data/data_common.py. nanoGPT writes the ids alone.
 #pragma once
 
-#include "llmc/base/file.h"
+#include "llmc/io/data_file.h"
 #include "llmc/io/token_source.h"
 #include "llmc/io/tokenizer.h"
 
@@ -38,12 +38,12 @@ TokenFormat format_for(const Tokenizer& tokenizer);
 /// The folder NAME_tokenizer, which `tokenize` leaves beside NAME_train_000000.bin; empty if there is none.
 std::string tokenizer_beside(const std::string& path);
 
-/// One token file, memory-mapped. More than 2 GiB is fine.
+/// One token file, with llm.c's header or none, memory-mapped. More than 2 GiB is fine.
 class TokenFile final : public TokenSource {
   public:
     /// Checks the header and the file's size; an Error naming `option` if they are wrong. `tokenizer` is what made the
     /// ids, where that is known; the vocabulary and end-of-text are then its own, not those of the format.
-    TokenFile(MappedFile file, const std::string& option, const Tokenizer* tokenizer = nullptr);
+    TokenFile(DataFile file, const std::string& option, const Tokenizer* tokenizer = nullptr);
     int64_t size() const override { return count_; }
     void read(int64_t position, std::span<int32_t> out) const override;
     std::string where(int64_t position) const override;
@@ -51,10 +51,21 @@ class TokenFile final : public TokenSource {
     int32_t end_of_text() const override { return end_of_text_; }
     std::string tokenizer() const override { return tokenizer_; }
     std::string describe() const override;
+    std::vector<const TokenFile*> token_files() const override { return {this}; }
+
+    const std::string& path() const { return file_.path(); }
+    int64_t item_bytes() const { return format_->item_bytes; }
+    /// Largest of the ids [first, first + count), unsigned.
+    uint32_t largest(int64_t first, int64_t count) const;
 
   private:
+    void check_header(const std::string& option);
+    const std::byte* items() const { return file_.data() + header_bytes_; }
+
+    std::string what_;  ///< For describe().
     MappedFile file_;
     const TokenFormat* format_ = nullptr;
+    int64_t header_bytes_ = 0;
     int64_t count_ = 0;
     int32_t vocab_size_ = 0;
     int32_t end_of_text_ = -1;

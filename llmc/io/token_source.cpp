@@ -2,29 +2,65 @@
 
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
-#include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
 #include "llmc/io/encoded_text.h"
+#include "llmc/io/models_tokenizer.h"
+#include "llmc/io/special_names.h"
 #include "llmc/io/text_file.h"
 #include "llmc/io/token_file.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 namespace llmc {
 namespace {
 
-std::unique_ptr<TokenSource> open_file(MappedFile file, const Tokenizer* tokenizer, const std::string& option) {
-    if (is_token_file(file.bytes())) return std::make_unique<TokenFile>(std::move(file), option, tokenizer);
-    if (tokenizer == nullptr || tokenizer->name() == ByteTokenizer().name()) {
-        return std::make_unique<TextFile>(std::move(file), option);
+/// Whether bytes can be read where they lie, rather than encoded: there is no token in them but bytes.
+bool is_plain(const DataFile& file, const Tokenizer& tokenizer, const DataReading& reading, SpecialNames& names) {
+    if (file.kind != DataKind::Text || tokenizer.name() != ByteTokenizer().name()) return false;
+    if (!reading.special_tokens) {
+        constexpr size_t kLookedAt = size_t{1} << 30;  // The rest of a larger file stays unread until it is wanted.
+        names.count(file.file.text().substr(0, kLookedAt));
+        return true;
+    }
+    SpecialNames of_file(tokenizer);
+    of_file.count(file.file.text());
+    return of_file.total() == 0;
+}
+
+std::unique_ptr<TokenSource> open_file(DataFile file, const Tokenizer* tokenizer, const DataReading& reading,
+                                       const std::string& option, std::optional<SpecialNames>& names) {
+    if (!is_text(file.kind)) return std::make_unique<TokenFile>(std::move(file), option, tokenizer);
+    static const ByteTokenizer bytes;
+    if (tokenizer == nullptr) tokenizer = &bytes;
+    if (tokenizer->name() == UnknownTokenizer().name()) {
+        fail(
+            "{}: {}, but the model's tokenizer is not known; name it with --tokenizer, or give token files made for "
+            "the "
+            "model",
+            option, file.describe());
     }
     if (tokenizer->vocab_size() == 0) {
-        fail("{}: '{}' is text, but the model's tokenizer is not known; give token files that were made for the model",
-             option, file.path());
+        try {
+            tokenizer->make_encoder(SpecialTokens::AsText);
+        } catch (const Error& why) {
+            fail("{}: {}, but {}, or give token files made for the model", option, file.describe(), why.what());
+        }
     }
-    return std::make_unique<EncodedText>(std::move(file), *tokenizer, option);
+    if (!names) names.emplace(*tokenizer);
+    if (is_plain(file, *tokenizer, reading, *names)) return std::make_unique<TextFile>(std::move(file));
+    return std::make_unique<EncodedText>(std::move(file), *tokenizer, reading, option, &*names);
+}
+
+/// Whether two files of one kind have the same vocabulary, and ids of the same size.
+bool are_alike(const TokenSource& a, const TokenSource& b) {
+    const auto item_bytes = [](const TokenSource& source) {
+        const std::vector<const TokenFile*> files = source.token_files();
+        return files.empty() ? 0 : files.front()->item_bytes();
+    };
+    return a.vocab_size() == b.vocab_size() && item_bytes(a) == item_bytes(b);
 }
 
 }  // namespace
@@ -60,30 +96,53 @@ std::string JoinedSource::describe() const {
     return fmt::format("{} files, the first is {}", parts_.size(), parts_[0]->describe());
 }
 
+std::vector<const TokenFile*> JoinedSource::token_files() const {
+    std::vector<const TokenFile*> files;
+    for (const auto& part : parts_) {
+        const std::vector<const TokenFile*> more = part->token_files();
+        files.insert(files.end(), more.begin(), more.end());
+    }
+    return files;
+}
+
 std::unique_ptr<TokenSource> open_token_source(const std::string& pattern, const std::string& option,
-                                               const Tokenizer* tokenizer) {
-    const std::vector<std::string> paths = glob_paths(pattern);
-    if (paths.empty()) fail("{}: no file matches '{}'; check the pattern and the current folder", option, pattern);
+                                               const Tokenizer* tokenizer, const DataReading& reading, FolderUse use) {
+    const std::vector<std::string> paths = data_paths(pattern, option, use);
     std::unique_ptr<Tokenizer> beside;
     if (tokenizer == nullptr && !tokenizer_beside(paths[0]).empty()) {
-        beside = make_tokenizer(tokenizer_beside(paths[0]));
+        beside = make_models_tokenizer(tokenizer_beside(paths[0]));
         tokenizer = beside.get();
     }
     std::vector<std::unique_ptr<TokenSource>> parts;
+    std::optional<SpecialNames> names;
+    DataKind kind = DataKind::Text;
     for (const std::string& path : paths) {
-        MappedFile file = map_data(path, option);
-        if (file.size() == 0) {
+        DataFile file = open_data_file(path, option, reading);
+        if (file.file.size() == 0) {
             if (paths.size() == 1) fail("{}: '{}' is empty; name a file with text or tokens in it", option, path);
             spdlog::warn("{}: '{}' is empty and was skipped", option, path);
             continue;
         }
-        parts.push_back(open_file(std::move(file), tokenizer, option));
-        if (parts.back()->vocab_size() != parts.front()->vocab_size()) {
+        const auto refuse_mix = [&](const std::string& other) {
             fail("{}: '{}' mixes kinds of data: {}, but {}; name files of one kind", option, pattern,
-                 parts.front()->describe(), parts.back()->describe());
+                 parts.front()->describe(), other);
+        };
+        if (parts.empty()) kind = file.kind;
+        if (file.kind != kind) refuse_mix(file.describe());
+        auto part = open_file(std::move(file), tokenizer, reading, option, names);
+        if (part->size() == 0) {
+            if (paths.size() == 1) fail("{}: '{}' has no text in it; name a file that has", option, path);
+            spdlog::warn("{}: '{}' has no text in it and was skipped", option, path);
+            continue;
         }
+        parts.push_back(std::move(part));
+        if (!are_alike(*parts.front(), *parts.back())) refuse_mix(parts.back()->describe());
     }
     if (parts.empty()) fail("{}: all {} files that match '{}' are empty", option, paths.size(), pattern);
+    if (names) names->report(option);
+    if (reading.special_tokens && !is_text(kind)) {
+        spdlog::warn("{}: {}; --special-tokens has no effect on tokens", option, parts.front()->describe());
+    }
     return std::make_unique<JoinedSource>(std::move(parts));
 }
 

@@ -2,6 +2,7 @@
 // llm.c token files (token_file.h), memory-mapped and never copied whole.
 #pragma once
 
+#include "llmc/io/data_file.h"
 #include "llmc/io/tokenizer.h"
 
 #include <cstdint>
@@ -11,6 +12,8 @@
 #include <vector>
 
 namespace llmc {
+
+class TokenFile;
 
 /// Tokens 0 .. size() - 1. Immutable: any number of threads may read at once.
 class TokenSource {
@@ -22,7 +25,7 @@ class TokenSource {
     virtual void read(int64_t position, std::span<int32_t> out) const = 0;
     /// File and offset of a token, for messages: "'notes.txt' at byte 12".
     virtual std::string where(int64_t position) const = 0;
-    /// Vocabulary that the format implies; every id is smaller unless the data is wrong.
+    /// Vocabulary that tokenizer or format imply; every id is smaller unless the data is wrong.
     virtual int32_t vocab_size() const = 0;
     /// The id that precedes every document.
     virtual int32_t end_of_text() const = 0;
@@ -30,6 +33,8 @@ class TokenSource {
     virtual std::string tokenizer() const = 0;
     /// What it is, for the start-up banner: "text file 'notes.txt', read as bytes".
     virtual std::string describe() const = 0;
+    /// The files whose ids only a look at all of them can check (token_scan.h).
+    virtual std::vector<const TokenFile*> token_files() const { return {}; }
 };
 
 /// Several sources of one kind, one after the other.
@@ -44,6 +49,7 @@ class JoinedSource final : public TokenSource {
     int32_t end_of_text() const override { return parts_[0]->end_of_text(); }
     std::string tokenizer() const override { return parts_[0]->tokenizer(); }
     std::string describe() const override;
+    std::vector<const TokenFile*> token_files() const override;
 
   private:
     size_t part_of(int64_t position) const;
@@ -52,12 +58,13 @@ class JoinedSource final : public TokenSource {
     std::vector<int64_t> starts_;  ///< First position of every part, then the total.
 };
 
-/// Opens what `pattern` (a file or a shell pattern) names and finds out from the content what it is. Text is encoded by
-/// `tokenizer`, without one as bytes; token files are taken for its work, without one for that of the tokenizer that
-/// stands beside them (token_file.h). Missing, empty, binary, truncated or mixed files are an Error that starts with
-/// `option`, "--data" or "--val-data". An empty file among others is skipped with a warning.
+/// Opens what `pattern` (data_paths()) names, each as open_data_file() finds it to be. Text is encoded by `tokenizer`,
+/// without one as bytes; token files are taken for its work, without one for that of the tokenizer that stands beside
+/// them (token_file.h). Missing, empty, truncated or mixed files, and those of no known kind, are an Error that starts
+/// with `option`, "--data" or "--val-data". An empty file among others is skipped with a warning.
 std::unique_ptr<TokenSource> open_token_source(const std::string& pattern, const std::string& option,
-                                               const Tokenizer* tokenizer = nullptr);
+                                               const Tokenizer* tokenizer = nullptr, const DataReading& reading = {},
+                                               FolderUse use = FolderUse::All);
 
 /// A view of tokens [first, first + size) of a source, which must outlive it.
 class TokenRange {

@@ -7,15 +7,31 @@
 #include "llmc/io/sentencepiece_tokenizer.h"
 #include "llmc/io/tokenizer_files.h"
 
+#include <algorithm>
+
 namespace llmc {
 namespace {
 
 class ByteEncoder final : public Encoder {
   public:
+    explicit ByteEncoder(SpecialTokens special) : special_(special) {}
     void encode(std::string_view text, bool, std::vector<int32_t>* tokens) override {
-        for (const char c : text) tokens->push_back(static_cast<unsigned char>(c));
+        for (size_t i = 0; i < text.size();) {
+            const bool is_end = special_ == SpecialTokens::AsIds && text.substr(i).starts_with(kEndName);
+            tokens->push_back(is_end ? ByteTokenizer::kEndOfText : static_cast<unsigned char>(text[i]));
+            i += is_end ? kEndName.size() : 1;
+        }
     }
-    size_t safe_cut(std::string_view, size_t from) override { return from; }
+    size_t safe_cut(std::string_view text, size_t from) override {
+        if (special_ == SpecialTokens::AsText) return from;
+        const size_t begin = from - std::min(from, kEndName.size() - 1);
+        const size_t end = text.substr(0, from + kEndName.size() - 1).find(kEndName, begin);
+        return end == std::string_view::npos ? from : std::max(from, end + kEndName.size());
+    }
+
+  private:
+    static constexpr std::string_view kEndName = "<|endoftext|>";
+    SpecialTokens special_;
 };
 
 }  // namespace
@@ -26,7 +42,9 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
     return tokens;
 }
 
-std::unique_ptr<Encoder> ByteTokenizer::make_encoder(SpecialTokens) const { return std::make_unique<ByteEncoder>(); }
+std::unique_ptr<Encoder> ByteTokenizer::make_encoder(SpecialTokens special) const {
+    return std::make_unique<ByteEncoder>(special);
+}
 
 std::string ByteTokenizer::token_bytes(int32_t token) const {
     if (token < 0 || token >= kVocabSize) {

@@ -102,17 +102,19 @@ ModelConfig preset(const std::string& name) {
 }
 
 void validate(const ModelConfig& config) {
-    const auto positive = [](const char* option, int64_t value) {
+    // The same limits as the options have: sizes that no file should have either.
+    const auto within = [](const char* option, int64_t value, int64_t most) {
         if (value < 1) fail_usage("{}={}: must be at least 1", option, value);
+        if (value > most) fail_usage("{}={}: must be at most {}", option, value, most);
     };
-    positive("--layers", config.L);
-    positive("--channels", config.C);
-    positive("--heads", config.NH);
-    positive("--kv-heads", config.NKV);
-    positive("--head-size", config.HD);
-    positive("--ffn-size", config.F);
-    positive("--vocab-size", config.V);
-    positive("--max-seq-len", config.maxT);
+    within("--layers", config.L, 1000);
+    within("--channels", config.C, 1'000'000);
+    within("--heads", config.NH, 100'000);
+    within("--kv-heads", config.NKV, 100'000);
+    within("--head-size", config.HD, 256);
+    within("--ffn-size", config.F, 10'000'000);
+    within("--vocab-size", config.V, 100'000'000);
+    within("--max-seq-len", config.maxT, 100'000'000);
     if (config.NH % config.NKV != 0) {
         fail_usage("--kv-heads={}: must divide the number of heads, {}", config.NKV, config.NH);
     }
@@ -124,7 +126,6 @@ void validate(const ModelConfig& config) {
     if (config.family == Family::Llama && config.HD % 2 != 0) {
         fail_usage("--head-size={}: rotary embedding needs an even head size", config.HD);
     }
-    if (config.HD > 256) fail_usage("--head-size={}: the largest supported head size is 256", config.HD);
 }
 
 std::string name_of(Family family) { return family == Family::Gpt2 ? "GPT-2" : "LLaMA"; }

@@ -84,7 +84,7 @@ void DataLoader::fill(Batch& batch, int64_t first_sequence) const {
             if (token < static_cast<uint32_t>(vocab_size_)) continue;
             fail(
                 "the training or validation data has token {} in {}, but the model's vocabulary is {}; give data made "
-                "for this model's tokenizer, or --vocab-size={} or more",
+                "for this model's tokenizer, or for a new model --vocab-size={} or more",
                 token, range_.where(start + static_cast<int64_t>(t)), vocab_size_, uint64_t{token} + 1);
         }
         std::copy_n(row.begin(), T_, batch.tokens.begin() + b * T_);

@@ -4,13 +4,16 @@
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
+#include "llmc/train/check_data.h"
 #include "llmc/train/checkpointing.h"
+#include "llmc/train/hellaswag_tokens.h"
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/run_folder.h"
 #include "llmc/train/scoring.h"
 #include "llmc/train/setup.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 namespace llmc {
@@ -24,16 +27,16 @@ struct EvaluationText {
     std::unique_ptr<TokenSource> source;
     Data run_data;  ///< Instead of `source`, where the text is a run's held-out part.
     std::optional<TokenRange> range;
-    std::string describe() const {
-        return source ? source->describe()
-                      : "held-out part: " + (run_data.val_source ? run_data.val_source : run_data.source)->describe();
+    const TokenSource& all() const {
+        return source ? *source : run_data.val_source ? *run_data.val_source : *run_data.source;
     }
+    std::string describe() const { return (source ? "" : "held-out part: ") + all().describe(); }
 };
 
 EvaluationText open_text(const Options& options, const WeightSource& weights, const Tokenizer& tokenizer) {
     EvaluationText text;
     if (options.was_given("data")) {
-        text.source = open_token_source(options.data, "--data", &tokenizer);
+        text.source = open_token_source(options.data, "--data", &tokenizer, reading_of(options));
         text.range = TokenRange(*text.source);
         return text;
     }
@@ -65,16 +68,6 @@ int64_t sequence_for(const Options& options, const WeightSource& weights) {
 
 int64_t hellaswag_length(const Options& options, const ModelConfig& config,
                          const std::vector<HellaswagExample>& examples) {
-    for (const HellaswagExample& example : examples) {
-        const auto check = [&](const std::vector<int32_t>& tokens) {
-            const int32_t largest = *std::max_element(tokens.begin(), tokens.end());
-            if (largest < config.V) return;
-            fail("--hellaswag={}: token {} in it, but the model's vocabulary is {}; its tokens are GPT-2's",
-                 options.hellaswag, largest, config.V);
-        };
-        check(example.context);
-        for (const auto& ending : example.endings) check(ending);
-    }
     const int64_t longest = longest_row(examples);
     if (longest > config.maxT) {
         fail("--hellaswag={}: an example has {} tokens, the model takes at most {}", options.hellaswag, longest,
@@ -84,6 +77,9 @@ int64_t hellaswag_length(const Options& options, const ModelConfig& config,
 }
 
 void print_score(const TextScore& score, const std::string& what) {
+    if (!std::isfinite(score.nats)) {
+        fail("the loss is {}: the model's output is no number; try --dtype=fp32, or an earlier checkpoint", score.nats);
+    }
     std::printf("data            %s\n", what.c_str());
     std::printf("loss            %.6f nats per token, over %s tokens\n", score.loss(),
                 format_count(score.tokens).c_str());
@@ -117,10 +113,12 @@ void evaluate_command(const Options& options) {
     EvaluationText text;
     if (options.was_given("data") || options.hellaswag.empty()) {
         text = open_text(options, *weights, *tokenizer);
+        require_ids_below(model.config.V, text.all(), "--data", "give data made for this model's tokenizer", options);
         text_plan = plan(sequence_for(options, *weights));
     }
     if (!options.hellaswag.empty()) {
         examples = read_hellaswag(options.hellaswag, "--hellaswag");
+        require_tokens_of(*tokenizer, model.config.V, examples, options.hellaswag);
         hellaswag_plan = plan(hellaswag_length(options, model.config, examples));
     }
 

@@ -8,6 +8,7 @@
 #include "llmc/io/carried_files.h"
 #include "llmc/io/hf_model.h"
 #include "llmc/io/llmc_model.h"
+#include "llmc/io/models_tokenizer.h"
 #include "llmc/io/pending_output.h"
 #include "llmc/io/tokenizer.h"
 #include "llmc/train/initial_weights.h"
@@ -21,7 +22,7 @@ nlohmann::json token_ids(const WeightSource& weights) {
     nlohmann::json ids = nlohmann::json::object();
     if (!weights.tokenizer_folder().empty()) ids = special_token_ids(weights.tokenizer_folder());
     if (!ids.empty()) return ids;
-    const int32_t end_of_text = make_tokenizer(weights.tokenizer())->end_of_text();
+    const int32_t end_of_text = make_models_tokenizer(weights.tokenizer())->end_of_text();
     if (end_of_text >= 0) ids = {{"bos_token_id", end_of_text}, {"eos_token_id", end_of_text}};
     return ids;
 }

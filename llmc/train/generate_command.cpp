@@ -4,10 +4,12 @@
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
+#include "llmc/io/special_names.h"
 #include "llmc/io/tokenizer.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/generation.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/text_ends.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -18,18 +20,39 @@ namespace {
 /// Context for a text of that many tokens: all of it where the model can, else the model's longest.
 int64_t context_for(const ModelConfig& config, int64_t tokens) { return std::min(config.maxT, tokens); }
 
-std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const std::string& prompt, const ModelConfig& config) {
+/// The prompt's tokens, with what separates documents in front, once, unless --no-bos.
+std::vector<int32_t> encode_prompt(const Options& options, const Tokenizer& tokenizer, int32_t document,
+                                   const ModelConfig& config) {
     std::vector<int32_t> tokens;
-    if (tokenizer.end_of_text() >= 0) tokens.push_back(tokenizer.end_of_text());
-    if (!prompt.empty()) {
-        const std::vector<int32_t> words = tokenizer.encode(prompt);
-        tokens.insert(tokens.end(), words.begin(), words.end());
+    if (!options.prompt.empty()) {
+        const auto special = options.special_tokens ? SpecialTokens::AsIds : SpecialTokens::AsText;
+        tokenizer.make_encoder(special)->encode(options.prompt, /*continues=*/false, &tokens);
+        if (!options.special_tokens) {
+            SpecialNames names(tokenizer);
+            names.count(options.prompt);
+            names.report("--prompt");
+        }
     }
+    const bool is_there = !tokens.empty() && tokens.front() == document;
+    if (document >= 0 && !options.no_bos && !is_there) tokens.insert(tokens.begin(), document);
+    if (tokens.empty() && options.no_bos) fail_usage("--no-bos: a text must begin with something; give a --prompt");
     if (tokens.empty()) tokens.push_back(0);
     for (const int32_t token : tokens) {
         if (token >= config.V) fail("--prompt: token {} is beyond the model's vocabulary of {}", token, config.V);
     }
     return tokens;
+}
+
+/// What a user would not know: the token in front, and those that end a text.
+void say_where_it_ends(const Options& options, const Tokenizer& tokenizer, const EndTokens& tokens) {
+    const auto name = [&](int32_t token) { return fmt::format("'{}' ({})", tokenizer.token_bytes(token), token); };
+    const bool has_front = tokens.document >= 0 && !options.no_bos;
+    std::string ends;
+    for (const int32_t token : tokens.ends) ends += (ends.empty() ? "" : ", ") + name(token);
+    spdlog::info("the text begins after {}, and ends {}",
+                 has_front ? name(tokens.document) + " (not with --no-bos)" : "nothing",
+                 ends.empty() || options.ignore_eos ? fmt::format("after {} tokens", options.length)
+                                                    : "at " + ends + " (not with --ignore-eos)");
 }
 
 }  // namespace
@@ -38,7 +61,8 @@ void generate_command(const Options& options) {
     const std::unique_ptr<WeightSource> weights = trained_weights(options);
     const Model& model = weights->model();
     const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(options, *weights);
-    const std::vector<int32_t> prompt = encode_prompt(*tokenizer, options.prompt, model.config);
+    const EndTokens tokens = end_tokens(*tokenizer, weights->tokenizer_folder(), model.config.V);
+    const std::vector<int32_t> prompt = encode_prompt(options, *tokenizer, tokens.document, model.config);
 
     const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
     const DType dtype = inference_dtype(*weights, *backend);
@@ -49,16 +73,28 @@ void generate_command(const Options& options) {
     spdlog::info("{}; {} parameters, {}, {}", weights->describe(), format_count(model.parameter_count()),
                  name_of(dtype), format_bytes(state.allocated_bytes()));
 
-    SamplerSettings settings = {options.temperature, options.top_k, options.top_p, static_cast<uint64_t>(options.seed)};
+    say_where_it_ends(options, *tokenizer, tokens);
+
+    const SamplerSettings settings = {options.temperature, options.top_k, options.top_p,
+                                      static_cast<uint64_t>(options.seed)};
     TextGenerator generator(state, std::move(generation));
+    generator.draw_only_tokens_of(*tokenizer);
     for (int64_t sample = 0; sample < options.samples; ++sample) {
         if (options.samples > 1) std::printf("---- sample %ld ----\n", static_cast<long>(sample + 1));
         std::printf("%s", options.prompt.c_str());
-        generator.generate(prompt, options.length, settings, static_cast<uint32_t>(sample), [&](int32_t token) {
-            const std::string text = tokenizer->decode_next(token);
-            std::fwrite(text.data(), 1, text.size(), stdout);
+        StopText text(options.stop, [](std::string_view part) {
+            std::fwrite(part.data(), 1, part.size(), stdout);
             std::fflush(stdout);
         });
+        bool is_over = false;
+        const auto emit = [&](int32_t token) {
+            const bool is_end = std::binary_search(tokens.ends.begin(), tokens.ends.end(), token);
+            is_over = is_end && !options.ignore_eos;
+            if (!is_over) is_over = text.add(tokenizer->decode_next(token));
+        };
+        generator.generate(prompt, options.length, settings, static_cast<uint32_t>(sample), emit,
+                           [&](int32_t) { return is_over; });
+        text.finish();
         std::printf("\n");
     }
 }

@@ -1,13 +1,23 @@
 #include "llmc/train/generation.h"
 
+#include "llmc/base/error.h"
 #include "llmc/plan/verify.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace llmc {
 namespace {
 
 constexpr int64_t kPrefillTokens = 64;
+
+bool has_text(const Tokenizer& tokenizer, int32_t token) {
+    try {
+        return !tokenizer.token_bytes(token).empty();
+    } catch (const Error&) {  // A hole in the vocabulary.
+        return false;
+    }
+}
 
 }  // namespace
 
@@ -66,6 +76,14 @@ void TextGenerator::feed(std::span<const int32_t> tokens) {
     }
 }
 
+void TextGenerator::draw_only_tokens_of(const Tokenizer& tokenizer) {
+    without_text_.clear();
+    if (tokenizer.vocab_size() == 0) return;
+    for (int32_t token = 0; token < state_.model().config.V; ++token) {
+        if (token >= tokenizer.vocab_size() || !has_text(tokenizer, token)) without_text_.push_back(token);
+    }
+}
+
 void TextGenerator::read_logits() {
     if (comm_ != nullptr) comm_->synchronize();
     const Tensor logits = executor_.logits();
@@ -73,15 +91,19 @@ void TextGenerator::read_logits() {
     logits_.resize(static_cast<size_t>(V));
     if (logits.dtype == DType::F32) {
         state_.backend().copy_to_host(logits_.data(), Tensor(DType::F32, logits.data, V));
-        return;
+    } else {
+        std::vector<bf16> rounded(static_cast<size_t>(V));
+        state_.backend().copy_to_host(rounded.data(), Tensor(DType::BF16, logits.data, V));
+        std::transform(rounded.begin(), rounded.end(), logits_.begin(), [](bf16 value) { return to_float(value); });
     }
-    std::vector<bf16> rounded(static_cast<size_t>(V));
-    state_.backend().copy_to_host(rounded.data(), Tensor(DType::BF16, logits.data, V));
-    std::transform(rounded.begin(), rounded.end(), logits_.begin(), [](bf16 value) { return to_float(value); });
+    for (const int32_t token : without_text_) {
+        logits_[static_cast<size_t>(token)] = -std::numeric_limits<float>::infinity();
+    }
 }
 
 void TextGenerator::generate(std::span<const int32_t> prompt, int64_t length, const SamplerSettings& settings,
-                             uint32_t text, const std::function<void(int32_t token)>& emit) {
+                             uint32_t text, const std::function<void(int32_t token)>& emit,
+                             const std::function<bool(int32_t token)>& ends) {
     CHECK(!prompt.empty());
     const int64_t context = generation_.context;
     std::vector<int32_t> history(prompt.begin(), prompt.end());
@@ -95,9 +117,10 @@ void TextGenerator::generate(std::span<const int32_t> prompt, int64_t length, co
     for (int64_t i = 0; i < length; ++i) {
         read_logits();
         const int32_t token = sample_token(logits_, settings, text, static_cast<uint64_t>(i));
+        if (token < 0) fail("the model's output is no number; its weights are damaged, or its training diverged");
         history.push_back(token);
         emit(token);
-        if (i + 1 == length) break;
+        if (i + 1 == length || ends(token)) break;
         if (position_ == context) {
             position_ = 0;
             feed(window(context / 2));

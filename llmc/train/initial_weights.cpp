@@ -5,10 +5,13 @@
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/io/hf_model.h"
 #include "llmc/io/llmc_model.h"
+#include "llmc/io/models_tokenizer.h"
 #include "llmc/train/checkpointing.h"
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <utility>
 
 namespace llmc {
 namespace {
@@ -74,21 +77,61 @@ std::unique_ptr<WeightSource> open_weights(const std::string& path, const std::s
     refuse(path, option);
 }
 
+namespace {
+
+/// Looks at every value on its way through.
+class FiniteWeights final : public WeightSource {
+  public:
+    explicit FiniteWeights(std::unique_ptr<WeightSource> weights)
+        : WeightSource(weights->model()), weights_(std::move(weights)) {}
+
+    void read(int parameter, std::span<float> out) const override {
+        weights_->read(parameter, out);
+        float zero = 0;  // Infinity times 0 is no number either. At the speed of memory.
+#pragma omp simd reduction(+ : zero)
+        for (size_t i = 0; i < out.size(); ++i) zero += out[i] * 0;
+        if (zero == 0) return;
+        const auto bad = std::find_if(out.begin(), out.end(), [](float value) { return !std::isfinite(value); });
+        const ParameterRow& row = model().parameters[static_cast<size_t>(parameter)];
+        const int64_t place = bad - out.begin();
+        fail(
+            "{}: the tensor '{}' has the value {} in row {}, column {}; the model is damaged, or its training "
+            "diverged: take an earlier checkpoint",
+            weights_->describe(), row.name, *bad, place / row.cols, place % row.cols);
+    }
+    std::string describe() const override { return weights_->describe(); }
+    std::string tokenizer() const override { return weights_->tokenizer(); }
+    std::string tokenizer_folder() const override { return weights_->tokenizer_folder(); }
+    DType dtype() const override { return weights_->dtype(); }
+    int64_t seq_len() const override { return weights_->seq_len(); }
+    int64_t padded_vocab_size() const override { return weights_->padded_vocab_size(); }
+
+  private:
+    std::unique_ptr<WeightSource> weights_;
+};
+
+}  // namespace
+
+std::unique_ptr<WeightSource> require_finite(std::unique_ptr<WeightSource> weights) {
+    return std::make_unique<FiniteWeights>(std::move(weights));
+}
+
 bool names_weights(const std::string& model) { return !find_preset(model); }
 
 std::unique_ptr<WeightSource> trained_weights(const Options& options) {
-    if (!options.run.empty()) return open_weights(options.run, "--run");
+    if (!options.run.empty()) return require_finite(open_weights(options.run, "--run"));
     if (!names_weights(options.model)) {
         fail_usage(
             "--model={}: that is an architecture without weights; give a Hugging Face folder, an llm.c file, or "
             "--run=RUN_FOLDER",
             options.model);
     }
-    return open_weights(options.model, "--model");
+    return require_finite(open_weights(options.model, "--model"));
 }
 
 std::unique_ptr<Tokenizer> tokenizer_for(const Options& options, const WeightSource& weights) {
-    auto tokenizer = make_tokenizer(options.tokenizer.empty() ? weights.tokenizer() : options.tokenizer);
+    auto tokenizer =
+        options.tokenizer.empty() ? make_models_tokenizer(weights.tokenizer()) : make_tokenizer(options.tokenizer);
     require_vocabulary(*tokenizer, weights.model().config.V);
     return tokenizer;
 }
@@ -142,7 +185,7 @@ std::string Origin::describe(const Options& options) const {
 Origin open_origin(const Options& options, int rank, int ranks) {
     Origin origin;
     if (options.resume.empty()) {
-        if (names_weights(options.model)) origin.weights = open_weights(options.model, "--model");
+        if (names_weights(options.model)) origin.weights = require_finite(open_weights(options.model, "--model"));
         return origin;
     }
     if (options.was_typed("model") && names_weights(options.model)) {

@@ -20,11 +20,14 @@ std::unique_ptr<WeightSource> open_weights(const std::string& path, const std::s
 /// Whether --model names a place with weights, rather than a preset, whose weights are drawn at random.
 bool names_weights(const std::string& model);
 
-/// The weights that generate and evaluate use: --run, or --model.
+/// The same weights. A value that is no number, or infinite, is an Error that names its tensor when it is read.
+std::unique_ptr<WeightSource> require_finite(std::unique_ptr<WeightSource> weights);
+
+/// The weights that generate and evaluate use: --run, or --model. They are finite.
 std::unique_ptr<WeightSource> trained_weights(const Options& options);
 
-/// The tokenizer for the model: --tokenizer, or the one that came with it. An Error if it has more tokens than the
-/// model.
+/// The tokenizer for the model: --tokenizer, or the one that came with it, which may be one that this program cannot
+/// read (models_tokenizer.h). An Error if it has more tokens than the model.
 std::unique_ptr<Tokenizer> tokenizer_for(const Options& options, const WeightSource& weights);
 
 /// bf16 for a model trained in it where the device can, else fp32; the weights are there in fp32 either way.

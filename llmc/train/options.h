@@ -30,6 +30,11 @@ struct Options {
     std::string data = "data/demo.txt";
     std::string val_data;
     std::string tokenizer;
+    std::string data_format = "auto";
+    std::string jsonl_field;
+    bool special_tokens = false;
+    bool skip_bad_lines = false;
+    bool no_scan = false;
     int64_t batch_size = 16;  ///< Sequences in a micro-batch; 0 = auto, until the plan is chosen.
     int64_t seq_len = 128;
     int64_t total_batch_size = 0;  ///< Tokens per update; 0 = one micro-batch.
@@ -105,6 +110,9 @@ struct Options {
     double temperature = 0.8;
     int64_t top_k = 0;
     double top_p = 1.0;
+    std::string stop;
+    bool no_bos = false;
+    bool ignore_eos = false;
 
     // evaluate, import, export
     std::string hellaswag;
@@ -114,8 +122,6 @@ struct Options {
 
     // tokenize
     std::vector<std::string> files;
-    std::string jsonl_field;
-    bool special_tokens = false;
     int64_t shard_tokens = 100'000'000;
     double val_fraction = 0.05;
     int64_t val_tokens = 0;  ///< 0 = as val_fraction says.

@@ -130,14 +130,20 @@ void draw_timeline_of(const Options& options, const Model& model, const PlannedM
 }
 
 Model model_of(const Options& options) {
+    if (names_weights(options.model)) {
+        return make_model(accept_model(options, model_config_at(options.model, "--model"), nullptr));
+    }
     // Without --data the preset keeps its published vocabulary.
-    const int64_t data_vocabulary = !options.tokenizer.empty() ? make_tokenizer(options.tokenizer)->vocab_size()
-                                    : options.was_given("data")
-                                        ? open_token_source(options.data, "--data")->vocab_size()
-                                        : 0;
-    return make_model(names_weights(options.model)
-                          ? accept_model(options, model_config_at(options.model, "--model"), nullptr)
-                          : resolve_model(options, data_vocabulary));
+    int64_t vocabulary = 0, least = 0;
+    if (!options.tokenizer.empty()) {
+        vocabulary = least = make_tokenizer(options.tokenizer)->vocab_size();
+    } else if (options.was_given("data")) {
+        const auto source =
+            open_token_source(options.data, "--data", nullptr, reading_of(options), FolderUse::Training);
+        vocabulary = source->vocab_size();
+        if (source->tokenizer() != "none") least = vocabulary;
+    }
+    return make_model(resolve_model(options, vocabulary, least));
 }
 
 /// The tables, or the JSON object, of the plans asked for.

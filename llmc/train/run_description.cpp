@@ -1,5 +1,6 @@
 #include "llmc/train/run_description.h"
 
+#include "llmc/train/check_data.h"
 #include "llmc/train/ranks.h"
 
 namespace llmc {
@@ -12,7 +13,8 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     run->data = open_data(options, origin.tokenizer());
     const std::optional<ModelConfig> fixed = origin.config(options);
     run->model = make_model(fixed ? accept_model(options, *fixed, run->data.tokenizer.get())
-                                  : resolve_model(options, run->data.source->vocab_size()));
+                                  : resolve_model(options, run->data.vocab_size(), run->data.least_vocab_size()));
+    check_data(options, run->data, run->model.config.V, /*is_new=*/!fixed, comm);
     if (origin.checkpoint) {
         require_same_run(options, run->model.config, *origin.checkpoint);
         keep_total_batch(options, *origin.checkpoint);

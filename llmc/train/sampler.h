@@ -14,8 +14,9 @@ struct SamplerSettings {
     uint64_t seed = 0;
 };
 
-/// Draws one of logits.size() tokens. `text` and `position` number the draw: the same numbers give the same token.
-/// Ties go to the smaller id. Temperature, then top-k, then top-p, as in Hugging Face's generate().
+/// Draws one of logits.size() tokens, but none whose logit is -infinity or no number; -1 if there is no other. `text`
+/// and `position` number the draw: the same numbers give the same token. Ties go to the smaller id. Temperature, then
+/// top-k, then top-p, as in Hugging Face's generate().
 int32_t sample_token(std::span<const float> logits, const SamplerSettings& settings, uint32_t text, uint64_t position);
 
 }  // namespace llmc

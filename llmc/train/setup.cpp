@@ -5,6 +5,7 @@
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
 #include "llmc/base/version.h"
+#include "llmc/io/models_tokenizer.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/initial_weights.h"
 
@@ -22,6 +23,10 @@ void require_demo_text(const Options& options) {
 
 }  // namespace
 
+DataReading reading_of(const Options& options) {
+    return {options.data_format, options.jsonl_field, options.special_tokens, options.skip_bad_lines};
+}
+
 Data open_data(const Options& options, const std::string& models_tokenizer) {
     require_demo_text(options);
     if (!options.resume.empty() && options.was_typed("tokenizer")) {
@@ -29,15 +34,20 @@ Data open_data(const Options& options, const std::string& models_tokenizer) {
     }
     const bool is_chosen = models_tokenizer.empty() || options.resume.empty();
     const std::string tokenizer = is_chosen && !options.tokenizer.empty() ? options.tokenizer : models_tokenizer;
+    const DataReading reading = reading_of(options);
     Data data;
-    if (!tokenizer.empty()) data.tokenizer = make_tokenizer(tokenizer);
+    if (!tokenizer.empty()) {
+        data.tokenizer = tokenizer == options.tokenizer ? make_tokenizer(tokenizer) : make_models_tokenizer(tokenizer);
+    }
     const Tokenizer* reads_text = data.tokenizer.get();
-    data.source = open_token_source(options.data, "--data", reads_text);
-    if (data.tokenizer == nullptr) data.tokenizer = make_tokenizer(data.source->tokenizer());
+    data.source = open_token_source(options.data, "--data", reads_text, reading, FolderUse::Training);
+    if (data.tokenizer == nullptr) data.tokenizer = make_models_tokenizer(data.source->tokenizer());
     if (tokenizer == "bytes" && data.source->tokenizer() != tokenizer) {
         fail("--data={}: {}, but the model reads bytes; give text", options.data, data.source->describe());
     }
-    if (options.val_data.empty()) {
+    const bool brings_validation = options.val_data.empty() && has_validation_files(options.data);
+    const std::string val_data = brings_validation ? options.data : options.val_data;
+    if (val_data.empty()) {
         const TokenSplit split = split_off_validation(*data.source, options.seq_len);
         data.train = split.train;
         data.validation = split.validation;
@@ -46,10 +56,11 @@ Data open_data(const Options& options, const std::string& models_tokenizer) {
     // Token files with a tokenizer beside them name it; that of --data holds for both.
     const std::string of_data = data.source->tokenizer();
     const bool is_named = reads_text == nullptr && of_data != "bytes" && of_data != "none";
-    data.val_source = open_token_source(options.val_data, "--val-data", is_named ? data.tokenizer.get() : reads_text);
+    data.val_source = open_token_source(val_data, brings_validation ? "--data" : "--val-data",
+                                        is_named ? data.tokenizer.get() : reads_text, reading, FolderUse::Validation);
     if (data.val_source->tokenizer() != data.source->tokenizer() ||
         data.val_source->vocab_size() != data.source->vocab_size()) {
-        fail("--val-data={}: has other tokens than --data ({}, not {}); use files of one kind", options.val_data,
+        fail("--val-data={}: has other tokens than --data ({}, not {}); use files of one kind", val_data,
              data.val_source->describe(), data.source->describe());
     }
     data.train = TokenRange(*data.source);
@@ -77,7 +88,7 @@ void require_countable(const ModelConfig& config, const Options& options) {
 
 }  // namespace
 
-ModelConfig resolve_model(const Options& options, int64_t data_vocabulary) {
+ModelConfig resolve_model(const Options& options, int64_t data_vocabulary, int64_t least_vocabulary) {
     ModelConfig config = preset(options.model);
     const auto override_with = [](int64_t value, int64_t* field) {
         if (value > 0) *field = value;
@@ -115,8 +126,8 @@ ModelConfig resolve_model(const Options& options, int64_t data_vocabulary) {
         fail_usage("--seq-len={}: {} takes at most {} tokens; raise --max-seq-len too", options.seq_len, config.name,
                    config.maxT);
     }
-    if (data_vocabulary > config.V) {
-        fail_usage("--vocab-size={}: the data needs at least {} tokens", config.V, data_vocabulary);
+    if (least_vocabulary > config.V) {
+        fail_usage("--vocab-size={}: the data needs at least {} tokens", config.V, least_vocabulary);
     }
     validate(config);
     require_countable(config, options);
@@ -235,8 +246,9 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     spdlog::info("train_gpt {} on {}", version(), device.name);
     spdlog::info("model   {}: {}; {} parameters, {}", model.config.name, describe(model.config),
                  format_count(model.parameter_count()), weights);
-    spdlog::info("data    {}; {} tokens for training, {} for validation", data.source->describe(),
-                 format_count(data.train->size()), format_count(data.validation->size()));
+    spdlog::info("data    {}; {} tokens for training, {} for validation{}", data.source->describe(),
+                 format_count(data.train->size()), format_count(data.validation->size()),
+                 data.val_source == nullptr ? "" : ": " + data.val_source->describe());
     const Parallel& parallel = memory.plan.parallel;
     const Places& places = memory.plan.places;
     const int64_t total = parallel.ranks * parallel.micro_batches * memory.plan.shape.N();

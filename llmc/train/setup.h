@@ -14,12 +14,20 @@
 
 namespace llmc {
 
+/// How the options say that data is to be read.
+DataReading reading_of(const Options& options);
+
 /// Training and validation data, as one or two sources.
 struct Data {
     std::unique_ptr<TokenSource> source;
     std::unique_ptr<TokenSource> val_source;  ///< Null: validation is the end of `source`.
     std::optional<TokenRange> train, validation;
     std::unique_ptr<Tokenizer> tokenizer;
+
+    /// Vocabulary that a new model gets, and the least that it must have: where only ids are known, they decide
+    /// (check_data.h).
+    int64_t vocab_size() const { return source->vocab_size(); }
+    int64_t least_vocab_size() const { return source->tokenizer() == "none" ? 0 : source->vocab_size(); }
 };
 
 /// Opens --data and --val-data, and checks that both hold sequences of --seq-len tokens. Text is read with --tokenizer,
@@ -27,8 +35,8 @@ struct Data {
 Data open_data(const Options& options, const std::string& models_tokenizer);
 
 /// The preset with the options' overrides. The vocabulary is --vocab-size, else that of the data (`data_vocabulary`,
-/// 0 if there is no data), else the preset's.
-ModelConfig resolve_model(const Options& options, int64_t data_vocabulary);
+/// 0 if there is no data), else the preset's; --vocab-size must not be less than `least_vocabulary`.
+ModelConfig resolve_model(const Options& options, int64_t data_vocabulary, int64_t least_vocabulary);
 
 /// `config`, which came with its weights and allows no overrides, after checks of --seq-len and, where it is not null,
 /// the tokenizer.

@@ -14,6 +14,7 @@
 #include "llmc/io/token_file.h"
 #include "llmc/io/tokenizer.h"
 #include "llmc/io/tokenizer_files.h"
+#include "llmc/train/setup.h"
 
 #include <algorithm>
 #include <cmath>
@@ -90,6 +91,7 @@ void write_tokens(const Options& options, TextCorpus& corpus) {
     encode_corpus(corpus, *tokenizer, options.special_tokens ? SpecialTokens::AsIds : SpecialTokens::AsText,
                   threads_or_all(options.threads),
                   [&](const CorpusChunk& chunk, std::span<const int32_t> tokens) { writer.take(chunk, tokens); });
+    if (writer.train().tokens() + writer.val().tokens() == 0) fail("tokenize: there is no text in the files");
     if (writer.train().tokens() == 0) {
         fail("tokenize: all {} tokens of the text are for validation; lower --val-tokens or --val-fraction",
              writer.val().tokens());
@@ -132,6 +134,7 @@ WordCounts count_words(TextCorpus& corpus, int threads) {
         });
         if (!chunks.empty()) progress.update(chunks.back().end_bytes);
     } while (!chunks.empty());
+    corpus.report_skipped_lines();
     for (size_t t = 1; t < counts.size(); ++t) counts[0].add(counts[t]);
     return std::move(counts[0]);
 }
@@ -157,7 +160,7 @@ void learn_vocabulary(const Options& options, TextCorpus& corpus) {
 }  // namespace
 
 void tokenize_command(const Options& options) {
-    TextCorpus corpus(options.files, options.jsonl_field, "tokenize");
+    TextCorpus corpus(options.files, reading_of(options), "tokenize");
     if (options.train_bpe) {
         learn_vocabulary(options, corpus);
     } else {

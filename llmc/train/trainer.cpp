@@ -140,6 +140,7 @@ void Trainer::make_generator(const PlannedMemory& memory) {
     if (context == 0) return;
     generator_ = std::make_unique<TextGenerator>(
         state_, plan_generation(state_.model(), places, context, backend, parallel), &comm_);
+    generator_->draw_only_tokens_of(*data_.tokenizer);
 }
 
 void Trainer::run() {

@@ -44,6 +44,10 @@ void validate_tokenize(const Options& options) {
     if (options.out.empty()) {
         fail_usage("tokenize needs --out=NAME (token files NAME_train_000000.bin ..., or with --train-bpe a folder)");
     }
+    if (options.data_format.starts_with("uint")) {
+        fail_usage("--data-format={}: those are tokens already; train on them with --data and --data-format",
+                   options.data_format);
+    }
     if (options.train_bpe) {
         if (options.vocab_size < 258) {
             fail_usage("--vocab-size={}: --train-bpe needs at least 258: 256 bytes, end-of-text and a token to learn",
@@ -126,6 +130,21 @@ void require_operands(const Options& options) {
 }  // namespace
 
 void validate(const Options& options) {
+    if (options.skip_bad_lines && options.jsonl_field.empty() && options.was_typed("skip-bad-lines")) {
+        fail_usage("--skip-bad-lines: has no effect; only JSON Lines have such lines, so add --jsonl-field");
+    }
+    const bool are_typed = options.was_typed("data-format") || options.was_typed("jsonl-field");
+    if (are_typed && options.data_format.starts_with("uint") && !options.jsonl_field.empty()) {
+        fail_usage("--jsonl-field={}: token ids have no fields; leave it out with --data-format={}",
+                   options.jsonl_field, options.data_format);
+    }
+    for (const auto& [name, path] : {std::pair("data", options.data), std::pair("val-data", options.val_data)}) {
+        if (path != "-" || options.command == Command::Evaluate) continue;
+        fail_usage(
+            "--{}=-: standard input can be read only once, by one rank; save it to a file, or make token files of "
+            "it: train_gpt tokenize [options] -",
+            name);
+    }
     if (options.command == Command::Tokenize) return validate_tokenize(options);
     if (options.command != Command::Train && options.command != Command::Plan) return require_operands(options);
     if (options.command == Command::Train && options.recompute != "auto") find_policy(options.recompute);

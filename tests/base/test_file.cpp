@@ -167,5 +167,26 @@ TEST(GlobPaths, SortsAndReturnsPlainNamesAsTheyAre) {
     EXPECT_TRUE(glob_paths(dir / "*.none").empty());
 }
 
+TEST(MappedFile, AGitLfsPointerIsNamed) {
+    const TempDir dir;
+    const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:12ab\nsize 5\n";
+    EXPECT_TRUE(has(error_of([&] { MappedFile(dir.write("a.json", pointer)); }),
+                    {"a.json' is a Git LFS pointer", "git lfs pull"}));
+    EXPECT_EQ(MappedFile(dir.write("b.txt", pointer + std::string(1024, 'x'))).size(),
+              static_cast<int64_t>(pointer.size()) + 1024);
+}
+
+TEST(UnnamedFile, HoldsWhatWasWritten) {
+    UnnamedFile file("a test");
+    const std::string part(1'000'000, 'x');
+    for (int i = 0; i < 3; ++i) file.write(part);
+    const MappedFile mapped = file.map("the name");
+    EXPECT_EQ(mapped.path(), "the name");
+    EXPECT_EQ(mapped.text(), part + part + part);
+    setenv("TMPDIR", "/proc/none", 1);
+    EXPECT_EQ(UnnamedFile("a test").map("x").size(), 0);  // Where there is no such folder, /tmp is taken.
+    unsetenv("TMPDIR");
+}
+
 }  // namespace
 }  // namespace llmc

@@ -114,6 +114,9 @@ TEST(HfConfig, BothWays) {
         EXPECT_EQ(json::parse(text)["eos_token_id"], 5);
         EXPECT_EQ(json::parse(text)["bos_token_id"], nullptr);
     }
+    // transformers before 4.43 takes exactly these two fields, and later ones take them as well.
+    EXPECT_EQ(json::parse(to_hf_config(linear, DType::F32, {}))["rope_scaling"],
+              (json{{"type", "linear"}, {"factor", 2.5}}));
     ModelConfig odd = read(gpt2());
     odd.HD = 16;
     EXPECT_TRUE(has(error_of([&] { to_hf_config(odd, DType::F32, {}); }), {"GPT-2", "16"}));

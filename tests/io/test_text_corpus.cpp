@@ -14,7 +14,7 @@ const std::string kJson = std::string(kGoldenFolder) + "tokenizer.json";
 
 Tokens encode_files(const std::vector<std::string>& paths, const Tokenizer& tokenizer, int threads,
                     const std::string& field = "") {
-    TextCorpus corpus(paths, field, "tokenize");
+    TextCorpus corpus(paths, {.jsonl_field = field}, "tokenize");
     Tokens tokens;
     encode_corpus(corpus, tokenizer, SpecialTokens::AsText, threads,
                   [&](const CorpusChunk&, std::span<const int32_t> more) {
@@ -88,9 +88,35 @@ TEST(EncodeCorpus, BadLinesAreNamed) {
     }
 }
 
+TEST(TextCorpus, NumbersThatOnlyPythonWrites) {
+    const TempDir dir;
+    const std::string line = R"({"a": NaN, "b": [-Infinity, Infinity], "text": "NaN \"Infinity", "c": NaN})";
+    TextCorpus corpus({dir.write("x.jsonl", line)}, {.jsonl_field = "text"}, "tokenize");
+    CorpusChunk chunk;
+    ASSERT_TRUE(corpus.next([](std::string_view text, size_t) { return text.size(); }, &chunk));
+    corpus.read(chunk, [](std::string_view text, bool) { EXPECT_EQ(text, "NaN \"Infinity"); });
+}
+
+TEST(TextCorpus, BadLinesAreSkippedAndCounted) {
+    const TempDir dir;
+    std::string lines;
+    for (int i = 0; i < 30'000; ++i) lines += i % 1000 == 999 ? "broken\n" : "{\"text\": \"some words of text\"}\n";
+    for (const int threads : {1, 4}) {
+        TextCorpus corpus({dir.write("x.jsonl", lines)}, {.jsonl_field = "text", .skip_bad_lines = true}, "tokenize");
+        int64_t documents = 0;
+        encode_corpus(corpus, ByteTokenizer(), SpecialTokens::AsText, threads,
+                      [&](const CorpusChunk&, std::span<const int32_t> tokens) {
+                          documents += std::count(tokens.begin(), tokens.end(), ByteTokenizer::kEndOfText);
+                      });
+        EXPECT_EQ(documents, 30'000 - 30);
+    }
+}
+
 TEST(TextCorpus, BadFilesAreNamed) {
     const TempDir dir;
-    const auto error = [&](const std::string& path) { return error_of([&] { TextCorpus({path}, "", "tokenize"); }); };
+    const auto error = [&](const std::string& path) {
+        return error_of([&] { TextCorpus({path}, DataReading(), "tokenize"); });
+    };
     EXPECT_TRUE(has(error(dir / "no.txt"), {"tokenize: ", "no.txt", "does not exist"}));
     EXPECT_TRUE(has(error(dir / "no*.txt"), {"tokenize: ", "no file matches"}));
     EXPECT_TRUE(has(error(dir.path()), {"is a folder"}));

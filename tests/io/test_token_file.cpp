@@ -33,12 +33,13 @@ std::string open_error(const std::string& path) {
 
 TEST(TokenFile, ReadsTheBytesOfTheFormat) {
     const TempDir dir;
-    const auto gpt2 = TokenFile(MappedFile(dir.write("a.bin", header(20240520, 1, 2) + "\x50\xc4\x01\x02")), "--data");
+    const auto gpt2 =
+        TokenFile(open_data_file(dir.write("a.bin", header(20240520, 1, 2) + "\x50\xc4\x01\x02"), "--data"), "--data");
     EXPECT_EQ(all_of(gpt2), (std::vector<int32_t>{50256, 0x0201}));
     EXPECT_EQ(gpt2.end_of_text(), 50256);
     EXPECT_EQ(gpt2.where(1), "'" + dir / "a.bin" + "' at token 1");
     const std::string item("\x00\xf4\x01\x00", 4);
-    const auto llama = TokenFile(MappedFile(dir.write("b.bin", header(20240801, 7, 1) + item)), "--data");
+    const auto llama = TokenFile(open_data_file(dir.write("b.bin", header(20240801, 7, 1) + item), "--data"), "--data");
     EXPECT_EQ(all_of(llama), std::vector<int32_t>{128000});
     EXPECT_EQ(llama.end_of_text(), 128000);
 }
@@ -108,6 +109,30 @@ TEST(TokenFile, BeyondTwoGibibytes) {
     std::vector<int32_t> tokens(3);
     source->read(kCount - 3, tokens);
     EXPECT_EQ(tokens, (std::vector<int32_t>{0, 1234, 50256}));
+}
+
+TEST(TokenFile, WithoutAHeader) {
+    const TempDir dir;
+    std::vector<uint16_t> ids(40);
+    std::iota(ids.begin(), ids.end(), 7);
+    const std::string bytes(reinterpret_cast<const char*>(ids.data()), 80);
+    const auto open = [&](const std::string& content, const std::string& format) {
+        return open_token_source(dir.write("x", content), "--data", nullptr, {.data_format = format});
+    };
+    EXPECT_EQ(all_of(*open(bytes, "uint16")), std::vector<int32_t>(ids.begin(), ids.end()));
+    EXPECT_EQ(open(bytes, "uint16")->vocab_size(), 50257);
+    EXPECT_EQ(open(bytes, "uint32")->size(), 20);
+    std::string wide, wider;
+    for (const uint16_t id : ids) {
+        wide += std::string(reinterpret_cast<const char*>(&id), 2) + std::string(2, '\0');
+        wider += std::string(reinterpret_cast<const char*>(&id), 2) + std::string(6, '\0');
+    }
+    EXPECT_EQ(all_of(*open(wide, "uint32")), std::vector<int32_t>(ids.begin(), ids.end()));
+    EXPECT_TRUE(has(error_of([&] { open(wide, "uint16"); }), {"32 bits", "give --data-format=uint32"}));
+    for (const char* format : {"uint16", "uint32"}) {
+        EXPECT_TRUE(has(error_of([&] { open(wider, format); }), {"bits", "write them as uint32"}));
+    }
+    EXPECT_TRUE(has(error_of([&] { open("odd", "uint16"); }), {"3 bytes", "uint16"}));
 }
 
 }  // namespace

@@ -75,7 +75,8 @@ TEST(OpenTokenSource, NamesOptionFileAndRemedy) {
     EXPECT_TRUE(has(open_error(dir / "none.txt"), {"--data: ", "none.txt", "does not exist", "check"}));
     EXPECT_TRUE(has(open_error(dir / "*.none", "--val-data"), {"--val-data: ", "*.none", "no file matches"}));
     EXPECT_TRUE(has(open_error(dir.write("e.txt", "")), {"--data: ", "e.txt", "is empty"}));
-    EXPECT_TRUE(has(open_error(dir.path()), {"--data: ", dir.path(), "is a folder", "/*.txt"}));
+    std::filesystem::create_directories(dir / "folder/sub");
+    EXPECT_TRUE(has(open_error(dir / "folder"), {"--data: ", "folder", "is a folder without files", "folder/sub"}));
     EXPECT_TRUE(has(open_error(dir.write("n.txt", std::string("ab\0c", 4))), {"--data: ", "n.txt", "binary"}));
     EXPECT_TRUE(has(open_error(dir.write("c.txt", "\x01\x02\x03 abc")), {"--data: ", "c.txt", "binary"}));
     EXPECT_TRUE(has(open_error(dir.write("u.txt", "\xff\xfe\x41")), {"--data: ", "u.txt", "UTF-16", "iconv"}));

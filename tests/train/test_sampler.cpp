@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <set>
 #include <vector>
@@ -105,6 +106,21 @@ TEST(Sampler, HugeLogitsDoNotOverflow) {
     for (uint64_t i = 0; i < 100; ++i) seen.insert(sample_token(logits, {.temperature = 0.01, .seed = 1}, 0, i));
     EXPECT_EQ(seen, (std::set<int32_t>{0, 2}));
     EXPECT_EQ(sample_token(std::vector<float>{7}, {.temperature = 1}, 0, 0), 0);
+}
+
+TEST(Sampler, NeverDrawsWhatIsRuledOut) {
+    constexpr float kNever = -std::numeric_limits<float>::infinity();
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    const std::vector<float> logits = {kNever, 1, nan, -50, kNever};
+    for (const SamplerSettings& settings :
+         {SamplerSettings{100}, SamplerSettings{0}, SamplerSettings{100, 4}, SamplerSettings{100, 0, 0.999999}}) {
+        for (uint64_t i = 0; i < 500; ++i) {
+            const int32_t token = sample_token(logits, settings, 0, i);
+            ASSERT_TRUE(token == 1 || token == 3) << token;
+        }
+    }
+    EXPECT_EQ(sample_token(std::vector<float>{kNever, nan}, {}, 0, 0), -1);
+    EXPECT_EQ(sample_token(std::vector<float>{0, -kNever, 1}, {}, 0, 0), 1);
 }
 
 }  // namespace

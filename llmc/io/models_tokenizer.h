@@ -1,0 +1,16 @@
+// The tokenizer that came with a model or with token files, which nobody asked for: one that this program cannot read
+// must not keep anybody from using token files.
+#pragma once
+
+#include "llmc/io/tokenizer.h"
+
+#include <memory>
+#include <string>
+
+namespace llmc {
+
+/// make_tokenizer(), but a tokenizer that cannot be read is a warning. What comes back then has the reference's name,
+/// knows ids and no text (vocab_size() is 0), and gives the reason to who asks it to encode.
+std::unique_ptr<Tokenizer> make_models_tokenizer(const std::string& reference);
+
+}  // namespace llmc

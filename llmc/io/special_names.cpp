@@ -1,0 +1,107 @@
+#include "llmc/io/special_names.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/log.h"
+#include "llmc/base/units.h"
+
+#include <algorithm>
+
+namespace llmc {
+namespace {
+
+/// The text of a token, or "" where it has none.
+std::string text_of(const Tokenizer& tokenizer, int32_t token) {
+    try {
+        return tokenizer.token_bytes(token);
+    } catch (const Error&) {
+        return "";
+    }
+}
+
+bool looks_special(std::string_view name) {
+    return name.size() >= 3 &&
+           ((name.front() == '<' && name.back() == '>') || (name.front() == '[' && name.back() == ']'));
+}
+
+size_t first_two(std::string_view text) {
+    return static_cast<unsigned char>(text[0]) * size_t{256} + static_cast<unsigned char>(text[1]);
+}
+
+std::unique_ptr<Encoder> encoder_or_null(const Tokenizer& tokenizer, SpecialTokens special) {
+    try {
+        return tokenizer.make_encoder(special);
+    } catch (const Error&) {
+        return nullptr;
+    }
+}
+
+}  // namespace
+
+SpecialNames::SpecialNames(const Tokenizer& tokenizer) {
+    const auto as_text = encoder_or_null(tokenizer, SpecialTokens::AsText);
+    const auto as_ids = encoder_or_null(tokenizer, SpecialTokens::AsIds);
+    can_be_ids_ = as_ids != nullptr;
+    const int32_t size = as_text == nullptr ? 0 : tokenizer.vocab_size();
+    for (int32_t id = 0; id < size; ++id) {
+        std::string name = text_of(tokenizer, id);
+        if (id != tokenizer.end_of_text() && !looks_special(name)) continue;
+        if (name.size() < 3) continue;
+        std::vector<int32_t> text, ids;
+        as_text->encode(name, /*continues=*/false, &text);
+        if (can_be_ids_) as_ids->encode(name, /*continues=*/false, &ids);
+        const bool is_special = can_be_ids_ ? ids == std::vector{id} && text != ids : id == tokenizer.end_of_text();
+        if (is_special) names_.push_back(std::move(name));
+    }
+    std::stable_sort(names_.begin(), names_.end(), [](const auto& a, const auto& b) { return a.size() > b.size(); });
+    beginnings_.resize(size_t{1} << 16);
+    for (const std::string& name : names_) {
+        beginnings_[first_two(name)] = true;
+        if (first_bytes_.find(name[0]) == std::string::npos) first_bytes_ += name[0];
+    }
+    counts_ = std::make_unique<std::atomic<int64_t>[]>(names_.size());
+}
+
+size_t SpecialNames::at(std::string_view text) const {
+    if (text.size() < 2 || !beginnings_[first_two(text)]) return names_.size();
+    const auto name = std::find_if(names_.begin(), names_.end(), [&](const auto& n) { return text.starts_with(n); });
+    return static_cast<size_t>(name - names_.begin());
+}
+
+void SpecialNames::count(std::string_view text) {
+    for (const char first : first_bytes_) {
+        for (size_t i = text.find(first); i != std::string_view::npos;) {
+            const size_t name = at(text.substr(i));
+            if (name < names_.size()) counts_[name].fetch_add(1, std::memory_order_relaxed);
+            i = text.find(first, i + (name < names_.size() ? names_[name].size() : 1));
+        }
+    }
+}
+
+bool SpecialNames::cuts_through(std::string_view text, size_t p) const {
+    const size_t longest = names_.empty() ? 0 : names_.front().size();
+    for (size_t i = p - std::min(p, longest); i < p; ++i) {
+        const size_t name = at(text.substr(i));
+        if (name < names_.size() && i + names_[name].size() > p) return true;
+    }
+    return false;
+}
+
+int64_t SpecialNames::total() const {
+    int64_t sum = 0;
+    for (size_t i = 0; i < names_.size(); ++i) sum += counts_[i];
+    return sum;
+}
+
+void SpecialNames::report(const std::string& option) const {
+    std::string found;
+    for (size_t i = 0; i < names_.size(); ++i) {
+        if (counts_[i] == 0) continue;
+        found += fmt::format("{}'{}' {} time{}", found.empty() ? "" : ", ", names_[i], format_count(counts_[i]),
+                             counts_[i] == 1 ? "" : "s");
+    }
+    if (found.empty()) return;
+    spdlog::warn("{}: in the text stands {}, read as letters{}", option, found,
+                 can_be_ids_ ? "; for the tokens of these names, give --special-tokens" : "");
+}
+
+}  // namespace llmc

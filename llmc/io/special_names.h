@@ -1,0 +1,40 @@
+// Names of special tokens where they stand in a text that is read without --special-tokens: letters like any other,
+// which a user should know.
+#pragma once
+
+#include "llmc/io/tokenizer.h"
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace llmc {
+
+class SpecialNames {
+  public:
+    /// The names that `tokenizer` would read as ids if it were asked to.
+    explicit SpecialNames(const Tokenizer& tokenizer);
+
+    /// Counts those in a text. Any number of threads at once.
+    void count(std::string_view text);
+    /// Whether cutting text[0, p) from the rest would cut through one.
+    bool cuts_through(std::string_view text, size_t p) const;
+    /// Says how many there were so far, if there were any.
+    void report(const std::string& option) const;
+    int64_t total() const;
+
+  private:
+    /// Index of the longest name that begins there; names_.size() if none does.
+    size_t at(std::string_view text) const;
+
+    std::vector<std::string> names_;  ///< The longest first.
+    std::string first_bytes_;
+    std::vector<bool> beginnings_;  ///< By two bytes: whether a name begins so.
+    bool can_be_ids_ = true;
+    std::unique_ptr<std::atomic<int64_t>[]> counts_;  ///< By name.
+};
+
+}  // namespace llmc

@@ -11,7 +11,7 @@ namespace llmc {
 namespace {
 
 /// A vocabulary much larger than the ids, which costs memory and time, where only they are known.
-void suggest_vocabulary(int64_t V, int64_t largest, const Data& data) {
+void suggest_vocabulary(const Options& options, int64_t V, int64_t largest, const Data& data) {
     const bool is_known = data.source->tokenizer() != "none" || options.was_given("vocab-size");
     if (is_known || largest < 0 || 2 * (largest + 1) > V) return;
     spdlog::info("data    the largest id is {}; a model for these alone needs --vocab-size={}, not {}", largest,
@@ -37,7 +37,7 @@ void check_data(const Options& options, const Data& data, int64_t V, bool is_new
             const int threads = threads_or_all(options.threads);
             int64_t largest = largest_id(*data.source, threads);
             if (data.val_source != nullptr) largest = std::max(largest, largest_id(*data.val_source, threads));
-            suggest_vocabulary(V, largest, data);
+            suggest_vocabulary(options, V, largest, data);
             const std::string remedy =
                 fmt::format("give data made for this model's tokenizer{}",
                             is_new ? fmt::format(", or --vocab-size={} or more", largest + 1) : "");

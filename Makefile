@@ -103,7 +103,8 @@ GPU_ARCH ?= $(or $(cards),80 89 90)
 hash  := \#
 probe  = $(hash)if __has_include(<$1>)\n$2\n$(hash)endif\n
 found := $(shell printf '$(call probe,CLI/CLI.hpp,cli11)$(call probe,spdlog/spdlog.h,spdlog)$(call \
-    probe,pcre2.h,pcre2)$(call probe,sentencepiece_processor.h,sentencepiece)$(call \
+    probe,pcre2.h,pcre2)$(call probe,unicode/normalizer2.h,icu)$(call \
+    probe,sentencepiece_processor.h,sentencepiece)$(call \
     probe,fmt/format.h,fmt)$(call probe,nlohmann/json.hpp,json)$(call probe,xxhash.h,xxhash)$(call \
     probe,gtest/gtest.h,gtest)$(call probe,nccl.h,nccl)$(call probe,oneapi/dnnl/dnnl.hpp,$(hash)include \
     <oneapi/dnnl/dnnl_version.h>\nonednn=DNNL_VERSION_MAJOR.DNNL_VERSION_MINOR.DNNL_VERSION_PATCH)' | \
@@ -136,6 +137,7 @@ missing := $(strip \
     $(if $(filter json,$(found)),,nlohmann-json) \
     $(if $(filter xxhash,$(found)),,xxhash) \
     $(if $(filter pcre2,$(found)),,PCRE2) \
+    $(if $(filter icu,$(found)),,ICU) \
     $(if $(blas),,$(if $(filter auto,$(BLAS)),oneDNN_or_OpenBLAS_for_OpenMP,$(BLAS))))
 
 mpicxx    := $(shell command -v mpicxx 2>/dev/null)
@@ -234,7 +236,7 @@ mpi_link    := $(filter -L% -l%,$(call mpi_says,link))
 rpaths := $(if $(filter openblas,$(blas)),$(openblas_dir)) $(if $(with_cuda),$(wildcard $(CUDA_HOME)/lib64))
 link   := $(CXX) $(filter-out -DLLMC%,$(optimise_$(flavour))) -fopenmp -pthread -Wl,--as-needed \
     -Wl,--disable-new-dtags $(LDFLAGS)
-plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 $(if $(with_sentencepiece),-lsentencepiece) \
+plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 -licuuc $(if $(with_sentencepiece),-lsentencepiece) \
     $(if $(filter openblas,$(blas)),-L$(openblas_dir) -lopenblas,-ldnnl) \
     $(mpi_link) $(rpaths:%=-Wl,-rpath,%) $(LDLIBS)
 # None of them needs the driver to start; the driver's own library is found at run time by NVIDIA's.

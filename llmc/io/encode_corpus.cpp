@@ -17,7 +17,10 @@ void encode_corpus(TextCorpus& corpus, const Tokenizer& tokenizer, SpecialTokens
     std::vector<std::unique_ptr<Encoder>> encoders;
     for (int i = 0; i < threads; ++i) encoders.push_back(tokenizer.make_encoder(special));
     if (tokenizer.end_of_text() < 0) {
-        fail("tokenizer '{}' has no end-of-text token to put in front of documents", tokenizer.name());
+        fail(
+            "tokenizer '{}': none of its files names an end-of-text token (eos_token or bos_token) to put in front of "
+            "documents; name one with --document-token",
+            tokenizer.name());
     }
     const auto cut = [&](std::string_view text, size_t from) { return encoders[0]->safe_cut(text, from); };
     const size_t batch = threads == 1 ? 1 : 4 * static_cast<size_t>(threads);

@@ -11,6 +11,7 @@ namespace llmc {
 EncodedText::EncodedText(MappedFile file, const Tokenizer& tokenizer, const std::string& option)
     : path_(file.path()),
       tokenizer_(tokenizer.name()),
+      describes_end_of_text_(tokenizer.describe_end_of_text()),
       vocab_size_(tokenizer.vocab_size()),
       end_of_text_(tokenizer.end_of_text()) {
     TextCorpus corpus({path_}, /*jsonl_field=*/"", option);
@@ -37,7 +38,8 @@ void EncodedText::read(int64_t position, std::span<int32_t> out) const {
 std::string EncodedText::where(int64_t position) const { return fmt::format("'{}' at token {}", path_, position); }
 
 std::string EncodedText::describe() const {
-    return fmt::format("'{}' is text, read with the tokenizer '{}'", path_, tokenizer_);
+    return fmt::format("'{}' is text, read with the tokenizer '{}'{}{}", path_, tokenizer_,
+                       describes_end_of_text_.empty() ? "" : "; ", describes_end_of_text_);
 }
 
 }  // namespace llmc

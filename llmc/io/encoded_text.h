@@ -29,6 +29,7 @@ class EncodedText final : public TokenSource {
   private:
     std::string path_;
     std::string tokenizer_;
+    std::string describes_end_of_text_;
     int32_t vocab_size_;
     int32_t end_of_text_;
     // One of them holds the tokens: the first where 16 bits are enough.

@@ -111,6 +111,8 @@ struct Options {
     std::vector<std::string> files;
     std::string jsonl_field;
     bool special_tokens = false;
+    std::string document_token;
+    std::string tokenizer_pattern;
     int64_t shard_tokens = 100'000'000;
     double val_fraction = 0.05;
     int64_t val_tokens = 0;  ///< 0 = as val_fraction says.

@@ -1,0 +1,125 @@
+#include "llmc/io/pipeline/unicode.h"
+
+#include <unicode/uchar.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace llmc {
+namespace {
+
+/// Bytes of the valid UTF-8 character at the beginning of `text`; 0 if there is none.
+size_t character_bytes(std::string_view text) {
+    const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
+    const auto continues = [&](size_t i) { return (byte(i) & 0xC0) == 0x80; };
+    const unsigned first = byte(0), second = byte(1);
+    if (first < 0x80) return text.empty() ? 0 : 1;
+    if (first < 0xC2 || first > 0xF4 || !continues(1)) return 0;
+    if (first < 0xE0) return 2;
+    if (first < 0xF0) {
+        const bool overlong = first == 0xE0 && second < 0xA0, surrogate = first == 0xED && second > 0x9F;
+        return !overlong && !surrogate && continues(2) ? 3 : 0;
+    }
+    const bool overlong = first == 0xF0 && second < 0x90, beyond = first == 0xF4 && second > 0x8F;
+    return !overlong && !beyond && continues(2) && continues(3) ? 4 : 0;
+}
+
+UChar32 point(char32_t c) { return static_cast<UChar32>(c); }
+
+bool has_category(char32_t c, uint32_t mask) { return (U_GET_GC_MASK(point(c)) & mask) != 0; }
+
+/// Whether text[0, p) ends with a letter.
+bool ends_with_letter(std::string_view text, size_t p) {
+    const auto byte = static_cast<unsigned char>(text[p - 1]);
+    if (byte < 0x80) return (byte | 0x20u) - 'a' < 26;
+    const size_t begin = character_before(text, p);
+    const std::string_view last = text.substr(begin, p - begin);
+    return character_bytes(last) == last.size() && is_letter(character_at(last, 0));
+}
+
+}  // namespace
+
+size_t blank_after_letter(std::string_view text, size_t from) {
+    for (size_t p = from == 0 ? 1 : from; p < text.size(); ++p) {
+        if ((text[p] == ' ' || text[p] == '\n') && ends_with_letter(text, p)) return p;
+    }
+    return text.size();
+}
+
+size_t valid_utf8_prefix(std::string_view text) {
+    size_t i = 0;
+    while (i < text.size()) {
+        uint64_t eight = 0;
+        while (i + sizeof eight <= text.size()) {
+            std::memcpy(&eight, text.data() + i, sizeof eight);
+            if ((eight & 0x8080808080808080u) != 0) break;
+            i += sizeof eight;
+        }
+        if (i == text.size()) break;
+        const size_t bytes = character_bytes(text.substr(i, 4));
+        if (bytes == 0) break;
+        i += bytes;
+    }
+    return i;
+}
+
+char32_t character_at(std::string_view text, size_t i) {
+    const auto byte = [&](size_t k) { return static_cast<char32_t>(static_cast<unsigned char>(text[i + k])); };
+    switch (utf8_bytes(text[i])) {
+        case 1: return byte(0);
+        case 2: return (byte(0) & 0x1F) << 6 | (byte(1) & 0x3F);
+        case 3: return (byte(0) & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F);
+        default:
+            return (byte(0) & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F);
+    }
+}
+
+size_t character_before(std::string_view text, size_t end) {
+    do {
+        --end;
+    } while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80);
+    return end;
+}
+
+void append_utf8(char32_t c, std::string* text) {
+    const auto put = [&](char32_t byte) { *text += static_cast<char>(byte); };
+    const auto put_rest = [&](int shift) { put(0x80 | (c >> shift & 0x3F)); };
+    if (c < 0x80) {
+        put(c);
+    } else if (c < 0x800) {
+        put(0xC0 | c >> 6), put_rest(0);
+    } else if (c < 0x10000) {
+        put(0xE0 | c >> 12), put_rest(6), put_rest(0);
+    } else {
+        put(0xF0 | c >> 18), put_rest(12), put_rest(6), put_rest(0);
+    }
+}
+
+bool is_white_space(char32_t c) { return u_isUWhiteSpace(point(c)) != 0; }
+
+bool is_letter(char32_t c) { return has_category(c, U_GC_L_MASK); }
+
+bool is_number(char32_t c) { return has_category(c, U_GC_N_MASK); }
+
+bool is_punctuation(char32_t c) {
+    return has_category(c, U_GC_P_MASK) || (c < 0x80 && has_category(c, U_GC_S_MASK));
+}
+
+bool is_mark(char32_t c) { return has_category(c, U_GC_M_MASK); }
+
+bool is_word_character(char32_t c) {
+    return u_isUAlphabetic(point(c)) != 0 || has_category(c, U_GC_M_MASK | U_GC_ND_MASK | U_GC_PC_MASK) ||
+           u_hasBinaryProperty(point(c), UCHAR_JOIN_CONTROL) != 0;
+}
+
+void append_lower_case(char32_t c, std::string* text) {
+    constexpr char32_t kCapitalIWithDot = 0x130, kDotAbove = 0x307;
+    if (c == kCapitalIWithDot) {  // The only one with two (Unicode's SpecialCasing).
+        append_utf8(U'i', text);
+        append_utf8(kDotAbove, text);
+    } else {
+        append_utf8(static_cast<char32_t>(u_tolower(point(c))), text);
+    }
+}
+
+}  // namespace llmc

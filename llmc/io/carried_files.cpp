@@ -16,8 +16,8 @@ namespace {
 constexpr std::array kTokenizers = {"tokenizer.json", "tokenizer.model", "vocab.json", "encoder.json",
                                     "gpt2_tokenizer.bin"};
 /// These belong to one.
-constexpr std::array kCompanions = {
-    "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", "chat_template.jinja", kChoicesFile};
+constexpr std::array kCompanions = {"tokenizer_config.json", "added_tokens.json", "special_tokens_map.json",
+                                    "chat_template.jinja", kChoicesFile};
 /// The other half of a pair.
 constexpr std::array kMerges = {"merges.txt", "vocab.bpe"};
 constexpr const char* kGenerationConfig = "/generation_config.json";

@@ -173,7 +173,7 @@ std::unique_ptr<Encoder> SentencePieceTokenizer::make_encoder(SpecialTokens spec
 }  // namespace
 
 std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(const std::string& name, const std::string& path,
-                                                         const std::string& document_token) {
+                                                        const std::string& document_token) {
     return std::make_unique<SentencePieceTokenizer>(name, path, document_token);
 }
 
@@ -184,7 +184,7 @@ std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(const std::string& name,
 namespace llmc {
 
 std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(const std::string&, const std::string& path,
-                                                         const std::string&) {
+                                                        const std::string&) {
     fail(
         "'{}' is a SentencePiece model, and this program was built without its library; install libsentencepiece-dev "
         "and "

@@ -1,6 +1,7 @@
 #include "llmc/io/tokenizer.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/log.h"
 #include "llmc/io/llmc_tokenizer.h"
 #include "llmc/io/pipeline/pipeline_files.h"
 #include "llmc/io/sentencepiece_tokenizer.h"
@@ -75,7 +76,9 @@ std::unique_ptr<Tokenizer> make_tokenizer(const std::string& reference, const To
     if (files.kind != TokenizerKind::Ranks) {
         require_no_choice(choices.pattern, "--tokenizer-pattern", "only rank files need a pattern");
     }
-    const auto pipeline = [&](Pipeline read) { return std::make_unique<PipelineTokenizer>(reference, std::move(read)); };
+    const auto pipeline = [&](Pipeline read) {
+        return std::make_unique<PipelineTokenizer>(reference, std::move(read));
+    };
     switch (files.kind) {
         case TokenizerKind::VocabAndMerges:
             return pipeline(read_vocab_and_merges(files.path, files.merges_path, files.folder, choices));
@@ -88,6 +91,15 @@ std::unique_ptr<Tokenizer> make_tokenizer(const std::string& reference, const To
     if (files.kind == TokenizerKind::Llmc) return std::make_unique<LlmcTokenizer>(reference, files.path);
     if (files.kind == TokenizerKind::None) return std::make_unique<UnknownTokenizer>();
     return std::make_unique<ByteTokenizer>();
+}
+
+std::unique_ptr<Tokenizer> make_tokenizer_or_unknown(const std::string& reference) {
+    try {
+        return make_tokenizer(reference);
+    } catch (const Error& error) {
+        spdlog::warn("{}; only token files can be read without it", error.what());
+        return std::make_unique<UnknownTokenizer>(reference);
+    }
 }
 
 void require_vocabulary(const Tokenizer& tokenizer, int64_t V) {

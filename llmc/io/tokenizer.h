@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace llmc {
@@ -71,12 +72,16 @@ class ByteTokenizer final : public Tokenizer {
 /// Stands in where only token ids are known (llm.c token files): ids are shown as "<123>", text cannot be encoded.
 class UnknownTokenizer final : public Tokenizer {
   public:
-    std::string name() const override { return "none"; }
+    explicit UnknownTokenizer(std::string name = "none") : name_(std::move(name)) {}
+    std::string name() const override { return name_; }
     int32_t vocab_size() const override { return 0; }
     int32_t end_of_text() const override { return -1; }
     std::unique_ptr<Encoder> make_encoder(SpecialTokens special) const override;
     std::string token_bytes(int32_t token) const override;
     std::string decode(std::span<const int32_t> tokens) const override;
+
+  private:
+    std::string name_;
 };
 
 /// What a user may say that a tokenizer's files leave open; "" where nothing is said.
@@ -86,8 +91,13 @@ struct TokenizerChoices {
 };
 
 /// "bytes", "none", or the path of a tokenizer's folder or file, as tokenizer_files.h finds them. What cannot be read
-/// or does not fit together is an Error. Choices that a folder has kept (tokenizer_choices.h) hold where none are given.
+/// or does not fit together is an Error. Choices that a folder has kept (tokenizer_choices.h) hold where none are
+/// given.
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& reference, const TokenizerChoices& choices = {});
+
+/// For the tokenizer that comes with a model, which token files can do without: where it cannot be read, an
+/// UnknownTokenizer of that name, and a warning that says why.
+std::unique_ptr<Tokenizer> make_tokenizer_or_unknown(const std::string& reference);
 
 /// An Error if the tokenizer has more tokens than the model's vocabulary `V`.
 void require_vocabulary(const Tokenizer& tokenizer, int64_t V);

@@ -1,5 +1,5 @@
-// What a user chose about a tokenizer and its own files do not say. It is kept beside them, in a small JSON file, so that
-// a copied tokenizer stays what it was.
+// What a user chose about a tokenizer and its own files do not say. It is kept beside them, in a small JSON file, so
+// that a copied tokenizer stays what it was.
 #pragma once
 
 #include "llmc/io/tokenizer.h"

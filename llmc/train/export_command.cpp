@@ -21,7 +21,7 @@ nlohmann::json token_ids(const WeightSource& weights) {
     nlohmann::json ids = nlohmann::json::object();
     if (!weights.tokenizer_folder().empty()) ids = special_token_ids(weights.tokenizer_folder());
     if (!ids.empty()) return ids;
-    const int32_t end_of_text = make_tokenizer(weights.tokenizer())->end_of_text();
+    const int32_t end_of_text = make_tokenizer_or_unknown(weights.tokenizer())->end_of_text();
     if (end_of_text >= 0) ids = {{"bos_token_id", end_of_text}, {"eos_token_id", end_of_text}};
     return ids;
 }

@@ -88,7 +88,8 @@ std::unique_ptr<WeightSource> trained_weights(const Options& options) {
 }
 
 std::unique_ptr<Tokenizer> tokenizer_for(const Options& options, const WeightSource& weights) {
-    auto tokenizer = make_tokenizer(options.tokenizer.empty() ? weights.tokenizer() : options.tokenizer);
+    auto tokenizer =
+        options.tokenizer.empty() ? make_tokenizer_or_unknown(weights.tokenizer()) : make_tokenizer(options.tokenizer);
     require_vocabulary(*tokenizer, weights.model().config.V);
     return tokenizer;
 }

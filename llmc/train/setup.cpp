@@ -30,7 +30,8 @@ Data open_data(const Options& options, const std::string& models_tokenizer) {
     const bool is_chosen = models_tokenizer.empty() || options.resume.empty();
     const std::string tokenizer = is_chosen && !options.tokenizer.empty() ? options.tokenizer : models_tokenizer;
     Data data;
-    if (!tokenizer.empty()) data.tokenizer = make_tokenizer(tokenizer);
+    const bool is_own = !is_chosen || options.tokenizer.empty();
+    if (!tokenizer.empty()) data.tokenizer = is_own ? make_tokenizer_or_unknown(tokenizer) : make_tokenizer(tokenizer);
     const Tokenizer* reads_text = data.tokenizer.get();
     data.source = open_token_source(options.data, "--data", reads_text);
     if (data.tokenizer == nullptr) data.tokenizer = make_tokenizer(data.source->tokenizer());

@@ -98,7 +98,8 @@ void write_tokens(const Options& options, TextCorpus& corpus) {
     }
     const double seconds = now_seconds() - begin;
     PendingOutput tokenizer_folder(options.out + "_tokenizer", "--out");
-    const bool has_files = copy_tokenizer(options.tokenizer, tokenizer_folder.temporary(), choices) != options.tokenizer;
+    const bool has_files =
+        copy_tokenizer(options.tokenizer, tokenizer_folder.temporary(), choices) != options.tokenizer;
     if (!options.llmc_tokenizer.empty()) write_llmc_tokenizer(*tokenizer, options.llmc_tokenizer);
     writer.close();
     if (has_files) tokenizer_folder.complete();
@@ -122,11 +123,11 @@ WordCounts count_words(TextCorpus& corpus, int threads) {
     std::vector<CorpusChunk> chunks;
     do {
         chunks.clear();
-        for (CorpusChunk chunk; chunks.size() < 4 * counts.size() && corpus.next(blank_after_letter, &chunk);) chunks.push_back(chunk);
+        for (CorpusChunk chunk; chunks.size() < 4 * counts.size() && corpus.next(blank_after_letter, &chunk);)
+            chunks.push_back(chunk);
         parallel_for(threads, static_cast<int64_t>(chunks.size()), [&](int64_t i, int thread) {
             const auto t = static_cast<size_t>(thread);
-            corpus.read(chunks[static_cast<size_t>(i)],
-                        [&](std::string_view text, bool) { counts[t].add_text(text); });
+            corpus.read(chunks[static_cast<size_t>(i)], [&](std::string_view text, bool) { counts[t].add_text(text); });
         });
         if (!chunks.empty()) progress.update(chunks.back().end_bytes);
     } while (!chunks.empty());

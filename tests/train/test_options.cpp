@@ -84,7 +84,8 @@ TEST(OptionTable, HoldsExactlyThese) {
     EXPECT_EQ(flags_of(kExport), "--dtype --log-level --run --format --out ");
     EXPECT_EQ(
         flags_of(kTokenize),
-        "--vocab-size --tokenizer --threads --log-level --out files --jsonl-field --special-tokens --shard-tokens "
+        "--vocab-size --tokenizer --threads --log-level --out files --jsonl-field --special-tokens --document-token "
+        "--tokenizer-pattern --shard-tokens "
         "--val-fraction --val-tokens --llmc-tokenizer --train-bpe ");
 }
 

@@ -31,8 +31,8 @@ class AddedTokenFinder {
     /// Bytes of the longest name.
     size_t longest() const { return longest_; }
 
-    /// Calls other(begin, end) for stretches without a token, token(id) for tokens, in their order. With `special_as_text`
-    /// a special token's name is text, though nothing else is found within it.
+    /// Calls other(begin, end) for stretches without a token, token(id) for tokens, in their order. With
+    /// `special_as_text` a special token's name is text, though nothing else is found within it.
     template <typename Other, typename Token>
     void split(std::string_view text, bool special_as_text, Other other, Token token) const {
         size_t done = 0;
@@ -45,8 +45,8 @@ class AddedTokenFinder {
         }
         if (done < text.size()) other(done, text.size());
     }
-    /// Whether cutting text[0, p) from the rest could change what is found: a token's name touches p, or the white space
-    /// behind p.
+    /// Whether cutting text[0, p) from the rest could change what is found: a token's name touches p, or the white
+    /// space behind p.
     bool minds_cut(std::string_view text, size_t p) const;
 
   private:

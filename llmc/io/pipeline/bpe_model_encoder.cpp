@@ -67,8 +67,7 @@ class BpeModelEncoder final : public ModelEncoder {
         int32_t last = -1;
         for (size_t i = 0, bytes = 0; i < piece.size(); i += bytes) {
             bytes = settings_.over_bytes ? 1 : utf8_bytes(piece[i]);
-            const char32_t c =
-                settings_.over_bytes ? static_cast<unsigned char>(piece[i]) : character_at(piece, i);
+            const char32_t c = settings_.over_bytes ? static_cast<unsigned char>(piece[i]) : character_at(piece, i);
             const BpeModel::Ends ends = model_.ends_of(c, piece.substr(i, bytes));
             if (i > begin && last >= 0 && ends.first >= 0 && !model_.joins(last, ends.first)) {
                 encode_part(piece.substr(begin, i - begin), tokens);

@@ -7,8 +7,7 @@
 namespace llmc {
 
 ByteTrie::ByteTrie(std::vector<std::pair<std::string, int32_t>> entries) {
-    std::stable_sort(entries.begin(), entries.end(),
-                     [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     // Breadth first: a node stands for the entries [begin, end) that share their first `depth` bytes.
     struct Range {
         size_t begin, end, depth;

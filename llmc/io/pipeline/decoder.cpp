@@ -86,9 +86,7 @@ class MetaspaceDecoder final : public DecoderStage {
 class SuffixDecoder final : public DecoderStage {
   public:
     explicit SuffixDecoder(std::string suffix) : suffix_(std::move(suffix)) {}
-    void apply(std::string* text, bool, bool is_last) const override {
-        replace_all(text, suffix_, is_last ? "" : " ");
-    }
+    void apply(std::string* text, bool, bool is_last) const override { replace_all(text, suffix_, is_last ? "" : " "); }
 
   private:
     std::string suffix_;

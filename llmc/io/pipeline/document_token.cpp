@@ -7,6 +7,7 @@
 #include <array>
 #include <charconv>
 #include <initializer_list>
+#include <unordered_set>
 #include <utility>
 
 namespace llmc {
@@ -95,8 +96,8 @@ DocumentToken of_configuration(const CompanionFiles& files, const KnownTokens& t
 }
 
 DocumentToken of_model_configuration(const CompanionFiles& files, const KnownTokens& tokens) {
-    for (const auto& [json, file] : {std::pair(&files.config, "config.json"),
-                                     std::pair(&files.generation_config, "generation_config.json")}) {
+    for (const auto& [json, file] :
+         {std::pair(&files.config, "config.json"), std::pair(&files.generation_config, "generation_config.json")}) {
         const Json* ids = field(*json, "eos_token_id");
         if (ids != nullptr && ids->is_array() && !ids->empty()) ids = &(*ids)[0];
         if (ids == nullptr || !ids->is_number_integer()) continue;
@@ -111,8 +112,8 @@ DocumentToken of_model_configuration(const CompanionFiles& files, const KnownTok
 /// Whether a configuration gives the token a role.
 bool is_named_special(const CompanionFiles& files, const std::string& name) {
     for (const Json* json : {&files.tokenizer_config, &files.special_tokens_map}) {
-        for (const char* key : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token",
-                                "mask_token"}) {
+        for (const char* key :
+             {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
             if (token_name(field(*json, key)) == name) return true;
         }
     }
@@ -141,9 +142,10 @@ CompanionFiles read_companion_files(const std::string& folder) {
 
 void add_companion_tokens(const CompanionFiles& files, const TokenNames& names, std::vector<AddedToken>* added,
                           const std::string& source) {
+    std::unordered_set<std::string> known;
+    for (const AddedToken& token : *added) known.insert(token.text);
     const auto add = [&](const std::string& name, int64_t id, const Json& flags) {
-        const auto is_it = [&](const AddedToken& token) { return token.text == name; };
-        if (name.empty() || std::any_of(added->begin(), added->end(), is_it)) return;
+        if (name.empty() || !known.insert(name).second) return;
         if (id < 0 || id >= TokenNames::kMostTokens) {
             fail("{}: beside it, the added token '{}' has the impossible id {}", source, name, id);
         }
@@ -195,7 +197,9 @@ DocumentToken find_document_token(const Json& post_processor, const CompanionFil
     found = of_model_configuration(files, tokens);
     if (found.id >= 0) return found;
     for (const char* name : {kEndOfText, "</s>", "<|end_of_text|>", "<s>", "<|begin_of_text|>", "<eos>", "<bos>",
-                             "[EOS]", "[BOS]", "<|startoftext|>", "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"}) {
+                             "[EOS]", "[BOS]", "<|startoftext|>",
+                             "<\xEF\xBD\x9C"
+                             "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"}) {
         const auto is_it = [&](const AddedToken& token) { return token.text == name; };
         const auto token = std::find_if(tokens.added.begin(), tokens.added.end(), is_it);
         if (token != tokens.added.end()) return {token->id, name, "its name"};

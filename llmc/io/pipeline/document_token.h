@@ -14,7 +14,7 @@
 namespace llmc {
 
 struct DocumentToken {
-    int32_t id = -1;       ///< -1: nothing names one.
+    int32_t id = -1;  ///< -1: nothing names one.
     std::string name;
     std::string named_by;  ///< "eos_token of tokenizer_config.json".
 };
@@ -26,8 +26,8 @@ struct CompanionFiles {
 /// An Error if one is not valid JSON. `folder` is "" if there is none.
 CompanionFiles read_companion_files(const std::string& folder);
 
-/// Adds the tokens that only tokenizer_config.json (added_tokens_decoder) or added_tokens.json have. An Error that begins
-/// with `source` if an id is impossible.
+/// Adds the tokens that only tokenizer_config.json (added_tokens_decoder) or added_tokens.json have. An Error that
+/// begins with `source` if an id is impossible.
 void add_companion_tokens(const CompanionFiles& files, const TokenNames& names, std::vector<AddedToken>* added,
                           const std::string& source);
 
@@ -39,9 +39,9 @@ struct KnownTokens {
     std::string name(int32_t id) const;
 };
 
-/// The first rule that applies: the token that the template puts in front (`post_processor` of tokenizer.json); bos_token
-/// with add_bos_token; eos_token, unless it ends a chat's turn and there is an <|endoftext|>, which then is it;
-/// bos_token; eos_token_id of config.json or generation_config.json; an added token by its usual name.
+/// The first rule that applies: the token that the template puts in front (`post_processor` of tokenizer.json);
+/// bos_token with add_bos_token; eos_token, unless it ends a chat's turn and there is an <|endoftext|>, which then is
+/// it; bos_token; eos_token_id of config.json or generation_config.json; an added token by its usual name.
 DocumentToken find_document_token(const nlohmann::json& post_processor, const CompanionFiles& files,
                                   const KnownTokens& tokens);
 

@@ -26,11 +26,12 @@ class Normalizer {
     virtual bool keeps_ascii() const { return false; }
 };
 
+/// Characters that came after Unicode 9 stay as they are, as in the tokenizers library.
 enum class UnicodeForm : uint8_t { NFC, NFD, NFKC, NFKD };
 std::unique_ptr<Normalizer> make_unicode_normalizer(UnicodeForm form);
 /// Every character becomes small by itself.
 std::unique_ptr<Normalizer> make_lowercase();
-/// Drops marks.
+/// Drops the marks of letters.
 std::unique_ptr<Normalizer> make_strip_accents();
 /// Drops white space at the ends.
 std::unique_ptr<Normalizer> make_strip(bool left, bool right);

@@ -111,7 +111,7 @@ class Prepend final : public Normalizer {
 std::unique_ptr<Normalizer> make_lowercase() { return std::make_unique<Lowercase>(); }
 
 std::unique_ptr<Normalizer> make_strip_accents() {
-    return make_filter([](char32_t c) { return is_mark(c) ? U'\0' : c; }, /*allows_cuts=*/true, /*keeps_ascii=*/true);
+    return make_filter([](char32_t c) { return is_accent(c) ? U'\0' : c; }, /*allows_cuts=*/true, /*keeps_ascii=*/true);
 }
 
 std::unique_ptr<Normalizer> make_strip(bool left, bool right) { return std::make_unique<Strip>(left, right); }

@@ -5,6 +5,7 @@
 
 #include <unicode/bytestream.h>
 #include <unicode/normalizer2.h>
+#include <unicode/uniset.h>
 
 #include <algorithm>
 #include <string_view>
@@ -27,9 +28,18 @@ const icu::Normalizer2& instance_of(UnicodeForm form) {
     return *instance;
 }
 
+icu::UnicodeSet known_characters() {
+    UErrorCode status = U_ZERO_ERROR;
+    icu::UnicodeSet set(UNICODE_STRING_SIMPLE("[:age=9.0:]"), status);
+    if (U_FAILURE(status))
+        fail("ICU has no data for Unicode's ages ({}); install its library again", u_errorName(status));
+    set.freeze();
+    return set;
+}
+
 class UnicodeNormalizer final : public Normalizer {
   public:
-    explicit UnicodeNormalizer(UnicodeForm form) : rules_(instance_of(form)) {}
+    explicit UnicodeNormalizer(UnicodeForm form) : known_(known_characters()), rules_(instance_of(form), known_) {}
     void apply(NormalText* text) const override {
         const std::string& from = text->text;
         if (std::all_of(from.begin(), from.end(), [](char c) { return static_cast<signed char>(c) >= 0; })) return;
@@ -61,7 +71,8 @@ class UnicodeNormalizer final : public Normalizer {
         return i;
     }
 
-    const icu::Normalizer2& rules_;
+    icu::UnicodeSet known_;
+    icu::FilteredNormalizer2 rules_;
 };
 
 }  // namespace

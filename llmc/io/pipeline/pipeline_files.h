@@ -23,8 +23,8 @@ Pipeline read_vocab_and_merges(const std::string& vocab_path, const std::string&
                                const TokenizerChoices& choices);
 
 /// Lines of base64 and rank. Their number tells the family, which has a pattern and special tokens: 50256 is GPT-2's,
-/// 100256 cl100k's, 128000 Llama 3's, 199998 o200k's. Another needs a pattern in `choices`, and gets <|endoftext|> behind
-/// its ranks.
+/// 100256 cl100k's, 128000 Llama 3's, 199998 o200k's. Another needs a pattern in `choices`, and gets <|endoftext|>
+/// behind its ranks.
 Pipeline read_ranks(const std::string& path, const TokenizerChoices& choices);
 
 }  // namespace llmc

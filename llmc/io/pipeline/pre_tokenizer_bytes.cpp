@@ -10,11 +10,8 @@ namespace {
 
 class ByteLevel final : public PreTokenizer {
   public:
-    explicit ByteLevel(const ByteLevelSettings& settings)
-        : settings_(settings), regex_(kGpt2Pattern, "ByteLevel") {}
-    std::unique_ptr<PieceSink> connect(PieceSink& next) const override {
-        return std::make_unique<Run>(*this, next);
-    }
+    explicit ByteLevel(const ByteLevelSettings& settings) : settings_(settings), regex_(kGpt2Pattern, "ByteLevel") {}
+    std::unique_ptr<PieceSink> connect(PieceSink& next) const override { return std::make_unique<Run>(*this, next); }
     BlankCut cut_before(char blank) const override {
         if (settings_.use_regex) return blank == ' ' || !settings_.add_prefix_space ? BlankCut::Cut : BlankCut::Unknown;
         return blank == ' ' || !settings_.add_prefix_space ? BlankCut::Kept : BlankCut::Unknown;
@@ -23,8 +20,7 @@ class ByteLevel final : public PreTokenizer {
   private:
     class Run final : public PieceSink {
       public:
-        Run(const ByteLevel& stage, PieceSink& next)
-            : settings_(stage.settings_), search_(stage.regex_), next_(next) {}
+        Run(const ByteLevel& stage, PieceSink& next) : settings_(stage.settings_), search_(stage.regex_), next_(next) {}
         void take(Piece piece) override {
             if (settings_.add_prefix_space && !piece.text.starts_with(' ')) {
                 prefixed_.assign(1, ' ').append(piece.text);
@@ -60,9 +56,7 @@ class Metaspace final : public PreTokenizer {
   public:
     Metaspace(std::string replacement, PrependScheme scheme, bool split)
         : replacement_(std::move(replacement)), scheme_(scheme), split_(split) {}
-    std::unique_ptr<PieceSink> connect(PieceSink& next) const override {
-        return std::make_unique<Run>(*this, next);
-    }
+    std::unique_ptr<PieceSink> connect(PieceSink& next) const override { return std::make_unique<Run>(*this, next); }
     BlankCut cut_before(char blank) const override {
         if (blank != ' ') return scheme_ == PrependScheme::Always ? BlankCut::Unknown : BlankCut::Kept;
         return split_ ? BlankCut::Cut : BlankCut::Kept;
@@ -76,8 +70,8 @@ class Metaspace final : public PreTokenizer {
         void take(Piece piece) override {
             const std::string& sign = stage_.replacement_;
             const bool begins_with_it = piece.text.starts_with(' ') || piece.text.starts_with(sign);
-            const bool prepends = stage_.scheme_ == PrependScheme::Always ||
-                                  (stage_.scheme_ == PrependScheme::First && piece.is_first);
+            const bool prepends =
+                stage_.scheme_ == PrependScheme::Always || (stage_.scheme_ == PrependScheme::First && piece.is_first);
             text_.clear();
             if (prepends && !begins_with_it) text_ += sign;
             for (size_t i = 0; i < piece.text.size();) {

@@ -12,9 +12,7 @@ class CharacterSplit final : public PreTokenizer {
   public:
     CharacterSplit(IsMatch is_match, SplitBehavior behavior, BlankCut cut)
         : is_match_(is_match), behavior_(behavior), cut_(cut) {}
-    std::unique_ptr<PieceSink> connect(PieceSink& next) const override {
-        return std::make_unique<Run>(*this, next);
-    }
+    std::unique_ptr<PieceSink> connect(PieceSink& next) const override { return std::make_unique<Run>(*this, next); }
     BlankCut cut_before(char) const override { return cut_; }
 
   private:

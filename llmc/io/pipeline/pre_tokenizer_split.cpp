@@ -14,9 +14,7 @@ class RegexSplit final : public PreTokenizer {
           behavior_(behavior),
           invert_(invert),
           cut_(known_pattern_cut(pattern, behavior, invert)) {}
-    std::unique_ptr<PieceSink> connect(PieceSink& next) const override {
-        return std::make_unique<Run>(*this, next);
-    }
+    std::unique_ptr<PieceSink> connect(PieceSink& next) const override { return std::make_unique<Run>(*this, next); }
     BlankCut cut_before(char) const override { return cut_; }
 
   private:
@@ -52,9 +50,7 @@ class LiteralSplit final : public PreTokenizer {
   public:
     LiteralSplit(std::string text, SplitBehavior behavior, bool invert)
         : text_(std::move(text)), behavior_(behavior), invert_(invert) {}
-    std::unique_ptr<PieceSink> connect(PieceSink& next) const override {
-        return std::make_unique<Run>(*this, next);
-    }
+    std::unique_ptr<PieceSink> connect(PieceSink& next) const override { return std::make_unique<Run>(*this, next); }
     BlankCut cut_before(char) const override {
         // Isolated text that has no blank in it is found on one side or the other.
         const bool has_blank = text_.find_first_of(" \n") != std::string::npos;

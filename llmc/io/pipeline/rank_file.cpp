@@ -127,7 +127,8 @@ Family family_of(size_t ranks, const std::string& path, const std::string& patte
         default:
             if (pattern.empty()) {
                 fail(
-                    "'{}' has {} ranks, which is no family's number (50256, 100256, 128000, 199998), so its pattern and "
+                    "'{}' has {} ranks, which is no family's number (50256, 100256, 128000, 199998), so its pattern "
+                    "and "
                     "its special tokens are not known; give the pattern with --tokenizer-pattern",
                     path, ranks);
             }

@@ -1,6 +1,7 @@
 #include "llmc/io/pipeline/regex.h"
 
 #include "llmc/base/error.h"
+#include "llmc/io/pipeline/later_characters.h"
 #include "llmc/io/pipeline/regex_syntax.h"
 #include "llmc/io/pipeline/unicode.h"
 
@@ -51,18 +52,17 @@ struct Regex::Code {
     std::mutex mutex;                           ///< Of what follows.
     std::vector<std::unique_ptr<State>> spare;  ///< States that no search has.
 
-    Code(const std::string& pattern, const std::string& source) {
-        const RegexSyntax syntax = to_pcre2(pattern);
-        if (!syntax.obstacle.empty()) fail("{}: its pattern has {}, which this program lacks", source, syntax.obstacle);
+    /// `written` is what the file has for `pattern`.
+    Code(const std::string& pattern, const std::string& written, const std::string& source) {
         pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
         pcre2_set_newline(context, PCRE2_NEWLINE_LF);
         int error = 0;
         PCRE2_SIZE where = 0;
-        code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(syntax.pattern.data()), syntax.pattern.size(),
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &where,
-                             context);
+        code =
+            pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                          PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &where, context);
         pcre2_compile_context_free(context);
-        if (code == nullptr) fail("{}: its pattern does not compile: {}: '{}'", source, reason_of(error), pattern);
+        if (code == nullptr) fail("{}: its pattern does not compile: {}: '{}'", source, reason_of(error), written);
         has_jit = pcre2_jit_compile(code, PCRE2_JIT_COMPLETE) == 0;
     }
     ~Code() { pcre2_code_free(code); }
@@ -70,8 +70,13 @@ struct Regex::Code {
     Code& operator=(const Code&) = delete;
 };
 
-Regex::Regex(const std::string& pattern, const std::string& source)
-    : code_(std::make_unique<Code>(pattern, source)) {}
+Regex::Regex(const std::string& pattern, const std::string& source) {
+    const RegexSyntax syntax = to_pcre2(pattern);
+    if (!syntax.obstacle.empty()) fail("{}: its pattern has {}, which cannot be read", source, syntax.obstacle);
+    code_ = std::make_unique<Code>(syntax.pattern, pattern, source);
+    const std::string later = with_later_characters(syntax.pattern);
+    if (later != syntax.pattern) later_ = std::make_unique<Code>(later, pattern, source);
+}
 
 Regex::~Regex() = default;
 
@@ -91,14 +96,21 @@ RegexSearch::~RegexSearch() {
     regex_.code_->spare.push_back(std::move(state_));
 }
 
+void RegexSearch::start(std::string_view text) {
+    text_ = text;
+    from_ = 0;
+    has_match_ = false;
+    code_ = regex_.later_ != nullptr && may_have_later_characters(text) ? regex_.later_.get() : regex_.code_.get();
+}
+
 bool RegexSearch::search(size_t from) {
-    const Regex::Code& code = *regex_.code_;
+    const Regex::Code& code = *code_;
     Regex::State& state = *state_;
     const auto* subject = reinterpret_cast<PCRE2_SPTR>(text_.data());
     const int status =
-        code.has_jit ? pcre2_jit_match(code.code, subject, text_.size(), from, 0, state.match, state.context)
-                     : pcre2_match(code.code, subject, text_.size(), from, PCRE2_NO_UTF_CHECK, state.match,
-                                   state.context);
+        code.has_jit
+            ? pcre2_jit_match(code.code, subject, text_.size(), from, 0, state.match, state.context)
+            : pcre2_match(code.code, subject, text_.size(), from, PCRE2_NO_UTF_CHECK, state.match, state.context);
     if (status < 0 && status != PCRE2_ERROR_NOMATCH) {
         fail("the tokenizer's pattern gave up on the text: {}", reason_of(status));
     }

@@ -23,6 +23,7 @@ class Regex {
     struct Code;
     struct State;
     std::unique_ptr<Code> code_;
+    std::unique_ptr<Code> later_;  ///< For texts with characters that PCRE2 may not know (later_characters.h).
 };
 
 /// A search through a text, match after match, in one thread. The Regex must outlive it.
@@ -34,11 +35,7 @@ class RegexSearch {
     RegexSearch& operator=(const RegexSearch&) = delete;
 
     /// Begins anew, with valid UTF-8.
-    void start(std::string_view text) {
-        text_ = text;
-        from_ = 0;
-        has_match_ = false;
-    }
+    void start(std::string_view text);
     /// Finds the next match; false if there is none. An empty one does not follow another match immediately.
     bool next(size_t* begin, size_t* end);
 
@@ -47,6 +44,7 @@ class RegexSearch {
 
     const Regex& regex_;
     std::unique_ptr<Regex::State> state_;
+    const Regex::Code* code_ = nullptr;  ///< What the text is searched with.
     std::string_view text_;
     size_t from_ = 0;
     size_t last_end_ = 0;

@@ -24,6 +24,7 @@ char PatternReader::take() {
 
 std::string PatternReader::take_until(std::string_view end) {
     const size_t size = std::min(rest_.find(end), rest_.size());
+    misses_end_ = misses_end_ || size == rest_.size();
     std::string text(rest_.substr(0, size));
     rest_.remove_prefix(std::min(size + end.size(), rest_.size()));
     return text;
@@ -73,7 +74,7 @@ constexpr std::array<std::pair<const char*, const char*>, 37> kSets = {{
     {"cntrl", R"(\p{Cc})"},
     {"lower", R"(\p{Lowercase})"},
     {"upper", R"(\p{Uppercase})"},
-    {"punct", R"(\p{P}$+<=>\^`|~)"},
+    {"punct", R"(\p{P}\p{S})"},
     {"xdigit", kHexItems},
     {"ascii", R"(\x{0}-\x{7f})"},
     {"any", R"(\x{0}-\x{10ffff})"},
@@ -106,9 +107,10 @@ constexpr std::array<std::pair<const char*, const char*>, 37> kSets = {{
 constexpr std::array kCategories = {"l",  "lu", "ll", "lt", "lm", "lo", "m",  "mn", "mc", "me", "n",  "nd",
                                     "nl", "no", "p",  "pc", "pd", "ps", "pe", "pi", "pf", "po", "s",  "sm",
                                     "sc", "sk", "so", "z",  "zs", "zl", "zp", "c",  "cc", "cf", "cn", "co"};
-constexpr std::array kProperties = {"alphabetic", "uppercase", "lowercase", "ideographic", "emoji",
-                                    "extendedpictographic", "emojipresentation", "emojimodifier", "math", "dash",
-                                    "diacritic", "hexdigit", "idstart", "idcontinue", "xidstart", "xidcontinue"};
+constexpr std::array kProperties = {
+    "alphabetic",        "uppercase",     "lowercase", "ideographic", "emoji",     "extendedpictographic",
+    "emojipresentation", "emojimodifier", "math",      "dash",        "diacritic", "hexdigit",
+    "idstart",           "idcontinue",    "xidstart",  "xidcontinue"};
 
 bool is_one_of(const auto& names, const std::string& name) {
     return std::any_of(names.begin(), names.end(), [&](const char* known) { return name == known; });
@@ -222,7 +224,7 @@ std::string read_class(PatternReader& reader, std::string* obstacle) {
             open.items += to.empty() ? "\\-" + set.items : "-" + to;  // A set ends no range.
         }
     }
-    reader.skip("]");
+    if (!reader.skip("]")) reader.miss_end();
     if (operands.size() == 1) return negated ? negation_of(operands[0]) : operands[0].text();
     std::string all;
     for (size_t i = 1; i < operands.size(); ++i) all += "(?=" + operands[i].text() + ")";

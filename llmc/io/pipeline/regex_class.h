@@ -9,6 +9,8 @@ namespace llmc {
 /// \s, \w and \d as items of a PCRE2 class. PCRE2's own \s has U+180E, its \w no marks.
 inline constexpr const char* kSpaceItems = R"(\t-\r\x{85}\p{Z})";
 inline constexpr const char* kWordItems = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+/// Outside of classes Oniguruma's \w has some numbers, too.
+inline constexpr const char* kBareWordItems = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 inline constexpr const char* kDigitItems = R"(\p{Nd})";
 inline constexpr const char* kHexItems = "0-9a-fA-F";
 
@@ -21,8 +23,10 @@ class PatternReader {
     bool starts_with(std::string_view text) const { return rest_.starts_with(text); }
     bool skip(std::string_view text);
     char take();
-    /// Up to `end`, which is taken, too; all if it is not there.
+    /// Up to `end`, which is taken, too; all if it is not there, and then misses_end().
     std::string take_until(std::string_view end);
+    bool misses_end() const { return misses_end_; }
+    void miss_end() { misses_end_ = true; }
     /// The next character, escaped so that PCRE2 takes it for itself.
     std::string take_literal();
     /// The number after \x or \u, as PCRE2 writes it; an obstacle where it is a byte beyond ASCII.
@@ -30,6 +34,7 @@ class PatternReader {
 
   private:
     std::string_view rest_;
+    bool misses_end_ = false;
 };
 
 /// The class whose [ has been taken, as an expression that matches one character.

@@ -17,6 +17,7 @@ class Translator {
 
     RegexSyntax translate() {
         while (!reader_.at_end()) step();
+        if (reader_.misses_end()) result_.obstacle = "a class or a name without its end";
         return std::move(result_);
     }
 
@@ -88,8 +89,8 @@ class Translator {
         switch (c) {
             case 's': return set_of(kSpaceItems);
             case 'S': return set_without(kSpaceItems);
-            case 'w': return set_of(kWordItems);
-            case 'W': return set_without(kWordItems);
+            case 'w': return set_of(kBareWordItems);
+            case 'W': return set_without(kBareWordItems);
             case 'd': return set_of(kDigitItems);
             case 'D': return set_without(kDigitItems);
             case 'h': return set_of(kHexItems);
@@ -110,7 +111,9 @@ class Translator {
             default: break;
         }
         if (c == '\0') return "\\\\";
-        const std::string_view same = "AZzGKRXNtnrfeakg";
+        if ((c == 'k' || c == 'g') && reader_.skip("<"))
+            return std::string("\\") + c + "<" + reader_.take_until(">") + ">";
+        const std::string_view same = "AZzGKRXNtnrfea";
         const bool is_word = std::isalpha(static_cast<unsigned char>(c)) != 0;
         if (!is_word || same.find(c) != std::string_view::npos) return std::string("\\") + c;
         return std::string(1, c);
@@ -118,7 +121,7 @@ class Translator {
 
     /// Where a word's character stands beside another kind: `after` one there is none, and the other way round.
     static std::string word_edge(const char* after_other, const char* after_word) {
-        const std::string word = set_of(kWordItems);
+        const std::string word = set_of(kBareWordItems);
         return "(?:(?<=" + word + ")" + after_word + word + ")|(?<!" + word + ")" + after_other + word + "))";
     }
 

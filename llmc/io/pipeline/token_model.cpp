@@ -35,9 +35,9 @@ void LostText::lose(std::string_view text) {
     std::string bytes;
     for (const char c : text) bytes += fmt::format(" {:02x}", static_cast<unsigned char>(c));
     spdlog::warn(
-        "tokenizer '{}' has no token for the byte{}{} ('{}') and none for unknown text; there and wherever it lacks one, "
-        "text is left out",
-        tokenizer_, text.size() > 1 ? "s" : "", bytes, text);
+        "tokenizer '{}' has no token for the byte{}{}, and none for unknown text; wherever it lacks one, text is left "
+        "out",
+        tokenizer_, text.size() > 1 ? "s" : "", bytes);
 }
 
 std::string byte_name(unsigned char byte) { return fmt::format("<0x{:02X}>", byte); }

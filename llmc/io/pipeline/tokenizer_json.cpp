@@ -5,6 +5,7 @@
 #include "llmc/io/pipeline/stage_json.h"
 #include "llmc/io/pipeline/unigram_model.h"
 
+#include <unordered_map>
 #include <utility>
 
 namespace llmc {
@@ -71,16 +72,15 @@ std::unique_ptr<TokenModel> read_unigram(const Json& model, const std::string& s
 /// With the ids that the tokenizers library gives: the model's own, else the next ones behind its vocabulary.
 std::vector<AddedToken> read_added_tokens(const Json& tokens, const TokenNames& names, const std::string& source) {
     std::vector<AddedToken> added;
+    std::unordered_map<std::string, size_t> places;  // A second one of a name takes the place of the first.
     int64_t next = names.count();
     for (const Json& token : tokens) {
         AddedToken now;
         now.text = token.at("content").get<std::string>();
         if (now.text.empty()) continue;
         const int64_t said = id_of(token.at("id"), now.text, source);
-        now.id = names.id(now.text);
-        for (const AddedToken& before : added) {
-            if (before.text == now.text) now.id = before.id;
-        }
+        const auto [place, is_new] = places.emplace(now.text, added.size());
+        now.id = is_new ? names.id(now.text) : added[place->second].id;
         if (now.id < 0) now.id = static_cast<int32_t>(next++);
         if (said != now.id) {
             spdlog::warn("{}: the added token '{}' has id {} there, but {} by the rules of the tokenizers library",
@@ -91,8 +91,11 @@ std::vector<AddedToken> read_added_tokens(const Json& tokens, const TokenNames& 
         now.lstrip = flag_of(token, "lstrip", false);
         now.rstrip = flag_of(token, "rstrip", false);
         now.normalized = flag_of(token, "normalized", !now.special);
-        std::erase_if(added, [&](const AddedToken& before) { return before.text == now.text; });
-        added.push_back(std::move(now));
+        if (is_new) {
+            added.push_back(std::move(now));
+        } else {
+            added[place->second] = std::move(now);
+        }
     }
     return added;
 }
@@ -106,9 +109,10 @@ const Json& part_of(const Json& tokenizer, const char* name) {
 Pipeline read_pipeline(const Json& json, const std::string& folder, const TokenizerChoices& choices,
                        const std::string& source) {
     if (const std::string missing = missing_stage(json); !missing.empty()) {
-        fail("{} has {}, which this program does not read; make token files with the tokenizer's own program, and train "
-             "on those",
-             source, missing);
+        fail(
+            "{} has {}, which this program does not read; make token files with the tokenizer's own program, and train "
+            "on those",
+            source, missing);
     }
     Pipeline pipeline;
     pipeline.source = source;
@@ -121,7 +125,9 @@ Pipeline read_pipeline(const Json& json, const std::string& folder, const Tokeni
     pipeline.model = is_bpe ? read_bpe(model, over_bytes, source) : read_unigram(model, source);
     const TokenNames& names = pipeline.model->names();
     pipeline.added = read_added_tokens(part_of(json, "added_tokens"), names, source);
-    pipeline.decoder = Decoder(read_decoders(part_of(json, "decoder"), source));
+    std::vector<std::unique_ptr<DecoderStage>> decoders = read_decoders(part_of(json, "decoder"), source);
+    if (decoders.empty() && over_bytes) decoders.push_back(make_byte_level_decoder());  // Better than spelled bytes.
+    pipeline.decoder = Decoder(std::move(decoders));
 
     const CompanionFiles files = read_companion_files(folder);
     add_companion_tokens(files, names, &pipeline.added, source);

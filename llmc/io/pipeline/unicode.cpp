@@ -1,5 +1,7 @@
 #include "llmc/io/pipeline/unicode.h"
 
+#include "llmc/io/pipeline/later_characters.h"
+
 #include <unicode/uchar.h>
 
 #include <cstdint>
@@ -37,6 +39,34 @@ bool ends_with_letter(std::string_view text, size_t p) {
     return character_bytes(last) == last.size() && is_letter(character_at(last, 0));
 }
 
+/// Whether a version of Unicode has the character already.
+bool is_as_old_as(char32_t c, uint8_t version) {
+    UVersionInfo age;
+    u_charAge(point(c), age);
+    return age[0] != 0 && (age[0] < version || (age[0] == version && age[1] == 0));
+}
+
+bool is_later_word(std::string_view category) {
+    return category.starts_with('L') || category.starts_with('M') || category == "Nd" || category == "Pc";
+}
+
+/// Small letters of capital ones that came after Unicode 14.
+char32_t later_lower_case(char32_t c) {
+    if (c - 0x10D50 < 22) return c + 0x20;
+    if (c - 0x16EA0 < 25) return c + 0x1B;
+    switch (c) {
+        case 0xA7CB: return 0x264;
+        case 0xA7DC: return 0x19B;
+        case 0x1C89:
+        case 0xA7CC:
+        case 0xA7CE:
+        case 0xA7D2:
+        case 0xA7D4:
+        case 0xA7DA: return c + 1;
+        default: return c;
+    }
+}
+
 }  // namespace
 
 size_t blank_after_letter(std::string_view text, size_t from) {
@@ -69,8 +99,7 @@ char32_t character_at(std::string_view text, size_t i) {
         case 1: return byte(0);
         case 2: return (byte(0) & 0x1F) << 6 | (byte(1) & 0x3F);
         case 3: return (byte(0) & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F);
-        default:
-            return (byte(0) & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F);
+        default: return (byte(0) & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F);
     }
 }
 
@@ -99,17 +128,25 @@ bool is_white_space(char32_t c) { return u_isUWhiteSpace(point(c)) != 0; }
 
 bool is_letter(char32_t c) { return has_category(c, U_GC_L_MASK); }
 
-bool is_number(char32_t c) { return has_category(c, U_GC_N_MASK); }
-
-bool is_punctuation(char32_t c) {
-    return has_category(c, U_GC_P_MASK) || (c < 0x80 && has_category(c, U_GC_S_MASK));
+bool is_number(char32_t c) {
+    const bool is_of_unicode_17 = c - 0x11DE0 < 10 || c - 0x16FF4 < 3;
+    return has_category(c, U_GC_N_MASK) || later_category(c).starts_with('N') || is_of_unicode_17;
 }
 
-bool is_mark(char32_t c) { return has_category(c, U_GC_M_MASK); }
+bool is_punctuation(char32_t c) {
+    constexpr char32_t kCanadianChi = 0x166D, kSharadaSandhi = 0x111C9;  // Not any more, since.
+    if (c < 0x80) return has_category(c, U_GC_P_MASK | U_GC_S_MASK);
+    return (has_category(c, U_GC_P_MASK) && is_as_old_as(c, 8)) || c == kCanadianChi || c == kSharadaSandhi;
+}
+
+bool is_accent(char32_t c) {
+    constexpr char32_t kVedicArdhavisarga = 0x1CF2;  // And the next: not any more, since.
+    return (has_category(c, U_GC_M_MASK) && is_as_old_as(c, 9)) || c - kVedicArdhavisarga < 2;
+}
 
 bool is_word_character(char32_t c) {
     return u_isUAlphabetic(point(c)) != 0 || has_category(c, U_GC_M_MASK | U_GC_ND_MASK | U_GC_PC_MASK) ||
-           u_hasBinaryProperty(point(c), UCHAR_JOIN_CONTROL) != 0;
+           u_hasBinaryProperty(point(c), UCHAR_JOIN_CONTROL) != 0 || is_later_word(later_category(c));
 }
 
 void append_lower_case(char32_t c, std::string* text) {
@@ -118,7 +155,8 @@ void append_lower_case(char32_t c, std::string* text) {
         append_utf8(U'i', text);
         append_utf8(kDotAbove, text);
     } else {
-        append_utf8(static_cast<char32_t>(u_tolower(point(c))), text);
+        const auto lower = static_cast<char32_t>(u_tolower(point(c)));
+        append_utf8(lower == c ? later_lower_case(c) : lower, text);
     }
 }
 

@@ -28,10 +28,11 @@ bool is_white_space(char32_t c);
 bool is_letter(char32_t c);
 /// General category N: digits, and numbers that are none, such as fractions.
 bool is_number(char32_t c);
-/// General category P, and the symbols of ASCII.
+/// General category P as of Unicode 8, with which the tokenizers library cuts, and the symbols of ASCII.
 bool is_punctuation(char32_t c);
-/// General category M: characters that change the one before them.
-bool is_mark(char32_t c);
+/// General category M, characters that change the one before them, as of Unicode 9, whose marks the tokenizers library
+/// strips.
+bool is_accent(char32_t c);
 /// What \w stands for: alphabetic characters, marks, decimal digits, connecting punctuation, joiners (UTS 18).
 bool is_word_character(char32_t c);
 /// The small letter, or letters, of a character, whatever stands around it.

@@ -110,7 +110,8 @@ class UnigramEncoder final : public ModelEncoder {
             return;
         }
         if (model_.unk_ < 0) {
-            fail("{}: the text has '{}', for which there is no token, and the model has no unk_id", model_.source_, part);
+            fail("{}: the text has '{}', for which there is no token, and the model has no unk_id", model_.source_,
+                 part);
         }
         word_.push_back(model_.unk_);
     }

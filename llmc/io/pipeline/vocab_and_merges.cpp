@@ -26,15 +26,17 @@ void for_each_line(std::string_view text, const std::function<void(std::string_v
 }
 
 /// "left right", which the vocabulary has, as it has both together.
-std::pair<std::string, std::string> read_merge(const TokenNames& names, const std::string& where,
-                                               std::string_view line) {
+std::pair<std::string, std::string> read_merge(const TokenNames& names, const std::string& source,
+                                               const std::string& where, std::string_view line) {
     const size_t blank = line.find(' ');
     if (blank == 0 || blank >= line.size() - 1 || line.find(' ', blank + 1) != std::string_view::npos) {
         fail("{}: '{}' is no merge, which is two tokens and a blank between them", where, line);
     }
-    std::pair<std::string, std::string> merge = {std::string(line.substr(0, blank)), std::string(line.substr(blank + 1))};
+    std::pair<std::string, std::string> merge = {std::string(line.substr(0, blank)),
+                                                 std::string(line.substr(blank + 1))};
     for (const std::string& name : {merge.first, merge.second, merge.first + merge.second}) {
-        if (names.id(name) < 0) fail("{}: the merge names the token '{}', which the vocabulary lacks", where, name);
+        if (names.id(name) >= 0) continue;
+        fail("{}: the merge names the token '{}', which the vocabulary {} does not have", where, name, source);
     }
     return merge;
 }
@@ -65,7 +67,7 @@ Pipeline read_vocab_and_merges(const std::string& vocab_path, const std::string&
     const MappedFile file(merges_path);
     for_each_line(file.text(), [&](std::string_view line, int64_t number) {
         if (line.empty() || (number == 1 && line.starts_with("#version"))) return;
-        merges.push_back(read_merge(names, fmt::format("'{}' line {}", merges_path, number), line));
+        merges.push_back(read_merge(names, pipeline.source, fmt::format("'{}' line {}", merges_path, number), line));
     });
     BpeSettings settings;
     settings.source = pipeline.source;
@@ -83,9 +85,8 @@ Pipeline read_vocab_and_merges(const std::string& vocab_path, const std::string&
     const CompanionFiles files = read_companion_files(folder);
     add_companion_tokens(files, known_names, &pipeline.added, pipeline.source);
     const KnownTokens known = {known_names, pipeline.added};
-    pipeline.document_token = choices.document_token.empty()
-                                  ? find_document_token(nullptr, files, known)
-                                  : chosen_document_token(choices.document_token, known);
+    pipeline.document_token = choices.document_token.empty() ? find_document_token(nullptr, files, known)
+                                                             : chosen_document_token(choices.document_token, known);
     return pipeline;
 }
 

@@ -7,7 +7,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -38,15 +41,24 @@ class WordCache {
   private:
     static constexpr size_t kEntries = size_t{1} << 15;  ///< 2 MiB: about what a core's own cache holds.
     struct Entry {
-        uint8_t bytes = 0;
-        uint8_t tokens = 0;
+        uint8_t bytes;
+        uint8_t tokens;
         char text[kMostBytes];
         int32_t ids[kMostTokens];
     };
     static_assert(sizeof(Entry) == 64);
     static size_t slot(std::string_view word) { return XXH3_64bits(word.data(), word.size()) % kEntries; }
 
-    std::vector<Entry> entries_ = std::vector<Entry>(kEntries);
+    struct Free {
+        void operator()(Entry* entries) const { std::free(entries); }
+    };
+    static std::unique_ptr<Entry[], Free> make_entries() {
+        // Zeros that the system gives page by page, when they are needed: short texts need few.
+        auto* entries = static_cast<Entry*>(std::calloc(kEntries, sizeof(Entry)));
+        if (entries == nullptr) throw std::bad_alloc();
+        return std::unique_ptr<Entry[], Free>(entries);
+    }
+    std::unique_ptr<Entry[], Free> entries_ = make_entries();
 };
 
 }  // namespace llmc

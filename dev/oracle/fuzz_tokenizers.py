@@ -2,10 +2,12 @@
 """Random texts through train_gpt's tokenizers and the tokenizers library: ids with special tokens as text and as ids,
 and the text of the ids. make build/release/bench/roundtrip first; the README beside this file says what Python needs.
 
-    fuzz_tokenizers.py [--texts 100000] [--kinds NAME,...] [--seed N] [--roundtrip PROGRAM] [--every-character]
+    fuzz_tokenizers.py [--texts 100000] [--kinds NAME,...] [--folder FOLDER] [--seed N] [--roundtrip PROGRAM]
+                       [--every-character]
 
 Prints a row for each kind of tokenizer_kinds.py and the first texts that differ; fails if any does. Text on which the
-library gives up is passed over. --every-character takes every character once, between letters and beside blanks,
+library gives up is passed over. --folder takes a tokenizer.json instead, such as that of `tokenize --train-bpe`.
+--every-character takes every character once, between letters and beside blanks,
 instead of random texts.
 """
 import argparse
@@ -94,8 +96,7 @@ def without(ids, end):
     return [i for i in ids if i != end]
 
 
-def fuzz(name, texts, roundtrip, folder):
-    content = KINDS[name]()
+def fuzz(content, texts, roundtrip, folder):
     (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     (folder / "texts").write_text("".join(json.dumps(t) + "\n" for t in texts))
     tokenizer = Tokenizer.from_str(json.dumps(content))
@@ -106,7 +107,7 @@ def fuzz(name, texts, roundtrip, folder):
                          encoding="utf-8", errors="replace")
     lines = run.stdout.split("\n")[:-1]
     if run.returncode != 0 or len(lines) != len(texts):
-        return [("run", "", run.stderr.strip()[-300:], "")]
+        return [("run", "", run.stderr.strip()[-300:], "")], 0
     wanted = tokenizer.decode_batch([without(ids or [], end) for ids in plain], skip_special_tokens=False)
     differences = []
     for text, a, b, decoded, line in zip(texts, plain, special, wanted, lines):
@@ -119,24 +120,30 @@ def fuzz(name, texts, roundtrip, folder):
             differences.append(("text", text, got, decoded))
         elif not pieces_agree:
             differences.append(("pieces", text, "", ""))
-    return differences
+    return differences, plain.count(None)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=100_000)
     parser.add_argument("--kinds")
+    parser.add_argument("--folder", type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--roundtrip", default="build/release/bench/roundtrip")
     parser.add_argument("--every-character", action="store_true")
     args = parser.parse_args()
+    kinds = KINDS
+    if args.kinds:
+        kinds = {name: KINDS[name] for name in args.kinds.split(",")}
+    if args.folder:
+        kinds = {str(args.folder): lambda: json.loads((args.folder / "tokenizer.json").read_text(encoding="utf-8"))}
     failed = 0
-    for name in args.kinds.split(",") if args.kinds else KINDS:
+    for name, make in kinds.items():
         rng = random.Random(f"{args.seed} {name}")
         texts = every_character() if args.every_character else [random_text(rng) for _ in range(args.texts)]
         with tempfile.TemporaryDirectory() as folder:
-            differences = fuzz(name, texts, os.path.abspath(args.roundtrip), pathlib.Path(folder))
-        print(f"{name:26} {len(texts):8} texts {len(differences):7} differ", flush=True)
+            differences, lost = fuzz(make(), texts, os.path.abspath(args.roundtrip), pathlib.Path(folder))
+        print(f"{name:26} {len(texts):8} texts {len(differences):7} differ {lost:7} passed over", flush=True)
         for what, text, got, wanted in differences[:2]:
             print(f"    {what} of {text!r}\n      here    {got}\n      library {wanted}", flush=True)
         failed += bool(differences)

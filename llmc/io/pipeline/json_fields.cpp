@@ -28,11 +28,10 @@ std::string text_of(const Json& stage, const char* name) {
 }
 
 int64_t id_of(const Json& id, const std::string& token, const std::string& source) {
-    if (!id.is_number_integer()) fail("{}: token '{}' has the impossible id {}", source, token, id.dump());
-    if (id.is_number_unsigned() && id.get<uint64_t>() > (uint64_t{1} << 62)) {
-        fail("{}: token '{}' has the impossible id {}", source, token, id.dump());
-    }
-    return id.get<int64_t>();
+    const bool is_far = id.is_number_unsigned() && id.get<uint64_t>() > (uint64_t{1} << 62);
+    if (id.is_number_integer() && !is_far) return id.get<int64_t>();
+    fail("{}: token '{}' has the impossible id {}", source, token,
+         id.is_structured() ? id.type_name() : id.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 }  // namespace llmc

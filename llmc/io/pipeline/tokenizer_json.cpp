@@ -15,7 +15,7 @@ using Json = nlohmann::json;
 
 std::pair<std::string, std::string> read_merge(const Json& merge, const std::string& where) {
     if (merge.is_array()) {
-        if (merge.size() != 2) fail("{}: {} is no merge, which is two tokens", where, merge.dump());
+        if (merge.size() != 2) fail("{}: a list of {} is no merge, which is two tokens", where, merge.size());
         return {merge[0].get<std::string>(), merge[1].get<std::string>()};
     }
     const auto& line = merge.get_ref<const std::string&>();

@@ -93,10 +93,11 @@ std::unique_ptr<Tokenizer> make_tokenizer(const std::string& reference, const To
     return std::make_unique<ByteTokenizer>();
 }
 
-std::unique_ptr<Tokenizer> make_tokenizer_or_unknown(const std::string& reference) {
+std::unique_ptr<Tokenizer> make_tokenizer_or_unknown(const std::string& reference, const TokenizerChoices& choices) {
     try {
-        return make_tokenizer(reference);
+        return make_tokenizer(reference, choices);
     } catch (const Error& error) {
+        if (error.exit_code() == kExitBadUsage) throw;
         spdlog::warn("{}; only token files can be read without it", error.what());
         return std::make_unique<UnknownTokenizer>(reference);
     }

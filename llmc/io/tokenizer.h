@@ -97,7 +97,8 @@ std::unique_ptr<Tokenizer> make_tokenizer(const std::string& reference, const To
 
 /// For the tokenizer that comes with a model, which token files can do without: where it cannot be read, an
 /// UnknownTokenizer of that name, and a warning that says why.
-std::unique_ptr<Tokenizer> make_tokenizer_or_unknown(const std::string& reference);
+std::unique_ptr<Tokenizer> make_tokenizer_or_unknown(const std::string& reference,
+                                                     const TokenizerChoices& choices = {});
 
 /// An Error if the tokenizer has more tokens than the model's vocabulary `V`.
 void require_vocabulary(const Tokenizer& tokenizer, int64_t V);

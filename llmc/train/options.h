@@ -26,6 +26,8 @@ struct Options {
     std::string data = "data/demo.txt";
     std::string val_data;
     std::string tokenizer;
+    std::string document_token;
+    std::string tokenizer_pattern;
     int64_t batch_size = 16;  ///< Sequences in a micro-batch; 0 = auto, until the plan is chosen.
     int64_t seq_len = 128;
     int64_t total_batch_size = 0;  ///< Tokens per update; 0 = one micro-batch.
@@ -111,8 +113,6 @@ struct Options {
     std::vector<std::string> files;
     std::string jsonl_field;
     bool special_tokens = false;
-    std::string document_token;
-    std::string tokenizer_pattern;
     int64_t shard_tokens = 100'000'000;
     double val_fraction = 0.05;
     int64_t val_tokens = 0;  ///< 0 = as val_fraction says.

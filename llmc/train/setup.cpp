@@ -27,11 +27,19 @@ Data open_data(const Options& options, const std::string& models_tokenizer) {
     if (!options.resume.empty() && was_typed("tokenizer")) {
         fail_usage("--tokenizer={}: the run has its own, in its folder; leave --tokenizer out", options.tokenizer);
     }
+    for (const char* name : {"document-token", "tokenizer-pattern"}) {
+        if (!was_typed(name)) continue;
+        if (!options.resume.empty()) fail_usage("--{}: the run has its own, in its folder; leave it out", name);
+        if (options.tokenizer.empty() && models_tokenizer.empty()) fail_usage("--{}: needs --tokenizer", name);
+    }
     const bool is_chosen = models_tokenizer.empty() || options.resume.empty();
     const std::string tokenizer = is_chosen && !options.tokenizer.empty() ? options.tokenizer : models_tokenizer;
     Data data;
     const bool is_own = !is_chosen || options.tokenizer.empty();
-    if (!tokenizer.empty()) data.tokenizer = is_own ? make_tokenizer_or_unknown(tokenizer) : make_tokenizer(tokenizer);
+    const TokenizerChoices choices = {options.document_token, options.tokenizer_pattern};
+    if (!tokenizer.empty()) {
+        data.tokenizer = is_own ? make_tokenizer_or_unknown(tokenizer, choices) : make_tokenizer(tokenizer, choices);
+    }
     const Tokenizer* reads_text = data.tokenizer.get();
     data.source = open_token_source(options.data, "--data", reads_text);
     if (data.tokenizer == nullptr) data.tokenizer = make_tokenizer(data.source->tokenizer());

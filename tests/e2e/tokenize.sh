@@ -114,6 +114,11 @@ check "the vocabulary is that of the tokenizer beside the files" says "vocabular
 must "train on text" "${tiny[@]}" --val-every=0 --sample-length=8 --data=text.txt --tokenizer=vocab --steps=3 \
     --output-dir=from_text
 check "text is read with --tokenizer" says "tokenizer 'vocab'"
+must "train with a chosen document token" "${tiny[@]}" --val-every=0 --sample-length=8 --data=text.txt \
+    --tokenizer=named --document-token='<|begin_of_text|>' --steps=2 --output-dir=from_named
+check "the banner says which token separates documents" says "documents begin with '<\|begin_of_text\|>'"
+check "the run keeps the choice" grep -q begin_of_text from_named/tokenizer/train_gpt_tokenizer.json
+must "resume with it" --resume=from_named --steps=3
 for run in from_tokens from_text; do
     check "$run keeps the tokenizer" test -s $run/tokenizer/vocab.json -a -s $run/tokenizer/merges.txt
 done
@@ -176,6 +181,8 @@ refused "a rank file of no family" 1 'ranks, which is no family.*--tokenizer-pat
     tokenize --tokenizer="$golden/ranks.tiktoken" --out=new text.txt
 refused "no such document token" 2 '--document-token=<no>.*no such token' \
     tokenize --tokenizer=named --document-token='<no>' --out=new text.txt
+refused "a document token without a tokenizer" 2 '--document-token: needs --tokenizer' \
+    "${tiny[@]}" --data=text.txt --document-token=x --output-dir=new
 refused "a pattern for what needs none" 2 '--tokenizer-pattern=x.*only rank files' \
     tokenize --tokenizer=named --tokenizer-pattern=x --out=new text.txt
 sed 's/"type": *"BPE"/"type": "WordPiece"/' "$golden/tokenizer.json" >bad/tokenizer.json

@@ -56,7 +56,8 @@ TEST(OptionTable, HoldsExactlyThese) {
     EXPECT_EQ(flags_of(kTrain),
               "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
               "--rope-theta --tied "
-              "-i,--data --tokenizer -j,--val-data -b,--batch-size -t,--seq-len -d,--total-batch-size -x,--steps "
+              "-i,--data --tokenizer --document-token --tokenizer-pattern -j,--val-data -b,--batch-size -t,--seq-len "
+              "-d,--total-batch-size -x,--steps "
               "-l,--learning-rate -k,--lr-schedule -u,--warmup -q,--final-lr-fraction --lr-decay-fraction "
               "-c,--weight-decay --beta1 --beta2 --adam-epsilon --grad-clip --max-skipped-steps "
               "-r,--recompute --calibrate --memory-budget --logits-chunk "
@@ -76,16 +77,18 @@ TEST(OptionTable, HoldsExactlyThese) {
               "-e,--model --tokenizer --device --threads --seed --log-level --run --prompt --length --samples "
               "--temperature --top-k "
               "--top-p ");
-    EXPECT_EQ(flags_of(kEvaluate),
-              "-e,--model -i,--data --tokenizer -b,--batch-size -t,--seq-len --device --dtype --threads --log-level "
-              "--hellaswag "
-              "--run ");
+    EXPECT_EQ(
+        flags_of(kEvaluate),
+        "-e,--model -i,--data --tokenizer --document-token --tokenizer-pattern -b,--batch-size -t,--seq-len --device "
+        "--dtype --threads --log-level "
+        "--hellaswag "
+        "--run ");
     EXPECT_EQ(flags_of(kImport), "--tokenizer --log-level --from --out ");
     EXPECT_EQ(flags_of(kExport), "--dtype --log-level --run --format --out ");
     EXPECT_EQ(
         flags_of(kTokenize),
-        "--vocab-size --tokenizer --threads --log-level --out files --jsonl-field --special-tokens --document-token "
-        "--tokenizer-pattern --shard-tokens "
+        "--vocab-size --tokenizer --document-token --tokenizer-pattern --threads --log-level --out files --jsonl-field "
+        "--special-tokens --shard-tokens "
         "--val-fraction --val-tokens --llmc-tokenizer --train-bpe ");
 }
 

@@ -133,14 +133,17 @@ bool is_number(char32_t c) {
     return has_category(c, U_GC_N_MASK) || later_category(c).starts_with('N') || is_of_unicode_17;
 }
 
+constexpr char32_t kSharadaSandhi = 0x111C9;  // Punctuation first, a mark since.
+
 bool is_punctuation(char32_t c) {
-    constexpr char32_t kCanadianChi = 0x166D, kSharadaSandhi = 0x111C9;  // Not any more, since.
+    constexpr char32_t kCanadianChi = 0x166D;  // Not any more, since.
     if (c < 0x80) return has_category(c, U_GC_P_MASK | U_GC_S_MASK);
     return (has_category(c, U_GC_P_MASK) && is_as_old_as(c, 8)) || c == kCanadianChi || c == kSharadaSandhi;
 }
 
 bool is_accent(char32_t c) {
     constexpr char32_t kVedicArdhavisarga = 0x1CF2;  // And the next: not any more, since.
+    if (c == kSharadaSandhi) return false;
     return (has_category(c, U_GC_M_MASK) && is_as_old_as(c, 9)) || c - kVedicArdhavisarga < 2;
 }
 

@@ -105,7 +105,8 @@ GPU_ARCH ?= $(or $(cards),80 89 90)
 hash  := \#
 probe  = $(hash)if __has_include(<$1>)\n$2\n$(hash)endif\n
 found := $(shell printf '$(call probe,CLI/CLI.hpp,cli11)$(call probe,spdlog/spdlog.h,spdlog)$(call \
-    probe,pcre2.h,pcre2)$(call probe,sentencepiece_processor.h,sentencepiece)$(call \
+    probe,pcre2.h,pcre2)$(call probe,unicode/normalizer2.h,icu)$(call \
+    probe,sentencepiece_processor.h,sentencepiece)$(call \
     probe,fmt/format.h,fmt)$(call probe,zlib.h,zlib)$(call probe,zstd.h,zstd)$(call \
     probe,nlohmann/json.hpp,json)$(call probe,xxhash.h,xxhash)$(call \
     probe,gtest/gtest.h,gtest)$(call probe,nccl.h,nccl)$(call probe,oneapi/dnnl/dnnl.hpp,$(hash)include \
@@ -141,6 +142,7 @@ missing := $(strip \
     $(if $(filter pcre2,$(found)),,PCRE2) \
     $(if $(filter zlib,$(found)),,zlib) \
     $(if $(filter zstd,$(found)),,zstd) \
+    $(if $(filter icu,$(found)),,ICU) \
     $(if $(blas),,$(if $(filter auto,$(BLAS)),oneDNN_or_OpenBLAS_for_OpenMP,$(BLAS))))
 
 mpicxx    := $(shell command -v mpicxx 2>/dev/null)
@@ -240,7 +242,7 @@ mpi_link    := $(filter -L% -l%,$(call mpi_says,link))
 rpaths := $(if $(filter openblas,$(blas)),$(openblas_dir)) $(if $(with_cuda),$(wildcard $(CUDA_HOME)/lib64))
 link   := $(CXX) $(filter-out -DLLMC%,$(optimise_$(flavour))) -fopenmp -pthread -Wl,--as-needed \
     -Wl,--disable-new-dtags $(LDFLAGS)
-plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 -lz -lzstd $(if $(with_sentencepiece),-lsentencepiece) \
+plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 -lz -lzstd -licuuc $(if $(with_sentencepiece),-lsentencepiece) \
     $(if $(filter openblas,$(blas)),-L$(openblas_dir) -lopenblas,-ldnnl) \
     $(mpi_link) $(rpaths:%=-Wl,-rpath,%) $(LDLIBS)
 # None of them needs the driver to start; the driver's own library is found at run time by NVIDIA's.

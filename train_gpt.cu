@@ -5,6 +5,7 @@
 #include "llmc/base/log.h"
 #include "llmc/base/stop_signal.h"
 #include "llmc/io/carried_files.h"
+#include "llmc/io/tokenizer_choices.h"
 #include "llmc/io/tokenizer_files.h"
 #include "llmc/train/evaluate_command.h"
 #include "llmc/train/export_command.h"
@@ -34,10 +35,13 @@ constexpr const char* kOutOfHostMemory = "out of memory on the host; lower --bat
 /// The run folder, with the tokenizer the model goes by.
 std::string make_run(const Options& options, const Data& data, const Origin& origin) {
     std::string folder = make_run_folder(options);
+    const std::string tokenizer_folder = tokenizer_folder_of_run(folder);
+    const TokenizerChoices choices = {options.document_token, options.tokenizer_pattern};
     if (data.tokenizer->name() == origin.tokenizer()) {
-        copy_tokenizer_files(origin.tokenizer_folder(), tokenizer_folder_of_run(folder));
+        copy_tokenizer_files(origin.tokenizer_folder(), tokenizer_folder);
+        keep_choices(with_kept_choices(choices, tokenizer_folder), tokenizer_folder);
     } else {
-        copy_tokenizer(data.tokenizer->name(), tokenizer_folder_of_run(folder));
+        copy_tokenizer(data.tokenizer->name(), tokenizer_folder, choices);
     }
     return folder;
 }

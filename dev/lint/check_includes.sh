@@ -29,6 +29,7 @@ LC_ALL=C awk '
         allow["llmc/comm/"] = "llmc/base/ llmc/backend/backend.h"
         allow["llmc/run/"] = "llmc/base/ llmc/model/ llmc/plan/ llmc/backend/backend.h llmc/comm/comm.h"
         allow["llmc/io/"] = "llmc/base/ llmc/model/"
+        allow["llmc/io/pipeline/"] = "llmc/base/ llmc/io/"
         above = "llmc/base/ llmc/model/ llmc/plan/ llmc/backend/ llmc/comm/ llmc/run/ llmc/io/"
         allow["llmc/train/"] = above
         allow["train_gpt.cu"] = above " llmc/train/"
@@ -51,7 +52,7 @@ LC_ALL=C awk '
         where["BLAS"] = "^llmc/backend/cpu/"
 
         # As in .clang-format; every other <header> counts as standard.
-        others = "^<(CLI|fmt|gmock|gtest|nlohmann|oneapi|spdlog)/|^<(cblas|mpi|nccl|pcre2|sentencepiece_[a-z]*|xxhash|zlib|zstd|cu[a-zA-Z_0-9]*|nv[a-z_]*)\\.h>"
+        others = "^<(CLI|fmt|gmock|gtest|nlohmann|oneapi|spdlog|unicode)/|^<(cblas|mpi|nccl|pcre2|sentencepiece_[a-z]*|xxhash|zlib|zstd|cu[a-zA-Z_0-9]*|nv[a-z_]*)\\.h>"
         split("own header,project,third party,standard", group, ",")
     }
 

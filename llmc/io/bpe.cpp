@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <functional>
+#include <tuple>
 
 namespace llmc {
 namespace {
@@ -35,6 +36,19 @@ void BpeMerges::set(int32_t left, int32_t right, Merge merge) {
     while (slots_[i].key != kEmpty && slots_[i].key != key) i = (i + 1) & mask_;
     count_ += slots_[i].key == kEmpty ? 1 : 0;
     slots_[i] = {key, merge};
+}
+
+std::vector<BpeMerges::Entry> BpeMerges::by_rank() const {
+    std::vector<Entry> entries;
+    for (const Slot& slot : slots_) {
+        if (slot.key == kEmpty) continue;
+        entries.push_back({static_cast<int32_t>(slot.key >> 32), static_cast<int32_t>(slot.key & 0xFFFFFFFFu),
+                           slot.merge.rank, slot.merge.token});
+    }
+    std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+        return std::tie(a.rank, a.left, a.right) < std::tie(b.rank, b.left, b.right);
+    });
+    return entries;
 }
 
 void WordMerger::merge(const BpeMerges& merges, std::vector<int32_t>* tokens) {

@@ -33,6 +33,11 @@ class BpeMerges {
         }
     }
     size_t size() const { return count_; }
+    struct Entry {
+        int32_t left, right, rank, token;
+    };
+    /// All of them, the first to merge first.
+    std::vector<Entry> by_rank() const;
 
   private:
     struct Slot {

@@ -4,8 +4,9 @@
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/io/bpe_alphabet.h"
-#include "llmc/io/bpe_files.h"
-#include "llmc/io/pretokenize.h"
+#include "llmc/io/pipeline/pipeline_files.h"
+#include "llmc/io/pipeline/pre_tokenizer.h"
+#include "llmc/io/pipeline/unicode.h"
 
 #define XXH_INLINE_ALL
 #include <nlohmann/json.hpp>
@@ -16,15 +17,27 @@
 #include <queue>
 
 namespace llmc {
+namespace {
 
-void WordCounts::add_text(WordSplitter& splitter, std::string_view text) {
+constexpr ByteLevelSettings kGpt2Words = {/*add_prefix_space=*/false, /*use_regex=*/true, /*spell=*/false};
+
+}  // namespace
+
+void WordCounts::add_text(std::string_view text) {
+    class Counter final : public PieceSink {
+      public:
+        explicit Counter(WordCounts& counts) : counts_(counts) {}
+        void take(Piece piece) override { counts_.add(piece.text, 1); }
+
+      private:
+        WordCounts& counts_;
+    };
+    static const std::unique_ptr<PreTokenizer> kWords = make_byte_level(kGpt2Words);
+    Counter counter(*this);
+    const std::unique_ptr<PieceSink> words = kWords->connect(counter);
     while (!text.empty()) {
         const std::string_view valid = text.substr(0, valid_utf8_prefix(text));
-        for (size_t begin = 0; begin < valid.size();) {
-            const size_t end = splitter.word_end(valid, begin);
-            add(valid.substr(begin, end - begin), 1);
-            begin = end;
-        }
+        if (!valid.empty()) words->take({valid, false});
         text.remove_prefix(std::min(valid.size() + 1, text.size()));
     }
 }

@@ -16,7 +16,7 @@ class WordCounts {
   public:
     /// Adds the words of a text that neither begins nor ends within one. Any bytes; one that is not part of valid
     /// UTF-8 is never merged with others.
-    void add_text(class WordSplitter& splitter, std::string_view text);
+    void add_text(std::string_view text);
     void add(std::string_view word, int64_t count);
     void add(const WordCounts& other);
     /// Words and counts in the order of the words' bytes.

@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/io/hf_config.h"
+#include "llmc/io/tokenizer_choices.h"
 
 #include <algorithm>
 #include <array>
@@ -15,9 +16,10 @@ namespace {
 constexpr std::array kTokenizers = {"tokenizer.json", "tokenizer.model", "vocab.json", "encoder.json",
                                     "gpt2_tokenizer.bin"};
 /// These belong to one.
-constexpr std::array kCompanions = {
-    "merges.txt",         "vocab.bpe", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json",
-    "chat_template.jinja"};
+constexpr std::array kCompanions = {"tokenizer_config.json", "added_tokens.json", "special_tokens_map.json",
+                                    "chat_template.jinja", kChoicesFile};
+/// The other half of a pair.
+constexpr std::array kMerges = {"merges.txt", "vocab.bpe"};
 constexpr const char* kGenerationConfig = "/generation_config.json";
 
 void copy_file(const std::string& from, const std::string& to) {
@@ -37,11 +39,12 @@ std::string tokenizer_in(const std::string& folder) {
     return any ? folder : "none";
 }
 
-void copy_tokenizer_files(const std::string& from, const std::string& to) {
+void copy_tokenizer_files(const std::string& from, const std::string& to, bool all) {
     std::error_code not_there;
     if (from.empty() || std::filesystem::equivalent(from, to, not_there)) return;
     std::vector<std::string> names;
-    for (const char* name : kTokenizers) names.emplace_back(name);
+    if (all) names.insert(names.end(), kTokenizers.begin(), kTokenizers.end());
+    if (all) names.insert(names.end(), kMerges.begin(), kMerges.end());
     for (const char* name : kCompanions) names.emplace_back(name);
     std::erase_if(names, [&](const std::string& name) { return !path_exists(from + "/" + name); });
     const bool has_ids = path_exists(from + kGenerationConfig);

@@ -16,8 +16,8 @@ std::string tokenizer_in(const std::string& folder);
 
 /// Copies the tokenizer's files, and generation_config.json with the ids of the special tokens (made from config.json
 /// where only that has them). `to` is created if there is anything to copy. Nothing happens if `from` is empty or
-/// is `to`.
-void copy_tokenizer_files(const std::string& from, const std::string& to);
+/// is `to`. Not `all`: only what belongs to a tokenizer, but makes none.
+void copy_tokenizer_files(const std::string& from, const std::string& to, bool all = true);
 
 /// Ids of special tokens in the folder's generation_config.json or config.json; an empty object if it has neither.
 nlohmann::json special_token_ids(const std::string& folder);

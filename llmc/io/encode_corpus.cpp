@@ -18,7 +18,10 @@ void encode_corpus(TextCorpus& corpus, const Tokenizer& tokenizer, SpecialTokens
     std::vector<std::unique_ptr<Encoder>> encoders;
     for (int i = 0; i < threads; ++i) encoders.push_back(tokenizer.make_encoder(special));
     if (tokenizer.end_of_text() < 0) {
-        fail("tokenizer '{}' has no end-of-text token to put in front of documents", tokenizer.name());
+        fail(
+            "tokenizer '{}': none of its files names an end-of-text token (eos_token or bos_token) to put in front of "
+            "documents; name one with --document-token",
+            tokenizer.name());
     }
     std::optional<SpecialNames> own_names;
     if (special == SpecialTokens::AsText && names == nullptr) names = &own_names.emplace(tokenizer);

@@ -14,6 +14,7 @@ EncodedText::EncodedText(DataFile file, const Tokenizer& tokenizer, const DataRe
     : path_(file.file.path()),
       what_(file.describe() + (file.kind == DataKind::JsonLines ? ", field '" + reading.jsonl_field + "'" : "")),
       tokenizer_(tokenizer.name()),
+      describes_end_of_text_(tokenizer.describe_end_of_text()),
       vocab_size_(tokenizer.vocab_size()),
       end_of_text_(tokenizer.end_of_text()) {
     TextCorpus corpus(std::move(file), reading, option);
@@ -42,7 +43,8 @@ std::string EncodedText::where(int64_t position) const { return fmt::format("'{}
 
 std::string EncodedText::describe() const {
     const std::string how = tokenizer_ == "bytes" ? "as bytes" : "with the tokenizer '" + tokenizer_ + "'";
-    return fmt::format("{}, read {}", what_, how);
+    const std::string separated = describes_end_of_text_.empty() ? "" : "; " + describes_end_of_text_;
+    return fmt::format("{}, read {}{}", what_, how, separated);
 }
 
 }  // namespace llmc

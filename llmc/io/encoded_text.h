@@ -34,6 +34,7 @@ class EncodedText final : public TokenSource {
     std::string path_;
     std::string what_;  ///< For describe().
     std::string tokenizer_;
+    std::string describes_end_of_text_;
     int32_t vocab_size_;
     int32_t end_of_text_;
     // One of them holds the tokens: the first where 16 bits are enough.

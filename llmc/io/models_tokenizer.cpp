@@ -27,10 +27,11 @@ class UnreadTokenizer final : public Tokenizer {
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> make_models_tokenizer(const std::string& reference) {
+std::unique_ptr<Tokenizer> make_models_tokenizer(const std::string& reference, const TokenizerChoices& choices) {
     try {
-        return make_tokenizer(reference);
+        return make_tokenizer(reference, choices);
     } catch (const Error& error) {
+        if (error.exit_code() == kExitBadUsage) throw;
         spdlog::warn("{}; without it only token files can be read, and tokens are shown as numbers", error.what());
         return std::make_unique<UnreadTokenizer>(reference, error.what());
     }

@@ -10,7 +10,8 @@
 namespace llmc {
 
 /// make_tokenizer(), but a tokenizer that cannot be read is a warning. What comes back then has the reference's name,
-/// knows ids and no text (vocab_size() is 0), and gives the reason to who asks it to encode.
-std::unique_ptr<Tokenizer> make_models_tokenizer(const std::string& reference);
+/// knows ids and no text (vocab_size() is 0), and gives the reason to who asks it to encode. Choices that make no sense
+/// are still an Error.
+std::unique_ptr<Tokenizer> make_models_tokenizer(const std::string& reference, const TokenizerChoices& choices = {});
 
 }  // namespace llmc

@@ -5,7 +5,7 @@
 #ifdef LLMC_WITH_SENTENCEPIECE
 
 #include "llmc/base/file.h"
-#include "llmc/io/pretokenize.h"
+#include "llmc/io/pipeline/unicode.h"
 #include "llmc/io/sentencepiece_model.h"
 
 #include <sentencepiece_processor.h>
@@ -22,7 +22,8 @@ constexpr std::string_view kSpace = "\xE2\x96\x81";  ///< U+2581, which stands f
 
 class SentencePieceTokenizer final : public Tokenizer {
   public:
-    SentencePieceTokenizer(std::string name, const std::string& path) : name_(std::move(name)) {
+    SentencePieceTokenizer(std::string name, const std::string& path, const std::string& document_token)
+        : name_(std::move(name)) {
         const std::string model = read_text(path);
         facts_ = look_at_sentencepiece_model(model);
         load(first_, path, model);
@@ -37,10 +38,15 @@ class SentencePieceTokenizer final : public Tokenizer {
             const std::string& piece = first_.IdToPiece(id);
             if (piece.size() > 1 && piece.find('\n') != std::string::npos) lines_stand_alone_ = false;
         }
+        choose_end_of_text(document_token);
     }
     std::string name() const override { return name_; }
     int32_t vocab_size() const override { return first_.GetPieceSize(); }
-    int32_t end_of_text() const override { return first_.bos_id() >= 0 ? first_.bos_id() : first_.eos_id(); }
+    int32_t end_of_text() const override { return end_of_text_; }
+    std::string describe_end_of_text() const override {
+        if (end_of_text_ < 0) return "";
+        return fmt::format("documents begin with '{}', token {}", first_.IdToPiece(end_of_text_), end_of_text_);
+    }
     std::unique_ptr<Encoder> make_encoder(SpecialTokens special) const override;
 
     std::string token_bytes(int32_t token) const override {
@@ -110,6 +116,18 @@ class SentencePieceTokenizer final : public Tokenizer {
     }
 
   private:
+    /// By its name or its id, or the model's own choice.
+    void choose_end_of_text(const std::string& choice) {
+        end_of_text_ = first_.bos_id() >= 0 ? first_.bos_id() : first_.eos_id();
+        for (int id = 0; id < first_.GetPieceSize() && !choice.empty(); ++id) {
+            if (first_.IdToPiece(id) != choice && std::to_string(id) != choice) continue;
+            end_of_text_ = id;
+            return;
+        }
+        if (choice.empty()) return;
+        fail_usage("--document-token={}: the tokenizer has no such token; give the name, or the id, of one that it has",
+                   choice);
+    }
     void require(const sentencepiece::util::Status& status) const {
         if (!status.ok()) fail("the SentencePiece library could not encode the text: {}", status.message());
     }
@@ -124,6 +142,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     Processor next_;   ///< For what goes on.
     std::array<int32_t, 256> bytes_{};
     bool lines_stand_alone_ = false;
+    int32_t end_of_text_ = -1;
 };
 
 class SentencePieceEncoder final : public Encoder {
@@ -153,8 +172,9 @@ std::unique_ptr<Encoder> SentencePieceTokenizer::make_encoder(SpecialTokens spec
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(const std::string& name, const std::string& path) {
-    return std::make_unique<SentencePieceTokenizer>(name, path);
+std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(const std::string& name, const std::string& path,
+                                                        const std::string& document_token) {
+    return std::make_unique<SentencePieceTokenizer>(name, path, document_token);
 }
 
 }  // namespace llmc
@@ -163,7 +183,8 @@ std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(const std::string& name,
 
 namespace llmc {
 
-std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(const std::string&, const std::string& path) {
+std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(const std::string&, const std::string& path,
+                                                        const std::string&) {
     fail(
         "'{}' is a SentencePiece model, and this program was built without its library; install libsentencepiece-dev "
         "and "

@@ -11,6 +11,7 @@
 namespace llmc {
 
 /// An Error where the program was built without the library, or the file is no such model.
-std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(const std::string& name, const std::string& path);
+std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(const std::string& name, const std::string& path,
+                                                        const std::string& document_token = "");
 
 }  // namespace llmc

@@ -1,13 +1,15 @@
 #include "llmc/io/tokenizer.h"
 
 #include "llmc/base/error.h"
-#include "llmc/io/bpe_files.h"
-#include "llmc/io/bpe_tokenizer.h"
+#include "llmc/base/log.h"
 #include "llmc/io/llmc_tokenizer.h"
+#include "llmc/io/pipeline/pipeline_files.h"
 #include "llmc/io/sentencepiece_tokenizer.h"
+#include "llmc/io/tokenizer_choices.h"
 #include "llmc/io/tokenizer_files.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace llmc {
 namespace {
@@ -77,20 +79,35 @@ std::string UnknownTokenizer::decode(std::span<const int32_t> tokens) const {
     return text;
 }
 
-std::unique_ptr<Tokenizer> make_tokenizer(const std::string& reference) {
+namespace {
+
+void require_no_choice(const std::string& choice, const char* option, const char* why) {
+    if (!choice.empty()) fail_usage("{}={}: {}; leave {} out", option, choice, why, option);
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> make_tokenizer(const std::string& reference, const TokenizerChoices& given) {
     const TokenizerFiles files = find_tokenizer_files(reference);
-    switch (files.kind) {
-        case TokenizerKind::Bytes: return std::make_unique<ByteTokenizer>();
-        case TokenizerKind::None: return std::make_unique<UnknownTokenizer>();
-        case TokenizerKind::VocabAndMerges:
-            return std::make_unique<BpeTokenizer>(reference, read_vocab_and_merges(files.path, files.merges_path));
-        case TokenizerKind::TokenizerJson:
-            return std::make_unique<BpeTokenizer>(reference, read_tokenizer_json(files.path));
-        case TokenizerKind::Ranks: return std::make_unique<BpeTokenizer>(reference, read_ranks(files.path));
-        case TokenizerKind::SentencePiece: return make_sentencepiece_tokenizer(reference, files.path);
-        case TokenizerKind::Llmc: return std::make_unique<LlmcTokenizer>(reference, files.path);
+    const TokenizerChoices choices = with_kept_choices(given, files.folder);
+    if (files.kind != TokenizerKind::Ranks) {
+        require_no_choice(choices.pattern, "--tokenizer-pattern", "only rank files need a pattern");
     }
-    return nullptr;
+    const auto pipeline = [&](Pipeline read) {
+        return std::make_unique<PipelineTokenizer>(reference, std::move(read));
+    };
+    switch (files.kind) {
+        case TokenizerKind::VocabAndMerges:
+            return pipeline(read_vocab_and_merges(files.path, files.merges_path, files.folder, choices));
+        case TokenizerKind::TokenizerJson: return pipeline(read_tokenizer_json(files.path, files.folder, choices));
+        case TokenizerKind::Ranks: return pipeline(read_ranks(files.path, choices));
+        case TokenizerKind::SentencePiece:
+            return make_sentencepiece_tokenizer(reference, files.path, choices.document_token);
+        default: require_no_choice(choices.document_token, "--document-token", "this tokenizer has one of its own");
+    }
+    if (files.kind == TokenizerKind::Llmc) return std::make_unique<LlmcTokenizer>(reference, files.path);
+    if (files.kind == TokenizerKind::None) return std::make_unique<UnknownTokenizer>();
+    return std::make_unique<ByteTokenizer>();
 }
 
 void require_vocabulary(const Tokenizer& tokenizer, int64_t V) {

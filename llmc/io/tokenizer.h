@@ -1,5 +1,6 @@
 // Tokenizers: text to token ids and back. A model is tied to one, so checkpoints record its reference, the string
-// make_tokenizer() takes. Read next: tokenizer_files.h (what is recognised), bpe_tokenizer.h.
+// make_tokenizer() takes. Read next: tokenizer_files.h (what is recognised),
+// pipeline/pipeline_tokenizer.h.
 #pragma once
 
 #include <cstddef>
@@ -8,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace llmc {
@@ -39,6 +41,8 @@ class Tokenizer {
     virtual int32_t vocab_size() const = 0;
     /// The id that precedes every document; -1 where unknown.
     virtual int32_t end_of_text() const = 0;
+    /// Which token that is and what names it, for the banner; "" where there is nothing to choose.
+    virtual std::string describe_end_of_text() const { return ""; }
     /// What encodes on one thread; this tokenizer must outlive it. An Error if it can only decode.
     virtual std::unique_ptr<Encoder> make_encoder(SpecialTokens special) const = 0;
     /// The bytes that a token stands for; the name of a special token. An id outside the vocabulary is an Error.
@@ -46,7 +50,7 @@ class Tokenizer {
     /// The text of `tokens`; end-of-text gives none. An id outside the vocabulary is an Error.
     virtual std::string decode(std::span<const int32_t> tokens) const = 0;
     /// The text that `token` adds to a text begun before it, for printing as tokens come.
-    virtual std::string decode_next(int32_t token) const { return decode({&token, 1}); }
+    virtual std::string decode_next(int32_t token) const { return token == end_of_text() ? "" : token_bytes(token); }
 
     /// Ids of `text`, without end-of-text; special tokens in it are text.
     std::vector<int32_t> encode(std::string_view text) const;
@@ -76,9 +80,16 @@ class UnknownTokenizer final : public Tokenizer {
     std::string decode(std::span<const int32_t> tokens) const override;
 };
 
+/// What a user may say that a tokenizer's files leave open; "" where nothing is said.
+struct TokenizerChoices {
+    std::string document_token;  ///< Name or id of the token in front of documents, whatever the files name.
+    std::string pattern;         ///< By which text is cut for a rank file, whatever family its size is of.
+};
+
 /// "bytes", "none", or the path of a tokenizer's folder or file, as tokenizer_files.h finds them. What cannot be read
-/// or does not fit together is an Error.
-std::unique_ptr<Tokenizer> make_tokenizer(const std::string& reference);
+/// or does not fit together is an Error. Choices that a folder has kept (tokenizer_choices.h) hold where none are
+/// given.
+std::unique_ptr<Tokenizer> make_tokenizer(const std::string& reference, const TokenizerChoices& choices = {});
 
 /// An Error if the tokenizer has more tokens than the model's vocabulary `V`.
 void require_vocabulary(const Tokenizer& tokenizer, int64_t V);

@@ -130,8 +130,9 @@ std::unique_ptr<WeightSource> trained_weights(const Options& options) {
 }
 
 std::unique_ptr<Tokenizer> tokenizer_for(const Options& options, const WeightSource& weights) {
-    auto tokenizer =
-        options.tokenizer.empty() ? make_models_tokenizer(weights.tokenizer()) : make_tokenizer(options.tokenizer);
+    const TokenizerChoices choices = {options.document_token, options.tokenizer_pattern};
+    auto tokenizer = options.tokenizer.empty() ? make_models_tokenizer(weights.tokenizer(), choices)
+                                               : make_tokenizer(options.tokenizer, choices);
     require_vocabulary(*tokenizer, weights.model().config.V);
     return tokenizer;
 }

@@ -71,6 +71,10 @@ const std::vector<OptionRow>& option_table() {
         {"--tokenizer", &O::tokenizer, kTrain | kPlan | kTokenize | kGenerate | kEvaluate | kImport, kData,
          "What turns text into tokens and back: 'bytes', or a tokenizer's folder or file; 'none': token files only, "
          "tokens are shown as numbers"},
+        {"--document-token", &O::document_token, kTrain | kTokenize | kEvaluate, kData,
+         "Token in front of every document of text, by name or id (the one that the tokenizer's files name)"},
+        {"--tokenizer-pattern", &O::tokenizer_pattern, kTrain | kTokenize | kEvaluate, kData,
+         "Expression that cuts text for a rank file (that of the family with its number of ranks)"},
         {"--data-format", &O::data_format, kTrain | kPlan | kEvaluate | kTokenize, kData,
          "What the data is, where its content does not tell: text, or token ids without a header (nanoGPT) of 16 or "
          "32 bits", 0, 0, {"auto", "text", "uint16", "uint32"}},

@@ -30,6 +30,8 @@ struct Options {
     std::string data = "data/demo.txt";
     std::string val_data;
     std::string tokenizer;
+    std::string document_token;
+    std::string tokenizer_pattern;
     std::string data_format = "auto";
     std::string jsonl_field;
     bool special_tokens = false;

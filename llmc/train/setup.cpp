@@ -32,12 +32,19 @@ Data open_data(const Options& options, const std::string& models_tokenizer) {
     if (!options.resume.empty() && options.was_typed("tokenizer")) {
         fail_usage("--tokenizer={}: the run has its own, in its folder; leave --tokenizer out", options.tokenizer);
     }
+    for (const char* name : {"document-token", "tokenizer-pattern"}) {
+        if (!options.was_typed(name)) continue;
+        if (!options.resume.empty()) fail_usage("--{}: the run has its own, in its folder; leave it out", name);
+        if (options.tokenizer.empty() && models_tokenizer.empty()) fail_usage("--{}: needs --tokenizer", name);
+    }
     const bool is_chosen = models_tokenizer.empty() || options.resume.empty();
     const std::string tokenizer = is_chosen && !options.tokenizer.empty() ? options.tokenizer : models_tokenizer;
     const DataReading reading = reading_of(options);
     Data data;
+    const TokenizerChoices choices = {options.document_token, options.tokenizer_pattern};
     if (!tokenizer.empty()) {
-        data.tokenizer = tokenizer == options.tokenizer ? make_tokenizer(tokenizer) : make_models_tokenizer(tokenizer);
+        const bool was_asked_for = tokenizer == options.tokenizer;
+        data.tokenizer = was_asked_for ? make_tokenizer(tokenizer, choices) : make_models_tokenizer(tokenizer, choices);
     }
     const Tokenizer* reads_text = data.tokenizer.get();
     data.source = open_token_source(options.data, "--data", reads_text, reading, FolderUse::Training);

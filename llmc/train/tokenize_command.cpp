@@ -9,7 +9,7 @@
 #include "llmc/io/llmc_tokenizer.h"
 #include "llmc/io/parallel_for.h"
 #include "llmc/io/pending_output.h"
-#include "llmc/io/pretokenize.h"
+#include "llmc/io/pipeline/unicode.h"
 #include "llmc/io/text_corpus.h"
 #include "llmc/io/token_file.h"
 #include "llmc/io/tokenizer.h"
@@ -84,9 +84,11 @@ void require_new_names(const std::string& out) {
 }
 
 void write_tokens(const Options& options, TextCorpus& corpus) {
-    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(options.tokenizer);
+    const TokenizerChoices choices = {options.document_token, options.tokenizer_pattern};
+    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(options.tokenizer, choices);
     require_new_names(options.out);
     SplitWriter writer(options, corpus, format_for(*tokenizer));
+    if (!tokenizer->describe_end_of_text().empty()) spdlog::info("{}", tokenizer->describe_end_of_text());
     const double begin = now_seconds();
     encode_corpus(corpus, *tokenizer, options.special_tokens ? SpecialTokens::AsIds : SpecialTokens::AsText,
                   threads_or_all(options.threads),
@@ -98,7 +100,8 @@ void write_tokens(const Options& options, TextCorpus& corpus) {
     }
     const double seconds = now_seconds() - begin;
     PendingOutput tokenizer_folder(options.out + "_tokenizer", "--out");
-    const bool has_files = copy_tokenizer(options.tokenizer, tokenizer_folder.temporary()) != options.tokenizer;
+    const bool has_files =
+        copy_tokenizer(options.tokenizer, tokenizer_folder.temporary(), choices) != options.tokenizer;
     if (!options.llmc_tokenizer.empty()) write_llmc_tokenizer(*tokenizer, options.llmc_tokenizer);
     writer.close();
     if (has_files) tokenizer_folder.complete();
@@ -117,20 +120,16 @@ void write_tokens(const Options& options, TextCorpus& corpus) {
 }
 
 WordCounts count_words(TextCorpus& corpus, int threads) {
-    const SplitPattern pattern(kGpt2Pattern, "GPT-2");
-    std::vector<std::unique_ptr<WordSplitter>> splitters;
-    for (int i = 0; i < threads; ++i) splitters.push_back(std::make_unique<WordSplitter>(pattern));
     std::vector<WordCounts> counts(static_cast<size_t>(threads));
-    const auto cut = [&](std::string_view text, size_t from) { return splitters[0]->safe_cut(text, from); };
     ProgressBar progress("counting words", corpus.bytes());
     std::vector<CorpusChunk> chunks;
     do {
         chunks.clear();
-        for (CorpusChunk chunk; chunks.size() < 4 * counts.size() && corpus.next(cut, &chunk);) chunks.push_back(chunk);
+        for (CorpusChunk chunk; chunks.size() < 4 * counts.size() && corpus.next(blank_after_letter, &chunk);)
+            chunks.push_back(chunk);
         parallel_for(threads, static_cast<int64_t>(chunks.size()), [&](int64_t i, int thread) {
             const auto t = static_cast<size_t>(thread);
-            corpus.read(chunks[static_cast<size_t>(i)],
-                        [&](std::string_view text, bool) { counts[t].add_text(*splitters[t], text); });
+            corpus.read(chunks[static_cast<size_t>(i)], [&](std::string_view text, bool) { counts[t].add_text(text); });
         });
         if (!chunks.empty()) progress.update(chunks.back().end_bytes);
     } while (!chunks.empty());

@@ -53,8 +53,8 @@ void validate_tokenize(const Options& options) {
             fail_usage("--vocab-size={}: --train-bpe needs at least 258: 256 bytes, end-of-text and a token to learn",
                        options.vocab_size);
         }
-        for (const char* name :
-             {"tokenizer", "special-tokens", "shard-tokens", "val-fraction", "val-tokens", "llmc-tokenizer"}) {
+        for (const char* name : {"tokenizer", "special-tokens", "document-token", "tokenizer-pattern", "shard-tokens",
+                                 "val-fraction", "val-tokens", "llmc-tokenizer"}) {
             if (options.was_typed(name)) fail_usage("--{}: has no effect; --train-bpe only learns a vocabulary", name);
         }
         return;

@@ -71,13 +71,28 @@ check "--special-tokens makes an id of <|endoftext|>" \
 
 tr -d '\0' <"$golden/text.bin" >hard.txt
 for kind in ranks.tiktoken tokenizer.json sentencepiece.model; do
-    run tokenize --tokenizer="$golden/$kind" --out="shards/$kind" --val-fraction=0 hard.txt
+    pattern=() # This small rank file is no family's.
+    [ $kind != ranks.tiktoken ] || pattern=(--tokenizer-pattern='[a-z]+|[0-9]')
+    run tokenize --tokenizer="$golden/$kind" "${pattern[@]}" --out="shards/$kind" --val-fraction=0 hard.txt
     if grep -q "built without its library" err; then
         skip "tokenize with $kind" "built without SentencePiece"
     else
         check "tokenize with $kind" test "$status" -eq 0 -a -s "shards/${kind}_train_000000.bin"
     fi
 done
+check "the pattern stays with the token files" \
+    grep -q 'a-z' shards/ranks.tiktoken_tokenizer/train_gpt_tokenizer.json
+
+# What separates documents: what the files name, or the user.
+mkdir named
+cp "$golden/tokenizer.json" named
+echo '{"eos_token": {"content": "<|eot_id|>"}, "bos_token": "<|begin_of_text|>"}' >named/tokenizer_config.json
+must "a document token by rule" tokenize --tokenizer=named --out=shards/n1 --val-fraction=0 x.jsonl
+check "is said" says "documents begin with '<\|endoftext\|>'"
+must "a document token by choice" tokenize --tokenizer=named --document-token='<|begin_of_text|>' --out=shards/n2 \
+    --val-fraction=0 x.jsonl
+check "is said, too" says "documents begin with '<\|begin_of_text\|>', token 0 .named by --document-token"
+check "and stands first" test "$(tokens shards/n2_train_000000.bin | head -n 1)" = 0
 must "llm.c's tokenizer" tokenize --tokenizer=vocab --out=shards/l --llmc-tokenizer=tokenizer.bin text.txt
 header=$(for i in 0 1 2 3; do field tokenizer.bin $i; done | xargs)
 check "llm.c's tokenizer file" test "$header" = "20240328 2 $size $end"
@@ -99,6 +114,11 @@ check "the vocabulary is that of the tokenizer beside the files" says "vocabular
 must "train on text" "${tiny[@]}" --val-every=0 --sample-length=8 --data=text.txt --tokenizer=vocab --steps=3 \
     --output-dir=from_text
 check "text is read with --tokenizer" says "tokenizer 'vocab'"
+must "train with a chosen document token" "${tiny[@]}" --val-every=0 --sample-length=8 --data=text.txt \
+    --tokenizer=named --document-token='<|begin_of_text|>' --steps=2 --output-dir=from_named
+check "the banner says which token separates documents" says "documents begin with '<\|begin_of_text\|>'"
+check "the run keeps the choice" grep -q begin_of_text from_named/tokenizer/train_gpt_tokenizer.json
+must "resume with it" --resume=from_named --steps=3
 for run in from_tokens from_text; do
     check "$run keeps the tokenizer" test -s $run/tokenizer/vocab.json -a -s $run/tokenizer/merges.txt
 done
@@ -109,6 +129,18 @@ check "a run needs nothing but its folder to generate" grep -q "^the king" out
 mv away/* .
 must "resume" --resume=from_text --steps=5
 ok "a run with a tokenizer resumes"
+
+# A model whose own tokenizer has something that we lack trains from token files all the same.
+must "export" export --run=from_tokens --format=hf --out=lacking
+sed 's/"type": *"BPE"/"type": "WordPiece"/' lacking/tokenizer.json >changed.json
+mv changed.json lacking/tokenizer.json
+rm -f lacking/vocab.json lacking/merges.txt
+must "train without the tokenizer" --model=lacking --batch-size=2 --seq-len=32 --val-every=0 --sample-length=0 \
+    --data='shards/c_train_*.bin' --steps=2 --output-dir=from_lacking
+check "the model WordPiece is named" says 'the model WordPiece.*only token files'
+check "the tokenizer travels along" test -s from_lacking/tokenizer/tokenizer.json
+run --model=lacking --batch-size=2 --seq-len=32 --data=text.txt --steps=2 --output-dir=new
+check "text is refused" says 'tokenizer is not known'
 
 # ---- what is refused ---------------------------------------------------------------------------------------
 
@@ -145,6 +177,20 @@ refused "a cut tokenizer.json" 1 "tokenizer.json' is not valid JSON" tokenize --
 refused "a bad line" 1 "bad.jsonl' line 5 has a field 'text' that is no text but number" \
     tokenize --tokenizer=vocab --jsonl-field=text --shard-tokens=3 --out=new bad.jsonl
 head -c 900 tokenizer.bin >cut.bin
+refused "a rank file of no family" 1 'ranks, which is no family.*--tokenizer-pattern' \
+    tokenize --tokenizer="$golden/ranks.tiktoken" --out=new text.txt
+refused "no such document token" 2 '--document-token=<no>.*no such token' \
+    tokenize --tokenizer=named --document-token='<no>' --out=new text.txt
+refused "a document token without a tokenizer" 2 '--document-token: needs --tokenizer' \
+    "${tiny[@]}" --data=text.txt --document-token=x --output-dir=new
+refused "a pattern for what needs none" 2 '--tokenizer-pattern=x.*only rank files' \
+    tokenize --tokenizer=named --tokenizer-pattern=x --out=new text.txt
+sed 's/"type": *"BPE"/"type": "WordPiece"/' "$golden/tokenizer.json" >bad/tokenizer.json
+refused "a model we lack" 1 'the model WordPiece, which this program does not read' \
+    tokenize --tokenizer=bad/tokenizer.json --out=new text.txt
+sed 's/"added_tokens"/"no_tokens"/' "$golden/tokenizer.json" >bad/tokenizer.json
+refused "nothing that separates documents" 1 'end-of-text token.*--document-token' \
+    tokenize --tokenizer=bad/tokenizer.json --out=new text.txt
 refused "llm.c's tokenizer cut" 1 "cut.bin' is truncated" tokenize --tokenizer=cut.bin --out=new text.txt
 refused "llm.c's tokenizer cannot encode" 1 "tokenizer.bin': .*no merges" \
     tokenize --tokenizer=tokenizer.bin --out=new text.txt

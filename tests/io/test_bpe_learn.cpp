@@ -1,7 +1,6 @@
 #include "llmc/io/bpe_alphabet.h"
-#include "llmc/io/bpe_files.h"
 #include "llmc/io/bpe_learn.h"
-#include "llmc/io/pretokenize.h"
+#include "llmc/io/pipeline/pipeline_files.h"
 #include "tests/io/tokenizer_testing.h"
 
 #include <gtest/gtest.h>
@@ -13,10 +12,8 @@ namespace llmc {
 namespace {
 
 WordCounts count(std::string_view text) {
-    const SplitPattern pattern(kGpt2Pattern, "GPT-2");
-    WordSplitter splitter(pattern);
     WordCounts words;
-    words.add_text(splitter, text);
+    words.add_text(text);
     return words;
 }
 

@@ -38,7 +38,8 @@ TEST(LlmcTokenizer, VersionOneImpliesGpt2) {
 TEST(LlmcTokenizer, WritesWhatItReads) {
     const TempDir dir;
     for (const char* name : {"ranks.tiktoken", "tokenizer.json"}) {
-        const auto tokenizer = make_tokenizer(std::string(kGoldenFolder) + name);
+        const std::string pattern = name == std::string("ranks.tiktoken") ? "[a-z]+" : "";
+        const auto tokenizer = make_tokenizer(std::string(kGoldenFolder) + name, {"", pattern});
         write_llmc_tokenizer(*tokenizer, dir / "first.bin");
         const auto read = make_tokenizer(dir / "first.bin");
         EXPECT_EQ(read->vocab_size(), tokenizer->vocab_size());

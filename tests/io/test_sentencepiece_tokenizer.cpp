@@ -1,6 +1,6 @@
 // Against the SentencePiece library's Python package, by golden files.
 #include "llmc/base/file.h"
-#include "llmc/io/pretokenize.h"
+#include "llmc/io/pipeline/unicode.h"
 #include "llmc/io/sentencepiece_model.h"
 #include "tests/io/tokenizer_testing.h"
 

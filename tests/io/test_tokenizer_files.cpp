@@ -32,9 +32,9 @@ TEST(TokenizerFiles, FindsEveryKind) {
     EXPECT_EQ(find_tokenizer_files(dir.path()).kind, TokenizerKind::Ranks);
     dir.write("tokenizer.json", golden("tokenizer.json"));
     EXPECT_EQ(find_tokenizer_files(dir.path()).kind, TokenizerKind::TokenizerJson);
-    // Llama 2 has a tokenizer.json of another kind beside its SentencePiece model.
+    // T5 has a tokenizer.json with a stage that we lack beside its SentencePiece model.
     nlohmann::json other = nlohmann::json::parse(golden("tokenizer.json"));
-    other["model"]["byte_fallback"] = true;
+    other["normalizer"] = {{"type", "Precompiled"}};
     dir.write("tokenizer.json", other.dump());
     dir.write("tokenizer.model", golden("sentencepiece.model"));
     EXPECT_EQ(find_tokenizer_files(dir.path()).kind, TokenizerKind::SentencePiece);
@@ -72,8 +72,9 @@ TEST(TokenizerFiles, CopiesStandAlone) {
             write_pair(dir, "gpt2_encoder.json", "gpt2_vocab.bpe");
             reference = dir / "gpt2_vocab.bpe";
         }
-        const std::vector<int32_t> tokens = make_tokenizer(reference)->encode(golden_text());
-        EXPECT_EQ(copy_tokenizer(reference, dir / "run/tokenizer"), dir / "run/tokenizer");
+        const TokenizerChoices choices = {"", kind == std::string("ranks.tiktoken") ? "[a-z]+" : ""};
+        const std::vector<int32_t> tokens = make_tokenizer(reference, choices)->encode(golden_text());
+        EXPECT_EQ(copy_tokenizer(reference, dir / "run/tokenizer", choices), dir / "run/tokenizer");
         EXPECT_EQ(fs::exists(dir / "run/tokenizer/special_tokens_map.json"), kind == std::string("pair"));
         EXPECT_FALSE(fs::exists(dir / "run/tokenizer/notes.txt"));
         fs::rename(dir / "run", dir / "moved");
@@ -85,6 +86,31 @@ TEST(TokenizerFiles, CopiesStandAlone) {
     EXPECT_EQ(copy_tokenizer("bytes", "unused/folder"), "bytes");
     EXPECT_EQ(copy_tokenizer("none", "unused/folder"), "none");
     EXPECT_FALSE(fs::exists("unused"));
+}
+
+TEST(TokenizerFiles, ChoicesStayWithCopies) {
+    const TempDir dir;
+    const std::string json = dir.write("tokenizer.json", golden("tokenizer.json"));
+    dir.write("tokenizer_config.json", R"({"eos_token": "<|eot_id|>", "bos_token": "<|begin_of_text|>"})");
+    const auto name_of_end = [](const Tokenizer& tokenizer) { return tokenizer.token_bytes(tokenizer.end_of_text()); };
+    EXPECT_EQ(name_of_end(*make_tokenizer(dir.path())), "<|endoftext|>");  // What ends a turn ends no document.
+    const TokenizerChoices choices = {"<|begin_of_text|>", ""};
+    EXPECT_EQ(name_of_end(*make_tokenizer(dir.path(), choices)), "<|begin_of_text|>");
+    EXPECT_EQ(name_of_end(*make_tokenizer(copy_tokenizer(dir.path(), dir / "copy", choices))), "<|begin_of_text|>");
+    EXPECT_EQ(name_of_end(*make_tokenizer(copy_tokenizer(dir / "copy", dir / "again"))), "<|begin_of_text|>");
+    // Of a file alone what belongs to it comes along.
+    EXPECT_EQ(name_of_end(*make_tokenizer(copy_tokenizer(json, dir / "third"))), "<|endoftext|>");
+    EXPECT_TRUE(fs::exists(dir / "third/tokenizer_config.json"));
+    EXPECT_TRUE(has(error_of([&] { make_tokenizer(json, {"", "x"}); }), {"--tokenizer-pattern=x", "rank files"}));
+    EXPECT_TRUE(has(error_of([&] { make_tokenizer("bytes", {"x", ""}); }), {"--document-token=x"}));
+}
+
+TEST(TokenizerFiles, MuchTooLargeFilesAreRefused) {
+    const TempDir dir;
+    const std::string path = dir.write("tokenizer.json", "{}");
+    fs::resize_file(path, uintmax_t{1} << 30);
+    EXPECT_TRUE(has(error_of([&] { make_tokenizer(path); }), {"tokenizer.json", "1.00 GiB"}));
+    EXPECT_TRUE(has(error_of([&] { make_tokenizer(dir.path()); }), {"tokenizer.json", "1.00 GiB"}));
 }
 
 TEST(Tokenizer, MustFitTheModel) {

@@ -1,7 +1,6 @@
 // Against tiktoken and Hugging Face tokenizers by golden files, and GPT-2's against a second, slow implementation.
 #include "llmc/base/file.h"
-#include "llmc/io/bpe_files.h"
-#include "llmc/io/bpe_tokenizer.h"
+#include "llmc/io/pipeline/pipeline_files.h"
 #include "tests/io/tokenizer_testing.h"
 
 #include <gtest/gtest.h>
@@ -20,6 +19,11 @@ namespace {
 using Tokens = std::vector<int32_t>;
 
 std::string golden(const std::string& name) { return kGoldenFolder + name; }
+
+/// The small rank file, with Llama 3's pattern: its number of ranks is no family's.
+std::unique_ptr<Tokenizer> small_ranks() {
+    return make_tokenizer(golden("ranks.tiktoken"), {.document_token = "", .pattern = kLlama3Pattern});
+}
 
 std::string checksum(const Tokens& tokens) { return checksum_of(std::as_bytes(std::span(tokens))); }
 
@@ -138,14 +142,62 @@ int32_t rank_count() {
 }
 
 TEST(RankFile, EqualsTiktoken) {
-    const auto tokenizer = make_tokenizer(golden("ranks.tiktoken"));
+    const auto tokenizer = small_ranks();
     check_tokenizer(*tokenizer, expected("ranks").get<Tokens>());
-    const int32_t ranks = tokenizer->vocab_size() - 256;
-    EXPECT_EQ(ranks, rank_count());
-    EXPECT_EQ(tokenizer->end_of_text(), ranks);
-    EXPECT_EQ(tokenizer->token_bytes(ranks), "<|begin_of_text|>");
-    EXPECT_EQ(tokenizer->token_bytes(ranks + 9), "<|eot_id|>");
-    EXPECT_EQ(tokenizer->token_bytes(ranks + 255), "<|reserved_special_token_250|>");
+    EXPECT_EQ(tokenizer->vocab_size(), rank_count() + 1);
+    EXPECT_EQ(tokenizer->end_of_text(), rank_count());
+    EXPECT_EQ(tokenizer->token_bytes(rank_count()), "<|endoftext|>");
+    EXPECT_TRUE(has(error_of([] { make_tokenizer(golden("ranks.tiktoken")); }),
+                    {std::to_string(rank_count()) + " ranks", "special tokens", "--tokenizer-pattern"}));
+}
+
+/// A rank file of that many made-up tokens: all bytes, then pairs and triples of them.
+std::string many_ranks(int count) {
+    const std::string digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    std::string file;
+    for (int rank = 0; rank < count; ++rank) {
+        const int value = rank < 256 ? rank : rank - 256;
+        std::string bytes;
+        if (rank < 256) {
+            bytes = {static_cast<char>(value)};
+        } else if (value < 65536) {
+            bytes = {static_cast<char>(value >> 8), static_cast<char>(value)};
+        } else {
+            bytes = {'a', static_cast<char>(value >> 16), static_cast<char>(value >> 8), static_cast<char>(value)};
+        }
+        for (size_t i = 0; i < bytes.size(); i += 3) {
+            uint32_t bits = 0;
+            for (size_t k = 0; k < 3; ++k) {
+                bits = bits << 8 | (i + k < bytes.size() ? static_cast<unsigned char>(bytes[i + k]) : 0u);
+            }
+            for (size_t k = 0; k < 4; ++k) file += i + k > bytes.size() ? '=' : digits[bits >> (18 - 6 * k) & 63];
+        }
+        file += " " + std::to_string(rank) + "\n";
+    }
+    return file;
+}
+
+TEST(RankFile, FamiliesByTheirNumbers) {
+    const TempDir dir;
+    const std::string text = "IT'S 12345 aBc's\n";
+    const auto llama3 = make_tokenizer(dir.write("l3", many_ranks(128000)));
+    EXPECT_EQ(llama3->end_of_text(), 128000);
+    EXPECT_EQ(llama3->vocab_size(), 128256);
+    EXPECT_EQ(llama3->token_bytes(128000), "<|begin_of_text|>");
+    EXPECT_EQ(llama3->token_bytes(128009), "<|eot_id|>");
+    EXPECT_EQ(llama3->token_bytes(128255), "<|reserved_special_token_250|>");
+    EXPECT_TRUE(has(llama3->describe_end_of_text(), {"<|begin_of_text|>", "Llama 3"}));
+    const auto cl100k = make_tokenizer(dir.write("cl", many_ranks(100256)));
+    EXPECT_EQ(cl100k->end_of_text(), 100257);
+    EXPECT_EQ(cl100k->vocab_size(), 100277);
+    EXPECT_EQ(cl100k->token_bytes(100256), "");
+    EXPECT_EQ(cl100k->token_bytes(100276), "<|endofprompt|>");
+    const auto o200k = make_tokenizer(dir.write("o2", many_ranks(199998)));
+    EXPECT_EQ(o200k->end_of_text(), 199999);
+    EXPECT_EQ(o200k->vocab_size(), 200019);
+    for (const auto* tokenizer : {llama3.get(), cl100k.get(), o200k.get()}) {
+        EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
+    }
 }
 
 TEST(TokenizerJson, EqualsHuggingFace) {
@@ -162,10 +214,10 @@ TEST(TokenizerJson, EqualsHuggingFace) {
     EXPECT_EQ(tokenizer->decode(Tokens{end}), "");
 }
 
-TEST(BpeTokenizer, RandomBytesSurvive) {
+TEST(PipelineTokenizer, RandomBytesSurvive) {
     std::mt19937 random(7);
     for (const char* name : {"ranks.tiktoken", "tokenizer.json"}) {
-        const auto tokenizer = make_tokenizer(golden(name));
+        const auto tokenizer = name == std::string("ranks.tiktoken") ? small_ranks() : make_tokenizer(golden(name));
         for (int round = 0; round < 300; ++round) {
             std::string text(random() % 400, '\0');
             for (char& c : text)
@@ -177,8 +229,8 @@ TEST(BpeTokenizer, RandomBytesSurvive) {
     }
 }
 
-TEST(BpeTokenizer, AnEncoderForgetsNothingThatMatters) {
-    const auto tokenizer = make_tokenizer(golden("ranks.tiktoken"));
+TEST(PipelineTokenizer, AnEncoderForgetsNothingThatMatters) {
+    const auto tokenizer = small_ranks();
     const auto encoder = tokenizer->make_encoder(SpecialTokens::AsText);
     // More words than the cache holds.
     for (int i = 0; i < 200'000; ++i) {
@@ -199,20 +251,28 @@ std::string json_error(const nlohmann::json& json) {
 
 TEST(TokenizerJson, WhatWeDoNotHaveIsNamed) {
     nlohmann::json json = small_json();
-    json["normalizer"] = {{"type", "NFC"}};
-    EXPECT_TRUE(has(json_error(json), {"tokenizer.json", "the normaliser NFC"}));
+    json["normalizer"] = {{"type", "BertNormalizer"}};
+    EXPECT_TRUE(has(json_error(json), {"tokenizer.json", "the normaliser BertNormalizer"}));
     json = small_json();
-    json["pre_tokenizer"] = {{"type", "Whitespace"}};
-    EXPECT_TRUE(has(json_error(json), {"the pre-tokeniser Whitespace"}));
+    json["pre_tokenizer"]["pretokenizers"][0] = {{"type", "UnicodeScripts"}};
+    EXPECT_TRUE(has(json_error(json), {"the pre-tokeniser UnicodeScripts"}));
     json = small_json();
-    json["model"]["type"] = "Unigram";
-    EXPECT_TRUE(has(json_error(json), {"a model of type Unigram"}));
+    json["model"]["type"] = "WordPiece";
+    EXPECT_TRUE(has(json_error(json), {"the model WordPiece"}));
     json = small_json();
-    json["model"]["byte_fallback"] = true;
-    EXPECT_TRUE(has(json_error(json), {"byte_fallback"}));
+    json["decoder"] = {{"type", "CTC"}};
+    EXPECT_TRUE(has(json_error(json), {"the decoder CTC"}));
+    json = small_json();
+    json["model"]["dropout"] = 0.1;
+    EXPECT_TRUE(has(json_error(json), {"dropout", "0.1"}));
     json = small_json();
     json["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "(";
     EXPECT_TRUE(has(json_error(json), {"pattern does not compile"}));
+    nlohmann::json deep = {{"type", "NFC"}};
+    for (int i = 0; i < 2000; ++i) deep = {{"type", "Sequence"}, {"normalizers", {deep}}};
+    json = small_json();
+    json["normalizer"] = deep;
+    EXPECT_TRUE(has(json_error(json), {"sequences"}));
 }
 
 TEST(TokenizerJson, BadContentIsNamed) {
@@ -223,8 +283,8 @@ TEST(TokenizerJson, BadContentIsNamed) {
     json["model"]["merges"][5] = "nonsense";
     EXPECT_TRUE(has(json_error(json), {"merge 6", "'nonsense'"}));
     json = small_json();
-    json["model"]["vocab"].erase("a");
-    EXPECT_TRUE(has(json_error(json), {"'a'"}));
+    json["model"]["vocab"].erase("ng");
+    EXPECT_TRUE(has(json_error(json), {"'ng'"}));
     json = small_json();
     json["model"]["vocab"]["new"] = 300;
     EXPECT_TRUE(has(json_error(json), {"share the id 300"}));
@@ -233,7 +293,17 @@ TEST(TokenizerJson, BadContentIsNamed) {
     EXPECT_TRUE(has(json_error(json), {"'new'", "-7"}));
     json = small_json();
     json["model"]["vocab"]["new"] = "text";
-    EXPECT_TRUE(has(json_error(json), {"tokenizer.json", "fields"}));
+    EXPECT_TRUE(has(json_error(json), {"tokenizer.json", "'new'", "text"}));
+    json["model"]["vocab"]["new"] = 1e30;
+    EXPECT_TRUE(has(json_error(json), {"tokenizer.json", "'new'", "impossible"}));
+    json["model"]["vocab"]["new"] = uint64_t{1} << 63;
+    EXPECT_TRUE(has(json_error(json), {"tokenizer.json", "'new'", "impossible"}));
+    json = small_json();
+    json["model"]["vocab"] = nlohmann::json::array({1, 2});
+    EXPECT_TRUE(has(json_error(json), {"tokenizer.json", "vocab"}));
+    json = small_json();
+    json["added_tokens"][0]["id"] = nullptr;
+    EXPECT_TRUE(has(json_error(json), {"tokenizer.json", "impossible"}));
     json = small_json();
     json.erase("model");
     EXPECT_TRUE(has(json_error(json), {"tokenizer.json"}));
@@ -294,7 +364,8 @@ TEST(RankFile, BadContentIsNamed) {
     const TempDir dir;
     const std::string good = slurp(golden("ranks.tiktoken"));
     const auto error = [&](const std::string& content) {
-        return error_of([&] { make_tokenizer(dir.write("tokenizer.model", content)); });
+        const std::string path = dir.write("tokenizer.model", content);
+        return error_of([&] { make_tokenizer(path, {.document_token = "", .pattern = "a"}); });
     };
     const int32_t n = rank_count();
     const std::string last = fmt::format("line {}", n + 1);

@@ -1,0 +1,51 @@
+// Which token separates documents, as far as a tokenizer's files say. In front of every document it stands in token
+// files; a text is generated after it.
+#pragma once
+
+#include "llmc/io/pipeline/added_tokens.h"
+#include "llmc/io/pipeline/token_model.h"
+
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+struct DocumentToken {
+    int32_t id = -1;  ///< -1: nothing names one.
+    std::string name;
+    std::string named_by;  ///< "eos_token of tokenizer_config.json".
+};
+
+/// The small files beside tokenizer.json; null where one is not there.
+struct CompanionFiles {
+    nlohmann::json tokenizer_config, special_tokens_map, added_tokens, config, generation_config;
+};
+/// An Error if one is not valid JSON. `folder` is "" if there is none.
+CompanionFiles read_companion_files(const std::string& folder);
+
+/// Adds the tokens that only tokenizer_config.json (added_tokens_decoder) or added_tokens.json have. An Error that
+/// begins with `source` if an id is impossible.
+void add_companion_tokens(const CompanionFiles& files, const TokenNames& names, std::vector<AddedToken>* added,
+                          const std::string& source);
+
+/// What is known of a tokenizer besides its companions. An id is asked for by name, and the other way round.
+struct KnownTokens {
+    const TokenNames& names;
+    const std::vector<AddedToken>& added;
+    int32_t id(const std::string& name) const;
+    std::string name(int32_t id) const;
+};
+
+/// The first rule that applies: the token that the template puts in front (`post_processor` of tokenizer.json);
+/// bos_token with add_bos_token; eos_token, unless it ends a chat's turn and there is an <|endoftext|>, which then is
+/// it; bos_token; eos_token_id of config.json or generation_config.json; an added token by its usual name.
+DocumentToken find_document_token(const nlohmann::json& post_processor, const CompanionFiles& files,
+                                  const KnownTokens& tokens);
+
+/// The token that a user names with --document-token: by its name or its id. An Error if there is none.
+DocumentToken chosen_document_token(const std::string& choice, const KnownTokens& tokens);
+
+}  // namespace llmc

@@ -1,0 +1,29 @@
+// Stages from tokenizer.json. Errors begin with `source`, the file.
+#pragma once
+
+#include "llmc/io/pipeline/decoder.h"
+#include "llmc/io/pipeline/normalizer.h"
+#include "llmc/io/pipeline/pre_tokenizer.h"
+
+#include <nlohmann/json.hpp>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace llmc {
+
+/// The first stage that this program does not have, as "the normaliser BertNormalizer"; "" if it has them all.
+std::string missing_stage(const nlohmann::json& tokenizer);
+
+/// The stages of a field of tokenizer.json; those of sequences stand one after the other. null is none.
+std::vector<std::unique_ptr<Normalizer>> read_normalizers(const nlohmann::json& normalizer, const std::string& source);
+/// `over_bytes`: a ByteLevel at the end leaves bytes as they are, for a model over bytes.
+std::vector<std::unique_ptr<PreTokenizer>> read_pre_tokenizers(const nlohmann::json& pre_tokenizer, bool over_bytes,
+                                                               const std::string& source);
+std::vector<std::unique_ptr<DecoderStage>> read_decoders(const nlohmann::json& decoder, const std::string& source);
+
+/// Whether the last pre-tokeniser is ByteLevel.
+bool ends_with_byte_level(const nlohmann::json& pre_tokenizer, const std::string& source);
+
+}  // namespace llmc

@@ -56,7 +56,8 @@ TEST(OptionTable, HoldsExactlyThese) {
     EXPECT_EQ(flags_of(kTrain),
               "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
               "--rope-theta --tied "
-              "-i,--data --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field --special-tokens --skip-bad-lines --no-scan "
+              "-i,--data --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field --special-tokens "
+              "--skip-bad-lines --no-scan "
               "-j,--val-data -b,--batch-size -t,--seq-len -d,--total-batch-size -x,--steps "
               "-l,--learning-rate -k,--lr-schedule -u,--warmup -q,--final-lr-fraction --lr-decay-fraction "
               "-c,--weight-decay --optimizer --beta1 --beta2 --adam-epsilon --grad-clip --max-skipped-steps "
@@ -77,18 +78,18 @@ TEST(OptionTable, HoldsExactlyThese) {
     EXPECT_EQ(flags_of(kGenerate),
               "-e,--model --tokenizer --special-tokens --device --threads --seed --log-level --run --prompt --no-bos "
               "--ignore-eos --stop --length --samples --temperature --top-k --top-p ");
-    EXPECT_EQ(
-        flags_of(kEvaluate),
-        "-e,--model -i,--data --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field --special-tokens --skip-bad-lines --no-scan "
-        "-b,--batch-size -t,--seq-len --device --dtype --threads --log-level "
-        "--hellaswag "
-        "--run ");
+    EXPECT_EQ(flags_of(kEvaluate),
+              "-e,--model -i,--data --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field "
+              "--special-tokens --skip-bad-lines --no-scan "
+              "-b,--batch-size -t,--seq-len --device --dtype --threads --log-level "
+              "--hellaswag "
+              "--run ");
     EXPECT_EQ(flags_of(kImport), "--tokenizer --log-level --from --out ");
     EXPECT_EQ(flags_of(kExport), "--dtype --log-level --run --format --out ");
-    EXPECT_EQ(
-        flags_of(kTokenize),
-        "--vocab-size --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field --special-tokens --skip-bad-lines --threads --log-level "
-        "--out files --shard-tokens --val-fraction --val-tokens --llmc-tokenizer --train-bpe ");
+    EXPECT_EQ(flags_of(kTokenize),
+              "--vocab-size --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field "
+              "--special-tokens --skip-bad-lines --threads --log-level "
+              "--out files --shard-tokens --val-fraction --val-tokens --llmc-tokenizer --train-bpe ");
 }
 
 TEST(OptionTable, EveryRowIsComplete) {

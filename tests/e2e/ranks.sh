@@ -91,7 +91,7 @@ check "3 ranks over TCP: the bits of 3 ranks under mpirun" cmp <(bits gpt2-3-2) 
 # ---- start-up ------------------------------------------------------------------------------------------
 
 check "the banner names ranks, transport and stage" \
-    grep -q 'ranks   3 ranks on 1 host, TCP; ZeRO 2: optimiser state and gradients sharded' err.0
+    grep -q 'ranks   3 ranks on 1 host, TCP; ZeRO 2: optimiser state and gradients in pieces' err.0
 check "rank 0 alone speaks for all" test "$(cat err.1 err.2 | wc -c) $(grep -c 'done: 20 steps' tcp/train.log)" = "0 1"
 
 exit $((failures > 0))

@@ -140,7 +140,7 @@ must "train without the tokenizer" --model=lacking --batch-size=2 --seq-len=32 -
 check "the model WordPiece is named" says 'the model WordPiece.*only token files'
 check "the tokenizer travels along" test -s from_lacking/tokenizer/tokenizer.json
 run --model=lacking --batch-size=2 --seq-len=32 --data=text.txt --steps=2 --output-dir=new
-check "text is refused" says 'tokenizer is not known'
+check "text is refused, with the reason" says 'own tokenizer cannot be read.*WordPiece'
 
 # ---- what is refused ---------------------------------------------------------------------------------------
 

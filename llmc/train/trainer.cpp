@@ -6,6 +6,7 @@
 #include "llmc/base/median.h"
 #include "llmc/base/stop_signal.h"
 #include "llmc/base/units.h"
+#include "llmc/io/checkpoint_folder.h"
 #include "llmc/run/profile.h"
 #include "llmc/train/ranks.h"
 #include "llmc/train/schedule.h"
@@ -13,7 +14,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
+#include <new>
 
 namespace llmc {
 namespace {
@@ -44,6 +45,14 @@ std::string place_in_words(const Plan& plan) {
                        places.empty() ? "everything whole on the device" : places);
 }
 
+/// For the user.
+std::string words_of(const std::exception& error) {
+    return dynamic_cast<const std::bad_alloc*>(&error) == nullptr ? error.what() : "out of memory on the host";
+}
+
+/// Sequences of `T` tokens, with the target of the last one, that do not overlap.
+int64_t sequences_in(int64_t size, int64_t T) { return std::max<int64_t>(1, (size - 1) / T); }
+
 double peak_flops(const Options& options, const DeviceInfo& device, DType dtype) {
     if (options.peak_tflops > 0) return options.peak_tflops * 1e12;
     return dtype == DType::BF16 ? device.peak_flops_bf16 : device.peak_flops_fp32;
@@ -51,8 +60,8 @@ double peak_flops(const Options& options, const DeviceInfo& device, DType dtype)
 
 }  // namespace
 
-Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, const std::string& run_folder,
-                 Comm& comm)
+Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, RunFolder* folder,
+                 const std::string& run_folder, Comm& comm)
     : options_(run.options),
       state_(state),
       data_(run.data),
@@ -67,9 +76,11 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
       loader_(*data_.train, options_.batch_size, options_.seq_len, static_cast<int32_t>(run.model.config.V),
               shuffled_order(data_.train->size(), options_.seq_len, static_cast<uint64_t>(options_.seed)),
               {comm.rank(), comm.size()}),
+      val_sequences_(std::min(options_.val_sequences, sequences_in(data_.validation->size(), options_.seq_len))),
       val_loader_(*data_.validation, options_.batch_size, options_.seq_len, static_cast<int32_t>(run.model.config.V),
-                  spread_order(data_.validation->size(), options_.seq_len, options_.val_sequences),
+                  spread_order(data_.validation->size(), options_.seq_len, val_sequences_),
                   {comm.rank(), comm.size()}),
+      folder_(folder),
       predicted_step_ms_(run.chosen.step_seconds * 1e3),
       times_source_(run.chosen.times.source) {
     if (options_.no_overlap) executor_.do_not_overlap();
@@ -84,8 +95,12 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
     progress_.total_batch_size = tokens_per_step_;
     progress_.seed = options_.seed;
     progress_.train_tokens = data_.train->size();
+    first_step_ = saved_step_ = progress_.step;
+    recall_validations(origin);
     make_generator(run.memory());
-    if (comm.is_root()) metrics_file_.open(run_folder + "/metrics.jsonl", progress_.step);
+    if (!comm.is_root()) return;
+    if (folder_->has_begun()) metrics_file_.open(run_folder + "/metrics.jsonl", progress_.step);
+    warn_of_full_disk();
 }
 
 /// The weights to begin with.
@@ -111,6 +126,42 @@ void Trainer::load(const Origin& origin) {
     gather_parameters(state_, comm_);
 }
 
+/// The model at the beginning is validated too, and so is one whose validation was cut short when the run was stopped.
+/// The best validation so far is that of the checkpoint that is kept for it.
+void Trainer::recall_validations(const Origin& origin) {
+    if (options_.val_every == 0) return;
+    std::vector<double> recalled = {0, best_loss_};
+    if (comm_.is_root()) {
+        const std::string run = origin.checkpoint ? find_run_folder(origin.checkpoint->path, "--resume") : run_folder_;
+        const auto losses = validation_losses(run + "/metrics.jsonl");
+        const bool is_missing = is_due(options_.val_every) && !losses.empty() && !losses.contains(progress_.step);
+        recalled[0] = progress_.step == 0 || is_missing ? 1 : 0;
+        const auto best = losses.find(named_step(run_folder_, kBestName).value_or(-1));
+        const bool is_known = best != losses.end() && best->first <= progress_.step && std::isfinite(best->second);
+        if (is_known) recalled[1] = best->second;
+    }
+    recalled = comm_.all_gather(recalled)[0];
+    validates_first_ = recalled[0] != 0;
+    best_loss_ = recalled[1];
+}
+
+/// Checkpoints of the run so far are on the disk already; while a new one is written, those to be kept are there too.
+void Trainer::warn_of_full_disk() const {
+    const int64_t left = options_.steps - progress_.step, every = options_.checkpoint_every;
+    const auto existing = static_cast<int64_t>(list_steps(run_folder_).size());
+    const int64_t all = existing + (every == 0 ? 1 : (left + every - 1) / every);
+    const int64_t keep = options_.keep_checkpoints == 0 ? all : options_.keep_checkpoints + options_.keep_best;
+    const int64_t more = std::max<int64_t>(1, std::min(all, keep + 1) - existing), one = checkpoint_bytes(state_);
+    const std::optional<int64_t> available = free_bytes(run_folder_);
+    const int64_t needed = more * one + kCheckpointSlack;
+    if (!available || *available >= needed) return;
+    const int64_t room = (*available - kCheckpointSlack) / one + existing - 1 - options_.keep_best;
+    spdlog::warn("'{}' has {} free, but {} checkpoint{} of {} need {}; free some space, {}or choose another --output-dir",
+                 run_folder_, format_bytes(*available), more, more == 1 ? "" : "s", format_bytes(one),
+                 format_bytes(needed),
+                 room > 0 && room < keep ? fmt::format("keep fewer (--keep-checkpoints={}), ", room) : "");
+}
+
 /// What a run that goes on keeps elsewhere, or in another format, than before.
 void Trainer::say_what_moved() const {
     const std::string now = place_in_words(plan_);
@@ -121,6 +172,12 @@ void Trainer::say_what_moved() const {
         spdlog::info("resume  parameters converted to {}; the run kept them in {} before", options_.dtype,
                      progress_.dtype);
     }
+    const Options before = options_of_run(find_run_folder(options_.resume, "--resume"));
+    const Schedule schedule = schedule_of(options_), earlier = schedule_of(before);
+    if (progress_.train_tokens == 0 || schedule == earlier) return;
+    spdlog::info("resume  another schedule of learning rates ({} steps in all, {} before): {:.2e} at step {}, not {:.2e}",
+                 options_.steps, before.steps, learning_rate(schedule, progress_.step), progress_.step + 1,
+                 learning_rate(earlier, progress_.step));
 }
 
 /// Samples are rank 0's, or, where no rank has all parameters, everybody's together.
@@ -144,26 +201,109 @@ void Trainer::make_generator(const PlannedMemory& memory) {
 }
 
 void Trainer::run() {
-    const StopRequest stop;
+    const StopRequest stop(fmt::format("--resume={} goes on from the newest checkpoint, if there is one", run_folder_));
     stop_ = &stop;
     loader_.seek(progress_.next_sequence);
-    int64_t saved = progress_.step;
-    while (progress_.step < options_.steps && stop_signal_ == 0) {
-        const StepMetrics metrics = train_step();
-        metrics_file_.write(metrics);
-        report(metrics);
-        count_skipped(metrics);
-        const bool last = progress_.step == options_.steps;
-        if (options_.val_every > 0 && (last || is_due(options_.val_every))) validate();
-        if (last || is_due(options_.sample_every)) print_sample();
-        if (is_due(options_.checkpoint_every)) save(), saved = progress_.step;
-    }
+    read_step_data();
+    if (validates_first_) validate();
+    exchange({});
+    while (progress_.step < options_.steps && !is_ending()) after_step(try_step());
+    finish();
+    stop_ = nullptr;
+}
+
+/// All that a finished step brings with it.
+void Trainer::after_step(const StepMetrics& metrics) {
+    const bool last = progress_.step == options_.steps;
+    if (progress_.step == first_step_ + 1) attempt([&] { begin_folder(); });
+    attempt([&] { metrics_file_.write(metrics); });
+    report(metrics);
+    attempt([&] { count_skipped(metrics); });
+    if (is_ending()) return;
+    const bool validates = options_.val_every > 0 && (last || is_due(options_.val_every));
+    const bool samples = generator_ != nullptr && (last || is_due(options_.sample_every));
+    if (validates) attempt([&] { validate(); });
+    if (samples) attempt([&] { print_sample(); });
+    if (validates || samples || last || comm_.size() == 1) exchange({});
+    if (is_ending() || last) return;
+    if (is_due(options_.checkpoint_every) || better_loss_) save();
+}
+
+/// Says why the run ends, if it does so early, and saves what is not saved yet.
+void Trainer::finish() {
     if (stop_signal_ != 0) {
         spdlog::info("stopping after step {}, as asked by signal {}", progress_.step, stop_signal_);
     }
-    if (saved != progress_.step) save();
+    if (saved_step_ != progress_.step) save();
     report_times();
-    stop_ = nullptr;
+    const bool is_saved = saved_step_ == progress_.step;
+    if (failed_rank_ < 0 && is_saved) return;
+    std::string cause = failure_;
+    if (!is_saved) {
+        cause += fmt::format("{}step {} could not be saved: {}", cause.empty() ? "" : "; ", progress_.step,
+                             save_result_.cause);
+    }
+    end_together(failed_rank_ >= 0 ? failed_rank_ : save_result_.failed_rank,
+                 fmt::format("{}; {}", cause, how_to_go_on()));
+}
+
+/// In a run that goes on nothing is written before its first step is done.
+void Trainer::begin_folder() {
+    if (folder_ != nullptr && !folder_->has_begun()) {
+        folder_->begin(options_);
+        metrics_file_.open(run_folder_ + "/metrics.jsonl", first_step_);
+        if (first_validation_) metrics_file_.write_validation(first_step_, *first_validation_);
+    }
+    const bool is_here = options_.output_dir.empty();  // The checkpoint that this process began with.
+    if (better_loss_ && is_here) note_best();
+    better_loss_.reset();
+}
+
+/// The checkpoint at hand has the lowest validation loss.
+void Trainer::note_best() {
+    if (comm_.is_root()) name_best(run_folder_, saved_step_);
+    best_loss_ = *better_loss_;
+    better_loss_.reset();
+}
+
+/// What fails here on this rank ends the run on all of them: later, together, with a checkpoint.
+template <typename Work>
+void Trainer::attempt(Work work) {
+    try {
+        work();
+    } catch (const std::exception& error) {
+        if (failure_.empty()) failure_ = words_of(error);
+    }
+}
+
+/// Everybody's numbers. On the way all ranks hear of a stop that one was asked for, and of a failure.
+std::vector<std::vector<double>> Trainer::exchange(std::vector<double> mine) {
+    mine.push_back(stop_->signal());
+    mine.push_back(failure_.empty() ? 0 : 1);
+    std::vector<std::vector<double>> all = comm_.all_gather(mine);
+    for (size_t rank = 0; rank < all.size(); ++rank) {
+        if (all[rank].back() != 0 && failed_rank_ < 0) failed_rank_ = static_cast<int>(rank);
+        all[rank].pop_back();
+        if (stop_signal_ == 0) stop_signal_ = static_cast<int>(all[rank].back());
+        all[rank].pop_back();
+    }
+    return all;
+}
+
+std::string Trainer::how_to_go_on() const {
+    const std::optional<int64_t> newest = newest_step(run_folder_);
+    if (!newest) return "there is no checkpoint to go on from";
+    return fmt::format("{} is saved: go on with --resume={}",
+                       *newest == progress_.step ? fmt::format("step {}", *newest)
+                                                 : fmt::format("only step {} of {}", *newest, progress_.step),
+                       run_folder_);
+}
+
+/// Ends the run on all ranks, in the words of one.
+void Trainer::end_together(int rank, const std::string& cause) {
+    comm_.barrier();  // Nobody ends the others before all have finished.
+    if (comm_.rank() != rank) comm_.barrier();  // The end comes here.
+    throw Error(kExitFailed, cause);
 }
 
 bool Trainer::is_due(int64_t every) const { return every > 0 && progress_.step % every == 0; }
@@ -176,18 +316,26 @@ std::vector<double> Trainer::run_update() {
     for (int64_t micro = 0; micro < micro_batches_; ++micro) {
         run_micro_batch(micro);
         if (!one_by_one && micro + 1 < micro_batches_) continue;
+        if (micro + 1 == micro_batches_ && progress_.step + 1 < options_.steps) attempt([&] { read_step_data(); });
         comm_.synchronize();  // The device is waited for only here.
         state_.backend().copy_to_host(&losses.emplace_back(), state_.loss_sum());
     }
     return losses;
 }
 
+/// While the device is at work on the step before.
+void Trainer::read_step_data() {
+    step_data_.resize(static_cast<size_t>(micro_batches_));
+    for (Batch& batch : step_data_) batch = loader_.next();
+}
+
 void Trainer::run_micro_batch(int64_t micro) {
     Backend& backend = state_.backend();
-    const Batch& batch = loader_.next();
+    const Batch& batch = step_data_[static_cast<size_t>(micro)];
     backend.copy_to_device(executor_.tokens(), batch.tokens.data());
     backend.copy_to_device(executor_.targets(), batch.targets.data());
     const RunArguments arguments = {.turn = {.first = micro == 0, .last = micro + 1 == micro_batches_}};
+    updates_ = arguments.turn.last;
     // The first steps of a run warm up.
     const bool profiles =
         !options_.profile.empty() && arguments.turn.last && comm_.is_root() &&
@@ -195,21 +343,12 @@ void Trainer::run_micro_batch(int64_t micro) {
     if (!profiles) return executor_.run(arguments);
     std::vector<double> seconds;
     executor_.run(arguments, &seconds);
-    write_profile(seconds);
+    attempt([&] { write_profile(seconds); });
 }
 
-/// Adds up in the order of the micro-batches' numbers. On the way all ranks hear of a stop that one was asked for.
+/// Adds up in the order of the micro-batches' numbers.
 double Trainer::sum_over_ranks(const std::vector<double>& losses) {
-    std::vector<double> mine = losses;
-    mine.push_back(stop_->signal());
-    const std::string text(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(double));
-    std::vector<std::vector<double>> all;
-    for (const std::string& of_rank : comm_.all_gather(text)) {
-        std::vector<double>& values = all.emplace_back(mine.size());
-        CHECK(of_rank.size() == text.size(), of_rank.size(), text.size());
-        std::memcpy(values.data(), of_rank.data(), of_rank.size());
-        if (stop_signal_ == 0) stop_signal_ = static_cast<int>(values.back());
-    }
+    const std::vector<std::vector<double>> all = exchange(losses);
     double sum = 0;
     for (size_t micro = 0; micro < losses.size(); ++micro) {
         for (const std::vector<double>& values : all) sum += values[micro];
@@ -228,6 +367,18 @@ void Trainer::write_profile(const std::vector<double>& seconds) const {
                  progress_.step + 1, options_.profile);
 }
 
+/// A step that fails in its middle leaves no state to be saved; before its update that of the last step is still there,
+/// where no other rank has gone further.
+StepMetrics Trainer::try_step() {
+    try {
+        return train_step();
+    } catch (const std::exception& error) {
+        const bool is_whole = comm_.size() == 1 && !updates_ && saved_step_ != progress_.step;
+        if (is_whole) attempt([&] { save(); });
+        throw Error(kExitFailed, fmt::format("{}; {}", words_of(error), how_to_go_on()));
+    }
+}
+
 StepMetrics Trainer::train_step() {
     const double start = now_seconds();
     StepMetrics metrics;
@@ -241,7 +392,8 @@ StepMetrics Trainer::train_step() {
     metrics.step = progress_.step;
     metrics.skipped = !std::isfinite(metrics.grad_norm);
     if (!metrics.skipped) ++progress_.updates;
-    progress_.next_sequence = loader_.position();
+    progress_.next_sequence += micro_batches_ * options_.batch_size * comm_.size();
+    updates_ = false;
     metrics.loss = sum_over_ranks(losses) / static_cast<double>(tokens_per_step_);
     if (options_.check_ranks) metrics.checksum = common_checksum(state_, comm_);
     const double seconds = now_seconds() - start;
@@ -261,7 +413,7 @@ void Trainer::report(const StepMetrics& m) {
         step_ms_[static_cast<size_t>((steps_timed_ - kWarmupSteps - 1) % kTimedSteps)] = m.step_ms;
     }
     smoothed_step_ms_ = smoothed_step_ms_ == 0 ? m.step_ms : 0.95 * smoothed_step_ms_ + 0.05 * m.step_ms;
-    const bool ends = m.step == options_.steps || m.step == 1 || stop_signal_ != 0;
+    const bool ends = m.step == options_.steps || m.step == 1 || is_ending();
     if (m.step % options_.log_every != 0 && !ends) return;
     const std::string mfu = m.mfu > 0 ? fmt::format("{:.1f} % MFU", 100 * m.mfu) : "MFU n/a";
     const double left = static_cast<double>(options_.steps - m.step) * smoothed_step_ms_ / 1e3;
@@ -282,28 +434,37 @@ void Trainer::report_times() const {
 void Trainer::count_skipped(const StepMetrics& metrics) {
     skipped_in_a_row_ = metrics.skipped ? skipped_in_a_row_ + 1 : 0;
     if (!metrics.skipped) return;
-    const bool too_many = skipped_in_a_row_ >= options_.max_skipped_steps;
-    if (!comm_.is_root()) return too_many ? comm_.barrier() : void();  // Rank 0 speaks for all, and ends them.
-    spdlog::warn("step {}: the gradient is not finite (loss {}); the update was skipped, {} in a row", metrics.step,
-                 metrics.loss, skipped_in_a_row_);
-    if (too_many) {
-        fail(
-            "{} updates in a row had non-finite gradients; lower --learning-rate, or resume from an earlier checkpoint "
-            "of '{}'",
-            skipped_in_a_row_, run_folder_);
+    if (comm_.is_root()) {  // Which speaks for all.
+        spdlog::warn("step {}: the gradient is not finite (loss {}); the update was skipped, {} in a row",
+                     metrics.step, metrics.loss, skipped_in_a_row_);
+    }
+    if (skipped_in_a_row_ < options_.max_skipped_steps) return;
+    failed_rank_ = 0;
+    fail("{} updates in a row had non-finite gradients; lower --learning-rate, or resume from an earlier checkpoint",
+         skipped_in_a_row_);
+}
+
+/// Cut short where the run is asked to stop; there is no line of it then, and a resume begins with it.
+void Trainer::validate() {
+    comm_.doing("validation");
+    const auto loss = evaluator_.loss(val_loader_, val_sequences_, [&] { return stop_->signal() != 0; });
+    if (!loss) return;
+    // There is no checkpoint of step 0.
+    if (options_.keep_best && progress_.step > 0 && *loss < best_loss_) better_loss_ = loss;
+    const bool bytes = data_.tokenizer->name() == "bytes";
+    spdlog::info("step {}: validation loss {:.4f} nats per {}{}", progress_.step, *loss, bytes ? "byte" : "token",
+                 better_loss_ ? ", the lowest so far" : "");
+    if (folder_ != nullptr && !folder_->has_begun()) {
+        first_validation_ = *loss;
+    } else {
+        metrics_file_.write_validation(progress_.step, *loss);
     }
 }
 
-void Trainer::validate() {
-    comm_.doing("validation");
-    const double loss = evaluator_.loss(val_loader_, options_.val_sequences);
-    metrics_file_.write_validation(progress_.step, loss);
-    const bool bytes = data_.tokenizer->name() == "bytes";
-    spdlog::info("step {}: validation loss {:.4f} nats per {}", progress_.step, loss, bytes ? "byte" : "token");
-}
-
+/// Nothing is printed where the run is asked to stop meanwhile.
 void Trainer::print_sample() {
-    if (generator_ == nullptr) return;
+    struct CutShort {};
+    const bool together = comm_.size() > 1 && state_.places().in_pieces(Buffer::Parameters);
     const auto sampling = comm_.busy("a sample");
     std::vector<int32_t> prompt = {data_.tokenizer->end_of_text()};
     const std::vector<int32_t> words = data_.tokenizer->encode(options_.sample_prompt);
@@ -311,8 +472,16 @@ void Trainer::print_sample() {
     SamplerSettings settings;
     settings.seed = static_cast<uint64_t>(options_.seed);
     std::vector<int32_t> tokens;
-    generator_->generate(prompt, options_.sample_length, settings, static_cast<uint32_t>(progress_.step),
-                         [&](int32_t token) { tokens.push_back(token); });
+    try {
+        generator_->generate(prompt, options_.sample_length, settings, static_cast<uint32_t>(progress_.step),
+                             [&](int32_t token) {
+                                 if (together) exchange({});
+                                 if (together ? is_ending() : stop_->signal() != 0) throw CutShort();
+                                 tokens.push_back(token);
+                             });
+    } catch (const CutShort&) {
+        return;
+    }
     if (!comm_.is_root()) return;
     const std::string text = data_.tokenizer->decode(tokens);
     std::printf("---- sample after %ld steps ----\n%s%s\n----\n", static_cast<long>(progress_.step),
@@ -320,11 +489,33 @@ void Trainer::print_sample() {
     std::fflush(stdout);
 }
 
+/// A failure is no end: disks get room again.
 void Trainer::save() {
     comm_.doing("a checkpoint");
-    save_checkpoint(run_folder_, state_, progress_, comm_);
-    if (comm_.is_root()) prune_checkpoints(run_folder_, options_.keep_checkpoints);
+    save_result_ = save_checkpoint(run_folder_, state_, progress_, comm_);
+    if (!save_result_.ok()) {
+        better_loss_.reset();
+        if (!comm_.is_root() || is_ending() || progress_.step == options_.steps) return;
+        const int64_t every = options_.checkpoint_every;
+        const int64_t next = every == 0 ? options_.steps : std::min((progress_.step / every + 1) * every, options_.steps);
+        spdlog::warn("step {}: no checkpoint: {}{}; training goes on, and tries again at step {}", progress_.step,
+                     comm_.size() == 1 ? "" : fmt::format("rank {}: ", save_result_.failed_rank), save_result_.cause,
+                     next);
+        return;
+    }
+    saved_step_ = progress_.step;
     spdlog::info("step {}: checkpoint in '{}/checkpoints'", progress_.step, run_folder_);
+    tidy_checkpoints();
+}
+
+/// What is not needed for going on; a full disk may prevent it. After a failure nothing is thrown away.
+void Trainer::tidy_checkpoints() {
+    try {
+        if (better_loss_) note_best();
+        if (comm_.is_root() && failed_rank_ < 0) prune_checkpoints(run_folder_, options_.keep_checkpoints);
+    } catch (const Error& error) {
+        spdlog::warn("step {}: {}", progress_.step, error.what());
+    }
 }
 
 }  // namespace llmc

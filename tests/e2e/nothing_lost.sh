@@ -7,7 +7,7 @@ set -u
 . tests/e2e/lib.bash
 
 small=("${tiny[@]}" --sample-length=0 --val-every=0 --lr-schedule=constant --warmup=0)
-long=("${small[@]}" --steps=1000000 --checkpoint-every=0)
+long=("${small[@]}" --steps=1000000)
 
 # start FOLDER ARGUMENTS...: a run in the background, its process in $job, its output in the files out and err.
 start() {
@@ -158,7 +158,7 @@ fi
 # ---- signals ---------------------------------------------------------------------------------------------------
 
 # Steps of a second and more.
-start slow --layers=4 --channels=128 --heads=2 --batch-size=16 --seq-len=256 --total-batch-size=65536 --val-every=0 \
+start slow --layers=4 --channels=128 --heads=2 --batch-size=16 --seq-len=128 --total-batch-size=32768 --val-every=0 \
     --sample-length=0 --steps=100 --data=text.txt
 eventually 60 steps_done slow 1
 kill -INT $job
@@ -171,7 +171,7 @@ check "the second one quits" test "$status" = 130
 check "and says so" grep -q ' W quitting without saving, as asked again; --resume=slow goes on from' err
 
 # Validations of a second or so; a run that is stopped in one goes on with it.
-make_text val.txt 150000 5
+make_text val.txt 60000 5
 validated=("${tiny[@]}" --sample-length=0 --lr-schedule=constant --warmup=0 --val-every=3 --val-sequences=100000
     --val-data=val.txt --data=text.txt --steps=6)
 must "validated" "${validated[@]}" --output-dir=straight
@@ -219,7 +219,8 @@ check "a model that has been trained: a smaller learning rate, said" grep -q \
 check "and kept" grep -q -x -e 'learning-rate = 3e-05' -e 'warmup = 3' tuned/config.toml
 must "typed" "${tuned[@]}" --learning-rate=1e-3 --warmup=7 --dry-run
 check "what is typed wins" grep -q 'I rate    peak 0.001, cosine, after 7 updates of warm-up$' err
-must "in a file" "${tuned[@]}" --config=longer/config.toml --dry-run
+printf 'learning-rate = 0.003\nwarmup = 2\n' >rate.toml
+must "in a file" "${tuned[@]}" --config=rate.toml --dry-run
 check "and what a file says" grep -q 'I rate    peak 0.003, cosine, after 2 updates of warm-up$' err
 must "new" "${tiny[@]}" --data=text.txt --steps=40 --dry-run
 check "a new model: warm-up for at most 5 % of the run" grep -q 'I rate    peak 0.003, cosine, after 2 updates' err

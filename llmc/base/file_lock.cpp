@@ -36,8 +36,8 @@ std::string read_holder(int descriptor) {
 /// So that the next one can be told. A full disk is no reason not to have the lock.
 void write_holder(int descriptor) {
     const std::string text = this_process();
-    const bool written =
-        ftruncate(descriptor, 0) == 0 && pwrite(descriptor, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size());
+    const bool written = ftruncate(descriptor, 0) == 0 &&
+                         pwrite(descriptor, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size());
     if (!written) (void)!ftruncate(descriptor, 0);
 }
 

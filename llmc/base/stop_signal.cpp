@@ -35,9 +35,7 @@ void end_by(int signal) {
 }
 
 /// A launcher and a batch system may deliver one request twice; somebody who presses Ctrl-C twice means it.
-std::chrono::milliseconds same_request(int signal) {
-    return std::chrono::milliseconds(signal == SIGINT ? 100 : 1000);
-}
+std::chrono::milliseconds same_request(int signal) { return std::chrono::milliseconds(signal == SIGINT ? 100 : 1000); }
 
 void acknowledge() { spdlog::info("stopping after this step; again to quit without saving"); }
 

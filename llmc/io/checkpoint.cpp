@@ -27,10 +27,8 @@ void require_free_space(const std::string& folder, int64_t bytes) {
     const int64_t needed = bytes + kCheckpointSlack;
     const std::optional<int64_t> available = free_bytes(folder);
     if (!available || *available >= needed) return;
-    fail(
-        "no room for a checkpoint in '{}': {} needed, {} free; free some space, keep fewer checkpoints, or choose "
-        "another --output-dir",
-        folder, format_bytes(needed), format_bytes(*available));
+    fail("no room for a checkpoint in '{}': {} needed, {} free; free some space, or choose another --output-dir",
+         folder, format_bytes(needed), format_bytes(*available));
 }
 
 /// Makes the folder of a run's checkpoints ready for a new one, and returns the new one's temporary folder.

@@ -148,14 +148,16 @@ SaveResult save_checkpoint(const std::string& root, const State& state, const Pr
     const auto folder = opened.results.front().get<std::string>();
     const Outcome written = do_together(comm, [&] { return write_own_files(folder, state); });
     if (!written.failure.ok()) return written.failure;
-    return do_together(comm, [&]() -> nlohmann::json {
-               if (!comm.is_root()) return "";
-               std::vector<ManifestFile> files;
-               for (const nlohmann::json& of_rank : written.results) {
-                   for (const nlohmann::json& file : of_rank) files.push_back({file[0], file[1], file[2]});
-               }
-               return writer->commit(state_json(state.model().config, progress), std::move(files));
-           }).failure;
+    return do_together(comm,
+                       [&]() -> nlohmann::json {
+                           if (!comm.is_root()) return "";
+                           std::vector<ManifestFile> files;
+                           for (const nlohmann::json& of_rank : written.results) {
+                               for (const nlohmann::json& file : of_rank) files.push_back({file[0], file[1], file[2]});
+                           }
+                           return writer->commit(state_json(state.model().config, progress), std::move(files));
+                       })
+        .failure;
 }
 
 void save_imported(const std::string& root, const WeightSource& weights, const std::string& tokenizer) {

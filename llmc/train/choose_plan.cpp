@@ -18,8 +18,8 @@ namespace {
 /// Bytes per second where nothing better is known: two channels of DDR5.
 constexpr double kUsualBandwidth = 50e9;
 
-/// Of a GPU by its name, what nothing measures: its links, and what our kernels reach on it. Of one that is in no table:
-/// over PCI Express, and as on the others.
+/// Of a GPU by its name, what nothing measures: its links, and what our kernels reach on it. Of one that is in no
+/// table: over PCI Express, and as on the others.
 void assume_known(DeviceProfile* profile) {
     const auto take_rates = [&](const DeviceProfile& known) {
         profile->efficiency = known.efficiency;
@@ -119,7 +119,8 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
     if (!found.found) {
         const int64_t smallest = state + found.smallest_bytes;
         fail(
-            "--recompute=auto: {} is not enough for --batch-size={} and --seq-len={}; the smallest plan needs {} ({} of "
+            "--recompute=auto: {} is not enough for --batch-size={} and --seq-len={}; the smallest plan needs {} ({} "
+            "of "
             "it for parameters and optimiser), bound by {}; {}",
             format_bytes(limit), request.shape.B, request.shape.T, format_bytes(smallest), format_bytes(state),
             found.binding_step, remedies(options, model, request.shape, smallest, backend));
@@ -209,7 +210,8 @@ PlanRequest request_for(const Options& options, const Model& model, const BatchS
     if (chunk == 0 && !options.device_profile.empty()) {  // That of the device planned for.
         chunk = default_logits_chunk(model, shape, find_device_profile(options.device_profile).kind);
     }
-    return plan_request(model, shape, places_of(options, backend), chunk, backend, parallel_of(options, shape.B, backend));
+    return plan_request(model, shape, places_of(options, backend), chunk, backend,
+                        parallel_of(options, shape.B, backend));
 }
 
 OptimizerKind optimizer_of(const Options& options) {

@@ -1,7 +1,7 @@
 // Options: every choice a user has, as fields of one struct and rows of one table. The parser, --help, config.toml and
 // the tests iterate the table; the rest of the program reads the struct, which is constant after the parse. What a run
-// makes of it (a device for "auto", a batch size) is a RunDescription (run_description.h). The defaults are the demo: a small GPT-2 on
-// the demo text, about two minutes on two CPU cores.
+// makes of it (a device for "auto", a batch size) is a RunDescription (run_description.h). The defaults are the demo: a
+// small GPT-2 on the demo text, about two minutes on two CPU cores.
 #pragma once
 
 #include <cstdint>

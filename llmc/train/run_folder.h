@@ -18,8 +18,8 @@ bool holds_checkpoint(const std::string& run_folder);
 /// changes before begin(): a start that fails leaves it as it was.
 class RunFolder {
   public:
-    /// --output-dir, else the resumed run's folder, else runs/MODEL-TIME; created where it is not there. A new run never
-    /// writes over an old one, and a folder that another process writes to is refused (exit code 2), naming it.
+    /// --output-dir, else the resumed run's folder, else runs/MODEL-TIME; created where it is not there. A new run
+    /// never writes over an old one, and a folder that another process writes to is refused (exit code 2), naming it.
     explicit RunFolder(const Options& options);
     /// Removes a folder that it made and where nothing was begun.
     ~RunFolder();

@@ -201,8 +201,8 @@ std::string differences(const ModelConfig& is, const ModelConfig& asked) {
     std::string text;
     for (const auto& [field, value] : values.items()) {
         if (field == "name" || value == others.at(field)) continue;
-        text += fmt::format("{}{} is {}, not {}", text.empty() ? "" : "; ", field, value.dump(),
-                            others.at(field).dump());
+        text +=
+            fmt::format("{}{} is {}, not {}", text.empty() ? "" : "; ", field, value.dump(), others.at(field).dump());
     }
     return text;
 }
@@ -253,9 +253,9 @@ namespace {
 std::string describe_schedule(const Options& options) {
     const bool trained = !options.was_given("learning-rate") && options.learning_rate == kTrainedLearningRate;
     const bool is_short = !options.was_given("warmup") && options.warmup < Options().warmup;
-    const std::string warmup =
-        options.warmup == 0 ? "without warm-up"
-                            : fmt::format("after {} update{} of warm-up", options.warmup, options.warmup == 1 ? "" : "s");
+    const std::string warmup = options.warmup == 0 ? "without warm-up"
+                                                   : fmt::format("after {} update{} of warm-up", options.warmup,
+                                                                 options.warmup == 1 ? "" : "s");
     return fmt::format("peak {:g}{}, {}, {}{}", options.learning_rate,
                        trained ? " (the model has been trained; --learning-rate for another)" : "", options.lr_schedule,
                        warmup, is_short ? " (5 % of the run; --warmup for more)" : "");

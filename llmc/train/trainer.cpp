@@ -78,8 +78,7 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
               {comm.rank(), comm.size()}),
       val_sequences_(std::min(options_.val_sequences, sequences_in(data_.validation->size(), options_.seq_len))),
       val_loader_(*data_.validation, options_.batch_size, options_.seq_len, static_cast<int32_t>(run.model.config.V),
-                  spread_order(data_.validation->size(), options_.seq_len, val_sequences_),
-                  {comm.rank(), comm.size()}),
+                  spread_order(data_.validation->size(), options_.seq_len, val_sequences_), {comm.rank(), comm.size()}),
       folder_(folder),
       predicted_step_ms_(run.chosen.step_seconds * 1e3),
       times_source_(run.chosen.times.source) {
@@ -156,10 +155,10 @@ void Trainer::warn_of_full_disk() const {
     const int64_t needed = more * one + kCheckpointSlack;
     if (!available || *available >= needed) return;
     const int64_t room = (*available - kCheckpointSlack) / one + existing - 1 - options_.keep_best;
-    spdlog::warn("'{}' has {} free, but {} checkpoint{} of {} need {}; free some space, {}or choose another --output-dir",
-                 run_folder_, format_bytes(*available), more, more == 1 ? "" : "s", format_bytes(one),
-                 format_bytes(needed),
-                 room > 0 && room < keep ? fmt::format("keep fewer (--keep-checkpoints={}), ", room) : "");
+    spdlog::warn(
+        "'{}' has {} free, but {} checkpoint{} of {} need {}; free some space, {}or choose another --output-dir",
+        run_folder_, format_bytes(*available), more, more == 1 ? "" : "s", format_bytes(one), format_bytes(needed),
+        room > 0 && room < keep ? fmt::format("keep fewer (--keep-checkpoints={}), ", room) : "");
 }
 
 /// What a run that goes on keeps elsewhere, or in another format, than before.
@@ -175,9 +174,10 @@ void Trainer::say_what_moved() const {
     const Options before = options_of_run(find_run_folder(options_.resume, "--resume"));
     const Schedule schedule = schedule_of(options_), earlier = schedule_of(before);
     if (progress_.train_tokens == 0 || schedule == earlier) return;
-    spdlog::info("resume  another schedule of learning rates ({} steps in all, {} before): {:.2e} at step {}, not {:.2e}",
-                 options_.steps, before.steps, learning_rate(schedule, progress_.step), progress_.step + 1,
-                 learning_rate(earlier, progress_.step));
+    spdlog::info(
+        "resume  another schedule of learning rates ({} steps in all, {} before): {:.2e} at step {}, not {:.2e}",
+        options_.steps, before.steps, learning_rate(schedule, progress_.step), progress_.step + 1,
+        learning_rate(earlier, progress_.step));
 }
 
 /// Samples are rank 0's, or, where no rank has all parameters, everybody's together.
@@ -188,9 +188,8 @@ void Trainer::make_generator(const PlannedMemory& memory) {
     const Parallel parallel = together ? state_.parallel() : Parallel();
     const Places places = together ? state_.places() : Places(state_.dtype());
     const Backend& backend = state_.backend();
-    int64_t context =
-        fitting_context(state_.model(), places, std::min(options_.seq_len, state_.model().config.maxT),
-                        memory.layout.arena_bytes, backend, parallel);
+    int64_t context = fitting_context(state_.model(), places, std::min(options_.seq_len, state_.model().config.maxT),
+                                      memory.layout.arena_bytes, backend, parallel);
     if (together) {  // As many calls on every rank, though their kernels' workspaces may differ.
         const std::vector<double> contexts = comm_.all_gather(static_cast<double>(context));
         context = static_cast<int64_t>(*std::min_element(contexts.begin(), contexts.end()));
@@ -301,7 +300,7 @@ std::string Trainer::how_to_go_on() const {
 
 /// Ends the run on all ranks, in the words of one.
 void Trainer::end_together(int rank, const std::string& cause) {
-    comm_.barrier();  // Nobody ends the others before all have finished.
+    comm_.barrier();                            // Nobody ends the others before all have finished.
     if (comm_.rank() != rank) comm_.barrier();  // The end comes here.
     throw Error(kExitFailed, cause);
 }
@@ -363,8 +362,9 @@ void Trainer::write_profile(const std::vector<double>& seconds) const {
     write_text_atomically(options_.profile, chrome_trace(state_.model(), plan_, seconds));
     std::printf("%s\n", profile_table(rows, device, state_.dtype()).c_str());
     std::fflush(stdout);
-    spdlog::info("step {}: trace of the last micro-batch and the update in '{}', for chrome://tracing or ui.perfetto.dev",
-                 progress_.step + 1, options_.profile);
+    spdlog::info(
+        "step {}: trace of the last micro-batch and the update in '{}', for chrome://tracing or ui.perfetto.dev",
+        progress_.step + 1, options_.profile);
 }
 
 /// A step that fails in its middle leaves no state to be saved; before its update that of the last step is still there,
@@ -435,8 +435,8 @@ void Trainer::count_skipped(const StepMetrics& metrics) {
     skipped_in_a_row_ = metrics.skipped ? skipped_in_a_row_ + 1 : 0;
     if (!metrics.skipped) return;
     if (comm_.is_root()) {  // Which speaks for all.
-        spdlog::warn("step {}: the gradient is not finite (loss {}); the update was skipped, {} in a row",
-                     metrics.step, metrics.loss, skipped_in_a_row_);
+        spdlog::warn("step {}: the gradient is not finite (loss {}); the update was skipped, {} in a row", metrics.step,
+                     metrics.loss, skipped_in_a_row_);
     }
     if (skipped_in_a_row_ < options_.max_skipped_steps) return;
     failed_rank_ = 0;
@@ -497,7 +497,8 @@ void Trainer::save() {
         better_loss_.reset();
         if (!comm_.is_root() || is_ending() || progress_.step == options_.steps) return;
         const int64_t every = options_.checkpoint_every;
-        const int64_t next = every == 0 ? options_.steps : std::min((progress_.step / every + 1) * every, options_.steps);
+        const int64_t next =
+            every == 0 ? options_.steps : std::min((progress_.step / every + 1) * every, options_.steps);
         spdlog::warn("step {}: no checkpoint: {}{}; training goes on, and tries again at step {}", progress_.step,
                      comm_.size() == 1 ? "" : fmt::format("rank {}: ", save_result_.failed_rank), save_result_.cause,
                      next);

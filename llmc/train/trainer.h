@@ -1,10 +1,10 @@
 // The training loop of one rank. Everything it needs exists before it starts: state, plan, data, the other ranks; what
 // it does per step is read, run, reduce, update, report. Rank 0 writes and prints for all.
 //
-// Nothing that was trained is lost. What can fail beside the step itself (the data of the next step, metrics, validation,
-// samples) is tried after it, with the model in the state of a finished step; a failure is heard of by all ranks when they
-// exchange losses or a few numbers (exchange()), and ends the run after a checkpoint. A checkpoint that cannot be
-// written ends nothing: it is tried again when the next one is due, and at the end.
+// Nothing that was trained is lost. What can fail beside the step itself (the data of the next step, metrics,
+// validation, samples) is tried after it, with the model in the state of a finished step; a failure is heard of by all
+// ranks when they exchange losses or a few numbers (exchange()), and ends the run after a checkpoint. A checkpoint that
+// cannot be written ends nothing: it is tried again when the next one is due, and at the end.
 #pragma once
 
 #include "llmc/base/stop_signal.h"
@@ -88,16 +88,16 @@ class Trainer {
     RunFolder* folder_;
     MetricsFile metrics_file_;
     Progress progress_;
-    std::vector<Batch> step_data_;  ///< This rank's micro-batches of the step to come.
-    const StopRequest* stop_ = nullptr;  ///< While it runs.
-    int stop_signal_ = 0;                ///< What some rank was asked to stop by; all know the same.
-    std::string failure_;                ///< What failed on this rank.
-    int failed_rank_ = -1;               ///< A rank where something failed; all know the same.
-    bool updates_ = false;               ///< Parameters are being changed.
-    int64_t first_step_ = 0;             ///< Steps done when this process began.
-    int64_t saved_step_ = 0;             ///< Of the newest checkpoint; 0 if there is none.
-    SaveResult save_result_;             ///< Of the last try.
-    bool validates_first_ = false;       ///< Before the first step there is a validation to be done.
+    std::vector<Batch> step_data_;            ///< This rank's micro-batches of the step to come.
+    const StopRequest* stop_ = nullptr;       ///< While it runs.
+    int stop_signal_ = 0;                     ///< What some rank was asked to stop by; all know the same.
+    std::string failure_;                     ///< What failed on this rank.
+    int failed_rank_ = -1;                    ///< A rank where something failed; all know the same.
+    bool updates_ = false;                    ///< Parameters are being changed.
+    int64_t first_step_ = 0;                  ///< Steps done when this process began.
+    int64_t saved_step_ = 0;                  ///< Of the newest checkpoint; 0 if there is none.
+    SaveResult save_result_;                  ///< Of the last try.
+    bool validates_first_ = false;            ///< Before the first step there is a validation to be done.
     std::optional<double> first_validation_;  ///< Its loss, until the folder is begun.
     double best_loss_ = std::numeric_limits<double>::infinity();  ///< Of the checkpoint that `best` names.
     std::optional<double> better_loss_;                           ///< Of the step at hand, which is to be the best.

@@ -61,7 +61,8 @@ void validate_tokenize(const Options& options) {
             "tokenize needs --tokenizer=PATH (a folder or file of GPT-2, Hugging Face, Llama 3 or SentencePiece, or "
             "'bytes'), or --train-bpe");
     }
-    if (options.was_typed("vocab-size")) fail_usage("--vocab-size: has no effect; only --train-bpe chooses a vocabulary");
+    if (options.was_typed("vocab-size"))
+        fail_usage("--vocab-size: has no effect; only --train-bpe chooses a vocabulary");
     if (options.was_typed("val-fraction") && options.was_typed("val-tokens")) {
         fail_usage("--val-tokens={}: says the same as --val-fraction={}; leave one of them out", options.val_tokens,
                    options.val_fraction);

@@ -37,17 +37,6 @@ saved() {
 
 # ---- what fails after training began -----------------------------------------------------------------------------
 
-# ids FILE: a token file of a text's bytes. spoil FILE: gives it ids that no vocabulary has, while it is read.
-ids() {
-    {
-        bytes 20240520 4
-        bytes 1 4
-        bytes 20000 4
-        head -c 1012 /dev/zero
-        tr '\n' ' ' <text.txt | head -c 20000 | sed 's/./&\x00/g'
-    } >"$1"
-}
-spoil() { head -c 40000 /dev/zero | tr '\0' '\377' | dd of="$1" bs=1024 seek=1 conv=notrunc status=none; }
 of_ids=(--layers=1 --channels=16 --heads=1 --batch-size=2 --seq-len=32 --sample-length=0 --warmup=0
     --lr-schedule=constant --tokenizer=none)
 
@@ -73,8 +62,7 @@ saved "a profile that cannot be written" profile "absent/trace.json"
 
 # A file that has grown to the largest size there may be, which the checkpoints are far from.
 train metrics --steps=4
-for _ in $(seq 40); do yes '{"step":1,"loss":1.5,"note":"long, so that the file is larger than a checkpoint"}' | head -n 500; done \
-    >>metrics/metrics.jsonl
+yes '{"step":1,"loss":1.5,"note":"so that the file is larger than a checkpoint"}' | head -n 20000 >>metrics/metrics.jsonl
 limit=$(($(wc -c <metrics/metrics.jsonl) / 1024 + 1))
 (ulimit -f $limit && exec "$TRAIN_GPT" --resume=metrics --steps=400) >out 2>err
 status=$?
@@ -147,7 +135,8 @@ if mount -t tmpfs -o size=1300k none disk 2>/dev/null; then
     run "${small[@]}" --data=text.txt --steps=6 --checkpoint-every=2 --output-dir=disk/run2
     keep=$(sed -n 's/.* W .*keep fewer (\(--keep-checkpoints=[0-9]*\)).*/\1/p' err)
     rm -r disk/run disk/run2
-    must "the advice" "${small[@]}" --data=text.txt --steps=6 --checkpoint-every=2 --output-dir=disk/run "${keep:---absent}"
+    must "the advice" "${small[@]}" --data=text.txt --steps=6 --checkpoint-every=2 --output-dir=disk/run \
+        "${keep:---absent}"
     check "a disk that will be full: its advice helps" test -n "$keep" -a "$(grep -c ' W ' err)" = 0
     umount disk
     trap - EXIT
@@ -179,7 +168,8 @@ start cut "${validated[@]}"
 eventually 30 steps_done cut 3
 kill -INT $job
 end
-check "a validation is cut short by a signal" test "$status:$(newest cut):$(grep -c '"step":3,"val' cut/metrics.jsonl)" = 0:3:0
+check "a validation is cut short by a signal" \
+    test "$status:$(newest cut):$(grep -c '"step":3,"val' cut/metrics.jsonl)" = 0:3:0
 check "the end says how to go on" grep -q 'stopped: 3 of 6 steps are done; go on with ./train_gpt --resume=cut$' err
 must "after the stop" --resume=cut
 check "the resume begins with that validation" cmp <(curve straight) <(curve cut)
@@ -245,7 +235,8 @@ best_of() { # the step with the lowest validation loss, as checkpoints/best woul
     sed -n 's/^{"step":\([1-9][0-9]*\),"val_loss":\([0-9.e-]*\)}$/\2 \1/p' "$1/metrics.jsonl" | sort -g | head -n 1 |
         awk '{ printf "step-%08d\n", $2 }'
 }
-check "--keep-best: best names the checkpoint with the lowest validation loss" test "$(cat best/checkpoints/best)" = "$(best_of best)"
+check "--keep-best: best names the checkpoint with the lowest validation loss" \
+    test "$(cat best/checkpoints/best)" = "$(best_of best)"
 check "which is kept beside the newest" test "$(cd best/checkpoints && ls -d step-* | sort -u | tr '\n' ' ')" = \
     "$(printf '%s\n' "$(best_of best)" step-00000040 | sort -u | tr '\n' ' ')"
 must "generate from the best" generate --run="best/checkpoints/$(cat best/checkpoints/best)" --length=3

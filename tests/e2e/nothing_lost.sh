@@ -62,7 +62,7 @@ saved "a profile that cannot be written" profile "absent/trace.json"
 
 # A file that has grown to the largest size there may be, which the checkpoints are far from.
 train metrics --steps=4
-yes '{"step":1,"loss":1.5,"note":"so that the file is larger than a checkpoint"}' | head -n 20000 >>metrics/metrics.jsonl
+yes '{"step":1,"loss":1.5,"note":"to be larger than a checkpoint ........"}' | head -n 20000 >>metrics/metrics.jsonl
 limit=$(($(wc -c <metrics/metrics.jsonl) / 1024 + 1))
 (ulimit -f $limit && exec "$TRAIN_GPT" --resume=metrics --steps=400) >out 2>err
 status=$?
@@ -108,7 +108,7 @@ must "a run that never came to a checkpoint" "${small[@]}" --data=text.txt --ste
 (ulimit -S -f 50 && exec "$TRAIN_GPT" "${small[@]}" --data=text.txt --steps=1000000 --checkpoint-every=10 \
     --output-dir=full) >out 2>err &
 job=$!
-warned() { grep -q -E ' W step 10: no checkpoint: .*File too large.*; training goes on, and tries again at step 20$' err; }
+warned() { grep -q -E ' W step 10: no checkpoint: .*too large.*; training goes on, and tries again at step 20$' err; }
 eventually 30 grep -q ' W step 10' err
 check "a full disk: said, and training goes on" warned
 prlimit --pid $job --fsize=unlimited
@@ -130,7 +130,7 @@ if mount -t tmpfs -o size=1300k none disk 2>/dev/null; then
     trap 'umount disk' EXIT
     run "${small[@]}" --data=text.txt --steps=6 --checkpoint-every=2 --output-dir=disk/run
     check "a disk that will be full: a warning at the start" grep -q \
-        " W 'disk/run' has .* free, but 3 checkpoints of .* need .*; free some space, or choose another --output-dir" err
+        " W 'disk/run' has .* free, but 3 checkpoints of .* need .*; free some space, or choose another --out" err
     mount -o remount,size=2600k disk
     run "${small[@]}" --data=text.txt --steps=6 --checkpoint-every=2 --output-dir=disk/run2
     keep=$(sed -n 's/.* W .*keep fewer (\(--keep-checkpoints=[0-9]*\)).*/\1/p' err)

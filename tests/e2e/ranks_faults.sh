@@ -256,7 +256,9 @@ fi
 
 # all_saved NAME FOLDER: there is a checkpoint of the last step that was done, and no other.
 all_saved() {
-    check "$1: saved" test "$(checkpoints "$2")" = "$(printf 'latest step-%08d ' "$(grep -c '"loss"' "$2/metrics.jsonl")")"
+    local steps
+    steps=$(grep -c '"loss"' "$2/metrics.jsonl")
+    check "$1: saved" test "$(checkpoints "$2")" = "$(printf 'latest step-%08d ' "$steps")"
 }
 
 of_ids=(--layers=1 --channels=16 --heads=1 --batch-size=2 --seq-len=32 --sample-length=0 --tokenizer=none
@@ -279,7 +281,7 @@ start_ranks 4 "${of_ids[@]}" --zero=3 --data=val.bin --val-data=data.bin --val-e
 eventually 30 steps_done val 1
 spoil other/data.bin
 end_of_ranks 20
-all_end "a rank's validation data turn bad" 1 ".*token 65535 in 'data.bin'.*; step [0-9]+ is saved: go on with --resume=.*"
+all_end "a rank's validation data turn bad" 1 ".*token 65535 in 'data.bin'.*; step [0-9]+ is saved: go on with --re"
 all_saved "a rank's validation data turn bad" val
 
 start_and_end 4 "${with_text[@]}" --profile=absent/trace.json --output-dir=profile
@@ -307,10 +309,12 @@ rm -rf full
 if small size=900k 2>/dev/null; then
     trap 'umount full' EXIT
     start_and_end 4 "${with_text[@]}" --output-dir=full
-    all_end "no room for a checkpoint" 0 "step 20 could not be saved: no room for a checkpoint in 'full/checkpoints': .* needed, .* free"
+    all_end "no room for a checkpoint" 0 \
+        "step 20 could not be saved: no room for a checkpoint in 'full/checkpoints': .* needed, .* free"
     umount full && rmdir full && small size=8m,nr_inodes=12
     start_and_end 4 "${with_text[@]}" --output-dir=full
-    all_end "no room for a rank's part" "[0-3]" "step 20 could not be saved: cannot create '.*-of-00004.safetensors': No space left on device"
+    all_end "no room for a rank's part" "[0-3]" \
+        "step 20 could not be saved: cannot create '.*-of-00004.safetensors': No space left on device"
     check "no room for a rank's part: nothing half-written" test -z "$(checkpoints full)"
     umount full
     trap - EXIT

@@ -17,6 +17,8 @@
 #include "llmc/train/run_description.h"
 #include "llmc/train/run_folder.h"
 
+#include <exception>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -24,6 +26,9 @@
 #include <vector>
 
 namespace llmc {
+
+/// What an exception says, for the user.
+std::string words_of(const std::exception& error);
 
 class Trainer {
   public:
@@ -51,8 +56,7 @@ class Trainer {
     void begin_folder();
     void note_best();
     void finish();
-    template <typename Work>
-    void attempt(Work work);
+    void attempt(const std::function<void()>& work);
     std::vector<std::vector<double>> exchange(std::vector<double> mine);
     bool is_ending() const { return stop_signal_ != 0 || failed_rank_ >= 0; }
     std::string how_to_go_on() const;
@@ -69,6 +73,9 @@ class Trainer {
     void save();
     void tidy_checkpoints();
     bool is_due(int64_t every) const;
+
+    /// Steps at the beginning of a run that are not typical: caches and kernels warm up.
+    static constexpr int64_t kWarmupSteps = 2;
 
     const Options& options_;
     State& state_;

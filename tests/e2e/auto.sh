@@ -66,8 +66,8 @@ take() {
 for share in 99 90 80 60 1; do take $((smallest * share / 100)); done
 check "there was advice" test "$ways" -ge 8
 
-refused "too large for a level" 1 "none needs .*, fits with --batch-size=[1-3]; layer needs" "${shape[@]}" --data=text.txt \
-    --output-dir=new --memory-budget=$((none * 7 / 10))
+refused "too large for a level" 1 "none needs .*, fits with --batch-size=[1-3]; layer needs" "${shape[@]}" \
+    --data=text.txt --output-dir=new --memory-budget=$((none * 7 / 10))
 batch=$(sed -n 's/.* none needs [^,]*, fits with --batch-size=\([0-9]*\);.*/\1/p' err)
 must "the batch size it names" "${shape[@]/--batch-size=4/--batch-size=$batch}" --data=text.txt --dry-run \
     --memory-budget=$((none * 7 / 10))

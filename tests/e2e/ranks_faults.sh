@@ -288,6 +288,12 @@ start_and_end 4 "${with_text[@]}" --profile=absent/trace.json --output-dir=profi
 all_end "a page that rank 0 cannot write" 0 ".*absent/trace.json.*; step 3 is saved: go on with --resume=profile"
 all_saved "a page that rank 0 cannot write" profile
 
+for zero in 0 3; do # Samples of rank 0 alone, and of all together.
+    must_tcp_ranks "samples, ZeRO $zero" 2 "${setting[@]/--sample-length=0/--sample-length=5}" --steps=5 \
+        --sample-every=2 "--zero=$zero" "--output-dir=samples$zero"
+    check "samples between steps, ZeRO $zero" test "$(grep -c '^---- sample after' out.0)" = 3
+done
+
 # ---- the disk is full ------------------------------------------------------------------------------------------
 
 # Of each rank alone: its file may not grow so large.

@@ -174,6 +174,14 @@ check "the end says how to go on" grep -q 'stopped: 3 of 6 steps are done; go on
 must "after the stop" --resume=cut
 check "the resume begins with that validation" cmp <(curve straight) <(curve cut)
 
+start sampled "${small[@]/--sample-length=0/--sample-length=1000000}" --data=text.txt --steps=6 --sample-every=3
+eventually 30 steps_done sampled 3
+sleep 0.1
+kill -INT $job
+check "a sample is cut short by a signal" eventually 5 test -s sampled/checkpoints/latest
+end
+check "and nothing of it is printed" test "$status:$(newest sampled):$(wc -c <out)" = 0:3:0
+
 # ---- two processes -----------------------------------------------------------------------------------------------
 
 start held "${long[@]}" --data=text.txt --checkpoint-every=5

@@ -82,7 +82,7 @@ must "ids" "${of_ids[@]}" --data=good.bin --val-every=0 --steps=4 --checkpoint-e
 cp good.bin spoiled.bin
 spoil spoiled.bin
 printf 'too short' >short.txt
-state() { find kept -type f -exec cksum {} + | sort; }
+state() { find kept -type f ! -name lock -exec cksum {} + | sort; }
 state >before
 # mistake NAME ARGUMENTS...
 mistake() {
@@ -95,6 +95,13 @@ mistake "a resume with short validation data" --val-data=short.txt
 mistake "a resume with another model" --layers=2
 mistake "a resume in too little memory" --memory-budget=1KiB
 mistake "a resume with a short file" --data=text.txt
+"$TRAIN_GPT" --resume=kept/checkpoints/step-00000002 --steps=8 --total-batch-size=6400000 >out 2>err &
+job=$!
+eventually 30 grep -q ' I resumed from' err
+sleep 0.3
+kill -KILL $job
+end 2>/dev/null
+check "a resume that is killed in its first step: nothing in the run folder has changed" cmp before <(state)
 must "a resume without a mistake" --resume=kept/checkpoints/step-00000002 --steps=8
 check "then config.toml is that of the run" grep -q -x 'steps = 8' kept/config.toml
 check "and train.log has its beginning" test "$(grep -c "resumed from 'kept" kept/train.log)" = 1

@@ -30,20 +30,31 @@ namespace {
 using namespace llmc;
 
 constexpr const char* kReported = "";  ///< An Error whose reason is in the log already.
-constexpr const char* kOutOfHostMemory = "out of memory on the host; lower --batch-size, or raise --recompute";
+constexpr const char* kOutOfHostMemory = "out of memory on the host; train_gpt plan shows what every setting needs";
 
-/// The run folder, with the tokenizer the model goes by.
-std::string make_run(const Options& options, const Data& data, const Origin& origin) {
-    std::string folder = make_run_folder(options);
-    const std::string tokenizer_folder = tokenizer_folder_of_run(folder);
-    const TokenizerChoices choices = {options.document_token, options.tokenizer_pattern};
-    if (data.tokenizer->name() == origin.tokenizer()) {
+/// The folder of a new run has the tokenizer the model goes by; that of one that goes on stays as it is for now.
+void begin_new_run(RunFolder& folder, const RunDescription& run, const Origin& origin) {
+    if (folder.goes_on()) return;
+    folder.begin(run.options);
+    const std::string tokenizer_folder = tokenizer_folder_of_run(folder.path());
+    const TokenizerChoices choices = {run.options.document_token, run.options.tokenizer_pattern};
+    if (run.data.tokenizer->name() == origin.tokenizer()) {
         copy_tokenizer_files(origin.tokenizer_folder(), tokenizer_folder);
         keep_choices(with_kept_choices(choices, tokenizer_folder), tokenizer_folder);
     } else {
-        copy_tokenizer(data.tokenizer->name(), tokenizer_folder, choices);
+        copy_tokenizer(run.data.tokenizer->name(), tokenizer_folder, choices);
     }
-    return folder;
+}
+
+void say_what_was_done(int64_t step, const Options& options, const std::string& run_folder) {
+    if (step == 0) {
+        spdlog::info("stopped before the first step");
+    } else if (step < options.steps) {
+        spdlog::info("stopped: {} of {} steps are done; go on with ./train_gpt --resume={}", step, options.steps,
+                     run_folder);
+    } else {
+        spdlog::info("done: {} steps in '{}'; try ./train_gpt generate --run={}", step, run_folder, run_folder);
+    }
 }
 
 /// One rank of a training run; most runs have just this one.
@@ -55,6 +66,11 @@ void train_rank(const Options& given, Comm& comm) {
     Origin origin = open_origin(given, comm.rank(), comm.size());
     const std::unique_ptr<const RunDescription> run = describe_run(given, origin, comm);
     const Options& options = run->options;
+    if (origin.checkpoint && origin.checkpoint->step >= options.steps) {
+        spdlog::info("nothing left to do: the run has done {} of {} steps; ask for more with --steps",
+                     origin.checkpoint->step, options.steps);
+        return;
+    }
     const PlannedMemory& memory = run->memory();
     log_banner(options, run->model, origin.describe(options), run->data, run->chosen, run->backend->info(),
                comm.describe());
@@ -66,14 +82,15 @@ void train_rank(const Options& given, Comm& comm) {
                 /*training=*/true, memory.plan.parallel, comm.rank());
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
     const TransportGuard before_memory_goes(comm);
-    const std::string run_folder = comm.broadcast(comm.is_root() ? make_run(options, run->data, origin) : "");
+    std::optional<RunFolder> folder;  // Of rank 0.
+    if (comm.is_root()) begin_new_run(folder.emplace(options), *run, origin);
+    const std::string run_folder = comm.broadcast(folder ? folder->path() : "");
     require_shared_folder(run_folder);
-    Trainer trainer(*run, state, origin, run_folder, comm);
+    Trainer trainer(*run, state, origin, folder ? &*folder : nullptr, run_folder, comm);
     origin = {};  // Its mapped files are not needed any more.
     start.reset();
     trainer.run();
-    spdlog::info("done: {} steps in '{}'; try ./train_gpt generate --run={}", trainer.progress().step, run_folder,
-                 run_folder);
+    say_what_was_done(trainer.progress().step, options, run_folder);
 }
 
 /// Whatever ends one rank ends all, with its exit code and its reason, which rank 0 logs.

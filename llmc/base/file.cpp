@@ -13,6 +13,7 @@
 #include <glob.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 #include <utility>
 
@@ -168,6 +169,12 @@ void make_directories(const std::string& path, const std::string& what_for) {
     std::filesystem::create_directories(path, error);
     if (error) fail("{}: cannot create the folder '{}': {}", what_for, path, error.message());
     if (access(path.c_str(), W_OK | X_OK) != 0) fail("{}: cannot write in '{}': {}", what_for, path, reason());
+}
+
+std::optional<int64_t> free_bytes(const std::string& folder) {
+    struct statvfs info = {};
+    if (statvfs(folder.c_str(), &info) != 0) return std::nullopt;
+    return static_cast<int64_t>(info.f_bavail * info.f_frsize);
 }
 
 bool path_exists(const std::string& path) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -91,6 +92,9 @@ void sync_directory(const std::string& directory);
 
 /// Creates the folder and its parents. Errors name `what_for`, e.g. "--output-dir".
 void make_directories(const std::string& path, const std::string& what_for);
+
+/// What a user may still write where the folder is; nothing if the system does not say.
+std::optional<int64_t> free_bytes(const std::string& folder);
 
 bool path_exists(const std::string& path);
 bool is_directory(const std::string& path);

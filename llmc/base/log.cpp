@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 
 #include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/ringbuffer_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 
 #include <algorithm>
@@ -11,13 +12,22 @@
 #include <memory>
 #include <unistd.h>
 #include <utility>
+#include <vector>
 
 namespace llmc {
+namespace {
+
+/// Lines so far, for a file that is opened later.
+std::shared_ptr<spdlog::sinks::ringbuffer_sink_mt> earlier_lines;
+constexpr size_t kEarlierLines = 1000;
+
+}  // namespace
 
 void init_log(const std::string& level) {
     auto sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
     sink->set_pattern(isatty(STDERR_FILENO) ? "%^%v%$" : "%H:%M:%S %L %v");
-    auto logger = std::make_shared<spdlog::logger>("train_gpt", sink);
+    earlier_lines = std::make_shared<spdlog::sinks::ringbuffer_sink_mt>(kEarlierLines);
+    auto logger = std::make_shared<spdlog::logger>("train_gpt", spdlog::sinks_init_list{sink, earlier_lines});
     logger->set_level(spdlog::level::from_str(level));
     logger->flush_on(spdlog::level::info);
     spdlog::set_default_logger(logger);
@@ -33,7 +43,13 @@ void log_to_file(const std::string& path) {
     try {
         auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
         sink->set_pattern("%Y-%m-%d %H:%M:%S %L %v");
-        spdlog::default_logger()->sinks().push_back(sink);
+        auto& sinks = spdlog::default_logger()->sinks();
+        if (earlier_lines != nullptr) {
+            for (const auto& line : earlier_lines->last_raw()) sink->log(line);
+            std::erase(sinks, earlier_lines);
+            earlier_lines.reset();
+        }
+        sinks.push_back(sink);
     } catch (const spdlog::spdlog_ex& error) {
         fail("cannot write the log '{}' ({}); choose another --output-dir", path, error.what());
     }

@@ -1,8 +1,11 @@
 #include "llmc/base/stop_signal.h"
 
+#include "llmc/base/log.h"
+
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <mutex>
 #include <pthread.h>
 #include <thread>
 
@@ -11,6 +14,8 @@ namespace {
 
 std::atomic<bool> requests_allowed = false;
 std::atomic<int> requested = 0;
+std::mutex remedy_mutex;
+std::string remedy_of_request;
 
 sigset_t stop_signals() {
     sigset_t set;
@@ -29,8 +34,18 @@ void end_by(int signal) {
     raise(signal);
 }
 
-/// A launcher and a batch system may deliver one request twice.
-constexpr std::chrono::seconds kSameRequest(1);
+/// A launcher and a batch system may deliver one request twice; somebody who presses Ctrl-C twice means it.
+std::chrono::milliseconds same_request(int signal) { return std::chrono::milliseconds(signal == SIGINT ? 100 : 1000); }
+
+void acknowledge() { spdlog::info("stopping after this step; again to quit without saving"); }
+
+void quit(int signal) {
+    {
+        const std::lock_guard lock(remedy_mutex);
+        spdlog::warn("quitting without saving, as asked again; {}", remedy_of_request);
+    }
+    end_by(signal);
+}
 
 void wait_for_signals() {
     const sigset_t set = stop_signals();
@@ -42,8 +57,12 @@ void wait_for_signals() {
         if (!requests_allowed && requested == 0) end_by(signal);
         const auto now = std::chrono::steady_clock::now();
         const bool is_first = requested.compare_exchange_strong(earlier, signal);
-        if (is_first) first = now;
-        if (!is_first && earlier == signal && now - first > kSameRequest) end_by(signal);
+        if (is_first) {
+            first = now;
+            acknowledge();
+        } else if (earlier == signal && now - first > same_request(signal)) {
+            quit(signal);
+        }
     }
 }
 
@@ -55,7 +74,11 @@ void watch_stop_signals() {
     std::thread(wait_for_signals).detach();
 }
 
-StopRequest::StopRequest() {
+StopRequest::StopRequest(const std::string& remedy) {
+    {
+        const std::lock_guard lock(remedy_mutex);
+        remedy_of_request = remedy;
+    }
     requested = 0;
     requests_allowed = true;
 }

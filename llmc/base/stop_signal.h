@@ -4,17 +4,21 @@
 // them.
 #pragma once
 
+#include <string>
+
 namespace llmc {
 
 /// To be called in main() before there is any other thread. A signal then ends the program as it always does, except
 /// while a StopRequest is alive.
 void watch_stop_signals();
 
-/// While it is alive, the first signal is only a request. A second one of the same kind, more than a second later, ends
-/// the program; the other kinds ask for nothing new: Ctrl-C under a script that passes it on as SIGTERM. One at a time.
+/// While it is alive, the first signal is only a request, which is acknowledged in the log at once. A second one of the
+/// same kind (other than the same request delivered twice) ends the program, and says so; the other kinds ask for
+/// nothing new: Ctrl-C under a script that passes it on as SIGTERM. One at a time.
 class StopRequest {
   public:
-    StopRequest();
+    /// `remedy` is said where the program ends without saving: how to go on.
+    explicit StopRequest(const std::string& remedy);
     ~StopRequest();
     StopRequest(const StopRequest&) = delete;
     StopRequest& operator=(const StopRequest&) = delete;

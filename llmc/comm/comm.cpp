@@ -92,14 +92,20 @@ std::vector<std::string> Comm::all_gather(const std::string& mine) {
 std::string Comm::broadcast(const std::string& of_root) { return control_ ? control_->broadcast(of_root) : of_root; }
 
 std::vector<double> Comm::all_gather(double mine) {
-    if (!control_) return {mine};
-    const std::string bytes(reinterpret_cast<const char*>(&mine), sizeof(mine));
     std::vector<double> values;
-    for (const std::string& text : control_->all_gather(bytes, Collective::Numbers)) {
-        CHECK(text.size() == sizeof(mine), text.size());
-        std::memcpy(&values.emplace_back(), text.data(), sizeof(mine));
-    }
+    for (const std::vector<double>& of_rank : all_gather(std::vector<double>{mine})) values.push_back(of_rank[0]);
     return values;
+}
+
+std::vector<std::vector<double>> Comm::all_gather(const std::vector<double>& mine) {
+    if (!control_) return {mine};
+    const std::string bytes(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(double));
+    std::vector<std::vector<double>> all;
+    for (const std::string& text : control_->all_gather(bytes, Collective::Numbers)) {
+        CHECK(text.size() == bytes.size(), text.size(), bytes.size());
+        std::memcpy(all.emplace_back(mine.size()).data(), text.data(), text.size());
+    }
+    return all;
 }
 
 void Comm::barrier() {

@@ -63,6 +63,8 @@ class Comm {
     std::vector<std::string> all_gather(const std::string& mine);
     std::string broadcast(const std::string& of_root);
     std::vector<double> all_gather(double mine);
+    /// Everybody's numbers, as many from each, by rank.
+    std::vector<std::vector<double>> all_gather(const std::vector<double>& mine);
     void barrier();
 
     /// Tells every rank why this one cannot go on, before it ends; the first cause to reach rank 0 is the one that is

@@ -13,7 +13,6 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
-#include <sys/statvfs.h>
 #include <utility>
 
 namespace llmc {
@@ -25,15 +24,11 @@ std::string system_reason() { return std::strerror(errno); }
 
 /// Says before anything is written that the disk is too full. What cannot be known is left to the writes themselves.
 void require_free_space(const std::string& folder, int64_t bytes) {
-    const int64_t needed = bytes + (1 << 20);  // headers, manifest, folders
-    struct statvfs info = {};
-    if (statvfs(folder.c_str(), &info) != 0) return;
-    const auto available = static_cast<int64_t>(info.f_bavail * info.f_frsize);
-    if (available >= needed) return;
-    fail(
-        "no room for a checkpoint in '{}': {} needed, {} free; free some space, keep fewer checkpoints, or choose "
-        "another --output-dir",
-        folder, format_bytes(needed), format_bytes(available));
+    const int64_t needed = bytes + kCheckpointSlack;
+    const std::optional<int64_t> available = free_bytes(folder);
+    if (!available || *available >= needed) return;
+    fail("no room for a checkpoint in '{}': {} needed, {} free; free some space, or choose another --output-dir",
+         folder, format_bytes(needed), format_bytes(*available));
 }
 
 /// Makes the folder of a run's checkpoints ready for a new one, and returns the new one's temporary folder.
@@ -74,6 +69,26 @@ void put_in_place(const std::string& fresh, const std::string& target) {
     }
 }
 
+/// A file that names a checkpoint (latest, best): first written aside, then put in place.
+class PendingName {
+  public:
+    PendingName(const std::string& folder, const std::string& name, int64_t step)
+        : folder_(folder), name_(name), temporary_(folder + "/" + kTemporaryPrefix + name) {
+        write_text(temporary_.path() + "/" + name, step_name(step) + "\n");
+    }
+    void put_in_place() const {
+        const std::string from = temporary_.path() + "/" + name_, to = folder_ + "/" + name_;
+        if (rename(from.c_str(), to.c_str()) != 0) {
+            fail("cannot replace '{}': {}; the checkpoint that it is to name is complete", to, system_reason());
+        }
+        sync_directory(folder_);
+    }
+
+  private:
+    std::string folder_, name_;
+    TemporaryFolder temporary_;
+};
+
 /// What to do when the checkpoint in `step_folder` cannot be used: take the newest other one of its run.
 std::string remedy_for(const std::string& step_folder, const std::string& option) {
     const fs::path folder = fs::absolute(step_folder);
@@ -93,14 +108,10 @@ std::string find_step_folder(std::string path, const std::string& option) {
         fail("{}: '{}' is not a complete checkpoint: {} is missing; {}", option, path, kManifestName,
              remedy_for(path, option));
     }
-    auto step = latest_step(path);
+    const auto step = newest_step(path);
     if (!step) {
-        const std::vector<int64_t> steps = list_steps(path);
-        if (steps.empty()) {
-            fail("{}: '{}' holds no complete checkpoint; give a run folder, in which there is checkpoints/{}", option,
-                 path, step_name(100));
-        }
-        step = steps.back();
+        fail("{}: '{}' holds no complete checkpoint; give a run folder, in which there is checkpoints/{}", option, path,
+             step_name(100));
     }
     return checkpoints_folder(path) + "/" + step_name(*step);
 }
@@ -146,18 +157,16 @@ std::string CheckpointWriter::commit(const nlohmann::json& state, std::vector<Ma
     sync_directory(temporary_.path());
 
     // All that needs space on the disk is written before the first rename, so that a full disk changes nothing.
-    const TemporaryFolder latest(folder + "/" + kTemporaryPrefix + kLatestName);
-    const std::string new_latest = latest.path() + "/" + kLatestName;
-    write_text(new_latest, step_name(step_) + "\n");
+    const PendingName latest(folder, kLatestName, step_);
     const std::string target = folder + "/" + step_name(step_);
     put_in_place(temporary_.path(), target);
     sync_directory(folder);
-    const std::string latest_path = folder + "/" + kLatestName;
-    if (rename(new_latest.c_str(), latest_path.c_str()) != 0) {
-        fail("cannot replace '{}': {}; the new checkpoint itself is complete", latest_path, system_reason());
-    }
-    sync_directory(folder);
+    latest.put_in_place();
     return target;
+}
+
+void name_best(const std::string& root, int64_t step) {
+    PendingName(checkpoints_folder(root), kBestName, step).put_in_place();
 }
 
 std::string write_checkpoint(const std::string& root, int64_t step, const nlohmann::json& state,
@@ -201,7 +210,7 @@ void prune_checkpoints(const std::string& root, int64_t keep_last) {
     std::vector<int64_t> steps = list_steps(root);
     const auto count = static_cast<int64_t>(steps.size());
     steps.resize(static_cast<size_t>(std::max<int64_t>(0, count - keep_last)));
-    std::erase(steps, latest_step(root).value_or(-1));
+    for (const char* name : {kLatestName, kBestName}) std::erase(steps, named_step(root, name).value_or(-1));
     const std::string folder = checkpoints_folder(root);
     for (const int64_t step : steps) {
         // Renamed first, so that a half-removed checkpoint is never taken for a complete one.

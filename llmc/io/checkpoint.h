@@ -4,6 +4,7 @@
 //   ROOT/checkpoints/step-00000100/model.safetensors   and whatever other files the caller names; of a run with several
 //                                                      ranks one from each, model-00001-of-00004.safetensors
 //   ROOT/checkpoints/latest                            a text file with the name of the newest complete one
+//   ROOT/checkpoints/best                              and one with that of the lowest validation loss (--keep-best)
 //
 // A checkpoint is written into a folder .tmp-*, synced to the disk, and renamed; latest is replaced after that. The
 // manifest holds the XXH3 checksum of every file and of itself, so one wrong byte anywhere is found when it is opened.
@@ -24,6 +25,9 @@
 #include <vector>
 
 namespace llmc {
+
+/// Headers, manifest and folders beside the tensors; a checkpoint is not begun with less room.
+constexpr int64_t kCheckpointSlack = 1 << 20;
 
 /// A tensor to be written: name, type and shape, and where its elements are.
 struct CheckpointTensor {
@@ -84,7 +88,10 @@ struct Checkpoint {
 /// `ranks` programs open the same checkpoint together, each compares the checksums of its part of the files.
 Checkpoint open_checkpoint(const std::string& path, const std::string& option, int rank = 0, int ranks = 1);
 
-/// Removes all but the `keep_last` newest checkpoints of a run (0 keeps all); never the one that `latest` names.
+/// Lets `best` name the checkpoint of this step, which must be there.
+void name_best(const std::string& root, int64_t step);
+
+/// Removes all but the `keep_last` newest checkpoints of a run (0 keeps all); never one that `latest` or `best` names.
 void prune_checkpoints(const std::string& root, int64_t keep_last);
 
 }  // namespace llmc

@@ -51,17 +51,22 @@ std::vector<int64_t> list_steps(const std::string& root) {
     return steps;
 }
 
-std::optional<int64_t> latest_step(const std::string& root) {
-    const std::string path = checkpoints_folder(root) + "/" + kLatestName;
-    std::string name;
+std::optional<int64_t> named_step(const std::string& root, const std::string& name) {
+    std::string text;
     try {
-        name = read_text(path);
+        text = read_text(checkpoints_folder(root) + "/" + name);
     } catch (const Error&) {
         return std::nullopt;
     }
-    if (name.ends_with('\n')) name.pop_back();
-    const auto step = step_from_name(name);
+    if (text.ends_with('\n')) text.pop_back();
+    const auto step = step_from_name(text);
     return step && is_complete(root, *step) ? step : std::nullopt;
+}
+
+std::optional<int64_t> newest_step(const std::string& root) {
+    if (const auto latest = named_step(root, kLatestName)) return latest;
+    const std::vector<int64_t> steps = list_steps(root);
+    return steps.empty() ? std::nullopt : std::optional(steps.back());
 }
 
 void remove_temporaries(const std::string& root) {

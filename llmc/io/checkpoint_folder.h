@@ -11,6 +11,7 @@ namespace llmc {
 
 constexpr const char* kManifestName = "manifest.json";
 constexpr const char* kLatestName = "latest";
+constexpr const char* kBestName = "best";
 constexpr const char* kTemporaryPrefix = ".tmp-";
 
 /// ROOT/checkpoints.
@@ -25,8 +26,12 @@ std::optional<int64_t> step_from_name(std::string_view name);
 /// Steps of the complete checkpoints (those with a manifest) in ROOT/checkpoints, ascending.
 std::vector<int64_t> list_steps(const std::string& root);
 
-/// The step that `latest` names, or nothing if it is missing, damaged, or names a checkpoint that is not complete.
-std::optional<int64_t> latest_step(const std::string& root);
+/// The step that the text file `name` (latest, best) names, or nothing if it is missing, damaged, or names a checkpoint
+/// that is not complete.
+std::optional<int64_t> named_step(const std::string& root, const std::string& name);
+
+/// The step of the checkpoint to go on from: what `latest` names, else the newest; nothing if none is complete.
+std::optional<int64_t> newest_step(const std::string& root);
 
 /// Removes the temporary folders and files that a crashed writer left behind.
 void remove_temporaries(const std::string& root);

@@ -101,55 +101,63 @@ nlohmann::json write_own_files(const std::string& folder, const State& state) {
     return written;
 }
 
-/// Does `work` on this rank; what every rank's work gave. If it failed on a rank, all of them `undo`, and then that
-/// rank says why, which ends the others.
-template <typename Work, typename Undo>
-std::vector<nlohmann::json> do_together(Comm& comm, Work work, Undo undo) {
-    std::string mine;  // "" if it failed.
-    std::optional<Error> own_error;
+/// What came of the same work on all ranks.
+struct Outcome {
+    std::vector<nlohmann::json> results;  ///< By rank, if it succeeded everywhere.
+    SaveResult failure;
+};
+
+/// Does `work` on this rank, and hears what became of it on the others.
+template <typename Work>
+Outcome do_together(Comm& comm, Work work) {
+    nlohmann::json mine;
     try {
         const auto writing = comm.busy("a checkpoint");
-        mine = nlohmann::json(work()).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-    } catch (const Error& error) {
-        own_error = error;
+        mine = {{"result", work()}};
+    } catch (const std::exception& error) {
+        mine = {{"cause", error.what()}};
     }
-    const std::vector<std::string> all = comm.all_gather(mine);
-    if (std::find(all.begin(), all.end(), "") != all.end()) {
-        undo();
-        comm.barrier();  // Nobody ends the run before all have cleaned up.
-        if (own_error) throw *own_error;
-        comm.barrier();  // The end comes here.
-        fail("a checkpoint could not be written by another rank");
+    Outcome outcome;
+    for (const std::string& text :
+         comm.all_gather(mine.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))) {
+        const auto of_rank = nlohmann::json::parse(text);
+        if (of_rank.contains("cause") && outcome.failure.ok()) {
+            outcome.failure = {static_cast<int>(outcome.results.size()), of_rank["cause"].get<std::string>()};
+        }
+        outcome.results.push_back(of_rank.value("result", nlohmann::json()));
     }
-    std::vector<nlohmann::json> results;
-    for (const std::string& text : all) results.push_back(nlohmann::json::parse(text));
-    return results;
+    return outcome;
 }
 
 }  // namespace
 
-void save_checkpoint(const std::string& root, const State& state, const Progress& progress, Comm& comm) {
+int64_t checkpoint_bytes(const State& state) {
+    int64_t kept = 1;
+    for (const KeptTensor& moment : kMoments) kept += state.keeps(moment.what) ? 1 : 0;
+    return kept * size_of(DType::F32) * state.model().parameter_count();
+}
+
+SaveResult save_checkpoint(const std::string& root, const State& state, const Progress& progress, Comm& comm) {
     comm.synchronize();
     state.backend().synchronize();
-    std::optional<CheckpointWriter> writer;
-    const auto undo = [&] { writer.reset(); };
-    const auto open = [&]() -> nlohmann::json {
-        if (!comm.is_root()) return "";
-        const int64_t bytes = 3 * size_of(DType::F32) * state.model().parameter_count();
-        return writer.emplace(root, progress.step, bytes).folder();
-    };
-    const auto folder = do_together(comm, open, undo).front().get<std::string>();
-    const auto write = [&] { return write_own_files(folder, state); };
-    const std::vector<nlohmann::json> written = do_together(comm, write, undo);
-    const auto commit = [&]() -> nlohmann::json {
-        if (!comm.is_root()) return "";
-        std::vector<ManifestFile> files;
-        for (const nlohmann::json& of_rank : written) {
-            for (const nlohmann::json& file : of_rank) files.push_back({file[0], file[1], file[2]});
-        }
-        return writer->commit(state_json(state.model().config, progress), std::move(files));
-    };
-    do_together(comm, commit, undo);
+    std::optional<CheckpointWriter> writer;  // What it has written goes with it, unless it is committed.
+    const Outcome opened = do_together(comm, [&]() -> nlohmann::json {
+        return comm.is_root() ? writer.emplace(root, progress.step, checkpoint_bytes(state)).folder() : "";
+    });
+    if (!opened.failure.ok()) return opened.failure;
+    const auto folder = opened.results.front().get<std::string>();
+    const Outcome written = do_together(comm, [&] { return write_own_files(folder, state); });
+    if (!written.failure.ok()) return written.failure;
+    return do_together(comm,
+                       [&]() -> nlohmann::json {
+                           if (!comm.is_root()) return "";
+                           std::vector<ManifestFile> files;
+                           for (const nlohmann::json& of_rank : written.results) {
+                               for (const nlohmann::json& file : of_rank) files.push_back({file[0], file[1], file[2]});
+                           }
+                           return writer->commit(state_json(state.model().config, progress), std::move(files));
+                       })
+        .failure;
 }
 
 void save_imported(const std::string& root, const WeightSource& weights, const std::string& tokenizer) {

@@ -30,9 +30,19 @@ struct Progress {
     int64_t padded_vocab_size = 0;  ///< WeightSource::padded_vocab_size() of where the run began.
 };
 
-/// Writes root/checkpoints/step-N, every rank the files of its pieces. A rank's failure is every rank's, and leaves
-/// what was there as it was.
-void save_checkpoint(const std::string& root, const State& state, const Progress& progress, Comm& comm);
+/// What became of a checkpoint, on all ranks alike.
+struct SaveResult {
+    int failed_rank = -1;  ///< None: it was written.
+    std::string cause;     ///< In that rank's words.
+    bool ok() const { return failed_rank < 0; }
+};
+
+/// Writes root/checkpoints/step-N, every rank the files of its pieces. A rank's failure (a full disk) is every rank's,
+/// and leaves what was there as it was.
+SaveResult save_checkpoint(const std::string& root, const State& state, const Progress& progress, Comm& comm);
+
+/// What a checkpoint takes on the disk, all ranks' files together, but for headers.
+int64_t checkpoint_bytes(const State& state);
 
 /// Writes root/checkpoints/step-00000000 with these weights and no moments, one parameter at a time. `tokenizer` is the
 /// reference for it.

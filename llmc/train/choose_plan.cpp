@@ -61,14 +61,54 @@ int64_t state_bytes_of(const Model& model, const PlanRequest& request) {
     return state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true).total();
 }
 
-[[noreturn]] void fail_too_large(const BatchShape& shape, DType dtype, int64_t limit, int64_t state_bytes,
-                                 const SearchResult& nothing) {
-    const int64_t smallest = state_bytes + nothing.smallest_bytes;
-    fail(
-        "--recompute=auto: {} is not enough for --batch-size={} and --seq-len={}; the smallest plan needs {} ({} of it "
-        "for parameters and optimiser), bound by {}; raise --memory-budget to {}, or lower --{}{}",
-        format_bytes(limit), shape.B, shape.T, format_bytes(smallest), format_bytes(state_bytes), nothing.binding_step,
-        smallest, shape.B > 1 ? "batch-size" : "seq-len", dtype == DType::F32 ? ", or try --dtype=bf16" : "");
+OpTimes estimated_times(const Options& options, const Model& model, const PlanRequest& request,
+                        const Backend& backend) {
+    constexpr int64_t kRanksOfHost = 8;  // More ranks are assumed to be on several hosts.
+    const bool elsewhere = !options.device_profile.empty();
+    const DeviceProfile profile = elsewhere ? find_device_profile(options.device_profile) : profile_of(backend);
+    OpTimes times = analytic_times(model, request.shape, request.places, profile, request.logits_chunk_tokens);
+    if (options.ranks > kRanksOfHost) times.link_bandwidth = profile.node_bandwidth;
+    return times;
+}
+
+bool fits(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
+    const PlanRequest request = request_for(options, model, shape, backend);
+    const int64_t room = memory_limit(options, backend.info()) - state_bytes_of(model, request);
+    return search_plan(model, request, estimated_times(options, model, request, backend), room).found;
+}
+
+/// What would do instead: only what was tried.
+std::string remedies(const Options& options, const Model& model, const BatchShape& shape, int64_t smallest,
+                     const Backend& backend) {
+    std::vector<std::string> ways;
+    Options other = options;
+    other.memory_budget.clear();
+    const bool is_limited = !options.memory_budget.empty();
+    if (is_limited && smallest <= memory_limit(other, backend.info())) {
+        ways.push_back(fmt::format("raise --memory-budget to {}", smallest));
+    }
+    BatchShape less = shape;
+    do less.B /= 2;
+    while (less.B > 0 && !fits(options, model, less, backend));
+    if (less.B > 0) ways.push_back(fmt::format("lower --batch-size to {}", less.B));
+    less = {shape.B, shape.T / 2};
+    constexpr int64_t kShortest = 16;
+    const auto fits_shorter = [&] {
+        Options shorter = options;
+        shorter.seq_len = less.T;
+        return fits(shorter, model, less, backend);
+    };
+    while (less.T >= kShortest && !fits_shorter()) less.T /= 2;
+    const bool may_be_shorter = options.resume.empty() && less.T >= kShortest;  // A run keeps its sequences.
+    if (may_be_shorter) ways.push_back(fmt::format("lower --seq-len to {}", less.T));
+    other = options;
+    other.dtype = "bf16";
+    const bool has_bf16 = backend.info().supports_bf16 || !options.device_profile.empty();
+    if (dtype_of_option(options, backend) == DType::F32 && has_bf16 && fits(other, model, shape, backend)) {
+        ways.emplace_back("take --dtype=bf16");
+    }
+    if (ways.empty()) return "take a smaller model, or a device with more memory";
+    return fmt::format("{}", fmt::join(ways, ", or "));
 }
 
 ChosenPlan search(const Options& options, const Model& model, const PlanRequest& request, const OpTimes& times,
@@ -76,7 +116,15 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
     const int64_t limit = memory_limit(options, backend.info());
     const int64_t state = state_bytes_of(model, request);
     SearchResult found = search_plan(model, request, times, limit - state);
-    if (!found.found) fail_too_large(request.shape, request.dtype(), limit, state, found);
+    if (!found.found) {
+        const int64_t smallest = state + found.smallest_bytes;
+        fail(
+            "--recompute=auto: {} is not enough for --batch-size={} and --seq-len={}; the smallest plan needs {} ({} "
+            "of "
+            "it for parameters and optimiser), bound by {}; {}",
+            format_bytes(limit), request.shape.B, request.shape.T, format_bytes(smallest), format_bytes(state),
+            found.binding_step, remedies(options, model, request.shape, smallest, backend));
+    }
     ChosenPlan chosen;
     chosen.memory = with_memory(model, std::move(found.plan));
     chosen.keep = std::move(found.keep);
@@ -98,16 +146,6 @@ ChosenPlan plan_of(const Options& options, const std::string& policy, const Mode
     chosen.times = times;
     chosen.step_seconds = update_seconds(times, chosen.memory.plan);
     return chosen;
-}
-
-OpTimes estimated_times(const Options& options, const Model& model, const PlanRequest& request,
-                        const Backend& backend) {
-    constexpr int64_t kRanksOfHost = 8;  // More ranks are assumed to be on several hosts.
-    const bool elsewhere = !options.device_profile.empty();
-    const DeviceProfile profile = elsewhere ? find_device_profile(options.device_profile) : profile_of(backend);
-    OpTimes times = analytic_times(model, request.shape, request.places, profile, request.logits_chunk_tokens);
-    if (options.ranks > kRanksOfHost) times.link_bandwidth = profile.node_bandwidth;
-    return times;
 }
 
 /// Micro-batches in sequences that divide the total batch and fit, by the smallest plan there is for them.

@@ -1,5 +1,6 @@
 #include "llmc/train/evaluation.h"
 
+#include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/plan/verify.h"
 
@@ -42,15 +43,32 @@ double Evaluator::batch_loss(const Batch& batch, int64_t counted) {
     return sum;
 }
 
-double Evaluator::loss(DataLoader& loader, int64_t sequences) {
+std::optional<double> Evaluator::loss(DataLoader& loader, int64_t sequences, const std::function<bool()>& stops) {
     ProgressBar progress("validation", comm_.is_root() ? sequences : 0);
     const int64_t B = plan_.shape.B;
+    const std::vector<int32_t> no_tokens(static_cast<size_t>(plan_.shape.N()));
+    const Batch nothing = {0, no_tokens, no_tokens};
+    std::optional<Error> failure;
     loader.seek(0);
     double sum = 0;
     for (int64_t done = 0; done < sequences; done += B * comm_.size()) {
-        const int64_t counted = std::clamp<int64_t>(sequences - done - comm_.rank() * B, 0, B);
+        const Batch* batch = &nothing;
+        int64_t counted = std::clamp<int64_t>(sequences - done - comm_.rank() * B, 0, B);
+        try {
+            batch = &loader.next();
+        } catch (const Error& error) {
+            failure = error;
+            counted = 0;
+        }
+        bool cut_short = false;
+        const std::vector<double> numbers = {batch_loss(*batch, counted), failure || stops() ? 1.0 : 0.0};
         // Added up in the order of the batches.
-        for (const double of_rank : comm_.all_gather(batch_loss(loader.next(), counted))) sum += of_rank;
+        for (const auto& of_rank : comm_.all_gather(numbers)) {
+            sum += of_rank[0];
+            cut_short = cut_short || of_rank[1] != 0;
+        }
+        if (failure) throw *failure;
+        if (cut_short) return std::nullopt;
         progress.update(std::min(sequences, done + B * comm_.size()));
     }
     return sum / static_cast<double>(sequences * plan_.shape.T);

@@ -4,6 +4,9 @@
 #include "llmc/run/executor.h"
 #include "llmc/train/data_loader.h"
 
+#include <functional>
+#include <optional>
+
 namespace llmc {
 
 class Evaluator {
@@ -12,8 +15,9 @@ class Evaluator {
     Evaluator(State& state, const PlannedMemory& memory, Comm& comm);
 
     /// Mean cross-entropy in nats per token over the first `sequences` sequences of `loader`, which every rank reads
-    /// its stripe of. The same bits on any number of ranks.
-    double loss(DataLoader& loader, int64_t sequences);
+    /// its stripe of. The same bits on any number of ranks. Nothing where it was cut short: on some rank `stops` said
+    /// so, or the data failed, which is an Error on that rank; all ranks leave together.
+    std::optional<double> loss(DataLoader& loader, int64_t sequences, const std::function<bool()>& stops);
 
     int64_t arena_bytes() const { return layout_.arena_bytes; }
 

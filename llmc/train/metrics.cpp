@@ -15,23 +15,46 @@ namespace {
 /// Shortest text that reads back as the same bits; JSON has no infinities or NaNs, they become null.
 std::string number(double value) { return std::isfinite(value) ? fmt::format("{}", value) : "null"; }
 
-/// The lines of an earlier part of the run that are still true after going back to `last_step`.
-std::string lines_up_to(const std::string& text, int64_t last_step) {
-    std::string kept;
+/// Calls `use` with every whole line that is an object, and its JSON. A line cut off by a crash is none.
+template <typename Use>
+void for_each_line(const std::string& text, Use use) {
     size_t begin = 0;
     while (begin < text.size()) {
         const size_t end = text.find('\n', begin);
-        if (end == std::string::npos) break;  // A line cut off by a crash.
+        if (end == std::string::npos) break;
         const std::string line = text.substr(begin, end - begin);
         begin = end + 1;
         const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-        if (!json.is_object() || json.value("step", int64_t{0}) > last_step) continue;
-        kept += line + '\n';
+        if (json.is_object()) use(line, json);
     }
+}
+
+/// A step number; -1 where there is none.
+int64_t step_of(const nlohmann::json& line) {
+    const auto step = line.find("step");
+    return step != line.end() && step->is_number_integer() ? step->get<int64_t>() : -1;
+}
+
+/// The lines of an earlier part of the run that are still true after going back to `last_step`.
+std::string lines_up_to(const std::string& text, int64_t last_step) {
+    std::string kept;
+    for_each_line(text, [&](const std::string& line, const nlohmann::json& json) {
+        if (last_step > 0 && step_of(json) <= last_step) kept += line + '\n';
+    });
     return kept;
 }
 
 }  // namespace
+
+std::map<int64_t, double> validation_losses(const std::string& path) {
+    std::map<int64_t, double> losses;
+    if (!path_exists(path)) return losses;
+    for_each_line(read_text(path), [&](const std::string&, const nlohmann::json& json) {
+        if (!json.contains("val_loss")) return;
+        losses[step_of(json)] = json["val_loss"].is_number() ? json["val_loss"].get<double>() : std::nan("");
+    });
+    return losses;
+}
 
 MetricsFile::~MetricsFile() {
     if (file_ != nullptr) std::fclose(file_);

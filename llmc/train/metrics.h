@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <map>
 #include <string>
 
 namespace llmc {
@@ -29,7 +30,7 @@ class MetricsFile {
     MetricsFile& operator=(const MetricsFile&) = delete;
 
     /// Opens `path` for appending. Lines of updates after `last_step` (of a run that went on before it was resumed
-    /// from an older checkpoint) are dropped first.
+    /// from an older checkpoint) are dropped first, in one atomic replacement; where that is 0 all lines are.
     void open(const std::string& path, int64_t last_step);
     void write(const StepMetrics& metrics);
     void write_validation(int64_t step, double loss);
@@ -40,5 +41,8 @@ class MetricsFile {
     std::FILE* file_ = nullptr;
     std::string path_;
 };
+
+/// Validation losses by step, as a run's metrics.jsonl has them; empty if there is no such file. Null is NaN.
+std::map<int64_t, double> validation_losses(const std::string& path);
 
 }  // namespace llmc

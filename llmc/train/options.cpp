@@ -178,7 +178,7 @@ void resolve_llmc_resume(Options& options) {
     if (wanted && options.output_dir.empty()) {
         fail_usage("--resume=1: goes on with the run in --output-dir, which is not given; write --resume=FOLDER");
     }
-    options.resume = wanted && path_exists(options.output_dir + "/checkpoints") ? options.output_dir : "";
+    options.resume = wanted && holds_checkpoint(options.output_dir) ? options.output_dir : "";
     if (options.resume.empty()) return;
     options.output_dir.clear();
     if (options.was_given("model")) options.given["model"] = false;  // As before; the run's own model counts.

@@ -91,6 +91,7 @@ struct Options {
     std::string sample_prompt;
     int64_t checkpoint_every = 0;
     int64_t keep_checkpoints = 3;
+    bool keep_best = false;
     int64_t log_every = 10;
     std::string log_level = "info";
     bool dry_run = false;

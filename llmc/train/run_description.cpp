@@ -1,6 +1,7 @@
 #include "llmc/train/run_description.h"
 
 #include "llmc/train/check_data.h"
+#include "llmc/train/checkpointing.h"
 #include "llmc/train/ranks.h"
 
 namespace llmc {
@@ -20,6 +21,8 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
         keep_total_batch(options, *origin.checkpoint);
     }
     require_divisible(options);
+    const bool is_imported = origin.checkpoint && progress_of(*origin.checkpoint).train_tokens == 0;
+    settle_schedule(options, origin.weights != nullptr || is_imported);
 
     run->backend = make_backend(options.device, static_cast<int>(options.threads));
     Backend& backend = *run->backend;

@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/io/checkpoint_folder.h"
 
 #include <ctime>
 #include <filesystem>
@@ -43,32 +44,41 @@ std::string make_fresh_folder(const Options& options) {
     }
 }
 
-/// --output-dir, or the folder of the run that goes on.
-std::string make_named_folder(const Options& options) {
-    const bool continues = options.output_dir.empty();
-    const std::string folder = continues ? find_run_folder(options.resume, "--resume") : options.output_dir;
-    if (!continues && path_exists(folder + "/checkpoints")) {
-        fail_usage("--output-dir={}: holds another run; go on with it by --resume={}, or choose another folder", folder,
-                   folder);
-    }
-    make_directories(folder, "--output-dir");
-    return folder;
-}
-
 }  // namespace
 
-std::string make_run_folder(const Options& options) {
-    const bool fresh = options.output_dir.empty() && options.resume.empty();
-    const std::string folder = fresh ? make_fresh_folder(options) : make_named_folder(options);
-    try {
-        write_text_atomically(folder + "/config.toml", to_toml(options));
-    } catch (const Error&) {
-        std::error_code not_empty;
-        std::filesystem::remove(folder, not_empty);
-        throw;
+bool holds_checkpoint(const std::string& run_folder) { return !list_steps(run_folder).empty(); }
+
+RunFolder::RunFolder(const Options& options) : goes_on_(options.output_dir.empty() && !options.resume.empty()) {
+    if (goes_on_) {
+        path_ = find_run_folder(options.resume, "--resume");
+        make_directories(path_, "--resume");
+    } else if (options.output_dir.empty()) {
+        path_ = make_fresh_folder(options);
+        is_made_here_ = true;
+    } else {
+        path_ = options.output_dir;
+        is_made_here_ = !path_exists(path_);
+        make_directories(path_, "--output-dir");
     }
-    log_to_file(folder + "/train.log");
-    return folder;
+    const std::string option = goes_on_ ? "--resume=" + options.resume : "--output-dir=" + path_;
+    if (const std::string holder = lock_.take(path_ + "/lock"); !holder.empty()) {
+        fail_usage("{}: {} trains into '{}' at the moment; wait for its end, or choose another folder: --output-dir",
+                   option, holder, path_);
+    }
+    if (goes_on_ || !holds_checkpoint(path_)) return;
+    fail_usage("{}: holds another run; go on with it by --resume={}, or choose another folder", option, path_);
+}
+
+RunFolder::~RunFolder() {
+    lock_.release();
+    std::error_code not_empty;
+    if (is_made_here_ && !has_begun_) std::filesystem::remove(path_, not_empty);
+}
+
+void RunFolder::begin(const Options& options) {
+    write_text_atomically(path_ + "/config.toml", to_toml(options));
+    log_to_file(path_ + "/train.log");
+    has_begun_ = true;
 }
 
 }  // namespace llmc

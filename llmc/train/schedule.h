@@ -14,6 +14,7 @@ struct Schedule {
     int64_t warmup = 0;           ///< Updates; the last of them runs at the peak.
     int64_t steps = 0;            ///< All updates.
     double decay_fraction = 0.2;  ///< wsd: share of all updates that decay, linearly.
+    bool operator==(const Schedule&) const = default;
 };
 
 /// The learning rate of update `step`, counted from 0.

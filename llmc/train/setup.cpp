@@ -9,10 +9,16 @@
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/initial_weights.h"
 
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
 #include <cmath>
 
 namespace llmc {
 namespace {
+
+constexpr double kTrainedLearningRate = 3e-5;  ///< A new model's would spoil what it has learned.
+constexpr int64_t kStepsPerWarmup = 20;        ///< The default warm-up is at most so much of the run: 5 %.
 
 /// The default data file does not exist until data/demo.sh has made it; say so rather than "no such file".
 void require_demo_text(const Options& options) {
@@ -205,13 +211,28 @@ void require_memory(const Options& options, const Model& model, const PlannedMem
          limited ? "--memory-budget" : "available", format_bytes(budget), fits);
 }
 
+namespace {
+
+/// "layers is 3, not 2; heads is 4, not 2": where a model differs from the one asked for.
+std::string differences(const ModelConfig& is, const ModelConfig& asked) {
+    const nlohmann::json values = nlohmann::json::parse(to_json(is)), others = nlohmann::json::parse(to_json(asked));
+    std::string text;
+    for (const auto& [field, value] : values.items()) {
+        if (field == "name" || value == others.at(field)) continue;
+        text +=
+            fmt::format("{}{} is {}, not {}", text.empty() ? "" : "; ", field, value.dump(), others.at(field).dump());
+    }
+    return text;
+}
+
+}  // namespace
+
 void require_same_run(const Options& options, const ModelConfig& config, const Checkpoint& checkpoint) {
-    ModelConfig stored = model_of(checkpoint);
     const Progress progress = progress_of(checkpoint);
-    stored.name = config.name;
-    if (!(stored == config)) {
-        fail_usage("--resume={}: the checkpoint holds another model ({}; asked for is {}); leave the model options out",
-                   options.resume, describe(stored), describe(config));
+    const std::string other = differences(model_of(checkpoint), config);
+    if (!other.empty()) {
+        fail_usage("--resume={}: the checkpoint holds another model than asked for: {}; leave the model options out",
+                   options.resume, other);
     }
     if (progress.train_tokens == 0) return;  // An imported model: its run has not begun.
     if (progress.optimizer != options.optimizer) {
@@ -227,10 +248,38 @@ void require_same_run(const Options& options, const ModelConfig& config, const C
             "--seq-len={}: the run began with sequences of {} tokens, which its data order depends on; leave it out",
             options.seq_len, progress.seq_len);
     }
-    if (progress.step >= options.steps) {
-        fail_usage("--steps={}: the run has already done {} steps; ask for more", options.steps, progress.step);
+}
+
+void settle_schedule(Options& options, bool is_trained) {
+    // An imported model's folder has options that nobody chose.
+    const auto is_open = [&](const char* name) {
+        return options.resume.empty() ? !options.was_given(name) : is_trained && !options.was_typed(name);
+    };
+    if (is_trained && is_open("learning-rate")) {
+        options.learning_rate = kTrainedLearningRate;
+        options.given.erase("learning-rate");
+    }
+    if (is_open("warmup")) {
+        options.warmup = std::min(options.warmup, options.steps / kStepsPerWarmup);
+        options.given.erase("warmup");
     }
 }
+
+namespace {
+
+/// The peak and the warm-up, and where they were not chosen why they are so.
+std::string describe_schedule(const Options& options) {
+    const bool trained = !options.was_given("learning-rate") && options.learning_rate == kTrainedLearningRate;
+    const bool is_short = !options.was_given("warmup") && options.warmup < Options().warmup;
+    const std::string warmup = options.warmup == 0 ? "without warm-up"
+                                                   : fmt::format("after {} update{} of warm-up", options.warmup,
+                                                                 options.warmup == 1 ? "" : "s");
+    return fmt::format("peak {:g}{}, {}, {}{}", options.learning_rate,
+                       trained ? " (the model has been trained; --learning-rate for another)" : "", options.lr_schedule,
+                       warmup, is_short ? " (5 % of the run; --warmup for more)" : "");
+}
+
+}  // namespace
 
 void keep_total_batch(Options& options, const Checkpoint& checkpoint) {
     const Progress progress = progress_of(checkpoint);
@@ -272,6 +321,7 @@ void log_banner(const Options& options, const Model& model, const std::string& w
         parallel.micro_batches, parallel.micro_batches == 1 ? "" : "es", options.steps,
         format_count(total * options.steps),
         static_cast<double>(total) * static_cast<double>(options.steps) / static_cast<double>(data.train->size()));
+    spdlog::info("rate    {}", describe_schedule(options));
     spdlog::info("plan    --recompute={}: {}; {:+.1f} % FLOPs, LM head in chunks of {} tokens", memory.plan.policy,
                  chosen.words, 100 * simulation.extra_flops_ratio(), memory.plan.logits_chunk_tokens);
     spdlog::info("plan    predicted {:.0f} ms per step ({})", chosen.step_seconds * 1e3, chosen.times.source);

@@ -52,6 +52,10 @@ void require_memory(const Options& options, const Model& model, const PlannedMem
 /// Refuses to resume with another model, seed or sequence length than the checkpoint's.
 void require_same_run(const Options& options, const ModelConfig& config, const Checkpoint& checkpoint);
 
+/// Peak learning rate and warm-up where they were left open: what suits a model that has been trained, if it has, and
+/// a warm-up of at most 5 % of the run. A run that goes on keeps its own.
+void settle_schedule(Options& options, bool is_trained);
+
 /// Takes over the tokens per update of a run that goes on, where none were asked for: whatever ranks and micro-batches
 /// they are spread over, the training stays the same.
 void keep_total_batch(Options& options, const Checkpoint& checkpoint);

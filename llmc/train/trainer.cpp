@@ -3,9 +3,9 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
-#include "llmc/base/median.h"
 #include "llmc/base/stop_signal.h"
 #include "llmc/base/units.h"
+#include "llmc/io/checkpoint_folder.h"
 #include "llmc/run/profile.h"
 #include "llmc/train/ranks.h"
 #include "llmc/train/schedule.h"
@@ -13,13 +13,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 
 namespace llmc {
 namespace {
-
-/// Steps at the beginning of a run that are not typical: caches and kernels warm up.
-constexpr int64_t kWarmupSteps = 2;
 
 OptimizerSettings optimizer_settings(const Options& options) {
     OptimizerSettings settings;
@@ -44,6 +40,9 @@ std::string place_in_words(const Plan& plan) {
                        places.empty() ? "everything whole on the device" : places);
 }
 
+/// Sequences of `T` tokens, with the target of the last one, that do not overlap.
+int64_t sequences_in(int64_t size, int64_t T) { return std::max<int64_t>(1, (size - 1) / T); }
+
 double peak_flops(const Options& options, const DeviceInfo& device, DType dtype) {
     if (options.peak_tflops > 0) return options.peak_tflops * 1e12;
     return dtype == DType::BF16 ? device.peak_flops_bf16 : device.peak_flops_fp32;
@@ -51,8 +50,8 @@ double peak_flops(const Options& options, const DeviceInfo& device, DType dtype)
 
 }  // namespace
 
-Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, const std::string& run_folder,
-                 Comm& comm)
+Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, RunFolder* folder,
+                 const std::string& run_folder, Comm& comm)
     : options_(run.options),
       state_(state),
       data_(run.data),
@@ -67,9 +66,10 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
       loader_(*data_.train, options_.batch_size, options_.seq_len, static_cast<int32_t>(run.model.config.V),
               shuffled_order(data_.train->size(), options_.seq_len, static_cast<uint64_t>(options_.seed)),
               {comm.rank(), comm.size()}),
+      val_sequences_(std::min(options_.val_sequences, sequences_in(data_.validation->size(), options_.seq_len))),
       val_loader_(*data_.validation, options_.batch_size, options_.seq_len, static_cast<int32_t>(run.model.config.V),
-                  spread_order(data_.validation->size(), options_.seq_len, options_.val_sequences),
-                  {comm.rank(), comm.size()}),
+                  spread_order(data_.validation->size(), options_.seq_len, val_sequences_), {comm.rank(), comm.size()}),
+      folder_(folder),
       predicted_step_ms_(run.chosen.step_seconds * 1e3),
       times_source_(run.chosen.times.source) {
     if (options_.no_overlap) executor_.do_not_overlap();
@@ -84,8 +84,12 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
     progress_.total_batch_size = tokens_per_step_;
     progress_.seed = options_.seed;
     progress_.train_tokens = data_.train->size();
+    first_step_ = saved_step_ = progress_.step;
+    recall_validations(origin);
     make_generator(run.memory());
-    if (comm.is_root()) metrics_file_.open(run_folder + "/metrics.jsonl", progress_.step);
+    if (!comm.is_root()) return;
+    if (folder_->has_begun()) metrics_file_.open(run_folder + "/metrics.jsonl", progress_.step);
+    warn_of_full_disk();
 }
 
 /// The weights to begin with.
@@ -111,6 +115,42 @@ void Trainer::load(const Origin& origin) {
     gather_parameters(state_, comm_);
 }
 
+/// The model at the beginning is validated too, and so is one whose validation was cut short when the run was stopped.
+/// The best validation so far is that of the checkpoint that is kept for it.
+void Trainer::recall_validations(const Origin& origin) {
+    if (options_.val_every == 0) return;
+    std::vector<double> recalled = {0, best_loss_};
+    if (comm_.is_root()) {
+        const std::string run = origin.checkpoint ? find_run_folder(origin.checkpoint->path, "--resume") : run_folder_;
+        const auto losses = validation_losses(run + "/metrics.jsonl");
+        const bool is_missing = is_due(options_.val_every) && !losses.empty() && !losses.contains(progress_.step);
+        recalled[0] = progress_.step == 0 || is_missing ? 1 : 0;
+        const auto best = losses.find(named_step(run_folder_, kBestName).value_or(-1));
+        const bool is_known = best != losses.end() && best->first <= progress_.step && std::isfinite(best->second);
+        if (is_known) recalled[1] = best->second;
+    }
+    recalled = comm_.all_gather(recalled)[0];
+    validates_first_ = recalled[0] != 0;
+    best_loss_ = recalled[1];
+}
+
+/// Checkpoints of the run so far are on the disk already; while a new one is written, those to be kept are there too.
+void Trainer::warn_of_full_disk() const {
+    const int64_t left = options_.steps - progress_.step, every = options_.checkpoint_every;
+    const auto existing = static_cast<int64_t>(list_steps(run_folder_).size());
+    const int64_t all = existing + (every == 0 ? 1 : (left + every - 1) / every);
+    const int64_t keep = options_.keep_checkpoints == 0 ? all : options_.keep_checkpoints + options_.keep_best;
+    const int64_t more = std::max<int64_t>(1, std::min(all, keep + 1) - existing), one = checkpoint_bytes(state_);
+    const std::optional<int64_t> available = free_bytes(run_folder_);
+    const int64_t needed = more * one + kCheckpointSlack;
+    if (!available || *available >= needed) return;
+    const int64_t room = (*available - kCheckpointSlack) / one + existing - 1 - options_.keep_best;
+    spdlog::warn(
+        "'{}' has {} free, but {} checkpoint{} of {} need {}; free some space, {}or choose another --output-dir",
+        run_folder_, format_bytes(*available), more, more == 1 ? "" : "s", format_bytes(one), format_bytes(needed),
+        room > 0 && room < keep ? fmt::format("keep fewer (--keep-checkpoints={}), ", room) : "");
+}
+
 /// What a run that goes on keeps elsewhere, or in another format, than before.
 void Trainer::say_what_moved() const {
     const std::string now = place_in_words(plan_);
@@ -121,6 +161,13 @@ void Trainer::say_what_moved() const {
         spdlog::info("resume  parameters converted to {}; the run kept them in {} before", options_.dtype,
                      progress_.dtype);
     }
+    const Options before = options_of_run(find_run_folder(options_.resume, "--resume"));
+    const Schedule schedule = schedule_of(options_), earlier = schedule_of(before);
+    if (progress_.train_tokens == 0 || schedule == earlier) return;
+    spdlog::info(
+        "resume  another schedule of learning rates ({} steps in all, {} before): {:.2e} at step {}, not {:.2e}",
+        options_.steps, before.steps, learning_rate(schedule, progress_.step), progress_.step + 1,
+        learning_rate(earlier, progress_.step));
 }
 
 /// Samples are rank 0's, or, where no rank has all parameters, everybody's together.
@@ -144,25 +191,14 @@ void Trainer::make_generator(const PlannedMemory& memory) {
 }
 
 void Trainer::run() {
-    const StopRequest stop;
+    const StopRequest stop(fmt::format("--resume={} goes on from the newest checkpoint, if there is one", run_folder_));
     stop_ = &stop;
     loader_.seek(progress_.next_sequence);
-    int64_t saved = progress_.step;
-    while (progress_.step < options_.steps && stop_signal_ == 0) {
-        const StepMetrics metrics = train_step();
-        metrics_file_.write(metrics);
-        report(metrics);
-        count_skipped(metrics);
-        const bool last = progress_.step == options_.steps;
-        if (options_.val_every > 0 && (last || is_due(options_.val_every))) validate();
-        if (last || is_due(options_.sample_every)) print_sample();
-        if (is_due(options_.checkpoint_every)) save(), saved = progress_.step;
-    }
-    if (stop_signal_ != 0) {
-        spdlog::info("stopping after step {}, as asked by signal {}", progress_.step, stop_signal_);
-    }
-    if (saved != progress_.step) save();
-    report_times();
+    read_step_data();
+    if (validates_first_) validate();
+    exchange({});
+    while (progress_.step < options_.steps && !is_ending()) after_step(try_step());
+    finish();
     stop_ = nullptr;
 }
 
@@ -176,18 +212,26 @@ std::vector<double> Trainer::run_update() {
     for (int64_t micro = 0; micro < micro_batches_; ++micro) {
         run_micro_batch(micro);
         if (!one_by_one && micro + 1 < micro_batches_) continue;
+        if (micro + 1 == micro_batches_ && progress_.step + 1 < options_.steps) attempt([&] { read_step_data(); });
         comm_.synchronize();  // The device is waited for only here.
         state_.backend().copy_to_host(&losses.emplace_back(), state_.loss_sum());
     }
     return losses;
 }
 
+/// While the device is at work on the step before.
+void Trainer::read_step_data() {
+    step_data_.resize(static_cast<size_t>(micro_batches_));
+    for (Batch& batch : step_data_) batch = loader_.next();
+}
+
 void Trainer::run_micro_batch(int64_t micro) {
     Backend& backend = state_.backend();
-    const Batch& batch = loader_.next();
+    const Batch& batch = step_data_[static_cast<size_t>(micro)];
     backend.copy_to_device(executor_.tokens(), batch.tokens.data());
     backend.copy_to_device(executor_.targets(), batch.targets.data());
     const RunArguments arguments = {.turn = {.first = micro == 0, .last = micro + 1 == micro_batches_}};
+    updates_ = arguments.turn.last;
     // The first steps of a run warm up.
     const bool profiles =
         !options_.profile.empty() && arguments.turn.last && comm_.is_root() &&
@@ -195,21 +239,12 @@ void Trainer::run_micro_batch(int64_t micro) {
     if (!profiles) return executor_.run(arguments);
     std::vector<double> seconds;
     executor_.run(arguments, &seconds);
-    write_profile(seconds);
+    attempt([&] { write_profile(seconds); });
 }
 
-/// Adds up in the order of the micro-batches' numbers. On the way all ranks hear of a stop that one was asked for.
+/// Adds up in the order of the micro-batches' numbers.
 double Trainer::sum_over_ranks(const std::vector<double>& losses) {
-    std::vector<double> mine = losses;
-    mine.push_back(stop_->signal());
-    const std::string text(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(double));
-    std::vector<std::vector<double>> all;
-    for (const std::string& of_rank : comm_.all_gather(text)) {
-        std::vector<double>& values = all.emplace_back(mine.size());
-        CHECK(of_rank.size() == text.size(), of_rank.size(), text.size());
-        std::memcpy(values.data(), of_rank.data(), of_rank.size());
-        if (stop_signal_ == 0) stop_signal_ = static_cast<int>(values.back());
-    }
+    const std::vector<std::vector<double>> all = exchange(losses);
     double sum = 0;
     for (size_t micro = 0; micro < losses.size(); ++micro) {
         for (const std::vector<double>& values : all) sum += values[micro];
@@ -229,6 +264,18 @@ void Trainer::write_profile(const std::vector<double>& seconds) const {
         progress_.step + 1, options_.profile);
 }
 
+/// A step that fails in its middle leaves no state to be saved; before its update that of the last step is still there,
+/// where no other rank has gone further.
+StepMetrics Trainer::try_step() {
+    try {
+        return train_step();
+    } catch (const std::exception& error) {
+        const bool is_whole = comm_.size() == 1 && !updates_ && saved_step_ != progress_.step;
+        if (is_whole) attempt([&] { save(); });
+        throw Error(kExitFailed, fmt::format("{}; {}", words_of(error), how_to_go_on()));
+    }
+}
+
 StepMetrics Trainer::train_step() {
     const double start = now_seconds();
     StepMetrics metrics;
@@ -242,7 +289,8 @@ StepMetrics Trainer::train_step() {
     metrics.step = progress_.step;
     metrics.skipped = !std::isfinite(metrics.grad_norm);
     if (!metrics.skipped) ++progress_.updates;
-    progress_.next_sequence = loader_.position();
+    progress_.next_sequence += micro_batches_ * options_.batch_size * comm_.size();
+    updates_ = false;
     metrics.loss = sum_over_ranks(losses) / static_cast<double>(tokens_per_step_);
     if (options_.check_ranks) metrics.checksum = common_checksum(state_, comm_);
     const double seconds = now_seconds() - start;
@@ -253,79 +301,6 @@ StepMetrics Trainer::train_step() {
     }
     metrics.memory_bytes = state_.allocated_bytes();
     return metrics;
-}
-
-void Trainer::report(const StepMetrics& m) {
-    constexpr int64_t kTimedSteps = 1000;
-    if (steps_timed_++ >= kWarmupSteps) {
-        step_ms_.resize(static_cast<size_t>(std::min(steps_timed_ - kWarmupSteps, kTimedSteps)));
-        step_ms_[static_cast<size_t>((steps_timed_ - kWarmupSteps - 1) % kTimedSteps)] = m.step_ms;
-    }
-    smoothed_step_ms_ = smoothed_step_ms_ == 0 ? m.step_ms : 0.95 * smoothed_step_ms_ + 0.05 * m.step_ms;
-    const bool ends = m.step == options_.steps || m.step == 1 || stop_signal_ != 0;
-    if (m.step % options_.log_every != 0 && !ends) return;
-    const std::string mfu = m.mfu > 0 ? fmt::format("{:.1f} % MFU", 100 * m.mfu) : "MFU n/a";
-    const double left = static_cast<double>(options_.steps - m.step) * smoothed_step_ms_ / 1e3;
-    spdlog::info("step {:>{}}/{} | loss {:.4f} | lr {:.2e} | norm {:.3f} | {:.1f} ms | {} tok/s | {} | {} | {} left",
-                 m.step, std::to_string(options_.steps).size(), options_.steps, m.loss, m.learning_rate, m.grad_norm,
-                 m.step_ms, format_count(std::llround(m.tokens_per_second)), mfu, format_bytes(m.memory_bytes),
-                 format_duration(left));
-}
-
-/// What the plan promised beside what it took.
-void Trainer::report_times() const {
-    if (step_ms_.empty()) return;
-    const double typical = median(step_ms_);
-    spdlog::info("time    {:.1f} ms per step in the median of {}, predicted {:.1f} ms ({:+.1f} %; {})", typical,
-                 step_ms_.size(), predicted_step_ms_, 100 * (predicted_step_ms_ / typical - 1), times_source_);
-}
-
-void Trainer::count_skipped(const StepMetrics& metrics) {
-    skipped_in_a_row_ = metrics.skipped ? skipped_in_a_row_ + 1 : 0;
-    if (!metrics.skipped) return;
-    const bool too_many = skipped_in_a_row_ >= options_.max_skipped_steps;
-    if (!comm_.is_root()) return too_many ? comm_.barrier() : void();  // Rank 0 speaks for all, and ends them.
-    spdlog::warn("step {}: the gradient is not finite (loss {}); the update was skipped, {} in a row", metrics.step,
-                 metrics.loss, skipped_in_a_row_);
-    if (too_many) {
-        fail(
-            "{} updates in a row had non-finite gradients; lower --learning-rate, or resume from an earlier checkpoint "
-            "of '{}'",
-            skipped_in_a_row_, run_folder_);
-    }
-}
-
-void Trainer::validate() {
-    comm_.doing("validation");
-    const double loss = evaluator_.loss(val_loader_, options_.val_sequences);
-    metrics_file_.write_validation(progress_.step, loss);
-    const bool bytes = data_.tokenizer->name() == "bytes";
-    spdlog::info("step {}: validation loss {:.4f} nats per {}", progress_.step, loss, bytes ? "byte" : "token");
-}
-
-void Trainer::print_sample() {
-    if (generator_ == nullptr) return;
-    const auto sampling = comm_.busy("a sample");
-    std::vector<int32_t> prompt = {data_.tokenizer->end_of_text()};
-    const std::vector<int32_t> words = data_.tokenizer->encode(options_.sample_prompt);
-    prompt.insert(prompt.end(), words.begin(), words.end());
-    SamplerSettings settings;
-    settings.seed = static_cast<uint64_t>(options_.seed);
-    std::vector<int32_t> tokens;
-    generator_->generate(prompt, options_.sample_length, settings, static_cast<uint32_t>(progress_.step),
-                         [&](int32_t token) { tokens.push_back(token); });
-    if (!comm_.is_root()) return;
-    const std::string text = data_.tokenizer->decode(tokens);
-    std::printf("---- sample after %ld steps ----\n%s%s\n----\n", static_cast<long>(progress_.step),
-                options_.sample_prompt.c_str(), text.c_str());
-    std::fflush(stdout);
-}
-
-void Trainer::save() {
-    comm_.doing("a checkpoint");
-    save_checkpoint(run_folder_, state_, progress_, comm_);
-    if (comm_.is_root()) prune_checkpoints(run_folder_, options_.keep_checkpoints);
-    spdlog::info("step {}: checkpoint in '{}/checkpoints'", progress_.step, run_folder_);
 }
 
 }  // namespace llmc

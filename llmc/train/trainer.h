@@ -1,5 +1,10 @@
 // The training loop of one rank. Everything it needs exists before it starts: state, plan, data, the other ranks; what
 // it does per step is read, run, reduce, update, report. Rank 0 writes and prints for all.
+//
+// Nothing that was trained is lost. What can fail beside the step itself (the data of the next step, metrics,
+// validation, samples) is tried after it, with the model in the state of a finished step; a failure is heard of by all
+// ranks when they exchange losses or a few numbers (exchange()), and ends the run after a checkpoint. A checkpoint that
+// cannot be written ends nothing: it is tried again when the next one is due, and at the end.
 #pragma once
 
 #include "llmc/base/stop_signal.h"
@@ -10,28 +15,52 @@
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/metrics.h"
 #include "llmc/train/run_description.h"
+#include "llmc/train/run_folder.h"
 
+#include <exception>
+#include <functional>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace llmc {
+
+/// What an exception says, for the user.
+std::string words_of(const std::exception& error);
 
 class Trainer {
   public:
     /// All arguments but `origin` must outlive the trainer. What that has is loaded, else the weights are drawn.
-    Trainer(const RunDescription& run, State& state, const Origin& origin, const std::string& run_folder, Comm& comm);
+    /// `folder` is there on rank 0, `run_folder` its path on all.
+    Trainer(const RunDescription& run, State& state, const Origin& origin, RunFolder* folder,
+            const std::string& run_folder, Comm& comm);
 
     /// Trains up to --steps, or until SIGINT, SIGTERM or SIGUSR1 on any rank, which end the step at hand on all of
-    /// them, write a checkpoint and return.
+    /// them, write a checkpoint and return. A failure is an Error that says what is saved and how to go on.
     void run();
 
     const Progress& progress() const { return progress_; }
 
   private:
     void load(const Origin& origin);
+    void recall_validations(const Origin& origin);
+    void warn_of_full_disk() const;
     void say_what_moved() const;
     void make_generator(const PlannedMemory& memory);
+    StepMetrics try_step();
     StepMetrics train_step();
+    void read_step_data();
+    void after_step(const StepMetrics& metrics);
+    void begin_folder();
+    void note_best();
+    void finish();
+    void attempt(const std::function<void()>& work);
+    std::vector<std::vector<double>> exchange(std::vector<double> mine);
+    bool is_ending() const { return stop_signal_ != 0 || failed_rank_ >= 0; }
+    std::string how_to_go_on() const;
+    [[noreturn]] void end_together(int rank, const std::string& cause);
     std::vector<double> run_update();
     void run_micro_batch(int64_t micro);
     double sum_over_ranks(const std::vector<double>& losses);
@@ -42,7 +71,11 @@ class Trainer {
     void validate();
     void print_sample();
     void save();
+    void tidy_checkpoints();
     bool is_due(int64_t every) const;
+
+    /// Steps at the beginning of a run that are not typical: caches and kernels warm up.
+    static constexpr int64_t kWarmupSteps = 2;
 
     const Options& options_;
     State& state_;
@@ -56,12 +89,25 @@ class Trainer {
     Executor executor_;
     Evaluator evaluator_;
     DataLoader loader_;
+    int64_t val_sequences_;
     DataLoader val_loader_;
     std::unique_ptr<TextGenerator> generator_;
+    RunFolder* folder_;
     MetricsFile metrics_file_;
     Progress progress_;
-    const StopRequest* stop_ = nullptr;  ///< While it runs.
-    int stop_signal_ = 0;                ///< What some rank was asked to stop by; all know the same.
+    std::vector<Batch> step_data_;            ///< This rank's micro-batches of the step to come.
+    const StopRequest* stop_ = nullptr;       ///< While it runs.
+    int stop_signal_ = 0;                     ///< What some rank was asked to stop by; all know the same.
+    std::string failure_;                     ///< What failed on this rank.
+    int failed_rank_ = -1;                    ///< A rank where something failed; all know the same.
+    bool updates_ = false;                    ///< Parameters are being changed.
+    int64_t first_step_ = 0;                  ///< Steps done when this process began.
+    int64_t saved_step_ = 0;                  ///< Of the newest checkpoint; 0 if there is none.
+    SaveResult save_result_;                  ///< Of the last try.
+    bool validates_first_ = false;            ///< Before the first step there is a validation to be done.
+    std::optional<double> first_validation_;  ///< Its loss, until the folder is begun.
+    double best_loss_ = std::numeric_limits<double>::infinity();  ///< Of the checkpoint that `best` names.
+    std::optional<double> better_loss_;                           ///< Of the step at hand, which is to be the best.
     int64_t skipped_in_a_row_ = 0;
     double smoothed_step_ms_ = 0;
     std::vector<double> step_ms_;  ///< Of the last steps but the first two, which warm up.

@@ -21,6 +21,7 @@ void refuse_ignored(const Options& options) {
         {"sample-every", options.sample_length == 0, "there are no samples with --sample-length=0"},
         {"sample-prompt", options.sample_length == 0, "there are no samples with --sample-length=0"},
         {"val-sequences", options.val_every == 0, "there is no validation with --val-every=0"},
+        {"keep-best", options.val_every == 0, "there is no validation with --val-every=0"},
         {"list-steps", options.json, "--json has no list of steps"},
         {"plot", !options.frontier, "it draws the --frontier; add that"},
         {"list-steps", options.frontier, "--frontier compares plans; leave it out"},

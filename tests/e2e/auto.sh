@@ -41,6 +41,37 @@ smallest=$(sed -n 's/.*raise --memory-budget to \([0-9]*\).*/\1/p' err)
 run plan "${shape[@]}" --recompute=auto --memory-budget="$smallest"
 check "the smallest budget it names is enough" test "$status" -eq 0
 
+# take BUDGET: every way out that the error names is one.
+ways=0
+take() {
+    local way advice batch length bytes more
+    run plan "${shape[@]}" --recompute=auto --memory-budget="$1"
+    advice=$(sed -n 's/.*; //p' err | sed 's/, or /\n/g')
+    while read -r way; do
+        batch=4 length=64 bytes=$1 more=()
+        case $way in
+            "raise --memory-budget to "*) bytes=${way##* } ;;
+            "lower --batch-size to "*) batch=${way##* } ;;
+            "lower --seq-len to "*) length=${way##* } ;;
+            "take --dtype=bf16") more=(--dtype=bf16) ;;
+            "take a smaller model" | "a device with more memory") continue ;;
+            *) more=(--unknown) ;;
+        esac
+        run plan --layers=8 --channels=32 --heads=2 "--batch-size=$batch" "--seq-len=$length" --recompute=auto \
+            "--memory-budget=$bytes" "${more[@]}"
+        check "advice with $1 bytes, $way: it helps" test "$status" = 0
+        ways=$((ways + 1))
+    done <<<"$advice"
+}
+for share in 99 90 80 60 1; do take $((smallest * share / 100)); done
+check "there was advice" test "$ways" -ge 8
+
+refused "too large for a level" 1 "none needs .*, fits with --batch-size=[1-3]; layer needs" "${shape[@]}" \
+    --data=text.txt --output-dir=new --memory-budget=$((none * 7 / 10))
+batch=$(sed -n 's/.* none needs [^,]*, fits with --batch-size=\([0-9]*\);.*/\1/p' err)
+must "the batch size it names" "${shape[@]/--batch-size=4/--batch-size=$batch}" --data=text.txt --dry-run \
+    --memory-budget=$((none * 7 / 10))
+
 auto_train calibrated "$none" --calibrate
 check "--calibrate keeps its times" test -n "$(ls "$XDG_CACHE_HOME/train_gpt/")"
 check "and says so" grep -q "calibrated: operation times" err

@@ -22,7 +22,6 @@ refused "generate from a folder that is no run" 2 "--run=folder" generate --run=
 mkdir young
 cp run/config.toml young
 refused "resume of a run without a checkpoint" 1 "--resume: 'young' holds no complete checkpoint" --resume=young
-refused "resume of a run that is done" 2 "--steps=4: .*already done 4" --resume=run
 
 # ---- damage ------------------------------------------------------------------------------------
 
@@ -81,8 +80,10 @@ fresh_copy
 sed -i 's/"format_version": 1,/"format_version": 2,/' copy/checkpoints/step-00000004/manifest.json
 damaged "a newer version" "'copy/.*/manifest.json' was written by a newer train_gpt .*update"
 
-refused "another depth" 2 "--resume=run: .*another model" --resume=run --steps=6 --layers=2
-refused "another family" 2 "--resume=run: .*another model" --resume=run --steps=6 --model=llama-nano
+refused "another depth" 2 "--resume=run: .*another model than asked for: layers is 3, not 2; leave the model options" \
+    --resume=run --steps=6 --layers=2
+refused "another family" 2 "--resume=run: .*: family is \"gpt2\", not \"llama\"; ffn_size is 128, not 88; leave" \
+    --resume=run --steps=6 --model=llama-nano
 refused "another seed" 2 "--seed=5" --resume=run --steps=6 --seed=5
 refused "another sequence length" 2 "--(seq-len|resume)=" --resume=run --steps=6 --seq-len=16
 

@@ -98,6 +98,18 @@ token_file() {
     } >"$file"
 }
 
+# ids FILE: a token file of a text's bytes. spoil FILE: gives it ids that no vocabulary has, while it is read.
+ids() {
+    {
+        bytes 20240520 4
+        bytes 1 4
+        bytes 20000 4
+        head -c 1012 /dev/zero
+        tr '\n' ' ' <text.txt | head -c 20000 | sed 's/./&\x00/g'
+    } >"$1"
+}
+spoil() { head -c 40000 /dev/zero | tr '\0' '\377' | dd of="$1" bs=1024 seek=1 conv=notrunc status=none; }
+
 # refused NAME CODE PATTERN ARGUMENTS...: the command must end with that exit code and one line of error that matches
 # the (grep -E) pattern, and leave nothing behind: no temporary files and no run folder `new` or `runs`.
 refused() {

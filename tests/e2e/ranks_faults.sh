@@ -252,6 +252,48 @@ else
     skip "a rank out of memory" "the program does not start in 400 MB: a sanitizer"
 fi
 
+# ---- after training began, on one rank alone ----------------------------------------------------------------------
+
+# all_saved NAME FOLDER: there is a checkpoint of the last step that was done, and no other.
+all_saved() {
+    local steps
+    steps=$(grep -c '"loss"' "$2/metrics.jsonl")
+    check "$1: saved" test "$(checkpoints "$2")" = "$(printf 'latest step-%08d ' "$steps")"
+}
+
+of_ids=(--layers=1 --channels=16 --heads=1 --batch-size=2 --seq-len=32 --sample-length=0 --tokenizer=none
+    --total-batch-size=256 --steps=1000000 "--comm-timeout=$timeout")
+ids data.bin
+cp data.bin val.bin
+cp data.bin val.bin other
+with[2]="env -C other"
+start_ranks 4 "${of_ids[@]}" --zero=2 --data=data.bin --val-every=0 --output-dir="$PWD/data"
+eventually 30 steps_done data 3
+spoil other/data.bin
+end_of_ranks 20
+all_end "a rank's data turn bad" 2 ".*token 65535 in 'data.bin'.*; step [0-9]+ is saved: go on with --resume=$PWD/data"
+all_saved "a rank's data turn bad" data
+
+cp val.bin other/data.bin
+with[1]="env -C other"
+start_ranks 4 "${of_ids[@]}" --zero=3 --data=val.bin --val-data=data.bin --val-every=20 --val-sequences=16 \
+    --output-dir="$PWD/val"
+eventually 30 steps_done val 1
+spoil other/data.bin
+end_of_ranks 20
+all_end "a rank's validation data turn bad" 1 ".*token 65535 in 'data.bin'.*; step [0-9]+ is saved: go on with --re"
+all_saved "a rank's validation data turn bad" val
+
+start_and_end 4 "${with_text[@]}" --profile=absent/trace.json --output-dir=profile
+all_end "a page that rank 0 cannot write" 0 ".*absent/trace.json.*; step 3 is saved: go on with --resume=profile"
+all_saved "a page that rank 0 cannot write" profile
+
+for zero in 0 3; do # Samples of rank 0 alone, and of all together.
+    must_tcp_ranks "samples, ZeRO $zero" 2 "${setting[@]/--sample-length=0/--sample-length=5}" --steps=5 \
+        --sample-every=2 "--zero=$zero" "--output-dir=samples$zero"
+    check "samples between steps, ZeRO $zero" test "$(grep -c '^---- sample after' out.0)" = 3
+done
+
 # ---- the disk is full ------------------------------------------------------------------------------------------
 
 # Of each rank alone: its file may not grow so large.
@@ -273,10 +315,12 @@ rm -rf full
 if small size=900k 2>/dev/null; then
     trap 'umount full' EXIT
     start_and_end 4 "${with_text[@]}" --output-dir=full
-    all_end "no room for a checkpoint" 0 "no room for a checkpoint in 'full/checkpoints': .* needed, .* free"
+    all_end "no room for a checkpoint" 0 \
+        "step 20 could not be saved: no room for a checkpoint in 'full/checkpoints': .* needed, .* free"
     umount full && rmdir full && small size=8m,nr_inodes=12
     start_and_end 4 "${with_text[@]}" --output-dir=full
-    all_end "no room for a rank's part" "[0-3]" "cannot create '.*-of-00004.safetensors': No space left on device"
+    all_end "no room for a rank's part" "[0-3]" \
+        "step 20 could not be saved: cannot create '.*-of-00004.safetensors': No space left on device"
     check "no room for a rank's part: nothing half-written" test -z "$(checkpoints full)"
     umount full
     trap - EXIT

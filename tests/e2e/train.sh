@@ -36,7 +36,7 @@ check "the steps are 1 .. 60, in order" \
     test "$(grep -v val_loss run/metrics.jsonl | sed 's/.*"step":\([0-9]*\).*/\1/' | tr '\n' ' ')" = "$(seq -s ' ' 60) "
 
 check "a line with step and val_loss per evaluation" \
-    test "$(sed -n 's/^{"step":\([0-9]*\),"val_loss":[0-9.]*}$/\1/p' run/metrics.jsonl | tr '\n' ' ')" = "20 40 60 "
+    test "$(sed -n 's/^{"step":\([0-9]*\),"val_loss":[0-9.]*}$/\1/p' run/metrics.jsonl | tr '\n' ' ')" = "0 20 40 60 "
 
 falls() {
     awk -F'[:,]' '/"loss"/ { loss[$2] = $4 }

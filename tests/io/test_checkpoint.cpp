@@ -234,6 +234,18 @@ TEST(Checkpoint, PruneKeepsTheNewestAndLatest) {
     prune_checkpoints(run / "none", 1);
 }
 
+TEST(Checkpoint, TheBestIsNamedAndNeverPruned) {
+    const TempDir run;
+    for (const int64_t step : {1, 2, 3, 4}) write_step(run.path(), step);
+    EXPECT_EQ(named_step(run.path(), kBestName), std::nullopt);
+    name_best(run.path(), 1);
+    name_best(run.path(), 2);
+    EXPECT_EQ(slurp(run / "checkpoints/best"), "step-00000002\n");
+    prune_checkpoints(run.path(), 1);
+    EXPECT_EQ(list_steps(run.path()), (std::vector<int64_t>{2, 4}));
+    EXPECT_EQ(newest_step(run.path()), 4);
+}
+
 TEST(CheckpointFolder, StepNames) {
     EXPECT_EQ(step_name(100), "step-00000100");
     EXPECT_EQ(step_from_name("step-00000100"), 100);

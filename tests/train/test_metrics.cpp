@@ -123,6 +123,24 @@ TEST(Metrics, OpeningDropsALineCutOffByACrashAndRubbish) {
     EXPECT_EQ(slurp(path), good);
 }
 
+TEST(Metrics, ValidationsAreReadBack) {
+    const TempDir dir;
+    const std::string path = dir / "metrics.jsonl";
+    EXPECT_TRUE(validation_losses(path).empty());
+    {
+        MetricsFile file;
+        file.open(path, 0);
+        file.write_validation(0, 1.0 / 3);
+        file.write(metrics_of(1, 2));
+        file.write_validation(1, std::nan(""));
+    }
+    dir.write("with rubbish", slurp(path) + "[1]\n{\"step\":\"x\",\"val_loss\":1}\n{\"step\":2,\"val_lo");
+    const auto losses = validation_losses(dir / "with rubbish");
+    EXPECT_EQ(losses.at(0), 1.0 / 3);
+    EXPECT_TRUE(std::isnan(losses.at(1)));
+    EXPECT_FALSE(losses.contains(2));
+}
+
 TEST(Metrics, ANewRunStartsAnew) {
     const TempDir dir;
     const std::string path = dir.write("metrics.jsonl", "{\"step\":1,\"loss\":1.5}\n");

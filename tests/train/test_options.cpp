@@ -65,7 +65,8 @@ TEST(OptionTable, HoldsExactlyThese) {
               "-z,--zero --rank-invariant --check-ranks --no-overlap --comm-init --comm-timeout "
               "--device --dtype --threads --peak-tflops "
               "-o,--output-dir -y,--resume --config --seed -v,--val-every --val-sequences -s,--sample-every "
-              "-g,--sample-length --sample-prompt -n,--checkpoint-every --keep-checkpoints --log-every --log-level "
+              "-g,--sample-length --sample-prompt -n,--checkpoint-every --keep-checkpoints --keep-best --log-every "
+              "--log-level "
               "--profile --dry-run ");
     EXPECT_EQ(flags_of(kPlan),
               "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "

@@ -8,25 +8,27 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <unistd.h>
 
 namespace llmc {
 namespace {
 
 namespace fs = std::filesystem;
 
-/// A temporary current folder; the logger that make_run_folder() extends is put back afterwards.
-class RunFolder : public testing::Test {
+/// A temporary current folder; the logger that begin() extends is put back afterwards.
+class RunFolders : public testing::Test {
   protected:
-    RunFolder() : before_(fs::current_path()), logger_(spdlog::default_logger()) {
+    RunFolders() : before_(fs::current_path()), logger_(spdlog::default_logger()) {
         init_log("error");
         fs::current_path(dir_.path());
     }
-    ~RunFolder() override {
+    ~RunFolders() override {
         fs::current_path(before_);
         spdlog::set_default_logger(logger_);
     }
     void make_run(const std::string& folder) const {
         fs::create_directories(folder + "/checkpoints/step-00000010");
+        dir_.write(folder + "/checkpoints/step-00000010/manifest.json", "");
         dir_.write(folder + "/config.toml", "");
     }
 
@@ -37,7 +39,7 @@ class RunFolder : public testing::Test {
     std::shared_ptr<spdlog::logger> logger_;
 };
 
-TEST_F(RunFolder, IsFoundFromItselfAndFromItsCheckpoints) {
+TEST_F(RunFolders, IsFoundFromItselfAndFromItsCheckpoints) {
     make_run("runs/a");
     for (const char* path : {"runs/a", "runs/a/", "runs/a/checkpoints", "runs/a/checkpoints/",
                              "runs/a/checkpoints/step-00000010", "./runs/../runs/a/checkpoints/step-00000010"}) {
@@ -46,56 +48,98 @@ TEST_F(RunFolder, IsFoundFromItselfAndFromItsCheckpoints) {
     EXPECT_EQ(find_run_folder(dir_ / "runs/a", "--resume"), dir_ / "runs/a");
 }
 
-TEST_F(RunFolder, WhatIsNoneIsNamed) {
+TEST_F(RunFolders, WhatIsNoneIsNamed) {
     fs::create_directories("empty");
     for (const char* path : {"absent", "empty"}) {
         EXPECT_TRUE(has(error_of([&] { find_run_folder(path, "--resume"); }), {"--resume", path, "config.toml"}));
     }
 }
 
-TEST_F(RunFolder, IsTheOutputDir) {
+TEST_F(RunFolders, IsTheOutputDir) {
     Options options;
     options.output_dir = "some/where";
     options.steps = 77;
-    EXPECT_EQ(make_run_folder(options), "some/where");
-    EXPECT_TRUE(has(slurp("some/where/config.toml"), {"steps = 77"}));
-    EXPECT_TRUE(path_exists("some/where/train.log"));
-    EXPECT_EQ(make_run_folder(options), "some/where");  // No checkpoint yet, so nothing is lost.
+    for (int time = 0; time < 2; ++time) {  // No checkpoint yet, so nothing is lost by the second one.
+        RunFolder folder(options);
+        EXPECT_EQ(folder.path(), "some/where");
+        EXPECT_FALSE(folder.goes_on());
+        folder.begin(options);
+        EXPECT_TRUE(has(slurp("some/where/config.toml"), {"steps = 77"}));
+        EXPECT_TRUE(path_exists("some/where/train.log"));
+    }
 }
 
-TEST_F(RunFolder, NeverHoldsTwoRuns) {
+TEST_F(RunFolders, NeverHoldsTwoRuns) {
     make_run("old");
     Options options;
     options.output_dir = "old";
-    const std::string message = error_of([&] { make_run_folder(options); });
+    const std::string message = error_of([&] { RunFolder folder(options); });
     EXPECT_TRUE(has(message, {"--output-dir=old", "--resume=old"}));
     EXPECT_EQ(slurp("old/config.toml"), "");
 }
 
-TEST_F(RunFolder, OfAResumeIsThatOfTheRun) {
+TEST_F(RunFolders, WithoutACompleteCheckpointHoldsNoRun) {
+    make_run("old");
+    fs::remove("old/checkpoints/step-00000010/manifest.json");
+    Options options;
+    options.output_dir = "old";
+    EXPECT_EQ(RunFolder(options).path(), "old");
+}
+
+TEST_F(RunFolders, OfAResumeIsThatOfTheRunAndStaysAsItIs) {
     make_run("old");
     Options options;
     options.resume = "old/checkpoints/step-00000010";
-    EXPECT_EQ(make_run_folder(options), "old");
+    {
+        RunFolder folder(options);
+        EXPECT_EQ(folder.path(), "old");
+        EXPECT_TRUE(folder.goes_on());
+        EXPECT_EQ(slurp("old/config.toml"), "");
+        EXPECT_FALSE(path_exists("old/train.log"));
+    }
+    EXPECT_FALSE(path_exists("old/lock"));
     options.output_dir = "new";
-    EXPECT_EQ(make_run_folder(options), "new");
+    RunFolder other(options);
+    EXPECT_EQ(other.path(), "new");
+    EXPECT_FALSE(other.goes_on());
 }
 
-TEST_F(RunFolder, FreshOnesDiffer) {
+TEST_F(RunFolders, IsHeldByOneAtATime) {
+    Options options;
+    options.output_dir = "new";
+    {
+        RunFolder first(options);
+        const std::string message = error_of([&] { RunFolder second(options); });
+        EXPECT_TRUE(has(message, {"--output-dir=new", fmt::format("process {} on ", getpid())}));
+        EXPECT_TRUE(path_exists("new/lock"));
+    }
+    EXPECT_FALSE(path_exists("new")) << "nothing was begun";
+    RunFolder third(options);
+    third.begin(options);
+}
+
+TEST_F(RunFolders, ALockWithoutItsHolderIsNone) {
+    make_run("old");
+    dir_.write("old/lock", "process 1 on nowhere");
+    Options options;
+    options.resume = "old";
+    EXPECT_EQ(RunFolder(options).path(), "old");
+}
+
+TEST_F(RunFolders, FreshOnesDiffer) {
     Options options;
     options.model = "llama-nano";
-    const std::string first = make_run_folder(options), second = make_run_folder(options);
-    EXPECT_TRUE(first.starts_with("runs/llama-nano-20")) << first;
-    EXPECT_NE(first, second);
-    EXPECT_TRUE(path_exists(second + "/config.toml"));
+    RunFolder first(options), second(options);
+    EXPECT_TRUE(first.path().starts_with("runs/llama-nano-20")) << first.path();
+    EXPECT_NE(first.path(), second.path());
 }
 
-TEST_F(RunFolder, ThatCannotBeMadeIsNamed) {
+TEST_F(RunFolders, ThatCannotBeMadeIsNamed) {
     dir_.write("file", "x");
     Options options;
     for (const char* folder : {"file", "file/below"}) {
         options.output_dir = folder;
-        EXPECT_TRUE(has(error_of([&] { make_run_folder(options); }), {"--output-dir", folder}));
+        EXPECT_TRUE(has(error_of([&] { RunFolder made(options); }), {"--output-dir", folder}));
     }
 }
 

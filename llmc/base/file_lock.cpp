@@ -1,0 +1,74 @@
+#include "llmc/base/file_lock.h"
+
+#include "llmc/base/check.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <cerrno>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utility>
+
+namespace llmc {
+namespace {
+
+std::string this_process() {
+    char host[256] = {};
+    if (gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
+    return fmt::format("process {} on {}", getpid(), host);
+}
+
+/// Whether the path still leads to the open file: a holder that ends removes it, and the next one makes another.
+bool is_still_there(int descriptor, const std::string& path) {
+    struct stat opened = {}, named = {};
+    return fstat(descriptor, &opened) == 0 && stat(path.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
+           opened.st_dev == named.st_dev;
+}
+
+std::string read_holder(int descriptor) {
+    char text[512];
+    const ssize_t bytes = pread(descriptor, text, sizeof text, 0);
+    return bytes > 0 ? std::string(text, static_cast<size_t>(bytes)) : "another process";
+}
+
+/// So that the next one can be told. A full disk is no reason not to have the lock.
+void write_holder(int descriptor) {
+    const std::string text = this_process();
+    const bool written = ftruncate(descriptor, 0) == 0 &&
+                         pwrite(descriptor, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size());
+    if (!written) (void)!ftruncate(descriptor, 0);
+}
+
+}  // namespace
+
+std::string FileLock::take(const std::string& path) {
+    CHECK(descriptor_ < 0);
+    for (;;) {
+        const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+        if (descriptor < 0) return "";
+        if (flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
+            const bool is_held = errno == EWOULDBLOCK;
+            const std::string holder = is_held ? read_holder(descriptor) : "";
+            close(descriptor);
+            if (!is_held) unlink(path.c_str());
+            return holder;
+        }
+        if (is_still_there(descriptor, path)) {
+            write_holder(descriptor);
+            descriptor_ = descriptor;
+            path_ = path;
+            return "";
+        }
+        close(descriptor);
+    }
+}
+
+void FileLock::release() {
+    if (descriptor_ < 0) return;
+    unlink(path_.c_str());
+    close(std::exchange(descriptor_, -1));
+}
+
+}  // namespace llmc

@@ -1,0 +1,27 @@
+// A lock that one process holds: flock() on a small file, which says who it is. The system frees it however the holder
+// ends, so there is nothing to clean up after a crash.
+#pragma once
+
+#include <string>
+
+namespace llmc {
+
+class FileLock {
+  public:
+    FileLock() = default;
+    ~FileLock() { release(); }
+    FileLock(const FileLock&) = delete;
+    FileLock& operator=(const FileLock&) = delete;
+
+    /// Takes the lock of this path: "", or who has it already ("process 123 on host"). A file system without locks
+    /// locks nothing. Once.
+    std::string take(const std::string& path);
+    /// Frees the lock, if it has one, and removes its file.
+    void release();
+
+  private:
+    std::string path_;
+    int descriptor_ = -1;
+};
+
+}  // namespace llmc

@@ -1,0 +1,227 @@
+// What comes after a step: lines, validation, samples, checkpoints, and the end of the run.
+#include "llmc/base/error.h"
+#include "llmc/base/log.h"
+#include "llmc/base/median.h"
+#include "llmc/base/units.h"
+#include "llmc/io/checkpoint_folder.h"
+#include "llmc/train/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <new>
+
+namespace llmc {
+
+std::string words_of(const std::exception& error) {
+    return dynamic_cast<const std::bad_alloc*>(&error) == nullptr ? error.what() : "out of memory on the host";
+}
+
+/// All that a finished step brings with it.
+void Trainer::after_step(const StepMetrics& metrics) {
+    const bool last = progress_.step == options_.steps;
+    if (progress_.step == first_step_ + 1) attempt([&] { begin_folder(); });
+    attempt([&] { metrics_file_.write(metrics); });
+    report(metrics);
+    attempt([&] { count_skipped(metrics); });
+    if (is_ending()) return;
+    const bool validates = options_.val_every > 0 && (last || is_due(options_.val_every));
+    const bool samples = options_.sample_length > 0 && (last || is_due(options_.sample_every));
+    if (validates) attempt([&] { validate(); });
+    if (samples) attempt([&] { print_sample(); });
+    if (validates || samples || last || comm_.size() == 1) exchange({});
+    if (is_ending() || last) return;
+    if (is_due(options_.checkpoint_every) || better_loss_) save();
+}
+
+/// Says why the run ends, if it does so early, and saves what is not saved yet.
+void Trainer::finish() {
+    if (stop_signal_ != 0) {
+        spdlog::info("stopping after step {}, as asked by signal {}", progress_.step, stop_signal_);
+    }
+    if (saved_step_ != progress_.step) save();
+    report_times();
+    const bool is_saved = saved_step_ == progress_.step;
+    if (failed_rank_ < 0 && is_saved) return;
+    std::string cause = failure_;
+    if (!is_saved) {
+        cause += fmt::format("{}step {} could not be saved: {}", cause.empty() ? "" : "; ", progress_.step,
+                             save_result_.cause);
+    }
+    end_together(failed_rank_ >= 0 ? failed_rank_ : save_result_.failed_rank,
+                 fmt::format("{}; {}", cause, how_to_go_on()));
+}
+
+/// In a run that goes on nothing is written before its first step is done.
+void Trainer::begin_folder() {
+    if (folder_ != nullptr && !folder_->has_begun()) {
+        folder_->begin(options_);
+        metrics_file_.open(run_folder_ + "/metrics.jsonl", first_step_);
+        if (first_validation_) metrics_file_.write_validation(first_step_, *first_validation_);
+    }
+    const bool is_here = options_.output_dir.empty();  // The checkpoint that this process began with.
+    if (better_loss_ && is_here) note_best();
+    better_loss_.reset();
+}
+
+/// The checkpoint at hand has the lowest validation loss.
+void Trainer::note_best() {
+    if (comm_.is_root()) name_best(run_folder_, saved_step_);
+    best_loss_ = *better_loss_;
+    better_loss_.reset();
+}
+
+/// What fails here on this rank ends the run on all of them: later, together, with a checkpoint.
+void Trainer::attempt(const std::function<void()>& work) {
+    try {
+        work();
+    } catch (const std::exception& error) {
+        if (failure_.empty()) failure_ = words_of(error);
+    }
+}
+
+/// Everybody's numbers. On the way all ranks hear of a stop that one was asked for, and of a failure.
+std::vector<std::vector<double>> Trainer::exchange(std::vector<double> mine) {
+    mine.push_back(stop_->signal());
+    mine.push_back(failure_.empty() ? 0 : 1);
+    std::vector<std::vector<double>> all = comm_.all_gather(mine);
+    for (size_t rank = 0; rank < all.size(); ++rank) {
+        if (all[rank].back() != 0 && failed_rank_ < 0) failed_rank_ = static_cast<int>(rank);
+        all[rank].pop_back();
+        if (stop_signal_ == 0) stop_signal_ = static_cast<int>(all[rank].back());
+        all[rank].pop_back();
+    }
+    return all;
+}
+
+std::string Trainer::how_to_go_on() const {
+    const std::optional<int64_t> newest = newest_step(run_folder_);
+    if (!newest) return "there is no checkpoint to go on from";
+    return fmt::format("{} is saved: go on with --resume={}",
+                       *newest == progress_.step ? fmt::format("step {}", *newest)
+                                                 : fmt::format("only step {} of {}", *newest, progress_.step),
+                       run_folder_);
+}
+
+/// Ends the run on all ranks, in the words of one.
+void Trainer::end_together(int rank, const std::string& cause) {
+    comm_.barrier();                            // Nobody ends the others before all have finished.
+    if (comm_.rank() != rank) comm_.barrier();  // The end comes here.
+    throw Error(kExitFailed, cause);
+}
+
+void Trainer::report(const StepMetrics& m) {
+    constexpr int64_t kTimedSteps = 1000;
+    if (steps_timed_++ >= kWarmupSteps) {
+        step_ms_.resize(static_cast<size_t>(std::min(steps_timed_ - kWarmupSteps, kTimedSteps)));
+        step_ms_[static_cast<size_t>((steps_timed_ - kWarmupSteps - 1) % kTimedSteps)] = m.step_ms;
+    }
+    smoothed_step_ms_ = smoothed_step_ms_ == 0 ? m.step_ms : 0.95 * smoothed_step_ms_ + 0.05 * m.step_ms;
+    const bool ends = m.step == options_.steps || m.step == 1 || is_ending();
+    if (m.step % options_.log_every != 0 && !ends) return;
+    const std::string mfu = m.mfu > 0 ? fmt::format("{:.1f} % MFU", 100 * m.mfu) : "MFU n/a";
+    const double left = static_cast<double>(options_.steps - m.step) * smoothed_step_ms_ / 1e3;
+    spdlog::info("step {:>{}}/{} | loss {:.4f} | lr {:.2e} | norm {:.3f} | {:.1f} ms | {} tok/s | {} | {} | {} left",
+                 m.step, std::to_string(options_.steps).size(), options_.steps, m.loss, m.learning_rate, m.grad_norm,
+                 m.step_ms, format_count(std::llround(m.tokens_per_second)), mfu, format_bytes(m.memory_bytes),
+                 format_duration(left));
+}
+
+/// What the plan promised beside what it took.
+void Trainer::report_times() const {
+    if (step_ms_.empty()) return;
+    const double typical = median(step_ms_);
+    spdlog::info("time    {:.1f} ms per step in the median of {}, predicted {:.1f} ms ({:+.1f} %; {})", typical,
+                 step_ms_.size(), predicted_step_ms_, 100 * (predicted_step_ms_ / typical - 1), times_source_);
+}
+
+void Trainer::count_skipped(const StepMetrics& metrics) {
+    skipped_in_a_row_ = metrics.skipped ? skipped_in_a_row_ + 1 : 0;
+    if (!metrics.skipped) return;
+    if (comm_.is_root()) {  // Which speaks for all.
+        spdlog::warn("step {}: the gradient is not finite (loss {}); the update was skipped, {} in a row", metrics.step,
+                     metrics.loss, skipped_in_a_row_);
+    }
+    if (skipped_in_a_row_ < options_.max_skipped_steps) return;
+    failed_rank_ = 0;
+    fail("{} updates in a row had non-finite gradients; lower --learning-rate, or resume from an earlier checkpoint",
+         skipped_in_a_row_);
+}
+
+/// Cut short where the run is asked to stop; there is no line of it then, and a resume begins with it.
+void Trainer::validate() {
+    comm_.doing("validation");
+    const auto loss = evaluator_.loss(val_loader_, val_sequences_, [&] { return stop_->signal() != 0; });
+    if (!loss) return;
+    // There is no checkpoint of step 0.
+    if (options_.keep_best && progress_.step > 0 && *loss < best_loss_) better_loss_ = loss;
+    const bool bytes = data_.tokenizer->name() == "bytes";
+    spdlog::info("step {}: validation loss {:.4f} nats per {}{}", progress_.step, *loss, bytes ? "byte" : "token",
+                 better_loss_ ? ", the lowest so far" : "");
+    if (folder_ != nullptr && !folder_->has_begun()) {
+        first_validation_ = *loss;
+    } else {
+        metrics_file_.write_validation(progress_.step, *loss);
+    }
+}
+
+/// Nothing is printed where the run is asked to stop meanwhile.
+void Trainer::print_sample() {
+    if (generator_ == nullptr) return;
+    struct CutShort {};
+    const bool together = comm_.size() > 1 && state_.places().in_pieces(Buffer::Parameters);
+    const auto sampling = comm_.busy("a sample");
+    std::vector<int32_t> prompt = {data_.tokenizer->end_of_text()};
+    const std::vector<int32_t> words = data_.tokenizer->encode(options_.sample_prompt);
+    prompt.insert(prompt.end(), words.begin(), words.end());
+    SamplerSettings settings;
+    settings.seed = static_cast<uint64_t>(options_.seed);
+    std::vector<int32_t> tokens;
+    try {
+        generator_->generate(prompt, options_.sample_length, settings, static_cast<uint32_t>(progress_.step),
+                             [&](int32_t token) {
+                                 if (together) exchange({});
+                                 if (together ? is_ending() : stop_->signal() != 0) throw CutShort();
+                                 tokens.push_back(token);
+                             });
+    } catch (const CutShort&) {
+        return;
+    }
+    if (!comm_.is_root()) return;
+    const std::string text = data_.tokenizer->decode(tokens);
+    std::printf("---- sample after %ld steps ----\n%s%s\n----\n", static_cast<long>(progress_.step),
+                options_.sample_prompt.c_str(), text.c_str());
+    std::fflush(stdout);
+}
+
+/// A failure is no end: disks get room again.
+void Trainer::save() {
+    comm_.doing("a checkpoint");
+    save_result_ = save_checkpoint(run_folder_, state_, progress_, comm_);
+    if (!save_result_.ok()) {
+        better_loss_.reset();
+        if (!comm_.is_root() || is_ending() || progress_.step == options_.steps) return;
+        const int64_t every = options_.checkpoint_every;
+        const int64_t next =
+            every == 0 ? options_.steps : std::min((progress_.step / every + 1) * every, options_.steps);
+        spdlog::warn("step {}: no checkpoint: {}{}; training goes on, and tries again at step {}", progress_.step,
+                     comm_.size() == 1 ? "" : fmt::format("rank {}: ", save_result_.failed_rank), save_result_.cause,
+                     next);
+        return;
+    }
+    saved_step_ = progress_.step;
+    spdlog::info("step {}: checkpoint in '{}/checkpoints'", progress_.step, run_folder_);
+    tidy_checkpoints();
+}
+
+/// What is not needed for going on; a full disk may prevent it. After a failure nothing is thrown away.
+void Trainer::tidy_checkpoints() {
+    try {
+        if (better_loss_) note_best();
+        if (comm_.is_root() && failed_rank_ < 0) prune_checkpoints(run_folder_, options_.keep_checkpoints);
+    } catch (const Error& error) {
+        spdlog::warn("step {}: {}", progress_.step, error.what());
+    }
+}
+
+}  // namespace llmc

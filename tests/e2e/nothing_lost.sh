@@ -1,0 +1,264 @@
+#!/bin/bash
+# Nothing that was trained is lost: what fails late fails after a checkpoint, a resume with a mistake changes nothing, a
+# full disk is waited for, a signal is answered at once, and one run folder has one process.
+# shellcheck disable=SC2317  # functions are called through check and eventually
+set -u
+. tests/e2e/ranks.bash # for its ways to wait
+. tests/e2e/lib.bash
+
+small=("${tiny[@]}" --sample-length=0 --val-every=0 --lr-schedule=constant --warmup=0)
+long=("${small[@]}" --steps=1000000)
+
+# start FOLDER ARGUMENTS...: a run in the background, its process in $job, its output in the files out and err.
+start() {
+    local folder=$1
+    shift
+    "$TRAIN_GPT" "$@" --output-dir="$folder" >out 2>err &
+    job=$!
+}
+end() {
+    wait "$job"
+    status=$?
+}
+steps_of() { sed -n 's/^{"step":\([0-9]*\),"loss".*/\1/p' "$1/metrics.jsonl" | tail -n 1; }
+error() { sed -n 's/^[0-9:]* E //p' err; }
+
+# saved NAME FOLDER CAUSE: it ended with exit code 1 and one line of error, which says the cause and how to go on, after
+# a checkpoint of the last step that was done.
+saved() {
+    local why='' steps
+    steps=$(steps_of "$2")
+    [ "$status" = 1 ] || why="exit code $status"
+    [ "$(newest "$2")" = "$steps" ] || : "${why:=$steps steps, and the checkpoint is of $(newest "$2")}"
+    [ "$(error | wc -l)" = 1 ] || : "${why:=not one line of error}"
+    error | grep -q -E "$3.*step $steps is saved: go on with --resume=$2\$" || : "${why:=the error does not match $3}"
+    if [ -z "$why" ]; then ok "$1"; else not_ok "$1" "$why: $(error | head -c 400)"; fi
+}
+
+# ---- what fails after training began -----------------------------------------------------------------------------
+
+of_ids=(--layers=1 --channels=16 --heads=1 --batch-size=2 --seq-len=32 --sample-length=0 --warmup=0
+    --lr-schedule=constant --tokenizer=none)
+
+ids good.bin
+cp good.bin data.bin
+start data "${of_ids[@]}" --data=data.bin --val-every=0 --steps=1000000
+eventually 30 steps_done data 3
+spoil data.bin
+end
+saved "data that turns bad" data "has token 65535 in 'data.bin'"
+cp good.bin data.bin
+must "after the bad data" --resume=data --steps=$(($(steps_of data) + 2))
+
+cp good.bin val.bin
+start val "${of_ids[@]}" --data=good.bin --val-data=val.bin --val-every=25 --val-sequences=4 --steps=1000000
+eventually 30 steps_done val 1
+spoil val.bin
+end
+saved "validation data that turns bad" val "has token 65535 in 'val.bin'"
+
+run "${small[@]}" --data=text.txt --steps=9 --profile=absent/trace.json --output-dir=profile
+saved "a profile that cannot be written" profile "absent/trace.json"
+
+# A file that has grown to the largest size there may be, which the checkpoints are far from.
+train metrics --steps=4
+yes '{"step":1,"loss":1.5,"note":"to be larger than a checkpoint ........"}' | head -n 20000 >>metrics/metrics.jsonl
+limit=$(($(wc -c <metrics/metrics.jsonl) / 1024 + 1))
+(ulimit -f $limit && exec "$TRAIN_GPT" --resume=metrics --steps=400) >out 2>err
+status=$?
+check "metrics that cannot be written: exit code 1" test $status = 1
+check "metrics that cannot be written: said, with how to go on" \
+    grep -q -E ' E cannot write .metrics/metrics.jsonl.*step [0-9]+ is saved: go on with --resume=metrics$' err
+check "metrics that cannot be written: a checkpoint of that step" \
+    test "$(newest metrics)" = "$(sed -n 's/.*; step \([0-9]*\) is saved.*/\1/p' err)" -a "$(newest metrics)" -gt 4
+
+# The closing sample may draw an id that no text belongs to; however it ends, the training is there.
+run "${tiny[@]}" --val-every=0 --data=text.txt --vocab-size=320 --steps=3 --sample-length=200 --output-dir=padded
+check "a closing sample of a padded vocabulary" test "$(newest padded)" = 3
+
+# ---- a resume with a mistake -------------------------------------------------------------------------------------
+
+must "ids" "${of_ids[@]}" --data=good.bin --val-every=0 --steps=4 --checkpoint-every=2 --output-dir=kept
+cp good.bin spoiled.bin
+spoil spoiled.bin
+printf 'too short' >short.txt
+state() { find kept -type f ! -name lock -exec cksum {} + | sort; }
+state >before
+# mistake NAME ARGUMENTS...
+mistake() {
+    run --resume=kept/checkpoints/step-00000002 --steps=8 "${@:2}"
+    check "$1: refused" test "$status" != 0
+    check "$1: nothing in the run folder has changed" cmp before <(state)
+}
+mistake "a resume with other data" --data=spoiled.bin
+mistake "a resume with short validation data" --val-data=short.txt
+mistake "a resume with another model" --layers=2
+mistake "a resume in too little memory" --memory-budget=1KiB
+mistake "a resume with a short file" --data=text.txt
+"$TRAIN_GPT" --resume=kept/checkpoints/step-00000002 --steps=8 --total-batch-size=6400000 >out 2>err &
+job=$!
+eventually 30 grep -q ' I resumed from' err
+sleep 0.3
+kill -KILL $job
+end 2>/dev/null
+check "a resume that is killed in its first step: nothing in the run folder has changed" cmp before <(state)
+must "a resume without a mistake" --resume=kept/checkpoints/step-00000002 --steps=8
+check "then config.toml is that of the run" grep -q -x 'steps = 8' kept/config.toml
+check "and train.log has its beginning" test "$(grep -c "resumed from 'kept" kept/train.log)" = 1
+
+train begun --steps=2
+rm -r begun/checkpoints/* && mkdir begun/checkpoints/.tmp-step-00000002
+must "a run that never came to a checkpoint" "${small[@]}" --data=text.txt --steps=2 --output-dir=begun
+
+# ---- a full disk ----------------------------------------------------------------------------------------------
+
+(ulimit -S -f 50 && exec "$TRAIN_GPT" "${small[@]}" --data=text.txt --steps=1000000 --checkpoint-every=10 \
+    --output-dir=full) >out 2>err &
+job=$!
+warned() { grep -q -E ' W step 10: no checkpoint: .*too large.*; training goes on, and tries again at step 20$' err; }
+eventually 30 grep -q ' W step 10' err
+check "a full disk: said, and training goes on" warned
+prlimit --pid $job --fsize=unlimited
+saved_later() { [ -s full/checkpoints/latest ]; }
+check "a full disk: the next checkpoint is tried" eventually 30 saved_later
+kill -INT $job
+end
+check "a full disk that got room: exit code 0" test "$status:$(newest full)" = "0:$(steps_of full)"
+
+run_limited() { (ulimit -f 50 && exec "$TRAIN_GPT" "$@") >out 2>err; }
+run_limited "${small[@]}" --data=text.txt --steps=6 --checkpoint-every=2 --output-dir=never
+check "a disk full to the end: exit code 1, and nothing half-written" \
+    test "$?:$(grep -c ' W step [24]: no checkpoint' err):$(ls -A never/checkpoints)" = 1:2:
+check "a disk full to the end: what there is to go on from" \
+    grep -q ' E step 6 could not be saved: .*File too large.*; there is no checkpoint to go on from' err
+
+mkdir disk
+if mount -t tmpfs -o size=1300k none disk 2>/dev/null; then
+    trap 'umount disk' EXIT
+    run "${small[@]}" --data=text.txt --steps=6 --checkpoint-every=2 --output-dir=disk/run
+    check "a disk that will be full: a warning at the start" grep -q \
+        " W 'disk/run' has .* free, but 3 checkpoints of .* need .*; free some space, or choose another --out" err
+    mount -o remount,size=2600k disk
+    run "${small[@]}" --data=text.txt --steps=6 --checkpoint-every=2 --output-dir=disk/run2
+    keep=$(sed -n 's/.* W .*keep fewer (\(--keep-checkpoints=[0-9]*\)).*/\1/p' err)
+    rm -r disk/run disk/run2
+    must "the advice" "${small[@]}" --data=text.txt --steps=6 --checkpoint-every=2 --output-dir=disk/run \
+        "${keep:---absent}"
+    check "a disk that will be full: its advice helps" test -n "$keep" -a "$(grep -c ' W ' err)" = 0
+    umount disk
+    trap - EXIT
+else
+    skip "a disk that will be full" "file systems cannot be mounted here"
+fi
+
+# ---- signals ---------------------------------------------------------------------------------------------------
+
+# Steps of a second and more.
+start slow --layers=4 --channels=128 --heads=2 --batch-size=16 --seq-len=128 --total-batch-size=32768 --val-every=0 \
+    --sample-length=0 --steps=100 --data=text.txt
+eventually 60 steps_done slow 1
+kill -INT $job
+check "the first Ctrl-C is answered in the middle of a step" eventually 1 grep -q \
+    ' I stopping after this step; again to quit without saving$' err
+sleep 0.3
+kill -INT $job
+end
+check "the second one quits" test "$status" = 130
+check "and says so" grep -q ' W quitting without saving, as asked again; --resume=slow goes on from' err
+
+# Validations of a second or so; a run that is stopped in one goes on with it.
+make_text val.txt 60000 5
+validated=("${tiny[@]}" --sample-length=0 --lr-schedule=constant --warmup=0 --val-every=3 --val-sequences=100000
+    --val-data=val.txt --data=text.txt --steps=6)
+must "validated" "${validated[@]}" --output-dir=straight
+start cut "${validated[@]}"
+eventually 30 steps_done cut 3
+kill -INT $job
+end
+check "a validation is cut short by a signal" \
+    test "$status:$(newest cut):$(grep -c '"step":3,"val' cut/metrics.jsonl)" = 0:3:0
+check "the end says how to go on" grep -q 'stopped: 3 of 6 steps are done; go on with ./train_gpt --resume=cut$' err
+must "after the stop" --resume=cut
+check "the resume begins with that validation" cmp <(curve straight) <(curve cut)
+
+start sampled "${small[@]/--sample-length=0/--sample-length=1000000}" --data=text.txt --steps=6 --sample-every=3
+eventually 30 steps_done sampled 3
+sleep 0.1
+kill -INT $job
+check "a sample is cut short by a signal" eventually 5 test -s sampled/checkpoints/latest
+end
+check "and nothing of it is printed" test "$status:$(newest sampled):$(wc -c <out)" = 0:3:0
+
+# ---- two processes -----------------------------------------------------------------------------------------------
+
+start held "${long[@]}" --data=text.txt --checkpoint-every=5
+eventually 30 test -s held/checkpoints/latest
+other() { "$TRAIN_GPT" "$@" >out2 2>err2; [ $? -eq 2 ] && grep -q "$why" err2; }
+why=" E --resume=held: process $job on .* trains into 'held' at the moment"
+check "a second process in the run folder is refused" other --resume=held
+why=" E --output-dir=held: process $job on .* trains into 'held'"
+check "and a new run there" other "${small[@]}" --data=text.txt --steps=2 --output-dir=held
+kill -KILL $job
+end 2>/dev/null
+must "after the holder was killed" --resume=held --steps=$(($(newest held) + 1))
+check "nothing of the lock stays" test ! -e held/lock
+
+# ---- going on with a run that is done ----------------------------------------------------------------------------
+
+must "nothing left" --resume=held
+check "a finished run: exit code 0, nothing left to do" grep -q ' I nothing left to do: the run has done' err
+
+train longer --steps=10 --warmup=2
+must "longer" --resume=longer --steps=20
+check "a longer schedule is announced" grep -q \
+    'I resume  another schedule of learning rates (20 steps in all, 10 before): 1.77e-03 at step 11, not 3.00e-04$' err
+must "the same schedule" --resume=longer/checkpoints/step-00000010
+check "the same schedule is not" test "$(grep -c 'another schedule' err)" = 0
+
+# ---- a model that has been trained -------------------------------------------------------------------------------
+
+tuned=("${quiet[@]}" --model=longer --data=text.txt --batch-size=2 --seq-len=32 --steps=60)
+must "a model that has been trained" "${tuned[@]}" --output-dir=tuned
+check "a model that has been trained: a smaller learning rate, said" grep -q \
+    'I rate    peak 3e-05 (the model has been trained; .*), cosine, after 3 updates of warm-up (5 % of the run; ' err
+check "and kept" grep -q -x -e 'learning-rate = 3e-05' -e 'warmup = 3' tuned/config.toml
+must "typed" "${tuned[@]}" --learning-rate=1e-3 --warmup=7 --dry-run
+check "what is typed wins" grep -q 'I rate    peak 0.001, cosine, after 7 updates of warm-up$' err
+printf 'learning-rate = 0.003\nwarmup = 2\n' >rate.toml
+must "in a file" "${tuned[@]}" --config=rate.toml --dry-run
+check "and what a file says" grep -q 'I rate    peak 0.003, cosine, after 2 updates of warm-up$' err
+must "new" "${tiny[@]}" --data=text.txt --steps=40 --dry-run
+check "a new model: warm-up for at most 5 % of the run" grep -q 'I rate    peak 0.003, cosine, after 2 updates' err
+must "import" import --from=longer --out=imported
+must "resume of an import" --resume=imported --data=text.txt --steps=60 --dry-run
+check "an imported model has been trained" grep -q 'I rate    peak 3e-05 (the model has been trained' err
+
+# ---- validation ----------------------------------------------------------------------------------------------------
+
+must "one pass" "${tiny[@]}" --sample-length=0 --data=text.txt --val-every=2 --steps=3 --output-dir=pass
+must "more than one" "${tiny[@]}" --sample-length=0 --data=text.txt --val-every=2 --val-sequences=31 --steps=3 \
+    --output-dir=passes # 1000 held-out bytes are 31 sequences of 32
+check "a validation is at most one pass" cmp <(curve pass) <(curve passes)
+check "the model at the beginning is validated" test "$(head -n 1 pass/metrics.jsonl | sed 's/:[0-9.]*}/:x}/')" \
+    = '{"step":0,"val_loss":x}'
+
+# A learning rate so high that the loss goes up and down.
+unsteady=("${tiny[@]}" --sample-length=0 --data=text.txt --val-every=2 --learning-rate=0.2 --lr-schedule=constant
+    --warmup=0 --keep-best --keep-checkpoints=1 --checkpoint-every=10)
+must "keep best" "${unsteady[@]}" --steps=40 --output-dir=best
+best_of() { # the step with the lowest validation loss, as checkpoints/best would name it
+    sed -n 's/^{"step":\([1-9][0-9]*\),"val_loss":\([0-9.e-]*\)}$/\2 \1/p' "$1/metrics.jsonl" | sort -g | head -n 1 |
+        awk '{ printf "step-%08d\n", $2 }'
+}
+check "--keep-best: best names the checkpoint with the lowest validation loss" \
+    test "$(cat best/checkpoints/best)" = "$(best_of best)"
+check "which is kept beside the newest" test "$(cd best/checkpoints && ls -d step-* | sort -u | tr '\n' ' ')" = \
+    "$(printf '%s\n' "$(best_of best)" step-00000040 | sort -u | tr '\n' ' ')"
+must "generate from the best" generate --run="best/checkpoints/$(cat best/checkpoints/best)" --length=3
+must "half of it" "${unsteady[@]}" --steps=20 --output-dir=best2
+must "the other half" --resume=best2 --steps=40
+check "--keep-best after a resume" test "$(cat best2/checkpoints/best) $(curve best2 | tail -n 1)" = \
+    "$(cat best/checkpoints/best) $(curve best | tail -n 1)"
+check "a best that is no longer the newest survives" test "$(best_of best)" != step-00000040
+
+exit $((failures > 0))

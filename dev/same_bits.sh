@@ -7,6 +7,9 @@
 # Prints a line per difference and a summary; exits 1 if there is one. Needs mpirun for more than one rank.
 set -u
 [ $# -ge 2 ] || { sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+for program in "$1" "$2"; do
+    [ -x "$program" ] || { echo "same_bits: no program $program" >&2; exit 2; }
+done
 old=$(realpath "$1") new=$(realpath "$2") quick=${3:-}
 work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT

@@ -7,7 +7,7 @@ root=$PWD
 . tests/e2e/lib.bash
 ln -s "$root/scripts" scripts
 
-model=("${tiny[@]}" "${quiet[@]}" --data=text.txt --learning-rate=1e-3)
+model=("${tiny[@]}" "${quiet[@]}" --data=text.txt --learning-rate=1e-3 --warmup=2)
 endless=100000 # steps; stopped long before
 # Slurm's port is made of the job's number.
 port=$((20000 + $$ % 6000))

@@ -89,7 +89,7 @@ const PolicyRow& find_policy(const std::string& name) {
         names += fmt::format("{}{}", names.empty() ? "" : ", ", row.name);
         if (*row.level != '\0') names += fmt::format(" ({})", row.level);
     }
-    fail_usage("--recompute={}: no such policy; choose one of {}", name, names);
+    fail_usage("--recompute={}: no such policy; choose one of {}, auto", name, names);
 }
 
 int sqrt_segment(int L) {

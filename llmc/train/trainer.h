@@ -68,6 +68,7 @@ class Trainer {
     void report(const StepMetrics& metrics);
     void report_times() const;
     void count_skipped(const StepMetrics& metrics);
+    bool has_diverged() const;
     void validate();
     void print_sample();
     void save();
@@ -109,6 +110,7 @@ class Trainer {
     double best_loss_ = std::numeric_limits<double>::infinity();  ///< Of the checkpoint that `best` names.
     std::optional<double> better_loss_;                           ///< Of the step at hand, which is to be the best.
     int64_t skipped_in_a_row_ = 0;
+    bool checkpoint_is_due_ = false;
     double smoothed_step_ms_ = 0;
     std::vector<double> step_ms_;  ///< Of the last steps but the first two, which warm up.
     int64_t steps_timed_ = 0;

@@ -31,7 +31,9 @@ void Trainer::after_step(const StepMetrics& metrics) {
     if (samples) attempt([&] { print_sample(); });
     if (validates || samples || last || comm_.size() == 1) exchange({});
     if (is_ending() || last) return;
-    if (is_due(options_.checkpoint_every) || better_loss_) save();
+    checkpoint_is_due_ = checkpoint_is_due_ || is_due(options_.checkpoint_every);
+    // Skipped updates change nothing, and must not push out the last good checkpoints.
+    if ((checkpoint_is_due_ && skipped_in_a_row_ == 0) || better_loss_) save();
 }
 
 /// Says why the run ends, if it does so early, and saves what is not saved yet.
@@ -94,7 +96,17 @@ std::vector<std::vector<double>> Trainer::exchange(std::vector<double> mine) {
     return all;
 }
 
+bool Trainer::has_diverged() const { return skipped_in_a_row_ >= options_.max_skipped_steps; }
+
 std::string Trainer::how_to_go_on() const {
+    if (has_diverged()) {
+        // With the weights of that one there was a finite gradient.
+        std::vector<int64_t> steps = list_steps(run_folder_);
+        std::erase_if(steps, [&](int64_t step) { return step >= progress_.step - skipped_in_a_row_; });
+        if (steps.empty()) return "no checkpoint is from before; start again with a lower --learning-rate";
+        return fmt::format("go on from before with a lower --learning-rate and --resume={}/checkpoints/{}", run_folder_,
+                           step_name(steps.back()));
+    }
     const std::optional<int64_t> newest = newest_step(run_folder_);
     if (!newest) return "there is no checkpoint to go on from";
     return fmt::format("{} is saved: go on with --resume={}",
@@ -142,10 +154,9 @@ void Trainer::count_skipped(const StepMetrics& metrics) {
         spdlog::warn("step {}: the gradient is not finite (loss {}); the update was skipped, {} in a row", metrics.step,
                      metrics.loss, skipped_in_a_row_);
     }
-    if (skipped_in_a_row_ < options_.max_skipped_steps) return;
+    if (!has_diverged()) return;
     failed_rank_ = 0;
-    fail("{} updates in a row had non-finite gradients; lower --learning-rate, or resume from an earlier checkpoint",
-         skipped_in_a_row_);
+    fail("{} updates in a row had non-finite gradients", skipped_in_a_row_);
 }
 
 /// Cut short where the run is asked to stop; there is no line of it then, and a resume begins with it.
@@ -197,6 +208,7 @@ void Trainer::print_sample() {
 /// A failure is no end: disks get room again.
 void Trainer::save() {
     comm_.doing("a checkpoint");
+    checkpoint_is_due_ = false;
     save_result_ = save_checkpoint(run_folder_, state_, progress_, comm_);
     if (!save_result_.ok()) {
         better_loss_.reset();

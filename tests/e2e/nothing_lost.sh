@@ -233,6 +233,18 @@ must "import" import --from=longer --out=imported
 must "resume of an import" --resume=imported --data=text.txt --steps=60 --dry-run
 check "an imported model has been trained" grep -q 'I rate    peak 3e-05 (the model has been trained' err
 
+# ---- weights that are no longer numbers ----------------------------------------------------------------------------
+
+must "a good beginning" "${tiny[@]}" "${quiet[@]}" --data=text.txt --warmup=0 --checkpoint-every=1 --steps=4 \
+    --output-dir=diverges
+run --resume=diverges --steps=40 --learning-rate=1000 --grad-clip=0
+check "too high a learning rate ends the run" test "$status" = 1
+check "which says why, and where to go on" grep -q "updates in a row had non-finite gradients; go on from before" err
+advice=$(sed -n 's/.*--resume=\([^ ]*\).*/\1/p' err | tail -n 1)
+check "skipped updates do not push out the last good checkpoint" test -d "$advice"
+must "the advice" --resume="$advice" --steps=40 --learning-rate=1e-4 --output-dir=mended
+check "as told, the run ends well" test "$(grep -c skipped mended/metrics.jsonl)" = 0
+
 # ---- validation ----------------------------------------------------------------------------------------------------
 
 must "one pass" "${tiny[@]}" --sample-length=0 --data=text.txt --val-every=2 --steps=3 --output-dir=pass

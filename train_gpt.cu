@@ -18,8 +18,10 @@
 #include "llmc/train/tokenize_command.h"
 #include "llmc/train/trainer.h"
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <new>
 #include <optional>
@@ -127,6 +129,11 @@ int run(int argc, char** argv) {
         case Command::Import: import_command(options); break;
         case Command::Export: export_command(options); break;
         case Command::Tokenize: tokenize_command(options); break;
+    }
+    // What a command prints is its result; a reader that has enough of it (`| head`) is none of our concern.
+    const bool is_result = options.command != Command::Train;
+    if (is_result && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) && errno != EPIPE) {
+        throw Error(kExitFailed, std::string("cannot write to standard output: ") + std::strerror(errno));
     }
     return kExitDone;
 }

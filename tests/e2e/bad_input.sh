@@ -139,4 +139,7 @@ else
     skip "an output folder without permission" "root may write everywhere"
 fi
 
+"$TRAIN_GPT" plan --model=gpt2-nano >/dev/full 2>err
+check "what cannot be printed is an error" test "$? $(grep -c 'cannot write to standard output: No space' err)" = "1 1"
+
 exit $((failures > 0))

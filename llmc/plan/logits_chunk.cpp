@@ -6,10 +6,14 @@
 namespace llmc {
 namespace {
 
-constexpr int64_t kAnyWidth = 1 << 30;
 constexpr LogitsChunkRow kTable[] = {
-    {"cpu", kAnyWidth, 1024},   {"sm_80", kAnyWidth, 2048},  {"sm_86", kAnyWidth, 2048},  {"sm_89", kAnyWidth, 2048},
-    {"sm_90", kAnyWidth, 4096}, {"sm_100", kAnyWidth, 4096}, {"sm_120", kAnyWidth, 2048},
+    {"cpu", 1024, 0},
+    {"sm_80", 2048, 50'000'000'000},
+    {"sm_86", 2048, 50'000'000'000},
+    {"sm_89", 4096, 100'000'000'000},
+    {"sm_90", 4096, 100'000'000'000},
+    {"sm_100", 4096, 100'000'000'000},
+    {"sm_120", 2048, 50'000'000'000},
 };
 
 /// 90 of "sm_90"; 0 of what is no GPU.
@@ -34,15 +38,14 @@ std::string_view nearest_kind(std::string_view kind) {
 
 std::span<const LogitsChunkRow> logits_chunk_table() { return kTable; }
 
+int64_t logits_work(const ModelConfig& config) { return config.Vp() * (config.C + 256); }
+
 int64_t default_logits_chunk(const Model& model, const BatchShape& shape, std::string_view kind) {
     const std::string_view known = nearest_kind(kind);
-    int64_t tokens = 0;
-    for (const LogitsChunkRow& row : kTable) {
-        if (row.kind != known) continue;
-        tokens = row.tokens;
-        if (model.config.C <= row.channels) break;
-    }
-    return std::min(shape.N(), tokens);
+    const LogitsChunkRow& row = *std::ranges::find(kTable, known, &LogitsChunkRow::kind);
+    const int64_t work = logits_work(model.config);
+    const int64_t for_work = (row.least_work + 64 * work - 1) / (64 * work) * 64;
+    return std::min(shape.N(), std::max(row.tokens, for_work));
 }
 
 }  // namespace llmc

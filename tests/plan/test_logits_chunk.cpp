@@ -6,7 +6,6 @@
 
 #include <gtest/gtest.h>
 
-#include <map>
 #include <set>
 #include <string>
 
@@ -17,28 +16,23 @@ using namespace plan_cases;
 
 constexpr BatchShape kManyTokens = {1 << 20, 512};
 
-/// The row that a kind means for a model of the presets, by its first mention in the table.
-int64_t tokens_of_row(std::string_view kind, int64_t channels) {
+const LogitsChunkRow& row_of(std::string_view kind) {
     for (const LogitsChunkRow& row : logits_chunk_table()) {
-        if (row.kind == kind && channels <= row.channels) return row.tokens;
+        if (row.kind == kind) return row;
     }
     ADD_FAILURE() << kind << " is not in the table";
-    return 0;
+    return logits_chunk_table()[0];
 }
 
-TEST(LogitsChunkTable, HasMultiplesOf64AndWidthsThatRise) {
-    std::map<std::string_view, int64_t> widest;
-    std::string_view before;
+TEST(LogitsChunkTable, HasEachKindOnceWithMultiplesOf64) {
+    std::set<std::string_view> kinds;
     for (const LogitsChunkRow& row : logits_chunk_table()) {
         EXPECT_GT(row.tokens, 0) << row.kind;
         EXPECT_EQ(row.tokens % 64, 0) << row.kind;
-        EXPECT_TRUE(row.kind == before || !widest.contains(row.kind)) << row.kind << " is in two places";
-        EXPECT_GT(row.channels, widest[row.kind]) << row.kind;
-        widest[row.kind] = row.channels;
-        before = row.kind;
+        EXPECT_TRUE(kinds.insert(row.kind).second) << row.kind << " is in two places";
     }
     for (const char* kind : {"cpu", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"}) {
-        EXPECT_TRUE(widest.contains(kind)) << kind;
+        EXPECT_TRUE(kinds.contains(kind)) << kind;
     }
 }
 
@@ -53,14 +47,29 @@ TEST(LogitsChunkTable, GpusStandByAge) {
     }
 }
 
-TEST(DefaultLogitsChunk, IsTheRowOfTheKind) {
-    for (const char* name : {"gpt2-nano", "gpt2", "gpt2-xl", "llama3-8b"}) {
+TEST(DefaultLogitsChunk, IsTheRowOfTheKindForModelsOfUsualSizes) {
+    for (const char* name : {"gpt2", "gpt2-xl", "tinyllama-1.1b", "llama3-8b"}) {
         ModelConfig config = preset(name);
         config.maxT = std::max<int64_t>(config.maxT, 512);
         const Model model = make_model(config);
         for (const LogitsChunkRow& row : logits_chunk_table()) {
-            EXPECT_EQ(default_logits_chunk(model, kManyTokens, row.kind), tokens_of_row(row.kind, config.C))
-                << row.kind;
+            EXPECT_EQ(default_logits_chunk(model, kManyTokens, row.kind), row.tokens) << name << ", " << row.kind;
+        }
+    }
+}
+
+TEST(DefaultLogitsChunk, OfASmallClassifierIsWorthItsLaunches) {
+    ModelConfig config = preset("gpt2-mini");
+    config.V = 257;
+    const Model model = make_model(config);
+    for (const LogitsChunkRow& row : logits_chunk_table()) {
+        const int64_t chunk = default_logits_chunk(model, kManyTokens, row.kind);
+        EXPECT_EQ(chunk % 64, 0) << row.kind;
+        EXPECT_GE(chunk * logits_work(config), row.least_work) << row.kind;
+        if (row.least_work == 0) {
+            EXPECT_EQ(chunk, row.tokens) << row.kind;
+        } else {
+            EXPECT_LT((chunk - 64) * logits_work(config), row.least_work) << row.kind;
         }
     }
 }
@@ -73,7 +82,9 @@ TEST(DefaultLogitsChunk, OfAnotherKindIsThatOfTheNearest) {
         {"", "cpu"},          {"tpu", "cpu"},       {"sm", "cpu"},
     };
     for (const auto& [kind, known] : nearest) {
-        EXPECT_EQ(default_logits_chunk(model, kManyTokens, kind), tokens_of_row(known, model.config.C)) << kind;
+        EXPECT_EQ(default_logits_chunk(model, kManyTokens, kind),
+                  default_logits_chunk(model, kManyTokens, row_of(known).kind))
+            << kind;
     }
 }
 
@@ -81,10 +92,10 @@ TEST(DefaultLogitsChunk, IsAtMostAllTokens) {
     for (const Family family : kFamilies) {
         const Model model = small_model(family, 2);
         for (const LogitsChunkRow& row : logits_chunk_table()) {
-            for (const int64_t tokens :
-                 {int64_t{1}, int64_t{63}, row.tokens - 1, row.tokens, row.tokens + 1, 3 * row.tokens}) {
+            const int64_t most = default_logits_chunk(model, {1 << 30, 1}, row.kind);
+            for (const int64_t tokens : {int64_t{1}, int64_t{63}, most - 1, most, most + 1, 3 * most}) {
                 const int64_t chunk = default_logits_chunk(model, {1, tokens}, row.kind);
-                EXPECT_EQ(chunk, std::min(tokens, row.tokens)) << row.kind;
+                EXPECT_EQ(chunk, std::min(tokens, most)) << row.kind;
                 EXPECT_TRUE(chunk == tokens || chunk % 64 == 0);
             }
             // How they are split into sequences does not matter.

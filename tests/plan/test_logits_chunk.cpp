@@ -60,7 +60,7 @@ TEST(DefaultLogitsChunk, IsTheRowOfTheKindForModelsOfUsualSizes) {
 
 TEST(DefaultLogitsChunk, OfASmallClassifierIsWorthItsLaunches) {
     ModelConfig config = preset("gpt2-mini");
-    config.V = 257;
+    config.V = 257, config.maxT = 512;
     const Model model = make_model(config);
     for (const LogitsChunkRow& row : logits_chunk_table()) {
         const int64_t chunk = default_logits_chunk(model, kManyTokens, row.kind);

@@ -45,11 +45,8 @@ bool print_predicted() {
     bool good = true;
     std::printf("| kind | model | tokens | chunk | logits | unchunked | predicted cost |\n");
     std::printf("|---|---|---:|---:|---:|---:|---:|\n");
-    std::string last;
     for (const LogitsChunkRow& row : logits_chunk_table()) {
         const std::string kind(row.kind);
-        if (kind == last) continue;
-        last = kind;
         const DType dtype = kind == "cpu" ? DType::F32 : DType::BF16;
         for (const std::string& name : preset_names()) {
             ModelConfig config = preset(name);

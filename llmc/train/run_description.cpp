@@ -4,6 +4,8 @@
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/ranks.h"
 
+#include <algorithm>
+
 namespace llmc {
 
 std::unique_ptr<const RunDescription> describe_run(const Options& given, const Origin& origin, Comm& comm) {
@@ -11,8 +13,9 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     Options& options = run->options;
     options = given;
     place_rank(options, comm);
-    run->data = open_data(options, origin.tokenizer());
     const std::optional<ModelConfig> fixed = origin.config(options);
+    if (fixed && !options.was_given("seq-len")) options.seq_len = std::min(options.seq_len, fixed->maxT);
+    run->data = open_data(options, origin.tokenizer());
     run->model = make_model(fixed ? accept_model(options, *fixed, run->data.tokenizer.get())
                                   : resolve_model(options, run->data.vocab_size(), run->data.least_vocab_size()));
     check_data(options, run->data, run->model.config.V, /*is_new=*/!fixed, comm);

@@ -4,8 +4,6 @@
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/ranks.h"
 
-#include <algorithm>
-
 namespace llmc {
 
 std::unique_ptr<const RunDescription> describe_run(const Options& given, const Origin& origin, Comm& comm) {
@@ -14,7 +12,7 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     options = given;
     place_rank(options, comm);
     const std::optional<ModelConfig> fixed = origin.config(options);
-    if (fixed && !options.was_given("seq-len")) options.seq_len = std::min(options.seq_len, fixed->maxT);
+    if (fixed) fit_seq_len(options, *fixed);
     run->data = open_data(options, origin.tokenizer());
     run->model = make_model(fixed ? accept_model(options, *fixed, run->data.tokenizer.get())
                                   : resolve_model(options, run->data.vocab_size(), run->data.least_vocab_size()));

@@ -147,6 +147,10 @@ ModelConfig resolve_model(const Options& options, int64_t data_vocabulary, int64
     return config;
 }
 
+void fit_seq_len(Options& options, const ModelConfig& config) {
+    if (!options.was_given("seq-len")) options.seq_len = std::min(options.seq_len, config.maxT);
+}
+
 ModelConfig accept_model(const Options& options, const ModelConfig& config, const Tokenizer* tokenizer) {
     const std::string overriding = given_architecture_option(options);
     if (!overriding.empty()) {

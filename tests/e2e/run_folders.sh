@@ -213,7 +213,8 @@ check "removed, and no way to make it anew: exit code 1 and why" \
 
 odd=$'r\xff\xfe n'"'q"
 cp text.txt $'t\xff.txt'
-must "a name that is not UTF-8" "${tiny[@]}" --data=$'t\xff.txt' --steps=2 --val-every=1 --sample-length=4 --output-dir="$odd"
+must "a name that is not UTF-8" "${tiny[@]}" --data=$'t\xff.txt' --steps=2 --val-every=1 --sample-length=4 \
+    --output-dir="$odd"
 check "a name that is not UTF-8: trained and saved" test -s "$odd/checkpoints/step-00000002/manifest.json"
 check "a name that is not UTF-8: shown escaped" grep -q 'r\\xff\\xfe n' err
 check "a name that is not UTF-8: no such byte in the log" test -z "$(LC_ALL=C grep -a $'\xff' err)"

@@ -162,7 +162,8 @@ cp -r whole unwritable
 rm unwritable/metrics.jsonl
 mkdir unwritable/metrics.jsonl
 run --resume=unwritable --steps=14
-check "a resume tries it, too" test "$status:$(grep -c 'I step' err):$(grep -c 'E --resume.*metrics.jsonl. is a folder' err)" = 1:0:1
+check "a resume tries it, too" \
+    test "$status:$(grep -c 'I step' err):$(grep -c 'E --resume.*metrics.jsonl. is a folder' err)" = 1:0:1
 
 # ---- the folder changes while a run trains in it ----------------------------------------------------
 
@@ -197,7 +198,8 @@ check "moved, and another folder in its place: the right one is written" \
 start removed
 rm -r removed
 stop
-check "removed while it trains: made anew, exit code 0" test "$status:$(grep -c "W the run folder 'removed' was removed" err)" = 0:1
+check "removed while it trains: made anew, exit code 0" \
+    test "$status:$(grep -c "W the run folder 'removed' was removed" err)" = 0:1
 must "removed: goes on" --resume=removed --steps=1000000 --dry-run
 must "removed: can be used" generate --run=removed --length=3
 ok "removed: the run goes on from the folder that was made anew"

@@ -93,6 +93,10 @@ void sync_directory(const std::string& directory);
 /// Creates the folder and its parents. Errors name `what_for`, e.g. "--output-dir".
 void make_directories(const std::string& path, const std::string& what_for);
 
+/// Where what may be lost is remembered from one run to the next: $XDG_CACHE_HOME/train_gpt, else
+/// ~/.cache/train_gpt. "" where neither variable is set. It need not exist, nor be writable.
+std::string cache_folder();
+
 /// What a user may still write where the folder is; nothing if the system does not say.
 std::optional<int64_t> free_bytes(const std::string& folder);
 

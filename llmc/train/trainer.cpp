@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/base/output.h"
 #include "llmc/base/stop_signal.h"
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
@@ -12,7 +13,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
 namespace llmc {
 namespace {
@@ -257,8 +257,7 @@ void Trainer::write_profile(const std::vector<double>& seconds) const {
     const std::vector<ProfileRow> rows =
         profile_rows(state_.model(), plan_, seconds, device.attention_backward_products);
     write_text_atomically(options_.profile, chrome_trace(state_.model(), plan_, seconds));
-    std::printf("%s\n", profile_table(rows, device, state_.dtype()).c_str());
-    std::fflush(stdout);
+    try_print_output(profile_table(rows, device, state_.dtype()) + "\n", "the profile");
     spdlog::info(
         "step {}: trace of the last micro-batch and the update in '{}', for chrome://tracing or ui.perfetto.dev",
         progress_.step + 1, options_.profile);

@@ -2,6 +2,7 @@
 #include "llmc/backend/make_backend.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/prepare_process.h"
 #include "tests/backend/backend_testing.h"
 
 #include <sys/mman.h>

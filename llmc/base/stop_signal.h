@@ -3,8 +3,9 @@
 // other things meanwhile. So the signals are blocked in every thread, and one thread does nothing but wait for them.
 //
 //   SIGINT, SIGTERM, SIGQUIT    somebody wants it to end; a second time: at once
+//   SIGUSR1                     the same through mpirun and srun, which pass it on; batch systems, before they kill
+//   SIGUSR2                     batch systems
 //   SIGHUP                      the terminal is gone
-//   SIGUSR1, SIGUSR2            batch systems, before they kill (mpirun passes them on)
 //   SIGXCPU, SIGALRM            limits of time; the first is sent again every second
 //   SIGPWR                      the power fails
 //
@@ -20,8 +21,8 @@ namespace llmc {
 void watch_stop_signals();
 
 /// While it is alive, the first signal is only a request, which is acknowledged in the log at once. A second SIGINT,
-/// SIGTERM or SIGQUIT (of the same kind, and not the same request delivered twice) ends the program, and says so; all
-/// others ask for nothing new: Ctrl-C under a script that passes it on as SIGTERM. One at a time.
+/// SIGTERM, SIGQUIT or SIGUSR1 (of the same kind, and not the same request delivered twice) ends the program, and says
+/// so; all others ask for nothing new: Ctrl-C under a script that passes it on as SIGTERM. One at a time.
 class StopRequest {
   public:
     /// `remedy` is said where the program ends without saving: how to go on.

@@ -59,8 +59,8 @@ void choose_gpu(Options& options, Comm& comm) {
 void share_cores(Options& options, Comm& comm) {
     const std::vector<std::string> all = comm.all_gather(comm.host() + " " + allowed_processors());
     const auto sharing = std::count(all.begin(), all.end(), all[static_cast<size_t>(comm.rank())]);
-    const auto share = std::max<int64_t>(1, usable_cores() / sharing);
-    if (options.threads == 0) options.threads = threads_by_environment().value_or(static_cast<int>(share));
+    const bool is_open = options.threads == 0 && !threads_by_environment();
+    if (is_open) options.threads = std::max<int64_t>(1, usable_cores() / sharing);
 }
 
 }  // namespace

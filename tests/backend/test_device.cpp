@@ -137,12 +137,11 @@ TEST(Device, LimitsAreOfTheMachineOrOfTheProcess) {
 
 TEST(Device, ALimitOnAddressSpaceIsKnown) {
     const auto inside = [] {
-        cpu::CpuBackend backend(1);
         rlimit limit = {};
         getrlimit(RLIMIT_AS, &limit);
         limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, rlim_t{64} << 30);  // Sanitizers reserve terabytes.
         if (setrlimit(RLIMIT_AS, &limit) != 0) std::exit(3);
-        const DeviceInfo info = backend.info();
+        const DeviceInfo info = cpu::CpuBackend(1).info();
         if (info.process_limit != "address space (ulimit -v)") std::exit(1);
         std::exit(info.process_available < (int64_t{64} << 30) ? 0 : 2);
     };

@@ -16,13 +16,13 @@ check "without descriptors 0, 1 and 2 it trains" test "$?:$(newest none)" = 0:6
 check "and metrics.jsonl has metrics only" only_json none
 "$TRAIN_GPT" "${setting[@]}" --output-dir=no_error 2>&-
 check "without descriptor 2: train.log has every line once" test "$?:$(grep -c ' I rate ' no_error/train.log)" = 0:1
-"$TRAIN_GPT" "${setting[@]}" --sample-every=1 --sample-length=9 --output-dir=no_output >&- 2>err
+"$TRAIN_GPT" "${tiny[@]}" --data=text.txt --steps=6 --sample-every=1 --sample-length=9 --output-dir=no_output >&- 2>err
 check "without descriptor 1: it trains" test "$?:$(newest no_output)" = 0:6
 check "and no sample is in a file" only_json no_output
 "$TRAIN_GPT" plan "${tiny[@]}" >&- 2>err
 check "without descriptor 1 plan has done its work" test $? = 0
 # What a file descriptor of the program is connected to: nothing below 3 is a file of its own.
-"$TRAIN_GPT" "${setting[@]}" --steps=1000000 --output-dir=looked_at <&- >&- 2>&- &
+"$TRAIN_GPT" "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=1000000 --output-dir=looked_at <&- >&- 2>&- &
 job=$!
 eventually 30 steps_done looked_at 2
 check "0 to 2 are /dev/null" test "$(readlink /proc/$job/fd/{0,1,2} | sort -u)" = /dev/null
@@ -42,16 +42,16 @@ into_full "plan" plan "${tiny[@]}"
 into_full "plan --json" plan "${tiny[@]}" --json
 into_full "plan --list-steps" plan "${tiny[@]}" --recompute=1 --list-steps
 into_full "plan --frontier" plan "${tiny[@]}" --frontier
-into_full "plan --what-fits" plan "${tiny[@]}" --what-fits=1MiB
+into_full "plan --what-fits" plan --layers=3 --channels=32 --heads=2 --what-fits=1MiB
 into_full "generate" generate --run=none --length=3
 into_full "evaluate" evaluate --run=none
-into_full "tokenize" tokenize --out=full/tokens text.txt
+into_full "tokenize" tokenize --tokenizer=bytes --out=full/tokens text.txt
 into_full "tokenize --train-bpe" tokenize --train-bpe --vocab-size=260 --out=full_bpe text.txt
 into_full "--help" --help
 into_full "plan --help" plan --help
 into_full "--version" --version
 SECONDS=0
-into_full "generate, which does not go on for ever" generate --run=none --length=1000000000
+into_full "generate, which does not go on for ever" generate --run=none --ignore-eos --length=1000000000
 check "and ends at once" test $SECONDS -lt 60
 "$TRAIN_GPT" plan "${tiny[@]}" 1</dev/null 2>err
 check "a descriptor that is only for reading" test "$?:$(grep -c ' E cannot write to standard output: ' err)" = 1:1

@@ -10,7 +10,7 @@ set -u
 as_in_front=(env --default-signal=INT,QUIT)
 endless=("${tiny[@]}" "${quiet[@]}" --data=text.txt --lr-schedule=constant --warmup=0 --steps=1000000)
 # Steps of a second and more.
-slow=(--layers=4 --channels=128 --heads=2 --batch-size=16 --seq-len=128 --total-batch-size=32768 --val-every=0
+slow=(--layers=4 --channels=128 --heads=2 --batch-size=16 --seq-len=128 --total-batch-size=16384 --val-every=0
     --sample-length=0 --data=text.txt --steps=100)
 
 # start FOLDER COMMAND...: a run in the background, its process in $job, its output in the files out and err.
@@ -115,7 +115,7 @@ stopped_well "and then it ends well" pauses
 # ---- a reader that has enough -------------------------------------------------------------------------------------------
 
 train model --steps=2
-timeout 60 "$TRAIN_GPT" generate --run=model --length=1000000000 2>err | head -c 50 >out
+timeout 60 "$TRAIN_GPT" generate --run=model --ignore-eos --length=1000000000 2>err | head -c 50 >out
 check "a reader that has enough ends generate" test "${PIPESTATUS[0]}" = 141
 check "without a word" test "$(grep -c -v ' I ' err):$(wc -c <out)" = 0:50
 timeout 60 "$TRAIN_GPT" "${tiny[@]}" --data=text.txt --val-every=0 --sample-every=1 --steps=30 --output-dir=unread 2>err |
@@ -130,7 +130,7 @@ new=(unshare -pf --mount-proc)
 first() {
     "${new[@]}" "${as_in_front[@]}" "$@" >out 2>err </dev/null &
     job=$!
-    eventually 10 child_of_job
+    eventually 10 child_of_job >check.out
     first=$(child_of_job)
 }
 child_of_job() { cat "/proc/$job/task/$job/children" 2>/dev/null | grep .; }
@@ -143,14 +143,14 @@ ends_first() {
 }
 if "${new[@]}" true 2>/dev/null; then
     for signal in TERM INT HUP USR1 QUIT; do
-        first "$TRAIN_GPT" generate --run=model --length=1000000000
+        first "$TRAIN_GPT" generate --run=model --ignore-eos --length=1000000000
         eventually 20 test -s out
         kill -$signal $first
         ends_first "process 1: generate ends by SIG$signal" $((128 + $(kill -l $signal)))
     done
     mkfifo never
     exec 3<>never
-    first "$TRAIN_GPT" tokenize --out=tokens never
+    first bash -c 'exec "$0" tokenize --tokenizer=bytes --out=tokens - <never' "$TRAIN_GPT"
     sleep 0.5
     kill -TERM $first
     ends_first "process 1: tokenize ends by SIGTERM" 143
@@ -167,7 +167,7 @@ if "${new[@]}" true 2>/dev/null; then
     sleep 0.2
     kill -INT $first
     ends_first "process 1: a second Ctrl-C ends a training" 130
-    "${new[@]}" "$TRAIN_GPT" generate --run=model --length=1000000000 2>err | head -c 50 >out
+    "${new[@]}" "$TRAIN_GPT" generate --run=model --ignore-eos --length=1000000000 2>err | head -c 50 >out
     check "process 1: a reader that has enough ends generate" test "${PIPESTATUS[0]}:$(grep -c -v ' I ' err)" = 141:0
 else
     skip "process 1" "no rights to make a namespace of processes"

@@ -91,6 +91,7 @@ CpuBackend::CpuBackend(int threads) : threads_(threads_for(threads)) {
     omp_set_num_threads(threads_);
 #pragma omp parallel
     {}  // From here on the threads are there, and their stacks are among what is mapped.
+    own_limit_ = memory_limit_of_process();
 }
 
 CpuBackend::~CpuBackend() {
@@ -103,9 +104,9 @@ DeviceInfo CpuBackend::info() const {
     info.memory_total = memory.total;
     info.memory_available = memory.available;
     info.memory_limit = memory.limit;
-    if (const std::optional<ProcessLimit> own = memory_limit_of_process()) {
-        info.process_available = std::max<int64_t>(0, own->available - kReserve);
-        info.process_limit = own->name;
+    if (own_limit_) {
+        info.process_available = std::max<int64_t>(0, own_limit_->available - kReserve);
+        info.process_limit = own_limit_->name;
     }
     info.supports_bf16 = gemm_supports_bf16() && has_bf16_dot_products();
     const std::string extension = vector_extension() + (has_bf16_dot_products() ? " bf16" : "");

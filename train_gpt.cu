@@ -34,6 +34,9 @@ using namespace llmc;
 
 constexpr const char* kReported = "";  ///< An Error whose reason is in the log already.
 
+/// Of what a step may have open at a time: lock, log, metrics, a checkpoint's file and folder, data.
+constexpr int kFilesOfTraining = 8;
+
 std::string out_of_memory() { return out_of_host_memory() + "; train_gpt plan shows what every setting needs"; }
 
 /// The folder of a new run has the tokenizer the model goes by; that of one that goes on stays as it is for now.
@@ -99,6 +102,7 @@ void train_rank(const Options& given, Comm& comm) {
 
 /// Whatever ends one rank ends all, with its exit code and its reason, which rank 0 logs.
 void train(const Options& options) {
+    require_files(kFilesOfTraining);
     Comm comm(comm_settings(options));
     std::string cause;
     int exit_code = kExitFailed;

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -29,6 +30,18 @@ void print_output(std::string_view text) {
 void flush_output() {
     errno = 0;
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) fail_to_write(errno != 0 ? errno : EIO);
+}
+
+void print_and_exit(std::string_view text) {
+    int exit_code = kExitDone;
+    try {
+        print_output(text);
+        flush_output();
+    } catch (const Error& error) {
+        exit_code = error.exit_code();
+        if (exit_code != kExitReaderGone) spdlog::error("{}", error.what());
+    }
+    std::exit(exit_code);
 }
 
 void try_print_output(std::string_view text, std::string_view what) {

@@ -3,13 +3,16 @@
 #include "llmc/base/error.h"
 #include "llmc/base/units.h"
 
+#include <fcntl.h>
 #include <malloc.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <string_view>
+#include <vector>
 
 namespace llmc {
 namespace {
@@ -48,6 +51,19 @@ std::optional<ProcessLimit> memory_limit_of_process() {
 std::string memory_limit_in_words() {
     const std::optional<ProcessLimit> limit = memory_limit_of_process();
     return limit ? fmt::format(" ({} is limited to {})", limit->name, format_bytes(limit->total)) : "";
+}
+
+void require_files(int more) {
+    std::vector<int> opened;
+    for (int descriptor; static_cast<int>(opened.size()) < more && (descriptor = open("/", O_PATH | O_CLOEXEC)) >= 0;) {
+        opened.push_back(descriptor);
+    }
+    const auto count = static_cast<int>(opened.size());
+    for (const int descriptor : opened) close(descriptor);
+    if (count == more) return;
+    rlimit limit = {};
+    getrlimit(RLIMIT_NOFILE, &limit);
+    fail("{} files may be open at a time (ulimit -n), which leaves {}; a training needs {}", limit.rlim_cur, count, more);
 }
 
 std::string out_of_host_memory() { return "out of memory on the host" + memory_limit_in_words(); }

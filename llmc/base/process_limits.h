@@ -21,6 +21,9 @@ std::optional<ProcessLimit> memory_limit_of_process();
 /// the process has no such limit.
 std::string memory_limit_in_words();
 
+/// Fails with an Error that names the limit where fewer than `more` files can be opened besides those that are.
+void require_files(int more);
+
 /// What is said where the host has no memory for something small.
 std::string out_of_host_memory();
 

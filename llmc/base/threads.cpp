@@ -98,7 +98,7 @@ std::optional<int> threads_by_environment() {
     const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), number);
     const bool is_last = end == rest.data() + rest.size() || *end == ',' || *end == ' ' || *end == '\t';
     if (error != std::errc() || number < 1 || !is_last) return std::nullopt;
-    return std::min(number, kMostThreads);
+    return std::min(number, omp_get_num_procs());
 }
 
 int possible_threads(int wanted) {

@@ -6,10 +6,8 @@
 
 namespace llmc {
 
-constexpr int kMostThreads = 4096;
-
-/// The first number of OMP_NUM_THREADS, by which OpenMP programs go where nothing else is said, up to kMostThreads;
-/// nothing where it is unset or no number.
+/// The first number of OMP_NUM_THREADS, by which OpenMP programs go where nothing else is said, but no more than there
+/// are processors for the process; nothing where it is unset or no number.
 std::optional<int> threads_by_environment();
 
 /// How many of `wanted` threads, this one counted, the system lets the process have: limits on processes (ulimit -u,

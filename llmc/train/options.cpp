@@ -208,9 +208,7 @@ Options parse_options(int argc, const char* const* argv) {
     } catch (const CLI::Success& done) {
         std::ostringstream text;
         app.exit(done, text, text);
-        print_output(text.str());
-        flush_output();
-        std::exit(kExitDone);
+        print_and_exit(text.str());
     } catch (const CLI::ParseError& error) {
         refuse("", error);
     }

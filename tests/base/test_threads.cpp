@@ -2,6 +2,7 @@
 #include "llmc/base/threads.h"
 
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <cstdlib>
 #include <string>
@@ -31,8 +32,9 @@ TEST(Threads, ByEnvironment) {
         const char* text;
         int threads;  // 0: none
     };
-    for (const Case& one : {Case{"3", 3}, {" 7", 7}, {"4,2", 4}, {"5 ", 5}, {"100000", kMostThreads}, {"", 0}, {"0", 0},
-                            {"-1", 0}, {"many", 0}, {"4x", 0}, {"99999999999", 0}}) {
+    const int all = omp_get_num_procs();
+    for (const Case& one : {Case{"1", 1}, {" 1", 1}, {"1,2", 1}, {"1 ", 1}, {"100000", all}, {"100000,1", all}, {"", 0},
+                            {"0", 0}, {"-1", 0}, {"many", 0}, {"4x", 0}, {"99999999999", 0}}) {
         const Variable variable("OMP_NUM_THREADS", one.text);
         EXPECT_EQ(threads_by_environment().value_or(0), one.threads) << one.text;
     }

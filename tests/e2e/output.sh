@@ -77,5 +77,9 @@ few() { (ulimit -n 20 && exec "$TRAIN_GPT" "$@") >out 2>err; }
 check "100 files with 20 descriptors" few "${tiny[@]}" "${quiet[@]}" --data=shards --tokenizer=none --steps=2 --output-dir=few
 for i in $(seq 100); do head -c 300 text.txt | gzip >"shards/part_$i.gz" && rm shards/part_$i.bin; done
 check "and packed ones" few "${tiny[@]}" "${quiet[@]}" --data=shards --steps=2 --output-dir=few_packed
+(ulimit -n 6 && exec "$TRAIN_GPT" "${setting[@]}" --output-dir=fewest) >out 2>err
+status=$?
+check "too few are refused before anything is trained" test "$status $(
+    grep -c ' E 6 files may be open at a time (ulimit -n)' err) $([ ! -e fewest ] && echo none)" = "1 1 none"
 
 exit $((failures > 0))

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 
@@ -78,8 +79,9 @@ int threads_for(int asked) {
     const int cores = usable_cores(allowed_processors());
     const std::optional<int> by_environment = threads_by_environment();
     const int threads = possible_threads(by_environment.value_or(cores));
-    if (by_environment && threads < cores) {
-        spdlog::info("threads {} on {} cores, by OMP_NUM_THREADS; --threads overrides it", threads, cores);
+    if (by_environment && threads != cores) {
+        spdlog::info("threads {} on {} core{}, by OMP_NUM_THREADS={}; --threads overrides it", threads, cores,
+                     cores == 1 ? "" : "s", std::getenv("OMP_NUM_THREADS"));
     }
     return threads;
 }

@@ -8,6 +8,7 @@
 #include "llmc/base/process_limits.h"
 #include "llmc/base/stop_signal.h"
 #include "llmc/base/threads.h"
+#include "llmc/comm/socket.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/tokenizer_choices.h"
 #include "llmc/io/tokenizer_files.h"
@@ -102,6 +103,7 @@ void train_rank(const Options& given, Comm& comm) {
 
 /// Whatever ends one rank ends all, with its exit code and its reason, which rank 0 logs.
 void train(const Options& options) {
+    raise_file_limit();
     require_files(kFilesOfTraining);
     Comm comm(comm_settings(options));
     std::string cause;

@@ -48,8 +48,9 @@ std::string best_program() {
 void open_standard_descriptors() {
     for (int descriptor = STDIN_FILENO; descriptor <= STDERR_FILENO; ++descriptor) {
         if (fcntl(descriptor, F_GETFD) != -1) continue;
-        const int opened = open("/dev/null", O_RDWR);       // Gets the lowest number that is free.
-        if (opened < 0) [[maybe_unused]] const int held = open("/", O_PATH);  // A bare container; nobody can write to it.
+        const int opened = open("/dev/null", O_RDWR);  // Gets the lowest number that is free.
+        if (opened < 0) [[maybe_unused]]
+            const int held = open("/", O_PATH);  // A bare container; nobody can write to it.
     }
 }
 
@@ -90,8 +91,8 @@ void correct_stacks(std::string* taken_back) {
     constexpr int64_t kLeast = int64_t{256} << 10;
     const std::optional<int64_t> bytes = omp_stack_bytes();
     if (!bytes || (*bytes >= kLeast && can_start_thread(*bytes))) return;
-    *taken_back += fmt::format("OMP_STACKSIZE: a thread cannot have a stack of {} bytes; the usual size is used\n",
-                               *bytes);
+    *taken_back +=
+        fmt::format("OMP_STACKSIZE: a thread cannot have a stack of {} bytes; the usual size is used\n", *bytes);
     unsetenv("OMP_STACKSIZE");
     unsetenv("GOMP_STACKSIZE");
 }

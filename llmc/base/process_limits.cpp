@@ -63,7 +63,8 @@ void require_files(int more) {
     if (count == more) return;
     rlimit limit = {};
     getrlimit(RLIMIT_NOFILE, &limit);
-    fail("{} files may be open at a time (ulimit -n), which leaves {}; a training needs {}", limit.rlim_cur, count, more);
+    fail("{} files may be open at a time (ulimit -n), which leaves {}; a training needs {}", limit.rlim_cur, count,
+         more);
 }
 
 std::string out_of_host_memory() { return "out of memory on the host" + memory_limit_in_words(); }

@@ -17,8 +17,8 @@ struct ProcessLimit {
 /// The tighter of the limits on address space and on data; nothing where there is none.
 std::optional<ProcessLimit> memory_limit_of_process();
 
-/// " (address space (ulimit -v) is limited to 976.6 MiB)", to be added to what is said of memory that is short; "" where
-/// the process has no such limit.
+/// " (address space (ulimit -v) is limited to 976.6 MiB)", to be added to what is said of memory that is short; ""
+/// where the process has no such limit.
 std::string memory_limit_in_words();
 
 /// Fails with an Error that names the limit where fewer than `more` files can be opened besides those that are.

@@ -141,7 +141,8 @@ std::optional<int64_t> omp_stack_bytes() {
         const size_t first = unit.find_first_not_of(" \t");
         const char letter = first == std::string::npos ? 'K' : unit[first];
         const size_t at = std::string_view("BKMG").find(static_cast<char>(letter & ~0x20));
-        const bool is_last = first == std::string::npos || unit.find_first_not_of(" \t", first + 1) == std::string::npos;
+        const bool is_last =
+            first == std::string::npos || unit.find_first_not_of(" \t", first + 1) == std::string::npos;
         if (end == text || number <= 0 || at == std::string_view::npos || !is_last) continue;
         if (number > (INT64_MAX >> (10 * at))) return INT64_MAX;
         return number << (10 * at);

@@ -169,7 +169,8 @@ bool save_times(const std::string& path, const OpTimes& times) {
         write_text_atomically(path, to_json(times));
         return true;
     } catch (const Error& error) {
-        spdlog::warn("--calibrate: the times that were measured are used, but not kept for later runs: {}", error.what());
+        spdlog::warn("--calibrate: the times that were measured are used, but not kept for later runs: {}",
+                     error.what());
         return false;
     }
 }

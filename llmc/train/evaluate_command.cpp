@@ -86,8 +86,8 @@ void print_score(const TextScore& score, const std::string& what) {
     print_output(fmt::format("perplexity      {:.4f}\n", score.perplexity()));
     print_output(fmt::format("bits per token  {:.6f}\n", score.bits_per_token()));
     if (score.bytes == 0) return;
-    print_output(fmt::format("bits per byte   {:.6f}, over {} bytes\n", score.bits_per_byte(),
-                             format_count(score.bytes)));
+    print_output(
+        fmt::format("bits per byte   {:.6f}, over {} bytes\n", score.bits_per_byte(), format_count(score.bytes)));
 }
 
 }  // namespace

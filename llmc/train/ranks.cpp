@@ -146,8 +146,7 @@ void share_memory(Options& options, Backend& backend, Comm& comm) {
     warm_up(backend, comm);
     const DeviceInfo device = backend.info();
     options.memory_sharing = backend.on_gpu() ? 1 : comm.local_size();
-    const std::vector<double> all =
-        comm.all_gather(static_cast<double>(device.available(options.memory_sharing)));
+    const std::vector<double> all = comm.all_gather(static_cast<double>(device.available(options.memory_sharing)));
     options.memory_share = static_cast<int64_t>(*std::min_element(all.begin(), all.end()));
 }
 

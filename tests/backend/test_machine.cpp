@@ -89,7 +89,8 @@ TEST(Machine, AvailableIsTheLeastOfAllParents) {
 
 TEST(Machine, StrictOvercommitIsALimit) {
     const FakeRoot root;
-    root.write("proc/meminfo", "MemTotal: 16000 kB\nMemAvailable: 9000 kB\nCommitLimit: 8000 kB\nCommitted_AS: 5000 kB\n");
+    root.write("proc/meminfo",
+               "MemTotal: 16000 kB\nMemAvailable: 9000 kB\nCommitLimit: 8000 kB\nCommitted_AS: 5000 kB\n");
     root.write("proc/sys/vm/overcommit_memory", "0\n");
     EXPECT_EQ(machine_memory(root.path()).available, 9000 * kKiB);
     EXPECT_EQ(machine_memory(root.path()).limit, "");

@@ -33,8 +33,18 @@ TEST(Threads, ByEnvironment) {
         int threads;  // 0: none
     };
     const int all = omp_get_num_procs();
-    for (const Case& one : {Case{"1", 1}, {" 1", 1}, {"1,2", 1}, {"1 ", 1}, {"100000", all}, {"100000,1", all}, {"", 0},
-                            {"0", 0}, {"-1", 0}, {"many", 0}, {"4x", 0}, {"99999999999", 0}}) {
+    for (const Case& one : {Case{"1", 1},
+                            {" 1", 1},
+                            {"1,2", 1},
+                            {"1 ", 1},
+                            {"100000", all},
+                            {"100000,1", all},
+                            {"", 0},
+                            {"0", 0},
+                            {"-1", 0},
+                            {"many", 0},
+                            {"4x", 0},
+                            {"99999999999", 0}}) {
         const Variable variable("OMP_NUM_THREADS", one.text);
         EXPECT_EQ(threads_by_environment().value_or(0), one.threads) << one.text;
     }
@@ -45,8 +55,16 @@ TEST(Threads, StackSize) {
         const char* text;
         int64_t bytes;  // 0: none
     };
-    for (const Case& one : {Case{"2000", 2000 * 1024}, {"3b", 3}, {"16k", 16384}, {"8M", 8 << 20}, {"1 G ", 1 << 30},
-                            {"", 0}, {"0", 0}, {"8X", 0}, {"8MB", 0}, {"99999999999999G", INT64_MAX}}) {
+    for (const Case& one : {Case{"2000", 2000 * 1024},
+                            {"3b", 3},
+                            {"16k", 16384},
+                            {"8M", 8 << 20},
+                            {"1 G ", 1 << 30},
+                            {"", 0},
+                            {"0", 0},
+                            {"8X", 0},
+                            {"8MB", 0},
+                            {"99999999999999G", INT64_MAX}}) {
         const Variable variable("OMP_STACKSIZE", one.text), other("GOMP_STACKSIZE", "");
         EXPECT_EQ(omp_stack_bytes().value_or(0), one.bytes) << one.text;
     }

@@ -19,7 +19,7 @@ runs() {
 # limited ULIMIT-OPTION VALUE COMMAND...
 limited() { (ulimit "$1" "$2" && shift 2 && exec "$@"); }
 
-# ---- memory -----------------------------------------------------------------------------------------------------------
+# ---- memory ----
 
 # A model of which level 0 wants much more than a process of this program is without one.
 big=(--layers=12 --channels=128 --heads=2 --batch-size=16 --seq-len=256 --data=text.txt "${quiet[@]}" --steps=1
@@ -54,7 +54,7 @@ else
     skip "limits of address space and data" "this build reserves more (a sanitizer)"
 fi
 
-# ---- threads ----------------------------------------------------------------------------------------------------------
+# ---- threads ----
 
 # Limits of processes do not bind root; somebody who runs nothing else is somebody new.
 somebody=(setpriv --reuid=54321 --regid=54321 --clear-groups)
@@ -100,7 +100,7 @@ for kib in 256 1024 unlimited; do
     runs "a stack of $kib KiB" "I train_gpt" limited -s $kib
 done
 
-# ---- processors -------------------------------------------------------------------------------------------------------
+# ---- processors ----
 
 threads() { sed -n 's/.* I train_gpt .*, \([0-9]*\) threads\{0,1\}\(, .*\)\{0,1\}$/\1/p' err; }
 runs "as it comes" "I train_gpt"
@@ -126,7 +126,7 @@ if taskset -c 0 true 2>/dev/null; then
     check "is one thread all the same" test "$(threads)" = 1
 fi
 
-# ---- folders ----------------------------------------------------------------------------------------------------------
+# ---- folders ----
 
 setting+=(--calibrate)
 kept="W --calibrate: the times that were measured are used, but not kept"

@@ -9,7 +9,7 @@ set -u
 setting=("${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=6)
 only_json() { ! grep -v '^{.*}$' "$1/metrics.jsonl"; }
 
-# ---- closed -----------------------------------------------------------------------------------------------------------
+# ---- closed ----
 
 "$TRAIN_GPT" "${setting[@]}" --output-dir=none <&- >&- 2>&-
 check "without descriptors 0, 1 and 2 it trains" test "$?:$(newest none)" = 0:6
@@ -29,7 +29,7 @@ check "0 to 2 are /dev/null" test "$(readlink /proc/$job/fd/{0,1,2} | sort -u)" 
 kill -TERM $job
 wait $job
 
-# ---- full ---------------------------------------------------------------------------------------------------------------
+# ---- full ----
 
 # into_full NAME ARGUMENTS...: exit code 1 and one line of error, with the reason.
 into_full() {
@@ -56,7 +56,8 @@ check "and ends at once" test $SECONDS -lt 60
 "$TRAIN_GPT" plan "${tiny[@]}" 1</dev/null 2>err
 check "a descriptor that is only for reading" test "$?:$(grep -c ' E cannot write to standard output: ' err)" = 1:1
 
-"$TRAIN_GPT" "${tiny[@]}" --data=text.txt --steps=6 --sample-every=2 --sample-length=9 --output-dir=samples >/dev/full 2>err
+"$TRAIN_GPT" "${tiny[@]}" --data=text.txt --steps=6 --sample-every=2 --sample-length=9 --output-dir=samples \
+    >/dev/full 2>err
 status=$?
 check "samples into a full device: all is trained and saved" test "$(newest samples)" = 6
 check "said once, and again at the end" test "$status $(grep -c ' W a sample is not shown: cannot write' err) $(
@@ -69,12 +70,13 @@ run "${setting[@]}" --output-dir=linked
 check "a train.log that cannot be written" test "$status:$(newest linked)" = 0:6
 check "is said once" test "$(grep -c 'train.log\|the log of the run folder lacks lines' err)" = 1
 
-# ---- few ----------------------------------------------------------------------------------------------------------------
+# ---- few ----
 
 mkdir shards
 for i in $(seq 100); do token_file shards/part_$i.bin uint16 $(seq "$i" $((i + 40))); done
 few() { (ulimit -n 20 && exec "$TRAIN_GPT" "$@") >out 2>err; }
-check "100 files with 20 descriptors" few "${tiny[@]}" "${quiet[@]}" --data=shards --tokenizer=none --steps=2 --output-dir=few
+check "100 files with 20 descriptors" few "${tiny[@]}" "${quiet[@]}" --data=shards --tokenizer=none --steps=2 \
+    --output-dir=few
 for i in $(seq 100); do head -c 300 text.txt | gzip >"shards/part_$i.gz" && rm shards/part_$i.bin; done
 check "and packed ones" few "${tiny[@]}" "${quiet[@]}" --data=shards --steps=2 --output-dir=few_packed
 (ulimit -n 6 && exec "$TRAIN_GPT" "${setting[@]}" --output-dir=fewest) >out 2>err

@@ -37,7 +37,7 @@ for signal in INT TERM QUIT HUP USR1 USR2 XCPU ALRM PWR; do
     rm -rf "on$signal"
 done
 
-# ---- a limit of time, and a terminal that is gone ------------------------------------------------------------------
+# ---- a limit of time, and a terminal that is gone ----
 
 (ulimit -S -t 1 && exec "$TRAIN_GPT" "${endless[@]}" --output-dir=timed) >out 2>err
 status=$?
@@ -54,7 +54,7 @@ else
     skip "a terminal that is closed" "there is no script(1)"
 fi
 
-# ---- asked again ----------------------------------------------------------------------------------------------------
+# ---- asked again ----
 
 start again "${as_in_front[@]}" "$TRAIN_GPT" "${slow[@]}"
 eventually 60 steps_done again 1
@@ -77,7 +77,7 @@ end
 check "Ctrl-C twice quits, whatever came before" test "$status" = 130
 check "and says so" grep -q ' W quitting without saving, as asked again; --resume=quits goes on' err
 
-# ---- ignored ----------------------------------------------------------------------------------------------------------
+# ---- ignored ----
 
 (
     trap '' INT QUIT TERM HUP USR1 USR2 XCPU ALRM
@@ -112,17 +112,17 @@ kill -TERM $job
 end
 stopped_well "and then it ends well" pauses
 
-# ---- a reader that has enough -------------------------------------------------------------------------------------------
+# ---- a reader that has enough ----
 
 train model --steps=2
 timeout 60 "$TRAIN_GPT" generate --run=model --ignore-eos --length=1000000000 2>err | head -c 50 >out
 check "a reader that has enough ends generate" test "${PIPESTATUS[0]}" = 141
 check "without a word" test "$(grep -c -v ' I ' err):$(wc -c <out)" = 0:50
-timeout 60 "$TRAIN_GPT" "${tiny[@]}" --data=text.txt --val-every=0 --sample-every=1 --steps=30 --output-dir=unread 2>err |
-    true
+timeout 60 "$TRAIN_GPT" "${tiny[@]}" --data=text.txt --val-every=0 --sample-every=1 --steps=30 \
+    --output-dir=unread 2>err | true
 check "but no training" test "${PIPESTATUS[0]}:$(newest unread):$(grep -c -v ' I ' err)" = 0:30:0
 
-# ---- process 1 of a container -------------------------------------------------------------------------------------------
+# ---- process 1 of a container ----
 
 new=(unshare -pf --mount-proc)
 "${new[@]}" true 2>/dev/null || new=(unshare -Upfr --mount-proc)
@@ -173,7 +173,7 @@ else
     skip "process 1" "no rights to make a namespace of processes"
 fi
 
-# ---- ranks ----------------------------------------------------------------------------------------------------------------
+# ---- ranks ----
 
 for signal in HUP USR2; do
     rm -rf together

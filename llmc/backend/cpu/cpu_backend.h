@@ -91,7 +91,7 @@ class CpuBackend final : public Backend {
 
   private:
     int threads_;
-    std::optional<ProcessLimit> own_limit_;  ///< At the beginning: what is planned by it stays within it.
+    std::optional<ProcessLimit> own_limit_;           ///< At the beginning: what is planned by it stays within it.
     std::unordered_map<void*, int64_t> allocations_;  ///< Start and mapped bytes of everything allocate() gave out.
 };
 

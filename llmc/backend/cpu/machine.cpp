@@ -128,7 +128,8 @@ MachineMemory machine_memory(const std::string& root) {
         for (const char* file : {"/memory.max", "/memory.high", "/memory.limit_in_bytes"}) {
             const std::optional<int64_t> limit = read_number(folder + file);
             if (!limit || *limit >= kNoLimit) continue;
-            tighten(&memory, *limit, group_available(folder, *limit).value_or(*limit), folder.substr(root.size()) + file);
+            tighten(&memory, *limit, group_available(folder, *limit).value_or(*limit),
+                    folder.substr(root.size()) + file);
         }
     }
     return memory;

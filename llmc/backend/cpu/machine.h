@@ -15,7 +15,8 @@ struct MachineMemory {
 };
 
 /// The control groups are those around this process, with all their parents; where processes of others fill one, little
-/// is available however much its limit is. `root` is prefixed to the paths in /proc and /sys; tests put a folder of their own there.
+/// is available however much its limit is. `root` is prefixed to the paths in /proc and /sys; tests put a folder of
+/// their own there.
 MachineMemory machine_memory(const std::string& root = "");
 
 /// The processors this process may run on, as the system numbers them; of these, where OpenMP binds its threads

@@ -51,6 +51,7 @@ struct DeviceInfo {
     /// Bytes that this process alone may still allocate, by limits of its own, and which these are.
     int64_t process_available = std::numeric_limits<int64_t>::max();
     std::string process_limit;
+    int64_t process_reserve = 0;  ///< Bytes of what is available that every process takes besides.
     double peak_flops_fp32 = 0;  ///< FLOP/s.
     double peak_flops_bf16 = 0;
     double bandwidth = 0;              ///< Bytes/s of its memory.
@@ -61,9 +62,11 @@ struct DeviceInfo {
     std::string kind = "cpu";
     int attention_backward_products = 5;  ///< Matrix products that attention_backward() really runs.
 
-    /// Bytes for each of so many processes that share the device: all there are, and those that are free.
+    /// Bytes for each of so many processes that share the device: all there are, and those that may be planned with.
     int64_t total(int64_t processes = 1) const { return std::min(memory_total / processes, process_available); }
-    int64_t available(int64_t processes = 1) const { return std::min(memory_available / processes, process_available); }
+    int64_t available(int64_t processes = 1) const {
+        return std::max<int64_t>(0, std::min(memory_available / processes, process_available) - process_reserve);
+    }
     /// What binds available(), in words; "" for the device's size.
     const std::string& limit(int64_t processes = 1) const {
         return process_available < memory_available / processes ? process_limit : memory_limit;

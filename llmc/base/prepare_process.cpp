@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string_view>
 #include <system_error>
 #include <unistd.h>
@@ -54,17 +55,33 @@ void open_standard_descriptors() {
     }
 }
 
+/// "2-5,9".
+std::string in_ranges(const std::set<int>& numbers) {
+    std::string text;
+    for (auto first = numbers.begin(); first != numbers.end();) {
+        auto end = first;
+        int last = *first;
+        while (++end != numbers.end() && *end == last + 1) last = *end;
+        text += fmt::format("{}{}", text.empty() ? "" : ",", *first);
+        if (last > *first) text += fmt::format("-{}", last);
+        first = end;
+    }
+    return text;
+}
+
 /// The places of libgomp as OMP_PLACES has them, without processors that are not there; nothing where all are there.
-std::optional<std::string> places_without_absent(const cpu_set_t& present, std::string* absent) {
+std::optional<std::string> places_without_absent(const cpu_set_t& present, std::set<int>* absent) {
     std::string places;
     for (int place = 0; place < omp_get_num_places(); ++place) {
         std::vector<int> ids(static_cast<size_t>(omp_get_place_num_procs(place)));
         omp_get_place_proc_ids(place, ids.data());
         std::string kept;
         for (const int id : ids) {
-            const bool is_there = id < CPU_SETSIZE && CPU_ISSET(id, &present);
-            std::string& list = is_there ? kept : *absent;
-            list += (list.empty() ? "" : ",") + std::to_string(id);
+            if (id >= CPU_SETSIZE || !CPU_ISSET(id, &present)) {
+                absent->insert(id);
+            } else {
+                kept += (kept.empty() ? "" : ",") + std::to_string(id);
+            }
         }
         if (!kept.empty()) places += (places.empty() ? "{" : ",{") + kept + "}";
     }
@@ -74,11 +91,11 @@ std::optional<std::string> places_without_absent(const cpu_set_t& present, std::
 
 /// Takes places back that libgomp could not start threads on.
 void correct_places(std::string* taken_back) {
-    std::string absent;
+    std::set<int> absent;
     const auto places = has_mask_at_start ? places_without_absent(mask_at_start, &absent) : std::nullopt;
     if (!places) return;
     const char* name = std::getenv("GOMP_CPU_AFFINITY") != nullptr ? "GOMP_CPU_AFFINITY" : "OMP_PLACES";
-    *taken_back += fmt::format("{}: processors {} are not there, or not for this process; {}\n", name, absent,
+    *taken_back += fmt::format("{}: processors {} are not there, or not for this process; {}\n", name, in_ranges(absent),
                                places->empty() ? "threads are not bound" : "threads are bound to " + *places);
     unsetenv("GOMP_CPU_AFFINITY");
     unsetenv("OMP_PLACES");

@@ -133,6 +133,9 @@ TEST(Device, LimitsAreOfTheMachineOrOfTheProcess) {
     EXPECT_EQ(info.limit(), "the process");
     EXPECT_EQ(info.available(4), 200);
     EXPECT_EQ(info.limit(4), "a group");
+    info.process_reserve = 50;
+    EXPECT_EQ(info.available(4), 150);
+    EXPECT_EQ(info.available(40), 0);
 }
 
 TEST(Device, ALimitOnAddressSpaceIsKnown) {

@@ -37,8 +37,8 @@ if limited -v 400000 "$TRAIN_GPT" --version >out 2>err; then
         status=$?
         check "$name: a refusal names it" test "$status $(grep -c -F " MiB, by $name. By level: none" err)" = "1 1"
         check "$name: and leaves nothing" test ! -e "none$option"
-        limited $option 400000 "$TRAIN_GPT" "${big[@]}" --recompute=auto --memory-budget=80% --output-dir="share$option" \
-            >out 2>err
+        limited $option 400000 "$TRAIN_GPT" "${big[@]}" --recompute=auto --memory-budget=80% \
+            --output-dir="share$option" >out 2>err
         check "$name: --memory-budget=80% is of it" test $? = 0
         part=$(sed -n 's/.* the fastest within \([0-9]*\)[0-9.]* MiB: .*/\1/p' err)
         check "$name: 80 %" test "${part:-9999}" -lt "${within:-0}"
@@ -52,6 +52,36 @@ if limited -v 400000 "$TRAIN_GPT" --version >out 2>err; then
     done
 else
     skip "limits of address space and data" "this build reserves more (a sanitizer)"
+fi
+
+# ---- control groups ----
+
+# in_group CONTROLLER FILE VALUE COMMAND...: in a control group of version 1 or 2 of its own.
+in_group() {
+    local groups=/sys/fs/cgroup group
+    group=$groups/$1/train_gpt_test_$$
+    [ -d "$groups/$1" ] || group=$groups/train_gpt_test_$$
+    mkdir "$group" 2>/dev/null
+    (echo "$3" >"$group/$2" && echo $BASHPID >"$group/cgroup.procs" && exec "${@:4}")
+    status=$?
+    rmdir "$group"
+    return $status
+}
+limit=memory/memory.limit_in_bytes
+[ -d /sys/fs/cgroup/memory ] || limit=memory/memory.max
+if in_group memory ${limit#*/} 200M true 2>/dev/null; then
+    in_group memory ${limit#*/} 200M "$TRAIN_GPT" "${big[@]}" --recompute=auto --output-dir=group >out 2>err
+    check "a control group: --recompute=auto plans within it, and is not killed" test $? = 0
+    within=$(sed -n 's/.* the fastest within \([0-9]*\)[0-9.]* MiB: .*/\1/p' err)
+    check "a control group: which is what is left" test "${within:-9999}" -lt 200
+    in_group memory ${limit#*/} 200M "$TRAIN_GPT" "${big[@]}" --output-dir=group2 >out 2>err
+    check "a control group: a refusal names it" test "$? $(
+        grep -c " E not enough memory: .*, by /sys/fs/cgroup/.*/${limit#*/}. By level" err)" = "1 1"
+    setting+=(--threads=9)
+    runs "a control group with few threads" "W threads 9 wanted, 3 possible: .*pids.max" in_group pids pids.max 6
+    setting=("${setting[@]:0:${#setting[@]}-1}")
+else
+    skip "control groups" "needs root, and control groups that can be written"
 fi
 
 # ---- threads ----
@@ -68,7 +98,6 @@ if [ "$(id -u)" = 0 ] && "${somebody[@]}" test -x "$TRAIN_GPT" -a -w . 2>/dev/nu
     check "few threads: tokenize" test "$? $(grep -c "W threads 9 wanted, 3 possible" err)" = "0 1"
     at_most 6 "$TRAIN_GPT" plan --threads=9 --frontier "${tiny[@]}" >out 2>err
     check "few threads: plan --frontier" test $? = 0
-    setting=("${setting[@]/--threads=9/}")
     setting=("${setting[@]:0:${#setting[@]}-1}")
     (ulimit -u 1 && exec "${somebody[@]}" "$TRAIN_GPT" "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=1000000 \
         --output-dir=alone) >out 2>err &
@@ -106,7 +135,7 @@ threads() { sed -n 's/.* I train_gpt .*, \([0-9]*\) threads\{0,1\}\(, .*\)\{0,1\
 runs "as it comes" "I train_gpt"
 all=$(threads)
 last=$(nproc --all)
-runs "processors that are not there" "W GOMP_CPU_AFFINITY: processors $last,$((last + 1)) are not there" \
+runs "processors that are not there" "W GOMP_CPU_AFFINITY: processors $last-$((last + 1)) are not there" \
     env GOMP_CPU_AFFINITY="0-$((last + 1))"
 check "those that exist are used" test "$(threads)" = "$all"
 check "a warning once" test "$(grep -c ' W GOMP_CPU_AFFINITY' err)" = 1

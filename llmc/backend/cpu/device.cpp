@@ -71,7 +71,8 @@ void convert_elements(Out* out, const In* in, int64_t count) {
 
 namespace {
 
-/// Bytes of a process's own limit that are left to what is allocated later: lines, batches, a plan, libraries.
+/// Bytes of what is available that are left to what is allocated later: lines, batches, plans, libraries. A run that
+/// fills a control group to the last byte is killed.
 constexpr int64_t kReserve = int64_t{48} << 20;
 
 int threads_for(int asked) {
@@ -105,9 +106,10 @@ DeviceInfo CpuBackend::info() const {
     const MachineMemory memory = machine_memory();
     info.memory_total = memory.total;
     info.memory_available = memory.available;
+    info.process_reserve = kReserve;
     info.memory_limit = memory.limit;
     if (own_limit_) {
-        info.process_available = std::max<int64_t>(0, own_limit_->available - kReserve);
+        info.process_available = own_limit_->available;
         info.process_limit = own_limit_->name;
     }
     info.supports_bf16 = gemm_supports_bf16() && has_bf16_dot_products();

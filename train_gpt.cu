@@ -4,7 +4,12 @@
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/printable.h"
+#include "llmc/base/output.h"
+#include "llmc/base/prepare_process.h"
+#include "llmc/base/process_limits.h"
 #include "llmc/base/stop_signal.h"
+#include "llmc/base/threads.h"
+#include "llmc/comm/socket.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/tokenizer_choices.h"
 #include "llmc/io/tokenizer_files.h"
@@ -19,10 +24,7 @@
 #include "llmc/train/tokenize_command.h"
 #include "llmc/train/trainer.h"
 
-#include <cerrno>
 #include <csignal>
-#include <cstdio>
-#include <cstring>
 #include <exception>
 #include <new>
 #include <optional>
@@ -33,7 +35,11 @@ namespace {
 using namespace llmc;
 
 constexpr const char* kReported = "";  ///< An Error whose reason is in the log already.
-constexpr const char* kOutOfHostMemory = "out of memory on the host; train_gpt plan shows what every setting needs";
+
+/// Of what a step may have open at a time: lock, log, metrics, a checkpoint's file and folder, data.
+constexpr int kFilesOfTraining = 8;
+
+std::string out_of_memory() { return out_of_host_memory() + "; train_gpt plan shows what every setting needs"; }
 
 /// The folder of a new run has the tokenizer the model goes by; that of one that goes on stays as it is for now.
 void begin_new_run(RunFolder& folder, const RunDescription& run, const Origin& origin) {
@@ -100,6 +106,8 @@ void train_rank(const Options& given, Comm& comm) {
 
 /// Whatever ends one rank ends all, with its exit code and its reason, which rank 0 logs.
 void train(const Options& options) {
+    raise_file_limit();
+    require_files(kFilesOfTraining);
     Comm comm(comm_settings(options));
     std::string cause;
     int exit_code = kExitFailed;
@@ -111,7 +119,7 @@ void train(const Options& options) {
         exit_code = error.exit_code();
         if (comm.size() == 1) throw;
     } catch (const std::bad_alloc&) {
-        cause = kOutOfHostMemory;
+        cause = out_of_memory();
         if (comm.size() == 1) throw;
     } catch (const std::exception& error) {
         cause = error.what();
@@ -124,19 +132,21 @@ void train(const Options& options) {
 int run(int argc, char** argv) {
     const Options options = parse_options(argc, argv);
     init_log(options.log_level);
+    for (const std::string& line : settings_taken_back()) spdlog::warn("{}", line);
+    settle_threads(options.threads);
     switch (options.command) {
         case Command::Train: train(options); break;
-        case Command::Plan: std::fputs(plan_report(options).c_str(), stdout); break;
+        case Command::Plan: print_output(plan_report(options)); break;
         case Command::Generate: generate_command(options); break;
         case Command::Evaluate: evaluate_command(options); break;
         case Command::Import: import_command(options); break;
         case Command::Export: export_command(options); break;
         case Command::Tokenize: tokenize_command(options); break;
     }
-    // What a command prints is its result; a reader that has enough of it (`| head`) is none of our concern.
-    const bool is_result = options.command != Command::Train;
-    if (is_result && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) && errno != EPIPE) {
-        throw Error(kExitFailed, std::string("cannot write to standard output: ") + std::strerror(errno));
+    if (options.command == Command::Train) {
+        require_whole_output();
+    } else {
+        flush_output();
     }
     return kExitDone;
 }
@@ -147,7 +157,8 @@ int main(int argc, char** argv) {
     prepare_process(argv);
     watch_stop_signals();
     std::signal(SIGXFSZ, SIG_IGN);  // A file-size limit shall be an error of write(), like a full disk.
-    std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGPIPE, SIG_IGN);  // As process 1 it would not end the program.
+    spare_address_space();
     init_log("info");
     try {
         return run(argc, argv);
@@ -155,7 +166,7 @@ int main(int argc, char** argv) {
         if (error.what() != std::string(kReported)) spdlog::error("{}", error.what());
         return error.exit_code();
     } catch (const std::bad_alloc&) {
-        spdlog::error("{}", kOutOfHostMemory);
+        spdlog::error("{}", out_of_memory());
         return kExitFailed;
     } catch (const std::exception& error) {
         spdlog::error("unexpected failure: {}", error.what());

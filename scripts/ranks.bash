@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034  # $status is for the scripts
 # For the scripts that start ranks, to be sourced: starts them, and ends them well.
 #
-# A signal (TERM, INT, HUP or USR1) to the script reaches its children as $pass_on, once: all ranks of train_gpt then
+# A signal (TERM, INT, HUP, USR1, USR2 or XCPU) to the script reaches its children as $pass_on, once: all ranks of train_gpt then
 # finish the step, write a checkpoint and exit with 0. It is USR1, which mpirun and srun hand to their ranks; after a
 # TERM mpirun would kill them within a second. The same signal again ends them without a checkpoint.
 
@@ -35,7 +35,7 @@ stop_children() {
 # start COMMAND...: beside this script, in a process group of its own, so that Ctrl-C reaches it as said above only.
 start() {
     local signal
-    for signal in TERM INT HUP USR1; do
+    for signal in TERM INT HUP USR1 USR2 XCPU; do
         # shellcheck disable=SC2064  # the signal of this turn
         trap "stop_children $signal" $signal
     done

@@ -29,6 +29,7 @@
 #include "llmc/base/optimizer.h"
 #include "llmc/base/tensor.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -45,8 +46,13 @@ constexpr int64_t kTensorAlignment = 256;
 struct DeviceInfo {
     std::string name;              ///< e.g. "AMD EPYC 9454, 2 threads, AVX-512 bf16".
     int64_t memory_total = 0;      ///< Bytes of the device (for a CPU: of the machine, or of its control group).
-    int64_t memory_available = 0;  ///< Bytes that could be allocated now.
-    double peak_flops_fp32 = 0;    ///< FLOP/s.
+    int64_t memory_available = 0;  ///< Bytes of these that could be allocated now, by whoever shares the device.
+    std::string memory_limit;      ///< What binds `memory_available`, if not the device's size.
+    /// Bytes that this process alone may still allocate, by limits of its own, and which these are.
+    int64_t process_available = std::numeric_limits<int64_t>::max();
+    std::string process_limit;
+    int64_t process_reserve = 0;  ///< Bytes of what is available that every process takes besides.
+    double peak_flops_fp32 = 0;  ///< FLOP/s.
     double peak_flops_bf16 = 0;
     double bandwidth = 0;              ///< Bytes/s of its memory.
     int64_t memory_held = 0;           ///< Bytes that others, and the device's own software, had taken at the start.
@@ -55,6 +61,16 @@ struct DeviceInfo {
     /// Kind of device, for what is fixed by it and decides bits (DESIGN: the contract of bits): "cpu", "sm_90".
     std::string kind = "cpu";
     int attention_backward_products = 5;  ///< Matrix products that attention_backward() really runs.
+
+    /// Bytes for each of so many processes that share the device: all there are, and those that may be planned with.
+    int64_t total(int64_t processes = 1) const { return std::min(memory_total / processes, process_available); }
+    int64_t available(int64_t processes = 1) const {
+        return std::max<int64_t>(0, std::min(memory_available / processes, process_available) - process_reserve);
+    }
+    /// What binds available(), in words; "" for the device's size.
+    const std::string& limit(int64_t processes = 1) const {
+        return process_available < memory_available / processes ? process_limit : memory_limit;
+    }
 };
 
 /// Sizes of an attention call. Sequences are rows b*T .. b*T + T - 1.

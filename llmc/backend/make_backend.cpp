@@ -11,11 +11,8 @@
 #endif
 
 #include <charconv>
-#include <cstdlib>
-#include <filesystem>
 #include <string_view>
 #include <system_error>
-#include <unistd.h>
 #include <utility>
 
 namespace llmc {
@@ -108,52 +105,5 @@ std::string gpu_identity([[maybe_unused]] int index) {
 int usable_cores() { return cpu::usable_cores(cpu::allowed_processors()); }
 
 std::string allowed_processors() { return fmt::format("{}", fmt::join(cpu::allowed_processors(), ",")); }
-
-namespace {
-
-constexpr const char* kSelf = "/proc/self/exe";
-
-/// This program; or, from a package, the one beside it that was built for processors with wider vectors.
-std::string best_program() {
-#if defined(__x86_64__) && !defined(__AVX512BF16__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl")) {
-        std::error_code error;
-        const auto self = std::filesystem::read_symlink(kSelf, error);
-        const auto wide = self.parent_path() / "lib/avx512-bf16" / self.filename();
-        if (!error && std::filesystem::exists(wide, error)) return wide.string();
-    }
-#endif
-    return kSelf;
-}
-
-}  // namespace
-
-// How long an idle OpenMP thread spins before it sleeps, which libgomp decides before main() begins. Time of a series
-// of parallel regions, each thread 30 % uneven, over the time their work needs; two cores of a virtual AMD Zen 5, where
-// waking a sleeping thread takes 40 us; 2-20 us regions / 20-200 us / 200-4000 us:
-//
-//                           nothing else running        another process wants a core
-//   default (about 5 ms)    1.09 / 1.02 / 1.06          27-565 / 42-64 / 9-13
-//   never (passive)         3.9  / 2.9  / 2.8           2.5-4.7 / 3.6-5.3 / 3.0-4.5
-//   passive, 300 spins      5.3  / 2.2  / 1.9           7-12 / 3.9-7.6 / 3.2-4.6
-//   passive, 1000 spins     1.05 / 1.04 / 1.01          13-20 / 2.7-4.5 / 3.2-4.8    <- chosen
-//   passive, 2000 spins     1.06 / 1.02 / 1.02          22-33 / 6-8 / 5-6
-//   passive, 10000 spins    1.11 / 1.02 / 1.00          93 / 13 / 4
-//
-// 1000 spins (about 20 us) bridge the gaps between operations, and give the core away soon when another wants it.
-void prepare_process(char** argv) {
-    constexpr const char* kGuard = "LLMC_PROCESS_PREPARED";
-    if (std::getenv(kGuard) != nullptr) return;
-    const bool is_set = std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr;
-    const std::string program = best_program();
-    if (is_set && program == kSelf) return;
-    setenv(kGuard, "1", 0);
-    if (!is_set) {
-        setenv("OMP_WAIT_POLICY", "passive", 0);
-        setenv("GOMP_SPINCOUNT", "1000", 0);
-    }
-    execv(program.c_str(), argv);  // Returns only if it fails; then the run is right, only slower.
-}
 
 }  // namespace llmc

@@ -25,8 +25,4 @@ std::string gpu_identity(int index);
 int usable_cores();
 std::string allowed_processors();
 
-/// To be called first in main(), before any thread exists: settings that libraries read only when they are loaded.
-/// It may start the program again with the same arguments and a longer environment.
-void prepare_process(char** argv);
-
 }  // namespace llmc

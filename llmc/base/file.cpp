@@ -1,6 +1,7 @@
 #include "llmc/base/file.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/process_limits.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -69,8 +70,10 @@ MappedFile::MappedFile(int descriptor, const std::string& path) : path_(path) {
     if (size_ > 0) {
         void* memory = mmap(nullptr, static_cast<size_t>(size_), PROT_READ, MAP_PRIVATE, descriptor, 0);
         if (memory == MAP_FAILED) {
+            const int error = errno;
             close(descriptor);
-            fail("cannot map '{}' into memory: {}", path, reason());
+            fail("cannot map '{}' into memory: {}{}", path, std::strerror(error),
+                 error == ENOMEM ? memory_limit_in_words() : "");
         }
         data_ = static_cast<const std::byte*>(memory);
     }
@@ -182,6 +185,13 @@ void make_directories(const std::string& path, const std::string& what_for) {
     std::filesystem::create_directories(path, error);
     if (error) fail("{}: cannot create the folder '{}': {}", what_for, path, error.message());
     if (access(path.c_str(), W_OK | X_OK) != 0) fail("{}: cannot write in '{}': {}", what_for, path, reason());
+}
+
+std::string cache_folder() {
+    const char* cache = std::getenv("XDG_CACHE_HOME");
+    if (cache != nullptr && *cache == '/') return std::string(cache) + "/train_gpt";  // A relative one is no folder.
+    const char* home = std::getenv("HOME");
+    return home != nullptr && *home != '\0' ? std::string(home) + "/.cache/train_gpt" : "";
 }
 
 std::optional<int64_t> free_bytes(const std::string& folder) {

@@ -100,6 +100,10 @@ bool is_same_file(int descriptor, const std::string& path);
 /// The path that an open file or folder has now, as the system knows it; " (deleted)" is at its end if it has none.
 std::string path_of(int descriptor);
 
+/// Where what may be lost is remembered from one run to the next: $XDG_CACHE_HOME/train_gpt, else
+/// ~/.cache/train_gpt. "" where neither variable is set. It need not exist, nor be writable.
+std::string cache_folder();
+
 /// What a user may still write where the folder is; nothing if the system does not say.
 std::optional<int64_t> free_bytes(const std::string& folder);
 

@@ -1,6 +1,5 @@
 #include "llmc/base/log.h"
 
-#include "llmc/base/error.h"
 #include "llmc/base/printable.h"
 
 #include <spdlog/pattern_formatter.h>
@@ -9,6 +8,7 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -44,6 +44,13 @@ class PrintableFormatter final : public spdlog::formatter {
     spdlog::pattern_formatter lines_;
 };
 
+/// Of the log's file; lines that cannot be written there end nothing.
+void say_what_is_lost(const std::string& reason) {
+    static std::atomic<bool> is_said = false;
+    if (is_said.exchange(true)) return;
+    std::fprintf(stderr, "the log of the run folder lacks lines: %s\n", reason.c_str());
+}
+
 }  // namespace
 
 void init_log(const std::string& level) {
@@ -53,6 +60,7 @@ void init_log(const std::string& level) {
     auto logger = std::make_shared<spdlog::logger>("train_gpt", spdlog::sinks_init_list{sink, earlier_lines});
     logger->set_level(spdlog::level::from_str(level));
     logger->flush_on(spdlog::level::info);
+    logger->set_error_handler(say_what_is_lost);
     spdlog::set_default_logger(logger);
 }
 
@@ -63,20 +71,20 @@ void quieten_log(int rank, const std::string& level) {
 }
 
 void log_to_file(const std::string& path) {
+    auto& sinks = spdlog::default_logger()->sinks();
+    std::vector<spdlog::details::log_msg_buffer> lines;
+    if (earlier_lines != nullptr) lines = earlier_lines->last_raw();
+    std::erase(sinks, earlier_lines);
+    earlier_lines.reset();
     try {
         auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
         sink->set_formatter(std::make_unique<PrintableFormatter>("%Y-%m-%d %H:%M:%S %L %v"));
-        auto& sinks = spdlog::default_logger()->sinks();
-        if (earlier_lines != nullptr) {
-            for (const auto& line : earlier_lines->last_raw()) sink->log(line);
-            std::erase(sinks, earlier_lines);
-            earlier_lines.reset();
-        }
         std::erase(sinks, file_sink);
         sinks.push_back(sink);
         file_sink = sink;
+        for (const auto& line : lines) sink->log(line);
     } catch (const spdlog::spdlog_ex& error) {
-        fail("cannot write the log '{}' ({}); choose another --output-dir", path, error.what());
+        spdlog::warn("the log '{}' cannot be written ({}); the run goes on without it", path, error.what());
     }
 }
 

@@ -2,44 +2,78 @@
 
 #include "llmc/base/log.h"
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <csignal>
 #include <mutex>
+#include <optional>
 #include <pthread.h>
+#include <system_error>
 #include <thread>
+#include <unistd.h>
 
 namespace llmc {
 namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct StopSignal {
+    int number;
+    /// A second one quits, unless it comes so soon that it is the same request: a launcher and a batch system may
+    /// deliver one twice; somebody who presses Ctrl-C twice means it. 0: however often it comes, it says the same.
+    std::chrono::milliseconds same_request;
+};
+constexpr std::array kStopSignals = {
+    StopSignal{SIGINT, std::chrono::milliseconds(100)},
+    StopSignal{SIGTERM, std::chrono::milliseconds(1000)},
+    StopSignal{SIGQUIT, std::chrono::milliseconds(100)},
+    StopSignal{SIGUSR1, std::chrono::milliseconds(1000)},
+    StopSignal{SIGHUP, {}},
+    StopSignal{SIGUSR2, {}},
+    StopSignal{SIGXCPU, {}},
+    StopSignal{SIGALRM, {}},
+    StopSignal{SIGPWR, {}},
+};
 
 std::atomic<bool> requests_allowed = false;
 std::atomic<int> requested = 0;
 std::mutex remedy_mutex;
 std::string remedy_of_request;
+bool has_watcher = false;  ///< A thread waits for signals. Without one, StopRequest::signal() looks for them.
+std::array<std::optional<Clock::time_point>, kStopSignals.size()> first_came;  ///< Of each, since the request began.
 
-sigset_t stop_signals() {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGUSR1);
+/// Those that were not ignored at the first call.
+const sigset_t& stop_signals() {
+    static const sigset_t set = [] {
+        sigset_t signals;
+        sigemptyset(&signals);
+        for (const StopSignal& signal : kStopSignals) {
+            struct sigaction action = {};
+            const bool is_ignored = sigaction(signal.number, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+            if (!is_ignored) sigaddset(&signals, signal.number);
+        }
+        return signals;
+    }();
     return set;
 }
 
 /// Ends the program as if the signal had never been blocked, so that a shell sees what it expects.
-void end_by(int signal) {
+[[noreturn]] void end_by(int signal) {
     std::signal(signal, SIG_DFL);
-    const sigset_t set = stop_signals();
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signal);
     pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
     raise(signal);
+    _exit(128 + signal);  // Only process 1 comes here.
 }
 
-/// A launcher and a batch system may deliver one request twice; somebody who presses Ctrl-C twice means it.
-std::chrono::milliseconds same_request(int signal) { return std::chrono::milliseconds(signal == SIGINT ? 100 : 1000); }
+void acknowledge(bool may_quit) {
+    spdlog::info("stopping after this step{}", may_quit ? "; again to quit without saving" : "");
+}
 
-void acknowledge() { spdlog::info("stopping after this step; again to quit without saving"); }
-
-void quit(int signal) {
+[[noreturn]] void quit(int signal) {
     {
         const std::lock_guard lock(remedy_mutex);
         spdlog::warn("quitting without saving, as asked again; {}", remedy_of_request);
@@ -47,31 +81,45 @@ void quit(int signal) {
     end_by(signal);
 }
 
+void take(int signal) {
+    if (!requests_allowed && requested == 0) end_by(signal);
+    size_t kind = 0;
+    while (kStopSignals[kind].number != signal) ++kind;
+    const auto now = Clock::now();
+    const auto same_request = kStopSignals[kind].same_request;
+    const bool may_quit = same_request.count() > 0;
+    int none = 0;
+    if (requested.compare_exchange_strong(none, signal)) {
+        first_came.fill(std::nullopt);
+        acknowledge(may_quit);
+    } else if (may_quit && first_came[kind] && now - *first_came[kind] > same_request) {
+        quit(signal);
+    }
+    if (!first_came[kind]) first_came[kind] = now;
+}
+
 void wait_for_signals() {
-    const sigset_t set = stop_signals();
-    std::chrono::steady_clock::time_point first;
     for (;;) {
         int signal = 0;
-        if (sigwait(&set, &signal) != 0) continue;
-        int earlier = 0;
-        if (!requests_allowed && requested == 0) end_by(signal);
-        const auto now = std::chrono::steady_clock::now();
-        const bool is_first = requested.compare_exchange_strong(earlier, signal);
-        if (is_first) {
-            first = now;
-            acknowledge();
-        } else if (earlier == signal && now - first > same_request(signal)) {
-            quit(signal);
-        }
+        if (sigwait(&stop_signals(), &signal) == 0) take(signal);
     }
+}
+
+void look_for_signals() {
+    const timespec at_once = {};
+    for (int signal; (signal = sigtimedwait(&stop_signals(), nullptr, &at_once)) > 0;) take(signal);
 }
 
 }  // namespace
 
 void watch_stop_signals() {
-    const sigset_t set = stop_signals();
-    pthread_sigmask(SIG_BLOCK, &set, nullptr);
-    std::thread(wait_for_signals).detach();
+    pthread_sigmask(SIG_BLOCK, &stop_signals(), nullptr);
+    try {
+        std::thread(wait_for_signals).detach();
+        has_watcher = true;
+    } catch (const std::system_error&) {  // A limit on processes allows no other thread.
+        pthread_sigmask(SIG_UNBLOCK, &stop_signals(), nullptr);
+    }
 }
 
 StopRequest::StopRequest(const std::string& remedy) {
@@ -81,10 +129,18 @@ StopRequest::StopRequest(const std::string& remedy) {
     }
     requested = 0;
     requests_allowed = true;
+    if (!has_watcher) pthread_sigmask(SIG_BLOCK, &stop_signals(), nullptr);
 }
 
-StopRequest::~StopRequest() { requests_allowed = false; }
+StopRequest::~StopRequest() {
+    if (!has_watcher) look_for_signals();
+    requests_allowed = false;
+    if (!has_watcher) pthread_sigmask(SIG_UNBLOCK, &stop_signals(), nullptr);
+}
 
-int StopRequest::signal() const { return requested; }
+int StopRequest::signal() const {
+    if (!has_watcher) look_for_signals();
+    return requested;
+}
 
 }  // namespace llmc

@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
+#include "llmc/base/threads.h"
 #include "llmc/io/parallel_for.h"
 
 #include <memory>
@@ -11,7 +12,10 @@
 
 namespace llmc {
 
-int threads_or_all(int64_t threads) { return threads > 0 ? static_cast<int>(threads) : omp_get_num_procs(); }
+int threads_or_all(int64_t threads) {
+    return possible_threads(threads > 0 ? static_cast<int>(threads)
+                                        : threads_by_environment().value_or(omp_get_num_procs()));
+}
 
 void encode_corpus(TextCorpus& corpus, const Tokenizer& tokenizer, SpecialTokens special, int threads,
                    const TakeTokens& take, SpecialNames* names) {

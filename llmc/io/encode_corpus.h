@@ -20,7 +20,7 @@ using TakeTokens = std::function<void(const CorpusChunk& chunk, std::span<const 
 void encode_corpus(TextCorpus& corpus, const Tokenizer& tokenizer, SpecialTokens special, int threads,
                    const TakeTokens& take, SpecialNames* names = nullptr);
 
-/// `threads`, or one for every core if that is 0.
+/// `threads`; if that is 0, OMP_NUM_THREADS, or one for every core. As many as are possible, see threads.h.
 int threads_or_all(int64_t threads);
 
 }  // namespace llmc

@@ -7,7 +7,6 @@
 #include "llmc/io/token_file.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <ctime>
 #include <filesystem>
 #include <omp.h>
@@ -26,13 +25,6 @@ struct Memory {
     std::string identity;  ///< Path, tokens and their size, times at which its content and its status changed.
 };
 
-std::string cache_folder() {
-    const char* cache = std::getenv("XDG_CACHE_HOME");
-    const char* home = std::getenv("HOME");
-    if (cache != nullptr && *cache == '/') return std::string(cache) + "/train_gpt/token_files";
-    return home != nullptr && *home != '\0' ? std::string(home) + "/.cache/train_gpt/token_files" : "";
-}
-
 /// A file that was written just now may be written again without a change of its time: it is not remembered.
 Memory memory_of(const TokenFile& file) {
     constexpr std::time_t kSettledSeconds = 2;
@@ -44,7 +36,7 @@ Memory memory_of(const TokenFile& file) {
     const std::string whole = std::filesystem::canonical(file.path(), error).string();
     if (error) return {};
     const std::string hash = checksum_of(std::as_bytes(std::span(whole)));
-    return {folder + "/" + hash,
+    return {folder + "/token_files/" + hash,
             fmt::format("{}\n{} x {} of {} bytes, {}.{} {}.{}\n", whole, file.size(), file.item_bytes(), info.st_size,
                         info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_ctim.tv_sec, info.st_ctim.tv_nsec)};
 }

@@ -9,7 +9,6 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <iterator>
 #include <map>
@@ -30,7 +29,7 @@ constexpr int64_t kMeasuredLayers = 3;
 
 OpTimes measure_times(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
                       Backend& backend, int repeats) {
-    const int64_t fits = backend.info().memory_available;
+    const int64_t fits = backend.info().available();
     const Places alone(places.format(Buffer::Parameters), places.optimizer());
     const auto planned = [&](int64_t layers) {
         ModelConfig config = model.config;
@@ -83,16 +82,15 @@ OpTimes measure_times(const Model& model, const BatchShape& shape, const Places&
 
 std::string calibration_path(const Model& model, const BatchShape& shape, const Places& places,
                              int64_t logits_chunk_tokens, const Backend& backend) {
-    const char* cache = std::getenv("XDG_CACHE_HOME");
-    const char* home = std::getenv("HOME");
-    const std::string base = cache != nullptr && *cache != '\0' ? cache : std::string(home ? home : ".") + "/.cache";
+    const std::string folder = cache_folder();
+    if (folder.empty()) return "";
     ModelConfig config = model.config;
     config.L = 1;
     config.name.clear();
     const std::string key = fmt::format("{}|{}|{}x{}|{}|{}|{}", backend.info().name, to_json(config), shape.B, shape.T,
                                         name_of(places.format(Buffer::Parameters)), logits_chunk_tokens,
                                         optimizer_row(places.optimizer()).name);
-    return fmt::format("{}/train_gpt/times-{}.json", base, checksum_of(std::as_bytes(std::span(key))));
+    return fmt::format("{}/times-{}.json", folder, checksum_of(std::as_bytes(std::span(key))));
 }
 
 std::string to_json(const OpTimes& times) {
@@ -146,7 +144,7 @@ OpTimes times_of_json(const std::string& text, const Model& model) {
 }
 
 bool load_times(const std::string& path, const Model& model, OpTimes* times) {
-    if (!path_exists(path)) return false;
+    if (path.empty() || !path_exists(path)) return false;
     try {
         const std::string text = read_text(path);
         if (const auto made_by = nlohmann::json::parse(text).at("made_by").get<std::string>(); made_by != version()) {
@@ -164,9 +162,17 @@ bool load_times(const std::string& path, const Model& model, OpTimes* times) {
     }
 }
 
-void save_times(const std::string& path, const OpTimes& times) {
-    make_directories(std::filesystem::path(path).parent_path().string(), "--calibrate");
-    write_text_atomically(path, to_json(times));
+bool save_times(const std::string& path, const OpTimes& times) {
+    try {
+        if (path.empty()) fail("neither XDG_CACHE_HOME nor HOME is set");
+        make_directories(std::filesystem::path(path).parent_path().string(), "the cache");
+        write_text_atomically(path, to_json(times));
+        return true;
+    } catch (const Error& error) {
+        spdlog::warn("--calibrate: the times that were measured are used, but not kept for later runs: {}",
+                     error.what());
+        return false;
+    }
 }
 
 }  // namespace llmc

@@ -14,8 +14,7 @@ namespace llmc {
 OpTimes measure_times(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
                       Backend& backend, int repeats = 5);
 
-/// The cache of measured times: one JSON file per device, model and shape in $XDG_CACHE_HOME/train_gpt (else
-/// ~/.cache/train_gpt).
+/// The cache of measured times: one JSON file per device, model and shape in cache_folder(); "" where there is none.
 std::string calibration_path(const Model& model, const BatchShape& shape, const Places& places,
                              int64_t logits_chunk_tokens, const Backend& backend);
 /// Times as JSON and back. What is no such text, or of another model, is a std::exception.
@@ -24,6 +23,7 @@ OpTimes times_of_json(const std::string& text, const Model& model);
 
 /// False if there is no such file. A file that is damaged or of another program version is ignored with a warning.
 bool load_times(const std::string& path, const Model& model, OpTimes* times);
-void save_times(const std::string& path, const OpTimes& times);
+/// True once they are kept; a cache that cannot be written is a warning.
+bool save_times(const std::string& path, const OpTimes& times);
 
 }  // namespace llmc

@@ -84,8 +84,11 @@ std::string remedies(const Options& options, const Model& model, const BatchShap
     Options other = options;
     other.memory_budget.clear();
     const bool is_limited = !options.memory_budget.empty();
-    if (is_limited && smallest <= memory_limit(other, backend.info())) {
+    const DeviceInfo device = backend.info();
+    if (is_limited && smallest <= memory_limit(other, device)) {
         ways.push_back(fmt::format("raise --memory-budget to {}", smallest));
+    } else if (smallest > device.process_available && smallest <= device.memory_available / options.memory_sharing) {
+        ways.push_back(fmt::format("raise the limit of {}", device.process_limit));
     }
     BatchShape less = shape;
     do less.B /= 2;
@@ -118,12 +121,13 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
     SearchResult found = search_plan(model, request, times, limit - state);
     if (!found.found) {
         const int64_t smallest = state + found.smallest_bytes;
+        const std::string bound = memory_bound(options, backend.info());
         fail(
-            "--recompute=auto: {} is not enough for --batch-size={} and --seq-len={}; the smallest plan needs {} ({} "
-            "of "
-            "it for parameters and optimiser), bound by {}; {}",
-            format_bytes(limit), request.shape.B, request.shape.T, format_bytes(smallest), format_bytes(state),
-            found.binding_step, remedies(options, model, request.shape, smallest, backend));
+            "--recompute=auto: the smallest plan for --batch-size={} and --seq-len={} needs {} ({:.0f} % of it for "
+            "parameters and optimiser, the rest bound by {}); {}{} is not enough for it; {}",
+            request.shape.B, request.shape.T, format_bytes(smallest),
+            100 * static_cast<double>(state) / static_cast<double>(smallest), found.binding_step, format_bytes(limit),
+            bound.empty() ? "" : ", by " + bound + ",", remedies(options, model, request.shape, smallest, backend));
     }
     ChosenPlan chosen;
     chosen.memory = with_memory(model, std::move(found.plan));
@@ -231,15 +235,20 @@ Places places_of(const Options& options, const Backend& backend) {
 }
 
 int64_t memory_limit(const Options& options, const DeviceInfo& device) {
-    if (options.memory_budget.empty()) return options.memory_share > 0 ? options.memory_share : device.memory_available;
-    const int64_t whole = device.memory_total / options.memory_sharing;
+    if (options.memory_budget.empty()) return options.memory_share > 0 ? options.memory_share : device.available();
+    const int64_t whole = device.total(options.memory_sharing);
     const int64_t budget = parse_budget("--memory-budget", options.memory_budget, whole);
     if (options.command == Command::Train && !options.dry_run && budget > whole) {
-        fail_usage("--memory-budget={}: {} has {} in all; lower it, or leave it out to use what is free",
+        const bool is_own = device.process_available < device.memory_total / options.memory_sharing;
+        fail_usage("--memory-budget={}: {} has {} in all{}; lower it, or leave it out to use what is free",
                    options.memory_budget, options.memory_sharing > 1 ? "this rank's share of the host" : "this device",
-                   format_bytes(whole));
+                   format_bytes(whole), is_own ? ", by the limit of " + device.process_limit : "");
     }
     return budget;
+}
+
+std::string memory_bound(const Options& options, const DeviceInfo& device) {
+    return options.memory_budget.empty() ? device.limit(options.memory_sharing) : "--memory-budget";
 }
 
 OpTimes operation_times(const Options& options, const Model& model, const PlanRequest& request, Backend& backend) {
@@ -250,7 +259,7 @@ OpTimes operation_times(const Options& options, const Model& model, const PlanRe
     if (!options.calibrate && load_times(path, model, &times)) return times;
     if (!options.calibrate) return estimated_times(options, model, request, backend);
     times = measure_times(model, request.shape, request.places, request.logits_chunk_tokens, backend);
-    save_times(path, times);
+    if (!save_times(path, times)) return times;
     spdlog::info("calibrated: operation times of this model at {} x {} tokens are kept in '{}'", request.shape.B,
                  request.shape.T, path);
     return times;

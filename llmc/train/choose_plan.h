@@ -37,6 +37,9 @@ PlanRequest request_for(const Options& options, const Model& model, const BatchS
 /// Bytes a run may take: --memory-budget, else what the device has available.
 int64_t memory_limit(const Options& options, const DeviceInfo& device);
 
+/// What that limit comes from, if not from the device's size, in words for messages.
+std::string memory_bound(const Options& options, const DeviceInfo& device);
+
 /// Times of the model's operations: of --device-profile; measured with --calibrate, or earlier; else analytic.
 OpTimes operation_times(const Options& options, const Model& model, const PlanRequest& request, Backend& backend);
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <span>
+#include <system_error>
 #include <utility>
 
 namespace llmc {
@@ -70,7 +71,12 @@ const Batch& DataLoader::next() {
 }
 
 void DataLoader::prefetch() {
-    pending_ = std::async(std::launch::async, [this, first = position_ + stripe_.rank * B_] { fill(coming_, first); });
+    const auto work = [this, first = position_ + stripe_.rank * B_] { fill(coming_, first); };
+    try {
+        pending_ = std::async(std::launch::async, work);
+    } catch (const std::system_error&) {  // No thread is left: then when it is asked for.
+        pending_ = std::async(std::launch::deferred, work);
+    }
 }
 
 void DataLoader::fill(Batch& batch, int64_t first_sequence) const {

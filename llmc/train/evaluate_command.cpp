@@ -3,6 +3,7 @@
 #include "llmc/backend/make_backend.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
+#include "llmc/base/output.h"
 #include "llmc/base/units.h"
 #include "llmc/train/check_data.h"
 #include "llmc/train/checkpointing.h"
@@ -14,7 +15,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
 namespace llmc {
 namespace {
@@ -80,13 +80,14 @@ void print_score(const TextScore& score, const std::string& what) {
     if (!std::isfinite(score.nats)) {
         fail("the loss is {}: the model's output is no number; try --dtype=fp32, or an earlier checkpoint", score.nats);
     }
-    std::printf("data            %s\n", what.c_str());
-    std::printf("loss            %.6f nats per token, over %s tokens\n", score.loss(),
-                format_count(score.tokens).c_str());
-    std::printf("perplexity      %.4f\n", score.perplexity());
-    std::printf("bits per token  %.6f\n", score.bits_per_token());
+    print_output(fmt::format("data            {}\n", what));
+    print_output(fmt::format("loss            {:.6f} nats per token, over {} tokens\n", score.loss(),
+                             format_count(score.tokens)));
+    print_output(fmt::format("perplexity      {:.4f}\n", score.perplexity()));
+    print_output(fmt::format("bits per token  {:.6f}\n", score.bits_per_token()));
     if (score.bytes == 0) return;
-    std::printf("bits per byte   %.6f, over %s bytes\n", score.bits_per_byte(), format_count(score.bytes).c_str());
+    print_output(
+        fmt::format("bits per byte   {:.6f}, over {} bytes\n", score.bits_per_byte(), format_count(score.bytes)));
 }
 
 }  // namespace
@@ -133,8 +134,8 @@ void evaluate_command(const Options& options) {
     if (hellaswag_plan) {
         Scorer scorer(state, *std::move(hellaswag_plan));
         const HellaswagScore score = score_hellaswag(scorer, examples);
-        std::printf("hellaswag       %.4f, %s of %s right\n", score.accuracy(), format_count(score.correct).c_str(),
-                    format_count(score.examples).c_str());
+        print_output(fmt::format("hellaswag       {:.4f}, {} of {} right\n", score.accuracy(),
+                                 format_count(score.correct), format_count(score.examples)));
     }
 }
 

@@ -3,6 +3,7 @@
 #include "llmc/backend/make_backend.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
+#include "llmc/base/output.h"
 #include "llmc/base/units.h"
 #include "llmc/io/special_names.h"
 #include "llmc/io/tokenizer.h"
@@ -12,7 +13,6 @@
 #include "llmc/train/text_ends.h"
 
 #include <algorithm>
-#include <cstdio>
 
 namespace llmc {
 namespace {
@@ -80,11 +80,11 @@ void generate_command(const Options& options) {
     TextGenerator generator(state, std::move(generation));
     generator.draw_only_tokens_of(*tokenizer);
     for (int64_t sample = 0; sample < options.samples; ++sample) {
-        if (options.samples > 1) std::printf("---- sample %ld ----\n", static_cast<long>(sample + 1));
-        std::printf("%s", options.prompt.c_str());
+        if (options.samples > 1) print_output(fmt::format("---- sample {} ----\n", sample + 1));
+        print_output(options.prompt);
         StopText text(options.stop, [](std::string_view part) {
-            std::fwrite(part.data(), 1, part.size(), stdout);
-            std::fflush(stdout);
+            print_output(part);
+            flush_output();
         });
         bool is_over = false;
         const auto emit = [&](int32_t token) {
@@ -95,7 +95,7 @@ void generate_command(const Options& options) {
         generator.generate(prompt, options.length, settings, static_cast<uint32_t>(sample), emit,
                            [&](int32_t) { return is_over; });
         text.finish();
-        std::printf("\n");
+        print_output("\n");
     }
 }
 

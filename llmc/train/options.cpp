@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/output.h"
 #include "llmc/base/units.h"
 #include "llmc/base/version.h"
 #include "llmc/train/config_file.h"
@@ -11,7 +12,7 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdio>
+#include <sstream>
 #include <string_view>
 
 namespace llmc {
@@ -205,8 +206,9 @@ Options parse_options(int argc, const char* const* argv) {
         const std::vector<const char*> words = in_our_words(argc, argv);
         app.parse(static_cast<int>(words.size()), words.data());
     } catch (const CLI::Success& done) {
-        app.exit(done);
-        std::exit(kExitDone);
+        std::ostringstream text;
+        app.exit(done, text, text);
+        print_and_exit(text.str());
     } catch (const CLI::ParseError& error) {
         refuse("", error);
     }

@@ -67,7 +67,7 @@ class WhatFits {
           model_(model),
           backend_(backend),
           dtype_(dtype_of_option(options, backend)),
-          limit_(std::min(kMostBytes, parse_budget("--what-fits", options.what_fits, backend.info().memory_total))) {
+          limit_(std::min(kMostBytes, parse_budget("--what-fits", options.what_fits, backend.info().total()))) {
         // The small presets are as long as the run's sequences.
         const std::optional<ModelConfig> preset = find_preset(options.model);
         const bool as_run = preset.has_value() && preset->maxT == 0 && options.max_seq_len == 0;

@@ -4,6 +4,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/base/threads.h"
 #include "llmc/base/version.h"
 
 #include <nlohmann/json.hpp>
@@ -58,7 +59,8 @@ void choose_gpu(Options& options, Comm& comm) {
 void share_cores(Options& options, Comm& comm) {
     const std::vector<std::string> all = comm.all_gather(comm.host() + " " + allowed_processors());
     const auto sharing = std::count(all.begin(), all.end(), all[static_cast<size_t>(comm.rank())]);
-    if (options.threads == 0) options.threads = std::max<int64_t>(1, usable_cores() / sharing);
+    const bool is_open = options.threads == 0 && !threads_by_environment();
+    if (is_open) options.threads = std::max<int64_t>(1, usable_cores() / sharing);
 }
 
 }  // namespace
@@ -144,8 +146,7 @@ void share_memory(Options& options, Backend& backend, Comm& comm) {
     warm_up(backend, comm);
     const DeviceInfo device = backend.info();
     options.memory_sharing = backend.on_gpu() ? 1 : comm.local_size();
-    const std::vector<double> all =
-        comm.all_gather(static_cast<double>(device.memory_available / options.memory_sharing));
+    const std::vector<double> all = comm.all_gather(static_cast<double>(device.available(options.memory_sharing)));
     options.memory_share = static_cast<int64_t>(*std::min_element(all.begin(), all.end()));
 }
 

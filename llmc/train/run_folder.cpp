@@ -140,7 +140,7 @@ void RunFolder::open_folder() {
 /// Whatever will be written there is tried now, when nothing can be lost yet.
 void RunFolder::require_writable(const std::string& option) {
     try {
-        for (const char* file : {"config.toml", "metrics.jsonl", "train.log", "run.json"}) {
+        for (const char* file : {"config.toml", "metrics.jsonl", "run.json"}) {
             const std::string obstacle = obstacle_to_writing(path_ + "/" + file);
             if (!obstacle.empty()) fail("{}: {}; make it writable, or choose another --output-dir", option, obstacle);
         }

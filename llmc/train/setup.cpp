@@ -210,9 +210,11 @@ void require_memory(const Options& options, const Model& model, const PlannedMem
         fits += fmt::format("{} {} needs {}, {}", fits.empty() ? "" : ";", policy.name, format_bytes(bytes),
                             batch > 0 ? fmt::format("fits with --batch-size={}", batch) : "fits with no batch size");
     }
-    fail("not enough memory: --recompute={} with --batch-size={} and --seq-len={} needs {}, {} is {}. By level:{}",
+    const std::string bound = memory_bound(options, device);
+    fail("not enough memory: --recompute={} with --batch-size={} and --seq-len={} needs {}, {} is {}{}. By level:{}",
          options.recompute, options.batch_size, options.seq_len, format_bytes(memory.total_bytes()),
-         limited ? "--memory-budget" : "available", format_bytes(budget), fits);
+         limited ? "--memory-budget" : "available", format_bytes(budget),
+         limited || bound.empty() ? "" : ", by " + bound, fits);
 }
 
 namespace {

@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/base/output.h"
 #include "llmc/base/units.h"
 #include "llmc/io/bpe_learn.h"
 #include "llmc/io/encode_corpus.h"
@@ -18,7 +19,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
 
 namespace llmc {
@@ -115,7 +115,7 @@ void write_tokens(const Options& options, TextCorpus& corpus) {
                  writer.val().tokens() > 0 ? fmt::format(" --val-data='{}_val_*.bin'", options.out) : "",
                  has_files ? "" : " --tokenizer=" + options.tokenizer);
     for (const TokenShardWriter* shards : {&writer.val(), &writer.train()}) {
-        for (const std::string& path : shards->paths()) std::printf("%s\n", path.c_str());
+        for (const std::string& path : shards->paths()) print_output(path + "\n");
     }
 }
 
@@ -153,7 +153,7 @@ void learn_vocabulary(const Options& options, TextCorpus& corpus) {
     spdlog::info("learned {} tokens from {} in {}; use them: ./train_gpt --tokenizer={} --data=...",
                  format_count(static_cast<int64_t>(bpe.merges.size())), format_bytes(corpus.bytes()),
                  format_duration(now_seconds() - begin), folder.path());
-    std::printf("%s\n", folder.path().c_str());
+    print_output(folder.path() + "\n");
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/base/printable.h"
+#include "llmc/base/output.h"
 #include "llmc/base/stop_signal.h"
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
@@ -13,7 +14,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
 namespace llmc {
 namespace {
@@ -230,9 +230,9 @@ std::vector<double> Trainer::run_update() {
 /// While the device is at work on the step before. Of a large update only the beginning is kept; the rest is read in
 /// its turn, and where nobody has scanned the data looked at already now.
 void Trainer::read_step_data() {
-    constexpr int64_t kKeptBytes = 64 << 20;
+    constexpr int64_t kKeptBytes = 8 << 20, kKeptBatches = 1024;
     const int64_t batch_bytes = 2 * size_of(DType::I32) * options_.batch_size * options_.seq_len;
-    const int64_t kept = std::clamp<int64_t>(kKeptBytes / batch_bytes, 1, micro_batches_);
+    const int64_t kept = std::clamp<int64_t>(kKeptBytes / batch_bytes, 1, std::min(micro_batches_, kKeptBatches));
     step_data_.resize(static_cast<size_t>(kept));
     for (Batch& batch : step_data_) batch = loader_.next();
     if (!options_.no_scan || kept == micro_batches_) return;
@@ -278,8 +278,7 @@ void Trainer::write_profile(const std::vector<double>& seconds) const {
     const std::vector<ProfileRow> rows =
         profile_rows(state_.model(), plan_, seconds, device.attention_backward_products);
     write_text_atomically(options_.profile, chrome_trace(state_.model(), plan_, seconds));
-    std::printf("%s\n", profile_table(rows, device, state_.dtype()).c_str());
-    std::fflush(stdout);
+    try_print_output(profile_table(rows, device, state_.dtype()) + "\n", "the profile");
     spdlog::info(
         "step {}: trace of the last micro-batch and the update in '{}', for chrome://tracing or ui.perfetto.dev",
         progress_.step + 1, options_.profile);

@@ -37,8 +37,8 @@ class Trainer {
     Trainer(const RunDescription& run, State& state, const Origin& origin, RunFolder* folder,
             const std::string& run_folder, Comm& comm);
 
-    /// Trains up to --steps, or until SIGINT, SIGTERM or SIGUSR1 on any rank, which end the step at hand on all of
-    /// them, write a checkpoint and return. A failure is an Error that says what is saved and how to go on.
+    /// Trains up to --steps, or until a signal of stop_signal.h on any rank, which ends the step at hand on all of
+    /// them, writes a checkpoint and returns. A failure is an Error that says what is saved and how to go on.
     void run();
 
     const Progress& progress() const { return progress_; }

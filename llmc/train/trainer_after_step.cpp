@@ -3,19 +3,20 @@
 #include "llmc/base/log.h"
 #include "llmc/base/median.h"
 #include "llmc/base/printable.h"
+#include "llmc/base/output.h"
+#include "llmc/base/process_limits.h"
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/train/trainer.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <new>
 
 namespace llmc {
 
 std::string words_of(const std::exception& error) {
-    return dynamic_cast<const std::bad_alloc*>(&error) == nullptr ? error.what() : "out of memory on the host";
+    return dynamic_cast<const std::bad_alloc*>(&error) == nullptr ? error.what() : out_of_host_memory();
 }
 
 /// All that a finished step brings with it.
@@ -201,9 +202,9 @@ void Trainer::print_sample() {
     }
     if (!comm_.is_root()) return;
     const std::string text = data_.tokenizer->decode(tokens);
-    std::printf("---- sample after %ld steps ----\n%s%s\n----\n", static_cast<long>(progress_.step),
-                options_.sample_prompt.c_str(), text.c_str());
-    std::fflush(stdout);
+    try_print_output(
+        fmt::format("---- sample after {} steps ----\n{}{}\n----\n", progress_.step, options_.sample_prompt, text),
+        "a sample");
 }
 
 /// All ranks write where rank 0 finds the folder.

@@ -2,9 +2,11 @@
 #include "llmc/backend/make_backend.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/prepare_process.h"
 #include "tests/backend/backend_testing.h"
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -113,6 +115,41 @@ TEST(Device, Info) {
     EXPECT_EQ(info.peak_flops_bf16 > 0, info.supports_bf16);
     EXPECT_EQ(info.kind, "cpu");
     EXPECT_GE(info.attention_backward_products, 5);
+}
+
+// Of the machine every process gets its share; a limit of the process is its own.
+TEST(Device, LimitsAreOfTheMachineOrOfTheProcess) {
+    DeviceInfo info;
+    info.memory_total = 1000;
+    info.memory_available = 800;
+    info.memory_limit = "a group";
+    EXPECT_EQ(info.total(), 1000);
+    EXPECT_EQ(info.available(), 800);
+    EXPECT_EQ(info.limit(), "a group");
+    info.process_available = 300;
+    info.process_limit = "the process";
+    EXPECT_EQ(info.total(), 300);
+    EXPECT_EQ(info.available(), 300);
+    EXPECT_EQ(info.limit(), "the process");
+    EXPECT_EQ(info.available(4), 200);
+    EXPECT_EQ(info.limit(4), "a group");
+    info.process_reserve = 50;
+    EXPECT_EQ(info.available(4), 150);
+    EXPECT_EQ(info.available(40), 0);
+}
+
+TEST(Device, ALimitOnAddressSpaceIsKnown) {
+    const auto inside = [] {
+        rlimit limit = {};
+        getrlimit(RLIMIT_AS, &limit);
+        limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, rlim_t{64} << 30);  // Sanitizers reserve terabytes.
+        if (setrlimit(RLIMIT_AS, &limit) != 0) std::exit(3);
+        const DeviceInfo info = cpu::CpuBackend(1).info();
+        if (info.process_limit != "address space (ulimit -v)") std::exit(1);
+        std::exit(info.process_available < (int64_t{64} << 30) ? 0 : 2);
+    };
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
+    EXPECT_EXIT(inside(), ::testing::ExitedWithCode(0), "");
 }
 
 TEST(MakeBackend, KnowsItsDevices) {

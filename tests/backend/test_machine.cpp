@@ -64,6 +64,41 @@ TEST(Machine, MemoryOfVersion1GroupAtTheMount) {
     EXPECT_EQ(machine_memory(root.path()).available, 9000 * kKiB);
 }
 
+// A group of much, which others have used up.
+TEST(Machine, AvailableIsTheLeastOfAllParents) {
+    const FakeRoot root;
+    root.write("proc/self/cgroup", "0::/outer/inner\n");
+    root.write("sys/fs/cgroup/outer/inner/memory.max", std::to_string(6000 * kKiB));
+    root.write("sys/fs/cgroup/outer/inner/memory.current", std::to_string(100 * kKiB));
+    root.write("sys/fs/cgroup/outer/memory.max", std::to_string(12000 * kKiB));
+    root.write("sys/fs/cgroup/outer/memory.current", std::to_string(11000 * kKiB));
+    MachineMemory memory = machine_memory(root.path());
+    EXPECT_EQ(memory.total, 6000 * kKiB);
+    EXPECT_EQ(memory.available, 1000 * kKiB);
+    EXPECT_EQ(memory.limit, "/sys/fs/cgroup/outer/memory.max");
+    root.write("sys/fs/cgroup/outer/memory.current", "0");
+    memory = machine_memory(root.path());
+    EXPECT_EQ(memory.available, 5900 * kKiB);
+    EXPECT_EQ(memory.limit, "/sys/fs/cgroup/outer/inner/memory.max");
+    // Above it a process is slowed down until it stands still.
+    root.write("sys/fs/cgroup/outer/inner/memory.high", std::to_string(2000 * kKiB));
+    memory = machine_memory(root.path());
+    EXPECT_EQ(memory.total, 2000 * kKiB);
+    EXPECT_EQ(memory.available, 1900 * kKiB);
+}
+
+TEST(Machine, StrictOvercommitIsALimit) {
+    const FakeRoot root;
+    root.write("proc/meminfo",
+               "MemTotal: 16000 kB\nMemAvailable: 9000 kB\nCommitLimit: 8000 kB\nCommitted_AS: 5000 kB\n");
+    root.write("proc/sys/vm/overcommit_memory", "0\n");
+    EXPECT_EQ(machine_memory(root.path()).available, 9000 * kKiB);
+    EXPECT_EQ(machine_memory(root.path()).limit, "");
+    root.write("proc/sys/vm/overcommit_memory", "2\n");
+    EXPECT_EQ(machine_memory(root.path()).available, 3000 * kKiB);
+    EXPECT_NE(machine_memory(root.path()).limit, "");
+}
+
 TEST(Machine, CoresNotHardwareThreads) {
     const FakeRoot root;
     const std::string folder = "sys/devices/system/cpu/cpu";

@@ -36,7 +36,7 @@ check "plan names what auto keeps" grep -q "auto: the fastest within" <(
 run plan "${shape[@]}" --recompute=auto --memory-budget=1MiB
 check "nothing fits: exit code 1" test "$status" -eq 1
 check "nothing fits: one line that says what would" \
-    grep -Eq "^.*--recompute=auto: .* is not enough .*smallest plan needs .*raise --memory-budget to [0-9]+" err
+    grep -Eq "^.*--recompute=auto: the smallest plan .* needs .* is not enough .*raise --memory-budget to [0-9]+" err
 smallest=$(sed -n 's/.*raise --memory-budget to \([0-9]*\).*/\1/p' err)
 run plan "${shape[@]}" --recompute=auto --memory-budget="$smallest"
 check "the smallest budget it names is enough" test "$status" -eq 0

@@ -13,7 +13,7 @@ long=("${small[@]}" --steps=1000000)
 start() {
     local folder=$1
     shift
-    "$TRAIN_GPT" "$@" --output-dir="$folder" >out 2>err &
+    env --default-signal=INT "$TRAIN_GPT" "$@" --output-dir="$folder" >out 2>err & # what a script's & would ignore
     job=$!
 }
 end() {
@@ -121,7 +121,7 @@ check "a full disk: said, and training goes on" warned
 prlimit --pid $job --fsize=unlimited
 saved_later() { [ -s full/checkpoints/latest ]; }
 check "a full disk: the next checkpoint is tried" eventually 30 saved_later
-kill -INT $job
+kill -TERM $job
 end
 check "a full disk that got room: exit code 0" test "$status:$(newest full)" = "0:$(steps_of full)"
 

@@ -144,7 +144,7 @@ ln -s "$PWD/not-mounted/x" gone/checkpoints
 early "checkpoints on a disk that is not there" "gone/checkpoints' is a link to '.*not-mounted/x', which is not there" gone
 ln -s "$PWD/not-mounted/y" dangling
 early "a folder on a disk that is not there" "'dangling' is a link to '.*not-mounted/y'" dangling
-for name in metrics.jsonl config.toml train.log; do
+for name in metrics.jsonl config.toml; do
     mkdir -p "taken-$name/$name"
     early "$name is a folder" "'taken-$name/$name' is a folder" "taken-$name"
 done

@@ -5,8 +5,10 @@
 #pragma once
 
 #include "llmc/backend/backend.h"
+#include "llmc/base/process_limits.h"
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 
@@ -89,6 +91,7 @@ class CpuBackend final : public Backend {
 
   private:
     int threads_;
+    std::optional<ProcessLimit> own_limit_;           ///< At the beginning: what is planned by it stays within it.
     std::unordered_map<void*, int64_t> allocations_;  ///< Start and mapped bytes of everything allocate() gave out.
 };
 

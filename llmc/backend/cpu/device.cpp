@@ -5,6 +5,9 @@
 #include "llmc/backend/cpu/machine.h"
 #include "llmc/backend/cpu/parallel.h"
 #include "llmc/base/error.h"
+#include "llmc/base/log.h"
+#include "llmc/base/process_limits.h"
+#include "llmc/base/threads.h"
 #include "llmc/base/units.h"
 
 #include <omp.h>
@@ -12,7 +15,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <optional>
 
 namespace llmc::cpu {
 namespace {
@@ -64,9 +69,32 @@ void convert_elements(Out* out, const In* in, int64_t count) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(int threads) : threads_(threads > 0 ? threads : usable_cores(allowed_processors())) {
+namespace {
+
+/// Bytes of what is available that are left to what is allocated later: lines, batches, plans, libraries. A run that
+/// fills a control group to the last byte is killed.
+constexpr int64_t kReserve = int64_t{48} << 20;
+
+int threads_for(int asked) {
+    if (asked > 0) return possible_threads(asked);
+    const int cores = usable_cores(allowed_processors());
+    const std::optional<int> by_environment = threads_by_environment();
+    const int threads = possible_threads(by_environment.value_or(cores));
+    if (by_environment && threads != cores) {
+        spdlog::info("threads {} on {} core{}, by OMP_NUM_THREADS={}; --threads overrides it", threads, cores,
+                     cores == 1 ? "" : "s", std::getenv("OMP_NUM_THREADS"));
+    }
+    return threads;
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(int threads) : threads_(threads_for(threads)) {
     omp_set_dynamic(0);
     omp_set_num_threads(threads_);
+#pragma omp parallel
+    {}  // From here on the threads are there, and their stacks are among what is mapped.
+    own_limit_ = memory_limit_of_process();
 }
 
 CpuBackend::~CpuBackend() {
@@ -78,6 +106,12 @@ DeviceInfo CpuBackend::info() const {
     const MachineMemory memory = machine_memory();
     info.memory_total = memory.total;
     info.memory_available = memory.available;
+    info.process_reserve = kReserve;
+    info.memory_limit = memory.limit;
+    if (own_limit_) {
+        info.process_available = own_limit_->available;
+        info.process_limit = own_limit_->name;
+    }
     info.supports_bf16 = gemm_supports_bf16() && has_bf16_dot_products();
     const std::string extension = vector_extension() + (has_bf16_dot_products() ? " bf16" : "");
     info.name = fmt::format("{}, {} thread{}{}{}", processor_name(), threads_, threads_ == 1 ? "" : "s",
@@ -93,11 +127,16 @@ void* CpuBackend::allocate(int64_t bytes, const std::string& what) {
     const int64_t page = sysconf(_SC_PAGESIZE);
     const int64_t mapped = std::max(page, round_up(bytes, page));
     // The system grants more than it has and kills the process later, so what is available must be asked before.
-    const MachineMemory known = machine_memory();
-    void* memory = known.total == 0 || mapped <= known.available ? map_pages(mapped) : nullptr;
-    if (!memory)
-        fail("{}: {} wanted, but only {} of memory are available; lower the batch size or the memory budget", what,
-             format_bytes(bytes), format_bytes(known.available));
+    const MachineMemory machine = machine_memory();
+    const std::optional<ProcessLimit> own = memory_limit_of_process();
+    const bool is_own = own && own->available < machine.available;
+    const int64_t available = is_own ? own->available : machine.available;
+    void* memory = machine.total == 0 || mapped <= available ? map_pages(mapped) : nullptr;
+    if (!memory) {
+        const std::string& limit = is_own ? own->name : machine.limit;
+        fail("{}: {} wanted, but only {} of memory are available{}; lower the batch size or the memory budget", what,
+             format_bytes(bytes), format_bytes(available), limit.empty() ? "" : ", by the limit of " + limit);
+    }
     touch_pages(static_cast<char*>(memory), mapped, page);
     allocations_.emplace(memory, mapped);
     return memory;

@@ -1,10 +1,10 @@
 #include "llmc/backend/cpu/machine.h"
 
 #include "llmc/base/log.h"
+#include "llmc/base/prepare_process.h"
 #include "llmc/base/units.h"
 
 #include <omp.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <fstream>
@@ -19,6 +19,9 @@
 
 namespace llmc::cpu {
 namespace {
+
+/// Version 1 of control groups says "no limit" by about so many bytes.
+constexpr int64_t kNoLimit = int64_t{1} << 62;
 
 /// The number a file begins with, or nothing: no such file, or a word such as "max".
 std::optional<int64_t> read_number(const std::string& path) {
@@ -95,35 +98,55 @@ std::optional<double> processor_quota(const std::string& root) {
 
 }  // namespace
 
+namespace {
+
+/// Where every mapping is counted whether it is used or not: what may still be mapped.
+std::optional<int64_t> committable(const std::string& root) {
+    constexpr int64_t kStrict = 2;
+    if (read_number(root + "/proc/sys/vm/overcommit_memory") != kStrict) return std::nullopt;
+    const auto limit = read_field(root + "/proc/meminfo", "CommitLimit");
+    const auto used = read_field(root + "/proc/meminfo", "Committed_AS");
+    if (!limit || !used) return std::nullopt;
+    return std::max<int64_t>(0, *limit - *used);
+}
+
+void tighten(MachineMemory* memory, int64_t total, int64_t available, const std::string& limit) {
+    memory->total = std::min(memory->total, total);
+    if (available >= memory->available) return;
+    memory->available = available;
+    memory->limit = limit;
+}
+
+}  // namespace
+
 MachineMemory machine_memory(const std::string& root) {
     MachineMemory memory;
     memory.total = read_field(root + "/proc/meminfo", "MemTotal").value_or(0);
     memory.available = read_field(root + "/proc/meminfo", "MemAvailable").value_or(0);
+    if (const auto left = committable(root)) tighten(&memory, memory.total, *left, "vm.overcommit_memory=2");
     for (const std::string& folder : control_groups(root, "memory")) {
-        std::optional<int64_t> limit = read_number(folder + "/memory.max");
-        if (!limit) limit = read_number(folder + "/memory.limit_in_bytes");
-        if (!limit || *limit >= memory.total) continue;
-        memory.total = *limit;
-        memory.available = std::min(memory.available, group_available(folder, *limit).value_or(*limit));
+        for (const char* file : {"/memory.max", "/memory.high", "/memory.limit_in_bytes"}) {
+            const std::optional<int64_t> limit = read_number(folder + file);
+            if (!limit || *limit >= kNoLimit) continue;
+            tighten(&memory, *limit, group_available(folder, *limit).value_or(*limit),
+                    folder.substr(root.size()) + file);
+        }
     }
     return memory;
 }
 
 std::vector<int> allowed_processors() {
-    std::vector<int> processors;
-    // A bound libgomp (OMP_PROC_BIND, OMP_PLACES) has already narrowed this thread's mask to its own place.
+    std::vector<int> allowed = processors_at_start();
+    if (allowed.empty())  // More processors than a cpu_set_t holds.
+        for (int i = 0; i < static_cast<int>(std::thread::hardware_concurrency()); ++i) allowed.push_back(i);
+    std::vector<int> bound;
     for (int place = 0; omp_get_proc_bind() != omp_proc_bind_false && place < omp_get_num_places(); ++place) {
         std::vector<int> ids(static_cast<size_t>(omp_get_place_num_procs(place)));
         omp_get_place_proc_ids(place, ids.data());
-        processors.insert(processors.end(), ids.begin(), ids.end());
+        for (const int id : ids)
+            if (std::find(allowed.begin(), allowed.end(), id) != allowed.end()) bound.push_back(id);
     }
-    cpu_set_t mask;
-    if (processors.empty() && sched_getaffinity(0, sizeof mask, &mask) == 0)
-        for (int i = 0; i < CPU_SETSIZE; ++i)
-            if (CPU_ISSET(i, &mask)) processors.push_back(i);
-    if (processors.empty())  // More processors than a cpu_set_t holds.
-        for (int i = 0; i < static_cast<int>(std::thread::hardware_concurrency()); ++i) processors.push_back(i);
-    return processors;
+    return bound.empty() ? allowed : bound;
 }
 
 int usable_cores(const std::vector<int>& processors, const std::string& root) {

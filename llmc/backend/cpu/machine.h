@@ -11,12 +11,16 @@ namespace llmc::cpu {
 struct MachineMemory {
     int64_t total = 0;      ///< Bytes of the machine, or of the tightest control group around this process.
     int64_t available = 0;  ///< Bytes that could be allocated now without swapping; file caches count as free.
+    std::string limit;      ///< What binds `available`, if not the machine's memory: "/sys/fs/cgroup/job/memory.max".
 };
 
-/// `root` is prefixed to the paths in /proc and /sys; tests put a folder of their own there.
+/// The control groups are those around this process, with all their parents; where processes of others fill one, little
+/// is available however much its limit is. `root` is prefixed to the paths in /proc and /sys; tests put a folder of
+/// their own there.
 MachineMemory machine_memory(const std::string& root = "");
 
-/// The processors this process may run on, as the system numbers them.
+/// The processors this process may run on, as the system numbers them; of these, where OpenMP binds its threads
+/// (OMP_PLACES, GOMP_CPU_AFFINITY, OMP_PROC_BIND), those of its places.
 std::vector<int> allowed_processors();
 
 /// Physical cores among `processors` (of two hardware threads of a core one counts), but no more than the control

@@ -7,6 +7,7 @@
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/plan_frontier.h"
+#include "llmc/train/output_file.h"
 #include "llmc/train/plan_output.h"
 #include "llmc/train/plan_ranks.h"
 #include "llmc/train/plan_what_fits.h"
@@ -126,7 +127,7 @@ void draw_timeline_of(const Options& options, const Model& model, const PlannedM
     const std::string subtitle =
         fmt::format("{} x {} tokens, {}; parameters, gradients and optimiser take {} besides, all the time",
                     plan.shape.B, plan.shape.T, name_of(plan.dtype), format_bytes(memory.state.total()));
-    write_picture("--timeline", options.timeline, draw_timeline(model, plan, memory.layout, title, subtitle));
+    write_output("--timeline", options.timeline, draw_timeline(model, plan, memory.layout, title, subtitle));
 }
 
 Model model_of(const Options& options) {

@@ -3,6 +3,7 @@
 #include "llmc/train/check_data.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/ranks.h"
+#include "llmc/train/resume_options.h"
 
 namespace llmc {
 

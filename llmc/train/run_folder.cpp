@@ -76,7 +76,7 @@ RunFolder::~RunFolder() {
 }
 
 void RunFolder::begin(const Options& options) {
-    write_text_atomically(path_ + "/config.toml", to_toml(options));
+    write_text_atomically(path_ + "/config.toml", config_of_run(options, path_));
     log_to_file(path_ + "/train.log");
     has_begun_ = true;
 }

@@ -7,6 +7,7 @@
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/run/profile.h"
+#include "llmc/train/output_file.h"
 #include "llmc/train/ranks.h"
 #include "llmc/train/schedule.h"
 
@@ -161,7 +162,7 @@ void Trainer::say_what_moved() const {
         spdlog::info("resume  parameters converted to {}; the run kept them in {} before", options_.dtype,
                      progress_.dtype);
     }
-    const Options before = options_of_run(find_run_folder(options_.resume, "--resume"));
+    const Options before = options_of_run(find_run_folder(options_.resume, "--resume"), "--resume=" + options_.resume);
     const Schedule schedule = schedule_of(options_), earlier = schedule_of(before);
     if (progress_.train_tokens == 0 || schedule == earlier) return;
     spdlog::info(
@@ -256,7 +257,7 @@ void Trainer::write_profile(const std::vector<double>& seconds) const {
     const DeviceInfo device = state_.backend().info();
     const std::vector<ProfileRow> rows =
         profile_rows(state_.model(), plan_, seconds, device.attention_backward_products);
-    write_text_atomically(options_.profile, chrome_trace(state_.model(), plan_, seconds));
+    write_output("--profile", options_.profile, chrome_trace(state_.model(), plan_, seconds));
     std::printf("%s\n", profile_table(rows, device, state_.dtype()).c_str());
     std::fflush(stdout);
     spdlog::info(

@@ -135,19 +135,22 @@ std::string last_part(const std::string& name) {
     return part;
 }
 
-[[noreturn]] void refuse_twice(const std::string& name, std::string_view text, int line, const std::string& who) {
+[[noreturn]] void refuse_twice(const std::string& name, bool is_option_and_section, std::string_view text, int line,
+                               const std::string& who) {
     int first = 0;
     try {
         first = line_of_key(toml::parse(first_lines(text, line - 1)), last_part(name));
     } catch (const toml::parse_error&) {
         first = 0;
     }
+    const std::string lines = fmt::format("line{} {}{}", first > 0 ? "s" : "", first > 0 ? fmt::format("{} and ", first) : "", line);
+    if (is_option_and_section) {
+        fail_usage("{}: '{}' stands for an option and for a section, in {}; move the option into the section", who,
+                   name, lines);
+    }
     const bool is_section = text_of_line(text, line).starts_with('[');
-    fail_usage("{}: '{}' is given twice, in line{} {}{}", who, name,
-               first > 0 ? fmt::format("s {} and", first) : "", line,
-               is_section ? "; a name can stand for a section or for one option above all sections, and a section "
-                            "begins once: put all that belongs to it in one place"
-                          : "; leave one of them out");
+    fail_usage("{}: '{}' is given twice, in {}; {}", who, name, lines,
+               is_section ? "put all that belongs to the section in one place" : "leave one of them out");
 }
 
 /// What to do about it, where that can be told.
@@ -162,7 +165,9 @@ const char* remedy(std::string_view description) {
 [[noreturn]] void refuse(const toml::parse_error& error, std::string_view text, const std::string& who) {
     const int line = static_cast<int>(error.source().begin.line);
     std::string description(error.description());
-    if (const std::string name = redefined_name(description); !name.empty()) refuse_twice(name, text, line, who);
+    if (const std::string name = redefined_name(description); !name.empty()) {
+        refuse_twice(name, description.ends_with("as table"), text, line, who);
+    }
     constexpr std::string_view kOpening = "Error while ";
     if (description.starts_with(kOpening)) description.erase(0, kOpening.size());
     std::replace_if(description.begin(), description.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, ' ');

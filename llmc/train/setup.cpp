@@ -164,6 +164,13 @@ ModelConfig accept_model(const Options& options, const ModelConfig& config, cons
     return config;
 }
 
+void settle_seq_len(Options& options, const ModelConfig& config) {
+    if (options.was_given("seq-len") || options.seq_len <= config.maxT) return;
+    options.seq_len = config.maxT;
+    const bool is_default = options.total_batch_size > 0 && !options.was_given("total-batch-size");
+    if (is_default) options.total_batch_size = Options().batch_size * options.seq_len;
+}
+
 void require_dtype(const Backend& backend, DType dtype) {
     const DeviceInfo info = backend.info();
     if (dtype == DType::BF16 && !info.supports_bf16) {

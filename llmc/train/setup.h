@@ -41,6 +41,9 @@ ModelConfig resolve_model(const Options& options, int64_t data_vocabulary, int64
 /// the tokenizer.
 ModelConfig accept_model(const Options& options, const ModelConfig& config, const Tokenizer* tokenizer);
 
+/// Shortens the default --seq-len to the longest that a model with weights takes.
+void settle_seq_len(Options& options, const ModelConfig& config);
+
 /// Refuses --dtype=bf16 where the processor has no bf16 dot products.
 void require_dtype(const Backend& backend, DType dtype);
 

@@ -119,7 +119,7 @@ TEST(ConfigFile, ADuplicateNamesBothLines) {
     EXPECT_TRUE(has(refusal(dir, "[m]\na = 1\n[n]\na = 1\nb = [1,\n2]\n\"a\" = 3\n"), {"lines 4 and 7"}));
     EXPECT_TRUE(has(refusal(dir, "m.a = 1\r\nm.a = 2\r\n"), {"lines 1 and 2"}));
     EXPECT_TRUE(has(refusal(dir, "[m]\na = 1\n[n]\n[m]\nb = 1\n"), {"'m'", "lines 1 and 4", "section"}));
-    EXPECT_TRUE(has(refusal(dir, "x = 1\nmodel = \"m\"\n[model]\nlayers = 1\n"), {"'model'", "lines 2 and 3"}));
+    EXPECT_TRUE(has(refusal(dir, "x = 1\nmodel = \"m\"\n[model]\nlayers = 1\n"), {"'model'", "lines 2 and 3", "move the option"}));
     EXPECT_TRUE(has(refusal(dir, "x = 1\nm = { a = 1, a = 2 }\n"), {"'a'", "line 2"}));
 }
 

@@ -92,7 +92,8 @@ void add_entries(const toml::table& table, const std::string& section, std::vect
             add_entries(*node.as_table(), std::string(key.str()), entries);
             continue;
         }
-        entries->push_back({section, std::string(key.str()), value_of(node), static_cast<int>(key.source().begin.line)});
+        entries->push_back(
+            {section, std::string(key.str()), value_of(node), static_cast<int>(key.source().begin.line)});
     }
 }
 
@@ -121,19 +122,20 @@ std::string text_of_line(std::string_view text, int number) {
     return line.size() > kShown ? std::string(line.substr(0, kShown)) + " ..." : std::string(line);
 }
 
-/// What the library means by "cannot redefine existing integer 'a.b'": the name given twice; empty if it is not that.
-std::string redefined_name(std::string_view description) {
+/// What the library means by "cannot redefine existing integer 'a.b'", without quotes: the name given twice; empty if
+/// it is not that. `line` is where it is given again: of a name in quotes the library says other things.
+std::string redefined_name(std::string_view description, std::string_view line) {
     if (description.find("cannot redefine") == std::string_view::npos) return "";
     const size_t begin = description.find('\''), end = description.rfind('\'');
-    return begin == end ? "" : std::string(description.substr(begin + 1, end - begin - 1));
+    if (begin == end) return "";
+    std::string name(description.substr(begin + 1, end - begin - 1));
+    if (name.find_first_of("\"'") != std::string::npos) name = line.substr(0, line.find('='));
+    std::erase_if(name, [](char c) { return std::string_view("\"' \t[]").find(c) != std::string_view::npos; });
+    return name;
 }
 
-/// The last part of a name with dots, without quotes.
-std::string last_part(const std::string& name) {
-    std::string part = name.substr(name.rfind('.') + 1);
-    std::erase_if(part, [](char c) { return c == '"' || c == '\'' || c == ' ' || c == '\t'; });
-    return part;
-}
+/// The last part of a name with dots.
+std::string last_part(const std::string& name) { return name.substr(name.rfind('.') + 1); }
 
 [[noreturn]] void refuse_twice(const std::string& name, bool is_option_and_section, std::string_view text, int line,
                                const std::string& who) {
@@ -143,7 +145,8 @@ std::string last_part(const std::string& name) {
     } catch (const toml::parse_error&) {
         first = 0;
     }
-    const std::string lines = fmt::format("line{} {}{}", first > 0 ? "s" : "", first > 0 ? fmt::format("{} and ", first) : "", line);
+    const std::string lines =
+        fmt::format("line{} {}{}", first > 0 ? "s" : "", first > 0 ? fmt::format("{} and ", first) : "", line);
     if (is_option_and_section) {
         fail_usage("{}: '{}' stands for an option and for a section, in {}; move the option into the section", who,
                    name, lines);
@@ -165,12 +168,13 @@ const char* remedy(std::string_view description) {
 [[noreturn]] void refuse(const toml::parse_error& error, std::string_view text, const std::string& who) {
     const int line = static_cast<int>(error.source().begin.line);
     std::string description(error.description());
-    if (const std::string name = redefined_name(description); !name.empty()) {
+    if (const auto name = redefined_name(description, text_of_line(text, line)); !name.empty()) {
         refuse_twice(name, description.ends_with("as table"), text, line, who);
     }
     constexpr std::string_view kOpening = "Error while ";
     if (description.starts_with(kOpening)) description.erase(0, kOpening.size());
-    std::replace_if(description.begin(), description.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, ' ');
+    std::replace_if(
+        description.begin(), description.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, ' ');
     fail_usage("{}: line {} is no TOML ({}): {}{}", who, line, description, text_of_line(text, line),
                remedy(description));
 }

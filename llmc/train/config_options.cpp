@@ -45,9 +45,16 @@ const OptionRow* find_row(const std::string& name) {
     return nullptr;
 }
 
+bool is_section(const std::string& name) {
+    const auto& table = option_table();
+    return std::any_of(table.begin(), table.end(), [&](const OptionRow& row) {
+        return (row.commands & kFromFiles) != 0 && is_section_of(name, row);
+    });
+}
+
 [[noreturn]] void refuse_section(const ConfigEntry& entry, const std::string& at) {
     const std::vector<std::string> names = sections();
-    if (find_row(entry.section) != nullptr && find_row(entry.name) == nullptr) {
+    if (find_row(entry.section) != nullptr) {
         fail_usage("{}: '{}' is an option, and has no '{}' in it; write {} = VALUE", at, entry.section, entry.name,
                    entry.section);
     }
@@ -59,6 +66,7 @@ const OptionRow* find_row(const std::string& name) {
 
 /// The option that an entry is about.
 const OptionRow& row_of(const ConfigEntry& entry, const std::string& at) {
+    if (!entry.section.empty() && !is_section(entry.section)) refuse_section(entry, at);
     const OptionRow* row = find_row(entry.name);
     if (entry.value.kind == Kind::Table && row == nullptr) {
         fail_usage("{}: '{}' is a table in a table, and no option; an option is name = value", at, entry.name);
@@ -75,11 +83,6 @@ const OptionRow& row_of(const ConfigEntry& entry, const std::string& at) {
                    entry.name, entry.name);
     }
     if (entry.section.empty() || is_section_of(entry.section, *row)) return *row;
-    const auto& table = option_table();
-    const bool is_known = std::any_of(table.begin(), table.end(), [&](const OptionRow& other) {
-        return (other.commands & kFromFiles) != 0 && is_section_of(entry.section, other);
-    });
-    if (!is_known) refuse_section(entry, at);
     fail_usage("{}: '{}' is in the section [{}], but belongs to [{}]; put it there, or above all sections", at,
                entry.name, entry.section, section_of_group(row->group));
 }
@@ -114,11 +117,6 @@ std::string wanted(const OptionRow& row) {
 }
 
 std::string text_of(const OptionRow& row, const ConfigValue& value, const std::string& at) {
-    if (value.kind == Kind::Array && row.name() == "recompute") {
-        std::vector<std::string> texts;
-        for (const ConfigValue& element : value.elements) texts.push_back(text_of(row, element, at));
-        return fmt::format("{}", fmt::join(texts, ","));
-    }
     if (!takes(row, value)) {
         const bool could_be_unquoted = value.kind == Kind::String && !is_text(row);
         fail_usage("{}: --{}: {}, not {}{}", at, row.name(), wanted(row), describe(value),
@@ -128,6 +126,15 @@ std::string text_of(const OptionRow& row, const ConfigValue& value, const std::s
         fail_usage("{}: --{}: has a character with the code 0 in it; leave that out", at, row.name());
     }
     return value.text;
+}
+
+/// `plan` takes a list of one option.
+std::string text_of_list(const OptionRow& row, const ConfigValue& value, const std::string& at) {
+    if (value.kind != Kind::Array || row.name() != "recompute") return text_of(row, value, at);
+    if (value.elements.empty()) fail_usage("{}: --{}: the list is empty; name at least one", at, row.name());
+    std::string text;
+    for (const ConfigValue& element : value.elements) text += (text.empty() ? "" : ",") + text_of(row, element, at);
+    return text;
 }
 
 /// The one thing in [written].
@@ -155,7 +162,7 @@ ConfigOptions options_in(const std::vector<ConfigEntry>& entries, const std::str
             fail_usage("{}: '{}' is given twice, in lines {} and {}; leave one of them out", who, entry.name,
                        other.line, entry.line);
         }
-        result.options.push_back({&row, text_of(row, entry.value, at), entry.line});
+        result.options.push_back({&row, text_of_list(row, entry.value, at), entry.line});
     }
     return result;
 }

@@ -36,8 +36,12 @@ bool is_read(const OptionRow& row) {
     return row.path == PathKind::Data || row.path == PathKind::Model || row.path == PathKind::Tokenizer;
 }
 
-bool is_pattern(const std::string& path) { return path.find_first_of("*?[") != std::string::npos && !path_exists(path); }
-bool is_pattern(const OptionRow& row, const std::string& path) { return row.path == PathKind::Data && is_pattern(path); }
+bool is_pattern(const std::string& path) {
+    return path.find_first_of("*?[") != std::string::npos && !path_exists(path);
+}
+bool is_pattern(const OptionRow& row, const std::string& path) {
+    return row.path == PathKind::Data && is_pattern(path);
+}
 
 /// A folder's name in front of a pattern: its own *, ? and [ are letters.
 std::string in_pattern(const std::string& folder, bool is_pattern) {
@@ -114,9 +118,10 @@ std::string ConfigPlace::resolve(const OptionRow& row, const std::string& value,
     for (const std::string& place : all) {
         if (!is_there(place, is_one)) continue;
         if (place != all.front()) {
-            remarks->push_back(fmt::format("--{}: there is no '{}'; '{}' is taken, which is in the same place as seen "
-                                           "from the run folder",
-                                           row.name(), all.front(), place));
+            remarks->push_back(
+                fmt::format("--{}: there is no '{}'; '{}' is taken, which is in the same place as seen "
+                            "from the run folder",
+                            row.name(), all.front(), place));
         }
         return place;
     }

@@ -12,8 +12,8 @@ namespace llmc {
 /// among those of the commands in `commands` (CommandMask), without dashes: "learning-rate". Empty if none is near.
 std::string similar_option(std::string_view given, uint8_t commands);
 
-/// The same as the end of a message, "; did you mean --learning-rate?", where it counts otherwise with what it counts;
-/// empty if none is near. `dashes` stand in front of the name.
+/// The same as the end of a message, "; did you mean --learning-rate?"; empty if none is near. Where the other name
+/// counts something else, it says what ours counts. `dashes` stand in front of the name.
 std::string did_you_mean(std::string_view given, uint8_t commands, std::string_view dashes = "--");
 
 /// The word among `words` that differs from `given` by the fewest slips (a letter too many, too few, another, or two

@@ -135,8 +135,7 @@ struct GivenFile {
 /// Gives the parser the options of a file, those that the command line left open. A training run's file may be used
 /// with `plan`, which takes what it knows of it.
 void apply(const ConfigOptions& file, const GivenFile& given, CLI::App& app, Options& options) {
-    const ConfigPlace place =
-        given.is_of_run ? ConfigPlace(given.path, file.written_folder) : ConfigPlace(given.path);
+    const ConfigPlace place = given.is_of_run ? ConfigPlace(given.path, file.written_folder) : ConfigPlace(given.path);
     for (const ConfigOption& entry : file.options) {
         CLI::Option* option = app.get_option_no_throw("--" + entry.row->name());
         if (option == nullptr && (entry.row->commands & kTrain) == 0) {

@@ -179,10 +179,10 @@ struct OptionRow {
     double minimum = 0;
     double maximum = 0;
     std::vector<std::string> choices = {};
-    bool shapes_run = true;           ///< Saved in config.toml.
-    PathKind path = PathKind::None;   ///< Of a text.
-    bool may_be_number = false;       ///< A text that a config file may have without quotes.
-    std::string name() const;  ///< "batch-size".
+    bool shapes_run = true;          ///< Saved in config.toml.
+    PathKind path = PathKind::None;  ///< Of a text.
+    bool may_be_number = false;      ///< A text that a config file may have without quotes.
+    std::string name() const;        ///< "batch-size".
 };
 
 /// All options, in the order of --help.

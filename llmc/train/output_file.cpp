@@ -19,8 +19,8 @@ void require_file(const std::string& option, const std::string& path) {
     }
     const std::string folder = std::filesystem::path(path).parent_path().string();
     if (folder.empty() || is_directory(folder)) return;
-    fail("{}={}: {} '{}'; {}", option, path, path_exists(folder) ? "there is a file, no folder," : "no folder",
-               folder, path_exists(folder) ? "choose another place" : "make it first, or choose another place");
+    fail("{}={}: {} '{}'; {}", option, path, path_exists(folder) ? "there is a file, no folder," : "no folder", folder,
+         path_exists(folder) ? "choose another place" : "make it first, or choose another place");
 }
 
 }  // namespace

@@ -46,8 +46,8 @@ void require_kept_model(const Options& options, const ModelConfig& config) {
         if (!options.was_typed(name) || (row.commands & kTrain) == 0 || !model.contains(field)) continue;
         const nlohmann::json asked = value_of(options, row);
         if (asked == model[field]) continue;
-        fail_usage("--{}={}: the run's model ({}) has {}, and cannot have another; leave --{} out", name,
-                   asked.dump(), describe(config), model[field].dump(), name);
+        fail_usage("--{}={}: the run's model ({}) has {}, and cannot have another; leave --{} out", name, asked.dump(),
+                   describe(config), model[field].dump(), name);
     }
     const std::optional<ModelConfig> preset = find_preset(options.model);
     if (!options.was_typed("model") || !preset || preset->name == config.name) return;

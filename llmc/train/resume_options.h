@@ -1,5 +1,5 @@
-// What a run that goes on keeps: its model, its sequences, the tokens per update. Whoever asks for another is told so in
-// words about what they asked for.
+// What a run that goes on keeps: its model, its sequences, the tokens per update. Whoever asks for another is told so
+// in words about what they asked for.
 #pragma once
 
 #include "llmc/io/checkpoint.h"

@@ -134,16 +134,18 @@ void require_operands(const Options& options) {
     const int64_t total = options.total_batch_size, T = options.seq_len;
     const std::string source = options.resume.empty() ? "of the config file" : "of the run";
     if (!options.was_typed("batch-size")) {
-        fail_usage("--seq-len={}: the {} tokens per update {} are no multiple of {}{}; give another "
-                   "--total-batch-size, too",
-                   T, total, source, at_once, options.batch_size > 1 ? fmt::format(" ({} x {})", options.batch_size, T) : "");
+        fail_usage(
+            "--seq-len={}: the {} tokens per update {} are no multiple of {}{}; give another "
+            "--total-batch-size, too",
+            T, total, source, at_once, options.batch_size > 1 ? fmt::format(" ({} x {})", options.batch_size, T) : "");
     }
     int64_t less = std::min(options.batch_size, total / T);
     while (less > 0 && total % (less * T) != 0) --less;
-    fail_usage("--batch-size={}: the {} tokens per update {} are no multiple of {} x {} = {}; {}give another "
-               "--total-batch-size for other updates",
-               options.batch_size, total, source, options.batch_size, T, at_once,
-               less > 0 ? fmt::format("choose --batch-size={}, or ", less) : "");
+    fail_usage(
+        "--batch-size={}: the {} tokens per update {} are no multiple of {} x {} = {}; {}give another "
+        "--total-batch-size for other updates",
+        options.batch_size, total, source, options.batch_size, T, at_once,
+        less > 0 ? fmt::format("choose --batch-size={}, or ", less) : "");
 }
 
 }  // namespace

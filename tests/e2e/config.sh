@@ -136,10 +136,12 @@ go=(--resume=run --steps=6)
 refused "another sequence length" 2 "--seq-len=16: the run began with sequences of 32" "${go[@]}" --seq-len=16
 refused "a longer one than the model" 2 "--seq-len=64: the run began with sequences of 32" "${go[@]}" --seq-len=64
 refused "no multiple" 2 "--seq-len=48: the run began with sequences of 32" "${go[@]}" --seq-len=48
-refused "another context" 2 "--max-seq-len=16: the run's model .* has .*leave --max-seq-len out" "${go[@]}" --max-seq-len=16
+refused "another context" 2 "--max-seq-len=16: the run's model .* has .*leave --max-seq-len out" \
+    "${go[@]}" --max-seq-len=16
 refused "another depth" 2 "--layers=2: the run's model .*has 3.*leave --layers out" "${go[@]}" --layers=2
 refused "heads that do not divide" 2 "--heads=3: the run's model .*has 2" "${go[@]}" --heads=3
-refused "another model" 2 "--model=llama-nano: the run's model is gpt2-nano.*leave --model out" "${go[@]}" --model=llama-nano
+refused "another model" 2 "--model=llama-nano: the run's model is gpt2-nano.*leave --model out" \
+    "${go[@]}" --model=llama-nano
 refused "a batch that does not divide" 2 "--batch-size=3: the 128 tokens per update of the run.*--batch-size=2" \
     "${go[@]}" --batch-size=3
 must "the advice works" "${go[@]}" --batch-size=2 --dry-run

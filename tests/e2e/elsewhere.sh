@@ -59,9 +59,9 @@ must "a pattern, moved" --resume=moved/runs/pattern --steps=7
 # ---- where they are nowhere ------------------------------------------------------------------------------------------
 
 rm moved/t.txt
-refused "evaluate without the data" 1 "--run=moved/run: the data it was trained on, '.*/moved/t.txt'.*give --data=FILE" \
+refused "evaluate without the data" 1 "--run=moved/run: the data it was trained on, '.*/moved/t.txt'.*--data=FILE" \
     evaluate --run=moved/run
-refused "resume without the data" 1 "--resume=moved/run: the run's data '.*/moved/t.txt'.*where it is now: --data=FILE" \
+refused "resume without the data" 1 "--resume=moved/run: the run's data '.*/moved/t.txt'.* is now: --data=FILE" \
     --resume=moved/run --steps=9
 check "nobody is told of the demo" test "$(grep -c demo err)" = 0
 must "the advice works" --resume=moved/run --steps=9 --data=text.txt

@@ -63,7 +63,7 @@ TEST(ConfigFile, ReadsEveryFormOfValue) {
         EXPECT_EQ(entries[i].value.text, std::get<2>(expected[i])) << entries[i].name;
     }
     EXPECT_EQ(entries[4].line, 6);
-    EXPECT_EQ(entries[11].line, 15) << "after strings of several lines";
+    EXPECT_EQ(entries[11].line, 16) << "after strings of several lines";
     const auto& list = entries[12].value.elements;
     ASSERT_EQ(list.size(), 3u);
     EXPECT_EQ(list[0].text + list[1].text + list[2].text, "1x2.5");
@@ -99,10 +99,15 @@ TEST(ConfigFile, AnEmptyFileHasNoEntries) {
 
 TEST(ConfigFile, WhatIsNoTomlIsRefusedWithItsLine) {
     const TempDir dir;
-    for (const char* bad : {"steps", "steps 5", "= 5", "steps =", "steps = # 5", "steps = 5 6", "steps = [5", "[section",
-                            "data = \"open", "data = 'open", "data = \"a\" b", "data = \"\\q\"", "a b = 1",
-                            "data = \"\\", "steps = 1,2", "steps = 5=6", "a = maybe", "a = 0x", "a = 1__0", "a = 01",
-                            "a = 99999999999999999999", "a = 1e999", "a = TRUE", "a = {", "a = \"\x01\""}) {
+    for (const char* bad : {"steps",        "steps 5",        "= 5",
+                            "steps =",      "steps = # 5",    "steps = 5 6",
+                            "steps = [5",   "[section",       "data = \"open",
+                            "data = 'open", "data = \"a\" b", "data = \"\\q\"",
+                            "a b = 1",      "data = \"\\",    "steps = 1,2",
+                            "steps = 5=6",  "a = maybe",      "a = 0x",
+                            "a = 1__0",     "a = 01",         "a = 99999999999999999999",
+                            "a = 1e999",    "a = TRUE",       "a = {",
+                            "a = \"\x01\""}) {
         const std::string message = refusal(dir, std::string("seed = 1\n") + bad + "\n");
         EXPECT_TRUE(has(message, {"--config=c.toml: line ", "is no TOML"})) << bad;
         EXPECT_NE(message.find("line 2"), message.find("line 3")) << bad;
@@ -110,7 +115,10 @@ TEST(ConfigFile, WhatIsNoTomlIsRefusedWithItsLine) {
     EXPECT_TRUE(has(refusal(dir, "a = gpt2\n"), {"write strings in quotes"}));
     EXPECT_TRUE(has(refusal(dir, "a = \"C:\\data\"\n"), {"'single quotes'"}));
     EXPECT_TRUE(has(refusal(dir, "steps: 5\n"), {"line 1", "name = value"}));
-    EXPECT_TRUE(has(refusal(dir, std::string("\xFF\xFE" "a\0", 4)), {"UTF-16"}));
+    EXPECT_TRUE(has(refusal(dir, std::string("\xFF\xFE"
+                                             "a\0",
+                                             4)),
+                    {"UTF-16"}));
 }
 
 TEST(ConfigFile, ADuplicateNamesBothLines) {
@@ -119,7 +127,8 @@ TEST(ConfigFile, ADuplicateNamesBothLines) {
     EXPECT_TRUE(has(refusal(dir, "[m]\na = 1\n[n]\na = 1\nb = [1,\n2]\n\"a\" = 3\n"), {"lines 4 and 7"}));
     EXPECT_TRUE(has(refusal(dir, "m.a = 1\r\nm.a = 2\r\n"), {"lines 1 and 2"}));
     EXPECT_TRUE(has(refusal(dir, "[m]\na = 1\n[n]\n[m]\nb = 1\n"), {"'m'", "lines 1 and 4", "section"}));
-    EXPECT_TRUE(has(refusal(dir, "x = 1\nmodel = \"m\"\n[model]\nlayers = 1\n"), {"'model'", "lines 2 and 3", "move the option"}));
+    EXPECT_TRUE(has(refusal(dir, "x = 1\nmodel = \"m\"\n[model]\nlayers = 1\n"),
+                    {"'model'", "lines 2 and 3", "move the option"}));
     EXPECT_TRUE(has(refusal(dir, "x = 1\nm = { a = 1, a = 2 }\n"), {"'a'", "line 2"}));
 }
 

@@ -87,7 +87,8 @@ TEST(ConfigOptions, NamesThatAreNoneGetAHint) {
 }
 
 TEST(ConfigOptions, AnotherTypeIsNamedWithWhatIsWanted) {
-    refused("\nsteps = \"5\"\n", {"line 2", "--steps: must be a whole number from 1", "'5' in quotes", "leave the quotes"});
+    refused("\nsteps = \"5\"\n",
+            {"line 2", "--steps: must be a whole number from 1", "'5' in quotes", "leave the quotes"});
     refused("steps = 5.0\n", {"--steps: must be a whole number from 1", "not 5"});
     refused("steps = true\n", {"--steps: must be a whole number", "not true"});
     refused("steps = [5]\n", {"--steps: must be a whole number", "a list"});
@@ -104,6 +105,7 @@ TEST(ConfigOptions, AnotherTypeIsNamedWithWhatIsWanted) {
     refused("batch-size = \"many\"\n", {"--batch-size: must be 'auto' or a whole number", "'many' in quotes"});
     refused("data = \"a\\u0000b\"\n", {"--data", "code 0"});
     refused("recompute = [1, [2]]\n", {"--recompute", "a list"});
+    refused("recompute = []\n", {"--recompute", "empty"});
 }
 
 TEST(ConfigOptions, WhereARunWas) {

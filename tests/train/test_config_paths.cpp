@@ -46,8 +46,8 @@ class ConfigPaths : public testing::Test {
 TEST_F(ConfigPaths, CountFromTheFile) {
     const ConfigPlace place("../a/c.toml"), here("c.toml");
     const std::pair<const char*, const char*> paths[] = {
-        {"data", "t.txt"}, {"val-data", "t.txt"}, {"tokenizer", "t"}, {"model", "m"}, {"output-dir", "runs/x"},
-        {"profile", "p.json"}, {"plot", "p.svg"}, {"timeline", "p.svg"}, {"data", "*.txt"}};
+        {"data", "t.txt"},     {"val-data", "t.txt"}, {"tokenizer", "t"},    {"model", "m"},   {"output-dir", "runs/x"},
+        {"profile", "p.json"}, {"plot", "p.svg"},     {"timeline", "p.svg"}, {"data", "*.txt"}};
     for (const auto& [name, value] : paths) {
         EXPECT_EQ(place.resolve(row(name), value, &remarks_), std::string("../a/") + value) << name;
         EXPECT_EQ(here.resolve(row(name), value, &remarks_), value) << name;
@@ -56,16 +56,17 @@ TEST_F(ConfigPaths, CountFromTheFile) {
     }
     EXPECT_EQ(place.resolve(row("comm-init"), "file:meet", &remarks_), "file:../a/meet");
     const std::pair<const char*, const char*> words[] = {
-        {"data", "-"}, {"tokenizer", "bytes"}, {"tokenizer", "none"}, {"model", "gpt2-nano"}, {"model", "d12"},
-        {"comm-init", "tcp"}, {"data", ""}, {"dtype", "bf16"}, {"sample-prompt", "t.txt"}};
+        {"data", "-"},          {"tokenizer", "bytes"}, {"tokenizer", "none"},
+        {"model", "gpt2-nano"}, {"model", "d12"},       {"comm-init", "tcp"},
+        {"data", ""},           {"dtype", "bf16"},      {"sample-prompt", "t.txt"}};
     for (const auto& [name, value] : words) EXPECT_EQ(place.resolve(row(name), value, &remarks_), value) << name;
     EXPECT_TRUE(remarks_.empty());
 }
 
 TEST_F(ConfigPaths, EveryPathOfTheTableCounts) {
-    for (const char* name : {"model", "data", "val-data", "tokenizer", "output-dir", "resume", "config", "profile",
-                             "comm-init", "plot", "timeline", "hellaswag", "run", "from", "out", "files",
-                             "llmc-tokenizer"}) {
+    for (const char* name :
+         {"model", "data", "val-data", "tokenizer", "output-dir", "resume", "config", "profile", "comm-init", "plot",
+          "timeline", "hellaswag", "run", "from", "out", "files", "llmc-tokenizer"}) {
         EXPECT_NE(row(name).path, PathKind::None) << name;
     }
 }

@@ -27,13 +27,24 @@ TEST(OptionHints, SlipsOfTheFingers) {
 }
 
 TEST(OptionHints, WhatOthersCallIt) {
-    const std::pair<const char*, const char*> names[] = {
-        {"lr", "learning-rate"},      {"block_size", "seq-len"},        {"max_steps", "steps"},
-        {"max_iters", "steps"},       {"n_layer", "layers"},            {"n_head", "heads"},
-        {"n_embd", "channels"},       {"hidden_size", "channels"},      {"batch_size", "batch-size"},
-        {"out_dir", "output-dir"},    {"dataset", "data"},              {"per_device_train_batch_size", "batch-size"},
-        {"warmup_steps", "warmup"},   {"max_grad_norm", "grad-clip"},   {"gradient_checkpointing", "recompute"},
-        {"eval_interval", "val-every"}, {"save_steps", "checkpoint-every"}, {"init_from", "model"}};
+    const std::pair<const char*, const char*> names[] = {{"lr", "learning-rate"},
+                                                         {"block_size", "seq-len"},
+                                                         {"max_steps", "steps"},
+                                                         {"max_iters", "steps"},
+                                                         {"n_layer", "layers"},
+                                                         {"n_head", "heads"},
+                                                         {"n_embd", "channels"},
+                                                         {"hidden_size", "channels"},
+                                                         {"batch_size", "batch-size"},
+                                                         {"out_dir", "output-dir"},
+                                                         {"dataset", "data"},
+                                                         {"per_device_train_batch_size", "batch-size"},
+                                                         {"warmup_steps", "warmup"},
+                                                         {"max_grad_norm", "grad-clip"},
+                                                         {"gradient_checkpointing", "recompute"},
+                                                         {"eval_interval", "val-every"},
+                                                         {"save_steps", "checkpoint-every"},
+                                                         {"init_from", "model"}};
     for (const auto& [theirs, ours] : names) EXPECT_EQ(similar_option(theirs, kTrain), ours) << theirs;
     EXPECT_EQ(similar_option("max_new_tokens", kGenerate), "length");
     EXPECT_EQ(similar_option("ckpt", kGenerate), "run");

@@ -115,7 +115,7 @@ full_pipe() {
     dd if=/dev/zero of=pipe oflag=nonblock bs=4096 count=100000 2>/dev/null
 }
 read_pipe() {
-    cat pipe >/dev/null &
+    cat pipe >/dev/null 7>&- &
     exec 7>&-
 }
 

@@ -5,6 +5,8 @@
 #include "llmc/train/ranks.h"
 #include "llmc/train/resume_options.h"
 
+#include <algorithm>
+
 namespace llmc {
 
 std::unique_ptr<const RunDescription> describe_run(const Options& given, const Origin& origin, Comm& comm) {

@@ -67,7 +67,7 @@ eventually 60 steps_done profile 1
 rmdir gone
 read_pipe
 end
-saved "a profile that cannot be written" profile "--profile=gone/trace.json: no folder 'gone'"
+saved "a profile that cannot be written" profile "profile=gone/trace.json: no folder 'gone'"
 run "${small[@]}" --data=text.txt --steps=9 --profile=gone/trace.json --output-dir=new
 check "where it cannot be written from the beginning, there is no beginning" test "$status:$(leftovers)" = "1:" -a \
     "$(error)" = "--profile=gone/trace.json: no folder 'gone'; make it first, or choose another place"

@@ -71,6 +71,14 @@ std::string as_bytes(std::string_view text) {
     return result;
 }
 
+/// For messages, which have one line: characters that are none are question marks.
+std::string printable(std::string_view text) {
+    std::string result(text);
+    std::replace_if(
+        result.begin(), result.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, '?');
+    return result;
+}
+
 ConfigValue value_of(const toml::node& node) {
     using Kind = ConfigValue::Kind;
     if (const auto* text = node.as_string()) return {Kind::String, as_bytes(text->get()), {}};
@@ -88,12 +96,12 @@ ConfigValue value_of(const toml::node& node) {
 
 void add_entries(const toml::table& table, const std::string& section, std::vector<ConfigEntry>* entries) {
     for (const auto& [key, node] : table) {
+        const std::string name = printable(key.str());  // One that is not is no option's.
         if (section.empty() && node.is_table()) {
-            add_entries(*node.as_table(), std::string(key.str()), entries);
+            add_entries(*node.as_table(), name, entries);
             continue;
         }
-        entries->push_back(
-            {section, std::string(key.str()), value_of(node), static_cast<int>(key.source().begin.line)});
+        entries->push_back({section, name, value_of(node), static_cast<int>(key.source().begin.line)});
     }
 }
 
@@ -119,7 +127,7 @@ std::string text_of_line(std::string_view text, int number) {
     std::string_view line = text.substr(first_lines(text, number - 1).size());
     line = line.substr(0, line.find_first_of("\r\n"));
     constexpr size_t kShown = 60;
-    return line.size() > kShown ? std::string(line.substr(0, kShown)) + " ..." : std::string(line);
+    return line.size() > kShown ? printable(line.substr(0, kShown)) + " ..." : printable(line);
 }
 
 /// What the library means by "cannot redefine existing integer 'a.b'", without quotes: the name given twice; empty if
@@ -167,14 +175,12 @@ const char* remedy(std::string_view description) {
 
 [[noreturn]] void refuse(const toml::parse_error& error, std::string_view text, const std::string& who) {
     const int line = static_cast<int>(error.source().begin.line);
-    std::string description(error.description());
+    std::string description = printable(error.description());
     if (const auto name = redefined_name(description, text_of_line(text, line)); !name.empty()) {
         refuse_twice(name, description.ends_with("as table"), text, line, who);
     }
     constexpr std::string_view kOpening = "Error while ";
     if (description.starts_with(kOpening)) description.erase(0, kOpening.size());
-    std::replace_if(
-        description.begin(), description.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, ' ');
     fail_usage("{}: line {} is no TOML ({}): {}{}", who, line, description, text_of_line(text, line),
                remedy(description));
 }
@@ -183,7 +189,8 @@ const char* remedy(std::string_view description) {
 
 std::string describe(const ConfigValue& value) {
     switch (value.kind) {
-        case ConfigValue::Kind::String: return fmt::format("'{}' in quotes", value.text);
+        case ConfigValue::Kind::String:
+            return value.text.size() > 60 ? "a long string" : quoted(value.text) + ", a string";
         case ConfigValue::Kind::Date: return "a date or time";
         case ConfigValue::Kind::Array: return "a list";
         case ConfigValue::Kind::Table: return "a table";

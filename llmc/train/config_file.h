@@ -20,7 +20,7 @@ struct ConfigValue {
     std::vector<ConfigValue> elements;  ///< Of an array.
 };
 
-/// "5", "'x' in quotes", "a date": the value for a message.
+/// `5`, `"x", a string`, `a date or time`: the value for a message.
 std::string describe(const ConfigValue& value);
 
 struct ConfigEntry {

@@ -88,7 +88,7 @@ TEST(ConfigOptions, NamesThatAreNoneGetAHint) {
 
 TEST(ConfigOptions, AnotherTypeIsNamedWithWhatIsWanted) {
     refused("\nsteps = \"5\"\n",
-            {"line 2", "--steps: must be a whole number from 1", "'5' in quotes", "leave the quotes"});
+            {"line 2", "--steps: must be a whole number from 1", "not \"5\", a string", "leave the quotes"});
     refused("steps = 5.0\n", {"--steps: must be a whole number from 1", "not 5"});
     refused("steps = true\n", {"--steps: must be a whole number", "not true"});
     refused("steps = [5]\n", {"--steps: must be a whole number", "a list"});
@@ -102,9 +102,11 @@ TEST(ConfigOptions, AnotherTypeIsNamedWithWhatIsWanted) {
     refused("model = true\n", {"--model: must be a text"});
     refused("dtype = 16\n", {"--dtype: must be one of auto, fp32, bf16"});
     refused("tied = 1\n", {"--tied: must be one of true, false"});
-    refused("batch-size = \"many\"\n", {"--batch-size: must be 'auto' or a whole number", "'many' in quotes"});
+    refused("batch-size = \"many\"\n", {"--batch-size: must be 'auto' or a whole number", "not \"many\", a string"});
     refused("data = \"a\\u0000b\"\n", {"--data", "code 0"});
     refused("recompute = [1, [2]]\n", {"--recompute", "a list"});
+    refused("steps = \"a\\nb\"\n", {"--steps", "\"a\\nb\", a string"});
+    refused("\"a\\nb\" = 1\n", {"'a?b'"});
     refused("recompute = []\n", {"--recompute", "empty"});
 }
 

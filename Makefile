@@ -108,6 +108,7 @@ found := $(shell printf '$(call probe,CLI/CLI.hpp,cli11)$(call probe,spdlog/spdl
     probe,pcre2.h,pcre2)$(call probe,unicode/normalizer2.h,icu)$(call \
     probe,sentencepiece_processor.h,sentencepiece)$(call \
     probe,fmt/format.h,fmt)$(call probe,zlib.h,zlib)$(call probe,zstd.h,zstd)$(call \
+    probe,toml++/toml.h,toml)$(call \
     probe,nlohmann/json.hpp,json)$(call probe,xxhash.h,xxhash)$(call \
     probe,gtest/gtest.h,gtest)$(call probe,nccl.h,nccl)$(call probe,oneapi/dnnl/dnnl.hpp,$(hash)include \
     <oneapi/dnnl/dnnl_version.h>\nonednn=DNNL_VERSION_MAJOR.DNNL_VERSION_MINOR.DNNL_VERSION_PATCH)' | \
@@ -138,6 +139,7 @@ missing := $(strip \
     $(if $(filter spdlog,$(found)),,spdlog) \
     $(if $(filter fmt,$(found)),,fmt) \
     $(if $(filter json,$(found)),,nlohmann-json) \
+    $(if $(filter toml,$(found)),,toml++) \
     $(if $(filter xxhash,$(found)),,xxhash) \
     $(if $(filter pcre2,$(found)),,PCRE2) \
     $(if $(filter zlib,$(found)),,zlib) \

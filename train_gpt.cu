@@ -17,8 +17,10 @@
 #include "llmc/train/export_command.h"
 #include "llmc/train/generate_command.h"
 #include "llmc/train/import_command.h"
+#include "llmc/train/output_file.h"
 #include "llmc/train/plan_command.h"
 #include "llmc/train/ranks.h"
+#include "llmc/train/resume_options.h"
 #include "llmc/train/run_description.h"
 #include "llmc/train/run_folder.h"
 #include "llmc/train/tokenize_command.h"
@@ -70,10 +72,12 @@ void say_what_was_done(int64_t step, const Options& options, const std::string& 
 /// One rank of a training run; most runs have just this one.
 void train_rank(const Options& given, Comm& comm) {
     std::optional<Comm::LongWork> start(std::in_place, comm, "its start");
+    if (comm.is_root()) say_remarks(given);
 
     // What to begin with (a checkpoint, the weights of another model, or nothing), and from there data, model, device
     // and plan: everything is decided before anything is allocated, and constant from then on.
     Origin origin = open_origin(given, comm.rank(), comm.size());
+    if (origin.checkpoint) require_kept_options(given, *origin.checkpoint);
     const std::unique_ptr<const RunDescription> run = describe_run(given, origin, comm);
     const Options& options = run->options;
     if (origin.checkpoint && origin.checkpoint->step >= options.steps) {
@@ -85,6 +89,7 @@ void train_rank(const Options& given, Comm& comm) {
     log_banner(options, run->model, origin.describe(options), run->data, run->chosen, run->backend->info(),
                comm.describe());
     require_memory(options, run->model, memory, *run->backend);
+    if (comm.is_root() && !options.profile.empty()) require_output("--profile", options.profile);
     if (options.dry_run) return;
 
     // One allocation of everything, the run folder, and the loop.
@@ -134,6 +139,7 @@ int run(int argc, char** argv) {
     init_log(options.log_level);
     for (const std::string& line : settings_taken_back()) spdlog::warn("{}", line);
     settle_threads(options.threads);
+    if (options.command != Command::Train) say_remarks(options);
     switch (options.command) {
         case Command::Train: train(options); break;
         case Command::Plan: print_output(plan_report(options)); break;

@@ -69,6 +69,8 @@ def tokens_per_step(folder):
     path = folder / "config.toml"
     try:
         config = tomllib.loads(path.read_text())
+        for section in [value for value in config.values() if isinstance(value, dict)]:
+            config |= section
         return config.get("total-batch-size") or config["batch-size"] * config["seq-len"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         fail(f"{path}: does not tell the tokens of a step ({error}); leave --x=tokens out")

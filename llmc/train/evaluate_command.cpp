@@ -7,6 +7,7 @@
 #include "llmc/base/units.h"
 #include "llmc/train/check_data.h"
 #include "llmc/train/checkpointing.h"
+#include "llmc/train/config_paths.h"
 #include "llmc/train/hellaswag_tokens.h"
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/run_folder.h"
@@ -44,7 +45,13 @@ EvaluationText open_text(const Options& options, const WeightSource& weights, co
         fail_usage("evaluate needs --data=FILE or --hellaswag=FILE: '{}' was imported and has no data of its own",
                    options.run);
     }
-    const Options run_options = options_of_run(find_run_folder(options.run, "--run"));
+    Options run_options = options_of_run(find_run_folder(options.run, "--run"), "--run=" + options.run);
+    say_remarks(run_options);
+    if (!is_data_there(run_options.data)) {
+        fail("--run={}: the data it was trained on, '{}', is not there any more; give --data=FILE", options.run,
+             run_options.data);
+    }
+    run_options.tokenizer.clear();  // The run folder has a copy, or another was asked for.
     text.run_data = open_data(run_options, tokenizer.name());
     text.range = text.run_data.validation;
     return text;

@@ -21,12 +21,13 @@ void import_command(const Options& options) {
     // The options of a run that goes on from here: the defaults, and what the model itself decides.
     Options run_options;
     run_options.model = options.from;
+    run_options.data.clear();  // It has none, not even the demo's.
     run_options.seq_len = std::min(run_options.seq_len, config.maxT);
 
     PendingOutput output(options.out, "--out");
     const std::string& folder = output.temporary();
     make_directories(folder, "--out");
-    write_text_atomically(folder + "/config.toml", to_toml(run_options));
+    write_text_atomically(folder + "/config.toml", config_of_run(run_options, output.path()));
     if (options.tokenizer.empty()) {
         copy_tokenizer_files(weights->tokenizer_folder(), tokenizer_folder_of_run(folder));
     } else {

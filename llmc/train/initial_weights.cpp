@@ -152,10 +152,11 @@ ModelConfig model_config_at(const std::string& path, const std::string& option) 
     return open_weights(place, option)->model().config;
 }
 
-std::string given_architecture_option(const Options& options) {
+std::string given_architecture_option(const Options& options, bool typed) {
     for (const OptionRow& row : option_table()) {
         const std::string name = row.name();
-        if (std::string(row.group) == "Model" && name != "model" && options.was_given(name)) return "--" + name;
+        const bool is_given = typed ? options.was_typed(name) : options.was_given(name);
+        if (std::string(row.group) == "Model" && name != "model" && is_given) return "--" + name;
     }
     return "";
 }

@@ -53,7 +53,8 @@ struct Origin {
 };
 Origin open_origin(const Options& options, int rank = 0, int ranks = 1);
 
-/// The first option given that changes an architecture (--layers, --vocab-size, ...); empty if there is none.
-std::string given_architecture_option(const Options& options);
+/// The first option given, or typed, that changes an architecture (--layers, --vocab-size, ...); empty if there is
+/// none.
+std::string given_architecture_option(const Options& options, bool typed = false);
 
 }  // namespace llmc

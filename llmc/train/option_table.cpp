@@ -39,6 +39,16 @@ const std::string& recompute_help() {
     return text;
 }
 
+OptionRow path(OptionRow row, PathKind kind = PathKind::Path) {
+    row.path = kind;
+    return row;
+}
+
+OptionRow may_be_number(OptionRow row) {
+    row.may_be_number = true;
+    return row;
+}
+
 }  // namespace
 
 const std::vector<OptionRow>& option_table() {
@@ -53,7 +63,7 @@ const std::vector<OptionRow>& option_table() {
     constexpr const char* kOutput = "Output";
     // clang-format off
     static const std::vector<OptionRow> table = {
-        {"-e,--model", &O::model, kComputing, kModel, model_help().c_str()},
+        path({"-e,--model", &O::model, kComputing, kModel, model_help().c_str()}, PathKind::Model),
         {"--layers", &O::layers, kTrain | kPlan, kModel, "Transformer layers", 1, 1000},
         {"--channels", &O::channels, kTrain | kPlan, kModel, "Channels of the residual stream", 1, 1e6},
         {"--heads", &O::heads, kTrain | kPlan, kModel, "Query heads", 1, 1e5},
@@ -65,14 +75,14 @@ const std::vector<OptionRow>& option_table() {
         {"--rope-theta", &O::rope_theta, kTrain | kPlan, kModel, "Base of the rotary frequencies (LLaMA)", 1, 1e12},
         {"--tied", &O::tied, kTrain | kPlan, kModel, "LM head shares the embedding (LLaMA)", 0, 0, {"true", "false"}},
 
-        {"-i,--data", &O::data, kTrain | kPlan | kEvaluate, kData,
+        path({"-i,--data", &O::data, kTrain | kPlan | kEvaluate, kData,
          "Text, JSON Lines or token files (llm.c's, or see --data-format), also packed (.gz, .zst): a file, a quoted "
-         "pattern, or a folder"},
-        {"--tokenizer", &O::tokenizer, kTrain | kPlan | kTokenize | kGenerate | kEvaluate | kImport, kData,
+         "pattern, or a folder"}, PathKind::Data),
+        path({"--tokenizer", &O::tokenizer, kTrain | kPlan | kTokenize | kGenerate | kEvaluate | kImport, kData,
          "What turns text into tokens and back: 'bytes', or a tokenizer's folder or file; 'none': token files only, "
-         "tokens are shown as numbers"},
-        {"--document-token", &O::document_token, kTrain | kTokenize | kEvaluate, kData,
-         "Token in front of every document of text, by name or id (the one that the tokenizer's files name)"},
+         "tokens are shown as numbers"}, PathKind::Tokenizer),
+        may_be_number({"--document-token", &O::document_token, kTrain | kTokenize | kEvaluate, kData,
+         "Token in front of every document of text, by name or id (the one that the tokenizer's files name)"}),
         {"--tokenizer-pattern", &O::tokenizer_pattern, kTrain | kTokenize | kEvaluate, kData,
          "Expression that cuts text for a rank file (that of the family with its number of ranks)"},
         {"--data-format", &O::data_format, kTrain | kPlan | kEvaluate | kTokenize, kData,
@@ -86,7 +96,8 @@ const std::vector<OptionRow>& option_table() {
          "Pass over lines of JSON Lines that are damaged or lack the field, and count them"},
         {"--no-scan", &O::no_scan, kTrain | kEvaluate, kData,
          "Do not look at all ids of token files before the start; each batch is checked", 0, 0, {}, false},
-        {"-j,--val-data", &O::val_data, kTrain, kData, "Validation data (the last 5 % of the training data)"},
+        path({"-j,--val-data", &O::val_data, kTrain, kData, "Validation data (the last 5 % of the training data)"},
+             PathKind::Data),
         {"-b,--batch-size", &O::batch_size, kTrain | kPlan | kEvaluate, kData,
          "Sequences in a micro-batch; auto: the fastest that divides the total batch and fits", 1, 1e6, {"auto"}},
         {"-t,--seq-len", &O::seq_len, kTrain | kPlan | kEvaluate, kData, "Tokens in a sequence", 1, 1e8},
@@ -114,14 +125,14 @@ const std::vector<OptionRow>& option_table() {
         {"--max-skipped-steps", &O::max_skipped_steps, kTrain, kOptimiser,
          "Stop after so many updates in a row were skipped for non-finite gradients", 1, kMany},
 
-        {"-r,--recompute", &O::recompute, kTrain | kPlan, kMemory, recompute_help().c_str()},
+        may_be_number({"-r,--recompute", &O::recompute, kTrain | kPlan, kMemory, recompute_help().c_str()}),
         {"--calibrate", &O::calibrate, kTrain | kPlan, kMemory,
          "Time the model's operations on this device first; later runs of this shape know them", 0, 0, {}, false},
         {"--device-profile", &O::device_profile, kPlan, kMemory,
          "Predict times for another device: a100, h100, h200, b200, l40s, rtx3090, rtx4090, rtx5090", 0, 0, {}, false},
-        {"--memory-budget", &O::memory_budget, kTrain | kPlan, kMemory,
+        may_be_number({"--memory-budget", &O::memory_budget, kTrain | kPlan, kMemory,
          "Refuse to start above this, per rank: 6GiB, 512MiB, or 80% of the device (all that is available)", 0, 0, {},
-         false},
+         false}),
         {"--logits-chunk", &O::logits_chunk, kTrain | kPlan, kMemory,
          "Tokens the LM head handles at a time (by model and kind of device); decides the last bits", 1, kMany},
 
@@ -138,9 +149,10 @@ const std::vector<OptionRow>& option_table() {
          false},
         {"--no-overlap", &O::no_overlap, kTrain, kRanks,
          "Wait for communication where it begins, to measure what hiding it gains", 0, 0, {}, false},
-        {"--comm-init", &O::comm_init, kTrain, kRanks,
+        path({"--comm-init", &O::comm_init, kTrain, kRanks,
          "How ranks find each other: mpi; tcp (MASTER_ADDR, MASTER_PORT, RANK, WORLD_SIZE, or Slurm's variables); "
          "file:PATH on a shared disk; none; auto: as mpirun or torchrun started them", 0, 0, {}, false},
+             PathKind::Link),
         {"--comm-timeout", &O::comm_timeout, kTrain, kRanks,
          "Seconds to wait for other ranks before the run is ended", 1, 1e6, {}, false},
 
@@ -154,11 +166,11 @@ const std::vector<OptionRow>& option_table() {
         {"--peak-tflops", &O::peak_tflops, kTrain, kDevice,
          "Peak of the device, for MFU (measured)", 0, 1e6, {}, false},
 
-        {"-o,--output-dir", &O::output_dir, kTrain, kRun, "Run folder (runs/MODEL-TIME)", 0, 0, {}, false},
-        {"-y,--resume", &O::resume, kTrain, kRun,
-         "Run folder or checkpoint to go on from; its options are kept", 0, 0, {}, false},
-        {"--config", &O::config, kTrain | kPlan, kRun,
-         "TOML file with options; the command line wins", 0, 0, {}, false},
+        path({"-o,--output-dir", &O::output_dir, kTrain, kRun, "Run folder (runs/MODEL-TIME)", 0, 0, {}, false}),
+        path({"-y,--resume", &O::resume, kTrain, kRun,
+         "Run folder or checkpoint to go on from; its options are kept", 0, 0, {}, false}),
+        path({"--config", &O::config, kTrain | kPlan, kRun,
+         "TOML file with options; the command line wins", 0, 0, {}, false}),
         {"--seed", &O::seed, kTrain | kGenerate, kRun, "Seed of initialisation, shuffling and sampling", 0, kMany},
         {"-v,--val-every", &O::val_every, kTrain, kRun,
          "Updates between validations (one before the first); 0: none", 0, kMany},
@@ -176,37 +188,37 @@ const std::vector<OptionRow>& option_table() {
         {"--log-every", &O::log_every, kTrain, kRun, "Updates between printed lines; metrics.jsonl has all", 1, kMany},
         {"--log-level", &O::log_level, kAll, kRun,
          "Least severe messages shown", 0, 0, {"debug", "info", "warn", "error"}, false},
-        {"--profile", &O::profile, kTrain, kRun,
-         "Time every operation of one micro-batch; print a table, write a Chrome trace to this file", 0, 0, {}, false},
+        path({"--profile", &O::profile, kTrain, kRun,
+         "Time every operation of one micro-batch; print a table, write a Chrome trace to this file", 0, 0, {}, false}),
         {"--dry-run", &O::dry_run, kTrain, kRun, "Print model, plan and memory, allocate nothing", 0, 0, {}, false},
 
         {"--json", &O::json, kPlan, kOutput, "One JSON object instead of tables", 0, 0, {}, false},
         {"--list-steps", &O::list_steps, kPlan, kOutput, "Also print every step of the plan", 0, 0, {}, false},
         {"--frontier", &O::frontier, kPlan, kOutput,
          "Memory against time: the fastest plan for every budget, beside the fixed levels", 0, 0, {}, false},
-        {"--plot", &O::plot, kPlan, kOutput, "With --frontier: also draw it, FILE.svg", 0, 0, {}, false},
-        {"--timeline", &O::timeline, kPlan, kOutput,
-         "Draw the memory of the one level that --recompute names, step by step: FILE.svg", 0, 0, {}, false},
-        {"--what-fits", &O::what_fits, kPlan, kOutput,
+        path({"--plot", &O::plot, kPlan, kOutput, "With --frontier: also draw it, FILE.svg", 0, 0, {}, false}),
+        path({"--timeline", &O::timeline, kPlan, kOutput,
+         "Draw the memory of the one level that --recompute names, step by step: FILE.svg", 0, 0, {}, false}),
+        may_be_number({"--what-fits", &O::what_fits, kPlan, kOutput,
          "The largest batch and the longest sequence for every level in so much memory: 24GiB, or 80% of the device",
-         0, 0, {}, false},
+         0, 0, {}, false}),
 
-        {"--hellaswag", &O::hellaswag, kEvaluate, kData, "HellaSwag file, as llm.c makes it", 0, 0, {}, false},
-        {"--run", &O::run, kGenerate | kEvaluate | kExport, kModel, "Run folder or checkpoint", 0, 0, {}, false},
-        {"--from", &O::from, kImport, kModel,
-         "Hugging Face folder, llm.c model file, run folder or checkpoint", 0, 0, {}, false},
+        path({"--hellaswag", &O::hellaswag, kEvaluate, kData, "HellaSwag file, as llm.c makes it", 0, 0, {}, false}),
+        path({"--run", &O::run, kGenerate | kEvaluate | kExport, kModel, "Run folder or checkpoint", 0, 0, {}, false}),
+        path({"--from", &O::from, kImport, kModel,
+         "Hugging Face folder, llm.c model file, run folder or checkpoint", 0, 0, {}, false}),
         {"--format", &O::format, kExport, kOutput,
          "Hugging Face folder, or llm.c model file", 0, 0, {"hf", "llmc"}, false},
-        {"--out", &O::out, kImport | kExport | kTokenize, kOutput,
-         "Folder or file to make, or beginning of the token files' names; it must not be there", 0, 0, {}, false},
-        {"files", &O::files, kTokenize, kData,
-         "Text files, quoted patterns for them, folders, or - for standard input", 0, 0, {}, false},
+        path({"--out", &O::out, kImport | kExport | kTokenize, kOutput,
+         "Folder or file to make, or beginning of the token files' names; it must not be there", 0, 0, {}, false}),
+        path({"files", &O::files, kTokenize, kData,
+         "Text files, quoted patterns for them, folders, or - for standard input", 0, 0, {}, false}, PathKind::Data),
         {"--shard-tokens", &O::shard_tokens, kTokenize, kOutput, "Tokens in a file", 1, 2147483647, {}, false},
         {"--val-fraction", &O::val_fraction, kTokenize, kOutput,
          "Share of the text, from its beginning, for validation; at most one file", 0, 1, {}, false},
         {"--val-tokens", &O::val_tokens, kTokenize, kOutput, "The same, as a number of tokens", 1, kMany, {}, false},
-        {"--llmc-tokenizer", &O::llmc_tokenizer, kTokenize, kOutput,
-         "Also write the tokenizer as llm.c's file, which decodes", 0, 0, {}, false},
+        path({"--llmc-tokenizer", &O::llmc_tokenizer, kTokenize, kOutput,
+         "Also write the tokenizer as llm.c's file, which decodes", 0, 0, {}, false}),
         {"--train-bpe", &O::train_bpe, kTokenize, "Learning",
          "Learn a byte-level BPE of --vocab-size tokens and write its files into the folder --out", 0, 0, {}, false},
         {"--prompt", &O::prompt, kGenerate, "Generation",

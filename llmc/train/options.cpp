@@ -2,16 +2,21 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/log.h"
 #include "llmc/base/output.h"
 #include "llmc/base/units.h"
 #include "llmc/base/version.h"
 #include "llmc/train/config_file.h"
+#include "llmc/train/config_options.h"
+#include "llmc/train/config_paths.h"
 #include "llmc/train/run_folder.h"
 
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <charconv>
+#include <cstdio>
+#include <filesystem>
 #include <sstream>
 #include <string_view>
 
@@ -113,6 +118,8 @@ std::string toml_value(const Options& options, const OptionRow& row) {
         row.field);
 }
 
+constexpr std::string_view kFirstWords = "# train_gpt ";  ///< Of every file that a run wrote, of earlier versions too.
+
 /// What CLI11 has to say, as our error, in one line.
 [[noreturn]] void refuse(const std::string& where, const CLI::ParseError& error) {
     std::string message = where + error.what();
@@ -120,25 +127,60 @@ std::string toml_value(const Options& options, const OptionRow& row) {
     throw Error(kExitBadUsage, message + "; see train_gpt --help");
 }
 
-/// The options of a file, for those that the command line left open. A training run's file may be used with `plan`,
-/// which takes what it knows of it.
-void apply_config(CLI::App& app, const std::string& path) {
-    for (const ConfigEntry& entry : read_config(path)) {
-        const auto& table = option_table();
-        const auto row =
-            std::find_if(table.begin(), table.end(), [&](const auto& r) { return r.name() == entry.name; });
-        if (row == table.end() || entry.name == "config" || entry.name == "resume") {
-            fail_usage("--config={}: line {}: '{}' is no option for a file; see train_gpt --help", path, entry.line,
-                       entry.name);
+/// A file of options, --config or a run's own.
+struct GivenFile {
+    std::string path;
+    std::string who;  ///< What messages about it begin with.
+    bool is_of_run = false;
+};
+
+/// Gives the parser the options of a file, those that the command line left open. A training run's file may be used
+/// with `plan`, which takes what it knows of it.
+void apply(const ConfigOptions& file, const GivenFile& given, CLI::App& app, Options& options) {
+    const ConfigPlace place = given.is_of_run ? ConfigPlace(given.path, file.written_folder) : ConfigPlace(given.path);
+    for (const ConfigOption& entry : file.options) {
+        CLI::Option* option = app.get_option_no_throw("--" + entry.row->name());
+        if (option == nullptr && (entry.row->commands & kTrain) == 0) {
+            options.remarks.push_back(fmt::format("{}: line {}: '{}' has no effect here; it is an option of plan",
+                                                  given.who, entry.line, entry.row->name()));
         }
-        CLI::Option* option = app.get_option_no_throw("--" + entry.name);
         if (option == nullptr || option->count() > 0) continue;
         try {
-            option->add_result(entry.value);
+            option->add_result(place.resolve(*entry.row, entry.value, &options.remarks));
             option->run_callback();
         } catch (const CLI::ParseError& error) {
-            refuse(fmt::format("--config={}: line {}: ", path, entry.line), error);
+            refuse(fmt::format("{}: line {}: ", given.who, entry.line), error);
         }
+    }
+}
+
+/// --config=FILE, which may also be the file of a run.
+void apply_config_file(const std::string& path, CLI::App& app, Options& options) {
+    GivenFile given = {path, "--config=" + path};
+    const ConfigOptions file = options_in(read_config(path, given.who), given.who);
+    given.is_of_run = !file.written_folder.empty() || read_text(path).starts_with(kFirstWords);
+    apply(file, given, app, options);
+}
+
+/// A run's own file, which must be whole: defaults in the place of what is lost would be another training. `option`
+/// names the run, "--resume=runs/x".
+void apply_run_config(const std::string& run_folder, const std::string& option, CLI::App& app, Options& options) {
+    const std::string path = run_folder + "/config.toml";
+    const GivenFile given = {path, fmt::format("{}: '{}'", option, path), /*is_of_run=*/true};
+    try {
+        const ConfigOptions file = options_in(read_config(path, given.who), given.who);
+        if (file.options.empty()) fail("{}: holds no options; the file is damaged", given.who);
+        for (const char* name : {"model", "batch-size", "seq-len", "steps", "learning-rate", "seed"}) {
+            const bool is_there = std::any_of(file.options.begin(), file.options.end(),
+                                              [&](const ConfigOption& entry) { return entry.row->name() == name; });
+            if (!is_there) fail("{}: '{}' is missing; the file is damaged", given.who, name);
+        }
+        apply(file, given, app, options);
+    } catch (const Error& error) {
+        fail("{}; put back a copy of the file, or {}", error.what(),
+             option.starts_with("--resume")
+                 ? fmt::format("begin a new run with the weights of this one: --model={} --data=FILE", run_folder)
+                 : "give --data=FILE, for which it is not needed");
     }
 }
 
@@ -229,8 +271,10 @@ Options parse_options(int argc, const char* const* argv) {
     if (!options.resume.empty() && !options.config.empty()) {
         fail_usage("--config={}: a resumed run has its own config.toml; leave --config out", options.config);
     }
-    if (!options.config.empty()) apply_config(used, options.config);
-    if (!options.resume.empty()) apply_config(used, find_run_folder(options.resume, "--resume") + "/config.toml");
+    if (!options.config.empty()) apply_config_file(options.config, used, options);
+    if (!options.resume.empty()) {
+        apply_run_config(find_run_folder(options.resume, "--resume"), "--resume=" + options.resume, used, options);
+    }
     note_given(used, /*typed=*/false, options);
     if (options.batch_size == 0 && options.total_batch_size == 0) {
         options.total_batch_size = Options().batch_size * options.seq_len;
@@ -239,26 +283,40 @@ Options parse_options(int argc, const char* const* argv) {
     return options;
 }
 
-Options options_of_run(const std::string& run_folder) {
+Options options_of_run(const std::string& run_folder, const std::string& option) {
     Options options;
     CLI::App app;
     add_command(app, kTrain, options);
-    apply_config(app, run_folder + "/config.toml");
+    apply_run_config(run_folder, option, app, options);
     return options;
 }
 
 std::string to_toml(const Options& options) {
-    std::string text = fmt::format("# train_gpt {}: the options of this run; usable with --config\n", version());
+    std::string text = fmt::format("{}{}: the options of this run; usable with --config\n", kFirstWords, version());
     const char* group = "";
     for (const OptionRow& row : option_table()) {
         if ((row.commands & kTrain) == 0 || !row.shapes_run) continue;
         // An empty or zero override means "not given", and stays so.
         const std::string value = toml_value(options, row);
         if (value == "\"\"" || (value == "0" && row.minimum > 0)) continue;
-        if (std::string(group) != row.group) text += fmt::format("\n# {}\n", group = row.group);
+        if (std::string(group) != row.group) text += fmt::format("\n[{}]\n", section_of_group(group = row.group));
         text += fmt::format("{} = {}\n", row.name(), value);
     }
     return text;
+}
+
+std::string config_of_run(const Options& options, const std::string& run_folder) {
+    std::error_code error;
+    std::filesystem::path folder = std::filesystem::absolute(run_folder, error);
+    if (!error) folder = std::filesystem::weakly_canonical(folder, error);
+    const std::string text = to_toml(with_absolute_paths(options));
+    if (error) return text;
+    return text + "\n# Where this folder was. What is no longer at a path above is looked for as seen from here.\n" +
+           fmt::format("[{}]\n{} = {}\n", kWrittenSection, kWrittenFolder, quoted(folder.string()));
+}
+
+void say_remarks(const Options& options) {
+    for (const std::string& remark : options.remarks) spdlog::warn("{}", remark);
 }
 
 int64_t parse_budget(const std::string& option, const std::string& text, int64_t whole) {

@@ -131,6 +131,8 @@ struct Options {
     std::string llmc_tokenizer;
     bool train_bpe = false;
 
+    std::vector<std::string> remarks;  ///< Lines for say_remarks().
+
     /// Names of options that were given on the command line or in a config file, as opposed to defaults, and whether
     /// they were typed, on the command line.
     std::map<std::string, bool, std::less<>> given;
@@ -155,6 +157,17 @@ enum CommandMask : uint8_t {
 using OptionField = std::variant<std::string Options::*, int64_t Options::*, double Options::*, bool Options::*,
                                  std::vector<std::string> Options::*>;
 
+/// Where the text of an option is a path, what else it may be. Paths are what config_paths.h makes absolute, or counts
+/// from a file.
+enum class PathKind : uint8_t {
+    None,       ///< It is no path.
+    Path,       ///< Nothing else.
+    Data,       ///< A pattern, or "-".
+    Model,      ///< A preset's name.
+    Tokenizer,  ///< "bytes" or "none".
+    Link,       ///< A word, or "file:" and a path.
+};
+
 /// One option. Numbers outside [minimum, maximum] and texts outside `choices` (if there are any) are refused. A number
 /// may have one choice, a word that stands for 0.
 struct OptionRow {
@@ -166,8 +179,10 @@ struct OptionRow {
     double minimum = 0;
     double maximum = 0;
     std::vector<std::string> choices = {};
-    bool shapes_run = true;    ///< Saved in config.toml.
-    std::string name() const;  ///< "batch-size".
+    bool shapes_run = true;          ///< Saved in config.toml.
+    PathKind path = PathKind::None;  ///< Of a text.
+    bool may_be_number = false;      ///< A text that a config file may have without quotes.
+    std::string name() const;        ///< "batch-size".
 };
 
 /// All options, in the order of --help.
@@ -177,16 +192,27 @@ const std::vector<OptionRow>& option_table();
 /// prints and exits 0; anything wrong is an Error with exit code 2 that names the option.
 Options parse_options(int argc, const char* const* argv);
 
-/// The options of a run, from its config.toml. They do not count as given.
-Options options_of_run(const std::string& run_folder);
+/// The options of a run, from its config.toml; `option` names the run in messages. They do not count as given. Paths
+/// are those where its files are now (config_paths.h).
+Options options_of_run(const std::string& run_folder, const std::string& option);
 
-/// The options that shape a run as TOML, one `name = value` per line, readable by --config.
+/// The options that shape a run as TOML, readable by --config: one `name = value` per line, in a section per group.
 std::string to_toml(const Options& options);
+
+/// The config.toml of a run folder: to_toml() with absolute paths, and where the folder is.
+std::string config_of_run(const Options& options, const std::string& run_folder);
+
+/// Warns of what the options of a file became, such as data that was found elsewhere. One of all ranks does it.
+void say_remarks(const Options& options);
 
 /// "1500", "6GiB" or "80%" of `whole`; fails naming the option.
 int64_t parse_budget(const std::string& option, const std::string& text, int64_t whole);
 
 /// Refuses combinations that make no sense, before anything is allocated.
 void validate(const Options& options);
+
+/// Refuses a --total-batch-size that is no multiple of --batch-size times --seq-len, in words about those that were
+/// typed.
+void require_whole_updates(const Options& options);
 
 }  // namespace llmc

@@ -6,6 +6,7 @@
 #include "llmc/plan/timeline.h"
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/output_file.h"
 #include "llmc/train/plan_frontier.h"
 #include "llmc/train/plan_output.h"
 #include "llmc/train/plan_ranks.h"
@@ -126,14 +127,14 @@ void draw_timeline_of(const Options& options, const Model& model, const PlannedM
     const std::string subtitle =
         fmt::format("{} x {} tokens, {}; parameters, gradients and optimiser take {} besides, all the time",
                     plan.shape.B, plan.shape.T, name_of(plan.dtype), format_bytes(memory.state.total()));
-    write_picture("--timeline", options.timeline, draw_timeline(model, plan, memory.layout, title, subtitle));
+    write_output("--timeline", options.timeline, draw_timeline(model, plan, memory.layout, title, subtitle));
 }
 
 /// May shorten the sequences to what the model takes.
 Model model_of(Options& options) {
     if (names_weights(options.model)) {
         const ModelConfig config = model_config_at(options.model, "--model");
-        fit_seq_len(options, config);
+        settle_seq_len(options, config);
         return make_model(accept_model(options, config, nullptr));
     }
     // Without --data the preset keeps its published vocabulary.

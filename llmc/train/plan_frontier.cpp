@@ -3,6 +3,7 @@
 #include "llmc/base/units.h"
 #include "llmc/plan/frontier.h"
 #include "llmc/train/choose_plan.h"
+#include "llmc/train/output_file.h"
 #include "llmc/train/plan_output.h"
 #include "llmc/train/setup.h"
 
@@ -89,7 +90,7 @@ void draw(const Options& options, const Report& report) {
     const std::string title = fmt::format("{}: memory against time", report.model.config.name);
     const std::string subtitle = fmt::format("training, micro-batch {} x {} tokens, {}; times: {}", report.shape.B,
                                              report.shape.T, name_of(report.dtype), report.times_source);
-    write_picture("--plot", options.plot, draw_frontier(report.frontier, title, subtitle, report.state_bytes));
+    write_output("--plot", options.plot, draw_frontier(report.frontier, title, subtitle, report.state_bytes));
 }
 
 }  // namespace

@@ -1,11 +1,10 @@
 #include "llmc/train/plan_output.h"
 
-#include "llmc/base/error.h"
-#include "llmc/base/file.h"
 #include "llmc/base/units.h"
 #include "llmc/plan/policy.h"
 
-#include <filesystem>
+#include <spdlog/fmt/fmt.h>
+
 #include <sstream>
 
 namespace llmc {
@@ -32,18 +31,6 @@ std::string level_label(const std::string& policy) {
 std::string model_line(const Model& model) {
     return fmt::format("{}: {}; {} parameters\n", model.config.name, describe(model.config),
                        format_count(model.parameter_count()));
-}
-
-void write_picture(const std::string& option, const std::string& path, std::string_view svg) {
-    std::error_code error;
-    if (path_exists(path) && !std::filesystem::is_regular_file(path, error)) {
-        fail("{}={}: is there already and no file; choose another name", option, path);
-    }
-    try {
-        write_text_atomically(path, svg);
-    } catch (const Error& failure) {
-        fail("{}={}: {}; choose another place", option, path, failure.what());
-    }
 }
 
 }  // namespace llmc

@@ -1,11 +1,10 @@
-// What the reports of `plan` share: which plans are asked for, how they are called, and how a picture is written.
+// What the reports of `plan` share: which plans are asked for, and how they are called.
 #pragma once
 
 #include "llmc/model/model.h"
 #include "llmc/train/options.h"
 
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace llmc {
@@ -18,8 +17,5 @@ std::string level_label(const std::string& policy);
 
 /// "gpt2-xl: GPT-2, 48 layers, ...; 1,557,611,200 parameters": the first line of a report.
 std::string model_line(const Model& model);
-
-/// Replaces the file at once, or fails naming the option and leaves it alone.
-void write_picture(const std::string& option, const std::string& path, std::string_view svg);
 
 }  // namespace llmc

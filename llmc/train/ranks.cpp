@@ -86,6 +86,12 @@ void require_divisible(const Options& options) {
     const int64_t sequences = std::max<int64_t>(1, options.batch_size);
     const int64_t at_once = sequences * options.seq_len * options.ranks;
     if (options.ranks == 1 || options.total_batch_size % at_once == 0) return;
+    if (!options.resume.empty() && !options.was_typed("total-batch-size")) {
+        fail_usage(
+            "--resume={}: the run has {} tokens per update, which {} ranks of {} x {} tokens do not divide; choose "
+            "another --batch-size or number of ranks, or another --total-batch-size for other updates",
+            options.resume, options.total_batch_size, options.ranks, sequences, options.seq_len);
+    }
     fail_usage(
         "--total-batch-size={}: must be a multiple of ranks times --batch-size times --seq-len, {} x {} x {} = {} "
         "tokens",

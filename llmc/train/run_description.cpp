@@ -3,6 +3,7 @@
 #include "llmc/train/check_data.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/ranks.h"
+#include "llmc/train/resume_options.h"
 
 namespace llmc {
 
@@ -12,7 +13,7 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     options = given;
     place_rank(options, comm);
     const std::optional<ModelConfig> fixed = origin.config(options);
-    if (fixed) fit_seq_len(options, *fixed);
+    if (fixed) settle_seq_len(options, *fixed);
     run->data = open_data(options, origin.tokenizer());
     run->model = make_model(fixed ? accept_model(options, *fixed, run->data.tokenizer.get())
                                   : resolve_model(options, run->data.vocab_size(), run->data.least_vocab_size()));

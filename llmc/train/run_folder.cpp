@@ -152,7 +152,7 @@ void RunFolder::require_writable(const std::string& option) {
 }
 
 void RunFolder::begin(const Options& options, int64_t steps_done) {
-    config_ = to_toml(options);
+    config_ = config_of_run(options, path_);
     if (goes_on_) {
         const std::string aside = go_on_from(path_, steps_done, config_);
         if (!aside.empty()) {

@@ -6,10 +6,8 @@
 #include "llmc/base/units.h"
 #include "llmc/base/version.h"
 #include "llmc/io/models_tokenizer.h"
-#include "llmc/train/checkpointing.h"
+#include "llmc/train/config_paths.h"
 #include "llmc/train/initial_weights.h"
-
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -20,11 +18,16 @@ namespace {
 constexpr double kTrainedLearningRate = 3e-5;  ///< A new model's would spoil what it has learned.
 constexpr int64_t kStepsPerWarmup = 20;        ///< The default warm-up is at most so much of the run: 5 %.
 
-/// The default data file does not exist until data/demo.sh has made it; say so rather than "no such file".
-void require_demo_text(const Options& options) {
-    if (options.was_given("data") || path_exists(options.data)) return;
-    fail("the demo text {} is not there; run data/demo.sh to make it, or train on your own: --data=FILE.txt",
-         options.data);
+/// Data that nobody named now: the demo's does not exist until data/demo.sh has made it, and a run's may be gone.
+void require_data(const Options& options) {
+    if (options.was_typed("data") || is_data_there(options.data)) return;
+    if (options.data != Options().data) {
+        if (options.resume.empty()) return;  // It is said where it is opened.
+        fail("--resume={}: the run's data '{}' is not there any more; say where it is now: --data=FILE", options.resume,
+             options.data);
+    }
+    fail("the demo text {} is not there; run data/demo.sh{} to make it, or train on your own: --data=FILE.txt",
+         options.data, path_exists("data/demo.sh") ? "" : " in the folder of train_gpt, and start there,");
 }
 
 }  // namespace
@@ -34,7 +37,7 @@ DataReading reading_of(const Options& options) {
 }
 
 Data open_data(const Options& options, const std::string& models_tokenizer) {
-    require_demo_text(options);
+    require_data(options);
     if (!options.resume.empty() && options.was_typed("tokenizer")) {
         fail_usage("--tokenizer={}: the run has its own, in its folder; leave --tokenizer out", options.tokenizer);
     }
@@ -147,10 +150,6 @@ ModelConfig resolve_model(const Options& options, int64_t data_vocabulary, int64
     return config;
 }
 
-void fit_seq_len(Options& options, const ModelConfig& config) {
-    if (!options.was_given("seq-len")) options.seq_len = std::min(options.seq_len, config.maxT);
-}
-
 ModelConfig accept_model(const Options& options, const ModelConfig& config, const Tokenizer* tokenizer) {
     const std::string overriding = given_architecture_option(options);
     if (!overriding.empty()) {
@@ -163,6 +162,13 @@ ModelConfig accept_model(const Options& options, const ModelConfig& config, cons
     if (tokenizer != nullptr) require_vocabulary(*tokenizer, config.V);
     require_countable(config, options);
     return config;
+}
+
+void settle_seq_len(Options& options, const ModelConfig& config) {
+    if (options.was_given("seq-len") || options.seq_len <= config.maxT) return;
+    options.seq_len = config.maxT;
+    const bool is_default = options.total_batch_size > 0 && !options.was_given("total-batch-size");
+    if (is_default) options.total_batch_size = Options().batch_size * options.seq_len;
 }
 
 void require_dtype(const Backend& backend, DType dtype) {
@@ -217,45 +223,6 @@ void require_memory(const Options& options, const Model& model, const PlannedMem
          limited || bound.empty() ? "" : ", by " + bound, fits);
 }
 
-namespace {
-
-/// "layers is 3, not 2; heads is 4, not 2": where a model differs from the one asked for.
-std::string differences(const ModelConfig& is, const ModelConfig& asked) {
-    const nlohmann::json values = nlohmann::json::parse(to_json(is)), others = nlohmann::json::parse(to_json(asked));
-    std::string text;
-    for (const auto& [field, value] : values.items()) {
-        if (field == "name" || value == others.at(field)) continue;
-        text +=
-            fmt::format("{}{} is {}, not {}", text.empty() ? "" : "; ", field, value.dump(), others.at(field).dump());
-    }
-    return text;
-}
-
-}  // namespace
-
-void require_same_run(const Options& options, const ModelConfig& config, const Checkpoint& checkpoint) {
-    const Progress progress = progress_of(checkpoint);
-    const std::string other = differences(model_of(checkpoint), config);
-    if (!other.empty()) {
-        fail_usage("--resume={}: the checkpoint holds another model than asked for: {}; leave the model options out",
-                   options.resume, other);
-    }
-    if (progress.train_tokens == 0) return;  // An imported model: its run has not begun.
-    if (progress.optimizer != options.optimizer) {
-        fail_usage("--optimizer={}: the run began with {}, whose moments are others; leave --optimizer out",
-                   options.optimizer, progress.optimizer);
-    }
-    if (progress.seed != options.seed) {
-        fail_usage("--seed={}: the run began with seed {}, which its data order depends on; leave --seed out",
-                   options.seed, progress.seed);
-    }
-    if (progress.seq_len != options.seq_len) {
-        fail_usage(
-            "--seq-len={}: the run began with sequences of {} tokens, which its data order depends on; leave it out",
-            options.seq_len, progress.seq_len);
-    }
-}
-
 void settle_schedule(Options& options, bool is_trained) {
     // An imported model's folder has options that nobody chose.
     const auto is_open = [&](const char* name) {
@@ -286,20 +253,6 @@ std::string describe_schedule(const Options& options) {
 }
 
 }  // namespace
-
-void keep_total_batch(Options& options, const Checkpoint& checkpoint) {
-    const Progress progress = progress_of(checkpoint);
-    if (options.total_batch_size > 0 || progress.train_tokens == 0) return;
-    options.total_batch_size = progress.total_batch_size;
-    const int64_t at_once = std::max<int64_t>(1, options.batch_size) * options.seq_len * options.ranks;
-    if (options.total_batch_size % at_once == 0) return;
-    fail_usage(
-        "--resume={}: the run has {} tokens per update, which {} rank{} of {} x {} tokens do not divide; choose "
-        "another "
-        "--batch-size, or another --total-batch-size for other updates",
-        options.resume, progress.total_batch_size, options.ranks, options.ranks == 1 ? "" : "s", options.batch_size,
-        options.seq_len);
-}
 
 void log_banner(const Options& options, const Model& model, const std::string& weights, const Data& data,
                 const ChosenPlan& chosen, const DeviceInfo& device, const std::string& ranks) {

@@ -1,7 +1,6 @@
 // From options to what a run is made of: data, model, batch shape, planned memory. Nothing here allocates a tensor.
 #pragma once
 
-#include "llmc/io/checkpoint.h"
 #include "llmc/io/token_source.h"
 #include "llmc/io/tokenizer.h"
 #include "llmc/run/memory.h"
@@ -38,12 +37,12 @@ Data open_data(const Options& options, const std::string& models_tokenizer);
 /// 0 if there is no data), else the preset's; --vocab-size must not be less than `least_vocabulary`.
 ModelConfig resolve_model(const Options& options, int64_t data_vocabulary, int64_t least_vocabulary);
 
-/// Where no --seq-len was given, at most as long a sequence as the model takes.
-void fit_seq_len(Options& options, const ModelConfig& config);
-
 /// `config`, which came with its weights and allows no overrides, after checks of --seq-len and, where it is not null,
 /// the tokenizer.
 ModelConfig accept_model(const Options& options, const ModelConfig& config, const Tokenizer* tokenizer);
+
+/// Shortens the default --seq-len to the longest that a model with weights takes.
+void settle_seq_len(Options& options, const ModelConfig& config);
 
 /// Refuses --dtype=bf16 where the processor has no bf16 dot products.
 void require_dtype(const Backend& backend, DType dtype);
@@ -52,16 +51,9 @@ void require_dtype(const Backend& backend, DType dtype);
 /// every level with its bytes and its largest batch size.
 void require_memory(const Options& options, const Model& model, const PlannedMemory& memory, const Backend& backend);
 
-/// Refuses to resume with another model, seed or sequence length than the checkpoint's.
-void require_same_run(const Options& options, const ModelConfig& config, const Checkpoint& checkpoint);
-
 /// Peak learning rate and warm-up where they were left open: what suits a model that has been trained, if it has, and
 /// a warm-up of at most 5 % of the run. A run that goes on keeps its own.
 void settle_schedule(Options& options, bool is_trained);
-
-/// Takes over the tokens per update of a run that goes on, where none were asked for: whatever ranks and micro-batches
-/// they are spread over, the training stays the same.
-void keep_total_batch(Options& options, const Checkpoint& checkpoint);
 
 /// Start-up banner: model and where its weights come from, data, device, ranks, plan in words, memory table. Through
 /// the log.

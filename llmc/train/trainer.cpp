@@ -9,6 +9,7 @@
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/run/profile.h"
+#include "llmc/train/output_file.h"
 #include "llmc/train/ranks.h"
 #include "llmc/train/schedule.h"
 
@@ -168,7 +169,7 @@ void Trainer::say_what_moved() const {
         spdlog::info("resume  goes back to step {}: after the next step later checkpoints (up to {}) are moved aside",
                      progress_.step, steps.back());
     }
-    const Options before = options_of_run(run);
+    const Options before = options_of_run(run, "--resume=" + options_.resume);
     const Schedule schedule = schedule_of(options_), earlier = schedule_of(before);
     if (progress_.train_tokens == 0 || schedule == earlier) return;
     spdlog::info(
@@ -277,7 +278,7 @@ void Trainer::write_profile(const std::vector<double>& seconds) const {
     const DeviceInfo device = state_.backend().info();
     const std::vector<ProfileRow> rows =
         profile_rows(state_.model(), plan_, seconds, device.attention_backward_products);
-    write_text_atomically(options_.profile, chrome_trace(state_.model(), plan_, seconds));
+    write_output("--profile", options_.profile, chrome_trace(state_.model(), plan_, seconds));
     try_print_output(profile_table(rows, device, state_.dtype()) + "\n", "the profile");
     spdlog::info(
         "step {}: trace of the last micro-batch and the update in '{}', for chrome://tracing or ui.perfetto.dev",

@@ -4,6 +4,7 @@
 #include "llmc/train/options.h"
 #include "llmc/train/ranks.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace llmc {
@@ -128,7 +129,42 @@ void require_operands(const Options& options) {
     }
 }
 
+/// The tokens per update of a file or of the run that goes on, which what was typed does not divide.
+[[noreturn]] void refuse_remainder(const Options& options, int64_t at_once) {
+    const int64_t total = options.total_batch_size, T = options.seq_len;
+    const std::string source = options.resume.empty() ? "of the config file" : "of the run";
+    if (!options.was_typed("batch-size")) {
+        fail_usage(
+            "--seq-len={}: the {} tokens per update {} are no multiple of {}{}; give another "
+            "--total-batch-size, too",
+            T, total, source, at_once, options.batch_size > 1 ? fmt::format(" ({} x {})", options.batch_size, T) : "");
+    }
+    int64_t less = std::min(options.batch_size, total / T);
+    while (less > 0 && total % (less * T) != 0) --less;
+    fail_usage(
+        "--batch-size={}: the {} tokens per update {} are no multiple of {} x {} = {}; {}give another "
+        "--total-batch-size for other updates",
+        options.batch_size, total, source, options.batch_size, T, at_once,
+        less > 0 ? fmt::format("choose --batch-size={}, or ", less) : "");
+}
+
 }  // namespace
+
+void require_whole_updates(const Options& options) {
+    const int64_t micro_batch = options.batch_size * options.seq_len;
+    const int64_t at_once = micro_batch == 0 ? options.seq_len : micro_batch;
+    if (options.total_batch_size % at_once == 0) return;
+    const bool is_from_file = options.was_given("total-batch-size") && !options.was_typed("total-batch-size");
+    if (is_from_file && (options.was_typed("batch-size") || options.was_typed("seq-len"))) {
+        refuse_remainder(options, at_once);
+    }
+    if (micro_batch == 0) {
+        fail_usage("--total-batch-size={}: must be a multiple of --seq-len={}", options.total_batch_size,
+                   options.seq_len);
+    }
+    fail_usage("--total-batch-size={}: must be a multiple of --batch-size times --seq-len, {} x {} = {} tokens",
+               options.total_batch_size, options.batch_size, options.seq_len, micro_batch);
+}
 
 void validate(const Options& options) {
     if (options.skip_bad_lines && options.jsonl_field.empty() && options.was_typed("skip-bad-lines")) {
@@ -150,15 +186,8 @@ void validate(const Options& options) {
     if (options.command != Command::Train && options.command != Command::Plan) return require_operands(options);
     if (options.command == Command::Train && options.recompute != "auto") find_policy(options.recompute);
     if (!options.memory_budget.empty()) parse_budget("--memory-budget", options.memory_budget, int64_t{1} << 40);
-    const int64_t micro_batch = options.batch_size * options.seq_len;
-    if (micro_batch == 0 && options.total_batch_size % options.seq_len != 0) {
-        fail_usage("--total-batch-size={}: must be a multiple of --seq-len={}", options.total_batch_size,
-                   options.seq_len);
-    }
-    if (micro_batch > 0 && options.total_batch_size % micro_batch != 0) {
-        fail_usage("--total-batch-size={}: must be a multiple of --batch-size times --seq-len, {} x {} = {} tokens",
-                   options.total_batch_size, options.batch_size, options.seq_len, micro_batch);
-    }
+    // Where a run goes on, another length of sequences is first of all another run (resume_options.h).
+    if (options.resume.empty() || !options.was_typed("seq-len")) require_whole_updates(options);
     // A file's warm-up may be longer than a short trial of the same settings.
     if (options.warmup > options.steps && options.was_typed("warmup")) {
         fail_usage("--warmup={}: longer than the run, --steps={}", options.warmup, options.steps);

@@ -80,9 +80,9 @@ fresh_copy
 sed -i 's/"format_version": 1,/"format_version": 2,/' copy/checkpoints/step-00000004/manifest.json
 damaged "a newer version" "'copy/.*/manifest.json' was written by a newer train_gpt .*update"
 
-refused "another depth" 2 "--resume=run: .*another model than asked for: layers is 3, not 2; leave the model options" \
+refused "another depth" 2 "--layers=2: the run's model \(.*\) has 3, and cannot have another; leave --layers out" \
     --resume=run --steps=6 --layers=2
-refused "another family" 2 "--resume=run: .*: family is \"gpt2\", not \"llama\"; ffn_size is 128, not 88; leave" \
+refused "another family" 2 "--model=llama-nano: the run's model is gpt2-nano, and cannot be another; leave --model" \
     --resume=run --steps=6 --model=llama-nano
 refused "another seed" 2 "--seed=5" --resume=run --steps=6 --seed=5
 refused "another sequence length" 2 "--(seq-len|resume)=" --resume=run --steps=6 --seq-len=16

@@ -109,7 +109,7 @@ printf 'model = "gpt2-nano"\nspeed = "high"\n' >unknown.toml
 printf '# small\nbatch-size = 0\n' >range.toml
 printf 'batch-size 4\n' >syntax.toml
 printf 'steps = 4\nsteps = 5\n' >twice.toml
-refused "a missing configuration" 2 "--config: .*absent.toml" --config=absent.toml
+refused "a missing configuration" 2 "--config=absent.toml: cannot open" --config=absent.toml
 refused "an unknown option in a configuration" 2 "--config=unknown.toml: line 2: 'speed'" --config=unknown.toml
 refused "a value out of range in a configuration" 2 "--config=range.toml: line 2: --batch-size" --config=range.toml
 refused "a configuration that is no TOML" 2 "--config=syntax.toml: line 1" --config=syntax.toml

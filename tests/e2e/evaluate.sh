@@ -27,7 +27,7 @@ done
 must "evaluate, short sequences" evaluate --run=run --data=other.txt --seq-len=4
 check "less context, more bits" awk -v a="$(value 'bits per byte')" -v b="$bits" 'BEGIN { exit !(a > b) }'
 must "evaluate the held-out part" evaluate --run=run
-check "without --data: the run's own held-out part" grep -q "^data .*held-out part.*'text.txt'" out
+check "without --data: the run's own held-out part" grep -q "^data .*held-out part.*'$PWD/text.txt'" out
 
 # ---- HellaSwag -----------------------------------------------------------------------
 

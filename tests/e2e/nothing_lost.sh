@@ -57,8 +57,20 @@ spoil val.bin
 end
 saved "validation data that turns bad" val "has token 65535 in 'val.bin'"
 
-run "${small[@]}" --data=text.txt --steps=9 --profile=absent/trace.json --output-dir=profile
-saved "a profile that cannot be written" profile "absent/trace.json"
+# The folder of the page goes while the run waits for a reader of its first sample.
+mkdir gone
+full_pipe
+"$TRAIN_GPT" "${tiny[@]}" --val-every=0 --sample-length=5 --sample-every=1 --data=text.txt --steps=9 \
+    --profile=gone/trace.json --output-dir=profile >pipe 2>err &
+job=$!
+eventually 60 steps_done profile 1
+rmdir gone
+read_pipe
+end
+saved "a profile that cannot be written" profile "profile=gone/trace.json: no folder 'gone'"
+run "${small[@]}" --data=text.txt --steps=9 --profile=gone/trace.json --output-dir=new
+check "where it cannot be written from the beginning, there is no beginning" test "$status:$(leftovers)" = "1:" -a \
+    "$(error)" = "--profile=gone/trace.json: no folder 'gone'; make it first, or choose another place"
 
 # A file that has grown to the largest size there may be, which the checkpoints are far from.
 train metrics --steps=4

@@ -107,6 +107,18 @@ must_tcp_ranks() {
     exit 1
 }
 
+# full_pipe: makes `pipe`, and fills it: who writes into it waits for read_pipe.
+full_pipe() {
+    rm -f pipe
+    mkfifo pipe
+    exec 7<>pipe
+    dd if=/dev/zero of=pipe oflag=nonblock bs=4096 count=100000 2>/dev/null
+}
+read_pipe() {
+    cat pipe >/dev/null 7>&- &
+    exec 7>&-
+}
+
 # ---- what comes of them ----------------------------------------------------------------------------------------
 
 # eventually SECONDS COMMAND...: asks again and again until the command succeeds.

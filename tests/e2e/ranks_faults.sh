@@ -284,8 +284,19 @@ end_of_ranks 20
 all_end "a rank's validation data turn bad" 1 ".*token 65535 in 'data.bin'.*; step [0-9]+ is saved: go on with --re"
 all_saved "a rank's validation data turn bad" val
 
-start_and_end 4 "${with_text[@]}" --profile=absent/trace.json --output-dir=profile
-all_end "a page that rank 0 cannot write" 0 ".*absent/trace.json.*; step 3 is saved: go on with --resume=profile"
+# The folder of the page goes while rank 0 waits for a reader of its first sample.
+mkdir gone
+full_pipe
+echo 'exec "$@" >pipe' >into_pipe
+with[0]="bash into_pipe"
+start_ranks 4 "${with_text[@]/--sample-length=0/--sample-length=5}" --sample-every=1 --profile=gone/trace.json \
+    --output-dir=profile
+eventually 30 steps_done profile 1
+rmdir gone
+read_pipe
+end_of_ranks 20
+with=()
+all_end "a page that rank 0 cannot write" 0 ".*gone/trace.json.*; step 3 is saved: go on with --resume=profile"
 all_saved "a page that rank 0 cannot write" profile
 
 for zero in 0 3; do # Samples of rank 0 alone, and of all together.

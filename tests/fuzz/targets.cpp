@@ -168,15 +168,19 @@ std::vector<FuzzTarget> checkpoint_targets(const std::string& folder) {
 // ---- options, messages -------------------------------------------------------------------------------------------
 
 std::vector<FuzzTarget> option_targets() {
-    return {{"config.toml",
-             {to_toml(Options()), "steps = 20\nlearning-rate=3e-4 # peak\r\ndata = \"a \\\"b\\\" c\"\n"},
-             [](const std::string& content, const std::string& place) {
-                 write_file(place + "/config.toml", content);
-                 for (const ConfigEntry& entry : read_config(place + "/config.toml")) quoted(entry.value);
-                 const std::string config = "--config=" + place + "/config.toml";
-                 const char* const words[] = {"train_gpt", config.c_str()};
-                 parse_options(2, words);
-             }}};
+    return {
+        {"config.toml",
+         {config_of_run(Options(), "runs/x"), "steps = 2_0\nlearning-rate=3e-4 # peak\r\ndata = \"a \\\"b\\\" c\"\n",
+          "[model]\n'layers' = 0x2\nmodel.a.b = [1979-05-27, {}]\n[[run]]\nx = \"\"\"\na\"\"\"\n"},
+         [](const std::string& content, const std::string& place) {
+             write_file(place + "/config.toml", content);
+             for (const ConfigEntry& entry : read_config(place + "/config.toml", "--config")) {
+                 quoted(entry.value.text);
+             }
+             const std::string config = "--config=" + place + "/config.toml";
+             const char* const words[] = {"train_gpt", config.c_str()};
+             parse_options(2, words);
+         }}};
 }
 
 /// "NAME=VALUE" lines as variables.

@@ -1,0 +1,48 @@
+#include "llmc/train/output_file.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+
+#include <filesystem>
+#include <unistd.h>
+
+namespace llmc {
+namespace {
+
+/// Only a file may be replaced: no folder, and no device.
+void require_file(const std::string& option, const std::string& path) {
+    std::error_code error;
+    if (is_directory(path)) fail("{}={}: is a folder; add the name of a file in it", option, path);
+    if (path.ends_with('/')) fail("{}={}: names a folder; add the name of a file in it", option, path);
+    if (path_exists(path) && !std::filesystem::is_regular_file(path, error)) {
+        fail("{}={}: is there already and no file; choose another name", option, path);
+    }
+    const std::string folder = std::filesystem::path(path).parent_path().string();
+    if (folder.empty() || is_directory(folder)) return;
+    fail("{}={}: {} '{}'; {}", option, path, path_exists(folder) ? "there is a file, no folder," : "no folder", folder,
+         path_exists(folder) ? "choose another place" : "make it first, or choose another place");
+}
+
+}  // namespace
+
+void require_output(const std::string& option, const std::string& path) {
+    require_file(option, path);
+    const std::string trial = path + ".tmp";  // As write_output() will.
+    try {
+        FileWriter(trial).close();
+    } catch (const Error& failure) {
+        fail("{}={}: {}; choose another place", option, path, failure.what());
+    }
+    unlink(trial.c_str());
+}
+
+void write_output(const std::string& option, const std::string& path, std::string_view text) {
+    require_file(option, path);
+    try {
+        write_text_atomically(path, text);
+    } catch (const Error& failure) {
+        fail("{}={}: {}; choose another place", option, path, failure.what());
+    }
+}
+
+}  // namespace llmc

@@ -25,6 +25,14 @@ std::string gpu_identity(int index);
 int usable_cores();
 std::string allowed_processors();
 
+/// What processes have that may run on some of this host's processors, and what they would have if nobody had bound
+/// them (cpu/binding.h).
+struct Binding {
+    int processors = 0, cores = 0, cores_if_unbound = 0;
+};
+/// `processors` as allowed_processors() gives them, of several processes joined by commas.
+Binding binding_of(const std::string& processors);
+
 /// To be called first in main(), before any thread exists: settings that libraries read only when they are loaded.
 /// It may start the program again with the same arguments and a longer environment.
 void prepare_process(char** argv);

@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/comm/address.h"
 
 #include <algorithm>
 #include <cmath>
@@ -204,7 +205,7 @@ Link join(const Meeting& meeting, double timeout_seconds) {
     while (now_seconds() < deadline) {
         const std::optional<RootPlace> place = meeting.find_root(&why);
         for (size_t i = 0; place && i < place->hosts.size() && now_seconds() < deadline; ++i) {
-            where = fmt::format(" at {}:{}", place->hosts[i], place->port);
+            where = " at " + with_port(place->hosts[i], place->port);
             if (Link link = try_to_join(meeting, place->hosts[i], *place, deadline, &why)) return link;
         }
         constexpr double kBetweenTries = 0.1;

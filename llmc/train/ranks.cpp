@@ -5,6 +5,7 @@
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/base/version.h"
+#include "llmc/train/binding.h"
 
 #include <nlohmann/json.hpp>
 
@@ -56,7 +57,11 @@ void choose_gpu(Options& options, Comm& comm) {
 
 /// Ranks that may run on the same processors share the cores among them.
 void share_cores(Options& options, Comm& comm) {
-    const std::vector<std::string> all = comm.all_gather(comm.host() + " " + allowed_processors());
+    const std::vector<std::string> all = comm.all_gather(place_of_rank(comm));
+    const std::string warning = warning_of_binding(all, comm);
+    const bool computes_here = !is_cuda(options.device) && options.threads == 0;
+    if (computes_here && !warning.empty()) spdlog::warn("{}", warning);
+    if (comm.size() == 1) return;
     const auto sharing = std::count(all.begin(), all.end(), all[static_cast<size_t>(comm.rank())]);
     if (options.threads == 0) options.threads = std::max<int64_t>(1, usable_cores() / sharing);
 }
@@ -65,7 +70,10 @@ void share_cores(Options& options, Comm& comm) {
 
 void place_rank(Options& options, Comm& comm) {
     options.ranks = comm.size();
-    if (comm.size() == 1) return;
+    if (comm.size() == 1) {
+        if (options.device != "auto" || gpu_count() == 0) share_cores(options, comm);
+        return;
+    }
     if (!comm.is_root()) quieten_log(comm.rank(), options.log_level);
     choose_gpu(options, comm);
     share_cores(options, comm);

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Draws training runs, and what scripts/sweep.sh measured, as PNG and SVG.
+"""Draws training runs, and what scripts/sweep.py measured, as PNG and SVG.
 
     scripts/plot.py RUN                    loss, learning rate, gradient norm, speed and memory of a run folder
     scripts/plot.py RUN RUN...             the same of several runs, on top of one another
@@ -47,7 +47,7 @@ def read_metrics(folder):
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
     except OSError as error:
-        fail(f"{path}: cannot be read ({error.strerror}); name a run folder of train_gpt, or one of scripts/sweep.sh")
+        fail(f"{path}: cannot be read ({error.strerror}); name a run folder of train_gpt, or one of scripts/sweep.py")
     steps, validations = [], []
     for number, line in enumerate(lines, 1):
         try:
@@ -85,9 +85,9 @@ def read_sweep(path):
                 rows.append({**row, "batch_size": int(row["batch_size"]), "curve": row["curve"] or "",
                              "level": row["recompute"], "folder": path.parent / row["run"]})
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
-        fail(f"{path}:{reader.line_num}: is not a row of scripts/sweep.sh; run that again to make the file anew")
+        fail(f"{path}:{reader.line_num}: is not a row of scripts/sweep.py; run that again to make the file anew")
     if not rows:
-        fail(f"{path}: has no rows; run scripts/sweep.sh again to make the file anew")
+        fail(f"{path}: has no rows; run scripts/sweep.py again to make the file anew")
     return rows
 
 

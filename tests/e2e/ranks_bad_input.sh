@@ -47,7 +47,7 @@ variables "rank -1" 2 "--comm-init: RANK=-1: must be" RANK=-1
 variables "a million ranks" 2 "--comm-init: WORLD_SIZE=1000000: must be" WORLD_SIZE=1000000
 variables "no ranks" 2 "--comm-init: WORLD_SIZE=0: must be" WORLD_SIZE=0
 variables "a port beyond all" 2 "--comm-init: MASTER_PORT=70000: must be a number from 1 to 65535" MASTER_PORT=70000
-variables "an address that is none" 1 "no answer from rank 0 at 256.0.0.1:29500 within 1 s .*MASTER_ADDR" \
+variables "an address that is none" 2 "--comm-init: MASTER_ADDR=256.0.0.1: is no IPv4 address; set it to the host" \
     MASTER_ADDR=256.0.0.1
 
 port=$(free_port)

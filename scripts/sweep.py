@@ -262,7 +262,8 @@ class Sweep:
         request = self.request
         lines = [f"batch sizes: {' '.join(request.batch_sizes)}", f"levels: {' '.join(request.levels)}",
                  f"checkpoints: {'yes' if request.keep_checkpoints else 'no'}"]
-        return "\n".join(lines + [f"option: {option}" for option in self.options]) + "\n"
+        options = [option.replace("\n", "\\n") for option in self.options]  # A line each.
+        return "\n".join(lines + [f"option: {option}" for option in options]) + "\n"
 
     def check_folder(self):
         before = common.read(os.path.join(self.out, "sweep.options"))

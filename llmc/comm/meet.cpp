@@ -33,6 +33,8 @@ class Assembly {
     }
 
     Star run();
+    /// Refuses those who come, for this cause, until all have come or the time is over.
+    void call_off(const Error& cause);
 
   private:
     void wait() const;
@@ -43,6 +45,8 @@ class Assembly {
     bool admit(Link& stranger, const Message& hello);
     void start();
     std::vector<int> absent() const;
+    /// A member has sent the reason why it ends.
+    [[noreturn]] void refuse_for(size_t rank, const Message& failure);
     /// Tells all who have come, and throws.
     [[noreturn]] void refuse(int exit_code, const std::string& cause);
 
@@ -51,7 +55,17 @@ class Assembly {
     std::vector<Member> members_;
     std::vector<Link> links_;
     std::vector<Link> strangers_;
+    const Error* called_off_ = nullptr;
 };
+
+void Assembly::call_off(const Error& cause) {
+    called_off_ = &cause;
+    for (const double deadline = now_seconds() + timeout_seconds_; !absent().empty() && now_seconds() < deadline;) {
+        wait();
+        accept_strangers();
+        hear_strangers();
+    }
+}
 
 Star Assembly::run() {
     const double deadline = now_seconds() + timeout_seconds_;
@@ -132,16 +146,34 @@ bool Assembly::admit(Link& stranger, const Message& hello) {
     }
     member = {host, peer_address(link.socket())};
     link.limit_length(uint64_t{1} << 40);
-    link.send(MessageType::Welcome, "");
+    if (called_off_ != nullptr) {
+        link.send(MessageType::Refuse, pack({std::to_string(called_off_->exit_code()), called_off_->what()}));
+        link.flush(now_seconds() + 1);
+    } else {
+        link.send(MessageType::Welcome, "");
+    }
     return true;
 }
 
 void Assembly::hear_members() {
     for (size_t rank = 1; rank < links_.size(); ++rank) {
-        if (!links_[rank] || links_[rank].exchange()) continue;
+        if (!links_[rank]) continue;
+        const bool open = links_[rank].exchange();
+        const std::optional<Message> message = links_[rank].take();
+        if (message && message->type == MessageType::Failure) refuse_for(rank, *message);
+        if (open) continue;
         links_[rank].close();
         refuse(kExitFailed, fmt::format("rank {} ({}) died before all ranks had come", rank, members_[rank].host));
     }
+}
+
+void Assembly::refuse_for(size_t rank, const Message& failure) {
+    const auto fields = unpack(failure.payload);
+    const bool whole = fields && fields->size() == 2;
+    const bool usage = whole && (*fields)[0] == std::to_string(kExitBadUsage);
+    links_[rank].close();
+    refuse(usage ? kExitBadUsage : kExitFailed,
+           fmt::format("rank {} ({}): {}", rank, members_[rank].host, whole ? (*fields)[1] : "no reason given"));
 }
 
 void Assembly::start() {
@@ -252,6 +284,19 @@ PlaceFile::~PlaceFile() {
 Star meet(Meeting& meeting, double timeout_seconds) {
     if (meeting.rank == 0) return Assembly(meeting, timeout_seconds).run();
     return await_start(meeting, join(meeting, timeout_seconds), timeout_seconds);
+}
+
+void call_off(Meeting& meeting, const Error& cause, double seconds) noexcept {
+    try {
+        if (meeting.rank == 0) {
+            const Error shown(cause.exit_code(), fmt::format("rank 0 ({}): {}", meeting.host, cause.what()));
+            return Assembly(meeting, seconds).call_off(shown);
+        }
+        Link link = join(meeting, seconds);
+        link.send(MessageType::Failure, pack({std::to_string(cause.exit_code()), cause.what()}));
+        link.flush(now_seconds() + 1);
+    } catch (const std::exception&) {  // Nobody is there, or they know already.
+    }
 }
 
 std::string list_ranks(const std::vector<int>& ranks) {

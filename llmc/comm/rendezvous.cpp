@@ -353,4 +353,15 @@ Meeting prepare_meeting(const World& world, const std::string& host, const Broad
     return meeting;
 }
 
+void call_off(const std::string& init, const Environment& environment, bool with_mpi, const Error& cause) noexcept {
+    constexpr double kSeconds = 3;  // Ranks start together.
+    try {
+        const World world = read_world(init, environment, with_mpi);
+        if (world.way != World::Way::Tcp && world.way != World::Way::File) return;
+        Meeting meeting = prepare_meeting(world, host_name(environment));
+        call_off(meeting, cause, kSeconds);
+    } catch (const std::exception&) {  // The variables are no better than the command line.
+    }
+}
+
 }  // namespace llmc

@@ -40,6 +40,10 @@ std::string host_name(const Environment& environment);
 /// Tells all ranks what rank 0 says: mpi.h's broadcast.
 using Broadcast = std::function<std::string(const std::string& of_root)>;
 
+/// For a rank that ends before it has met the others, for a bad command line: they hear of it at once rather than at
+/// --comm-timeout, where they can be reached without MPI (whose mpirun ends them). Takes three seconds at most.
+void call_off(const std::string& init, const Environment& environment, bool with_mpi, const Error& cause) noexcept;
+
 /// The meeting of two ranks or more. Rank 0 listens from now on.
 Meeting prepare_meeting(const World& world, const std::string& host, const Broadcast& broadcast = {});
 

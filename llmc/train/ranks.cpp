@@ -5,6 +5,8 @@
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/base/version.h"
+#include "llmc/comm/make_comm.h"
+#include "llmc/comm/rendezvous.h"
 #include "llmc/train/binding.h"
 
 #include <nlohmann/json.hpp>
@@ -16,6 +18,19 @@
 namespace llmc {
 
 CommSettings comm_settings(const Options& options) { return {options.comm_init, options.comm_timeout}; }
+
+void tell_ranks_of_bad_usage(int argc, const char* const* argv, const Error& error) noexcept {
+    const bool is_command = argc > 1 && argv[1][0] != '-';  // Which one rank does alone.
+    if (is_command) return;
+    const std::string option = "--comm-init";
+    std::string init = "auto";
+    for (int i = 1; i < argc; ++i) {
+        const std::string word = argv[i];
+        if (word == option && i + 1 < argc) init = argv[i + 1];
+        if (word.starts_with(option + "=")) init = word.substr(option.size() + 1);
+    }
+    call_off(init, process_environment(), is_built_with_mpi(), error);
+}
 
 namespace {
 

@@ -78,7 +78,8 @@ TEST(Rendezvous, AutoChooses) {
     EXPECT_EQ(read_world("auto", kMpirun, true).way, Way::Mpi);
     EXPECT_EQ(read_world("auto", {{"PMI_SIZE", "2"}}, true).way, Way::Mpi);
     EXPECT_EQ(read_world("auto", {{"PMIX_RANK", "0"}}, true).way, Way::Mpi);
-    EXPECT_EQ(read_world("auto", with(kMpirun, {{"OMPI_COMM_WORLD_SIZE", "1"}}), false).way, Way::One);
+    const Environment one = with(kMpirun, {{"OMPI_COMM_WORLD_SIZE", "1"}, {"OMPI_COMM_WORLD_RANK", "0"}});
+    EXPECT_EQ(read_world("auto", one, false).way, Way::One);
     EXPECT_EQ(read_world("auto", with(kTorchrun, {{"WORLD_SIZE", "1"}, {"RANK", "0"}}), true).way, Way::One);
     // A script of a Slurm job that was given eight tasks, but not started with srun.
     EXPECT_EQ(read_world("auto", with(kSlurm, {{"SLURM_PROCID", "0"}}), true).way, Way::One);

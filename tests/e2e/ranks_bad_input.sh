@@ -105,12 +105,21 @@ end_of_ranks 20
 ended "ranks that never come" "1 1" "^--comm-init=tcp: ranks 2, 3 of 4 did not come within 3 s; .*--comm-timeout" \
     "^rank 1: rank 0 gave up: .*ranks 2, 3 of 4 did not come"
 
+# What one rank finds alone, before they have met, the others hear at once.
 also[2]=--frobnicate
-start_ranks 3 "${good[@]}" --comm-timeout=3
+start_ranks 3 "${good[@]}" --comm-timeout=300
 end_of_ranks 20
-ended "a rank whose command line is wrong" "1 1 2" "^--comm-init=tcp: rank 2 of 3 did not come within 3 s" \
-    "^rank 1: rank 0 gave up: " "--frobnicate"
+ended "a rank whose command line is wrong" "2 2 2" "^rank 2 \(.*\): .*--frobnicate" \
+    "^rank 1: rank 0 gave up: rank 2 \(.*--frobnicate" "--frobnicate"
+also=([0]=--frobnicate)
+start_ranks 3 "${good[@]}" --comm-timeout=300
+end_of_ranks 20
+ended "rank 0, whose command line is wrong" "2 2 2" "--frobnicate" \
+    "^rank 1: rank 0 gave up: rank 0 \(.*--frobnicate" "^rank 2: rank 0 gave up: rank 0 \(.*--frobnicate"
 also=()
+start_ranks 3 "${good[@]}" --comm-timeout=300 --frobnicate
+end_of_ranks 20
+ended "a command line that is wrong on all ranks" "2 2 2" "^[^:]*--frobnicate" "^[^:]*--frobnicate" "^[^:]*--frobnicate"
 
 port=$(free_port)
 start_rank 0 4 "$port" "${good[@]}"

@@ -79,6 +79,47 @@ sed -i '2s/"loss":[0-9]/&9/' whole/b4-r2/metrics.jsonl
 sweep --batch-sizes="2 4" --recompute="0 2" --out=whole --steps=3 "${model[@]}"
 check "a curve that differs is an error" test "$status $(grep -c 'Batch size 4.*DIFFER.* 2 from 0' out)" = "1 1"
 
+# ---- at the same time, and in odd places ---------------------------------------------------------------
+
+# The number of a process that lives, as a container's restart finds its own, and as scripts/sweep.sh left it.
+small=(--batch-sizes=2 --recompute=0 --steps=3)
+sweep "${small[@]}" --out=again "${model[@]}"
+echo $$ >again/sweep.lock
+sweep "${small[@]}" --out=again "${model[@]}"
+check "a lock that a crash has left holds nobody up" test $status -eq 0
+check "none is left" test ! -e again/sweep.lock
+if command -v flock >/dev/null; then
+    exec 9>again/sweep.lock
+    flock 9
+    echo "process 7 on moon" >&9
+    says "a sweep that another process is at work on" 1 "^sweep: --out=./again: process 7 on moon is at work on it" \
+        "$root/scripts/sweep.py" "${small[@]}" --out=again "${model[@]}"
+    exec 9>&-
+else
+    skip "a sweep that another process is at work on" "there is no flock"
+fi
+odd=$'-\xff $(touch made) \'"\n'
+odd_text=$'\xfe "text"\n'
+cp text.txt "$odd_text"
+odd_model=(-- --layers=2 --channels=32 --heads=2 --seq-len=32)
+sweep "${small[@]}" --out="$odd" "${odd_model[@]}" --data="./$odd_text"
+check "odd names: a sweep ends well" test "$status $(list status "./$odd/sweep.csv")" = "0 finished "
+check "odd names: they are shown, escaped" grep -q -F '`--data=./\xfe "text"\n`' out
+check "odd names: they are nothing but names" test ! -e made
+sweep "${small[@]}" --out "$odd" "${odd_model[@]}" --data "./$odd_text"
+check "odd names: another word is another option" test $status -eq 2
+sweep "${small[@]}" --out="$odd" "${odd_model[@]}" --data="./$odd_text"
+check "odd names: again" grep -q '^sweep: b2-r0: was finished before' err
+ln -s /dev/full again/full
+"$root/scripts/sweep_report.py" again >again/full 2>err
+check "tables that cannot be printed: exit code 1 and the reason" bash -c "[ $? -eq 1 ] && grep -q 'No space left' err"
+says "no sweep" 1 "^sweep_report: again/b2-r0: holds no sweep" "$root/scripts/sweep_report.py" again/b2-r0
+says "two folders" 2 "^sweep_report: unrecognized arguments: whole" "$root/scripts/sweep_report.py" again whole
+mkdir locked
+chmod a-w locked
+[ -w locked ] || says "a folder that cannot be made" 1 "^sweep: --out=./locked/new: cannot be written .Permission denied" \
+    "$root/scripts/sweep.py" "${small[@]}" --out=locked/new "${model[@]}"
+
 # ---- failures -------------------------------------------------------------------------------------------
 
 sweep --batch-sizes="2 3" --recompute=0 --total-batch-size=128 --out=misfit --steps=3 "${model[@]}"
@@ -163,6 +204,17 @@ check "has its picture" pictures whole/b2-r0 curves
 check "several runs" "$plot" whole/b2-r0 whole/b4-r0 --out=together
 check "have theirs" pictures together curves
 
+cp -r whole/b2-r0 $'_b\xff$x$ <y>\n'
+cp -r whole/b4-r0 _u
+check "runs with odd names" "$plot" $'_b\xff$x$ <y>\n' _u --out=$'pictures\xff'
+check "have their picture" pictures $'pictures\xff' curves
+legend=$(grep -o '<text[^>]*>training: [^<]*' $'pictures\xff/curves.svg' | sed 's/.*>//' | tr '\n' ';')
+check "in which they are named" test "$legend" = 'training: _b\xff$x$ &lt;y&gt;\n;training: _u;'
+mkdir full
+ln -s /dev/full full/curves.png
+check "a picture replaces what was there, whole" bash -c "'$plot' _u --out=full && [ ! -L full/curves.png ]"
+check "and nothing else is left" test "$(echo full/* full/.[!.]*)" = "full/curves.png full/curves.svg full/.[!.]*"
+
 says "no such run" 1 "^plot: nowhere/metrics.jsonl: cannot be read .No such file" "$plot" nowhere
 mkdir broken empty odd
 sed '2s/,.*//' whole/b2-r0/metrics.jsonl >broken/metrics.jsonl
@@ -174,5 +226,6 @@ says "no step yet" 1 "^plot: empty/metrics.jsonl: has no step yet" "$plot" empty
 printf 'batch_size,run\nx,y\n' >odd/sweep.csv
 says "a damaged sweep" 1 "^plot: odd/sweep.csv:2: is not a row" "$plot" odd
 says "bad usage" 2 "^plot: .*--x" "$plot" whole --x=miles
+says "a sweep and a run" 2 "^plot: whole: is a sweep; draw it alone" "$plot" whole _u
 
 exit $((failures > 0))

@@ -61,8 +61,8 @@ struct Star {
 /// Errors name who did not come, or where nobody answered, within the time.
 Star meet(Meeting& meeting, double timeout_seconds);
 
-/// Instead of meet(): tells the others that this rank ends, and why, so that they do as well. Waits `seconds` at most,
-/// rank 0 for all the others and they for it.
+/// Instead of meet(): tells the others that this rank ends, and why, so that they do as well. Waits `seconds`, three at
+/// most: rank 0 for all the others and they for it.
 void call_off(Meeting& meeting, const Error& cause, double seconds) noexcept;
 
 /// "rank 3", "ranks 1, 3".

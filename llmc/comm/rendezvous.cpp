@@ -354,7 +354,7 @@ Meeting prepare_meeting(const World& world, const std::string& host, const Broad
 }
 
 void call_off(const std::string& init, const Environment& environment, bool with_mpi, const Error& cause) noexcept {
-    constexpr double kSeconds = 3;  // Ranks start together.
+    constexpr double kSeconds = 3;
     try {
         const World world = read_world(init, environment, with_mpi);
         if (world.way != World::Way::Tcp && world.way != World::Way::File) return;

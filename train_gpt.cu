@@ -132,6 +132,7 @@ Options read_options(int argc, char** argv) {
 int run(int argc, char** argv) {
     const Options options = read_options(argc, argv);
     init_log(options.log_level);
+    if (options.command != Command::Train && options.command != Command::Plan) warn_of_others_at_work();
     switch (options.command) {
         case Command::Train: train(options); break;
         case Command::Plan: std::fputs(plan_report(options).c_str(), stdout); break;

@@ -229,7 +229,7 @@ def error_of(stderr, code):
     return f"exit code {code}: " + (stderr.rstrip("\n").split("\n")[-1].replace("\t", " "))
 
 
-# ---- a sweep ----------------------------------------------------------------------------------------------------------
+# ---- a sweep ------------------------------------------------------------------------------------------------------
 
 class Sweep:
     def __init__(self, request, program):
@@ -262,7 +262,7 @@ class Sweep:
         request = self.request
         lines = [f"batch sizes: {' '.join(request.batch_sizes)}", f"levels: {' '.join(request.levels)}",
                  f"checkpoints: {'yes' if request.keep_checkpoints else 'no'}"]
-        options = [option.replace("\n", "\\n") for option in self.options]  # A line each.
+        options = [option.replace("\n", "\\n") for option in self.options]
         return "\n".join(lines + [f"option: {option}" for option in options]) + "\n"
 
     def check_folder(self):

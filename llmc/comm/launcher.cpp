@@ -42,6 +42,7 @@ const std::vector<Launcher>& mpi_launchers() {
         {Kind::Mpi, "flux run", "FLUX_TASK_RANK", "FLUX_JOB_SIZE", "", "FLUX_JOB_ID", "flux run -o cpu-affinity=off"},
         {Kind::Mpi, "mpiexec", "PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS", "",
          "mpiexec -bind-to none (Intel MPI: I_MPI_PIN=0)"},
+        {Kind::Mpi, "poe", "MP_CHILD", "MP_PROCS", "", "", ""},
         {Kind::Mpi, "horovodrun", "HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_SIZE", "", ""},
     };
     return launchers;
@@ -55,6 +56,14 @@ struct Counter {
     bool is_sure;  ///< Those who count so start processes that belong together.
 };
 constexpr Counter kCounters[] = {{"PMIX_RANK", 0, "a launcher with PMIx", true},
+                                 {"PMI_ID", 0, "mpiexec", true},
+                                 {"MPI_LOCALRANKID", 0, "mpiexec", true},
+                                 {"PMI_LOCAL_RANK", 0, "mpiexec", true},
+                                 {"PALS_LOCAL_RANKID", 0, "mpiexec", true},
+                                 {"OMPI_COMM_WORLD_LOCAL_RANK", 0, "mpirun", true},
+                                 {"MV2_COMM_WORLD_LOCAL_RANK", 0, "mpirun_rsh", true},
+                                 {"JSM_NAMESPACE_LOCAL_RANK", 0, "jsrun", true},
+                                 {"FLUX_TASK_LOCAL_ID", 0, "flux run", true},
                                  {"ALPS_APP_PE", 0, "aprun", true},
                                  {"LSF_PM_TASKID", 1, "LSF's blaunch", false},
                                  {"PBS_TASKNUM", 1, "pbsdsh", false}};
@@ -88,8 +97,8 @@ int64_t slurm_tasks(const Environment& environment) {
 std::string sign_of_slurm(const Environment& environment) {
     const int64_t tasks = slurm_tasks(environment);
     if (tasks <= 1) return "";
-    return fmt::format("{}, SLURM_PROCID={}: srun has started {} tasks",
-                       shown(environment, slurm(environment).size), environment.at("SLURM_PROCID"), tasks);
+    return fmt::format("{}, SLURM_PROCID={}: srun has started {} tasks", shown(environment, slurm(environment).size),
+                       environment.at("SLURM_PROCID"), tasks);
 }
 
 std::string sign_of_counters(const Environment& environment, bool is_sure) {
@@ -161,14 +170,14 @@ Launcher mpi_launcher_of(const Environment& environment) {
     return {Kind::Mpi, "", "PMIX_RANK", "", "", "", ""};
 }
 
-bool has_mpi_launcher(const Environment& environment) {
-    return is_set(environment, mpi_launcher_of(environment));
-}
+bool has_mpi_launcher(const Environment& environment) { return is_set(environment, mpi_launcher_of(environment)); }
 
 std::string sure_sign_of_others(const Environment& environment) {
     bool is_alone = false;  // Somebody says that there is one.
     for (const Launcher& launcher : mpi_launchers()) {
-        if (is_several(environment, launcher.size)) return shown(environment, launcher.size);
+        for (const std::string& name : {launcher.size, launcher.local_size}) {
+            if (is_several(environment, name)) return shown(environment, name);
+        }
         if (number(environment, launcher.rank).value_or(0) > 0) return shown(environment, launcher.rank);
         is_alone |= variable(environment, launcher.size).has_value();
     }
@@ -193,6 +202,13 @@ std::string sign_of_others(const Environment& environment) {
                            shown(environment, name));
     }
     return sign_of_counters(environment, /*is_sure=*/false);
+}
+
+std::string sign_of_missing_srun(const Environment& environment) {
+    const Launcher launcher = launcher_of(environment);
+    const int64_t tasks = number(environment, launcher.size).value_or(1);
+    if (launcher.kind != Kind::Slurm || tasks <= 1 || slurm_tasks(environment) > 1) return "";
+    return shown(environment, launcher.size);
 }
 
 std::optional<Launcher> launcher_that_binds(const Environment& environment) {

@@ -53,6 +53,10 @@ std::string sure_sign_of_others(const Environment& environment);
 /// batch job, which is a process of its own whatever the job was given.
 std::string sign_of_others(const Environment& environment);
 
+/// "SLURM_NTASKS=4" where --comm-init=tcp goes by Slurm's variables and this is the script of a job, which nobody has
+/// started as often.
+std::string sign_of_missing_srun(const Environment& environment);
+
 /// The launcher that may have bound this process to some of the cores; nothing if there is none.
 std::optional<Launcher> launcher_that_binds(const Environment& environment);
 

@@ -28,7 +28,8 @@ int64_t integer_of(const Environment& environment, const std::string& name, int6
     if (!text) fail_usage("--comm-init: the variable {} is not set; {}", name, remedy);
     const std::optional<int64_t> value = to_integer(*text);
     if (!value || *value < least || *value > most) {
-        fail_usage("--comm-init: {}={}: must be a number from {} to {}; {}", name, printable(*text), least, most, remedy);
+        fail_usage("--comm-init: {}={}: must be a number from {} to {}; {}", name, printable(*text), least, most,
+                   remedy);
     }
     return *value;
 }
@@ -306,6 +307,12 @@ void require_company(const World& world, const Environment& environment) {
 }
 
 std::string warning_of_others(const std::string& init, const World& world, const Environment& environment) {
+    const std::string script = world.way == World::Way::Tcp ? sign_of_missing_srun(environment) : "";
+    if (!script.empty()) {
+        return fmt::format(
+            "--comm-init={}: {}, but no task of srun's: start it with srun, or the others may never come", init,
+            script);
+    }
     if (init != "auto" || world.way != World::Way::One) return "";
     const std::string sign = sign_of_others(environment);
     if (sign.empty()) return "";

@@ -17,9 +17,9 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <string_view>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
-#include <string_view>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <utility>
@@ -124,7 +124,8 @@ void raise_file_limit() {
 
 Socket listen_on(int port, int* error) {
     Socket socket = listen_with(AF_INET6, port, error);
-    const bool has_no_ipv6 = !socket && (*error == EAFNOSUPPORT || *error == EADDRNOTAVAIL || *error == EPROTONOSUPPORT);
+    const bool has_no_ipv6 =
+        !socket && (*error == EAFNOSUPPORT || *error == EADDRNOTAVAIL || *error == EPROTONOSUPPORT);
     return has_no_ipv6 ? listen_with(AF_INET, port, error) : std::move(socket);
 }
 
@@ -162,8 +163,8 @@ Socket connect_to(const std::string& host, int port, double seconds, std::string
     for (const addrinfo* each = first; each != nullptr; each = each->ai_next) ++left;
     for (const addrinfo* each = first; each != nullptr; each = each->ai_next, --left) {
         Socket socket = new_socket(each->ai_family);
-        const bool begun = socket && (connect(socket.descriptor(), each->ai_addr, each->ai_addrlen) == 0 ||
-                                      errno == EINPROGRESS);
+        const bool begun =
+            socket && (connect(socket.descriptor(), each->ai_addr, each->ai_addrlen) == 0 || errno == EINPROGRESS);
         if (begun && finish_connecting(socket, (deadline - now_seconds()) / left)) {
             set_for_messages(socket);
             return socket;

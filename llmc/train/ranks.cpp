@@ -32,6 +32,14 @@ void tell_ranks_of_bad_usage(int argc, const char* const* argv, const Error& err
     call_off(init, process_environment(), is_built_with_mpi(), error);
 }
 
+void warn_of_others_at_work() {
+    const Environment environment = process_environment();
+    const std::string sure = sure_sign_of_others(environment);
+    const std::string sign = sure.empty() ? sign_of_others(environment) : sure;
+    if (sign.empty()) return;
+    spdlog::warn("{}: this command is for one process; where there are several, each does all of the work", sign);
+}
+
 namespace {
 
 bool is_cuda(const std::string& device) { return device.starts_with("cuda"); }

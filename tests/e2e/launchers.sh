@@ -1,6 +1,6 @@
 #!/bin/bash
-# Whoever starts the processes: one of several never trains alone unsaid, what can never work is refused at once by every
-# rank, steps of one Slurm job keep apart, addresses may be IPv6, and a launcher that binds to few cores is named.
+# Whoever starts the processes: one of several never trains alone unsaid, what can never work is refused at once by
+# every rank, steps of one Slurm job keep apart, addresses may be IPv6, and a launcher that binds to few cores is named.
 # shellcheck disable=SC2317  # functions are called through check
 set -u
 . tests/e2e/ranks.bash
@@ -42,6 +42,8 @@ lonely 2 "PALS_RANKID=1" PALS_RANKID=1
 lonely 2 "FLUX_JOB_SIZE=4|MASTER_ADDR" FLUX_TASK_RANK=0 FLUX_JOB_SIZE=4
 lonely 2 "JSM_NAMESPACE_SIZE=2|MASTER_ADDR" JSM_NAMESPACE_RANK=1 JSM_NAMESPACE_SIZE=2
 lonely 2 "PMIX_RANK=1" PMIX_RANK=1
+lonely 2 "MPI_LOCALNRANKS=2" MPI_LOCALRANKID=0 MPI_LOCALNRANKS=2
+lonely 2 "PMI_ID=1" PMI_ID=1
 # Tasks that may be independent on purpose.
 lonely 0 "2 tasks.*--comm-init=tcp" SLURM_JOB_ID=7 SLURM_STEP_ID=0 SLURM_PROCID=0 SLURM_NTASKS=2
 lonely 0 "2 tasks.*--comm-init=tcp" SLURM_JOB_ID=7 SLURM_PROCID=1 SLURM_NTASKS=2
@@ -63,6 +65,16 @@ silent SLURM_JOB_ID=7 SLURM_ARRAY_JOB_ID=5 SLURM_ARRAY_TASK_ID=3
 silent RANK=0 WORLD_SIZE=1 LOCAL_RANK=0 MASTER_ADDR=localhost MASTER_PORT=29500
 silent LSB_JOBID=8 LSB_DJOB_NUMPROC=4
 silent PBS_JOBID=9 PBS_TASKNUM=1
+
+# Other commands are one process's work, and many would write the same files.
+PMI_RANK=0 PMI_SIZE=2 "$TRAIN_GPT" tokenize --out=ids text.txt >out 2>err
+check "another command warns" bash -c "[ $? -eq 0 ] && grep -q ' W .*PMI_SIZE=2.*all of the work' err"
+"$TRAIN_GPT" tokenize --out=ids text.txt >out 2>err
+check "and does not when it is alone" bash -c "[ $? -eq 0 ] && ! grep -q ' W ' err"
+SLURM_JOB_ID=7 SLURM_PROCID=0 SLURM_NTASKS=2 SLURM_JOB_NODELIST=localhost MASTER_PORT=$(free_port) "$TRAIN_GPT" \
+    "${three[@]}" --output-dir=new --comm-init=tcp --comm-timeout=1 >out 2>err
+check "a batch script's own process says why the others may not come" \
+    grep -q ' W .*SLURM_NTASKS=2.*start it with srun' err
 
 # ---- addresses -----------------------------------------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ says "no sweep" 1 "^sweep_report: again/b2-r0: holds no sweep" "$root/scripts/sw
 says "two folders" 2 "^sweep_report: unrecognized arguments: whole" "$root/scripts/sweep_report.py" again whole
 mkdir locked
 chmod a-w locked
-[ -w locked ] || says "a folder that cannot be made" 1 "^sweep: --out=./locked/new: cannot be written .Permission denied" \
+[ -w locked ] || says "a folder that cannot be made" 1 "^sweep: --out=./locked/new: cannot be written .Permission" \
     "$root/scripts/sweep.py" "${small[@]}" --out=locked/new "${model[@]}"
 
 # ---- failures -------------------------------------------------------------------------------------------

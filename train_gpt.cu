@@ -3,6 +3,7 @@
 // llmc/backend/backend.h (what an operation is), llmc/run/executor.cpp (the only loop over steps).
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
+#include "llmc/base/printable.h"
 #include "llmc/base/stop_signal.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/tokenizer_choices.h"
@@ -53,9 +54,10 @@ void say_what_was_done(int64_t step, const Options& options, const std::string& 
         spdlog::info("stopped before the first step");
     } else if (step < options.steps) {
         spdlog::info("stopped: {} of {} steps are done; go on with ./train_gpt --resume={}", step, options.steps,
-                     run_folder);
+                     shell_word(run_folder));
     } else {
-        spdlog::info("done: {} steps in '{}'; try ./train_gpt generate --run={}", step, run_folder, run_folder);
+        spdlog::info("done: {} steps in '{}'; try ./train_gpt generate --run={}", step, run_folder,
+                     shell_word(run_folder));
     }
 }
 
@@ -88,11 +90,12 @@ void train_rank(const Options& given, Comm& comm) {
     if (comm.is_root()) begin_new_run(folder.emplace(options), *run, origin);
     const std::string run_folder = comm.broadcast(folder ? folder->path() : "");
     require_shared_folder(run_folder);
+    if (!comm.is_root()) rehearse_checkpoint(run_folder, comm.rank(), "--output-dir");
     Trainer trainer(*run, state, origin, folder ? &*folder : nullptr, run_folder, comm);
     origin = {};  // Its mapped files are not needed any more.
     start.reset();
     trainer.run();
-    say_what_was_done(trainer.progress().step, options, run_folder);
+    say_what_was_done(trainer.progress().step, options, trainer.run_folder());
 }
 
 /// Whatever ends one rank ends all, with its exit code and its reason, which rank 0 logs.

@@ -41,6 +41,14 @@ bool write_all(int descriptor, const char* data, int64_t bytes) {
     return true;
 }
 
+/// Where a link leads to, through all links; the path itself if it is none.
+std::string target_of(const std::string& path) {
+    std::error_code error;
+    if (!std::filesystem::is_symlink(path, error)) return path;
+    const std::string target = std::filesystem::weakly_canonical(path, error).string();
+    return error ? path : target;
+}
+
 std::string hex(uint64_t hash) { return fmt::format("{:016x}", hash); }
 
 }  // namespace
@@ -138,7 +146,8 @@ std::string checksum_of(std::span<const std::byte> bytes) { return hex(XXH3_64bi
 
 std::string read_text(const std::string& path) { return std::string(MappedFile(path).text()); }
 
-void write_text_atomically(const std::string& path, std::string_view text) {
+void write_text_atomically(const std::string& given, std::string_view text) {
+    const std::string path = target_of(given);
     const std::string temporary = path + ".tmp";
     FileWriter writer(temporary);
     writer.write(text);
@@ -166,6 +175,10 @@ void sync_directory(const std::string& directory) {
 
 void make_directories(const std::string& path, const std::string& what_for) {
     std::error_code error;
+    if (std::filesystem::is_symlink(path, error) && !path_exists(path)) {
+        fail("{}: '{}' is a link to '{}', which is not there; mount or make that, or choose another folder", what_for,
+             path, std::filesystem::read_symlink(path).string());
+    }
     std::filesystem::create_directories(path, error);
     if (error) fail("{}: cannot create the folder '{}': {}", what_for, path, error.message());
     if (access(path.c_str(), W_OK | X_OK) != 0) fail("{}: cannot write in '{}': {}", what_for, path, reason());
@@ -175,6 +188,30 @@ std::optional<int64_t> free_bytes(const std::string& folder) {
     struct statvfs info = {};
     if (statvfs(folder.c_str(), &info) != 0) return std::nullopt;
     return static_cast<int64_t>(info.f_bavail * info.f_frsize);
+}
+
+bool is_same_file(int descriptor, const std::string& path) {
+    struct stat opened = {}, named = {};
+    return fstat(descriptor, &opened) == 0 && stat(path.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
+           opened.st_dev == named.st_dev;
+}
+
+std::string path_of(int descriptor) {
+    std::error_code error;
+    return std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", descriptor), error).string();
+}
+
+std::string obstacle_to_writing(const std::string& given) {
+    const std::string path = target_of(given);
+    struct stat info = {};
+    if (stat(path.c_str(), &info) == 0) {
+        if (!S_ISREG(info.st_mode))
+            return fmt::format("'{}' is {}", path, S_ISDIR(info.st_mode) ? "a folder" : "no file");
+        return access(path.c_str(), W_OK) == 0 ? "" : fmt::format("cannot write '{}': {}", path, reason());
+    }
+    const std::string folder = std::filesystem::path(path).parent_path().string();
+    if (access(folder.empty() ? "." : folder.c_str(), W_OK | X_OK) == 0) return "";
+    return fmt::format("cannot write in '{}': {}", folder, reason());
 }
 
 bool path_exists(const std::string& path) {

@@ -81,7 +81,8 @@ std::string checksum_of(std::span<const std::byte> bytes);
 /// The file's whole content.
 std::string read_text(const std::string& path);
 
-/// Writes next to `path`, syncs, and renames over it: readers see the old content or the new, never a part.
+/// Writes next to `path`, syncs, and renames over it: readers see the old content or the new, never a part. Where
+/// `path` is a link, what it leads to is replaced.
 void write_text_atomically(const std::string& path, std::string_view text);
 
 /// Renames a finished file or folder to its final name and syncs the folder around it. On an Error `from` stays.
@@ -93,8 +94,17 @@ void sync_directory(const std::string& directory);
 /// Creates the folder and its parents. Errors name `what_for`, e.g. "--output-dir".
 void make_directories(const std::string& path, const std::string& what_for);
 
+/// Whether both lead to the same file or folder, of which `descriptor` is open.
+bool is_same_file(int descriptor, const std::string& path);
+
+/// The path that an open file or folder has now, as the system knows it; " (deleted)" is at its end if it has none.
+std::string path_of(int descriptor);
+
 /// What a user may still write where the folder is; nothing if the system does not say.
 std::optional<int64_t> free_bytes(const std::string& folder);
+
+/// "" if a file of this name can be written or replaced later on, else what stands in its place.
+std::string obstacle_to_writing(const std::string& path);
 
 bool path_exists(const std::string& path);
 bool is_directory(const std::string& path);

@@ -1,13 +1,13 @@
 #include "llmc/base/file_lock.h"
 
 #include "llmc/base/check.h"
+#include "llmc/base/file.h"
 
 #include <spdlog/fmt/fmt.h>
 
 #include <cerrno>
 #include <fcntl.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
 
@@ -18,13 +18,6 @@ std::string this_process() {
     char host[256] = {};
     if (gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
     return fmt::format("process {} on {}", getpid(), host);
-}
-
-/// Whether the path still leads to the open file: a holder that ends removes it, and the next one makes another.
-bool is_still_there(int descriptor, const std::string& path) {
-    struct stat opened = {}, named = {};
-    return fstat(descriptor, &opened) == 0 && stat(path.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
-           opened.st_dev == named.st_dev;
 }
 
 std::string read_holder(int descriptor) {
@@ -55,7 +48,7 @@ std::string FileLock::take(const std::string& path) {
             if (!is_held) unlink(path.c_str());
             return holder;
         }
-        if (is_still_there(descriptor, path)) {
+        if (is_same_file(descriptor, path)) {  // A holder that ends removes it, and the next one makes another.
             write_holder(descriptor);
             descriptor_ = descriptor;
             path_ = path;
@@ -67,7 +60,10 @@ std::string FileLock::take(const std::string& path) {
 
 void FileLock::release() {
     if (descriptor_ < 0) return;
-    unlink(path_.c_str());
+    // The folder may have been moved meanwhile, and another one be in its place.
+    for (const std::string& path : {path_, path_of(descriptor_)}) {
+        if (is_same_file(descriptor_, path)) unlink(path.c_str());
+    }
     close(std::exchange(descriptor_, -1));
 }
 

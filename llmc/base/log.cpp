@@ -1,7 +1,9 @@
 #include "llmc/base/log.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/printable.h"
 
+#include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/ringbuffer_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
@@ -20,12 +22,33 @@ namespace {
 /// Lines so far, for a file that is opened later.
 std::shared_ptr<spdlog::sinks::ringbuffer_sink_mt> earlier_lines;
 constexpr size_t kEarlierLines = 1000;
+/// The file that lines go to.
+std::shared_ptr<spdlog::sinks::sink> file_sink;
+
+/// Lines by a pattern, with what no terminal can show escaped: names of files may be any bytes.
+class PrintableFormatter final : public spdlog::formatter {
+  public:
+    explicit PrintableFormatter(std::string pattern) : pattern_(std::move(pattern)), lines_(pattern_) {}
+    void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& line) override {
+        const std::string text = printable({message.payload.data(), message.payload.size()});
+        spdlog::details::log_msg shown = message;
+        shown.payload = text;
+        lines_.format(shown, line);
+        message.color_range_start = shown.color_range_start;
+        message.color_range_end = shown.color_range_end;
+    }
+    std::unique_ptr<spdlog::formatter> clone() const override { return std::make_unique<PrintableFormatter>(pattern_); }
+
+  private:
+    std::string pattern_;
+    spdlog::pattern_formatter lines_;
+};
 
 }  // namespace
 
 void init_log(const std::string& level) {
     auto sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
-    sink->set_pattern(isatty(STDERR_FILENO) ? "%^%v%$" : "%H:%M:%S %L %v");
+    sink->set_formatter(std::make_unique<PrintableFormatter>(isatty(STDERR_FILENO) ? "%^%v%$" : "%H:%M:%S %L %v"));
     earlier_lines = std::make_shared<spdlog::sinks::ringbuffer_sink_mt>(kEarlierLines);
     auto logger = std::make_shared<spdlog::logger>("train_gpt", spdlog::sinks_init_list{sink, earlier_lines});
     logger->set_level(spdlog::level::from_str(level));
@@ -35,21 +58,23 @@ void init_log(const std::string& level) {
 
 void quieten_log(int rank, const std::string& level) {
     const auto& logger = spdlog::default_logger();
-    logger->set_pattern("%H:%M:%S %L rank " + std::to_string(rank) + ": %v");
+    logger->set_formatter(std::make_unique<PrintableFormatter>(fmt::format("%H:%M:%S %L rank {}: %v", rank)));
     if (level != "debug") logger->set_level(std::max(logger->level(), spdlog::level::warn));
 }
 
 void log_to_file(const std::string& path) {
     try {
         auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
-        sink->set_pattern("%Y-%m-%d %H:%M:%S %L %v");
+        sink->set_formatter(std::make_unique<PrintableFormatter>("%Y-%m-%d %H:%M:%S %L %v"));
         auto& sinks = spdlog::default_logger()->sinks();
         if (earlier_lines != nullptr) {
             for (const auto& line : earlier_lines->last_raw()) sink->log(line);
             std::erase(sinks, earlier_lines);
             earlier_lines.reset();
         }
+        std::erase(sinks, file_sink);
         sinks.push_back(sink);
+        file_sink = sink;
     } catch (const spdlog::spdlog_ex& error) {
         fail("cannot write the log '{}' ({}); choose another --output-dir", path, error.what());
     }

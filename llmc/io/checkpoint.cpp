@@ -3,9 +3,11 @@
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/printable.h"
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/io/manifest.h"
+#include "llmc/io/run_record.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -89,26 +91,62 @@ class PendingName {
     TemporaryFolder temporary_;
 };
 
-/// What to do when the checkpoint in `step_folder` cannot be used: take the newest other one of its run.
+/// Whether the checkpoint can be used, all of it read.
+bool is_intact(const std::string& step_folder) {
+    try {
+        const std::string path = step_folder + "/" + kManifestName;
+        for (const ManifestFile& file : parse_manifest(read_text(path), path).files) {
+            const MappedFile data(step_folder + "/" + file.name);
+            if (data.size() != file.bytes || checksum_of(data.bytes()) != file.checksum) return false;
+        }
+        return true;
+    } catch (const Error&) {
+        return false;
+    }
+}
+
+/// What to do when the checkpoint in `step_folder` cannot be used: take the newest other one of its run that can.
 std::string remedy_for(const std::string& step_folder, const std::string& option) {
     const fs::path folder = fs::absolute(step_folder);
     std::vector<int64_t> steps = list_steps(folder.parent_path().parent_path().string());
     std::erase(steps, step_from_name(folder.filename().string()).value_or(-1));
-    if (steps.empty()) return "its run has no other checkpoint, so start again";
-    const fs::path other = fs::path(step_folder).parent_path() / step_name(steps.back());
-    return fmt::format("another one of its run is {}={}", option, other.string());
+    for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+        const std::string other = (fs::path(step_folder).parent_path() / step_name(*step)).string();
+        if (is_intact(other)) return fmt::format("another one of its run is {}={}", option, shell_word(other));
+    }
+    return steps.empty() ? "its run has no other checkpoint, so start again"
+                         : "its run's other checkpoints are damaged too, so start again";
+}
+
+/// The step folder that a link, or a file that names it, leads to.
+std::string step_folder_behind(const std::string& path) {
+    std::error_code none;
+    const bool is_run = path_exists(path + "/config.toml") || path_exists(checkpoints_folder(path));
+    if (fs::is_symlink(path, none) && !is_run) return fs::canonical(path, none).string();
+    const fs::path name = fs::path(path).filename(), folder = fs::path(path).parent_path();
+    if (!fs::is_regular_file(path, none) || (name != kLatestName && name != kBestName)) return path;
+    const auto step = named_step((folder / "..").string(), name.string());
+    return step ? (folder / step_name(*step)).string() : path;
 }
 
 /// The step folder that `path` stands for.
 std::string find_step_folder(std::string path, const std::string& option) {
     while (path.size() > 1 && path.ends_with('/')) path.pop_back();
-    if (!path_exists(path)) fail("{}: '{}' does not exist; give a run folder or a checkpoint in it", option, path);
+    if (!path_exists(path)) {
+        fail("{}: '{}' {}; give a run folder or a checkpoint in it", option, path,
+             fs::is_symlink(path) ? "is a link whose target is not there" : "does not exist");
+    }
+    path = step_folder_behind(path);
     if (path_exists(path + "/" + kManifestName)) return path;
     if (step_from_name(fs::path(path).filename().string())) {
         fail("{}: '{}' is not a complete checkpoint: {} is missing; {}", option, path, kManifestName,
              remedy_for(path, option));
     }
     const auto step = newest_step(path);
+    if (!step && fs::is_symlink(checkpoints_folder(path)) && !path_exists(checkpoints_folder(path))) {
+        fail("{}: '{}' is a link to '{}', which is not there; mount or restore it", option, checkpoints_folder(path),
+             fs::read_symlink(checkpoints_folder(path)).string());
+    }
     if (!step) {
         fail("{}: '{}' holds no complete checkpoint; give a run folder, in which there is checkpoints/{}", option, path,
              step_name(100));
@@ -117,16 +155,16 @@ std::string find_step_folder(std::string path, const std::string& option) {
 }
 
 /// Opens one file of a checkpoint and compares its size and checksum with the manifest.
-SafetensorsFile open_verified(const std::string& path, const ManifestFile& expected, const std::string& remedy,
-                              bool compares_checksum) {
-    if (!path_exists(path)) fail("'{}' is missing; {}", path, remedy);
+SafetensorsFile open_verified(const std::string& path, const ManifestFile& expected, bool compares_checksum) {
+    if (!path_exists(path)) throw DamagedError(fmt::format("'{}' is missing", path));
     MappedFile file(path);
     if (file.size() != expected.bytes) {
-        fail("'{}' is {}: {} bytes, the manifest says {}; {}", path,
-             file.size() < expected.bytes ? "truncated" : "too long", file.size(), expected.bytes, remedy);
+        throw DamagedError(fmt::format("'{}' is {}: {} bytes, the manifest says {}", path,
+                                       file.size() < expected.bytes ? "truncated" : "too long", file.size(),
+                                       expected.bytes));
     }
     if (compares_checksum && checksum_of(file.bytes()) != expected.checksum) {
-        fail("'{}' is damaged: its checksum is wrong; {}", path, remedy);
+        throw DamagedError(fmt::format("'{}' is damaged: its checksum is wrong", path));
     }
     return SafetensorsFile(std::move(file));
 }
@@ -154,6 +192,7 @@ std::string CheckpointWriter::commit(const nlohmann::json& state, std::vector<Ma
     CHECK(state.is_object());
     const std::string folder = checkpoints_folder(root_);
     write_text(temporary_.path() + "/" + kManifestName, manifest_text({step_, std::move(files), state}));
+    write_run_of_checkpoint(root_, temporary_.path());
     sync_directory(temporary_.path());
 
     // All that needs space on the disk is written before the first rename, so that a full disk changes nothing.
@@ -165,8 +204,26 @@ std::string CheckpointWriter::commit(const nlohmann::json& state, std::vector<Ma
     return target;
 }
 
-void name_best(const std::string& root, int64_t step) {
-    PendingName(checkpoints_folder(root), kBestName, step).put_in_place();
+void name_checkpoint(const std::string& root, const std::string& name, int64_t step) {
+    PendingName(checkpoints_folder(root), name, step).put_in_place();
+}
+
+void rehearse_checkpoint(const std::string& root, int rank, const std::string& option) {
+    const std::string folder = checkpoints_folder(root);
+    make_directories(folder, option);
+    const std::string first = fmt::format("{}/{}rehearsal-{}", folder, kTemporaryPrefix, rank), second = first + "-old";
+    try {
+        for (const char* name : {kLatestName, kBestName}) {
+            if (is_directory(folder + "/" + name)) fail("'{}/{}' is a folder, where a file is to be", folder, name);
+        }
+        const TemporaryFolder before(first);
+        write_text(first + "/optimizer-00000-of-00000.safetensors", "a rehearsal");
+        sync_directory(first);
+        const TemporaryFolder after(second);
+        rename_into_place(first, second);
+    } catch (const Error& error) {
+        fail("{}: no checkpoint can be written there: {}", option, error.what());
+    }
 }
 
 std::string write_checkpoint(const std::string& root, int64_t step, const nlohmann::json& state,
@@ -190,16 +247,17 @@ const SafetensorsFile& Checkpoint::file(const std::string& name) const {
 Checkpoint open_checkpoint(const std::string& path, const std::string& option, int rank, int ranks) {
     const std::string folder = find_step_folder(path, option);
     const std::string manifest_path = folder + "/" + kManifestName;
-    const std::string remedy = remedy_for(folder, option);
     try {
-        const Manifest manifest = parse_manifest(read_text(manifest_path), manifest_path, remedy);
+        const Manifest manifest = parse_manifest(read_text(manifest_path), manifest_path);
         Checkpoint checkpoint = {folder, manifest.step, manifest.state, {}};
         int number = 0;
         for (const ManifestFile& file : manifest.files) {
             const bool is_mine = number++ % ranks == rank;
-            checkpoint.files.emplace(file.name, open_verified(folder + "/" + file.name, file, remedy, is_mine));
+            checkpoint.files.emplace(file.name, open_verified(folder + "/" + file.name, file, is_mine));
         }
         return checkpoint;
+    } catch (const DamagedError& error) {
+        fail("{}: {}; {}", option, error.what(), remedy_for(folder, option));
     } catch (const Error& error) {
         fail("{}: {}", option, error.what());
     }

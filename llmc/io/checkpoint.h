@@ -3,6 +3,7 @@
 //   ROOT/checkpoints/step-00000100/manifest.json       sizes and checksums of the files, and the run's own state
 //   ROOT/checkpoints/step-00000100/model.safetensors   and whatever other files the caller names; of a run with several
 //                                                      ranks one from each, model-00001-of-00004.safetensors
+//   ROOT/checkpoints/step-00000100/run                 which run it is of (run_record.h)
 //   ROOT/checkpoints/latest                            a text file with the name of the newest complete one
 //   ROOT/checkpoints/best                              and one with that of the lowest validation loss (--keep-best)
 //
@@ -82,14 +83,20 @@ struct Checkpoint {
     const SafetensorsFile& file(const std::string& name) const;
 };
 
-/// Opens a checkpoint: `path` is its step folder, or a run folder, of which the one that `latest` names is taken, or
-/// where that is missing or damaged the newest complete one. Every size and checksum is verified. Anything missing,
-/// truncated, changed or written by a newer program is an Error that starts with `option`, e.g. "--resume". Where
-/// `ranks` programs open the same checkpoint together, each compares the checksums of its part of the files.
+/// Opens a checkpoint: `path` is its step folder, a link to one, the file `latest` or `best`, or a run folder, of which
+/// the one that `latest` names is taken, or where that is missing or damaged the newest complete one. Every size and
+/// checksum is verified. Anything missing, truncated, changed or written by a newer program is an Error that starts
+/// with `option`, e.g. "--resume". Where `ranks` programs open the same checkpoint together, each compares the
+/// checksums of its part of the files.
 Checkpoint open_checkpoint(const std::string& path, const std::string& option, int rank = 0, int ranks = 1);
 
-/// Lets `best` name the checkpoint of this step, which must be there.
-void name_best(const std::string& root, int64_t step);
+/// Lets `name` (latest, best) name the checkpoint of this step, which must be there.
+void name_checkpoint(const std::string& root, const std::string& name, int64_t step);
+
+/// Tries whatever a checkpoint in this run folder will need but its room on the disk: links that lead somewhere,
+/// rights, names of their length, renaming. Leaves only ROOT/checkpoints. Every rank that will write tries it. Errors
+/// start with `option`.
+void rehearse_checkpoint(const std::string& root, int rank, const std::string& option);
 
 /// Removes all but the `keep_last` newest checkpoints of a run (0 keeps all); never one that `latest` or `best` names.
 void prune_checkpoints(const std::string& root, int64_t keep_last);

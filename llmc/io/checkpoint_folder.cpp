@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/io/run_record.h"
 
 #include <algorithm>
 #include <charconv>
@@ -22,8 +23,27 @@ std::vector<std::string> names_in(const std::string& folder) {
     return names;
 }
 
-bool is_complete(const std::string& root, int64_t step) {
+bool has_manifest(const std::string& root, int64_t step) {
     return path_exists(checkpoints_folder(root) + "/" + step_name(step) + "/" + kManifestName);
+}
+
+/// Whether the run has gone back from the step.
+bool is_abandoned(const std::string& root, int64_t step) {
+    const RunRecord record = read_run_record(root);
+    return record.going_back && step > record.going_back->step;
+}
+
+/// The step that a file in the folder of checkpoints names.
+std::optional<int64_t> step_in(const std::string& root, const std::string& file) {
+    std::string text;
+    try {
+        text = read_text(checkpoints_folder(root) + "/" + file);
+    } catch (const Error&) {
+        return std::nullopt;
+    }
+    if (text.ends_with('\n')) text.pop_back();
+    const auto step = step_from_name(text);
+    return step && has_manifest(root, *step) && !is_abandoned(root, *step) ? step : std::nullopt;
 }
 
 }  // namespace
@@ -41,29 +61,30 @@ std::optional<int64_t> step_from_name(std::string_view name) {
     return step;
 }
 
-std::vector<int64_t> list_steps(const std::string& root) {
+std::vector<int64_t> list_all_steps(const std::string& root) {
     std::vector<int64_t> steps;
     for (const std::string& name : names_in(checkpoints_folder(root))) {
         const auto step = step_from_name(name);
-        if (step && is_complete(root, *step)) steps.push_back(*step);
+        if (step && has_manifest(root, *step)) steps.push_back(*step);
     }
     std::sort(steps.begin(), steps.end());
     return steps;
 }
 
-std::optional<int64_t> named_step(const std::string& root, const std::string& name) {
-    std::string text;
-    try {
-        text = read_text(checkpoints_folder(root) + "/" + name);
-    } catch (const Error&) {
-        return std::nullopt;
+std::vector<int64_t> list_steps(const std::string& root) {
+    std::vector<int64_t> steps = list_all_steps(root);
+    if (!steps.empty() && is_abandoned(root, steps.back())) {
+        std::erase_if(steps, [&](int64_t step) { return is_abandoned(root, step); });
     }
-    if (text.ends_with('\n')) text.pop_back();
-    const auto step = step_from_name(text);
-    return step && is_complete(root, *step) ? step : std::nullopt;
+    return steps;
 }
 
+std::optional<int64_t> named_step(const std::string& root, const std::string& name) { return step_in(root, name); }
+
 std::optional<int64_t> newest_step(const std::string& root) {
+    if (const auto pending = step_in(root, std::string(kTemporaryPrefix) + kLatestName + "/" + kLatestName)) {
+        return pending;
+    }
     if (const auto latest = named_step(root, kLatestName)) return latest;
     const std::vector<int64_t> steps = list_steps(root);
     return steps.empty() ? std::nullopt : std::optional(steps.back());

@@ -23,14 +23,19 @@ std::string step_name(int64_t step);
 /// The step of a folder name, or nothing if it is no such name.
 std::optional<int64_t> step_from_name(std::string_view name);
 
-/// Steps of the complete checkpoints (those with a manifest) in ROOT/checkpoints, ascending.
+/// Steps of the complete checkpoints (those with a manifest) in ROOT/checkpoints, ascending; without those that the run
+/// has gone back from (run_record.h), which are about to be moved aside.
 std::vector<int64_t> list_steps(const std::string& root);
+
+/// The same with those.
+std::vector<int64_t> list_all_steps(const std::string& root);
 
 /// The step that the text file `name` (latest, best) names, or nothing if it is missing, damaged, or names a checkpoint
 /// that is not complete.
 std::optional<int64_t> named_step(const std::string& root, const std::string& name);
 
-/// The step of the checkpoint to go on from: what `latest` names, else the newest; nothing if none is complete.
+/// The step of the checkpoint to go on from: what `latest` names, or was about to name when its writer was killed, else
+/// the newest; nothing if none is complete.
 std::optional<int64_t> newest_step(const std::string& root);
 
 /// Removes the temporary folders and files that a crashed writer left behind.

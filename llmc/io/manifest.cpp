@@ -1,6 +1,5 @@
 #include "llmc/io/manifest.h"
 
-#include "llmc/base/error.h"
 #include "llmc/base/file.h"
 
 #include <span>
@@ -41,11 +40,11 @@ std::string manifest_text(const Manifest& manifest) {
     return text;
 }
 
-Manifest parse_manifest(const std::string& text, const std::string& path, const std::string& remedy) {
+Manifest parse_manifest(const std::string& text, const std::string& path) {
     const bool intact = checksum_is_right(text);
-    const std::string damaged = fmt::format("'{}' is damaged: its checksum is wrong; {}", path, remedy);
+    const DamagedError damaged(fmt::format("'{}' is damaged: its checksum is wrong", path));
     const nlohmann::json root = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (!root.is_object()) fail("{}", damaged);
+    if (!root.is_object()) throw damaged;
     try {
         const auto version = root.at("format_version").get<int64_t>();
         if (version > kCheckpointFormatVersion) {
@@ -54,7 +53,7 @@ Manifest parse_manifest(const std::string& text, const std::string& path, const 
                 "train_gpt",
                 path, version, kCheckpointFormatVersion, intact ? "" : ", or is damaged");
         }
-        if (!intact) fail("{}", damaged);
+        if (!intact) throw damaged;
         if (root.at("format") != kFormatName || version < 1) fail("'{}' is not of a checkpoint of train_gpt", path);
         Manifest manifest = {root.at("step").get<int64_t>(), {}, root.at("state")};
         for (const auto& file : root.at("files")) {
@@ -62,7 +61,7 @@ Manifest parse_manifest(const std::string& text, const std::string& path, const 
         }
         return manifest;
     } catch (const nlohmann::json::exception& error) {
-        if (!intact) fail("{}", damaged);
+        if (!intact) throw damaged;
         fail("'{}' is not of a checkpoint of train_gpt: {}", path, error.what());
     }
 }

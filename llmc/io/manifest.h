@@ -1,6 +1,8 @@
 // manifest.json of a checkpoint: what the checkpoint consists of, with checksums, and a checksum of the manifest.
 #pragma once
 
+#include "llmc/base/error.h"
+
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
@@ -27,7 +29,13 @@ struct Manifest {
 /// The text of the file. Its last field is the XXH3 checksum of the text with sixteen zeros in its place.
 std::string manifest_text(const Manifest& manifest);
 
-/// Parses and verifies. Errors name `path`, and end with `remedy` if the file is damaged.
-Manifest parse_manifest(const std::string& text, const std::string& path, const std::string& remedy);
+/// A checkpoint's file is not what was written. What to do about it is for whoever knows the other checkpoints.
+class DamagedError : public Error {
+  public:
+    explicit DamagedError(const std::string& message) : Error(kExitFailed, message) {}
+};
+
+/// Parses and verifies. Errors name `path`; where the file is damaged they are DamagedErrors.
+Manifest parse_manifest(const std::string& text, const std::string& path);
 
 }  // namespace llmc

@@ -193,7 +193,7 @@ std::string to_json(const ModelConfig& config) {
           {"high_freq_factor", config.rope_scaling.high_freq_factor},
           {"original_max_position", config.rope_scaling.original_max_position}}},
     };
-    return json.dump();
+    return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);  // The name may come from a path.
 }
 
 ModelConfig model_config_from_json(const std::string& json, const std::string& where) {

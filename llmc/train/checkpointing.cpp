@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/io/carried_files.h"
+#include "llmc/io/json_bytes.h"
 
 #include <algorithm>
 #include <cstring>
@@ -69,7 +70,7 @@ nlohmann::json state_json(const ModelConfig& config, const Progress& progress) {
         {"step", progress.step},
         {"updates", progress.updates},
         {"next_sequence", progress.next_sequence},
-        {"tokenizer", progress.tokenizer},
+        {"tokenizer", json_of_bytes(progress.tokenizer)},
         {"dtype", progress.dtype},
         {"places", progress.places},
         {"optimizer", progress.optimizer},
@@ -118,9 +119,10 @@ Outcome do_together(Comm& comm, Work work) {
         mine = {{"cause", error.what()}};
     }
     Outcome outcome;
-    for (const std::string& text :
-         comm.all_gather(mine.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))) {
-        const auto of_rank = nlohmann::json::parse(text);
+    std::string message;  // As CBOR, for which a path may be any bytes.
+    nlohmann::json::to_cbor(mine, message);
+    for (const std::string& of_rank_as_cbor : comm.all_gather(message)) {
+        const auto of_rank = nlohmann::json::from_cbor(of_rank_as_cbor);
         if (of_rank.contains("cause") && outcome.failure.ok()) {
             outcome.failure = {static_cast<int>(outcome.results.size()), of_rank["cause"].get<std::string>()};
         }
@@ -186,7 +188,7 @@ Progress progress_of(const Checkpoint& checkpoint) {
         json.at("step").get_to(progress.step);
         json.at("updates").get_to(progress.updates);
         json.at("next_sequence").get_to(progress.next_sequence);
-        json.at("tokenizer").get_to(progress.tokenizer);
+        progress.tokenizer = bytes_of_json(json.at("tokenizer"));
         json.at("dtype").get_to(progress.dtype);
         progress.places = json.value("places", "");
         progress.optimizer = json.value("optimizer", std::string(optimizer_row(OptimizerKind::AdamW).name));

@@ -2,11 +2,13 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/printable.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/io/hf_model.h"
 #include "llmc/io/llmc_model.h"
 #include "llmc/io/models_tokenizer.h"
 #include "llmc/train/checkpointing.h"
+#include "llmc/train/run_folder.h"
 
 #include <algorithm>
 #include <array>
@@ -67,6 +69,9 @@ std::unique_ptr<WeightSource> open_weights(const std::string& path, const std::s
         if (is_hf_folder(place)) return std::make_unique<HfModel>(place);
         if (is_run_or_checkpoint(place)) return std::make_unique<CheckpointWeights>(open_checkpoint(place, option));
     } else if (path_exists(place)) {
+        if (place.ends_with(std::string("/") + kLatestName) || place.ends_with(std::string("/") + kBestName)) {
+            return std::make_unique<CheckpointWeights>(open_checkpoint(place, option));
+        }
         if (place.ends_with(".safetensors")) {
             fail_usage(
                 "{}={}: the file alone does not say what model it is; give the folder it is in, with config.json",
@@ -194,6 +199,13 @@ Origin open_origin(const Options& options, int rank, int ranks) {
                    options.model);
     }
     origin.checkpoint = open_checkpoint(options.resume, "--resume", rank, ranks);
+    if (progress_of(*origin.checkpoint).train_tokens == 0 && !options.was_typed("data")) {
+        fail_usage(
+            "--resume={}: an imported model, which has not been trained here; begin a run with it: --model={} "
+            "--data=FILE",
+            options.resume, shell_word(options.resume));
+    }
+    require_own_checkpoint(origin.checkpoint->path, find_run_folder(options.resume, "--resume"), options.resume);
     return origin;
 }
 

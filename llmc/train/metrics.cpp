@@ -35,16 +35,16 @@ int64_t step_of(const nlohmann::json& line) {
     return step != line.end() && step->is_number_integer() ? step->get<int64_t>() : -1;
 }
 
-/// The lines of an earlier part of the run that are still true after going back to `last_step`.
-std::string lines_up_to(const std::string& text, int64_t last_step) {
+}  // namespace
+
+std::string metrics_up_to(const std::string& path, int64_t last_step) {
     std::string kept;
-    for_each_line(text, [&](const std::string& line, const nlohmann::json& json) {
-        if (last_step > 0 && step_of(json) <= last_step) kept += line + '\n';
+    if (last_step == 0 || !path_exists(path)) return kept;
+    for_each_line(read_text(path), [&](const std::string& line, const nlohmann::json& json) {
+        if (step_of(json) <= last_step) kept += line + '\n';
     });
     return kept;
 }
-
-}  // namespace
 
 std::map<int64_t, double> validation_losses(const std::string& path) {
     std::map<int64_t, double> losses;
@@ -62,7 +62,9 @@ MetricsFile::~MetricsFile() {
 
 void MetricsFile::open(const std::string& path, int64_t last_step) {
     path_ = path;
-    if (path_exists(path)) write_text_atomically(path, lines_up_to(read_text(path), last_step));
+    if (file_ != nullptr) std::fclose(file_);
+    const std::string kept = metrics_up_to(path, last_step);
+    if (path_exists(path) && kept != read_text(path)) write_text_atomically(path, kept);
     file_ = std::fopen(path.c_str(), "a");
     if (file_ == nullptr) fail("cannot write '{}': {}; choose another --output-dir", path, std::strerror(errno));
 }

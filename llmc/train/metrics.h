@@ -29,8 +29,8 @@ class MetricsFile {
     MetricsFile(const MetricsFile&) = delete;
     MetricsFile& operator=(const MetricsFile&) = delete;
 
-    /// Opens `path` for appending. Lines of updates after `last_step` (of a run that went on before it was resumed
-    /// from an older checkpoint) are dropped first, in one atomic replacement; where that is 0 all lines are.
+    /// Opens `path` for appending; what metrics_up_to() leaves out is dropped first, in one atomic replacement. May be
+    /// called again, for another file.
     void open(const std::string& path, int64_t last_step);
     void write(const StepMetrics& metrics);
     void write_validation(int64_t step, double loss);
@@ -41,6 +41,10 @@ class MetricsFile {
     std::FILE* file_ = nullptr;
     std::string path_;
 };
+
+/// The lines of a run's metrics.jsonl that are still true after going back to `last_step`, with what belongs to no step
+/// left out; none where that is 0. Empty if there is no such file.
+std::string metrics_up_to(const std::string& path, int64_t last_step);
 
 /// Validation losses by step, as a run's metrics.jsonl has them; empty if there is no such file. Null is NaN.
 std::map<int64_t, double> validation_losses(const std::string& path);

@@ -129,9 +129,12 @@ void draw_timeline_of(const Options& options, const Model& model, const PlannedM
     write_picture("--timeline", options.timeline, draw_timeline(model, plan, memory.layout, title, subtitle));
 }
 
-Model model_of(const Options& options) {
+/// May shorten the sequences to what the model takes.
+Model model_of(Options& options) {
     if (names_weights(options.model)) {
-        return make_model(accept_model(options, model_config_at(options.model, "--model"), nullptr));
+        const ModelConfig config = model_config_at(options.model, "--model");
+        fit_seq_len(options, config);
+        return make_model(accept_model(options, config, nullptr));
     }
     // Without --data the preset keeps its published vocabulary.
     int64_t vocabulary = 0, least = 0;
@@ -158,7 +161,7 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
         if (options.ranks > 1) json["ranks"] = options.ranks, json["zero"] = options.zero;
         json["plans"] = nlohmann::ordered_json::array();
         for (const ChosenPlan& chosen : plans) json["plans"].push_back(plan_json(model, chosen));
-        return json.dump(2) + "\n";
+        return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
     }
     const Plan& first = plans.front().memory.plan;
     std::string text = model_line(model);
@@ -177,7 +180,8 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
 
 }  // namespace
 
-std::string plan_report(const Options& options) {
+std::string plan_report(const Options& given) {
+    Options options = given;
     const Model model = model_of(options);
     const std::unique_ptr<Backend> backend = make_planning_backend(options.device, static_cast<int>(options.threads));
     if (options.frontier) return frontier_report(options, model, *backend);

@@ -57,7 +57,7 @@ std::string to_json(const Report& report) {
         entry["gained_points"] = report.gained_points(row);
         json["comparisons"].push_back(entry);
     }
-    return json.dump(2) + "\n";
+    return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
 std::string ladder_table(const Report& report) {

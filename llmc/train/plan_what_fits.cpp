@@ -152,7 +152,7 @@ std::string to_json(const Options& options, const Model& model, const WhatFits& 
                                 {"batch_size", largest_json(row.batch)},
                                 {"seq_len", largest_json(row.sequence)}});
     }
-    return json.dump(2) + "\n";
+    return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
 std::string speed_text(double tokens_per_second) {

@@ -11,8 +11,9 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     Options& options = run->options;
     options = given;
     place_rank(options, comm);
-    run->data = open_data(options, origin.tokenizer());
     const std::optional<ModelConfig> fixed = origin.config(options);
+    if (fixed) fit_seq_len(options, *fixed);
+    run->data = open_data(options, origin.tokenizer());
     run->model = make_model(fixed ? accept_model(options, *fixed, run->data.tokenizer.get())
                                   : resolve_model(options, run->data.vocab_size(), run->data.least_vocab_size()));
     check_data(options, run->data, run->model.config.V, /*is_new=*/!fixed, comm);

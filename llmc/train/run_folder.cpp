@@ -3,29 +3,76 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/base/printable.h"
+#include "llmc/io/carried_files.h"
+#include "llmc/io/checkpoint.h"
 #include "llmc/io/checkpoint_folder.h"
+#include "llmc/io/run_record.h"
+#include "llmc/train/going_back.h"
 
 #include <ctime>
+#include <fcntl.h>
 #include <filesystem>
 #include <system_error>
+#include <unistd.h>
 
 namespace llmc {
 
-std::string find_run_folder(const std::string& path, const std::string& option) {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string tidy(const fs::path& path) {
+    std::string folder = path.lexically_normal().string();
+    while (folder.size() > 1 && folder.back() == '/') folder.pop_back();
+    return folder;
+}
+
+/// The run folder at or above the path, by its names alone; empty if there is none.
+std::string run_folder_above(const std::string& path) {
     for (const char* up : {"", "/..", "/../.."}) {
-        if (!path_exists(path + up + "/config.toml")) continue;
-        std::string folder = std::filesystem::path(path + up).lexically_normal().string();
-        while (folder.size() > 1 && folder.back() == '/') folder.pop_back();
-        return folder;
+        const std::string folder = tidy(path + up);
+        if (path_exists(folder + "/config.toml")) return folder;
     }
-    fail("{}={}: no config.toml there; give a run folder, such as runs/NAME", option, path);
+    return "";
+}
+
+/// The folder of a path that may be, or lie behind, a link: of the names as given where they mean the same, of what the
+/// links lead to otherwise.
+std::string run_folder_of(const std::string& path) {
+    std::error_code error;
+    const std::string real = fs::canonical(path, error).string();
+    const std::string by_name = run_folder_above(path);
+    if (error || by_name.empty()) return error ? by_name : run_folder_above(real);
+    if (fs::equivalent(by_name, path, error)) return by_name;
+    const std::string by_target = run_folder_above(real);
+    // A run's checkpoints may themselves lie elsewhere, where no run folder is.
+    return by_target.empty() || fs::equivalent(by_target, by_name, error) ? by_name : by_target;
+}
+
+}  // namespace
+
+std::string find_run_folder(const std::string& path, const std::string& option) {
+    const std::string folder = run_folder_of(path);
+    if (folder.empty()) fail("{}={}: no config.toml there; give a run folder, such as runs/NAME", option, path);
+    settle_run_folder(folder);
+    return folder;
+}
+
+void require_own_checkpoint(const std::string& checkpoint, const std::string& run_folder, const std::string& given) {
+    const std::string is = read_run_record(run_folder).id, of = run_of_checkpoint(checkpoint);
+    if (is.empty() || of.empty() || is == of) return;
+    fail_usage(
+        "--resume={}: '{}' is a checkpoint of another run than '{}'; resume that run, or begin a new one with its "
+        "weights: --model={}",
+        given, checkpoint, run_folder, shell_word(checkpoint));
 }
 
 namespace {
 
 /// --model may be a path, of which the last part is taken.
 std::string name_of_model(const std::string& model) {
-    const std::filesystem::path path = std::filesystem::path(model + "/").lexically_normal();
+    const fs::path path = fs::path(model + "/").lexically_normal();
     return path.parent_path().filename().string();
 }
 
@@ -39,7 +86,7 @@ std::string make_fresh_folder(const Options& options) {
         std::string folder = fmt::format("runs/{}-{}", name_of_model(options.model), time_text);
         if (number > 1) folder += fmt::format("-{}", number);
         std::error_code error;
-        if (std::filesystem::create_directory(folder, error)) return folder;
+        if (fs::create_directory(folder, error)) return folder;
         if (error) fail("--output-dir: cannot create the folder '{}': {}", folder, error.message());
     }
 }
@@ -65,20 +112,102 @@ RunFolder::RunFolder(const Options& options) : goes_on_(options.output_dir.empty
         fail_usage("{}: {} trains into '{}' at the moment; wait for its end, or choose another folder: --output-dir",
                    option, holder, path_);
     }
-    if (goes_on_ || !holds_checkpoint(path_)) return;
-    fail_usage("{}: holds another run; go on with it by --resume={}, or choose another folder", option, path_);
+    if (!goes_on_ && holds_checkpoint(path_)) {
+        fail_usage("{}: holds another run; go on with it by --resume={}, or choose another folder", option,
+                   shell_word(path_));
+    }
+    open_folder();
+    require_writable(option);
 }
 
-RunFolder::~RunFolder() {
+RunFolder::~RunFolder() { undo(); }
+
+/// Nothing is left of a folder that was made for nothing.
+void RunFolder::undo() {
     lock_.release();
+    if (directory_ >= 0) close(std::exchange(directory_, -1));
+    if (!is_made_here_ || has_begun_) return;
     std::error_code not_empty;
-    if (is_made_here_ && !has_begun_) std::filesystem::remove(path_, not_empty);
+    fs::remove(checkpoints_folder(path_), not_empty);
+    fs::remove(path_, not_empty);
 }
 
-void RunFolder::begin(const Options& options) {
-    write_text_atomically(path_ + "/config.toml", to_toml(options));
+void RunFolder::open_folder() {
+    if (directory_ >= 0) close(directory_);
+    directory_ = open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/// Whatever will be written there is tried now, when nothing can be lost yet.
+void RunFolder::require_writable(const std::string& option) {
+    try {
+        for (const char* file : {"config.toml", "metrics.jsonl", "train.log", "run.json"}) {
+            const std::string obstacle = obstacle_to_writing(path_ + "/" + file);
+            if (!obstacle.empty()) fail("{}: {}; make it writable, or choose another --output-dir", option, obstacle);
+        }
+        rehearse_checkpoint(path_, 0, option);
+    } catch (const Error&) {
+        undo();
+        throw;
+    }
+}
+
+void RunFolder::begin(const Options& options, int64_t steps_done) {
+    config_ = to_toml(options);
+    if (goes_on_) {
+        const std::string aside = go_on_from(path_, steps_done, config_);
+        if (!aside.empty()) {
+            spdlog::info("resume  back at step {}: later checkpoints are kept in '{}', which is a run folder too",
+                         steps_done, aside);
+        }
+    } else {
+        write_run_record(path_, {new_run_id(), std::nullopt});
+        write_text_atomically(path_ + "/config.toml", config_);
+    }
+    id_ = read_run_record(path_).id;
     log_to_file(path_ + "/train.log");
     has_begun_ = true;
+}
+
+bool RunFolder::follow() {
+    if (directory_ < 0) return false;
+    if (is_same_file(directory_, path_)) {
+        if (tokenizer_.empty()) keep_tokenizer();
+        return false;
+    }
+    const std::string now = path_of(directory_);
+    if (is_same_file(directory_, now)) {
+        spdlog::warn("the run folder '{}' has been moved: it is '{}' from here on", path_, now);
+        path_ = now;
+        return false;
+    }
+    make_anew();
+    return true;
+}
+
+/// A mapped file is there as long as somebody has it, whatever becomes of its name.
+void RunFolder::keep_tokenizer() {
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(tokenizer_folder_of_run(path_), error)) {
+        tokenizer_.emplace_back(entry.path().filename().string(), MappedFile(entry.path().string()));
+    }
+}
+
+void RunFolder::make_anew() {
+    lock_.release();
+    make_directories(path_, "the run folder was removed");
+    if (const std::string holder = lock_.take(path_ + "/lock"); !holder.empty()) {
+        fail("the run folder '{}' was removed, and {} has made another in its place", path_, holder);
+    }
+    if (holds_checkpoint(path_)) fail("the run folder '{}' was removed, and another run is in its place", path_);
+    open_folder();
+    write_run_record(path_, {id_, std::nullopt});
+    write_text_atomically(path_ + "/config.toml", config_);
+    if (!tokenizer_.empty()) make_directories(tokenizer_folder_of_run(path_), "the run folder was removed");
+    for (const auto& [name, file] : tokenizer_) {
+        write_text_atomically(tokenizer_folder_of_run(path_) + "/" + name, file.text());
+    }
+    log_to_file(path_ + "/train.log");
+    spdlog::warn("the run folder '{}' was removed, or moved to another disk: made anew, without what was in it", path_);
 }
 
 }  // namespace llmc

@@ -1,14 +1,20 @@
-// The folder of a run: config.toml, metrics.jsonl, train.log, checkpoints/, and while a process writes there, lock.
+// The folder of a run: config.toml, metrics.jsonl, train.log, run.json, checkpoints/, tokenizer/, and while a process
+// writes there, lock. dev/notes/promises.md says what holds of it at every moment.
 #pragma once
 
+#include "llmc/base/file.h"
 #include "llmc/base/file_lock.h"
 #include "llmc/train/options.h"
 
+#include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace llmc {
 
-/// The run folder that `path` names: itself, or the folder of the checkpoint it is. Fails naming `option` if neither.
+/// The run folder that `path` names: itself, or the folder of the checkpoint it is or leads to. What a killed process
+/// has left half-moved there is settled first (going_back.h). Fails naming `option` if neither.
 std::string find_run_folder(const std::string& path, const std::string& option);
 
 /// Whether there is something to go on from.
@@ -31,14 +37,31 @@ class RunFolder {
     bool goes_on() const { return goes_on_; }
 
     /// Writes the options into config.toml, atomically, and the log so far and from now on into train.log. For a run
-    /// that goes on this is after its first step.
-    void begin(const Options& options);
+    /// that goes on from `steps_done` steps this is after its first step more; what lies beyond them is moved aside.
+    void begin(const Options& options, int64_t steps_done = 0);
     bool has_begun() const { return has_begun_; }
 
+    /// Follows a folder that has been moved while the run trains: path() is where it is now. One that was removed is
+    /// made anew, with the options and the tokenizer; then true, and metrics are to be begun again. Fails where that
+    /// cannot be.
+    bool follow();
+
   private:
+    void open_folder();
+    void require_writable(const std::string& option);
+    void undo();
+    void keep_tokenizer();
+    void make_anew();
+
     std::string path_;
     bool goes_on_ = false, is_made_here_ = false, has_begun_ = false;
     FileLock lock_;
+    int directory_ = -1;                                         ///< The open folder.
+    std::string config_, id_;                                    ///< What config.toml and run.json say.
+    std::vector<std::pair<std::string, MappedFile>> tokenizer_;  ///< Files of the tokenizer, which outlive their names.
 };
+
+/// Refuses (exit code 2) to go on with a run from a checkpoint that another run has written.
+void require_own_checkpoint(const std::string& checkpoint, const std::string& run_folder, const std::string& given);
 
 }  // namespace llmc

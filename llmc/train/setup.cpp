@@ -147,6 +147,10 @@ ModelConfig resolve_model(const Options& options, int64_t data_vocabulary, int64
     return config;
 }
 
+void fit_seq_len(Options& options, const ModelConfig& config) {
+    if (!options.was_given("seq-len")) options.seq_len = std::min(options.seq_len, config.maxT);
+}
+
 ModelConfig accept_model(const Options& options, const ModelConfig& config, const Tokenizer* tokenizer) {
     const std::string overriding = given_architecture_option(options);
     if (!overriding.empty()) {
@@ -325,6 +329,13 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     spdlog::info("plan    --recompute={}: {}; {:+.1f} % FLOPs, LM head in chunks of {} tokens", memory.plan.policy,
                  chosen.words, 100 * simulation.extra_flops_ratio(), memory.plan.logits_chunk_tokens);
     spdlog::info("plan    predicted {:.0f} ms per step ({})", chosen.step_seconds * 1e3, chosen.times.source);
+    constexpr double kLongUpdate = 600;
+    if (chosen.step_seconds > kLongUpdate) {
+        spdlog::warn(
+            "--total-batch-size={}: an update of {} micro-batches takes about {}; between updates only can the run be "
+            "stopped and saved",
+            options.total_batch_size, parallel.micro_batches, format_duration(chosen.step_seconds));
+    }
     for (const MemoryRow& row : memory.rows()) spdlog::info("memory  {:>12}  {}", format_bytes(row.bytes), row.name);
     if (device.memory_held > 0) {
         spdlog::info("memory  {:>12}  of the device held by CUDA and other programs, measured (not part of the sum)",

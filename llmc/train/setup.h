@@ -38,6 +38,9 @@ Data open_data(const Options& options, const std::string& models_tokenizer);
 /// 0 if there is no data), else the preset's; --vocab-size must not be less than `least_vocabulary`.
 ModelConfig resolve_model(const Options& options, int64_t data_vocabulary, int64_t least_vocabulary);
 
+/// Where no --seq-len was given, at most as long a sequence as the model takes.
+void fit_seq_len(Options& options, const ModelConfig& config);
+
 /// `config`, which came with its weights and allows no overrides, after checks of --seq-len and, where it is not null,
 /// the tokenizer.
 ModelConfig accept_model(const Options& options, const ModelConfig& config, const Tokenizer* tokenizer);

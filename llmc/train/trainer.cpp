@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/base/printable.h"
 #include "llmc/base/stop_signal.h"
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
@@ -161,7 +162,13 @@ void Trainer::say_what_moved() const {
         spdlog::info("resume  parameters converted to {}; the run kept them in {} before", options_.dtype,
                      progress_.dtype);
     }
-    const Options before = options_of_run(find_run_folder(options_.resume, "--resume"));
+    const std::string run = find_run_folder(options_.resume, "--resume");
+    const std::vector<int64_t> steps = list_steps(run);
+    if (options_.output_dir.empty() && !steps.empty() && steps.back() > progress_.step) {
+        spdlog::info("resume  goes back to step {}: after the next step later checkpoints (up to {}) are moved aside",
+                     progress_.step, steps.back());
+    }
+    const Options before = options_of_run(run);
     const Schedule schedule = schedule_of(options_), earlier = schedule_of(before);
     if (progress_.train_tokens == 0 || schedule == earlier) return;
     spdlog::info(
@@ -191,7 +198,8 @@ void Trainer::make_generator(const PlannedMemory& memory) {
 }
 
 void Trainer::run() {
-    const StopRequest stop(fmt::format("--resume={} goes on from the newest checkpoint, if there is one", run_folder_));
+    const StopRequest stop(
+        fmt::format("--resume={} goes on from the newest checkpoint, if there is one", shell_word(run_folder_)));
     stop_ = &stop;
     loader_.seek(progress_.next_sequence);
     read_step_data();
@@ -219,15 +227,28 @@ std::vector<double> Trainer::run_update() {
     return losses;
 }
 
-/// While the device is at work on the step before.
+/// While the device is at work on the step before. Of a large update only the beginning is kept; the rest is read in
+/// its turn, and where nobody has scanned the data looked at already now.
 void Trainer::read_step_data() {
-    step_data_.resize(static_cast<size_t>(micro_batches_));
+    constexpr int64_t kKeptBytes = 64 << 20;
+    const int64_t batch_bytes = 2 * size_of(DType::I32) * options_.batch_size * options_.seq_len;
+    const int64_t kept = std::clamp<int64_t>(kKeptBytes / batch_bytes, 1, micro_batches_);
+    step_data_.resize(static_cast<size_t>(kept));
     for (Batch& batch : step_data_) batch = loader_.next();
+    if (!options_.no_scan || kept == micro_batches_) return;
+    const int64_t position = loader_.position();
+    for (int64_t micro = kept; micro < micro_batches_ && stop_->signal() == 0; ++micro) loader_.next();
+    loader_.seek(position);
+}
+
+const Batch& Trainer::batch_of(int64_t micro) {
+    const auto number = static_cast<size_t>(micro);
+    return number < step_data_.size() ? step_data_[number] : loader_.next();
 }
 
 void Trainer::run_micro_batch(int64_t micro) {
     Backend& backend = state_.backend();
-    const Batch& batch = step_data_[static_cast<size_t>(micro)];
+    const Batch& batch = batch_of(micro);
     backend.copy_to_device(executor_.tokens(), batch.tokens.data());
     backend.copy_to_device(executor_.targets(), batch.targets.data());
     const RunArguments arguments = {.turn = {.first = micro == 0, .last = micro + 1 == micro_batches_}};

@@ -42,6 +42,8 @@ class Trainer {
     void run();
 
     const Progress& progress() const { return progress_; }
+    /// Where it is now.
+    const std::string& run_folder() const { return run_folder_; }
 
   private:
     void load(const Origin& origin);
@@ -52,6 +54,7 @@ class Trainer {
     StepMetrics try_step();
     StepMetrics train_step();
     void read_step_data();
+    const Batch& batch_of(int64_t micro);
     void after_step(const StepMetrics& metrics);
     void begin_folder();
     void note_best();
@@ -72,6 +75,7 @@ class Trainer {
     void validate();
     void print_sample();
     void save();
+    SaveResult follow_folder();
     void tidy_checkpoints();
     bool is_due(int64_t every) const;
 
@@ -96,7 +100,7 @@ class Trainer {
     RunFolder* folder_;
     MetricsFile metrics_file_;
     Progress progress_;
-    std::vector<Batch> step_data_;            ///< This rank's micro-batches of the step to come.
+    std::vector<Batch> step_data_;            ///< This rank's first micro-batches of the step to come.
     const StopRequest* stop_ = nullptr;       ///< While it runs.
     int stop_signal_ = 0;                     ///< What some rank was asked to stop by; all know the same.
     std::string failure_;                     ///< What failed on this rank.

@@ -2,6 +2,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/median.h"
+#include "llmc/base/printable.h"
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/train/trainer.h"
@@ -57,7 +58,7 @@ void Trainer::finish() {
 /// In a run that goes on nothing is written before its first step is done.
 void Trainer::begin_folder() {
     if (folder_ != nullptr && !folder_->has_begun()) {
-        folder_->begin(options_);
+        folder_->begin(options_, first_step_);
         metrics_file_.open(run_folder_ + "/metrics.jsonl", first_step_);
         if (first_validation_) metrics_file_.write_validation(first_step_, *first_validation_);
     }
@@ -68,7 +69,7 @@ void Trainer::begin_folder() {
 
 /// The checkpoint at hand has the lowest validation loss.
 void Trainer::note_best() {
-    if (comm_.is_root()) name_best(run_folder_, saved_step_);
+    if (comm_.is_root()) name_checkpoint(run_folder_, kBestName, saved_step_);
     best_loss_ = *better_loss_;
     better_loss_.reset();
 }
@@ -104,15 +105,15 @@ std::string Trainer::how_to_go_on() const {
         std::vector<int64_t> steps = list_steps(run_folder_);
         std::erase_if(steps, [&](int64_t step) { return step >= progress_.step - skipped_in_a_row_; });
         if (steps.empty()) return "no checkpoint is from before; start again with a lower --learning-rate";
-        return fmt::format("go on from before with a lower --learning-rate and --resume={}/checkpoints/{}", run_folder_,
-                           step_name(steps.back()));
+        return fmt::format("go on from before with a lower --learning-rate and --resume={}",
+                           shell_word(fmt::format("{}/checkpoints/{}", run_folder_, step_name(steps.back()))));
     }
     const std::optional<int64_t> newest = newest_step(run_folder_);
     if (!newest) return "there is no checkpoint to go on from";
     return fmt::format("{} is saved: go on with --resume={}",
                        *newest == progress_.step ? fmt::format("step {}", *newest)
                                                  : fmt::format("only step {} of {}", *newest, progress_.step),
-                       run_folder_);
+                       shell_word(run_folder_));
 }
 
 /// Ends the run on all ranks, in the words of one.
@@ -205,11 +206,25 @@ void Trainer::print_sample() {
     std::fflush(stdout);
 }
 
+/// All ranks write where rank 0 finds the folder.
+SaveResult Trainer::follow_folder() {
+    std::string obstacle;
+    try {
+        if (folder_ != nullptr && folder_->follow()) metrics_file_.open(run_folder_ + "/metrics.jsonl", progress_.step);
+    } catch (const std::exception& error) {
+        obstacle = words_of(error);
+    }
+    run_folder_ = comm_.broadcast(folder_ != nullptr ? folder_->path() : "");
+    obstacle = comm_.broadcast(obstacle);
+    return {obstacle.empty() ? -1 : 0, obstacle};
+}
+
 /// A failure is no end: disks get room again.
 void Trainer::save() {
     comm_.doing("a checkpoint");
     checkpoint_is_due_ = false;
-    save_result_ = save_checkpoint(run_folder_, state_, progress_, comm_);
+    save_result_ = follow_folder();
+    if (save_result_.ok()) save_result_ = save_checkpoint(run_folder_, state_, progress_, comm_);
     if (!save_result_.ok()) {
         better_loss_.reset();
         if (!comm_.is_root() || is_ending() || progress_.step == options_.steps) return;

@@ -132,6 +132,17 @@ check "a disk full to the end: exit code 1, and nothing half-written" \
 check "a disk full to the end: what there is to go on from" \
     grep -q ' E step 6 could not be saved: .*File too large.*; there is no checkpoint to go on from' err
 
+# ---- an update of very many tokens --------------------------------------------------------------------------------
+
+# Its tokens are not all kept: the memory is that of any other update.
+start vast "${small[@]}" --data=text.txt --steps=2 --total-batch-size=1000000000000
+eventually 30 grep -q ' W --total-batch-size=1000000000000: an update of 15625000000 micro-batches takes about ' err
+sleep 0.5
+check "an update of very many tokens: said, and within 300 MB" \
+    test "$(sed -n 's/^VmRSS: *\([0-9]*\) kB/\1/p' /proc/$job/status)" -lt 300000
+kill -KILL $job
+end 2>/dev/null
+
 mkdir disk
 if mount -t tmpfs -o size=1300k none disk 2>/dev/null; then
     trap 'umount disk' EXIT

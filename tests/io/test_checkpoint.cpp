@@ -238,8 +238,8 @@ TEST(Checkpoint, TheBestIsNamedAndNeverPruned) {
     const TempDir run;
     for (const int64_t step : {1, 2, 3, 4}) write_step(run.path(), step);
     EXPECT_EQ(named_step(run.path(), kBestName), std::nullopt);
-    name_best(run.path(), 1);
-    name_best(run.path(), 2);
+    name_checkpoint(run.path(), kBestName, 1);
+    name_checkpoint(run.path(), kBestName, 2);
     EXPECT_EQ(slurp(run / "checkpoints/best"), "step-00000002\n");
     prune_checkpoints(run.path(), 1);
     EXPECT_EQ(list_steps(run.path()), (std::vector<int64_t>{2, 4}));
@@ -259,7 +259,7 @@ TEST(CheckpointFolder, StepNames) {
 TEST(Manifest, KeepsTheBitsOfNumbersAndSurvivesBadText) {
     const double lr = 6e-4 / 3;
     const Manifest manifest = {7, {{"a", 1, "x"}}, {{"lr", lr}, {"name", "caf\xe9"}}};
-    const Manifest read = parse_manifest(manifest_text(manifest), "m", "r");
+    const Manifest read = parse_manifest(manifest_text(manifest), "m");
     EXPECT_EQ(read.state["lr"].get<double>(), lr);
     EXPECT_EQ(read.step, 7);
     EXPECT_EQ(read.files[0].name, "a");

@@ -1,14 +1,13 @@
 // Characters: UTF-8 in and out, and the classes by which tokenizers cut text. The classes are ICU's.
 #pragma once
 
+#include "llmc/base/utf8.h"
+
 #include <cstddef>
 #include <string>
 #include <string_view>
 
 namespace llmc {
-
-/// Bytes at the beginning of `text` that are valid UTF-8 (RFC 3629: no surrogates, nothing overlong).
-size_t valid_utf8_prefix(std::string_view text);
 
 /// Bytes of the character that begins with this byte; of valid UTF-8 only.
 inline size_t utf8_bytes(char first) {

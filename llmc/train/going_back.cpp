@@ -1,0 +1,153 @@
+#include "llmc/train/going_back.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+#include "llmc/base/file_lock.h"
+#include "llmc/io/carried_files.h"
+#include "llmc/io/checkpoint.h"
+#include "llmc/io/checkpoint_folder.h"
+#include "llmc/io/run_record.h"
+#include "llmc/train/metrics.h"
+
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <thread>
+
+namespace llmc {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kBranchFiles[] = {"config.toml", "metrics.jsonl"};
+
+/// Where the files of the branch to come wait for their turn.
+std::string folder_of_next(const std::string& root) { return root + "/" + kTemporaryPrefix + "next"; }
+
+void move_path(const std::string& from, const std::string& to) {
+    if (rename(from.c_str(), to.c_str()) != 0) fail("cannot move '{}' to '{}': {}", from, to, std::strerror(errno));
+}
+
+/// A second name for the same content, or where there is no such thing a copy.
+void duplicate(const fs::path& from, const fs::path& to) {
+    std::error_code error;
+    if (!fs::exists(from, error) || fs::exists(to, error)) return;
+    if (fs::is_directory(from, error)) {
+        make_directories(to.string(), "--resume");
+        for (const auto& entry : fs::directory_iterator(from, error))
+            duplicate(entry.path(), to / entry.path().filename());
+        return;
+    }
+    if (!fs::is_symlink(from)) fs::create_hard_link(from, to, error);
+    if (error || fs::is_symlink(from)) fs::copy_file(from, to, error);
+    if (error) fail("cannot copy '{}' to '{}': {}", from.string(), to.string(), error.message());
+}
+
+/// RUN/abandoned/N/checkpoints. Where the run's own are on another disk it leads to a folder beside those, since
+/// checkpoints are moved, not copied.
+void make_folder_aside(const std::string& root, const std::string& aside) {
+    const fs::path checkpoints = aside + "/checkpoints";
+    if (!fs::is_symlink(checkpoints_folder(root))) return make_directories(checkpoints.string(), "--resume");
+    make_directories(aside, "--resume");
+    const fs::path real =
+        fs::canonical(checkpoints_folder(root)) / ("abandoned-" + fs::path(aside).filename().string());
+    make_directories(real.string(), "--resume");
+    std::error_code error;
+    if (!fs::is_symlink(checkpoints)) fs::create_directory_symlink(real, checkpoints, error);
+    if (error) fail("cannot make the link '{}': {}", checkpoints.string(), error.message());
+}
+
+/// The later checkpoints, and what makes a run folder of the place where they go.
+void set_aside(const std::string& root, const RunRecord& record) {
+    const GoingBack& back = *record.going_back;
+    const std::string aside = root + "/" + back.aside;
+    make_folder_aside(root, aside);
+    for (const char* file : kBranchFiles) {
+        // While the next file still waits, the one in its place is the abandoned branch's.
+        if (path_exists(folder_of_next(root) + "/" + file)) duplicate(root + "/" + file, aside + "/" + file);
+    }
+    duplicate(tokenizer_folder_of_run(root), tokenizer_folder_of_run(aside));
+    write_run_record(aside, {record.id, std::nullopt});
+    for (const int64_t step : list_all_steps(root)) {
+        if (step <= back.step) continue;
+        move_path(checkpoints_folder(root) + "/" + step_name(step), checkpoints_folder(aside) + "/" + step_name(step));
+    }
+    const std::string best = checkpoints_folder(root) + "/" + kBestName;
+    if (path_exists(best) && !named_step(root, kBestName)) move_path(best, checkpoints_folder(aside) + "/" + kBestName);
+    if (const auto newest = list_steps(aside); !newest.empty()) name_checkpoint(aside, kLatestName, newest.back());
+}
+
+/// What run.json says is to be done. May be begun any number of times.
+void move_all(const std::string& root, const RunRecord& record) {
+    const std::string next = folder_of_next(root);
+    if (named_step(root, kLatestName) != record.going_back->step) {
+        name_checkpoint(root, kLatestName, record.going_back->step);
+    }
+    if (!record.going_back->aside.empty()) set_aside(root, record);
+    for (const char* file : kBranchFiles) {
+        if (!path_exists(next + "/" + file)) continue;
+        write_text_atomically(root + "/" + file, read_text(next + "/" + file));
+        fs::remove(next + "/" + file);
+    }
+    write_run_record(root, {record.id, std::nullopt});
+    std::error_code ignored;
+    fs::remove_all(next, ignored);
+}
+
+void write_file(const std::string& path, const std::string& text) {
+    FileWriter writer(path);
+    writer.write(text);
+    writer.close();
+}
+
+/// "abandoned/3", the first that is not taken.
+std::string free_place(const std::string& root) {
+    int number = 1;
+    while (path_exists(fmt::format("{}/abandoned/{}", root, number))) ++number;
+    return fmt::format("abandoned/{}", number);
+}
+
+}  // namespace
+
+std::string go_on_from(const std::string& root, int64_t step, const std::string& config) {
+    RunRecord record = read_run_record(root);
+    if (record.going_back) move_all(root, record);  // Of a time when the disk was full.
+    const std::vector<int64_t> steps = list_steps(root);
+    const bool is_last = steps.empty() || steps.back() <= step;
+    if (record.id.empty()) record.id = new_run_id();
+    record.going_back = {step, is_last ? "" : free_place(root)};
+
+    const std::string next = folder_of_next(root);
+    std::error_code ignored;
+    fs::remove_all(next, ignored);  // Of a process that was killed before its decision.
+    make_directories(next, "--resume");
+    write_file(next + "/config.toml", config);
+    write_file(next + "/metrics.jsonl", metrics_up_to(root + "/metrics.jsonl", step));
+    sync_directory(next);
+
+    write_run_record(root, record);  // The decision.
+    move_all(root, record);
+    return is_last ? "" : root + "/" + record.going_back->aside;
+}
+
+void settle_run_folder(const std::string& root) {
+    constexpr int kTries = 40;
+    constexpr std::chrono::milliseconds kPause{50};
+    for (int i = 0; i < kTries && read_run_record(root).going_back; ++i) {
+        FileLock lock;
+        if (!lock.take(root + "/lock").empty()) {  // Whoever goes on with the run is just doing it.
+            std::this_thread::sleep_for(kPause);
+            continue;
+        }
+        try {
+            const RunRecord record = read_run_record(root);
+            if (record.going_back) move_all(root, record);
+        } catch (const Error&) {  // It can be read all the same.
+        }
+        return;
+    }
+}
+
+}  // namespace llmc

@@ -134,12 +134,24 @@ void train(const Options& options) {
     throw Error(exit_code, kReported);
 }
 
+/// Other ranks hear of a bad command line, too.
+Options read_options(int argc, char** argv) {
+    try {
+        return parse_options(argc, argv);
+    } catch (const Error& error) {
+        spdlog::error("{}", error.what());
+        tell_ranks_of_bad_usage(argc, argv, error);
+        throw Error(error.exit_code(), kReported);
+    }
+}
+
 int run(int argc, char** argv) {
-    const Options options = parse_options(argc, argv);
+    const Options options = read_options(argc, argv);
     init_log(options.log_level);
     for (const std::string& line : settings_taken_back()) spdlog::warn("{}", line);
     settle_threads(options.threads);
     if (options.command != Command::Train) say_remarks(options);
+    if (options.command != Command::Train && options.command != Command::Plan) warn_of_others_at_work();
     switch (options.command) {
         case Command::Train: train(options); break;
         case Command::Plan: print_output(plan_report(options)); break;

@@ -41,6 +41,7 @@ done
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 out=${out:-$root/gpu_check}
+case $out in /*) ;; *) out=./$out ;; esac # one that begins with a dash is a folder, too
 if ! mkdir -p "$out" || ! : > "$out/log.txt"; then die "--out=$out: cannot be written; choose another folder"; fi
 out=$(cd "$out" && pwd)
 tmp=$(mktemp -d) || exit 2
@@ -71,7 +72,7 @@ rows=''    # of the Markdown table
 objects='' # of the JSON list
 misses=0
 
-json() { printf '"%s"' "$(printf '%s' "$1" | tr -d '\000-\037' | sed 's/[\\"]/\\&/g')"; }
+json() { printf '"%s"' "$(printf '%s' "$1" | tr -d '\000-\037\177-\377' | sed 's/[\\"]/\\&/g')"; }
 
 # record NAME VERDICT FIGURE: VERDICT is pass, miss or skip.
 record() {
@@ -440,7 +441,7 @@ write_report() {
     local benchmarks=null
     [ ! -s "$tmp/bench/gpu_vs_torch.json" ] || benchmarks=$(cat "$tmp/bench/gpu_vs_torch.json")
     printf '{"about": %s,\n"seconds": %d,\n"checks": [%s\n],\n"memory": [%s\n],\n"benchmarks": %s}\n' \
-        "$about_json" "$SECONDS" "$objects" "$memory_objects" "$benchmarks" > "$out/gpu_check.json"
+        "$about_json" "$SECONDS" "$objects" "$memory_objects" "$benchmarks" > "$tmp/gpu_check.json"
     {
         printf '# train_gpt on a GPU\n\n%s. Made by scripts/gpu_check.sh%s in %d s.\n' "$about" "$1" "$SECONDS"
         if [ -s "$tmp/bench/gpu_vs_torch.md" ]; then
@@ -454,7 +455,15 @@ write_report() {
             printf '|---|---:|---:|---:|---:|\n%s' "$memory_rows"
         fi
         printf '\n| step | check | verdict | figure |\n|---|---|---|---|\n%s' "$rows"
-    } > "$out/gpu_check.md"
+    } > "$tmp/gpu_check.md"
+    # Whole or not there.
+    for report in gpu_check.json gpu_check.md; do
+        if ! cp "$tmp/$report" "$out/.$report.tmp" || ! mv "$out/.$report.tmp" "$out/$report"; then
+            rm -f "$out/.$report.tmp"
+            say "$out/$report: cannot be written"
+            exit 1
+        fi
+    done
     printf '\n'
     cat "$out/gpu_check.md"
 }

@@ -5,7 +5,7 @@
 #   scripts/install_deps.sh [--bench] [--no-optional] [--list]
 #
 #   --bench         also what dev/bench and the plots compare with (PyTorch, Matplotlib)
-#   --no-optional   leave out what the program can do without (MPI, SentencePiece, the demo text)
+#   --no-optional   leave out what the program can do without (MPI, SentencePiece, the demo text, the Python of sweeps)
 #   --list          print the packages and exit
 #
 # Optional packages that cannot be installed are only warned about. On other
@@ -16,7 +16,7 @@ required="make g++ git clang-format libcli11-dev libspdlog-dev nlohmann-json3-de
 required="$required libzstd-dev libicu-dev libgtest-dev libtomlplusplus-dev"
 blas="libdnnl-dev"                     # oneDNN
 blas_fallback="libopenblas-openmp-dev" # only where oneDNN is not packaged
-optional="bible-kjv libsentencepiece-dev libopenmpi-dev openmpi-bin"
+optional="bible-kjv libsentencepiece-dev libopenmpi-dev openmpi-bin python3"
 bench="python3-torch python3-matplotlib"
 
 say() { printf '%s\n' "install_deps: $*" >&2; }

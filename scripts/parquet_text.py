@@ -13,11 +13,15 @@ import argparse
 import json
 import sys
 
+sys.dont_write_bytecode = True
+import common  # noqa: E402
+from common import fail  # noqa: E402
+
 try:
     import pyarrow
     import pyarrow.parquet
 except ImportError:
-    sys.exit("parquet_text: pyarrow is missing; install it: pip install pyarrow")
+    pyarrow = None
 
 
 def is_text(kind):
@@ -31,38 +35,45 @@ def column_of(path, schema, wanted):
     if wanted is not None:
         if wanted in texts:
             return wanted
-        sys.exit(f"parquet_text: '{path}' has no text column '{wanted}'; it has {', '.join(texts) or 'none'}")
+        fail(2, f"'{path}' has no text column '{wanted}'; it has {', '.join(texts) or 'none'}")
     if "text" in texts:
         return "text"
     if len(texts) == 1:
         return texts[0]
-    sys.exit(f"parquet_text: '{path}' has the text columns {', '.join(texts) or '(none)'}; choose one with --column")
+    fail(2, f"'{path}' has the text columns {', '.join(texts) or '(none)'}; choose one with --column")
+
+
+def texts_of(path, wanted):
+    """Every row's text, or None; a piece of the file at a time."""
+    try:
+        with open(path, "rb") as file:  # By Python, which takes names that are not UTF-8.
+            table = pyarrow.parquet.ParquetFile(file)
+            column = column_of(path, table.schema_arrow, wanted)
+            batches = table.iter_batches(columns=[column])
+            while (batch := next(batches, None)) is not None:
+                texts = batch.column(0).to_pylist()
+                yield from texts
+    except pyarrow.ArrowException as error:
+        fail(1, f"cannot read '{path}': {error}")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--column", help="the column with the texts")
     options = parser.parse_args()
+    if pyarrow is None:
+        fail(1, "pyarrow is missing; install it: pip install pyarrow")
     left_out = 0
     for path in options.files:
-        try:
-            table = pyarrow.parquet.ParquetFile(path)
-            column = column_of(path, table.schema_arrow, options.column)
-            for batch in table.iter_batches(columns=[column]):
-                for text in batch.column(0).to_pylist():
-                    if text is None:
-                        left_out += 1
-                    else:
-                        print(json.dumps({"text": text}))
-        except (OSError, pyarrow.ArrowInvalid) as error:
-            sys.exit(f"parquet_text: cannot read '{path}': {error}")
+        for text in texts_of(path, options.column):
+            if text is None:
+                left_out += 1
+            else:
+                print(json.dumps({"text": text}))
     if left_out:
-        print(f"parquet_text: {left_out} rows without a text were left out", file=sys.stderr)
+        common.say(f"{left_out} rows without a text were left out")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:
-        sys.exit(1)
+    common.run(main)

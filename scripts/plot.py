@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Draws training runs, and what scripts/sweep.sh measured, as PNG and SVG.
+"""Draws training runs, and what scripts/sweep.py measured, as PNG and SVG.
 
     scripts/plot.py RUN                    loss, learning rate, gradient norm, speed and memory of a run folder
     scripts/plot.py RUN RUN...             the same of several runs, on top of one another
@@ -12,13 +12,19 @@ hatches, so that they can be told apart in black and white. Needs Debian's packa
 
 import argparse
 import csv
+import io
 import json
 import math
 import os
 import pathlib
 import sys
 import tomllib
+import warnings
 from itertools import groupby
+
+sys.dont_write_bytecode = True
+import common  # noqa: E402
+from common import shown  # noqa: E402
 
 MIB = 2**20
 # Of a line: grey to black as well as coloured, dashes, markers.
@@ -30,12 +36,13 @@ MEASURED = {"facecolor": "#8fb3d9", "edgecolor": "black"}
 
 
 def fail(text):
-    sys.exit(f"plot: {text}")
+    common.fail(1, text)
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        self.exit(2, f"plot: {message}; see plot.py --help\n")
+def label(kind, name):
+    """Of a run's line. Matplotlib leaves out labels that begin with an underscore, as a name may, and takes what is
+    between dollar signs for a formula."""
+    return f"{kind}: {shown(name)}".replace("$", r"\$")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -47,7 +54,7 @@ def read_metrics(folder):
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
     except OSError as error:
-        fail(f"{path}: cannot be read ({error.strerror}); name a run folder of train_gpt, or one of scripts/sweep.sh")
+        fail(f"{path}: cannot be read ({error.strerror}); name a run folder of train_gpt, or one of scripts/sweep.py")
     steps, validations = [], []
     for number, line in enumerate(lines, 1):
         try:
@@ -65,12 +72,19 @@ def read_metrics(folder):
     return steps, validations
 
 
+def flat(config):
+    """Options by name, whatever sections they are in."""
+    options = {}
+    for key, value in config.items():
+        options.update(flat(value) if isinstance(value, dict) else {key: value})
+    return options
+
+
 def tokens_per_step(folder):
     path = folder / "config.toml"
     try:
-        config = tomllib.loads(path.read_text())
-        for section in [value for value in config.values() if isinstance(value, dict)]:
-            config |= section
+        # Its strings may have names in them that are not UTF-8; the numbers have none.
+        config = flat(tomllib.loads(path.read_bytes().decode("utf-8", "replace")))
         return config.get("total-batch-size") or config["batch-size"] * config["seq-len"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         fail(f"{path}: does not tell the tokens of a step ({error}); leave --x=tokens out")
@@ -80,16 +94,16 @@ def read_sweep(path):
     """The rows of a sweep.csv, numbers as numbers, None where there is none."""
     numbers = ["predicted_bytes", "measured_bytes", "predicted_step_ms", "step_ms", "tokens_per_second", "overhead"]
     rows = []
+    reader = csv.DictReader(io.StringIO(os.fsdecode(path.read_bytes()), newline=""))
     try:
-        with open(path, newline="") as file:
-            for row in (reader := csv.DictReader(file)):
-                row.update({key: float(row[key]) if row[key] else None for key in numbers})
-                rows.append({**row, "batch_size": int(row["batch_size"]), "curve": row["curve"] or "",
-                             "level": row["recompute"], "folder": path.parent / row["run"]})
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
-        fail(f"{path}:{reader.line_num}: is not a row of scripts/sweep.sh; run that again to make the file anew")
+        for row in reader:
+            row.update({key: float(row[key]) if row[key] else None for key in numbers})
+            rows.append({**row, "batch_size": int(row["batch_size"]), "curve": row["curve"] or "",
+                         "level": row["recompute"], "folder": path.parent / row["run"]})
+    except (ValueError, KeyError, TypeError, csv.Error):
+        fail(f"{path}:{reader.line_num}: is not a row of scripts/sweep.py; run that again to make the file anew")
     if not rows:
-        fail(f"{path}: has no rows; run scripts/sweep.sh again to make the file anew")
+        fail(f"{path}: has no rows; run scripts/sweep.py again to make the file anew")
     return rows
 
 
@@ -121,15 +135,15 @@ def plot_runs(pyplot, folders, unit):
     if len({name for name, *_ in runs}) < len(runs):  # the same name in several places
         runs = [(str(folder), *run[1:]) for folder, run in zip(folders, runs)]
     figure, axes = pyplot.subplots(3, 2, figsize=(10, 9.5), sharex=True, layout="constrained")
-    for axis, (key, title, label, divisor) in zip(axes.flat, PANELS):
+    for axis, (key, title, unit_of_axis, divisor) in zip(axes.flat, PANELS):
         for index, (name, steps, validations, scale) in enumerate(runs):
             axis.plot([s["step"] * scale for s in steps], [s[key] / divisor for s in steps],
-                      label=f"{name}: training" if key == "loss" else None, **style(index, len(runs), len(steps)))
+                      label=label("training", name) if key == "loss" else None, **style(index, len(runs), len(steps)))
             if key == "loss" and validations:
                 axis.plot([v["step"] * scale for v in validations], [v["val_loss"] for v in validations],
                           color=COLOURS[index % len(COLOURS)], linestyle="none", marker=MARKERS[index % len(MARKERS)],
-                          markersize=8, label=f"{name}: validation")
-        axis.set(title=title, ylabel=label)
+                          markersize=8, label=label("validation", name))
+        axis.set(title=title, ylabel=unit_of_axis)
         axis.tick_params(labelbottom=True)
         axis.grid(alpha=0.3)
         if key in ("tokens_per_second", "memory_bytes"):
@@ -156,14 +170,14 @@ def by_batch_size(rows):
     return [(size, list(group)) for size, group in groupby(rows, key=lambda row: row["batch_size"])]
 
 
-def panels(pyplot, rows, title, label):
+def panels(pyplot, rows, title, unit):
     """A figure with an axis per batch size, side by side, all of one scale."""
     groups = by_batch_size(rows)
     width = sum(1.2 + 0.75 * len(group) for _, group in groups)
     figure, axes = pyplot.subplots(1, len(groups), sharey=True, squeeze=False, layout="constrained",
                                    figsize=(max(6, width), 4.6))
     figure.suptitle(title)
-    axes[0, 0].set_ylabel(label)
+    axes[0, 0].set_ylabel(unit)
     for axis, (size, _) in zip(axes.flat, groups):
         axis.set_title(f"batch size {size}", fontsize=11)
         axis.grid(axis="y", alpha=0.3)
@@ -171,9 +185,9 @@ def panels(pyplot, rows, title, label):
     return figure, [(axis, group) for axis, (_, group) in zip(axes.flat, groups)]
 
 
-def bars(pyplot, rows, title, label, kinds, write):
+def bars(pyplot, rows, title, unit, kinds, write):
     """Bars of each kind (key, name, look, factor) at each level, each with its value on top."""
-    figure, axes = panels(pyplot, rows, title, label)
+    figure, axes = panels(pyplot, rows, title, unit)
     values = [row[key] * factor for row in rows for key, _, _, factor in kinds if row[key] is not None]
     top, bottom = max(values + [0]), min(values + [0])
     width = 0.8 / len(kinds)
@@ -239,24 +253,33 @@ def plot_sweep(pyplot, path):
     return {name: figure for name, figure in figures.items() if figure}
 
 
+def save(figure, path):
+    """The picture in both formats, each whole or not at all."""
+    with common.replaced(path + ".png") as file:
+        figure.savefig(file, dpi=130)
+    with common.replaced(path + ".svg") as file:
+        figure.savefig(file, metadata={"Date": None})
+
+
 def main():
-    parser = Parser(prog="plot.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.Parser(prog="plot.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=pathlib.Path, help="run folders, or one sweep")
     parser.add_argument("--out", type=pathlib.Path, metavar="FOLDER", help="where the files go")
     parser.add_argument("--x", choices=["steps", "tokens"], default="steps", help="what runs are drawn against")
     args = parser.parse_args()
+    sweeps = [folder for folder in args.folders if (folder / "sweep.csv").exists()]
+    if sweeps and len(args.folders) > 1:
+        common.fail(2, f"{sweeps[0]}: is a sweep; draw it alone")
     try:
         import matplotlib
     except ImportError:
         fail("there is no Matplotlib; install the Debian package python3-matplotlib (scripts/install_deps.sh --bench)")
     matplotlib.use("Agg")
     matplotlib.rcParams.update({"svg.hashsalt": "train_gpt", "svg.fonttype": "none", "axes.spines.top": False,
-                                "axes.spines.right": False, "hatch.linewidth": 0.6})
+                                "axes.spines.right": False, "hatch.linewidth": 0.6, "text.usetex": False})
     from matplotlib import pyplot
+    warnings.filterwarnings("ignore", "Glyph .* missing")  # In the picture it is a box, in the SVG a letter.
 
-    sweeps = [folder for folder in args.folders if (folder / "sweep.csv").exists()]
-    if sweeps and len(args.folders) > 1:
-        fail(f"{sweeps[0]}: is a sweep; draw it alone")
     if sweeps:
         figures = plot_sweep(pyplot, sweeps[0] / "sweep.csv")
     else:
@@ -265,12 +288,12 @@ def main():
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
-            figure.savefig(out / f"{name}.png", dpi=130)
-            figure.savefig(out / f"{name}.svg", metadata={"Date": None})
-            print(out / f"{name}.png")
+            save(figure, str(out / name))
     except OSError as error:
         fail(f"--out={out}: cannot be written ({error.strerror})")
+    for name in figures:
+        print(shown(out / f"{name}.png"))
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main)

@@ -10,6 +10,7 @@ die() { say "$*"; exit 2; }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 train_gpt=${TRAIN_GPT:-$root/train_gpt}
+case $train_gpt in */*) ;; *) train_gpt=./$train_gpt ;; esac
 [ -x "$train_gpt" ] || die "there is no program '$train_gpt'; run make, or name another in \$TRAIN_GPT"
 
 pass_on=USR1
@@ -17,6 +18,11 @@ not_passed_on='' # a signal that comes to the children, too, without our help
 stopped_by=''    # the first signal that came
 children=()
 interrupted=no
+
+# require_count VARIABLE: its value is a number from 1.
+require_count() {
+    case ${!1} in '' | 0* | *[!0-9]*) die "$1=${!1}: must be a number from 1" ;; esac
+}
 
 # ranks_here: one for every GPU, or two.
 ranks_here() {

@@ -30,9 +30,9 @@ set -euo pipefail
 source "$(dirname "$0")/ranks.bash"
 
 NODES=${NODES:-1} NODE=${NODE:-0} NP=${NP:-$(ranks_here)}
-for variable in NODES NODE NP; do
-    case ${!variable} in '' | *[!0-9]*) die "$variable=${!variable}: must be a number" ;; esac
-done
+require_count NODES
+require_count NP
+case $NODE in '' | 0?* | *[!0-9]*) die "NODE=$NODE: must be a number from 0" ;; esac
 [ "$NODE" -lt "$NODES" ] || die "NODE=$NODE: must count from 0, below NODES=$NODES"
 [ "$NODES" -eq 1 ] || [ -n "${MASTER_ADDR-}" ] || die "MASTER_ADDR is not set; name the host where NODE=0 is"
 export MASTER_ADDR=${MASTER_ADDR:-127.0.0.1} MASTER_PORT=${MASTER_PORT:-29500} WORLD_SIZE=$((NODES * NP))

@@ -23,6 +23,7 @@ set -euo pipefail
 source "$(dirname "$0")/ranks.bash"
 
 NP=${NP:-$(ranks_here)}
+require_count NP
 command -v mpirun >/dev/null || die "there is no mpirun; install Open MPI, or use train_multi_node_tcp.sh"
 
 # Not bound to single cores, since every rank computes with its share of them.

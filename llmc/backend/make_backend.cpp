@@ -1,5 +1,6 @@
 #include "llmc/backend/make_backend.h"
 
+#include "llmc/backend/cpu/binding.h"
 #include "llmc/backend/cpu/cpu_backend.h"
 #include "llmc/backend/cpu/machine.h"
 #include "llmc/base/error.h"
@@ -11,6 +12,9 @@
 #endif
 
 #include <charconv>
+#include <set>
+#include <sstream>
+#include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -105,5 +109,13 @@ std::string gpu_identity([[maybe_unused]] int index) {
 int usable_cores() { return cpu::usable_cores(cpu::allowed_processors()); }
 
 std::string allowed_processors() { return fmt::format("{}", fmt::join(cpu::allowed_processors(), ",")); }
+
+Binding binding_of(const std::string& processors) {
+    std::istringstream text(processors);
+    std::set<int> ids;
+    for (std::string id; std::getline(text, id, ',');) ids.insert(std::stoi(id));
+    const std::vector<int> bound(ids.begin(), ids.end());
+    return {static_cast<int>(bound.size()), cpu::usable_cores(bound), cpu::usable_cores(cpu::processors_if_unbound())};
+}
 
 }  // namespace llmc

@@ -25,4 +25,12 @@ std::string gpu_identity(int index);
 int usable_cores();
 std::string allowed_processors();
 
+/// What processes have that may run on some of this host's processors, and what they would have if nobody had bound
+/// them (cpu/binding.h).
+struct Binding {
+    int processors = 0, cores = 0, cores_if_unbound = 0;
+};
+/// `processors` as allowed_processors() gives them, of several processes joined by commas.
+Binding binding_of(const std::string& processors);
+
 }  // namespace llmc

@@ -48,11 +48,12 @@ Comm::Comm() : host_(host_name(process_environment())) {}
 Comm::Comm(const CommSettings& settings) : Comm() {
     const Environment environment = process_environment();
     World world = read_world(settings.init, environment, is_built_with_mpi());
-    if (const std::string warning = warning_of_lone_tasks(settings.init, world, environment); !warning.empty()) {
+    if (const std::string warning = warning_of_others(settings.init, world, environment); !warning.empty()) {
         spdlog::warn("{}", warning);
     }
     if (world.way != World::Way::One) raise_file_limit();
     find_mpi_world(&world);
+    require_company(world, environment);
     over_mpi_ = world.way == World::Way::Mpi;
     if (world.size == 1) return;
     Meeting meeting = prepare_meeting(world, host_, broadcast_over_mpi);

@@ -20,6 +20,7 @@ void find_mpi_world(World* world) {
     const MpiWorld found = start_mpi();
     world->rank = found.rank;
     world->size = found.size;
+    world->mpi = found.library;
 }
 
 std::string broadcast_over_mpi(const std::string& of_root) { return mpi_broadcast(of_root); }

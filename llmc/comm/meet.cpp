@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/comm/address.h"
 
 #include <algorithm>
 #include <cmath>
@@ -17,6 +18,15 @@ constexpr uint64_t kLongestHello = 4096;
 constexpr double kStrangerSeconds = 10;  ///< So long may one who connects say nothing.
 constexpr double kConnectSeconds = 3;    ///< For one address, of several that may be right.
 constexpr double kWelcomeSeconds = 5;
+constexpr double kLatecomerSeconds = 3;  ///< So long is told that there will be no meeting: ranks start together.
+
+/// What a Refuse or a Failure says, behind `who`.
+Error error_of(const Message& message, const std::string& who) {
+    const auto fields = unpack(message.payload);
+    const bool whole = fields && fields->size() == 2;
+    const bool usage = whole && (*fields)[0] == std::to_string(kExitBadUsage);
+    return {usage ? kExitBadUsage : kExitFailed, who + (whole ? (*fields)[1] : "no reason given")};
+}
 
 // ---- Rank 0 ----------------------------------------------------------------------------------------------------
 
@@ -32,6 +42,8 @@ class Assembly {
     }
 
     Star run();
+    /// Refuses those who come, for this cause, until all have come or the time is over.
+    void call_off(const Error& cause);
 
   private:
     void wait() const;
@@ -42,6 +54,9 @@ class Assembly {
     bool admit(Link& stranger, const Message& hello);
     void start();
     std::vector<int> absent() const;
+    /// A member has sent the reason why it ends.
+    [[noreturn]] void refuse_for(size_t rank, const Message& failure);
+    void tell_members(const Error& cause);
     /// Tells all who have come, and throws.
     [[noreturn]] void refuse(int exit_code, const std::string& cause);
 
@@ -50,7 +65,18 @@ class Assembly {
     std::vector<Member> members_;
     std::vector<Link> links_;
     std::vector<Link> strangers_;
+    const Error* called_off_ = nullptr;
 };
+
+void Assembly::call_off(const Error& cause) {
+    called_off_ = &cause;
+    const double deadline = now_seconds() + std::min(timeout_seconds_, kLatecomerSeconds);
+    while (!absent().empty() && now_seconds() < deadline) {
+        wait();
+        accept_strangers();
+        hear_strangers();
+    }
+}
 
 Star Assembly::run() {
     const double deadline = now_seconds() + timeout_seconds_;
@@ -131,16 +157,32 @@ bool Assembly::admit(Link& stranger, const Message& hello) {
     }
     member = {host, peer_address(link.socket())};
     link.limit_length(uint64_t{1} << 40);
-    link.send(MessageType::Welcome, "");
+    if (called_off_ != nullptr) {
+        link.send(MessageType::Refuse, pack({std::to_string(called_off_->exit_code()), called_off_->what()}));
+        link.flush(now_seconds() + 1);
+    } else {
+        link.send(MessageType::Welcome, "");
+    }
     return true;
 }
 
 void Assembly::hear_members() {
     for (size_t rank = 1; rank < links_.size(); ++rank) {
-        if (!links_[rank] || links_[rank].exchange()) continue;
+        if (!links_[rank]) continue;
+        const bool open = links_[rank].exchange();
+        const std::optional<Message> message = links_[rank].take();
+        if (message && message->type == MessageType::Failure) refuse_for(rank, *message);
+        if (open) continue;
         links_[rank].close();
         refuse(kExitFailed, fmt::format("rank {} ({}) died before all ranks had come", rank, members_[rank].host));
     }
+}
+
+void Assembly::refuse_for(size_t rank, const Message& failure) {
+    const Error cause = error_of(failure, fmt::format("rank {} ({}): ", rank, members_[rank].host));
+    tell_members(cause);
+    call_off(cause);
+    throw cause;
 }
 
 void Assembly::start() {
@@ -162,35 +204,40 @@ std::vector<int> Assembly::absent() const {
     return ranks;
 }
 
-void Assembly::refuse(int exit_code, const std::string& cause) {
+void Assembly::tell_members(const Error& cause) {
     const double deadline = now_seconds() + 1;
     for (Link& link : links_) {
         if (!link) continue;
-        link.send(MessageType::Refuse, pack({std::to_string(exit_code), cause}));
+        link.send(MessageType::Refuse, pack({std::to_string(cause.exit_code()), cause.what()}));
         link.flush(deadline);
     }
-    throw Error(exit_code, cause);
+}
+
+void Assembly::refuse(int exit_code, const std::string& cause) {
+    const Error error(exit_code, cause);
+    tell_members(error);
+    throw error;
 }
 
 // ---- The other ranks ---------------------------------------------------------------------------------------------
 
 /// What rank 0 says of the meeting as a whole.
 [[noreturn]] void throw_refusal(const Meeting& meeting, const Message& refusal) {
-    const auto fields = unpack(refusal.payload);
-    const bool whole = fields && fields->size() == 2;
-    const bool usage = whole && (*fields)[0] == std::to_string(kExitBadUsage);
-    throw Error(usage ? kExitBadUsage : kExitFailed,
-                fmt::format("rank {}: rank 0 gave up: {}", meeting.rank, whole ? (*fields)[1] : "no reason given"));
+    throw error_of(refusal, fmt::format("rank {}: rank 0 gave up: ", meeting.rank));
 }
 
-/// A welcome link to rank 0, or no link and `why`.
+/// A welcome link to rank 0, or no link and `why`. A rank that ends says its `cause` in the same breath.
 Link try_to_join(const Meeting& meeting, const std::string& host, const RootPlace& place, double deadline,
-                 std::string* why) {
+                 const Error* cause, std::string* why) {
     Socket socket = connect_to(host, place.port, std::min(kConnectSeconds, deadline - now_seconds()), why);
     if (!socket) return {};
     Link link(std::move(socket));
     link.send(MessageType::Hello,
               pack({place.token, std::to_string(meeting.rank), std::to_string(meeting.size), meeting.host}));
+    if (cause != nullptr) {
+        const std::string words = std::string(cause->what()).substr(0, kLongestHello / 2);
+        link.send(MessageType::Failure, pack({std::to_string(cause->exit_code()), words}));
+    }
     const std::optional<Message> answer = link.await(std::min(deadline, now_seconds() + kWelcomeSeconds));
     if (answer && answer->type == MessageType::Refuse) throw_refusal(meeting, *answer);
     if (answer && answer->type == MessageType::Welcome) return link;
@@ -198,14 +245,14 @@ Link try_to_join(const Meeting& meeting, const std::string& host, const RootPlac
     return {};
 }
 
-Link join(const Meeting& meeting, double timeout_seconds) {
+Link join(const Meeting& meeting, double timeout_seconds, const Error* cause = nullptr) {
     const double deadline = now_seconds() + timeout_seconds;
     std::string where, why = "no time to try";
     while (now_seconds() < deadline) {
         const std::optional<RootPlace> place = meeting.find_root(&why);
         for (size_t i = 0; place && i < place->hosts.size() && now_seconds() < deadline; ++i) {
-            where = fmt::format(" at {}:{}", place->hosts[i], place->port);
-            if (Link link = try_to_join(meeting, place->hosts[i], *place, deadline, &why)) return link;
+            where = " at " + with_port(place->hosts[i], place->port);
+            if (Link link = try_to_join(meeting, place->hosts[i], *place, deadline, cause, &why)) return link;
         }
         constexpr double kBetweenTries = 0.1;
         pause_for(kBetweenTries, deadline);
@@ -251,6 +298,17 @@ PlaceFile::~PlaceFile() {
 Star meet(Meeting& meeting, double timeout_seconds) {
     if (meeting.rank == 0) return Assembly(meeting, timeout_seconds).run();
     return await_start(meeting, join(meeting, timeout_seconds), timeout_seconds);
+}
+
+void call_off(Meeting& meeting, const Error& cause, double seconds) noexcept {
+    try {
+        if (meeting.rank == 0) {
+            const Error shown(cause.exit_code(), fmt::format("rank 0 ({}): {}", meeting.host, cause.what()));
+            return Assembly(meeting, seconds).call_off(shown);
+        }
+        join(meeting, std::min(seconds, kLatecomerSeconds), &cause);
+    } catch (const std::exception&) {  // Nobody is there, or they know already.
+    }
 }
 
 std::string list_ranks(const std::vector<int>& ranks) {

@@ -2,6 +2,7 @@
 // must know for that, its number and how to reach rank 0, comes from rendezvous.h (or from a test).
 #pragma once
 
+#include "llmc/base/error.h"
 #include "llmc/comm/link.h"
 
 #include <functional>
@@ -59,6 +60,10 @@ struct Star {
 
 /// Errors name who did not come, or where nobody answered, within the time.
 Star meet(Meeting& meeting, double timeout_seconds);
+
+/// Instead of meet(): tells the others that this rank ends, and why, so that they do as well. Waits `seconds`, three at
+/// most: rank 0 for all the others and they for it.
+void call_off(Meeting& meeting, const Error& cause, double seconds) noexcept;
 
 /// "rank 3", "ranks 1, 3".
 std::string list_ranks(const std::vector<int>& ranks);

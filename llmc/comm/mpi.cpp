@@ -32,13 +32,6 @@ namespace {
         if (const int status_ = (call); status_ != MPI_SUCCESS) mpi_failed(#call, status_); \
     } while (false)
 
-MpiWorld world() {
-    MpiWorld world;
-    MPI_CHECK(MPI_Comm_rank(MPI_COMM_WORLD, &world.rank));
-    MPI_CHECK(MPI_Comm_size(MPI_COMM_WORLD, &world.size));
-    return world;
-}
-
 /// "Open MPI 4.1.4" of "Open MPI v4.1.4, package: ...", "MPICH 4.0.2" of "MPICH Version: 4.0.2\n...".
 std::string library_name() {
     char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
@@ -55,12 +48,20 @@ std::string library_name() {
     return name;
 }
 
+MpiWorld world() {
+    MpiWorld world;
+    MPI_CHECK(MPI_Comm_rank(MPI_COMM_WORLD, &world.rank));
+    MPI_CHECK(MPI_Comm_size(MPI_COMM_WORLD, &world.size));
+    world.library = library_name();
+    return world;
+}
+
 /// Every rank sends each other rank its piece in messages: small ones, so that they show how it goes on, but no more
 /// than kMessages of one piece where MPI's counts allow it. MPI keeps the order between two ranks, so the order of
 /// calls tells operations apart.
 class MpiTransport final : public Transport {
   public:
-    MpiTransport() : world_(world()), name_("MPI (" + library_name() + ")") {}
+    MpiTransport() : world_(world()), name_("MPI (" + world_.library + ")") {}
 
     std::string name() const override { return name_; }
 

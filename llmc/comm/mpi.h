@@ -11,6 +11,7 @@ namespace llmc {
 
 struct MpiWorld {
     int rank = 0, size = 1;
+    std::string library;  ///< "Open MPI 4.1.4".
 };
 
 /// Starts MPI, once, and says who we are. From now on MPI's errors are Errors that name the call.

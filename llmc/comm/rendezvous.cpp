@@ -3,6 +3,7 @@
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/comm/address.h"
 
 #include <array>
 #include <cerrno>
@@ -14,85 +15,75 @@
 namespace llmc {
 namespace {
 
-std::optional<std::string> find(const Environment& environment, const std::string& name) {
-    const auto entry = environment.find(name);
-    if (entry == environment.end() || entry->second.empty()) return std::nullopt;
-    return entry->second;
-}
+constexpr int64_t kMostRanks = 1 << 16;
 
-std::string value_or(const Environment& environment, const std::string& name, const std::string& otherwise) {
-    return find(environment, name).value_or(otherwise);
-}
-
-bool has_all(const Environment& environment, std::initializer_list<const char*> names) {
-    for (const char* name : names) {
-        if (!find(environment, name)) return false;
-    }
-    return true;
+/// What to do where a launcher's variables are not enough: set them, or, where nobody has asked for ranks, do without.
+std::string remedy_for(const std::string& init, const std::string& remedy) {
+    return init == "auto" ? remedy + "; or train alone with --comm-init=none" : remedy;
 }
 
 int64_t integer_of(const Environment& environment, const std::string& name, int64_t least, int64_t most,
                    const std::string& remedy) {
-    const std::optional<std::string> text = find(environment, name);
+    const std::optional<std::string> text = variable(environment, name);
     if (!text) fail_usage("--comm-init: the variable {} is not set; {}", name, remedy);
     const std::optional<int64_t> value = to_integer(*text);
     if (!value || *value < least || *value > most) {
-        fail_usage("--comm-init: {}={}: must be a number from {} to {}; {}", name, *text, least, most, remedy);
+        fail_usage("--comm-init: {}={}: must be a number from {} to {}; {}", name, printable(*text), least, most,
+                   remedy);
     }
     return *value;
 }
 
-/// Who has set rank and size. mpirun before Slurm: it may run inside a Slurm job, whose variables are then those of the
-/// job's first process.
-struct Launcher {
-    const char* rank;
-    const char* size;
-};
-constexpr Launcher kByHand = {"RANK", "WORLD_SIZE"};
-constexpr Launcher kMpirun = {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"};
-constexpr Launcher kSlurm = {"SLURM_PROCID", "SLURM_NTASKS"};
-constexpr int64_t kMostRanks = 1 << 16;
-
-const Launcher& launcher_of(const Environment& environment) {
-    for (const Launcher* launcher : {&kByHand, &kMpirun, &kSlurm}) {
-        if (find(environment, launcher->rank) || find(environment, launcher->size)) return *launcher;
-    }
-    return kByHand;
-}
-
-void read_ranks(const Environment& environment, const Launcher& launcher, World* world) {
-    const std::string remedy = fmt::format("start with mpirun, srun or torchrun, or set {} and {} for every rank",
-                                           launcher.rank, launcher.size);
+void read_ranks(const Environment& environment, const Launcher& launcher, const std::string& init, World* world) {
+    const std::string remedy =
+        remedy_for(init, fmt::format("start with mpirun, srun or torchrun, or set {} and {} for every rank",
+                                     launcher.rank, launcher.size));
     world->size = static_cast<int>(integer_of(environment, launcher.size, 1, kMostRanks, remedy));
     const std::string below = fmt::format("it counts from 0, below {}={}; {}", launcher.size, world->size, remedy);
-    const bool is_set = find(environment, launcher.rank).has_value();
+    const bool is_set = variable(environment, launcher.rank).has_value();
     world->rank = static_cast<int>(integer_of(environment, launcher.rank, 0, world->size - 1, is_set ? below : remedy));
 }
 
-std::string job_of(const Environment& environment) {
-    if (const auto job = find(environment, "TRAIN_GPT_JOB")) return *job;
-    if (const auto job = find(environment, "SLURM_JOB_ID")) {
-        return fmt::format("slurm-{}-{}", *job, value_or(environment, "SLURM_RESTART_COUNT", "0"));
-    }
-    if (const auto job = find(environment, "PMIX_NAMESPACE")) return "mpirun-" + *job;
-    if (const auto job = find(environment, "TORCHELASTIC_RUN_ID")) {
-        return fmt::format("torchrun-{}-{}", *job, value_or(environment, "TORCHELASTIC_RESTART_COUNT", "0"));
+/// Two steps of one Slurm job are two runs. (Ranks by hand may be one run over several steps.)
+std::string slurm_job(const Environment& environment, const Launcher& launcher) {
+    const std::string job = variable(environment, "SLURM_JOB_ID").value_or("");
+    const std::string restarts = variable(environment, "SLURM_RESTART_COUNT").value_or("0");
+    const auto step = variable(environment, "SLURM_STEP_ID");
+    const bool has_step = launcher.kind == Launcher::Kind::Slurm && step;
+    return fmt::format("slurm-{}-{}{}", job, restarts, has_step ? "-" + *step : "");
+}
+
+std::string job_of(const Environment& environment, const Launcher& launcher) {
+    if (const auto job = variable(environment, "TRAIN_GPT_JOB")) return *job;
+    const auto of_launcher = launcher.kind == Launcher::Kind::Mpi ? variable(environment, launcher.job) : std::nullopt;
+    if (of_launcher) return fmt::format("{}-{}", launcher.name, *of_launcher);
+    if (variable(environment, "SLURM_JOB_ID")) return slurm_job(environment, launcher);
+    if (const auto job = variable(environment, "PMIX_NAMESPACE")) return "mpirun-" + *job;
+    if (const auto job = variable(environment, "TORCHELASTIC_RUN_ID")) {
+        const std::string restarts = variable(environment, "TORCHELASTIC_RESTART_COUNT").value_or("0");
+        return fmt::format("torchrun-{}-{}", *job, restarts);
     }
     return "";
 }
 
-std::string master_host(const Environment& environment, const Launcher& launcher) {
-    if (const auto host = find(environment, "MASTER_ADDR")) return *host;
-    if (&launcher == &kSlurm) {
-        const char* name = find(environment, "SLURM_STEP_NODELIST") ? "SLURM_STEP_NODELIST" : "SLURM_JOB_NODELIST";
-        const std::string list = value_or(environment, name, "");
+std::string master_host(const Environment& environment, const Launcher& launcher, const std::string& init) {
+    const std::string remedy = "set it to the host of rank 0, for every rank";
+    if (const auto host = variable(environment, "MASTER_ADDR")) {
+        const std::string wrong = wrong_with_address(*host);
+        if (!wrong.empty()) fail_usage("--comm-init: MASTER_ADDR={}: {}; {}", printable(*host), wrong, remedy);
+        return without_brackets(*host);
+    }
+    if (launcher.kind == Launcher::Kind::Slurm) {
+        const char* name = variable(environment, "SLURM_STEP_NODELIST") ? "SLURM_STEP_NODELIST" : "SLURM_JOB_NODELIST";
+        const std::string list = variable(environment, name).value_or("");
         const std::string host = first_slurm_host(list);
         if (!host.empty()) return host;
-        fail_usage("--comm-init: {}={}: is no list of hosts; set MASTER_ADDR to the host of rank 0", name, list);
+        fail_usage("--comm-init: {}={}: is no list of hosts; set MASTER_ADDR to the host of rank 0", name,
+                   printable(list));
     }
-    const auto local_size = find(environment, "OMPI_COMM_WORLD_LOCAL_SIZE");
-    if (&launcher == &kMpirun && local_size == find(environment, kMpirun.size)) return "127.0.0.1";
-    fail_usage("--comm-init: the variable MASTER_ADDR is not set; set it to the host of rank 0, for every rank");
+    const auto local_size = variable(environment, launcher.local_size);
+    if (local_size && local_size == variable(environment, launcher.size)) return "127.0.0.1";
+    fail_usage("--comm-init: the variable MASTER_ADDR is not set; {}", remedy_for(init, remedy));
 }
 
 /// A job's number, or one that its other name always gives.
@@ -103,29 +94,54 @@ int64_t number_of_job(const std::string& job) {
     return number;
 }
 
-int master_port(const Environment& environment, const Launcher& launcher) {
+int master_port(const Environment& environment, const Launcher& launcher, const std::string& init) {
     constexpr int64_t kFirst = 20000, kCount = 12000;  // Below those that systems give to outgoing connections.
     constexpr int64_t kLast = 65535;
+    constexpr int64_t kStride = 1009;  // Steps of a job, and jobs with numbers that follow, do not meet.
     const std::string remedy = "set it to a free port of rank 0's host, the same for every rank";
-    if (find(environment, "MASTER_PORT")) {
+    if (variable(environment, "MASTER_PORT")) {
         return static_cast<int>(integer_of(environment, "MASTER_PORT", 1, kLast, remedy));
     }
-    const char* name = &launcher == &kSlurm ? "SLURM_JOB_ID" : &launcher == &kMpirun ? "PMIX_NAMESPACE" : "";
-    const std::string job = value_or(environment, name, "");
-    if (job.empty()) fail_usage("--comm-init: the variable MASTER_PORT is not set; {}", remedy);
-    return static_cast<int>(kFirst + number_of_job(job) % kCount);
+    const auto job = variable(environment, launcher.job);
+    if (!job) fail_usage("--comm-init: the variable MASTER_PORT is not set; {}", remedy_for(init, remedy));
+    const bool is_slurm = launcher.kind == Launcher::Kind::Slurm;
+    const int64_t step = is_slurm ? number(environment, "SLURM_STEP_ID").value_or(0) : 0;
+    return static_cast<int>(kFirst + (number_of_job(*job) % kCount + step % kCount * kStride) % kCount);
+}
+
+/// Whether what torchrun or a user has set is complete, and not just MPI's number of ranks again: then MPI's launcher
+/// has started only what started this process.
+bool is_inside_torchrun(const Environment& environment) {
+    for (const char* name : {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}) {
+        if (!variable(environment, name)) return false;
+    }
+    if (variable(environment, "WORLD_SIZE") == "1") return false;
+    const Launcher outer = mpi_launcher_of(environment);
+    const auto outer_size = variable(environment, outer.size);
+    return outer_size ? outer_size != variable(environment, "WORLD_SIZE")
+                      : variable(environment, outer.rank) != variable(environment, "RANK");
 }
 
 World::Way automatic_way(const Environment& environment, bool with_mpi) {
-    if (with_mpi) {
-        for (const char* name : {kMpirun.size, "PMI_SIZE", "PMIX_RANK"}) {
-            if (find(environment, name)) return World::Way::Mpi;
-        }
+    if (with_mpi && has_mpi_launcher(environment) && !is_inside_torchrun(environment)) return World::Way::Mpi;
+    const std::string sign = sure_sign_of_others(environment);
+    if (sign.empty()) return World::Way::One;
+    const Launcher launcher = launcher_of(environment);
+    if (variable(environment, launcher.rank) || variable(environment, launcher.size)) return World::Way::Tcp;
+    fail_usage(
+        "--comm-init=auto: {}: this process is one of several; set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT for "
+        "each of them and use --comm-init=tcp, or train alone with --comm-init=none",
+        sign);
+}
+
+/// Alone, unless what says so says something else as well.
+void require_consistent(const Environment& environment, const std::string& init) {
+    World ignored;
+    const Launcher launcher = launcher_of(environment);
+    const bool complete = variable(environment, launcher.rank) && variable(environment, launcher.size);
+    if (init == "auto" && complete && launcher.kind != Launcher::Kind::Slurm) {
+        read_ranks(environment, launcher, init, &ignored);
     }
-    const bool torchrun = has_all(environment, {kByHand.rank, kByHand.size, "MASTER_ADDR", "MASTER_PORT"});
-    if (torchrun && find(environment, kByHand.size) != "1") return World::Way::Tcp;
-    if (!with_mpi && value_or(environment, kMpirun.size, "1") != "1") return World::Way::Tcp;
-    return World::Way::One;
 }
 
 // ---- Where rank 0 is, as text for MPI's broadcast or a file --------------------------------------------------------
@@ -249,16 +265,6 @@ void prepare_file(Meeting* meeting, const World& world) {
 
 }  // namespace
 
-Environment process_environment() {
-    Environment environment;
-    for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
-        const std::string text = *entry;
-        const size_t equals = text.find('=');
-        if (equals != std::string::npos) environment.emplace(text.substr(0, equals), text.substr(equals + 1));
-    }
-    return environment;
-}
-
 World read_world(const std::string& init, const Environment& environment, bool with_mpi) {
     constexpr std::string_view kFile = "file:";
     World world;
@@ -274,33 +280,46 @@ World read_world(const std::string& init, const Environment& environment, bool w
     } else if (init != "none") {
         fail_usage("--comm-init={}: choose auto, mpi, tcp, file:PATH or none", init);
     }
+    if (world.way == World::Way::One) require_consistent(environment, init);
     if (world.way == World::Way::One || world.way == World::Way::Mpi) return world;
-    const Launcher& launcher = launcher_of(environment);
-    read_ranks(environment, launcher, &world);
+    const Launcher launcher = launcher_of(environment);
+    read_ranks(environment, launcher, init, &world);
     if (world.size == 1) return {};
-    world.job = job_of(environment);
+    world.job = job_of(environment, launcher);
     if (world.job.find('\n') != std::string::npos) fail_usage("TRAIN_GPT_JOB: must be one line");
     if (world.way == World::Way::Tcp) {
-        world.host = master_host(environment, launcher);
-        world.port = master_port(environment, launcher);
+        world.host = master_host(environment, launcher, init);
+        world.port = master_port(environment, launcher, init);
     }
     return world;
 }
 
-std::string warning_of_lone_tasks(const std::string& init, const World& world, const Environment& environment) {
-    if (init != "auto" || world.way != World::Way::One) return "";
-    for (const char* name : {kByHand.size, kMpirun.size, "PMI_SIZE", "PMIX_RANK"}) {
-        if (find(environment, name)) return "";
+void require_company(const World& world, const Environment& environment) {
+    if (world.way != World::Way::Mpi || world.size > 1) return;
+    std::string sign = sure_sign_of_others(environment);
+    if (sign.empty()) sign = sign_of_others(environment);
+    if (sign.empty()) return;
+    fail_usage(
+        "--comm-init=mpi: {}: this process is one of several, but {} finds it alone: another MPI has started it; "
+        "start it with the mpirun of {}, or use --comm-init=tcp with MASTER_ADDR and MASTER_PORT set, or train alone "
+        "with --comm-init=none",
+        sign, world.mpi, world.mpi);
+}
+
+std::string warning_of_others(const std::string& init, const World& world, const Environment& environment) {
+    const std::string script = world.way == World::Way::Tcp ? sign_of_missing_srun(environment) : "";
+    if (!script.empty()) {
+        return fmt::format(
+            "--comm-init={}: {}, but no task of srun's: start it with srun, or the others may never come", init,
+            script);
     }
-    // A script of a job has SLURM_NTASKS as well, but is one process.
-    const bool in_step = has_all(environment, {kSlurm.rank, "SLURM_STEP_ID"});
-    const std::string of_job = in_step ? value_or(environment, kSlurm.size, "1") : "1";
-    const int64_t tasks = to_integer(value_or(environment, "SLURM_STEP_NUM_TASKS", of_job)).value_or(1);
-    if (tasks <= 1 || value_or(environment, kSlurm.rank, "0") != "0") return "";
+    if (init != "auto" || world.way != World::Way::One) return "";
+    const std::string sign = sign_of_others(environment);
+    if (sign.empty()) return "";
     return fmt::format(
-        "--comm-init=auto: srun has started {} tasks, and each of them trains alone; use "
-        "--comm-init=tcp to make them the ranks of one run",
-        tasks);
+        "--comm-init=auto: {}, and each of them trains alone; --comm-init=tcp makes them the ranks of one run "
+        "(--comm-init=none: no warning)",
+        sign);
 }
 
 std::string first_slurm_host(const std::string& list) {
@@ -321,7 +340,7 @@ std::string first_slurm_host(const std::string& list) {
 }
 
 std::string host_name(const Environment& environment) {
-    if (const auto name = find(environment, "TRAIN_GPT_HOST_NAME")) return *name;
+    if (const auto name = variable(environment, "TRAIN_GPT_HOST_NAME")) return *name;
     std::array<char, 256> name = {};
     if (gethostname(name.data(), name.size() - 1) != 0) return "localhost";
     return name.data();
@@ -339,6 +358,17 @@ Meeting prepare_meeting(const World& world, const std::string& host, const Broad
         case World::Way::File: prepare_file(&meeting, world); break;
     }
     return meeting;
+}
+
+void call_off(const std::string& init, const Environment& environment, bool with_mpi, const Error& cause) noexcept {
+    constexpr double kSeconds = 3;
+    try {
+        const World world = read_world(init, environment, with_mpi);
+        if (world.way != World::Way::Tcp && world.way != World::Way::File) return;
+        Meeting meeting = prepare_meeting(world, host_name(environment));
+        call_off(meeting, cause, kSeconds);
+    } catch (const std::exception&) {  // The variables are no better than the command line.
+    }
 }
 
 }  // namespace llmc

@@ -2,32 +2,34 @@
 // Meeting (meet.h). Reading the environment is a pure function of its variables.
 #pragma once
 
+#include "llmc/comm/launcher.h"
 #include "llmc/comm/meet.h"
 
-#include <map>
 #include <string>
 
 namespace llmc {
-
-using Environment = std::map<std::string, std::string>;
-Environment process_environment();
 
 struct World {
     enum class Way { One, Mpi, Tcp, File };
     Way way = Way::One;
     int rank = 0, size = 1;  ///< Of Mpi, MPI itself knows.
+    std::string mpi;         ///< Mpi: which library, "Open MPI 4.1.4".
     std::string host;        ///< Tcp: rank 0's,
     int port = 0;            ///< and where it listens.
     std::string path;        ///< File.
     std::string job;         ///< What sets this job apart from others; may be "".
 };
 
-/// What `init` (CommSettings) asks for. Variables that are missing or malformed are Errors that name them.
+/// What `init` (CommSettings) asks for. Variables that are missing, malformed or can never work are Errors that name
+/// them; so is an environment that says for sure that there are others, where the way to them is not known.
 World read_world(const std::string& init, const Environment& environment, bool with_mpi);
 
-/// What to tell a user whose processes were started together by srun and will train each for itself; "" where all is
-/// well, and on all tasks but the first.
-std::string warning_of_lone_tasks(const std::string& init, const World& world, const Environment& environment);
+/// Fails where MPI has found nobody else, and the launcher's variables say that there are others.
+void require_company(const World& world, const Environment& environment);
+
+/// What to tell a user whose processes may have been started together and will train each for itself; "" where all is
+/// well. Every one of them says so, for their logs may be apart.
+std::string warning_of_others(const std::string& init, const World& world, const Environment& environment);
 
 /// The first host of Slurm's "node[03-07,9],login1"; "" if it is no such list.
 std::string first_slurm_host(const std::string& list);
@@ -37,6 +39,10 @@ std::string host_name(const Environment& environment);
 
 /// Tells all ranks what rank 0 says: mpi.h's broadcast.
 using Broadcast = std::function<std::string(const std::string& of_root)>;
+
+/// For a rank that ends before it has met the others, for a bad command line: they hear of it at once rather than at
+/// --comm-timeout, where they can be reached without MPI (whose mpirun ends them). Takes three seconds at most.
+void call_off(const std::string& init, const Environment& environment, bool with_mpi, const Error& cause) noexcept;
 
 /// The meeting of two ranks or more. Rank 0 listens from now on.
 Meeting prepare_meeting(const World& world, const std::string& host, const Broadcast& broadcast = {});

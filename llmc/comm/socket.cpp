@@ -17,6 +17,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <string_view>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -44,17 +45,47 @@ void require_room(int error) {
     if (error == ENFILE) fail("cannot connect to other ranks: too many open files on this host: raise fs.file-max");
 }
 
-Socket new_socket() {
-    Socket socket(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+Socket new_socket(int family) {
+    Socket socket(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!socket) require_room(errno);
     return socket;
 }
 
-std::string text_of(const in_addr& address) {
-    std::array<char, INET_ADDRSTRLEN> text = {};
-    inet_ntop(AF_INET, &address, text.data(), text.size());
-    return text.data();
+/// An address of IPv4 or IPv6; "" for others.
+std::string text_of(const sockaddr* address, socklen_t length) {
+    std::array<char, NI_MAXHOST> text = {};
+    constexpr int kNumeric = NI_NUMERICHOST;
+    if (getnameinfo(address, length, text.data(), text.size(), nullptr, 0, kNumeric) != 0) return "";
+    constexpr std::string_view kMapped = "::ffff:";  // IPv4, at a socket that hears both.
+    const std::string_view whole = text.data();
+    const bool is_mapped = whole.starts_with(kMapped) && whole.find('.') != std::string_view::npos;
+    return std::string(is_mapped ? whole.substr(kMapped.size()) : whole);
 }
+
+/// Bound to a port on all interfaces, and listening. With IPv6 it hears IPv4, too.
+Socket listen_with(int family, int port, int* error) {
+    Socket socket = new_socket(family);
+    if (!socket) {
+        *error = errno;
+        return {};
+    }
+    set(socket, SOL_SOCKET, SO_REUSEADDR);  // The port of a run that has just ended is free.
+    sockaddr_in6 all6 = {};
+    sockaddr_in all4 = {};
+    all6.sin6_family = AF_INET6;
+    all4.sin_family = AF_INET;
+    all6.sin6_port = all4.sin_port = htons(static_cast<uint16_t>(port));
+    const bool is_6 = family == AF_INET6;
+    const int off = 0;
+    if (is_6) setsockopt(socket.descriptor(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+    const auto* all = is_6 ? reinterpret_cast<const sockaddr*>(&all6) : reinterpret_cast<const sockaddr*>(&all4);
+    const socklen_t length = is_6 ? sizeof(all6) : sizeof(all4);
+    if (bind(socket.descriptor(), all, length) == 0 && listen(socket.descriptor(), kBacklog) == 0) return socket;
+    *error = errno;
+    return {};
+}
+
+void require_room_for_one() { new_socket(AF_INET); }
 
 /// Whether a connection that was begun is there within `seconds`; errno says why not.
 bool finish_connecting(const Socket& socket, double seconds) {
@@ -92,25 +123,17 @@ void raise_file_limit() {
 }
 
 Socket listen_on(int port, int* error) {
-    Socket socket = new_socket();
-    set(socket, SOL_SOCKET, SO_REUSEADDR);  // The port of a run that has just ended is free.
-    sockaddr_in address = {};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_ANY);
-    const auto* generic = reinterpret_cast<const sockaddr*>(&address);
-    if (bind(socket.descriptor(), generic, sizeof(address)) == 0 && listen(socket.descriptor(), kBacklog) == 0) {
-        return socket;
-    }
-    *error = errno;
-    return {};
+    Socket socket = listen_with(AF_INET6, port, error);
+    const bool has_no_ipv6 =
+        !socket && (*error == EAFNOSUPPORT || *error == EADDRNOTAVAIL || *error == EPROTONOSUPPORT);
+    return has_no_ipv6 ? listen_with(AF_INET, port, error) : std::move(socket);
 }
 
 int port_of(const Socket& socket) {
-    sockaddr_in address = {};
+    sockaddr_in6 address = {};  // The port is where IPv4 has it.
     socklen_t length = sizeof(address);
     getsockname(socket.descriptor(), reinterpret_cast<sockaddr*>(&address), &length);
-    return ntohs(address.sin_port);
+    return ntohs(address.sin6_port);
 }
 
 Socket accept_from(const Socket& listener) {
@@ -124,45 +147,59 @@ Socket accept_from(const Socket& listener) {
 }
 
 Socket connect_to(const std::string& host, int port, double seconds, std::string* why) {
-    Socket socket = new_socket();  // Before the look-up, which opens files, too.
+    require_room_for_one();  // Before the look-up, which opens files, too.
     addrinfo hints = {};
-    hints.ai_family = AF_INET;
+    hints.ai_family = AF_UNSPEC;
     hints.ai_socktype = SOCK_STREAM;
-    addrinfo* found = nullptr;
-    if (const int error = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found); error != 0) {
+    addrinfo* first = nullptr;
+    if (const int error = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &first); error != 0) {
         if (error == EAI_SYSTEM) require_room(errno);
         *why = fmt::format("unknown host: {}", gai_strerror(error));
         return {};
     }
-    const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(found, freeaddrinfo);
-    const bool begun = connect(socket.descriptor(), found->ai_addr, found->ai_addrlen) == 0 || errno == EINPROGRESS;
-    if (begun && finish_connecting(socket, seconds)) {
-        set_for_messages(socket);
-        return socket;
+    const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(first, freeaddrinfo);
+    const double deadline = now_seconds() + seconds;
+    int left = 0;
+    for (const addrinfo* each = first; each != nullptr; each = each->ai_next) ++left;
+    for (const addrinfo* each = first; each != nullptr; each = each->ai_next, --left) {
+        Socket socket = new_socket(each->ai_family);
+        const bool begun =
+            socket && (connect(socket.descriptor(), each->ai_addr, each->ai_addrlen) == 0 || errno == EINPROGRESS);
+        if (begun && finish_connecting(socket, (deadline - now_seconds()) / left)) {
+            set_for_messages(socket);
+            return socket;
+        }
+        *why = words_of(errno);
     }
-    *why = words_of(errno);
     return {};
 }
 
 std::string peer_address(const Socket& socket) {
-    sockaddr_in address = {};
+    sockaddr_storage address = {};
     socklen_t length = sizeof(address);
     getpeername(socket.descriptor(), reinterpret_cast<sockaddr*>(&address), &length);
-    return text_of(address.sin_addr);
+    return text_of(reinterpret_cast<const sockaddr*>(&address), length);
 }
 
-bool is_loopback(const std::string& address) { return address.starts_with("127."); }
+bool is_loopback(const std::string& address) { return address.starts_with("127.") || address == "::1"; }
 
 std::vector<std::string> interface_addresses() {
     ifaddrs* first = nullptr;
     if (getifaddrs(&first) != 0) return {};
     const std::unique_ptr<ifaddrs, void (*)(ifaddrs*)> owner(first, freeifaddrs);
-    std::vector<std::string> addresses;
+    std::vector<std::string> addresses, of_ipv6;
     for (const ifaddrs* entry = first; entry != nullptr; entry = entry->ifa_next) {
-        if (entry->ifa_addr == nullptr || entry->ifa_addr->sa_family != AF_INET) continue;
-        if ((entry->ifa_flags & IFF_UP) == 0 || (entry->ifa_flags & IFF_LOOPBACK) != 0) continue;
-        addresses.push_back(text_of(reinterpret_cast<const sockaddr_in*>(entry->ifa_addr)->sin_addr));
+        if (entry->ifa_addr == nullptr || (entry->ifa_flags & IFF_UP) == 0) continue;
+        if ((entry->ifa_flags & IFF_LOOPBACK) != 0) continue;
+        if (entry->ifa_addr->sa_family == AF_INET) {
+            addresses.push_back(text_of(entry->ifa_addr, sizeof(sockaddr_in)));
+        } else if (entry->ifa_addr->sa_family == AF_INET6) {
+            const auto* address = reinterpret_cast<const sockaddr_in6*>(entry->ifa_addr);
+            if (IN6_IS_ADDR_LINKLOCAL(&address->sin6_addr)) continue;  // Means another one on every host.
+            of_ipv6.push_back(text_of(entry->ifa_addr, sizeof(sockaddr_in6)));
+        }
     }
+    addresses.insert(addresses.end(), of_ipv6.begin(), of_ipv6.end());
     return addresses;
 }
 

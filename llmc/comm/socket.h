@@ -1,6 +1,6 @@
-// TCP sockets (IPv4) that close themselves and never block: what link.h (messages) and tcp.h (bulk data) are made of.
-// Nothing here throws for what a network may do; a reason comes back as text. That the process, or its host, has too
-// many open files is an Error.
+// TCP sockets (IPv4 and IPv6) that close themselves and never block: what link.h (messages) and tcp.h (bulk data) are
+// made of. Nothing here throws for what a network may do; a reason comes back as text. That the process, or its host,
+// has too many open files is an Error.
 #pragma once
 
 #include <string>
@@ -28,19 +28,21 @@ class Socket {
 /// Every rank is a connection or two of each other one: this process may have as many open files as the system lets it.
 void raise_file_limit();
 
-/// Listens on all interfaces; port 0 lets the system choose. Without success no socket, and `error` is errno.
+/// Listens on all interfaces, for both kinds of addresses where the system has IPv6; port 0 lets the system choose.
+/// Without success no socket, and `error` is errno.
 Socket listen_on(int port, int* error);
 int port_of(const Socket& socket);
 
 /// The next connection that waits at a listening socket; no socket if none does.
 Socket accept_from(const Socket& listener);
-/// Connects within `seconds`. Without success no socket, and `why` says so in words: "connection refused".
+/// Connects within `seconds`, to the first of the host's addresses that answers. Without success no socket, and `why`
+/// says so in words: "connection refused".
 Socket connect_to(const std::string& host, int port, double seconds, std::string* why);
 
-/// The other end's address, "10.0.0.7".
+/// The other end's address, "10.0.0.7" or "fd00::7".
 std::string peer_address(const Socket& socket);
 bool is_loopback(const std::string& address);
-/// IPv4 addresses of this host's interfaces that are up, without loopback.
+/// Addresses of this host's interfaces that are up, without loopback and those of one link only; IPv4 first.
 std::vector<std::string> interface_addresses();
 /// "connection refused": the system's words for an error, without a capital.
 std::string words_of(int error);

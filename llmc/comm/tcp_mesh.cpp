@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
+#include "llmc/comm/address.h"
 #include "llmc/comm/link.h"
 
 #include <algorithm>
@@ -78,7 +79,7 @@ void Mesh::connect_to_rank(int rank, const Place& place) {
     while (now_seconds() < deadline_) {
         for (const std::string& address : place.addresses) {
             control_.require_alive();
-            where = fmt::format("{}:{}", address, place.port);
+            where = with_port(address, place.port);
             if (Link link = try_to_connect(address, place.port, &why)) {
                 sockets_[static_cast<size_t>(rank)] = link.release();
                 return;

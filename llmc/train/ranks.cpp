@@ -6,6 +6,9 @@
 #include "llmc/base/log.h"
 #include "llmc/base/threads.h"
 #include "llmc/base/version.h"
+#include "llmc/comm/make_comm.h"
+#include "llmc/comm/rendezvous.h"
+#include "llmc/train/binding.h"
 
 #include <nlohmann/json.hpp>
 
@@ -16,6 +19,27 @@
 namespace llmc {
 
 CommSettings comm_settings(const Options& options) { return {options.comm_init, options.comm_timeout}; }
+
+void tell_ranks_of_bad_usage(int argc, const char* const* argv, const Error& error) noexcept {
+    const bool is_command = argc > 1 && argv[1][0] != '-';  // Which one rank does alone.
+    if (is_command) return;
+    const std::string option = "--comm-init";
+    std::string init = "auto";
+    for (int i = 1; i < argc; ++i) {
+        const std::string word = argv[i];
+        if (word == option && i + 1 < argc) init = argv[i + 1];
+        if (word.starts_with(option + "=")) init = word.substr(option.size() + 1);
+    }
+    call_off(init, process_environment(), is_built_with_mpi(), error);
+}
+
+void warn_of_others_at_work() {
+    const Environment environment = process_environment();
+    const std::string sure = sure_sign_of_others(environment);
+    const std::string sign = sure.empty() ? sign_of_others(environment) : sure;
+    if (sign.empty()) return;
+    spdlog::warn("{}: this command is for one process; where there are several, each does all of the work", sign);
+}
 
 namespace {
 
@@ -57,7 +81,11 @@ void choose_gpu(Options& options, Comm& comm) {
 
 /// Ranks that may run on the same processors share the cores among them.
 void share_cores(Options& options, Comm& comm) {
-    const std::vector<std::string> all = comm.all_gather(comm.host() + " " + allowed_processors());
+    const std::vector<std::string> all = comm.all_gather(place_of_rank(comm));
+    const std::string warning = warning_of_binding(all, comm);
+    const bool computes_here = !is_cuda(options.device) && options.threads == 0;
+    if (computes_here && !warning.empty()) spdlog::warn("{}", warning);
+    if (comm.size() == 1) return;
     const auto sharing = std::count(all.begin(), all.end(), all[static_cast<size_t>(comm.rank())]);
     const bool is_open = options.threads == 0 && !threads_by_environment();
     if (is_open) options.threads = std::max<int64_t>(1, usable_cores() / sharing);
@@ -67,7 +95,10 @@ void share_cores(Options& options, Comm& comm) {
 
 void place_rank(Options& options, Comm& comm) {
     options.ranks = comm.size();
-    if (comm.size() == 1) return;
+    if (comm.size() == 1) {
+        if (options.device != "auto" || gpu_count() == 0) share_cores(options, comm);
+        return;
+    }
     if (!comm.is_root()) quieten_log(comm.rank(), options.log_level);
     choose_gpu(options, comm);
     share_cores(options, comm);

@@ -13,6 +13,12 @@ namespace llmc {
 
 CommSettings comm_settings(const Options& options);
 
+/// Tells the other ranks that this one's command line is wrong, where it may train and they can be reached.
+void tell_ranks_of_bad_usage(int argc, const char* const* argv, const Error& error) noexcept;
+
+/// Warns where several processes were started for a command that is the work of one.
+void warn_of_others_at_work();
+
 /// Fills in Options::ranks, and device and threads where they were left open; ranks but the first fall silent. More
 /// ranks than GPUs on a host, or ranks on devices of different kinds, are refused.
 void place_rank(Options& options, Comm& comm);

@@ -87,6 +87,33 @@ TEST(Meet, TwoProcessesOfOneRankAreRefused) {
     }
 }
 
+TEST(Meet, OneThatEndsBeforeTheyMeetTellsAll) {
+    for (const size_t one : {0, 1, 2, 0, 1, 2}) {  // Whoever is the last to come.
+        std::vector<Meeting> meetings = make_meetings(3, {"a", "b", "c"});
+        const Error cause(kExitBadUsage, "--frobnicate: no such option");
+        Meeting lost = std::move(meetings[one]);
+        meetings.erase(meetings.begin() + static_cast<std::ptrdiff_t>(one));
+        std::thread thread([&] { call_off(lost, cause, kPatient); });
+        const auto errors = errors_of(std::move(meetings), kPatient);
+        thread.join();
+        for (const Error& error : errors) {
+            EXPECT_TRUE(has(error.what(), {fmt::format("rank {} (", one), "--frobnicate: no such option"}));
+            EXPECT_EQ(error.exit_code(), kExitBadUsage);
+        }
+    }
+}
+
+TEST(Meet, AllThatEndTellEachOtherAndDoNotWait) {
+    std::vector<Meeting> meetings = make_meetings(3);
+    std::vector<std::thread> threads;
+    const double begin = now_seconds();
+    for (Meeting& meeting : meetings) {
+        threads.emplace_back([&] { call_off(meeting, Error(kExitFailed, "cause"), kPatient); });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_LT(now_seconds() - begin, kPatient / 2);
+}
+
 TEST(Meet, DifferentNumbersOfRanksAreRefused) {
     std::vector<Meeting> meetings = make_meetings(2, {"a", "b"});
     meetings[1].size = 8;

@@ -1,37 +1,12 @@
 #include "llmc/comm/rendezvous.h"
 #include "tests/comm/comm_testing.h"
+#include "tests/comm/environment_testing.h"
 #include "tests/io/temp_dir.h"
 
 namespace llmc {
 namespace {
 
 using Way = World::Way;
-
-const Environment kTorchrun = {{"RANK", "2"}, {"WORLD_SIZE", "4"}, {"MASTER_ADDR", "node7"}, {"MASTER_PORT", "29500"}};
-const Environment kMpirun = {{"OMPI_COMM_WORLD_RANK", "1"},
-                             {"OMPI_COMM_WORLD_SIZE", "2"},
-                             {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"},
-                             {"PMIX_NAMESPACE", "3000000007"}};
-const Environment kSlurm = {
-    {"SLURM_PROCID", "3"}, {"SLURM_NTASKS", "8"}, {"SLURM_JOB_NODELIST", "node[03-07,9]"}, {"SLURM_JOB_ID", "41234"}};
-
-Environment with(Environment environment, const Environment& changes) {
-    for (const auto& [name, value] : changes) environment[name] = value;
-    return environment;
-}
-
-/// The message for a wrong environment, which ends the program with exit code 2.
-std::string usage_error_of(const std::string& init, const Environment& environment, bool with_mpi = false) {
-    try {
-        read_world(init, environment, with_mpi);
-    } catch (const Error& error) {
-        EXPECT_EQ(error.exit_code(), kExitBadUsage);
-        EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos);
-        return error.what();
-    }
-    ADD_FAILURE() << "no error";
-    return "";
-}
 
 TEST(Rendezvous, ReadsTorchrunsVariables) {
     for (const char* init : {"auto", "tcp"}) {
@@ -52,6 +27,7 @@ TEST(Rendezvous, ReadsSlurmsVariables) {
     EXPECT_EQ(world.host, "node03");
     EXPECT_EQ(world.port, 20000 + 41234 % 12000);
     const Environment step = with(kSlurm, {{"SLURM_STEP_NODELIST", "node05"}, {"MASTER_PORT", "7000"}});
+    EXPECT_EQ(read_world("tcp", with(kSlurm, {{"SLURM_STEP_NUM_TASKS", "4"}}), true).size, 4);
     EXPECT_EQ(read_world("tcp", step, true).host, "node05");
     EXPECT_EQ(read_world("tcp", step, true).port, 7000);
     EXPECT_EQ(read_world("tcp", with(step, {{"MASTER_ADDR", "10.0.0.1"}}), true).host, "10.0.0.1");
@@ -77,7 +53,8 @@ TEST(Rendezvous, AutoChooses) {
     EXPECT_EQ(read_world("auto", kMpirun, true).way, Way::Mpi);
     EXPECT_EQ(read_world("auto", {{"PMI_SIZE", "2"}}, true).way, Way::Mpi);
     EXPECT_EQ(read_world("auto", {{"PMIX_RANK", "0"}}, true).way, Way::Mpi);
-    EXPECT_EQ(read_world("auto", with(kMpirun, {{"OMPI_COMM_WORLD_SIZE", "1"}}), false).way, Way::One);
+    const Environment one = with(kMpirun, {{"OMPI_COMM_WORLD_SIZE", "1"}, {"OMPI_COMM_WORLD_RANK", "0"}});
+    EXPECT_EQ(read_world("auto", one, false).way, Way::One);
     EXPECT_EQ(read_world("auto", with(kTorchrun, {{"WORLD_SIZE", "1"}, {"RANK", "0"}}), true).way, Way::One);
     // A script of a Slurm job that was given eight tasks, but not started with srun.
     EXPECT_EQ(read_world("auto", with(kSlurm, {{"SLURM_PROCID", "0"}}), true).way, Way::One);
@@ -85,23 +62,24 @@ TEST(Rendezvous, AutoChooses) {
     EXPECT_EQ(read_world("auto", {{"RANK", "3"}}, true).way, Way::One);
 }
 
-TEST(Rendezvous, TasksOfSrunThatTrainAloneAreWarned) {
-    const auto warning = [](const std::string& init, const Environment& environment) {
-        return warning_of_lone_tasks(init, read_world(init, environment, true), environment);
-    };
-    const Environment first = with(kSlurm, {{"SLURM_PROCID", "0"}});
-    const Environment by_step = with(first, {{"SLURM_STEP_NUM_TASKS", "8"}}),
-                      by_job = with(first, {{"SLURM_STEP_ID", "0"}});
-    for (const Environment& environment : {by_step, by_job}) {
-        EXPECT_TRUE(has(warning("auto", environment), {"8 tasks", "trains alone", "--comm-init=tcp"}));
-        EXPECT_EQ(warning("auto", with(environment, {{"SLURM_PROCID", "3"}})), "");  // Once is enough.
-        EXPECT_EQ(warning("none", environment), "");
-        EXPECT_EQ(warning("auto", with(environment, {{"PMI_SIZE", "8"}})), "");
-        EXPECT_EQ(warning("auto", with(environment, {{"WORLD_SIZE", "1"}})), "");
+TEST(Rendezvous, StepsOfAJobAreRunsOfTheirOwn) {
+    const auto step = [](const char* id) { return read_world("tcp", with(kSlurm, {{"SLURM_STEP_ID", id}}), false); };
+    EXPECT_EQ(step("0").port, 20000 + 41234 % 12000);
+    EXPECT_NE(step("0").port, step("1").port);
+    EXPECT_NE(step("0").job, step("1").job);
+    EXPECT_EQ(step("1").port, step("1").port);
+    // A step of one job is not in the way of the next jobs' first steps.
+    for (int later = 1; later < 100; ++later) {
+        const Environment other =
+            with(kSlurm, {{"SLURM_JOB_ID", std::to_string(41234 + later)}, {"SLURM_STEP_ID", "0"}});
+        EXPECT_NE(read_world("tcp", other, false).port, step("1").port);
     }
-    EXPECT_EQ(warning("auto", with(by_job, {{"SLURM_STEP_NUM_TASKS", "1"}})), "");
-    EXPECT_EQ(warning("auto", first), "");  // The script of a job.
-    EXPECT_EQ(warning("auto", {}), "");
+    EXPECT_TRUE(step("4000000000").port >= 20000 && step("4000000000").port < 32000);
+    // Ranks that people number themselves may be one run over several steps.
+    const auto by_hand = [](const char* id) {
+        return read_world("tcp", with(kTorchrun, {{"SLURM_JOB_ID", "7"}, {"SLURM_STEP_ID", id}}), false).job;
+    };
+    EXPECT_EQ(by_hand("0"), by_hand("1"));
 }
 
 TEST(Rendezvous, OneRankNeedsNothing) {
@@ -150,6 +128,10 @@ TEST(Rendezvous, AJobHasANameOfItsOwn) {
     EXPECT_EQ(job({{"SLURM_JOB_ID", "7"}, {"TRAIN_GPT_JOB", "sweep 3"}}), "sweep 3");
     EXPECT_NE(job({{"TORCHELASTIC_RUN_ID", "a"}}), job({{"TORCHELASTIC_RUN_ID", "b"}}));
     EXPECT_NE(job({{"PMIX_NAMESPACE", "1"}}), "");
+    const auto of_mpirun = [](const char* space) {
+        return read_world("tcp", with(with(kMpirun, {{"PMIX_NAMESPACE", space}}), {{"SLURM_JOB_ID", "7"}}), false).job;
+    };
+    EXPECT_NE(of_mpirun("1"), of_mpirun("2"));
 }
 
 TEST(Rendezvous, FindsTheFirstHostOfASlurmList) {
@@ -197,6 +179,23 @@ TEST(Rendezvous, RanksMeetByAddressAndPort) {
         worlds.back().port = port;
     }
     expect_to_meet(worlds);
+}
+
+TEST(Rendezvous, RanksMeetByIpv6) {
+    int error = 0;
+    const Socket listener = listen_on(0, &error);
+    std::string why;
+    if (!connect_to("::1", port_of(listener), kPatient, &why)) GTEST_SKIP() << "no IPv6 here: " << why;
+    for (const char* host : {"::1", "localhost", "127.0.0.1"}) {
+        const int port = port_of(listen_on(0, &error));
+        std::vector<World> worlds;
+        for (int rank = 0; rank < 3; ++rank) {
+            worlds.push_back(world_of(Way::Tcp, rank, 3));
+            worlds.back().host = host;
+            worlds.back().port = port;
+        }
+        expect_to_meet(worlds);
+    }
 }
 
 TEST(Rendezvous, RanksMeetByMpisBroadcast) {

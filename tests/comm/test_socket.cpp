@@ -63,6 +63,28 @@ TEST(Socket, TooManyOpenFilesAreNoFirewall) {
     EXPECT_TRUE(has(error_of(connect), {"too many open files", "`ulimit -n`"}));
 }
 
+TEST(Socket, OneThatListensHearsBothKindsOfAddresses) {
+    int error = 0;
+    const Socket listener = listen_on(0, &error);
+    ASSERT_TRUE(listener) << words_of(error);
+    ASSERT_GT(port_of(listener), 0);
+    std::string why;
+    const auto seen_from = [&](const std::string& host) -> std::string {
+        const Socket socket = connect_to(host, port_of(listener), kPatient, &why);
+        if (!socket) return "";
+        pollfd entry = {listener.descriptor(), POLLIN, 0};
+        EXPECT_EQ(poll(&entry, 1, static_cast<int>(kPatient * 1000)), 1);
+        EXPECT_EQ(peer_address(socket), host);
+        return peer_address(accept_from(listener));
+    };
+    EXPECT_EQ(seen_from("127.0.0.1"), "127.0.0.1");
+    const std::string by_ipv6 = seen_from("::1");
+    if (by_ipv6.empty()) GTEST_SKIP() << "no IPv6 here: " << why;
+    EXPECT_EQ(by_ipv6, "::1");
+    EXPECT_TRUE(is_loopback(by_ipv6));
+    for (const std::string& address : interface_addresses()) EXPECT_NE(address, "");
+}
+
 TEST(Socket, Rank0WithTooManyOpenFilesSaysSo) {
     std::vector<Meeting> meetings = make_meetings(2, {"a", "b"});
     std::string why;

@@ -47,7 +47,7 @@ variables "rank -1" 2 "--comm-init: RANK=-1: must be" RANK=-1
 variables "a million ranks" 2 "--comm-init: WORLD_SIZE=1000000: must be" WORLD_SIZE=1000000
 variables "no ranks" 2 "--comm-init: WORLD_SIZE=0: must be" WORLD_SIZE=0
 variables "a port beyond all" 2 "--comm-init: MASTER_PORT=70000: must be a number from 1 to 65535" MASTER_PORT=70000
-variables "an address that is none" 1 "no answer from rank 0 at 256.0.0.1:29500 within 1 s .*MASTER_ADDR" \
+variables "an address that is none" 2 "--comm-init: MASTER_ADDR=256.0.0.1: is no IPv4 address; set it to the host" \
     MASTER_ADDR=256.0.0.1
 
 port=$(free_port)
@@ -105,12 +105,22 @@ end_of_ranks 20
 ended "ranks that never come" "1 1" "^--comm-init=tcp: ranks 2, 3 of 4 did not come within 3 s; .*--comm-timeout" \
     "^rank 1: rank 0 gave up: .*ranks 2, 3 of 4 did not come"
 
+# What one rank finds alone, before they have met, the others hear at once.
 also[2]=--frobnicate
-start_ranks 3 "${good[@]}" --comm-timeout=3
+start_ranks 3 "${good[@]}" --comm-timeout=300
 end_of_ranks 20
-ended "a rank whose command line is wrong" "1 1 2" "^--comm-init=tcp: rank 2 of 3 did not come within 3 s" \
-    "^rank 1: rank 0 gave up: " "--frobnicate"
+ended "a rank whose command line is wrong" "2 2 2" "^rank 2 \(.*\): .*--frobnicate" \
+    "^rank 1: rank 0 gave up: rank 2 \(.*--frobnicate" "--frobnicate"
+also=([0]=--frobnicate)
+start_ranks 3 "${good[@]}" --comm-timeout=300
+end_of_ranks 20
+ended "rank 0, whose command line is wrong" "2 2 2" "--frobnicate" \
+    "^rank 1: rank 0 gave up: rank 0 \(.*--frobnicate" "^rank 2: rank 0 gave up: rank 0 \(.*--frobnicate"
 also=()
+start_ranks 3 "${good[@]}" --comm-timeout=300 --frobnicate
+end_of_ranks 20
+ended "a command line that is wrong on all ranks" "2 2 2" "^The following .*--frobnicate" "^The .*--frobnicate" \
+    "^The .*--frobnicate"
 
 port=$(free_port)
 start_rank 0 4 "$port" "${good[@]}"

@@ -1,14 +1,18 @@
 #!/bin/bash
-# scripts/sweep.sh and scripts/plot.py: every combination is trained or its failure recorded, an interrupted sweep goes
+# scripts/sweep.py and scripts/plot.py: every combination is trained or its failure recorded, an interrupted sweep goes
 # on, the tables can be read, the pictures are made, and what is wrong is said in one line.
 set -u
 root=$PWD
 . tests/e2e/lib.bash
 
-# sweep ARGUMENTS...: like run, of the script. The shell is the strictest there is.
-shell=$(command -v dash || echo sh)
+if ! command -v python3 >/dev/null; then
+    skip "sweeps" "no python3"
+    exit 0
+fi
+
+# sweep ARGUMENTS...: like run, of the script.
 sweep() {
-    "$shell" "$root/scripts/sweep.sh" "$@" >out 2>err
+    "$root/scripts/sweep.py" "$@" >out 2>err
     status=$?
 }
 model=(-- --layers=2 --channels=32 --heads=2 --seq-len=32 --data="it's a text.txt")
@@ -69,11 +73,52 @@ sweep --batch-sizes="2,4" --recompute=0,2 --out whole --steps 3 "${model[@]}"
 check "finished runs are skipped" cmp before whole/b2-r0/metrics.jsonl
 check "a run that was killed begins again" grep -q '^sweep: b4-r2: finished' err
 says "other options are refused" 2 "^sweep: --out=.*other options \(.*--steps=3.*\)" \
-    "$root/scripts/sweep.sh" --batch-sizes="2 4" --recompute="0 2" --out=whole --steps=4 "${model[@]}"
+    "$root/scripts/sweep.py" --batch-sizes="2 4" --recompute="0 2" --out=whole --steps=4 "${model[@]}"
 
 sed -i '2s/"loss":[0-9]/&9/' whole/b4-r2/metrics.jsonl
 sweep --batch-sizes="2 4" --recompute="0 2" --out=whole --steps=3 "${model[@]}"
 check "a curve that differs is an error" test "$status $(grep -c 'Batch size 4.*DIFFER.* 2 from 0' out)" = "1 1"
+
+# ---- at the same time, and in odd places ---------------------------------------------------------------
+
+# The number of a process that lives, as a container's restart finds its own, and as scripts/sweep.sh left it.
+small=(--batch-sizes=2 --recompute=0 --steps=3)
+sweep "${small[@]}" --out=again "${model[@]}"
+echo $$ >again/sweep.lock
+sweep "${small[@]}" --out=again "${model[@]}"
+check "a lock that a crash has left holds nobody up" test $status -eq 0
+check "none is left" test ! -e again/sweep.lock
+if command -v flock >/dev/null; then
+    exec 9>again/sweep.lock
+    flock 9
+    echo "process 7 on moon" >&9
+    says "a sweep that another process is at work on" 1 "^sweep: --out=./again: process 7 on moon is at work on it" \
+        "$root/scripts/sweep.py" "${small[@]}" --out=again "${model[@]}"
+    exec 9>&-
+else
+    skip "a sweep that another process is at work on" "there is no flock"
+fi
+odd=$'-\xff $(touch made) \'"\n'
+odd_text=$'\xfe "text"\n'
+cp text.txt "$odd_text"
+odd_model=(-- --layers=2 --channels=32 --heads=2 --seq-len=32)
+sweep "${small[@]}" --out="$odd" "${odd_model[@]}" --data="./$odd_text"
+check "odd names: a sweep ends well" test "$status $(list status "./$odd/sweep.csv")" = "0 finished "
+check "odd names: they are shown, escaped" grep -q -F '`--data=./\xfe "text"\n`' out
+check "odd names: they are nothing but names" test ! -e made
+sweep "${small[@]}" --out "$odd" "${odd_model[@]}" --data "./$odd_text"
+check "odd names: another word is another option" test $status -eq 2
+sweep "${small[@]}" --out="$odd" "${odd_model[@]}" --data="./$odd_text"
+check "odd names: again" grep -q '^sweep: b2-r0: was finished before' err
+ln -s /dev/full again/full
+"$root/scripts/sweep_report.py" again >again/full 2>err
+check "tables that cannot be printed: exit code 1 and the reason" bash -c "[ $? -eq 1 ] && grep -q 'No space left' err"
+says "no sweep" 1 "^sweep_report: again/b2-r0: holds no sweep" "$root/scripts/sweep_report.py" again/b2-r0
+says "two folders" 2 "^sweep_report: unrecognized arguments: whole" "$root/scripts/sweep_report.py" again whole
+mkdir locked
+chmod a-w locked
+[ -w locked ] || says "a folder that cannot be made" 1 "^sweep: --out=./locked/new: cannot be written .Permission" \
+    "$root/scripts/sweep.py" "${small[@]}" --out=locked/new "${model[@]}"
 
 # ---- failures -------------------------------------------------------------------------------------------
 
@@ -91,7 +136,7 @@ check "with the reason in the report" grep -q '^- b4-r0: not enough memory' out
 # Its own process group, as of a terminal: Ctrl-C reaches the sweep and the run.
 long=(--batch-sizes=2 --recompute="1 0" --out=cut --steps=400 "${model[@]}")
 set -m
-"$shell" "$root/scripts/sweep.sh" "${long[@]}" >out 2>err &
+"$root/scripts/sweep.py" "${long[@]}" >out 2>err &
 job=$!
 set +m
 for _ in $(seq 500); do
@@ -115,7 +160,7 @@ fi
 
 # ---- bad usage ----------------------------------------------------------------------------------------------
 
-bad=("$shell" "$root/scripts/sweep.sh" --batch-sizes=2 --recompute=0 --out=new)
+bad=("$root/scripts/sweep.py" --batch-sizes=2 --recompute=0 --out=new)
 says "an unknown option" 2 "^sweep: --bogus: no such option" "${bad[@]}" --bogus
 says "a missing value" 2 "^sweep: --model: wants a value" "${bad[@]}" --model
 says "a bad batch size" 2 "^sweep: --batch-sizes=x" "${bad[@]}" --batch-sizes="2 x"
@@ -128,7 +173,7 @@ says "a folder that holds something else" 2 "^sweep: --out=.*is not empty" \
     "${bad[@]}" --out=whole/b2-r0 "${model[@]}"
 check "nothing was made" test ! -e new
 sweep --help
-check "--help prints the usage" test "$status $(grep -c '^  scripts/sweep.sh --batch-sizes' out)" = "0 1"
+check "--help prints the usage" test "$status $(grep -c '^  scripts/sweep.py --batch-sizes' out)" = "0 1"
 
 # ---- plots --------------------------------------------------------------------------------------------------
 
@@ -159,6 +204,17 @@ check "has its picture" pictures whole/b2-r0 curves
 check "several runs" "$plot" whole/b2-r0 whole/b4-r0 --out=together
 check "have theirs" pictures together curves
 
+cp -r whole/b2-r0 $'_b\xff$x$ <y>\n'
+cp -r whole/b4-r0 _u
+check "runs with odd names" "$plot" $'_b\xff$x$ <y>\n' _u --out=$'pictures\xff'
+check "have their picture" pictures $'pictures\xff' curves
+legend=$(grep -o '<text[^>]*>training: [^<]*' $'pictures\xff/curves.svg' | sed 's/.*>//' | tr '\n' ';')
+check "in which they are named" test "$legend" = 'training: _b\xff$x$ &lt;y&gt;\n;training: _u;'
+mkdir full
+ln -s /dev/full full/curves.png
+check "a picture replaces what was there, whole" bash -c "'$plot' _u --out=full && [ ! -L full/curves.png ]"
+check "and nothing else is left" test "$(echo full/* full/.[!.]*)" = "full/curves.png full/curves.svg full/.[!.]*"
+
 says "no such run" 1 "^plot: nowhere/metrics.jsonl: cannot be read .No such file" "$plot" nowhere
 mkdir broken empty odd
 sed '2s/,.*//' whole/b2-r0/metrics.jsonl >broken/metrics.jsonl
@@ -170,5 +226,6 @@ says "no step yet" 1 "^plot: empty/metrics.jsonl: has no step yet" "$plot" empty
 printf 'batch_size,run\nx,y\n' >odd/sweep.csv
 says "a damaged sweep" 1 "^plot: odd/sweep.csv:2: is not a row" "$plot" odd
 says "bad usage" 2 "^plot: .*--x" "$plot" whole --x=miles
+says "a sweep and a run" 2 "^plot: whole: is a sweep; draw it alone" "$plot" whole _u
 
 exit $((failures > 0))

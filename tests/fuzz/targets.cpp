@@ -233,7 +233,9 @@ std::vector<FuzzTarget> rank_targets() {
              const Environment environment = environment_of(content);
              first_slurm_host(content);
              const World world = read_world("auto", environment, false);
-             warning_of_lone_tasks("auto", world, environment);
+             warning_of_others("auto", world, environment);
+             require_company(world, environment);
+             launcher_that_binds(environment);
              read_world("tcp", environment, false);
          }},
         {"the place of rank 0",

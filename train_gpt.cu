@@ -7,6 +7,7 @@
 #include "llmc/io/carried_files.h"
 #include "llmc/io/tokenizer_choices.h"
 #include "llmc/io/tokenizer_files.h"
+#include "llmc/train/checkpointing.h"
 #include "llmc/train/evaluate_command.h"
 #include "llmc/train/export_command.h"
 #include "llmc/train/generate_command.h"
@@ -69,8 +70,9 @@ void train_rank(const Options& given, Comm& comm) {
     const std::unique_ptr<const RunDescription> run = describe_run(given, origin, comm);
     const Options& options = run->options;
     if (origin.checkpoint && origin.checkpoint->step >= options.steps) {
-        spdlog::info("nothing left to do: the run has done {} of {} steps; ask for more with --steps",
-                     origin.checkpoint->step, options.steps);
+        const int64_t done = origin.checkpoint->step;
+        spdlog::info("nothing left to do: the run has done {} steps{}; ask for more with --steps={} or more", done,
+                     done > options.steps ? fmt::format(", and --steps is {}", options.steps) : "", done + 1);
         return;
     }
     const PlannedMemory& memory = run->memory();
@@ -79,11 +81,13 @@ void train_rank(const Options& given, Comm& comm) {
     require_memory(options, run->model, memory, *run->backend);
     if (options.dry_run) return;
 
-    // One allocation of everything, the run folder, and the loop.
+    // One allocation of everything, the weights to begin with, the run folder, and the loop.
     State state(*run->backend, run->model, memory.plan.places, options.seq_len, memory.layout.arena_bytes,
                 /*training=*/true, memory.plan.parallel, comm.rank());
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
     const TransportGuard before_memory_goes(comm);
+    if (origin.weights != nullptr) load_weights(*origin.weights, state);  // Damaged ones leave no folder behind.
+    comm.barrier();
     std::optional<RunFolder> folder;  // Of rank 0.
     if (comm.is_root()) begin_new_run(folder.emplace(options), *run, origin);
     const std::string run_folder = comm.broadcast(folder ? folder->path() : "");
@@ -129,6 +133,7 @@ int run(int argc, char** argv) {
         case Command::Import: import_command(options); break;
         case Command::Export: export_command(options); break;
         case Command::Tokenize: tokenize_command(options); break;
+        case Command::Help: std::fputs(options.help_text.c_str(), stdout); break;
     }
     // What a command prints is its result; a reader that has enough of it (`| head`) is none of our concern.
     const bool is_result = options.command != Command::Train;

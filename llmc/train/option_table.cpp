@@ -167,7 +167,7 @@ const std::vector<OptionRow>& option_table() {
         {"-s,--sample-every", &O::sample_every, kTrain, kRun,
          "Updates between samples (one at the end); 0: only then", 0, kMany},
         {"-g,--sample-length", &O::sample_length, kTrain, kRun, "Tokens of a sample; 0: no samples at all", 0, 1e6},
-        {"--sample-prompt", &O::sample_prompt, kTrain, kRun, "How samples begin (end-of-text)"},
+        {"--sample-prompt", &O::sample_prompt, kTrain, kRun, "How samples begin (end-of-text); with --special-tokens, names are ids"},
         {"-n,--checkpoint-every", &O::checkpoint_every, kTrain, kRun,
          "Updates between checkpoints (one at the end); 0: only then", 0, kMany},
         {"--keep-checkpoints", &O::keep_checkpoints, kTrain, kRun, "Newest checkpoints to keep; 0: all", 0, 1e6},

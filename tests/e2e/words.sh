@@ -39,11 +39,11 @@ for words in --help --version "plan --help"; do
     check "$words" test -s out
 done
 
-train done --steps=4
-must "fewer steps" --resume=done --steps=3
+train finished --steps=4
+must "fewer steps" --resume=finished --steps=3
 check "a run that has done more than asked" says "I nothing left to do: the run has done 4 steps, and --steps is 3; "
-must "the advice" --resume=done "$(grep -o -e '--steps=5' err)"
-check "the advice: one more" test "$(tail -n 1 done/metrics.jsonl | cut -c 1-9)" = '{"step":5'
+must "the advice" --resume=finished "$(grep -o -e '--steps=5' err)"
+check "the advice: one more" test "$(tail -n 1 finished/metrics.jsonl | cut -c 1-9)" = '{"step":5'
 
 # ---- data ------------------------------------------------------------------------------------------------------------
 

@@ -107,15 +107,18 @@ std::string wide(std::u32string_view text, size_t bytes, bool big) {
 TEST(DataFile, WideTextIsKnownInEveryScript) {
     const TempDir dir;
     for (const std::u32string_view sentence :
-         {U"In the beginning was the word, and the word was short.\n", U"\u0412 \u043d\u0430\u0447\u0430\u043b\u0435 \u0431\u044b\u043b\u043e \u0421\u043b\u043e\u0432\u043e.\n",
-          U"\u592a\u521d\u6709\u9053\u3002\u9053\u8207\u795e\u540c\u5728\u3001\u9053\u5c31\u662f\u795e\u3002\n", U"\u521d\u3081\u306b\u8a00\u304c\u3042\u3063\u305f\u3002\n",
-          U"\ud0dc\ucd08\uc5d0 \ub9d0\uc500\uc774 \uacc4\uc2dc\ub2c8\ub77c\n", U"\u0641\u064a \u0627\u0644\u0628\u062f\u0621 \u0643\u0627\u0646 \u0627\u0644\u0643\u0644\u0645\u0629\n",
-          U"\u00c0 l\u2019\u00e9t\u00e9 d\u00e9j\u00e0 \u00e9coul\u00e9, \u0153uvre \U0001F600 \U0001F601!\n", U"\u0906\u0926\u093f \u092e\u0947\u0902 \u0935\u091a\u0928 \u0925\u093e\n"}) {
+         {U"In the beginning was the word, and the word was short.\n",
+          U"\u0412 \u043d\u0430\u0447\u0430\u043b\u0435 \u0431\u044b\u043b\u043e \u0421\u043b\u043e\u0432\u043e.\n",
+          U"\u592a\u521d\u6709\u9053\u3002\u9053\u8207\u795e\u540c\u5728\u3001\u9053\u5c31\u662f\u795e\u3002\n",
+          U"\u521d\u3081\u306b\u8a00\u304c\u3042\u3063\u305f\u3002\n",
+          U"\ud0dc\ucd08\uc5d0 \ub9d0\uc500\uc774 \uacc4\uc2dc\ub2c8\ub77c\n",
+          U"\u0641\u064a \u0627\u0644\u0628\u062f\u0621 \u0643\u0627\u0646 \u0627\u0644\u0643\u0644\u0645\u0629\n",
+          U"\u00c0 l\u2019\u00e9t\u00e9 d\u00e9j\u00e0 \u00e9coul\u00e9, \u0153uvre \U0001F600 \U0001F601!\n",
+          U"\u0906\u0926\u093f \u092e\u0947\u0902 \u0935\u091a\u0928 \u0925\u093e\n"}) {
         std::u32string text;
         while (text.size() < 200) text += sentence;
-        for (const auto& [bytes, big, name] :
-             {std::tuple(2, false, "UTF-16LE"), std::tuple(2, true, "UTF-16BE"), std::tuple(4, false, "UTF-32LE"),
-              std::tuple(4, true, "UTF-32BE")}) {
+        for (const auto& [bytes, big, name] : {std::tuple(2, false, "UTF-16LE"), std::tuple(2, true, "UTF-16BE"),
+                                               std::tuple(4, false, "UTF-32LE"), std::tuple(4, true, "UTF-32BE")}) {
             const std::string content = wide(text, static_cast<size_t>(bytes), big);
             EXPECT_TRUE(has(refusal(dir, content), {"x' is UTF-", std::string("iconv -f ") + name})) << content.size();
             EXPECT_TRUE(has(refusal(dir, content.substr(0, content.size() - 1)), {bytes == 2 ? name : "x'"}));
@@ -126,7 +129,9 @@ TEST(DataFile, WideTextIsKnownInEveryScript) {
 TEST(DataFile, IdsAndOtherTextAreNotTakenForWideText) {
     const TempDir dir;
     uint64_t state = 7;
-    const auto draw = [&](uint64_t n) { return (state = state * 6364136223846793005 + 1442695040888963407) / 65536 % n; };
+    const auto draw = [&](uint64_t n) {
+        return (state = state * 6364136223846793005 + 1442695040888963407) / 65536 % n;
+    };
     for (const uint64_t vocabulary : {60u, 300u, 1000u, 4096u, 32000u, 50257u, 65536u}) {
         for (const bool wide_ids : {false, true}) {
             std::string ids;
@@ -138,7 +143,8 @@ TEST(DataFile, IdsAndOtherTextAreNotTakenForWideText) {
         }
     }
     std::string latin1, windows1251;
-    for (int i = 0; i < 100; ++i) latin1 += "caf\xe9 d\xe9j\xe0 vu ", windows1251 += "\xcf\xf0\xe8\xe2\xe5\xf2 \xec\xe8\xf0 ";
+    for (int i = 0; i < 100; ++i)
+        latin1 += "caf\xe9 d\xe9j\xe0 vu ", windows1251 += "\xcf\xf0\xe8\xe2\xe5\xf2 \xec\xe8\xf0 ";
     EXPECT_EQ(kind(dir, latin1), DataKind::Text);
     EXPECT_EQ(kind(dir, windows1251), DataKind::Text);
 }
@@ -178,7 +184,8 @@ TEST(DataFile, AdviceIsForTheCommand) {
     const DataReading tokenize = {.only_text = true};
     const std::string binary = "ab\0c"s;
     EXPECT_TRUE(has(refusal(dir, binary), {"binary", "give --data-format=uint16"}));
-    EXPECT_TRUE(has(error_of([&] { kind(dir, binary, tokenize); }), {"binary", "train on them as they are, with --data="}));
+    EXPECT_TRUE(
+        has(error_of([&] { kind(dir, binary, tokenize); }), {"binary", "train on them as they are, with --data="}));
     EXPECT_TRUE(has(error_of([&] { kind(dir, "letters", tokenize, "train.bin"); }),
                     {"--data-format=text", "train on them as they are, with --data="}));
     const Warnings warnings;

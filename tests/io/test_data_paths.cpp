@@ -23,9 +23,25 @@ std::string names(const std::string& pattern, FolderUse use = FolderUse::All, co
 }
 
 TEST(DataPaths, NumbersCountAsNumbers) {
-    const std::vector<std::string> order = {"", "1", "2", "10", "a", "a0", "a00", "a1", "a01", "a1b", "a2", "a10",
-                                            "a10b1", "a10b02", "a10b20", "a99999999999999999999",
-                                            "a100000000000000000000", "ab", "b1"};
+    const std::vector<std::string> order = {"",
+                                            "1",
+                                            "2",
+                                            "10",
+                                            "a",
+                                            "a0",
+                                            "a00",
+                                            "a1",
+                                            "a01",
+                                            "a1b",
+                                            "a2",
+                                            "a10",
+                                            "a10b1",
+                                            "a10b02",
+                                            "a10b20",
+                                            "a99999999999999999999",
+                                            "a100000000000000000000",
+                                            "ab",
+                                            "b1"};
     for (size_t i = 0; i < order.size(); ++i) {
         for (size_t j = 0; j < order.size(); ++j) {
             const bool is_pair = (order[i] == "a0" && order[j] == "a00") || (order[i] == "a1" && order[j] == "a01");

@@ -58,7 +58,9 @@ bool is_flag(const OptionRow& row) { return std::holds_alternative<bool Options:
 
 std::string value_for(const OptionRow& row) {
     if (!row.choices.empty()) return row.choices.front();
-    return std::holds_alternative<std::string Options::*>(row.field) ? "x" : fmt::format("{:.0f}", row.maximum);
+    if (std::holds_alternative<std::string Options::*>(row.field)) return "x";
+    const bool is_whole = std::holds_alternative<int64_t Options::*>(row.field);
+    return is_whole ? fmt::format("{:.0f}", row.maximum) : fmt::format("{}", row.maximum);
 }
 
 Words with(Words words, std::initializer_list<std::string> more) {
@@ -168,8 +170,8 @@ TEST(CommandLine, WordsThatStandAlone) {
 }
 
 TEST(CommandLine, NumbersWrittenOtherwise) {
-    for (const auto& [given, digits] : {std::pair("1e3", "1000"), std::pair("4_096", "4096"), std::pair("64.0", "64"),
-                                        std::pair("1,000", "1000")}) {
+    for (const auto& [given, digits] :
+         {std::pair("1e3", "1000"), std::pair("4_096", "4096"), std::pair("64.0", "64"), std::pair("1,000", "1000")}) {
         const std::string message = refusal({std::string("--steps=") + given});
         EXPECT_TRUE(has(message, {"--steps: must be a whole number", std::string("; write ") + digits}));
         EXPECT_EQ(parse({std::string("--steps=") + digits}).steps, std::stoll(digits));

@@ -214,7 +214,9 @@ TEST(ParseOptions, SubcommandsHaveTheirOwnOptions) {
             if ((row.commands & subcommand.mask) != 0) continue;
             const bool is_flag = std::holds_alternative<bool Options::*>(row.field);
             const std::string message = refusal({subcommand.word, "--" + row.name() + (is_flag ? "" : "=1")});
-            EXPECT_TRUE(has(message, {"--" + row.name() + ": " + subcommand.word + " does not have this option, only "})) << subcommand.word;
+            EXPECT_TRUE(
+                has(message, {"--" + row.name() + ": " + subcommand.word + " does not have this option, only "}))
+                << subcommand.word;
         }
     }
 }

@@ -148,6 +148,17 @@ token_file small.bin uint16 $(awk 'BEGIN { for (i = 0; i < 600; i++) print (i * 
 refused "weights that are no numbers leave no run folder" 1 "tensor '[a-z0-9._]*' has the value nan in row" \
     --model=damaged --data=small.bin --seq-len=16 --batch-size=2 --steps=1 --output-dir=new
 
+cp "$golden"/hf/llama/* damaged
+for name in config.json model.safetensors.index.json; do
+    : >"damaged/$name"
+    refused "an empty $name" 1 "E .*'damaged/$name' is empty; copy or download it again$" \
+        evaluate --model=damaged --data=small.bin --seq-len=16
+    printf '{\n "a": 1,\n}\n' >"damaged/$name"
+    refused "a $name that is no JSON" 1 "E .*'damaged/$name' is not valid JSON \(line 3, column 1\); copy or download" \
+        evaluate --model=damaged --data=small.bin --seq-len=16
+    cp "$golden/hf/llama/$name" damaged
+done
+
 # ---- a tokenizer's files ---------------------------------------------------------------------------------------------
 
 # with_field SED-EXPRESSION: the tokenizer, changed.

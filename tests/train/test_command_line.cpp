@@ -121,7 +121,9 @@ TEST(CommandLine, UnknownOptionsAndWhatWasMeant) {
             const std::string message = refusal(with(command, {"--" + given + "=1"}));
             if (message.find("does not have this option") != std::string::npos) continue;  // It is another's name.
             EXPECT_TRUE(has(message, {"--" + given + ": there is no such option; did you mean --", " --help"}));
-            if (given == with_bars) EXPECT_TRUE(has(message, {"did you mean --" + name + "?"}));
+            if (given == with_bars) {
+                EXPECT_TRUE(has(message, {"did you mean --" + name + "?"}));
+            }
             expect_our_words(message);
         }
     }

@@ -65,18 +65,20 @@ std::string place_in(std::string_view text, size_t byte) {
 
 }  // namespace
 
+Json parse_json(std::string_view text, const std::string& path) {
+    try {
+        return Json::parse(text);
+    } catch (const Json::parse_error& error) {
+        const bool is_empty = text.find_first_not_of(" \t\r\n") == std::string_view::npos;
+        if (is_empty) fail("'{}' is empty; copy or download it again", path);
+        fail("'{}' is not valid JSON ({}); copy or download it again", path,
+             place_in(text, error.byte == 0 ? 0 : error.byte - 1));
+    }
+}
+
 Json parse_tokenizer_json(const std::string& path) {
     const MappedFile file(path);
-    Json json;
-    try {
-        json = Json::parse(file.text());
-    } catch (const Json::parse_error& error) {
-        if (file.text().find_first_not_of(" \t\r\n") == std::string_view::npos) {
-            fail("'{}' is empty; copy or download it again", path);
-        }
-        fail("'{}' is not valid JSON ({}); copy or download it again", path,
-             place_in(file.text(), error.byte == 0 ? 0 : error.byte - 1));
-    }
+    Json json = parse_json(file.text(), path);
     reading("'" + path + "'", json, [&] { as_object(json); });
     return json;
 }

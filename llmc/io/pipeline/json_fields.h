@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace llmc {
 
@@ -17,6 +18,9 @@ struct JsonFault {
     const nlohmann::json* where;
     std::string what;
 };
+
+/// The content of the file `path`, which `text` is; an Error that says where if it is not JSON.
+nlohmann::json parse_json(std::string_view text, const std::string& path);
 
 /// The file's content, an object; an Error if it is not JSON, or JSON of another kind.
 nlohmann::json parse_tokenizer_json(const std::string& path);

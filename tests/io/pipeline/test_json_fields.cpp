@@ -173,12 +173,12 @@ TEST(JsonFields, APatternThatGivesUpNamesItsFile) {
     const TempDir dir;
     Json json = Json::parse(slurp(std::string(kGoldenFolder) + "tokenizer.json"));
     json["pre_tokenizer"] = {{"type", "Split"},
-                             {"pattern", {{"Regex", "(?:a|aa|a?)+b(?<=c)"}}},
+                             {"pattern", {{"Regex", "(?:a|aa|a?)+[xy]"}}},
                              {"behavior", "Isolated"},
                              {"invert", false}};
     const auto tokenizer = make_tokenizer(dir.write("tokenizer.json", json.dump()));
     EXPECT_TRUE(has(error_of([&] { tokenizer->encode(std::string(400, 'a')); }),
-                    {"tokenizer.json': its pattern '(?:a|aa|a?)+b(?<=c)' gave up", "train on those"}));
+                    {"tokenizer.json': its pattern '(?:a|aa|a?)+[xy]' gave up", "train on those"}));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "llmc/io/tokenizer_choices.h"
 #include "tests/io/tokenizer_testing.h"
+#include "tests/io/warnings.h"
 
 #include <gtest/gtest.h>
 
@@ -28,7 +29,7 @@ std::string obstacle(const std::string& folder) {
 /// Calls visit(path) for every value in `value`: of lists and of objects with many members only some.
 void for_each_path(const Json& value, const Json::json_pointer& path,
                    const std::function<void(const Json::json_pointer&)>& visit) {
-    constexpr size_t kMost = 40;
+    constexpr size_t kMost = 8;
     visit(path);
     size_t index = 0;
     for (auto part = value.begin(); value.is_structured() && part != value.end(); ++part, ++index) {
@@ -43,12 +44,13 @@ std::string dotted(const Json& content, const Json::json_pointer& path) {
 }
 
 /// Puts values of every type in the place of every value of the file, one at a time. What is refused is refused in our
-/// words. Returns how many were refused for their type.
-int refused_types(const TempDir& dir, const std::string& name, const Json& good) {
+/// words. Returns how many were refused for their type. Paths that begin with `skipped` are left as they are.
+int refused_types(const TempDir& dir, const std::string& name, const Json& good, const char* skipped = "/-") {
+    const Warnings not_shown;
     int refused = 0;
     for_each_path(good, Json::json_pointer(), [&](const Json::json_pointer& path) {
-        for (const Json& other : {Json("x"), Json(1), Json(1.5), Json(true), Json::array(), Json({1, "y"}),
-                                  Json::object(), Json({{"a", 1}}), Json(nullptr)}) {
+        if (path.to_string().starts_with(skipped)) return;
+        for (const Json& other : {Json("x"), Json(1.5), Json(true), Json({1, "y"}), Json({{"a", 1}})}) {
             if (good.at(path).type() == other.type()) continue;
             Json content = good;
             content[path] = other;
@@ -89,9 +91,10 @@ TEST(JsonFields, AnyTypeInTokenizerJson) {
         });
         if (types.empty()) continue;
         const TempDir dir;
-        refused += refused_types(dir, "tokenizer.json", json);
+        const bool is_new = seen.insert("model " + json["model"].value("type", "")).second;
+        refused += refused_types(dir, "tokenizer.json", json, is_new ? "/-" : "/model/");
     }
-    EXPECT_GT(refused, 1000);
+    EXPECT_GT(refused, 300);
 }
 
 TEST(JsonFields, AnyTypeInTheFilesBesideIt) {
@@ -164,18 +167,19 @@ TEST(JsonFields, TheReportedOnes) {
     for (int i = 0; i < 60; ++i) deep = {{"type", "Sequence"}, {"normalizers", {deep}}};
     EXPECT_TRUE(has(refusal("/normalizer", deep),
                     {"tokenizer.json': normalizer.normalizers[0]", "stands within more than 50 sequences"}));
-    deep = {{"type", "ByteLevel"}};
-    for (int i = 0; i < 100'000; ++i) deep = {{"type", "Sequence"}, {"processors", {std::move(deep)}}};
-    EXPECT_TRUE(has(refusal("/post_processor", deep), {"post_processor", "more than 50 sequences"}));
+    Json marked = good;
+    marked["post_processor"] = "here";
+    std::string text = marked.dump(), open, close;
+    for (int i = 0; i < 100'000; ++i) open += R"({"type":"Sequence","processors":[)", close += "]}";
+    text.replace(text.find("\"here\""), 6, open + close);
+    EXPECT_TRUE(has(obstacle(dir.write("tokenizer.json", text)), {"post_processor", "more than 50 sequences"}));
 }
 
 TEST(JsonFields, APatternThatGivesUpNamesItsFile) {
     const TempDir dir;
     Json json = Json::parse(slurp(std::string(kGoldenFolder) + "tokenizer.json"));
-    json["pre_tokenizer"] = {{"type", "Split"},
-                             {"pattern", {{"Regex", "(?:a|aa|a?)+[xy]"}}},
-                             {"behavior", "Isolated"},
-                             {"invert", false}};
+    json["pre_tokenizer"] = {
+        {"type", "Split"}, {"pattern", {{"Regex", "(?:a|aa|a?)+[xy]"}}}, {"behavior", "Isolated"}, {"invert", false}};
     const auto tokenizer = make_tokenizer(dir.write("tokenizer.json", json.dump()));
     EXPECT_TRUE(has(error_of([&] { tokenizer->encode(std::string(400, 'a')); }),
                     {"tokenizer.json': its pattern '(?:a|aa|a?)+[xy]' gave up", "train on those"}));

@@ -1,6 +1,6 @@
 #!/bin/bash
-# What a newcomer gets wrong, in words: the option, file or field, what was found, and advice. Every piece of advice here
-# is taken, and works.
+# What a newcomer gets wrong, in words: the option, file or field, what was found, and advice. Every piece of advice
+# here is taken, and works.
 set -u
 golden=$PWD/tests/golden
 . tests/e2e/lib.bash
@@ -100,9 +100,9 @@ check "a folder of shards: nothing to warn of" test "$(grep -c ' W ' err)" = 0
 : >folder/c.md
 : >folder/d.md
 must "a folder" "${small[@]}" --data=folder --vocab-size=161 --output-dir=of-folder
-check "what else it has is said, once" test "$(grep -c ' W ' err):$(grep -c \
-    "W --data: of the folder 'folder', 3 files are read; 4 others are left out: a.txt, b.parquet, c.md and 1 more$" err)" \
-    = 1:1
+check "what else it has is said" says \
+    "W --data: of the folder 'folder', 3 files are read; 4 others are left out: a.txt, b.parquet, c.md and 1 more$"
+check "and said once" test "$(grep -c ' W ' err)" = 1
 check "numbers in names count" says "data .*3 files, the first is 'folder/shard_1.bin'"
 # The last 5 % are the end of shard_10.
 check "shard_10 is the last" says "150 tokens for training, 33 for validation"
@@ -184,7 +184,8 @@ rm changed/config.json
 echo '{"add_bos_token": "yes"}' >changed/tokenizer_config.json
 tokenizes "a flag that is a text" "E 'changed/tokenizer_config.json': add_bos_token is \"yes\", not true or false"
 rm changed/tokenizer_config.json
-with_field '' 's/"pre_tokenizer": .*"decoder"/"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(?:a|aa|a?)+[xy]"}, "behavior": "Isolated"}, "decoder"/'
+hard='{"type": "Split", "pattern": {"Regex": "(?:a|aa|a?){1,20}(?:a|aa|a?){1,20}(?:a|aa|a?){1,20}[xy]"}, "behavior": "Isolated"}'
+with_field '' "s/\"pre_tokenizer\": .*\"decoder\"/\"pre_tokenizer\": $hard, \"decoder\"/"
 { cat text.txt; head -c 600 /dev/zero | tr '\0' a; } >hard.txt
 refused "a pattern that gives up" 1 \
     "E tokenize: 'hard.txt' from byte 0 on: 'changed/tokenizer.json': its pattern .* gave up on the text" \

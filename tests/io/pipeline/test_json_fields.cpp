@@ -175,15 +175,5 @@ TEST(JsonFields, TheReportedOnes) {
     EXPECT_TRUE(has(obstacle(dir.write("tokenizer.json", text)), {"post_processor", "more than 50 sequences"}));
 }
 
-TEST(JsonFields, APatternThatGivesUpNamesItsFile) {
-    const TempDir dir;
-    Json json = Json::parse(slurp(std::string(kGoldenFolder) + "tokenizer.json"));
-    json["pre_tokenizer"] = {
-        {"type", "Split"}, {"pattern", {{"Regex", "(?:a|aa|a?)+[xy]"}}}, {"behavior", "Isolated"}, {"invert", false}};
-    const auto tokenizer = make_tokenizer(dir.write("tokenizer.json", json.dump()));
-    EXPECT_TRUE(has(error_of([&] { tokenizer->encode(std::string(400, 'a')); }),
-                    {"tokenizer.json': its pattern '(?:a|aa|a?)+[xy]' gave up", "train on those"}));
-}
-
 }  // namespace
 }  // namespace llmc

@@ -13,6 +13,7 @@
 #include "llmc/io/carried_files.h"
 #include "llmc/io/tokenizer_choices.h"
 #include "llmc/io/tokenizer_files.h"
+#include "llmc/train/checkpointing.h"
 #include "llmc/train/evaluate_command.h"
 #include "llmc/train/export_command.h"
 #include "llmc/train/generate_command.h"
@@ -81,8 +82,9 @@ void train_rank(const Options& given, Comm& comm) {
     const std::unique_ptr<const RunDescription> run = describe_run(given, origin, comm);
     const Options& options = run->options;
     if (origin.checkpoint && origin.checkpoint->step >= options.steps) {
-        spdlog::info("nothing left to do: the run has done {} of {} steps; ask for more with --steps",
-                     origin.checkpoint->step, options.steps);
+        const int64_t done = origin.checkpoint->step;
+        spdlog::info("nothing left to do: the run has done {} steps{}; ask for more with --steps={} or more", done,
+                     done > options.steps ? fmt::format(", and --steps is {}", options.steps) : "", done + 1);
         return;
     }
     const PlannedMemory& memory = run->memory();
@@ -92,11 +94,13 @@ void train_rank(const Options& given, Comm& comm) {
     if (comm.is_root() && !options.profile.empty()) require_output("--profile", options.profile);
     if (options.dry_run) return;
 
-    // One allocation of everything, the run folder, and the loop.
+    // One allocation of everything, the weights to begin with, the run folder, and the loop.
     State state(*run->backend, run->model, memory.plan.places, options.seq_len, memory.layout.arena_bytes,
                 /*training=*/true, memory.plan.parallel, comm.rank());
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
     const TransportGuard before_memory_goes(comm);
+    if (origin.weights != nullptr) load_weights(*origin.weights, state);  // Damaged ones leave no folder behind.
+    comm.barrier();
     std::optional<RunFolder> folder;  // Of rank 0.
     if (comm.is_root()) begin_new_run(folder.emplace(options), *run, origin);
     const std::string run_folder = comm.broadcast(folder ? folder->path() : "");
@@ -147,6 +151,11 @@ Options read_options(int argc, char** argv) {
 
 int run(int argc, char** argv) {
     const Options options = read_options(argc, argv);
+    if (options.command == Command::Help) {
+        print_output(options.help_text);
+        flush_output();
+        return kExitDone;
+    }
     init_log(options.log_level);
     for (const std::string& line : settings_taken_back()) spdlog::warn("{}", line);
     settle_threads(options.threads);
@@ -160,6 +169,7 @@ int run(int argc, char** argv) {
         case Command::Import: import_command(options); break;
         case Command::Export: export_command(options); break;
         case Command::Tokenize: tokenize_command(options); break;
+        case Command::Help: break;
     }
     if (options.command == Command::Train) {
         require_whole_output();

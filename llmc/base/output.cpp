@@ -32,18 +32,6 @@ void flush_output() {
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) fail_to_write(errno != 0 ? errno : EIO);
 }
 
-void print_and_exit(std::string_view text) {
-    int exit_code = kExitDone;
-    try {
-        print_output(text);
-        flush_output();
-    } catch (const Error& error) {
-        exit_code = error.exit_code();
-        if (exit_code != kExitReaderGone) spdlog::error("{}", error.what());
-    }
-    std::exit(exit_code);
-}
-
 void try_print_output(std::string_view text, std::string_view what) {
     if (first_failure) return;
     try {

@@ -15,10 +15,6 @@ void print_output(std::string_view text);
 /// The same for what is still in the buffer.
 void flush_output();
 
-/// Prints `text`, all that was asked for, and ends the program: with exit code 0, or, where it cannot be written, with
-/// what print_output() fails with, said in the log.
-[[noreturn]] void print_and_exit(std::string_view text);
-
 /// For output that is not the command's result: prints and flushes; what cannot be written is a warning, once.
 /// `what` it is, for that.
 void try_print_output(std::string_view text, std::string_view what);

@@ -7,7 +7,6 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 namespace llmc {
 
@@ -17,6 +16,7 @@ struct DataReading {
     std::string jsonl_field = {};      ///< Where it is not empty, text is JSON Lines.
     bool special_tokens = false;
     bool skip_bad_lines = false;
+    bool only_text = false;  ///< Token ids are of no use: advice does not speak of reading them.
 };
 
 enum class DataKind : uint8_t {
@@ -37,22 +37,6 @@ struct DataFile {
     /// "'a.jsonl.gz' is JSON Lines (gzip)".
     std::string describe() const;
 };
-
-/// Which files of a folder are meant.
-enum class FolderUse : uint8_t {
-    Training,    ///< All but those for validation, by their names.
-    Validation,  ///< Those; where there are none, all.
-    All,         ///< All; both kinds are an Error.
-};
-
-/// The files that `pattern` names: a file, a shell pattern, or a folder. Of a folder its token files are taken; where
-/// it has none, nanoGPT's train.bin or val.bin; else all, which must have one ending. What is not clear is an Error
-/// that begins with `option` and says how to name them.
-std::vector<std::string> data_paths(const std::string& pattern, const std::string& option,
-                                    FolderUse use = FolderUse::All);
-
-/// Whether --data, a folder, brings files for validation.
-bool has_validation_files(const std::string& folder);
 
 /// Opens a file, or standard input for "-". What it cannot be, and what is not there, is an Error that begins with
 /// `option`; what it could be as well is a warning. An empty file is text.

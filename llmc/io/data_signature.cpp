@@ -1,11 +1,12 @@
 #include "llmc/io/data_signature.h"
 
 #include "llmc/base/error.h"
+#include "llmc/io/pipeline/unicode.h"
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstring>
+#include <map>
 
 namespace llmc {
 namespace {
@@ -44,7 +45,8 @@ constexpr std::array kSignatures = {
     Signature{0, "\x93NUMPY"sv, "a NumPy array",
               "write the ids alone: numpy.load('{0}').astype('uint16').tofile('ids.bin'), and give "
               "--data=ids.bin --data-format=uint16"},
-    Signature{0, "MMIDIDX\0\0"sv, "an index of Megatron", "name the .bin beside it, with --data-format=uint16"},
+    Signature{0, "MMIDIDX\0\0"sv, "an index of Megatron",
+              "train on the .bin beside it: --data=FILE.bin --data-format=uint16"},
     Signature{0, "\x89HDF\r\n\x1a\n"sv, "an HDF5 file", "write its texts to a text file"},
     Signature{0, "SQLite format 3\0"sv, "an SQLite database", "write its texts to a text file"},
     Signature{0, "%PDF-"sv, "a PDF", "make text of it: pdftotext '{0}'"},
@@ -59,20 +61,72 @@ constexpr std::array kSignatures = {
     Signature{0, "\x8a\xd8\x34\x01"sv, "llm.c's HellaSwag file", "evaluate takes it as --hellaswag='{0}'"},
 };
 
-/// Share of the bytes at `first`, `first` + `step`, ... that `is_one` is true of.
-template <typename Predicate>
-double share(std::string_view text, size_t first, size_t step, Predicate is_one) {
-    size_t ones = 0, all = 0;
-    for (size_t i = first; i < text.size(); i += step, ++all) ones += is_one(text[i]) ? 1 : 0;
-    return all == 0 ? 0 : static_cast<double>(ones) / static_cast<double>(all);
-}
-
 /// The control characters that text has.
 constexpr std::string_view kTextControls = "\t\n\v\f\r\b\x1b";
 
 bool is_control(char c) {
     const auto byte = static_cast<unsigned char>(c);
     return (byte < 32 || byte == 127) && kTextControls.find(c) == std::string_view::npos;
+}
+
+/// The number of 2 or 4 bytes at text[i].
+uint32_t unit_at(std::string_view text, size_t i, size_t bytes, bool big) {
+    uint32_t unit = 0;
+    for (size_t k = 0; k < bytes; ++k) {
+        const size_t byte = i + (big ? k : bytes - 1 - k);
+        unit = unit << 8 | static_cast<unsigned char>(text[byte]);
+    }
+    return unit;
+}
+
+bool is_surrogate(uint32_t unit) { return unit >= 0xD800 && unit < 0xE000; }
+
+/// Characters by the script they belong to, roughly: most texts have one, besides Latin.
+enum class Script : uint8_t { Latin, EastAsian, Hangul, Other };
+uint32_t script_of(uint32_t unit) {
+    const auto number = [](Script script, uint32_t page = 0) { return static_cast<uint32_t>(script) << 16 | page; };
+    if (unit < 0x300 || (unit >= 0x1E00 && unit < 0x1F00) || (unit >= 0x2000 && unit < 0x2070)) {
+        return number(Script::Latin);
+    }
+    if ((unit >= 0x2E80 && unit < 0xA000) || (unit >= 0xF900 && unit < 0xFB00) || (unit >= 0xFE30 && unit < 0xFFF0)) {
+        return number(Script::EastAsian);
+    }
+    if (unit >= 0xAC00 && unit < 0xD7B0) return number(Script::Hangul);
+    return number(Script::Other, unit >> 8);
+}
+
+/// Whether units of 2 or 4 bytes are text: characters that exist, nearly none of them a control character, words or
+/// sentences with something between them, and two scripts at most. Token ids are spread over everything.
+bool is_wide_text(std::string_view text, size_t bytes, bool big) {
+    constexpr double kMostOdd = 0.002, kLeastBetween = 0.005, kLeastAlike = 0.95;
+    constexpr size_t kFewestForStatistics = 32;
+    size_t odd = 0, between = 0, ascii = 0, pairs = 0;
+    std::map<uint32_t, size_t> scripts;
+    const size_t count = text.size() / bytes;
+    for (size_t i = 0; i < count; ++i) {
+        const uint32_t unit = unit_at(text, i * bytes, bytes, big);
+        if (unit > 0x10FFFF || (bytes == 4 && is_surrogate(unit))) return false;
+        const bool is_pair = is_surrogate(unit) && unit < 0xDC00 && i + 1 < count &&
+                             (unit_at(text, (i + 1) * bytes, bytes, big) & 0xFC00) == 0xDC00;
+        if (is_pair) {
+            ++pairs, ++i;
+            continue;
+        }
+        const bool is_last = i + 1 == count;  // Where the sample may cut a pair.
+        const bool is_odd = (unit < 32 && unit != '\t' && unit != '\n' && unit != '\r') || unit == 127 ||
+                            (unit & 0xFFFE) == 0xFFFE || (unit >= 0xE000 && unit < 0xF900) ||
+                            (is_surrogate(unit) && !is_last);
+        if (is_odd) ++odd;
+        ascii += unit < 127 && !is_odd ? 1 : 0;
+        between += unit == ' ' || unit == '\n' || (unit >= 0x3000 && unit < 0x3003) || unit == 0xFF0C ? 1 : 0;
+        ++scripts[script_of(unit)];
+    }
+    const auto share = [&](size_t part) { return static_cast<double>(part) / static_cast<double>(count); };
+    if (share(ascii) > 0.9 && share(odd) < 0.1) return true;
+    if (count < kFewestForStatistics || share(odd) > kMostOdd || share(between) < kLeastBetween) return false;
+    size_t latin = scripts[script_of('a')], most = 0;
+    for (const auto& [script, size] : scripts) most = script == script_of('a') ? most : std::max(most, size);
+    return share(latin + most + 2 * pairs) > kLeastAlike;
 }
 
 }  // namespace
@@ -89,23 +143,24 @@ void refuse_foreign(std::string_view content, const std::string& path, const std
 std::string utf_encoding_of(std::string_view content) {
     if (content.starts_with("\xff\xfe\0\0"sv) || content.starts_with("\0\0\xfe\xff"sv)) return "UTF-32";
     if (content.starts_with("\xff\xfe"sv) || content.starts_with("\xfe\xff"sv)) return "UTF-16";
-    // Without a mark at its beginning: letters of one byte, and a NUL with each.
+    // Without a mark at its beginning.
     const std::string_view text = content.substr(0, kSample);
-    const auto is_nul = [](char c) { return c == '\0'; };
-    const auto is_letter = [](char c) { return static_cast<unsigned char>(c) < 127 && c != '\0' && !is_control(c); };
-    if (text.size() < 4 || text.size() % 2 != 0) return "";
-    for (const size_t low : {size_t{0}, size_t{1}}) {
-        const char* order = low == 0 ? "LE" : "BE";
-        const size_t first = low == 0 ? 0 : 3;
-        if (text.size() % 4 == 0 && share(text, first, 4, is_letter) > 0.9 &&
-            share(text, 1, 4, is_nul) + share(text, 2, 4, is_nul) + share(text, 3 - first, 4, is_nul) > 2.7) {
-            return std::string("UTF-32") + order;
-        }
-        if (share(text, low, 2, is_letter) > 0.9 && share(text, 1 - low, 2, is_nul) > 0.9) {
-            return std::string("UTF-16") + order;
-        }
+    if (text.size() < 4 || looks_like_utf8(text)) return "";
+    for (const bool big : {false, true}) {
+        if (text.size() % 4 == 0 && is_wide_text(text, 4, big)) return big ? "UTF-32BE" : "UTF-32LE";
+    }
+    for (const bool big : {false, true}) {
+        if (is_wide_text(text, 2, big)) return big ? "UTF-16BE" : "UTF-16LE";
     }
     return "";
+}
+
+bool looks_like_utf8(std::string_view content) {
+    constexpr size_t kLongestCharacter = 4;
+    const std::string_view text = content.substr(0, kSample);
+    const size_t valid = valid_utf8_prefix(text);
+    const bool is_cut = content.size() > kSample && text.size() - valid < kLongestCharacter;
+    return (valid == text.size() || is_cut) && std::none_of(text.begin(), text.end(), is_control);
 }
 
 bool looks_binary(std::string_view content) {

@@ -13,6 +13,9 @@ void refuse_foreign(std::string_view content, const std::string& path, const std
 /// "UTF-16", "UTF-16LE", "UTF-32", ... as iconv calls it, for text with two or four bytes a letter; else "".
 std::string utf_encoding_of(std::string_view content);
 
+/// Whether the beginning is valid UTF-8 without control characters.
+bool looks_like_utf8(std::string_view content);
+
 /// Text has no NUL bytes and hardly any other control characters. Looks at the beginning only.
 bool looks_binary(std::string_view content);
 

@@ -49,7 +49,11 @@ void encode_corpus(TextCorpus& corpus, const Tokenizer& tokenizer, SpecialTokens
             corpus.read(chunks[static_cast<size_t>(i)], [&](std::string_view text, bool starts_document) {
                 if (starts_document) out.push_back(tokenizer.end_of_text());
                 if (names != nullptr) names->count(text);
-                encoders[static_cast<size_t>(thread)]->encode(text, !starts_document, &out);
+                try {
+                    encoders[static_cast<size_t>(thread)]->encode(text, !starts_document, &out);
+                } catch (const Error& error) {
+                    fail("{}: {}: {}", corpus.option(), corpus.where(chunks[static_cast<size_t>(i)]), error.what());
+                }
             });
         });
         for (size_t i = 0; i < chunks.size(); ++i) take(chunks[i], tokens[i]);

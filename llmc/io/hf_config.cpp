@@ -1,6 +1,7 @@
 #include "llmc/io/hf_config.h"
 
 #include "llmc/base/error.h"
+#include "llmc/io/pipeline/json_fields.h"
 
 #include <cmath>
 
@@ -130,13 +131,7 @@ ModelConfig llama_config(const Fields& fields) {
     return config;
 }
 
-json parse(const std::string& text, const std::string& path) {
-    try {
-        return json::parse(text);
-    } catch (const json::exception& error) {
-        fail("'{}' is not valid JSON: {}", path, error.what());
-    }
-}
+json parse(const std::string& text, const std::string& path) { return parse_json(text, path); }
 
 json gpt2_json(const ModelConfig& config) {
     if (config.HD * config.NH != config.C) {

@@ -4,6 +4,7 @@
 #include "llmc/base/file.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/hf_config.h"
+#include "llmc/io/pipeline/json_fields.h"
 
 #include <algorithm>
 #include <cstring>
@@ -18,17 +19,9 @@ constexpr const char* kConfigFile = "/config.json";
 constexpr const char* kSingleFile = "/model.safetensors";
 constexpr const char* kIndexFile = "/model.safetensors.index.json";
 
-nlohmann::json parse_file(const std::string& path) {
-    try {
-        return nlohmann::json::parse(MappedFile(path).text());
-    } catch (const nlohmann::json::exception& error) {
-        fail("'{}' is not valid JSON: {}", path, error.what());
-    }
-}
-
 /// Tensor name -> shard, from the index file. A shard is a plain file name: what would leave the folder is refused.
 std::map<std::string, std::string> read_index(const std::string& path) {
-    const nlohmann::json root = parse_file(path);
+    const nlohmann::json root = parse_json(MappedFile(path).text(), path);
     if (!root.is_object() || !root.contains("weight_map") || !root["weight_map"].is_object()) {
         fail("'{}' has no weight_map; it is damaged", path);
     }

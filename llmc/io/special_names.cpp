@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
+#include "llmc/io/parallel_for.h"
 
 #include <algorithm>
 
@@ -74,6 +75,26 @@ void SpecialNames::count(std::string_view text) {
             if (name < names_.size()) counts_[name].fetch_add(1, std::memory_order_relaxed);
             i = text.find(first, i + (name < names_.size() ? names_[name].size() : 1));
         }
+    }
+}
+
+void SpecialNames::count_on_threads(std::string_view text, int threads) {
+    constexpr size_t kPiece = size_t{1} << 22;
+    if (names_.empty()) return;
+    ProgressBar progress("looking for special tokens", static_cast<int64_t>(text.size()));
+    std::vector<size_t> cuts = {0};
+    while (cuts.back() < text.size()) {
+        cuts.assign(1, cuts.back());
+        while (cuts.back() < text.size() && cuts.size() <= 16 * static_cast<size_t>(threads)) {
+            size_t cut = std::min(cuts.back() + kPiece, text.size());
+            while (cut < text.size() && cuts_through(text, cut)) ++cut;
+            cuts.push_back(cut);
+        }
+        parallel_for(threads, static_cast<int64_t>(cuts.size()) - 1, [&](int64_t i, int) {
+            const auto piece = static_cast<size_t>(i);
+            count(text.substr(cuts[piece], cuts[piece + 1] - cuts[piece]));
+        });
+        progress.update(static_cast<int64_t>(cuts.back()));
     }
 }
 

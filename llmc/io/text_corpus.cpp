@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
+#include "llmc/io/data_paths.h"
 
 #include <nlohmann/json.hpp>
 
@@ -26,7 +27,7 @@ std::string text_fields(const nlohmann::json& object) {
     for (const auto& [name, value] : object.items()) {
         if (value.is_string() && names.size() < kMost) names.push_back("'" + name + "'");
     }
-    return names.empty() ? "no texts" : fmt::format("{}", fmt::join(names, ", "));
+    return fmt::format("{}", fmt::join(names, ", "));
 }
 
 /// Python's json writes numbers that JSON does not have; as null, outside of strings, they do no harm.
@@ -53,8 +54,11 @@ std::string read_field(std::string_view line, const std::string& field, std::str
     if (json.is_discarded()) return "is not valid JSON";
     if (!json.is_object()) return "is not a JSON object";
     const auto found = json.find(field);
-    if (found == json.end())
-        return fmt::format("has no field '{}' (--jsonl-field); it has {}", field, text_fields(json));
+    if (found == json.end()) {
+        const std::string others = text_fields(json);
+        return fmt::format("has no field '{}'; it has {}", field,
+                           others.empty() ? "no texts" : others + ", which --jsonl-field may name");
+    }
     if (!found->is_string()) return fmt::format("has a field '{}' that is no text but {}", field, found->type_name());
     *document = found->get_ref<const std::string&>();
     return "";
@@ -145,6 +149,13 @@ void TextCorpus::skip_or_refuse(const CorpusChunk& chunk, int64_t line, const st
         skipped_.count++ == 0 || std::pair(chunk.file, line) < std::pair(skipped_.file, skipped_.line);
     if (!is_first) return;
     skipped_.file = chunk.file, skipped_.line = line, skipped_.what = what;
+}
+
+std::string TextCorpus::where(const CorpusChunk& chunk) const {
+    const bool has_lines = !reading_.jsonl_field.empty();
+    const auto byte = static_cast<int64_t>(chunk.text.data() - files_[chunk.file].text().data());
+    return fmt::format("'{}' from {} {} on", path(chunk.file), has_lines ? "line" : "byte",
+                       has_lines ? chunk.first_line : byte);
 }
 
 void TextCorpus::report_skipped_lines() const {

@@ -49,6 +49,8 @@ class TextCorpus {
     void report_skipped_lines() const;
 
     const std::string& option() const { return option_; }
+    /// "'notes.txt' from byte 0 on", for messages.
+    std::string where(const CorpusChunk& chunk) const;
 
   private:
     void add(DataFile file);

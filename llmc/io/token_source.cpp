@@ -4,6 +4,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
+#include "llmc/io/encode_corpus.h"
 #include "llmc/io/encoded_text.h"
 #include "llmc/io/models_tokenizer.h"
 #include "llmc/io/special_names.h"
@@ -21,12 +22,11 @@ namespace {
 bool is_plain(const DataFile& file, const Tokenizer& tokenizer, const DataReading& reading, SpecialNames& names) {
     if (file.kind != DataKind::Text || tokenizer.name() != ByteTokenizer().name()) return false;
     if (!reading.special_tokens) {
-        constexpr size_t kLookedAt = size_t{1} << 30;  // The rest of a larger file stays unread until it is wanted.
-        names.count(file.file.text().substr(0, kLookedAt));
+        names.count_on_threads(file.file.text(), threads_or_all(0));
         return true;
     }
     SpecialNames of_file(tokenizer);
-    of_file.count(file.file.text());
+    of_file.count_on_threads(file.file.text(), threads_or_all(0));
     return of_file.total() == 0;
 }
 
@@ -159,10 +159,12 @@ void TokenRange::read(int64_t position, std::span<int32_t> out) const {
 TokenSplit split_off_validation(const TokenSource& source, int64_t T) {
     const int64_t size = source.size();
     if (size < 2 * (T + 1)) {
+        const int64_t shorter = size / 2 - 1;
         fail(
-            "--data: {} holds {} tokens; training and validation with --seq-len={} need at least {} ({} each); "
-            "give more data, a shorter --seq-len, or --val-data",
-            source.describe(), format_count(size), T, format_count(2 * (T + 1)), format_count(T + 1));
+            "--data: {}; its {} tokens are too few: training and validation with --seq-len={} need at least {} ({} "
+            "each); give more data{}{}",
+            source.describe(), format_count(size), T, format_count(2 * (T + 1)), format_count(T + 1),
+            shorter > 0 ? fmt::format(", --seq-len={} or less", shorter) : "", size > T ? ", or --val-data" : "");
     }
     const int64_t held_out = std::max(size / 20, T + 1);
     return {TokenRange(source, 0, size - held_out), TokenRange(source, size - held_out, held_out)};
@@ -170,8 +172,10 @@ TokenSplit split_off_validation(const TokenSource& source, int64_t T) {
 
 void require_one_sequence(const TokenRange& range, int64_t T, const std::string& option) {
     if (range.size() > T) return;
-    fail("{}: {} tokens are too few: --seq-len={} needs at least {}; give more data or a shorter --seq-len", option,
-         format_count(range.size()), T, format_count(T + 1));
+    const int64_t shorter = range.size() - 1;
+    fail("{}: {} tokens are too few: --seq-len={} needs at least {}; give more data{}", option,
+         format_count(range.size()), T, format_count(T + 1),
+         shorter > 0 ? fmt::format(", or --seq-len={} or less", shorter) : "");
 }
 
 }  // namespace llmc

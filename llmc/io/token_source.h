@@ -3,6 +3,7 @@
 #pragma once
 
 #include "llmc/io/data_file.h"
+#include "llmc/io/data_paths.h"
 #include "llmc/io/tokenizer.h"
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 #include "llmc/io/tokenizer_choices.h"
 
-#include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/io/pipeline/json_fields.h"
 
 #include <nlohmann/json.hpp>
 
@@ -12,14 +12,15 @@ using Json = nlohmann::json;
 TokenizerChoices with_kept_choices(TokenizerChoices given, const std::string& folder) {
     const std::string path = folder + "/" + kChoicesFile;
     if (folder.empty() || !path_exists(path)) return given;
-    const Json kept = Json::parse(read_text(path), nullptr, /*allow_exceptions=*/false);
-    if (!kept.is_object()) fail("'{}' is not valid JSON; copy it again", path);
+    const Json kept = parse_tokenizer_json(path);
     const auto take = [&](const char* name, std::string* choice) {
-        const auto field = kept.find(name);
-        if (choice->empty() && field != kept.end() && field->is_string()) *choice = field->get<std::string>();
+        const std::string text = text_of(kept, name);
+        if (choice->empty()) *choice = text;
     };
-    take("document_token", &given.document_token);
-    take("pattern", &given.pattern);
+    reading("'" + path + "'", kept, [&] {
+        take("document_token", &given.document_token);
+        take("pattern", &given.pattern);
+    });
     return given;
 }
 

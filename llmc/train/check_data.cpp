@@ -38,9 +38,11 @@ void check_data(const Options& options, const Data& data, int64_t V, bool is_new
             int64_t largest = largest_id(*data.source, threads);
             if (data.val_source != nullptr) largest = std::max(largest, largest_id(*data.val_source, threads));
             suggest_vocabulary(options, V, largest, data);
+            const bool can_grow = is_new && largest < kLargestVocabulary;
             const std::string remedy =
-                fmt::format("give data made for this model's tokenizer{}",
-                            is_new ? fmt::format(", or --vocab-size={} or more", largest + 1) : "");
+                fmt::format("give data made for this model's tokenizer{}{}",
+                            can_grow ? fmt::format(", or --vocab-size={} or more", largest + 1) : "",
+                            options.data_format == "auto" ? "" : ", or another --data-format");
             require_ids_below(V, *data.source, "--data", remedy, options);
             if (data.val_source != nullptr) require_ids_below(V, *data.val_source, "--val-data", remedy, options);
         } catch (const Error& error) {

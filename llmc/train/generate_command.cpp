@@ -5,11 +5,11 @@
 #include "llmc/base/log.h"
 #include "llmc/base/output.h"
 #include "llmc/base/units.h"
-#include "llmc/io/special_names.h"
 #include "llmc/io/tokenizer.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/generation.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/prompt.h"
 #include "llmc/train/text_ends.h"
 
 #include <algorithm>
@@ -19,29 +19,6 @@ namespace {
 
 /// Context for a text of that many tokens: all of it where the model can, else the model's longest.
 int64_t context_for(const ModelConfig& config, int64_t tokens) { return std::min(config.maxT, tokens); }
-
-/// The prompt's tokens, with what separates documents in front, once, unless --no-bos.
-std::vector<int32_t> encode_prompt(const Options& options, const Tokenizer& tokenizer, int32_t document,
-                                   const ModelConfig& config) {
-    std::vector<int32_t> tokens;
-    if (!options.prompt.empty()) {
-        const auto special = options.special_tokens ? SpecialTokens::AsIds : SpecialTokens::AsText;
-        tokenizer.make_encoder(special)->encode(options.prompt, /*continues=*/false, &tokens);
-        if (!options.special_tokens) {
-            SpecialNames names(tokenizer);
-            names.count(options.prompt);
-            names.report("--prompt");
-        }
-    }
-    const bool is_there = !tokens.empty() && tokens.front() == document;
-    if (document >= 0 && !options.no_bos && !is_there) tokens.insert(tokens.begin(), document);
-    if (tokens.empty() && options.no_bos) fail_usage("--no-bos: a text must begin with something; give a --prompt");
-    if (tokens.empty()) tokens.push_back(0);
-    for (const int32_t token : tokens) {
-        if (token >= config.V) fail("--prompt: token {} is beyond the model's vocabulary of {}", token, config.V);
-    }
-    return tokens;
-}
 
 /// What a user would not know: the token in front, and those that end a text.
 void say_where_it_ends(const Options& options, const Tokenizer& tokenizer, const EndTokens& tokens) {
@@ -62,7 +39,11 @@ void generate_command(const Options& options) {
     const Model& model = weights->model();
     const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(options, *weights);
     const EndTokens tokens = end_tokens(*tokenizer, weights->tokenizer_folder(), model.config.V);
-    const std::vector<int32_t> prompt = encode_prompt(options, *tokenizer, tokens.document, model.config);
+    if (options.prompt.empty() && options.no_bos) {
+        fail_usage("--no-bos: a text must begin with something; give a --prompt");
+    }
+    const std::vector<int32_t> prompt = encode_prompt(options.prompt, *tokenizer, options.no_bos ? -1 : tokens.document,
+                                                      model.config.V, {"--prompt", options.special_tokens});
 
     const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
     const DType dtype = inference_dtype(*weights, *backend);

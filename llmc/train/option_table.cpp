@@ -70,7 +70,7 @@ const std::vector<OptionRow>& option_table() {
         {"--kv-heads", &O::kv_heads, kTrain | kPlan, kModel, "Key/value heads (grouped-query attention)", 1, 1e5},
         {"--head-size", &O::head_size, kTrain | kPlan, kModel, "Channels of a head (channels / heads)", 1, 256},
         {"--ffn-size", &O::ffn_size, kTrain | kPlan, kModel, "Hidden channels of the MLP", 1, 1e7},
-        {"--vocab-size", &O::vocab_size, kTrain | kPlan | kTokenize, kModel, "Vocabulary (that of the data)", 1, 1e8},
+        {"--vocab-size", &O::vocab_size, kTrain | kPlan | kTokenize, kModel, "Vocabulary (that of the data)", 1, kLargestVocabulary},
         {"--max-seq-len", &O::max_seq_len, kTrain | kPlan, kModel, "Longest sequence of the model", 1, 1e8},
         {"--rope-theta", &O::rope_theta, kTrain | kPlan, kModel, "Base of the rotary frequencies (LLaMA)", 1, 1e12},
         {"--tied", &O::tied, kTrain | kPlan, kModel, "LM head shares the embedding (LLaMA)", 0, 0, {"true", "false"}},
@@ -179,7 +179,7 @@ const std::vector<OptionRow>& option_table() {
         {"-s,--sample-every", &O::sample_every, kTrain, kRun,
          "Updates between samples (one at the end); 0: only then", 0, kMany},
         {"-g,--sample-length", &O::sample_length, kTrain, kRun, "Tokens of a sample; 0: no samples at all", 0, 1e6},
-        {"--sample-prompt", &O::sample_prompt, kTrain, kRun, "How samples begin (end-of-text)"},
+        {"--sample-prompt", &O::sample_prompt, kTrain, kRun, "How samples begin (end-of-text); with --special-tokens, names are ids"},
         {"-n,--checkpoint-every", &O::checkpoint_every, kTrain, kRun,
          "Updates between checkpoints (one at the end); 0: only then", 0, kMany},
         {"--keep-checkpoints", &O::keep_checkpoints, kTrain, kRun, "Newest checkpoints to keep; 0: all", 0, 1e6},
@@ -238,6 +238,19 @@ const std::vector<OptionRow>& option_table() {
          "Generation", "Draw from the fewest tokens with this probability", 1e-6, 1, {}, false},
     };
     // clang-format on
+    return table;
+}
+
+const std::vector<CommandRow>& subcommand_table() {
+    static const std::vector<CommandRow> table = {
+        {"plan", Command::Plan, kPlan, "Print the memory of every --recompute level, without allocating it"},
+        {"generate", Command::Generate, kGenerate, "Generate text with a trained model"},
+        {"evaluate", Command::Evaluate, kEvaluate,
+         "Loss and bits per byte of a trained model on a text, and HellaSwag"},
+        {"import", Command::Import, kImport, "Make a run folder of a model from elsewhere"},
+        {"export", Command::Export, kExport, "Write a trained model for transformers or llm.c"},
+        {"tokenize", Command::Tokenize, kTokenize, "Turn text into token files, or learn a vocabulary from it"},
+    };
     return table;
 }
 

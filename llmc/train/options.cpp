@@ -6,6 +6,7 @@
 #include "llmc/base/output.h"
 #include "llmc/base/units.h"
 #include "llmc/base/version.h"
+#include "llmc/train/command_line.h"
 #include "llmc/train/config_file.h"
 #include "llmc/train/config_options.h"
 #include "llmc/train/config_paths.h"
@@ -15,6 +16,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <sstream>
@@ -22,6 +24,16 @@
 
 namespace llmc {
 namespace {
+
+/// What to write for a whole number that is written otherwise, such as 1e6 or 4_096; "" for other texts.
+std::string in_digits(const OptionRow& row, std::string text) {
+    std::erase_if(text, [](char c) { return c == '_' || c == ','; });
+    double number = 0;
+    const char* end = text.data() + text.size();
+    const auto [rest, error] = std::from_chars(text.data(), end, number);
+    const bool fits = error == std::errc() && rest == end && number >= row.minimum && number <= row.maximum;
+    return fits && number == std::floor(number) ? fmt::format("; write {:.0f}", number) : "";
+}
 
 /// Why `text` is no value for the option, or "" if it is one. NaN is none: it is in no range.
 template <typename Value>
@@ -37,8 +49,8 @@ std::string find_fault(const OptionRow& row, const std::string& text) {
             return fmt::format("must be a number from {:g} to {:g}, not '{}'", row.minimum, row.maximum, text);
         } else {
             const std::string word = row.choices.empty() ? "" : row.choices.front() + " or ";
-            return fmt::format("must be {}a whole number from {:.0f} to {:.0f}, not '{}'", word, row.minimum,
-                               row.maximum, text);
+            return fmt::format("must be {}a whole number from {:.0f} to {:.0f}, not '{}'{}", word, row.minimum,
+                               row.maximum, text, in_digits(row, text));
         }
     } else {
         if (row.choices.empty() || std::count(row.choices.begin(), row.choices.end(), text) > 0) return "";
@@ -61,7 +73,15 @@ void add_option(CLI::App& app, const OptionRow& row, Options& options) {
         [&](auto member) -> CLI::Option* {
             using Value = std::remove_reference_t<decltype(options.*member)>;
             if constexpr (std::is_same_v<Value, bool>) {
-                return app.add_flag(row.flags, options.*member, row.help);
+                const auto validate = [](const std::string& text) -> std::string {
+                    try {
+                        CLI::detail::to_flag_value(text);
+                    } catch (const std::invalid_argument&) {
+                        return fmt::format("must be true or false, or stand alone, not '{}'", text);
+                    }
+                    return "";
+                };
+                return app.add_flag(row.flags, options.*member, row.help)->check(validate);
             } else {
                 CLI::Option* added = app.add_option(row.flags, options.*member, row.help);
                 if (options.*member != Value()) added->capture_default_str();
@@ -190,21 +210,6 @@ void note_given(const CLI::App& app, bool typed, Options& options) {
     }
 }
 
-struct CommandRow {
-    const char* name;
-    Command command;
-    uint8_t mask;
-    const char* help;
-};
-constexpr CommandRow kSubcommands[] = {
-    {"plan", Command::Plan, kPlan, "Print the memory of every --recompute level, without allocating it"},
-    {"generate", Command::Generate, kGenerate, "Generate text with a trained model"},
-    {"evaluate", Command::Evaluate, kEvaluate, "Loss and bits per byte of a trained model on a text, and HellaSwag"},
-    {"import", Command::Import, kImport, "Make a run folder of a model from elsewhere"},
-    {"export", Command::Export, kExport, "Write a trained model for transformers or llm.c"},
-    {"tokenize", Command::Tokenize, kTokenize, "Turn text into token files, or learn a vocabulary from it"},
-};
-
 /// llm.c has flags of two letters, which CLI11 would take apart. This one means the same here.
 std::vector<const char*> in_our_words(int argc, const char* const* argv) {
     std::vector<const char*> words(argv, argv + argc);
@@ -239,26 +244,29 @@ Options parse_options(int argc, const char* const* argv) {
     add_command(app, kTrain, options);
     app.require_subcommand(0, 1);
     std::vector<CLI::App*> subcommands;
-    for (const CommandRow& row : kSubcommands) {
+    for (const CommandRow& row : subcommand_table()) {
         subcommands.push_back(app.add_subcommand(row.name, row.help));
         add_command(*subcommands.back(), row.mask, options);
     }
 
+    const std::vector<const char*> words = in_our_words(argc, argv);
     try {
-        const std::vector<const char*> words = in_our_words(argc, argv);
+        require_plain_words(words);
         app.parse(static_cast<int>(words.size()), words.data());
     } catch (const CLI::Success& done) {
         std::ostringstream text;
         app.exit(done, text, text);
-        print_and_exit(text.str());
+        options.command = Command::Help;
+        options.help_text = text.str();
+        return options;
     } catch (const CLI::ParseError& error) {
-        refuse("", error);
+        refuse_words(error, app, words);
     }
     CLI::App* parsed = &app;
     for (size_t i = 0; i < subcommands.size(); ++i) {
         if (!subcommands[i]->parsed()) continue;
         parsed = subcommands[i];
-        options.command = kSubcommands[i].command;
+        options.command = subcommand_table()[i].command;
     }
     CLI::App& used = *parsed;
     note_given(app, /*typed=*/true, options);

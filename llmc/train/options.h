@@ -14,7 +14,9 @@
 
 namespace llmc {
 
-enum class Command : uint8_t { Train, Plan, Generate, Evaluate, Import, Export, Tokenize };
+enum class Command : uint8_t { Train, Plan, Generate, Evaluate, Import, Export, Tokenize, Help };
+
+constexpr int64_t kLargestVocabulary = 100'000'000;  ///< That --vocab-size takes.
 
 struct Options {
     Command command = Command::Train;
@@ -132,6 +134,7 @@ struct Options {
     bool train_bpe = false;
 
     std::vector<std::string> remarks;  ///< Lines for say_remarks().
+    std::string help_text;  ///< No option: what --help or --version print.
 
     /// Names of options that were given on the command line or in a config file, as opposed to defaults, and whether
     /// they were typed, on the command line.
@@ -188,8 +191,18 @@ struct OptionRow {
 /// All options, in the order of --help.
 const std::vector<OptionRow>& option_table();
 
-/// Parses the command line (and --config, and on --resume the run's own config.toml under it). On --help and --version
-/// prints and exits 0; anything wrong is an Error with exit code 2 that names the option.
+struct CommandRow {
+    const char* name;
+    Command command;
+    uint8_t mask;
+    const char* help;
+};
+/// All subcommands; without one of them the program trains.
+const std::vector<CommandRow>& subcommand_table();
+
+/// Parses the command line (and --config, and on --resume the run's own config.toml under it). --help and --version are
+/// Command::Help, with the text to print. Anything wrong is an Error with exit code 2 that names the option, the value,
+/// and what to write instead.
 Options parse_options(int argc, const char* const* argv);
 
 /// The options of a run, from its config.toml; `option` names the run in messages. They do not count as given. Paths

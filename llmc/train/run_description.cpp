@@ -1,11 +1,30 @@
 #include "llmc/train/run_description.h"
 
+#include "llmc/base/error.h"
 #include "llmc/train/check_data.h"
 #include "llmc/train/checkpointing.h"
+#include "llmc/train/prompt.h"
 #include "llmc/train/ranks.h"
 #include "llmc/train/resume_options.h"
 
 namespace llmc {
+
+namespace {
+
+/// The tokens of --sample-prompt, unless there are no samples: without a tokenizer there is no text to show.
+std::vector<int32_t> sample_prompt(const Options& options, const Tokenizer& tokenizer, int64_t V) {
+    if (options.sample_length == 0) return {};
+    if (tokenizer.vocab_size() > 0) {
+        return encode_prompt(options.sample_prompt, tokenizer, tokenizer.end_of_text(), V,
+                             {"--sample-prompt", options.special_tokens});
+    }
+    if (options.was_typed("sample-prompt")) {
+        fail_usage("--sample-prompt: has no effect; only token ids are known, so there are no samples: leave it out");
+    }
+    return {};
+}
+
+}  // namespace
 
 std::unique_ptr<const RunDescription> describe_run(const Options& given, const Origin& origin, Comm& comm) {
     auto run = std::make_unique<RunDescription>();
@@ -18,6 +37,7 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     run->model = make_model(fixed ? accept_model(options, *fixed, run->data.tokenizer.get())
                                   : resolve_model(options, run->data.vocab_size(), run->data.least_vocab_size()));
     check_data(options, run->data, run->model.config.V, /*is_new=*/!fixed, comm);
+    run->sample_prompt = sample_prompt(options, *run->data.tokenizer, run->model.config.V);
     if (origin.checkpoint) {
         require_same_run(options, run->model.config, *origin.checkpoint);
         keep_total_batch(options, *origin.checkpoint);

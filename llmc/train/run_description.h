@@ -8,7 +8,9 @@
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/setup.h"
 
+#include <cstdint>
 #include <memory>
+#include <vector>
 
 namespace llmc {
 
@@ -28,6 +30,7 @@ struct RunDescription {
     Options options;  ///< Of this rank, with what every "auto" became: as config.toml stores them.
     Data data;
     Model model;
+    std::vector<int32_t> sample_prompt;  ///< What samples begin with; empty if there are none.
     std::unique_ptr<Backend> backend;
     std::unique_ptr<TransportGuard> transport;  ///< Goes before the backend.
     ChosenPlan chosen;

@@ -33,7 +33,8 @@ void require_data(const Options& options) {
 }  // namespace
 
 DataReading reading_of(const Options& options) {
-    return {options.data_format, options.jsonl_field, options.special_tokens, options.skip_bad_lines};
+    return {options.data_format, options.jsonl_field, options.special_tokens, options.skip_bad_lines,
+            /*only_text=*/options.command == Command::Tokenize};
 }
 
 Data open_data(const Options& options, const std::string& models_tokenizer) {
@@ -61,7 +62,13 @@ Data open_data(const Options& options, const std::string& models_tokenizer) {
     if (tokenizer == "bytes" && data.source->tokenizer() != tokenizer) {
         fail("--data={}: {}, but the model reads bytes; give text", options.data, data.source->describe());
     }
-    const bool brings_validation = options.val_data.empty() && has_validation_files(options.data);
+    const bool has_validation = has_validation_files(options.data);
+    if (has_validation && !options.val_data.empty()) {
+        spdlog::warn(
+            "--data: the folder '{}' has files for validation, which are left out: --val-data={} is read instead",
+            options.data, options.val_data);
+    }
+    const bool brings_validation = has_validation && options.val_data.empty();
     const std::string val_data = brings_validation ? options.data : options.val_data;
     if (val_data.empty()) {
         const TokenSplit split = split_off_validation(*data.source, options.seq_len);

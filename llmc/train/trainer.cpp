@@ -57,6 +57,7 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
     : options_(run.options),
       state_(state),
       data_(run.data),
+      sample_prompt_(run.sample_prompt),
       comm_(comm),
       run_folder_(run_folder),
       micro_batches_(run.plan().parallel.micro_batches),
@@ -109,7 +110,6 @@ void Trainer::load(const Origin& origin) {
         spdlog::info("resumed from '{}', {} steps done", origin.checkpoint->path, progress_.step);
         say_what_moved();
     } else if (origin.weights != nullptr) {
-        load_weights(*origin.weights, state_);
         progress_.padded_vocab_size = origin.weights->padded_vocab_size();
     } else {
         state_.initialise(static_cast<uint64_t>(options_.seed));
@@ -181,7 +181,7 @@ void Trainer::say_what_moved() const {
 /// Samples are rank 0's, or, where no rank has all parameters, everybody's together.
 void Trainer::make_generator(const PlannedMemory& memory) {
     const bool together = state_.places().in_pieces(Buffer::Parameters);
-    if (options_.sample_length == 0 || data_.tokenizer->vocab_size() == 0) return;
+    if (sample_prompt_.empty()) return;
     if (!comm_.is_root() && !together) return;
     const Parallel parallel = together ? state_.parallel() : Parallel();
     const Places places = together ? state_.places() : Places(state_.dtype());

@@ -32,8 +32,8 @@ std::string words_of(const std::exception& error);
 
 class Trainer {
   public:
-    /// All arguments but `origin` must outlive the trainer. What that has is loaded, else the weights are drawn.
-    /// `folder` is there on rank 0, `run_folder` its path on all.
+    /// All arguments but `origin` must outlive the trainer. A checkpoint that it has is loaded; weights of a model are
+    /// in `state` already; else they are drawn. `folder` is there on rank 0, `run_folder` its path on all.
     Trainer(const RunDescription& run, State& state, const Origin& origin, RunFolder* folder,
             const std::string& run_folder, Comm& comm);
 
@@ -85,6 +85,7 @@ class Trainer {
     const Options& options_;
     State& state_;
     const Data& data_;
+    const std::vector<int32_t>& sample_prompt_;
     Comm& comm_;
     std::string run_folder_;
     int64_t micro_batches_;    ///< Of this rank.

@@ -184,14 +184,11 @@ void Trainer::print_sample() {
     struct CutShort {};
     const bool together = comm_.size() > 1 && state_.places().in_pieces(Buffer::Parameters);
     const auto sampling = comm_.busy("a sample");
-    std::vector<int32_t> prompt = {data_.tokenizer->end_of_text()};
-    const std::vector<int32_t> words = data_.tokenizer->encode(options_.sample_prompt);
-    prompt.insert(prompt.end(), words.begin(), words.end());
     SamplerSettings settings;
     settings.seed = static_cast<uint64_t>(options_.seed);
     std::vector<int32_t> tokens;
     try {
-        generator_->generate(prompt, options_.sample_length, settings, static_cast<uint32_t>(progress_.step),
+        generator_->generate(sample_prompt_, options_.sample_length, settings, static_cast<uint32_t>(progress_.step),
                              [&](int32_t token) {
                                  if (together) exchange({});
                                  if (together ? is_ending() : stop_->signal() != 0) throw CutShort();

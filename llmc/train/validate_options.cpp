@@ -12,6 +12,10 @@ namespace {
 
 /// An option that was typed although another makes it meaningless.
 void refuse_ignored(const Options& options) {
+    // Where a run's own held-out data is evaluated, it is read as it was for training.
+    const bool may_lack_data = options.command == Command::Evaluate || options.command == Command::Plan;
+    const bool no_data = may_lack_data && !options.was_given("data");
+    const bool only_hellaswag = options.command == Command::Evaluate && no_data && !options.hellaswag.empty();
     const struct {
         const char* name;
         bool ignored;
@@ -35,6 +39,20 @@ void refuse_ignored(const Options& options) {
         {"calibrate", !options.what_fits.empty(), "--what-fits tries many shapes; leave it out"},
         {"zero", options.command == Command::Plan && options.ranks == 1,
          "one rank has nobody to share with; add --ranks"},
+        {"adam-epsilon", options.optimizer != "adamw", "only --optimizer=adamw has it"},
+        {"comm-timeout", options.comm_init == "none", "there are no other ranks with --comm-init=none"},
+        {"calibrate", !options.device_profile.empty(), "--device-profile has another device's times"},
+        {"profile", options.dry_run, "--dry-run runs no operation"},
+        {"top-k", options.temperature == 0, "--temperature=0 takes the most likely token"},
+        {"top-p", options.temperature == 0, "--temperature=0 takes the most likely token"},
+        {"special-tokens", options.command == Command::Generate && options.prompt.empty(), "there is no --prompt"},
+        {"seq-len", only_hellaswag, "--hellaswag has sequences of its own; add --data, or leave it out"},
+        {"no-scan", only_hellaswag, "--hellaswag is no token file; add --data, or leave it out"},
+        {"data-format", no_data, "there is no --data"},
+        {"jsonl-field", no_data, "there is no --data"},
+        {"special-tokens", no_data, "there is no --data"},
+        {"skip-bad-lines", no_data, "there is no --data"},
+        {"document-token", no_data, "there is no --data"},
     };
     for (const auto& row : rows) {
         if (row.ignored && options.was_typed(row.name)) fail_usage("--{}: has no effect; {}", row.name, row.why);
@@ -51,6 +69,9 @@ void validate_tokenize(const Options& options) {
                    options.data_format);
     }
     if (options.train_bpe) {
+        if (options.vocab_size == 0) {
+            fail_usage("tokenize --train-bpe needs --vocab-size=N, the number of tokens to learn, such as 4096");
+        }
         if (options.vocab_size < 258) {
             fail_usage("--vocab-size={}: --train-bpe needs at least 258: 256 bytes, end-of-text and a token to learn",
                        options.vocab_size);
@@ -183,7 +204,10 @@ void validate(const Options& options) {
             name);
     }
     if (options.command == Command::Tokenize) return validate_tokenize(options);
-    if (options.command != Command::Train && options.command != Command::Plan) return require_operands(options);
+    if (options.command != Command::Train && options.command != Command::Plan) {
+        require_operands(options);
+        return refuse_ignored(options);
+    }
     if (options.command == Command::Train && options.recompute != "auto") find_policy(options.recompute);
     if (!options.memory_budget.empty()) parse_budget("--memory-budget", options.memory_budget, int64_t{1} << 40);
     // Where a run goes on, another length of sequences is first of all another run (resume_options.h).

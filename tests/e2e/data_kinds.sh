@@ -229,7 +229,8 @@ check "nanoGPT's train.bin is known by its name" test "$(loss):$(grep -c ' W .*n
 must "nanoGPT's folder" "${small[@]}" --data=nanogpt --vocab-size=67 --output-dir=nano
 check "nanoGPT's folder: train.bin and val.bin" says 'data .*train.bin.*900 tokens for training, 100 for validation'
 for i in $(seq 300); do printf 'text'; done >nanogpt/train.bin
-refused "letters that may be ids" 1 "'nanogpt/train.bin' may be text or.*--data-format=text or --data-format=uint16" \
+refused "letters that may be ids" 1 \
+    "'nanogpt/train.bin' may be text or.*--data-format=text, and for ids --data-format=uint16" \
     "${small[@]}" --data=nanogpt/train.bin --output-dir=new
 must "as text" "${small[@]}" --data=nanogpt/train.bin --data-format=text --output-dir=asked
 printf 'odd' >odd.bin

@@ -21,7 +21,7 @@ for value in 0 -1 nan 1e7; do
     refused "--comm-timeout=$value" 2 "--comm-timeout: must be .*from 1 to 1e\\+06" "${good[@]}" \
         "--comm-timeout=$value"
 done
-refused "--ranks is for plan" 2 "not expected: --ranks=2" "${good[@]}" --ranks=2
+refused "--ranks is for plan" 2 "--ranks: training does not have this option, only plan" "${good[@]}" --ranks=2
 
 refused "plan for no rank" 2 "--ranks: must be .*from 1 to" plan --ranks=0
 refused "plan a stage for one rank" 2 "--zero: has no effect; .*add --ranks" plan --zero=2

@@ -155,7 +155,7 @@ refused "a vocabulary that is there" 2 '--out=vocab.*is there already' \
     tokenize --train-bpe --vocab-size=300 --out=vocab text.txt
 refused "a vocabulary too small" 2 '--vocab-size=257.*at least 258' \
     tokenize --train-bpe --vocab-size=257 --out=new text.txt
-refused "no vocabulary size" 2 '--vocab-size=0.*at least 258' tokenize --train-bpe --out=new text.txt
+refused "no vocabulary size" 2 '--train-bpe needs --vocab-size=N' tokenize --train-bpe --out=new text.txt
 refused "--train-bpe and --tokenizer" 2 '--tokenizer: has no effect' \
     tokenize --train-bpe --vocab-size=300 --tokenizer=vocab --out=new text.txt
 refused "two sizes of validation" 2 '--val-tokens=5.*--val-fraction' \

@@ -37,6 +37,18 @@ TEST(SpecialNames, BytesHaveOne) {
     }
 }
 
+TEST(SpecialNames, ThreadsCountWhatOneDoes) {
+    std::string text;
+    while (text.size() < (size_t{10} << 20)) text += "<|endoftext|>some<|endoftext";
+    SpecialNames one((ByteTokenizer())), many((ByteTokenizer()));
+    one.count(text);
+    for (const int threads : {1, 2, 3}) many.count_on_threads(text, threads);
+    EXPECT_EQ(many.total(), 3 * one.total());
+    EXPECT_GT(one.total(), 100'000);
+    many.count_on_threads("", 2);
+    EXPECT_EQ(many.total(), 3 * one.total());
+}
+
 TEST(SpecialNames, NoneIsCutByAChunk) {
     const TempDir dir;
     std::string text;

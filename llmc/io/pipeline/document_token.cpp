@@ -1,7 +1,7 @@
 #include "llmc/io/pipeline/document_token.h"
 
 #include "llmc/base/error.h"
-#include "llmc/base/file.h"
+#include "llmc/io/pipeline/json_fields.h"
 
 #include <algorithm>
 #include <array>
@@ -16,14 +16,6 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr const char* kEndOfText = "<|endoftext|>";
-
-Json read_json_if_there(const std::string& folder, const char* name) {
-    const std::string path = folder + "/" + name;
-    if (folder.empty() || !path_exists(path) || is_directory(path)) return nullptr;
-    Json json = Json::parse(read_text(path), nullptr, /*allow_exceptions=*/false);
-    if (json.is_discarded()) fail("'{}' is not valid JSON; copy or download it again", path);
-    return json;
-}
 
 /// A field that may be absent or null.
 const Json* field(const Json& json, const char* name) {
@@ -49,34 +41,40 @@ DocumentToken known_by_name(const KnownTokens& tokens, const std::string& name, 
     return id < 0 ? DocumentToken() : DocumentToken{id, name, named_by};
 }
 
+/// The token that a template begins with: its id there, else that of its name.
+DocumentToken of_template_processing(const Json& processor, const KnownTokens& tokens) {
+    const Json* single = member_or_null(processor, "single");
+    if (single == nullptr || as_list(*single).empty()) return {};
+    const Json* token = member_or_null((*single)[0], "SpecialToken");
+    const std::string name = token == nullptr ? "" : text_of(*token, "id");
+    if (name.empty()) return {};
+    const Json* specials = member_or_null(processor, "special_tokens");
+    const Json* special = specials == nullptr ? nullptr : member_or_null(*specials, name.c_str());
+    const Json* ids = special == nullptr ? nullptr : member_or_null(*special, "ids");
+    const bool has_id = ids != nullptr && !as_list(*ids).empty();
+    const int64_t id = has_id ? as_whole_number((*ids)[0], "a whole number, the id of a token") : -1;
+    if (id >= 0 && id < TokenNames::kMostTokens) {
+        return {static_cast<int32_t>(id), name, "the template of tokenizer.json"};
+    }
+    return known_by_name(tokens, name, "the template of tokenizer.json");
+}
+
 /// The token that a post-processor puts in front of a text.
-DocumentToken of_template(const Json& processor, const KnownTokens& tokens) {
-    const std::string type = token_name(field(processor, "type"));
+DocumentToken of_post_processor(const Json& processor, const KnownTokens& tokens, int depth = 0) {
+    constexpr int kDeepest = 50;
+    if (depth > kDeepest) throw JsonFault{&processor, fmt::format("stands within more than {} sequences", kDeepest)};
+    if (processor.is_null()) return {};
+    const std::string type = type_of(processor);
+    if (type == "TemplateProcessing") return of_template_processing(processor, tokens);
     if (type == "Sequence") {
-        const Json* parts = field(processor, "processors");
-        for (const Json& part : parts != nullptr && parts->is_array() ? *parts : Json::array()) {
-            DocumentToken found = of_template(part, tokens);
+        for (const Json& part : as_list(member(processor, "processors"))) {
+            DocumentToken found = of_post_processor(part, tokens, depth + 1);
             if (found.id >= 0) return found;
         }
-    } else if (type == "TemplateProcessing") {
-        const Json* single = field(processor, "single");
-        if (single == nullptr || !single->is_array() || single->empty()) return {};
-        const Json* token = field((*single)[0], "SpecialToken");
-        const std::string name = token == nullptr ? "" : token_name(field(*token, "id"));
-        if (name.empty()) return {};
-        const Json* specials = field(processor, "special_tokens");
-        const Json* special = specials == nullptr ? nullptr : field(*specials, name.c_str());
-        const Json* ids = special == nullptr ? nullptr : field(*special, "ids");
-        const bool has_id = ids != nullptr && ids->is_array() && !ids->empty() && (*ids)[0].is_number_integer();
-        const auto id = has_id ? (*ids)[0].get<int64_t>() : int64_t{-1};
-        if (id >= 0 && id < TokenNames::kMostTokens) {
-            return {static_cast<int32_t>(id), name, "the template of tokenizer.json"};
-        }
-        return known_by_name(tokens, name, "the template of tokenizer.json");
     } else if (type == "RobertaProcessing" || type == "BertProcessing") {
-        const Json* cls = field(processor, "cls");
-        if (cls == nullptr || !cls->is_array() || cls->empty() || !(*cls)[0].is_string()) return {};
-        return known_by_name(tokens, (*cls)[0].get<std::string>(), type + " of tokenizer.json");
+        const Json* cls = member_or_null(processor, "cls");
+        if (cls == nullptr || as_list(*cls).empty()) return {};
+        return known_by_name(tokens, as_text((*cls)[0]), type + " of tokenizer.json");
     }
     return {};
 }
@@ -112,8 +110,7 @@ DocumentToken of_model_configuration(const CompanionFiles& files, const KnownTok
 /// Whether a configuration gives the token a role.
 bool is_named_special(const CompanionFiles& files, const std::string& name) {
     for (const Json* json : {&files.tokenizer_config, &files.special_tokens_map}) {
-        for (const char* key :
-             {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
+        for (const char* key : kTokenRoles) {
             if (token_name(field(*json, key)) == name) return true;
         }
     }
@@ -133,12 +130,6 @@ AddedToken read_added(const std::string& text, int64_t id, const Json& flags) {
 }
 
 }  // namespace
-
-CompanionFiles read_companion_files(const std::string& folder) {
-    return {read_json_if_there(folder, "tokenizer_config.json"), read_json_if_there(folder, "special_tokens_map.json"),
-            read_json_if_there(folder, "added_tokens.json"), read_json_if_there(folder, "config.json"),
-            read_json_if_there(folder, "generation_config.json")};
-}
 
 void add_companion_tokens(const CompanionFiles& files, const TokenNames& names, std::vector<AddedToken>* added,
                           const std::string& source) {
@@ -184,7 +175,7 @@ std::string KnownTokens::name(int32_t id) const {
 }
 
 DocumentToken find_document_token(const Json& post_processor, const CompanionFiles& files, const KnownTokens& tokens) {
-    DocumentToken found = of_template(post_processor, tokens);
+    DocumentToken found = of_post_processor(post_processor, tokens);
     if (found.id >= 0) return found;
     const DocumentToken bos = of_configuration(files, tokens, "bos_token");
     if (flag(files.tokenizer_config, "add_bos_token") && bos.id >= 0) return bos;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "llmc/io/pipeline/added_tokens.h"
+#include "llmc/io/pipeline/companion_files.h"
 #include "llmc/io/pipeline/token_model.h"
 
 #include <nlohmann/json.hpp>
@@ -19,13 +20,6 @@ struct DocumentToken {
     std::string named_by;  ///< "eos_token of tokenizer_config.json".
 };
 
-/// The small files beside tokenizer.json; null where one is not there.
-struct CompanionFiles {
-    nlohmann::json tokenizer_config, special_tokens_map, added_tokens, config, generation_config;
-};
-/// An Error if one is not valid JSON. `folder` is "" if there is none.
-CompanionFiles read_companion_files(const std::string& folder);
-
 /// Adds the tokens that only tokenizer_config.json (added_tokens_decoder) or added_tokens.json have. An Error that
 /// begins with `source` if an id is impossible.
 void add_companion_tokens(const CompanionFiles& files, const TokenNames& names, std::vector<AddedToken>* added,
@@ -41,7 +35,8 @@ struct KnownTokens {
 
 /// The first rule that applies: the token that the template puts in front (`post_processor` of tokenizer.json);
 /// bos_token with add_bos_token; eos_token, unless it ends a chat's turn and there is an <|endoftext|>, which then is
-/// it; bos_token; eos_token_id of config.json or generation_config.json; an added token by its usual name.
+/// it; bos_token; eos_token_id of config.json or generation_config.json; an added token by its usual name. A
+/// post-processor with a field of another type is a JsonFault (json_fields.h).
 DocumentToken find_document_token(const nlohmann::json& post_processor, const CompanionFiles& files,
                                   const KnownTokens& tokens);
 

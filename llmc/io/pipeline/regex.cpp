@@ -51,9 +51,11 @@ struct Regex::Code {
     bool has_jit = false;
     std::mutex mutex;                           ///< Of what follows.
     std::vector<std::unique_ptr<State>> spare;  ///< States that no search has.
+    std::string written, source;                ///< For messages.
 
-    /// `written` is what the file has for `pattern`.
-    Code(const std::string& pattern, const std::string& written, const std::string& source) {
+    /// `written_as` is what the file `named` has for `pattern`.
+    Code(const std::string& pattern, const std::string& written_as, const std::string& named)
+        : written(written_as), source(named) {
         pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
         pcre2_set_newline(context, PCRE2_NEWLINE_LF);
         int error = 0;
@@ -112,7 +114,10 @@ bool RegexSearch::search(size_t from) {
             ? pcre2_jit_match(code.code, subject, text_.size(), from, 0, state.match, state.context)
             : pcre2_match(code.code, subject, text_.size(), from, PCRE2_NO_UTF_CHECK, state.match, state.context);
     if (status < 0 && status != PCRE2_ERROR_NOMATCH) {
-        fail("the tokenizer's pattern gave up on the text: {}", reason_of(status));
+        fail(
+            "{}: its pattern '{}' gave up on the text ({}), which it would take too long to cut; make token files with "
+            "the tokenizer's own program, and train on those",
+            code.source, code.written, reason_of(status));
     }
     return status >= 0;
 }

@@ -1,4 +1,5 @@
-// Stages from tokenizer.json. Errors begin with `source`, the file.
+// Stages from tokenizer.json. What is wrong with a field is a JsonFault (json_fields.h); other Errors, such as of
+// patterns, begin with `source`, the file.
 #pragma once
 
 #include "llmc/io/pipeline/decoder.h"
@@ -24,6 +25,6 @@ std::vector<std::unique_ptr<PreTokenizer>> read_pre_tokenizers(const nlohmann::j
 std::vector<std::unique_ptr<DecoderStage>> read_decoders(const nlohmann::json& decoder, const std::string& source);
 
 /// Whether the last pre-tokeniser is ByteLevel.
-bool ends_with_byte_level(const nlohmann::json& pre_tokenizer, const std::string& source);
+bool ends_with_byte_level(const nlohmann::json& pre_tokenizer);
 
 }  // namespace llmc

@@ -13,16 +13,16 @@ namespace {
 
 using Json = nlohmann::json;
 
-std::pair<std::string, std::string> read_merge(const Json& merge, const std::string& where) {
-    if (merge.is_array()) {
-        if (merge.size() != 2) fail("{}: a list of {} is no merge, which is two tokens", where, merge.size());
-        return {merge[0].get<std::string>(), merge[1].get<std::string>()};
-    }
+constexpr const char* kIdWanted = "a whole number, the id of a token";
+
+std::pair<std::string, std::string> read_merge(const Json& merge) {
+    constexpr const char* kWanted = "a merge, which is two tokens with a blank between them, or a list of the two";
+    if (merge.is_array() && merge.size() == 2) return {as_text(merge[0]), as_text(merge[1])};
+    if (merge.is_array()) throw JsonFault{&merge, fmt::format("is a list of {}, not {}", merge.size(), kWanted)};
+    if (!merge.is_string()) throw is_not(merge, kWanted);
     const auto& line = merge.get_ref<const std::string&>();
     const size_t blank = line.find(' ');
-    if (blank == std::string::npos || line.find(' ', blank + 1) != std::string::npos) {
-        fail("{}: '{}' is no merge, which is two tokens and a blank between them", where, line);
-    }
+    if (blank == std::string::npos || line.find(' ', blank + 1) != std::string::npos) throw is_not(merge, kWanted);
     return {line.substr(0, blank), line.substr(blank + 1)};
 }
 
@@ -36,18 +36,19 @@ std::unique_ptr<TokenModel> read_bpe(const Json& model, bool over_bytes, const s
     settings.ignore_merges = flag_of(model, "ignore_merges", false);
     settings.prefix = text_of(model, "continuing_subword_prefix");
     settings.suffix = text_of(model, "end_of_word_suffix");
-    const auto dropout = model.find("dropout");
-    if (dropout != model.end() && !dropout->is_null() && dropout->get<double>() != 0) {
+    const Json* dropout = member_or_null(model, "dropout");
+    if (dropout != nullptr && as_number(*dropout) != 0) {
         fail("{} has BPE dropout ({}), by which every run gives other tokens; set it to null", source,
-             dropout->get<double>());
+             as_number(*dropout));
     }
     TokenNames names;
-    if (!model.at("vocab").is_object()) fail("{} does not have the fields of its kind: vocab is no object", source);
-    for (const auto& [name, id] : model["vocab"].items()) names.add(name, id_of(id, name, source), source);
+    for (const auto& [name, id] : as_object(member(model, "vocab")).items()) {
+        names.add(name, as_whole_number(id, kIdWanted), source);
+    }
     std::vector<std::pair<std::string, std::string>> merges;
-    for (const Json& merge : model.at("merges")) {
+    for (const Json& merge : as_list(member(model, "merges"))) {
         if (merge.is_string() && merge.get_ref<const std::string&>().starts_with("#version")) continue;
-        merges.push_back(read_merge(merge, fmt::format("{} merge {}", source, merges.size() + 1)));
+        merges.push_back(read_merge(merge));
     }
     return std::make_unique<BpeModel>(std::move(settings), std::move(names), merges);
 }
@@ -55,13 +56,14 @@ std::unique_ptr<TokenModel> read_bpe(const Json& model, bool over_bytes, const s
 std::unique_ptr<TokenModel> read_unigram(const Json& model, const std::string& source) {
     TokenNames names;
     std::vector<double> scores;
-    for (const Json& token : model.at("vocab")) {
-        names.add(token.at(0).get<std::string>(), static_cast<int64_t>(scores.size()), source);
-        scores.push_back(token.at(1).get<double>());
+    for (const Json& token : as_list(member(model, "vocab"))) {
+        if (as_list(token).size() < 2) throw is_not(token, "a token and its score");
+        names.add(as_text(token[0]), static_cast<int64_t>(scores.size()), source);
+        scores.push_back(as_number(token[1]));
     }
-    const auto field = model.find("unk_id");
-    const bool has_unk = field != model.end() && !field->is_null();
-    const int64_t unk = has_unk ? id_of(*field, "unk_id", source) : -1;
+    const Json* field = member_or_null(model, "unk_id");
+    const bool has_unk = field != nullptr;
+    const int64_t unk = has_unk ? as_whole_number(*field, kIdWanted) : -1;
     if (has_unk && (unk < 0 || unk >= names.limit())) {
         fail("{}: unk_id is {}, but the vocabulary has {} tokens", source, unk, names.limit());
     }
@@ -74,11 +76,12 @@ std::vector<AddedToken> read_added_tokens(const Json& tokens, const TokenNames& 
     std::vector<AddedToken> added;
     std::unordered_map<std::string, size_t> places;  // A second one of a name takes the place of the first.
     int64_t next = names.count();
-    for (const Json& token : tokens) {
+    static const Json kNone = Json::array();
+    for (const Json& token : tokens.is_null() ? kNone : as_list(tokens)) {
         AddedToken now;
-        now.text = token.at("content").get<std::string>();
+        now.text = as_text(member(token, "content"));
         if (now.text.empty()) continue;
-        const int64_t said = id_of(token.at("id"), now.text, source);
+        const int64_t said = as_whole_number(member(token, "id"), kIdWanted);
         const auto [place, is_new] = places.emplace(now.text, added.size());
         now.id = is_new ? names.id(now.text) : added[place->second].id;
         if (now.id < 0) now.id = static_cast<int32_t>(next++);
@@ -116,10 +119,10 @@ Pipeline read_pipeline(const Json& json, const std::string& folder, const Tokeni
     }
     Pipeline pipeline;
     pipeline.source = source;
-    const Json& model = json.at("model");
+    const Json& model = member(json, "model");
     const Json& pre_tokenizer = part_of(json, "pre_tokenizer");
     const bool is_bpe = type_of(model) == "BPE" || (type_of(model).empty() && model.contains("merges"));
-    const bool over_bytes = is_bpe && ends_with_byte_level(pre_tokenizer, source);
+    const bool over_bytes = is_bpe && ends_with_byte_level(pre_tokenizer);
     pipeline.normalizers = read_normalizers(part_of(json, "normalizer"), source);
     pipeline.pre_tokenizers = read_pre_tokenizers(pre_tokenizer, over_bytes, source);
     pipeline.model = is_bpe ? read_bpe(model, over_bytes, source) : read_unigram(model, source);
@@ -143,12 +146,12 @@ Pipeline read_pipeline(const Json& json, const std::string& folder, const Tokeni
 Pipeline read_tokenizer_json(const std::string& path, const std::string& folder, const TokenizerChoices& choices) {
     const Json json = parse_tokenizer_json(path);
     const std::string source = "'" + path + "'";
-    return reading(source, [&] { return read_pipeline(json, folder, choices, source); });
+    return reading(source, json, [&] { return read_pipeline(json, folder, choices, source); });
 }
 
 std::string tokenizer_json_obstacle(const std::string& path) {
     const Json json = parse_tokenizer_json(path);
-    return reading("'" + path + "'", [&] { return missing_stage(json); });
+    return reading("'" + path + "'", json, [&] { return missing_stage(json); });
 }
 
 }  // namespace llmc

@@ -59,9 +59,11 @@ Pipeline read_vocab_and_merges(const std::string& vocab_path, const std::string&
     pipeline.source = "'" + vocab_path + "'";
     const nlohmann::json vocab = parse_tokenizer_json(vocab_path);
     TokenNames names;
-    for (const auto& [name, id] : vocab.items()) {
-        names.add(name, id_of(id, name, pipeline.source), pipeline.source);
-    }
+    reading(pipeline.source, vocab, [&] {
+        for (const auto& [name, id] : vocab.items()) {
+            names.add(name, as_whole_number(id, "a whole number, the id of a token"), pipeline.source);
+        }
+    });
     require_bytes(names, vocab_path);
     std::vector<std::pair<std::string, std::string>> merges;
     const MappedFile file(merges_path);

@@ -1,0 +1,204 @@
+#include "llmc/train/command_line.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+#include "llmc/train/options.h"
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+#include <string_view>
+
+namespace llmc {
+namespace {
+
+/// The subcommand that a command line begins with; null where it trains.
+const CommandRow* subcommand_named(std::string_view word) {
+    const auto& table = subcommand_table();
+    const auto row = std::find_if(table.begin(), table.end(), [&](const CommandRow& r) { return r.name == word; });
+    return row == table.end() ? nullptr : &*row;
+}
+
+std::string_view before_value(std::string_view word) { return word.substr(0, word.find('=')); }
+
+/// The row of "--batch-size" or "-b", with or without "=4"; null if there is none.
+const OptionRow* row_of(std::string_view word) {
+    const std::string_view flag = before_value(word);
+    if (!flag.starts_with('-') || flag.size() < 2) return nullptr;
+    for (const OptionRow& row : option_table()) {
+        const std::string_view flags = row.flags;
+        const size_t comma = flags.find(',');
+        const bool is_short = comma != std::string_view::npos && flags.substr(0, comma) == flag;
+        if (is_short || flags.substr(comma == std::string_view::npos ? 0 : comma + 1) == flag) return &row;
+    }
+    return nullptr;
+}
+
+bool is_flag(const OptionRow& row) { return std::holds_alternative<bool Options::*>(row.field); }
+bool is_option(std::string_view word) { return row_of(word) != nullptr || word == "--help" || word == "--version"; }
+
+/// "plan --help".
+std::string help_of(const CommandRow* command) {
+    return command == nullptr ? "train_gpt --help" : fmt::format("train_gpt {} --help", command->name);
+}
+
+/// Letters to put in, leave out or change (Levenshtein).
+size_t letters_apart(std::string_view a, std::string_view b) {
+    std::vector<size_t> row(b.size() + 1);
+    std::iota(row.begin(), row.end(), size_t{0});
+    for (size_t i = 1; i <= a.size(); ++i) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= b.size(); ++j) {
+            const size_t changed = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+            diagonal = row[j];
+            row[j] = std::min({changed, row[j] + 1, row[j - 1] + 1});
+        }
+    }
+    return row[b.size()];
+}
+
+/// The one of `names` that was probably meant: nearly the same letters, or the only one that begins so; "" if none.
+std::string nearest(const std::string& given, const std::vector<std::string>& names) {
+    const size_t most = given.size() < 4 ? 1 : given.size() < 9 ? 2 : 3;
+    std::string found, begun;
+    size_t least = std::min(most + 1, given.size());
+    for (const std::string& name : names) {
+        const size_t apart = letters_apart(given, name);
+        if (apart < least) least = apart, found = name;
+        if (given.size() >= 3 && name.starts_with(given)) begun = begun.empty() ? name : "?";
+    }
+    return !found.empty() ? found : begun == "?" ? "" : begun;
+}
+
+/// "training and evaluate".
+std::string commands_with(const OptionRow& row) {
+    std::vector<std::string> names;
+    if ((row.commands & kTrain) != 0) names.emplace_back("training");
+    for (const CommandRow& command : subcommand_table()) {
+        if ((row.commands & command.mask) != 0) names.emplace_back(command.name);
+    }
+    const std::string last = names.back();
+    names.pop_back();
+    return names.empty() ? last : fmt::format("{} and {}", fmt::join(names, ", "), last);
+}
+
+[[noreturn]] void refuse_option(std::string_view word, const CommandRow* command) {
+    const uint8_t mask = command == nullptr ? uint8_t{kTrain} : command->mask;
+    const std::string who = command == nullptr ? "training" : command->name;
+    const std::string given(before_value(word));
+    if (const OptionRow* row = row_of(word)) {
+        fail_usage("{}: {} does not have this option, only {}; leave it out, or see {}", given, who,
+                   commands_with(*row), help_of(command));
+    }
+    std::string name =
+        given.substr(given.find_first_not_of('-') == std::string::npos ? given.size() : given.find_first_not_of('-'));
+    std::replace(name.begin(), name.end(), '_', '-');
+    std::vector<std::string> names = {"help"};
+    for (const OptionRow& row : option_table()) {
+        if ((row.commands & mask) != 0 && std::string_view(row.flags).starts_with('-')) names.push_back(row.name());
+    }
+    const std::string meant = nearest(name, names);
+    fail_usage("{}: there is no such option; {}see {}", given,
+               meant.empty() ? "" : fmt::format("did you mean --{}? If not, ", meant), help_of(command));
+}
+
+/// The option that a word without dashes is probably for.
+const char* option_for(const CommandRow* command) {
+    if (command == nullptr) return "data";
+    switch (command->command) {
+        case Command::Plan: return "model";
+        case Command::Generate: return "prompt";
+        case Command::Evaluate: return "data";
+        case Command::Import: return "from";
+        default: return "run";
+    }
+}
+
+[[noreturn]] void refuse_word(const std::string& word, const CommandRow* command,
+                              const std::vector<const char*>& words) {
+    for (size_t i = 2; i < words.size(); ++i) {
+        const OptionRow* before = row_of(words[i - 1]);
+        if (word != words[i] || before == nullptr || !is_flag(*before)) continue;
+        fail_usage("--{}: takes no value, but is followed by '{}'; write it alone, or --{}=false", before->name(), word,
+                   before->name());
+    }
+    std::vector<std::string> names;
+    for (const CommandRow& row : subcommand_table()) names.emplace_back(row.name);
+    const char* option = option_for(command);
+    const std::string quoted_word = word.find_first_of(" *?'\"") == std::string::npos ? word : "'" + word + "'";
+    if (command == nullptr) {
+        const std::string meant = nearest(word, names);
+        if (!meant.empty() && !path_exists(word)) {
+            fail_usage("'{}': there is no such subcommand; did you mean {}? If not, see {}", word, meant,
+                       help_of(nullptr));
+        }
+        if (!path_exists(word)) {
+            fail_usage("'{}': there is no such subcommand; there are {}, and to train on a file it is --data=FILE",
+                       word, fmt::join(names, ", "));
+        }
+    }
+    fail_usage("'{}': stands alone; {}{}", word,
+               subcommand_named(word) != nullptr && command != nullptr
+                   ? "one subcommand at a time"
+                   : fmt::format("if it is what --{} is about, write --{}={}", option, option, quoted_word),
+               std::string_view(option) == "data" ? ", and for several files a folder or a quoted pattern" : "");
+}
+
+/// The option that a message of CLI11 begins with.
+const CLI::Option* option_in(const std::string& message, const CLI::App& app) {
+    return app.get_option_no_throw(message.substr(0, message.find(':')));
+}
+
+}  // namespace
+
+void require_plain_words(const std::vector<const char*>& words) {
+    for (size_t i = 1; i < words.size(); ++i) {
+        const std::string_view word = words[i];
+        if (word == "--") return;
+        if (word.size() > 2 && word[0] == '-' && word[1] != '-') {
+            std::string longer = "-" + std::string(word);
+            std::replace(longer.begin(), longer.begin() + static_cast<std::ptrdiff_t>(before_value(longer).size()), '_',
+                         '-');
+            if (is_option(longer)) fail_usage("'{}': a long name has two dashes; write {}", word, longer);
+        }
+        const OptionRow* row = row_of(word);
+        if (row == nullptr) continue;
+        if (word.starts_with("--") && word.ends_with('=') && before_value(word).size() + 1 == word.size()) {
+            fail_usage("{}: there is no value behind the '='; write {}VALUE, or leave it out", before_value(word),
+                       word);
+        }
+        if (is_flag(*row) || word.find('=') != std::string_view::npos || i + 1 == words.size()) continue;
+        const std::string_view value = words[++i];
+        if (is_option(value)) {
+            fail_usage("--{}: needs a value, but '{}' comes next; write --{}=VALUE", row->name(), value, row->name());
+        }
+    }
+}
+
+void refuse_words(const CLI::ParseError& error, const CLI::App& app, const std::vector<const char*>& words) {
+    const std::vector<const CLI::App*> parsed = app.get_subcommands([](const CLI::App* sub) { return sub->parsed(); });
+    const CLI::App& used = parsed.empty() ? app : *parsed.front();
+    const CommandRow* command = subcommand_named(used.get_name());
+    for (const CLI::App* where : {&app, &used}) {
+        for (const std::string& word : where->remaining()) {
+            if (word == "--") continue;
+            if (word.starts_with('-')) refuse_option(word, where == &app ? nullptr : command);
+            refuse_word(word, where == &app ? nullptr : command, words);
+        }
+    }
+    std::string message = error.what();
+    const CLI::Option* option = option_in(message, used);
+    if (option != nullptr && dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
+        const std::string name = option->get_name();
+        if (option->results().size() > 1) {
+            fail_usage("{}: was given {} times, as {}; give it once", name, option->results().size(),
+                       fmt::join(option->results(), " and "));
+        }
+        fail_usage("{}: needs a value; write {}={}", name, name, option->get_type_name());
+    }
+    std::replace(message.begin(), message.end(), '\n', ' ');
+    fail_usage("{}", message);
+}
+
+}  // namespace llmc

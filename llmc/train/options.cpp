@@ -158,7 +158,7 @@ constexpr CommandRow kSubcommands[] = {
     {"generate", Command::Generate, kGenerate, "Generate text with a trained model"},
     {"evaluate", Command::Evaluate, kEvaluate, "Loss and bits per byte of a trained model on a text, and HellaSwag"},
     {"import", Command::Import, kImport, "Make a run folder of a model from elsewhere"},
-    {"export", Command::Export, kExport, "Write a trained model for transformers or llm.c"},
+    {"export", Command::Export, kExport, "Write a trained model for transformers, llm.c or llama.cpp"},
     {"tokenize", Command::Tokenize, kTokenize, "Turn text into token files, or learn a vocabulary from it"},
 };
 

@@ -49,38 +49,6 @@ DocumentToken known_by_name(const KnownTokens& tokens, const std::string& name, 
     return id < 0 ? DocumentToken() : DocumentToken{id, name, named_by};
 }
 
-/// The token that a post-processor puts in front of a text.
-DocumentToken of_template(const Json& processor, const KnownTokens& tokens) {
-    const std::string type = token_name(field(processor, "type"));
-    if (type == "Sequence") {
-        const Json* parts = field(processor, "processors");
-        for (const Json& part : parts != nullptr && parts->is_array() ? *parts : Json::array()) {
-            DocumentToken found = of_template(part, tokens);
-            if (found.id >= 0) return found;
-        }
-    } else if (type == "TemplateProcessing") {
-        const Json* single = field(processor, "single");
-        if (single == nullptr || !single->is_array() || single->empty()) return {};
-        const Json* token = field((*single)[0], "SpecialToken");
-        const std::string name = token == nullptr ? "" : token_name(field(*token, "id"));
-        if (name.empty()) return {};
-        const Json* specials = field(processor, "special_tokens");
-        const Json* special = specials == nullptr ? nullptr : field(*specials, name.c_str());
-        const Json* ids = special == nullptr ? nullptr : field(*special, "ids");
-        const bool has_id = ids != nullptr && ids->is_array() && !ids->empty() && (*ids)[0].is_number_integer();
-        const auto id = has_id ? (*ids)[0].get<int64_t>() : int64_t{-1};
-        if (id >= 0 && id < TokenNames::kMostTokens) {
-            return {static_cast<int32_t>(id), name, "the template of tokenizer.json"};
-        }
-        return known_by_name(tokens, name, "the template of tokenizer.json");
-    } else if (type == "RobertaProcessing" || type == "BertProcessing") {
-        const Json* cls = field(processor, "cls");
-        if (cls == nullptr || !cls->is_array() || cls->empty() || !(*cls)[0].is_string()) return {};
-        return known_by_name(tokens, (*cls)[0].get<std::string>(), type + " of tokenizer.json");
-    }
-    return {};
-}
-
 bool ends_a_turn(const std::string& name) {
     constexpr std::array kTurns = {"<|im_end|>", "<|eot_id|>", "<|eot|>", "<|eom_id|>", "<end_of_turn>", "<|end|>"};
     return std::any_of(kTurns.begin(), kTurns.end(), [&](const char* turn) { return name == turn; });
@@ -183,8 +151,47 @@ std::string KnownTokens::name(int32_t id) const {
     return names.has(id) ? names.name(id) : fmt::format("<{}>", id);
 }
 
+DocumentToken token_of_template(const Json& processor, const KnownTokens& tokens) {
+    const std::string type = token_name(field(processor, "type"));
+    if (type == "Sequence") {
+        const Json* parts = field(processor, "processors");
+        for (const Json& part : parts != nullptr && parts->is_array() ? *parts : Json::array()) {
+            DocumentToken found = token_of_template(part, tokens);
+            if (found.id >= 0) return found;
+        }
+    } else if (type == "TemplateProcessing") {
+        const Json* single = field(processor, "single");
+        if (single == nullptr || !single->is_array() || single->empty()) return {};
+        const Json* token = field((*single)[0], "SpecialToken");
+        const std::string name = token == nullptr ? "" : token_name(field(*token, "id"));
+        if (name.empty()) return {};
+        const Json* specials = field(processor, "special_tokens");
+        const Json* special = specials == nullptr ? nullptr : field(*specials, name.c_str());
+        const Json* ids = special == nullptr ? nullptr : field(*special, "ids");
+        const bool has_id = ids != nullptr && ids->is_array() && !ids->empty() && (*ids)[0].is_number_integer();
+        const auto id = has_id ? (*ids)[0].get<int64_t>() : int64_t{-1};
+        if (id >= 0 && id < TokenNames::kMostTokens) {
+            return {static_cast<int32_t>(id), name, "the template of tokenizer.json"};
+        }
+        return known_by_name(tokens, name, "the template of tokenizer.json");
+    } else if (type == "RobertaProcessing" || type == "BertProcessing") {
+        const Json* cls = field(processor, "cls");
+        if (cls == nullptr || !cls->is_array() || cls->empty() || !(*cls)[0].is_string()) return {};
+        return known_by_name(tokens, (*cls)[0].get<std::string>(), type + " of tokenizer.json");
+    }
+    return {};
+}
+
+std::string token_of_role(const CompanionFiles& files, const char* role) {
+    for (const Json* json : {&files.tokenizer_config, &files.special_tokens_map}) {
+        const std::string name = token_name(field(*json, role));
+        if (!name.empty()) return name;
+    }
+    return "";
+}
+
 DocumentToken find_document_token(const Json& post_processor, const CompanionFiles& files, const KnownTokens& tokens) {
-    DocumentToken found = of_template(post_processor, tokens);
+    DocumentToken found = token_of_template(post_processor, tokens);
     if (found.id >= 0) return found;
     const DocumentToken bos = of_configuration(files, tokens, "bos_token");
     if (flag(files.tokenizer_config, "add_bos_token") && bos.id >= 0) return bos;

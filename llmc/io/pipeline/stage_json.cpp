@@ -178,6 +178,10 @@ std::vector<std::unique_ptr<DecoderStage>> read_decoders(const Json& decoder, co
     return stages;
 }
 
+std::vector<const Json*> flat_stages(const Json& stage, const char* list, const std::string& source) {
+    return flat(stage, list, source);
+}
+
 bool ends_with_byte_level(const Json& pre_tokenizer, const std::string& source) {
     const std::vector<const Json*> all = flat(pre_tokenizer, "pretokenizers", source);
     return !all.empty() && type_of(*all.back()) == "ByteLevel";

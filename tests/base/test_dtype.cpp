@@ -1,4 +1,5 @@
 #include "llmc/base/dtype.h"
+#include "llmc/base/fp16.h"
 
 #include <gtest/gtest.h>
 

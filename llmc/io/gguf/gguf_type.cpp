@@ -2,6 +2,7 @@
 
 #include "llmc/base/check.h"
 #include "llmc/base/dtype.h"
+#include "llmc/base/fp16.h"
 
 #include <algorithm>
 #include <array>

@@ -19,7 +19,7 @@ size() { stat -c %s "$1"; }
 # ---- a run of the demo's kind: bytes -------------------------------------------------
 
 train bytes --model=gpt2-nano --steps=2
-train llama --model=llama-nano --layers=2 --kv-heads=1 --steps=2
+train llama --model=llama-nano --kv-heads=1 --steps=2
 for type in f32 f16 bf16 q8_0; do
     for run in bytes llama; do
         must "export $run $type" export --run=$run --format=gguf --gguf-type=$type --out=$run-$type.gguf
@@ -48,7 +48,7 @@ check "the log says how to run it" grep -q 'llama-cli -m default.gguf' err
 # ---- learned and carried tokenizers -------------------------------------------------------
 
 must "learn a vocabulary" tokenize --train-bpe --vocab-size=300 --out=learned text.txt
-train bpe --model=llama-nano --layers=2 --kv-heads=1 --steps=2 --tokenizer=learned
+train bpe --model=llama-nano --kv-heads=1 --steps=2 --tokenizer=learned
 must "export with merges" export --run=bpe --format=gguf --out=bpe.gguf
 check "a token of the learned vocabulary" has_text bpe.gguf "$(sed -n 2p learned/merges.txt)"
 check "its pre-tokeniser" has_text bpe.gguf gpt-2
@@ -62,7 +62,7 @@ cp -r "$golden/hf/llama" chat
 cp "$golden/tokenizers/tokenizer.json" chat
 sed -i 's/"vocab_size": 67/"vocab_size": 410/' chat/config.json
 refused "a vocabulary that is not the weights'" 1 'embed_tokens.weight' export --run=chat --format=gguf --out=no.gguf
-train chats --model=llama-nano --layers=2 --kv-heads=1 --steps=2 --tokenizer="$golden/tokenizers/tokenizer.json"
+train chats --model=llama-nano --kv-heads=1 --steps=2 --tokenizer="$golden/tokenizers/tokenizer.json"
 echo '{"chat_template": "{{ the_template }}", "eos_token": "<|eot_id|>"}' >chats/tokenizer/tokenizer_config.json
 must "export a chat's model" export --run=chats --format=gguf --out=chat.gguf
 check "the chat's template" has_text chat.gguf '{{ the_template }}'
@@ -80,7 +80,7 @@ sed 's/"add_prefix_space": false/"add_prefix_space": true/' chats/tokenizer/toke
 cp prefix.json chats/tokenizer/tokenizer.json
 refused "a stage without a name" 1 'add_prefix_space.*--format=hf' export --run=chats --format=gguf --out=x.gguf
 check "the advice works" "$TRAIN_GPT" export --run=chats --format=hf --out=advice
-(ulimit -f 40 && trap '' XFSZ && exec "$TRAIN_GPT" export --run=llama --format=gguf --out=full.gguf) >out 2>err
+(ulimit -f 20 && trap '' XFSZ && exec "$TRAIN_GPT" export --run=llama --format=gguf --out=full.gguf) >out 2>err
 full=$?
 check "a full disk is one line" test "$full $(grep -c ' E ' err)" = "1 1"
 check "a full disk leaves nothing" test -z "$(find . -name '*full.gguf*')$(leftovers)"

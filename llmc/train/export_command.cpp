@@ -56,7 +56,7 @@ void export_gguf(const Options& options) {
         gguf_vocabulary(weights->tokenizer(), weights->tokenizer_folder(), weights->model().config.V);
     write_gguf_model(output.temporary(), *weights, type, vocabulary);
     output.complete();
-    spdlog::info("{}, {} parameters as {}, in '{}'; run it with llama-cli -m {}", weights->describe(),
+    spdlog::info("{}, {} parameters as {}, in '{}'; llama.cpp runs it: llama-completion -m {}", weights->describe(),
                  format_count(weights->model().parameter_count()), options.gguf_type, output.path(), output.path());
 }
 

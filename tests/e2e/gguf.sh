@@ -43,7 +43,7 @@ must "export again" export --run=llama --format=gguf --gguf-type=q8_0 --out=agai
 check "the same bytes twice" cmp llama-q8_0.gguf again.gguf
 must "the default type" export --run=llama --format=gguf --out=default.gguf
 check "f16 without --gguf-type" cmp llama-f16.gguf default.gguf
-check "the log says how to run it" grep -q 'llama-cli -m default.gguf' err
+check "the log says how to run it" grep -q 'llama-completion -m default.gguf' err
 
 # ---- learned and carried tokenizers -------------------------------------------------------
 

@@ -120,7 +120,7 @@ int first_without_place(const GgufArchitecture& architecture, const Model& model
 }
 
 bool has_required(const GgufArchitecture& architecture, const Model& model) {
-    return std::all_of(architecture.requires_.begin(), architecture.requires_.end(), [&](const char* name) {
+    return std::all_of(architecture.must_have.begin(), architecture.must_have.end(), [&](const char* name) {
         return model.find_parameter(std::string("layers.0.") + name) != kNone;
     });
 }
@@ -145,7 +145,8 @@ void require_known_fields(const ModelConfig& config) {
 void require_known_rope(const RopeScaling& scaling) {
     using Kind = RopeScaling::Kind;
     if (scaling.kind == Kind::None || scaling.kind == Kind::Linear || scaling.kind == Kind::Llama3) return;
-    fail_usage("--format=gguf: the model's rope scaling cannot be said in a GGUF file by this program; use --format=hf");
+    fail_usage(
+        "--format=gguf: the model's rope scaling cannot be said in a GGUF file by this program; use --format=hf");
 }
 
 std::vector<int64_t> rows_of_parts(const ModelConfig& config, GgufSplit split, int64_t rows) {

@@ -24,12 +24,12 @@ struct GgufNameRow {
 };
 
 struct GgufArchitecture {
-    const char* name;                   ///< general.architecture, and the beginning of its keys.
-    bool (*computes)(const Model&);     ///< Whether its programs compute this model, where they have its parameters.
-    std::vector<const char*> requires_; ///< Block parameters that a model must have.
-    bool interleaves_rotary;            ///< A head's rotated channels are neighbours in pairs, not halves of the head.
-    std::vector<GgufNameRow> model;     ///< Parameters outside the layers.
-    std::vector<GgufNameRow> block;     ///< Of one layer; names without "blk.N.".
+    const char* name;                    ///< general.architecture, and the beginning of its keys.
+    bool (*computes)(const Model&);      ///< Whether its programs compute this model, where they have its parameters.
+    std::vector<const char*> must_have;  ///< Block parameters that a model must have.
+    bool interleaves_rotary;             ///< A head's rotated channels are neighbours in pairs, not halves of the head.
+    std::vector<GgufNameRow> model;      ///< Parameters outside the layers.
+    std::vector<GgufNameRow> block;      ///< Of one layer; names without "blk.N.".
 };
 
 /// The architecture of a model. An Error (exit code 2) if there is none, which names what cannot be said.

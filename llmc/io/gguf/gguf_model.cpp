@@ -56,9 +56,10 @@ void require_room(const std::string& path, int64_t bytes) {
     const std::filesystem::path folder = std::filesystem::path(path).parent_path();
     const std::optional<int64_t> available = free_bytes(folder.empty() ? "." : folder.string());
     if (!available || *available >= bytes) return;
-    fail("--out: the file has {}, but there is room for {} in '{}'; make room, or choose another place or a smaller "
-         "--gguf-type",
-         format_bytes(bytes), format_bytes(*available), folder.empty() ? "." : folder.string());
+    fail(
+        "--out: the file has {}, but there is room for {} in '{}'; make room, or choose another place or a smaller "
+        "--gguf-type",
+        format_bytes(bytes), format_bytes(*available), folder.empty() ? "." : folder.string());
 }
 
 void require_storable(std::span<const float> values, GgufType type, const std::string& name) {

@@ -96,7 +96,8 @@ Cutting cutting_of(const Pipeline& pipeline) {
         } else if (type == "Digits" && flag_of(*stage, "individual_digits", false) && stages.front() == stage) {
             cutting.is_digits_first = true;
         } else if (type == "ByteLevel" && stages.back() == stage) {
-            if (flag_of(*stage, "add_prefix_space", true)) cutting.unknown = "the pre-tokeniser ByteLevel with add_prefix_space";
+            if (flag_of(*stage, "add_prefix_space", true))
+                cutting.unknown = "the pre-tokeniser ByteLevel with add_prefix_space";
             const bool uses_regex = flag_of(*stage, "use_regex", true);
             if (uses_regex && !cutting.pattern.empty()) cutting.unknown = "the pre-tokeniser Split before ByteLevel's";
             if (uses_regex) cutting.pattern = kGpt2Pattern;
@@ -147,8 +148,8 @@ GgufPreTokenizer gguf_pre_tokenizer(const Pipeline& pipeline, bool wants_whole_t
     const std::string pattern = fmt::format("the pre-tokeniser's pattern '{}'", cutting.pattern);
     if (other == nullptr) refuse_gguf_tokenizer(pipeline.source, pattern);
     if (!merges_make_every_token(dynamic_cast<const BpeModel&>(*pipeline.model))) {
-        refuse_gguf_tokenizer(pipeline.source, fmt::format("{} {} ignore_merges", pattern,
-                                                           wants_whole_tokens ? "with" : "without"));
+        refuse_gguf_tokenizer(pipeline.source,
+                              fmt::format("{} {} ignore_merges", pattern, wants_whole_tokens ? "with" : "without"));
     }
     return {other->name, other->caveat};
 }

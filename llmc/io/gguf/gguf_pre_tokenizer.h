@@ -10,16 +10,16 @@ namespace llmc {
 
 /// A byte-level BPE's pre-tokeniser as GGUF files name it.
 struct GgufPreTokenizer {
-    std::string name;     ///< "gpt-2", "llama-bpe", ...
-    std::string caveat;   ///< Where its pieces differ from the stages', which a user should know; "" if nowhere.
+    std::string name;    ///< "gpt-2", "llama-bpe", ...
+    std::string caveat;  ///< Where its pieces differ from the stages', which a user should know; "" if nowhere.
 };
 
 /// For the stages of a pipeline whose model is a BPE over bytes. `wants_whole_tokens`: a piece that is a token is that
 /// token, whatever the merges say, which is part of a name's meaning. An Error names the stage that no name stands for.
 GgufPreTokenizer gguf_pre_tokenizer(const Pipeline& pipeline, bool wants_whole_tokens);
 
-/// An Error if a normaliser changes what llama.cpp's programs, which have none for a BPE over bytes, leave as it is. For
-/// NFC, which most texts are in, a warning.
+/// An Error if a normaliser changes what llama.cpp's programs, which have none for a BPE over bytes, leave as it is.
+/// For NFC, which most texts are in, a warning.
 void require_no_normalizer(const Pipeline& pipeline);
 
 /// Refuses an export: "--format=gguf: SOURCE has WHAT, ...; use --format=hf".

@@ -118,10 +118,15 @@ bool adds_space(const Pipeline& pipeline) {
         if (type != "Metaspace" || replaces || text_of(*stage, "replacement") != kSpace) {
             refuse_gguf_tokenizer(pipeline.source, "the pre-tokeniser " + type + " before a BPE over characters");
         }
-        if (flag_of(*stage, "split", true)) refuse_gguf_tokenizer(pipeline.source, "the pre-tokeniser Metaspace with split");
+        if (flag_of(*stage, "split", true))
+            refuse_gguf_tokenizer(pipeline.source, "the pre-tokeniser Metaspace with split");
         const std::string scheme = text_of(*stage, "prepend_scheme");
         adds = scheme != "never" && flag_of(*stage, "add_prefix_space", true);
         replaces = true;
+        if (!adds) continue;
+        spdlog::warn(
+            "{}: its pre-tokeniser Metaspace puts no blank in front of a text that begins with one, llama.cpp does",
+            pipeline.source);
     }
     if (!replaces) refuse_gguf_tokenizer(pipeline.source, "a BPE over characters that keeps blanks");
     return adds;
@@ -155,10 +160,11 @@ std::vector<float> scores_of_merges(const Pipeline& pipeline, const BpeModel& mo
             ways += names.id(name.substr(0, i)) >= 0 && names.id(name.substr(i)) >= 0;
         }
         if (ways == pairs[static_cast<size_t>(id)]) continue;
-        refuse_gguf_tokenizer(pipeline.source,
-                              fmt::format("merges that SentencePiece's scores cannot say: {} for '{}', which {} pairs of "
-                                          "tokens make",
-                                          pairs[static_cast<size_t>(id)], name, ways));
+        refuse_gguf_tokenizer(
+            pipeline.source,
+            fmt::format("merges that SentencePiece's scores cannot say: {} for '{}', which {} pairs of "
+                        "tokens make",
+                        pairs[static_cast<size_t>(id)], name, ways));
     }
     return scores;
 }
@@ -190,8 +196,9 @@ GgufVocabulary of_characters(const Pipeline& pipeline, const BpeModel& model) {
 void say_what_is_lost(const SentencePieceContent& content, const std::string& path) {
     const bool is_bpe = content.kind == SentencePieceContent::Kind::Bpe;
     if (is_bpe && !content.character_map.empty()) {
-        spdlog::warn("'{}' has the normaliser {}, which llama.cpp does not apply to a BPE: what it changes gets other ids",
-                     path, content.normalizer);
+        spdlog::warn(
+            "'{}' has the normaliser {}, which llama.cpp does not apply to a BPE: what it changes gets other ids", path,
+            content.normalizer);
     }
     if (is_bpe && content.removes_blanks) {
         spdlog::warn("'{}' removes blanks beside blanks, which llama.cpp does not for a BPE: they get ids there", path);

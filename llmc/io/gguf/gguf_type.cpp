@@ -13,8 +13,8 @@
 namespace llmc {
 namespace {
 
-constexpr int64_t kBlock = 32;                           ///< Elements of a Q8_0 block.
-constexpr float kMostLevels = 127;                       ///< Of its signed bytes.
+constexpr int64_t kBlock = 32;      ///< Elements of a Q8_0 block.
+constexpr float kMostLevels = 127;  ///< Of its signed bytes.
 constexpr float kHalfOverflow = 65520, kUnlimited = std::numeric_limits<float>::infinity();
 constexpr float kBf16Overflow = 0x1.ffp127f;  // Halfway from the largest bf16 to the next power of two.
 
@@ -22,7 +22,7 @@ constexpr std::array kTypes = {
     GgufTypeFacts{GgufType::F32, "f32", 0, 1, 4, kUnlimited},
     GgufTypeFacts{GgufType::F16, "f16", 1, 1, 2, kHalfOverflow},
     GgufTypeFacts{GgufType::BF16, "bf16", 32, 1, 2, kBf16Overflow},
-    GgufTypeFacts{GgufType::Q8_0, "q8_0", 7, kBlock, 2 + kBlock, kHalfOverflow * kMostLevels},
+    GgufTypeFacts{GgufType::Q8_0, "q8_0", 7, kBlock, 2 + kBlock, kHalfOverflow* kMostLevels},
 };
 
 void put_half(float value, std::byte* out) {

@@ -20,9 +20,10 @@ void require_distinct(const GgufVocabulary& vocabulary, const std::string& sourc
     for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
         const auto [first, is_new] = ids.emplace(vocabulary.tokens[id], id);
         if (is_new) continue;
-        fail("--format=gguf: '{}' has the token '{}' twice, with the ids {} and {}, which GGUF files cannot say; use "
-             "--format=hf",
-             source, vocabulary.tokens[id], first->second, id);
+        fail(
+            "--format=gguf: '{}' has the token '{}' twice, with the ids {} and {}, which GGUF files cannot say; use "
+            "--format=hf",
+            source, vocabulary.tokens[id], first->second, id);
     }
 }
 

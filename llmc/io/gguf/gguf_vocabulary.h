@@ -26,7 +26,7 @@ struct GgufVocabulary {
     int32_t bos = -1, eos = -1, unk = -1, pad = -1;
     bool adds_bos = false;  ///< A text begins with bos, as documents did in training.
     std::optional<bool> adds_space, removes_blanks;
-    std::string character_map;  ///< SentencePiece's normaliser, compiled.
+    std::string character_map;                                        ///< SentencePiece's normaliser, compiled.
     std::vector<std::pair<std::string, std::string>> chat_templates;  ///< Name ("" for the usual one) and template.
 
     /// Sets what is at an id; the list grows with unused tokens up to it. Scores only where the model has them.

@@ -28,7 +28,8 @@ struct Pipeline {
     std::unique_ptr<TokenModel> model;
     Decoder decoder;
     DocumentToken document_token;
-    /// normalizer, pre_tokenizer and post_processor as tokenizer.json writes them, for files that name stages otherwise.
+    /// normalizer, pre_tokenizer and post_processor as tokenizer.json writes them, for files that name stages
+    /// otherwise.
     nlohmann::json stages = nlohmann::json::object();
 };
 

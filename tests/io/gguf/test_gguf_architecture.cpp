@@ -40,8 +40,9 @@ TEST(GgufArchitecture, IsChosenByWhatTheModelHas) {
     EXPECT_STREQ(gguf_architecture_of(make_model(small("gpt2-nano"))).name, "gpt2");
     EXPECT_STREQ(gguf_architecture_of(make_model(llama)).name, "llama");
     EXPECT_STREQ(gguf_architecture_of(llama_with({{"qkv_bias", llama.QKV()}}, llama)).name, "qwen2");
-    EXPECT_STREQ(gguf_architecture_of(llama_with({{"q_norm_weight", llama.HD}, {"k_norm_weight", llama.HD}}, llama)).name,
-                 "qwen3");
+    EXPECT_STREQ(
+        gguf_architecture_of(llama_with({{"q_norm_weight", llama.HD}, {"k_norm_weight", llama.HD}}, llama)).name,
+        "qwen3");
     ModelConfig wide = llama;  // llama.cpp's qwen2 has heads that share the channels.
     wide.HD = 64;
     EXPECT_STREQ(gguf_architecture_of(llama_with({{"qkv_bias", wide.QKV()}}, wide)).name, "llama");

@@ -149,8 +149,7 @@ TEST(GgufModel, AValueThatATypeCannotHoldIsNamed) {
         if (index == parameter) out[5] = -70000;
     };
     const TempDir dir;
-    const std::string message =
-        error_of([&] { write_gguf_model(dir / "x.gguf", weights, GgufType::F16, {}); });
+    const std::string message = error_of([&] { write_gguf_model(dir / "x.gguf", weights, GgufType::F16, {}); });
     EXPECT_TRUE(has(message, {"--gguf-type", "blk.1.ffn_gate.weight", "-70000", "f16", "f32"}));
     EXPECT_FALSE(std::filesystem::exists(dir / "x.gguf"));
     const std::vector<double> values = written(weights, GgufType::F32).tensors.at("blk.1.ffn_gate.weight").values();
@@ -161,8 +160,8 @@ TEST(GgufModel, AValueThatATypeCannotHoldIsNamed) {
 TEST(GgufModel, AFullDiskLeavesNothing) {
     const TempDir dir;
     const RandomWeights weights(small("llama-nano"));
-    const std::string message = error_with_file_limit(
-        200'000, [&] { write_gguf_model(dir / "x.gguf", weights, GgufType::F16, {}); });
+    const std::string message =
+        error_with_file_limit(200'000, [&] { write_gguf_model(dir / "x.gguf", weights, GgufType::F16, {}); });
     EXPECT_TRUE(has(message, {"x.gguf", "the unfinished file was removed"}));
     EXPECT_FALSE(std::filesystem::exists(dir / "x.gguf"));
 }

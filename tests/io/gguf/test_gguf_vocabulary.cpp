@@ -107,7 +107,9 @@ TEST(GgufVocabulary, RankFilesGetTheirMerges) {
     const std::string path = std::string(kGoldenFolder) + "ranks.tiktoken";
     const TempDir dir;
     std::filesystem::copy(path, dir / "tokenizer.model");
-    dir.write("train_gpt_tokenizer.json", Json{{"pattern", R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"}}.dump());
+    dir.write(
+        "train_gpt_tokenizer.json",
+        Json{{"pattern", R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"}}.dump());
     const auto tokenizer = make_tokenizer(dir.path());
     const GgufVocabulary ranks = gguf_vocabulary(dir.path(), dir.path(), tokenizer->vocab_size());
     EXPECT_EQ(ranks.pre_tokenizer, "gpt-2");
@@ -117,9 +119,9 @@ TEST(GgufVocabulary, RankFilesGetTheirMerges) {
 }
 
 TEST(GgufVocabulary, PreTokenizersAreNamedByTheirStages) {
-    const std::pair<const char*, const char*> names[] = {
-        {"gpt2", "gpt-2"},   {"llama3", "llama-bpe"}, {"qwen2", "qwen2"}, {"smollm", "smollm"},
-        {"cl100k", "smaug-bpe"}, {"neox", "gpt-2"}};
+    const std::pair<const char*, const char*> names[] = {{"gpt2", "gpt-2"},       {"llama3", "llama-bpe"},
+                                                         {"qwen2", "qwen2"},      {"smollm", "smollm"},
+                                                         {"cl100k", "smaug-bpe"}, {"neox", "gpt-2"}};
     for (const auto& [kind, name] : names) {
         const GgufVocabulary vocabulary = of_kind(kind);
         EXPECT_EQ(vocabulary.model, "gpt2") << kind;
@@ -154,13 +156,9 @@ void list_all_pairs(const TempDir& dir) {
     Json all = Json::array();
     std::vector<std::string> made;
     for (const Json& merge : json["model"]["merges"]) {
-        const std::string text = merge.is_array() ? merge[0].get<std::string>() + merge[1].get<std::string>()
-                                                  : std::string();
-        std::string name = text;
-        if (name.empty()) {
-            name = merge.get<std::string>();
-            name.erase(name.find(' '), 1);
-        }
+        const bool is_list = merge.is_array();
+        std::string name = is_list ? merge[0].get<std::string>() + merge[1].get<std::string>() : merge.get<std::string>();
+        if (!is_list) name.erase(name.find(' '), 1);
         if (std::find(made.begin(), made.end(), name) != made.end()) continue;
         made.push_back(name);
         for (size_t i = 1; i < name.size(); ++i) {
@@ -226,8 +224,9 @@ TEST(GgufVocabulary, SpecialTokensAreThoseOfTheFiles) {
     const Json added = {{"id", 500}, {"content", "<|im_end|>"}, {"special", true}};
     dir.write("tokenizer_config.json", Json{{"eos_token", "<|im_end|>"},
                                             {"pad_token", {{"content", "<|endoftext|>"}}},
-                                            {"added_tokens_decoder", {{"500", {{"content", "<|im_end|>"}, {"special", true}}},
-                                                                      {"501", {{"content", "<tool>"}, {"special", false}}}}},
+                                            {"added_tokens_decoder",
+                                             {{"500", {{"content", "<|im_end|>"}, {"special", true}}},
+                                              {"501", {{"content", "<tool>"}, {"special", false}}}}},
                                             {"chat_template", "{{ messages }}"}}
                                            .dump());
     const GgufVocabulary chat = gguf_vocabulary(folder, folder, 600);

@@ -1,7 +1,7 @@
 #!/bin/bash
-# GGUF files: exports of runs and of models that came in, in every type, read back in part; what the format cannot say is
-# refused, and nothing half-written is left. Every byte is tested in tests/io/gguf; dev/oracle/gguf_check.py reads files
-# with the gguf package and runs them with llama.cpp.
+# GGUF files: exports of runs and of models that came in, in every type, read back in part; what the format cannot say
+# is refused, and nothing half-written is left. Every byte is tested in tests/io/gguf; dev/oracle/gguf_check.py reads
+# files with the gguf package and runs them with llama.cpp.
 set -u
 golden=$PWD/tests/golden
 . tests/e2e/lib.bash
@@ -25,7 +25,7 @@ for type in f32 f16 bf16 q8_0; do
         must "export $run $type" export --run=$run --format=gguf --gguf-type=$type --out=$run-$type.gguf
     done
 done
-check "magic and version" test "$(head -c 4 bytes-f16.gguf) $(od -A n -t u4 -j 4 -N 4 bytes-f16.gguf | tr -d ' ')" = "GGUF 3"
+check "magic and version" test "$(head -c 8 bytes-f16.gguf | od -A n -t x1 | tr -d ' ')" = 4747554603000000
 for row in "f32 0" "f16 1" "bf16 32" "q8_0 7"; do
     check "$row: general.file_type" test "$(pair "llama-${row% *}.gguf" general.file_type u4)" = "${row#* }"
 done
@@ -35,8 +35,8 @@ check "llama: heads" test "$(pair llama-f16.gguf llama.attention.head_count_kv u
 $(pair llama-f16.gguf llama.attention.key_length u4)" = "1 16"
 check "alignment" test "$(($(size bytes-q8_0.gguf) % 32)) $(pair bytes-q8_0.gguf general.alignment u4)" = "0 32"
 check "the byte tokenizer is one of bytes" has_text bytes-f16.gguf '<|endoftext|>'
-check "texts begin with the token in front of documents" test \
-    "$(pair bytes-f16.gguf tokenizer.ggml.bos_token_id u4) $(pair bytes-f16.gguf tokenizer.ggml.add_bos_token u1)" = "256 1"
+check "texts begin with the token in front of documents" test "$(pair bytes-f16.gguf tokenizer.ggml.bos_token_id u4) \
+$(pair bytes-f16.gguf tokenizer.ggml.add_bos_token u1)" = "256 1"
 check "llama.cpp's names" has_text llama-f16.gguf blk.1.ffn_gate.weight
 check "no licence is made up" lacks_text llama-f16.gguf general.license
 must "export again" export --run=llama --format=gguf --gguf-type=q8_0 --out=again.gguf

@@ -138,12 +138,14 @@ std::vector<float> scores_of_merges(const Pipeline& pipeline, const BpeModel& mo
     const TokenNames& names = model.names();
     std::vector<float> scores(static_cast<size_t>(names.limit()), 0);
     std::vector<int64_t> pairs(scores.size(), 0);
-    std::unordered_set<int32_t> added;
-    for (const AddedToken& token : pipeline.added) added.insert(token.id);
+    std::unordered_set<int32_t> apart;  // Tokens that are not made by merging, whatever is listed for their names.
+    for (const AddedToken& token : pipeline.added) apart.insert(token.id);
+    for (int byte = 0; byte < 256; ++byte) apart.insert(names.id(byte_name(static_cast<unsigned char>(byte))));
     int32_t last = -1;
     const std::vector<BpeMerges::Entry> merges = model.merges().by_rank();
     for (const BpeMerges::Entry& merge : merges) {
         const auto token = static_cast<size_t>(merge.token);
+        if (apart.contains(merge.token)) continue;
         if (pairs[token] > 0 && last != merge.token) {
             refuse_gguf_tokenizer(pipeline.source, "merges that SentencePiece's scores cannot say, such as those of '" +
                                                        names.name(merge.token) + "'");
@@ -152,7 +154,7 @@ std::vector<float> scores_of_merges(const Pipeline& pipeline, const BpeModel& mo
         last = merge.token;
     }
     for (int32_t id = 0; id < names.limit(); ++id) {
-        if (!names.has(id) || added.contains(id) || is_byte_name(names.name(id))) continue;
+        if (!names.has(id) || apart.contains(id)) continue;
         const std::string_view name = names.name(id);
         int64_t ways = 0;
         for (size_t i = 1; i < name.size(); ++i) {

@@ -157,7 +157,8 @@ void list_all_pairs(const TempDir& dir) {
     std::vector<std::string> made;
     for (const Json& merge : json["model"]["merges"]) {
         const bool is_list = merge.is_array();
-        std::string name = is_list ? merge[0].get<std::string>() + merge[1].get<std::string>() : merge.get<std::string>();
+        std::string name =
+            is_list ? merge[0].get<std::string>() + merge[1].get<std::string>() : merge.get<std::string>();
         if (!is_list) name.erase(name.find(' '), 1);
         if (std::find(made.begin(), made.end(), name) != made.end()) continue;
         made.push_back(name);

@@ -85,4 +85,18 @@ full=$?
 check "a full disk is one line" test "$full $(grep -c ' E ' err)" = "1 1"
 check "a full disk leaves nothing" test -z "$(find . -name '*full.gguf*')$(leftovers)"
 
+mkdir disk
+if mount -t tmpfs -o size=$(($(size llama-q8_0.gguf) / 1024 + 16))k none disk 2>/dev/null; then
+    trap 'umount disk' EXIT
+    refused "too little room is known before" 1 '--out: the file has .* KiB, but there is room for .*--gguf-type' \
+        export --run=llama --format=gguf --gguf-type=f32 --out=disk/x.gguf
+    check "nothing is on the small disk" test -z "$(ls -A disk)"
+    must "a smaller type" export --run=llama --format=gguf --gguf-type=q8_0 --out=disk/x.gguf
+    check "the advice works, too" test -s disk/x.gguf
+    umount disk
+    trap - EXIT
+else
+    skip "too little room" "needs mount"
+fi
+
 exit $((failures > 0))

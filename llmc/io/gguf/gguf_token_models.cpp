@@ -14,8 +14,8 @@
 #include "llmc/io/sentencepiece_model.h"
 
 #include <algorithm>
+#include <span>
 #include <string_view>
-#include <unordered_map>
 #include <unordered_set>
 
 namespace llmc {
@@ -132,27 +132,17 @@ bool adds_space(const Pipeline& pipeline) {
     return adds;
 }
 
-/// SentencePiece's BPE merges whatever makes a token, the highest score first; tokenizer.json lists merges. The two are
-/// the same if all pairs that make a token are listed, one after the other. Scores by id; 0 where no merge makes it.
-std::vector<float> scores_of_merges(const Pipeline& pipeline, const BpeModel& model) {
-    const TokenNames& names = model.names();
-    std::vector<float> scores(static_cast<size_t>(names.limit()), 0);
-    std::vector<int64_t> pairs(scores.size(), 0);
-    std::unordered_set<int32_t> apart;  // Tokens that are not made by merging, whatever is listed for their names.
-    for (const AddedToken& token : pipeline.added) apart.insert(token.id);
-    for (int byte = 0; byte < 256; ++byte) apart.insert(names.id(byte_name(static_cast<unsigned char>(byte))));
-    int32_t last = -1;
-    const std::vector<BpeMerges::Entry> merges = model.merges().by_rank();
-    for (const BpeMerges::Entry& merge : merges) {
-        const auto token = static_cast<size_t>(merge.token);
-        if (apart.contains(merge.token)) continue;
-        if (pairs[token] > 0 && last != merge.token) {
-            refuse_gguf_tokenizer(pipeline.source, "merges that SentencePiece's scores cannot say, such as those of '" +
-                                                       names.name(merge.token) + "'");
-        }
-        if (pairs[token]++ == 0) scores[token] = -static_cast<float>(merge.rank + 1);
-        last = merge.token;
-    }
+using Merges = std::span<const BpeMerges::Entry>;
+
+[[noreturn]] void refuse_merges(const Pipeline& pipeline, const std::string& token) {
+    refuse_gguf_tokenizer(pipeline.source, "merges that SentencePiece's scores cannot say: those of '" + token + "'");
+}
+
+/// SentencePiece merges whatever makes a token, so all pairs that make one must be listed. `apart` are not made so.
+void require_all_pairs(const Pipeline& pipeline, const TokenNames& names, Merges merges,
+                       const std::unordered_set<int32_t>& apart) {
+    std::vector<int64_t> pairs(static_cast<size_t>(names.limit()), 0);
+    for (const BpeMerges::Entry& merge : merges) ++pairs[static_cast<size_t>(merge.token)];
     for (int32_t id = 0; id < names.limit(); ++id) {
         if (!names.has(id) || apart.contains(id)) continue;
         const std::string_view name = names.name(id);
@@ -161,12 +151,49 @@ std::vector<float> scores_of_merges(const Pipeline& pipeline, const BpeModel& mo
             if ((name[i] & 0xC0) == 0x80) continue;  // Inside a character.
             ways += names.id(name.substr(0, i)) >= 0 && names.id(name.substr(i)) >= 0;
         }
-        if (ways == pairs[static_cast<size_t>(id)]) continue;
-        refuse_gguf_tokenizer(
-            pipeline.source,
-            fmt::format("merges that SentencePiece's scores cannot say: {} for '{}', which {} pairs of "
-                        "tokens make",
-                        pairs[static_cast<size_t>(id)], name, ways));
+        if (ways != pairs[static_cast<size_t>(id)]) refuse_merges(pipeline, names.name(id));
+    }
+}
+
+/// Merges whose tokens stand between each other in the list have one score; the leftmost then goes first. That is the
+/// same only for runs of one character, the longest left part first, as Llama 2 has them of blanks.
+void require_runs(const Pipeline& pipeline, const TokenNames& names, Merges merges) {
+    const std::string& first = names.name(merges.front().token);
+    const std::string character = first.substr(0, utf8_bytes(first[0]));
+    size_t longest = std::string::npos;
+    for (const BpeMerges::Entry& merge : merges) {
+        const std::string& name = names.name(merge.token);
+        const size_t left = names.name(merge.left).size();
+        for (size_t i = 0; i < name.size(); i += character.size()) {
+            if (name.compare(i, character.size(), character) != 0) refuse_merges(pipeline, name);
+        }
+        if (left > longest) refuse_merges(pipeline, name);
+        longest = left;
+    }
+}
+
+/// SentencePiece's BPE merges the pair whose token has the highest score, tokenizer.json the one that is listed first.
+/// Scores by id; 0 where no merge makes the token.
+std::vector<float> scores_of_merges(const Pipeline& pipeline, const BpeModel& model) {
+    const TokenNames& names = model.names();
+    std::unordered_set<int32_t> apart;  // Tokens that are not made by merging, whatever is listed for their names.
+    for (const AddedToken& token : pipeline.added) apart.insert(token.id);
+    for (int byte = 0; byte < 256; ++byte) apart.insert(names.id(byte_name(static_cast<unsigned char>(byte))));
+    std::vector<BpeMerges::Entry> all = model.merges().by_rank();
+    std::erase_if(all, [&](const BpeMerges::Entry& merge) { return apart.contains(merge.token); });
+    const Merges merges = all;
+    require_all_pairs(pipeline, names, merges, apart);
+    std::vector<float> scores(static_cast<size_t>(names.limit()), 0);
+    std::vector<size_t> ends(scores.size(), 0);  ///< Behind the last merge of each token.
+    for (size_t i = 0; i < merges.size(); ++i) ends[static_cast<size_t>(merges[i].token)] = i + 1;
+    for (size_t begin = 0, end = 0; begin < merges.size(); begin = end) {
+        bool is_one = true;
+        for (size_t i = begin; i == begin || i < end; ++i) {
+            end = std::max(end, ends[static_cast<size_t>(merges[i].token)]);
+            is_one = is_one && merges[i].token == merges[begin].token;
+            scores[static_cast<size_t>(merges[i].token)] = -static_cast<float>(begin + 1);
+        }
+        if (!is_one) require_runs(pipeline, names, merges.subspan(begin, end - begin));
     }
     return scores;
 }

@@ -2,6 +2,7 @@
 #include "llmc/io/bpe_alphabet.h"
 #include "llmc/io/bpe_learn.h"
 #include "llmc/io/gguf/gguf_vocabulary.h"
+#include "llmc/io/sentencepiece_model.h"
 #include "tests/io/gguf/gguf_reader.h"
 #include "tests/io/tokenizer_testing.h"
 
@@ -205,6 +206,61 @@ TEST(GgufVocabulary, ABpeOverCharactersIsSentencePieces) {
     for (const char* text : {"the end of the test", "Aaron and the others", "hello  world"}) {
         EXPECT_EQ(encode(text), make_tokenizer(folder)->encode(text)) << text;
     }
+}
+
+/// What is wrong with a BPE over characters that has these merges.
+std::string fault_of(const std::vector<std::pair<std::string, std::string>>& merges) {
+    Json vocabulary = Json::object(), list = Json::array();
+    for (const auto& [left, right] : merges) {
+        list.push_back(Json::array({left, right}));
+        for (const std::string& token : {left, right, left + right}) vocabulary.emplace(token, vocabulary.size());
+    }
+    const Json replace = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "\xE2\x96\x81"}};
+    const TempDir dir;
+    dir.write(
+        "tokenizer.json",
+        Json{{"added_tokens", Json::array()},
+             {"normalizer", replace},
+             {"pre_tokenizer", nullptr},
+             {"model",
+              {{"type", "BPE"}, {"byte_fallback", true}, {"unk_token", "u"}, {"vocab", vocabulary}, {"merges", list}}}}
+            .dump());
+    try {
+        gguf_vocabulary(dir.path(), dir.path(), 1000);
+    } catch (const Error& error) {
+        return error.what();
+    }
+    return "";
+}
+
+TEST(GgufVocabulary, MergesBetweenEachOtherMayBeRunsOfOneCharacter) {
+    EXPECT_EQ(fault_of({{"aaa", "a"}, {"aa", "aa"}, {"aa", "a"}, {"a", "aaa"}, {"a", "aa"}, {"a", "a"}}), "");
+    EXPECT_TRUE(
+        has(fault_of({{"a", "aaa"}, {"aa", "a"}, {"aa", "aa"}, {"a", "aa"}, {"aaa", "a"}, {"a", "a"}}), {"'a"}));
+    EXPECT_TRUE(has(fault_of({{"b", "c"}, {"a", "b"}, {"ab", "c"}, {"x", "y"}, {"a", "bc"}}), {"scores", "'abc'"}));
+    EXPECT_EQ(fault_of({{"b", "c"}, {"a", "b"}, {"x", "y"}, {"ab", "c"}, {"a", "bc"}}), "");
+    EXPECT_TRUE(has(fault_of({{"b", "c"}, {"a", "b"}, {"ab", "c"}}), {"SentencePiece's scores", "'abc'"}));
+}
+
+TEST(GgufVocabulary, AUnigramIsTheSentencePieceModelBesideIt) {
+    const std::string model = std::string(kGoldenFolder) + "sentencepiece.model";
+    Json vocabulary = Json::array();
+    for (const SentencePiece& piece : read_sentencepiece_model(slurp(model)).pieces) {
+        vocabulary.push_back(Json::array({piece.text, piece.score}));
+    }
+    const TempDir dir;
+    std::filesystem::copy(model, dir / "tokenizer.model");
+    const auto write = [&] {
+        const Json unigram = {{"type", "Unigram"}, {"unk_id", 0}, {"byte_fallback", true}, {"vocab", vocabulary}};
+        dir.write("tokenizer.json", Json{{"added_tokens", Json::array()}, {"model", unigram}}.dump());
+    };
+    write();
+    const GgufVocabulary same = gguf_vocabulary(dir.path(), dir.path(), 600);
+    EXPECT_EQ(same.tokens[1], "<s>");
+    EXPECT_EQ(same.types[1], Type::Control);
+    vocabulary[300][0] = "another";
+    write();
+    EXPECT_TRUE(has(error_of([&] { gguf_vocabulary(dir.path(), dir.path(), 600); }), {"Unigram", "tokenizer.model"}));
 }
 
 TEST(GgufVocabulary, RowsWithoutATokenAreUnused) {

@@ -30,6 +30,7 @@ LC_ALL=C awk '
         allow["llmc/run/"] = "llmc/base/ llmc/model/ llmc/plan/ llmc/backend/backend.h llmc/comm/comm.h"
         allow["llmc/io/"] = "llmc/base/ llmc/model/"
         allow["llmc/io/pipeline/"] = "llmc/base/ llmc/io/"
+        allow["llmc/io/gguf/"] = "llmc/base/ llmc/model/ llmc/io/"
         above = "llmc/base/ llmc/model/ llmc/plan/ llmc/backend/ llmc/comm/ llmc/run/ llmc/io/"
         allow["llmc/train/"] = above
         allow["train_gpt.cu"] = above " llmc/train/"

@@ -1,6 +1,7 @@
 #include "llmc/io/sentencepiece_model.h"
 
 #include <cstdint>
+#include <cstring>
 
 namespace llmc {
 namespace {
@@ -49,27 +50,67 @@ class FieldReader {
     std::string_view rest_;
 };
 
-}  // namespace
+SentencePiece read_piece(std::string_view message) {
+    constexpr int kText = 1, kScore = 2, kType = 3;
+    SentencePiece piece;
+    for (FieldReader field(message); field.next();) {
+        if (field.number == kText) piece.text = field.bytes;
+        if (field.number == kScore && field.bytes.size() == sizeof piece.score) {
+            std::memcpy(&piece.score, field.bytes.data(), sizeof piece.score);
+        }
+        if (field.number == kType) piece.type = static_cast<SentencePiece::Type>(field.value);
+    }
+    return piece;
+}
 
-SentencePieceFacts look_at_sentencepiece_model(std::string_view model) {
-    constexpr int kTrainer = 2, kNormalizer = 3;
-    constexpr int kModelType = 3, kSpaceAsSuffix = 24;
-    constexpr uint64_t kBpe = 2;
-    constexpr int kCharacterMap = 2, kAddPrefix = 3, kRemoveBlanks = 4;
-    SentencePieceFacts facts;
-    bool has_map = false, removes_blanks = true, space_as_suffix = false;
-    for (FieldReader field(model); field.next();) {
-        if (field.number != kTrainer && field.number != kNormalizer) continue;
-        const bool is_trainer = field.number == kTrainer;
-        for (FieldReader inner(field.bytes); inner.next();) {
-            if (is_trainer && inner.number == kModelType) facts.is_bpe = inner.value == kBpe;
-            if (is_trainer && inner.number == kSpaceAsSuffix) space_as_suffix = inner.value != 0;
-            if (!is_trainer && inner.number == kCharacterMap) has_map = !inner.bytes.empty();
-            if (!is_trainer && inner.number == kAddPrefix) facts.adds_prefix = inner.value != 0;
-            if (!is_trainer && inner.number == kRemoveBlanks) removes_blanks = inner.value != 0;
+void read_trainer(std::string_view message, SentencePieceContent* content) {
+    constexpr int kModelType = 3, kSpaceAsSuffix = 24, kUnk = 40, kBos = 41, kEos = 42, kPad = 43;
+    for (FieldReader field(message); field.next();) {
+        const auto id = static_cast<int32_t>(field.value);
+        switch (field.number) {
+            case kModelType: content->kind = static_cast<SentencePieceContent::Kind>(field.value); break;
+            case kSpaceAsSuffix: content->space_as_suffix = field.value != 0; break;
+            case kUnk: content->unk = id; break;
+            case kBos: content->bos = id; break;
+            case kEos: content->eos = id; break;
+            case kPad: content->pad = id; break;
+            default: break;
         }
     }
-    facts.keeps_text = !has_map && !removes_blanks && !space_as_suffix;
+}
+
+void read_normalizer(std::string_view message, SentencePieceContent* content) {
+    constexpr int kName = 1, kCharacterMap = 2, kAddPrefix = 3, kRemoveBlanks = 4;
+    for (FieldReader field(message); field.next();) {
+        switch (field.number) {
+            case kName: content->normalizer = field.bytes; break;
+            case kCharacterMap: content->character_map = field.bytes; break;
+            case kAddPrefix: content->adds_prefix = field.value != 0; break;
+            case kRemoveBlanks: content->removes_blanks = field.value != 0; break;
+            default: break;
+        }
+    }
+}
+
+}  // namespace
+
+SentencePieceContent read_sentencepiece_model(std::string_view model) {
+    constexpr int kPiece = 1, kTrainer = 2, kNormalizer = 3;
+    SentencePieceContent content;
+    for (FieldReader field(model); field.next();) {
+        if (field.number == kPiece) content.pieces.push_back(read_piece(field.bytes));
+        if (field.number == kTrainer) read_trainer(field.bytes, &content);
+        if (field.number == kNormalizer) read_normalizer(field.bytes, &content);
+    }
+    return content;
+}
+
+SentencePieceFacts look_at_sentencepiece_model(std::string_view model) {
+    const SentencePieceContent content = read_sentencepiece_model(model);
+    SentencePieceFacts facts;
+    facts.is_bpe = content.kind == SentencePieceContent::Kind::Bpe;
+    facts.adds_prefix = content.adds_prefix;
+    facts.keeps_text = content.character_map.empty() && !content.removes_blanks && !content.space_as_suffix;
     return facts;
 }
 

@@ -49,10 +49,16 @@ const std::vector<ModelConfig>& presets() {
         //                     L  NH NKV   C     F       V    maxT  theta
         llama("llama-nano", 4, 4, 2, 128, 352, kByteVocabulary, 0, 1e4, true),
         llama("llama-mini", 6, 6, 2, 384, 1024, kByteVocabulary, 0, 1e4, true),
+        llama("smollm2-135m", 30, 9, 3, 576, 1536, 49152, 8192, 1e5, true),
+        llama("smollm2-360m", 32, 15, 5, 960, 2560, 49152, 8192, 1e5, true),
+        llama("smollm2-1.7b", 24, 32, 32, 2048, 8192, 49152, 8192, 1.3e5, true),
         llama("tinyllama-1.1b", 22, 32, 4, 2048, 5632, 32000, 2048, 1e4),
         with_llama3_scaling(llama("llama3.2-1b", 16, 32, 8, 2048, 8192, 128256, 131072, 5e5, true), 32),
+        with_llama3_scaling(llama("llama3.2-3b", 28, 24, 8, 3072, 8192, 128256, 131072, 5e5, true), 32),
         llama("llama2-7b", 32, 32, 32, 4096, 11008, 32000, 4096, 1e4),
+        llama("mistral-7b", 32, 32, 8, 4096, 14336, 32768, 32768, 1e6),  // v0.3, which has no sliding window.
         llama("llama3-8b", 32, 32, 8, 4096, 14336, 128256, 8192, 5e5),
+        with_llama3_scaling(llama("llama3.1-8b", 32, 32, 8, 4096, 14336, 128256, 131072, 5e5), 8),
         with_llama3_scaling(llama("llama3-70b", 80, 64, 8, 8192, 28672, 128256, 131072, 5e5), 8),
     };
     // clang-format on

@@ -5,6 +5,9 @@
 #include "llmc/base/units.h"
 #include "llmc/io/bpe_learn.h"
 #include "llmc/io/carried_files.h"
+#include "llmc/io/gguf/gguf_architecture.h"
+#include "llmc/io/gguf/gguf_model.h"
+#include "llmc/io/gguf/gguf_vocabulary.h"
 #include "llmc/io/hf_model.h"
 #include "llmc/io/llmc_model.h"
 #include "llmc/io/models_tokenizer.h"
@@ -44,9 +47,23 @@ void export_hf(const WeightSource& weights, DType dtype, const PendingOutput& ou
     if (tokenizer == "none") spdlog::info("the model's tokenizer is not known, so none is in '{}'", output.path());
 }
 
+void export_gguf(const Options& options) {
+    const std::unique_ptr<WeightSource> weights = require_finite(open_weights(options.run, "--run"));
+    const GgufType type = gguf_type(options.gguf_type);
+    PendingOutput output(options.out, "--out");
+    gguf_architecture_of(weights->model());  // What cannot be said is refused before the vocabulary is read.
+    const GgufVocabulary vocabulary =
+        gguf_vocabulary(weights->tokenizer(), weights->tokenizer_folder(), weights->model().config.V);
+    write_gguf_model(output.temporary(), *weights, type, vocabulary);
+    output.complete();
+    spdlog::info("{}, {} parameters as {}, in '{}'; llama.cpp runs it: llama-completion -m {}", weights->describe(),
+                 format_count(weights->model().parameter_count()), options.gguf_type, output.path(), output.path());
+}
+
 }  // namespace
 
 void export_command(const Options& options) {
+    if (options.format == "gguf") return export_gguf(options);
     const std::unique_ptr<WeightSource> weights = open_weights(options.run, "--run");
     const DType dtype = options.dtype == "bf16" ? DType::BF16 : DType::F32;
     PendingOutput output(options.out, "--out");

@@ -28,10 +28,16 @@ constexpr std::array kPublished = {
     PublishedModel{"gpt2-medium", "openai-community/gpt2-medium"},
     PublishedModel{"gpt2-large", "openai-community/gpt2-large"},
     PublishedModel{"gpt2-xl", "openai-community/gpt2-xl"},
+    PublishedModel{"smollm2-135m", "HuggingFaceTB/SmolLM2-135M"},
+    PublishedModel{"smollm2-360m", "HuggingFaceTB/SmolLM2-360M"},
+    PublishedModel{"smollm2-1.7b", "HuggingFaceTB/SmolLM2-1.7B"},
     PublishedModel{"tinyllama-1.1b", "TinyLlama/TinyLlama_v1.1"},
     PublishedModel{"llama3.2-1b", "meta-llama/Llama-3.2-1B"},
+    PublishedModel{"llama3.2-3b", "meta-llama/Llama-3.2-3B"},
     PublishedModel{"llama2-7b", "meta-llama/Llama-2-7b-hf"},
+    PublishedModel{"mistral-7b", "mistralai/Mistral-7B-v0.3"},
     PublishedModel{"llama3-8b", "meta-llama/Meta-Llama-3-8B"},
+    PublishedModel{"llama3.1-8b", "meta-llama/Llama-3.1-8B"},
     PublishedModel{"llama3-70b", "meta-llama/Llama-3.1-70B"},
 };
 

@@ -208,7 +208,10 @@ const std::vector<OptionRow>& option_table() {
         path({"--from", &O::from, kImport, kModel,
          "Hugging Face folder, llm.c model file, run folder or checkpoint", 0, 0, {}, false}),
         {"--format", &O::format, kExport, kOutput,
-         "Hugging Face folder, or llm.c model file", 0, 0, {"hf", "llmc"}, false},
+         "Hugging Face folder, llm.c model file, or GGUF file for llama.cpp", 0, 0, {"hf", "llmc", "gguf"}, false},
+        {"--gguf-type", &O::gguf_type, kExport, kOutput,
+         "With --format=gguf: type of its matrices; q8_0 has 8 bits and a scale for 32 of them", 0, 0,
+         {"f32", "f16", "bf16", "q8_0"}, false},
         path({"--out", &O::out, kImport | kExport | kTokenize, kOutput,
          "Folder or file to make, or beginning of the token files' names; it must not be there", 0, 0, {}, false}),
         path({"files", &O::files, kTokenize, kData,
@@ -248,7 +251,7 @@ const std::vector<CommandRow>& subcommand_table() {
         {"evaluate", Command::Evaluate, kEvaluate,
          "Loss and bits per byte of a trained model on a text, and HellaSwag"},
         {"import", Command::Import, kImport, "Make a run folder of a model from elsewhere"},
-        {"export", Command::Export, kExport, "Write a trained model for transformers or llm.c"},
+        {"export", Command::Export, kExport, "Write a trained model for transformers, llm.c or llama.cpp"},
         {"tokenize", Command::Tokenize, kTokenize, "Turn text into token files, or learn a vocabulary from it"},
     };
     return table;

@@ -124,6 +124,7 @@ struct Options {
     std::string from;
     std::string out;
     std::string format = "hf";
+    std::string gguf_type = "f16";
 
     // tokenize
     std::vector<std::string> files;

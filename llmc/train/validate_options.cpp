@@ -120,6 +120,19 @@ void validate_plan(const Options& options) {
     }
 }
 
+/// A GGUF file has types of its own.
+void require_type_of_format(const Options& options) {
+    const bool is_gguf = options.format == "gguf";
+    if (is_gguf && options.was_typed("dtype")) {
+        fail_usage("--dtype={}: --format=gguf takes --gguf-type instead (f32, f16, bf16, q8_0); leave --dtype out",
+                   options.dtype);
+    }
+    if (!is_gguf && options.was_typed("gguf-type")) {
+        fail_usage("--gguf-type={}: has no effect with --format={}; add --format=gguf, or choose with --dtype",
+                   options.gguf_type, options.format);
+    }
+}
+
 /// What the commands that take a trained model cannot do without.
 void require_operands(const Options& options) {
     const auto required = [](const char* command, const std::string& value, const char* wanted) {
@@ -132,8 +145,8 @@ void require_operands(const Options& options) {
     }
     if (options.command == Command::Export) {
         required("export", options.run, "--run=RUN_FOLDER (a folder under runs/, or a checkpoint)");
-        required("export", options.out, "--out=PATH (a new folder, or for --format=llmc a new file)");
-        return;
+        required("export", options.out, "--out=PATH (a new folder, or for --format=llmc and gguf a new file)");
+        return require_type_of_format(options);
     }
     const bool generates = options.command == Command::Generate;
     if (options.run.empty() && !options.was_given("model")) {

@@ -1,4 +1,5 @@
 #include "llmc/base/dtype.h"
+#include "llmc/base/fp16.h"
 
 #include <gtest/gtest.h>
 
@@ -106,6 +107,33 @@ TEST(Fp16, EveryValueIsItsFormula) {
         const double magnitude = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
         EXPECT_EQ(std::fabs(static_cast<double>(value)), magnitude) << bits;
     }
+}
+
+TEST(Fp16, EveryHalfSurvivesTheRoundTrip) {
+    for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+        const auto half = static_cast<uint16_t>(bits);
+        const float wide = fp16_to_float(half);
+        if (std::isnan(wide)) {
+            ASSERT_TRUE(std::isnan(fp16_to_float(float_to_fp16(wide)))) << bits;
+        } else {
+            ASSERT_EQ(float_to_fp16(wide), half);
+        }
+    }
+}
+
+TEST(Fp16, TheNearestAndOfTwoTheEvenOne) {
+    for (uint16_t below = 0; below < 0x7c00; ++below) {
+        const auto above = static_cast<uint16_t>(below + 1);
+        const float low = fp16_to_float(below), high = above == 0x7c00 ? 65536.0f : fp16_to_float(above);
+        const float middle = low + (high - low) / 2;  // Exact: fp32 has 13 bits more.
+        ASSERT_EQ(float_to_fp16(middle), below % 2 == 0 ? below : above) << below;
+        ASSERT_EQ(float_to_fp16(std::nextafter(middle, 0.0f)), below) << below;
+        ASSERT_EQ(float_to_fp16(std::nextafter(middle, 1e9f)), above) << below;
+        ASSERT_EQ(float_to_fp16(-middle), float_to_fp16(middle) | 0x8000) << below;
+    }
+    EXPECT_EQ(float_to_fp16(1e30f), 0x7c00);
+    EXPECT_EQ(float_to_fp16(-std::numeric_limits<float>::infinity()), 0xfc00);
+    EXPECT_EQ(float_to_fp16(1e-30f), 0);
 }
 
 }  // namespace

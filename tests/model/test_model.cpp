@@ -30,9 +30,11 @@ TEST(ParameterCount, IsThePublishedOne) {
         const char* name;
         int64_t count;
     } published[] = {
-        {"gpt2", 124'439'808},        {"gpt2-medium", 354'823'168},      {"gpt2-large", 774'030'080},
-        {"gpt2-xl", 1'557'611'200},   {"tinyllama-1.1b", 1'100'048'384}, {"llama3.2-1b", 1'235'814'400},
-        {"llama2-7b", 6'738'415'616}, {"llama3-8b", 8'030'261'248},      {"llama3-70b", 70'553'706'496},
+        {"gpt2", 124'439'808},          {"gpt2-medium", 354'823'168},      {"gpt2-large", 774'030'080},
+        {"gpt2-xl", 1'557'611'200},     {"tinyllama-1.1b", 1'100'048'384}, {"llama3.2-1b", 1'235'814'400},
+        {"llama2-7b", 6'738'415'616},   {"llama3-8b", 8'030'261'248},      {"llama3-70b", 70'553'706'496},
+        {"smollm2-135m", 134'515'008},  {"smollm2-360m", 361'821'120},     {"smollm2-1.7b", 1'711'376'384},
+        {"llama3.2-3b", 3'212'749'824}, {"llama3.1-8b", 8'030'261'248},    {"mistral-7b", 7'248'023'552},
         {"d12", 124'439'808},
     };
     for (const auto& row : published) EXPECT_EQ(model_of(row.name).parameter_count(), row.count) << row.name;

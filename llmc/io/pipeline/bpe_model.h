@@ -35,6 +35,7 @@ class BpeModel final : public TokenModel {
     std::unique_ptr<ModelEncoder> make_encoder(LostText& lost) const override;
     bool never_joins(std::string_view before, std::string_view after) const override;
 
+    const BpeSettings& settings() const { return settings_; }
     const BpeMerges& merges() const { return merges_; }
 
   private:

@@ -174,8 +174,20 @@ std::string KnownTokens::name(int32_t id) const {
     return names.has(id) ? names.name(id) : fmt::format("<{}>", id);
 }
 
+DocumentToken token_of_template(const Json& processor, const KnownTokens& tokens) {
+    return of_post_processor(processor, tokens);
+}
+
+std::string token_of_role(const CompanionFiles& files, const char* role) {
+    for (const Json* json : {&files.tokenizer_config, &files.special_tokens_map}) {
+        const std::string name = token_name(field(*json, role));
+        if (!name.empty()) return name;
+    }
+    return "";
+}
+
 DocumentToken find_document_token(const Json& post_processor, const CompanionFiles& files, const KnownTokens& tokens) {
-    DocumentToken found = of_post_processor(post_processor, tokens);
+    DocumentToken found = token_of_template(post_processor, tokens);
     if (found.id >= 0) return found;
     const DocumentToken bos = of_configuration(files, tokens, "bos_token");
     if (flag(files.tokenizer_config, "add_bos_token") && bos.id >= 0) return bos;

@@ -33,6 +33,13 @@ struct KnownTokens {
     std::string name(int32_t id) const;
 };
 
+/// The name that tokenizer_config.json, else special_tokens_map.json, gives a role such as "eos_token"; "" if neither
+/// names a token.
+std::string token_of_role(const CompanionFiles& files, const char* role);
+
+/// The token that a post-processor of tokenizer.json puts in front of a text.
+DocumentToken token_of_template(const nlohmann::json& post_processor, const KnownTokens& tokens);
+
 /// The first rule that applies: the token that the template puts in front (`post_processor` of tokenizer.json);
 /// bos_token with add_bos_token; eos_token, unless it ends a chat's turn and there is an <|endoftext|>, which then is
 /// it; bos_token; eos_token_id of config.json or generation_config.json; an added token by its usual name. A

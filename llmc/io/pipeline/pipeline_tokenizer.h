@@ -11,6 +11,8 @@
 #include "llmc/io/pipeline/token_model.h"
 #include "llmc/io/tokenizer.h"
 
+#include <nlohmann/json.hpp>
+
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,6 +28,9 @@ struct Pipeline {
     std::unique_ptr<TokenModel> model;
     Decoder decoder;
     DocumentToken document_token;
+    /// normalizer, pre_tokenizer and post_processor as tokenizer.json writes them, for files that name stages
+    /// otherwise.
+    nlohmann::json stages = nlohmann::json::object();
 };
 
 class PipelineTokenizer final : public Tokenizer {

@@ -182,6 +182,10 @@ Pipeline read_ranks(const std::string& path, const TokenizerChoices& choices) {
     settings.ignore_merges = true;
     pipeline.model = std::make_unique<BpeModel>(std::move(settings), std::move(names), std::move(merges));
     pipeline.pre_tokenizers.push_back(make_split(family.pattern, SplitBehavior::Isolated, false, pipeline.source));
+    const nlohmann::json split = {
+        {"type", "Split"}, {"pattern", {{"Regex", family.pattern}}}, {"behavior", "Isolated"}, {"invert", false}};
+    const nlohmann::json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
+    pipeline.stages["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {split, bytes}}};
     std::vector<std::unique_ptr<DecoderStage>> decoders;
     decoders.push_back(make_byte_level_decoder());
     pipeline.decoder = Decoder(std::move(decoders));

@@ -183,6 +183,8 @@ std::vector<std::unique_ptr<DecoderStage>> read_decoders(const Json& decoder, co
     return stages;
 }
 
+std::vector<const Json*> flat_stages(const Json& stage, const char* list) { return flat(stage, list); }
+
 bool ends_with_byte_level(const Json& pre_tokenizer) {
     const std::vector<const Json*> all = flat(pre_tokenizer, "pretokenizers");
     return !all.empty() && type_of(*all.back()) == "ByteLevel";

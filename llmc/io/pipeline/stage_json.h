@@ -24,6 +24,10 @@ std::vector<std::unique_ptr<PreTokenizer>> read_pre_tokenizers(const nlohmann::j
                                                                const std::string& source);
 std::vector<std::unique_ptr<DecoderStage>> read_decoders(const nlohmann::json& decoder, const std::string& source);
 
+/// The pre-tokenisers, or normalisers, one after the other, without the sequences they are in. `list` is the name of a
+/// sequence's field, "pretokenizers" or "normalizers". null is none.
+std::vector<const nlohmann::json*> flat_stages(const nlohmann::json& stage, const char* list);
+
 /// Whether the last pre-tokeniser is ByteLevel.
 bool ends_with_byte_level(const nlohmann::json& pre_tokenizer);
 

@@ -123,6 +123,9 @@ Pipeline read_pipeline(const Json& json, const std::string& folder, const Tokeni
     const Json& pre_tokenizer = part_of(json, "pre_tokenizer");
     const bool is_bpe = type_of(model) == "BPE" || (type_of(model).empty() && model.contains("merges"));
     const bool over_bytes = is_bpe && ends_with_byte_level(pre_tokenizer);
+    for (const char* stage : {"normalizer", "pre_tokenizer", "post_processor"}) {
+        pipeline.stages[stage] = part_of(json, stage);
+    }
     pipeline.normalizers = read_normalizers(part_of(json, "normalizer"), source);
     pipeline.pre_tokenizers = read_pre_tokenizers(pre_tokenizer, over_bytes, source);
     pipeline.model = is_bpe ? read_bpe(model, over_bytes, source) : read_unigram(model, source);

@@ -76,6 +76,7 @@ Pipeline read_vocab_and_merges(const std::string& vocab_path, const std::string&
     settings.over_bytes = true;
     pipeline.model = std::make_unique<BpeModel>(std::move(settings), std::move(names), merges);
     pipeline.pre_tokenizers.push_back(make_byte_level({false, true, false}));
+    pipeline.stages["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}};
     std::vector<std::unique_ptr<DecoderStage>> decoders;
     decoders.push_back(make_byte_level_decoder());
     pipeline.decoder = Decoder(std::move(decoders));

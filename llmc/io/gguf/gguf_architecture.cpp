@@ -1,0 +1,249 @@
+#include "llmc/io/gguf/gguf_architecture.h"
+
+#include "llmc/base/check.h"
+#include "llmc/base/error.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace llmc {
+namespace {
+
+bool has_operation(const Model& model, OpKind kind) {
+    return std::any_of(model.block.begin(), model.block.end(), [&](const OpRow& row) { return row.kind == kind; });
+}
+
+bool rotates(const Model& model) {
+    return std::any_of(model.block.begin(), model.block.end(), [](const OpRow& row) { return row.rope; });
+}
+
+bool heads_share_channels(const ModelConfig& config) { return config.NH * config.HD == config.C; }
+
+bool is_gpt2(const Model& model) {
+    return model.norm == OpKind::LayerNorm && model.wpe != kNone && !rotates(model) &&
+           has_operation(model, OpKind::Gelu) && heads_share_channels(model.config);
+}
+
+/// LLaMA and all that differ from it in what parameters they have.
+bool is_llama(const Model& model) {
+    return model.norm == OpKind::RmsNorm && model.wpe == kNone && rotates(model) &&
+           has_operation(model, OpKind::Swiglu);
+}
+
+bool is_qwen2(const Model& model) { return is_llama(model) && heads_share_channels(model.config); }
+
+constexpr const char* kHead = "output.weight";
+
+// clang-format off
+const std::vector<GgufNameRow> kLlamaModel = {{"wte", {"token_embd.weight"}}, {"lnf_weight", {"output_norm.weight"}}};
+
+/// Those of a llama block, and more.
+std::vector<GgufNameRow> llama_block(std::vector<GgufNameRow> more) {
+    std::vector<GgufNameRow> rows = {
+        {"ln1_weight", {"attn_norm.weight"}},
+        {"qkv_weight", {"attn_q.weight", "attn_k.weight", "attn_v.weight"}, GgufSplit::QueryKeyValue},
+        {"att_proj_weight", {"attn_output.weight"}},
+        {"ln2_weight", {"ffn_norm.weight"}},
+        {"gate_up_weight", {"ffn_gate.weight", "ffn_up.weight"}, GgufSplit::Halves},
+        {"fc_proj_weight", {"ffn_down.weight"}}};
+    rows.insert(rows.end(), more.begin(), more.end());
+    return rows;
+}
+
+const GgufNameRow kQkvBias = {
+    "qkv_bias", {"attn_q.bias", "attn_k.bias", "attn_v.bias"}, GgufSplit::QueryKeyValue};
+
+const std::vector<GgufArchitecture>& architectures() {
+    static const std::vector<GgufArchitecture> table = {
+        {"gpt2", is_gpt2, {}, false,
+         {{"wte", {"token_embd.weight"}},
+          {"wpe", {"position_embd.weight"}, GgufSplit::Whole, /*always_f32=*/true},
+          {"lnf_weight", {"output_norm.weight"}},
+          {"lnf_bias", {"output_norm.bias"}}},
+         {{"ln1_weight", {"attn_norm.weight"}},
+          {"ln1_bias", {"attn_norm.bias"}},
+          {"qkv_weight", {"attn_qkv.weight"}},
+          {"qkv_bias", {"attn_qkv.bias"}},
+          {"att_proj_weight", {"attn_output.weight"}},
+          {"att_proj_bias", {"attn_output.bias"}},
+          {"ln2_weight", {"ffn_norm.weight"}},
+          {"ln2_bias", {"ffn_norm.bias"}},
+          {"fc_weight", {"ffn_up.weight"}},
+          {"fc_bias", {"ffn_up.bias"}},
+          {"fc_proj_weight", {"ffn_down.weight"}},
+          {"fc_proj_bias", {"ffn_down.bias"}}}},
+        {"qwen2", is_qwen2, {"qkv_bias"}, false, kLlamaModel, llama_block({kQkvBias})},
+        {"qwen3", is_llama, {"q_norm_weight", "k_norm_weight"}, false, kLlamaModel,
+         llama_block({kQkvBias, {"q_norm_weight", {"attn_q_norm.weight"}}, {"k_norm_weight", {"attn_k_norm.weight"}}})},
+        {"llama", is_llama, {}, true, kLlamaModel,
+         llama_block({kQkvBias,
+                      {"att_proj_bias", {"attn_output.bias"}},
+                      {"gate_up_bias", {"ffn_gate.bias", "ffn_up.bias"}, GgufSplit::Halves},
+                      {"fc_proj_bias", {"ffn_down.bias"}}})},
+    };
+    return table;
+}
+// clang-format on
+
+/// Where a parameter is: its name inside its layer, or the model, and the layer, or kNone.
+struct Place {
+    std::string leaf;
+    int layer = kNone;
+};
+
+Place place_of(const Model& model, int index) {
+    const std::string& name = model.parameters[static_cast<size_t>(index)].name;
+    const int in_layers = index - model.first_layer_parameter;
+    const int layer = in_layers < 0 ? kNone : in_layers / model.parameters_per_layer;
+    return {name.substr(name.rfind('.') + 1), layer < model.config.L ? layer : kNone};
+}
+
+const GgufNameRow* find_row(const GgufArchitecture& architecture, const Place& place) {
+    const std::vector<GgufNameRow>& rows = place.layer == kNone ? architecture.model : architecture.block;
+    const auto found = std::find_if(rows.begin(), rows.end(), [&](const auto& row) { return row.ours == place.leaf; });
+    return found == rows.end() ? nullptr : &*found;
+}
+
+bool is_own_head(const Model& model, int index) { return index == model.head && !model.config.tied; }
+
+/// The first parameter that the architecture has no place for; kNone if it has one for each.
+int first_without_place(const GgufArchitecture& architecture, const Model& model) {
+    for (size_t i = 0; i < model.parameters.size(); ++i) {
+        const int index = static_cast<int>(i);
+        if (is_own_head(model, index) || find_row(architecture, place_of(model, index)) != nullptr) continue;
+        return index;
+    }
+    return kNone;
+}
+
+bool has_required(const GgufArchitecture& architecture, const Model& model) {
+    return std::all_of(architecture.must_have.begin(), architecture.must_have.end(), [&](const char* name) {
+        return model.find_parameter(std::string("layers.0.") + name) != kNone;
+    });
+}
+
+/// What the metadata below say of a configuration. A field that is not among them would be lost.
+void require_known_fields(const ModelConfig& config) {
+    ModelConfig said;
+    said.name = config.name, said.family = config.family;
+    said.L = config.L, said.C = config.C, said.NH = config.NH, said.NKV = config.NKV, said.HD = config.HD;
+    said.F = config.F, said.V = config.V, said.maxT = config.maxT, said.tied = config.tied;
+    said.norm_epsilon = config.norm_epsilon;
+    said.rope_theta = config.rope_theta, said.rope_scaling = config.rope_scaling;
+    if (said == config) return;
+    const auto all = nlohmann::json::parse(to_json(config)), known = nlohmann::json::parse(to_json(said));
+    std::string names;
+    for (const auto& [name, value] : all.items()) {
+        if (!known.contains(name) || known[name] != value) names += (names.empty() ? "" : ", ") + name;
+    }
+    fail_usage("--format=gguf: the model has a {} that this program cannot say in a GGUF file; use --format=hf", names);
+}
+
+void require_known_rope(const RopeScaling& scaling) {
+    using Kind = RopeScaling::Kind;
+    if (scaling.kind == Kind::None || scaling.kind == Kind::Linear || scaling.kind == Kind::Llama3) return;
+    fail_usage(
+        "--format=gguf: the model's rope scaling cannot be said in a GGUF file by this program; use --format=hf");
+}
+
+std::vector<int64_t> rows_of_parts(const ModelConfig& config, GgufSplit split, int64_t rows) {
+    switch (split) {
+        case GgufSplit::Whole: return {rows};
+        case GgufSplit::QueryKeyValue: return {config.NH * config.HD, config.NKV * config.HD, config.NKV * config.HD};
+        case GgufSplit::Halves: return {rows / 2, rows / 2};
+    }
+    return {};
+}
+
+}  // namespace
+
+const GgufArchitecture& gguf_architecture_of(const Model& model) {
+    require_known_fields(model.config);
+    require_known_rope(model.config.rope_scaling);
+    std::string lacks;
+    for (const GgufArchitecture& architecture : architectures()) {
+        if (!architecture.computes(model) || !has_required(architecture, model)) continue;
+        const int parameter = first_without_place(architecture, model);
+        if (parameter == kNone) return architecture;
+        lacks = fmt::format("; {} has no place for the parameter {}", architecture.name,
+                            model.parameters[static_cast<size_t>(parameter)].name);
+    }
+    fail_usage("--format=gguf: llama.cpp has no architecture for this model, {}{}; use --format=hf",
+               describe(model.config), lacks);
+}
+
+int64_t GgufPart::source_row(int64_t row) const {
+    if (interleaved_head == 0) return first_row + row;
+    const int64_t channel = row % interleaved_head, half = interleaved_head / 2;
+    return first_row + row - channel + channel / 2 + (channel % 2) * half;
+}
+
+std::vector<GgufPart> gguf_parts(const GgufArchitecture& architecture, const Model& model) {
+    std::vector<GgufPart> parts;
+    for (size_t i = 0; i < model.parameters.size(); ++i) {
+        const ParameterRow& parameter = model.parameters[i];
+        const int index = static_cast<int>(i);
+        if (is_own_head(model, index)) {
+            parts.push_back({kHead, index, 0, parameter.used_rows});
+            continue;
+        }
+        const Place place = place_of(model, index);
+        const GgufNameRow* row = find_row(architecture, place);
+        CHECK(row != nullptr, parameter.name);
+        const std::string prefix = place.layer == kNone ? "" : fmt::format("blk.{}.", place.layer);
+        const std::vector<int64_t> rows = rows_of_parts(model.config, row->split, parameter.used_rows);
+        int64_t first = 0;
+        for (size_t k = 0; k < row->theirs.size(); ++k) {
+            const bool is_rotated = row->split == GgufSplit::QueryKeyValue && k < 2;
+            const int64_t head = is_rotated && architecture.interleaves_rotary ? model.config.HD : 0;
+            parts.push_back({prefix + row->theirs[k], index, first, rows[k], head, row->always_f32});
+            first += rows[k];
+        }
+        CHECK(first == parameter.used_rows, parameter.name);
+    }
+    return parts;
+}
+
+void add_model_metadata(const GgufArchitecture& architecture, const Model& model, GgufMetadata* metadata) {
+    const ModelConfig& config = model.config;
+    const auto key = [&](const char* name) { return fmt::format("{}.{}", architecture.name, name); };
+    metadata->add_count(key("vocab_size"), config.V);
+    metadata->add_count(key("context_length"), config.maxT);
+    metadata->add_count(key("embedding_length"), config.C);
+    metadata->add_count(key("block_count"), config.L);
+    metadata->add_count(key("feed_forward_length"), config.F);
+    metadata->add_count(key("attention.head_count"), config.NH);
+    metadata->add_count(key("attention.head_count_kv"), config.NKV);
+    metadata->add_number(
+        key(model.norm == OpKind::RmsNorm ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon"),
+        config.norm_epsilon);
+    if (!rotates(model)) return;
+    metadata->add_count(key("attention.key_length"), config.HD);
+    metadata->add_count(key("attention.value_length"), config.HD);
+    metadata->add_count(key("rope.dimension_count"), config.HD);
+    metadata->add_number(key("rope.freq_base"), config.rope_theta);
+    if (config.rope_scaling.kind == RopeScaling::Kind::Linear) {
+        metadata->add_text(key("rope.scaling.type"), "linear");
+        metadata->add_number(key("rope.scaling.factor"), config.rope_scaling.factor);
+    }
+}
+
+std::vector<float> gguf_rope_factors(const ModelConfig& config) {
+    const RopeScaling& scaling = config.rope_scaling;
+    if (scaling.kind != RopeScaling::Kind::Llama3) return {};
+    std::vector<float> factors;
+    for (int64_t i = 0; i < config.HD / 2; ++i) {
+        const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(config.HD);
+        const double frequency = std::pow(config.rope_theta, -exponent);
+        const double turns = scaling.original_max_position * frequency / (2 * std::numbers::pi);
+        const double blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+        const double keep = std::clamp(blend, 0.0, 1.0);
+        factors.push_back(static_cast<float>(1 / (keep + (1 - keep) / scaling.factor)));
+    }
+    return factors;
+}
+
+}  // namespace llmc

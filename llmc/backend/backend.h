@@ -52,7 +52,7 @@ struct DeviceInfo {
     int64_t process_available = std::numeric_limits<int64_t>::max();
     std::string process_limit;
     int64_t process_reserve = 0;  ///< Bytes of what is available that every process takes besides.
-    double peak_flops_fp32 = 0;  ///< FLOP/s.
+    double peak_flops_fp32 = 0;   ///< FLOP/s.
     double peak_flops_bf16 = 0;
     double bandwidth = 0;              ///< Bytes/s of its memory.
     int64_t memory_held = 0;           ///< Bytes that others, and the device's own software, had taken at the start.

@@ -95,8 +95,9 @@ void correct_places(std::string* taken_back) {
     const auto places = has_mask_at_start ? places_without_absent(mask_at_start, &absent) : std::nullopt;
     if (!places) return;
     const char* name = std::getenv("GOMP_CPU_AFFINITY") != nullptr ? "GOMP_CPU_AFFINITY" : "OMP_PLACES";
-    *taken_back += fmt::format("{}: processors {} are not there, or not for this process; {}\n", name, in_ranges(absent),
-                               places->empty() ? "threads are not bound" : "threads are bound to " + *places);
+    *taken_back +=
+        fmt::format("{}: processors {} are not there, or not for this process; {}\n", name, in_ranges(absent),
+                    places->empty() ? "threads are not bound" : "threads are bound to " + *places);
     unsetenv("GOMP_CPU_AFFINITY");
     unsetenv("OMP_PLACES");
     if (places->empty()) return void(unsetenv("OMP_PROC_BIND"));

@@ -128,7 +128,12 @@ const char* option_for(const CommandRow* command) {
     const char* option = option_for(command);
     const std::string quoted_word = word.find_first_of(" *?'\"") == std::string::npos ? word : "'" + word + "'";
     if (command == nullptr) {
-        const std::string meant = nearest(word, names);
+        std::vector<std::string> with_train = names;
+        with_train.emplace_back("train");
+        const std::string meant = nearest(word, with_train);
+        if (meant == "train" && !path_exists(word)) {
+            fail_usage("'{}': training is no subcommand, but what happens without one; leave it out", word);
+        }
         if (!meant.empty() && !path_exists(word)) {
             fail_usage("'{}': there is no such subcommand; did you mean {}? If not, see {}", word, meant,
                        help_of(nullptr));
@@ -151,6 +156,17 @@ const CLI::Option* option_in(const std::string& message, const CLI::App& app) {
 }
 
 }  // namespace
+
+void refuse_before_subcommand(const CLI::App& app, const CLI::App& used) {
+    const CommandRow* command = subcommand_named(used.get_name());
+    for (const CLI::Option* option : app.get_options()) {
+        const OptionRow* row = row_of(option->get_name());
+        if (option->count() == 0 || row == nullptr) continue;
+        if ((row->commands & command->mask) == 0) refuse_option(option->get_name(), command);
+        fail_usage("{}: stands before the subcommand; write train_gpt {} {}{}", option->get_name(), used.get_name(),
+                   option->get_name(), is_flag(*row) ? "" : "=" + option->results().front());
+    }
+}
 
 void require_plain_words(const std::vector<const char*>& words) {
     for (size_t i = 1; i < words.size(); ++i) {

@@ -16,4 +16,7 @@ void require_plain_words(const std::vector<const char*>& words);
 [[noreturn]] void refuse_words(const CLI::ParseError& error, const CLI::App& app,
                                const std::vector<const char*>& words);
 
+/// Refuses options of `app` that were given although the subcommand `used` was, too.
+void refuse_before_subcommand(const CLI::App& app, const CLI::App& used);
+
 }  // namespace llmc

@@ -270,10 +270,7 @@ Options parse_options(int argc, const char* const* argv) {
     }
     CLI::App& used = *parsed;
     note_given(app, /*typed=*/true, options);
-    if (&used != &app && !options.given.empty()) {
-        fail_usage("--{}: stands before the subcommand; write train_gpt {} --{}", options.given.begin()->first,
-                   used.get_name(), options.given.begin()->first);
-    }
+    if (&used != &app && !options.given.empty()) refuse_before_subcommand(app, used);
     note_given(used, /*typed=*/true, options);
     resolve_llmc_resume(options);
     if (!options.resume.empty() && !options.config.empty()) {

@@ -55,7 +55,8 @@ refused "a token beyond the vocabulary" 1 "--data: token 60000 in 'vocabulary.bi
 refused "an unknown option" 2 "--frobnicate" --frobnicate
 refused "an unknown subcommand" 2 "frobnicate" frobnicate
 refused "an option of another subcommand" 2 "--steps" plan --steps=3
-refused "an option before the subcommand" 2 "--steps: .*plan --steps" --steps=3 plan
+refused "an option before the subcommand" 2 "--layers: .*write train_gpt plan --layers=3$" --layers=3 plan
+refused "one that the subcommand lacks" 2 "--steps: plan does not have this option, only training" --steps=3 plan
 refused "an option twice" 2 "--seed" "${with_text[@]}" --seed=1 --seed=2
 refused "an option without its value" 2 "--batch-size" --batch-size
 refused "an unknown model" 2 "--model=gpt5: .*gpt2-nano.*llama3-70b" --model=gpt5 --data=text.txt

@@ -184,7 +184,8 @@ rm changed/config.json
 echo '{"add_bos_token": "yes"}' >changed/tokenizer_config.json
 tokenizes "a flag that is a text" "E 'changed/tokenizer_config.json': add_bos_token is \"yes\", not true or false"
 rm changed/tokenizer_config.json
-hard='{"type": "Split", "pattern": {"Regex": "(?:a|aa|a?){1,20}(?:a|aa|a?){1,20}(?:a|aa|a?){1,20}[xy]"}, "behavior": "Isolated"}'
+part='(?:a|aa|a?){1,20}'
+hard="{\"type\": \"Split\", \"pattern\": {\"Regex\": \"$part$part$part[xy]\"}, \"behavior\": \"Isolated\"}"
 with_field '' "s/\"pre_tokenizer\": .*\"decoder\"/\"pre_tokenizer\": $hard, \"decoder\"/"
 { cat text.txt; head -c 600 /dev/zero | tr '\0' a; } >hard.txt
 refused "a pattern that gives up" 1 \

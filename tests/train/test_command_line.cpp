@@ -147,6 +147,7 @@ TEST(CommandLine, SubcommandsAndWhatWasMeant) {
     }
     EXPECT_TRUE(has(refusal({"evalute", "--run"}), {"'evalute': there is no such subcommand; did you mean evaluate?"}));
     EXPECT_TRUE(has(refusal({"eval"}), {"did you mean evaluate?"}));
+    EXPECT_TRUE(has(refusal({"train", "--steps=5"}), {"'train': training is no subcommand", "leave it out"}));
     EXPECT_TRUE(has(refusal({"frobnicate"}), {"'frobnicate'", "plan, generate, evaluate", "--data=FILE"}));
     EXPECT_TRUE(has(refusal({"plan", "generate"}), {"'generate': ", "one subcommand at a time"}));
 }

@@ -230,7 +230,8 @@ TEST(ParseOptions, WhatIsUnknownIsNamed) {
     EXPECT_TRUE(has(refusal({"plan", "generate"}), {"generate"}));
     EXPECT_TRUE(has(refusal({"--batch-size"}), {"--batch-size"}));
     EXPECT_TRUE(has(refusal({"--seed=1", "--seed=2"}), {"--seed"}));
-    EXPECT_TRUE(has(refusal({"--steps=5", "plan"}), {"--steps", "plan --steps"}));
+    EXPECT_TRUE(has(refusal({"--layers=5", "plan"}), {"--layers: stands before", "write train_gpt plan --layers=5"}));
+    EXPECT_TRUE(has(refusal({"--steps=5", "plan"}), {"--steps: plan does not have this option"}));
 }
 
 // ---- config files

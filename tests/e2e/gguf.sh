@@ -57,6 +57,15 @@ must "export without a tokenizer" export --run=imported --format=gguf --gguf-typ
 check "a model without a tokenizer has none, which is said" grep -q 'W .*has no vocabulary' err
 check "columns that are no whole blocks, too" grep -q 'W .*--gguf-type=q8_0.*f16' err
 check "rope_freqs" has_text none.gguf rope_freqs.weight
+ids tokens.bin
+must "a run on token files" "${tiny[@]}" "${quiet[@]}" --model=llama-nano --kv-heads=1 --steps=2 --vocab-size=320 \
+    --tokenizer=none --data=tokens.bin --output-dir=tokens
+must "its export" export --run=tokens --format=gguf --out=tokens.gguf
+check "how to give it a vocabulary" grep -q 'W .*import the model with --tokenizer' err
+must "import with a tokenizer" import --from=tokens --tokenizer=learned --out=named
+must "export with it" export --run=named --format=gguf --out=named.gguf
+check "the advice works" has_text named.gguf "$(sed -n 2p learned/merges.txt)"
+check "rows beyond the tokenizer" has_text named.gguf '[PAD319]'
 must "a Hugging Face folder itself" export --run="$golden/hf/gpt2_fp16" --format=gguf --out=hf.gguf
 cp -r "$golden/hf/llama" chat
 cp "$golden/tokenizers/tokenizer.json" chat

@@ -29,7 +29,8 @@ void require_distinct(const GgufVocabulary& vocabulary, const std::string& sourc
 
 GgufVocabulary unknown(const std::string& reference, const char* why) {
     spdlog::warn(
-        "--format=gguf: {}{}, so the file has no vocabulary: llama.cpp can run the model on ids, but not on text",
+        "--format=gguf: {}{}, so the file has no vocabulary: llama.cpp can run the model on ids, but not on text; "
+        "to give it one, import the model with --tokenizer first",
         reference == "none" ? "" : "'" + reference + "' ", why);
     return {};
 }

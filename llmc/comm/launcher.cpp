@@ -1,5 +1,6 @@
 #include "llmc/comm/launcher.h"
 
+#include "llmc/base/printable.h"
 #include "llmc/comm/link.h"
 
 #include <spdlog/fmt/fmt.h>
@@ -78,7 +79,7 @@ bool is_complete(const Environment& environment, const Launcher& launcher) {
 
 /// "NAME=value" of a variable that is there.
 std::string shown(const Environment& environment, const std::string& name) {
-    return fmt::format("{}={}", name, printable(environment.at(name)));
+    return fmt::format("{}={}", name, one_line(environment.at(name)));
 }
 
 /// A count other than one; what is no number is refused where it is read.
@@ -137,13 +138,10 @@ std::optional<int64_t> number(const Environment& environment, const std::string&
     return text ? to_integer(*text) : std::nullopt;
 }
 
-std::string printable(const std::string& value) {
-    std::string text;
-    for (const char c : value) {
-        const bool is_plain = c >= ' ' && c <= '~';
-        text += is_plain ? std::string(1, c) : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    }
-    return text;
+std::string one_line(const std::string& value) {
+    std::string line;
+    for (const char c : printable(value)) line += c == '\n' ? "\\n" : std::string(1, c);
+    return line;
 }
 
 Launcher launcher_of(const Environment& environment) {

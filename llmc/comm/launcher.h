@@ -17,8 +17,8 @@ std::optional<std::string> variable(const Environment& environment, const std::s
 /// The same as a number; nothing, too, where it is none.
 std::optional<int64_t> number(const Environment& environment, const std::string& name);
 
-/// A value for people: what is no printable ASCII as \x0a.
-std::string printable(const std::string& value);
+/// A value for people: printable() and in one line.
+std::string one_line(const std::string& value);
 
 /// A way to start processes together, and its variables; "" for one that it does not set.
 struct Launcher {

@@ -15,7 +15,7 @@ namespace llmc {
 
 enum class MessageType : uint32_t {
     // While ranks meet (meet.h)
-    Hello,    ///< To rank 0: token, rank, size, host.
+    Hello,    ///< To rank 0: token, rank, size, host; of one that ends also exit code and cause.
     Welcome,  ///< From rank 0: the token was right.
     Refuse,   ///< From rank 0: exit code and cause; the ranks do not come together.
     Start,    ///< From rank 0: all have come; host and address of each.

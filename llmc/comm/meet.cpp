@@ -20,12 +20,9 @@ constexpr double kConnectSeconds = 3;    ///< For one address, of several that m
 constexpr double kWelcomeSeconds = 5;
 constexpr double kLatecomerSeconds = 3;  ///< So long is told that there will be no meeting: ranks start together.
 
-/// What a Refuse or a Failure says, behind `who`.
-Error error_of(const Message& message, const std::string& who) {
-    const auto fields = unpack(message.payload);
-    const bool whole = fields && fields->size() == 2;
-    const bool usage = whole && (*fields)[0] == std::to_string(kExitBadUsage);
-    return {usage ? kExitBadUsage : kExitFailed, who + (whole ? (*fields)[1] : "no reason given")};
+/// With the exit code as another rank has sent it.
+Error error_of(const std::string& exit_code, const std::string& cause) {
+    return {exit_code == std::to_string(kExitBadUsage) ? kExitBadUsage : kExitFailed, cause};
 }
 
 // ---- Rank 0 ----------------------------------------------------------------------------------------------------
@@ -54,8 +51,8 @@ class Assembly {
     bool admit(Link& stranger, const Message& hello);
     void start();
     std::vector<int> absent() const;
-    /// A member has sent the reason why it ends.
-    [[noreturn]] void refuse_for(size_t rank, const Message& failure);
+    /// One has come only to say why it ends.
+    [[noreturn]] void end_with(const Error& cause);
     void tell_members(const Error& cause);
     /// Tells all who have come, and throws.
     [[noreturn]] void refuse(int exit_code, const std::string& cause);
@@ -66,6 +63,7 @@ class Assembly {
     std::vector<Link> links_;
     std::vector<Link> strangers_;
     const Error* called_off_ = nullptr;
+    std::optional<Error> ended_;
 };
 
 void Assembly::call_off(const Error& cause) {
@@ -89,6 +87,7 @@ Star Assembly::run() {
         wait();
         accept_strangers();
         hear_strangers();
+        if (ended_) end_with(*ended_);
         hear_members();
     }
     start();
@@ -133,9 +132,9 @@ void Assembly::hear_strangers() {
 
 bool Assembly::admit(Link& stranger, const Message& hello) {
     const auto fields = unpack(hello.payload);
-    if (hello.type != MessageType::Hello || !fields || fields->size() != 4 || (*fields)[0] != meeting_.token) {
-        return false;
-    }
+    constexpr size_t kUsual = 4, kOfOneThatEnds = 6;
+    const bool whole = fields && (fields->size() == kUsual || fields->size() == kOfOneThatEnds);
+    if (hello.type != MessageType::Hello || !whole || (*fields)[0] != meeting_.token) return false;
     const std::optional<int64_t> rank = to_integer((*fields)[1]), size = to_integer((*fields)[2]);
     if (!rank || !size) return false;
     const std::string& host = (*fields)[3];
@@ -156,6 +155,9 @@ bool Assembly::admit(Link& stranger, const Message& hello) {
                                           meeting_.init, cause));
     }
     member = {host, peer_address(link.socket())};
+    if (fields->size() == kOfOneThatEnds) {
+        ended_ = error_of((*fields)[4], fmt::format("rank {} ({}): {}", *rank, host, (*fields)[5]));
+    }
     link.limit_length(uint64_t{1} << 40);
     if (called_off_ != nullptr) {
         link.send(MessageType::Refuse, pack({std::to_string(called_off_->exit_code()), called_off_->what()}));
@@ -169,17 +171,13 @@ bool Assembly::admit(Link& stranger, const Message& hello) {
 void Assembly::hear_members() {
     for (size_t rank = 1; rank < links_.size(); ++rank) {
         if (!links_[rank]) continue;
-        const bool open = links_[rank].exchange();
-        const std::optional<Message> message = links_[rank].take();
-        if (message && message->type == MessageType::Failure) refuse_for(rank, *message);
-        if (open) continue;
+        if (links_[rank].exchange()) continue;
         links_[rank].close();
         refuse(kExitFailed, fmt::format("rank {} ({}) died before all ranks had come", rank, members_[rank].host));
     }
 }
 
-void Assembly::refuse_for(size_t rank, const Message& failure) {
-    const Error cause = error_of(failure, fmt::format("rank {} ({}): ", rank, members_[rank].host));
+void Assembly::end_with(const Error& cause) {
     tell_members(cause);
     call_off(cause);
     throw cause;
@@ -223,7 +221,10 @@ void Assembly::refuse(int exit_code, const std::string& cause) {
 
 /// What rank 0 says of the meeting as a whole.
 [[noreturn]] void throw_refusal(const Meeting& meeting, const Message& refusal) {
-    throw error_of(refusal, fmt::format("rank {}: rank 0 gave up: ", meeting.rank));
+    const auto fields = unpack(refusal.payload);
+    const bool whole = fields && fields->size() == 2;
+    throw error_of(whole ? (*fields)[0] : "",
+                   fmt::format("rank {}: rank 0 gave up: {}", meeting.rank, whole ? (*fields)[1] : "no reason given"));
 }
 
 /// A welcome link to rank 0, or no link and `why`. A rank that ends says its `cause` in the same breath.
@@ -232,12 +233,13 @@ Link try_to_join(const Meeting& meeting, const std::string& host, const RootPlac
     Socket socket = connect_to(host, place.port, std::min(kConnectSeconds, deadline - now_seconds()), why);
     if (!socket) return {};
     Link link(std::move(socket));
-    link.send(MessageType::Hello,
-              pack({place.token, std::to_string(meeting.rank), std::to_string(meeting.size), meeting.host}));
+    std::vector<std::string> hello = {place.token, std::to_string(meeting.rank), std::to_string(meeting.size),
+                                      meeting.host};
     if (cause != nullptr) {
-        const std::string words = std::string(cause->what()).substr(0, kLongestHello / 2);
-        link.send(MessageType::Failure, pack({std::to_string(cause->exit_code()), words}));
+        hello.push_back(std::to_string(cause->exit_code()));
+        hello.push_back(std::string(cause->what()).substr(0, kLongestHello / 2));
     }
+    link.send(MessageType::Hello, pack(hello));
     const std::optional<Message> answer = link.await(std::min(deadline, now_seconds() + kWelcomeSeconds));
     if (answer && answer->type == MessageType::Refuse) throw_refusal(meeting, *answer);
     if (answer && answer->type == MessageType::Welcome) return link;

@@ -28,7 +28,7 @@ int64_t integer_of(const Environment& environment, const std::string& name, int6
     if (!text) fail_usage("--comm-init: the variable {} is not set; {}", name, remedy);
     const std::optional<int64_t> value = to_integer(*text);
     if (!value || *value < least || *value > most) {
-        fail_usage("--comm-init: {}={}: must be a number from {} to {}; {}", name, printable(*text), least, most,
+        fail_usage("--comm-init: {}={}: must be a number from {} to {}; {}", name, one_line(*text), least, most,
                    remedy);
     }
     return *value;
@@ -70,7 +70,7 @@ std::string master_host(const Environment& environment, const Launcher& launcher
     const std::string remedy = "set it to the host of rank 0, for every rank";
     if (const auto host = variable(environment, "MASTER_ADDR")) {
         const std::string wrong = wrong_with_address(*host);
-        if (!wrong.empty()) fail_usage("--comm-init: MASTER_ADDR={}: {}; {}", printable(*host), wrong, remedy);
+        if (!wrong.empty()) fail_usage("--comm-init: MASTER_ADDR={}: {}; {}", one_line(*host), wrong, remedy);
         return without_brackets(*host);
     }
     if (launcher.kind == Launcher::Kind::Slurm) {
@@ -79,7 +79,7 @@ std::string master_host(const Environment& environment, const Launcher& launcher
         const std::string host = first_slurm_host(list);
         if (!host.empty()) return host;
         fail_usage("--comm-init: {}={}: is no list of hosts; set MASTER_ADDR to the host of rank 0", name,
-                   printable(list));
+                   one_line(list));
     }
     const auto local_size = variable(environment, launcher.local_size);
     if (local_size && local_size == variable(environment, launcher.size)) return "127.0.0.1";

@@ -3,6 +3,15 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 
+namespace llmc {
+namespace {
+/// toml++ is where it thinks that no text can bring it; "[.a]" does.
+struct ParserGaveUp {};
+[[noreturn]] void give_up() { throw ParserGaveUp(); }
+}  // namespace
+}  // namespace llmc
+#undef NDEBUG  // With it the library would go on from there.
+#define TOML_ASSERT(expr) ((expr) ? static_cast<void>(0) : ::llmc::give_up())
 #define TOML_ENABLE_FORMATTERS 0
 #include <toml++/toml.h>
 
@@ -185,6 +194,21 @@ const char* remedy(std::string_view description) {
                remedy(description));
 }
 
+/// Where the library gave up: the first line with which it does.
+[[noreturn]] void refuse_given_up(std::string_view text, const std::string& who) {
+    int line = 0;
+    for (bool is_it = false; !is_it && first_lines(text, line).size() < text.size();) {
+        try {
+            (void)toml::parse(first_lines(text, ++line));
+        } catch (const ParserGaveUp&) {
+            is_it = true;
+        } catch (const toml::parse_error&) {
+            is_it = false;
+        }
+    }
+    fail_usage("{}: line {} is no TOML: {}", who, line, text_of_line(text, line));
+}
+
 }  // namespace
 
 std::string describe(const ConfigValue& value) {
@@ -214,6 +238,8 @@ std::vector<ConfigEntry> read_config(const std::string& path, const std::string&
         add_entries(toml::parse(std::string_view(text)), "", &entries);
     } catch (const toml::parse_error& error) {
         refuse(error, text, who);
+    } catch (const ParserGaveUp&) {
+        refuse_given_up(text, who);
     }
     std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.line < b.line; });
     return entries;

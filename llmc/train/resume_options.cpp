@@ -2,7 +2,6 @@
 
 #include "llmc/base/error.h"
 #include "llmc/train/checkpointing.h"
-#include "llmc/train/config_paths.h"
 #include "llmc/train/initial_weights.h"
 
 #include <nlohmann/json.hpp>
@@ -55,22 +54,12 @@ void require_kept_model(const Options& options, const ModelConfig& config) {
                config.name);
 }
 
-/// Where nobody said what to train an imported model on, and the demo's text is not there either.
-void require_data_for_imported(const Options& options) {
-    if (options.was_typed("data") || is_data_there(options.data)) return;
-    fail_usage("--resume={}: is an imported model, which has no data yet; begin a run with it: --model={} --data=FILE",
-               options.resume, options.resume);
-}
-
 }  // namespace
 
 void require_kept_options(const Options& options, const Checkpoint& checkpoint) {
     const Progress progress = progress_of(checkpoint);
     require_kept_model(options, model_of(checkpoint));
-    if (progress.train_tokens == 0) {
-        require_data_for_imported(options);
-        return require_whole_updates(options);
-    }
+    if (progress.train_tokens == 0) return require_whole_updates(options);
     if (progress.optimizer != options.optimizer) {
         fail_usage("--optimizer={}: the run began with {}, whose moments are others; leave --optimizer out",
                    options.optimizer, progress.optimizer);

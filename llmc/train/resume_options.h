@@ -9,7 +9,7 @@
 namespace llmc {
 
 /// Refuses options that were given although the run began with others, before anything is made of them: model, seed,
-/// sequence length, optimiser. An imported model's run has not begun; it wants data.
+/// sequence length, optimiser. An imported model's run has not begun.
 void require_kept_options(const Options& options, const Checkpoint& checkpoint);
 
 /// Refuses to resume with another model than the checkpoint's.

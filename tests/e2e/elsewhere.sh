@@ -69,7 +69,7 @@ must "the advice works" evaluate --run=moved/run --data=text.txt
 ok "and the advice works"
 refused "without any data" 1 "demo text data/demo.txt is not there.*--data=FILE" "${tiny[@]}" --steps=2
 must "import" import --from=other/exported --out=imported
-refused "an imported model has no data" 2 "--resume=imported: is an imported model.*--model=imported --data=FILE" \
+refused "an imported model has no data" 2 "--resume=imported: .*imported model.*--model=imported --data=FILE" \
     --resume=imported --steps=2
 must "the advice works" --model=imported --data=text.txt --steps=1 --seq-len=32 --batch-size=2 --sample-length=0 \
     --output-dir=from-import

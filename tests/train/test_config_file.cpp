@@ -106,7 +106,8 @@ TEST(ConfigFile, WhatIsNoTomlIsRefusedWithItsLine) {
                             "a b = 1",      "data = \"\\",    "steps = 1,2",
                             "steps = 5=6",  "a = maybe",      "a = 0x",
                             "a = 1__0",     "a = 01",         "a = 99999999999999999999",
-                            "a = 1e999",    "a = TRUE",       "a = {",
+                            "a = 1e999",    "a = TRUE",       "[.a]",
+                            "[[.a]]",       "[a.]",           "a = {",
                             "a = \"\x01\""}) {
         const std::string message = refusal(dir, std::string("seed = 1\n") + bad + "\n");
         EXPECT_TRUE(has(message, {"--config=c.toml: line ", "is no TOML"})) << bad;

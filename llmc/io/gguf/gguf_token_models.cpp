@@ -311,7 +311,7 @@ GgufVocabulary vocabulary_of(const TokenizerFiles& files, const Tokenizer& token
     if (files.kind == TokenizerKind::Bytes) return of_bytes();
     if (files.kind == TokenizerKind::SentencePiece) return of_sentencepiece(files.path, companions, V);
     const auto& pipeline = dynamic_cast<const PipelineTokenizer&>(tokenizer).pipeline();
-    return reading(pipeline.source, [&] { return of_pipeline(pipeline, files, companions, V); });
+    return reading(pipeline.source, pipeline.stages, [&] { return of_pipeline(pipeline, files, companions, V); });
 }
 
 }  // namespace llmc

@@ -54,13 +54,16 @@ bool is_section(const std::string& name) {
 
 [[noreturn]] void refuse_section(const ConfigEntry& entry, const std::string& at) {
     const std::vector<std::string> names = sections();
-    if (find_row(entry.section) != nullptr) {
+    const OptionRow* row = find_row(entry.name);
+    if (find_row(entry.section) != nullptr && row == nullptr) {
         fail_usage("{}: '{}' is an option, and has no '{}' in it; write {} = VALUE", at, entry.section, entry.name,
                    entry.section);
     }
-    const std::string nearest = nearest_word(in_small_letters(entry.section), names);
-    fail_usage("{}: there is no section [{}]{}; sections are [{}], and any option may stand above all of them", at,
-               entry.section, nearest.empty() ? "" : fmt::format("; did you mean [{}]?", nearest),
+    const bool is_for_files = row != nullptr && (row->commands & kFromFiles) != 0;
+    const std::string meant =
+        is_for_files ? section_of_group(row->group) : nearest_word(in_small_letters(entry.section), names);
+    fail_usage("{}: there is no section [{}]; {}sections are [{}], and any option may stand above all of them", at,
+               entry.section, meant.empty() ? "" : fmt::format("did you mean [{}]? The ", meant),
                fmt::join(names, "], ["));
 }
 
@@ -72,8 +75,9 @@ const OptionRow& row_of(const ConfigEntry& entry, const std::string& at) {
         fail_usage("{}: '{}' is a table in a table, and no option; an option is name = value", at, entry.name);
     }
     if (row == nullptr) {
-        fail_usage("{}: '{}' is no option for a file{}; see train_gpt --help", at, entry.name,
-                   did_you_mean(entry.name, kFromFiles, ""));
+        const std::string hint = did_you_mean(entry.name, kFromFiles, "");
+        fail_usage("{}: '{}' is no option for a file{}", at, entry.name,
+                   hint.empty() ? "; see train_gpt --help" : hint);
     }
     if (entry.name == "config" || entry.name == "resume") {
         fail_usage("{}: '{}' is no option for a file; give --{} on the command line", at, entry.name, entry.name);

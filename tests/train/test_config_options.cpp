@@ -68,7 +68,8 @@ TEST(ConfigOptions, EverySectionHoldsItsGroup) {
 TEST(ConfigOptions, AnotherSectionIsRefusedWithTheRightOne) {
     refused("[model]\nlayers = 1\nsteps = 5\n", {"line 3", "'steps'", "[model]", "[data]"});
     refused("[modle]\nlayers = 1\n", {"line 2", "[modle]", "did you mean [model]?"});
-    refused("[training]\nsteps = 1\n", {"line 2", "no section [training]", "[model], [data]", "above all"});
+    refused("[training]\nsteps = 1\n", {"line 2", "no section [training]; did you mean [data]?", "[model], [data]"});
+    refused("[optimizer]\nbeta1 = 0.5\n", {"line 2", "did you mean [optimisation]?", "above all"});
     refused("[steps]\nvalue = 1\n", {"line 2", "'steps' is an option", "no 'value'"});
     refused("[model.inner]\nlayers = 1\n", {"line 1", "'inner'", "table"});
     refused("[[model]]\nlayers = 1\n", {"line 1", "--model", "a table"});

@@ -3,9 +3,9 @@
 // llmc/backend/backend.h (what an operation is), llmc/run/executor.cpp (the only loop over steps).
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
-#include "llmc/base/printable.h"
 #include "llmc/base/output.h"
 #include "llmc/base/prepare_process.h"
+#include "llmc/base/printable.h"
 #include "llmc/base/process_limits.h"
 #include "llmc/base/stop_signal.h"
 #include "llmc/base/threads.h"

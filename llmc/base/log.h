@@ -16,8 +16,8 @@ void init_log(const std::string& level);
 /// above; "debug" shows all.
 void quieten_log(int rank, const std::string& level);
 
-/// Also appends every line, with its time, to `path` (the run folder's log), those so far included; the log of an earlier
-/// call gets no more. What cannot be written there, then or later, is said on stderr, once, and ends nothing.
+/// Also appends every line, with its time, to `path` (the run folder's log), those so far included; the log of an
+/// earlier call gets no more. What cannot be written there, then or later, is said on stderr, once, and ends nothing.
 void log_to_file(const std::string& path);
 
 /// A one-line progress bar for long silent work, drawn on stderr only when that is a terminal. Erased at the end.

@@ -2,10 +2,10 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/train/option_hints.h"
 #include "llmc/train/options.h"
 
 #include <algorithm>
-#include <numeric>
 #include <string>
 #include <string_view>
 
@@ -42,33 +42,15 @@ std::string help_of(const CommandRow* command) {
     return command == nullptr ? "train_gpt --help" : fmt::format("train_gpt {} --help", command->name);
 }
 
-/// Letters to put in, leave out or change (Levenshtein).
-size_t letters_apart(std::string_view a, std::string_view b) {
-    std::vector<size_t> row(b.size() + 1);
-    std::iota(row.begin(), row.end(), size_t{0});
-    for (size_t i = 1; i <= a.size(); ++i) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= b.size(); ++j) {
-            const size_t changed = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-            diagonal = row[j];
-            row[j] = std::min({changed, row[j] + 1, row[j - 1] + 1});
-        }
-    }
-    return row[b.size()];
-}
-
 /// The one of `names` that was probably meant: nearly the same letters, or the only one that begins so; "" if none.
 std::string nearest(const std::string& given, const std::vector<std::string>& names) {
-    const size_t most = given.size() < 4 ? 1 : given.size() < 9 ? 2 : 3;
-    std::string found, begun;
-    size_t least = std::min(most + 1, given.size());
+    const std::string found = nearest_word(given, names);
+    if (!found.empty() || given.size() < 3) return found;
+    std::string begun;
     for (const std::string& name : names) {
-        const size_t apart = letters_apart(given, name);
-        if (apart < least) least = apart, found = name;
-        if (given.size() >= 3 && name.starts_with(given)) begun = begun.empty() ? name : "?";
+        if (name.starts_with(given)) begun = begun.empty() ? name : "?";
     }
-    return !found.empty() ? found : begun == "?" ? "" : begun;
+    return begun == "?" ? "" : begun;
 }
 
 /// "training and evaluate".
@@ -98,9 +80,11 @@ std::string commands_with(const OptionRow& row) {
     for (const OptionRow& row : option_table()) {
         if ((row.commands & mask) != 0 && std::string_view(row.flags).starts_with('-')) names.push_back(row.name());
     }
-    const std::string meant = nearest(name, names);
-    fail_usage("{}: there is no such option; {}see {}", given,
-               meant.empty() ? "" : fmt::format("did you mean --{}? If not, ", meant), help_of(command));
+    std::string hint = did_you_mean(name, mask);
+    if (const std::string meant = nearest(name, names); hint.empty() && !meant.empty()) {
+        hint = fmt::format("; did you mean --{}?", meant);
+    }
+    fail_usage("{}: there is no such option{} see {}", given, hint.empty() ? ";" : hint + " If not,", help_of(command));
 }
 
 /// The option that a word without dashes is probably for.

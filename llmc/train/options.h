@@ -135,7 +135,7 @@ struct Options {
     bool train_bpe = false;
 
     std::vector<std::string> remarks;  ///< Lines for say_remarks().
-    std::string help_text;  ///< No option: what --help or --version print.
+    std::string help_text;             ///< No option: what --help or --version print.
 
     /// Names of options that were given on the command line or in a config file, as opposed to defaults, and whether
     /// they were typed, on the command line.

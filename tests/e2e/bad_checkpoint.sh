@@ -94,7 +94,8 @@ damaged "a file of another model's checkpoint" "'copy/.*/model.safetensors' is"
 fresh_copy
 rm -r copy/checkpoints/step-0000000?
 cp -r other/checkpoints/step-00000004 copy/checkpoints/
-refused "the checkpoint of another model in the run" 2 "--resume=copy: .*checkpoint of another run" --resume=copy --steps=6
+refused "the checkpoint of another model in the run" 2 "--resume=copy: .*checkpoint of another run" \
+    --resume=copy --steps=6
 
 # ---- a full disk -----------------------------------------------------------------------------------
 

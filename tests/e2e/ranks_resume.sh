@@ -92,7 +92,7 @@ four_parts() {
         printf ' %s-%05d-of-00004.safetensors' $what 1 $what 2 $what 3 $what 4
     done
 }
-check "four ranks save four parts" test "$(cd gpt2-nano-4-2/$end && echo *)" = "manifest.json$(four_parts)"
+check "four ranks save four parts" test "$(cd gpt2-nano-4-2/$end && echo *)" = "manifest.json$(four_parts) run"
 
 for from in one four; do
     run_folder=gpt2-nano-1

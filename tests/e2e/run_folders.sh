@@ -40,7 +40,8 @@ check "going on from the newest checkpoint puts nothing aside" test "$(ls back/a
 
 # Killed before the first new checkpoint: of one branch.
 cp -r whole killed
-"$TRAIN_GPT" --resume=killed/"$(step 4)" --learning-rate=5e-4 --steps=100000 --checkpoint-every=0 --val-every=0 >out 2>err &
+"$TRAIN_GPT" --resume=killed/"$(step 4)" --learning-rate=5e-4 --steps=100000 --checkpoint-every=0 --val-every=0 \
+    >out 2>err &
 job=$!
 eventually 60 grep -q '^learning-rate = 0.0005' killed/config.toml
 eventually 60 grep -q '"step":7,' killed/metrics.jsonl
@@ -141,7 +142,8 @@ early() {
 }
 mkdir gone
 ln -s "$PWD/not-mounted/x" gone/checkpoints
-early "checkpoints on a disk that is not there" "gone/checkpoints' is a link to '.*not-mounted/x', which is not there" gone
+early "checkpoints on a disk that is not there" \
+    "gone/checkpoints' is a link to '.*not-mounted/x', which is not there" gone
 ln -s "$PWD/not-mounted/y" dangling
 early "a folder on a disk that is not there" "'dangling' is a link to '.*not-mounted/y'" dangling
 for name in metrics.jsonl config.toml; do

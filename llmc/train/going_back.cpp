@@ -91,9 +91,9 @@ void move_all(const std::string& root, const RunRecord& record) {
         write_text_atomically(root + "/" + file, read_text(next + "/" + file));
         fs::remove(next + "/" + file);
     }
-    write_run_record(root, {record.id, std::nullopt});
     std::error_code ignored;
     fs::remove_all(next, ignored);
+    write_run_record(root, {record.id, std::nullopt});
 }
 
 void write_file(const std::string& path, const std::string& text) {

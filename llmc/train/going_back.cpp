@@ -82,6 +82,7 @@ void set_aside(const std::string& root, const RunRecord& record) {
 /// What run.json says is to be done. May be begun any number of times.
 void move_all(const std::string& root, const RunRecord& record) {
     const std::string next = folder_of_next(root);
+    remove_temporaries(root);
     if (named_step(root, kLatestName) != record.going_back->step) {
         name_checkpoint(root, kLatestName, record.going_back->step);
     }

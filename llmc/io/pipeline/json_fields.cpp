@@ -73,6 +73,8 @@ Json parse_json(std::string_view text, const std::string& path) {
         if (is_empty) fail("'{}' is empty; copy or download it again", path);
         fail("'{}' is not valid JSON ({}); copy or download it again", path,
              place_in(text, error.byte == 0 ? 0 : error.byte - 1));
+    } catch (const Json::out_of_range&) {
+        fail("'{}' is not valid JSON: it has a number that is too large for one; copy or download it again", path);
     }
 }
 

@@ -1,8 +1,11 @@
 #include "llmc/io/hf_names.h"
 
 #include "llmc/base/check.h"
+#include "llmc/io/hf_families.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 namespace llmc {
 namespace {
@@ -48,25 +51,47 @@ const NameTable& gpt2_names() {
     return table;
 }
 
-const NameTable& llama_names() {
-    static const NameTable table = {
-        "model.",
-        "layers.",
-        {{"wte", {"embed_tokens.weight"}}, {"lnf_weight", {"norm.weight"}}},
-        {{"ln1_weight", {"input_layernorm.weight"}},
-         {"qkv_weight",
-          {"self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"},
-          false,
-          Split::QueryKeyValue},
-         {"att_proj_weight", {"self_attn.o_proj.weight"}},
-         {"ln2_weight", {"post_attention_layernorm.weight"}},
-         {"gate_up_weight", {"mlp.gate_proj.weight", "mlp.up_proj.weight"}, false, Split::Halves},
-         {"fc_proj_weight", {"mlp.down_proj.weight"}}},
+NameTable llama_like(std::vector<NameRow> block) {
+    const std::vector<NameRow> of_all = {
+        {"ln1_weight", {"input_layernorm.weight"}},     {"q_norm_weight", {"self_attn.q_norm.weight"}},
+        {"k_norm_weight", {"self_attn.k_norm.weight"}}, {"att_proj_weight", {"self_attn.o_proj.weight"}},
+        {"att_proj_bias", {"self_attn.o_proj.bias"}},   {"ln2_weight", {"post_attention_layernorm.weight"}},
+        {"fc_proj_weight", {"mlp.down_proj.weight"}},   {"fc_proj_bias", {"mlp.down_proj.bias"}},
     };
+    block.insert(block.end(), of_all.begin(), of_all.end());
+    return {"model.", "layers.", {{"wte", {"embed_tokens.weight"}}, {"lnf_weight", {"norm.weight"}}}, std::move(block)};
+}
+
+const NameTable& llama_names() {
+    static const NameTable table = llama_like({
+        {"qkv_weight",
+         {"self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"},
+         false,
+         Split::QueryKeyValue},
+        {"qkv_bias",
+         {"self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"},
+         false,
+         Split::QueryKeyValue},
+        {"gate_up_weight", {"mlp.gate_proj.weight", "mlp.up_proj.weight"}, false, Split::Halves},
+        {"gate_up_bias", {"mlp.gate_proj.bias", "mlp.up_proj.bias"}, false, Split::Halves},
+    });
     return table;
 }
 
-const NameTable& names_of(Family family) { return family == Family::Gpt2 ? gpt2_names() : llama_names(); }
+const NameTable& phi3_names() {
+    static const NameTable table =
+        llama_like({{"qkv_weight", {"self_attn.qkv_proj.weight"}}, {"gate_up_weight", {"mlp.gate_up_proj.weight"}}});
+    return table;
+}
+
+const NameTable& names_of(Family family) {
+    switch (hf_family(family).tensors) {
+        case HfTensors::Gpt2: return gpt2_names();
+        case HfTensors::Llama: return llama_names();
+        case HfTensors::Phi3: return phi3_names();
+    }
+    return gpt2_names();
+}
 
 std::vector<int64_t> rows_of_parts(const ModelConfig& config, const NameRow& row, const ParameterRow& parameter) {
     switch (row.split) {
@@ -121,8 +146,25 @@ std::vector<HfPart> hf_parts(const Model& model) {
 
 std::string_view hf_prefix(Family family) { return names_of(family).prefix; }
 
+std::string unwrapped_hf_name(std::string_view name) {
+    constexpr std::string_view kWrappers[] = {"_orig_mod", "module", "_fsdp_wrapped_module",
+                                              "_checkpoint_wrapped_module"};
+    std::string result;
+    while (!name.empty()) {
+        const size_t end = std::min(name.find('.'), name.size() - 1) + 1;
+        const std::string_view part = name.substr(0, end);
+        const auto is_part = [&](std::string_view wrapper) {
+            return part.size() == wrapper.size() + 1 && part.starts_with(wrapper) && part.back() == '.';
+        };
+        if (std::none_of(std::begin(kWrappers), std::end(kWrappers), is_part)) result += part;
+        name.remove_prefix(end);
+    }
+    return result;
+}
+
 bool is_hf_buffer(std::string_view name) {
-    return name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") || name.ends_with("rotary_emb.inv_freq");
+    return name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") ||
+           name.find("rotary_emb.") != std::string_view::npos;
 }
 
 }  // namespace llmc

@@ -33,9 +33,7 @@ OpTimes measure_times(const Model& model, const BatchShape& shape, const Places&
     const int64_t fits = backend.info().memory_available;
     const Places alone(places.format(Buffer::Parameters), places.optimizer());
     const auto planned = [&](int64_t layers) {
-        ModelConfig config = model.config;
-        config.L = layers;
-        Model few = make_model(config);
+        Model few = make_model(with_layers(model.config, layers));
         PlannedMemory memory = plan_memory(few, shape, alone, find_policy("none"), logits_chunk_tokens, backend);
         return std::pair(std::move(few), std::move(memory));
     };
@@ -78,6 +76,13 @@ OpTimes measure_times(const Model& model, const BatchShape& shape, const Places&
         all_seconds += median(of_step[i]), all_units += units;
         time = all_seconds / all_units;
     }
+    // Where layers differ in their windows, of a layer as they are on average.
+    const double of_measured = attention_span(few_layers.config, shape.T, measured_layer);
+    for (size_t row = 0; row < model.block.size(); ++row) {
+        if (model.block[row].kind != OpKind::Attention || model.config.window_layers.empty()) continue;
+        const double share = attention_span(model.config, shape.T) / of_measured;
+        times.block[row].forward *= share, times.block[row].backward *= share;
+    }
     return times;
 }
 
@@ -86,8 +91,7 @@ std::string calibration_path(const Model& model, const BatchShape& shape, const 
     const char* cache = std::getenv("XDG_CACHE_HOME");
     const char* home = std::getenv("HOME");
     const std::string base = cache != nullptr && *cache != '\0' ? cache : std::string(home ? home : ".") + "/.cache";
-    ModelConfig config = model.config;
-    config.L = 1;
+    ModelConfig config = with_layers(model.config, 1);
     config.name.clear();
     const std::string key = fmt::format("{}|{}|{}x{}|{}|{}|{}", backend.info().name, to_json(config), shape.B, shape.T,
                                         name_of(places.format(Buffer::Parameters)), logits_chunk_tokens,

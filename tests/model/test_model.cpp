@@ -49,6 +49,7 @@ TEST(ParameterTable, OffsetsAreOrderedAlignedAndDisjoint) {
     odd.C = 37, odd.NH = 3, odd.NKV = 1, odd.HD = 10, odd.F = 29, odd.V = 83, odd.maxT = 11, odd.tied = false;
     ModelConfig odd_gpt2 = odd;
     odd_gpt2.family = Family::Gpt2, odd_gpt2.NKV = 3, odd_gpt2.tied = true;
+    odd_gpt2.features = row_of(Family::Gpt2).features;
     std::vector<Model> models = every_preset();
     models.push_back(make_model(odd));
     models.push_back(make_model(odd_gpt2));
@@ -108,8 +109,8 @@ TEST(ParameterTable, IndicesPointWhereTheNamesSay) {
         const auto name = [&](int index) { return model.parameters[static_cast<size_t>(index)].name; };
         EXPECT_EQ(name(model.wte), "wte");
         EXPECT_EQ(name(model.lnf_weight), "lnf_weight");
-        EXPECT_EQ(model.wpe == kNone, model.config.family == Family::Llama);
-        EXPECT_EQ(model.lnf_bias == kNone, model.config.family == Family::Llama);
+        EXPECT_EQ(model.wpe == kNone, model.config.family != Family::Gpt2);
+        EXPECT_EQ(model.lnf_bias == kNone, model.config.family != Family::Gpt2);
         EXPECT_EQ(name(model.head), model.config.tied ? "wte" : "lm_head");
         EXPECT_EQ(model.find_parameter("no_such"), kNone);
         for (const int layer : {0, static_cast<int>(model.config.L) - 1}) {
@@ -338,10 +339,141 @@ TEST(RopeTable, Llama3ScalingHasThreeBranches) {
     }
 }
 
+TEST(RopeTable, YarnBlendsByPairAndScalesQueriesAndKeys) {
+    ModelConfig config = preset("llama-nano");
+    config.HD = 64, config.rope_theta = 10000;
+    RopeScaling& scaling = config.rope_scaling;
+    scaling.kind = RopeScaling::Kind::Yarn;
+    scaling.factor = 16, scaling.original_max_position = 4096, scaling.attention_factor = 1.25;
+    // Where Peng et al.'s code puts the ends for these numbers: dim ln(4096 / (2 pi n)) / (2 ln base), n = 32 and 1.
+    const double fast = 64 * std::log(4096 / (32 * 2 * std::numbers::pi)) / (2 * std::log(1e4));
+    const double slow = 64 * std::log(4096 / (2 * std::numbers::pi)) / (2 * std::log(1e4));
+    for (const bool truncate : {true, false}) {
+        scaling.truncate = truncate;
+        const double low = truncate ? std::floor(fast) : fast, high = truncate ? std::ceil(slow) : slow;
+        const auto table = rope_table(config, 41);
+        for (int64_t pair = 0; pair < 32; ++pair) {
+            const double f = std::pow(1e4, -2.0 * static_cast<double>(pair) / 64);
+            const double ramp = std::clamp((static_cast<double>(pair) - low) / (high - low), 0.0, 1.0);
+            const double scaled = f * (1 - ramp) + f / 16 * ramp;
+            expect_turn(table, config, 40, pair, std::polar(1.25, 40 * scaled));
+        }
+    }
+}
+
+TEST(RopeTable, DynamicGrowsItsBaseForLongerSequencesOnly) {
+    ModelConfig config = preset("llama-nano");
+    config.rope_scaling.kind = RopeScaling::Kind::Dynamic;
+    config.rope_scaling.factor = 4, config.rope_scaling.original_max_position = 16;
+    ModelConfig plain = config;
+    plain.rope_scaling = {};
+    EXPECT_EQ(rope_table(config, 16), rope_table(plain, 16));
+    const auto HD = static_cast<double>(config.HD);
+    plain.rope_theta *= std::pow(4.0 * 40 / 16 - 3, HD / (HD - 2));
+    const auto longer = rope_table(config, 40), expected = rope_table(plain, 40);
+    for (size_t i = 0; i < longer.size(); ++i) ASSERT_NEAR(longer[i], expected[i], 1e-6);
+}
+
+TEST(RopeTable, LongRopeHasFactorsByPairAndLength) {
+    ModelConfig config = preset("llama-nano");
+    config.HD = 8, config.rotary_size = 4;
+    RopeScaling& scaling = config.rope_scaling;
+    scaling.kind = RopeScaling::Kind::LongRope;
+    scaling.original_max_position = 24, scaling.attention_factor = 1.5;
+    scaling.short_factors = {1, 1.25}, scaling.long_factors = {2, 5};
+    for (const int64_t length : {24, 25}) {
+        const auto table = rope_table(config, length);
+        ASSERT_EQ(table.size(), static_cast<size_t>(length * 4));
+        for (size_t pair = 0; pair < 2; ++pair) {
+            const double factor = (length > 24 ? scaling.long_factors : scaling.short_factors)[pair];
+            const double angle = 7 * std::pow(config.rope_theta, -2.0 * static_cast<double>(pair) / 4) / factor;
+            EXPECT_NEAR(table[7 * 4 + pair], 1.5 * std::cos(angle), 1e-6);
+            EXPECT_NEAR(table[7 * 4 + 2 + pair], 1.5 * std::sin(angle), 1e-6);
+        }
+    }
+}
+
 TEST(RopeTable, APrefixDoesNotDependOnTheLength) {
     const ModelConfig config = preset("llama3.2-1b");
     const auto shorter = rope_table(config, 5), longer = rope_table(config, 50);
     EXPECT_TRUE(std::equal(shorter.begin(), shorter.end(), longer.begin()));
+}
+
+// ---- Features ----
+
+std::vector<std::string> row_names(const Model& model) {
+    std::vector<std::string> names;
+    for (const OpRow& row : model.block) names.push_back(row.name);
+    return names;
+}
+
+TEST(Features, MakeTheBlock) {
+    ModelConfig config = preset("llama-nano");
+    config.maxT = 32;
+    const Model llama = make_model(config);
+    EXPECT_EQ(llama.find_parameter("layers.0.qkv_bias"), kNone);
+    config.features.qk_norm = config.features.qkv_bias = config.features.mlp_bias = true;
+    const Model normed = make_model(config);
+    EXPECT_EQ(row_names(normed), (std::vector<std::string>{"ln1", "qkv", "qk_norm", "att", "att_proj", "ln2", "gate_up",
+                                                           "swiglu", "fc_proj"}));
+    const auto row = [&](const char* name) {
+        const int index = normed.find_parameter(name);
+        return index == kNone ? ParameterRow() : normed.parameters[static_cast<size_t>(index)];
+    };
+    EXPECT_EQ(row("layers.1.q_norm_weight").rows, config.HD);
+    EXPECT_EQ(row("layers.1.k_norm_weight").init, Init::Ones);
+    EXPECT_EQ(row("layers.1.qkv_bias").rows, config.QKV());
+    EXPECT_EQ(row("layers.1.gate_up_bias").rows, 2 * config.F);
+    EXPECT_EQ(row("layers.1.fc_proj_bias").rows, config.C);
+    EXPECT_EQ(normed.find_parameter("layers.1.att_proj_bias"), kNone);
+    // Rotated after the norm, not before.
+    EXPECT_FALSE(normed.block[1].rope);
+    EXPECT_TRUE(normed.block[2].rope);
+    EXPECT_TRUE(llama.block[1].rope);
+    ModelConfig gpt2 = preset("gpt2-nano");
+    gpt2.maxT = 32;
+    gpt2.features.activation = Activation::GeluExact;
+    EXPECT_EQ(make_model(gpt2).block[6].kind, OpKind::GeluExact);
+    gpt2.tied = false;
+    const Model untied = make_model(gpt2);
+    EXPECT_EQ(untied.parameters[static_cast<size_t>(untied.head)].name, "lm_head");
+}
+
+/// Counted pair by pair, as twice the average over queries: without a window T + 1, which is taken as T.
+TEST(Features, TheSpanOfAttentionIsTheWindows) {
+    ModelConfig config = preset("llama-nano");
+    config.maxT = 4096, config.window = 512;
+    const auto counted = [](int64_t T, int64_t window) {
+        double pairs = 0;
+        for (int64_t query = 0; query < T; ++query) pairs += static_cast<double>(std::min(query + 1, window));
+        return 2 * pairs / static_cast<double>(T);
+    };
+    EXPECT_EQ(attention_span(config, 400), 400);
+    EXPECT_EQ(attention_span(config, 512), 512);
+    EXPECT_NEAR(attention_span(config, 4096), counted(4096, 512), 2);
+    config.window_layers = {true, false, false, false};
+    EXPECT_NEAR(attention_span(config, 4096), (counted(4096, 512) + 3 * 4096) / 4, 2);
+    EXPECT_EQ(attention_span(config, 4096, 1), 4096);
+    const Model model = make_model(config);
+    ModelConfig without = config;
+    without.window = 0;
+    const OpRow& attention = model.block[2];
+    ASSERT_EQ(attention.kind, OpKind::Attention);
+    const OpCall call = {.kind = OpKind::Attention, .row = &attention, .tokens = 4096};
+    const double share = op_cost(model, call, 4096, 2).flops / op_cost(make_model(without), call, 4096, 2).flops;
+    EXPECT_NEAR(share, attention_span(config, 4096) / 4096, 1e-12);
+    EXPECT_LT(model_flops_per_token(model, 4096), model_flops_per_token(make_model(without), 4096));
+}
+
+TEST(Features, LayersAreCutWithTheModel) {
+    ModelConfig config = preset("llama-nano");
+    config.window = 5, config.window_layers = {false, true, true, true}, config.rope_layers = {true, false, true, true};
+    const ModelConfig two = with_layers(config, 2);
+    EXPECT_EQ(two.L, 2);
+    EXPECT_EQ(two.window_of(1), 5);
+    EXPECT_EQ(two.window_of(0), 0);
+    EXPECT_FALSE(two.rotates(1));
+    EXPECT_EQ(with_layers(config, 4), config);
 }
 
 }  // namespace

@@ -93,6 +93,9 @@ RopeScaling read_scaling(const HfFields& fields, const HfFields& rope, const HfF
     scaling.original_max_position = original;
     if (!has_factor) scaling.factor = max_positions / original;
     scaling.attention_factor = attention_factor(rope, scaling);
+    if (!std::isfinite(scaling.attention_factor)) {
+        fail("'{}': {} is {}, of which no attention_factor can be made; give one", fields.path(), kOriginal, original);
+    }
     return scaling;
 }
 
@@ -155,9 +158,10 @@ void read_hf_rope(const HfFields& fields, const HfFamily& family, ModelConfig* c
     const double share = has_share.positive("partial_rotary_factor", 1);
     has_share.refuse("partial_rotary_factor", share > 1 || (share != 1 && !family.partial_rotary_factor),
                      "whole heads rotated in models of this model_type");
-    const auto columns = static_cast<int64_t>(static_cast<double>(config->HD) * share);
-    if (columns != config->HD) config->rotary_size = columns;
-    has_share.refuse("partial_rotary_factor", columns < 2, "two columns of a head or more that are rotated");
+    if (share != 1) {
+        config->rotary_size = static_cast<int64_t>(static_cast<double>(config->HD) * share);
+        has_share.refuse("partial_rotary_factor", config->rotary_size < 2, "two columns of a head or more that are rotated");
+    }
     config->rope_scaling = read_scaling(fields, rope, family, static_cast<double>(config->maxT));
     config->maxT = config->rope_scaling.stretched(config->maxT);
 }

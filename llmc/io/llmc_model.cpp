@@ -91,10 +91,9 @@ Model model_of(const MappedFile& file) {
 DType dtype_of_version(int32_t version) { return version == kVersionBf16 ? DType::BF16 : DType::F32; }
 
 void require_llmc_architecture(const ModelConfig& config) {
-    ModelConfig as_gpt2 = config;
-    as_gpt2.family = Family::Gpt2;
-    std::string reason = unusual_feature(as_gpt2);
+    std::string reason = difference(config.features, row_of(Family::Gpt2).features);
     if (config.family != Family::Gpt2) reason = fmt::format("this is a {} model", name_of(config.family));
+    if (reason.empty() && config.window > 0) reason = "it has attention windows";
     if (reason.empty() && !config.tied) reason = "its head is not the embedding";
     if (reason.empty() && config.F != 4 * config.C) reason = "its MLPs are not 4 times as wide";
     if (reason.empty() && config.HD * config.NH != config.C) reason = "its heads do not share the channels";

@@ -165,21 +165,19 @@ std::string describe(const ModelConfig& config) {
     return text;
 }
 
-std::string unusual_feature(const ModelConfig& config) {
-    const Features &is = config.features, &usual = row_of(config.family).features;
+std::string difference(const Features& is, const Features& others) {
     const auto biases = [](bool has) { return has ? "it has biases in" : "it has no biases in"; };
-    if (is.norm != usual.norm) return "its norms are of another kind";
-    if (is.activation != usual.activation) return "its activation function is another";
-    if (is.positions != usual.positions) return "its positions are of another kind";
-    if (is.qkv_bias != usual.qkv_bias)
+    if (is.norm != others.norm) return "its norms are of another kind";
+    if (is.activation != others.activation) return "its activation function is another";
+    if (is.positions != others.positions) return "its positions are of another kind";
+    if (is.qkv_bias != others.qkv_bias)
         return fmt::format("{} its query, key and value projections", biases(is.qkv_bias));
-    if (is.att_proj_bias != usual.att_proj_bias) return fmt::format("{} attention's output", biases(is.att_proj_bias));
-    if (is.mlp_bias != usual.mlp_bias) return fmt::format("{} its MLPs", biases(is.mlp_bias));
-    if (is.qk_norm != usual.qk_norm) return is.qk_norm ? "it normalises queries and keys" : "it has no q/k norms";
-    if (is.scale_scores != usual.scale_scores || is.scale_scores_by_layer != usual.scale_scores_by_layer) {
+    if (is.att_proj_bias != others.att_proj_bias) return fmt::format("{} attention's output", biases(is.att_proj_bias));
+    if (is.mlp_bias != others.mlp_bias) return fmt::format("{} its MLPs", biases(is.mlp_bias));
+    if (is.qk_norm != others.qk_norm) return is.qk_norm ? "it normalises queries and keys" : "it has no q/k norms";
+    if (is.scale_scores != others.scale_scores || is.scale_scores_by_layer != others.scale_scores_by_layer) {
         return "it scales attention's scores in another way";
     }
-    if (config.window > 0) return "it has attention windows";
     return "";
 }
 

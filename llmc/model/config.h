@@ -72,9 +72,8 @@ void validate(const ModelConfig& config);
 /// "GPT-2, 12 layers, 12 heads, 768 channels, vocabulary 50257".
 std::string describe(const ModelConfig& config);
 
-/// The first feature in which the model is not of its family's kind, in words ("GELU in its exact form"); empty if
-/// none.
-std::string unusual_feature(const ModelConfig& config);
+/// The first feature in which a model is not like others, in words ("it has biases in its MLPs"); empty if it is.
+std::string difference(const Features& is, const Features& others);
 
 /// One JSON object with every field (config_json.cpp); from_json() names a missing or mistyped field in its Error. It
 /// reads what earlier versions wrote, too.

@@ -54,7 +54,8 @@ std::span<const std::string_view> rope_scaling_names() { return kNames; }
 
 int64_t RopeScaling::stretched(int64_t positions) const {
     if (kind != Kind::Yarn && kind != Kind::Dynamic) return positions;
-    return std::max(positions, static_cast<int64_t>(original_max_position * factor));
+    constexpr double kMost = 100'000'000;  // That validate() takes.
+    return std::max(positions, static_cast<int64_t>(std::min(original_max_position * factor, kMost)));
 }
 
 double RopeScaling::usual_attention_factor() const {

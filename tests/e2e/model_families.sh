@@ -15,12 +15,12 @@ says() { grep -q -E -e "$1" err || { echo "stderr has no: $1"; head -c 600 err; 
 for folder in "$kinds"/*; do
     kind=${folder##*/}
     must "evaluate $kind" evaluate --model="$folder" --data=ids.bin --seq-len=21 --dtype=fp32
-    loss out >whole
+    loss out >loss.whole
     must "import $kind" import --from="$folder" --out="imported/$kind"
     must "export $kind" export --run="imported/$kind" --out="exported/$kind"
     must "evaluate the export of $kind" evaluate --model="exported/$kind" --data=ids.bin --seq-len=21 --dtype=fp32
-    loss out >again
-    check "$kind: import and export change nothing" cmp whole again
+    loss out >loss.again
+    check "$kind: import and export change nothing" cmp loss.whole loss.again
     must "import the export of $kind" import --from="exported/$kind" --out="again/$kind"
     must "export it again" export --run="again/$kind" --out="exported2/$kind"
     check "$kind: import and export come to rest" diff -r "exported/$kind" "exported2/$kind"
@@ -28,8 +28,9 @@ done
 
 # ---- training and generation go on from them -----------------------------------------------------------------------
 
+length=21
 fit() { # fit FOLDER KIND ARGUMENTS...
-    must "$1" --model="$kinds/$2" --data=ids.bin --seq-len=21 --batch-size=2 --warmup=0 --learning-rate=1e-3 --dtype=fp32 \
+    must "$1" --model="$kinds/$2" --data=ids.bin --seq-len=$length --batch-size=2 --warmup=0 --learning-rate=1e-3 --dtype=fp32 \
         "${quiet[@]}" --output-dir="$1" "${@:3}"
 }
 for kind in qwen3_norms smollm3_no_rope qwen2_windows; do
@@ -57,7 +58,8 @@ if [ -x "$emulated" ]; then
 else
     skip "windows on the CUDA backend" "built without CUDA's headers"
 fi
-fit wide mistral_window --steps=1 --seq-len=6
+length=6
+fit wide mistral_window --steps=1
 check "nothing is said where no window is shorter than the sequences" test "$(grep -c 'portable kernels' err)" = 0
 
 # ---- plans ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 """Small models of every feature a config.json can say, with the loss and gradients of transformers.
 
     python3 model_kinds.py                    write tests/golden/kinds/*
-    python3 model_kinds.py --compare A B      logits of two folders (a model, and our export of it); exits 1 if they differ
+    python3 model_kinds.py --compare A B      logits of two folders (a model, and our export of it); exits 1 if they
+                                              differ
 
 A folder has config.json and model.safetensors (bf16), as transformers writes them, and expected.safetensors: tokens and
 targets I32 (B, T); loss F64 (1); grad.<tensor> F32, of the mean loss, and error F64 (tensors), for each of them in the
@@ -62,8 +63,8 @@ KINDS = {
                                partial_rotary_factor=0.5, sliding_window=9, max_position_embeddings=48,
                                rope_scaling=dict(type="longrope", short_factor=[1.0, 1.3], long_factor=[1.6, 3.0])),
                   dict(rope_scaling=dict(type="longrope", short_factor=[1.0, 1.3], long_factor=[1.0, 1.3]))),
-    "phi3_short": ("phi3", dict(LLAMA, num_attention_heads=2, num_key_value_heads=2, original_max_position_embeddings=24,
-                                max_position_embeddings=48,
+    "phi3_short": ("phi3", dict(LLAMA, num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=48,
+                                original_max_position_embeddings=24,
                                 rope_scaling=dict(type="longrope", short_factor=[1.1, 1.5], long_factor=[2.0, 5.0])),
                    dict(rope_scaling=None)),
 }

@@ -305,8 +305,8 @@ void require_sayable(const ModelConfig& config, const json& root, const HfFamily
     const json wanted = json::parse(to_json(config)), got = json::parse(to_json(said));
     for (const auto& [field, value] : wanted.items()) {
         if (value == got.at(field)) continue;
-        fail("a config.json of model_type {} cannot say that {} is {}; transformers has no such model", family.model_type,
-             field, value.dump());
+        fail("a config.json of model_type {} cannot say that {} is {}; transformers has no such model",
+             family.model_type, field, value.dump());
     }
 }
 

@@ -160,7 +160,8 @@ void read_hf_rope(const HfFields& fields, const HfFamily& family, ModelConfig* c
                      "whole heads rotated in models of this model_type");
     if (share != 1) {
         config->rotary_size = static_cast<int64_t>(static_cast<double>(config->HD) * share);
-        has_share.refuse("partial_rotary_factor", config->rotary_size < 2, "two columns of a head or more that are rotated");
+        has_share.refuse("partial_rotary_factor", config->rotary_size < 2,
+                         "two columns of a head or more that are rotated");
     }
     config->rope_scaling = read_scaling(fields, rope, family, static_cast<double>(config->maxT));
     config->maxT = config->rope_scaling.stretched(config->maxT);

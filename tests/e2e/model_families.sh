@@ -1,6 +1,6 @@
 #!/bin/bash
-# Models by what they are: every kind of tests/golden/kinds (dev/oracle/model_kinds.py) is evaluated, imported, exported,
-# trained, resumed and sampled; what a format or a family cannot say is refused by name. Losses and gradients against
+# Models by what they are: every kind of tests/golden/kinds (dev/oracle/model_kinds.py) is evaluated, imported and
+# exported, some are trained, resumed and sampled; what a format or a family cannot say is refused by name. Losses and gradients against
 # transformers are in tests/train/test_model_kinds.cpp.
 set -u
 kinds=$PWD/tests/golden/kinds cases=$PWD/../shared/cases
@@ -8,7 +8,8 @@ kinds=$PWD/tests/golden/kinds cases=$PWD/../shared/cases
 export XDG_CACHE_HOME=$WORK_DIR/cache
 
 # shellcheck disable=SC2046
-token_file ids.bin uint16 $(awk 'BEGIN { s = 3; for (i = 0; i < 400; i++) { s = (s * 16807) % 2147483647; print s % 29 } }')
+token_file ids.bin uint16 $(awk 'BEGIN {
+    s = 3; for (i = 0; i < 400; i++) { s = (s * 16807) % 2147483647; print s % 29 } }')
 loss() { grep -oE '^loss +[0-9.]+' "$1"; }
 says() { grep -q -E -e "$1" err || { echo "stderr has no: $1"; head -c 600 err; return 1; }; }
 
@@ -30,8 +31,8 @@ done
 
 length=21
 fit() { # fit FOLDER KIND ARGUMENTS...
-    must "$1" --model="$kinds/$2" --data=ids.bin --seq-len=$length --batch-size=2 --warmup=0 --learning-rate=1e-3 --dtype=fp32 \
-        "${quiet[@]}" --output-dir="$1" "${@:3}"
+    must "$1" --model="$kinds/$2" --data=ids.bin --seq-len=$length --batch-size=2 --warmup=0 --learning-rate=1e-3 \
+        --dtype=fp32 "${quiet[@]}" --output-dir="$1" "${@:3}"
 }
 for kind in qwen3_norms smollm3_no_rope qwen2_windows; do
     fit "$kind" "$kind" --steps=4 --recompute=0
@@ -39,8 +40,8 @@ for kind in qwen3_norms smollm3_no_rope qwen2_windows; do
     check "$kind: the same curve at level 2" cmp <(curve "$kind") <(curve "$kind-sqrt")
     fit "$kind-half" "$kind" --steps=2 --recompute=auto
     must "resume $kind" --resume="$kind-half" --steps=4
-    # The schedule of a run of two steps is another; its first two updates are what is resumed.
-    check "$kind: a resume reads what its checkpoint says of the model" test "$(grep -c '"loss"' "$kind-half/metrics.jsonl")" = 4
+    check "$kind: a resume reads what its checkpoint says of the model" \
+        test "$(grep -c '"loss"' "$kind-half/metrics.jsonl")" = 4
     must "generate from $kind" generate --run="$kind" --length=4 --temperature=0 --ignore-eos
 done
 
@@ -49,7 +50,8 @@ if [ -x "$emulated" ]; then
     on_cpu=$TRAIN_GPT TRAIN_GPT=$emulated
     fit on-cuda mistral_window --steps=2 --device=cuda
     check "a Hopper card: the banner names the kernels of windows" says "portable kernels: windows of 6 tokens"
-    must "evaluate on CUDA" evaluate --model="$kinds/mistral_window" --data=ids.bin --seq-len=21 --dtype=fp32 --device=cuda
+    must "evaluate on CUDA" evaluate --model="$kinds/mistral_window" --data=ids.bin --seq-len=21 --dtype=fp32 \
+        --device=cuda
     loss out | cut -c 1-14 >there
     TRAIN_GPT=$on_cpu
     must "evaluate" evaluate --model="$kinds/mistral_window" --data=ids.bin --seq-len=21 --dtype=fp32
@@ -66,7 +68,8 @@ check "nothing is said where no window is shorter than the sequences" test "$(gr
 
 must "plan" plan --model="$kinds/mistral_window" --seq-len=24 --batch-size=2 --recompute=0
 check "the plan names the windows" grep -q 'Mistral.*windows of 6 tokens' out
-must "an untied GPT-2" "${tiny[@]}" "${quiet[@]}" --data=text.txt --model=gpt2-nano --tied=false --steps=1 --output-dir=untied
+must "an untied GPT-2" "${tiny[@]}" "${quiet[@]}" --data=text.txt --model=gpt2-nano --tied=false --steps=1 \
+    --output-dir=untied
 must "its export" export --run=untied --out=untied-hf
 check "an untied GPT-2 has its head in the file" grep -q 'lm_head.weight' untied-hf/model.safetensors
 
@@ -96,13 +99,17 @@ unusable() {
 }
 unusable "an epsilon of 0" "layer_norm_epsilon is 0, not a positive number below 1" gpt2_exact_gelu \
     's/("layer_norm_epsilon": )[^,]*/\10/'
-unusable "an epsilon of 2" "rms_norm_eps is 2, not a positive number below 1" llama_yarn 's/("rms_norm_eps": )[^,]*/\12/'
+unusable "an epsilon of 2" "rms_norm_eps is 2, not a positive number below 1" llama_yarn \
+    's/("rms_norm_eps": )[^,]*/\12/'
 unusable "an end-of-text outside the vocabulary" "eos_token_id is 29, outside the vocabulary of 29" llama_yarn \
     's/("eos_token_id": )[^,]*/\129/'
-unusable "one of several" "bos_token_id is \[1,-4\], outside the vocabulary" llama_yarn 's/("bos_token_id": )[^,]*/\1[1, -4]/'
-unusable "a family that is not here" 'model_type is "gemma".*it has gpt2, llama,.* and phi3' llama_yarn 's/"llama"/"gemma"/'
+unusable "one of several" "bos_token_id is \[1,-4\], outside the vocabulary" llama_yarn \
+    's/("bos_token_id": )[^,]*/\1[1, -4]/'
+unusable "a family that is not here" 'model_type is "gemma".*it has gpt2, llama,.* and phi3' llama_yarn \
+    's/"llama"/"gemma"/'
 unusable "a RoPE that is not here" 'rope_type is "mrope".*yarn and longrope' llama_yarn 's/"yarn"/"mrope"/'
-unusable "part of a head rotated" "partial_rotary_factor is 0.5" llama_yarn 's/("rope_parameters": \{)/\1"partial_rotary_factor": 0.5,/'
+unusable "part of a head rotated" "partial_rotary_factor is 0.5" llama_yarn \
+    's/("rope_parameters": \{)/\1"partial_rotary_factor": 0.5,/'
 unusable "soft caps" "attn_logit_softcapping is 50" mistral_window 's/^\{/{"attn_logit_softcapping": 50,/'
 damaged other qwen3_norms 's/qwen3/llama/'
 refused "tensors of another family" 1 "not those of config.json, LLaMA.*nothing uses .*_norm.weight" \

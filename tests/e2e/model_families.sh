@@ -1,7 +1,7 @@
 #!/bin/bash
 # Models by what they are: every kind of tests/golden/kinds (dev/oracle/model_kinds.py) is evaluated, imported and
-# exported, some are trained, resumed and sampled; what a format or a family cannot say is refused by name. Losses and gradients against
-# transformers are in tests/train/test_model_kinds.cpp.
+# exported, some are trained, resumed and sampled; what a format or a family cannot say is refused by name. Losses and
+# gradients against transformers are in tests/train/test_model_kinds.cpp.
 set -u
 kinds=$PWD/tests/golden/kinds cases=$PWD/../shared/cases
 . tests/e2e/lib.bash

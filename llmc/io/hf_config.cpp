@@ -279,7 +279,11 @@ ModelConfig read_by(const HfFields& fields, const HfFamily& family) {
 }
 
 json write_by(const ModelConfig& config, const HfFamily& family) {
-    json root = family.spelling == HfSpelling::Gpt2 ? as_gpt2(config) : as_llama(config, family);
+    json root;
+    switch (family.spelling) {
+        case HfSpelling::Gpt2: root = as_gpt2(config); break;
+        case HfSpelling::Llama: root = as_llama(config, family); break;
+    }
     root["architectures"] = {std::string(family.classes) + family.head};
     root["model_type"] = family.model_type;
     root["vocab_size"] = config.V;

@@ -2,9 +2,71 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 namespace llmc {
 namespace {
+
+// ---- tensors ------------------------------------------------------------------------------------------------------
+
+const HfNames& gpt2_names() {
+    static const HfNames table = {
+        "transformer.",
+        "h.",
+        {{"wte", {"wte.weight"}},
+         {"wpe", {"wpe.weight"}},
+         {"lnf_weight", {"ln_f.weight"}},
+         {"lnf_bias", {"ln_f.bias"}}},
+        {{"ln1_weight", {"ln_1.weight"}},
+         {"ln1_bias", {"ln_1.bias"}},
+         {"qkv_weight", {"attn.c_attn.weight"}, true},
+         {"qkv_bias", {"attn.c_attn.bias"}},
+         {"att_proj_weight", {"attn.c_proj.weight"}, true},
+         {"att_proj_bias", {"attn.c_proj.bias"}},
+         {"ln2_weight", {"ln_2.weight"}},
+         {"ln2_bias", {"ln_2.bias"}},
+         {"fc_weight", {"mlp.c_fc.weight"}, true},
+         {"fc_bias", {"mlp.c_fc.bias"}},
+         {"fc_proj_weight", {"mlp.c_proj.weight"}, true},
+         {"fc_proj_bias", {"mlp.c_proj.bias"}}},
+    };
+    return table;
+}
+
+HfNames llama_like(std::vector<HfNameRow> block) {
+    const std::vector<HfNameRow> of_all = {
+        {"ln1_weight", {"input_layernorm.weight"}},     {"q_norm_weight", {"self_attn.q_norm.weight"}},
+        {"k_norm_weight", {"self_attn.k_norm.weight"}}, {"att_proj_weight", {"self_attn.o_proj.weight"}},
+        {"att_proj_bias", {"self_attn.o_proj.bias"}},   {"ln2_weight", {"post_attention_layernorm.weight"}},
+        {"fc_proj_weight", {"mlp.down_proj.weight"}},   {"fc_proj_bias", {"mlp.down_proj.bias"}},
+    };
+    block.insert(block.end(), of_all.begin(), of_all.end());
+    return {"model.", "layers.", {{"wte", {"embed_tokens.weight"}}, {"lnf_weight", {"norm.weight"}}}, std::move(block)};
+}
+
+const HfNames& llama_names() {
+    static const HfNames table = llama_like({
+        {"qkv_weight",
+         {"self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"},
+         false,
+         HfSplit::QueryKeyValue},
+        {"qkv_bias",
+         {"self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"},
+         false,
+         HfSplit::QueryKeyValue},
+        {"gate_up_weight", {"mlp.gate_proj.weight", "mlp.up_proj.weight"}, false, HfSplit::Halves},
+        {"gate_up_bias", {"mlp.gate_proj.bias", "mlp.up_proj.bias"}, false, HfSplit::Halves},
+    });
+    return table;
+}
+
+const HfNames& phi3_names() {
+    static const HfNames table =
+        llama_like({{"qkv_weight", {"self_attn.qkv_proj.weight"}}, {"gate_up_weight", {"mlp.gate_up_proj.weight"}}});
+    return table;
+}
+
+// ---- families -----------------------------------------------------------------------------------------------------
 
 // Defaults are those of the configuration classes of transformers 5.24.
 constexpr HfFamily kFamilies[] = {
@@ -13,13 +75,13 @@ constexpr HfFamily kFamilies[] = {
      .classes = "GPT2",
      .head = "LMHeadModel",
      .spelling = HfSpelling::Gpt2,
-     .tensors = HfTensors::Gpt2},
+     .names = gpt2_names},
     {.family = Family::Llama,
      .model_type = "llama",
      .classes = "Llama",
      .head = "ForCausalLM",
      .spelling = HfSpelling::Llama,
-     .tensors = HfTensors::Llama,
+     .names = llama_names,
      .attention_bias = true,
      .mlp_bias = true},
     {.family = Family::Mistral,
@@ -27,7 +89,7 @@ constexpr HfFamily kFamilies[] = {
      .classes = "Mistral",
      .head = "ForCausalLM",
      .spelling = HfSpelling::Llama,
-     .tensors = HfTensors::Llama,
+     .names = llama_names,
      .max_position_embeddings = 131072,
      .kv_heads = 8,
      .sliding_window = 4096,
@@ -37,7 +99,7 @@ constexpr HfFamily kFamilies[] = {
      .classes = "Qwen2",
      .head = "ForCausalLM",
      .spelling = HfSpelling::Llama,
-     .tensors = HfTensors::Llama,
+     .names = llama_names,
      .max_position_embeddings = 32768,
      .kv_heads = 32,
      .sliding_window = 4096,
@@ -47,7 +109,7 @@ constexpr HfFamily kFamilies[] = {
      .classes = "Qwen3",
      .head = "ForCausalLM",
      .spelling = HfSpelling::Llama,
-     .tensors = HfTensors::Llama,
+     .names = llama_names,
      .max_position_embeddings = 32768,
      .kv_heads = 32,
      .head_dim = 128,
@@ -59,7 +121,7 @@ constexpr HfFamily kFamilies[] = {
      .classes = "SmolLM3",
      .head = "ForCausalLM",
      .spelling = HfSpelling::Llama,
-     .tensors = HfTensors::Llama,
+     .names = llama_names,
      .max_position_embeddings = 32768,
      .rope_theta = 2e6,
      .tied = true,
@@ -73,7 +135,7 @@ constexpr HfFamily kFamilies[] = {
      .classes = "Phi3",
      .head = "ForCausalLM",
      .spelling = HfSpelling::Llama,
-     .tensors = HfTensors::Phi3,
+     .names = phi3_names,
      .max_position_embeddings = 4096,
      .norm_epsilon = 1e-5,
      .windows = HfWindows::EveryLayer,

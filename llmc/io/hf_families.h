@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace llmc {
 
@@ -21,8 +22,22 @@ enum class HfWindows : uint8_t {
     NoRope,      ///< the same, in the layers of layer_types, or in those without rotary positions
 };
 
-/// The names of the tensors of a block.
-enum class HfTensors : uint8_t { Gpt2, Llama, Phi3 };
+/// One of our parameters, and what it is called there; several names share its rows as given by `split`.
+enum class HfSplit : uint8_t { Whole, QueryKeyValue, Halves };
+struct HfNameRow {
+    const char* ours;
+    std::vector<const char*> theirs;
+    bool transposed = false;
+    HfSplit split = HfSplit::Whole;
+};
+
+/// The names of all parameters that models of a kind may have.
+struct HfNames {
+    const char* prefix;
+    const char* layer;             ///< Before the layer's number.
+    std::vector<HfNameRow> model;  ///< Parameters outside the layers.
+    std::vector<HfNameRow> block;  ///< Of one layer.
+};
 
 struct HfFamily {
     Family family;
@@ -30,7 +45,7 @@ struct HfFamily {
     const char* classes;  ///< Beginning of the names of its classes.
     const char* head;     ///< End of the name of the one with a language model's head.
     HfSpelling spelling;
-    HfTensors tensors;
+    const HfNames& (*names)();
 
     // What is taken where a field is absent, of HfSpelling::Llama; 0: as if the model had no such field.
     int64_t max_position_embeddings = 2048;

@@ -19,7 +19,13 @@
 namespace llmc {
 namespace {
 
-OpKind kind_of(NormKind norm) { return norm == NormKind::LayerNorm ? OpKind::LayerNorm : OpKind::RmsNorm; }
+OpKind kind_of(NormKind norm) {
+    switch (norm) {
+        case NormKind::LayerNorm: return OpKind::LayerNorm;
+        case NormKind::RmsNorm: return OpKind::RmsNorm;
+    }
+    return OpKind::LayerNorm;
+}
 
 OpKind kind_of(Activation activation) {
     switch (activation) {

@@ -1,6 +1,6 @@
 """GPT-2 and LLaMA in PyTorch 2, written for its compiler: the peers of our presets that torch_gpu.py trains on a GPU.
 
-Same table of parameters and same operations as llmc/model/gpt2.cpp and llama.cpp: fused qkv and gate_up projections,
+Same table of parameters and same operations as llmc/model/transformer.cpp: fused qkv and gate_up projections,
 no dropout, the vocabulary padded to a multiple of 64. Dimension names are those of the C++ code: B batch, T tokens,
 C channels, L layers, NH and NKV query and key/value heads of HD channels, F hidden channels of the MLP, V vocabulary,
 Vp the same padded.

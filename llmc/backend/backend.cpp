@@ -2,6 +2,7 @@
 #include "llmc/backend/backend.h"
 
 #include <chrono>
+#include <cmath>
 
 namespace llmc {
 
@@ -16,6 +17,8 @@ CopyTicket Backend::copy_in(Tensor out, const void* host) {
 }
 
 void Backend::wait_copy(CopyTicket) {}
+
+float AttentionShape::score_scale() const { return scale != 0 ? scale : 1.0f / std::sqrt(static_cast<float>(HD)); }
 
 std::string Backend::why_unsupported(const AttentionShape&) const { return ""; }
 

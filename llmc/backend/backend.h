@@ -76,7 +76,14 @@ struct DeviceInfo {
 /// Sizes of an attention call. Sequences are rows b*T .. b*T + T - 1.
 struct AttentionShape {
     int64_t B = 0, T = 0, NH = 0, NKV = 0, HD = 0;
+    int64_t window = 0;  ///< A query sees so many tokens, itself among them; 0: all before it.
+    float scale = 0;     ///< Of the scores; 0: 1/sqrt(HD).
     int64_t qkv_columns() const { return (NH + 2 * NKV) * HD; }
+    float score_scale() const;
+    /// The first position that the query at `position` sees.
+    int64_t first_seen(int64_t position) const { return window == 0 || position < window ? 0 : position + 1 - window; }
+    /// Behind the last of `T` positions whose query sees the key at `position`.
+    int64_t end_seeing(int64_t position) const { return window == 0 || T - position < window ? T : position + window; }
 };
 
 /// A range of the flat parameter buffers, in elements, that shares one weight decay.
@@ -220,6 +227,17 @@ class Backend {
     /// For either norm.
     virtual int64_t norm_backward_workspace(int64_t N, int64_t C) const = 0;
 
+    /// out (N, QKV) = qkv with RMSNorm of every query head, with q_weight (HD), and key head, with k_weight; values as
+    /// they are. rstd (N, NH + NKV) fp32. (Henry et al. 2020, "QK-Norm"; the form of Dehghani et al. 2023 with
+    /// RMSNorm.)
+    virtual void head_norm_forward(Tensor out, Tensor rstd, Tensor qkv, Tensor q_weight, Tensor k_weight,
+                                   const AttentionShape& shape, float epsilon) = 0;
+    /// d_qkv (N, QKV); d_q_weight, d_k_weight (HD) fp32 = or +=. d_qkv may be d_out.
+    virtual void head_norm_backward(Tensor d_qkv, Tensor d_q_weight, Tensor d_k_weight, bool adds, Tensor d_out,
+                                    Tensor qkv, Tensor rstd, Tensor q_weight, Tensor k_weight,
+                                    const AttentionShape& shape, Tensor workspace) = 0;
+    virtual int64_t head_norm_backward_workspace(int64_t N, int64_t HD) const = 0;
+
     // ---- Matrix products --------------------------------------------------------------------------------------
 
     /// out (N, OC) = residual + x (N, IC) * weight (OC, IC)^T + bias. bias (OC) and residual (N, OC) may be empty.
@@ -236,13 +254,14 @@ class Backend {
 
     // ---- Attention (Dao et al. 2022; Ainslie et al. 2023; Su et al. 2021) --------------------------------------
 
-    /// Rotates the query and key heads of qkv (N, QKV) in place: for head h, pair (i, i + HD/2) turns by the angle
-    /// whose cosine and sine stand in table (maxT, HD) fp32: cosines of the HD/2 pairs, then sines. Rotate-half form.
-    /// Row n has position first_position + n % T. `inverse` turns back: it is the backward operation, applied to d_qkv.
+    /// Rotates the first R <= HD columns of the query and key heads of qkv (N, QKV) in place: for head h, pair
+    /// (i, i + R/2) turns by the angle whose cosine and sine stand in table (maxT, R) fp32: cosines of the R/2 pairs,
+    /// then sines, both perhaps times a factor. Rotate-half form. Row n has position first_position + n % T. `inverse`
+    /// applies the transposed map: turns back, times the factor. It is the backward operation, applied to d_qkv.
     virtual void rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) = 0;
 
     /// Causal attention. out (N, NH*HD), lse (N, NH) fp32 = log-sum-exp of each row's scaled scores; qkv (N, QKV).
-    /// Scores are scaled by 1/sqrt(HD). Query head h reads key/value head h / (NH/NKV). Never holds T x T scores.
+    /// Scale and window are the shape's. Query head h reads key/value head h / (NH/NKV). Never holds T x T scores.
     virtual void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape,
                                    Tensor workspace) = 0;
     /// d_qkv (N, QKV) = gradient of all three parts; d_out and out (N, NH*HD).
@@ -253,7 +272,7 @@ class Backend {
 
     /// Attention of new tokens over a cache, for generation. shape.B == 1, shape.T new tokens at positions
     /// first_position ..; k_cache and v_cache (maxT, NKV*HD) hold the earlier positions and receive the new rows from
-    /// qkv. out (T, NH*HD). first_position + T <= maxT.
+    /// qkv. out (T, NH*HD). first_position + T <= maxT. Scale and window as above.
     virtual void attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
                                   int64_t first_position) = 0;
 
@@ -263,6 +282,9 @@ class Backend {
     virtual void gelu_forward(Tensor out, Tensor x) = 0;
     /// d_x = d_out * gelu'(x). d_x may be d_out.
     virtual void gelu_backward(Tensor d_x, Tensor d_out, Tensor x) = 0;
+    /// out = gelu(x) in its exact form, x Phi(x) = 0.5 x (1 + erf(x/sqrt(2))), and its backward as above.
+    virtual void gelu_exact_forward(Tensor out, Tensor x) = 0;
+    virtual void gelu_exact_backward(Tensor d_x, Tensor d_out, Tensor x) = 0;
     /// out (N, F) = silu(gate) * up (Shazeer 2020); gate_up (N, 2F): the gate's columns, then up's.
     virtual void swiglu_forward(Tensor out, Tensor gate_up) = 0;
     /// d_gate_up (N, 2F); d_out (N, F).

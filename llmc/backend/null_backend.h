@@ -63,6 +63,14 @@ class NullBackend final : public Backend {
         record("norm_backward");
     }
     int64_t norm_backward_workspace(int64_t, int64_t) const override { return workspace_bytes_; }
+    void head_norm_forward(Tensor, Tensor, Tensor, Tensor, Tensor, const AttentionShape&, float) override {
+        record("head_norm_forward");
+    }
+    void head_norm_backward(Tensor, Tensor, Tensor, bool, Tensor, Tensor, Tensor, Tensor, Tensor, const AttentionShape&,
+                            Tensor) override {
+        record("head_norm_backward");
+    }
+    int64_t head_norm_backward_workspace(int64_t, int64_t) const override { return workspace_bytes_; }
 
     /// Recorded with the weight's address, so that repeats of one layer's operation can be told from other layers'.
     void matmul_forward(Tensor, Tensor, Tensor weight, Tensor, Tensor, Tensor) override;
@@ -91,6 +99,8 @@ class NullBackend final : public Backend {
 
     void gelu_forward(Tensor, Tensor) override { record("gelu_forward"); }
     void gelu_backward(Tensor, Tensor, Tensor) override { record("gelu_backward"); }
+    void gelu_exact_forward(Tensor, Tensor) override { record("gelu_exact_forward"); }
+    void gelu_exact_backward(Tensor, Tensor, Tensor) override { record("gelu_exact_backward"); }
     void swiglu_forward(Tensor, Tensor) override { record("swiglu_forward"); }
     void swiglu_backward(Tensor, Tensor, Tensor) override { record("swiglu_backward"); }
 

@@ -1,9 +1,12 @@
 #include "llmc/io/hf_config.h"
 
 #include "llmc/base/error.h"
+#include "llmc/io/hf_families.h"
+#include "llmc/io/hf_fields.h"
+#include "llmc/io/hf_rope.h"
 #include "llmc/io/pipeline/json_fields.h"
 
-#include <cmath>
+#include <algorithm>
 
 namespace llmc {
 namespace {
@@ -12,191 +15,316 @@ using nlohmann::json;
 
 constexpr const char* kTokenIdFields[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
 
-/// Takes fields out of config.json, strictly. A field that is null counts as absent, as transformers treats it.
-class Fields {
-  public:
-    Fields(const json& object, const std::string& path) : object_(object), path_(path) {
-        if (!object.is_object()) fail("'{}': {} is not a JSON object", path, object.dump());
+/// Fields of other families that would change what is computed; the values of 0, 1 and false say that they do not.
+constexpr const char* kOfOtherFamilies[] = {"attn_logit_softcapping",
+                                            "final_logit_softcapping",
+                                            "query_pre_attn_scalar",
+                                            "attention_multiplier",
+                                            "embedding_multiplier",
+                                            "residual_multiplier",
+                                            "logits_scaling",
+                                            "logit_scale",
+                                            "clip_qkv",
+                                            "alibi",
+                                            "parallel_attn",
+                                            "use_parallel_residual",
+                                            "num_local_experts",
+                                            "num_experts",
+                                            "attention_chunk_size",
+                                            "use_qk_norm"};
+
+void refuse_other_families(const HfFields& fields) {
+    for (const char* name : kOfOtherFamilies) {
+        if (!fields.has(name)) continue;
+        const json& value = fields.value(name);
+        const bool neutral = value == false || value == 0 || value == 1;
+        fields.refuse(name, !neutral, "models without it; convert the model to one without");
     }
+    fields.refuse("quantization_config", fields.has("quantization_config"),
+                  "weights in F32, F16 or BF16, not quantized ones; use the model they were made from");
+}
 
-    bool has(const char* name) const { return object_.contains(name) && !object_[name].is_null(); }
+double norm_epsilon(const HfFields& fields, const char* name, double otherwise) {
+    const double epsilon = fields.number(name, otherwise);
+    if (!(epsilon > 0 && epsilon < 1)) fields.wrong(name, "a positive number below 1");
+    return epsilon;
+}
 
-    int64_t integer(const char* name) const {
-        require(name);
-        if (!object_[name].is_number_integer()) wrong(name, "a whole number");
-        return object_[name].get<int64_t>();
+/// Ids of special tokens are tokens: numbers of the vocabulary, one or a list.
+void require_token_ids(const HfFields& fields, int64_t V) {
+    for (const char* name : {"bos_token_id", "eos_token_id"}) {
+        if (!fields.has(name)) continue;
+        const json& value = fields.value(name);
+        for (const json& id : value.is_array() ? value : json::array({value})) {
+            if (!id.is_number_integer()) fields.wrong(name, "a whole number or a list of them");
+            if (id.get<int64_t>() >= 0 && id.get<int64_t>() < V) continue;
+            fail(
+                "'{}': {} is {}, outside the vocabulary of {} tokens (vocab_size); give the id the tokenizer has, or "
+                "null",
+                fields.path(), name, value.dump(), V);
+        }
     }
-    int64_t integer(const char* name, int64_t otherwise) const { return has(name) ? integer(name) : otherwise; }
+}
 
-    double number(const char* name) const {
-        require(name);
-        if (!object_[name].is_number()) wrong(name, "a number");
-        return object_[name].get<double>();
+// ---- as GPT-2 spells it -------------------------------------------------------------------------------------------
+
+Activation gelu_of(const HfFields& fields) {
+    const std::string name = fields.text("activation_function", "gelu_new");
+    for (const char* tanh : {"gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"}) {
+        if (name == tanh) return Activation::GeluTanh;
     }
-    double number(const char* name, double otherwise) const { return has(name) ? number(name) : otherwise; }
+    fields.refuse("activation_function", name != "gelu" && name != "gelu_python", "gelu_new (the tanh form) and gelu");
+    return Activation::GeluExact;
+}
 
-    bool flag(const char* name, bool otherwise) const {
-        if (!has(name)) return otherwise;
-        if (!object_[name].is_boolean()) wrong(name, "true or false");
-        return object_[name].get<bool>();
-    }
+/// transformers takes the general name of a field for GPT-2's own.
+int64_t either(const HfFields& fields, const char* own, const char* general) {
+    return fields.integer(!fields.has(own) && fields.has(general) ? general : own);
+}
 
-    std::string text(const char* name, const std::string& otherwise) const {
-        if (!has(name)) return otherwise;
-        if (!object_[name].is_string()) wrong(name, "a text");
-        return object_[name].get<std::string>();
-    }
-
-    Fields object(const char* name) const { return {object_[name], path_}; }
-
-    /// Refuses a field that would make another model of it.
-    void refuse(const char* name, bool unsupported, const char* supported) const {
-        if (!unsupported) return;
-        fail("'{}': {} is {}, which this program does not have; it has {}", path_, name,
-             has(name) ? object_[name].dump() : "absent", supported);
-    }
-
-  private:
-    void require(const char* name) const {
-        if (!has(name))
-            fail("'{}' has no field '{}'; it belongs to another kind of model or is incomplete", path_, name);
-    }
-    [[noreturn]] void wrong(const char* name, const char* wanted) const {
-        fail("'{}': {} is {}, not {}", path_, name, object_[name].dump(), wanted);
-    }
-
-    const json& object_;
-    const std::string& path_;
-};
-
-ModelConfig gpt2_config(const Fields& fields) {
-    const std::string activation = fields.text("activation_function", "gelu_new");
-    fields.refuse("activation_function", activation != "gelu_new" && activation != "gelu_pytorch_tanh",
-                  "gelu_new, the tanh form");
-    fields.refuse("scale_attn_weights", !fields.flag("scale_attn_weights", true), "scaled attention");
-    fields.refuse("scale_attn_by_inverse_layer_idx", fields.flag("scale_attn_by_inverse_layer_idx", false), "false");
+ModelConfig read_as_gpt2(const HfFields& fields, const HfFamily& family) {
     fields.refuse("add_cross_attention", fields.flag("add_cross_attention", false), "decoders only");
-    fields.refuse("tie_word_embeddings", !fields.flag("tie_word_embeddings", true), "GPT-2 with a tied head");
-    ModelConfig config;
-    config.family = Family::Gpt2;
-    config.L = fields.integer("n_layer"), config.C = fields.integer("n_embd");
-    config.NH = config.NKV = fields.integer("n_head");
+    ModelConfig config = config_of(family.family);
+    config.features.activation = gelu_of(fields);
+    config.features.scale_scores = fields.flag("scale_attn_weights", true);
+    config.features.scale_scores_by_layer = fields.flag("scale_attn_by_inverse_layer_idx", false);
+    config.L = either(fields, "n_layer", "num_hidden_layers"), config.C = either(fields, "n_embd", "hidden_size");
+    config.NH = config.NKV = either(fields, "n_head", "num_attention_heads");
     fields.refuse("n_head", config.NH < 1 || config.C % config.NH != 0, "heads that divide n_embd");
     config.HD = config.C / config.NH;
     config.F = fields.integer("n_inner", 4 * config.C);
-    config.V = fields.integer("vocab_size"), config.maxT = fields.integer("n_positions");
-    config.norm_epsilon = fields.number("layer_norm_epsilon", 1e-5);
+    config.V = fields.integer("vocab_size");
+    config.maxT = fields.integer("n_positions", fields.integer("max_position_embeddings", 1024));
+    config.norm_epsilon = norm_epsilon(fields, "layer_norm_epsilon", 1e-5);
+    config.tied = fields.flag("tie_word_embeddings", true);
     return config;
 }
 
-RopeScaling rope_scaling(const Fields& fields) {
-    RopeScaling scaling;
-    const std::string kind = fields.text("rope_type", fields.text("type", "default"));
-    if (kind == "default") return scaling;
-    const char* name = fields.has("rope_type") ? "rope_type" : "type";
-    fields.refuse(name, kind != "linear" && kind != "llama3", "default, linear and llama3");
-    scaling.factor = fields.number("factor");
-    scaling.kind = RopeScaling::Kind::Linear;
-    if (kind == "linear") return scaling;
-    scaling.kind = RopeScaling::Kind::Llama3;
-    scaling.low_freq_factor = fields.number("low_freq_factor");
-    scaling.high_freq_factor = fields.number("high_freq_factor");
-    scaling.original_max_position = fields.number("original_max_position_embeddings");
-    return scaling;
-}
-
-ModelConfig llama_config(const Fields& fields) {
-    fields.refuse("hidden_act", fields.text("hidden_act", "silu") != "silu", "silu");
-    fields.refuse("attention_bias", fields.flag("attention_bias", false), "attention without biases");
-    fields.refuse("mlp_bias", fields.flag("mlp_bias", false), "MLPs without biases");
-    ModelConfig config;
-    config.family = Family::Llama;
-    config.L = fields.integer("num_hidden_layers"), config.C = fields.integer("hidden_size");
-    config.NH = fields.integer("num_attention_heads");
-    config.NKV = fields.integer("num_key_value_heads", config.NH);
-    fields.refuse("num_attention_heads", config.NH < 1 || (!fields.has("head_dim") && config.C % config.NH != 0),
-                  "heads that divide hidden_size, or a head_dim");
-    config.HD = fields.integer("head_dim", config.C / config.NH);
-    config.F = fields.integer("intermediate_size");
-    config.V = fields.integer("vocab_size"), config.maxT = fields.integer("max_position_embeddings");
-    config.norm_epsilon = fields.number("rms_norm_eps", 1e-6);
-    config.tied = fields.flag("tie_word_embeddings", false);
-    config.rope_theta = fields.number("rope_theta", 10000);
-    if (fields.has("rope_scaling")) config.rope_scaling = rope_scaling(fields.object("rope_scaling"));
-    if (fields.has("rope_parameters")) {  // Later versions of transformers keep both in here.
-        const Fields rope = fields.object("rope_parameters");
-        config.rope_theta = rope.number("rope_theta", config.rope_theta);
-        config.rope_scaling = rope_scaling(rope);
-    }
-    return config;
-}
-
-json parse(const std::string& text, const std::string& path) { return parse_json(text, path); }
-
-json gpt2_json(const ModelConfig& config) {
+json as_gpt2(const ModelConfig& config) {
     if (config.HD * config.NH != config.C) {
         fail("transformers has no GPT-2 with {} heads of {} in {} channels; only llama models choose their head size",
              config.NH, config.HD, config.C);
     }
-    return {{"architectures", {"GPT2LMHeadModel"}},
-            {"model_type", "gpt2"},
-            {"n_layer", config.L},
-            {"n_head", config.NH},
-            {"n_embd", config.C},
-            {"n_inner", config.F},
-            {"n_positions", config.maxT},
-            {"layer_norm_epsilon", config.norm_epsilon},
-            {"activation_function", "gelu_new"},
-            {"resid_pdrop", 0.0},
-            {"embd_pdrop", 0.0},
-            {"attn_pdrop", 0.0}};
+    const bool exact = config.features.activation == Activation::GeluExact;
+    json root = {{"n_layer", config.L},
+                 {"n_head", config.NH},
+                 {"n_embd", config.C},
+                 {"n_inner", config.F},
+                 {"n_positions", config.maxT},
+                 {"layer_norm_epsilon", config.norm_epsilon},
+                 {"activation_function", exact ? "gelu" : "gelu_new"},
+                 {"resid_pdrop", 0.0},
+                 {"embd_pdrop", 0.0},
+                 {"attn_pdrop", 0.0}};
+    if (!config.features.scale_scores) root["scale_attn_weights"] = false;
+    if (config.features.scale_scores_by_layer) root["scale_attn_by_inverse_layer_idx"] = true;
+    return root;
 }
 
-json rope_scaling_json(const RopeScaling& scaling) {
-    switch (scaling.kind) {
-        case RopeScaling::Kind::None: return nullptr;
-        // Exactly these two fields: transformers before 4.43 takes no others, and later ones read "type" as well.
-        case RopeScaling::Kind::Linear: return {{"type", "linear"}, {"factor", scaling.factor}};
-        case RopeScaling::Kind::Llama3:
-            return {{"rope_type", "llama3"},
-                    {"factor", scaling.factor},
-                    {"low_freq_factor", scaling.low_freq_factor},
-                    {"high_freq_factor", scaling.high_freq_factor},
-                    {"original_max_position_embeddings", std::llround(scaling.original_max_position)}};
+// ---- as LLaMA spells it -------------------------------------------------------------------------------------------
+
+/// Layers of layer_types with a window; empty if the field is not there.
+std::vector<bool> layers_with_window(const HfFields& fields, int64_t L) {
+    std::vector<bool> layers;
+    if (!fields.has("layer_types")) return layers;
+    const json& types = fields.value("layer_types");
+    if (!types.is_array() || static_cast<int64_t>(types.size()) != L)
+        fields.wrong("layer_types", "a list of all layers");
+    for (const json& type : types) {
+        fields.refuse("layer_types", type != "full_attention" && type != "sliding_attention",
+                      "full_attention and sliding_attention");
+        layers.push_back(type == "sliding_attention");
     }
-    return nullptr;
+    return layers;
 }
 
-json llama_json(const ModelConfig& config) {
-    return {{"architectures", {"LlamaForCausalLM"}},
-            {"model_type", "llama"},
-            {"num_hidden_layers", config.L},
-            {"num_attention_heads", config.NH},
-            {"num_key_value_heads", config.NKV},
-            {"head_dim", config.HD},
-            {"hidden_size", config.C},
-            {"intermediate_size", config.F},
-            {"max_position_embeddings", config.maxT},
-            {"rms_norm_eps", config.norm_epsilon},
-            {"hidden_act", "silu"},
-            {"rope_theta", config.rope_theta},
-            {"rope_scaling", rope_scaling_json(config.rope_scaling)},
-            {"attention_bias", false},
-            {"mlp_bias", false},
-            {"attention_dropout", 0.0}};
+void read_windows(const HfFields& fields, const HfFamily& family, ModelConfig* config) {
+    if (family.windows == HfWindows::None) return;
+    const bool may_switch = family.windows != HfWindows::EveryLayer;
+    if (may_switch && !fields.flag("use_sliding_window", false)) return;
+    const int64_t absent = fields.mentions("sliding_window") ? 0 : family.sliding_window;
+    config->window = fields.integer("sliding_window", absent);
+    if (fields.has("sliding_window") && config->window < 1)
+        fields.wrong("sliding_window", "1 or more, or null for none");
+    if (!may_switch || config->window == 0) return;
+    std::vector<bool> layers = layers_with_window(fields, config->L);
+    const int64_t first = fields.integer("max_window_layers", 28);
+    for (int64_t layer = 0; !fields.has("layer_types") && layer < config->L; ++layer) {
+        layers.push_back(family.windows == HfWindows::NoRope ? !config->rotates(layer) : layer >= first);
+    }
+    const auto with = std::count(layers.begin(), layers.end(), true);
+    if (with == 0) config->window = 0;
+    if (with > 0 && with < config->L) config->window_layers = layers;
+}
+
+void read_rope_layers(const HfFields& fields, ModelConfig* config) {
+    const int64_t interval = fields.integer("no_rope_layer_interval", 4);
+    if (interval < 1) fields.wrong("no_rope_layer_interval", "1 or more");
+    std::vector<bool> layers;
+    if (fields.has("no_rope_layers")) {
+        const json& list = fields.value("no_rope_layers");  // 1: with, whatever the name says.
+        const bool whole = list.is_array() && static_cast<int64_t>(list.size()) >= config->L;
+        if (!whole) fields.wrong("no_rope_layers", "a list of 1 (rotated) or 0 for each layer");
+        for (int64_t layer = 0; layer < config->L; ++layer) {
+            const json& value = list[static_cast<size_t>(layer)];
+            if (value != 0 && value != 1) fields.wrong("no_rope_layers", "a list of 1 (rotated) or 0 for each layer");
+            layers.push_back(value == 1);
+        }
+    } else {
+        for (int64_t layer = 0; layer < config->L; ++layer) layers.push_back((layer + 1) % interval != 0);
+    }
+    if (std::any_of(layers.begin(), layers.end(), [](bool rotated) { return !rotated; })) config->rope_layers = layers;
+}
+
+ModelConfig read_as_llama(const HfFields& fields, const HfFamily& family) {
+    const std::string activation = fields.text("hidden_act", "silu");
+    fields.refuse("hidden_act", activation != "silu" && activation != "swish", "silu");
+    ModelConfig config = config_of(family.family);
+    if (family.attention_bias) {
+        config.features.qkv_bias = config.features.att_proj_bias = fields.flag("attention_bias", false);
+    }
+    if (family.mlp_bias) config.features.mlp_bias = fields.flag("mlp_bias", false);
+    config.L = fields.integer("num_hidden_layers"), config.C = fields.integer("hidden_size");
+    config.NH = fields.integer("num_attention_heads");
+    const bool all_heads = family.kv_heads == 0 || fields.mentions("num_key_value_heads");
+    config.NKV = fields.integer("num_key_value_heads", all_heads ? config.NH : family.kv_heads);
+    const bool shares = family.head_dim == 0 || fields.mentions("head_dim");
+    const bool divides = config.NH >= 1 && (fields.has("head_dim") || !shares || config.C % config.NH == 0);
+    fields.refuse("num_attention_heads", !divides, "heads that divide hidden_size, or a head_dim");
+    config.HD = fields.integer("head_dim", shares ? config.C / config.NH : family.head_dim);
+    config.F = fields.integer("intermediate_size");
+    config.V = fields.integer("vocab_size");
+    config.maxT = fields.integer("max_position_embeddings", family.max_position_embeddings);
+    config.norm_epsilon = norm_epsilon(fields, "rms_norm_eps", family.norm_epsilon);
+    config.tied = fields.flag("tie_word_embeddings", family.tied);
+    read_hf_rope(fields, family, &config);
+    if (config.L < 1 || config.L > 100'000) return config;  // validate() has the words.
+    if (family.no_rope_layers) read_rope_layers(fields, &config);
+    read_windows(fields, family, &config);
+    return config;
+}
+
+void write_windows(const ModelConfig& config, const HfFamily& family, json* root) {
+    if (family.windows == HfWindows::None) return;
+    (*root)["sliding_window"] = config.window > 0 ? json(config.window) : json();
+    if (family.windows == HfWindows::EveryLayer) return;
+    json types = json::array();
+    int64_t first = config.L;
+    for (int64_t layer = config.L - 1; layer >= 0; --layer) {
+        if (config.window_of(layer) > 0) first = layer;
+    }
+    for (int64_t layer = 0; layer < config.L; ++layer) {
+        types.push_back(config.window_of(layer) > 0 ? "sliding_attention" : "full_attention");
+    }
+    (*root)["use_sliding_window"] = config.window > 0;
+    (*root)["layer_types"] = types;
+    if (family.windows == HfWindows::ByLayer) (*root)["max_window_layers"] = first;
+}
+
+json as_llama(const ModelConfig& config, const HfFamily& family) {
+    json root = {{"num_hidden_layers", config.L},
+                 {"num_attention_heads", config.NH},
+                 {"num_key_value_heads", config.NKV},
+                 {"head_dim", config.HD},
+                 {"hidden_size", config.C},
+                 {"intermediate_size", config.F},
+                 {"rms_norm_eps", config.norm_epsilon},
+                 {"hidden_act", "silu"},
+                 {"attention_dropout", 0.0}};
+    if (family.attention_bias) root["attention_bias"] = config.features.qkv_bias;
+    if (family.mlp_bias) root["mlp_bias"] = config.features.mlp_bias;
+    if (family.no_rope_layers) {
+        for (int64_t layer = 0; layer < config.L; ++layer)
+            root["no_rope_layers"].push_back(config.rotates(layer) ? 1 : 0);
+    }
+    write_hf_rope(config, family, &root);
+    write_windows(config, family, &root);
+    return root;
+}
+
+// -------------------------------------------------------------------------------------------------------------------
+
+json parse(const std::string& text, const std::string& path) { return parse_json(text, path); }
+
+/// By model_type; where there is none, by the class that wrote it.
+const HfFamily& family_of(const HfFields& fields) {
+    const std::string type = fields.text("model_type", "");
+    if (!type.empty()) {
+        const HfFamily* family = find_hf_family(type);
+        fields.refuse("model_type", family == nullptr, hf_family_names());
+        return *family;
+    }
+    if (fields.has("architectures")) {
+        for (const json& name : fields.value("architectures")) {
+            const HfFamily* family = name.is_string() ? find_hf_class(name.get<std::string>()) : nullptr;
+            if (family != nullptr) return *family;
+        }
+        fields.refuse("architectures", "language models of the kinds " + hf_family_names());
+    }
+    fail("'{}' has no field 'model_type', nor 'architectures'; it is not the config.json of a Hugging Face model",
+         fields.path());
+}
+
+ModelConfig read_by(const HfFields& fields, const HfFamily& family) {
+    switch (family.spelling) {
+        case HfSpelling::Gpt2: return read_as_gpt2(fields, family);
+        case HfSpelling::Llama: return read_as_llama(fields, family);
+    }
+    return {};
+}
+
+json write_by(const ModelConfig& config, const HfFamily& family) {
+    json root;
+    switch (family.spelling) {
+        case HfSpelling::Gpt2: root = as_gpt2(config); break;
+        case HfSpelling::Llama: root = as_llama(config, family); break;
+    }
+    root["architectures"] = {std::string(family.classes) + family.head};
+    root["model_type"] = family.model_type;
+    root["vocab_size"] = config.V;
+    root["tie_word_embeddings"] = config.tied;
+    return root;
+}
+
+/// What is read back from what was written has to be the same model: a field that the family cannot say would be lost.
+void require_sayable(const ModelConfig& config, const json& root, const HfFamily& family) {
+    ModelConfig said;
+    try {
+        said = model_config_from_hf(root.dump(), "config.json");
+    } catch (const Error& error) {
+        fail("transformers has no such model of model_type {}: {}", family.model_type, error.what());
+    }
+    said.name = config.name;
+    if (said == config) return;
+    const std::string features = difference(config.features, said.features);
+    if (!features.empty()) {
+        fail("a config.json of model_type {} cannot say what this model is: {}; transformers has no such model",
+             family.model_type, features);
+    }
+    const json wanted = json::parse(to_json(config)), got = json::parse(to_json(said));
+    for (const auto& [field, value] : wanted.items()) {
+        if (value == got.at(field)) continue;
+        fail("a config.json of model_type {} cannot say that {} is {}; transformers has no such model",
+             family.model_type, field, value.dump());
+    }
+}
+
+bool is_in_vocabulary(const json& ids, int64_t V) {
+    const auto is_token = [V](const json& id) { return id.is_number_integer() && id >= 0 && id < V; };
+    return ids.is_array() ? std::all_of(ids.begin(), ids.end(), is_token) : is_token(ids);
 }
 
 }  // namespace
 
 ModelConfig model_config_from_hf(const std::string& text, const std::string& path) {
     const json root = parse(text, path);
-    const Fields fields(root, path);
-    const std::string type = fields.text("model_type", "");
-    if (type.empty()) fail("'{}' has no field 'model_type'; it is not the config.json of a Hugging Face model", path);
-    fields.refuse("model_type", type != "gpt2" && type != "llama", "gpt2 and llama");
+    const HfFields fields(root, path);
+    const HfFamily& family = family_of(fields);
+    refuse_other_families(fields);
     try {
-        const ModelConfig config = type == "gpt2" ? gpt2_config(fields) : llama_config(fields);
+        const ModelConfig config = read_by(fields, family);
         validate(config);
+        require_token_ids(fields, config.V);
         return config;
     } catch (const Error& error) {  // validate() speaks of options, which nobody gave.
         if (error.exit_code() != kExitBadUsage) throw;
@@ -205,13 +333,16 @@ ModelConfig model_config_from_hf(const std::string& text, const std::string& pat
 }
 
 std::string to_hf_config(const ModelConfig& config, DType dtype, const json& token_ids) {
-    json root = config.family == Family::Gpt2 ? gpt2_json(config) : llama_json(config);
-    root["vocab_size"] = config.V;
-    root["tie_word_embeddings"] = config.tied;
+    const HfFamily& family = hf_family(config.family);
+    json root = write_by(config, family);
+    require_sayable(config, root, family);
     root["torch_dtype"] = dtype == DType::BF16 ? "bfloat16" : "float32";
     root["use_cache"] = true;
     root["initializer_range"] = 0.02;
-    for (const char* field : kTokenIdFields) root[field] = token_ids.contains(field) ? token_ids[field] : json();
+    for (const char* field : kTokenIdFields) {
+        const bool known = token_ids.contains(field) && is_in_vocabulary(token_ids[field], config.V);
+        root[field] = known ? token_ids[field] : json();
+    }
     return root.dump(2) + "\n";
 }
 

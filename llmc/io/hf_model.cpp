@@ -142,16 +142,21 @@ void HfModel::match() {
     std::map<std::string, Found> tensors;
     for (const SafetensorsFile& file : files_) {
         for (const SafetensorsView& view : file.tensors()) {
-            const bool whole = view.name == kHfHead || view.name.starts_with(prefix);
-            if (is_hf_buffer(view.name)) continue;
-            if (!tensors.emplace(whole ? view.name : prefix + view.name, Found{&file, &view}).second) {
+            const std::string name = unwrapped_hf_name(view.name);
+            const bool whole = name == kHfHead || name.starts_with(prefix);
+            if (is_hf_buffer(name)) continue;
+            if (!tensors.emplace(whole ? name : prefix + name, Found{&file, &view}).second) {
                 fail("'{}': tensor '{}' is there twice; remove one of them", folder_, view.name);
             }
         }
     }
     std::vector<std::string> missing, unused;
     for (const HfPart& part : parts_) {
-        const auto found = tensors.extract(part.name);
+        auto found = tensors.extract(part.name);
+        // The matrix that a tied model shares may have been saved under its other name only.
+        if (!found && part.parameter == model().wte && model().config.tied) {
+            found = tensors.extract(std::string(kHfHead));
+        }
         views_.push_back(found ? found.mapped().view : nullptr);
         if (!found) missing.push_back(part.name);
         if (found) require_elements(*found.mapped().file, *found.mapped().view, part.shape(model()));

@@ -1,84 +1,27 @@
 #include "llmc/io/hf_names.h"
 
 #include "llmc/base/check.h"
+#include "llmc/io/hf_families.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace llmc {
 namespace {
 
-/// One of our parameter names, and what it is called there; several names share its rows in equal parts, or as given
-/// by `Split`.
-enum class Split : uint8_t { Whole, QueryKeyValue, Halves };
-struct NameRow {
-    const char* ours;
-    std::vector<const char*> theirs;
-    bool transposed = false;
-    Split split = Split::Whole;
-};
+const HfNames& names_of(Family family) { return hf_family(family).names(); }
 
-struct NameTable {
-    const char* prefix;
-    const char* layer;           ///< Before the layer's number.
-    std::vector<NameRow> model;  ///< Parameters outside the layers.
-    std::vector<NameRow> block;  ///< Of one layer.
-};
-
-const NameTable& gpt2_names() {
-    static const NameTable table = {
-        "transformer.",
-        "h.",
-        {{"wte", {"wte.weight"}},
-         {"wpe", {"wpe.weight"}},
-         {"lnf_weight", {"ln_f.weight"}},
-         {"lnf_bias", {"ln_f.bias"}}},
-        {{"ln1_weight", {"ln_1.weight"}},
-         {"ln1_bias", {"ln_1.bias"}},
-         {"qkv_weight", {"attn.c_attn.weight"}, true},
-         {"qkv_bias", {"attn.c_attn.bias"}},
-         {"att_proj_weight", {"attn.c_proj.weight"}, true},
-         {"att_proj_bias", {"attn.c_proj.bias"}},
-         {"ln2_weight", {"ln_2.weight"}},
-         {"ln2_bias", {"ln_2.bias"}},
-         {"fc_weight", {"mlp.c_fc.weight"}, true},
-         {"fc_bias", {"mlp.c_fc.bias"}},
-         {"fc_proj_weight", {"mlp.c_proj.weight"}, true},
-         {"fc_proj_bias", {"mlp.c_proj.bias"}}},
-    };
-    return table;
-}
-
-const NameTable& llama_names() {
-    static const NameTable table = {
-        "model.",
-        "layers.",
-        {{"wte", {"embed_tokens.weight"}}, {"lnf_weight", {"norm.weight"}}},
-        {{"ln1_weight", {"input_layernorm.weight"}},
-         {"qkv_weight",
-          {"self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"},
-          false,
-          Split::QueryKeyValue},
-         {"att_proj_weight", {"self_attn.o_proj.weight"}},
-         {"ln2_weight", {"post_attention_layernorm.weight"}},
-         {"gate_up_weight", {"mlp.gate_proj.weight", "mlp.up_proj.weight"}, false, Split::Halves},
-         {"fc_proj_weight", {"mlp.down_proj.weight"}}},
-    };
-    return table;
-}
-
-const NameTable& names_of(Family family) { return family == Family::Gpt2 ? gpt2_names() : llama_names(); }
-
-std::vector<int64_t> rows_of_parts(const ModelConfig& config, const NameRow& row, const ParameterRow& parameter) {
+std::vector<int64_t> rows_of_parts(const ModelConfig& config, const HfNameRow& row, const ParameterRow& parameter) {
     switch (row.split) {
-        case Split::Whole: return {parameter.used_rows};
-        case Split::QueryKeyValue: return {config.NH * config.HD, config.NKV * config.HD, config.NKV * config.HD};
-        case Split::Halves: return {parameter.used_rows / 2, parameter.used_rows / 2};
+        case HfSplit::Whole: return {parameter.used_rows};
+        case HfSplit::QueryKeyValue: return {config.NH * config.HD, config.NKV * config.HD, config.NKV * config.HD};
+        case HfSplit::Halves: return {parameter.used_rows / 2, parameter.used_rows / 2};
     }
     return {};
 }
 
-const NameRow& find_row(const std::vector<NameRow>& rows, std::string_view ours) {
-    const auto found = std::find_if(rows.begin(), rows.end(), [&](const NameRow& row) { return row.ours == ours; });
+const HfNameRow& find_row(const std::vector<HfNameRow>& rows, std::string_view ours) {
+    const auto found = std::find_if(rows.begin(), rows.end(), [&](const HfNameRow& row) { return row.ours == ours; });
     CHECK(found != rows.end(), ours);
     return *found;
 }
@@ -92,7 +35,7 @@ std::vector<int64_t> HfPart::shape(const Model& model) const {
 }
 
 std::vector<HfPart> hf_parts(const Model& model) {
-    const NameTable& names = names_of(model.config.family);
+    const HfNames& names = names_of(model.config.family);
     std::vector<HfPart> parts;
     for (size_t i = 0; i < model.parameters.size(); ++i) {
         const ParameterRow& parameter = model.parameters[i];
@@ -107,7 +50,7 @@ std::vector<HfPart> hf_parts(const Model& model) {
         const std::string prefix =
             in_block ? names.prefix + (names.layer + std::to_string(layer)) + "." : std::string(names.prefix);
         const std::string leaf = parameter.name.substr(parameter.name.rfind('.') + 1);
-        const NameRow& row = find_row(in_block ? names.block : names.model, leaf);
+        const HfNameRow& row = find_row(in_block ? names.block : names.model, leaf);
         const std::vector<int64_t> rows = rows_of_parts(model.config, row, parameter);
         int64_t first = 0;
         for (size_t k = 0; k < row.theirs.size(); ++k) {
@@ -121,8 +64,25 @@ std::vector<HfPart> hf_parts(const Model& model) {
 
 std::string_view hf_prefix(Family family) { return names_of(family).prefix; }
 
+std::string unwrapped_hf_name(std::string_view name) {
+    constexpr std::string_view kWrappers[] = {"_orig_mod", "module", "_fsdp_wrapped_module",
+                                              "_checkpoint_wrapped_module"};
+    std::string result;
+    while (!name.empty()) {
+        const size_t end = std::min(name.find('.'), name.size() - 1) + 1;
+        const std::string_view part = name.substr(0, end);
+        const auto is_part = [&](std::string_view wrapper) {
+            return part.size() == wrapper.size() + 1 && part.starts_with(wrapper) && part.back() == '.';
+        };
+        if (std::none_of(std::begin(kWrappers), std::end(kWrappers), is_part)) result += part;
+        name.remove_prefix(end);
+    }
+    return result;
+}
+
 bool is_hf_buffer(std::string_view name) {
-    return name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") || name.ends_with("rotary_emb.inv_freq");
+    return name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") ||
+           name.find("rotary_emb.") != std::string_view::npos;
 }
 
 }  // namespace llmc

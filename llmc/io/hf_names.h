@@ -26,6 +26,10 @@ std::vector<HfPart> hf_parts(const Model& model);
 /// "transformer." or "model.": files saved without the head leave it out.
 std::string_view hf_prefix(Family family);
 
+/// The name without what wrappers of modules put into it: torch.compile "_orig_mod.", DistributedDataParallel
+/// "module.", FSDP and activation checkpointing theirs.
+std::string unwrapped_hf_name(std::string_view name);
+
 /// Whether it is a buffer that older versions of transformers wrote beside the parameters: masks, rotary frequencies.
 bool is_hf_buffer(std::string_view name);
 

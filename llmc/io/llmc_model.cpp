@@ -69,9 +69,8 @@ Model model_of(const MappedFile& file) {
         if (header[index] >= 1 && header[index] <= largest) return header[index];
         fail("'{}' is damaged: its header says {} = {}", file.path(), name, header[index]);
     };
-    ModelConfig config;
+    ModelConfig config = config_of(Family::Gpt2);
     config.name = std::filesystem::path(file.path()).stem().string();
-    config.family = Family::Gpt2;
     config.maxT = field(2, "max_seq_len", 100'000'000);
     config.V = field(3, "vocab_size", 100'000'000);
     config.L = field(4, "num_layers", 10'000);
@@ -92,12 +91,14 @@ Model model_of(const MappedFile& file) {
 DType dtype_of_version(int32_t version) { return version == kVersionBf16 ? DType::BF16 : DType::F32; }
 
 void require_llmc_architecture(const ModelConfig& config) {
-    const char* reason = config.family != Family::Gpt2                  ? "this is a LLaMA model"
-                         : config.F != 4 * config.C                     ? "its MLPs are not 4 times as wide"
-                         : config.HD * config.NH != config.C            ? "its heads do not share the channels"
-                         : std::abs(config.norm_epsilon - 1e-5) > 1e-12 ? "its norm epsilon is not 1e-5"
-                                                                        : nullptr;
-    if (reason == nullptr) return;
+    std::string reason = difference(config.features, row_of(Family::Gpt2).features);
+    if (config.family != Family::Gpt2) reason = fmt::format("this is a {} model", name_of(config.family));
+    if (reason.empty() && config.window > 0) reason = "it has attention windows";
+    if (reason.empty() && !config.tied) reason = "its head is not the embedding";
+    if (reason.empty() && config.F != 4 * config.C) reason = "its MLPs are not 4 times as wide";
+    if (reason.empty() && config.HD * config.NH != config.C) reason = "its heads do not share the channels";
+    if (reason.empty() && std::abs(config.norm_epsilon - 1e-5) > 1e-12) reason = "its norm epsilon is not 1e-5";
+    if (reason.empty()) return;
     fail_usage("--format=llmc: llm.c's files hold plain GPT-2 models, but {}; use --format=hf", reason);
 }
 

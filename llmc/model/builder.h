@@ -1,4 +1,4 @@
-// What the two architecture files share: adding rows to a model's tables.
+// Adding rows to a model's tables.
 #pragma once
 
 #include "llmc/model/model.h"
@@ -13,9 +13,15 @@ class ModelBuilder {
     /// Rows of every layer. Return the operand number for OpRow::weight and OpRow::bias.
     int layer_matrix(const std::string& name, int64_t out, int64_t in, double stddev);
     int layer_vector(const std::string& name, int64_t size, Init init);
+    int layer_vector_if(bool there, const std::string& name, int64_t size, Init init) {
+        return there ? layer_vector(name, size, init) : kNone;
+    }
 
     /// An activation of the layer; returns its slot.
     int activation(const std::string& name, int64_t columns, ActivationRole role);
+    int activation_if(bool there, const std::string& name, int64_t columns, ActivationRole role) {
+        return there ? activation(name, columns, role) : kNone;
+    }
     void op(const OpRow& row) { model_.block.push_back(row); }
 
     /// Lays out all parameters: embeddings, layers, final norm, head.
@@ -30,8 +36,5 @@ class ModelBuilder {
     Model model_;
     std::vector<ParameterRow> layer_rows_;
 };
-
-Model make_gpt2(const ModelConfig& config);
-Model make_llama(const ModelConfig& config);
 
 }  // namespace llmc

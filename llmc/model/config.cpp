@@ -2,18 +2,18 @@
 
 #include "llmc/base/error.h"
 
-#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
 #include <charconv>
-#include <type_traits>
+#include <cmath>
 
 namespace llmc {
 namespace {
 
 ModelConfig gpt2(const std::string& name, int64_t L, int64_t NH, int64_t C, int64_t V, int64_t maxT) {
-    ModelConfig config;
+    ModelConfig config = config_of(Family::Gpt2);
     config.name = name;
-    config.family = Family::Gpt2;
     config.L = L, config.C = C, config.NH = NH, config.NKV = NH, config.HD = C / NH, config.F = 4 * C;
     config.V = V, config.maxT = maxT, config.tied = true;
     return config;
@@ -21,16 +21,44 @@ ModelConfig gpt2(const std::string& name, int64_t L, int64_t NH, int64_t C, int6
 
 ModelConfig llama(const std::string& name, int64_t L, int64_t NH, int64_t NKV, int64_t C, int64_t F, int64_t V,
                   int64_t maxT, double rope_theta, bool tied = false) {
-    ModelConfig config;
+    ModelConfig config = config_of(Family::Llama);
     config.name = name;
-    config.family = Family::Llama;
     config.L = L, config.C = C, config.NH = NH, config.NKV = NKV, config.HD = C / NH, config.F = F;
     config.V = V, config.maxT = maxT, config.tied = tied, config.rope_theta = rope_theta;
     return config;
 }
 
 ModelConfig with_llama3_scaling(ModelConfig config, double factor) {
-    config.rope_scaling = {RopeScaling::Kind::Llama3, factor, 1, 4, 8192};
+    config.rope_scaling.kind = RopeScaling::Kind::Llama3;
+    config.rope_scaling.factor = factor;
+    return config;
+}
+
+/// Qwen2.5 (biases in qkv) and Qwen3 (q/k norms, heads of their own size).
+ModelConfig qwen(Family family, int64_t HD, ModelConfig config) {
+    config.family = family;
+    config.features = row_of(family).features;
+    config.HD = HD;
+    config.norm_epsilon = 1e-6;
+    return config;
+}
+
+/// Every fourth layer has no positions.
+ModelConfig smollm3(ModelConfig config) {
+    config.family = Family::SmolLm3;
+    config.norm_epsilon = 1e-6;
+    for (int64_t layer = 0; layer < config.L; ++layer) config.rope_layers.push_back(layer % 4 != 3);
+    return config;
+}
+
+ModelConfig mistral(ModelConfig config) {
+    config.family = Family::Mistral;
+    return config;
+}
+
+ModelConfig phi3(ModelConfig config, int64_t window) {
+    config.family = Family::Phi3;
+    config.window = window;
     return config;
 }
 
@@ -56,9 +84,19 @@ const std::vector<ModelConfig>& presets() {
         with_llama3_scaling(llama("llama3.2-1b", 16, 32, 8, 2048, 8192, 128256, 131072, 5e5, true), 32),
         with_llama3_scaling(llama("llama3.2-3b", 28, 24, 8, 3072, 8192, 128256, 131072, 5e5, true), 32),
         llama("llama2-7b", 32, 32, 32, 4096, 11008, 32000, 4096, 1e4),
-        llama("mistral-7b", 32, 32, 8, 4096, 14336, 32768, 32768, 1e6),  // v0.3, which has no sliding window.
+        mistral(llama("mistral-7b", 32, 32, 8, 4096, 14336, 32768, 32768, 1e6)),  // v0.3, which has no window.
         llama("llama3-8b", 32, 32, 8, 4096, 14336, 128256, 8192, 5e5),
         with_llama3_scaling(llama("llama3.1-8b", 32, 32, 8, 4096, 14336, 128256, 131072, 5e5), 8),
+        phi3(llama("phi-3-mini", 32, 32, 32, 3072, 8192, 32064, 4096, 1e4), 2047),
+        smollm3(llama("smollm3-3b", 36, 16, 4, 2048, 11008, 128256, 65536, 5e6, true)),
+        qwen(Family::Qwen2, 64, llama("qwen2.5-0.5b", 24, 14, 2, 896, 4864, 151936, 32768, 1e6, true)),
+        qwen(Family::Qwen2, 128, llama("qwen2.5-1.5b", 28, 12, 2, 1536, 8960, 151936, 131072, 1e6, true)),
+        qwen(Family::Qwen2, 128, llama("qwen2.5-3b", 36, 16, 2, 2048, 11008, 151936, 32768, 1e6, true)),
+        qwen(Family::Qwen2, 128, llama("qwen2.5-7b", 28, 28, 4, 3584, 18944, 152064, 131072, 1e6)),
+        qwen(Family::Qwen3, 128, llama("qwen3-0.6b", 28, 16, 8, 1024, 3072, 151936, 40960, 1e6, true)),
+        qwen(Family::Qwen3, 128, llama("qwen3-1.7b", 28, 16, 8, 2048, 6144, 151936, 40960, 1e6, true)),
+        qwen(Family::Qwen3, 128, llama("qwen3-4b", 36, 32, 8, 2560, 9728, 151936, 40960, 1e6, true)),
+        qwen(Family::Qwen3, 128, llama("qwen3-8b", 36, 32, 8, 4096, 12288, 151936, 40960, 1e6)),
         with_llama3_scaling(llama("llama3-70b", 80, 64, 8, 8192, 28672, 128256, 131072, 5e5), 8),
     };
     // clang-format on
@@ -107,6 +145,31 @@ ModelConfig preset(const std::string& name) {
     fail_usage("--model={}: no such model; choose one of:{}, or d6, d12, d24, d36, d48, d60, d72, d84", name, names);
 }
 
+namespace {
+
+void validate_layer_list(const char* what, const std::vector<bool>& layers, int64_t L) {
+    if (layers.empty() || static_cast<int64_t>(layers.size()) == L) return;
+    fail_usage("--layers={}: the model says for each of {} layers which have {}; leave it out", L, layers.size(), what);
+}
+
+void validate_rotary(const ModelConfig& config) {
+    const int64_t rotated = config.rotary_columns();
+    if (rotated % 2 != 0 || rotated > config.HD) {
+        const std::string part = rotated == config.HD ? "" : fmt::format(", and {} of its columns to rotate", rotated);
+        fail_usage("--head-size={}: rotary embedding needs an even head size{}", config.HD, part);
+    }
+    const RopeScaling& scaling = config.rope_scaling;
+    if (scaling.kind != RopeScaling::Kind::LongRope) return;
+    const auto pairs = static_cast<size_t>(rotated / 2);
+    if (scaling.short_factors.size() != pairs || scaling.long_factors.size() != pairs) {
+        fail_usage(
+            "--head-size={}: longrope needs a short and a long factor for each of {} pairs of columns, not {} and {}",
+            config.HD, pairs, scaling.short_factors.size(), scaling.long_factors.size());
+    }
+}
+
+}  // namespace
+
 void validate(const ModelConfig& config) {
     // The same limits as the options have: sizes that no file should have either.
     const auto within = [](const char* option, int64_t value, int64_t most) {
@@ -124,116 +187,75 @@ void validate(const ModelConfig& config) {
     if (config.NH % config.NKV != 0) {
         fail_usage("--kv-heads={}: must divide the number of heads, {}", config.NKV, config.NH);
     }
-    if (config.family == Family::Gpt2 && config.NKV != config.NH) {
-        fail_usage("--kv-heads={}: GPT-2 has one key/value head per head ({}); choose a LLaMA model", config.NKV,
-                   config.NH);
+    if (!row_of(config.family).grouped_queries && config.NKV != config.NH) {
+        fail_usage("--kv-heads={}: {} has one key/value head per head ({}); choose a LLaMA model", config.NKV,
+                   name_of(config.family), config.NH);
     }
-    if (config.family == Family::Gpt2 && !config.tied) fail_usage("--tied=false: GPT-2's LM head is the embedding");
-    if (config.family == Family::Llama && config.HD % 2 != 0) {
-        fail_usage("--head-size={}: rotary embedding needs an even head size", config.HD);
-    }
+    if (config.window < 0) fail_usage("a window of {} tokens: must be at least 1", config.window);
+    validate_layer_list("windows", config.window_layers, config.L);
+    validate_layer_list("rotary positions", config.rope_layers, config.L);
+    if (config.is_rotary()) validate_rotary(config);
 }
-
-std::string name_of(Family family) { return family == Family::Gpt2 ? "GPT-2" : "LLaMA"; }
 
 std::string describe(const ModelConfig& config) {
     std::string text = fmt::format("{}, {} layers, {} heads", name_of(config.family), config.L, config.NH);
     if (config.NKV != config.NH) text += fmt::format(" ({} key/value)", config.NKV);
-    return text + fmt::format(" of {}, {} channels, vocabulary {}", config.HD, config.C, config.V);
+    text += fmt::format(" of {}, {} channels, vocabulary {}", config.HD, config.C, config.V);
+    if (config.window > 0) {
+        const auto with = std::count(config.window_layers.begin(), config.window_layers.end(), true);
+        text += fmt::format(", windows of {} tokens", config.window);
+        if (!config.window_layers.empty()) text += fmt::format(" in {} layers", with);
+    }
+    return text;
 }
 
-namespace {
-
-constexpr const char* kScalingNames[] = {"none", "linear", "llama3"};
-
-RopeScaling::Kind scaling_kind(const std::string& name, const std::string& where) {
-    for (int kind = 0; kind < 3; ++kind) {
-        if (name == kScalingNames[kind]) return static_cast<RopeScaling::Kind>(kind);
+std::string difference(const Features& is, const Features& others) {
+    const auto biases = [](bool has) { return has ? "it has biases in" : "it has no biases in"; };
+    if (is.norm != others.norm) return "its norms are of another kind";
+    if (is.activation != others.activation) return "its activation function is another";
+    if (is.positions != others.positions) return "its positions are of another kind";
+    if (is.qkv_bias != others.qkv_bias)
+        return fmt::format("{} its query, key and value projections", biases(is.qkv_bias));
+    if (is.att_proj_bias != others.att_proj_bias) return fmt::format("{} attention's output", biases(is.att_proj_bias));
+    if (is.mlp_bias != others.mlp_bias) return fmt::format("{} its MLPs", biases(is.mlp_bias));
+    if (is.qk_norm != others.qk_norm) return is.qk_norm ? "it normalises queries and keys" : "it has no q/k norms";
+    if (is.scale_scores != others.scale_scores || is.scale_scores_by_layer != others.scale_scores_by_layer) {
+        return "it scales attention's scores in another way";
     }
-    fail("{}: rope_scaling '{}' is unknown; known are none, linear, llama3", where, name);
+    return "";
 }
 
-/// Takes fields out of a JSON object, strictly: no number is cut to an integer, no truth value becomes a number.
-struct FieldReader {
-    const nlohmann::json& object;
-    const std::string& where;
-
-    const nlohmann::json& at(const char* name) const {
-        const auto it = object.find(name);
-        if (it == object.end()) fail("{}: the model configuration is damaged: no field '{}'", where, name);
-        return *it;
-    }
-    template <typename T>
-    void read(const char* name, T* value) const {
-        const nlohmann::json& field = at(name);
-        bool fits = field.is_string();
-        if constexpr (std::is_same_v<T, bool>) fits = field.is_boolean();
-        if constexpr (std::is_same_v<T, int64_t>) fits = field.is_number_integer();
-        if constexpr (std::is_same_v<T, double>) fits = field.is_number();
-        if (!fits) fail("{}: the model configuration is damaged: '{}' cannot be {}", where, name, field.dump());
-        field.get_to(*value);
-    }
-};
-
-}  // namespace
-
-std::string to_json(const ModelConfig& config) {
-    nlohmann::ordered_json json = {
-        {"name", config.name},
-        {"family", config.family == Family::Gpt2 ? "gpt2" : "llama"},
-        {"layers", config.L},
-        {"channels", config.C},
-        {"heads", config.NH},
-        {"kv_heads", config.NKV},
-        {"head_size", config.HD},
-        {"ffn_size", config.F},
-        {"vocab_size", config.V},
-        {"max_seq_len", config.maxT},
-        {"tied", config.tied},
-        {"norm_epsilon", config.norm_epsilon},
-        {"rope_theta", config.rope_theta},
-        {"rope_scaling",
-         {{"kind", kScalingNames[static_cast<int>(config.rope_scaling.kind)]},
-          {"factor", config.rope_scaling.factor},
-          {"low_freq_factor", config.rope_scaling.low_freq_factor},
-          {"high_freq_factor", config.rope_scaling.high_freq_factor},
-          {"original_max_position", config.rope_scaling.original_max_position}}},
-    };
-    return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);  // The name may come from a path.
+ModelConfig config_of(Family family) {
+    ModelConfig config;
+    config.family = family;
+    config.features = row_of(family).features;
+    return config;
 }
 
-ModelConfig model_config_from_json(const std::string& json, const std::string& where) {
-    try {
-        const auto object = nlohmann::json::parse(json);
-        const FieldReader fields = {object, where};
-        ModelConfig config;
-        std::string family, scaling_name;
-        fields.read("name", &config.name);
-        fields.read("family", &family);
-        if (family != "gpt2" && family != "llama") fail("{}: model family '{}' is unknown", where, family);
-        config.family = family == "gpt2" ? Family::Gpt2 : Family::Llama;
-        fields.read("layers", &config.L);
-        fields.read("channels", &config.C);
-        fields.read("heads", &config.NH);
-        fields.read("kv_heads", &config.NKV);
-        fields.read("head_size", &config.HD);
-        fields.read("ffn_size", &config.F);
-        fields.read("vocab_size", &config.V);
-        fields.read("max_seq_len", &config.maxT);
-        fields.read("tied", &config.tied);
-        fields.read("norm_epsilon", &config.norm_epsilon);
-        fields.read("rope_theta", &config.rope_theta);
-        const FieldReader scaling = {fields.at("rope_scaling"), where};
-        scaling.read("kind", &scaling_name);
-        config.rope_scaling.kind = scaling_kind(scaling_name, where);
-        scaling.read("factor", &config.rope_scaling.factor);
-        scaling.read("low_freq_factor", &config.rope_scaling.low_freq_factor);
-        scaling.read("high_freq_factor", &config.rope_scaling.high_freq_factor);
-        scaling.read("original_max_position", &config.rope_scaling.original_max_position);
-        return config;
-    } catch (const nlohmann::json::exception& error) {
-        fail("{}: the model configuration is damaged ({})", where, error.what());
+ModelConfig with_layers(ModelConfig config, int64_t layers) {
+    config.L = layers;
+    for (std::vector<bool>* list : {&config.rope_layers, &config.window_layers}) {
+        if (static_cast<int64_t>(list->size()) > layers) list->resize(static_cast<size_t>(layers));
     }
+    return config;
+}
+
+float ModelConfig::score_scale(int64_t layer) const {
+    const float scale = features.scale_scores ? 1.0f / std::sqrt(static_cast<float>(HD)) : 1.0f;
+    return features.scale_scores_by_layer ? scale / static_cast<float>(layer + 1) : scale;
+}
+
+double attention_span(const ModelConfig& config, int64_t T, int64_t layer) {
+    const int64_t window = config.window_of(layer);
+    const auto all = static_cast<double>(T), hidden = static_cast<double>(T - window);
+    return window == 0 || window >= T ? all : all - hidden * hidden / all;
+}
+
+double attention_span(const ModelConfig& config, int64_t T) {
+    if (config.window == 0) return static_cast<double>(T);
+    double sum = 0;
+    for (int64_t layer = 0; layer < config.L; ++layer) sum += attention_span(config, T, layer);
+    return sum / static_cast<double>(config.L);
 }
 
 }  // namespace llmc

@@ -1,10 +1,6 @@
 #include "llmc/model/model.h"
 
 #include "llmc/base/check.h"
-#include "llmc/model/builder.h"
-
-#include <cmath>
-#include <numbers>
 
 namespace llmc {
 
@@ -27,11 +23,6 @@ int Model::find_parameter(const std::string& name) const {
         if (parameters[i].name == name) return static_cast<int>(i);
     }
     return kNone;
-}
-
-Model make_model(const ModelConfig& config) {
-    validate(config);
-    return config.family == Family::Gpt2 ? make_gpt2(config) : make_llama(config);
 }
 
 namespace {
@@ -73,7 +64,8 @@ OpCost op_cost(const Model& model, const OpCall& call, int64_t T, int64_t item) 
     OpCost cost;
     if (call.kind == OpKind::Attention) {
         const int products = call.pass == Pass::Backward ? call.attention_backward_products : facts.products;
-        cost.flops = products * tokens * static_cast<double>(T * model.config.attention_columns());
+        cost.flops =
+            products * tokens * attention_span(model.config, T) * static_cast<double>(model.config.attention_columns());
     } else {
         cost.flops = 2.0 * facts.products * tokens * sizes.weight;
     }
@@ -88,36 +80,8 @@ double model_flops_per_token(const Model& model, int64_t T) {
     if (model.wpe != kNone) parameters -= model.parameters[static_cast<size_t>(model.wpe)].count();
     if (!model.config.tied) parameters -= model.config.V * model.config.C;  // The lookup multiplies nothing.
     return 6.0 * static_cast<double>(parameters) +
-           6.0 * static_cast<double>(model.config.L * model.config.attention_columns() * T);
-}
-
-std::vector<float> rope_table(const ModelConfig& config, int64_t positions) {
-    const int64_t half = config.HD / 2;
-    const RopeScaling& scaling = config.rope_scaling;
-    std::vector<double> frequency(static_cast<size_t>(half));
-    for (int64_t i = 0; i < half; ++i) {
-        const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(config.HD);
-        double f = std::pow(config.rope_theta, -exponent);
-        if (scaling.kind == RopeScaling::Kind::Linear) f /= scaling.factor;
-        if (scaling.kind == RopeScaling::Kind::Llama3) {
-            // Short waves stay, long ones are stretched, those between are blended.
-            const double turns = scaling.original_max_position * f / (2 * std::numbers::pi);
-            const double blend =
-                (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
-            const double keep = blend < 0 ? 0 : blend > 1 ? 1 : blend;
-            f = keep * f + (1 - keep) * f / scaling.factor;
-        }
-        frequency[static_cast<size_t>(i)] = f;
-    }
-    std::vector<float> table(static_cast<size_t>(positions * config.HD));
-    for (int64_t t = 0; t < positions; ++t) {
-        for (int64_t i = 0; i < half; ++i) {
-            const double angle = static_cast<double>(t) * frequency[static_cast<size_t>(i)];
-            table[static_cast<size_t>(t * config.HD + i)] = static_cast<float>(std::cos(angle));
-            table[static_cast<size_t>(t * config.HD + half + i)] = static_cast<float>(std::sin(angle));
-        }
-    }
-    return table;
+           6.0 * static_cast<double>(model.config.L * model.config.attention_columns()) *
+               attention_span(model.config, T);
 }
 
 }  // namespace llmc

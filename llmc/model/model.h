@@ -1,7 +1,7 @@
 // Model: an architecture as a table. Three kinds of rows: parameters (name, shape, offset in the flat buffers, decay,
 // initialisation), activations of one layer (name, columns, type), and operations of one layer (kind, operand slots).
-// gpt2.cpp and llama.cpp fill it; plans, executor, optimiser, initialisation and checkpoints iterate it. Nothing else
-// knows an architecture.
+// transformer.cpp fills it from the features; plans, executor, optimiser, initialisation and checkpoints iterate it.
+// Nothing else knows an architecture.
 #pragma once
 
 #include "llmc/model/config.h"
@@ -111,11 +111,7 @@ struct OpCall {
 OpCost op_cost(const Model& model, const OpCall& call, int64_t T, int64_t item);
 
 /// FLOPs per token by the usual convention of model FLOPs utilisation: 6 P + 6 L C T, with P the parameters without
-/// learned positions, attention causal, no credit for work done twice.
+/// learned positions, attention causal and within its windows, no credit for work done twice.
 double model_flops_per_token(const Model& model, int64_t T);
-
-/// Cosines and sines for RoPE: (maxT, HD) fp32, per position HD/2 cosines, then HD/2 sines; computed in double.
-/// Su et al. 2021; Llama-3 scaling as in the Llama 3.1 reference code.
-std::vector<float> rope_table(const ModelConfig& config, int64_t positions);
 
 }  // namespace llmc

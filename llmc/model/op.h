@@ -15,15 +15,18 @@ enum class OpKind : uint8_t {
     Embedding,     ///< out = wte[token] (+ wpe[position])
     LayerNorm,     ///< out, stat0 = mean, stat1 = rstd
     RmsNorm,       ///< out, stat1 = rstd
+    HeadNorm,      ///< out = in with each query and key head normalised (weight: queries', bias: keys'), then RoPE on
+                   ///< it if the row says so; stat1 = rstd of each head
     Matmul,        ///< out = (residual +) in * weight^T (+ bias), then RoPE on it if the row says so
     Attention,     ///< out, stat0 = log-sum-exp
-    Gelu,          ///< out = gelu(in)
+    Gelu,          ///< out = gelu(in), the tanh form
+    GeluExact,     ///< out = gelu(in)
     Swiglu,        ///< out = silu(gate) * up
     Classifier,    ///< logits of some tokens = in * head^T
     CrossEntropy,  ///< losses of these tokens; backward: and in place of the logits their gradient
     LossSum,       ///< the losses join the sum of the update
 };
-constexpr int kNumOpKinds = 10;
+constexpr int kNumOpKinds = 12;
 
 /// What a step does with its operation.
 enum class Pass : uint8_t {
@@ -71,8 +74,8 @@ struct BatchShape {
     bool operator==(const BatchShape&) const = default;
 };
 
-/// Work of one call: floating-point operations of matrix products (attention counted causal, as half), and bytes that
-/// must at least move through memory.
+/// Work of one call: floating-point operations of matrix products (attention counted causal, as half, and within its
+/// windows), and bytes that must at least move through memory. Where layers differ in their windows, their mean.
 struct OpCost {
     double flops = 0;
     double bytes = 0;

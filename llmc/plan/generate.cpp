@@ -66,6 +66,7 @@ class Generator {
     int layers() const { return static_cast<int>(model_.config.L); }
     int rows() const { return static_cast<int>(model_.block.size()); }
     int64_t N() const { return request_.shape.N(); }
+    bool rotates(int layer, const OpRow& row) const { return row.rope && model_.config.rotates(layer); }
     const OpRow& block_row(int row) const { return model_.block[static_cast<size_t>(row)]; }
 
     // ---- Tensors ----
@@ -131,7 +132,7 @@ class Generator {
     void forward(int layer, int row_index, Phase phase) {
         const OpRow& row = block_row(row_index);
         Step& step = add_step(row.kind, Pass::Forward, phase, layer, row_index);
-        step.rope = row.rope;
+        step.rope = rotates(layer, row);
         step.operand(Slot::In) = live(layer, row.in);
         if (row.residual != kNone) step.operand(Slot::Residual) = live(layer, row.residual);
         CHECK(step.operand(Slot::In) != kNone && (row.residual == kNone || step.operand(Slot::Residual) != kNone),
@@ -330,7 +331,7 @@ class Generator {
 
         if (facts.splits_backward) {
             Step& step = add_step(row.kind, Pass::BackwardWeight, Phase::Backward, layer, row_index);
-            step.rope = row.rope;
+            step.rope = rotates(layer, row);
             step.operand(Slot::In) = live(layer, row.in);
             step.operand(Slot::DOut) = gradient_of(row.out);
             workspace(block_workspace(row_index).backward);
@@ -340,6 +341,7 @@ class Generator {
         const size_t index = plan_.steps.size() - 1;
         Step step = plan_.steps[index];
         if (pass == Pass::Backward) {
+            step.rope = rotates(layer, row);
             if (reads.in) step.operand(Slot::In) = live(layer, row.in);
             if (reads.out) step.operand(Slot::Out) = live(layer, row.out);
             if (reads.stats && row.stat0 != kNone) step.operand(Slot::Stat0) = live(layer, row.stat0);

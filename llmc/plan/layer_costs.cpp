@@ -49,9 +49,7 @@ class Measurement {
   public:
     Measurement(const Model& model, const PlanRequest& request, const OpTimes& times)
         : request_(request), times_(times) {
-        ModelConfig config = model.config;
-        config.L = std::min<int64_t>(config.L, 3);
-        small_ = make_model(config);
+        small_ = make_model(with_layers(model.config, std::min<int64_t>(model.config.L, 3)));
         costs_.L = static_cast<int>(model.config.L);
         costs_.modes = layer_modes(model);
         costs_.cost.resize(costs_.modes.size());

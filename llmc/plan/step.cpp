@@ -44,7 +44,7 @@ Access access(const Step& step, Slot slot) {
             const bool cache = step.op == OpKind::Attention && step.operand(Slot::Stat1) >= 0;  // Read and appended to.
             return {.reads = !forward || cache, .writes = forward};
         }
-        case Slot::DOut: return {.reads = true, .writes = step.rope && step.pass == Pass::BackwardWeight};
+        case Slot::DOut: return {.reads = true, .writes = step.rope && step.pass != Pass::BackwardInput};
         case Slot::DIn: return {.reads = step.accumulate, .writes = true};
         case Slot::Losses: return {.reads = step.op == OpKind::LossSum, .writes = step.op != OpKind::LossSum};
         case Slot::Logits:

@@ -82,7 +82,7 @@ struct Step {
     int16_t layer = -1;       ///< -1: embedding, final norm, classifier.
     int16_t row = -1;         ///< Row of Model::block; -1 outside layers.
     bool accumulate = false;  ///< DIn += instead of =.
-    bool rope = false;  ///< Matmul: Out is rotated after it is computed; DOut is rotated back, in place, before use.
+    bool rope = false;  ///< Out is rotated after it is computed; DOut is rotated back, in place, before its first use.
     int64_t host_offset = -1;  ///< CopyOut, Fetch: where in host memory.
     int16_t bucket = -1;       ///< Of Plan::partition.
     int64_t elements = 0;      ///< ZeroGradients, SquareSums, Update: how many of them.

@@ -32,9 +32,7 @@ OpTimes measure_times(const Model& model, const BatchShape& shape, const Places&
     const int64_t fits = backend.info().available();
     const Places alone(places.format(Buffer::Parameters), places.optimizer());
     const auto planned = [&](int64_t layers) {
-        ModelConfig config = model.config;
-        config.L = layers;
-        Model few = make_model(config);
+        Model few = make_model(with_layers(model.config, layers));
         PlannedMemory memory = plan_memory(few, shape, alone, find_policy("none"), logits_chunk_tokens, backend);
         return std::pair(std::move(few), std::move(memory));
     };
@@ -77,6 +75,13 @@ OpTimes measure_times(const Model& model, const BatchShape& shape, const Places&
         all_seconds += median(of_step[i]), all_units += units;
         time = all_seconds / all_units;
     }
+    // Where layers differ in their windows, of a layer as they are on average.
+    const double of_measured = attention_span(few_layers.config, shape.T, measured_layer);
+    for (size_t row = 0; row < model.block.size(); ++row) {
+        if (model.block[row].kind != OpKind::Attention || model.config.window_layers.empty()) continue;
+        const double share = attention_span(model.config, shape.T) / of_measured;
+        times.block[row].forward *= share, times.block[row].backward *= share;
+    }
     return times;
 }
 
@@ -84,8 +89,7 @@ std::string calibration_path(const Model& model, const BatchShape& shape, const 
                              int64_t logits_chunk_tokens, const Backend& backend) {
     const std::string folder = cache_folder();
     if (folder.empty()) return "";
-    ModelConfig config = model.config;
-    config.L = 1;
+    ModelConfig config = with_layers(model.config, 1);
     config.name.clear();
     const std::string key = fmt::format("{}|{}|{}x{}|{}|{}|{}", backend.info().name, to_json(config), shape.B, shape.T,
                                         name_of(places.format(Buffer::Parameters)), logits_chunk_tokens,

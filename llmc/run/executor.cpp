@@ -274,16 +274,20 @@ void Executor::run_operation(const Step& step) {
 
 namespace {
 
-AttentionShape attention_shape(const Model& model, const Plan& plan, int64_t rows) {
+AttentionShape attention_shape(const Model& model, const Plan& plan, int64_t rows, const Step& step) {
     const ModelConfig& config = model.config;
     const bool whole = rows == plan.shape.N();
-    return {whole ? plan.shape.B : 1, whole ? plan.shape.T : rows, config.NH, config.NKV, config.HD};
+    AttentionShape shape = {whole ? plan.shape.B : 1, whole ? plan.shape.T : rows, config.NH, config.NKV, config.HD};
+    if (step.layer < 0) return shape;
+    shape.window = config.window_of(step.layer);
+    shape.scale = config.score_scale(step.layer);
+    return shape;
 }
 
 }  // namespace
 
 void Executor::run_forward(const Step& step, const Views& v) {
-    const AttentionShape shape = attention_shape(model_, plan_, rows_);
+    const AttentionShape shape = attention_shape(model_, plan_, rows_, step);
     const auto epsilon = static_cast<float>(model_.config.norm_epsilon);
     const int64_t first = arguments_.first_position;
     switch (step.op) {
@@ -291,6 +295,10 @@ void Executor::run_forward(const Step& step, const Views& v) {
         case OpKind::LayerNorm:
             return backend_.layernorm_forward(v.out, v.stat0, v.stat1, v.in, v.weight, v.bias, epsilon);
         case OpKind::RmsNorm: return backend_.rmsnorm_forward(v.out, v.stat1, v.in, v.weight, epsilon);
+        case OpKind::HeadNorm:
+            backend_.head_norm_forward(v.out, v.stat1, v.in, v.weight, v.bias, shape, epsilon);
+            if (step.rope) backend_.rope(v.out, state_.rope_table(), shape, first, /*inverse=*/false);
+            return;
         case OpKind::Matmul:
             backend_.matmul_forward(v.out, v.in, v.weight, v.bias, v.residual, v.workspace);
             if (step.rope) backend_.rope(v.out, state_.rope_table(), shape, first, /*inverse=*/false);
@@ -299,6 +307,7 @@ void Executor::run_forward(const Step& step, const Views& v) {
             if (v.stat1) return backend_.attention_cached(v.out, v.stat0, v.stat1, v.in, shape, first);
             return backend_.attention_forward(v.out, v.stat0, v.in, shape, v.workspace);
         case OpKind::Gelu: return backend_.gelu_forward(v.out, v.in);
+        case OpKind::GeluExact: return backend_.gelu_exact_forward(v.out, v.in);
         case OpKind::Swiglu: return backend_.swiglu_forward(v.out, v.in);
         case OpKind::Classifier: return backend_.matmul_forward(v.logits, v.in, v.weight, {}, {}, v.workspace);
         case OpKind::CrossEntropy: return backend_.cross_entropy(v.losses, v.logits, v.tokens, model_.config.V, {});
@@ -308,7 +317,7 @@ void Executor::run_forward(const Step& step, const Views& v) {
 }
 
 void Executor::run_backward(const Step& step, const Views& v) {
-    const AttentionShape shape = attention_shape(model_, plan_, rows_);
+    const AttentionShape shape = attention_shape(model_, plan_, rows_, step);
     const bool adds_gradients = adds(step, arguments_.turn);
     switch (step.op) {
         case OpKind::Embedding:
@@ -320,6 +329,10 @@ void Executor::run_backward(const Step& step, const Views& v) {
         case OpKind::RmsNorm:
             return backend_.rmsnorm_backward(v.d_in, step.accumulate, v.d_weight, adds_gradients, v.d_out, v.in,
                                              v.stat1, v.weight, v.workspace);
+        case OpKind::HeadNorm:
+            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, 0, /*inverse=*/true);
+            return backend_.head_norm_backward(v.d_in, v.d_weight, v.d_bias, adds_gradients, v.d_out, v.in, v.stat1,
+                                               v.weight, v.bias, shape, v.workspace);
         case OpKind::Matmul:
             if (step.pass == Pass::BackwardInput) {
                 return backend_.matmul_backward_input(v.d_in, v.d_out, v.weight, v.workspace);
@@ -329,6 +342,7 @@ void Executor::run_backward(const Step& step, const Views& v) {
         case OpKind::Attention:
             return backend_.attention_backward(v.d_in, v.d_out, v.in, v.out, v.stat0, shape, v.workspace);
         case OpKind::Gelu: return backend_.gelu_backward(v.d_in, v.d_out, v.in);
+        case OpKind::GeluExact: return backend_.gelu_exact_backward(v.d_in, v.d_out, v.in);
         case OpKind::Swiglu: return backend_.swiglu_backward(v.d_in, v.d_out, v.in);
         case OpKind::Classifier:
             if (step.pass == Pass::BackwardInput) {

@@ -60,7 +60,9 @@ StateBytes state_bytes(const Model& model, const Places& places, int64_t T, cons
     };
     StateBytes bytes;
     bytes.parameters = bytes_of(Buffer::Parameters);
-    if (model.config.family == Family::Llama) bytes.rope_table = padded(T * model.config.HD * size_of(DType::F32));
+    if (model.config.is_rotary()) {
+        bytes.rope_table = padded(T * model.config.rotary_columns() * size_of(DType::F32));
+    }
     bytes.scalars = scalars_layout(partition, training).bytes;
     if (!training) return bytes;
     bytes.gradients = bytes_of(Buffer::Gradients);
@@ -87,6 +89,8 @@ WorkspaceBytes workspace_bytes(const Model& model, const BatchShape& shape, DTyp
             bytes.backward = backend.attention_backward_workspace(dtype, attention);
         } else if (row.kind == OpKind::LayerNorm || row.kind == OpKind::RmsNorm) {
             bytes.backward = backend.norm_backward_workspace(N, config.C);
+        } else if (row.kind == OpKind::HeadNorm) {
+            bytes.backward = backend.head_norm_backward_workspace(N, config.HD);
         }
         result.block.push_back(bytes);
     }

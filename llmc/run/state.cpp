@@ -58,7 +58,7 @@ State::State(Backend& backend, const Model& model, const Places& places, int64_t
     scalar_memory_ = DeviceBuffer(backend, bytes.scalars, "scalars");
     arena_ = DeviceBuffer(backend, arena_bytes, "activations");
     if (bytes.rope_table > 0) {
-        rope_table_ = Tensor(DType::F32, rope_memory_.data(), T, model.config.HD);
+        rope_table_ = Tensor(DType::F32, rope_memory_.data(), T, model.config.rotary_columns());
         backend.copy_to_device(rope_table_, llmc::rope_table(model.config, T).data());
     }
     if (training) {

@@ -73,8 +73,8 @@ const std::vector<OptionRow>& option_table() {
         {"--vocab-size", &O::vocab_size, kTrain | kPlan | kTokenize, kModel,
          "Vocabulary (that of the data)", 1, kLargestVocabulary},
         {"--max-seq-len", &O::max_seq_len, kTrain | kPlan, kModel, "Longest sequence of the model", 1, 1e8},
-        {"--rope-theta", &O::rope_theta, kTrain | kPlan, kModel, "Base of the rotary frequencies (LLaMA)", 1, 1e12},
-        {"--tied", &O::tied, kTrain | kPlan, kModel, "LM head shares the embedding (LLaMA)", 0, 0, {"true", "false"}},
+        {"--rope-theta", &O::rope_theta, kTrain | kPlan, kModel, "Base of the rotary frequencies", 1, 1e12},
+        {"--tied", &O::tied, kTrain | kPlan, kModel, "LM head shares the embedding", 0, 0, {"true", "false"}},
 
         path({"-i,--data", &O::data, kTrain | kPlan | kEvaluate, kData,
          "Text, JSON Lines or token files (llm.c's, or see --data-format), also packed (.gz, .zst): a file, a quoted "

@@ -78,7 +78,7 @@ class WhatFits {
     DType dtype() const { return dtype_; }
     /// The model as it stands takes sequences so long; where it has learned positions, no longer ones.
     int64_t published_length() const { return published_length_; }
-    int64_t longest_sequence() const { return model_.config.family == Family::Llama ? kMostTokens : published_length_; }
+    int64_t longest_sequence() const { return model_.config.is_rotary() ? kMostTokens : published_length_; }
 
     Largest batch(const std::string& policy, int64_t known) const {
         return largest_that_fits(1, kMostSequences, known, [&](int64_t B) {

@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <string>
+#include <vector>
 
 namespace llmc {
 namespace {
@@ -14,13 +16,16 @@ namespace {
 /// "layers is 3, not 2; heads is 4, not 2": where a model differs from the one asked for.
 std::string differences(const ModelConfig& is, const ModelConfig& asked) {
     const nlohmann::json values = nlohmann::json::parse(to_json(is)), others = nlohmann::json::parse(to_json(asked));
-    std::string text;
+    std::vector<std::string> parts;
     for (const auto& [field, value] : values.items()) {
         if (field == "name" || value == others.at(field)) continue;
-        text +=
-            fmt::format("{}{} is {}, not {}", text.empty() ? "" : "; ", field, value.dump(), others.at(field).dump());
+        if (field != "features") {
+            parts.push_back(fmt::format("{} is {}, not {}", field, value.dump(), others.at(field).dump()));
+        } else if (is.family == asked.family) {  // Another family has others.
+            parts.push_back(difference(is.features, asked.features));
+        }
     }
-    return text;
+    return fmt::format("{}", fmt::join(parts, "; "));
 }
 
 /// An option's value as the model's description has it.

@@ -140,8 +140,9 @@ ModelConfig resolve_model(const Options& options, int64_t data_vocabulary, int64
     override_with(options.max_seq_len, &config.maxT);
     if (config.maxT == 0) config.maxT = options.seq_len;
     if (options.rope_theta > 0) {
-        if (config.family != Family::Llama)
-            fail_usage("--rope-theta: GPT-2 has learned positions; choose a LLaMA model");
+        if (!config.is_rotary()) {
+            fail_usage("--rope-theta: {} has learned positions; choose a LLaMA model", name_of(config.family));
+        }
         config.rope_theta = options.rope_theta;
     }
     if (!options.tied.empty()) config.tied = options.tied == "true";
@@ -290,6 +291,11 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     spdlog::info("rate    {}", describe_schedule(options));
     spdlog::info("plan    --recompute={}: {}; {:+.1f} % FLOPs, LM head in chunks of {} tokens", memory.plan.policy,
                  chosen.words, 100 * simulation.extra_flops_ratio(), memory.plan.logits_chunk_tokens);
+    if (device.kind == "sm_90" && model.config.window > 0 && model.config.window < options.seq_len) {
+        spdlog::info(
+            "plan    attention runs on the portable kernels: windows of {} tokens are shorter than the sequences",
+            model.config.window);
+    }
     spdlog::info("plan    predicted {:.0f} ms per step ({})", chosen.step_seconds * 1e3, chosen.times.source);
     constexpr double kLongUpdate = 600;
     if (chosen.step_seconds > kLongUpdate) {

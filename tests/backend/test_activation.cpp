@@ -21,6 +21,17 @@ Real gelu_slope(Real x) {
 }
 
 template <typename Real>
+Real exact_gelu(Real x) {
+    return static_cast<Real>(0.5) * x * (1 + std::erf(x / std::sqrt(static_cast<Real>(2))));
+}
+
+template <typename Real>
+Real exact_gelu_slope(Real x) {
+    const Real below = static_cast<Real>(0.5) * (1 + std::erf(x / std::sqrt(static_cast<Real>(2))));
+    return below + x * std::exp(-x * x / 2) / static_cast<Real>(std::sqrt(2 * kPi));
+}
+
+template <typename Real>
 Real sigmoid(Real x) {
     return 1 / (1 + std::exp(-x));
 }
@@ -86,6 +97,48 @@ TEST(Activation, GeluBackward) {
     });
 }
 
+template <typename Real>
+Values exact_gelu_all(const Values& x) {
+    Values out(x.size());
+    for (size_t i = 0; i < x.size(); ++i) out[i] = exact_gelu(static_cast<Real>(x[i]));
+    return out;
+}
+
+template <typename Real>
+Values exact_gelu_backward_all(const Values& d_out, const Values& x) {
+    Values d_x(x.size());
+    for (size_t i = 0; i < x.size(); ++i)
+        d_x[i] = static_cast<Real>(d_out[i]) * exact_gelu_slope(static_cast<Real>(x[i]));
+    return d_x;
+}
+
+TEST(Activation, ExactGelu) {
+    cpu::CpuBackend backend(2);
+    for_each_case([&](DType dtype, int64_t N, int64_t C) {
+        const TestBuffer x = random_buffer(dtype, N, C, 3, 1), d_out = random_buffer(dtype, N, C, 1, 2);
+        const TestBuffer out(dtype, N, C), d_x(dtype, N, C);
+        backend.gelu_exact_forward(out, x);
+        expect_as_good_as_plain(out, exact_gelu_all<float>(x.values()), exact_gelu_all<double>(x.values()));
+        const Values plain = exact_gelu_backward_all<float>(d_out.values(), x.values());
+        const Values exact = exact_gelu_backward_all<double>(d_out.values(), x.values());
+        backend.gelu_exact_backward(d_x, d_out, x);
+        expect_as_good_as_plain(d_x, plain, exact);
+        backend.gelu_exact_backward(d_out, d_out, x);  // In place.
+        EXPECT_TRUE(d_out.bytes() == d_x.bytes());
+        EXPECT_TRUE(d_out.intact());
+    });
+}
+
+/// The two forms differ by up to 5e-4: one must not stand in for the other.
+TEST(Activation, TheFormsOfGeluDiffer) {
+    cpu::CpuBackend backend(1);
+    const TestBuffer x(DType::F32, 1, 1, Values{2.2}), tanh(DType::F32, 1), exact(DType::F32, 1);
+    backend.gelu_forward(tanh, x);
+    backend.gelu_exact_forward(exact, x);
+    EXPECT_NEAR(exact.values()[0], exact_gelu(2.2), 1e-6);
+    EXPECT_GT(std::fabs(exact.values()[0] - tanh.values()[0]), 2e-4);
+}
+
 TEST(Activation, SwigluForward) {
     cpu::CpuBackend backend(2);
     for_each_case([&](DType dtype, int64_t N, int64_t F) {
@@ -112,6 +165,9 @@ TEST(Activation, GradientsAreDerivatives) {
     const Values weights = random_buffer(DType::F32, 4, 10, 1, 2).values();
     expect_is_derivative(
         gelu_backward_all<double>(weights, x), [&](const Values& at) { return dot(weights, gelu_all<double>(at)); }, x);
+    expect_is_derivative(
+        exact_gelu_backward_all<double>(weights, x),
+        [&](const Values& at) { return dot(weights, exact_gelu_all<double>(at)); }, x);
     const Values half(weights.begin(), weights.begin() + 20);
     expect_is_derivative(
         swiglu_backward_all<double>(half, x, 5), [&](const Values& at) { return dot(half, swiglu_all<double>(at, 5)); },
@@ -127,6 +183,10 @@ TEST(Activation, LargeInputsSaturate) {
     EXPECT_EQ(out.values(), expected);
     backend.gelu_backward(out, ones, input);
     EXPECT_EQ(out.values(), slopes);
+    backend.gelu_exact_forward(out, input);
+    EXPECT_LE(largest_error(out.values(), expected), 1e-38);
+    backend.gelu_exact_backward(out, ones, input);
+    EXPECT_LE(largest_error(out.values(), slopes), 1e-7);
     const TestBuffer gate_up(DType::F32, 1, 16, Values{-1e6, -100, -30, 0, 30, 100, 1e6, 0, 1, 1, 1, 1, 1, 1, 1, 1});
     backend.swiglu_forward(Tensor(DType::F32, out.tensor().data, 1, 8), gate_up);
     EXPECT_LE(largest_error(out.values(), expected), 1e-11);
@@ -142,7 +202,10 @@ TEST(Activation, ThreadCountDoesNotMatter) {
             backend.gelu_backward(d_x, d_out, x);
             backend.swiglu_forward(product, x);
             backend.swiglu_backward(d_x2, product, x);
-            return joined({&out, &d_x, &product, &d_x2});
+            const TestBuffer exact(dtype, 333, 2002), d_exact(dtype, 333, 2002);
+            backend.gelu_exact_forward(exact, x);
+            backend.gelu_exact_backward(d_exact, d_out, x);
+            return joined({&out, &d_x, &product, &d_x2, &exact, &d_exact});
         });
     }
 }

@@ -86,7 +86,13 @@ struct Plain {
     Real score(int64_t n, int64_t k, int64_t h) const {
         Real sum = 0;
         for (int64_t d = 0; d < s.HD; ++d) sum += query(n, h)[d] * qkv[key_at(k, h) + d];
-        return sum / std::sqrt(static_cast<Real>(s.HD));
+        return sum * scale();
+    }
+    Real scale() const { return s.scale != 0 ? static_cast<Real>(s.scale) : 1 / std::sqrt(static_cast<Real>(s.HD)); }
+    /// The first row that row n sees.
+    int64_t first_of(int64_t n) const {
+        const int64_t first = n / s.T * s.T;
+        return s.window == 0 ? first : std::max(first, n - s.window + 1);
     }
 
     void forward() {
@@ -95,7 +101,7 @@ struct Plain {
         const int64_t to_value = s.NKV * s.HD;
         for (int64_t n = 0; n < s.B * s.T; ++n)
             for (int64_t h = 0; h < s.NH; ++h) {
-                const int64_t first = n / s.T * s.T, count = n - first + 1;
+                const int64_t first = first_of(n), count = n - first + 1;
                 std::vector<Real> p(count);
                 for (int64_t k = 0; k < count; ++k) p[k] = score(n, first + k, h);
                 const Real max = *std::max_element(p.begin(), p.end());
@@ -111,7 +117,6 @@ struct Plain {
 
     void backward(const std::vector<Real>& d_out) {
         d_qkv.assign(qkv.size(), 0);
-        const Real scale = 1 / std::sqrt(static_cast<Real>(s.HD));
         const int64_t to_value = s.NKV * s.HD;
         for (int64_t n = 0; n < s.B * s.T; ++n)
             for (int64_t h = 0; h < s.NH; ++h) {
@@ -121,15 +126,15 @@ struct Plain {
                 Real delta = 0;
                 for (int64_t d = s.HD - 1; d >= 0; --d) delta += o[d] * d_o[d];
                 Real* d_query = &d_qkv[n * s.qkv_columns() + h * s.HD];
-                for (int64_t k = n / s.T * s.T; k <= n; ++k) {
+                for (int64_t k = first_of(n); k <= n; ++k) {
                     const int64_t key = key_at(k, h);
                     const Real p = std::exp(score(n, k, h) - lse[n * s.NH + h]);
                     Real d_p = 0;
                     for (int64_t d = 0; d < s.HD; ++d) d_p += d_o[d] * qkv[key + to_value + d];
                     const Real d_s = round(p * (d_p - delta));
                     for (int64_t d = 0; d < s.HD; ++d) {
-                        d_query[d] += scale * d_s * qkv[key + d];
-                        d_qkv[key + d] += scale * d_s * query(n, h)[d];
+                        d_query[d] += scale() * d_s * qkv[key + d];
+                        d_qkv[key + d] += scale() * d_s * query(n, h)[d];
                         d_qkv[key + to_value + d] += round(p) * d_o[d];
                     }
                 }
@@ -139,15 +144,41 @@ struct Plain {
 };
 
 struct Case {
-    int64_t B, T, NH, NKV, HD;
-    AttentionShape shape() const { return {B, T, NH, NKV, HD}; }
-    std::string name() const { return fmt::format("B{}T{}H{}K{}D{}", B, T, NH, NKV, HD); }
+    int64_t B, T, NH, NKV, HD, window = 0;
+    float scale = 0;
+    AttentionShape shape() const { return {B, T, NH, NKV, HD, window, scale}; }
+    std::string name() const {
+        return fmt::format("B{}T{}H{}K{}D{}{}{}", B, T, NH, NKV, HD, window > 0 ? fmt::format("W{}", window) : "",
+                           scale != 0 ? "scaled" : "");
+    }
 };
 
 constexpr Case kCases[] = {
-    {1, 1, 1, 1, 4},   {2, 13, 3, 3, 8},    {1, 5, 2, 2, 1},    {3, 7, 2, 1, 5},    {1, 200, 4, 2, 64},
-    {2, 65, 6, 2, 32}, {1, 130, 2, 1, 128}, {1, 70, 2, 2, 80},  {1, 450, 2, 1, 16}, {1, 193, 1, 1, 48},
-    {2, 97, 2, 2, 33}, {1, 100, 1, 1, 256}, {1, 800, 1, 1, 24},
+    {1, 1, 1, 1, 4},
+    {2, 13, 3, 3, 8},
+    {1, 5, 2, 2, 1},
+    {3, 7, 2, 1, 5},
+    {1, 200, 4, 2, 64},
+    {2, 65, 6, 2, 32},
+    {1, 130, 2, 1, 128},
+    {1, 70, 2, 2, 80},
+    {1, 450, 2, 1, 16},
+    {1, 193, 1, 1, 48},
+    {2, 97, 2, 2, 33},
+    {1, 100, 1, 1, 256},
+    {1, 800, 1, 1, 24},
+    // Windows: of one token, within a tile, about a tile of keys or of queries, over several, as wide as the sequence.
+    {2, 40, 2, 1, 16, 1},
+    {2, 97, 2, 2, 33, 12},
+    {1, 450, 2, 1, 16, 96},
+    {1, 800, 1, 1, 24, 193},
+    {1, 900, 4, 2, 8, 385},
+    {1, 450, 2, 1, 16, 450},
+    {1, 450, 2, 1, 16, 1000},
+    {1, 700, 1, 1, 5, 7},
+    {1, 97, 2, 2, 33, 0, 1},
+    {1, 65, 2, 1, 16, 0, 0.04f},
+    {1, 300, 2, 1, 16, 50, 0.5f},
 };
 
 /// Everything that one forward and backward call reads and writes.
@@ -325,8 +356,24 @@ TEST(Attention, NanStaysInTheRowsThatSeeIt) {
     }
 }
 
+/// A window as wide as the sequence is none.
+TEST(Attention, AWideWindowHasTheBitsOfNone) {
+    for (const DType dtype : {DType::F32, DType::BF16}) {
+        CpuBackend backend(2);
+        AttentionShape s{2, 450, 2, 1, 24};
+        const Call none(backend, dtype, s);
+        for (const int64_t window : {450, 100000}) {
+            s.window = window;
+            const Call wide(backend, dtype, s);
+            EXPECT_TRUE(wide.out.same_bytes(none.out) && wide.lse.same_bytes(none.lse)) << window;
+            EXPECT_TRUE(wide.d_qkv.same_bytes(none.d_qkv)) << window;
+        }
+    }
+}
+
 TEST(Attention, CachedEqualsForward) {
-    for (const Case& c : {Case{1, 150, 4, 2, 64}, Case{1, 70, 3, 3, 20}, Case{1, 40, 40, 2, 8}, Case{1, 33, 1, 1, 256}})
+    for (const Case& c : {Case{1, 150, 4, 2, 64}, Case{1, 70, 3, 3, 20}, Case{1, 40, 40, 2, 8}, Case{1, 33, 1, 1, 256},
+                          Case{1, 150, 4, 2, 64, 13}, Case{1, 150, 3, 1, 20, 64, 0.3f}, Case{1, 150, 2, 1, 8, 1}})
         for (const DType dtype : {DType::F32, DType::BF16}) {
             const AttentionShape s = c.shape();
             const int64_t max_T = s.T + 3, columns = s.NKV * s.HD;

@@ -18,10 +18,13 @@ constexpr int64_t kGuards = 64;
 struct Case {
     AttentionShape shape;
     int64_t first_position;
+    int64_t part = 0;  ///< Columns that are rotated; 0: all of a head.
+    int64_t columns() const { return part > 0 ? part : shape.HD; }
 };
 
-const Case kCases[] = {{{1, 1, 1, 1, 2}, 0},    {{2, 13, 3, 3, 8}, 0},     {{1, 50, 4, 2, 64}, 7},
-                       {{3, 21, 6, 2, 10}, 33}, {{1, 3, 2, 1, 128}, 1001}, {{2, 300, 4, 4, 64}, 0}};
+const Case kCases[] = {{{1, 1, 1, 1, 2}, 0},     {{2, 13, 3, 3, 8}, 0},      {{1, 50, 4, 2, 64}, 7},
+                       {{3, 21, 6, 2, 10}, 33},  {{1, 3, 2, 1, 128}, 1001},  {{2, 300, 4, 4, 64}, 0},
+                       {{2, 13, 3, 3, 8}, 0, 4}, {{1, 50, 4, 2, 64}, 7, 32}, {{3, 21, 6, 2, 11}, 33, 6}};
 
 std::vector<float> make_table(int64_t max_T, int64_t HD) {
     std::vector<float> table(max_T * HD);
@@ -59,9 +62,10 @@ struct Data {
 template <typename T>
 double rotated(const Data<T>& data, const std::vector<float>& table, const Case& c, int64_t n, int64_t column) {
     const AttentionShape& s = c.shape;
-    const int64_t head = column / s.HD, d = column % s.HD, half = s.HD / 2, at = n * s.qkv_columns() + head * s.HD;
-    if (head >= s.NH + s.NKV) return data.at(at + d);
-    const float* row = &table[(c.first_position + n % s.T) * s.HD];
+    const int64_t head = column / s.HD, d = column % s.HD, half = c.columns() / 2;
+    const int64_t at = n * s.qkv_columns() + head * s.HD;
+    if (head >= s.NH + s.NKV || d >= c.columns()) return data.at(at + d);
+    const float* row = &table[(c.first_position + n % s.T) * c.columns()];
     const double cosine = row[d % half], sine = row[half + d % half];
     const double x = data.at(at + d % half), y = data.at(at + half + d % half);
     return d < half ? x * cosine - y * sine : y * cosine + x * sine;
@@ -70,8 +74,8 @@ double rotated(const Data<T>& data, const std::vector<float>& table, const Case&
 template <typename T>
 void check_case(const Case& c, double tolerance) {
     const AttentionShape& s = c.shape;
-    std::vector<float> table = make_table(c.first_position + s.T, s.HD);
-    const Tensor table_tensor(DType::F32, table.data(), c.first_position + s.T, s.HD);
+    std::vector<float> table = make_table(c.first_position + s.T, c.columns());
+    const Tensor table_tensor(DType::F32, table.data(), c.first_position + s.T, c.columns());
     const Data<T> original(s);
     Data<T> turned(s);
     CpuBackend backend(2);
@@ -101,11 +105,34 @@ TEST(Rope, Bf16TurnsAndTurnsBack) {
     for (const Case& c : kCases) check_case<bf16>(c, 0.0157);
 }
 
+/// With angles times a factor, as YaRN has them, the inverse is the transpose: <a, R b> = <R' a, b>.
+TEST(Rope, TheBackwardIsTheTranspose) {
+    const AttentionShape s{1, 9, 2, 1, 8};
+    std::vector<float> table = make_table(s.T, 6);
+    for (float& entry : table) entry *= 1.37f;
+    const Tensor table_tensor(DType::F32, table.data(), s.T, 6);
+    const Data<float> a(s);
+    Data<float> b(s);
+    for (int64_t i = 0; i < s.T * s.qkv_columns(); ++i) b.tensor.as<float>()[i] = std::sin(static_cast<float>(i));
+    Data<float> turned_b = b, turned_a = a;
+    turned_b.tensor.data = turned_b.memory.data() + kGuards, turned_a.tensor.data = turned_a.memory.data() + kGuards;
+    CpuBackend backend(1);
+    backend.rope(turned_b.tensor, table_tensor, s, 0, false);
+    backend.rope(turned_a.tensor, table_tensor, s, 0, true);
+    double forward = 0, backward = 0;
+    for (int64_t i = 0; i < s.T * s.qkv_columns(); ++i) {
+        forward += static_cast<double>(a.at(i)) * turned_b.at(i);
+        backward += static_cast<double>(turned_a.at(i)) * b.at(i);
+    }
+    EXPECT_NEAR(forward, backward, 1e-5 * std::fabs(forward));
+    EXPECT_NE(turned_a.at(0), a.at(0));
+}
+
 TEST(RopeDeathTest, OddHeadSizesAreRefused) {
     float data[9] = {}, table[3] = {};
     EXPECT_DEATH(
         CpuBackend(1).rope(Tensor(DType::F32, data, 1, 9), Tensor(DType::F32, table, 1, 3), {1, 1, 1, 1, 3}, 0, false),
-        "HD % 2");
+        "% 2");
 }
 
 }  // namespace llmc::cpu

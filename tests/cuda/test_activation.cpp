@@ -1,10 +1,10 @@
-// GELU and SwiGLU against the CPU backend.
+// GELU (both forms) and SwiGLU against the CPU backend.
 #include "tests/cuda/cuda_testing.h"
 
 namespace llmc {
 namespace {
 
-/// All four operations on random operands; gradients of the first in place if asked for.
+/// All six operations on random operands; gradients of the first in place if asked for.
 struct Case {
     Case(DType dtype, int64_t N, int64_t F)
         : x(random_buffer(dtype, N, 2 * F, 2, 1)),
@@ -13,7 +13,9 @@ struct Case {
           gelu(dtype, N, 2 * F),
           d_gelu(dtype, N, 2 * F),
           product(dtype, N, F),
-          d_gate_up(dtype, N, 2 * F) {}
+          d_gate_up(dtype, N, 2 * F),
+          exact(dtype, N, 2 * F),
+          d_exact(dtype, N, 2 * F) {}
     /// The same operands in fp32.
     explicit Case(const Case& other, DType dtype)
         : Case(dtype, other.product.tensor().shape[0], other.product.tensor().shape[1]) {
@@ -26,13 +28,17 @@ struct Case {
     void run(Backend& backend, On on) const {
         backend.gelu_forward(on(gelu), on(x));
         backend.gelu_backward(on(d_gelu), on(d_out), on(x));
+        backend.gelu_exact_forward(on(exact), on(x));
+        backend.gelu_exact_backward(on(d_exact), on(d_out), on(x));
         backend.gelu_backward(on(d_out), on(d_out), on(x));  // In place.
         backend.swiglu_forward(on(product), on(x));
         backend.swiglu_backward(on(d_gate_up), on(d_product), on(x));
     }
-    std::vector<std::byte> results() const { return joined({&gelu, &d_gelu, &d_out, &product, &d_gate_up}); }
+    std::vector<std::byte> results() const {
+        return joined({&gelu, &d_gelu, &d_out, &product, &d_gate_up, &exact, &d_exact});
+    }
 
-    TestBuffer x, d_out, d_product, gelu, d_gelu, product, d_gate_up;
+    TestBuffer x, d_out, d_product, gelu, d_gelu, product, d_gate_up, exact, d_exact;
 };
 
 TEST(CudaActivation, AsGoodAsCpu) {
@@ -47,6 +53,8 @@ TEST(CudaActivation, AsGoodAsCpu) {
             expect_as_good_as_cpu(ours.d_gelu, cpu.d_gelu, truth.d_gelu);
             expect_as_good_as_cpu(ours.product, cpu.product, truth.product);
             expect_as_good_as_cpu(ours.d_gate_up, cpu.d_gate_up, truth.d_gate_up);
+            expect_as_good_as_cpu(ours.exact, cpu.exact, truth.exact);
+            expect_as_good_as_cpu(ours.d_exact, cpu.d_exact, truth.d_exact);
             EXPECT_TRUE(ours.d_out.bytes() == ours.d_gelu.bytes());
         });
     });

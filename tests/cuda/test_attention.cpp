@@ -89,7 +89,8 @@ void expect_as_good(const Results& ours, const Results& cpu, const Results& trut
 }
 
 void check(DType dtype, const AttentionShape& s, double stddev) {
-    SCOPED_TRACE(fmt::format("{} B={} T={} NH={} NKV={} HD={}", name_of(dtype), s.B, s.T, s.NH, s.NKV, s.HD));
+    SCOPED_TRACE(
+        fmt::format("{} B={} T={} NH={} NKV={} HD={} W={}", name_of(dtype), s.B, s.T, s.NH, s.NKV, s.HD, s.window));
     const Operands x(dtype, s, stddev);
     const Results cpu = on_cpu(x, s), truth = on_cpu(Operands(DType::F32, x), s);
     std::vector<std::byte> expected;
@@ -104,10 +105,31 @@ void check(DType dtype, const AttentionShape& s, double stddev) {
 }
 
 const AttentionShape kShapes[] = {
-    {1, 1, 1, 1, 16},    {2, 1, 4, 2, 64},   {2, 17, 4, 2, 32},  {1, 64, 4, 4, 64},  {2, 65, 3, 1, 16},
-    {1, 128, 2, 1, 128}, {1, 200, 4, 2, 64}, {1, 200, 1, 1, 80}, {2, 65, 2, 2, 80},  {1, 65, 3, 1, 128},
-    {2, 17, 2, 1, 20},   {1, 130, 1, 1, 5},  {1, 300, 1, 1, 64}, {1, 100, 6, 1, 32}, {1, 17, 4, 4, 128},
-    {1, 65, 2, 2, 1},    {1, 70, 2, 1, 66},
+    {1, 1, 1, 1, 16},
+    {2, 1, 4, 2, 64},
+    {2, 17, 4, 2, 32},
+    {1, 64, 4, 4, 64},
+    {2, 65, 3, 1, 16},
+    {1, 128, 2, 1, 128},
+    {1, 200, 4, 2, 64},
+    {1, 200, 1, 1, 80},
+    {2, 65, 2, 2, 80},
+    {1, 65, 3, 1, 128},
+    {2, 17, 2, 1, 20},
+    {1, 130, 1, 1, 5},
+    {1, 300, 1, 1, 64},
+    {1, 100, 6, 1, 32},
+    {1, 17, 4, 4, 128},
+    {1, 65, 2, 2, 1},
+    {1, 70, 2, 1, 66},
+    // Windows: of one token, within a tile, of a tile, over several tiles, wider than the sequence; another scale.
+    {2, 40, 2, 1, 16, 1},
+    {1, 200, 2, 1, 32, 12},
+    {1, 300, 2, 1, 64, 64},
+    {1, 330, 1, 1, 16, 129},
+    {1, 200, 2, 1, 128, 33},
+    {1, 100, 2, 2, 20, 1000},
+    {1, 140, 2, 1, 64, 0, 0.5f},
 };
 
 class CudaAttention : public testing::TestWithParam<AttentionShape> {};
@@ -119,7 +141,8 @@ TEST_P(CudaAttention, Bf16IsAsGoodAsTheCpus) { check(DType::BF16, GetParam(), 1.
 
 INSTANTIATE_TEST_SUITE_P(Shapes, CudaAttention, testing::ValuesIn(kShapes), [](const auto& info) {
     const AttentionShape& s = info.param;
-    return fmt::format("B{}T{}NH{}NKV{}HD{}", s.B, s.T, s.NH, s.NKV, s.HD);
+    const std::string window = s.window > 0 ? fmt::format("W{}", s.window) : s.scale != 0 ? "scaled" : "";
+    return fmt::format("B{}T{}NH{}NKV{}HD{}{}", s.B, s.T, s.NH, s.NKV, s.HD, window);
 });
 
 TEST(CudaAttentionScores, LargeOnesStayFinite) {

@@ -46,8 +46,10 @@ Results on_cuda(const TestBuffer& qkv, const AttentionShape& s, int64_t chunk) {
 }
 
 /// HD 20 and 1 have rows that are not aligned; 256 and 66 more columns than there are threads in a group.
-const AttentionShape kShapes[] = {{1, 150, 4, 2, 64}, {1, 40, 3, 3, 20}, {1, 17, 6, 1, 8},
-                                  {1, 33, 1, 1, 256}, {1, 9, 2, 1, 1},   {1, 140, 2, 1, 66}};
+const AttentionShape kShapes[] = {
+    {1, 150, 4, 2, 64}, {1, 40, 3, 3, 20},  {1, 17, 6, 1, 8},       {1, 33, 1, 1, 256},
+    {1, 9, 2, 1, 1},    {1, 140, 2, 1, 66}, {1, 300, 2, 1, 16, 13}, {1, 300, 2, 1, 16, 140, 0.3f},
+    {1, 40, 2, 1, 8, 1}};
 
 }  // namespace
 

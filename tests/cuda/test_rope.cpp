@@ -12,10 +12,13 @@ namespace {
 struct Case {
     AttentionShape shape;
     int64_t first_position;
+    int64_t part = 0;  ///< Columns that are rotated; 0: all of a head.
+    int64_t columns() const { return part > 0 ? part : shape.HD; }
 };
 
-const Case kCases[] = {{{1, 1, 1, 1, 2}, 0},    {{2, 13, 3, 3, 8}, 0},    {{1, 50, 4, 2, 64}, 7},
-                       {{3, 21, 6, 2, 10}, 33}, {{1, 3, 2, 1, 128}, 101}, {{2, 30, 12, 4, 16}, 0}};
+const Case kCases[] = {{{1, 1, 1, 1, 2}, 0},     {{2, 13, 3, 3, 8}, 0},      {{1, 50, 4, 2, 64}, 7},
+                       {{3, 21, 6, 2, 10}, 33},  {{1, 3, 2, 1, 128}, 101},   {{2, 30, 12, 4, 16}, 0},
+                       {{2, 13, 3, 3, 8}, 0, 4}, {{1, 50, 4, 2, 64}, 7, 32}, {{2, 21, 3, 1, 11}, 3, 6}};
 
 TestBuffer angles(int64_t max_T, int64_t HD) {
     Values table(max_T * HD);
@@ -51,7 +54,7 @@ TEST(CudaRope, IsAsGoodAsTheCpus) {
             for (const bool inverse : {false, true}) {
                 const AttentionShape& s = c.shape;
                 SCOPED_TRACE(fmt::format("{} HD={} inverse={}", name_of(dtype), s.HD, inverse));
-                const TestBuffer table = angles(c.first_position + s.T, s.HD);
+                const TestBuffer table = angles(c.first_position + s.T, c.columns());
                 const TestBuffer qkv = random_buffer(dtype, s.B * s.T, s.qkv_columns(), 1.0, 1);
                 const TestBuffer cpu = turned_by_cpu(dtype, qkv, table, c, inverse);
                 const TestBuffer truth = turned_by_cpu(DType::F32, qkv, table, c, inverse);

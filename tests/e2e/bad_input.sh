@@ -98,7 +98,6 @@ refused "key/value heads not dividing heads" 2 "--kv-heads=3: must divide" --mod
 refused "key/value heads of GPT-2" 2 "--kv-heads=1: GPT-2" "${with_text[@]}" --kv-heads=1
 refused "an odd head size with RoPE" 2 "--head-size=15: .*even" --model=llama-nano --head-size=15 --data=text.txt
 refused "RoPE in GPT-2" 2 "--rope-theta: GPT-2" "${with_text[@]}" --rope-theta=500
-refused "an untied GPT-2" 2 "--tied=false: GPT-2" "${with_text[@]}" --tied=false
 refused "a sequence beyond the model's" 2 "--seq-len=32: .*--max-seq-len" "${with_text[@]}" --max-seq-len=16
 refused "a vocabulary smaller than the data's" 2 "--vocab-size=99: .*257" "${with_text[@]}" --vocab-size=99
 refused "a warm-up longer than the run" 2 "--warmup=9: .*--steps=3" "${with_text[@]}" --warmup=9

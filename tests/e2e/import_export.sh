@@ -147,10 +147,11 @@ folder gpt2 's/"gpt2"/"gpt_neox"/'
 refused "an architecture we do not have" 1 "config.json': model_type is .*gpt_neox" import --from=changed --out=new
 folder gpt2 's/gelu_new/relu/'
 refused "an activation we do not have" 1 "activation_function is .*relu" --model=changed "${data[@]}" --output-dir=new
-folder llama 's/"llama3"/"yarn"/'
-refused "a RoPE type we do not have" 1 "rope_type is .*yarn" generate --model=changed
+folder llama 's/"llama3"/"mrope"/'
+refused "a RoPE type we do not have" 1 "rope_type is .*mrope" generate --model=changed
 folder llama 's/"attention_bias": false/"attention_bias": true/'
-refused "attention biases" 1 "attention_bias is true" evaluate --model=changed --data=val.bin
+refused "biases that are not in the file" 1 "lacks model.layers.0.self_attn.q_proj.bias" \
+    evaluate --model=changed --data=val.bin
 folder gpt2 's/"n_layer": 2/"n_layer": 3/'
 refused "tensors that are missing" 1 "lacks transformer.h.2" import --from=changed --out=new
 folder gpt2 's/"n_layer": 2/"n_layer": 1/'

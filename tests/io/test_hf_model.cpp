@@ -133,6 +133,54 @@ TEST(HfModel, ATiedHeadMayBeThereAsACopy) {
     EXPECT_TRUE(has(error_of([&] { HfModel model(dir.path()); }), {"lm_head.weight", "tie_word_embeddings"}));
 }
 
+/// Every tensor under another name.
+Tensors renamed(const Tensors& tensors, const std::function<std::string(const std::string&)>& name) {
+    Tensors result;
+    for (const auto& [old, tensor] : tensors) result[name(old)] = tensor;
+    return result;
+}
+
+TEST(HfModel, NamesOfWrappersArePassedOver) {
+    const HfModel plain(kGolden + "gpt2");
+    const std::function<std::string(const std::string&)> wrappers[] = {
+        [](const std::string& name) { return "module." + name; },
+        [](const std::string& name) { return "_orig_mod." + name; },
+        [](const std::string& name) { return "module._orig_mod.transformer." + name; },
+        [](const std::string& name) { return "_fsdp_wrapped_module.transformer." + name; },
+        [](const std::string& name) {
+            return name.starts_with("h.") ? name.substr(0, 4) + "_checkpoint_wrapped_module." + name.substr(4) : name;
+        }};
+    for (const auto& wrapper : wrappers) {
+        const TempDir dir;
+        dir.write("config.json", slurp(kGolden + "gpt2/config.json"));
+        const Tensors tensors = renamed(tensors_of(kGolden + "gpt2"), wrapper);
+        write_tensors(dir / "model.safetensors", tensors);
+        const HfModel wrapped(dir.path());
+        for (size_t i = 0; i < plain.model().parameters.size(); ++i) {
+            ASSERT_EQ(wrapped.values(static_cast<int>(i)), plain.values(static_cast<int>(i))) << tensors.begin()->first;
+        }
+    }
+    EXPECT_EQ(unwrapped_hf_name("a.module"), "a.module") << "a name of its own, not a wrapper";
+    EXPECT_EQ(unwrapped_hf_name("modules.weight"), "modules.weight");
+    EXPECT_EQ(unwrapped_hf_name(""), "");
+}
+
+TEST(HfModel, ASharedMatrixMayHaveTheHeadsNameOnly) {
+    const TempDir dir;
+    Tensors tensors = tensors_of(kGolden + "llama_tied_bf16");
+    auto node = tensors.extract("model.embed_tokens.weight");
+    node.key() = "lm_head.weight";
+    tensors.insert(std::move(node));
+    dir.write("config.json", slurp(kGolden + "llama_tied_bf16/config.json"));
+    write_tensors(dir / "model.safetensors", tensors);
+    const HfModel model(dir.path()), whole(kGolden + "llama_tied_bf16");
+    EXPECT_EQ(model.values(model.model().wte), whole.values(whole.model().wte));
+    tensors.at("lm_head.weight").shape[0] += 1;
+    tensors.at("lm_head.weight").bytes.resize(tensors.at("lm_head.weight").bytes.size() + 72);
+    write_tensors(dir / "model.safetensors", tensors);
+    EXPECT_TRUE(has(error_of([&] { HfModel wrong(dir.path()); }), {"lm_head.weight", "(54, 36)", "(53, 36)"}));
+}
+
 TEST(HfModel, ListsMissingAndUnusedTensors) {
     const std::string missing = error_after("gpt2", [](Tensors& tensors) {
         tensors.erase("h.1.ln_1.bias");

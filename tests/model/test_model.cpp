@@ -6,8 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <complex>
-#include <numbers>
 #include <set>
 
 namespace llmc {
@@ -36,6 +34,16 @@ TEST(ParameterCount, IsThePublishedOne) {
         {"smollm2-135m", 134'515'008},  {"smollm2-360m", 361'821'120},     {"smollm2-1.7b", 1'711'376'384},
         {"llama3.2-3b", 3'212'749'824}, {"llama3.1-8b", 8'030'261'248},    {"mistral-7b", 7'248'023'552},
         {"d12", 124'439'808},
+        {"qwen2.5-0.5b", 494'032'768},
+        {"qwen2.5-1.5b", 1'543'714'304},
+        {"qwen2.5-3b", 3'085'938'688},
+        {"qwen2.5-7b", 7'615'616'512},
+        {"qwen3-0.6b", 596'049'920},
+        {"qwen3-1.7b", 1'720'574'976},
+        {"qwen3-4b", 4'022'468'096},
+        {"qwen3-8b", 8'190'735'360},
+        {"phi-3-mini", 3'821'079'552},
+        {"smollm3-3b", 3'075'098'624},
     };
     for (const auto& row : published) EXPECT_EQ(model_of(row.name).parameter_count(), row.count) << row.name;
 }
@@ -51,6 +59,7 @@ TEST(ParameterTable, OffsetsAreOrderedAlignedAndDisjoint) {
     odd.C = 37, odd.NH = 3, odd.NKV = 1, odd.HD = 10, odd.F = 29, odd.V = 83, odd.maxT = 11, odd.tied = false;
     ModelConfig odd_gpt2 = odd;
     odd_gpt2.family = Family::Gpt2, odd_gpt2.NKV = 3, odd_gpt2.tied = true;
+    odd_gpt2.features = row_of(Family::Gpt2).features;
     std::vector<Model> models = every_preset();
     models.push_back(make_model(odd));
     models.push_back(make_model(odd_gpt2));
@@ -110,8 +119,8 @@ TEST(ParameterTable, IndicesPointWhereTheNamesSay) {
         const auto name = [&](int index) { return model.parameters[static_cast<size_t>(index)].name; };
         EXPECT_EQ(name(model.wte), "wte");
         EXPECT_EQ(name(model.lnf_weight), "lnf_weight");
-        EXPECT_EQ(model.wpe == kNone, model.config.family == Family::Llama);
-        EXPECT_EQ(model.lnf_bias == kNone, model.config.family == Family::Llama);
+        EXPECT_EQ(model.wpe == kNone, model.config.family != Family::Gpt2);
+        EXPECT_EQ(model.lnf_bias == kNone, model.config.family != Family::Gpt2);
         EXPECT_EQ(name(model.head), model.config.tied ? "wte" : "lm_head");
         EXPECT_EQ(model.find_parameter("no_such"), kNone);
         for (const int layer : {0, static_cast<int>(model.config.L) - 1}) {
@@ -275,75 +284,81 @@ TEST(OpCosts, EveryOperationMovesBytesInProportionToTheType) {
     }
 }
 
-// ---- Rotary positions ----
+// ---- Features ----
 
-/// e^(i t f) for pair `pair` of a position, from Su et al.'s f = theta^(-2i/HD).
-std::complex<double> turn(const ModelConfig& config, int64_t t, int64_t pair, double stretch = 1) {
-    const double f = 1 / std::pow(config.rope_theta, 2.0 * static_cast<double>(pair) / static_cast<double>(config.HD));
-    return std::polar(1.0, static_cast<double>(t) * f / stretch);
+std::vector<std::string> row_names(const Model& model) {
+    std::vector<std::string> names;
+    for (const OpRow& row : model.block) names.push_back(row.name);
+    return names;
 }
 
-void expect_turn(const std::vector<float>& table, const ModelConfig& config, int64_t t, int64_t pair,
-                 std::complex<double> value) {
-    const auto at = static_cast<size_t>(t * config.HD + pair);
-    EXPECT_NEAR(table[at], value.real(), 1e-7) << "cosine of pair " << pair << " at " << t;
-    EXPECT_NEAR(table[at + static_cast<size_t>(config.HD / 2)], value.imag(), 1e-7)
-        << "sine of pair " << pair << " at " << t;
+TEST(Features, MakeTheBlock) {
+    ModelConfig config = preset("llama-nano");
+    config.maxT = 32;
+    const Model llama = make_model(config);
+    EXPECT_EQ(llama.find_parameter("layers.0.qkv_bias"), kNone);
+    config.features.qk_norm = config.features.qkv_bias = config.features.mlp_bias = true;
+    const Model normed = make_model(config);
+    EXPECT_EQ(row_names(normed), (std::vector<std::string>{"ln1", "qkv", "qk_norm", "att", "att_proj", "ln2", "gate_up",
+                                                           "swiglu", "fc_proj"}));
+    const auto row = [&](const char* name) {
+        const int index = normed.find_parameter(name);
+        return index == kNone ? ParameterRow() : normed.parameters[static_cast<size_t>(index)];
+    };
+    EXPECT_EQ(row("layers.1.q_norm_weight").rows, config.HD);
+    EXPECT_EQ(row("layers.1.k_norm_weight").init, Init::Ones);
+    EXPECT_EQ(row("layers.1.qkv_bias").rows, config.QKV());
+    EXPECT_EQ(row("layers.1.gate_up_bias").rows, 2 * config.F);
+    EXPECT_EQ(row("layers.1.fc_proj_bias").rows, config.C);
+    EXPECT_EQ(normed.find_parameter("layers.1.att_proj_bias"), kNone);
+    // Rotated after the norm, not before.
+    EXPECT_FALSE(normed.block[1].rope);
+    EXPECT_TRUE(normed.block[2].rope);
+    EXPECT_TRUE(llama.block[1].rope);
+    ModelConfig gpt2 = preset("gpt2-nano");
+    gpt2.maxT = 32;
+    gpt2.features.activation = Activation::GeluExact;
+    EXPECT_EQ(make_model(gpt2).block[6].kind, OpKind::GeluExact);
+    gpt2.tied = false;
+    const Model untied = make_model(gpt2);
+    EXPECT_EQ(untied.parameters[static_cast<size_t>(untied.head)].name, "lm_head");
 }
 
-TEST(RopeTable, WithoutScalingFollowsTheFormula) {
-    const ModelConfig config = preset("llama2-7b");
-    const auto table = rope_table(config, 300);
-    ASSERT_EQ(table.size(), 300u * 128);
-    for (const int64_t t : {0, 1, 2, 77, 299}) {
-        for (int64_t pair = 0; pair < 64; ++pair) expect_turn(table, config, t, pair, turn(config, t, pair));
-    }
+/// Counted pair by pair, as twice the average over queries: without a window T + 1, which is taken as T.
+TEST(Features, TheSpanOfAttentionIsTheWindows) {
+    ModelConfig config = preset("llama-nano");
+    config.maxT = 4096, config.window = 512;
+    const auto counted = [](int64_t T, int64_t window) {
+        double pairs = 0;
+        for (int64_t query = 0; query < T; ++query) pairs += static_cast<double>(std::min(query + 1, window));
+        return 2 * pairs / static_cast<double>(T);
+    };
+    EXPECT_EQ(attention_span(config, 400), 400);
+    EXPECT_EQ(attention_span(config, 512), 512);
+    EXPECT_NEAR(attention_span(config, 4096), counted(4096, 512), 2);
+    config.window_layers = {true, false, false, false};
+    EXPECT_NEAR(attention_span(config, 4096), (counted(4096, 512) + 3 * 4096) / 4, 2);
+    EXPECT_EQ(attention_span(config, 4096, 1), 4096);
+    const Model model = make_model(config);
+    ModelConfig without = config;
+    without.window = 0;
+    const OpRow& attention = model.block[2];
+    ASSERT_EQ(attention.kind, OpKind::Attention);
+    const OpCall call = {.kind = OpKind::Attention, .row = &attention, .tokens = 4096};
+    const double share = op_cost(model, call, 4096, 2).flops / op_cost(make_model(without), call, 4096, 2).flops;
+    EXPECT_NEAR(share, attention_span(config, 4096) / 4096, 1e-12);
+    EXPECT_LT(model_flops_per_token(model, 4096), model_flops_per_token(make_model(without), 4096));
 }
 
-TEST(RopeTable, LinearScalingStretchesEveryPair) {
-    ModelConfig config = preset("llama-mini");
-    config.rope_scaling.kind = RopeScaling::Kind::Linear;
-    config.rope_scaling.factor = 4;
-    const auto table = rope_table(config, 41);
-    for (int64_t pair = 0; pair < config.HD / 2; ++pair) {
-        expect_turn(table, config, 40, pair, turn(config, 10, pair));
-        expect_turn(table, config, 3, pair, turn(config, 3, pair, 4));
-    }
-}
-
-TEST(RopeTable, Llama3ScalingHasThreeBranches) {
-    // As the reference code of Llama 3.1 has it: by wavelength against 8192/4 and 8192/1, smooth in between.
-    for (const char* name : {"llama3-70b", "llama3.2-1b"}) {
-        const ModelConfig config = preset(name);
-        const double factor = config.rope_scaling.factor;
-        const auto table = rope_table(config, 1001);
-        int kept = 0, stretched = 0, blended = 0;
-        for (int64_t pair = 0; pair < config.HD / 2; ++pair) {
-            const double f = std::pow(5e5, -2.0 * static_cast<double>(pair) / static_cast<double>(config.HD));
-            const double wavelength = 2 * std::numbers::pi / f;
-            double scaled = 0;
-            if (wavelength < 8192.0 / 4) {
-                scaled = f, ++kept;
-            } else if (wavelength > 8192.0 / 1) {
-                scaled = f / factor, ++stretched;
-            } else {
-                const double smooth = (8192 / wavelength - 1) / (4 - 1);
-                scaled = (1 - smooth) * f / factor + smooth * f, ++blended;
-            }
-            for (const int64_t t : {1, 999, 1000}) {
-                expect_turn(table, config, t, pair, std::polar(1.0, static_cast<double>(t) * scaled));
-            }
-        }
-        EXPECT_GT(kept, 0) << name;
-        EXPECT_GT(stretched, 0) << name;
-        EXPECT_GT(blended, 0) << name;
-    }
-}
-
-TEST(RopeTable, APrefixDoesNotDependOnTheLength) {
-    const ModelConfig config = preset("llama3.2-1b");
-    const auto shorter = rope_table(config, 5), longer = rope_table(config, 50);
-    EXPECT_TRUE(std::equal(shorter.begin(), shorter.end(), longer.begin()));
+TEST(Features, LayersAreCutWithTheModel) {
+    ModelConfig config = preset("llama-nano");
+    config.window = 5, config.window_layers = {false, true, true, true}, config.rope_layers = {true, false, true, true};
+    const ModelConfig two = with_layers(config, 2);
+    EXPECT_EQ(two.L, 2);
+    EXPECT_EQ(two.window_of(1), 5);
+    EXPECT_EQ(two.window_of(0), 0);
+    EXPECT_FALSE(two.rotates(1));
+    EXPECT_EQ(with_layers(config, 4), config);
 }
 
 }  // namespace

@@ -48,7 +48,7 @@ TEST(OpFacts, OnlyPassesThatExistDoAnything) {
 TEST(OpFacts, WhoHasParametersReadsThemAndWritesTheirGradients) {
     for (int i = 0; i < kNumOpKinds; ++i) {
         const OpKind kind = kind_at(i);
-        const bool norm = kind == OpKind::LayerNorm || kind == OpKind::RmsNorm;
+        const bool norm = kind == OpKind::LayerNorm || kind == OpKind::RmsNorm || kind == OpKind::HeadNorm;
         const bool product = kind == OpKind::Matmul || kind == OpKind::Classifier;
         const bool has = norm || product || kind == OpKind::Embedding;
         EXPECT_EQ(facts_of(kind, Pass::Forward).reads_parameters, has) << name_of(kind);
@@ -66,12 +66,13 @@ TEST(OpFacts, BackwardReadsWhatItsFormulaNeeds) {
     for (int i = 0; i < kNumOpKinds; ++i) {
         const OpKind kind = kind_at(i);
         const BackwardReads& reads = facts_of(kind).backward_reads;
-        const bool norm = kind == OpKind::LayerNorm || kind == OpKind::RmsNorm, attention = kind == OpKind::Attention;
-        const bool function = kind == OpKind::Gelu || kind == OpKind::Swiglu;
+        const bool heads = kind == OpKind::HeadNorm, attention = kind == OpKind::Attention;
+        const bool norm = kind == OpKind::LayerNorm || kind == OpKind::RmsNorm || heads;
+        const bool gelu = kind == OpKind::Gelu || kind == OpKind::GeluExact, function = gelu || kind == OpKind::Swiglu;
         EXPECT_EQ(reads.in, norm || attention || function || kind == OpKind::Matmul) << name_of(kind);
         EXPECT_EQ(reads.out, attention) << name_of(kind);
         EXPECT_EQ(reads.stats, norm || attention) << name_of(kind);
-        EXPECT_EQ(facts_of(kind).d_in_replaces_d_out, kind == OpKind::Gelu) << name_of(kind);
+        EXPECT_EQ(facts_of(kind).d_in_replaces_d_out, gelu || heads) << name_of(kind);
     }
 }
 

@@ -17,14 +17,13 @@ namespace llmc::plan_cases {
 
 inline const std::vector<int> kDepths = {1, 2, 3, 4, 5, 7, 12, 13, 24, 48};
 inline const std::vector<BatchShape> kShapes = {{1, 1}, {3, 7}, {2, 64}, {4, 257}};
-inline const std::vector<Family> kFamilies = {Family::Gpt2, Family::Llama};
+inline const std::vector<Family> kFamilies = {Family::Gpt2, Family::Llama, Family::Qwen3};
 inline const std::vector<DType> kTypes = {DType::F32, DType::BF16};
 
 /// Sizes that no two dimensions share and that are no multiples of anything useful.
 inline ModelConfig small_config(Family family, int L) {
-    ModelConfig config;
-    config.name = family == Family::Gpt2 ? "small gpt2" : "small llama";
-    config.family = family;
+    ModelConfig config = config_of(family);
+    config.name = "small " + std::string(row_of(family).key);
     config.L = L, config.C = 48, config.NH = 6, config.NKV = family == Family::Gpt2 ? 6 : 2, config.HD = 8;
     config.F = family == Family::Gpt2 ? 192 : 136, config.V = 97, config.maxT = 512;
     config.tied = family == Family::Gpt2;
@@ -32,11 +31,12 @@ inline ModelConfig small_config(Family family, int L) {
 }
 inline Model small_model(Family family, int L) { return make_model(small_config(family, L)); }
 
-/// Both families with their heads as they may be: GPT-2's is always the embedding.
+/// Blocks of every kind with their heads as they may be.
 inline std::vector<Model> small_models(int L) {
     ModelConfig tied_llama = small_config(Family::Llama, L);
     tied_llama.tied = true;
-    return {small_model(Family::Gpt2, L), make_model(tied_llama), small_model(Family::Llama, L)};
+    return {small_model(Family::Gpt2, L), make_model(tied_llama), small_model(Family::Llama, L),
+            small_model(Family::Qwen3, L)};
 }
 
 inline PlanRequest request_of(const Model& model, const BatchShape& shape, DType dtype, int64_t workspace = 0) {
@@ -133,7 +133,7 @@ inline int64_t boundary_bytes(const ModelConfig& config, const BatchShape& shape
 
 /// I: everything else that one layer keeps for its backward.
 inline int64_t internal_bytes(const ModelConfig& config, const BatchShape& shape, DType dtype) {
-    const bool gpt2 = config.family == Family::Gpt2;
+    const bool gpt2 = config.features.norm == NormKind::LayerNorm;
     const int64_t item = size_of(dtype), heads = config.NH * config.HD;
     int64_t bytes = 0;
     bytes += 2 * tensor_bytes(shape, config.C, item);                               // both norms' outputs
@@ -143,6 +143,10 @@ inline int64_t internal_bytes(const ModelConfig& config, const BatchShape& shape
     bytes += tensor_bytes(shape, config.C, item);                                   // the residual in the middle
     bytes += tensor_bytes(shape, gpt2 ? config.F : 2 * config.F, item);             // before the activation function
     bytes += tensor_bytes(shape, config.F, item);                                   // after it
+    if (config.features.qk_norm) {
+        bytes += tensor_bytes(shape, heads + 2 * config.NKV * config.HD, item);  // with normalised heads
+        bytes += tensor_bytes(shape, config.NH + config.NKV, 4);                 // and their deviations
+    }
     return bytes;
 }
 

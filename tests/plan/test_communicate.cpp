@@ -31,7 +31,8 @@ Uses uses_of(const Model& model, const Step& step) {
     switch (step.op) {
         case OpKind::Embedding: return {forward ? 0 : kNone, forward ? kNone : 0};
         case OpKind::LayerNorm:
-        case OpKind::RmsNorm: return {step.row < 0 ? last : layer, forward ? kNone : step.row < 0 ? last : layer};
+        case OpKind::RmsNorm:
+        case OpKind::HeadNorm: return {step.row < 0 ? last : layer, forward ? kNone : step.row < 0 ? last : layer};
         case OpKind::Matmul:
             if (step.pass == Pass::BackwardWeight) return {kNone, layer};
             return {layer, kNone};
@@ -40,6 +41,7 @@ Uses uses_of(const Model& model, const Step& step) {
             return {head, kNone};
         case OpKind::Attention:
         case OpKind::Gelu:
+        case OpKind::GeluExact:
         case OpKind::Swiglu:
         case OpKind::CrossEntropy:
         case OpKind::LossSum: return {};

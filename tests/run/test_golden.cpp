@@ -29,9 +29,8 @@ class Golden {
     }
 
     ModelConfig config() const {
-        ModelConfig config;
+        ModelConfig config = config_of(text("family") == "gpt2" ? Family::Gpt2 : Family::Llama);
         config.name = "golden";
-        config.family = text("family") == "gpt2" ? Family::Gpt2 : Family::Llama;
         config.L = integer("L"), config.C = integer("C"), config.NH = integer("NH"), config.NKV = integer("NKV");
         config.HD = integer("HD"), config.F = integer("F"), config.V = integer("V"), config.maxT = integer("max_T");
         config.tied = text("tied") == "true";

@@ -10,9 +10,8 @@ namespace llmc {
 namespace {
 
 ModelConfig config_of(Family family, int64_t L, int64_t V = 97) {
-    ModelConfig config;
+    ModelConfig config = config_of(family);
     config.name = "tiny";
-    config.family = family;
     config.L = L, config.C = 24, config.NH = 4, config.NKV = family == Family::Gpt2 ? 4 : 2, config.HD = 6;
     config.F = 56, config.V = V, config.maxT = 64;
     config.tied = family == Family::Gpt2;

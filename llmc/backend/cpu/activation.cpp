@@ -1,5 +1,5 @@
-// GELU and SwiGLU: element by element, at the speed of memory. Both are written with the logistic function, since
-// (1 + tanh(u)) / 2 = sigmoid(2u); that form keeps its relative accuracy where tanh(u) is close to -1.
+// GELU and SwiGLU: element by element, at the speed of memory. GELU's tanh form is written with the logistic function,
+// since (1 + tanh(u)) / 2 = sigmoid(2u); that form keeps its relative accuracy where tanh(u) is close to -1.
 #include "llmc/backend/cpu/cpu_backend.h"
 
 #include "llmc/backend/cpu/parallel.h"
@@ -38,6 +38,25 @@ void gelu_backward_range(T* d_x, const T* d_out, const T* in, int64_t begin, int
 }
 
 template <typename T>
+void gelu_exact_range(T* out, const T* in, int64_t begin, int64_t end) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) {
+        const float x = to_float(in[i]);
+        out[i] = from_float<T>(x * Normal(x).below);
+    }
+}
+
+template <typename T>
+void gelu_exact_backward_range(T* d_x, const T* d_out, const T* in, int64_t begin, int64_t end) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) {
+        const float x = to_float(in[i]);
+        const Normal normal(x);
+        d_x[i] = from_float<T>(to_float(d_out[i]) * (normal.below + x * normal.density));
+    }
+}
+
+template <typename T>
 void swiglu_row(T* out, const T* gate, const T* up, int64_t F) {
 #pragma omp simd
     for (int64_t i = 0; i < F; ++i) {
@@ -57,17 +76,19 @@ void swiglu_backward_row(T* d_gate, T* d_up, const T* d_out, const T* gate, cons
     }
 }
 
+/// `range` is gelu_range or its exact twin.
 template <typename T>
-void gelu(Tensor out, Tensor x) {
+void gelu(void (*range)(T*, const T*, int64_t, int64_t), Tensor out, Tensor x) {
+    CHECK(out.count() == x.count(), out.count(), x.count());
     for_each_range(x.count(), kBlockElements, 2 * x.bytes(),
-                   [&](int64_t begin, int64_t end) { gelu_range(out.as<T>(), x.as<T>(), begin, end); });
+                   [&](int64_t begin, int64_t end) { range(out.as<T>(), x.as<T>(), begin, end); });
 }
 
 template <typename T>
-void gelu_backward_all(Tensor d_x, Tensor d_out, Tensor x) {
-    for_each_range(x.count(), kBlockElements, 3 * x.bytes(), [&](int64_t begin, int64_t end) {
-        gelu_backward_range(d_x.as<T>(), d_out.as<T>(), x.as<T>(), begin, end);
-    });
+void gelu_backward(void (*range)(T*, const T*, const T*, int64_t, int64_t), Tensor d_x, Tensor d_out, Tensor x) {
+    CHECK(d_x.count() == x.count() && d_out.count() == x.count(), d_x.count(), d_out.count(), x.count());
+    for_each_range(x.count(), kBlockElements, 3 * x.bytes(),
+                   [&](int64_t begin, int64_t end) { range(d_x.as<T>(), d_out.as<T>(), x.as<T>(), begin, end); });
 }
 
 template <typename T>
@@ -96,13 +117,21 @@ void swiglu_backward_all(Tensor d_gate_up, Tensor d_out, Tensor gate_up) {
 }  // namespace
 
 void CpuBackend::gelu_forward(Tensor out, Tensor x) {
-    CHECK(out.count() == x.count(), out.count(), x.count());
-    x.dtype == DType::BF16 ? gelu<bf16>(out, x) : gelu<float>(out, x);
+    x.dtype == DType::BF16 ? gelu(gelu_range<bf16>, out, x) : gelu(gelu_range<float>, out, x);
 }
 
 void CpuBackend::gelu_backward(Tensor d_x, Tensor d_out, Tensor x) {
-    CHECK(d_x.count() == x.count() && d_out.count() == x.count(), d_x.count(), d_out.count(), x.count());
-    x.dtype == DType::BF16 ? gelu_backward_all<bf16>(d_x, d_out, x) : gelu_backward_all<float>(d_x, d_out, x);
+    x.dtype == DType::BF16 ? cpu::gelu_backward(gelu_backward_range<bf16>, d_x, d_out, x)
+                           : cpu::gelu_backward(gelu_backward_range<float>, d_x, d_out, x);
+}
+
+void CpuBackend::gelu_exact_forward(Tensor out, Tensor x) {
+    x.dtype == DType::BF16 ? gelu(gelu_exact_range<bf16>, out, x) : gelu(gelu_exact_range<float>, out, x);
+}
+
+void CpuBackend::gelu_exact_backward(Tensor d_x, Tensor d_out, Tensor x) {
+    x.dtype == DType::BF16 ? cpu::gelu_backward(gelu_exact_backward_range<bf16>, d_x, d_out, x)
+                           : cpu::gelu_backward(gelu_exact_backward_range<float>, d_x, d_out, x);
 }
 
 void CpuBackend::swiglu_forward(Tensor out, Tensor gate_up) {

@@ -76,6 +76,9 @@ void exponentiate(float* scores, int64_t columns, float row_max, float* row_sum)
     store(row_sum, sum);
 }
 
+/// What scores are relative to: their maximum, if the row has seen any.
+inline float reference_of(float row_max) { return row_max == -kInfinity ? 0 : row_max; }
+
 /// Adds one key tile to kScoreRows queries, from row `first` of the block. `diagonal` as in attention_tile.h.
 template <typename Product>
 void forward_tile(const ForwardBuffers<Product>& buffers, int64_t first, int64_t rows, int64_t keys, int64_t diagonal,
@@ -85,18 +88,18 @@ void forward_tile(const ForwardBuffers<Product>& buffers, int64_t first, int64_t
     float* row_max = buffers.row_max + first;
     float* row_sum = buffers.row_sum + first * kLanes;
     scores_tile<Product>(buffers.scores, kKeys, buffers.query_rows + first * units, units, buffers.key_columns, rows,
-                         keys, ceil_div(shape.HD, Product::kPerUnit), score_scale(shape), diagonal);
+                         keys, ceil_div(shape.HD, Product::kPerUnit), shape.score_scale(), diagonal);
     // Two loops: the rows of each are independent, so that the processor works on several at once.
     for (int64_t row = 0; row < rows; ++row) {
         float* scores = buffers.scores + row * kKeys;
         const int64_t written = written_columns(row / kMicroRows * kMicroRows, keys, diagonal);
-        mask_row(scores, std::min(keys, row + diagonal + 1), written, -kInfinity);
+        mask_row(scores, shape.first_seen(row + diagonal), std::min(keys, row + diagonal + 1), written, -kInfinity);
         raise_maximum(scores, written, row_max + row, row_sum + row * kLanes, out + row * columns, columns);
     }
     for (int64_t row = 0; row < rows; ++row) {
         exponentiate<Product>(buffers.scores + row * kKeys,
-                              written_columns(row / kMicroRows * kMicroRows, keys, diagonal), row_max[row],
-                              row_sum + row * kLanes);
+                              written_columns(row / kMicroRows * kMicroRows, keys, diagonal),
+                              reference_of(row_max[row]), row_sum + row * kLanes);
     }
     accumulate_over_keys<Product>(out, reinterpret_cast<const Unit*>(buffers.scores), kKeys, buffers.value_panels,
                                   kKeys / Product::kPerUnit, rows, keys, shape.HD, diagonal);
@@ -118,14 +121,15 @@ void forward_block(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& sha
     std::fill_n(buffers.out, round_up(count, kMicroRows) * columns, 0.0f);
     std::fill_n(buffers.row_max, round_up(count, kMicroRows), -kInfinity);
     std::fill_n(buffers.row_sum, round_up(count, kMicroRows) * kLanes, 0.0f);
-    for (int64_t first_key = 0; first_key < first_query + count; first_key += kKeys) {
+    for (int64_t first_key = first_key_tile(shape, first_query); first_key < first_query + count; first_key += kKeys) {
         const int64_t key_count = std::min(kKeys, T_ - first_key);
         pack_rows<Product>(buffers.rows, keys.row(first_key), keys.stride, key_count, HD);
         pack_columns<Product>(buffers.key_columns, buffers.rows, key_count, HD);
         pack_rows<Product>(buffers.rows, values.row(first_key), values.stride, key_count, HD);
         pack_panels<Product>(buffers.value_panels, buffers.rows, key_count, HD, kKeys / Product::kPerUnit);
-        for (int64_t row = std::max<int64_t>(0, first_key - first_query); row < count; row += kScoreRows) {
-            const int64_t rows = round_up(std::min(kScoreRows, count - row), kMicroRows);
+        const int64_t end = std::min(count, shape.end_seeing(first_key + key_count - 1) - first_query);
+        for (int64_t row = std::max<int64_t>(0, first_key - first_query); row < end; row += kScoreRows) {
+            const int64_t rows = round_up(std::min(kScoreRows, end - row), kMicroRows);
             forward_tile<Product>(buffers, row, rows, key_count, first_query + row - first_key, shape);
         }
     }

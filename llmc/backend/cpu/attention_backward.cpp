@@ -113,15 +113,15 @@ void backward_tile(const BackwardBuffers<Product>& buffers, float* d_queries, fl
     const int64_t rows = round_up(queries, kMicroRows);
     constexpr int64_t per_unit = Product::kPerUnit;
     scores_tile<Product>(buffers.scores, kKeys, buffers.query_rows, units, buffers.key_columns, rows, keys, depth,
-                         score_scale(shape), diagonal);
+                         shape.score_scale(), diagonal);
     scores_tile<Product>(buffers.d_scores, kKeys, buffers.d_out_rows, units, buffers.value_columns, rows, keys, depth,
                          1.0f, diagonal);
     for (int64_t row = 0; row < rows; row += per_unit) {
         const int64_t written = written_columns(row / kMicroRows * kMicroRows, keys, diagonal);
         for (int64_t masked = row; masked < row + per_unit; ++masked) {
-            const int64_t seen = std::min(keys, masked + diagonal + 1);
-            mask_row(buffers.scores + masked * kKeys, seen, written, -kInfinity);
-            mask_row(buffers.d_scores + masked * kKeys, seen, written, 0.0f);
+            const int64_t hidden = shape.first_seen(masked + diagonal), seen = std::min(keys, masked + diagonal + 1);
+            mask_row(buffers.scores + masked * kKeys, hidden, seen, written, -kInfinity);
+            mask_row(buffers.d_scores + masked * kKeys, hidden, seen, written, 0.0f);
         }
         gradient_of_scores<Product>(buffers, row, written);
     }
@@ -162,7 +162,7 @@ class Backward {
             key_block(b, kv_head, first_key, buffers, buffers.d_queries);
         for (int64_t i = 0; i < group_; ++i) {
             store_gradient(buffers.d_queries + i * rows * columns_, b, query_column(shape_, kv_head * group_ + i), 0,
-                           shape_.T, score_scale(shape_));
+                           shape_.T, shape_.score_scale());
         }
     }
 
@@ -172,14 +172,15 @@ class Backward {
         std::fill_n(buffers.d_keys, round_up(keys, kMicroRows) * columns_, 0.0f);
         std::fill_n(buffers.d_values, round_up(keys, kMicroRows) * columns_, 0.0f);
         for (int64_t i = 0; i < group_; ++i) {
-            for (int64_t first_query = first_key; first_query < shape_.T; first_query += kQueries) {
+            const int64_t end = shape_.end_seeing(first_key + keys - 1);
+            for (int64_t first_query = first_key; first_query < end; first_query += kQueries) {
                 const int64_t queries = pack_queries(b, kv_head * group_ + i, first_query, buffers);
                 float* rows = d_queries ? d_queries + (i * padded_queries(shape_) + first_query) * columns_ : nullptr;
                 backward_tile<Product>(buffers, rows, buffers.d_keys, buffers.d_values, queries, keys,
                                        first_query - first_key, shape_);
             }
         }
-        store_gradient(buffers.d_keys, b, key_column(shape_, kv_head), first_key, keys, score_scale(shape_));
+        store_gradient(buffers.d_keys, b, key_column(shape_, kv_head), first_key, keys, shape_.score_scale());
         store_gradient(buffers.d_values, b, value_column(shape_, kv_head), first_key, keys, 1.0f);
     }
 
@@ -187,12 +188,13 @@ class Backward {
     void query_block(int64_t b, int64_t h, int64_t first_query, const Buffers& buffers) const {
         const int64_t queries = pack_queries(b, h, first_query, buffers);
         std::fill_n(buffers.d_queries, kQueries * columns_, 0.0f);
-        for (int64_t first_key = 0; first_key < first_query + queries; first_key += kKeys) {
+        for (int64_t first_key = first_key_tile(shape_, first_query); first_key < first_query + queries;
+             first_key += kKeys) {
             const int64_t keys = pack_keys(b, h / group_, first_key, buffers);
             backward_tile<Product>(buffers, buffers.d_queries, nullptr, nullptr, queries, keys, first_query - first_key,
                                    shape_);
         }
-        store_gradient(buffers.d_queries, b, query_column(shape_, h), first_query, queries, score_scale(shape_));
+        store_gradient(buffers.d_queries, b, query_column(shape_, h), first_query, queries, shape_.score_scale());
     }
 
     static int64_t padded_queries(const AttentionShape& shape) { return round_up(shape.T, kQueries); }

@@ -8,7 +8,6 @@
 #include "llmc/base/check.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <limits>
 
@@ -22,10 +21,10 @@ constexpr int64_t kMaxHeadSize = 256;  ///< The rows of a task, on the stack, th
 
 /// One row of a task and the state of its online softmax.
 struct Row {
-    alignas(64) float query[kMaxHeadSize];  ///< Scaled by 1/sqrt(HD).
+    alignas(64) float query[kMaxHeadSize];  ///< Scaled.
     alignas(64) float out[kMaxHeadSize];    ///< Not yet divided by `sum`.
     float max, sum;
-    int64_t positions;  ///< It sees this many.
+    int64_t first, positions;  ///< It sees [first, positions).
 };
 
 /// scores[0 .. keys) = the query times `keys` rows.
@@ -90,7 +89,7 @@ template <typename T>
 void attend_rows(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
                  int64_t first_position, int64_t kv_head, int64_t first, int64_t count) {
     const int64_t HD = shape.HD, group = shape.NH / shape.NKV, stride = shape.NKV * HD;
-    const float scale = 1.0f / std::sqrt(static_cast<float>(HD));
+    const float scale = shape.score_scale();
     const auto head = [&](int64_t r) { return kv_head * group + r % group; };
     Row rows[kRows];
     for (int64_t i = 0; i < count; ++i) {
@@ -102,14 +101,17 @@ void attend_rows(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const A
         }
         rows[i].max = -std::numeric_limits<float>::infinity();
         rows[i].sum = 0;
+        rows[i].first = shape.first_seen(first_position + token);
         rows[i].positions = first_position + token + 1;
     }
     const T* keys = k_cache.as<T>() + kv_head * HD;
     const T* values = v_cache.as<T>() + kv_head * HD;
-    for (int64_t position = 0; position < rows[count - 1].positions; position += kPositions) {
+    const int64_t first_piece = rows[0].first / kPositions * kPositions;
+    for (int64_t piece = first_piece; piece < rows[count - 1].positions; piece += kPositions) {
         for (int64_t i = 0; i < count; ++i) {
-            const int64_t seen = std::min(kPositions, rows[i].positions - position);
-            if (seen > 0) attend_piece(rows[i], keys + position * stride, values + position * stride, stride, seen, HD);
+            const int64_t begin = std::max(piece, rows[i].first);
+            const int64_t seen = std::min(piece + kPositions, rows[i].positions) - begin;
+            if (seen > 0) attend_piece(rows[i], keys + begin * stride, values + begin * stride, stride, seen, HD);
         }
     }
     for (int64_t i = 0; i < count; ++i) {

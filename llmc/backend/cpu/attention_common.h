@@ -6,7 +6,7 @@
 #include "llmc/base/check.h"
 #include "llmc/base/units.h"
 
-#include <cmath>
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 
@@ -54,16 +54,21 @@ inline int64_t query_column(const AttentionShape& s, int64_t h) { return h * s.H
 inline int64_t key_column(const AttentionShape& s, int64_t kv_head) { return (s.NH + kv_head) * s.HD; }
 inline int64_t value_column(const AttentionShape& s, int64_t kv_head) { return (s.NH + s.NKV + kv_head) * s.HD; }
 
-inline float score_scale(const AttentionShape& shape) { return 1.0f / std::sqrt(static_cast<float>(shape.HD)); }
-
 template <typename T>
 void store_row(T* to, const float* from, int64_t HD, float scale) {
 #pragma omp simd
     for (int64_t d = 0; d < HD; ++d) to[d] = from_float<T>(scale * from[d]);
 }
 
-/// Overwrites the part of a row of scores that its query does not see, but that products read.
-inline void mask_row(float* row, int64_t seen, int64_t written, float value) {
+/// The first key tile that the query at `position` sees.
+inline int64_t first_key_tile(const AttentionShape& shape, int64_t position) {
+    return shape.first_seen(position) / kKeys * kKeys;
+}
+
+/// Overwrites the parts of a row of scores that its query does not see, but that products read: columns from `seen` on,
+/// and those before `hidden`.
+inline void mask_row(float* row, int64_t hidden, int64_t seen, int64_t written, float value) {
+    for (int64_t column = 0; column < std::min(hidden, written); ++column) row[column] = value;
     for (int64_t column = seen; column < written; ++column) row[column] = value;
 }
 

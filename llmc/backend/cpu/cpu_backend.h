@@ -50,6 +50,14 @@ class CpuBackend final : public Backend {
                           Tensor weight, Tensor workspace) override;
     int64_t norm_backward_workspace(int64_t N, int64_t C) const override;
 
+    // head_norm.cpp
+    void head_norm_forward(Tensor out, Tensor rstd, Tensor qkv, Tensor q_weight, Tensor k_weight,
+                           const AttentionShape& shape, float epsilon) override;
+    void head_norm_backward(Tensor d_qkv, Tensor d_q_weight, Tensor d_k_weight, bool adds, Tensor d_out, Tensor qkv,
+                            Tensor rstd, Tensor q_weight, Tensor k_weight, const AttentionShape& shape,
+                            Tensor workspace) override;
+    int64_t head_norm_backward_workspace(int64_t N, int64_t HD) const override;
+
     // matmul.cpp
     void matmul_forward(Tensor out, Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor workspace) override;
     void matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight, Tensor workspace) override;
@@ -74,6 +82,8 @@ class CpuBackend final : public Backend {
     // activation.cpp
     void gelu_forward(Tensor out, Tensor x) override;
     void gelu_backward(Tensor d_x, Tensor d_out, Tensor x) override;
+    void gelu_exact_forward(Tensor out, Tensor x) override;
+    void gelu_exact_backward(Tensor d_x, Tensor d_out, Tensor x) override;
     void swiglu_forward(Tensor out, Tensor gate_up) override;
     void swiglu_backward(Tensor d_gate_up, Tensor d_out, Tensor gate_up) override;
 

@@ -25,18 +25,18 @@ void rotate(T* lower, T* upper, const float* cosines, const float* sines, int64_
 
 template <typename T>
 void rotate_tokens(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, float direction) {
-    const int64_t HD = shape.HD, heads = shape.NH + shape.NKV, N = shape.B * shape.T;
+    const int64_t HD = shape.HD, heads = shape.NH + shape.NKV, N = shape.B * shape.T, R = table.shape[1];
     const int64_t step = std::max<int64_t>(1, kBlockElements / (heads * HD));
     const int64_t bytes = 2 * N * heads * HD * size_of(qkv.dtype);
     T* rows = qkv.as<T>();
     const float* angles = table.as<float>();
     for_each_range(N, step, bytes, [&](int64_t begin, int64_t end) {
         for (int64_t n = begin; n < end; ++n) {
-            const float* cosines = angles + (first_position + n % shape.T) * HD;
+            const float* cosines = angles + (first_position + n % shape.T) * R;
             T* row = rows + n * shape.qkv_columns();
             for (int64_t head = 0; head < heads; ++head) {
                 T* lower = row + head * HD;
-                rotate(lower, lower + HD / 2, cosines, cosines + HD / 2, HD / 2, direction);
+                rotate(lower, lower + R / 2, cosines, cosines + R / 2, R / 2, direction);
             }
         }
     });
@@ -45,9 +45,8 @@ void rotate_tokens(Tensor qkv, Tensor table, const AttentionShape& shape, int64_
 }  // namespace
 
 void CpuBackend::rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) {
-    CHECK(shape.HD % 2 == 0, shape.HD);
     CHECK(qkv.shape[0] == shape.B * shape.T && qkv.shape[1] == shape.qkv_columns(), qkv.shape[0], qkv.shape[1]);
-    CHECK(table.shape[1] == shape.HD, table.shape[1], shape.HD);
+    CHECK(table.shape[1] % 2 == 0 && table.shape[1] <= shape.HD, table.shape[1], shape.HD);
     CHECK(first_position >= 0 && first_position + shape.T <= table.shape[0], first_position, shape.T, table.shape[0]);
     const float direction = inverse ? -1.0f : 1.0f;
     if (qkv.dtype == DType::F32)

@@ -1,6 +1,6 @@
-// GELU and SwiGLU: element by element, 16 bytes of each operand to a thread, at the speed of memory. Both are written
-// with the logistic function, since (1 + tanh(u)) / 2 = sigmoid(2u): one exponential and one division, and the
-// relative accuracy is kept where tanh(u) is close to -1.
+// GELU and SwiGLU: element by element, 16 bytes of each operand to a thread, at the speed of memory. GELU's tanh form
+// is written with the logistic function, since (1 + tanh(u)) / 2 = sigmoid(2u): one exponential and one division, and
+// the relative accuracy is kept where tanh(u) is close to -1. Its exact form keeps it by erfc.
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/elements.cuh"
 
@@ -44,6 +44,37 @@ __global__ void gelu_backward_kernel(int64_t count, T* d_x, const T* d_out, cons
         const float e = exponential<T>(-fabsf(u)), r = reciprocal<T>(1.0f + e);
         const float s = u < 0 ? e * r : r;
         gradients[k] = from_float<T>(to_float(gradients[k]) * (s + x * (e * r * r) * slope));
+    }
+    store_group(d_x + i, gradients);
+}
+
+/// The normal distribution: the probability of what lies below x.
+__device__ __forceinline__ float normal_below(float x) { return 0.5f * erfcf(-0.70710678118654752f * x); }
+
+template <typename T, int kSize>
+__global__ void gelu_exact_kernel(int64_t count, T* out, const T* in) {
+    const int64_t i = group_begin<kSize>();
+    if (i >= count) return;
+    Group<T, kSize> values = load_group<kSize>(in + i);
+#pragma unroll
+    for (int k = 0; k < kSize; ++k) {
+        const float x = to_float(values[k]);
+        values[k] = from_float<T>(x * normal_below(x));
+    }
+    store_group(out + i, values);
+}
+
+/// As gelu_backward_kernel.
+template <typename T, int kSize>
+__global__ void gelu_exact_backward_kernel(int64_t count, T* d_x, const T* d_out, const T* in) {
+    const int64_t i = group_begin<kSize>();
+    if (i >= count) return;
+    const Group<T, kSize> values = load_group_streaming<kSize>(in + i);
+    Group<T, kSize> gradients = load_group<kSize>(d_out + i);
+#pragma unroll
+    for (int k = 0; k < kSize; ++k) {
+        const float x = to_float(values[k]), density = 0.39894228040143268f * exponential<T>(-0.5f * x * x);
+        gradients[k] = from_float<T>(to_float(gradients[k]) * (normal_below(x) + x * density));
     }
     store_group(d_x + i, gradients);
 }
@@ -96,6 +127,20 @@ void gelu_backward_all(cudaStream_t stream, Tensor d_x, Tensor d_out, Tensor x) 
                               elements_of<T>(d_x), elements_of<const T>(d_out), elements_of<const T>(x));
 }
 
+template <typename T>
+void gelu_exact(cudaStream_t stream, Tensor out, Tensor x) {
+    constexpr int kSize = Pack<T>::kSize;
+    launch_elementwise<kSize>(gelu_exact_kernel<T, kSize>, gelu_exact_kernel<T, 1>, stream, x.count(),
+                              elements_of<T>(out), elements_of<const T>(x));
+}
+
+template <typename T>
+void gelu_exact_backward_all(cudaStream_t stream, Tensor d_x, Tensor d_out, Tensor x) {
+    constexpr int kSize = Pack<T>::kSize;
+    launch_elementwise<kSize>(gelu_exact_backward_kernel<T, kSize>, gelu_exact_backward_kernel<T, 1>, stream, x.count(),
+                              elements_of<T>(d_x), elements_of<const T>(d_out), elements_of<const T>(x));
+}
+
 /// Starts a kernel (tensors..., F, pieces) over rows of F results.
 template <int kSize, typename Kernel, typename... T>
 void launch_rows(Kernel groups, Kernel singles, cudaStream_t stream, int64_t N, int64_t F, T*... tensors) {
@@ -131,6 +176,17 @@ void CudaBackend::gelu_backward(Tensor d_x, Tensor d_out, Tensor x) {
     CHECK(d_x.count() == x.count() && d_out.count() == x.count(), d_x.count(), d_out.count(), x.count());
     x.dtype == DType::BF16 ? gelu_backward_all<bf16>(stream_, d_x, d_out, x)
                            : gelu_backward_all<float>(stream_, d_x, d_out, x);
+}
+
+void CudaBackend::gelu_exact_forward(Tensor out, Tensor x) {
+    CHECK(out.count() == x.count(), out.count(), x.count());
+    x.dtype == DType::BF16 ? gelu_exact<bf16>(stream_, out, x) : gelu_exact<float>(stream_, out, x);
+}
+
+void CudaBackend::gelu_exact_backward(Tensor d_x, Tensor d_out, Tensor x) {
+    CHECK(d_x.count() == x.count() && d_out.count() == x.count(), d_x.count(), d_out.count(), x.count());
+    x.dtype == DType::BF16 ? gelu_exact_backward_all<bf16>(stream_, d_x, d_out, x)
+                           : gelu_exact_backward_all<float>(stream_, d_x, d_out, x);
 }
 
 void CudaBackend::swiglu_forward(Tensor out, Tensor gate_up) {

@@ -3,8 +3,9 @@
 // bf16: a block has 128 queries of one head, a warp 32 of them; two row tiles per warp halve the shared-memory traffic
 // per product, which tensor cores are otherwise bound by. It walks the keys in tiles of 64 up to its diagonal. While
 // the warps work on a key tile the value tile is being copied (cp.async), and the next key tile while they work on the
-// values. The longest blocks of a head start first. attention_tile.cuh has the products, attention_fp32.cuh the kernel
-// for fp32, attention_backward.cu the other pass.
+// values. With a window it begins at the first tile that its first query sees. The longest blocks of a head start
+// first. attention_tile.cuh has the products, attention_fp32.cuh the kernel for fp32, attention_backward.cu the other
+// pass.
 #include "llmc/backend/cuda/attention_fp32.cuh"
 #include "llmc/backend/cuda/attention_tile.cuh"
 #include "llmc/backend/cuda/cuda_backend.h"
@@ -29,6 +30,9 @@ struct SoftmaxRows {
     float sum[2 * kRowTiles];  ///< Of this lane's columns.
 };
 
+/// What scores are relative to: their maximum, if the row has seen any.
+__device__ __forceinline__ float reference_of(float max) { return max == -INFINITY ? 0 : max; }
+
 /// Turns the scores of one key tile into probabilities. The maximum they are relative to may lag behind the true one by
 /// a factor of 2^8, which costs no accuracy; so the sums are rarely rescaled. A warp decides for all of its rows.
 template <int kHD>
@@ -51,7 +55,7 @@ __device__ __forceinline__ void online_softmax(float (&scores)[kRowTiles][kKeys 
 #pragma unroll
         for (int r = 0; r < 2 * kRowTiles; ++r) {
             const float raised = fmaxf(rows.max[r], tile_max[r]);
-            const float correction = exp2_approx((rows.max[r] - raised) * scale_log2);
+            const float correction = exp2_approx((rows.max[r] - reference_of(raised)) * scale_log2);
             rows.max[r] = raised;
             rows.sum[r] *= correction;
 #pragma unroll
@@ -63,7 +67,7 @@ __device__ __forceinline__ void online_softmax(float (&scores)[kRowTiles][kKeys 
     }
 #pragma unroll
     for (int r = 0; r < 2 * kRowTiles; ++r) {
-        const float offset = -rows.max[r] * scale_log2;
+        const float offset = -reference_of(rows.max[r]) * scale_log2;
 #pragma unroll
         for (int j = 0; j < kKeys / 8; ++j)
 #pragma unroll
@@ -89,7 +93,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 
     copy_tile<kQueries, kHD, kThreads>(query_tile, sizes.query(qkv, b, h), first_query, T, HD, sizes.aligned);
     cp_async_commit();
-    copy_tile<kKeys, kHD, kThreads>(key_tile, keys, 0, T, HD, sizes.aligned);
+    const int begin = sizes.first_key_tile(first_query, kKeys);
+    copy_tile<kKeys, kHD, kThreads>(key_tile, keys, begin, T, HD, sizes.aligned);
     cp_async_commit();
     cp_async_wait<1>();
     __syncthreads();
@@ -106,8 +111,10 @@ __global__ void __launch_bounds__(kThreads, 2)
         rows.sum[r] = 0;
     }
     const int end = min(T, first_query + kQueries);
-    for (int first_key = 0; first_key < end; first_key += kKeys) {
-        const bool visible = first_key < warp_query + 16 * kRowTiles;  // of this tile, to this warp
+    for (int first_key = begin; first_key < end; first_key += kKeys) {
+        const int last_query = warp_query + 16 * kRowTiles - 1, last_key = first_key + kKeys - 1;
+        // Of this tile, to this warp.
+        const bool visible = first_key <= last_query && warp_query - last_key < sizes.window;
         float scores[kRowTiles][kKeys / 8][4];
         cp_async_wait<0>();
         __syncthreads();
@@ -115,7 +122,8 @@ __global__ void __launch_bounds__(kThreads, 2)
         cp_async_commit();
         if (visible) {
             multiply_transposed<kHD>(scores, queries, key_tile, 0);
-            if (first_key + kKeys > warp_query + 1) mask_future<false>(scores, first_key - warp_query);
+            if (last_key > warp_query || last_query - first_key >= sizes.window)
+                mask_unseen<false>(scores, first_key - warp_query, sizes.window);
             online_softmax<kHD>(scores, rows, sums, scale_log2);
         }
         cp_async_wait<0>();

@@ -101,9 +101,10 @@ __global__ void __launch_bounds__(kThreads, 2)
     float d_keys[kRowTiles][kHD / 8][4], d_values[kRowTiles][kHD / 8][4];
     clear(d_keys);
     clear(d_values);
+    const int end = sizes.end_seeing(first_key + kKeys - 1);
     int h = kv_head * heads, tile_query = first_key, buffer = 0;
     while (h < (kv_head + 1) * heads) {
-        const int next_query = tile_query + kQueries < T ? tile_query + kQueries : first_key;
+        const int next_query = tile_query + kQueries < end ? tile_query + kQueries : first_key;
         const int next_h = next_query == first_key ? h + 1 : h;
         cp_async_wait<0>();
         __syncthreads();
@@ -113,11 +114,13 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll 1
         for (int step = 0; step < kQueries; step += kStep) {
             const int first_query = tile_query + step;
-            if (first_query + kStep <= warp_key) continue;
+            const int last_query = first_query + kStep - 1, last_key = warp_key + 16 * kRowTiles - 1;
+            if (last_query < warp_key || first_query - last_key >= sizes.window) continue;
             const float2* const row_tile = row_tiles + buffer * kQueries + step;
             float p[kRowTiles][kStep / 8][4], d_scores[kRowTiles][kStep / 8][4];
             multiply_transposed<kHD>(p, keys, query_tile, step);
-            if (first_query < warp_key + 16 * kRowTiles - 1) mask_future<true>(p, warp_key - first_query);
+            if (first_query < last_key || last_query - warp_key >= sizes.window)
+                mask_unseen<true>(p, warp_key - first_query, sizes.window);
 #pragma unroll
             for (int j = 0; j < kStep / 8; ++j) {
                 const int column = 8 * j + lane % 4 * 2;
@@ -198,7 +201,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int query = first_query + threadIdx.x;
     row_tile[threadIdx.x] = query < T ? rows[sizes.row_index(b, h) + query] : float2{INFINITY, 0};
     cp_async_commit();
-    copy_keys(0);
+    const int begin = sizes.first_key_tile(first_query, kKeys);
+    copy_keys(begin);
     cp_async_wait<1>();
     __syncthreads();
     using Rows = std::conditional_t<kHD <= 64, RegisterRows<kHD, kRowTiles>, SharedRows<kHD>>;
@@ -207,7 +211,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     float d_queries[kRowTiles][kHD / 8][4];
     clear(d_queries);
     const int end = min(T, first_query + kQueries);
-    for (int tile_key = 0; tile_key < end; tile_key += kKeys) {
+    for (int tile_key = begin; tile_key < end; tile_key += kKeys) {
         cp_async_wait<0>();
         __syncthreads();
         if (tile_key + kKeys < end) copy_keys(tile_key + kKeys);
@@ -216,10 +220,13 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll 1
         for (int step = 0; step < kKeys; step += kStep) {
             const int first_key = tile_key + step;
-            if (first_key >= warp_query + 16 * kRowTiles) break;
+            const int last_query = warp_query + 16 * kRowTiles - 1, last_key = first_key + kStep - 1;
+            if (first_key > last_query) break;
+            if (warp_query - last_key >= sizes.window) continue;
             float p[kRowTiles][kStep / 8][4], d_scores[kRowTiles][kStep / 8][4];
             multiply_transposed<kHD>(p, queries, key_tile, step);
-            if (first_key + kStep > warp_query + 1) mask_future<false>(p, first_key - warp_query);
+            if (last_key > warp_query || last_query - first_key >= sizes.window)
+                mask_unseen<false>(p, first_key - warp_query, sizes.window);
 #pragma unroll
             for (int r = 0; r < 2 * kRowTiles; ++r) {
                 const float lse = row_tile[warp_row + 8 * r + lane / 4].x;

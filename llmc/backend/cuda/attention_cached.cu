@@ -8,7 +8,7 @@
 #include "llmc/base/check.h"
 #include "llmc/base/units.h"
 
-#include <cmath>
+#include <algorithm>
 #include <cstdint>
 
 namespace llmc::cuda {
@@ -20,7 +20,7 @@ constexpr int kMaxHeadSize = 256;
 static_assert(kMaxHeadSize % kThreads == 0);
 
 struct CacheSizes {
-    int NH, NKV, HD, first_position;
+    int NH, NKV, HD, first_position, window;  ///< 0: none.
     float scale;
     bool aligned;
 };
@@ -76,12 +76,14 @@ __global__ void __launch_bounds__(kThreads)
     const int groups = max(kThreads / HD, 1), group = threadIdx.x / HD, first_column = threadIdx.x % HD;
     constexpr int kColumns = kMaxHeadSize / kThreads;
     float sums[kColumns] = {}, max = -INFINITY, sum = 0;
-    for (int first = 0; first < positions; first += kThreads) {
+    const int first_seen = sizes.window == 0 || positions < sizes.window ? 0 : positions - sizes.window;
+    for (int first = first_seen / kThreads * kThreads; first < positions; first += kThreads) {
         const int position = first + static_cast<int>(threadIdx.x), count = min(kThreads, positions - first);
+        const bool seen = first_seen <= position && position < positions;
         const T* key = k_cache + int64_t{position} * columns + kv_column;
-        const float score = position < positions ? score_of(query, key, HD, sizes.aligned) : -INFINITY;
+        const float score = seen ? score_of(query, key, HD, sizes.aligned) : -INFINITY;
         const float new_max = fmaxf(max, block_max(score));
-        const float probability = position < positions ? expf(score - new_max) : 0.0f;
+        const float probability = seen ? expf(score - new_max) : 0.0f;
         const float correction = expf(max - new_max);
         max = new_max;
         probabilities[threadIdx.x] = probability;
@@ -134,7 +136,8 @@ void CudaBackend::attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, T
     sizes.NKV = static_cast<int>(shape.NKV);
     sizes.HD = static_cast<int>(shape.HD);
     sizes.first_position = static_cast<int>(first_position);
-    sizes.scale = 1.0f / std::sqrt(static_cast<float>(shape.HD));
+    sizes.window = static_cast<int>(std::min<int64_t>(shape.window, INT32_MAX));
+    sizes.scale = shape.score_scale();
     sizes.aligned = shape.HD * size_of(qkv.dtype) % 16 == 0 && all_aligned({qkv.data, k_cache.data, v_cache.data});
     if (qkv.dtype == DType::F32)
         run<float>(out, k_cache, v_cache, qkv, shape.T, sizes, stream_);

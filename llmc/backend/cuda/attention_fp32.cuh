@@ -156,10 +156,11 @@ __device__ __forceinline__ float row_sum(float x) {
     return x;
 }
 
-/// The scaled score of a query and a key at these positions. The product is rounded by itself, not fused into what
-/// follows: where a score of any size equals the maximum or the log-sum-exp, their difference must be 0.
-__device__ __forceinline__ float masked_score(float product, float scale, int query, int key) {
-    return key <= query ? __fmul_rn(product, scale) : -INFINITY;
+/// The scaled score of a query and a key at these positions, if the one sees the other. The product is rounded by
+/// itself, not fused into what follows: where a score of any size equals the maximum or the log-sum-exp, their
+/// difference must be 0.
+__device__ __forceinline__ float masked_score(float product, const AttentionSizes& sizes, int query, int key) {
+    return key <= query && query - key < sizes.window ? __fmul_rn(product, sizes.scale) : -INFINITY;
 }
 
 // ---- forward ------------------------------------------------------------------------------------
@@ -189,7 +190,8 @@ __global__ void __launch_bounds__(kThreadsFp32, 1)
         max[i] = -INFINITY;
         sum[i] = 0;
     }
-    for (int first_key = 0; first_key < min(T, first_query + Shared::kQueries); first_key += Shared::kKeys) {
+    const int begin = sizes.first_key_tile(first_query, Shared::kKeys);
+    for (int first_key = begin; first_key < min(T, first_query + Shared::kQueries); first_key += Shared::kKeys) {
         __syncthreads();
         load_tile(shared.keys, sizes.key(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
         load_tile(shared.values, sizes.value(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
@@ -201,18 +203,19 @@ __global__ void __launch_bounds__(kThreadsFp32, 1)
             float largest = max[i];
 #pragma unroll
             for (int j = 0; j < kB; ++j) {
-                scores[i][j] = masked_score(scores[i][j], sizes.scale, thread_query + i, first_key + lane16() + 16 * j);
+                scores[i][j] = masked_score(scores[i][j], sizes, thread_query + i, first_key + lane16() + 16 * j);
                 largest = fmaxf(largest, scores[i][j]);
             }
             largest = row_max(largest);
-            const float correction = expf(max[i] - largest);
+            const float reference = largest == -INFINITY ? 0 : largest;  // The row has seen no key yet.
+            const float correction = expf(max[i] - reference);
             max[i] = largest;
             sum[i] *= correction;
 #pragma unroll
             for (int c = 0; c < kHD / 16; ++c) sums[i][c] *= correction;
 #pragma unroll
             for (int j = 0; j < kB; ++j) {
-                scores[i][j] = expf(scores[i][j] - largest);
+                scores[i][j] = expf(scores[i][j] - reference);
                 sum[i] += scores[i][j];
             }
         }
@@ -253,7 +256,7 @@ __device__ __forceinline__ void score_gradients(float (&p)[kA][kA], float (&d_sc
         const float2 row = query < sizes.T ? rows[query] : float2{INFINITY, 0};
 #pragma unroll
         for (int j = 0; j < kA; ++j) {
-            const float score = masked_score(p[i][j], sizes.scale, query, first_key + lane16() + 16 * j);
+            const float score = masked_score(p[i][j], sizes, query, first_key + lane16() + 16 * j);
             p[i][j] = expf(score - row.x);
             d_scores[i][j] = p[i][j] * (d_scores[i][j] - row.y);
         }
@@ -273,8 +276,9 @@ __global__ void __launch_bounds__(kThreadsFp32, 1)
     load_tile(shared.keys, sizes.key(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
     load_tile(shared.values, sizes.value(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
     float d_keys[kA][kHD / 16] = {}, d_values[kA][kHD / 16] = {};
+    const int end = sizes.end_seeing(first_key + kRows - 1);
     for (int h = kv_head * heads; h < (kv_head + 1) * heads; ++h)
-        for (int first_query = first_key; first_query < T; first_query += kRows) {
+        for (int first_query = first_key; first_query < end; first_query += kRows) {
             __syncthreads();
             load_tile(shared.queries, sizes.query(qkv, b, h), first_query, T, HD, sizes.aligned);
             load_tile(shared.d_outs, sizes.out(d_out, b, h), first_query, T, HD, sizes.aligned);
@@ -310,7 +314,8 @@ __global__ void __launch_bounds__(kThreadsFp32, 1)
     load_tile(shared.queries, sizes.query(qkv, b, h), first_query, T, HD, sizes.aligned);
     load_tile(shared.d_outs, sizes.out(d_out, b, h), first_query, T, HD, sizes.aligned);
     float d_queries[kA][kHD / 16] = {};
-    for (int first_key = 0; first_key < min(T, first_query + kRows); first_key += kRows) {
+    const int begin = sizes.first_key_tile(first_query, kRows);
+    for (int first_key = begin; first_key < min(T, first_query + kRows); first_key += kRows) {
         __syncthreads();
         load_tile(shared.keys, sizes.key(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
         load_tile(shared.values, sizes.value(qkv, b, kv_head), first_key, T, HD, sizes.aligned);

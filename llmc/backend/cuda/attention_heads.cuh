@@ -5,7 +5,6 @@
 #include "llmc/backend/cuda/device.cuh"
 #include "llmc/backend/cuda/elements.cuh"
 
-#include <cmath>
 #include <cstdint>
 #include <initializer_list>
 #include <type_traits>
@@ -26,8 +25,17 @@ struct HeadRows {
 struct AttentionSizes {
     int T, NH, NKV, HD;
     int out_columns, qkv_columns;
-    float scale;   ///< 1/sqrt(HD)
+    int window;    ///< Keys a query sees, itself among them; kNoWindow: all before it.
+    float scale;   ///< Of the scores.
     bool aligned;  ///< Every head's rows begin at multiples of 16 bytes.
+
+    static constexpr int kNoWindow = INT32_MAX / 2;
+    /// The first key that a query sees, rounded down to a tile.
+    __device__ __forceinline__ int first_key_tile(int query, int tile) const {
+        return query < window ? 0 : (query - window + 1) / tile * tile;
+    }
+    /// Behind the last query that sees a key.
+    __device__ __forceinline__ int end_seeing(int key) const { return min(T, key + window); }
 
     __device__ __forceinline__ int kv_head(int h) const { return h / (NH / NKV); }
 
@@ -81,7 +89,8 @@ inline AttentionSizes attention_sizes(const AttentionShape& shape, std::initiali
     sizes.HD = static_cast<int>(shape.HD);
     sizes.out_columns = static_cast<int>(shape.NH * shape.HD);
     sizes.qkv_columns = static_cast<int>(shape.qkv_columns());
-    sizes.scale = 1.0f / std::sqrt(static_cast<float>(shape.HD));
+    sizes.window = shape.window == 0 || shape.window >= shape.T ? sizes.kNoWindow : static_cast<int>(shape.window);
+    sizes.scale = shape.score_scale();
     sizes.aligned = aligned;
     return sizes;
 }

@@ -91,10 +91,10 @@ __device__ __forceinline__ void clear(float (&x)[kRowTiles][kColumnTiles][4]) {
             for (int e = 0; e < 4; ++e) x[i][j][e] = 0;
 }
 
-/// Hides keys after their query, in scores of 16·kRowTiles queries (or keys, if transposed) and 8·kColumnTiles keys (or
-/// queries). `keys_ahead` is the position of the first key minus that of the first query.
+/// Hides keys after their query, or outside its window, in scores of 16·kRowTiles queries (or keys, if transposed) and
+/// 8·kColumnTiles keys (or queries). `keys_ahead` is the position of the first key minus that of the first query.
 template <bool kTransposed, int kRowTiles, int kColumnTiles>
-__device__ __forceinline__ void mask_future(float (&scores)[kRowTiles][kColumnTiles][4], int keys_ahead) {
+__device__ __forceinline__ void mask_unseen(float (&scores)[kRowTiles][kColumnTiles][4], int keys_ahead, int window) {
     const int lane = threadIdx.x % kWarpSize, row = lane / 4, column = lane % 4 * 2;
     const int key_minus_query = keys_ahead + (kTransposed ? row - column : column - row);
 #pragma unroll
@@ -104,7 +104,8 @@ __device__ __forceinline__ void mask_future(float (&scores)[kRowTiles][kColumnTi
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
                 const int rows = 16 * i + e / 2 * 8, columns = 8 * j + e % 2;
-                if (key_minus_query + (kTransposed ? rows - columns : columns - rows) > 0) scores[i][j][e] = -INFINITY;
+                const int ahead = key_minus_query + (kTransposed ? rows - columns : columns - rows);
+                if (ahead > 0 || ahead <= -window) scores[i][j][e] = -INFINITY;
             }
 }
 

@@ -27,10 +27,21 @@ bool is_gpt2(const Model& model) {
            has_operation(model, OpKind::Gelu) && heads_share_channels(model.config);
 }
 
-/// LLaMA and all that differ from it in what parameters they have.
-bool is_llama(const Model& model) {
+/// LLaMA and all that differ from it in what parameters they have, and in which layers are rotated.
+bool is_like_llama(const Model& model) {
     return model.norm == OpKind::RmsNorm && model.wpe == kNone && rotates(model) &&
-           has_operation(model, OpKind::Swiglu);
+           has_operation(model, OpKind::Swiglu) && model.config.rotary_columns() == model.config.HD;
+}
+
+bool is_llama(const Model& model) { return is_like_llama(model) && model.config.rope_layers.empty(); }
+
+/// llama.cpp knows one order: every fourth layer has no positions.
+bool is_smollm3(const Model& model) {
+    if (!is_like_llama(model) || model.config.rope_layers.empty()) return false;
+    for (int64_t layer = 0; layer < model.config.L; ++layer) {
+        if (model.config.rotates(layer) != (layer % 4 != 3)) return false;
+    }
+    return true;
 }
 
 bool is_qwen2(const Model& model) { return is_llama(model) && heads_share_channels(model.config); }
@@ -78,6 +89,7 @@ const std::vector<GgufArchitecture>& architectures() {
         {"qwen2", is_qwen2, {"qkv_bias"}, false, kLlamaModel, llama_block({kQkvBias})},
         {"qwen3", is_llama, {"q_norm_weight", "k_norm_weight"}, false, kLlamaModel,
          llama_block({kQkvBias, {"q_norm_weight", {"attn_q_norm.weight"}}, {"k_norm_weight", {"attn_k_norm.weight"}}})},
+        {"smollm3", is_smollm3, {}, true, kLlamaModel, llama_block({})},
         {"llama", is_llama, {}, true, kLlamaModel,
          llama_block({kQkvBias,
                       {"att_proj_bias", {"attn_output.bias"}},
@@ -133,7 +145,14 @@ void require_known_fields(const ModelConfig& config) {
     said.F = config.F, said.V = config.V, said.maxT = config.maxT, said.tied = config.tied;
     said.norm_epsilon = config.norm_epsilon;
     said.rope_theta = config.rope_theta, said.rope_scaling = config.rope_scaling;
+    said.rotary_size = config.rotary_size, said.rope_layers = config.rope_layers;  // By the architectures.
+    said.features = config.features;
+    said.features.scale_scores = true, said.features.scale_scores_by_layer = false;
     if (said == config) return;
+    if (said.features != config.features) {
+        fail_usage("--format=gguf: llama.cpp has no such model: {}; use --format=hf",
+                   difference(config.features, said.features));
+    }
     const auto all = nlohmann::json::parse(to_json(config)), known = nlohmann::json::parse(to_json(said));
     std::string names;
     for (const auto& [name, value] : all.items()) {
@@ -223,7 +242,7 @@ void add_model_metadata(const GgufArchitecture& architecture, const Model& model
     if (!rotates(model)) return;
     metadata->add_count(key("attention.key_length"), config.HD);
     metadata->add_count(key("attention.value_length"), config.HD);
-    metadata->add_count(key("rope.dimension_count"), config.HD);
+    metadata->add_count(key("rope.dimension_count"), config.rotary_columns());
     metadata->add_number(key("rope.freq_base"), config.rope_theta);
     if (config.rope_scaling.kind == RopeScaling::Kind::Linear) {
         metadata->add_text(key("rope.scaling.type"), "linear");

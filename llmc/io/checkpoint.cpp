@@ -212,6 +212,8 @@ void rehearse_checkpoint(const std::string& root, int rank, const std::string& o
     const std::string folder = checkpoints_folder(root);
     make_directories(folder, option);
     const std::string first = fmt::format("{}/{}rehearsal-{}", folder, kTemporaryPrefix, rank), second = first + "-old";
+    std::error_code ignored;
+    for (const std::string& left : {first, second}) fs::remove_all(left, ignored);  // By one that was killed.
     try {
         for (const char* name : {kLatestName, kBestName}) {
             if (is_directory(folder + "/" + name)) fail("'{}/{}' is a folder, where a file is to be", folder, name);

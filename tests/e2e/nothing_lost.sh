@@ -151,7 +151,7 @@ start vast "${small[@]}" --data=text.txt --steps=2 --total-batch-size=1000000000
 eventually 30 grep -q ' W --total-batch-size=1000000000000: an update of 15625000000 micro-batches takes about ' err
 sleep 0.5
 check "an update of very many tokens: said, and within 300 MB" \
-    test "$(sed -n 's/^VmRSS: *\([0-9]*\) kB/\1/p' /proc/$job/status)" -lt 300000
+    test "$(sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\) kB/\1/p' /proc/$job/status)" -lt 300000
 kill -KILL $job
 end 2>/dev/null
 

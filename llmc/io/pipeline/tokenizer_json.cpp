@@ -5,6 +5,7 @@
 #include "llmc/io/pipeline/stage_json.h"
 #include "llmc/io/pipeline/unigram_model.h"
 
+#include <algorithm>
 #include <unordered_map>
 #include <utility>
 
@@ -109,6 +110,13 @@ const Json& part_of(const Json& tokenizer, const char* name) {
     return found == tokenizer.end() ? kNull : *found;
 }
 
+/// What is nested more deeply than any stage could not be copied: that takes stack.
+bool is_shallow(const Json& json, int levels = 200) {
+    return levels > 0 && std::all_of(json.begin(), json.end(), [&](const Json& part) {
+               return part.is_primitive() || is_shallow(part, levels - 1);
+           });
+}
+
 Pipeline read_pipeline(const Json& json, const std::string& folder, const TokenizerChoices& choices,
                        const std::string& source) {
     if (const std::string missing = missing_stage(json); !missing.empty()) {
@@ -123,9 +131,6 @@ Pipeline read_pipeline(const Json& json, const std::string& folder, const Tokeni
     const Json& pre_tokenizer = part_of(json, "pre_tokenizer");
     const bool is_bpe = type_of(model) == "BPE" || (type_of(model).empty() && model.contains("merges"));
     const bool over_bytes = is_bpe && ends_with_byte_level(pre_tokenizer);
-    for (const char* stage : {"normalizer", "pre_tokenizer", "post_processor"}) {
-        pipeline.stages[stage] = part_of(json, stage);
-    }
     pipeline.normalizers = read_normalizers(part_of(json, "normalizer"), source);
     pipeline.pre_tokenizers = read_pre_tokenizers(pre_tokenizer, over_bytes, source);
     pipeline.model = is_bpe ? read_bpe(model, over_bytes, source) : read_unigram(model, source);
@@ -141,6 +146,11 @@ Pipeline read_pipeline(const Json& json, const std::string& folder, const Tokeni
     pipeline.document_token = choices.document_token.empty()
                                   ? find_document_token(part_of(json, "post_processor"), files, known)
                                   : chosen_document_token(choices.document_token, known);
+    for (const char* stage : {"normalizer", "pre_tokenizer", "post_processor"}) {
+        const Json& part = part_of(json, stage);
+        if (!is_shallow(part)) throw JsonFault{&part, "is nested too deeply"};
+        pipeline.stages[stage] = part;
+    }
     return pipeline;
 }
 

@@ -14,6 +14,7 @@ namespace {
 /// Sizes that divide nothing evenly; enough layers for segments of unequal length.
 ModelConfig tiny(Family family, int64_t L) {
     ModelConfig config = preset(family == Family::Gpt2 ? "gpt2-nano" : "llama-nano");
+    config.family = family, config.features = row_of(family).features;
     config.L = L, config.C = 40, config.NH = 5, config.HD = 8, config.V = 97, config.maxT = 23;
     config.NKV = family == Family::Gpt2 ? 5 : 1;
     config.F = family == Family::Gpt2 ? 160 : 52;
@@ -194,9 +195,10 @@ TEST_P(GradientTest, MatchesFiniteDifferences) {
 
 INSTANTIATE_TEST_SUITE_P(Families, GradientTest,
                          testing::Values(Case{Family::Gpt2, DType::F32}, Case{Family::Gpt2, DType::BF16},
-                                         Case{Family::Llama, DType::F32}, Case{Family::Llama, DType::BF16}),
+                                         Case{Family::Llama, DType::F32}, Case{Family::Llama, DType::BF16},
+                                         Case{Family::Qwen3, DType::F32}),
                          [](const auto& info) {
-                             return std::string(info.param.family == Family::Gpt2 ? "Gpt2" : "Llama") +
+                             return std::string(row_of(info.param.family).key) +
                                     (info.param.dtype == DType::F32 ? "_fp32" : "_bf16");
                          });
 

@@ -10,6 +10,7 @@ namespace {
 TeamRun tiny_run(Family family, int ranks, int zero, int64_t micro_batches) {
     TeamRun run;
     run.config = preset(family == Family::Gpt2 ? "gpt2-nano" : "llama-nano");
+    run.config.family = family, run.config.features = row_of(family).features;
     run.config.L = 3, run.config.C = 32, run.config.NH = 2, run.config.HD = 16, run.config.V = 97;
     run.config.NKV = family == Family::Gpt2 ? 2 : 1;
     run.config.F = family == Family::Gpt2 ? 128 : 88;
@@ -67,8 +68,8 @@ TEST_P(RanksTest, FixedOrderGivesTheBitsOfOneRank) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, RanksTest, testing::Values(Family::Gpt2, Family::Llama),
-                         [](const auto& info) { return std::string(info.param == Family::Gpt2 ? "Gpt2" : "Llama"); });
+INSTANTIATE_TEST_SUITE_P(Families, RanksTest, testing::Values(Family::Gpt2, Family::Llama, Family::Qwen3),
+                         [](const auto& info) { return std::string(row_of(info.param).key); });
 
 }  // namespace
 }  // namespace llmc

@@ -30,8 +30,9 @@ struct SoftmaxRows {
     float sum[2 * kRowTiles];  ///< Of this lane's columns.
 };
 
-/// What scores are relative to: their maximum, if the row has seen any.
-__device__ __forceinline__ float reference_of(float max) { return max == -INFINITY ? 0 : max; }
+/// The maximum of a row that has seen no key yet: below every score, but finite, since a window may hide all keys of
+/// the first tiles from it. Its products with the scale are finite, too.
+constexpr float kNoScore = -0x1p126f;
 
 /// Turns the scores of one key tile into probabilities. The maximum they are relative to may lag behind the true one by
 /// a factor of 2^8, which costs no accuracy; so the sums are rarely rescaled. A warp decides for all of its rows.
@@ -55,7 +56,7 @@ __device__ __forceinline__ void online_softmax(float (&scores)[kRowTiles][kKeys 
 #pragma unroll
         for (int r = 0; r < 2 * kRowTiles; ++r) {
             const float raised = fmaxf(rows.max[r], tile_max[r]);
-            const float correction = exp2_approx((rows.max[r] - reference_of(raised)) * scale_log2);
+            const float correction = exp2_approx((rows.max[r] - raised) * scale_log2);
             rows.max[r] = raised;
             rows.sum[r] *= correction;
 #pragma unroll
@@ -67,7 +68,7 @@ __device__ __forceinline__ void online_softmax(float (&scores)[kRowTiles][kKeys 
     }
 #pragma unroll
     for (int r = 0; r < 2 * kRowTiles; ++r) {
-        const float offset = -reference_of(rows.max[r]) * scale_log2;
+        const float offset = -rows.max[r] * scale_log2;
 #pragma unroll
         for (int j = 0; j < kKeys / 8; ++j)
 #pragma unroll
@@ -78,7 +79,8 @@ __device__ __forceinline__ void online_softmax(float (&scores)[kRowTiles][kKeys 
     }
 }
 
-template <int kHD>
+/// With a window or without: what a window needs costs registers, of which heads of 128 leave none.
+template <int kHD, bool kWindow>
 __global__ void __launch_bounds__(kThreads, 2)
     attention_forward_kernel(bf16* out, float* lse, const bf16* qkv, AttentionSizes sizes) {
     DYNAMIC_SHARED(bf16, shared);
@@ -93,7 +95,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 
     copy_tile<kQueries, kHD, kThreads>(query_tile, sizes.query(qkv, b, h), first_query, T, HD, sizes.aligned);
     cp_async_commit();
-    const int begin = sizes.first_key_tile(first_query, kKeys);
+    const int begin = kWindow ? sizes.first_key_tile(first_query, kKeys) : 0;
     copy_tile<kKeys, kHD, kThreads>(key_tile, keys, begin, T, HD, sizes.aligned);
     cp_async_commit();
     cp_async_wait<1>();
@@ -107,14 +109,12 @@ __global__ void __launch_bounds__(kThreads, 2)
     SoftmaxRows rows;
 #pragma unroll
     for (int r = 0; r < 2 * kRowTiles; ++r) {
-        rows.max[r] = -INFINITY;
+        rows.max[r] = kNoScore;
         rows.sum[r] = 0;
     }
     const int end = min(T, first_query + kQueries);
     for (int first_key = begin; first_key < end; first_key += kKeys) {
-        const int last_query = warp_query + 16 * kRowTiles - 1, last_key = first_key + kKeys - 1;
-        // Of this tile, to this warp.
-        const bool visible = first_key <= last_query && warp_query - last_key < sizes.window;
+        const bool visible = first_key < warp_query + 16 * kRowTiles;  // of this tile, to this warp
         float scores[kRowTiles][kKeys / 8][4];
         cp_async_wait<0>();
         __syncthreads();
@@ -122,8 +122,8 @@ __global__ void __launch_bounds__(kThreads, 2)
         cp_async_commit();
         if (visible) {
             multiply_transposed<kHD>(scores, queries, key_tile, 0);
-            if (last_key > warp_query || last_query - first_key >= sizes.window)
-                mask_unseen<false>(scores, first_key - warp_query, sizes.window);
+            if (kWindow || first_key + kKeys > warp_query + 1)
+                mask_unseen<false>(scores, first_key - warp_query, kWindow ? sizes.window : sizes.kNoWindow);
             online_softmax<kHD>(scores, rows, sums, scale_log2);
         }
         cp_async_wait<0>();
@@ -167,8 +167,10 @@ void CudaBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const At
             constexpr int kHD = head_size;
             const dim3 grid(ceil_div(shape.T, kQueries), shape.NH, shape.B);
             const size_t bytes = sizeof(bf16) * (kQueries + 2 * kKeys) * kHD;
-            launch(attention_forward_kernel<kHD>, grid, kThreads, bytes, stream_, elements_of<bf16>(out),
-                   elements_of<float>(lse), elements_of<const bf16>(qkv), sizes);
+            const bool window = sizes.window != sizes.kNoWindow;
+            launch(window ? attention_forward_kernel<kHD, true> : attention_forward_kernel<kHD, false>, grid, kThreads,
+                   bytes, stream_, elements_of<bf16>(out), elements_of<float>(lse), elements_of<const bf16>(qkv),
+                   sizes);
         });
     }
 }

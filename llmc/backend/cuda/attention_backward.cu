@@ -169,7 +169,8 @@ struct QueryTiling {
     static constexpr size_t kBytes = sizeof(bf16) * (2 * kQueries + 4 * kKeys) * kHD + sizeof(float2) * kQueries;
 };
 
-template <int kHD>
+/// With a window or without: what a window needs costs registers, of which heads of 128 leave none.
+template <int kHD, bool kWindow>
 __global__ void __launch_bounds__(kThreads, 2)
     attention_backward_queries_kernel(bf16* d_qkv, const bf16* d_out, const bf16* qkv, const float2* rows,
                                       AttentionSizes sizes) {
@@ -201,7 +202,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int query = first_query + threadIdx.x;
     row_tile[threadIdx.x] = query < T ? rows[sizes.row_index(b, h) + query] : float2{INFINITY, 0};
     cp_async_commit();
-    const int begin = sizes.first_key_tile(first_query, kKeys);
+    const int begin = kWindow ? sizes.first_key_tile(first_query, kKeys) : 0;
     copy_keys(begin);
     cp_async_wait<1>();
     __syncthreads();
@@ -220,13 +221,11 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll 1
         for (int step = 0; step < kKeys; step += kStep) {
             const int first_key = tile_key + step;
-            const int last_query = warp_query + 16 * kRowTiles - 1, last_key = first_key + kStep - 1;
-            if (first_key > last_query) break;
-            if (warp_query - last_key >= sizes.window) continue;
+            if (first_key >= warp_query + 16 * kRowTiles) break;
             float p[kRowTiles][kStep / 8][4], d_scores[kRowTiles][kStep / 8][4];
             multiply_transposed<kHD>(p, queries, key_tile, step);
-            if (last_key > warp_query || last_query - first_key >= sizes.window)
-                mask_unseen<false>(p, first_key - warp_query, sizes.window);
+            if (kWindow || first_key + kStep > warp_query + 1)
+                mask_unseen<false>(p, first_key - warp_query, kWindow ? sizes.window : sizes.kNoWindow);
 #pragma unroll
             for (int r = 0; r < 2 * kRowTiles; ++r) {
                 const float lse = row_tile[warp_row + 8 * r + lane / 4].x;
@@ -294,7 +293,9 @@ void CudaBackend::attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Ten
             launch(attention_backward_keys_kernel<head_size>, dim3(ceil_div(shape.T, Keys::kKeys), shape.NKV, shape.B),
                    kThreads, Keys::kBytes, stream_, elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv),
                    rows, sizes);
-            launch(attention_backward_queries_kernel<head_size>,
+            const bool window = sizes.window != sizes.kNoWindow;
+            launch(window ? attention_backward_queries_kernel<head_size, true>
+                          : attention_backward_queries_kernel<head_size, false>,
                    dim3(ceil_div(shape.T, Queries::kQueries), shape.NH, shape.B), kThreads, Queries::kBytes, stream_,
                    elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv), rows, sizes);
         });

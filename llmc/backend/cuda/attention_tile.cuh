@@ -96,7 +96,7 @@ __device__ __forceinline__ void clear(float (&x)[kRowTiles][kColumnTiles][4]) {
 template <bool kTransposed, int kRowTiles, int kColumnTiles>
 __device__ __forceinline__ void mask_unseen(float (&scores)[kRowTiles][kColumnTiles][4], int keys_ahead, int window) {
     const int lane = threadIdx.x % kWarpSize, row = lane / 4, column = lane % 4 * 2;
-    const int key_minus_query = keys_ahead + (kTransposed ? row - column : column - row);
+    const int query_minus_key = (kTransposed ? column - row : row - column) - keys_ahead;
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i)
 #pragma unroll
@@ -104,8 +104,9 @@ __device__ __forceinline__ void mask_unseen(float (&scores)[kRowTiles][kColumnTi
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
                 const int rows = 16 * i + e / 2 * 8, columns = 8 * j + e % 2;
-                const int ahead = key_minus_query + (kTransposed ? rows - columns : columns - rows);
-                if (ahead > 0 || ahead <= -window) scores[i][j][e] = -INFINITY;
+                const int behind = query_minus_key + (kTransposed ? columns - rows : rows - columns);
+                // Seen where 0 <= behind < window.
+                if (static_cast<unsigned>(behind) >= static_cast<unsigned>(window)) scores[i][j][e] = -INFINITY;
             }
 }
 

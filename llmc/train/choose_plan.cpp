@@ -248,7 +248,8 @@ int64_t memory_limit(const Options& options, const DeviceInfo& device) {
 }
 
 std::string memory_bound(const Options& options, const DeviceInfo& device) {
-    return options.memory_budget.empty() ? device.limit(options.memory_sharing) : "--memory-budget";
+    if (!options.memory_budget.empty()) return "--memory-budget";
+    return options.memory_share_limit.empty() ? device.limit(options.memory_sharing) : options.memory_share_limit;
 }
 
 OpTimes operation_times(const Options& options, const Model& model, const PlanRequest& request, Backend& backend) {

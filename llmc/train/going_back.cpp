@@ -33,16 +33,15 @@ void move_path(const std::string& from, const std::string& to) {
 /// A second name for the same content, or where there is no such thing a copy.
 void duplicate(const fs::path& from, const fs::path& to) {
     std::error_code error;
-    if (!fs::exists(from, error) || fs::exists(to, error)) return;
     if (fs::is_directory(from, error)) {
         make_directories(to.string(), "--resume");
         for (const auto& entry : fs::directory_iterator(from, error))
             duplicate(entry.path(), to / entry.path().filename());
         return;
     }
+    if (!fs::exists(from, error) || fs::exists(to, error)) return;
     if (!fs::is_symlink(from)) fs::create_hard_link(from, to, error);
-    if (error || fs::is_symlink(from)) fs::copy_file(from, to, error);
-    if (error) fail("cannot copy '{}' to '{}': {}", from.string(), to.string(), error.message());
+    if (error || fs::is_symlink(from)) write_text_atomically(to.string(), MappedFile(from.string()).text());
 }
 
 /// RUN/abandoned/N/checkpoints. Where the run's own are on another disk it leads to a folder beside those, since

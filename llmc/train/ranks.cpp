@@ -184,7 +184,11 @@ void share_memory(Options& options, Backend& backend, Comm& comm) {
     const DeviceInfo device = backend.info();
     options.memory_sharing = backend.on_gpu() ? 1 : comm.local_size();
     const std::vector<double> all = comm.all_gather(static_cast<double>(device.available(options.memory_sharing)));
-    options.memory_share = static_cast<int64_t>(*std::min_element(all.begin(), all.end()));
+    const auto least = std::min_element(all.begin(), all.end());
+    options.memory_share = static_cast<int64_t>(*least);
+    const auto rank = static_cast<size_t>(least - all.begin());
+    const std::string limit = comm.all_gather(device.limit(options.memory_sharing))[rank];
+    options.memory_share_limit = limit.empty() ? "" : fmt::format("{} of rank {}", limit, rank);
 }
 
 void require_shared_folder(const std::string& run_folder) {

@@ -119,8 +119,8 @@ ended "rank 0, whose command line is wrong" "2 2 2" "--frobnicate" \
 also=()
 start_ranks 3 "${good[@]}" --comm-timeout=300 --frobnicate
 end_of_ranks 20
-ended "a command line that is wrong on all ranks" "2 2 2" "^The following .*--frobnicate" "^The .*--frobnicate" \
-    "^The .*--frobnicate"
+ended "a command line that is wrong on all ranks" "2 2 2" "^--frobnicate: there is no" "^--frobnicate: there is no" \
+    "^--frobnicate: there is no"
 
 port=$(free_port)
 start_rank 0 4 "$port" "${good[@]}"

@@ -170,10 +170,7 @@ void RunFolder::begin(const Options& options, int64_t steps_done) {
 
 bool RunFolder::follow() {
     if (directory_ < 0) return false;
-    if (is_same_file(directory_, path_)) {
-        if (tokenizer_.empty()) keep_tokenizer();
-        return false;
-    }
+    if (is_same_file(directory_, path_)) return false;
     const std::string now = path_of(directory_);
     if (is_same_file(directory_, now)) {
         spdlog::warn("the run folder '{}' has been moved: it is '{}' from here on", path_, now);
@@ -188,6 +185,7 @@ bool RunFolder::follow() {
 void RunFolder::keep_tokenizer() {
     std::error_code error;
     for (const auto& entry : fs::directory_iterator(tokenizer_folder_of_run(path_), error)) {
+        if (!entry.is_regular_file(error)) continue;
         tokenizer_.emplace_back(entry.path().filename().string(), MappedFile(entry.path().string()));
     }
 }

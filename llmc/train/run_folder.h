@@ -46,11 +46,13 @@ class RunFolder {
     /// cannot be.
     bool follow();
 
+    /// Opens the tokenizer's files, so that follow() has them whatever becomes of the folder. Once all is in its place.
+    void keep_tokenizer();
+
   private:
     void open_folder();
     void require_writable(const std::string& option);
     void undo();
-    void keep_tokenizer();
     void make_anew();
 
     std::string path_;

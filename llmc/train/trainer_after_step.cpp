@@ -63,6 +63,7 @@ void Trainer::begin_folder() {
         metrics_file_.open(run_folder_ + "/metrics.jsonl", first_step_);
         if (first_validation_) metrics_file_.write_validation(first_step_, *first_validation_);
     }
+    if (folder_ != nullptr) folder_->keep_tokenizer();
     const bool is_here = options_.output_dir.empty();  // The checkpoint that this process began with.
     if (better_loss_ && is_here) note_best();
     better_loss_.reset();

@@ -8,7 +8,8 @@ Trains three small models, exports each as safetensors and as GGUF in every type
 
  - tensors: fp32 the run's own; the other types byte for byte what the gguf package makes of the same fp32;
  - metadata and vocabulary, as the gguf package reads them;
- - losses of the golden models by llama.cpp, beside PyTorch's;
+ - losses of the golden models by llama.cpp, beside PyTorch's; of tests/golden/families and tests/golden/kinds those
+   of transformers in fp64, and logits, or that the export is refused with the key that llama.cpp has nothing for;
  - ids: every kind of tests/golden/tokenizers/kinds.json is refused by the export, or gives the tokenizers library's
    ids in llama.cpp, on all its texts, with special tokens as text and as ids;
  - the same for SentencePiece's models, BPE over characters and a rank file, against `train_gpt tokenize`;
@@ -31,6 +32,12 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8}
 # Kinds whose ids llama.cpp is known to give differently on some text, as the export's warning says.
 CAVEATS = {"qwen2": "NFC", "neox": "NFC", "flags": "NFC, lstrip and rstrip", "o200k": "case outside ASCII"}
+# Models that llama.cpp has no architecture for, and the key of config.json that the refusal names.
+REFUSED = {"gpt2_exact_gelu": "activation_function", "gpt2_score_scale": "scale_attn_weights",
+           "llama_dynamic": "rope_type dynamic", "mistral_window": "sliding_window", "phi3_long": "sliding_window",
+           "phi3_short": "rope_type longrope", "qwen2_windows": "sliding_window", "smollm3_no_rope": "sliding_window"}
+# Architectures that are not called as the model_type.
+ARCHITECTURES = {"mistral": "llama", "phi3": "llama", "qwen2_head_size": "llama", "qwen2_llama3": "llama"}
 failures = 0
 
 
@@ -60,7 +67,8 @@ def read_safetensors(path):
     for name, entry in header.items():
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
-            raw = np.frombuffer(data[8 + size + begin : 8 + size + end], np.float32)
+            kind = {"F32": np.float32, "F64": np.float64, "I32": np.int32}[entry["dtype"]]
+            raw = np.frombuffer(data[8 + size + begin : 8 + size + end], kind)
             tensors[name] = raw.reshape(entry["shape"])
     return tensors
 
@@ -155,26 +163,70 @@ def check_greedy(name, run, path, kind, prompts):
                f"{len(ours)} characters" if good else f"equal for {same} only: {ours!r} {theirs!r}")
 
 
+def llama_cpp_model(path):
+    """What the file says, not what the package's constructor would rather have of YaRN."""
+    import llama_cpp
+    return llama_cpp.Llama(str(path), n_ctx=64, n_batch=64, logits_all=True, type_k=0, type_v=0, verbose=False,
+                           yarn_attn_factor=-1.0, yarn_beta_fast=-1.0, yarn_beta_slow=-1.0)
+
+
+def llama_cpp_logits(model, sequences):
+    logits = []
+    for tokens in sequences:
+        model.reset()
+        model.eval(list(map(int, tokens)))
+        logits.append(np.array(model.scores[: len(tokens)], np.float64))
+    return np.array(logits)
+
+
+def mean_loss(logits, targets):
+    top = logits.max(-1, keepdims=True)
+    chosen = np.take_along_axis(logits, np.array(targets)[..., None], -1)
+    return np.mean(top + np.log(np.exp(logits - top).sum(-1, keepdims=True)) - chosen)
+
+
+def loss_bound(folder):
+    """GELU of a GPT-2 comes from a table of halves in llama.cpp."""
+    return 2e-5 if folder.name.startswith("gpt2") else 1e-6
+
+
 def check_golden(work):
     """Losses of the golden models, by llama.cpp, beside PyTorch's: llama3 frequencies, own head sizes, both heads."""
-    import llama_cpp
     for folder in sorted((TOP / "tests/golden/hf").iterdir()):
         golden = json.loads((folder / "expected.json").read_text())
         path = work / f"golden-{folder.name}.gguf"
         must("export", f"--run={folder}", "--format=gguf", "--gguf-type=f32", f"--out={path}")
-        model = llama_cpp.Llama(str(path), n_ctx=64, n_batch=64, logits_all=True, type_k=0, type_v=0, verbose=False)
-        losses = []
-        for tokens, targets in zip(golden["tokens"], golden["targets"]):
-            model.reset()
-            model.eval(tokens)
-            logits = np.array(model.scores[: len(tokens)], np.float64)
-            top = logits.max(1, keepdims=True)
-            chosen = logits[np.arange(len(tokens)), targets]
-            losses += list(top[:, 0] + np.log(np.exp(logits - top).sum(1)) - chosen)
-        distance = abs(np.mean(losses) / golden["loss"] - 1)
-        # gelu of a GPT-2 comes from a table of halves in llama.cpp.
-        bound = 2e-5 if folder.name.startswith("gpt2") else 1e-6
-        report(f"golden {folder.name}: loss", distance < bound, f"relative distance {distance:.1e}")
+        logits = llama_cpp_logits(llama_cpp_model(path), golden["tokens"])
+        distance = abs(mean_loss(logits, golden["targets"]) / golden["loss"] - 1)
+        report(f"golden {folder.name}: loss", distance < loss_bound(folder), f"relative distance {distance:.1e}")
+
+
+def check_models(work):
+    """Families and kinds of models beside transformers' loss, and logits where they are stored; or refused by name."""
+    for folder in sorted([*(TOP / "tests/golden/families").iterdir(), *(TOP / "tests/golden/kinds").iterdir()]):
+        path = work / f"model-{folder.name}.gguf"
+        code, _, err = train_gpt("export", f"--run={folder}", "--format=gguf", "--gguf-type=f32", f"--out={path}")
+        if folder.name in REFUSED:
+            line = err.strip().splitlines()[-1]
+            good = code == 2 and REFUSED[folder.name] in line and not path.exists()
+            report(f"{folder.parent.name} {folder.name}: refused", good, line)
+            continue
+        if code:
+            report(f"{folder.parent.name} {folder.name}", False, err)
+            continue
+        golden = read_safetensors(folder / "expected.safetensors")
+        model = llama_cpp_model(path)
+        architecture = model.metadata["general.architecture"]
+        wanted = ARCHITECTURES.get(folder.name, json.loads((folder / "config.json").read_text())["model_type"])
+        logits = llama_cpp_logits(model, golden["tokens"])
+        distance = abs(mean_loss(logits, golden["targets"]) / golden["loss"][0] - 1)
+        text = f"{architecture}, relative distance {distance:.1e}"
+        good = architecture == wanted and distance < loss_bound(folder)
+        if "logits" in golden:
+            apart = np.abs(logits - golden["logits"]).max() / np.abs(golden["logits"]).max()
+            text += f", of logits {apart:.1e}"
+            good = good and apart < (1e-3 if folder.name.startswith("gpt2") else 1e-5)
+        report(f"{folder.parent.name} {folder.name}: loss", good, text)
 
 
 def tiny_folder(folder, vocabulary):
@@ -327,6 +379,7 @@ def main():
                     check_greedy(name, run, path, kind, ["And it came ", "The "])
         if llama_cpp:
             check_golden(work)
+            check_models(work)
             check_kinds(work)
             check_other_files(work)
     sys.exit(failures > 0)

@@ -4,7 +4,7 @@
     python3 -m venv /tmp/venv-gguf && /tmp/venv-gguf/bin/pip install -r dev/oracle/gguf.txt
     /tmp/venv-gguf/bin/python dev/oracle/gguf_check.py ./train_gpt
 
-Trains three small models, exports each as safetensors and as GGUF in every type, and checks
+Trains five small models, exports each as safetensors and as GGUF in every type, and checks
 
  - tensors: fp32 the run's own; the other types byte for byte what the gguf package makes of the same fp32;
  - metadata and vocabulary, as the gguf package reads them;
@@ -38,6 +38,7 @@ REFUSED = {"gpt2_exact_gelu": "activation_function", "gpt2_score_scale": "scale_
            "phi3_short": "rope_type longrope", "qwen2_windows": "sliding_window", "smollm3_no_rope": "sliding_window"}
 # Architectures that are not called as the model_type.
 ARCHITECTURES = {"mistral": "llama", "phi3": "llama", "qwen2_head_size": "llama", "qwen2_llama3": "llama"}
+SMALL = ["--layers=3", "--channels=64", "--heads=4", "--kv-heads=2", "--head-size=16", "--ffn-size=160"]
 failures = 0
 
 
@@ -67,8 +68,11 @@ def read_safetensors(path):
     for name, entry in header.items():
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
-            kind = {"F32": np.float32, "F64": np.float64, "I32": np.int32}[entry["dtype"]]
-            raw = np.frombuffer(data[8 + size + begin : 8 + size + end], kind)
+            raw = data[8 + size + begin : 8 + size + end]
+            if entry["dtype"] == "BF16":
+                raw = (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
+            else:
+                raw = np.frombuffer(raw, {"F32": np.float32, "F64": np.float64, "I32": np.int32}[entry["dtype"]])
             tensors[name] = raw.reshape(entry["shape"])
     return tensors
 
@@ -89,25 +93,39 @@ def interleave(weights, head):
                            for h in np.split(weights, len(weights) // head)])
 
 
-def as_gguf(folder):
+def split_rows(name, value, config):
+    """Phi-3's fused projections as those of others; everything else as it is."""
+    if "qkv_proj" in name:
+        heads, shared = config["num_attention_heads"], config["num_key_value_heads"]
+        head = len(value) // (heads + 2 * shared)
+        parts = np.split(value, [heads * head, (heads + shared) * head])
+        return {name.replace("qkv_proj", f"{letter}_proj"): part for letter, part in zip("qkv", parts)}
+    if "gate_up_proj" in name:
+        return {name.replace("gate_up", kind): part for kind, part in zip(("gate", "up"), np.split(value, 2))}
+    return {name: value}
+
+
+def as_gguf(folder, architecture):
     """The tensors of a Hugging Face folder by their names in GGUF files, from the tables of the gguf package."""
     config = json.loads((folder / "config.json").read_text())
-    is_gpt2 = config["model_type"] == "gpt2"
-    arch = gguf.MODEL_ARCH.GPT2 if is_gpt2 else gguf.MODEL_ARCH.LLAMA
-    names = gguf.get_tensor_name_map(arch, config["n_layer" if is_gpt2 else "num_hidden_layers"])
+    is_gpt2 = architecture == "gpt2"
+    layers = config["n_layer" if is_gpt2 else "num_hidden_layers"]
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.upper()], layers)
     tensors = {}
-    for name, value in read_safetensors(folder / "model.safetensors").items():
-        if is_gpt2 and value.ndim == 2 and ".h." in name:
-            value = value.T
-        if name.endswith(("q_proj.weight", "k_proj.weight")):
-            value = interleave(value, config["head_dim"])
-        tensors[names.get_name(name, try_suffixes=(".weight", ".bias"))] = np.ascontiguousarray(value)
+    for whole, fused in read_safetensors(folder / "model.safetensors").items():
+        for name, value in split_rows(whole, fused, config).items():
+            if is_gpt2 and value.ndim == 2 and ".h." in name:
+                value = value.T
+            if architecture in ("llama", "smollm3") and any(f".{letter}_proj." in name for letter in "qk"):
+                value = interleave(value, config.get("head_dim") or
+                                   config["hidden_size"] // config["num_attention_heads"])
+            tensors[names.get_name(name, try_suffixes=(".weight", ".bias"))] = np.ascontiguousarray(value)
     return tensors
 
 
 def check_tensors(name, folder, path, kind):
     reader = gguf.GGUFReader(path)
-    expected = as_gguf(folder)
+    expected = as_gguf(folder, reader.fields["general.architecture"].contents())
     got = {tensor.name: tensor for tensor in reader.tensors}
     extra = set(got) - set(expected)
     report(f"{name} {kind}: names", extra <= {"rope_freqs.weight"} and set(expected) <= set(got), str(extra or ""))
@@ -221,6 +239,7 @@ def check_models(work):
         logits = llama_cpp_logits(model, golden["tokens"])
         distance = abs(mean_loss(logits, golden["targets"]) / golden["loss"][0] - 1)
         text = f"{architecture}, relative distance {distance:.1e}"
+        check_tensors(f"{folder.parent.name} {folder.name}", folder, path, "f32")
         good = architecture == wanted and distance < loss_bound(folder)
         if "logits" in golden:
             apart = np.abs(logits - golden["logits"]).max() / np.abs(golden["logits"]).max()
@@ -358,7 +377,8 @@ def main():
         must("tokenize", "--train-bpe", "--vocab-size=1000", f"--out={work}/bpe", text)
         common = [f"--data={text}", "--val-every=0", "--batch-size=16", "--seq-len=64", "--steps=300"]
         runs = {"gpt2-bytes": ["--model=gpt2-nano"], "llama-bytes": ["--model=llama-nano"],
-                "llama-bpe": ["--model=llama-nano", f"--tokenizer={work}/bpe"]}
+                "llama-bpe": ["--model=llama-nano", f"--tokenizer={work}/bpe"],
+                "qwen2-bytes": ["--model=qwen2.5-0.5b", *SMALL], "qwen3-bytes": ["--model=qwen3-0.6b", *SMALL]}
         try:
             import llama_cpp
             print(f"gguf {gguf.__version__ if hasattr(gguf, '__version__') else ''}, "

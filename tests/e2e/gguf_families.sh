@@ -6,12 +6,13 @@ set -u
 golden=$PWD/tests/golden
 . tests/e2e/lib.bash
 
-says() { # says FILE WORD...: all of them, and none of those behind "--"
+head='\x00output.weight' # not the end of another name
+says() { # says FILE PATTERN...: all of them, and none of those behind "--"
     local file=$1 word wanted=0
     shift
     for word in "$@"; do
         [ "$word" = -- ] && { wanted=1; continue; }
-        grep -a -q -F -e "$word" "$file"
+        grep -a -q -P -e "$word" "$file"
         [ $? -eq $wanted ] || { echo "$word"; return 1; }
     done
 }
@@ -28,17 +29,17 @@ row() {
     check "$name: the same tensors from an import" cmp <(tail -c 2000 "$name.gguf") <(tail -c 2000 "again-$name.gguf")
 }
 
-row families/gpt2_untied gpt2 output.weight blk.1.attn_qkv.bias position_embd.weight -- rope
-row families/mistral llama blk.1.ffn_gate.weight output.weight -- mistral. .bias rope.scaling
-row families/phi3 llama blk.1.attn_k.weight blk.1.ffn_up.weight -- phi3. attn_qkv ffn_gate_up
-row families/qwen2 qwen2 blk.1.attn_k.bias -- output.weight attn_output.bias rope.scaling
+row families/gpt2_untied gpt2 "$head" blk.1.attn_qkv.bias position_embd.weight -- rope
+row families/mistral llama blk.1.ffn_gate.weight "$head" -- mistral\\. \\.bias rope.scaling
+row families/phi3 llama blk.1.attn_k.weight blk.1.ffn_up.weight -- phi3\\. attn_qkv ffn_gate_up
+row families/qwen2 qwen2 blk.1.attn_k.bias -- "$head" attn_output.bias rope.scaling
 row families/qwen2_yarn qwen2 qwen2.rope.scaling.type qwen2.rope.scaling.original_context_length -- rope_freqs
-row families/qwen2_head_size llama blk.1.attn_k.bias llama.attention.key_length -- qwen2.
-row families/qwen2_llama3 llama blk.1.attn_k.bias rope_freqs.weight -- qwen2. rope.scaling
+row families/qwen2_head_size llama blk.1.attn_k.bias llama.attention.key_length -- qwen2\\.
+row families/qwen2_llama3 llama blk.1.attn_k.bias rope_freqs.weight -- qwen2\\. rope.scaling
 row families/qwen3_yarn qwen3 blk.1.attn_q_norm.weight qwen3.attention.key_length \
-    qwen3.rope.scaling.attn_factor qwen3.rope.scaling.yarn_beta_fast -- .bias
-row families/smollm3 smollm3 blk.4.attn_norm.weight -- output.weight .bias
-row kinds/qwen3_norms qwen3 blk.1.attn_k_norm.weight -- rope.scaling output.weight
+    qwen3.rope.scaling.attn_factor qwen3.rope.scaling.yarn_beta_fast -- \\.bias
+row families/smollm3 smollm3 blk.4.attn_norm.weight -- "$head" \\.bias
+row kinds/qwen3_norms qwen3 blk.1.attn_k_norm.weight -- rope.scaling "$head"
 row kinds/llama_biases llama blk.1.attn_output.bias blk.1.ffn_gate.bias blk.1.ffn_down.bias
 row kinds/llama_yarn llama rope_freqs.weight llama.rope.scaling.attn_factor -- rope.scaling.type
 
@@ -75,6 +76,8 @@ edited() {
 edited kinds/mistral_window wide 's/"sliding_window": 6/"sliding_window": 32/'
 must "a window as wide as the context" export --run=wide --format=gguf --out=wide.gguf
 check "is none" says wide.gguf llama.block_count
+edited kinds/mistral_window narrow 's/"sliding_window": 6/"sliding_window": 31/'
+refused "one that is a token narrower is one" 2 'windows of 31 tokens' export --run=narrow --format=gguf --out=no.gguf
 edited kinds/phi3_long partial 's/"sliding_window": 9/"sliding_window": null/'
 refused "rotary positions in part of a head" 2 '4 of 8 columns of a head \(partial_rotary_factor\)' \
     export --run=partial --format=gguf --out=no.gguf

@@ -140,12 +140,15 @@ bool has_required(const GgufArchitecture& architecture, const Model& model) {
     });
 }
 
+/// A window as wide as the context hides nothing.
+bool has_no_window(const ModelConfig& config) { return config.window == 0 || config.window >= config.maxT; }
+
 /// What llama.cpp computes in none of the architectures above, with the key of config.json; empty if nothing.
 std::string what_llama_cpp_lacks(const ModelConfig& config) {
     using Kind = RopeScaling::Kind;
     const Features& features = config.features;
     const Kind rope = config.rope_scaling.kind;
-    if (config.window > 0) return fmt::format("it has windows of {} tokens (sliding_window)", config.window);
+    if (!has_no_window(config)) return fmt::format("it has windows of {} tokens (sliding_window)", config.window);
     if (features.activation == Activation::GeluExact) return "its GELU is the exact one (activation_function)";
     if (!features.scale_scores) return "it does not scale attention's scores (scale_attn_weights)";
     if (features.scale_scores_by_layer) {
@@ -176,7 +179,7 @@ void require_known_fields(const ModelConfig& config) {
     said.norm_epsilon = config.norm_epsilon;
     said.rope_theta = config.rope_theta, said.rope_scaling = config.rope_scaling;
     said.rotary_size = config.rotary_size, said.rope_layers = config.rope_layers;  // By the architectures.
-    said.window_layers = config.window_layers;                                     // Of a window that is none.
+    if (has_no_window(config)) said.window = config.window, said.window_layers = config.window_layers;
     if (said == config) return;
     const auto all = nlohmann::json::parse(to_json(config)), known = nlohmann::json::parse(to_json(said));
     std::string names;

@@ -158,6 +158,9 @@ TEST(GgufFamilies, WhatLlamaCppLacksIsNamed) {
     for (const auto& [folder, words] : rows) {
         EXPECT_TRUE(has(refusal(folder), {"--format=gguf", words, "--format=hf"})) << folder;
     }
+    ModelConfig wide = HfModel(kGolden + "kinds/qwen2_windows").model().config;
+    wide.window = wide.maxT;
+    EXPECT_STREQ(gguf_architecture_of(make_model(wide)).name, "llama") << "a window that hides nothing";
     const auto without_window = [](ModelConfig* config) { config->window = 0, config->window_layers.clear(); };
     EXPECT_TRUE(has(refusal("kinds/smollm3_no_rope", without_window), {"not every fourth (no_rope_layers)"}));
     EXPECT_TRUE(has(refusal("kinds/phi3_long", without_window), {"4 of 8 columns", "partial_rotary_factor"}));

@@ -11,8 +11,8 @@ order of `names` (metadata) the L2 norm of transformers' own error in fp32: the 
 orders (two implementations of attention, with and without oneDNN, sequences together, swapped, and one by one), since
 one run of a model so small may be right by luck.
 
-A folder of families is of a model as its family usually is, without what GGUF files cannot say; its expected.safetensors
-has tokens, targets, loss, and logits F32 (B, T, V) for other programs to compare theirs with.
+A folder of families has a model as its family usually is, without what GGUF files cannot say; expected.safetensors has
+tokens, targets, loss, and logits F32 (B, T, V) for other programs to compare theirs with.
 
 The truth is transformers' model in fp64. Where its code goes through fp32 whatever the model's type (RMSNorm, rotary
 angles), that part is written here in fp64, and checked against transformers' in fp32.

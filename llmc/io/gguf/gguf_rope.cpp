@@ -9,8 +9,8 @@ namespace {
 
 using Kind = RopeScaling::Kind;
 
-/// llama.cpp's ramp between the pairs that stay and those that are stretched is in whole pairs, and where it ends before
-/// it begins, llama.cpp computes something else.
+/// llama.cpp's ramp between the pairs that stay and those that are stretched is in whole pairs, and where it ends
+/// before it begins, llama.cpp computes something else.
 bool has_llama_cpps_ramp(const ModelConfig& config) {
     const RopeScaling& scaling = config.rope_scaling;
     const auto columns = static_cast<double>(config.rotary_columns());

@@ -1,6 +1,6 @@
-// How a GGUF file says that rotary positions are stretched: by keys, which llama.cpp reads for every architecture, or by
-// a tensor with a divisor for each frequency, which only some of its architectures take.
-// Keys: https://github.com/ggml-org/llama.cpp, gguf-py/gguf/constants.py; what they do: src/llama-context.cpp and
+// How a GGUF file says that rotary positions are stretched: by keys, which llama.cpp reads for every architecture, or
+// by a tensor with a divisor for each frequency, which only some of its architectures take. Keys:
+// https://github.com/ggml-org/llama.cpp, gguf-py/gguf/constants.py; what they do: src/llama-context.cpp and
 // ggml_rope_yarn_corr_dims in ggml/src/ggml.c.
 #pragma once
 

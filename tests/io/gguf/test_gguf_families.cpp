@@ -139,9 +139,8 @@ TEST_P(GgufFamilyTest, RotaryPositionsAreTheModels) {
     EXPECT_NEAR(magnitude, config().rope_scaling.attention_factor, 1e-6);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, GgufFamilyTest, testing::ValuesIn(kFamilies), [](const auto& info) {
-    return info.param.folder.substr(info.param.folder.find('/') + 1);
-});
+INSTANTIATE_TEST_SUITE_P(Families, GgufFamilyTest, testing::ValuesIn(kFamilies),
+                         [](const auto& info) { return info.param.folder.substr(info.param.folder.find('/') + 1); });
 
 std::string refusal(const std::string& folder, const std::function<void(ModelConfig*)>& change = {}) {
     ModelConfig config = HfModel(kGolden + folder).model().config;
@@ -164,8 +163,9 @@ TEST(GgufFamilies, WhatLlamaCppLacksIsNamed) {
     const auto without_window = [](ModelConfig* config) { config->window = 0, config->window_layers.clear(); };
     EXPECT_TRUE(has(refusal("kinds/smollm3_no_rope", without_window), {"not every fourth (no_rope_layers)"}));
     EXPECT_TRUE(has(refusal("kinds/phi3_long", without_window), {"4 of 8 columns", "partial_rotary_factor"}));
-    EXPECT_TRUE(has(refusal("kinds/gpt2_score_scale", [](ModelConfig* config) { config->features.scale_scores = true; }),
-                    {"scale_attn_by_inverse_layer_idx"}));
+    EXPECT_TRUE(
+        has(refusal("kinds/gpt2_score_scale", [](ModelConfig* config) { config->features.scale_scores = true; }),
+            {"scale_attn_by_inverse_layer_idx"}));
 }
 
 /// llama.cpp fails to load the divisors in an architecture that takes none, and its YaRN is one of whole pairs.

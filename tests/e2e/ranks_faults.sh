@@ -245,7 +245,8 @@ large=("${quiet[@]}" --layers=2 --channels=64 --heads=2 --batch-size=128 --seq-l
 with[1]="prlimit --as=400000000"
 if ${with[1]} "$TRAIN_GPT" --version >out 2>err; then
     start_and_end 2 "${large[@]}" "${new[@]}"
-    all_end "a rank with too little memory" "[01]" ".*not enough memory: .* available is .*, by .* of rank 1\\. By level"
+    all_end "a rank with too little memory" "[01]" \
+        ".*not enough memory: .* available is .*, by .* of rank 1\\. By level"
     check "a rank with too little memory: no run folder" test ! -e new
 else
     with=()

@@ -4,11 +4,12 @@
     python3 -m venv /tmp/venv-gguf && /tmp/venv-gguf/bin/pip install -r dev/oracle/gguf.txt
     /tmp/venv-gguf/bin/python dev/oracle/gguf_check.py ./train_gpt
 
-Trains three small models, exports each as safetensors and as GGUF in every type, and checks
+Trains five small models, exports each as safetensors and as GGUF in every type, and checks
 
  - tensors: fp32 the run's own; the other types byte for byte what the gguf package makes of the same fp32;
  - metadata and vocabulary, as the gguf package reads them;
- - losses of the golden models by llama.cpp, beside PyTorch's;
+ - losses of the golden models by llama.cpp, beside PyTorch's; of tests/golden/families and tests/golden/kinds those
+   of transformers in fp64, and logits, or that the export is refused with the key that llama.cpp has nothing for;
  - ids: every kind of tests/golden/tokenizers/kinds.json is refused by the export, or gives the tokenizers library's
    ids in llama.cpp, on all its texts, with special tokens as text and as ids;
  - the same for SentencePiece's models, BPE over characters and a rank file, against `train_gpt tokenize`;
@@ -31,6 +32,15 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8}
 # Kinds whose ids llama.cpp is known to give differently on some text, as the export's warning says.
 CAVEATS = {"qwen2": "NFC", "neox": "NFC", "flags": "NFC, lstrip and rstrip", "o200k": "case outside ASCII"}
+# Models that llama.cpp has no architecture for, and the key of config.json that the refusal names.
+REFUSED = {"gpt2_exact_gelu": "activation_function", "gpt2_score_scale": "scale_attn_weights",
+           "llama_dynamic": "rope_type dynamic", "mistral_window": "sliding_window", "phi3_long": "sliding_window",
+           "phi3_short": "rope_type longrope", "qwen2_windows": "sliding_window", "smollm3_no_rope": "sliding_window"}
+# Architectures that are not called as the model_type.
+ARCHITECTURES = {"mistral": "llama", "phi3": "llama", "qwen2_head_size": "llama", "qwen2_llama3": "llama"}
+# Leads in logits that a type may turn.
+CLOSE = {"f16": 0.003, "bf16": 0.02, "q8_0": 0.05}
+SMALL = ["--layers=3", "--channels=64", "--heads=4", "--kv-heads=2", "--head-size=16", "--ffn-size=160"]
 failures = 0
 
 
@@ -60,7 +70,11 @@ def read_safetensors(path):
     for name, entry in header.items():
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
-            raw = np.frombuffer(data[8 + size + begin : 8 + size + end], np.float32)
+            raw = data[8 + size + begin : 8 + size + end]
+            if entry["dtype"] == "BF16":
+                raw = (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
+            else:
+                raw = np.frombuffer(raw, {"F32": np.float32, "F64": np.float64, "I32": np.int32}[entry["dtype"]])
             tensors[name] = raw.reshape(entry["shape"])
     return tensors
 
@@ -81,25 +95,39 @@ def interleave(weights, head):
                            for h in np.split(weights, len(weights) // head)])
 
 
-def as_gguf(folder):
+def split_rows(name, value, config):
+    """Phi-3's fused projections as those of others; everything else as it is."""
+    if "qkv_proj" in name:
+        heads, shared = config["num_attention_heads"], config["num_key_value_heads"]
+        head = len(value) // (heads + 2 * shared)
+        parts = np.split(value, [heads * head, (heads + shared) * head])
+        return {name.replace("qkv_proj", f"{letter}_proj"): part for letter, part in zip("qkv", parts)}
+    if "gate_up_proj" in name:
+        return {name.replace("gate_up", kind): part for kind, part in zip(("gate", "up"), np.split(value, 2))}
+    return {name: value}
+
+
+def as_gguf(folder, architecture):
     """The tensors of a Hugging Face folder by their names in GGUF files, from the tables of the gguf package."""
     config = json.loads((folder / "config.json").read_text())
-    is_gpt2 = config["model_type"] == "gpt2"
-    arch = gguf.MODEL_ARCH.GPT2 if is_gpt2 else gguf.MODEL_ARCH.LLAMA
-    names = gguf.get_tensor_name_map(arch, config["n_layer" if is_gpt2 else "num_hidden_layers"])
+    is_gpt2 = architecture == "gpt2"
+    layers = config["n_layer" if is_gpt2 else "num_hidden_layers"]
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.upper()], layers)
     tensors = {}
-    for name, value in read_safetensors(folder / "model.safetensors").items():
-        if is_gpt2 and value.ndim == 2 and ".h." in name:
-            value = value.T
-        if name.endswith(("q_proj.weight", "k_proj.weight")):
-            value = interleave(value, config["head_dim"])
-        tensors[names.get_name(name, try_suffixes=(".weight", ".bias"))] = np.ascontiguousarray(value)
+    for whole, fused in read_safetensors(folder / "model.safetensors").items():
+        for name, value in split_rows(whole, fused, config).items():
+            if is_gpt2 and value.ndim == 2 and ".h." in name:
+                value = value.T
+            if architecture in ("llama", "smollm3") and any(f".{letter}_proj." in name for letter in "qk"):
+                value = interleave(value, config.get("head_dim") or
+                                   config["hidden_size"] // config["num_attention_heads"])
+            tensors[names.get_name(name, try_suffixes=(".weight", ".bias"))] = np.ascontiguousarray(value)
     return tensors
 
 
 def check_tensors(name, folder, path, kind):
     reader = gguf.GGUFReader(path)
-    expected = as_gguf(folder)
+    expected = as_gguf(folder, reader.fields["general.architecture"].contents())
     got = {tensor.name: tensor for tensor in reader.tensors}
     extra = set(got) - set(expected)
     report(f"{name} {kind}: names", extra <= {"rope_freqs.weight"} and set(expected) <= set(got), str(extra or ""))
@@ -138,7 +166,16 @@ def check_metadata(name, reader, folder):
     report(f"{name}: {len(merges)} merges", list(stored) == merges)
 
 
+def lead_of_the_best(path, text):
+    """By how much the likeliest next token leads the second, in logits of llama.cpp."""
+    model = llama_cpp_model(path)
+    last = llama_cpp_logits(model, [model.tokenize(text.encode())])[0, -1]
+    second, first = np.sort(last)[-2:]
+    return first - second
+
+
 def check_greedy(name, run, path, kind, prompts):
+    """In fp32 the same text. Rounded weights, and what llama.cpp rounds beside them, may turn a close choice."""
     from llama_cpp import Llama
     model = Llama(str(path), n_ctx=64, type_k=0, type_v=0, n_threads=2, verbose=False)
     for prompt in prompts:
@@ -148,33 +185,81 @@ def check_greedy(name, run, path, kind, prompts):
         at = ours.find(prompt)
         ours = ours[at + len(prompt) :].rstrip("\n") if at >= 0 else ours
         theirs = theirs.rstrip("\n")
-        good = ours == theirs
+        title = f"{name} {kind}: greedy text after {prompt!r}"
+        if ours == theirs:
+            report(title, True, f"{len(ours)} characters")
+            continue
         same = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
-        # llama.cpp rounds what q8_0 matrices are multiplied with, too: a close choice may go the other way.
-        report(f"{name} {kind}: greedy text after {prompt!r}", good or kind == "q8_0",
-               f"{len(ours)} characters" if good else f"equal for {same} only: {ours!r} {theirs!r}")
+        lead = lead_of_the_best(path.with_name(f"{name}-f32.gguf"), prompt + ours[:same])
+        report(title, kind != "f32" and lead < CLOSE[kind],
+               f"equal for {same} only, where the best leads by {lead:.4f}: {ours!r} {theirs!r}")
+
+
+def llama_cpp_model(path):
+    """What the file says, not what the package's constructor would rather have of YaRN."""
+    import llama_cpp
+    return llama_cpp.Llama(str(path), n_ctx=64, n_batch=64, logits_all=True, type_k=0, type_v=0, verbose=False,
+                           yarn_attn_factor=-1.0, yarn_beta_fast=-1.0, yarn_beta_slow=-1.0)
+
+
+def llama_cpp_logits(model, sequences):
+    logits = []
+    for tokens in sequences:
+        model.reset()
+        model.eval(list(map(int, tokens)))
+        logits.append(np.array(model.scores[: len(tokens)], np.float64))
+    return np.array(logits)
+
+
+def mean_loss(logits, targets):
+    top = logits.max(-1, keepdims=True)
+    chosen = np.take_along_axis(logits, np.array(targets)[..., None], -1)
+    return np.mean(top + np.log(np.exp(logits - top).sum(-1, keepdims=True)) - chosen)
+
+
+def loss_bound(folder):
+    """GELU of a GPT-2 comes from a table of halves in llama.cpp."""
+    return 2e-5 if folder.name.startswith("gpt2") else 1e-6
 
 
 def check_golden(work):
     """Losses of the golden models, by llama.cpp, beside PyTorch's: llama3 frequencies, own head sizes, both heads."""
-    import llama_cpp
     for folder in sorted((TOP / "tests/golden/hf").iterdir()):
         golden = json.loads((folder / "expected.json").read_text())
         path = work / f"golden-{folder.name}.gguf"
         must("export", f"--run={folder}", "--format=gguf", "--gguf-type=f32", f"--out={path}")
-        model = llama_cpp.Llama(str(path), n_ctx=64, n_batch=64, logits_all=True, type_k=0, type_v=0, verbose=False)
-        losses = []
-        for tokens, targets in zip(golden["tokens"], golden["targets"]):
-            model.reset()
-            model.eval(tokens)
-            logits = np.array(model.scores[: len(tokens)], np.float64)
-            top = logits.max(1, keepdims=True)
-            chosen = logits[np.arange(len(tokens)), targets]
-            losses += list(top[:, 0] + np.log(np.exp(logits - top).sum(1)) - chosen)
-        distance = abs(np.mean(losses) / golden["loss"] - 1)
-        # gelu of a GPT-2 comes from a table of halves in llama.cpp.
-        bound = 2e-5 if folder.name.startswith("gpt2") else 1e-6
-        report(f"golden {folder.name}: loss", distance < bound, f"relative distance {distance:.1e}")
+        logits = llama_cpp_logits(llama_cpp_model(path), golden["tokens"])
+        distance = abs(mean_loss(logits, golden["targets"]) / golden["loss"] - 1)
+        report(f"golden {folder.name}: loss", distance < loss_bound(folder), f"relative distance {distance:.1e}")
+
+
+def check_models(work):
+    """Families and kinds of models beside transformers' loss, and logits where they are stored; or refused by name."""
+    for folder in sorted([*(TOP / "tests/golden/families").iterdir(), *(TOP / "tests/golden/kinds").iterdir()]):
+        path = work / f"model-{folder.name}.gguf"
+        code, _, err = train_gpt("export", f"--run={folder}", "--format=gguf", "--gguf-type=f32", f"--out={path}")
+        if folder.name in REFUSED:
+            line = err.strip().splitlines()[-1]
+            good = code == 2 and REFUSED[folder.name] in line and not path.exists()
+            report(f"{folder.parent.name} {folder.name}: refused", good, line)
+            continue
+        if code:
+            report(f"{folder.parent.name} {folder.name}", False, err)
+            continue
+        golden = read_safetensors(folder / "expected.safetensors")
+        model = llama_cpp_model(path)
+        architecture = model.metadata["general.architecture"]
+        wanted = ARCHITECTURES.get(folder.name, json.loads((folder / "config.json").read_text())["model_type"])
+        logits = llama_cpp_logits(model, golden["tokens"])
+        distance = abs(mean_loss(logits, golden["targets"]) / golden["loss"][0] - 1)
+        text = f"{architecture}, relative distance {distance:.1e}"
+        check_tensors(f"{folder.parent.name} {folder.name}", folder, path, "f32")
+        good = architecture == wanted and distance < loss_bound(folder)
+        if "logits" in golden:
+            apart = np.abs(logits - golden["logits"]).max() / np.abs(golden["logits"]).max()
+            text += f", of logits {apart:.1e}"
+            good = good and apart < (1e-3 if folder.name.startswith("gpt2") else 1e-5)
+        report(f"{folder.parent.name} {folder.name}: loss", good, text)
 
 
 def tiny_folder(folder, vocabulary):
@@ -306,7 +391,8 @@ def main():
         must("tokenize", "--train-bpe", "--vocab-size=1000", f"--out={work}/bpe", text)
         common = [f"--data={text}", "--val-every=0", "--batch-size=16", "--seq-len=64", "--steps=300"]
         runs = {"gpt2-bytes": ["--model=gpt2-nano"], "llama-bytes": ["--model=llama-nano"],
-                "llama-bpe": ["--model=llama-nano", f"--tokenizer={work}/bpe"]}
+                "llama-bpe": ["--model=llama-nano", f"--tokenizer={work}/bpe"],
+                "qwen2-bytes": ["--model=qwen2.5-0.5b", *SMALL], "qwen3-bytes": ["--model=qwen3-0.6b", *SMALL]}
         try:
             import llama_cpp
             print(f"gguf {gguf.__version__ if hasattr(gguf, '__version__') else ''}, "
@@ -327,6 +413,7 @@ def main():
                     check_greedy(name, run, path, kind, ["And it came ", "The "])
         if llama_cpp:
             check_golden(work)
+            check_models(work)
             check_kinds(work)
             check_other_files(work)
     sys.exit(failures > 0)

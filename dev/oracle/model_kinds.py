@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Small models of every feature a config.json can say, with the loss and gradients of transformers.
 
-    python3 model_kinds.py                    write tests/golden/kinds/*
+    python3 model_kinds.py                    write tests/golden/kinds/* and tests/golden/families/*
     python3 model_kinds.py --compare A B      logits of two folders (a model, and our export of it); exits 1 if they
                                               differ
 
@@ -10,6 +10,9 @@ targets I32 (B, T); loss F64 (1); grad.<tensor> F32, of the mean loss, and error
 order of `names` (metadata) the L2 norm of transformers' own error in fp32: the largest of twelve runs that add in other
 orders (two implementations of attention, with and without oneDNN, sequences together, swapped, and one by one), since
 one run of a model so small may be right by luck.
+
+A folder of families has a model as its family usually is, without what GGUF files cannot say; expected.safetensors has
+tokens, targets, loss, and logits F32 (B, T, V) for other programs to compare theirs with.
 
 The truth is transformers' model in fp64. Where its code goes through fp32 whatever the model's type (RMSNorm, rotary
 angles), that part is written here in fp64, and checked against transformers' in fp32.
@@ -69,6 +72,25 @@ KINDS = {
                    dict(rope_scaling=None)),
 }
 
+WIDE = dict(LLAMA, hidden_size=16)
+YARN = dict(rope_type="yarn", factor=2.0, rope_theta=100.0, original_max_position_embeddings=16)
+LLAMA3 = dict(rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, rope_theta=500.0,
+              original_max_position_embeddings=16)
+
+# name -> (model_type, fields)
+FAMILIES = {
+    "gpt2_untied": ("gpt2", dict(GPT2, tie_word_embeddings=False)),
+    "mistral": ("mistral", dict(LLAMA, sliding_window=None, head_dim=6)),
+    "qwen2": ("qwen2", dict(WIDE, tie_word_embeddings=True)),
+    "qwen2_yarn": ("qwen2", dict(WIDE, rope_parameters=YARN)),
+    "qwen2_head_size": ("qwen2", dict(LLAMA, head_dim=6)),
+    "qwen2_llama3": ("qwen2", dict(WIDE, rope_parameters=LLAMA3)),
+    "qwen3_yarn": ("qwen3", dict(LLAMA, head_dim=6, rope_parameters=dict(YARN, beta_fast=4.0, attention_factor=1.4))),
+    "smollm3": ("smollm3", dict(LLAMA, num_hidden_layers=5, head_dim=6, tie_word_embeddings=True)),
+    "smollm3_yarn": ("smollm3", dict(WIDE, num_hidden_layers=4, rope_parameters=YARN)),
+    "phi3": ("phi3", dict(WIDE, original_max_position_embeddings=32, sliding_window=None)),
+}
+
 
 def rotary(config, length):
     """Frequencies (fp64) and the factor of cosines and sines, from the papers' formulas."""
@@ -97,6 +119,11 @@ def rotary(config, length):
         factors = rope["long_factor" if length > original else "short_factor"]
         factor = math.sqrt(1 + math.log(config.max_position_embeddings / original) / math.log(original))
         return frequencies / np.array(factors), factor
+    if kind == "llama3":
+        turns = rope["original_max_position_embeddings"] * frequencies / (2 * math.pi)
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        keep = np.clip((turns - low) / (high - low), 0, 1)
+        return keep * frequencies + (1 - keep) * frequencies / rope["factor"], 1.0
     assert kind == "default", kind
     return frequencies, 1.0
 
@@ -166,13 +193,39 @@ def fill(model, seed):
             p.copy_(values.bfloat16().float())
 
 
+def draw_sequences(seed, vocabulary):
+    sequence = torch.randint(vocabulary, (B, T + 1), generator=torch.Generator().manual_seed(100 + seed))
+    return sequence[:, :-1].contiguous(), sequence[:, 1:].contiguous()
+
+
+def store(folder, model_type, fields, state):
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = built(model_type, fields, torch.bfloat16)
+    stored.load_state_dict(state)
+    stored.save_pretrained(folder)
+    for extra in ("generation_config.json",):
+        (folder / extra).unlink(missing_ok=True)
+
+
+def write_family(folder, seed, model_type, fields):
+    truth = built(model_type, fields)
+    fill(truth, seed)
+    store(folder, model_type, fields, truth.state_dict())
+    tokens, targets = draw_sequences(seed, fields["vocab_size"])
+    with torch.no_grad():
+        logits = in_fp64(truth, T)(input_ids=tokens).logits
+    loss = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+    tensors = {"tokens": tokens.int(), "targets": targets.int(), "loss": loss.reshape(1), "logits": logits.float()}
+    metadata = {"torch": torch.__version__, "transformers": transformers.__version__}
+    save_file(tensors, str(folder / "expected.safetensors"), metadata=metadata)
+    print(f"{folder.name}: loss {loss.item():.7f}, {sum(f.stat().st_size for f in folder.iterdir())} bytes")
+
+
 def write_kind(folder, seed, model_type, fields, without):
     model = built(model_type, fields)
     fill(model, seed)
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    generator = torch.Generator().manual_seed(100 + seed)
-    sequence = torch.randint(fields["vocab_size"], (B, T + 1), generator=generator)
-    tokens, targets = sequence[:, :-1].contiguous(), sequence[:, 1:].contiguous()
+    tokens, targets = draw_sequences(seed, fields["vocab_size"])
     truth = built(model_type, fields)
     truth.load_state_dict(state)
     loss, exact = run(in_fp64(truth, T), tokens, targets)
@@ -182,12 +235,7 @@ def write_kind(folder, seed, model_type, fields, without):
         other.load_state_dict(state)
         assert abs(run(in_fp64(other, T), tokens, targets)[0] - loss) > 1e-5, f"{folder.name}: the feature does nothing"
 
-    folder.mkdir(parents=True, exist_ok=True)
-    stored = built(model_type, fields, torch.bfloat16)
-    stored.load_state_dict(state)
-    stored.save_pretrained(folder)
-    for extra in ("generation_config.json",):
-        (folder / extra).unlink(missing_ok=True)
+    store(folder, model_type, fields, state)
     names = list(exact)
     tensors = {"grad." + name: exact[name].float().contiguous() for name in names}
     tensors.update(tokens=tokens.int(), targets=targets.int(), loss=torch.tensor([loss], dtype=torch.float64),
@@ -212,7 +260,7 @@ def compare(first, second):
 
 
 def main():
-    root = pathlib.Path(__file__).resolve().parents[2] / "tests/golden/kinds"
+    root = pathlib.Path(__file__).resolve().parents[2] / "tests/golden"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"))
     parser.add_argument("--output-dir", type=pathlib.Path, default=root)
@@ -221,7 +269,9 @@ def main():
         sys.exit(0 if compare(*arguments.compare) else 1)
     torch.set_num_threads(1)
     for seed, (name, kind) in enumerate(KINDS.items()):
-        write_kind(arguments.output_dir / name, seed, *kind)
+        write_kind(arguments.output_dir / "kinds" / name, seed, *kind)
+    for seed, (name, family) in enumerate(FAMILIES.items(), 50):
+        write_family(arguments.output_dir / "families" / name, seed, *family)
 
 
 if __name__ == "__main__":

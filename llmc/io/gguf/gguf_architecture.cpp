@@ -2,12 +2,11 @@
 
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
+#include "llmc/io/gguf/gguf_rope.h"
 
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <cmath>
-#include <numbers>
 
 namespace llmc {
 namespace {
@@ -35,13 +34,17 @@ bool is_like_llama(const Model& model) {
 
 bool is_llama(const Model& model) { return is_like_llama(model) && model.config.rope_layers.empty(); }
 
-/// llama.cpp knows one order: every fourth layer has no positions.
-bool is_smollm3(const Model& model) {
-    if (!is_like_llama(model) || model.config.rope_layers.empty()) return false;
-    for (int64_t layer = 0; layer < model.config.L; ++layer) {
-        if (model.config.rotates(layer) != (layer % 4 != 3)) return false;
+/// llama.cpp knows one order.
+bool every_fourth_layer_has_no_positions(const ModelConfig& config) {
+    for (int64_t layer = 0; layer < config.L; ++layer) {
+        if (config.rotates(layer) != (layer % 4 != 3)) return false;
     }
     return true;
+}
+
+bool is_smollm3(const Model& model) {
+    return is_like_llama(model) && !model.config.rope_layers.empty() &&
+           every_fourth_layer_has_no_positions(model.config);
 }
 
 bool is_qwen2(const Model& model) { return is_llama(model) && heads_share_channels(model.config); }
@@ -69,7 +72,7 @@ const GgufNameRow kQkvBias = {
 
 const std::vector<GgufArchitecture>& architectures() {
     static const std::vector<GgufArchitecture> table = {
-        {"gpt2", is_gpt2, {}, false,
+        {"gpt2", is_gpt2, {}, false, false,
          {{"wte", {"token_embd.weight"}},
           {"wpe", {"position_embd.weight"}, GgufSplit::Whole, /*always_f32=*/true},
           {"lnf_weight", {"output_norm.weight"}},
@@ -86,11 +89,11 @@ const std::vector<GgufArchitecture>& architectures() {
           {"fc_bias", {"ffn_up.bias"}},
           {"fc_proj_weight", {"ffn_down.weight"}},
           {"fc_proj_bias", {"ffn_down.bias"}}}},
-        {"qwen2", is_qwen2, {"qkv_bias"}, false, kLlamaModel, llama_block({kQkvBias})},
-        {"qwen3", is_llama, {"q_norm_weight", "k_norm_weight"}, false, kLlamaModel,
+        {"qwen2", is_qwen2, {"qkv_bias"}, false, false, kLlamaModel, llama_block({kQkvBias})},
+        {"qwen3", is_llama, {"q_norm_weight", "k_norm_weight"}, false, false, kLlamaModel,
          llama_block({kQkvBias, {"q_norm_weight", {"attn_q_norm.weight"}}, {"k_norm_weight", {"attn_k_norm.weight"}}})},
-        {"smollm3", is_smollm3, {}, true, kLlamaModel, llama_block({})},
-        {"llama", is_llama, {}, true, kLlamaModel,
+        {"smollm3", is_smollm3, {}, true, false, kLlamaModel, llama_block({})},
+        {"llama", is_llama, {}, true, true, kLlamaModel,
          llama_block({kQkvBias,
                       {"att_proj_bias", {"attn_output.bias"}},
                       {"gate_up_bias", {"ffn_gate.bias", "ffn_up.bias"}, GgufSplit::Halves},
@@ -137,22 +140,47 @@ bool has_required(const GgufArchitecture& architecture, const Model& model) {
     });
 }
 
+/// A window as wide as the context hides nothing.
+bool has_no_window(const ModelConfig& config) { return config.window == 0 || config.window >= config.maxT; }
+
+/// What llama.cpp computes in none of the architectures above, with the key of config.json; empty if nothing.
+std::string what_llama_cpp_lacks(const ModelConfig& config) {
+    using Kind = RopeScaling::Kind;
+    const Features& features = config.features;
+    const Kind rope = config.rope_scaling.kind;
+    if (!has_no_window(config)) return fmt::format("it has windows of {} tokens (sliding_window)", config.window);
+    if (features.activation == Activation::GeluExact) return "its GELU is the exact one (activation_function)";
+    if (!features.scale_scores) return "it does not scale attention's scores (scale_attn_weights)";
+    if (features.scale_scores_by_layer) {
+        return "it scales attention's scores by the layer (scale_attn_by_inverse_layer_idx)";
+    }
+    if (!config.is_rotary()) return "";
+    if (config.rotary_columns() != config.HD) {
+        return fmt::format("it rotates {} of {} columns of a head (partial_rotary_factor)", config.rotary_columns(),
+                           config.HD);
+    }
+    if (!config.rope_layers.empty() && !every_fourth_layer_has_no_positions(config)) {
+        return "its layers without rotary positions are not every fourth (no_rope_layers)";
+    }
+    if (rope == Kind::Dynamic || rope == Kind::LongRope) {
+        return fmt::format("its rotary positions turn by other angles in longer texts (rope_type {})", name_of(rope));
+    }
+    return "";
+}
+
 /// What the metadata below say of a configuration. A field that is not among them would be lost.
 void require_known_fields(const ModelConfig& config) {
+    const std::string lacks = what_llama_cpp_lacks(config);
+    if (!lacks.empty()) fail_usage("--format=gguf: llama.cpp has no such model: {}; use --format=hf", lacks);
     ModelConfig said;
-    said.name = config.name, said.family = config.family;
+    said.name = config.name, said.family = config.family, said.features = config.features;
     said.L = config.L, said.C = config.C, said.NH = config.NH, said.NKV = config.NKV, said.HD = config.HD;
     said.F = config.F, said.V = config.V, said.maxT = config.maxT, said.tied = config.tied;
     said.norm_epsilon = config.norm_epsilon;
     said.rope_theta = config.rope_theta, said.rope_scaling = config.rope_scaling;
     said.rotary_size = config.rotary_size, said.rope_layers = config.rope_layers;  // By the architectures.
-    said.features = config.features;
-    said.features.scale_scores = true, said.features.scale_scores_by_layer = false;
+    if (has_no_window(config)) said.window = config.window, said.window_layers = config.window_layers;
     if (said == config) return;
-    if (said.features != config.features) {
-        fail_usage("--format=gguf: llama.cpp has no such model: {}; use --format=hf",
-                   difference(config.features, said.features));
-    }
     const auto all = nlohmann::json::parse(to_json(config)), known = nlohmann::json::parse(to_json(said));
     std::string names;
     for (const auto& [name, value] : all.items()) {
@@ -161,11 +189,17 @@ void require_known_fields(const ModelConfig& config) {
     fail_usage("--format=gguf: the model has a {} that this program cannot say in a GGUF file; use --format=hf", names);
 }
 
-void require_known_rope(const RopeScaling& scaling) {
-    using Kind = RopeScaling::Kind;
-    if (scaling.kind == Kind::None || scaling.kind == Kind::Linear || scaling.kind == Kind::Llama3) return;
-    fail_usage(
-        "--format=gguf: the model's rope scaling cannot be said in a GGUF file by this program; use --format=hf");
+/// Why the architecture is not the model's; empty if it is.
+std::string what_it_lacks(const GgufArchitecture& architecture, const Model& model) {
+    const int parameter = first_without_place(architecture, model);
+    if (parameter != kNone) {
+        return fmt::format("{} has no place for the parameter {}", architecture.name,
+                           model.parameters[static_cast<size_t>(parameter)].name);
+    }
+    const RopeScaling& scaling = model.config.rope_scaling;
+    if (gguf_can_say_rope(model.config, architecture.takes_rope_divisors)) return "";
+    return fmt::format("{} has no rotary positions like these (rope_type {}{})", architecture.name,
+                       name_of(scaling.kind), scaling.truncate ? "" : " without truncate");
 }
 
 std::vector<int64_t> rows_of_parts(const ModelConfig& config, GgufSplit split, int64_t rows) {
@@ -181,14 +215,12 @@ std::vector<int64_t> rows_of_parts(const ModelConfig& config, GgufSplit split, i
 
 const GgufArchitecture& gguf_architecture_of(const Model& model) {
     require_known_fields(model.config);
-    require_known_rope(model.config.rope_scaling);
     std::string lacks;
     for (const GgufArchitecture& architecture : architectures()) {
         if (!architecture.computes(model) || !has_required(architecture, model)) continue;
-        const int parameter = first_without_place(architecture, model);
-        if (parameter == kNone) return architecture;
-        lacks = fmt::format("; {} has no place for the parameter {}", architecture.name,
-                            model.parameters[static_cast<size_t>(parameter)].name);
+        const std::string why = what_it_lacks(architecture, model);
+        if (why.empty()) return architecture;
+        lacks += "; " + why;
     }
     fail_usage("--format=gguf: llama.cpp has no architecture for this model, {}{}; use --format=hf",
                describe(model.config), lacks);
@@ -242,27 +274,7 @@ void add_model_metadata(const GgufArchitecture& architecture, const Model& model
     if (!rotates(model)) return;
     metadata->add_count(key("attention.key_length"), config.HD);
     metadata->add_count(key("attention.value_length"), config.HD);
-    metadata->add_count(key("rope.dimension_count"), config.rotary_columns());
-    metadata->add_number(key("rope.freq_base"), config.rope_theta);
-    if (config.rope_scaling.kind == RopeScaling::Kind::Linear) {
-        metadata->add_text(key("rope.scaling.type"), "linear");
-        metadata->add_number(key("rope.scaling.factor"), config.rope_scaling.factor);
-    }
-}
-
-std::vector<float> gguf_rope_factors(const ModelConfig& config) {
-    const RopeScaling& scaling = config.rope_scaling;
-    if (scaling.kind != RopeScaling::Kind::Llama3) return {};
-    std::vector<float> factors;
-    for (int64_t i = 0; i < config.HD / 2; ++i) {
-        const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(config.HD);
-        const double frequency = std::pow(config.rope_theta, -exponent);
-        const double turns = scaling.original_max_position * frequency / (2 * std::numbers::pi);
-        const double blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
-        const double keep = std::clamp(blend, 0.0, 1.0);
-        factors.push_back(static_cast<float>(1 / (keep + (1 - keep) / scaling.factor)));
-    }
-    return factors;
+    add_rope_metadata(architecture.name, config, architecture.takes_rope_divisors, metadata);
 }
 
 }  // namespace llmc

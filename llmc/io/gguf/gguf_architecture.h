@@ -28,6 +28,7 @@ struct GgufArchitecture {
     bool (*computes)(const Model&);      ///< Whether its programs compute this model, where they have its parameters.
     std::vector<const char*> must_have;  ///< Block parameters that a model must have.
     bool interleaves_rotary;             ///< A head's rotated channels are neighbours in pairs, not halves of the head.
+    bool takes_rope_divisors;            ///< rope_freqs.weight: see gguf_rope.h.
     std::vector<GgufNameRow> model;      ///< Parameters outside the layers.
     std::vector<GgufNameRow> block;      ///< Of one layer; names without "blk.N.".
 };
@@ -52,8 +53,5 @@ std::vector<GgufPart> gguf_parts(const GgufArchitecture& architecture, const Mod
 
 /// Keys of the architecture: sizes, norms, rotary embedding.
 void add_model_metadata(const GgufArchitecture& architecture, const Model& model, GgufMetadata* metadata);
-
-/// rope_freqs.weight: by what each rotary frequency is divided (HD/2); empty where all stay as they are.
-std::vector<float> gguf_rope_factors(const ModelConfig& config);
 
 }  // namespace llmc

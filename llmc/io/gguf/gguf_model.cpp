@@ -6,6 +6,7 @@
 #include "llmc/base/units.h"
 #include "llmc/io/gguf/gguf_architecture.h"
 #include "llmc/io/gguf/gguf_file.h"
+#include "llmc/io/gguf/gguf_rope.h"
 
 #include <algorithm>
 #include <cmath>
@@ -15,7 +16,7 @@ namespace llmc {
 namespace {
 
 constexpr uint32_t kQuantizationVersion = 2;
-constexpr const char* kRopeFactors = "rope_freqs.weight";
+constexpr const char* kRopeDivisors = "rope_freqs.weight";
 
 GgufMetadata metadata_of(const GgufArchitecture& architecture, const Model& model, GgufType type,
                          const GgufVocabulary& vocabulary) {
@@ -108,9 +109,9 @@ void write_gguf_model(const std::string& path, const WeightSource& weights, Gguf
     std::vector<GgufTensor> tensors;
     for (const GgufPart& part : parts) tensors.push_back(tensor_of(part, model, type));
     say_what_falls_back(parts, tensors, type);
-    const std::vector<float> rope_factors = gguf_rope_factors(model.config);
-    if (!rope_factors.empty()) {
-        tensors.push_back({kRopeFactors, GgufType::F32, 1, static_cast<int64_t>(rope_factors.size()), true});
+    const std::vector<float> rope_divisors = gguf_rope_divisors(model.config, architecture.takes_rope_divisors);
+    if (!rope_divisors.empty()) {
+        tensors.push_back({kRopeDivisors, GgufType::F32, 1, static_cast<int64_t>(rope_divisors.size()), true});
     }
     const GgufMetadata metadata = metadata_of(architecture, model, type, vocabulary);
     require_room(path, GgufWriter::bytes_needed(metadata, tensors));
@@ -121,7 +122,7 @@ void write_gguf_model(const std::string& path, const WeightSource& weights, Gguf
         if (parts[i].parameter != parameter) values = weights.values(parameter = parts[i].parameter);
         write_part(parts[i], tensors[i], values, &writer);
     }
-    if (!rope_factors.empty()) writer.append(std::as_bytes(std::span(rope_factors)));
+    if (!rope_divisors.empty()) writer.append(std::as_bytes(std::span(rope_divisors)));
     writer.close();
 }
 

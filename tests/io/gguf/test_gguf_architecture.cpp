@@ -4,8 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cmath>
 #include <set>
 
 namespace llmc {
@@ -98,24 +96,6 @@ TEST(GgufArchitecture, LlamaHasTheTwoHalvesOfAHeadInterleaved) {
             EXPECT_EQ(part.source_row(1), 193);
         }
     }
-}
-
-TEST(GgufArchitecture, RopeFactorsAreTheStretchOfTheTable) {
-    ModelConfig config = preset("llama3.2-1b");
-    const std::vector<float> factors = gguf_rope_factors(config);
-    ASSERT_EQ(factors.size(), 32u);
-    EXPECT_EQ(factors.front(), 1);
-    EXPECT_EQ(factors.back(), 32);
-    EXPECT_TRUE(std::is_sorted(factors.begin(), factors.end()));
-    const int64_t position = 7;
-    const std::vector<float> table = rope_table(config, position + 1);
-    for (int64_t i = 0; i < 32; ++i) {
-        const double frequency = std::pow(config.rope_theta, -2.0 * static_cast<double>(i) / 64);
-        const double angle = static_cast<double>(position) * frequency / factors[static_cast<size_t>(i)];
-        EXPECT_NEAR(table[static_cast<size_t>(position * 64 + i)], std::cos(angle), 1e-6) << i;
-        EXPECT_NEAR(table[static_cast<size_t>(position * 64 + 32 + i)], std::sin(angle), 1e-6) << i;
-    }
-    EXPECT_TRUE(gguf_rope_factors(preset("llama3-8b")).empty());
 }
 
 }  // namespace

@@ -40,6 +40,7 @@ void refuse_other_families(const HfFields& fields) {
         const bool neutral = value == false || value == 0 || value == 1;
         fields.refuse(name, !neutral, "models without it; convert the model to one without");
     }
+    fields.refuse("is_causal", !fields.flag("is_causal", true), "causal models; this one looks at both sides");
     fields.refuse("quantization_config", fields.has("quantization_config"),
                   "weights in F32, F16 or BF16, not quantized ones; use the model they were made from");
 }
@@ -79,7 +80,10 @@ Activation gelu_of(const HfFields& fields) {
 
 /// transformers takes the general name of a field for GPT-2's own.
 int64_t either(const HfFields& fields, const char* own, const char* general) {
-    return fields.integer(!fields.has(own) && fields.has(general) ? general : own);
+    const int64_t value = fields.integer(!fields.has(own) && fields.has(general) ? general : own);
+    fields.refuse(general, fields.has(general) && fields.integer(general) != value,
+                  fmt::format("one number for it, and {} is {}; leave one of the two out", own, value));
+    return value;
 }
 
 ModelConfig read_as_gpt2(const HfFields& fields, const HfFamily& family) {
@@ -139,6 +143,8 @@ std::vector<bool> layers_with_window(const HfFields& fields, int64_t L) {
 }
 
 void read_windows(const HfFields& fields, const HfFamily& family, ModelConfig* config) {
+    fields.refuse("layer_types", family.refuses_layer_types && fields.has("layer_types"),
+                  "the same window in all layers of this model_type; leave layer_types out if that is meant");
     if (family.windows == HfWindows::None) return;
     const bool may_switch = family.windows != HfWindows::EveryLayer;
     if (may_switch && !fields.flag("use_sliding_window", false)) return;

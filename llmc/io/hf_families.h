@@ -58,6 +58,7 @@ struct HfFamily {
     // Which fields mean something.
     bool attention_bias = false, mlp_bias = false;
     HfWindows windows = HfWindows::None;
+    bool refuses_layer_types = false;  ///< transformers reads a configuration with them as another family's.
     bool no_rope_layers = false;
     bool partial_rotary_factor = false;
     /// "yarn" and "su" are older names of longrope, and original_max_position_embeddings is a field of the

@@ -235,7 +235,10 @@ ModelConfig config_of(Family family) {
 ModelConfig with_layers(ModelConfig config, int64_t layers) {
     config.L = layers;
     for (std::vector<bool>* list : {&config.rope_layers, &config.window_layers}) {
-        if (static_cast<int64_t>(list->size()) > layers) list->resize(static_cast<size_t>(layers));
+        const size_t period = list->size();
+        if (period == 0) continue;
+        list->resize(static_cast<size_t>(layers));
+        for (size_t layer = period; layer < list->size(); ++layer) (*list)[layer] = (*list)[layer - period];
     }
     return config;
 }

@@ -49,7 +49,7 @@ struct ModelConfig {
 /// A configuration of the family without sizes.
 ModelConfig config_of(Family family);
 
-/// The same model with another number of layers; what is said layer by layer is cut.
+/// The same model with another number of layers; what is said layer by layer is cut, or begins anew.
 ModelConfig with_layers(ModelConfig config, int64_t layers);
 
 /// Tokens that a query sees on average, times two, in sequences of T: T where there is no window. Over all layers.

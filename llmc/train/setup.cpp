@@ -118,7 +118,7 @@ ModelConfig resolve_model(const Options& options, int64_t data_vocabulary, int64
     };
     const double ffn_ratio = static_cast<double>(config.F) / static_cast<double>(config.C);
     const bool grouped = config.NKV != config.NH;
-    override_with(options.layers, &config.L);
+    if (options.layers > 0) config = with_layers(config, options.layers);
     override_with(options.channels, &config.C);
     override_with(options.heads, &config.NH);
     if (options.heads > 0 && !grouped) config.NKV = config.NH;

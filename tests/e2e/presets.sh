@@ -27,4 +27,6 @@ qwen3-8b 8190735360
 phi-3-mini 3821079552
 smollm3-3b 3075098624
 END
+run plan --model=smollm3-3b --layers=40 --seq-len=64 --batch-size=1 --recompute=1 --device=cpu
+check "a preset whose layers differ takes another number of them" test "$status" = 0
 exit $((failures > 0))

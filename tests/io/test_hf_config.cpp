@@ -338,6 +338,19 @@ TEST(HfConfig, NamesWhatItDoesNotHave) {
     EXPECT_TRUE(has(error_with(of_type("phi3"), "rope_scaling", uneven), {"longrope", "4 pairs", "not 2 and 4"}));
 }
 
+TEST(HfConfig, RefusesWhatWouldComputeSomethingElse) {
+    for (const json& config : {gpt2(), llama()}) {
+        EXPECT_TRUE(has(error_with(config, "is_causal", false), {"is_causal", "causal models"}));
+        EXPECT_EQ(read(with(config, "is_causal", true)), read(config));
+    }
+    // transformers reads such a file as ministral's.
+    const json mistral = with(llama(), "model_type", "mistral");
+    EXPECT_TRUE(has(error_with(mistral, "layer_types", {"full_attention"}), {"layer_types", "leave layer_types out"}));
+    EXPECT_NO_THROW(read(with(mistral, "layer_types", nullptr)));
+    // Two names for one number.
+    EXPECT_TRUE(has(error_with(gpt2(), "num_attention_heads", 1), {"num_attention_heads", "n_head", "leave one"}));
+}
+
 TEST(HfConfig, RefusesNumbersThatCannotBe) {
     for (const json& value : {json(0), json(-1e-5), json(1), json(3.5)}) {
         EXPECT_TRUE(

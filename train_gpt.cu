@@ -17,6 +17,7 @@
 #include "llmc/train/evaluate_command.h"
 #include "llmc/train/export_command.h"
 #include "llmc/train/generate_command.h"
+#include "llmc/train/going_back.h"
 #include "llmc/train/import_command.h"
 #include "llmc/train/output_file.h"
 #include "llmc/train/plan_command.h"
@@ -46,7 +47,7 @@ std::string out_of_memory() { return out_of_host_memory() + "; train_gpt plan sh
 
 /// The folder of a new run has the tokenizer the model goes by; that of one that goes on stays as it is for now.
 void begin_new_run(RunFolder& folder, const RunDescription& run, const Origin& origin) {
-    if (folder.goes_on()) return;
+    if (folder.goes_on()) return rehearse_going_back(folder.path(), origin.checkpoint->step, "--resume");
     folder.begin(run.options);
     const std::string tokenizer_folder = tokenizer_folder_of_run(folder.path());
     const TokenizerChoices choices = {run.options.document_token, run.options.tokenizer_pattern};

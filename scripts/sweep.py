@@ -18,7 +18,8 @@ resumed, others begin again, failed ones too. A run that fails or does not fit i
 --memory-budget, auto takes all memory there is. Data is data/demo.txt unless OPTION names some; there is neither
 validation nor sampling unless OPTION asks for it. The first two steps do not count for times. Measured memory is the
 peak resident set of the process less that of the program itself (the same command with a tiny model, less what that
-allocates), so it means something on the CPU only. Prints sweep.md; exits with 1 if curves differ, 2 for bad usage.
+allocates), so it means something on the CPU only. Prints sweep.md; exits with 1 if curves differ or no run came to its
+end, 2 for bad usage.
 $TRAIN_GPT names another binary than the ./train_gpt above this folder.
 
 Read next: sweep_report.py (the tables), plot.py (the pictures).
@@ -235,6 +236,7 @@ class Sweep:
     def __init__(self, request, program):
         self.request, self.program, self.out = request, program, request.out
         self.options = request.options
+        self.finished = 0  # Runs that came to their end, now or before.
 
     def prepare(self):
         """Everything is checked before anything is written."""
@@ -314,6 +316,7 @@ class Sweep:
         """The options that start a run or go on with it; None where it is over already."""
         name, notes = os.path.basename(folder), sweep_report.recorded(folder)
         if notes.get("status") == "finished":
+            self.finished += 1
             say(f"{name}: was finished before")
             return None
         if not notes and os.path.exists(os.path.join(folder, "checkpoints", "latest")):
@@ -346,6 +349,7 @@ class Sweep:
         if code == 0 and wanted and int(done or 0) == int(wanted[1]):
             if not self.request.keep_checkpoints:
                 shutil.rmtree(os.path.join(folder, "checkpoints"), ignore_errors=True)
+            self.finished += 1
             self.record(folder, "finished", "", peak)
         elif code == 0:  # It took a signal itself and has written a checkpoint.
             stopped = stopped or 130
@@ -403,6 +407,8 @@ def main():
         fail(program.stopped, "interrupted; the same command goes on")
     if not same:
         fail(1, f"loss curves that must be equal differ; see {os.path.join(request.out, 'sweep.md')}")
+    if not sweep.finished:
+        fail(1, f"no run came to its end; see {os.path.join(request.out, 'sweep.md')}")
 
 
 if __name__ == "__main__":

@@ -119,10 +119,10 @@ std::string remedy_for(const std::string& step_folder, const std::string& option
 }
 
 /// The step folder that a link, or a file that names it, leads to.
-std::string step_folder_behind(const std::string& path) {
+std::string step_folder_behind(std::string path) {
     std::error_code none;
     const bool is_run = path_exists(path + "/config.toml") || path_exists(checkpoints_folder(path));
-    if (fs::is_symlink(path, none) && !is_run) return fs::canonical(path, none).string();
+    if (fs::is_symlink(path, none) && !is_run) path = fs::canonical(path, none).string();
     const fs::path name = fs::path(path).filename(), folder = fs::path(path).parent_path();
     if (!fs::is_regular_file(path, none) || (name != kLatestName && name != kBestName)) return path;
     const auto step = named_step((folder / "..").string(), name.string());

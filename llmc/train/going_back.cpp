@@ -7,6 +7,7 @@
 #include "llmc/io/checkpoint.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/io/run_record.h"
+#include "llmc/io/temporary_folder.h"
 #include "llmc/train/metrics.h"
 
 #include <cerrno>
@@ -15,6 +16,7 @@
 #include <cstring>
 #include <filesystem>
 #include <thread>
+#include <unistd.h>
 
 namespace llmc {
 namespace {
@@ -96,24 +98,36 @@ void move_all(const std::string& root, const RunRecord& record) {
     write_run_record(root, {record.id, std::nullopt});
 }
 
+/// What a rehearsal has made.
+void remove_place(const fs::path& aside) {
+    std::error_code ignored;
+    const fs::path checkpoints = aside / "checkpoints";
+    if (fs::is_symlink(checkpoints, ignored)) fs::remove_all(fs::canonical(checkpoints, ignored), ignored);
+    fs::remove_all(aside, ignored);
+    if (fs::is_directory(aside.parent_path(), ignored)) fs::remove(aside.parent_path(), ignored);
+}
+
 void write_file(const std::string& path, const std::string& text) {
     FileWriter writer(path);
     writer.write(text);
     writer.close();
 }
 
-/// "abandoned/3", the first that is not taken.
+/// "abandoned/3", the first that is not taken, neither here nor where checkpoints are.
 std::string free_place(const std::string& root) {
     int number = 1;
-    while (path_exists(fmt::format("{}/abandoned/{}", root, number))) ++number;
+    while (path_exists(fmt::format("{}/abandoned/{}", root, number)) ||
+           path_exists(fmt::format("{}/abandoned-{}", checkpoints_folder(root), number))) {
+        ++number;
+    }
     return fmt::format("abandoned/{}", number);
 }
 
 }  // namespace
 
 std::string go_on_from(const std::string& root, int64_t step, const std::string& config) {
+    finish_going_back(root);  // Of a time when the disk was full.
     RunRecord record = read_run_record(root);
-    if (record.going_back) move_all(root, record);  // Of a time when the disk was full.
     const std::vector<int64_t> steps = list_steps(root);
     const bool is_last = steps.empty() || steps.back() <= step;
     if (record.id.empty()) record.id = new_run_id();
@@ -130,6 +144,34 @@ std::string go_on_from(const std::string& root, int64_t step, const std::string&
     write_run_record(root, record);  // The decision.
     move_all(root, record);
     return is_last ? "" : root + "/" + record.going_back->aside;
+}
+
+void finish_going_back(const std::string& root) {
+    const RunRecord record = read_run_record(root);
+    if (record.going_back) move_all(root, record);
+}
+
+void rehearse_going_back(const std::string& root, int64_t step, const std::string& option) {
+    const std::vector<int64_t> steps = list_steps(root);
+    if (steps.empty() || steps.back() <= step) return;
+    const fs::path aside = root + "/" + free_place(root);
+    try {
+        make_folder_aside(root, aside.string());
+        const std::string probe = std::string(kTemporaryPrefix) + "going-back";
+        const std::string from = checkpoints_folder(root) + "/" + probe, to = checkpoints_folder(aside.string());
+        const TemporaryFolder before(from);
+        move_path(from, to + "/" + probe);
+        for (const int64_t later : steps) {  // To be moved, a folder has to be writable itself.
+            const std::string folder = checkpoints_folder(root) + "/" + step_name(later);
+            if (later <= step || access(folder.c_str(), W_OK) == 0) continue;
+            fail("'{}' cannot be moved: {}", folder, std::strerror(errno));
+        }
+        remove_place(aside);
+    } catch (const Error& error) {
+        remove_place(aside);
+        fail("{}: later checkpoints cannot be moved to '{}': {}; make that possible, or go on elsewhere: --output-dir",
+             option, aside.string(), error.what());
+    }
 }
 
 void settle_run_folder(const std::string& root) {

@@ -16,6 +16,13 @@ namespace llmc {
 /// config.toml. The caller holds the folder's lock. Returns where abandoned checkpoints are, "" if there were none.
 std::string go_on_from(const std::string& root, int64_t step, const std::string& config);
 
+/// Tries, before anything is trained, whether checkpoints later than `step` can be moved aside; leaves nothing. Errors
+/// start with `option`.
+void rehearse_going_back(const std::string& root, int64_t step, const std::string& option);
+
+/// Ends the moves that go_on_from() could not end; an Error if they still cannot be. The caller holds the lock.
+void finish_going_back(const std::string& root);
+
 /// Moves to its place what a killed go_on_from() has left, where nobody else is at it and the folder can be written.
 void settle_run_folder(const std::string& root);
 

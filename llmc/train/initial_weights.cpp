@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <filesystem>
 #include <utility>
 
 namespace llmc {
@@ -75,7 +76,9 @@ std::unique_ptr<WeightSource> open_weights(const std::string& path, const std::s
         if (is_hf_folder(place)) return std::make_unique<HfModel>(place);
         if (is_run_or_checkpoint(place)) return std::make_unique<CheckpointWeights>(open_checkpoint(place, option));
     } else if (path_exists(place)) {
-        if (place.ends_with(std::string("/") + kLatestName) || place.ends_with(std::string("/") + kBestName)) {
+        std::error_code none;
+        const std::filesystem::path name = std::filesystem::canonical(place, none).filename();
+        if (name == kLatestName || name == kBestName) {
             return std::make_unique<CheckpointWeights>(open_checkpoint(place, option));
         }
         if (place.ends_with(".safetensors")) {

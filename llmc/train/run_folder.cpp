@@ -170,15 +170,35 @@ void RunFolder::begin(const Options& options, int64_t steps_done) {
 
 bool RunFolder::follow() {
     if (directory_ < 0) return false;
-    if (is_same_file(directory_, path_)) return false;
+    if (is_same_file(directory_, path_)) return mend();
     const std::string now = path_of(directory_);
     if (is_same_file(directory_, now)) {
         spdlog::warn("the run folder '{}' has been moved: it is '{}' from here on", path_, now);
         path_ = now;
-        return false;
+        return mend();
     }
     make_anew();
     return true;
+}
+
+/// What somebody has removed from the folder meanwhile is written again.
+bool RunFolder::mend() {
+    if (!has_begun_) fail("the run folder '{}' could not be made that of this run, and stays as it was", path_);
+    finish_going_back(path_);
+    const auto is_missing = [&](const char* file) { return !path_exists(path_ + "/" + file); };
+    if (!is_missing("config.toml") && !is_missing("run.json") && !is_missing("metrics.jsonl")) return false;
+    write_belongings();
+    spdlog::warn("files of the run folder '{}' were removed: they are written again, without what was in them", path_);
+    return true;
+}
+
+void RunFolder::write_belongings() {
+    write_run_record(path_, {id_, std::nullopt});
+    write_text_atomically(path_ + "/config.toml", config_);
+    if (!tokenizer_.empty()) make_directories(tokenizer_folder_of_run(path_), "the run folder was removed");
+    for (const auto& [name, file] : tokenizer_) {
+        write_text_atomically(tokenizer_folder_of_run(path_) + "/" + name, file.text());
+    }
 }
 
 /// A mapped file is there as long as somebody has it, whatever becomes of its name.
@@ -198,12 +218,7 @@ void RunFolder::make_anew() {
     }
     if (holds_checkpoint(path_)) fail("the run folder '{}' was removed, and another run is in its place", path_);
     open_folder();
-    write_run_record(path_, {id_, std::nullopt});
-    write_text_atomically(path_ + "/config.toml", config_);
-    if (!tokenizer_.empty()) make_directories(tokenizer_folder_of_run(path_), "the run folder was removed");
-    for (const auto& [name, file] : tokenizer_) {
-        write_text_atomically(tokenizer_folder_of_run(path_) + "/" + name, file.text());
-    }
+    write_belongings();
     log_to_file(path_ + "/train.log");
     spdlog::warn("the run folder '{}' was removed, or moved to another disk: made anew, without what was in it", path_);
 }

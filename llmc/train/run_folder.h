@@ -42,8 +42,8 @@ class RunFolder {
     bool has_begun() const { return has_begun_; }
 
     /// Follows a folder that has been moved while the run trains: path() is where it is now. One that was removed is
-    /// made anew, with the options and the tokenizer; then true, and metrics are to be begun again. Fails where that
-    /// cannot be.
+    /// made anew, with the options and the tokenizer, and so are single files; then true, and metrics are to be opened
+    /// again. Fails where that cannot be, and where begin() has failed.
     bool follow();
 
     /// Opens the tokenizer's files, so that follow() has them whatever becomes of the folder. Once all is in its place.
@@ -53,6 +53,8 @@ class RunFolder {
     void open_folder();
     void require_writable(const std::string& option);
     void undo();
+    bool mend();
+    void write_belongings();
     void make_anew();
 
     std::string path_;

@@ -7,6 +7,7 @@
 // cannot be written ends nothing: it is tried again when the next one is due, and at the end.
 #pragma once
 
+#include "llmc/base/error.h"
 #include "llmc/base/stop_signal.h"
 #include "llmc/run/executor.h"
 #include "llmc/train/checkpointing.h"
@@ -63,7 +64,7 @@ class Trainer {
     std::vector<std::vector<double>> exchange(std::vector<double> mine);
     bool is_ending() const { return stop_signal_ != 0 || failed_rank_ >= 0; }
     std::string how_to_go_on() const;
-    [[noreturn]] void end_together(int rank, const std::string& cause);
+    [[noreturn]] void end_together(int rank, const std::string& cause, int exit_code = kExitFailed);
     std::vector<double> run_update();
     void run_micro_batch(int64_t micro);
     double sum_over_ranks(const std::vector<double>& losses);

@@ -43,6 +43,9 @@ void Trainer::finish() {
     if (stop_signal_ != 0) {
         spdlog::info("stopping after step {}, as asked by signal {}", progress_.step, stop_signal_);
     }
+    if (stop_signal_ != 0 && failed_rank_ < 0 && progress_.step == 0) {
+        end_together(0, "stopped before the first step: nothing is saved yet; start again", 128 + stop_signal_);
+    }
     if (saved_step_ != progress_.step) save();
     report_times();
     const bool is_saved = saved_step_ == progress_.step;
@@ -112,6 +115,7 @@ std::string Trainer::how_to_go_on() const {
     }
     const std::optional<int64_t> newest = newest_step(run_folder_);
     if (!newest) return "there is no checkpoint to go on from";
+    if (*newest > progress_.step) return "the run folder is as it was";
     return fmt::format("{} is saved: go on with --resume={}",
                        *newest == progress_.step ? fmt::format("step {}", *newest)
                                                  : fmt::format("only step {} of {}", *newest, progress_.step),
@@ -119,10 +123,10 @@ std::string Trainer::how_to_go_on() const {
 }
 
 /// Ends the run on all ranks, in the words of one.
-void Trainer::end_together(int rank, const std::string& cause) {
+void Trainer::end_together(int rank, const std::string& cause, int exit_code) {
     comm_.barrier();                            // Nobody ends the others before all have finished.
     if (comm_.rank() != rank) comm_.barrier();  // The end comes here.
-    throw Error(kExitFailed, cause);
+    throw Error(exit_code, cause);
 }
 
 void Trainer::report(const StepMetrics& m) {

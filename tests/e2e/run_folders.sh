@@ -38,6 +38,15 @@ check "going back twice: two places" test "$(ls back/abandoned | tr '\n' ' ')" =
 must "the newest checkpoint" --resume=back --steps=10
 check "going on from the newest checkpoint puts nothing aside" test "$(ls back/abandoned | tr '\n' ' ')" = "1 2 "
 
+# Where nothing can be moved aside: found before the first step, and nothing has changed.
+cp -r whole stuck
+touch stuck/abandoned
+state() { find stuck -type f ! -name lock -exec cksum {} + | sort; }
+before=$(state)
+refused "going back where nothing can be moved aside" 1 "--resume: later checkpoints cannot be moved" \
+    --resume=stuck/"$(step 4)" --steps=6
+check "going back where nothing can be moved aside: nothing has changed" test "$(state)" = "$before"
+
 # Killed before the first new checkpoint: of one branch.
 cp -r whole killed
 "$TRAIN_GPT" --resume=killed/"$(step 4)" --learning-rate=5e-4 --steps=100000 --checkpoint-every=0 --val-every=0 \
@@ -96,7 +105,8 @@ check "a checkpoint that its killed writer could not name any more is the newest
 cp -r whole x
 ln -s checkpoints/step-00000004 x/favourite
 ln -s x to-x
-for link in x/favourite to-x/favourite x/checkpoints/latest x/checkpoints/best to-x to-x/"$(step 4)"; do
+ln -s x/checkpoints/latest to-latest
+for link in x/favourite to-x/favourite to-latest x/checkpoints/latest x/checkpoints/best to-x to-x/"$(step 4)"; do
     must "evaluate --run=$link" evaluate --run=$link
     ok "evaluate --run=$link"
 done
@@ -131,6 +141,11 @@ check "checkpoints behind a link: going back moves nothing to another disk" \
     test "$(ls elsewhere/far):$(ls far/abandoned/1/checkpoints/ | tr '\n' ' ')" = "$(printf \
     'abandoned-1\nlatest\nstep-00000002\nstep-00000003'):latest step-00000003 step-00000004 "
 must "evaluate what was put aside" evaluate --run=far/abandoned/1
+rm -r far/abandoned # As the notes say: when it is not needed.
+must "checkpoints behind a link, going back again" --resume=far/"$(step 2)" --steps=3
+check "checkpoints behind a link: what is left of an abandoned branch is not mixed with another" \
+    test "$(ls far/abandoned/1/checkpoints far/abandoned/2/checkpoints 2>check.out | grep -c step-):$(
+        ls far/abandoned)" = 1:2
 
 # ---- what a checkpoint will need is tried first -----------------------------------------------------
 
@@ -212,6 +227,27 @@ touch removed2 # Nothing can be made in its place.
 stop
 check "removed, and no way to make it anew: exit code 1 and why" \
     test "$status:$(grep -c ' E step .* could not be saved: .*removed2' err)" = 1:1
+
+start mended
+rm mended/config.toml mended/run.json mended/metrics.jsonl
+stop
+check "files removed while it trains: written again" \
+    test "$status:$(grep -c "W files of the run folder 'mended' were removed" err)" = 0:1
+must "files removed while it trains: goes on" --resume=mended --steps=1000000 --dry-run
+
+make_text long.txt 8000000 3
+"$TRAIN_GPT" "${tiny[@]}" --sample-length=0 --data=text.txt --steps=5 --val-data=long.txt --val-sequences=1000000 \
+    --val-every=1 --output-dir=early >out 2>err &
+job=$!
+eventually 60 grep -q "stopp\|I memory.*in all" err
+sleep 0.3
+stop
+rm long.txt
+if grep -q "I step 1" err; then
+    skip "a signal before the first step" "the first step was done before it came"
+else
+    check "a signal in the validation before the first step: exit code 128 + 15" test "$status" = 143
+fi
 
 # ---- names are bytes ---------------------------------------------------------------------------
 

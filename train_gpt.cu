@@ -159,6 +159,9 @@ int run(int argc, char** argv) {
     }
     init_log(options.log_level);
     for (const std::string& line : settings_taken_back()) spdlog::warn("{}", line);
+    const bool computes = options.command == Command::Train || options.command == Command::Generate ||
+                          options.command == Command::Evaluate;
+    if (computes) require_room_to_work();
     settle_threads(options.threads);
     if (options.command != Command::Train) say_remarks(options);
     if (options.command != Command::Train && options.command != Command::Plan) warn_of_others_at_work();

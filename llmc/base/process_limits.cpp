@@ -53,6 +53,16 @@ std::string memory_limit_in_words() {
     return limit ? fmt::format(" ({} is limited to {})", limit->name, format_bytes(limit->total)) : "";
 }
 
+void require_room_to_work() {
+    constexpr int64_t kNeeded = 64 << 20;
+    const std::optional<ProcessLimit> limit = memory_limit_of_process();
+    if (!limit || limit->available >= kNeeded) return;
+    fail(
+        "{} is limited to {}, of which {} are left once the program is loaded; beside the model it needs {}: raise the "
+        "limit",
+        limit->name, format_bytes(limit->total), format_bytes(limit->available), format_bytes(kNeeded));
+}
+
 void require_files(int more) {
     std::vector<int> opened;
     for (int descriptor; static_cast<int>(opened.size()) < more && (descriptor = open("/", O_PATH | O_CLOEXEC)) >= 0;) {

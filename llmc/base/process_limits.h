@@ -21,6 +21,9 @@ std::optional<ProcessLimit> memory_limit_of_process();
 /// where the process has no such limit.
 std::string memory_limit_in_words();
 
+/// Fails where a limit of the process leaves less than libraries need to compute at all: some end in a crash then.
+void require_room_to_work();
+
 /// Fails with an Error that names the limit where fewer than `more` files can be opened besides those that are.
 void require_files(int more);
 

@@ -175,4 +175,23 @@ gzip -k text.txt
 TMPDIR=/nowhere run "${tiny[@]}" "${quiet[@]}" --data=text.txt.gz --steps=2 --output-dir=packed
 check "a TMPDIR that is not there" test "$status" = 0
 
+# Limits that leave room for the program, but not for the libraries that compute, which end in a crash then.
+if "$TRAIN_GPT" --version | grep -q . && ! ldd "$TRAIN_GPT" | grep -q libasan; then
+    program=$( (ulimit -v 400000 && "$TRAIN_GPT" "${tiny[@]}" --steps=1 --dry-run --data=text.txt 2>err >out && echo runs) || true)
+    for kib in 90000 100000 110000 120000 130000 140000 150000 160000; do
+        (ulimit -v $kib && "$TRAIN_GPT" "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=1 --output-dir=narrow) >out 2>err
+        status=$?
+        [ "$status" -le 2 ] || [ "$status" = 127 ] || break
+    done
+    check "an address space that is too narrow to compute in: no crash" test "$program:$((status < 128))" = runs:1
+    for kib in 5000 20000 40000 60000; do
+        (ulimit -d $kib && "$TRAIN_GPT" "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=1 --output-dir=narrow) >out 2>err
+        status=$?
+        [ "$status" = 1 ] && grep -q "E data (ulimit -d) is limited to" err || break
+    done
+    check "too little room for data: said, with the limit" test "$status:$kib" = 1:60000
+else
+    skip "narrow limits" "a sanitizer"
+fi
+
 exit $((failures > 0))

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include <cmath>
+
 namespace llmc {
 
 using nlohmann::json;
@@ -12,7 +14,9 @@ HfFields::HfFields(const json& object, const std::string& path) : object_(object
 
 int64_t HfFields::integer(const char* name) const {
     require(name);
+    constexpr double kMost = 1u << 31;  // Products of two are whole numbers still.
     if (!object_[name].is_number_integer()) wrong(name, "a whole number");
+    if (!(std::abs(object_[name].get<double>()) <= kMost)) wrong(name, "a number that a model can have");
     return object_[name].get<int64_t>();
 }
 

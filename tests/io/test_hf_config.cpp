@@ -352,6 +352,10 @@ TEST(HfConfig, RefusesWhatWouldComputeSomethingElse) {
 }
 
 TEST(HfConfig, RefusesNumbersThatCannotBe) {
+    for (const json& value : {json(INT64_MIN), json(INT64_MAX), json(UINT64_MAX), json(1LL << 40)}) {
+        EXPECT_TRUE(has(error_with(gpt2(), "n_embd", value), {"n_embd", value.dump(), "a model can have"}));
+        EXPECT_TRUE(has(error_with(llama(), "hidden_size", value), {"hidden_size", value.dump()}));
+    }
     for (const json& value : {json(0), json(-1e-5), json(1), json(3.5)}) {
         EXPECT_TRUE(
             has(error_with(gpt2(), "layer_norm_epsilon", value), {"layer_norm_epsilon", "positive", "below 1"}));

@@ -1,7 +1,6 @@
 #include "llmc/io/hf_fields.h"
 
 #include <algorithm>
-
 #include <cmath>
 
 namespace llmc {

@@ -134,8 +134,16 @@ eventually() {
 # steps_done FOLDER STEPS: whether the run there has come so far.
 steps_done() { [ "$(grep -c '"loss"' "$1/metrics.jsonl" 2>/dev/null)" -ge "$2" ] 2>/dev/null; }
 
-# newest FOLDER: the step of its newest checkpoint; nothing if it has none.
-newest() { sed 's/^step-0*//' "$1/checkpoints/latest" 2>/dev/null; }
+# newest FOLDER: the step of its newest checkpoint, which a killed writer may not have come to name; nothing if it has
+# none.
+newest() {
+    local name
+    for name in .tmp-latest/latest latest; do
+        [ -s "$1/checkpoints/$(cat "$1/checkpoints/$name" 2>/dev/null)/manifest.json" ] || continue
+        sed 's/^step-0*//' "$1/checkpoints/$name"
+        return
+    done
+}
 
 # errors FILE: its lines of error, without the time.
 errors() { sed -n 's/^[0-9:]* E //p' "$1"; }

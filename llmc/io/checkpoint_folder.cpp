@@ -33,19 +33,6 @@ bool is_abandoned(const std::string& root, int64_t step) {
     return record.going_back && step > record.going_back->step;
 }
 
-/// The step that a file in the folder of checkpoints names.
-std::optional<int64_t> step_in(const std::string& root, const std::string& file) {
-    std::string text;
-    try {
-        text = read_text(checkpoints_folder(root) + "/" + file);
-    } catch (const Error&) {
-        return std::nullopt;
-    }
-    if (text.ends_with('\n')) text.pop_back();
-    const auto step = step_from_name(text);
-    return step && has_manifest(root, *step) && !is_abandoned(root, *step) ? step : std::nullopt;
-}
-
 }  // namespace
 
 std::string checkpoints_folder(const std::string& root) { return root + "/checkpoints"; }
@@ -73,16 +60,25 @@ std::vector<int64_t> list_all_steps(const std::string& root) {
 
 std::vector<int64_t> list_steps(const std::string& root) {
     std::vector<int64_t> steps = list_all_steps(root);
-    if (!steps.empty() && is_abandoned(root, steps.back())) {
-        std::erase_if(steps, [&](int64_t step) { return is_abandoned(root, step); });
-    }
+    const RunRecord record = read_run_record(root);
+    if (record.going_back) std::erase_if(steps, [&](int64_t step) { return step > record.going_back->step; });
     return steps;
 }
 
-std::optional<int64_t> named_step(const std::string& root, const std::string& name) { return step_in(root, name); }
+std::optional<int64_t> named_step(const std::string& root, const std::string& name) {
+    std::string text;
+    try {
+        text = read_text(checkpoints_folder(root) + "/" + name);
+    } catch (const Error&) {
+        return std::nullopt;
+    }
+    if (text.ends_with('\n')) text.pop_back();
+    const auto step = step_from_name(text);
+    return step && has_manifest(root, *step) && !is_abandoned(root, *step) ? step : std::nullopt;
+}
 
 std::optional<int64_t> newest_step(const std::string& root) {
-    if (const auto pending = step_in(root, std::string(kTemporaryPrefix) + kLatestName + "/" + kLatestName)) {
+    if (const auto pending = named_step(root, std::string(kTemporaryPrefix) + kLatestName + "/" + kLatestName)) {
         return pending;
     }
     if (const auto latest = named_step(root, kLatestName)) return latest;

@@ -61,6 +61,7 @@ struct DeviceInfo {
     /// Kind of device, for what is fixed by it and decides bits (DESIGN: the contract of bits): "cpu", "sm_90".
     std::string kind = "cpu";
     int attention_backward_products = 5;  ///< Matrix products that attention_backward() really runs.
+    int workers = 1;                      ///< Threads of a CPU that share an operation; 1 on a GPU.
 
     /// Bytes for each of so many processes that share the device: all there are, and those that may be planned with.
     int64_t total(int64_t processes = 1) const { return std::min(memory_total / processes, process_available); }

@@ -55,7 +55,7 @@ class Pricing {
     Pricing(const Model& model, const BatchShape& shape, DType dtype, const DeviceProfile& profile)
         : model_(model), shape_(shape), dtype_(dtype), profile_(profile) {}
 
-    double operator()(OpKind kind, Pass pass, int64_t tokens, const OpRow* row = nullptr) const {
+    double operator()(OpKind kind, Pass pass, int64_t tokens, const OpRow* row) const {
         const OpCall call = {kind, pass, row, tokens, profile_.attention_backward_products};
         OpCost cost = op_cost(model_, call, shape_.T, size_of(dtype_));
         double share = profile_.efficiency;
@@ -65,13 +65,6 @@ class Pricing {
         }
         const double rate = (dtype_ == DType::BF16 ? profile_.flops_bf16 : profile_.flops_fp32) * share;
         return std::max(cost.flops / rate, moved(cost.bytes)) + profile_.launch_seconds;
-    }
-
-    OpTimes::Row all_passes(OpKind kind, int64_t tokens, const OpRow* row = nullptr) const {
-        const bool splits = facts_of(kind).splits_backward;
-        return {(*this)(kind, Pass::Forward, tokens, row),
-                (*this)(kind, splits ? Pass::BackwardInput : Pass::Backward, tokens, row),
-                splits ? (*this)(kind, Pass::BackwardWeight, tokens, row) : 0};
     }
 
     double moved(double bytes) const { return bytes / (profile_.bandwidth * profile_.bandwidth_efficiency); }
@@ -85,20 +78,31 @@ class Pricing {
 
 }  // namespace
 
+OpTimes times_by(const OpPrice& price, const Model& model, const BatchShape& shape, int64_t logits_chunk_tokens) {
+    const auto all_passes = [&](OpKind kind, int64_t tokens, const OpRow* row = nullptr) -> OpTimes::Row {
+        const bool splits = facts_of(kind).splits_backward;
+        return {price(kind, Pass::Forward, tokens, row),
+                price(kind, splits ? Pass::BackwardInput : Pass::Backward, tokens, row),
+                splits ? price(kind, Pass::BackwardWeight, tokens, row) : 0};
+    };
+    OpTimes times;
+    for (const OpRow& row : model.block) times.block.push_back(all_passes(row.kind, shape.N(), &row));
+    times.embedding = all_passes(OpKind::Embedding, shape.N());
+    times.final_norm = all_passes(model.norm, shape.N());
+    times.chunk_tokens = logits_chunk_tokens > 0 ? std::min(logits_chunk_tokens, shape.N()) : shape.N();
+    times.classifier = all_passes(OpKind::Classifier, times.chunk_tokens);
+    times.cross_entropy = all_passes(OpKind::CrossEntropy, times.chunk_tokens);
+    times.loss_sum = price(OpKind::LossSum, Pass::Forward, shape.N(), nullptr);
+    return times;
+}
+
 OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places& places, const DeviceProfile& profile,
                        int64_t logits_chunk_tokens) {
     const Pricing price(model, shape, places.format(Buffer::Parameters), profile);
-    OpTimes times;
+    OpTimes times = times_by(price, model, shape, logits_chunk_tokens);
     times.source = "analytic, " + profile.name;
     times.host_bandwidth = profile.host_bandwidth;
     times.link_bandwidth = profile.link_bandwidth;
-    for (const OpRow& row : model.block) times.block.push_back(price.all_passes(row.kind, shape.N(), &row));
-    times.embedding = price.all_passes(OpKind::Embedding, shape.N());
-    times.final_norm = price.all_passes(model.norm, shape.N());
-    times.chunk_tokens = logits_chunk_tokens > 0 ? std::min(logits_chunk_tokens, shape.N()) : shape.N();
-    times.classifier = price.all_passes(OpKind::Classifier, times.chunk_tokens);
-    times.cross_entropy = price.all_passes(OpKind::CrossEntropy, times.chunk_tokens);
-    times.loss_sum = price(OpKind::LossSum, Pass::Forward, shape.N());
     times.zeroing = times.square_sums = price.moved(sizeof(float));
     times.update = price.moved(static_cast<double>(places.update_bytes()));
     times.begin_update = profile.launch_seconds;

@@ -5,6 +5,7 @@
 #include "llmc/model/model.h"
 #include "llmc/plan/step.h"
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -68,7 +69,12 @@ double& time_of(OpTimes& times, const Step& step);
 /// How many units a step has: chunks, elements, else 1.
 double units_of(const OpTimes& times, const Step& step);
 
-/// `logits_chunk_tokens` = 0: all tokens at once.
+/// Seconds of one call of an operation on so many tokens; a null row: outside the blocks.
+using OpPrice = std::function<double(OpKind kind, Pass pass, int64_t tokens, const OpRow* row)>;
+/// Times of the operations by such a price; those of the update stay 0. `logits_chunk_tokens` = 0: all tokens at once.
+OpTimes times_by(const OpPrice& price, const Model& model, const BatchShape& shape, int64_t logits_chunk_tokens);
+
+/// By the attributes of a device.
 OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places& places, const DeviceProfile& profile,
                        int64_t logits_chunk_tokens = 0);
 

@@ -117,6 +117,7 @@ DeviceInfo CpuBackend::info() const {
     info.name = fmt::format("{}, {} thread{}{}{}", processor_name(), threads_, threads_ == 1 ? "" : "s",
                             extension.empty() ? "" : ", ", extension);
     const int cores = std::min(threads_, usable_cores(allowed_processors()));
+    info.workers = threads_;
     info.peak_flops_fp32 = measured_flops_per_core() * cores;
     info.peak_flops_bf16 = info.supports_bf16 ? 2 * info.peak_flops_fp32 : 0;
     return info;

@@ -1,0 +1,89 @@
+#include "llmc/plan/probed_times.h"
+
+#include "llmc/base/check.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
+namespace llmc {
+namespace {
+
+class ProbedPricing {
+  public:
+    ProbedPricing(const Model& model, const BatchShape& shape, DType dtype, const ProbedRates& rates)
+        : model_(model), shape_(shape), dtype_(dtype), rates_(rates) {}
+
+    double operator()(OpKind kind, Pass pass, int64_t tokens, const OpRow* row) const {
+        return std::max(at_work(kind, pass, tokens, row), from_memory(kind, pass, tokens, row)) +
+               rates_.launch_seconds;
+    }
+
+  private:
+    OpCost cost_of(OpKind kind, Pass pass, int64_t tokens, const OpRow* row) const {
+        return op_cost(model_, {kind, pass, row, tokens}, shape_.T, size_of(dtype_));
+    }
+
+    double from_memory(OpKind kind, Pass pass, int64_t tokens, const OpRow* row) const {
+        return cost_of(kind, pass, tokens, row).bytes / rates_.bandwidth;
+    }
+
+    /// Where all operands are in a cache.
+    double at_work(OpKind kind, Pass pass, int64_t tokens, const OpRow* row) const {
+        if (kind == OpKind::Attention) {
+            const auto& [fixed, per_key] =
+                pass == Pass::Forward ? rates_.attention_forward : rates_.attention_backward;
+            const double keys = attention_span(model_.config, shape_.T) / 2;
+            return static_cast<double>(tokens) * (fixed + per_key * keys);
+        }
+        const OpCost cost = cost_of(kind, pass, tokens, row);
+        if (kind == OpKind::Matmul || kind == OpKind::Classifier) return cost.flops / product_rate(pass, row);
+        const auto& by_kind = pass == Pass::Forward ? rates_.forward : rates_.backward;
+        const double own = by_kind[static_cast<size_t>(kind)];
+        const double rate = own > 0 ? own : by_kind[static_cast<size_t>(model_.norm)];
+        return rate > 0 ? cost.bytes / rate : 0;
+    }
+
+    /// Of the probed product whose shape is nearest; a null row is the classifier's.
+    double product_rate(Pass pass, const OpRow* row) const {
+        const int index = row == nullptr ? model_.head : model_.parameter_index(0, row->weight);
+        const ParameterRow& weight = model_.parameters[static_cast<size_t>(index)];
+        const auto distance = [&](const ProbedRates::Product& product) {
+            const auto apart = [](int64_t a, int64_t b) {
+                b = std::min(b, ProbedRates::kWidest);
+                return std::abs(std::log2(static_cast<double>(a) / static_cast<double>(b)));
+            };
+            return apart(product.OC, weight.rows) + apart(product.IC, weight.cols);
+        };
+        CHECK(!rates_.products.empty());
+        const ProbedRates::Product& nearest =
+            *std::min_element(rates_.products.begin(), rates_.products.end(),
+                              [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
+        return pass == Pass::Forward         ? nearest.forward
+               : pass == Pass::BackwardInput ? nearest.backward_input
+                                             : nearest.backward_weight;
+    }
+
+    const Model& model_;
+    BatchShape shape_;
+    DType dtype_;
+    const ProbedRates& rates_;
+};
+
+}  // namespace
+
+OpTimes probed_times(const Model& model, const BatchShape& shape, const Places& places, const ProbedRates& rates,
+                     int64_t logits_chunk_tokens) {
+    const ProbedPricing price(model, shape, places.format(Buffer::Parameters), rates);
+    OpTimes times = times_by(price, model, shape, logits_chunk_tokens);
+    times.source = fmt::format("uncalibrated, usually within {:.0f} %; a probe of {}", 100 * kProbeError, rates.device);
+    times.zeroing = rates.zeroing;
+    times.square_sums = rates.square_sums;
+    times.update = rates.update;
+    times.begin_update = rates.launch_seconds;
+    return times;
+}
+
+}  // namespace llmc

@@ -10,15 +10,15 @@ namespace {
 
 class FrontierSearch {
   public:
-    FrontierSearch(const Model& model, const PlanRequest& request, const OpTimes& times)
-        : model_(model), request_(request), times_(times) {}
+    FrontierSearch(const Model& model, const PlanRequest& request, const OpTimes& choosing, const OpTimes& times)
+        : model_(model), request_(request), choosing_(choosing), times_(times) {}
 
     double seconds(const Plan& plan) const { return update_seconds(times_, plan); }
 
-    int64_t smallest_arena() const { return search_plan(model_, request_, times_, 1).smallest_bytes; }
+    int64_t smallest_arena() const { return search_plan(model_, request_, choosing_, 1).smallest_bytes; }
 
     FrontierPoint fastest_within(int64_t budget) const {
-        const SearchResult result = search_plan(model_, request_, times_, budget);
+        const SearchResult result = search_plan(model_, request_, choosing_, budget);
         CHECK(result.found, budget, result.smallest_bytes);
         return {result.layout.arena_bytes, seconds(result.plan), result.summary};
     }
@@ -58,6 +58,7 @@ class FrontierSearch {
   private:
     const Model& model_;
     const PlanRequest& request_;
+    const OpTimes& choosing_;
     const OpTimes& times_;
 };
 
@@ -76,8 +77,9 @@ void keep_best(std::vector<FrontierPoint>* points) {
 
 }  // namespace
 
-Frontier find_frontier(const Model& model, const PlanRequest& request, const OpTimes& times, int rungs) {
-    const FrontierSearch search(model, request, times);
+Frontier find_frontier(const Model& model, const PlanRequest& request, const OpTimes& times, int rungs,
+                       const OpTimes* choosing) {
+    const FrontierSearch search(model, request, choosing != nullptr ? *choosing : times, times);
     Frontier frontier;
     const std::vector<FrontierComparison> fixed = search.fixed_policies();
     for (const FrontierComparison& row : fixed) {

@@ -36,7 +36,9 @@ struct Frontier {
 };
 
 /// `rungs` budgets, each larger than the one below by the same factor, and the memory of every comparison. The times
-/// are those of a whole update: request.parallel.micro_batches plans and the optimiser.
-Frontier find_frontier(const Model& model, const PlanRequest& request, const OpTimes& times, int rungs);
+/// are those of a whole update: request.parallel.micro_batches plans and the optimiser. Plans are chosen
+/// by `choosing`, where it is given, and said to take what `times` say.
+Frontier find_frontier(const Model& model, const PlanRequest& request, const OpTimes& times, int rungs,
+                       const OpTimes* choosing = nullptr);
 
 }  // namespace llmc

@@ -17,8 +17,7 @@ class ProbedPricing {
         : model_(model), shape_(shape), dtype_(dtype), rates_(rates) {}
 
     double operator()(OpKind kind, Pass pass, int64_t tokens, const OpRow* row) const {
-        return std::max(at_work(kind, pass, tokens, row), from_memory(kind, pass, tokens, row)) +
-               rates_.launch_seconds;
+        return in_cache(kind, pass, tokens, row) + from_memory(kind, pass, tokens, row) + rates_.launch_seconds;
     }
 
   private:
@@ -31,12 +30,12 @@ class ProbedPricing {
     }
 
     /// Where all operands are in a cache.
-    double at_work(OpKind kind, Pass pass, int64_t tokens, const OpRow* row) const {
+    double in_cache(OpKind kind, Pass pass, int64_t tokens, const OpRow* row) const {
         if (kind == OpKind::Attention) {
             const auto& [fixed, per_key] =
                 pass == Pass::Forward ? rates_.attention_forward : rates_.attention_backward;
             const double keys = attention_span(model_.config, shape_.T) / 2;
-            return static_cast<double>(tokens) * (fixed + per_key * keys);
+            return static_cast<double>(tokens) * (fixed + per_key * keys) * unevenness(pass);
         }
         const OpCost cost = cost_of(kind, pass, tokens, row);
         if (kind == OpKind::Matmul || kind == OpKind::Classifier) return cost.flops / product_rate(pass, row);
@@ -44,6 +43,15 @@ class ProbedPricing {
         const double own = by_kind[static_cast<size_t>(kind)];
         const double rate = own > 0 ? own : by_kind[static_cast<size_t>(model_.norm)];
         return rate > 0 ? cost.bytes / rate : 0;
+    }
+
+    /// How much longer attention takes since its heads cannot be shared out evenly: a backward hands out whole
+    /// key/value heads, or cuts them, which costs seven products for five.
+    double unevenness(Pass pass) const {
+        const int64_t heads = shape_.B * (pass == Pass::Forward ? model_.config.NH : model_.config.NKV);
+        const int64_t slots = (heads + rates_.workers - 1) / rates_.workers * rates_.workers;
+        const double share = static_cast<double>(slots) / static_cast<double>(heads);
+        return pass == Pass::Forward ? 1 : std::min(share, 7.0 / 5.0);
     }
 
     /// Of the probed product whose shape is nearest; a null row is the classifier's.

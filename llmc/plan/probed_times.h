@@ -24,9 +24,10 @@ struct ProbedRates {
     struct Attention {
         double fixed = 0, per_key = 0;
     };
-    static constexpr int64_t kWidest = 768;
+    static constexpr int64_t kWidest = 512;
 
     std::string device;
+    int64_t workers = 1;  ///< Threads.
     std::vector<Product> products;
     Attention attention_forward, attention_backward;
     /// Bytes (op_cost()) of operations whose operands are in a cache, by kind; 0: not probed.

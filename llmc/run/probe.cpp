@@ -4,17 +4,22 @@
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
 
+#include <spdlog/fmt/fmt.h>
+
 #include <algorithm>
+#include <array>
 #include <deque>
 #include <functional>
 #include <limits>
+#include <map>
+#include <string>
 #include <vector>
 
 namespace llmc {
 namespace {
 
-/// Elements of the flat buffers: with the optimiser's state more than most caches hold.
-constexpr int64_t kFlatElements = 3 << 20;
+/// Elements of the flat buffers: with the optimiser's state 64 MiB, more than most caches hold.
+constexpr int64_t kFlatElements = 4 << 20;
 constexpr int64_t kWidestVocabulary = 8192, kWidestRow = 4096;
 constexpr int64_t kShortSequence = 128, kLongSequence = 512;
 
@@ -69,6 +74,7 @@ class Probing {
           workers_(backend.info().workers),
           tokens_(512 * ceil_div(workers_, 4)) {
         rates_.device = backend.info().name;
+        rates_.workers = workers_;
         add_products();
         add_attention(kShortSequence, &short_forward_, &short_backward_);
         add_attention(kLongSequence, &long_forward_, &long_backward_);
@@ -114,7 +120,10 @@ class Probing {
 void Probing::add_product(const ParameterRow& weight, const OpRow* row) {
     const int64_t N = tokens_;
     const int64_t OC = std::min(weight.rows, ProbedRates::kWidest), IC = std::min(weight.cols, ProbedRates::kWidest);
-    const auto is_known = [&](const ProbedRates::Product& product) { return product.OC == OC && product.IC == IC; };
+    const auto are_near = [](int64_t a, int64_t b) { return a < 2 * b && b < 2 * a; };
+    const auto is_known = [&](const ProbedRates::Product& product) {
+        return are_near(product.OC, OC) && are_near(product.IC, IC);
+    };
     if (std::any_of(products_.begin(), products_.end(), is_known)) return;
     ProbedRates::Product& product = products_.emplace_back(ProbedRates::Product{OC, IC});
     const bool has_bias = row != nullptr && row->bias != kNone;
@@ -253,31 +262,39 @@ void Probing::add_cross_entropy() {
     add_rate(&rates_.backward[static_cast<size_t>(OpKind::CrossEntropy)], 3 * activation_bytes(N * Vp),
              [=, this](Operands& operands) -> Call {
                  const Tensor losses = operands.take(DType::F32, N), logits = operands.take(type_, N, Vp);
-                 const Tensor targets(DType::I32, losses.data, N), scale = operands.take(DType::F32, 1);
-                 return [=, this] { backend_.cross_entropy(losses, logits, targets, Vp, scale); };
+                 const Tensor targets = operands.take(DType::I32, N), scale = operands.take(DType::F32, 1);
+                 return [=, this] {
+                     backend_.zero(targets);  // Others have written here.
+                     backend_.cross_entropy(losses, logits, targets, Vp, scale);
+                 };
              });
 }
 
 void Probing::add_flat_buffers() {
     constexpr int64_t kChunk = 4096;
     const int64_t n = std::max(kChunk, std::min(kFlatElements, model_.parameter_elements) / kChunk * kChunk);
-    const auto elements = static_cast<double>(n);
-    const auto keep_in = [=](double* per_element) {
-        return [=](double seconds) { *per_element = seconds / elements; };
+    const int64_t all = 4 * n;  // As much memory as the update's operands take.
+    const auto keep_in = [](double* per_element, int64_t elements) {
+        return [=](double seconds) { *per_element = seconds / static_cast<double>(elements); };
     };
-    add_rate(&rates_.bandwidth, 12 * elements, [=, this](Operands& operands) -> Call {
-        const Tensor out = operands.take(DType::F32, n), x = operands.take(DType::F32, n);
+    add_rate(&rates_.bandwidth, 12.0 * static_cast<double>(all / 2), [=, this](Operands& operands) -> Call {
+        const Tensor out = operands.take(DType::F32, all / 2), x = operands.take(DType::F32, all / 2);
         return [=, this] { backend_.add(out, x); };
     });
-    add([=, this](Operands& operands) -> Call {
-        const Tensor out = operands.take(DType::F32, n);
-        return [=, this] { backend_.zero(out); };
-    }, keep_in(&rates_.zeroing));
-    add([=, this](Operands& operands) -> Call {
-        const Tensor gradients = operands.take(DType::F32, n), sums = operands.take(DType::F64, n / kChunk);
-        return [=, this] { backend_.square_sums(sums, gradients, kChunk); };
-    }, keep_in(&rates_.square_sums));
-    add([=, this](Operands& operands) -> Call {
+    add(
+        [=, this](Operands& operands) -> Call {
+            const Tensor out = operands.take(DType::F32, all);
+            return [=, this] { backend_.zero(out); };
+        },
+        keep_in(&rates_.zeroing, all));
+    add(
+        [=, this](Operands& operands) -> Call {
+            const Tensor gradients = operands.take(DType::F32, all), sums = operands.take(DType::F64, all / kChunk);
+            return [=, this] { backend_.square_sums(sums, gradients, kChunk); };
+        },
+        keep_in(&rates_.square_sums, all));
+    add(
+        [=, this](Operands& operands) -> Call {
         UpdateOperands buffers;
         buffers.parameters = operands.take(type_, n);
         if (type_ != DType::F32) buffers.master = operands.take(DType::F32, n);
@@ -290,14 +307,16 @@ void Probing::add_flat_buffers() {
             backend_.copy_to_device(factors, applies.data());
             OptimizerSettings settings;
             settings.kind = optimizer_;
-            const ParameterRange all = {0, n, false};
-            backend_.update(buffers, {&all, 1}, settings, factors);
+            const ParameterRange range = {0, n, false};
+            backend_.update(buffers, {&range, 1}, settings, factors);
         };
-    }, keep_in(&rates_.update));
+    },
+        keep_in(&rates_.update, n));
 }
 
 ProbedRates Probing::run(double seconds) {
-    constexpr int kLeastRounds = 2;
+    constexpr int kLeastRounds = 2, kMostRepeats = 5;
+    constexpr double kShort = 0.3e-3;  // Less than this is soon disturbed, and soon repeated.
     const double start = now_seconds();
     int64_t bytes = 0;
     for (const Timed& timed : timed_) {
@@ -314,14 +333,25 @@ ProbedRates Probing::run(double seconds) {
     std::vector<double> fastest(timed_.size(), std::numeric_limits<double>::infinity());
     for (int round = 0; round < kLeastRounds || now_seconds() - start < seconds; ++round) {
         for (size_t i = 0; i < calls.size(); ++i) {
-            const TimeMark before = backend_.mark();
-            calls[i]();
-            fastest[i] = std::min(fastest[i], backend_.seconds_between(before, backend_.mark()));
+            double spent = 0;
+            for (int repeat = 0; repeat < kMostRepeats && spent < kShort; ++repeat) {
+                const TimeMark before = backend_.mark();
+                calls[i]();
+                const double taken = backend_.seconds_between(before, backend_.mark());
+                fastest[i] = std::min(fastest[i], taken);
+                spent += taken;
+            }
         }
     }
     for (size_t i = 0; i < timed_.size(); ++i) timed_[i].keep(std::max(fastest[i], 1e-9));
     fit_attention();
     rates_.products.assign(products_.begin(), products_.end());
+    if (getenv("DBG")) {
+        for (auto& x : rates_.products) fprintf(stderr, "DBG product %ldx%ld GF/s %.1f %.1f %.1f\n", x.OC, x.IC, x.forward*1e-9, x.backward_input*1e-9, x.backward_weight*1e-9);
+        fprintf(stderr, "DBG att fwd %.3g us + %.3g ns/key; bwd %.3g us + %.3g ns\n", rates_.attention_forward.fixed*1e6, rates_.attention_forward.per_key*1e9, rates_.attention_backward.fixed*1e6, rates_.attention_backward.per_key*1e9);
+        for (int i = 0; i < kNumOpKinds; ++i) if (rates_.forward[i] + rates_.backward[i] > 0) fprintf(stderr, "DBG kind %d GB/s %.1f %.1f\n", i, rates_.forward[i]*1e-9, rates_.backward[i]*1e-9);
+        fprintf(stderr, "DBG bw %.1f GB/s zero %.3f sq %.3f upd %.3f ns launch %.2f us; took %.1f ms\n", rates_.bandwidth*1e-9, rates_.zeroing*1e9, rates_.square_sums*1e9, rates_.update*1e9, rates_.launch_seconds*1e6, (now_seconds()-start)*1e3);
+    }
     return rates_;
 }
 
@@ -334,6 +364,19 @@ std::optional<ProbedRates> probe(const Model& model, DType dtype, OptimizerKind 
     } catch (const Error& error) {
         return std::nullopt;
     }
+}
+
+const ProbedRates* probe_once(const Model& model, const Places& places, Backend& backend) {
+    static std::map<std::string, std::optional<ProbedRates>> known;
+    ModelConfig config = with_layers(model.config, 1);
+    config.name.clear();
+    config.maxT = 1;  // What fits is asked for many lengths.
+    const DType dtype = places.format(Buffer::Parameters);
+    const std::string key = fmt::format("{}|{}|{}|{}", backend.info().name, to_json(config), name_of(dtype),
+                                        optimizer_row(places.optimizer()).name);
+    const auto [entry, is_new] = known.try_emplace(key);
+    if (is_new) entry->second = probe(model, dtype, places.optimizer(), backend);
+    return entry->second ? &*entry->second : nullptr;
 }
 
 }  // namespace llmc

@@ -15,4 +15,7 @@ namespace llmc {
 std::optional<ProbedRates> probe(const Model& model, DType dtype, OptimizerKind optimizer, Backend& backend,
                                  double seconds = 0.05);
 
+/// probe() of this model on this backend, asked once by a process; null where there is no memory for it.
+const ProbedRates* probe_once(const Model& model, const Places& places, Backend& backend);
+
 }  // namespace llmc

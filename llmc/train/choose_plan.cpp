@@ -5,7 +5,9 @@
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
 #include "llmc/plan/logits_chunk.h"
+#include "llmc/plan/probed_times.h"
 #include "llmc/plan/search.h"
+#include "llmc/run/probe.h"
 
 #include <algorithm>
 #include <cctype>
@@ -15,8 +17,9 @@
 namespace llmc {
 namespace {
 
-/// Bytes per second where nothing better is known: two channels of DDR5.
-constexpr double kUsualBandwidth = 50e9;
+/// Where nothing better is known: FLOP/s of a core with AVX2 and of its bf16 dot products, and bytes per second of two
+/// channels of DDR5. Searches go by these rates rather than by a probe, so that they find the same plan every time.
+constexpr double kUsualFlops = 100e9, kUsualBandwidth = 50e9;
 
 /// Of a GPU by its name, what nothing measures: its links, and what our kernels reach on it. Of one that is in no
 /// table: over PCI Express, and as on the others.
@@ -46,8 +49,12 @@ DeviceProfile profile_of(const Backend& backend) {
     const DeviceInfo device = backend.info();
     DeviceProfile profile;
     profile.name = device.name;
-    profile.flops_fp32 = device.peak_flops_fp32 > 0 ? device.peak_flops_fp32 : 100e9;
-    profile.flops_bf16 = device.peak_flops_bf16 > 0 ? device.peak_flops_bf16 : profile.flops_fp32;
+    profile.flops_fp32 = kUsualFlops * device.workers;
+    profile.flops_bf16 = device.supports_bf16 ? 2 * profile.flops_fp32 : profile.flops_fp32;
+    if (backend.on_gpu() && device.peak_flops_fp32 > 0) {
+        profile.flops_fp32 = device.peak_flops_fp32;
+        profile.flops_bf16 = device.peak_flops_bf16 > 0 ? device.peak_flops_bf16 : device.peak_flops_fp32;
+    }
     profile.bandwidth = device.bandwidth > 0 ? device.bandwidth : kUsualBandwidth;
     profile.launch_seconds = 5e-6;
     profile.efficiency = 0.8;
@@ -61,8 +68,9 @@ int64_t state_bytes_of(const Model& model, const PlanRequest& request) {
     return state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true).total();
 }
 
-OpTimes estimated_times(const Options& options, const Model& model, const PlanRequest& request,
-                        const Backend& backend) {
+/// By attributes and committed rates alone: the same whenever it is asked.
+OpTimes nominal_times(const Options& options, const Model& model, const PlanRequest& request,
+                      const Backend& backend) {
     constexpr int64_t kRanksOfHost = 8;  // More ranks are assumed to be on several hosts.
     const bool elsewhere = !options.device_profile.empty();
     const DeviceProfile profile = elsewhere ? find_device_profile(options.device_profile) : profile_of(backend);
@@ -71,10 +79,15 @@ OpTimes estimated_times(const Options& options, const Model& model, const PlanRe
     return times;
 }
 
+void predict(const OpTimes& times, ChosenPlan* chosen) {
+    chosen->times = times;
+    chosen->step_seconds = update_seconds(times, chosen->memory.plan);
+}
+
 bool fits(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
     const PlanRequest request = request_for(options, model, shape, backend);
     const int64_t room = memory_limit(options, backend.info()) - state_bytes_of(model, request);
-    return search_plan(model, request, estimated_times(options, model, request, backend), room).found;
+    return search_plan(model, request, nominal_times(options, model, request, backend), room).found;
 }
 
 /// What would do instead: only what was tried.
@@ -140,15 +153,14 @@ ChosenPlan plan_of(const Options& options, const std::string& policy, const Mode
                    const OpTimes& times, const Backend& backend) {
     ChosenPlan chosen;
     if (policy == "auto") {
-        chosen = search(options, model, request, times, backend);
+        chosen = search(options, model, request, times_to_choose_by(options, model, request, times, backend), backend);
     } else {
         const PolicyRow& row = find_policy(policy);
         chosen.keep = row.function(model);
         chosen.memory = with_memory(model, make_training_plan(model, request, row));
         chosen.words = row.description;
     }
-    chosen.times = times;
-    chosen.step_seconds = update_seconds(times, chosen.memory.plan);
+    predict(times, &chosen);
     return chosen;
 }
 
@@ -164,7 +176,7 @@ std::vector<PlanRequest> feasible_requests(const Options& options, const std::st
         const int64_t state = state_bytes_of(model, request);
         const bool fits =
             policy == "auto"
-                ? search_plan(model, request, estimated_times(options, model, request, backend), limit - state).found
+                ? search_plan(model, request, nominal_times(options, model, request, backend), limit - state).found
                 : state + make_layout(make_training_plan(model, request, find_policy(policy))).arena_bytes <= limit;
         if (!fits) break;  // A larger one needs more.
         feasible.push_back(request);
@@ -180,11 +192,15 @@ ChosenPlan choose_batch(const Options& options, const std::string& policy, const
     for (const PlanRequest& request : requests) times.push_back(operation_times(options, model, request, backend));
     const bool all_measured = std::all_of(times.begin(), times.end(), [](const OpTimes& t) { return t.measured; });
     std::optional<ChosenPlan> best;
+    size_t fastest = 0;
     for (size_t i = 0; i < requests.size(); ++i) {
-        if (!all_measured) times[i] = estimated_times(options, model, requests[i], backend);
-        ChosenPlan chosen = plan_of(options, policy, model, requests[i], times[i], backend);
-        if (!best || chosen.step_seconds < best->step_seconds) best = std::move(chosen);
+        const OpTimes by = all_measured ? times[i] : nominal_times(options, model, requests[i], backend);
+        ChosenPlan chosen = plan_of(options, policy, model, requests[i], by, backend);
+        if (best && chosen.step_seconds >= best->step_seconds) continue;
+        best = std::move(chosen);
+        fastest = i;
     }
+    predict(times[fastest], &*best);
     return *best;
 }
 
@@ -253,17 +269,26 @@ std::string memory_bound(const Options& options, const DeviceInfo& device) {
 }
 
 OpTimes operation_times(const Options& options, const Model& model, const PlanRequest& request, Backend& backend) {
-    if (!options.device_profile.empty()) return estimated_times(options, model, request, backend);
+    if (!options.device_profile.empty()) return nominal_times(options, model, request, backend);
     const std::string path =
         calibration_path(model, request.shape, request.places, request.logits_chunk_tokens, backend);
     OpTimes times;
     if (!options.calibrate && load_times(path, model, &times)) return times;
-    if (!options.calibrate) return estimated_times(options, model, request, backend);
+    if (!options.calibrate) {
+        const ProbedRates* const rates = backend.on_gpu() ? nullptr : probe_once(model, request.places, backend);
+        if (rates == nullptr) return nominal_times(options, model, request, backend);
+        return probed_times(model, request.shape, request.places, *rates, request.logits_chunk_tokens);
+    }
     times = measure_times(model, request.shape, request.places, request.logits_chunk_tokens, backend);
     if (!save_times(path, times)) return times;
     spdlog::info("calibrated: operation times of this model at {} x {} tokens are kept in '{}'", request.shape.B,
                  request.shape.T, path);
     return times;
+}
+
+OpTimes times_to_choose_by(const Options& options, const Model& model, const PlanRequest& request,
+                           const OpTimes& predicted, const Backend& backend) {
+    return predicted.measured ? predicted : nominal_times(options, model, request, backend);
 }
 
 ChosenPlan choose_plan(const Options& options, const std::string& policy, const Model& model, Backend& backend) {
@@ -278,8 +303,7 @@ ChosenPlan plan_of_keep_set(const Options& options, const std::string& name, con
     ChosenPlan chosen;
     chosen.keep = keep;
     chosen.memory = with_memory(model, make_training_plan(model, request, keep, name));
-    chosen.times = times;
-    chosen.step_seconds = update_seconds(times, chosen.memory.plan);
+    predict(times, &chosen);
     return chosen;
 }
 

@@ -40,8 +40,14 @@ int64_t memory_limit(const Options& options, const DeviceInfo& device);
 /// What that limit comes from, if not from the device's size, in words for messages.
 std::string memory_bound(const Options& options, const DeviceInfo& device);
 
-/// Times of the model's operations: of --device-profile; measured with --calibrate, or earlier; else analytic.
+/// Times of the model's operations, to predict with: of --device-profile; measured with --calibrate, or earlier; else on
+/// a CPU those of a probe, and on a GPU analytic ones.
 OpTimes operation_times(const Options& options, const Model& model, const PlanRequest& request, Backend& backend);
+
+/// Times that a search goes by, where `predicted` are those of operation_times(): the same in every process. They are
+/// what was predicted if that was measured or of a profile; a probe decides nothing.
+OpTimes times_to_choose_by(const Options& options, const Model& model, const PlanRequest& request,
+                           const OpTimes& predicted, const Backend& backend);
 
 /// The plan of one policy, or of the search for "auto". Where --batch-size is auto, the fastest micro-batch among those
 /// that divide the total batch: every one is planned within the memory there is, and the plan's shape says which it

@@ -2,6 +2,8 @@
 
 #include "llmc/base/error.h"
 
+#include <spdlog/fmt/fmt.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -20,7 +22,7 @@ const std::vector<DeviceProfile>& device_profiles() {
         {"a100", 19.5e12, 312e12, 2.04e12, 4e-6, 0.7, kPcie, 300e9, 25e9, kForward, kBackward, 7, kOverhead, kMoved,
          "sm_80"},
         {"h100", 67e12, 989e12, 3.35e12, 4e-6, 0.65, kPcie, 450e9, 50e9, kForward, kBackward, 7, kOverhead, kMoved,
-         "sm_90"},
+         "sm_90", 0.15},
         {"h200", 67e12, 989e12, 4.8e12, 4e-6, 0.65, kPcie, 450e9, 50e9, kForward, kBackward, 7, kOverhead, kMoved,
          "sm_90"},
         {"b200", 75e12, 2250e12, 8e12, 4e-6, 0.6, kPcie, 900e9, 50e9, kForward, kBackward, 7, kOverhead, kMoved,
@@ -96,11 +98,16 @@ OpTimes times_by(const OpPrice& price, const Model& model, const BatchShape& sha
     return times;
 }
 
+std::string uncalibrated(double usual_error) {
+    if (usual_error <= 0) return "uncalibrated, error unknown";
+    return fmt::format("uncalibrated, usually within {:.0f} %", 100 * usual_error);
+}
+
 OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places& places, const DeviceProfile& profile,
                        int64_t logits_chunk_tokens) {
     const Pricing price(model, shape, places.format(Buffer::Parameters), profile);
     OpTimes times = times_by(price, model, shape, logits_chunk_tokens);
-    times.source = "analytic, " + profile.name;
+    times.source = fmt::format("analytic, {}; {}", profile.name, uncalibrated(profile.usual_error));
     times.host_bandwidth = profile.host_bandwidth;
     times.link_bandwidth = profile.link_bandwidth;
     times.zeroing = times.square_sums = price.moved(sizeof(float));

@@ -33,6 +33,7 @@ struct DeviceProfile {
     int64_t attention_overhead = 0;
     double bandwidth_efficiency = 1.0;  ///< Share of the bandwidth that what is bound by it reaches.
     std::string kind = "cpu";           ///< Kind of device; see DeviceInfo.
+    double usual_error = 0;             ///< Of predicted step times, as measured on such a device; 0: unknown.
 };
 
 /// Profiles of common devices by their published attributes, for planning without them; fails (exit code 2) with the
@@ -60,7 +61,7 @@ struct OpTimes {
     double host_bandwidth = DeviceProfile().host_bandwidth;  ///< Of copies; never measured.
     double link_bandwidth = DeviceProfile().link_bandwidth;  ///< Between ranks; so are these two.
     double link_latency = 10e-6;                             ///< Seconds of a reduction or gather without a byte.
-    std::string source;                                      ///< "analytic, NAME" or "measured on NAME".
+    std::string source;  ///< For people: "measured on NAME", or "analytic, NAME" and what is known of the error.
     bool measured = false;
 };
 
@@ -73,6 +74,9 @@ double units_of(const OpTimes& times, const Step& step);
 using OpPrice = std::function<double(OpKind kind, Pass pass, int64_t tokens, const OpRow* row)>;
 /// Times of the operations by such a price; those of the update stay 0. `logits_chunk_tokens` = 0: all tokens at once.
 OpTimes times_by(const OpPrice& price, const Model& model, const BatchShape& shape, int64_t logits_chunk_tokens);
+
+/// That times were not measured, and by how much they are usually off: in words.
+std::string uncalibrated(double usual_error);
 
 /// By the attributes of a device.
 OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places& places, const DeviceProfile& profile,

@@ -86,7 +86,7 @@ OpTimes probed_times(const Model& model, const BatchShape& shape, const Places& 
                      int64_t logits_chunk_tokens) {
     const ProbedPricing price(model, shape, places.format(Buffer::Parameters), rates);
     OpTimes times = times_by(price, model, shape, logits_chunk_tokens);
-    times.source = fmt::format("uncalibrated, usually within {:.0f} %; a probe of {}", 100 * kProbeError, rates.device);
+    times.source = fmt::format("a probe of {}; {}", rates.device, uncalibrated(kProbeError));
     times.zeroing = rates.zeroing;
     times.square_sums = rates.square_sums;
     times.update = rates.update;

@@ -346,12 +346,6 @@ ProbedRates Probing::run(double seconds) {
     for (size_t i = 0; i < timed_.size(); ++i) timed_[i].keep(std::max(fastest[i], 1e-9));
     fit_attention();
     rates_.products.assign(products_.begin(), products_.end());
-    if (getenv("DBG")) {
-        for (auto& x : rates_.products) fprintf(stderr, "DBG product %ldx%ld GF/s %.1f %.1f %.1f\n", x.OC, x.IC, x.forward*1e-9, x.backward_input*1e-9, x.backward_weight*1e-9);
-        fprintf(stderr, "DBG att fwd %.3g us + %.3g ns/key; bwd %.3g us + %.3g ns\n", rates_.attention_forward.fixed*1e6, rates_.attention_forward.per_key*1e9, rates_.attention_backward.fixed*1e6, rates_.attention_backward.per_key*1e9);
-        for (int i = 0; i < kNumOpKinds; ++i) if (rates_.forward[i] + rates_.backward[i] > 0) fprintf(stderr, "DBG kind %d GB/s %.1f %.1f\n", i, rates_.forward[i]*1e-9, rates_.backward[i]*1e-9);
-        fprintf(stderr, "DBG bw %.1f GB/s zero %.3f sq %.3f upd %.3f ns launch %.2f us; took %.1f ms\n", rates_.bandwidth*1e-9, rates_.zeroing*1e9, rates_.square_sums*1e9, rates_.update*1e9, rates_.launch_seconds*1e6, (now_seconds()-start)*1e3);
-    }
     return rates_;
 }
 

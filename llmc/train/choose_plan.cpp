@@ -40,6 +40,7 @@ void assume_known(DeviceProfile* profile) {
     for (const DeviceProfile& known : device_profiles()) {
         if (name.find(known.name) == std::string::npos) continue;
         take_rates(known);
+        profile->usual_error = known.usual_error;
         profile->link_bandwidth = known.link_bandwidth;
         profile->node_bandwidth = known.node_bandwidth;
     }

@@ -11,7 +11,7 @@
 
 namespace llmc {
 
-class NullBackend final : public Backend {
+class NullBackend : public Backend {
   public:
     /// Scratch bytes every operation pretends to need.
     explicit NullBackend(int64_t workspace_bytes = 0) : workspace_bytes_(workspace_bytes) {}

@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <thread>
+#include <vector>
 
 namespace llmc::cpu {
 namespace {
@@ -99,42 +101,48 @@ TEST(Machine, StrictOvercommitIsALimit) {
     EXPECT_NE(machine_memory(root.path()).limit, "");
 }
 
+// Processors 0 and 2 are one core, 1 and 3 another.
+const char* const kTwoCores = "pack:1 core:2 pu:2(indexes=0,2,1,3)";
+
 TEST(Machine, CoresNotHardwareThreads) {
-    const FakeRoot root;
-    const std::string folder = "sys/devices/system/cpu/cpu";
-    for (const int processor : {0, 1, 2, 3})
-        root.write(folder + std::to_string(processor) + "/topology/thread_siblings_list",
-                   processor % 2 == 0 ? "0,2\n" : "1,3\n");
-    EXPECT_EQ(usable_cores({0, 1, 2, 3}, root.path()), 2);
-    EXPECT_EQ(usable_cores({1, 3}, root.path()), 1);
-    EXPECT_EQ(usable_cores({0, 1, 7}, root.path()), 3);  // Nothing is known of processor 7.
-    EXPECT_EQ(usable_cores({}, root.path()), 1);
+    const Topology topology(kTwoCores);
+    EXPECT_EQ(topology.processors(), (std::vector<int>{0, 1, 2, 3}));
+    EXPECT_EQ(topology.cores_of({0, 1, 2, 3}), 2);
+    EXPECT_EQ(topology.cores_of({1, 3}), 1);
+    EXPECT_EQ(topology.cores_of({0, 1, 7}), 3);  // Nothing is known of processor 7.
+    EXPECT_EQ(topology.cores_of({}), 1);
+    EXPECT_EQ(Topology("no topology").cores_of({4, 5}), 2);
 }
 
 TEST(Machine, CoresWithinTheQuota) {
+    const Topology topology("pack:1 core:4 pu:1");
     const FakeRoot root;
     root.write("proc/self/cgroup", "0::/job\n");
     root.write("sys/fs/cgroup/job/cpu.max", "max 100000\n");
-    EXPECT_EQ(usable_cores({0, 1, 2, 3}, root.path()), 4);
+    EXPECT_EQ(usable_cores({0, 1, 2, 3}, topology, root.path()), 4);
     root.write("sys/fs/cgroup/job/cpu.max", "150000 100000\n");
-    EXPECT_EQ(usable_cores({0, 1, 2, 3}, root.path()), 2);
+    EXPECT_EQ(usable_cores({0, 1, 2, 3}, topology, root.path()), 2);
+    EXPECT_EQ(usable_cores({0, 1, 2, 3}, Topology(kTwoCores), root.path()), 2);
     root.write("sys/fs/cgroup/job/cpu.max", "10000 100000\n");
-    EXPECT_EQ(usable_cores({0, 1, 2, 3}, root.path()), 1);
+    EXPECT_EQ(usable_cores({0, 1, 2, 3}, topology, root.path()), 1);
 
     const FakeRoot version1;
     version1.write("proc/self/cgroup", "3:cpu,cpuacct:/\n");
     version1.write("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "300000\n");
     version1.write("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
-    EXPECT_EQ(usable_cores({0, 1, 2, 3}, version1.path()), 3);
+    EXPECT_EQ(usable_cores({0, 1, 2, 3}, topology, version1.path()), 3);
 }
 
 TEST(Machine, ProcessorName) {
-    const FakeRoot root;
-    EXPECT_EQ(processor_name(root.path()), "CPU");
-    root.write("proc/cpuinfo", "processor\t: 0\nmodel name\t: AMD EPYC 9454 48-Core Processor\n");
-    EXPECT_EQ(processor_name(root.path()), "AMD EPYC 9454 48-Core");
-    root.write("proc/cpuinfo", "model name\t: Intel(R) Xeon(R) CPU @ 2.20GHz\n");
-    EXPECT_EQ(processor_name(root.path()), "Intel Xeon @ 2.20GHz");
+    EXPECT_EQ(processor_name(""), "CPU");
+    EXPECT_EQ(processor_name("AMD EPYC 9454 48-Core Processor"), "AMD EPYC 9454 48-Core");
+    EXPECT_EQ(processor_name("Intel(R) Xeon(R) CPU @ 2.20GHz"), "Intel Xeon @ 2.20GHz");
+}
+
+TEST(Machine, UnboundThreadsHaveAtLeastWhatThisOneHas) {
+    std::vector<int> unbound;
+    std::thread([&] { unbound = this_topology().unbind_this_thread(); }).join();
+    EXPECT_GE(unbound.size(), allowed_processors().size());
 }
 
 TEST(Machine, ThisOne) {

@@ -9,9 +9,7 @@
 #include <algorithm>
 #include <fstream>
 #include <optional>
-#include <set>
 #include <sstream>
-#include <thread>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -137,8 +135,7 @@ MachineMemory machine_memory(const std::string& root) {
 
 std::vector<int> allowed_processors() {
     std::vector<int> allowed = processors_at_start();
-    if (allowed.empty())  // More processors than a cpu_set_t holds.
-        for (int i = 0; i < static_cast<int>(std::thread::hardware_concurrency()); ++i) allowed.push_back(i);
+    if (allowed.empty()) allowed = this_topology().processors();  // More than a cpu_set_t holds.
     std::vector<int> bound;
     for (int place = 0; omp_get_proc_bind() != omp_proc_bind_false && place < omp_get_num_places(); ++place) {
         std::vector<int> ids(static_cast<size_t>(omp_get_place_num_procs(place)));
@@ -149,32 +146,17 @@ std::vector<int> allowed_processors() {
     return bound.empty() ? allowed : bound;
 }
 
-int usable_cores(const std::vector<int>& processors, const std::string& root) {
-    std::set<std::string> cores;  // Named by their list of hardware threads, "0,64"; unknown: each is a core.
-    for (const int processor : processors) {
-        const std::string id = std::to_string(processor);
-        std::ifstream file(root + "/sys/devices/system/cpu/cpu" + id + "/topology/thread_siblings_list");
-        std::string siblings;
-        cores.insert(file >> siblings ? siblings : id);
-    }
-    int64_t count = std::max<int64_t>(1, static_cast<int64_t>(cores.size()));
+int usable_cores(const std::vector<int>& processors, const Topology& topology, const std::string& root) {
+    int count = topology.cores_of(processors);
     if (const std::optional<double> quota = processor_quota(root); quota && *quota < static_cast<double>(count))
-        count = std::max<int64_t>(1, static_cast<int64_t>(*quota + 0.999));
-    return static_cast<int>(count);
+        count = std::max(1, static_cast<int>(*quota + 0.999));
+    return count;
 }
 
-std::string processor_name(const std::string& root) {
-    std::ifstream file(root + "/proc/cpuinfo");
-    for (std::string line; std::getline(file, line);) {
-        if (!line.starts_with("model name")) continue;
-        const size_t start = line.find_first_not_of(" \t", line.find(':') + 1);
-        if (start == std::string::npos) break;
-        std::string name = line.substr(start);
-        for (const char* noise : {" Processor", "(R)", "(TM)", " CPU"})
-            for (size_t at; (at = name.find(noise)) != std::string::npos;) name.erase(at, std::string(noise).size());
-        return name;
-    }
-    return "CPU";
+std::string processor_name(std::string model) {
+    for (const char* noise : {" Processor", "(R)", "(TM)", " CPU"})
+        for (size_t at; (at = model.find(noise)) != std::string::npos;) model.erase(at, std::string(noise).size());
+    return model.empty() ? "CPU" : model;
 }
 
 std::string vector_extension() {

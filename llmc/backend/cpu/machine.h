@@ -2,6 +2,8 @@
 // peak rate. Limits of control groups (containers, batch systems) count as limits of the machine.
 #pragma once
 
+#include "llmc/backend/cpu/topology.h"
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -25,10 +27,11 @@ std::vector<int> allowed_processors();
 
 /// Physical cores among `processors` (of two hardware threads of a core one counts), but no more than the control
 /// group's CPU quota, rounded up. At least 1.
-int usable_cores(const std::vector<int>& processors, const std::string& root = "");
+int usable_cores(const std::vector<int>& processors, const Topology& topology = this_topology(),
+                 const std::string& root = "");
 
-/// "AMD EPYC 9454", from /proc/cpuinfo; "CPU" where it is not given.
-std::string processor_name(const std::string& root = "");
+/// The processor's name without "Processor", "CPU" and trade marks; "CPU" where nothing is left.
+std::string processor_name(std::string model = this_topology().processor_model());
 
 /// The widest vector instructions of the processor, for people: "AVX-512", "AVX2", "AVX", "SSE2"; "" if not x86.
 std::string vector_extension();

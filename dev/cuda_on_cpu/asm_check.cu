@@ -25,18 +25,4 @@ extern "C" __global__ void check_ldmatrix_x4_trans(uint32_t* out) {
     for (int i = 0; i < 4; ++i) out[i] = r[i];
 }
 
-extern "C" __global__ void check_ldmatrix_x2(uint32_t* out) {
-    SHARED(bf16[256], tile);
-    uint32_t r[2];
-    ldmatrix_x2(r, tile + 8 * threadIdx.x);
-    for (int i = 0; i < 2; ++i) out[i] = r[i];
-}
-
-extern "C" __global__ void check_ldmatrix_x2_trans(uint32_t* out) {
-    SHARED(bf16[256], tile);
-    uint32_t r[2];
-    ldmatrix_x2_trans(r, tile + 8 * threadIdx.x);
-    for (int i = 0; i < 2; ++i) out[i] = r[i];
-}
-
 }  // namespace llmc::cuda

@@ -242,12 +242,6 @@ CUDA_ON_CPU_INLINE void ldmatrix_x4(uint32_t (&r)[4], const void* row, HERE) {
 CUDA_ON_CPU_INLINE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, HERE) {
     ::cuda_on_cpu::ldmatrix(r, 4, true, row, where);
 }
-CUDA_ON_CPU_INLINE void ldmatrix_x2(uint32_t (&r)[2], const void* row, HERE) {
-    ::cuda_on_cpu::ldmatrix(r, 2, false, row, where);
-}
-CUDA_ON_CPU_INLINE void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row, HERE) {
-    ::cuda_on_cpu::ldmatrix(r, 2, true, row, where);
-}
 
 CUDA_ON_CPU_INLINE void cp_async_16(void* shared, const void* global) {
     ::cuda_on_cpu::async_copy(shared, global, false);
@@ -259,13 +253,6 @@ CUDA_ON_CPU_INLINE void cp_async_commit() { ::cuda_on_cpu::async_commit(); }
 template <int kPending>
 CUDA_ON_CPU_INLINE void cp_async_wait() {
     ::cuda_on_cpu::async_wait(kPending);
-}
-
-CUDA_ON_CPU_INLINE void named_barrier_sync(int id, int threads, HERE) {
-    ::cuda_on_cpu::named_barrier(id, threads, true, where);
-}
-CUDA_ON_CPU_INLINE void named_barrier_arrive(int id, int threads, HERE) {
-    ::cuda_on_cpu::named_barrier(id, threads, false, where);
 }
 
 CUDA_ON_CPU_INLINE float exp2_approx(float x) { return exp2f(x); }

@@ -33,12 +33,11 @@ Tensor piece_of(Tensor pieces, int64_t count, int index) {
 }  // namespace
 
 struct Comm::Operation {
-    enum class Kind : uint8_t { Gather, ReduceScatter, AllReduce };
+    enum class Kind : uint8_t { Gather, ReduceScatter };
     Kind kind = Kind::Gather;
     Tensor bucket, workspace;
     CommTicket ticket = 0;
-    int pending = 0;       ///< The transport's operation.
-    bool reduced = false;  ///< An all-reduce: it is the gather that is under way.
+    int pending = 0;  ///< The transport's operation.
 };
 
 // ---- Ranks -------------------------------------------------------------------------------------------------------
@@ -166,25 +165,19 @@ CommTicket Comm::begin_reduce_scatter(Tensor bucket, Tensor workspace) {
     return begin({Operation::Kind::ReduceScatter, bucket, workspace});
 }
 
-CommTicket Comm::begin_all_reduce(Tensor bucket, Tensor workspace) {
-    return begin({Operation::Kind::AllReduce, bucket, workspace});
-}
-
 CommTicket Comm::begin_all_gather(Tensor bucket) { return begin({Operation::Kind::Gather, bucket, {}}); }
 
-/// Transports tell operations apart by the order of calls, which is to be the same on all ranks. So the second half of
-/// an all-reduce begins at fixed points between those calls, never when its first half happens to be done.
+/// Transports tell operations apart by the order of calls, which is to be the same on all ranks.
 CommTicket Comm::begin(Operation operation) {
     operation.ticket = next_ticket_++;
     if (size_ == 1) return operation.ticket;
     CHECK(transport_ && operation.bucket.count() % size_ == 0, operation.bucket.count(), size_);
-    for (Operation& earlier : operations_) end_reduction(earlier);
     operation.pending = with_transport([&] { return hand_over(operation); });
     operations_.push_back(operation);
     return operation.ticket;
 }
 
-/// The operation, or its first half, goes to the transport; the transport's number for it.
+/// The operation goes to the transport; the transport's number for it.
 int Comm::hand_over(const Operation& operation) {
     const int64_t piece_bytes = operation.bucket.bytes() / size_;
     if (operation.kind == Operation::Kind::Gather) {
@@ -200,17 +193,6 @@ bool Comm::transport_adds() const { return transport_->adds() && !rank_invariant
 void Comm::wait_for_transport(const Operation& operation) {
     const Control::Waiting waiting(*control_);
     with_transport([&] { transport_->wait(operation.pending); });
-}
-
-/// An all-reduce goes over to its gather, once.
-void Comm::end_reduction(Operation& operation) {
-    if (operation.kind != Operation::Kind::AllReduce || operation.reduced) return;
-    wait_for_transport(operation);
-    if (!transport_adds()) add_up(operation);
-    const int64_t piece_bytes = operation.bucket.bytes() / size_;
-    operation.pending =
-        with_transport([&] { return transport_->begin_all_gather(operation.bucket.data, piece_bytes); });
-    operation.reduced = true;
 }
 
 /// The tree over the parts, in the order of ranks. Adding two numbers gives the same bits either way round, so a sum
@@ -236,8 +218,7 @@ void Comm::add_up(const Operation& operation) {
 void Comm::wait(CommTicket ticket) {
     if (size_ == 1) return;
     CHECK(!operations_.empty() && operations_.front().ticket == ticket, ticket);
-    Operation operation = operations_.front();
-    end_reduction(operation);
+    const Operation operation = operations_.front();
     wait_for_transport(operation);
     operations_.erase(operations_.begin());
     if (operation.kind == Operation::Kind::ReduceScatter && !transport_adds()) add_up(operation);

@@ -104,9 +104,6 @@ class Comm {
     /// bucket fp32, size() pieces of equal length: piece rank() becomes the sum over ranks, the others undefined. The
     /// workspace has room for the pieces of the size() - 1 other ranks; on a GPU without `rank_invariant` none is used.
     CommTicket begin_reduce_scatter(Tensor bucket, Tensor workspace);
-    /// bucket fp32: every piece becomes the sum over ranks. The bits of begin_reduce_scatter(), then
-    /// begin_all_gather().
-    CommTicket begin_all_reduce(Tensor bucket, Tensor workspace);
     /// bucket of any type, size() pieces: every rank's own piece reaches the others.
     CommTicket begin_all_gather(Tensor bucket);
     /// The backend's calls made after this one find the operation done. Each ticket is waited for once, in the order in
@@ -127,7 +124,6 @@ class Comm {
     template <typename Call>
     auto with_transport(Call call);
     bool transport_adds() const;
-    void end_reduction(Operation& operation);
     void wait_for_transport(const Operation& operation);
     void add_up(const Operation& operation);
 

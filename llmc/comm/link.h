@@ -59,7 +59,6 @@ class Link {
     std::optional<Message> take();
     /// For poll().
     short events() const;
-    bool has_sent_all() const { return outgoing_.empty(); }
     /// now_seconds() when something came last.
     double last_heard() const { return last_heard_; }
 

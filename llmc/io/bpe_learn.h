@@ -21,7 +21,6 @@ class WordCounts {
     void add(const WordCounts& other);
     /// Words and counts in the order of the words' bytes.
     std::vector<std::pair<std::string_view, int64_t>> sorted() const;
-    int64_t distinct() const { return static_cast<int64_t>(counts_.size()); }
 
   private:
     struct Hash {

@@ -33,7 +33,6 @@ class TextCorpus {
 
     /// Bytes of all files.
     int64_t bytes() const { return bytes_; }
-    size_t file_count() const { return files_.size(); }
     const std::string& path(size_t file) const { return files_[file].path(); }
 
     /// Where a text may be cut at or after a position; the text's size if nowhere.

@@ -84,7 +84,6 @@ class State {
 
     /// All that is kept here of a flat buffer; empty where there is none.
     Tensor all(Buffer buffer) const;
-    Tensor all_parameters() const { return all(Buffer::Parameters); }
     Tensor all_gradients() const { return all(Buffer::Gradients); }
     /// A sum of earlier micro-batches' gradients, as large as all_gradients(); see partial_sum_count().
     Tensor partial_sum(int index) const;

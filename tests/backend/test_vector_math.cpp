@@ -68,21 +68,6 @@ TEST(VectorMath, ExpAtTheEndsOfTheRange) {
     for (const float x : {88.73f, 89.0f, 1000.0f, 1e10f, 3e38f}) EXPECT_EQ(fast_exp(x), kInfinity) << x;
 }
 
-TEST(VectorMath, TanhIsWithinFourUlp) {
-    const auto exact = [](double x) { return std::tanh(x); };
-    EXPECT_LE(worst_error(
-                  sample(1e-30f, 1000.0f), [](float x) { return fast_tanh(x); }, exact),
-              4.0);
-}
-
-TEST(VectorMath, TanhAtTheEndsOfTheRange) {
-    EXPECT_EQ(fast_tanh(0.0f), 0.0f);
-    EXPECT_TRUE(std::signbit(fast_tanh(-0.0f)));
-    EXPECT_EQ(fast_tanh(kInfinity), 1.0f);
-    EXPECT_EQ(fast_tanh(-kInfinity), -1.0f);
-    EXPECT_TRUE(std::isnan(fast_tanh(kNan)));
-}
-
 TEST(VectorMath, SigmoidIsWithinFourUlp) {
     const auto exact = [](double x) { return 1 / (1 + std::exp(-x)); };
     EXPECT_LE(worst_error(

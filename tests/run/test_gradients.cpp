@@ -174,9 +174,9 @@ TEST_P(GradientTest, MatchesFiniteDifferences) {
     State& state = trainer.state();
     state.initialise(3);
     const auto tokens = trainer.random_tokens(1), targets = trainer.random_tokens(2);
-    const auto count = static_cast<size_t>(state.all_parameters().count());
+    const auto count = static_cast<size_t>(state.all(Buffer::Parameters).count());
     std::vector<float> start(count);
-    trainer.backend().copy_to_host(start.data(), state.all_parameters());
+    trainer.backend().copy_to_host(start.data(), state.all(Buffer::Parameters));
     trainer.micro_batch(tokens.data(), targets.data(), 1.0f / static_cast<float>(kShape.N()));
     const std::vector<float> gradient = trainer.gradients();
     double norm = 0;
@@ -185,7 +185,7 @@ TEST_P(GradientTest, MatchesFiniteDifferences) {
     const auto loss_at = [&](double distance) {
         std::vector<float> moved(count);
         for (size_t i = 0; i < count; ++i) moved[i] = start[i] + static_cast<float>(distance * gradient[i] / norm);
-        trainer.backend().copy_to_device(state.all_parameters(), moved.data());
+        trainer.backend().copy_to_device(state.all(Buffer::Parameters), moved.data());
         return trainer.micro_batch(tokens.data(), targets.data(), 0);
     };
     const auto slope = [&](double step) { return (loss_at(step) - loss_at(-step)) / (2 * step); };

@@ -98,7 +98,7 @@ TEST(StateBuffers, MastersExistInBf16Only) {
     State bf16(backend, model, DType::BF16, 16, 256, true);
     ASSERT_TRUE(bf16.all(Buffer::Masters));
     EXPECT_EQ(bf16.all(Buffer::Masters).dtype, DType::F32);
-    EXPECT_EQ(bf16.all_parameters().dtype, DType::BF16);
+    EXPECT_EQ(bf16.all(Buffer::Parameters).dtype, DType::BF16);
     EXPECT_NE(bf16.kept(Kept::Weights, 3, bf16.held(3)).data, bf16.parameter(3).data);
     EXPECT_EQ(backend.count("convert"), 0);
     bf16.initialise(1);
@@ -126,7 +126,7 @@ TEST(StateBuffers, RowsLieInTheirBuckets) {
             const ParameterRow& row = model.parameters[static_cast<size_t>(index)];
             const Bucket& bucket = state.partition().bucket(state.partition().bucket_of_row(index));
             const int64_t expected = bucket.offset + row.offset - bucket.model_offset;
-            const std::pair<Tensor, Tensor> pairs[] = {{state.parameter(index), state.all_parameters()},
+            const std::pair<Tensor, Tensor> pairs[] = {{state.parameter(index), state.all(Buffer::Parameters)},
                                                        {state.gradient(index), state.all_gradients()}};
             for (const auto& [tensor, flat] : pairs) {
                 const auto offset = static_cast<char*>(tensor.data) - static_cast<char*>(flat.data);

@@ -42,18 +42,6 @@ inline float fast_exp(float x) {
     return x == x ? result : x;
 }
 
-/// tanh(x) within 4 ulp, also near 0, where it is (e^2x - 1) / (e^2x + 1) with the 1 never added and subtracted again.
-inline float fast_tanh(float x) {
-    const float magnitude = std::fabs(x);
-    const float y = 2.0f * (magnitude > 10.0f ? 10.0f : magnitude);  // tanh(10) rounds to 1
-    const float shifted = y * 1.44269504088896341f + kRoundingShift;
-    const float r = exp_remainder(y, shifted - kRoundingShift);
-    const float expm1_r = exp_tail(r) * (r * r) + r;
-    const float power = std::bit_cast<float>((std::bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u);  // 2^n
-    const float expm1_y = power * expm1_r + (power - 1.0f);
-    return std::copysign(expm1_y / (expm1_y + 2.0f), x);
-}
-
 /// 1 / (1 + e^-x) within 4 ulp while e^-x is finite, 0 below that.
 inline float fast_sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
 

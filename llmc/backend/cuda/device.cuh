@@ -69,17 +69,10 @@ struct alignas(16) Pack {
     __device__ __forceinline__ const T& operator[](int i) const { return values[i]; }
 };
 
-/// Addresses must be multiples of 16. The streaming variants are for data that nobody reads again soon.
+/// Addresses must be multiples of 16.
 template <typename T>
 __device__ __forceinline__ Pack<T> load128(const T* from) {
     const int4 bits = *reinterpret_cast<const int4*>(from);
-    Pack<T> pack;
-    __builtin_memcpy(static_cast<void*>(&pack), &bits, sizeof pack);
-    return pack;
-}
-template <typename T>
-__device__ __forceinline__ Pack<T> load128_streaming(const T* from) {
-    const int4 bits = __ldcs(reinterpret_cast<const int4*>(from));
     Pack<T> pack;
     __builtin_memcpy(static_cast<void*>(&pack), &bits, sizeof pack);
     return pack;
@@ -89,12 +82,6 @@ __device__ __forceinline__ void store128(T* to, const Pack<T>& pack) {
     int4 bits;
     __builtin_memcpy(&bits, &pack, sizeof bits);
     *reinterpret_cast<int4*>(to) = bits;
-}
-template <typename T>
-__device__ __forceinline__ void store128_streaming(T* to, const Pack<T>& pack) {
-    int4 bits;
-    __builtin_memcpy(&bits, &pack, sizeof bits);
-    __stcs(reinterpret_cast<int4*>(to), bits);
 }
 
 // ---- reductions -------------------------------------------------------------------------------------

@@ -55,12 +55,6 @@ GgufType gguf_type(std::string_view name) {
     return found->type;
 }
 
-std::vector<std::string_view> gguf_type_names() {
-    std::vector<std::string_view> names;
-    for (const GgufTypeFacts& row : kTypes) names.push_back(row.name);
-    return names;
-}
-
 int64_t bytes_of(GgufType type, int64_t elements) {
     const GgufTypeFacts& facts = facts_of(type);
     CHECK(elements % facts.block_elements == 0, facts.name, elements);

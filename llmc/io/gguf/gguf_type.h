@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <vector>
 
 namespace llmc {
 
@@ -26,8 +25,6 @@ struct GgufTypeFacts {
 const GgufTypeFacts& facts_of(GgufType type);
 /// The type of that name, which must be one.
 GgufType gguf_type(std::string_view name);
-/// "f32", "f16", ...: the names of all types.
-std::vector<std::string_view> gguf_type_names();
 
 /// Bytes of that many elements, whole blocks.
 int64_t bytes_of(GgufType type, int64_t elements);

@@ -24,9 +24,7 @@ bool same(const Where& a, const Where& b) {
 
 }  // namespace
 
-void reset_barriers() {
-    barrier.arrived = barrier.holding = 0;
-}
+void reset_barriers() { barrier.arrived = barrier.holding = 0; }
 
 int block_barrier(int predicate, Vote vote, const Where& where) {
     const void* const pc = __builtin_return_address(0);

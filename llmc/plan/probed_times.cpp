@@ -32,8 +32,7 @@ class ProbedPricing {
     /// Where all operands are in a cache.
     double in_cache(OpKind kind, Pass pass, int64_t tokens, const OpRow* row) const {
         if (kind == OpKind::Attention) {
-            const auto& [fixed, per_key] =
-                pass == Pass::Forward ? rates_.attention_forward : rates_.attention_backward;
+            const auto& [fixed, per_key] = pass == Pass::Forward ? rates_.attention_forward : rates_.attention_backward;
             const double keys = attention_span(model_.config, shape_.T) / 2;
             return static_cast<double>(tokens) * (fixed + per_key * keys) * unevenness(pass);
         }

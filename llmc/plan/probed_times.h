@@ -1,5 +1,5 @@
-// Times from a probe: what a device's own operations did on a few tokens (run/probe.h), scaled to a model's shapes. They
-// say how long a plan will take, and nothing else: no size, and no choice that decides bits, may depend on them.
+// Times from a probe: what a device's own operations did on a few tokens (run/probe.h), scaled to a model's shapes.
+// They say how long a plan will take, and nothing else: no size, and no choice that decides bits, may depend on them.
 #pragma once
 
 #include "llmc/plan/cost.h"

@@ -70,8 +70,7 @@ int64_t state_bytes_of(const Model& model, const PlanRequest& request) {
 }
 
 /// By attributes and committed rates alone: the same whenever it is asked.
-OpTimes nominal_times(const Options& options, const Model& model, const PlanRequest& request,
-                      const Backend& backend) {
+OpTimes nominal_times(const Options& options, const Model& model, const PlanRequest& request, const Backend& backend) {
     constexpr int64_t kRanksOfHost = 8;  // More ranks are assumed to be on several hosts.
     const bool elsewhere = !options.device_profile.empty();
     const DeviceProfile profile = elsewhere ? find_device_profile(options.device_profile) : profile_of(backend);

@@ -40,8 +40,8 @@ int64_t memory_limit(const Options& options, const DeviceInfo& device);
 /// What that limit comes from, if not from the device's size, in words for messages.
 std::string memory_bound(const Options& options, const DeviceInfo& device);
 
-/// Times of the model's operations, to predict with: of --device-profile; measured with --calibrate, or earlier; else on
-/// a CPU those of a probe, and on a GPU analytic ones.
+/// Times of the model's operations, to predict with: of --device-profile; measured with --calibrate, or earlier; else
+/// on a CPU those of a probe, and on a GPU analytic ones.
 OpTimes operation_times(const Options& options, const Model& model, const PlanRequest& request, Backend& backend);
 
 /// Times that a search goes by, where `predicted` are those of operation_times(): the same in every process. They are

@@ -76,8 +76,8 @@ std::string frontier_report(const Options& options, const Model& model, Backend&
     const OpTimes times = operation_times(options, model, request, backend);
     const int64_t state = state_bytes(model, request.places, shape.T, request.parallel, true).total();
     const OpTimes choosing = times_to_choose_by(options, model, request, times, backend);
-    const Report report = {
-        model, shape, dtype, state, times.source, find_frontier(model, request, times, kRungs, &choosing)};
+    const Report report = {model, shape,        dtype,
+                           state, times.source, find_frontier(model, request, times, kRungs, &choosing)};
     if (!options.plot.empty()) draw(options, report);
     if (options.json) return to_json(report);
     std::string text = model_line(model) + fmt::format("micro-batch {} x {} tokens, {}; step times: {}\n\n", shape.B,

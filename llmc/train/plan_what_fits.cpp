@@ -88,7 +88,8 @@ class WhatFits {
         int64_t total = state;
         Plan plan;
         if (policy == "auto") {
-            SearchResult result = search_plan(model, request, times_to_choose_by(options_, model, request, times, backend_), limit_ - state);
+            SearchResult result = search_plan(
+                model, request, times_to_choose_by(options_, model, request, times, backend_), limit_ - state);
             total += result.found ? result.layout.arena_bytes : result.smallest_bytes;
             plan = std::move(result.plan);
         } else {

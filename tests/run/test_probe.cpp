@@ -146,8 +146,8 @@ TEST_F(PlansByProbe, CalibrationWins) {
     EXPECT_FALSE(times.measured);
     times.measured = true;
     times.source = "measured on calibrated";
-    ASSERT_TRUE(save_times(
-        calibration_path(model, request.shape, request.places, request.logits_chunk_tokens, device), times));
+    ASSERT_TRUE(
+        save_times(calibration_path(model, request.shape, request.places, request.logits_chunk_tokens, device), times));
     EXPECT_TRUE(operation_times(options_, model, request, device).measured);
     EXPECT_EQ(choose_plan(options_, "none", model, device).times.source, "measured on calibrated");
 }

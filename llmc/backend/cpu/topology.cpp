@@ -60,7 +60,7 @@ std::vector<int> Topology::unbind_this_thread() const {
     const hwloc_const_bitmap_t all = hwloc_topology_get_complete_cpuset(topology);
     if (hwloc_set_cpubind(topology, all, HWLOC_CPUBIND_THREAD) != 0) return {};
     return hwloc_get_cpubind(topology, given.get(), HWLOC_CPUBIND_THREAD) == 0 ? ids_of(given.get())
-                                                                             : std::vector<int>{};
+                                                                               : std::vector<int>{};
 }
 
 std::string Topology::processor_model() const {

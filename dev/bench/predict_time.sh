@@ -7,9 +7,9 @@
 #
 # Prints a table. With neither --quick (the first shape at level 0, once) nor further options of train_gpt (such as
 # --threads=1) it writes dev/bench/results/predict_time.md and .json, too. auto has the memory halfway between levels 2
-# and 1. Probes, calibrations and trainings alternate, in --rounds rounds (3): a time is the median over the rounds, of a
-# run's median step after two warm-up steps. About twenty minutes on two cores that do nothing else; level 0 alone, five.
-# Exits with 1 if a prediction is more than 15 % off, or after --calibrate 8 %.
+# and 1. Probes, calibrations and trainings alternate, in --rounds rounds (3): a time is the median over the rounds, of
+# a run's median step after two warm-up steps. About twenty minutes on two cores that do nothing else, five for level 0
+# alone. Exits with 1 if a prediction is more than 15 % off, or after --calibrate 8 %.
 set -euo pipefail
 
 quick=no

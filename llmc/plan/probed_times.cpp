@@ -17,7 +17,9 @@ class ProbedPricing {
         : model_(model), shape_(shape), dtype_(dtype), rates_(rates) {}
 
     double operator()(OpKind kind, Pass pass, int64_t tokens, const OpRow* row) const {
-        return in_cache(kind, pass, tokens, row) + from_memory(kind, pass, tokens, row) + rates_.launch_seconds;
+        // Of the shorter of the two, half is hidden behind the longer one.
+        const double computing = in_cache(kind, pass, tokens, row), moving = from_memory(kind, pass, tokens, row);
+        return std::max(computing, moving) + 0.5 * std::min(computing, moving) + rates_.launch_seconds;
     }
 
   private:

@@ -1,4 +1,4 @@
-// Times from a probe's rates: each operation by its own, memory added.
+// Times from a probe's rates: each operation by its own, and what memory takes besides.
 #include "llmc/plan/probed_times.h"
 
 #include "tests/plan/plan_cases.h"
@@ -47,16 +47,20 @@ TEST(ProbedTimes, ProductsTakeTheRateOfTheNearestShape) {
     EXPECT_FALSE(times.measured);
 }
 
-TEST(ProbedTimes, MemoryIsAdded) {
+TEST(ProbedTimes, HalfOfWhatIsShorterHidesBehindTheLonger) {
     const Model model = small_model(Family::Llama, 2);
     ProbedRates rates = endless_rates();
     const OpTimes without = probed_times(model, kShape, Places(), rates);
-    rates.bandwidth = 1e9;
-    const OpTimes with = probed_times(model, kShape, Places(), rates);
-    for (size_t i = 0; i < model.block.size(); ++i) {
-        const OpRow& row = model.block[i];
-        const OpCost cost = op_cost(model, {row.kind, Pass::Forward, &row, kShape.N()}, kShape.T, sizeof(float));
-        EXPECT_NEAR(with.block[i].forward - without.block[i].forward, cost.bytes / 1e9, 1e-12) << row.name;
+    for (const double bandwidth : {1e8, 1e10}) {
+        rates.bandwidth = bandwidth;
+        const OpTimes with = probed_times(model, kShape, Places(), rates);
+        for (size_t i = 0; i < model.block.size(); ++i) {
+            const OpRow& row = model.block[i];
+            const OpCost cost = op_cost(model, {row.kind, Pass::Forward, &row, kShape.N()}, kShape.T, sizeof(float));
+            const double computing = without.block[i].forward, moving = cost.bytes / bandwidth;
+            const double expected = std::max(computing, moving) + std::min(computing, moving) / 2;
+            EXPECT_NEAR(with.block[i].forward, expected, 1e-12) << row.name;
+        }
     }
 }
 

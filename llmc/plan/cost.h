@@ -1,5 +1,5 @@
 // Time: what each operation of a model takes at one shape on one device, and with it what a plan takes. The times are
-// analytic (FLOPs and bytes against a device profile) or measured (run/calibrate.h); plans and searches cannot tell.
+// analytic (FLOPs and bytes against a device profile), from a probe (probed_times.h) or measured (run/calibrate.h).
 #pragma once
 
 #include "llmc/model/model.h"

@@ -96,7 +96,7 @@ void add_option(CLI::App& app, const OptionRow& row, Options& options) {
                     return fault;
                 };
                 added->transform(CLI::Validator(validate, ""));
-                if (row.repeats) added->multi_option_policy(CLI::MultiOptionPolicy::Join)->delimiter(',');
+                if (row.repeats) added->multi_option_policy(CLI::MultiOptionPolicy::Join);
                 return added->type_name(type_name(row));
             }
         },

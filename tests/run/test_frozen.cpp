@@ -34,7 +34,7 @@ class FrozenTest : public testing::TestWithParam<Case> {
     }
     ModelConfig config() const { return tiny(GetParam().family); }
     TinyTrainer trainer(const Model& model, const std::string& policy) const {
-        return {model, kShape, GetParam().dtype, nullptr, policy};
+        return {model, kShape, GetParam().dtype, nullptr, policy, /*threads=*/1};
     }
     /// `test` for every pattern that the model has, or every some, and the model with it.
     template <typename Test>
@@ -116,7 +116,7 @@ TEST_P(FrozenTest, SameBitsUnderSearchedPlans) {
                 EXPECT_LE(result.layout.arena_bytes, budget);
                 EXPECT_LE(result.seconds, seconds);
                 seconds = result.seconds;
-                TinyTrainer part(model, kShape, GetParam().dtype, &result.keep, "none");
+                TinyTrainer part(model, kShape, GetParam().dtype, &result.keep, "none", 1);
                 EXPECT_TRUE(run_frozen(part) == expected) << result.summary;
             }
             for (const PolicyRow& policy : policies()) {

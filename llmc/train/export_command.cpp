@@ -2,6 +2,7 @@
 
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/base/pending_output.h"
 #include "llmc/base/units.h"
 #include "llmc/io/bpe_learn.h"
 #include "llmc/io/carried_files.h"
@@ -11,23 +12,24 @@
 #include "llmc/io/hf_model.h"
 #include "llmc/io/llmc_model.h"
 #include "llmc/io/models_tokenizer.h"
-#include "llmc/io/pending_output.h"
 #include "llmc/io/pipeline/pipeline_files.h"
 #include "llmc/io/tokenizer.h"
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/setup.h"
 
+#include <nlohmann/json.hpp>
+
 namespace llmc {
 namespace {
 
 /// What text generation needs to know: the ids that came with the tokenizer, else its end-of-text for both ends.
-nlohmann::json token_ids(const WeightSource& weights) {
-    nlohmann::json ids = nlohmann::json::object();
+std::string token_ids(const WeightSource& weights) {
+    std::string ids = "{}";
     if (!weights.tokenizer_folder().empty()) ids = special_token_ids(weights.tokenizer_folder());
-    if (!ids.empty()) return ids;
+    if (ids != "{}") return ids;
     const int32_t end_of_text = make_models_tokenizer(weights.tokenizer())->end_of_text();
-    if (end_of_text >= 0) ids = {{"bos_token_id", end_of_text}, {"eos_token_id", end_of_text}};
-    return ids;
+    if (end_of_text < 0) return ids;
+    return nlohmann::json({{"bos_token_id", end_of_text}, {"eos_token_id", end_of_text}}).dump();
 }
 
 /// Byte models have no tokenizer's files. To other programs they are byte-level BPE without a merge.

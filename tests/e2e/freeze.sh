@@ -52,7 +52,8 @@ check "planned bytes are allocated bytes" \
 check "plan --json counts what trains" grep -q '"trainable_parameters": 12[0-9]*' out
 check "it takes less than half of the memory" test $((2 * $(memory frozen))) -lt "$(memory whole)"
 must "plan of steps" plan "${tiny[@]}" --vocab-size=257 --recompute=1 --freeze="$freeze" --list-steps
-check "no backward below the first layer that trains" test -z "$(grep -E 'layer [01], .*(gradient|backward|repeated)' out)"
+check "no backward below the first layer that trains" \
+    test -z "$(grep -E 'layer [01], .*(gradient|backward|repeated)' out)"
 check "the layer above has one" grep -q 'layer 2, weight gradient of qkv' out
 
 for policy in "${policies[@]}" auto; do
@@ -88,13 +89,14 @@ if bf16_works; then
     check "a run in bf16 resumes to the same weights" cmp {"$(step bf16 6)","$(step bf16-resumed 6)"}/model.safetensors
 fi
 
-refused "a pattern that matches nothing" 2 '--freeze=h.0.attn: no parameter .* there are wte, wpe, layers.\*.ln1_weight' \
-    "${tiny[@]}" --data=text.txt --freeze=h.0.attn
+refused "a pattern that matches nothing" 2 \
+    '--freeze=h.0.attn: no parameter .* there are wte, wpe, layers.\*.ln1_weight' "${tiny[@]}" --data=text.txt --freeze=h.0.attn
 refused "a layer there is not" 2 '--trainable=layers.3.\*: no parameter .*\(layers 0-2\)' "${tiny[@]}" --data=text.txt \
     --trainable='layers.3.*'
 refused "everything frozen" 2 '--freeze=\*: every parameter is frozen' "${tiny[@]}" --data=text.txt --freeze='*'
 refused "an empty pattern" 2 '--freeze: an empty pattern' "${tiny[@]}" --data=text.txt --freeze=wte,,wpe
-refused "an open bracket" 2 "--freeze=layers.\[0.\*: '\[' without '\]'" "${tiny[@]}" --data=text.txt --freeze='layers.[0.*'
+refused "an open bracket" 2 "--freeze=layers.\[0.\*: '\[' without '\]'" "${tiny[@]}" --data=text.txt \
+    --freeze='layers.[0.*'
 refused "a plan of nothing" 2 'every parameter is frozen' plan "${tiny[@]}" --freeze='w*,l*'
 
 if command -v mpirun >/dev/null && ldd "$TRAIN_GPT" | grep -q libmpi; then

@@ -90,7 +90,8 @@ if bf16_works; then
 fi
 
 refused "a pattern that matches nothing" 2 \
-    '--freeze=h.0.attn: no parameter .* there are wte, wpe, layers.\*.ln1_weight' "${tiny[@]}" --data=text.txt --freeze=h.0.attn
+    '--freeze=h.0.attn: no parameter .* there are wte, wpe, layers.\*.ln1_weight' \
+    "${tiny[@]}" --data=text.txt --freeze=h.0.attn
 refused "a layer there is not" 2 '--trainable=layers.3.\*: no parameter .*\(layers 0-2\)' "${tiny[@]}" --data=text.txt \
     --trainable='layers.3.*'
 refused "everything frozen" 2 '--freeze=\*: every parameter is frozen' "${tiny[@]}" --data=text.txt --freeze='*'

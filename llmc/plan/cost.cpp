@@ -57,12 +57,12 @@ class Pricing {
     Pricing(const Model& model, const BatchShape& shape, DType dtype, const DeviceProfile& profile)
         : model_(model), shape_(shape), dtype_(dtype), profile_(profile) {}
 
-    double operator()(OpKind kind, Pass pass, int64_t tokens, const OpRow* row) const {
-        const OpCall call = {kind, pass, row, tokens, profile_.attention_backward_products};
+    double operator()(OpCall call) const {
+        call.attention_backward_products = profile_.attention_backward_products;
         OpCost cost = op_cost(model_, call, shape_.T, size_of(dtype_));
         double share = profile_.efficiency;
-        if (kind == OpKind::Attention) {
-            share = pass == Pass::Forward ? profile_.attention_forward : profile_.attention_backward;
+        if (call.kind == OpKind::Attention) {
+            share = call.pass == Pass::Forward ? profile_.attention_forward : profile_.attention_backward;
             cost.flops *= 1 + static_cast<double>(profile_.attention_overhead) / static_cast<double>(shape_.T);
         }
         const double rate = (dtype_ == DType::BF16 ? profile_.flops_bf16 : profile_.flops_fp32) * share;
@@ -82,10 +82,14 @@ class Pricing {
 
 OpTimes times_by(const OpPrice& price, const Model& model, const BatchShape& shape, int64_t logits_chunk_tokens) {
     const auto all_passes = [&](OpKind kind, int64_t tokens, const OpRow* row = nullptr) -> OpTimes::Row {
-        const bool splits = facts_of(kind).splits_backward;
-        return {price(kind, Pass::Forward, tokens, row),
-                price(kind, splits ? Pass::BackwardInput : Pass::Backward, tokens, row),
-                splits ? price(kind, Pass::BackwardWeight, tokens, row) : 0};
+        OpCall call = {kind, Pass::Forward, row, tokens};
+        const auto seconds = [&](Pass pass, bool only_bias = false) {
+            call.pass = pass, call.only_bias = only_bias;
+            return price(call);
+        };
+        if (!facts_of(kind).splits_backward) return {seconds(Pass::Forward), seconds(Pass::Backward)};
+        return {seconds(Pass::Forward), seconds(Pass::BackwardInput), seconds(Pass::BackwardWeight),
+                seconds(Pass::BackwardWeight, /*only_bias=*/true)};
     };
     OpTimes times;
     for (const OpRow& row : model.block) times.block.push_back(all_passes(row.kind, shape.N(), &row));
@@ -94,7 +98,7 @@ OpTimes times_by(const OpPrice& price, const Model& model, const BatchShape& sha
     times.chunk_tokens = logits_chunk_tokens > 0 ? std::min(logits_chunk_tokens, shape.N()) : shape.N();
     times.classifier = all_passes(OpKind::Classifier, times.chunk_tokens);
     times.cross_entropy = all_passes(OpKind::CrossEntropy, times.chunk_tokens);
-    times.loss_sum = price(OpKind::LossSum, Pass::Forward, shape.N(), nullptr);
+    times.loss_sum = price({OpKind::LossSum, Pass::Forward, nullptr, shape.N()});
     return times;
 }
 
@@ -105,7 +109,7 @@ std::string uncalibrated(double usual_error) {
 
 OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places& places, const DeviceProfile& profile,
                        int64_t logits_chunk_tokens) {
-    const Pricing price(model, shape, places.format(Buffer::Parameters), profile);
+    const Pricing price(model, shape, places.activations(), profile);
     OpTimes times = times_by(price, model, shape, logits_chunk_tokens);
     times.source = fmt::format("analytic, {}; {}", profile.name, uncalibrated(profile.usual_error));
     times.host_bandwidth = profile.host_bandwidth;
@@ -131,6 +135,7 @@ double& time_of(OpTimes& times, const Step& step) {
                         : step.op == OpKind::CrossEntropy ? times.cross_entropy
                                                           : times.final_norm;
     if (step.pass == Pass::Forward) return row.forward;
+    if (step.is_only_bias()) return row.backward_bias;
     return step.pass == Pass::BackwardWeight ? row.backward_weight : row.backward;
 }
 
@@ -156,8 +161,9 @@ namespace {
 
 /// Bytes that a rank sends in a step.
 int64_t sent_bytes(const Plan& plan, const Step& step) {
-    const int64_t others = (plan.parallel.ranks - 1) * plan.partition.bucket(step.bucket).piece;
-    return others * size_of(step.kind == StepKind::Gather ? plan.dtype : DType::F32);
+    const Buffer buffer = step.kind == StepKind::Gather ? step.buffer : Buffer::Gradients;
+    const int64_t others = (plan.parallel.ranks - 1) * plan.partition_of(buffer).bucket(step.bucket).piece;
+    return others * size_of(plan.places.format(buffer));
 }
 
 double seconds_to_send(const OpTimes& times, int64_t bytes) {
@@ -174,7 +180,7 @@ class Clock {
 
     void run(const Step& step) {
         const int32_t in = step.operand(Slot::In), out = step.operand(Slot::Out);
-        const int32_t parameters = step.operand(Slot::Parameters);
+        const int32_t parameters = step.operand(slot_of(step.buffer));
         switch (step.kind) {
             case StepKind::CopyOut: moved(in) = begin(copy_seconds(in), &out_until_); break;
             case StepKind::Fetch: moved(out) = begin(copy_seconds(out), &in_until_); break;

@@ -47,6 +47,7 @@ struct OpTimes {
         double forward = 0;
         double backward = 0;         ///< All of it; of a split backward, BackwardInput only.
         double backward_weight = 0;  ///< Of a split backward.
+        double backward_bias = 0;    ///< The same where the weight is frozen, and the bias is not.
     };
     std::vector<Row> block;  ///< By row of Model::block.
     Row embedding, final_norm;
@@ -70,8 +71,8 @@ double& time_of(OpTimes& times, const Step& step);
 /// How many units a step has: chunks, elements, else 1.
 double units_of(const OpTimes& times, const Step& step);
 
-/// Seconds of one call of an operation on so many tokens; a null row: outside the blocks.
-using OpPrice = std::function<double(OpKind kind, Pass pass, int64_t tokens, const OpRow* row)>;
+/// Seconds of one call of an operation.
+using OpPrice = std::function<double(const OpCall& call)>;
 /// Times of the operations by such a price; those of the update stay 0. `logits_chunk_tokens` = 0: all tokens at once.
 OpTimes times_by(const OpPrice& price, const Model& model, const BatchShape& shape, int64_t logits_chunk_tokens);
 

@@ -16,32 +16,30 @@ class ProbedPricing {
     ProbedPricing(const Model& model, const BatchShape& shape, DType dtype, const ProbedRates& rates)
         : model_(model), shape_(shape), dtype_(dtype), rates_(rates) {}
 
-    double operator()(OpKind kind, Pass pass, int64_t tokens, const OpRow* row) const {
+    double operator()(const OpCall& call) const {
         // Of the shorter of the two, half is hidden behind the longer one.
-        const double computing = in_cache(kind, pass, tokens, row), moving = from_memory(kind, pass, tokens, row);
+        const double computing = in_cache(call), moving = from_memory(call);
         return std::max(computing, moving) + 0.5 * std::min(computing, moving) + rates_.launch_seconds;
     }
 
   private:
-    OpCost cost_of(OpKind kind, Pass pass, int64_t tokens, const OpRow* row) const {
-        return op_cost(model_, {kind, pass, row, tokens}, shape_.T, size_of(dtype_));
-    }
+    OpCost cost_of(const OpCall& call) const { return op_cost(model_, call, shape_.T, size_of(dtype_)); }
 
-    double from_memory(OpKind kind, Pass pass, int64_t tokens, const OpRow* row) const {
-        return cost_of(kind, pass, tokens, row).bytes / rates_.bandwidth;
-    }
+    double from_memory(const OpCall& call) const { return cost_of(call).bytes / rates_.bandwidth; }
 
     /// Where all operands are in a cache.
-    double in_cache(OpKind kind, Pass pass, int64_t tokens, const OpRow* row) const {
-        if (kind == OpKind::Attention) {
-            const auto& [fixed, per_key] = pass == Pass::Forward ? rates_.attention_forward : rates_.attention_backward;
+    double in_cache(const OpCall& call) const {
+        if (call.kind == OpKind::Attention) {
+            const auto& [fixed, per_key] =
+                call.pass == Pass::Forward ? rates_.attention_forward : rates_.attention_backward;
             const double keys = attention_span(model_.config, shape_.T) / 2;
-            return static_cast<double>(tokens) * (fixed + per_key * keys) * unevenness(pass);
+            return static_cast<double>(call.tokens) * (fixed + per_key * keys) * unevenness(call.pass);
         }
-        const OpCost cost = cost_of(kind, pass, tokens, row);
-        if (kind == OpKind::Matmul || kind == OpKind::Classifier) return cost.flops / product_rate(pass, row);
-        const auto& by_kind = pass == Pass::Forward ? rates_.forward : rates_.backward;
-        const double own = by_kind[static_cast<size_t>(kind)];
+        const OpCost cost = cost_of(call);
+        if (call.kind == OpKind::Matmul || call.kind == OpKind::Classifier)
+            return cost.flops / product_rate(call.pass, call.row);
+        const auto& by_kind = call.pass == Pass::Forward ? rates_.forward : rates_.backward;
+        const double own = by_kind[static_cast<size_t>(call.kind)];
         const double rate = own > 0 ? own : by_kind[static_cast<size_t>(model_.norm)];
         return rate > 0 ? cost.bytes / rate : 0;
     }
@@ -85,7 +83,7 @@ class ProbedPricing {
 
 OpTimes probed_times(const Model& model, const BatchShape& shape, const Places& places, const ProbedRates& rates,
                      int64_t logits_chunk_tokens) {
-    const ProbedPricing price(model, shape, places.format(Buffer::Parameters), rates);
+    const ProbedPricing price(model, shape, places.activations(), rates);
     OpTimes times = times_by(price, model, shape, logits_chunk_tokens);
     times.source = fmt::format("a probe of {}; {}", rates.device, uncalibrated(kProbeError));
     times.zeroing = rates.zeroing;

@@ -366,7 +366,7 @@ const ProbedRates* probe_once(const Model& model, const Places& places, Backend&
     ModelConfig config = with_layers(model.config, 1);
     config.name.clear();
     config.maxT = 1;  // What fits is asked for many lengths.
-    const DType dtype = places.format(Buffer::Parameters);
+    const DType dtype = places.activations();
     const std::string key = fmt::format("{}|{}|{}|{}", backend.info().name, to_json(config), name_of(dtype),
                                         optimizer_row(places.optimizer()).name);
     const auto [entry, is_new] = known.try_emplace(key);

@@ -87,6 +87,10 @@ class CpuBackend final : public Backend {
     void swiglu_forward(Tensor out, Tensor gate_up) override;
     void swiglu_backward(Tensor d_gate_up, Tensor d_out, Tensor gate_up) override;
 
+    // activation_and_weight_gradient.cpp
+    FusionAnswer fuses(const FusionQuery& query) const override;
+    void activation_and_weight_gradient(const ActivationAndWeightGradient& operands) override;
+
     // cross_entropy.cpp
     void cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, Tensor d_scale) override;
     void accumulate_loss(Tensor total, bool adds, Tensor losses) override;

@@ -151,8 +151,8 @@ struct FusionQuery {
 /// Whether a backend runs it as one, and what that is like.
 struct FusionAnswer {
     bool fuses = false;
-    bool same_bits = false;        ///< As its operations one after the other. Forward operations are fused only then.
-    bool stores_between = true;    ///< What one operation gives to the next, and nobody else reads, is stored.
+    bool same_bits = false;      ///< As its operations one after the other. Forward operations are fused only then.
+    bool stores_between = true;  ///< What one operation gives to the next, and nobody else reads, is stored.
     int64_t workspace_bytes = 0;
 };
 

@@ -61,7 +61,7 @@ TEST(OptionTable, HoldsExactlyThese) {
               "-j,--val-data -b,--batch-size -t,--seq-len -d,--total-batch-size -x,--steps "
               "-l,--learning-rate -k,--lr-schedule -u,--warmup -q,--final-lr-fraction --lr-decay-fraction "
               "-c,--weight-decay --optimizer --beta1 --beta2 --adam-epsilon --grad-clip --max-skipped-steps "
-              "-r,--recompute --calibrate --memory-budget --logits-chunk "
+              "-r,--recompute --calibrate --memory-budget --logits-chunk --no-fuse "
               "-z,--zero --rank-invariant --check-ranks --no-overlap --comm-init --comm-timeout "
               "--device --dtype --threads --peak-tflops "
               "-o,--output-dir -y,--resume --config --seed -v,--val-every --val-sequences -s,--sample-every "
@@ -72,7 +72,7 @@ TEST(OptionTable, HoldsExactlyThese) {
               "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
               "--rope-theta --tied -i,--data --tokenizer --data-format --jsonl-field --special-tokens --skip-bad-lines "
               "-b,--batch-size -t,--seq-len -d,--total-batch-size "
-              "--optimizer -r,--recompute --calibrate --device-profile --memory-budget --logits-chunk "
+              "--optimizer -r,--recompute --calibrate --device-profile --memory-budget --logits-chunk --no-fuse "
               "--ranks -z,--zero --rank-invariant "
               "--device --dtype --threads --config --log-level --json --list-steps --frontier --plot "
               "--timeline --what-fits ");

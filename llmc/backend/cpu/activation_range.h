@@ -1,7 +1,7 @@
 // GELU and SwiGLU and their backward on a range of elements, for the operations that are nothing else (activation.cpp)
-// and for those that do more to it on the way (activation_and_weight_gradient.cpp). GELU's tanh form is written with the
-// logistic function, since (1 + tanh(u)) / 2 = sigmoid(2u); that form keeps its relative accuracy where tanh(u) is close
-// to -1.
+// and for those that do more to it on the way (activation_and_weight_gradient.cpp). GELU's tanh form is written with
+// the logistic function, since (1 + tanh(u)) / 2 = sigmoid(2u); that form keeps its relative accuracy where tanh(u) is
+// close to -1.
 #pragma once
 
 #include "llmc/backend/cpu/vector_math.h"

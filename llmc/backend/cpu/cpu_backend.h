@@ -14,7 +14,7 @@
 
 namespace llmc::cpu {
 
-class CpuBackend final : public Backend {
+class CpuBackend : public Backend {
   public:
     /// `threads` = 0: one per physical core this process may run on.
     explicit CpuBackend(int threads);

@@ -78,7 +78,8 @@ class FusionPass {
 
     Plan run() {
         for (const Step& step : plan_.steps) count_uses(step, &uses_);
-        plan_.steps = fused(std::exchange(plan_.steps, {}));
+        do plan_.steps = fused(std::exchange(plan_.steps, {}));
+        while (left_apart(plan_) >= 0);  // What was moved may stand beside the rest of its own run now.
         remove_untouched();
         return std::move(plan_);
     }

@@ -107,8 +107,8 @@ TEST(FusedSteps, OnTheCpuHaveTheBitsOfSeparateOnes) {
         for (const bool biases : {true, false}) {
             ModelConfig config = tiny(family);
             config.features.mlp_bias = biases;
-            for (const char* policy : {"none", "act", "sqrt"}) {
-                for (const int threads : {1, 2, 3}) {
+            for (const char* policy : {"none", "act"}) {
+                for (const int threads : {1, 3}) {
                     TinyTrainer fused(config, kShape, DType::F32, policy, threads);
                     TinyTrainer separate(config, kShape, DType::F32, policy, threads, 0, "cpu", /*fuses=*/false);
                     EXPECT_EQ(count_fused(fused.plan()), biases ? 5 : 0);
@@ -139,7 +139,7 @@ TEST(FusedSteps, HaveTheSameBitsAtEveryStageAndPolicy) {
             run.config = tiny(Family::Gpt2, 2);
             run.shape = {1, 16};
             run.policy = policy;
-            run.parallel.ranks = 2, run.parallel.micro_batches = 2;
+            run.parallel.ranks = 2, run.parallel.micro_batches = 2, run.parallel.rank_invariant = true;
             run.zero = zero;
             results.push_back(RankTeam(run).train());
         }

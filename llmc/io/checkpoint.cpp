@@ -188,8 +188,7 @@ CheckpointWriter::CheckpointWriter(const std::string& root, int64_t step, int64_
     CHECK(step >= 0, step);
 }
 
-std::string CheckpointWriter::commit(const nlohmann::json& state, std::vector<ManifestFile> files) {
-    CHECK(state.is_object());
+std::string CheckpointWriter::commit(const std::string& state, std::vector<ManifestFile> files) {
     const std::string folder = checkpoints_folder(root_);
     write_text(temporary_.path() + "/" + kManifestName, manifest_text({step_, std::move(files), state}));
     write_run_of_checkpoint(root_, temporary_.path());
@@ -228,7 +227,7 @@ void rehearse_checkpoint(const std::string& root, int rank, const std::string& o
     }
 }
 
-std::string write_checkpoint(const std::string& root, int64_t step, const nlohmann::json& state,
+std::string write_checkpoint(const std::string& root, int64_t step, const std::string& state,
                              std::span<const CheckpointFile> files) {
     int64_t bytes = 0;
     for (const CheckpointFile& file : files) {

@@ -2,6 +2,8 @@
 
 #include "llmc/base/file.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <cctype>
 #include <optional>

@@ -6,14 +6,14 @@ set -u
 make_text text.txt 20000 5
 base=(--data=text.txt "${tiny[@]}" "${quiet[@]}" --dtype=fp32 --device=cpu --steps=4)
 gpt2=(--model=gpt2-nano "${base[@]}")
-name="backward of gelu + weight gradient of fc"
+pair="backward of gelu + weight gradient of fc"
 
 # ---- the same bits at every level --------------------------------------------------------
 
 folders=()
 for level in "${policies[@]}"; do
     must "$level" "${gpt2[@]}" --recompute="$level" --total-batch-size=128 --output-dir="$level"
-    check "$level: the banner says what is fused" grep -q "plan    fused: $name\$" err
+    check "$level: the banner says what is fused" grep -q "plan    fused: $pair\$" err
     folders+=("$level")
 done
 same_curves() {
@@ -42,7 +42,7 @@ check "fused and separate agree to rounding" close
 must "--no-fuse resumed" --resume=separate --steps=6
 check "a resume keeps to the record" grep -q 'plan    fused: nothing (--no-fuse)$' err
 must "fused resumed" --resume=none --steps=6
-check "and a fused run goes on fused" grep -q "plan    fused: $name\$" err
+check "and a fused run goes on fused" grep -q "plan    fused: $pair\$" err
 
 # ---- nothing to fuse ----------------------------------------------------------------------
 
@@ -56,16 +56,16 @@ check "a model with nothing to fuse" grep -q 'plan    fused: nothing$' err
 
 planned() { run plan --model=gpt2-nano --layers=3 --device=cpu --dtype=fp32 -b 2 -t 32 "$@"; }
 planned --list-steps --recompute=none,layer,sqrt,act,attn,offload
-check "plan says what is fused" grep -q "^fused: $name\$" out
+check "plan says what is fused" grep -q "^fused: $pair\$" out
 check "plan lists it with both names, in every layer of every level" \
-    test "$(grep -c "backward *layer [012], $name " out)" = 18
+    test "$(grep -c "backward *layer [012], $pair " out)" = 18
 check "and no part of it by itself" test "$(grep -c 'backward *layer [012], backward of gelu  ' out)" = 0
 # act brings the norm's output back for the weight gradient: ahead of the fused step.
 planned --list-steps --recompute=act
-ahead() { grep -B1 "layer 1, $name " out | head -n 1 | grep -q 'repeated ln2'; }
+ahead() { grep -B1 "layer 1, $pair " out | head -n 1 | grep -q 'repeated ln2'; }
 check "a repeat that falls between is moved ahead" ahead
 planned --json
-check "plan --json names it" grep -q "\"$name\"" out
+check "plan --json names it" grep -q "\"$pair\"" out
 planned --no-fuse
 check "plan --no-fuse" grep -q '^fused: nothing (--no-fuse)$' out
 planned --device-profile=h100 --no-fuse

@@ -41,7 +41,11 @@ struct Call {
 
     FusionQuery query() const {
         const Tensor weight = d_weight, rows = x;
-        return {Fusion::ActivationAndWeightGradient, activation, pre.dtype(), rows.shape[0], weight.shape[0],
+        return {Fusion::ActivationAndWeightGradient,
+                activation,
+                pre.dtype(),
+                rows.shape[0],
+                weight.shape[0],
                 weight.shape[1]};
     }
 
@@ -92,7 +96,8 @@ TEST(ActivationAndWeightGradient, MayReplaceTheGradientItReads) {
 
 TEST(ActivationAndWeightGradient, LeavesOutWhatIsNotWanted) {
     cpu::CpuBackend backend(2);
-    Call all(ActivationFunction::Gelu, DType::F32, {65, 48, 40}), some(ActivationFunction::Gelu, DType::F32, {65, 48, 40});
+    Call all(ActivationFunction::Gelu, DType::F32, {65, 48, 40}),
+        some(ActivationFunction::Gelu, DType::F32, {65, 48, 40});
     all.as_one(backend, false);
     const TestBuffer workspace = workspace_buffer(backend.fuses(some.query()).workspace_bytes);
     backend.activation_and_weight_gradient(
@@ -119,8 +124,8 @@ TEST(ActivationAndWeightGradient, IsStatedByTypeAndNeverByThreads) {
         const cpu::CpuBackend backend(threads);
         for (const ActivationFunction activation : kFunctions) {
             for (const Sizes& sizes : kSizes) {
-                FusionQuery query = {Fusion::ActivationAndWeightGradient, activation, DType::F32, sizes.N, sizes.OC,
-                                     sizes.IC};
+                FusionQuery query = {
+                    Fusion::ActivationAndWeightGradient, activation, DType::F32, sizes.N, sizes.OC, sizes.IC};
                 EXPECT_TRUE(backend.fuses(query).fuses);
                 query.dtype = DType::BF16;
                 EXPECT_FALSE(backend.fuses(query).fuses);

@@ -35,7 +35,8 @@ struct Mlp {
     }
     FusedRun backward() const { return run({part(act, Pass::Backward), part(fc, Pass::BackwardWeight)}); }
     FusedRun three() const {
-        FusedRun all = run({part(proj, Pass::BackwardInput), part(act, Pass::Backward), part(fc, Pass::BackwardWeight)});
+        FusedRun all =
+            run({part(proj, Pass::BackwardInput), part(act, Pass::Backward), part(fc, Pass::BackwardWeight)});
         all.stores_between = false;
         return all;
     }
@@ -84,8 +85,7 @@ std::vector<std::string> words(const Model& model, const Plan& plan, bool only_o
     return all;
 }
 
-void expect_right(const Model& model, const PlanRequest& plain, const KeepSet& keep,
-                  const Runs& fusions) {
+void expect_right(const Model& model, const PlanRequest& plain, const KeepSet& keep, const Runs& fusions) {
     PlanRequest request = plain;
     const Plan separate = make_training_plan(model, request, keep, "test");
     request.fusions = fusions.runs;
@@ -146,8 +146,8 @@ TEST(Fusion, IsTheSameForTheSearchAtEveryBudget) {
         const Model model = small_model(family, 6);
         PlanRequest request = request_of(model, {4, 64}, DType::F32, 300);
         request.fusions = {Mlp(model).backward()};
-        const OpTimes times =
-            analytic_times(model, request.shape, request.places, find_device_profile("h100"), request.logits_chunk_tokens);
+        const OpTimes times = analytic_times(model, request.shape, request.places, find_device_profile("h100"),
+                                             request.logits_chunk_tokens);
         const int64_t most = make_layout(make_training_plan(model, request, find_policy("none"))).arena_bytes;
         int found = 0;
         for (int64_t budget = most / 8; budget <= most; budget += most / 8) {
@@ -356,10 +356,11 @@ TEST(FindFault, SeesSetsOfStepsThatMayNotBeOne) {
     says(fault([](Plan&, Step& step) { step.parts[0].operand(Slot::Workspace) = kNone; }), "has not the workspace");
     says(fault([](Plan& plan, Step&) { plan.fusions[0].parts[0].pass = Pass::Forward; }), "has not the bits");
     says(fault([&](Plan& plan, Step& step) {  // One run is left as two steps.
-        const std::vector<Step> parts = step.parts;
-        plan.steps.erase(plan.steps.begin() + static_cast<int64_t>(at));
-        plan.steps.insert(plan.steps.begin() + static_cast<int64_t>(at), parts.begin(), parts.end());
-    }), "is not one with the steps that it is one with in other plans");
+             const std::vector<Step> parts = step.parts;
+             plan.steps.erase(plan.steps.begin() + static_cast<int64_t>(at));
+             plan.steps.insert(plan.steps.begin() + static_cast<int64_t>(at), parts.begin(), parts.end());
+         }),
+         "is not one with the steps that it is one with in other plans");
 }
 
 }  // namespace

@@ -76,12 +76,14 @@ TEST(FusedSteps, HaveTheSameBitsUnderEveryPolicyWhateverTheirBitsAre) {
     const PlanRequest separate = plan_request(model, kShape, DType::F32, 0, backend, {}, /*fuses=*/false);
     ASSERT_EQ(request.fusions.size(), 1u);
     ASSERT_TRUE(separate.fusions.empty());
-    const std::vector<float> expected = gradients_of(backend, model, make_training_plan(model, request, find_policy("none")));
+    const std::vector<float> expected =
+        gradients_of(backend, model, make_training_plan(model, request, find_policy("none")));
     const std::vector<float> unfused =
         gradients_of(backend, model, make_training_plan(model, separate, find_policy("none")));
     EXPECT_FALSE(same_bits(expected, unfused)) << "the test would see nothing";
     double largest = 0;
-    for (size_t i = 0; i < expected.size(); ++i) largest = std::max<double>(largest, std::fabs(expected[i] - unfused[i]));
+    for (size_t i = 0; i < expected.size(); ++i)
+        largest = std::max<double>(largest, std::fabs(expected[i] - unfused[i]));
     EXPECT_LT(largest, 1e-6);
     for (const PolicyRow& policy : policies()) {
         const Plan plan = make_training_plan(model, request, policy);

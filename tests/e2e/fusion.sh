@@ -23,7 +23,8 @@ check "the same curve at every level" same_curves "${folders[@]}"
 must "auto" "${gpt2[@]}" --recompute=auto --total-batch-size=128 --memory-budget=4MiB --output-dir=auto
 check "and with --recompute=auto" same_curves none auto
 for threads in 1 2 3; do
-    must "$threads threads" "${gpt2[@]}" --recompute=act --total-batch-size=128 --threads=$threads --output-dir="t$threads"
+    must "$threads threads" "${gpt2[@]}" --recompute=act --total-batch-size=128 --threads=$threads \
+        --output-dir="t$threads"
 done
 check "and with 1, 2 and 3 threads" same_curves none t1 t2 t3
 

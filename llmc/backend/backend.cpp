@@ -1,6 +1,8 @@
 // What a backend does unless it can do better.
 #include "llmc/backend/backend.h"
 
+#include "llmc/base/check.h"
+
 #include <chrono>
 #include <cmath>
 
@@ -34,5 +36,9 @@ double Backend::seconds_between(const TimeMark& first, const TimeMark& second) {
 void Backend::repeat(const void*, const std::function<void()>& work) { work(); }
 
 void Backend::forget(const void*) {}
+
+FusionAnswer Backend::fuses(const FusionQuery&) const { return {}; }
+
+void Backend::activation_and_weight_gradient(const ActivationAndWeightGradient&) { CHECK(false, "not fused here"); }
 
 }  // namespace llmc

@@ -28,6 +28,7 @@
 //   Alignment.    Every tensor starts at a multiple of kTensorAlignment bytes, except row ranges inside one.
 #pragma once
 
+#include "llmc/base/fusion.h"
 #include "llmc/base/optimizer.h"
 #include "llmc/base/tensor.h"
 
@@ -140,6 +141,35 @@ struct NormLayout {
     int64_t index(int64_t bucket, int64_t chunk, int64_t piece) const {
         return (chunk / piece * buckets + bucket) * stride + chunk % piece;
     }
+};
+
+/// A run of operations by what decides whether it is one: kinds, sizes and type. See ActivationAndWeightGradient.
+struct FusionQuery {
+    Fusion fusion = Fusion::ActivationAndWeightGradient;
+    ActivationFunction activation = ActivationFunction::Gelu;
+    DType dtype = DType::F32;  ///< Of activations.
+    int64_t N = 0, OC = 0, IC = 0;
+};
+
+/// Whether a backend runs it as one, and what that is like.
+struct FusionAnswer {
+    bool fuses = false;
+    bool same_bits = false;      ///< As its operations one after the other. Forward operations are fused only then.
+    bool stores_between = true;  ///< What one operation gives to the next, and nobody else reads, is stored.
+    int64_t workspace_bytes = 0;
+};
+
+/// Operands of Backend::activation_and_weight_gradient().
+struct ActivationAndWeightGradient {
+    ActivationFunction activation = ActivationFunction::Gelu;
+    Tensor d_pre;     ///< (N, OC)
+    Tensor d_act;     ///< (N, OC), of SwiGLU (N, OC / 2). May be d_pre, but for SwiGLU.
+    Tensor pre;       ///< (N, OC), what the activation was applied to.
+    Tensor d_weight;  ///< (OC, IC) fp32
+    Tensor d_bias;    ///< (OC) fp32
+    bool adds = false;
+    Tensor x;  ///< (N, IC)
+    Tensor workspace;
 };
 
 /// A copy that was begun; see Backend::wait_copy().
@@ -293,6 +323,16 @@ class Backend {
     virtual void swiglu_forward(Tensor out, Tensor gate_up) = 0;
     /// d_gate_up (N, 2F); d_out (N, F).
     virtual void swiglu_backward(Tensor d_gate_up, Tensor d_out, Tensor gate_up) = 0;
+
+    // ---- Runs of operations that are one ----------------------------------------------------------------------
+
+    /// Whether the backend runs these operations as one where they follow each other: it does where that is faster. A
+    /// function of the query and the kind of device alone, but for the bytes, which may depend on the thread count.
+    virtual FusionAnswer fuses(const FusionQuery& query) const;
+
+    /// The activation's backward, d_pre of d_act and pre, and then d_weight, d_bias = or += as matmul_backward_weight()
+    /// of d_pre and x. To be called only where fuses() says so.
+    virtual void activation_and_weight_gradient(const ActivationAndWeightGradient& operands);
 
     // ---- Loss -------------------------------------------------------------------------------------------------
 

@@ -122,6 +122,9 @@ OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places
 
 double& time_of(OpTimes& times, const Step& step) {
     switch (step.kind) {
+        case StepKind::Fused:
+            times.fused.resize(std::max(times.fused.size(), static_cast<size_t>(step.fusion) + 1));
+            return times.fused[static_cast<size_t>(step.fusion)];
         case StepKind::ZeroGradients: return times.zeroing;
         case StepKind::SquareSums: return times.square_sums;
         case StepKind::BeginUpdate: return times.begin_update;
@@ -140,14 +143,27 @@ double& time_of(OpTimes& times, const Step& step) {
 }
 
 double units_of(const OpTimes& times, const Step& step) {
-    if (step.kind == StepKind::BeginUpdate) return 1;
+    if (step.kind == StepKind::BeginUpdate || step.kind == StepKind::Fused) return 1;
     if (step.kind != StepKind::Compute) return static_cast<double>(step.elements);
     if (!step.is_of_chunk()) return 1;
     return static_cast<double>(std::max<int64_t>(1, step.tokens)) / static_cast<double>(times.chunk_tokens);
 }
 
+namespace {
+
+double fused_seconds(const OpTimes& times, const Step& step) {
+    const auto fusion = static_cast<size_t>(step.fusion);
+    if (fusion < times.fused.size() && times.fused[fusion] > 0) return times.fused[fusion];
+    double seconds = 0;
+    for (const Step& part : step.parts) seconds += step_seconds(times, part);
+    return seconds;
+}
+
+}  // namespace
+
 double step_seconds(const OpTimes& times, const Step& step) {
     switch (step.kind) {
+        case StepKind::Fused: return fused_seconds(times, step);
         case StepKind::Compute:
         case StepKind::ZeroGradients:
         case StepKind::SquareSums:

@@ -56,6 +56,7 @@ struct OpTimes {
     Row cross_entropy;  ///< forward: losses only.
     int64_t chunk_tokens = 1;
     double loss_sum = 0;
+    std::vector<double> fused;  ///< By Plan::fusions, where measured; else a fused step is the sum of its parts.
     // Per element of gradients or parameters.
     double zeroing = 0, square_sums = 0, update = 0;
     double begin_update = 0;

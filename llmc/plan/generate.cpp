@@ -4,6 +4,7 @@
 #include "llmc/base/units.h"
 #include "llmc/model/trainable.h"
 #include "llmc/plan/communicate.h"
+#include "llmc/plan/fuse.h"
 #include "llmc/plan/gradients.h"
 #include "llmc/plan/update.h"
 
@@ -455,7 +456,8 @@ Plan make_training_plan(const Model& model, const PlanRequest& request, const Ke
         CHECK(std::all_of(keep.slots.begin(), keep.slots.end(), survives), "inputs in host memory are not walked from");
     }
     Plan plan = with_communication(model, Generator(model, request, name).training(keep));
-    return with_update(model, with_gradient_writes(model, std::move(plan)));
+    plan = with_update(model, with_gradient_writes(model, std::move(plan)));
+    return with_fusion(model, std::move(plan), request.fusions);
 }
 
 Plan make_training_plan(const Model& model, const PlanRequest& request, const PolicyRow& policy) {
@@ -463,12 +465,14 @@ Plan make_training_plan(const Model& model, const PlanRequest& request, const Po
 }
 
 Plan make_evaluation_plan(const Model& model, const PlanRequest& request) {
-    return with_communication(model, Generator(model, request, "evaluate").evaluation());
+    Plan plan = with_communication(model, Generator(model, request, "evaluate").evaluation());
+    return with_fusion(model, std::move(plan), request.fusions);
 }
 
 Plan make_generation_plan(const Model& model, const PlanRequest& request, int64_t cache_tokens) {
     CHECK(request.shape.B == 1 && cache_tokens >= request.shape.T, request.shape.B, cache_tokens);
-    return with_communication(model, Generator(model, request, "generate").generation(cache_tokens));
+    Plan plan = with_communication(model, Generator(model, request, "generate").generation(cache_tokens));
+    return with_fusion(model, std::move(plan), request.fusions);
 }
 
 }  // namespace llmc

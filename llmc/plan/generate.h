@@ -26,6 +26,7 @@ struct PlanRequest {
     WorkspaceBytes workspace;         ///< `block` may be empty: no workspaces.
     Parallel parallel;                ///< With more than one rank, plans get their communication (communicate.h).
     Places places;
+    std::vector<FusedRun> fusions;  ///< What the backend runs as one (fuse.h).
     DType dtype() const { return places.activations(); }
 };
 

@@ -99,12 +99,15 @@ std::vector<WrittenRow> rows_written(const Model& model, const Plan& plan, const
 std::vector<std::vector<ElementRange>> ranges_to_zero(const Model& model, const Plan& plan) {
     const Partition& partition = plan.partition;
     std::vector<std::vector<ElementRange>> written(partition.buckets.size()), rest(partition.buckets.size());
-    for (const Step& step : plan.steps) {
+    const auto add_rows_of = [&](const Step& step) {
         for (const WrittenRow& row : rows_written(model, plan, step)) {
             const auto bucket = static_cast<size_t>(partition.bucket_of_row(row.parameter));
             const int64_t first = partition.row_in_bucket(model, row.parameter);
             written[bucket].push_back({first, first + row.elements});
         }
+    };
+    for (const Step& step : plan.steps) {
+        for (const Step& part : parts_of(step)) add_rows_of(part);
     }
     for (size_t bucket = 0; bucket < written.size(); ++bucket) {
         std::sort(written[bucket].begin(), written[bucket].end(),

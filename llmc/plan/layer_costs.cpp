@@ -97,7 +97,7 @@ class Measurement {
         for (size_t i = 0; i < plan.steps.size(); ++i) {
             const Step& step = plan.steps[i];
             const bool backward = step.phase == Phase::Recompute || step.phase == Phase::Backward;
-            if (step.kind != StepKind::Compute || step.layer != layer || !backward) continue;
+            if (!step.is_operation() || step.layer != layer || !backward) continue;
             need = std::max(need, simulation.live_bytes[i] - others);
         }
         return need;
@@ -129,7 +129,7 @@ class Measurement {
         size_t first = plan.steps.size(), last = 0;  // Operations of layers.
         for (size_t i = 0; i < plan.steps.size(); ++i) {
             const Step& step = plan.steps[i];
-            if (step.kind != StepKind::Compute) continue;
+            if (!step.is_operation()) continue;
             if (step.row >= 0) first = std::min(first, i), last = i;
             if (step.phase != Phase::Head) continue;
             const int64_t kept = L() * all_bytes_ + costs_.inputs_bytes;
@@ -139,7 +139,10 @@ class Measurement {
             if (i > first && i < last) continue;
             costs_.outside_bytes = std::max(costs_.outside_bytes, simulation.live_bytes[i]);
         }
-        for (const OpTimes::Row& row : times_.block) costs_.layer_seconds += row.forward;
+        for (const Step& step : plan.steps) {
+            const bool of_layer = step.is_operation() && step.row >= 0 && step.phase == Phase::Forward;
+            if (of_layer) costs_.layer_seconds += step_seconds(times_, step) / L();
+        }
     }
 
     /// The second of three layers loses its input, and the walk that brings it back starts from the first.

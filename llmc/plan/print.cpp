@@ -21,6 +21,19 @@ std::string operand_text(const Plan& plan, int32_t id, const Layout* layout) {
     return text;
 }
 
+void add_operands(const Plan& plan, const Step& step, const Layout* layout, std::string* reads, std::string* writes) {
+    for (size_t slot = 0; slot < kNumSlots; ++slot) {
+        const int32_t id = step.operands[slot];
+        const Access use = access(step, static_cast<Slot>(slot));
+        if (id < 0 || static_cast<Slot>(slot) == Slot::Workspace) continue;
+        std::string name = operand_text(plan, id, layout);
+        const RowRange rows = rows_of(step, static_cast<Slot>(slot), plan.tensor(id).rows);
+        if (rows.count != plan.tensor(id).rows) name += fmt::format("[{}:{}]", rows.first, rows.first + rows.count);
+        if (use.reads) *reads += fmt::format(" {}={}", kSlotNames[slot], name);
+        if (use.writes) *writes += fmt::format(" {}{}={}", kSlotNames[slot], use.reads ? "+" : "", name);
+    }
+}
+
 /// When a step runs, and whether it overwrites gradients of parameters.
 std::string remarks(const Step& step) {
     std::string text;
@@ -40,37 +53,33 @@ std::string print_steps(const Model& model, const Plan& plan, const Layout* layo
     std::string text;
     for (size_t i = 0; i < plan.steps.size(); ++i) {
         const Step& step = plan.steps[i];
-        std::string reads, writes;
-        for (size_t slot = 0; slot < kNumSlots; ++slot) {
-            const int32_t id = step.operands[slot];
-            const Access use = access(step, static_cast<Slot>(slot));
-            if (id < 0 || static_cast<Slot>(slot) == Slot::Workspace) continue;
-            std::string name = operand_text(plan, id, layout);
-            const RowRange rows = rows_of(step, static_cast<Slot>(slot), plan.tensor(id).rows);
-            if (rows.count != plan.tensor(id).rows) name += fmt::format("[{}:{}]", rows.first, rows.first + rows.count);
-            if (use.reads) reads += fmt::format(" {}={}", kSlotNames[slot], name);
-            if (use.writes) writes += fmt::format(" {}{}={}", kSlotNames[slot], use.reads ? "+" : "", name);
+        std::string reads, writes, marks;
+        for (const Step& part : parts_of(step)) {
+            add_operands(plan, part, layout, &reads, &writes);
+            marks += remarks(part);
         }
         if (layout != nullptr && step.host_offset >= 0) {
             (step.kind == StepKind::Fetch ? reads : writes) += fmt::format(" host@{}", step.host_offset);
         }
         text += fmt::format("{:>5} {:<9} {:<38} {} ->{}{}  [{}]\n", i, name_of(step.phase), describe_step(model, step),
-                            reads, writes, remarks(step), format_bytes(simulation.live_bytes[i]));
+                            reads, writes, marks, format_bytes(simulation.live_bytes[i]));
     }
     return text;
 }
 
 std::string summarise_steps(const Plan& plan) {
     std::array<int, kNumPhases> count = {};
-    int copies = 0, reductions = 0, gathers = 0, zeroed = 0;
+    int copies = 0, reductions = 0, gathers = 0, zeroed = 0, fused = 0;
     for (const Step& step : plan.steps) {
-        if (step.kind == StepKind::Compute || step.phase == Phase::Update) ++count[static_cast<size_t>(step.phase)];
+        if (step.is_operation() || step.phase == Phase::Update) ++count[static_cast<size_t>(step.phase)];
+        fused += step.kind == StepKind::Fused ? 1 : 0;
         copies += step.kind == StepKind::CopyOut || step.kind == StepKind::Fetch ? 1 : 0;
         reductions += step.kind == StepKind::Reduce ? 1 : 0;
         gathers += step.kind == StepKind::Gather && step.phase != Phase::Update ? 1 : 0;
         zeroed += step.kind == StepKind::ZeroGradients ? 1 : 0;
     }
     std::string apart;
+    if (fused > 0) apart += fmt::format(", {} of them several operations in one", fused);
     if (copies > 0) apart += fmt::format(", {} copies and their waits", copies);
     if (gathers > 0) apart += fmt::format(", {} gathers and their waits", gathers);
     if (reductions > 0) apart += fmt::format(", {} reductions and their waits", reductions);

@@ -16,11 +16,13 @@ std::vector<Lifetime> lifetimes(const Plan& plan) {
     const int steps = static_cast<int>(plan.steps.size());
     std::vector<Lifetime> result(plan.tensors.size(), Lifetime{steps, -1});
     for (int i = 0; i < steps; ++i) {
-        for (const int32_t tensor : plan.steps[static_cast<size_t>(i)].operands) {
-            if (tensor < 0) continue;
-            Lifetime& life = result[static_cast<size_t>(storage_of(plan, tensor))];
-            life.first = std::min(life.first, i);
-            life.last = std::max(life.last, i);
+        for (const Step& part : parts_of(plan.steps[static_cast<size_t>(i)])) {
+            for (const int32_t tensor : part.operands) {
+                if (tensor < 0) continue;
+                Lifetime& life = result[static_cast<size_t>(storage_of(plan, tensor))];
+                life.first = std::min(life.first, i);
+                life.last = std::max(life.last, i);
+            }
         }
     }
     for (size_t i = 0; i < plan.tensors.size(); ++i) {
@@ -71,10 +73,25 @@ void simulate_memory(const Plan& plan, Simulation* result) {
 
 }  // namespace
 
+namespace {
+
+OpCost fused_cost(const Model& model, const Plan& plan, const Step& step, int attention_backward_products) {
+    OpCost cost;
+    for (const Step& part : step.parts) {
+        const OpCost of_part = step_cost(model, plan, part, attention_backward_products);
+        cost.flops += of_part.flops;
+        cost.bytes += of_part.bytes;
+    }
+    return cost;
+}
+
+}  // namespace
+
 OpCost step_cost(const Model& model, const Plan& plan, const Step& step, int attention_backward_products) {
     const auto elements = static_cast<double>(step.elements);
     switch (step.kind) {
         case StepKind::Compute: break;
+        case StepKind::Fused: return fused_cost(model, plan, step, attention_backward_products);
         case StepKind::ZeroGradients:
         case StepKind::SquareSums:
             return {0, elements * static_cast<double>(size_of(plan.places.format(Buffer::Gradients)))};
@@ -109,7 +126,8 @@ namespace {
 
 const char* words_of(StepKind kind) {
     switch (kind) {
-        case StepKind::Compute: return "";
+        case StepKind::Compute:
+        case StepKind::Fused: return "";
         case StepKind::CopyOut: return "copy out of";
         case StepKind::WaitCopyOut: return "wait for copy out of";
         case StepKind::Fetch: return "fetch of";
@@ -137,6 +155,14 @@ std::string describe_step(const Model& model, const Step& step) {
     if (step.is_of_bucket()) {
         const char* elsewhere = step.bucket < 0 ? "" : step.bucket == 0 ? "embedding, " : "head, ";
         return fmt::format("{}{}", step.layer >= 0 ? where : elsewhere, words_of(step.kind));
+    }
+    if (step.kind == StepKind::Fused) {
+        std::string parts;
+        for (Step part : step.parts) {
+            part.layer = -1;
+            parts += (parts.empty() ? "" : " + ") + describe_step(model, part);
+        }
+        return where + parts;
     }
     if (step.kind != StepKind::Compute) {
         return fmt::format("{}{} {}", where, words_of(step.kind), model.activations[kLayerInput].name);

@@ -16,6 +16,7 @@ Access access_of_transfer(StepKind kind, Slot slot) {
         case StepKind::Gather: return {.reads = false, .writes = true};
         case StepKind::Reduce: return {.reads = slot == Slot::ParameterGradients, .writes = true};
         case StepKind::Compute:
+        case StepKind::Fused:
         case StepKind::FoldGradients:
         case StepKind::Share:
         case StepKind::WaitShare:

@@ -7,11 +7,13 @@
 
 #include "llmc/base/dtype.h"
 #include "llmc/model/op.h"
+#include "llmc/plan/fused_run.h"
 #include "llmc/plan/partition.h"
 #include "llmc/plan/places.h"
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,6 +23,7 @@ namespace llmc {
 /// step waits for it: only then may the storage it was copied out of be reused, or the tensor it fetched be read.
 enum class StepKind : uint8_t {
     Compute,      ///< An operation of the model.
+    Fused,        ///< Several of them that the backend runs as one (fuse.h).
     CopyOut,      ///< In goes to host memory.
     WaitCopyOut,  ///< In has been copied out.
     Fetch,        ///< Out comes from host memory.
@@ -96,8 +99,11 @@ struct Step {
     int64_t elements = 0;                ///< ZeroGradients, SquareSums, Update: how many of them.
     int64_t first_token = 0;  ///< Classifier and cross-entropy: the chunk, rows of In, DIn, Tokens and Losses ...
     int64_t tokens = 0;       ///< ... and the first so many of Logits. 0: in generation, the last row of In.
+    int16_t fusion = -1;      ///< Fused: of Plan::fusions.
+    std::vector<Step> parts;  ///< Fused: the operations; the step itself has no operands.
     std::array<int32_t, kNumSlots> operands;
 
+    bool is_operation() const { return kind == StepKind::Compute || kind == StepKind::Fused; }
     bool is_communication() const { return kind >= StepKind::Reduce && kind <= StepKind::WaitGather; }
     bool is_of_bucket() const { return kind >= StepKind::ZeroGradients; }
     bool is_of_chunk() const { return op == OpKind::Classifier || op == OpKind::CrossEntropy; }
@@ -109,6 +115,11 @@ struct Step {
     int32_t operand(Slot slot) const { return operands[static_cast<size_t>(slot)]; }
     int32_t& operand(Slot slot) { return operands[static_cast<size_t>(slot)]; }
 };
+
+/// The steps that touch tensors: a step itself, or the parts of a fused one.
+inline std::span<const Step> parts_of(const Step& step) {
+    return step.kind == StepKind::Fused ? std::span<const Step>(step.parts) : std::span<const Step>(&step, 1);
+}
 
 /// A micro-batch of an update, as far as steps care which it is.
 struct Turn {
@@ -184,8 +195,9 @@ struct Plan {
     int64_t host_bytes = 0;  ///< Host memory that tensors are copied out to.
     Parallel parallel;
     Places places;
-    Partition partition;  ///< For parallel.ranks; no buckets where no step is about one.
-    Partition frozen;     ///< The same of frozen rows; no buckets where none is gathered.
+    Partition partition;            ///< For parallel.ranks; no buckets where no step is about one.
+    Partition frozen;               ///< The same of frozen rows; no buckets where none is gathered.
+    std::vector<FusedRun> fusions;  ///< What the backend runs as one.
     std::vector<PlanTensor> tensors;
     std::vector<Step> steps;
 

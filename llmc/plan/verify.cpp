@@ -1,6 +1,7 @@
 #include "llmc/plan/verify.h"
 
 #include "llmc/model/trainable.h"
+#include "llmc/plan/fuse.h"
 #include "llmc/plan/verify_communication.h"
 #include "llmc/plan/verify_update.h"
 
@@ -229,6 +230,10 @@ class Walk {
                 return fmt::format("step {} ({}) {}", i, describe_step(model_, plan_.steps[i]), fault);
             }
         }
+        if (const int step = left_apart(plan_); step >= 0) {
+            return fmt::format("step {} ({}) is not one with the steps that it is one with in other plans", step,
+                               describe_step(model_, plan_.steps[static_cast<size_t>(step)]));
+        }
         for (const std::string& fault :
              {copies_.fault_of_end(), chunks_.fault_of_end(), communication_.fault_of_end(), update_.fault_of_end()}) {
             if (!fault.empty()) return "the plan " + fault;
@@ -267,33 +272,55 @@ class Walk {
     }
 
     std::string fault_of(const Step& step) {
+        if (step.kind == StepKind::Fused) {
+            if (std::string fault = fault_of_fused(plan_, step); !fault.empty()) return fault;
+        }
+        for (const Step& part : parts_of(step)) {
+            if (std::string fault = fault_of_part(part); !fault.empty()) return fault;
+        }
+        return fault_of_survivors(step);
+    }
+
+    RowRange rows(const Step& step, int slot) const {
+        const int32_t t = step.operands[static_cast<size_t>(slot)];
+        return rows_of(step, static_cast<Slot>(slot), plan_.tensor(t).rows);
+    }
+
+    std::string fault_of_part(const Step& step) {
         for (const std::string& fault :
              {copies_.fault_of(step), chunks_.fault_of(step), communication_.fault_of(step), update_.fault_of(step)}) {
             if (!fault.empty()) return fault;
         }
-        const auto rows = [&](int slot) {
-            const int32_t t = step.operands[static_cast<size_t>(slot)];
-            return rows_of(step, static_cast<Slot>(slot), plan_.tensor(t).rows);
-        };
         for (int slot = 0; slot < kNumSlots; ++slot) {
             if (!access(step, static_cast<Slot>(slot)).reads) continue;
-            const std::string fault = overwritten(step.operands[static_cast<size_t>(slot)], rows(slot));
+            const std::string fault = overwritten(step.operands[static_cast<size_t>(slot)], rows(step, slot));
             if (!fault.empty()) return fault;
         }
         for (int slot = 0; slot < kNumSlots; ++slot) {
             const int32_t t = step.operands[static_cast<size_t>(slot)];
             if (!access(step, static_cast<Slot>(slot)).writes) continue;
-            memory_.write(byte_of_row(t, rows(slot).first), byte_of_row(t, rows(slot).first + rows(slot).count), t);
+            const RowRange written = rows(step, slot);
+            memory_.write(byte_of_row(t, written.first), byte_of_row(t, written.first + written.count), t);
         }
-        // What a step reads and writes must survive all its writes, unless it works in place.
-        const int32_t d_in = step.operand(Slot::DIn);
-        for (int slot = 0; slot < kNumSlots; ++slot) {
-            const int32_t t = step.operands[static_cast<size_t>(slot)];
-            if (t < 0) continue;
-            const bool in_place = d_in >= 0 && d_in != t && storage_of(plan_, d_in) == storage_of(plan_, t);
-            if (in_place) continue;
-            const std::string fault = overwritten(t, rows(slot));
-            if (!fault.empty()) return fault;
+        return "";
+    }
+
+    /// What a step reads and writes, in all its parts, must survive all its writes, unless it works in place.
+    std::string fault_of_survivors(const Step& step) const {
+        const auto replaced = [&](int32_t t) {
+            const std::span<const Step> parts = parts_of(step);
+            return std::any_of(parts.begin(), parts.end(), [&](const Step& part) {
+                const int32_t d_in = part.operand(Slot::DIn);
+                return d_in >= 0 && d_in != t && storage_of(plan_, d_in) == storage_of(plan_, t);
+            });
+        };
+        for (const Step& part : parts_of(step)) {
+            for (int slot = 0; slot < kNumSlots; ++slot) {
+                const int32_t t = part.operands[static_cast<size_t>(slot)];
+                if (t < 0 || replaced(t)) continue;
+                const std::string fault = overwritten(t, rows(part, slot));
+                if (!fault.empty()) return fault;
+            }
         }
         return "";
     }

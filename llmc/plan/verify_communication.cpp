@@ -26,6 +26,7 @@ std::string CommunicationCheck::fault_of(const Step& step) {
     }
     switch (step.kind) {
         case StepKind::Compute: return compute(step);
+        case StepKind::Fused: break;  // Its parts come here.
         case StepKind::CopyOut:
         case StepKind::WaitCopyOut:
         case StepKind::Fetch:

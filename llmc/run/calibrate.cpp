@@ -35,12 +35,13 @@ double bias_seconds(const Model& model, const BatchShape& shape, const OpRow& ro
 }  // namespace
 
 OpTimes measure_times(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
-                      Backend& backend, int repeats) {
+                      Backend& backend, bool fuses, int repeats) {
     const int64_t fits = backend.info().available();
     const Places alone(places.activations(), places.optimizer());
     const auto planned = [&](int64_t layers) {
         Model few = make_model(with_layers(model.config, layers));
-        PlannedMemory memory = plan_memory(few, shape, alone, find_policy("none"), logits_chunk_tokens, backend);
+        PlannedMemory memory =
+            plan_memory(few, shape, alone, find_policy("none"), logits_chunk_tokens, backend, {}, fuses);
         return std::pair(std::move(few), std::move(memory));
     };
     auto [few_layers, memory] = planned(std::min<int64_t>(model.config.L, kMeasuredLayers));
@@ -70,6 +71,7 @@ OpTimes measure_times(const Model& model, const BatchShape& shape, const Places&
     times.source = "measured on " + backend.info().name;
     times.measured = true;
     times.block.resize(model.block.size());
+    times.fused.resize(plan.fusions.size());
     times.chunk_tokens = plan.logits_chunk_tokens;
     // Where several steps share a number: seconds over units.
     std::map<const double*, std::pair<double, double>> sums;
@@ -97,14 +99,14 @@ OpTimes measure_times(const Model& model, const BatchShape& shape, const Places&
 }
 
 std::string calibration_path(const Model& model, const BatchShape& shape, const Places& places,
-                             int64_t logits_chunk_tokens, const Backend& backend) {
+                             int64_t logits_chunk_tokens, const Backend& backend, bool fuses) {
     const std::string folder = cache_folder();
     if (folder.empty()) return "";
     ModelConfig config = with_layers(model.config, 1);
     config.name.clear();
-    const std::string key =
-        fmt::format("{}|{}|{}x{}|{}|{}|{}", backend.info().name, to_json(config), shape.B, shape.T,
-                    name_of(places.activations()), logits_chunk_tokens, optimizer_row(places.optimizer()).name);
+    const std::string key = fmt::format("{}|{}|{}x{}|{}|{}|{}{}", backend.info().name, to_json(config), shape.B,
+                                        shape.T, name_of(places.activations()), logits_chunk_tokens,
+                                        optimizer_row(places.optimizer()).name, fuses ? "" : "|no fusion");
     return fmt::format("{}/times-{}.json", folder, checksum_of(std::as_bytes(std::span(key))));
 }
 
@@ -123,6 +125,7 @@ std::string to_json(const OpTimes& times) {
         {"cross_entropy", row(times.cross_entropy)},
         {"chunk_tokens", times.chunk_tokens},
         {"update", {times.loss_sum, times.zeroing, times.square_sums, times.begin_update, times.update}},
+        {"fused", times.fused},
         {"block", nlohmann::json::array()}};
     for (const OpTimes::Row& entry : times.block) json["block"].push_back(row(entry));
     return json.dump(2) + "\n";
@@ -151,6 +154,10 @@ OpTimes times_of_json(const std::string& text, const Model& model) {
     times.cross_entropy = row(json.at("cross_entropy"));
     times.chunk_tokens = json.at("chunk_tokens").get<int64_t>();
     if (times.chunk_tokens < 1) throw std::runtime_error("a chunk without tokens");
+    json.at("fused").get_to(times.fused);
+    for (const double seconds : times.fused) {
+        if (!(seconds >= 0)) throw std::runtime_error("a negative time");
+    }
     double* const of_update[] = {&times.loss_sum, &times.zeroing, &times.square_sums, &times.begin_update,
                                  &times.update};
     for (size_t i = 0; i < std::size(of_update); ++i) {

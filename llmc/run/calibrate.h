@@ -12,11 +12,11 @@ namespace llmc {
 /// that needs while it runs (with one layer, where three do not fit). Some seconds for models that take seconds per
 /// step.
 OpTimes measure_times(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
-                      Backend& backend, int repeats = 5);
+                      Backend& backend, bool fuses = true, int repeats = 5);
 
 /// The cache of measured times: one JSON file per device, model and shape in cache_folder(); "" where there is none.
 std::string calibration_path(const Model& model, const BatchShape& shape, const Places& places,
-                             int64_t logits_chunk_tokens, const Backend& backend);
+                             int64_t logits_chunk_tokens, const Backend& backend, bool fuses = true);
 /// Times as JSON and back. What is no such text, or of another model, is a std::exception.
 std::string to_json(const OpTimes& times);
 OpTimes times_of_json(const std::string& text, const Model& model);

@@ -4,6 +4,7 @@
 #include "llmc/plan/communicate.h"
 #include "llmc/plan/gradients.h"
 #include "llmc/plan/simulate.h"
+#include "llmc/run/fusion.h"
 
 #include <algorithm>
 
@@ -30,12 +31,15 @@ Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* c
       by_bucket_(plan.partition.buckets.size()) {
     CHECK(plan.parallel.ranks == 1 || comm != nullptr, "a plan that communicates");
     state.reserve_host(plan.host_bytes);
-    for (const Step& step : plan.steps) {
-        if (step.kind != StepKind::Compute) continue;
+    const auto find_inputs = [this](const Step& step) {
+        if (step.kind != StepKind::Compute) return;
         if (step.op == OpKind::Embedding && step.pass == Pass::Forward) tokens_ = step.operand(Slot::Tokens);
         if (step.op == OpKind::Classifier) logits_ = step.operand(Slot::Logits);
         if (step.op == OpKind::CrossEntropy)
             targets_ = step.operand(Slot::Tokens), losses_ = step.operand(Slot::Losses);
+    };
+    for (const Step& step : plan.steps) {
+        for (const Step& part : parts_of(step)) find_inputs(part);
     }
 }
 
@@ -244,10 +248,11 @@ void Executor::run_step(const Step& step) {
     if (step.is_communication()) return run_communication(step);
     if (under_way_ > 0) comm_->progress();
     if (step.is_of_bucket()) return run_update(step);
+    if (step.kind == StepKind::Fused) return run_fused(step);
     step.kind == StepKind::Compute ? run_operation(step) : run_copy(step);
 }
 
-void Executor::run_operation(const Step& step) {
+Executor::Views Executor::views_of(const Step& step) {
     const auto view = [&](Slot slot) {
         const Tensor whole = touched(step.operand(slot));
         if (!whole || !step.is_of_chunk()) return whole;
@@ -271,7 +276,24 @@ void Executor::run_operation(const Step& step) {
     v.bias = parameter(step, bias);
     v.d_weight = gradient(step, weight);
     v.d_bias = gradient(step, bias);
+    return v;
+}
+
+void Executor::run_operation(const Step& step) {
+    const Views v = views_of(step);
     step.pass == Pass::Forward ? run_forward(step, v) : run_backward(step, v);
+}
+
+void Executor::run_fused(const Step& step) {
+    switch (plan_.fusions[static_cast<size_t>(step.fusion)].fusion) {
+        case Fusion::ActivationAndWeightGradient: {
+            const Step &activation = step.parts[0], &matmul = step.parts[1];
+            const Views act = views_of(activation), v = views_of(matmul);
+            const bool adds_gradients = adds(matmul, arguments_.turn);
+            return backend_.activation_and_weight_gradient({activation_of(activation.op), act.d_in, act.d_out, act.in,
+                                                            v.d_weight, v.d_bias, adds_gradients, v.in, act.workspace});
+        }
+    }
 }
 
 namespace {

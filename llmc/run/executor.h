@@ -57,7 +57,9 @@ class Executor {
     void run_timed(std::vector<double>* seconds);
     void run_named(const Step& step);
     void run_step(const Step& step);
+    Views views_of(const Step& step);
     void run_operation(const Step& step);
+    void run_fused(const Step& step);
     void run_copy(const Step& step);
     void run_communication(const Step& step);
     void run_update(const Step& step);

@@ -3,6 +3,7 @@
 #include "llmc/base/units.h"
 #include "llmc/plan/logits_chunk.h"
 #include "llmc/plan/verify.h"
+#include "llmc/run/fusion.h"
 
 #include <algorithm>
 
@@ -125,7 +126,7 @@ std::vector<MemoryRow> PlannedMemory::rows() const {
 }
 
 PlanRequest plan_request(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
-                         const Backend& backend, const Parallel& parallel) {
+                         const Backend& backend, const Parallel& parallel, bool fuses) {
     PlanRequest request;
     request.shape = shape;
     request.places = places;
@@ -133,6 +134,7 @@ PlanRequest plan_request(const Model& model, const BatchShape& shape, const Plac
         logits_chunk_tokens > 0 ? logits_chunk_tokens : default_logits_chunk(model, shape, backend.info().kind);
     request.workspace = workspace_bytes(model, shape, request.dtype(), request.logits_chunk_tokens, backend);
     request.parallel = parallel;
+    if (fuses) request.fusions = fused_runs(model, shape, request.dtype(), backend);
     return request;
 }
 
@@ -148,8 +150,8 @@ PlannedMemory with_memory(const Model& model, Plan plan) {
 }
 
 PlannedMemory plan_memory(const Model& model, const BatchShape& shape, const Places& places, const PolicyRow& policy,
-                          int64_t logits_chunk_tokens, const Backend& backend, const Parallel& parallel) {
-    const PlanRequest request = plan_request(model, shape, places, logits_chunk_tokens, backend, parallel);
+                          int64_t logits_chunk_tokens, const Backend& backend, const Parallel& parallel, bool fuses) {
+    const PlanRequest request = plan_request(model, shape, places, logits_chunk_tokens, backend, parallel, fuses);
     return with_memory(model, make_training_plan(model, request, policy));
 }
 

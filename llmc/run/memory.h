@@ -70,15 +70,16 @@ struct PlannedMemory {
     int64_t host_bytes() const { return plan.host_bytes; }
 };
 
-/// The plan request that plan_memory() makes: chunk and workspaces filled in. `logits_chunk_tokens` = 0 chooses
-/// default_logits_chunk() for the backend's kind of device.
+/// The plan request that plan_memory() makes: chunk, workspaces and, unless told not to, what is fused filled in.
+/// `logits_chunk_tokens` = 0 chooses default_logits_chunk() for the backend's kind of device.
 PlanRequest plan_request(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
-                         const Backend& backend, const Parallel& parallel = {});
+                         const Backend& backend, const Parallel& parallel = {}, bool fuses = true);
 
 /// Wraps a plan that is there already.
 PlannedMemory with_memory(const Model& model, Plan plan);
 
 PlannedMemory plan_memory(const Model& model, const BatchShape& shape, const Places& places, const PolicyRow& policy,
-                          int64_t logits_chunk_tokens, const Backend& backend, const Parallel& parallel = {});
+                          int64_t logits_chunk_tokens, const Backend& backend, const Parallel& parallel = {},
+                          bool fuses = true);
 
 }  // namespace llmc

@@ -4,9 +4,11 @@
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
+#include "llmc/plan/fuse.h"
 #include "llmc/plan/logits_chunk.h"
 #include "llmc/plan/probed_times.h"
 #include "llmc/plan/search.h"
+#include "llmc/run/fusion.h"
 #include "llmc/run/probe.h"
 
 #include <algorithm>
@@ -127,6 +129,15 @@ std::string remedies(const Options& options, const Model& model, const BatchShap
     return fmt::format("{}", fmt::join(ways, ", or "));
 }
 
+/// What the plan runs as one, in words, or why it is nothing.
+std::string describe_fusion(const Options& options, const Model& model, const Plan& plan, const Backend& backend) {
+    const std::vector<std::string> names = fused_names(model, plan);
+    if (!names.empty()) return fmt::format("{}", fmt::join(names, ", "));
+    const bool would = options.device_profile.empty() && !fused_runs(model, plan.shape, plan.dtype, backend).empty();
+    if (options.no_fuse && would) return "nothing (--no-fuse)";
+    return options.no_fuse ? "nothing; --no-fuse changes nothing: no operations of this model would be" : "nothing";
+}
+
 ChosenPlan search(const Options& options, const Model& model, const PlanRequest& request, const OpTimes& times,
                   const Backend& backend) {
     const int64_t limit = memory_limit(options, backend.info());
@@ -161,6 +172,7 @@ ChosenPlan plan_of(const Options& options, const std::string& policy, const Mode
         chosen.words = row.description;
     }
     predict(times, &chosen);
+    chosen.fusion = describe_fusion(options, model, chosen.memory.plan, backend);
     return chosen;
 }
 
@@ -206,6 +218,8 @@ ChosenPlan choose_batch(const Options& options, const std::string& policy, const
 
 }  // namespace
 
+bool fuses(const Options& options) { return !options.no_fuse && options.device_profile.empty(); }
+
 DType dtype_of_option(const Options& options, const Backend& backend) {
     if (options.dtype == "auto") return backend.info().default_dtype;
     return options.dtype == "bf16" ? DType::BF16 : DType::F32;
@@ -231,7 +245,7 @@ PlanRequest request_for(const Options& options, const Model& model, const BatchS
         chunk = default_logits_chunk(model, shape, find_device_profile(options.device_profile).kind);
     }
     return plan_request(model, shape, places_of(options, backend), chunk, backend,
-                        parallel_of(options, shape.B, backend));
+                        parallel_of(options, shape.B, backend), fuses(options));
 }
 
 OptimizerKind optimizer_of(const Options& options) {
@@ -271,7 +285,7 @@ std::string memory_bound(const Options& options, const DeviceInfo& device) {
 OpTimes operation_times(const Options& options, const Model& model, const PlanRequest& request, Backend& backend) {
     if (!options.device_profile.empty()) return nominal_times(options, model, request, backend);
     const std::string path =
-        calibration_path(model, request.shape, request.places, request.logits_chunk_tokens, backend);
+        calibration_path(model, request.shape, request.places, request.logits_chunk_tokens, backend, fuses(options));
     OpTimes times;
     if (!options.calibrate && load_times(path, model, &times)) return times;
     if (!options.calibrate) {
@@ -279,7 +293,7 @@ OpTimes operation_times(const Options& options, const Model& model, const PlanRe
         if (rates == nullptr) return nominal_times(options, model, request, backend);
         return probed_times(model, request.shape, request.places, *rates, request.logits_chunk_tokens);
     }
-    times = measure_times(model, request.shape, request.places, request.logits_chunk_tokens, backend);
+    times = measure_times(model, request.shape, request.places, request.logits_chunk_tokens, backend, fuses(options));
     if (!save_times(path, times)) return times;
     spdlog::info("calibrated: operation times of this model at {} x {} tokens are kept in '{}'", request.shape.B,
                  request.shape.T, path);
@@ -304,6 +318,7 @@ ChosenPlan plan_of_keep_set(const Options& options, const std::string& name, con
     chosen.keep = keep;
     chosen.memory = with_memory(model, make_training_plan(model, request, keep, name));
     predict(times, &chosen);
+    chosen.fusion = describe_fusion(options, model, chosen.memory.plan, backend);
     return chosen;
 }
 

@@ -13,6 +13,7 @@ struct ChosenPlan {
     KeepSet keep;  ///< What the plan was made from.
     OpTimes times;
     std::string words;        ///< What is kept and what runs again.
+    std::string fusion;       ///< What runs as one, or why nothing does.
     double step_seconds = 0;  ///< Predicted, for a whole update of `micro_batches`.
 };
 
@@ -29,6 +30,9 @@ Places places_of(const Options& options, DType dtype);
 Places places_of(const Options& options, const Backend& backend);
 /// --optimizer.
 OptimizerKind optimizer_of(const Options& options);
+
+/// Whether steps are fused: without --no-fuse, and not for a device that --device-profile names, which fuses none.
+bool fuses(const Options& options);
 
 /// The plan of B sequences at a time, before anything is chosen. What decides bits is that of the device the plan is
 /// for.

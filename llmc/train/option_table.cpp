@@ -147,6 +147,8 @@ const std::vector<OptionRow>& option_table() {
          false}),
         {"--logits-chunk", &O::logits_chunk, kTrain | kPlan, kMemory,
          "Tokens the LM head handles at a time (by model and kind of device); decides the last bits", 1, kMany},
+        {"--no-fuse", &O::no_fuse, kTrain | kPlan, kMemory,
+         "Run every operation by itself, to compare: without, those run as one that the device does faster so"},
 
         {"--ranks", &O::ranks, kPlan, kRanks,
          "Plan for one of so many ranks", 1, 65536, {}, false},

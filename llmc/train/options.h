@@ -66,6 +66,7 @@ struct Options {
     bool calibrate = false;
     std::string device_profile;
     int64_t logits_chunk = 0;
+    bool no_fuse = false;
 
     // Ranks. How many there are comes from what started them; `plan` is told.
     int64_t ranks = 1;

@@ -5,6 +5,7 @@
 #include "llmc/base/units.h"
 #include "llmc/draw/labels.h"
 #include "llmc/draw/timeline.h"
+#include "llmc/plan/fuse.h"
 #include "llmc/plan/print.h"
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/initial_weights.h"
@@ -37,6 +38,7 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen) {
                                    {"activation_bytes", memory.simulation.activation_bytes},
                                    {"layer_activation_bytes", memory.simulation.layer_activation_bytes},
                                    {"logits_chunk_tokens", memory.plan.logits_chunk_tokens},
+                                   {"fused", fused_names(model, memory.plan)},
                                    {"peak_position", peak_position(model, memory)},
                                    {"extra_flops_ratio", memory.simulation.extra_flops_ratio()},
                                    {"predicted_step_ms", chosen.step_seconds * 1e3},
@@ -171,6 +173,7 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
     std::string text = model_line(model);
     text += fmt::format("micro-batch {} x {} tokens, {}, LM head in chunks of {} tokens\n", first.shape.B,
                         first.shape.T, name_of(first.dtype), first.logits_chunk_tokens);
+    text += fmt::format("fused: {}\n", plans.front().fusion);
     if (options.batch_size == 0) text += chosen_batches(options, plans);
     if (options.ranks > 1) text += fmt::format("bytes are those of one rank of {}\n", options.ranks);
     text += "\n";

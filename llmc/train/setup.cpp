@@ -298,6 +298,7 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     spdlog::info("rate    {}", describe_schedule(options));
     spdlog::info("plan    --recompute={}: {}; {:+.1f} % FLOPs, LM head in chunks of {} tokens", memory.plan.policy,
                  chosen.words, 100 * simulation.extra_flops_ratio(), memory.plan.logits_chunk_tokens);
+    spdlog::info("plan    fused: {}", chosen.fusion);
     if (device.kind == "sm_90" && model.config.window > 0 && model.config.window < options.seq_len) {
         spdlog::info(
             "plan    attention runs on the portable kernels: windows of {} tokens are shorter than the sequences",

@@ -19,6 +19,8 @@ class NullBackend : public Backend {
 
     const std::vector<std::string>& calls() const { return calls_; }
     int64_t count(const std::string& call) const;
+    /// What fuses() answers from now on.
+    void set_fusion(const FusionAnswer& answer) { fusion_ = answer; }
     int64_t allocated_bytes() const { return allocated_bytes_; }
     int64_t peak_allocated_bytes() const { return peak_allocated_bytes_; }
     int64_t host_bytes() const { return host_bytes_; }
@@ -104,6 +106,11 @@ class NullBackend : public Backend {
     void swiglu_forward(Tensor, Tensor) override { record("swiglu_forward"); }
     void swiglu_backward(Tensor, Tensor, Tensor) override { record("swiglu_backward"); }
 
+    FusionAnswer fuses(const FusionQuery&) const override { return fusion_; }
+    void activation_and_weight_gradient(const ActivationAndWeightGradient&) override {
+        record("activation_and_weight_gradient");
+    }
+
     void cross_entropy(Tensor, Tensor, Tensor, int64_t, Tensor) override { record("cross_entropy"); }
     void accumulate_loss(Tensor, bool, Tensor) override { record("accumulate_loss"); }
 
@@ -121,6 +128,7 @@ class NullBackend : public Backend {
     int64_t give_back(void* memory);
 
     int64_t workspace_bytes_;
+    FusionAnswer fusion_;
     std::vector<std::string> calls_;
     std::map<const void*, int64_t> matmuls_;
     std::unordered_map<void*, int64_t> allocations_;

@@ -17,8 +17,8 @@ else
 fi
 check "the keys of the object" test "$(sed -n 's/^  "\([a-z_]*\)":.*/\1/p' plan.json | tr '\n' ' ')" \
     = "model parameters plans "
-keys="recompute batch_size arena_bytes activation_bytes layer_activation_bytes logits_chunk_tokens peak_position"
-keys="$keys extra_flops_ratio predicted_step_ms total_bytes host_bytes by_consumer"
+keys="recompute batch_size arena_bytes activation_bytes layer_activation_bytes logits_chunk_tokens fused"
+keys="$keys peak_position extra_flops_ratio predicted_step_ms total_bytes host_bytes by_consumer"
 check "the keys of every plan" test "$(sed -n 's/^      "\([a-z_]*\)":.*/\1/p' plan.json | tr '\n' ' ')" \
     = "$(for _ in "${policies[@]}"; do printf '%s ' "$keys"; done)"
 check "every policy, in order" test "$(sed -n 's/^ *"recompute": "\(.*\)",/\1/p' plan.json | tr '\n' ' ')" \

@@ -22,12 +22,12 @@ inline void fill_with_nan(Backend& backend, const Tensor& tensor) {
 class TinyTrainer {
   public:
     TinyTrainer(Model model, BatchShape shape, DType dtype, const KeepSet* keep, const std::string& policy,
-                int threads = 2, int64_t logits_chunk = 0, const std::string& device = "cpu")
+                int threads = 2, int64_t logits_chunk = 0, const std::string& device = "cpu", bool fuses = true)
         : model_(std::move(model)), backend_(make_backend(device, threads)) {
-        memory_ = plan_memory(model_, shape, dtype, find_policy(policy), logits_chunk, *backend_);
+        memory_ = plan_memory(model_, shape, dtype, find_policy(policy), logits_chunk, *backend_, {}, fuses);
         if (keep != nullptr) {
-            PlanRequest request = {shape, memory_.plan.logits_chunk_tokens, {}, {}, dtype};
-            request.workspace = workspace_bytes(model_, shape, dtype, request.logits_chunk_tokens, *backend_);
+            const PlanRequest request =
+                plan_request(model_, shape, dtype, memory_.plan.logits_chunk_tokens, *backend_, {}, fuses);
             memory_.plan = make_training_plan(model_, request, *keep, "given");
             memory_.layout = make_layout(memory_.plan);
         }
@@ -36,11 +36,12 @@ class TinyTrainer {
         set_optimizer({});
     }
     TinyTrainer(const ModelConfig& config, BatchShape shape, DType dtype, const KeepSet* keep,
-                const std::string& policy, int threads = 2, int64_t logits_chunk = 0, const std::string& device = "cpu")
-        : TinyTrainer(make_model(config), shape, dtype, keep, policy, threads, logits_chunk, device) {}
+                const std::string& policy, int threads = 2, int64_t logits_chunk = 0, const std::string& device = "cpu",
+                bool fuses = true)
+        : TinyTrainer(make_model(config), shape, dtype, keep, policy, threads, logits_chunk, device, fuses) {}
     TinyTrainer(const ModelConfig& config, BatchShape shape, DType dtype, const std::string& policy, int threads = 2,
-                int64_t logits_chunk = 0, const std::string& device = "cpu")
-        : TinyTrainer(config, shape, dtype, nullptr, policy, threads, logits_chunk, device) {}
+                int64_t logits_chunk = 0, const std::string& device = "cpu", bool fuses = true)
+        : TinyTrainer(config, shape, dtype, nullptr, policy, threads, logits_chunk, device, fuses) {}
 
     const Model& model() const { return model_; }
     State& state() { return *state_; }

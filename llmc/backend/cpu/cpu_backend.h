@@ -14,7 +14,7 @@
 
 namespace llmc::cpu {
 
-class CpuBackend final : public Backend {
+class CpuBackend : public Backend {
   public:
     /// `threads` = 0: one per physical core this process may run on.
     explicit CpuBackend(int threads);
@@ -86,6 +86,10 @@ class CpuBackend final : public Backend {
     void gelu_exact_backward(Tensor d_x, Tensor d_out, Tensor x) override;
     void swiglu_forward(Tensor out, Tensor gate_up) override;
     void swiglu_backward(Tensor d_gate_up, Tensor d_out, Tensor gate_up) override;
+
+    // activation_and_weight_gradient.cpp
+    FusionAnswer fuses(const FusionQuery& query) const override;
+    void activation_and_weight_gradient(const ActivationAndWeightGradient& operands) override;
 
     // cross_entropy.cpp
     void cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, Tensor d_scale) override;

@@ -2,8 +2,8 @@
 // A block's extents depend on the shape alone, each block has one writer and its whole sum runs in one kernel, so the
 // order in which threads take blocks cannot be seen in the result. The extents are those that did best in
 // dev/kernels/matmul_blocks.cpp, which also keeps the measured times of the others.
+#include "llmc/backend/cpu/column_sums.h"
 #include "llmc/backend/cpu/cpu_backend.h"
-
 #include "llmc/backend/cpu/gemm.h"
 #include "llmc/backend/cpu/parallel.h"
 #include "llmc/base/units.h"
@@ -186,28 +186,6 @@ void store_block(const Tensor& out, const Tensor& residual, const Block& block, 
 #pragma omp simd
             for (int64_t j = 0; j < block.cols; ++j) to[j] = from_float<T>(sums[j]);
         }
-    }
-}
-
-/// sums (cols) = or += the sums of columns [first, first + cols) of x. Rows are added in groups, so that the rounding
-/// error grows with the root of their number.
-template <typename T>
-void column_sums(float* sums, bool adds, const Tensor& x, int64_t first, int64_t cols) {
-    constexpr int64_t kStrip = 256, kGroup = 64;
-    const int64_t rows = x.shape[0], stride = x.shape[1];
-    for (int64_t strip = 0; strip < cols; strip += kStrip) {
-        const int64_t width = std::min(kStrip, cols - strip);
-        std::array<float, kStrip> total = {}, part;
-        for (int64_t group = 0; group < rows; group += kGroup) {
-            part.fill(0);
-            const T* from = x.as<T>() + group * stride + first + strip;
-            for (int64_t row = group; row < std::min(group + kGroup, rows); ++row, from += stride) {
-#pragma omp simd
-                for (int64_t j = 0; j < width; ++j) part[j] += to_float(from[j]);
-            }
-            for (int64_t j = 0; j < width; ++j) total[j] += part[j];
-        }
-        for (int64_t j = 0; j < width; ++j) sums[strip + j] = adds ? sums[strip + j] + total[j] : total[j];
     }
 }
 

@@ -1,0 +1,16 @@
+// The runs of operations that a backend may run as one. What each computes, and when a backend does it, is written at
+// Backend::fuses() and the operations after it; which steps of a plan they are, in run/fusion.h.
+#pragma once
+
+#include <cstdint>
+
+namespace llmc {
+
+enum class Fusion : uint8_t {
+    /// The backward of an activation, then the weight gradient of the matmul before it, which has a bias.
+    ActivationAndWeightGradient,
+};
+
+enum class ActivationFunction : uint8_t { Gelu, GeluExact, Swiglu };
+
+}  // namespace llmc

@@ -42,12 +42,6 @@ std::string prepare_folder(const std::string& root, int64_t step, int64_t bytes)
     return folder + "/" + kTemporaryPrefix + step_name(step);
 }
 
-void write_text(const std::string& path, const std::string& text) {
-    FileWriter writer(path);
-    writer.write(text);
-    writer.close();
-}
-
 /// Gives `target` the content of the folder `fresh`. Where `target` exists the two change places, in one step on file
 /// systems that can; elsewhere the old one is first moved aside, to a name that counts as temporary.
 void put_in_place(const std::string& fresh, const std::string& target) {

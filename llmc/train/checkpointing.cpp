@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/json_text.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/json_bytes.h"
 
@@ -82,8 +83,7 @@ std::string state_json(const ModelConfig& config, const Progress& progress) {
         {"train_tokens", progress.train_tokens},
         {"padded_vocab_size", progress.padded_vocab_size},
     };
-    // Strings may come from file names, which need not be UTF-8; what is not is replaced.
-    return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    return json_text(json);
 }
 
 /// Writes this rank's files; what the manifest says of them, as JSON.

@@ -3,8 +3,8 @@
 #
 #   dev/bench/fusion.sh [--quick]      or: make bench BENCH=fusion
 #
-# Prints a table and, without --quick, writes dev/bench/results/fusion.md. Exits with 1 if fused steps cost more than 1 %
-# by processor time (see dev/bench/fusion.cpp). About four minutes on two cores.
+# Prints a table and, without --quick, writes dev/bench/results/fusion.md. Exits with 1 if fused steps cost time (see
+# dev/bench/fusion.cpp). About four minutes on two cores.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 program=${BENCH_BIN:-$root/build/release/bench}/fusion

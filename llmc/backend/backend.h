@@ -165,8 +165,8 @@ struct ActivationAndWeightGradient {
     Tensor d_pre;     ///< (N, OC)
     Tensor d_act;     ///< (N, OC), of SwiGLU (N, OC / 2). May be d_pre, but for SwiGLU.
     Tensor pre;       ///< (N, OC), what the activation was applied to.
-    Tensor d_weight;  ///< (OC, IC) fp32
-    Tensor d_bias;    ///< (OC) fp32
+    Tensor d_weight;  ///< (OC, IC) fp32, or empty.
+    Tensor d_bias;    ///< (OC) fp32, or empty.
     bool adds = false;
     Tensor x;  ///< (N, IC)
     Tensor workspace;
@@ -331,7 +331,7 @@ class Backend {
     virtual FusionAnswer fuses(const FusionQuery& query) const;
 
     /// The activation's backward, d_pre of d_act and pre, and then d_weight, d_bias = or += as matmul_backward_weight()
-    /// of d_pre and x. To be called only where fuses() says so.
+    /// of d_pre and x; each where it is not empty. To be called only where fuses() says so.
     virtual void activation_and_weight_gradient(const ActivationAndWeightGradient& operands);
 
     // ---- Loss -------------------------------------------------------------------------------------------------

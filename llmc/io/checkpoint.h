@@ -12,9 +12,9 @@
 #pragma once
 
 #include "llmc/base/dtype.h"
+#include "llmc/base/temporary_folder.h"
 #include "llmc/io/manifest.h"
 #include "llmc/io/safetensors.h"
-#include "llmc/io/temporary_folder.h"
 
 #include <nlohmann/json.hpp>
 

@@ -2,8 +2,8 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
+#include "llmc/base/parallel_for.h"
 #include "llmc/base/threads.h"
-#include "llmc/io/parallel_for.h"
 
 #include <memory>
 #include <omp.h>

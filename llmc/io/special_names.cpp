@@ -2,8 +2,8 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
+#include "llmc/base/parallel_for.h"
 #include "llmc/base/units.h"
-#include "llmc/io/parallel_for.h"
 
 #include <algorithm>
 

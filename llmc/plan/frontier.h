@@ -1,5 +1,5 @@
 // The frontier of memory against time: the fastest plan within each of a ladder of budgets, from the smallest arena
-// there is to level 0's, and the fixed policies beside it. Drawn, it shows what a byte of memory buys.
+// there is to level 0's, and the fixed policies beside it: what a byte of memory buys.
 #pragma once
 
 #include "llmc/plan/search.h"
@@ -29,14 +29,14 @@ struct Frontier {
     std::vector<FrontierComparison> comparisons;  ///< By memory; halfway ones between policies that each buy time.
     double level0_seconds = 0;
     double over_level0(double seconds) const { return seconds / level0_seconds - 1; }
+    double percent(double seconds) const { return 100 * over_level0(seconds); }
+    double gained_points(const FrontierComparison& row) const {
+        return percent(row.policy_seconds) - percent(row.found.seconds);
+    }
 };
 
 /// `rungs` budgets, each larger than the one below by the same factor, and the memory of every comparison. The times
 /// are those of a whole update: request.parallel.micro_batches plans and the optimiser.
 Frontier find_frontier(const Model& model, const PlanRequest& request, const OpTimes& times, int rungs);
-
-/// The frontier as SVG. `state_bytes` (parameters, gradients, optimiser) are there whatever the plan.
-std::string draw_frontier(const Frontier& frontier, const std::string& title, const std::string& subtitle,
-                          int64_t state_bytes);
 
 }  // namespace llmc

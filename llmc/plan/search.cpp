@@ -15,7 +15,7 @@ namespace {
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
 /// One point of the Pareto front after some layers, and how it was reached.
-struct State {
+struct FrontPoint {
     int64_t bytes = 0;
     double seconds = 0;
     int parent = -1;
@@ -24,12 +24,12 @@ struct State {
 };
 
 /// Sorts by bytes and drops every state that another matches or beats in both.
-void prune(std::vector<State>* states) {
-    std::sort(states->begin(), states->end(), [](const State& a, const State& b) {
+void prune(std::vector<FrontPoint>* states) {
+    std::sort(states->begin(), states->end(), [](const FrontPoint& a, const FrontPoint& b) {
         return a.bytes != b.bytes ? a.bytes < b.bytes : a.seconds < b.seconds;
     });
     double best = kNever;
-    std::erase_if(*states, [&](const State& state) {
+    std::erase_if(*states, [&](const FrontPoint& state) {
         const bool dominated = state.seconds >= best * (1 - 1e-12);
         best = std::min(best, state.seconds);
         return dominated;
@@ -66,7 +66,7 @@ class ParetoSearch {
   private:
     int decide() {
         fronts_.assign(static_cast<size_t>(L_) + 1, {});
-        if (budget_ + costs_.inputs_bytes >= costs_.outside_bytes) fronts_[0] = {State{}};
+        if (budget_ + costs_.inputs_bytes >= costs_.outside_bytes) fronts_[0] = {FrontPoint{}};
         for (int layer = 0; layer < L_; ++layer) extend(layer, budget_);
         ranking_.resize(fronts_.back().size());
         std::iota(ranking_.begin(), ranking_.end(), 0);
@@ -83,7 +83,7 @@ class ParetoSearch {
         if (!time_matters_ && from.size() > 1) from.resize(1);
         const bool last_layer = layer == L_ - 1;
         for (int parent = 0; parent < static_cast<int>(from.size()); ++parent) {
-            const State state = from[static_cast<size_t>(parent)];
+            const FrontPoint state = from[static_cast<size_t>(parent)];
             for (int mode = 0; mode < static_cast<int>(costs_.cost.size()); ++mode) {
                 const ModeCost& cost = costs_.cost[static_cast<size_t>(mode)];
                 const int64_t head = last_layer ? cost.kept_bytes + costs_.head_bytes : 0;
@@ -95,7 +95,7 @@ class ParetoSearch {
     }
 
     void extend_by_segments(int layer, int64_t budget, int parent, int mode) {
-        const State state = fronts_[static_cast<size_t>(layer)][static_cast<size_t>(parent)];
+        const FrontPoint state = fronts_[static_cast<size_t>(layer)][static_cast<size_t>(parent)];
         const int64_t bytes = state.bytes + costs_.cost[static_cast<size_t>(mode)].kept_bytes;
         for (int n = 2; layer + n < L_; ++n) {  // The last layer stands alone: its backward comes first.
             const int slots = slots_for(budget, layer, state.bytes, n, mode);
@@ -190,7 +190,7 @@ class ParetoSearch {
         return bytes + costs_.head_bytes <= budget_;
     }
 
-    void push(int layer, const State& state) {
+    void push(int layer, const FrontPoint& state) {
         const int64_t left = budget_ - costs_.head_bytes - state.bytes;
         if (state.seconds + seconds_at_least(L_ - layer, left) > cutoff_) return;
         auto& front = fronts_[static_cast<size_t>(layer)];
@@ -201,16 +201,16 @@ class ParetoSearch {
     /// The choices that lead to a state of the last front. Any order of them keeps as much and costs as much; segments
     /// first, then layers by what they keep, least first, reads best and needs the least room on the way, but for
     /// segments that exist because the backward of a layer without a walk needs more.
-    std::vector<State> choices(int index) const {
-        std::vector<State> chosen;
+    std::vector<FrontPoint> choices(int index) const {
+        std::vector<FrontPoint> chosen;
         for (int layer = L_; layer > 0;) {
             chosen.push_back(fronts_[static_cast<size_t>(layer)][static_cast<size_t>(index)]);
             layer -= chosen.back().layers;
             index = chosen.back().parent;
         }
         std::reverse(chosen.begin(), chosen.end());
-        std::vector<State> sorted = chosen;
-        std::stable_sort(sorted.begin(), sorted.end() - 1, [](const State& a, const State& b) {
+        std::vector<FrontPoint> sorted = chosen;
+        std::stable_sort(sorted.begin(), sorted.end() - 1, [](const FrontPoint& a, const FrontPoint& b) {
             const bool a_segment = a.layers > 1, b_segment = b.layers > 1;
             if (a_segment != b_segment) return a_segment;
             return a_segment ? a.layers > b.layers : a.mode < b.mode;
@@ -218,10 +218,10 @@ class ParetoSearch {
         return have_room(sorted) ? sorted : chosen;
     }
 
-    bool have_room(const std::vector<State>& chosen) const {
+    bool have_room(const std::vector<FrontPoint>& chosen) const {
         int64_t bytes = 0;
         int layer = 0;
-        for (const State& state : chosen) {
+        for (const FrontPoint& state : chosen) {
             const bool room = state.layers > 1 ? slots_for(budget_, layer, bytes, state.layers, state.mode) >= 0
                                                : bytes + costs_.backward_bytes(layer, state.mode) <= budget_;
             if (!room) return false;
@@ -231,18 +231,18 @@ class ParetoSearch {
         return true;
     }
 
-    void build(const std::vector<State>& chosen, int64_t budget, KeepSet* keep, std::string* summary) const {
+    void build(const std::vector<FrontPoint>& chosen, int64_t budget, KeepSet* keep, std::string* summary) const {
         keep->slots.assign(static_cast<size_t>(L_), std::vector<bool>(costs_.modes[0].slots.size(), false));
         keep->walk.assign(static_cast<size_t>(L_), {});
         keep->keep_last_layer = false;  // Where it pays, the last layer's mode is "all".
         summary->clear();
         int64_t bytes = 0;
         for (int layer = 0, i = 0; i < static_cast<int>(chosen.size());) {
-            const State& state = chosen[static_cast<size_t>(i)];
+            const FrontPoint& state = chosen[static_cast<size_t>(i)];
             int repeats = 0;  // Equal choices in a row are one entry of the summary.
             const int first = layer;
             for (; i < static_cast<int>(chosen.size()); ++i, ++repeats) {
-                const State& next = chosen[static_cast<size_t>(i)];
+                const FrontPoint& next = chosen[static_cast<size_t>(i)];
                 if (next.layers != state.layers || next.mode != state.mode) break;
                 keep->slots[static_cast<size_t>(layer)] = costs_.modes[static_cast<size_t>(next.mode)].slots;
                 if (next.layers > 1)
@@ -280,8 +280,8 @@ class ParetoSearch {
     double cutoff_ = kNever;
     int64_t budget_ = 0;
     bool time_matters_ = true;
-    std::vector<std::vector<State>> fronts_;  ///< By number of layers decided.
-    std::vector<int> ranking_;                ///< States of the last front, fastest first.
+    std::vector<std::vector<FrontPoint>> fronts_;  ///< By number of layers decided.
+    std::vector<int> ranking_;                     ///< States of the last front, fastest first.
 };
 
 }  // namespace

@@ -58,10 +58,10 @@ class Ownership {
     std::map<int64_t, Interval> owners_;
 };
 
-/// Copies between the device and the host: what is under way, and what lies where in host memory.
-class Copies {
+/// Checks copies between the device and the host: what is under way, and what lies where in host memory.
+class CopyChecker {
   public:
-    explicit Copies(const Plan& plan) : plan_(plan) {}
+    explicit CopyChecker(const Plan& plan) : plan_(plan) {}
 
     /// What is wrong with the next step as far as copies go; empty if nothing.
     std::string fault_of(const Step& step) {
@@ -294,7 +294,7 @@ class Walk {
     const Plan& plan_;
     const Layout& layout_;
     Ownership memory_;
-    Copies copies_;
+    CopyChecker copies_;
     Chunks chunks_;
     CommunicationCheck communication_;
     UpdateCheck update_;

@@ -2,6 +2,7 @@
 
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/base/pending_output.h"
 #include "llmc/base/units.h"
 #include "llmc/io/bpe_learn.h"
 #include "llmc/io/carried_files.h"
@@ -11,7 +12,6 @@
 #include "llmc/io/hf_model.h"
 #include "llmc/io/llmc_model.h"
 #include "llmc/io/models_tokenizer.h"
-#include "llmc/io/pending_output.h"
 #include "llmc/io/pipeline/pipeline_files.h"
 #include "llmc/io/tokenizer.h"
 #include "llmc/train/initial_weights.h"

@@ -3,11 +3,11 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/file_lock.h"
+#include "llmc/base/temporary_folder.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/checkpoint.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/io/run_record.h"
-#include "llmc/io/temporary_folder.h"
 #include "llmc/train/metrics.h"
 
 #include <cerrno>

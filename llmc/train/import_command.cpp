@@ -2,9 +2,9 @@
 
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/base/pending_output.h"
 #include "llmc/base/units.h"
 #include "llmc/io/carried_files.h"
-#include "llmc/io/pending_output.h"
 #include "llmc/io/tokenizer_files.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/initial_weights.h"

@@ -2,8 +2,9 @@
 
 #include "llmc/backend/make_backend.h"
 #include "llmc/base/units.h"
+#include "llmc/draw/labels.h"
+#include "llmc/draw/timeline.h"
 #include "llmc/plan/print.h"
-#include "llmc/plan/timeline.h"
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/output_file.h"

@@ -1,6 +1,9 @@
 #include "llmc/train/plan_frontier.h"
 
 #include "llmc/base/units.h"
+#include "llmc/draw/frontier_plot.h"
+#include "llmc/draw/frontier_table.h"
+#include "llmc/draw/labels.h"
 #include "llmc/plan/frontier.h"
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/output_file.h"
@@ -26,10 +29,6 @@ struct Report {
     const std::string times_source;
     const Frontier frontier;
     int64_t total_bytes(int64_t arena_bytes) const { return state_bytes + arena_bytes; }
-    double percent(double seconds) const { return 100 * frontier.over_level0(seconds); }
-    double gained_points(const FrontierComparison& row) const {
-        return percent(row.policy_seconds) - percent(row.found.seconds);
-    }
 };
 
 nlohmann::ordered_json point_json(const Report& report, const FrontierPoint& point) {
@@ -55,35 +54,10 @@ std::string to_json(const Report& report) {
         entry["predicted_step_ms"] = row.policy_seconds * 1e3;
         entry["extra_time_ratio"] = report.frontier.over_level0(row.policy_seconds);
         entry["auto"] = point_json(report, row.found);
-        entry["gained_points"] = report.gained_points(row);
+        entry["gained_points"] = report.frontier.gained_points(row);
         json["comparisons"].push_back(entry);
     }
     return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-}
-
-std::string ladder_table(const Report& report) {
-    std::string text = fmt::format("{:>20} {:>20} {:>12} {:>12}  {}\n", "arena B", "total B", "predicted",
-                                   "over level 0", "what survives the forward");
-    for (const FrontierPoint& point : report.frontier.points) {
-        text += fmt::format("{:>20} {:>20} {:>9.0f} ms {:>+11.1f}%  {}\n", format_count(point.arena_bytes),
-                            format_count(report.total_bytes(point.arena_bytes)), point.seconds * 1e3,
-                            report.percent(point.seconds), point.kept);
-    }
-    return text;
-}
-
-std::string comparison_table(const Report& report) {
-    std::string text = fmt::format("{:<24} {:>20} {:>20} {:>10} {:>10} {:>12}\n", "in the memory of", "arena B",
-                                   "total B", "its time", "auto", "auto gains");
-    for (const FrontierComparison& row : report.frontier.comparisons) {
-        const std::string name =
-            row.up_to.empty() ? level_label(row.policy) : fmt::format("  halfway {} - {}", row.policy, row.up_to);
-        text += fmt::format("{:<24} {:>20} {:>20} {:>+9.1f}% {:>+9.1f}% {:>5.1f} points\n", name,
-                            format_count(row.arena_bytes), format_count(report.total_bytes(row.arena_bytes)),
-                            report.percent(row.policy_seconds), report.percent(row.found.seconds),
-                            report.gained_points(row));
-    }
-    return text + "(times over level 0; halfway, the fixed policy is the smaller one: the larger does not fit)\n";
 }
 
 void draw(const Options& options, const Report& report) {
@@ -106,7 +80,7 @@ std::string frontier_report(const Options& options, const Model& model, Backend&
     if (options.json) return to_json(report);
     std::string text = model_line(model) + fmt::format("micro-batch {} x {} tokens, {}; step times: {}\n\n", shape.B,
                                                        shape.T, name_of(dtype), times.source);
-    text += "the fastest plan within each budget\n" + ladder_table(report) + "\n" + comparison_table(report);
+    text += frontier_tables(report.frontier, state);
     if (!options.plot.empty()) text += fmt::format("picture: {}\n", options.plot);
     return text;
 }

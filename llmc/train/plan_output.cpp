@@ -1,9 +1,6 @@
 #include "llmc/train/plan_output.h"
 
-#include "llmc/base/units.h"
 #include "llmc/plan/policy.h"
-
-#include <spdlog/fmt/fmt.h>
 
 #include <sstream>
 
@@ -21,16 +18,6 @@ std::vector<std::string> wanted_policies(const Options& options) {
     }
     if (wanted.empty()) find_policy(options.recompute);
     return wanted;
-}
-
-std::string level_label(const std::string& policy) {
-    const std::string level = policy == "auto" ? "" : find_policy(policy).level;
-    return fmt::format("{:1} {}", level, policy);
-}
-
-std::string model_line(const Model& model) {
-    return fmt::format("{}: {}; {} parameters\n", model.config.name, describe(model.config),
-                       format_count(model.parameter_count()));
 }
 
 }  // namespace llmc

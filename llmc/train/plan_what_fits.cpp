@@ -2,16 +2,16 @@
 #include "llmc/train/plan_what_fits.h"
 
 #include "llmc/base/units.h"
+#include "llmc/draw/labels.h"
+#include "llmc/draw/what_fits_table.h"
 #include "llmc/plan/search.h"
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/plan_output.h"
 #include "llmc/train/setup.h"
 
 #include <nlohmann/json.hpp>
-#include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
-#include <cmath>
 #include <functional>
 
 namespace llmc {
@@ -22,21 +22,6 @@ constexpr int64_t kMostTokens = 100'000'000;   ///< What --seq-len takes.
 constexpr int64_t kSequenceMultiple = 64;
 /// So that a plan twice as large as what fits can still be counted.
 constexpr int64_t kMostBytes = int64_t{1} << 60;
-
-/// One shape: whether it stays within the limit, and what it takes.
-struct Fit {
-    bool fits = false;
-    int64_t total_bytes = 0;  ///< For auto that of the fastest plan within the limit, or of the smallest if none is.
-    double tokens_per_second = 0;
-};
-
-/// The largest size that fits, with its plan; or, where nothing fits (0), the plan of the smallest size.
-struct Largest {
-    int64_t size = 0;
-    int64_t smallest_size = 0;
-    Fit plan;
-    bool capped = false;  ///< Nothing larger was tried.
-};
 
 /// Of the sizes 1, 2, ... `count` times `unit` (the last no more than `cap`), the largest that fits. Doubles from
 /// `known`, a size that is known to fit or 0, and then bisects.
@@ -123,11 +108,6 @@ class WhatFits {
     int64_t published_length_ = 0;
 };
 
-struct Row {
-    std::string policy;
-    Largest batch, sequence;
-};
-
 nlohmann::ordered_json largest_json(const Largest& largest) {
     if (largest.size == 0) {
         return {
@@ -139,7 +119,7 @@ nlohmann::ordered_json largest_json(const Largest& largest) {
 }
 
 std::string to_json(const Options& options, const Model& model, const WhatFits& what_fits,
-                    const std::vector<Row>& rows) {
+                    const std::vector<WhatFitsRow>& rows) {
     nlohmann::ordered_json json = {{"model", model.config.name},
                                    {"parameters", model.parameter_count()},
                                    {"limit_bytes", what_fits.limit()},
@@ -147,59 +127,12 @@ std::string to_json(const Options& options, const Model& model, const WhatFits& 
                                    {"seq_len", options.seq_len}};
     if (what_fits.published_length() < kMostTokens) json["max_seq_len"] = what_fits.published_length();
     json["fits"] = nlohmann::ordered_json::array();
-    for (const Row& row : rows) {
+    for (const WhatFitsRow& row : rows) {
         json["fits"].push_back({{"recompute", row.policy},
                                 {"batch_size", largest_json(row.batch)},
                                 {"seq_len", largest_json(row.sequence)}});
     }
     return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-}
-
-std::string speed_text(double tokens_per_second) {
-    return tokens_per_second < 100 ? fmt::format("{:.3g}", tokens_per_second)
-                                   : format_count(std::llround(tokens_per_second));
-}
-
-/// Three cells: the size, its bytes and its speed; or "none" and the bytes that the smallest would take.
-std::string cells(const Largest& largest, const char* mark) {
-    const std::string size = largest.size > 0 ? format_count(largest.size) + mark : "none ";
-    const std::string speed = largest.size > 0 ? speed_text(largest.plan.tokens_per_second) : "-";
-    return fmt::format(" {:>13} {:>20} {:>9}", size, format_count(largest.plan.total_bytes), speed);
-}
-
-/// Behind the longest sequence: that it could be no longer, or that it is longer than the model was made for.
-const char* mark_of(const Row& row, const WhatFits& what_fits) {
-    if (row.sequence.size > what_fits.published_length()) return "+";
-    return row.sequence.capped ? "*" : " ";
-}
-
-/// What the table cannot say in its cells.
-std::string footnotes(const Model& model, const WhatFits& what_fits, const std::vector<Row>& rows) {
-    const auto any = [&](auto is) { return std::any_of(rows.begin(), rows.end(), is); };
-    const auto is_marked = [&](char mark) {
-        return any([&](const Row& row) { return *mark_of(row, what_fits) == mark; });
-    };
-    std::string text;
-    if (is_marked('*')) {
-        text += fmt::format("* as long as {} gets: it has learned positions for {} tokens\n", model.config.name,
-                            what_fits.longest_sequence());
-    }
-    if (is_marked('+')) {
-        text += fmt::format("+ longer than the {} tokens of {}: give --max-seq-len, too\n",
-                            what_fits.published_length(), model.config.name);
-    }
-    const int64_t shortest = rows.front().sequence.smallest_size;
-    if (any([](const Row& row) { return row.batch.size == 0 || row.sequence.size == 0; })) {
-        text += fmt::format("none: total B is what one sequence would take, of --seq-len or of {} tokens\n", shortest);
-    }
-    if (!any([](const Row& row) { return row.batch.size > 0 || row.sequence.size > 0; })) {
-        const Row& least = *std::min_element(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
-            return a.sequence.plan.total_bytes < b.sequence.plan.total_bytes;
-        });
-        text += fmt::format("nothing fits; the smallest is --recompute={} with one sequence of {} tokens: {}\n",
-                            least.policy, shortest, format_bytes(least.sequence.plan.total_bytes));
-    }
-    return text;
 }
 
 }  // namespace
@@ -208,29 +141,25 @@ std::string what_fits_report(const Options& options, const Model& model, Backend
     const WhatFits what_fits(options, model, backend);
     std::vector<std::string> wanted = wanted_policies(options);
     if (!options.was_given("recompute")) wanted.push_back("auto");
-    std::vector<Row> rows;
-    Row known;  // What fits at a fixed level fits with auto, unless the host's memory takes part of it.
+    std::vector<WhatFitsRow> rows;
+    WhatFitsRow known;  // What fits at a fixed level fits with auto, unless the host's memory takes part of it.
     for (const std::string& policy : wanted) {
         const bool searches = policy == "auto";
-        const Row row = {policy, what_fits.batch(policy, searches ? known.batch.size : 0),
-                         what_fits.sequence(policy, searches ? known.sequence.size : 0)};
+        const WhatFitsRow row = {policy, what_fits.batch(policy, searches ? known.batch.size : 0),
+                                 what_fits.sequence(policy, searches ? known.sequence.size : 0)};
         rows.push_back(row);
         if (!searches && find_policy(policy).host_memory) continue;
         if (row.batch.size > known.batch.size) known.batch = row.batch;
         if (row.sequence.size > known.sequence.size) known.sequence = row.sequence;
     }
     if (options.json) return to_json(options, model, what_fits, rows);
-    std::string text = model_line(model) + fmt::format("what fits in {} ({} B), {}\n\n", options.what_fits,
-                                                       format_count(what_fits.limit()), name_of(what_fits.dtype()));
-    text += fmt::format("{:<10} {:>13} {:>20} {:>9} {:>13}\n", "", "sequences of ", "", "", "tokens in ");
-    text += fmt::format("{:<10} {:>13} {:>20} {:>9} {:>13} {:>20} {:>9}\n", "recompute",
-                        fmt::format("{} tokens ", options.seq_len), "total B", "tokens/s", "one sequence ", "total B",
-                        "tokens/s");
-    for (const Row& row : rows) {
-        text += fmt::format("{:<10}", level_label(row.policy)) + cells(row.batch, " ") +
-                cells(row.sequence, mark_of(row, what_fits)) + "\n";
-    }
-    return text + footnotes(model, what_fits, rows);
+    const WhatFitsLimits limits = {options.what_fits,
+                                   what_fits.limit(),
+                                   name_of(what_fits.dtype()),
+                                   options.seq_len,
+                                   what_fits.published_length(),
+                                   what_fits.longest_sequence()};
+    return model_line(model) + what_fits_table(limits, model.config.name, rows);
 }
 
 }  // namespace llmc

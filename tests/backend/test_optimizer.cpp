@@ -41,8 +41,8 @@ void plain_update(Values& p, Values& m, Values& v, const Values& gradients, cons
 }
 
 /// Buffers of a training state with random parameters; all else is zero.
-struct State {
-    explicit State(DType dtype_)
+struct OptimizerState {
+    explicit OptimizerState(DType dtype_)
         : dtype(dtype_),
           parameters(dtype_, kCount),
           values(random_buffer(DType::F32, kCount, 1, 0.1, 1)),
@@ -92,7 +92,7 @@ TEST(AdamW, TenUpdates) {
     for (const DType dtype : kActivationTypes)
         for (const float grad_clip : {0.0f, 0.5f, 1000.0f}) {
             SCOPED_TRACE(fmt::format("{} grad_clip={}", name_of(dtype), grad_clip));
-            const State state(dtype);
+            const OptimizerState state(dtype);
             const TestBuffer& trained = dtype == DType::BF16 ? state.values : state.parameters;
             Values plain = trained.values(), plain_m(kCount, 0.0), plain_v(kCount, 0.0);
             Values exact = plain, exact_m = plain_m, exact_v = plain_v;
@@ -118,7 +118,7 @@ TEST(AdamW, TenUpdates) {
 TEST(AdamW, PaddingIsUntouched) {
     cpu::CpuBackend backend(2);
     for (const DType dtype : kActivationTypes) {
-        const State state(dtype), before(dtype);
+        const OptimizerState state(dtype), before(dtype);
         state.run(backend, 1, 1.0f);
         std::vector<bool> inside(kCount, false);
         for (const ParameterRange& range : kRanges) std::fill_n(inside.begin() + range.offset, range.count, true);
@@ -140,7 +140,7 @@ TEST(AdamW, NonFiniteNormChangesNothing) {
     cpu::CpuBackend backend(2);
     for (const DType dtype : kActivationTypes)
         for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
-            const State state(dtype), never_failed(dtype);
+            const OptimizerState state(dtype), never_failed(dtype);
             state.run(backend, 1, 0);
             const auto before = state.all();
             Values values = random_buffer(DType::F32, kCount, 1, 1, 9).values();
@@ -160,7 +160,7 @@ TEST(AdamW, NonFiniteNormChangesNothing) {
 TEST(AdamW, ThreadCountDoesNotMatter) {
     for (const DType dtype : kActivationTypes)
         expect_same_bits_at_every_thread_count([&](Backend& backend) {
-            const State state(dtype);
+            const OptimizerState state(dtype);
             for (int64_t update = 1; update <= 3; ++update) state.run(backend, update, 0.5f);
             return joined(
                 {&state.parameters, &state.values, &state.m, &state.v, &state.norm, &state.controls, &state.factors});

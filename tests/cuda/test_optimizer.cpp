@@ -28,8 +28,8 @@ OptimizerSettings settings_of(float grad_clip) {
 constexpr int64_t kUpdates = 10;
 
 /// Buffers of a training state with random parameters; all else is zero.
-struct State {
-    explicit State(DType dtype_)
+struct OptimizerState {
+    explicit OptimizerState(DType dtype_)
         : dtype(dtype_),
           parameters(dtype_, kCount),
           values(random_buffer(DType::F32, kCount, 1, 0.1, 1)),
@@ -70,7 +70,7 @@ struct State {
 };
 
 /// The CPU's result, up to a few roundings of fp32; exactly where nothing was to be changed.
-void expect_like_cpu(const State& ours, const State& cpu, const Ranges& ranges) {
+void expect_like_cpu(const OptimizerState& ours, const OptimizerState& cpu, const Ranges& ranges) {
     EXPECT_NEAR(ours.norm.values()[0], cpu.norm.values()[0], 1e-12 * cpu.norm.values()[0]);
     expect_as_good_as_cpu(ours.trained(), cpu.trained(), cpu.trained());
     expect_as_good_as_cpu(ours.m, cpu.m, cpu.m);
@@ -98,7 +98,7 @@ TEST(CudaAdamW, TenUpdates) {
     for (const DType dtype : kActivationTypes)
         for (const float grad_clip : {0.0f, 0.5f, 1000.0f}) {
             SCOPED_TRACE(fmt::format("{} grad_clip={}", name_of(dtype), grad_clip));
-            const State cpu(dtype), ours(dtype);
+            const OptimizerState cpu(dtype), ours(dtype);
             run_on_cpu([&](Backend& b, auto on) { cpu.train(b, on, kRanges, grad_clip, kUpdates); });
             run_on_cuda([&](Backend& b, auto on) { ours.train(b, on, kRanges, grad_clip, kUpdates); });
             expect_like_cpu(ours, cpu, kRanges);
@@ -109,7 +109,7 @@ TEST(CudaAdamW, TenUpdates) {
 TEST(CudaAdamW, ManyRanges) {
     const Ranges ranges = many_ranges();
     for (const DType dtype : kActivationTypes) {
-        const State cpu(dtype), ours(dtype);
+        const OptimizerState cpu(dtype), ours(dtype);
         run_on_cpu([&](Backend& b, auto on) { cpu.train(b, on, ranges, 1); });
         run_on_cuda([&](Backend& b, auto on) { ours.train(b, on, ranges, 1); });
         expect_like_cpu(ours, cpu, ranges);
@@ -119,7 +119,7 @@ TEST(CudaAdamW, ManyRanges) {
 TEST(CudaAdamW, SameBitsAtEverySeed) {
     for (const DType dtype : kActivationTypes)
         expect_same_bits_at_every_seed([&] {
-            const State ours(dtype);
+            const OptimizerState ours(dtype);
             run_on_cuda([&](Backend& b, auto on) { ours.train(b, on, kRanges, 0.5f); });
             return joined(
                 {&ours.parameters, &ours.values, &ours.m, &ours.v, &ours.norm, &ours.controls, &ours.factors});
@@ -129,7 +129,7 @@ TEST(CudaAdamW, SameBitsAtEverySeed) {
 TEST(CudaAdamW, NonFiniteNormChangesNothing) {
     for (const DType dtype : kActivationTypes)
         for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
-            const State state(dtype);
+            const OptimizerState state(dtype);
             run_on_cpu([&](Backend& b, auto on) { state.train(b, on, kRanges, 0); });
             const std::vector<std::byte> before = state.all();
             Values values = random_buffer(DType::F32, kCount, 1, 1, 9).values();

@@ -90,21 +90,5 @@ TEST(Frontier, OfGpt2XlBeatsLevel2ByPointsAndHalfwayByMany) {
     EXPECT_GE(gained("sqrt", "layer"), 10);
 }
 
-TEST(Frontier, IsDrawnWithEveryPolicy) {
-    for (const int L : {1, 2, 12}) {  // Few layers: several policies are one point, and their labels must not meet.
-        const Frontier frontier = frontier_of(small_model(Family::Gpt2, L), {2, 64});
-        const std::string svg = draw_frontier(frontier, "title", "subtitle", int64_t{3} << 20);
-        for (const PolicyRow& policy : policies()) {
-            EXPECT_EQ(svg.find(policy.name + std::string(" +")) == std::string::npos, policy.host_memory)
-                << policy.name << ", " << L;
-        }
-        for (const char* words : {"title", "subtitle", "predicted time", "activation arena, ", "3.00 MiB of it"}) {
-            EXPECT_NE(svg.find(words), std::string::npos) << words;
-        }
-        EXPECT_EQ(svg.find("nan"), std::string::npos);
-        EXPECT_EQ(svg.find("inf"), std::string::npos);
-    }
-}
-
 }  // namespace
 }  // namespace llmc

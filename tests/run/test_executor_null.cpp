@@ -1,11 +1,11 @@
 // The executor and the state on a backend that computes nothing: bytes predicted, allocated and touched, and how often
 // each operation of each layer is called.
-#include "llmc/backend/null_backend.h"
 #include "llmc/plan/simulate.h"
 #include "llmc/plan/verify.h"
 #include "llmc/run/executor.h"
 #include "llmc/run/memory.h"
 #include "llmc/run/state.h"
+#include "tests/backend/null_backend.h"
 
 #include <gtest/gtest.h>
 

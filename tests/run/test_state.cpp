@@ -1,6 +1,6 @@
 // The state: bytes of every buffer at every ZeRO stage, where rows and pieces lie, and what a rank keeps.
-#include "llmc/backend/null_backend.h"
 #include "llmc/run/state.h"
+#include "tests/backend/null_backend.h"
 
 #include <gtest/gtest.h>
 

@@ -39,14 +39,14 @@ void scaled_exponentials(T* x, int64_t count, float shift, float scale) {
 }
 
 /// The largest logit, and the sum of exp(logit - largest).
-struct Partition {
+struct ExponentialSum {
     float largest = kMinusInfinity;
     double sum = 0;
 };
 
 template <typename T>
-Partition partition_of(const T* x, int64_t V) {
-    Partition row;
+ExponentialSum exponential_sum(const T* x, int64_t V) {
+    ExponentialSum row;
     for (int64_t begin = 0; begin < V; begin += kChunk) {
         const int64_t count = std::min(kChunk, V - begin);
         const float largest = maximum(x + begin, count);
@@ -70,7 +70,7 @@ float row_loss(T* logits, int32_t target, int64_t V, int64_t Vp, const float* d_
         return 0;
     }
     CHECK(target < V, target, V);
-    const Partition row = partition_of(logits, V);
+    const ExponentialSum row = exponential_sum(logits, V);
     const float distance = to_float(logits[target]) - row.largest;
     if (d_scale) {
         scaled_exponentials(logits, V, row.largest, static_cast<float>(*d_scale / row.sum));

@@ -14,15 +14,15 @@ constexpr int kBatch = 4;  ///< Groups that a thread has under way.
 
 /// The largest logit, and the sum of exp(logit - largest). The largest starts as a finite number, so that logits of
 /// minus infinity count as zero; a NaN shows in the sum.
-struct Partition {
+struct ExponentialSum {
     float largest = -FLT_MAX;
     float sum = 0;
 };
 
 template <typename T, int kSize>
-__device__ __forceinline__ Partition partition_of_columns(const T* row, int64_t V) {
+__device__ __forceinline__ ExponentialSum exponential_sum_of_columns(const T* row, int64_t V) {
     const int64_t first = static_cast<int64_t>(threadIdx.x) * kSize, step = static_cast<int64_t>(kThreads) * kSize;
-    Partition part;
+    ExponentialSum part;
     for (int64_t begin = first; begin < V; begin += kBatch * step) {
         Group<T, kSize> groups[kBatch];
         float largest = part.largest;
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kThreads, 2) cross_entropy_kernel(float* losse
         return;
     }
     const float target_logit = to_float(row[target]);
-    const Partition part = partition_of_columns<T, kSize>(row, V);
+    const ExponentialSum part = exponential_sum_of_columns<T, kSize>(row, V);
     // All have read the row when the second of these returns.
     const float largest = block_max(part.largest);
     const double sum = block_sum(static_cast<double>(part.sum) * exponential<T>(part.largest - largest));

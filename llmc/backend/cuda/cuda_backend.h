@@ -16,7 +16,7 @@
 
 namespace llmc::cuda {
 
-class MatmulPlans;
+class PreparedMatmuls;
 class Recordings;
 class Staging;
 
@@ -136,7 +136,7 @@ class CudaBackend final : public Backend {
     int device_ = 0;
     int multiprocessors_ = 0;  ///< Grids of persistent blocks are multiples of it; results never depend on it.
     cudaStream_t stream_ = nullptr;
-    std::unique_ptr<MatmulPlans> matmul_plans_;
+    std::unique_ptr<PreparedMatmuls> matmuls_;
     std::unique_ptr<Recordings> recordings_;
     std::unique_ptr<Staging> staging_;
     std::optional<Copies> copies_;  ///< Made with the first memory of the host.

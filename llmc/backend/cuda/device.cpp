@@ -4,7 +4,7 @@
 #include "llmc/backend/cuda/check.h"
 #include "llmc/backend/cuda/cublaslt.h"
 #include "llmc/backend/cuda/cuda_backend.h"
-#include "llmc/backend/cuda/matmul_plans.h"
+#include "llmc/backend/cuda/prepared_matmuls.h"
 #include "llmc/backend/cuda/recordings.h"
 #include "llmc/backend/cuda/staging.h"
 #include "llmc/base/error.h"
@@ -98,7 +98,7 @@ CudaBackend::CudaBackend(int index) : device_(index) {
     CUDA_CHECK(cudaMemGetInfo(&available, &total));
     held_at_start_ = static_cast<int64_t>(total - available);
     multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount, index);
-    matmul_plans_ = std::make_unique<MatmulPlans>();
+    matmuls_ = std::make_unique<PreparedMatmuls>();
     recordings_ = std::make_unique<Recordings>(stream_);
     staging_ = std::make_unique<Staging>(stream_);
 }
@@ -110,7 +110,7 @@ CudaBackend::~CudaBackend() {
     cudaStreamSynchronize(stream_);  // Errors have been reported where they arose, or nobody is left to act on them.
     recordings_.reset();
     staging_.reset();
-    matmul_plans_.reset();
+    matmuls_.reset();
     cudaStreamDestroy(stream_);
 }
 

@@ -7,7 +7,7 @@
 // runs again starts from the rounded pre-activation, and would not give the same bits.
 #include "llmc/backend/cuda/column_sum.h"
 #include "llmc/backend/cuda/cuda_backend.h"
-#include "llmc/backend/cuda/matmul_plans.h"
+#include "llmc/backend/cuda/prepared_matmuls.h"
 
 #include <algorithm>
 
@@ -38,18 +38,18 @@ void CudaBackend::matmul_forward(Tensor out, Tensor x, Tensor weight, Tensor bia
                                .output = out.dtype,
                                .has_bias = bool{bias},
                                .adds_c = bool{residual}};
-    matmul_plans_->run(
-        shape, {out.data, weight.data, x.data, bias.data, residual.data, false, workspace.data, workspace.bytes()},
-        stream_);
+    matmuls_->run(shape,
+                  {out.data, weight.data, x.data, bias.data, residual.data, false, workspace.data, workspace.bytes()},
+                  stream_);
 }
 
 void CudaBackend::matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight, Tensor workspace) {
     const int64_t N = d_out.shape[0], IC = weight.shape[1], OC = weight.shape[0];
     CHECK(d_out.shape[1] == OC && d_x.shape[0] == N && d_x.shape[1] == IC, N, IC, OC);
     const MatmulShape shape = {.m = IC, .n = N, .k = OC, .input = d_out.dtype, .output = d_x.dtype};
-    matmul_plans_->run(shape,
-                       {d_x.data, weight.data, d_out.data, nullptr, nullptr, false, workspace.data, workspace.bytes()},
-                       stream_);
+    matmuls_->run(shape,
+                  {d_x.data, weight.data, d_out.data, nullptr, nullptr, false, workspace.data, workspace.bytes()},
+                  stream_);
 }
 
 void CudaBackend::matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
@@ -58,9 +58,9 @@ void CudaBackend::matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool ad
     CHECK(d_weight.shape[0] == OC && d_weight.shape[1] == IC && d_out.shape[0] == N, N, IC, OC);
     const MatmulShape shape = {
         .m = IC, .n = OC, .k = N, .transpose_b = true, .input = x.dtype, .output = d_weight.dtype, .adds_c = true};
-    matmul_plans_->run(
-        shape, {d_weight.data, x.data, d_out.data, nullptr, d_weight.data, !adds, workspace.data, workspace.bytes()},
-        stream_);
+    matmuls_->run(shape,
+                  {d_weight.data, x.data, d_out.data, nullptr, d_weight.data, !adds, workspace.data, workspace.bytes()},
+                  stream_);
     if (d_bias) column_sums(stream_, d_bias, adds, d_out, workspace.data);
 }
 

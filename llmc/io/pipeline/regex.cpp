@@ -25,7 +25,7 @@ std::string reason_of(int error) {
 }  // namespace
 
 /// What a match works in.
-struct Regex::State {
+struct Regex::SearchMemory {
     static constexpr size_t kMostStack = size_t{1} << 30;  ///< Reserved, not used: groups repeat over megabytes.
 
     pcre2_match_data* match = pcre2_match_data_create(1, nullptr);
@@ -33,25 +33,25 @@ struct Regex::State {
     pcre2_jit_stack* stack = pcre2_jit_stack_create(32 * 1024, kMostStack, nullptr);
     PCRE2_SIZE* found = pcre2_get_ovector_pointer(match);
 
-    State() {
+    SearchMemory() {
         pcre2_jit_stack_assign(context, nullptr, stack);
         pcre2_set_match_limit(context, 1'000'000'000);
     }
-    ~State() {
+    ~SearchMemory() {
         pcre2_jit_stack_free(stack);
         pcre2_match_context_free(context);
         pcre2_match_data_free(match);
     }
-    State(const State&) = delete;
-    State& operator=(const State&) = delete;
+    SearchMemory(const SearchMemory&) = delete;
+    SearchMemory& operator=(const SearchMemory&) = delete;
 };
 
 struct Regex::Code {
     pcre2_code* code = nullptr;
     bool has_jit = false;
-    std::mutex mutex;                           ///< Of what follows.
-    std::vector<std::unique_ptr<State>> spare;  ///< States that no search has.
-    std::string written, source;                ///< For messages.
+    std::mutex mutex;                                  ///< Of what follows.
+    std::vector<std::unique_ptr<SearchMemory>> spare;  ///< States that no search has.
+    std::string written, source;                       ///< For messages.
 
     /// `written_as` is what the file `named` has for `pattern`.
     Code(const std::string& pattern, const std::string& written_as, const std::string& named)
@@ -86,7 +86,7 @@ RegexSearch::RegexSearch(const Regex& regex) : regex_(regex) {
     Regex::Code& code = *regex_.code_;
     const std::lock_guard lock(code.mutex);
     if (code.spare.empty()) {
-        state_ = std::make_unique<Regex::State>();
+        state_ = std::make_unique<Regex::SearchMemory>();
     } else {
         state_ = std::move(code.spare.back());
         code.spare.pop_back();
@@ -107,7 +107,7 @@ void RegexSearch::start(std::string_view text) {
 
 bool RegexSearch::search(size_t from) {
     const Regex::Code& code = *code_;
-    Regex::State& state = *state_;
+    Regex::SearchMemory& state = *state_;
     const auto* subject = reinterpret_cast<PCRE2_SPTR>(text_.data());
     const int status =
         code.has_jit

@@ -21,7 +21,7 @@ class Regex {
   private:
     friend class RegexSearch;
     struct Code;
-    struct State;
+    struct SearchMemory;
     std::unique_ptr<Code> code_;
     std::unique_ptr<Code> later_;  ///< For texts with characters that PCRE2 may not know (later_characters.h).
 };
@@ -43,7 +43,7 @@ class RegexSearch {
     bool search(size_t from);
 
     const Regex& regex_;
-    std::unique_ptr<Regex::State> state_;
+    std::unique_ptr<Regex::SearchMemory> state_;
     const Regex::Code* code_ = nullptr;  ///< What the text is searched with.
     std::string_view text_;
     size_t from_ = 0;

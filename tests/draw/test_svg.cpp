@@ -1,4 +1,4 @@
-#include "llmc/base/svg.h"
+#include "llmc/draw/svg.h"
 
 #include <gtest/gtest.h>
 

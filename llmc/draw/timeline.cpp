@@ -1,7 +1,7 @@
-#include "llmc/plan/timeline.h"
+#include "llmc/draw/timeline.h"
 
-#include "llmc/base/chart.h"
 #include "llmc/base/units.h"
+#include "llmc/draw/chart.h"
 
 #include <spdlog/fmt/fmt.h>
 

@@ -1,4 +1,4 @@
-#include "llmc/backend/cuda/matmul_plans.h"
+#include "llmc/backend/cuda/prepared_matmuls.h"
 
 #include "llmc/backend/cuda/cublaslt.h"
 #include "llmc/base/check.h"
@@ -46,11 +46,11 @@ void set(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttribut
 
 }  // namespace
 
-struct MatmulPlans::Plan {
+struct PreparedMatmuls::Call {
     cublasLtMatmulDesc_t description = nullptr;
     cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;
     cublasLtMatmulAlgo_t algorithm{};
-    ~Plan() {
+    ~Call() {
         for (cublasLtMatrixLayout_t made : {a, b, d}) {
             if (made != nullptr) cublaslt().MatrixLayoutDestroy(made);
         }
@@ -58,29 +58,29 @@ struct MatmulPlans::Plan {
     }
 };
 
-MatmulPlans::MatmulPlans() {
+PreparedMatmuls::PreparedMatmuls() {
     if (!cublaslt().problem.empty()) fail("{}; or use --device=cpu", cublaslt().problem);
     CUBLAS_CHECK(cublaslt().Create(&handle_));
 }
 
-MatmulPlans::~MatmulPlans() {
-    plans_.clear();
+PreparedMatmuls::~PreparedMatmuls() {
+    calls_.clear();
     cublaslt().Destroy(handle_);
 }
 
-std::unique_ptr<MatmulPlans::Plan> MatmulPlans::make_plan(const Key& key) const {
+std::unique_ptr<PreparedMatmuls::Call> PreparedMatmuls::prepare(const Key& key) const {
     const MatmulShape& shape = key.shape;
-    auto plan = std::make_unique<Plan>();
-    CUBLAS_CHECK(cublaslt().MatmulDescCreate(&plan->description, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-    set(plan->description, CUBLASLT_MATMUL_DESC_TRANSA, shape.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
-    set(plan->description, CUBLASLT_MATMUL_DESC_TRANSB, shape.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+    auto call = std::make_unique<Call>();
+    CUBLAS_CHECK(cublaslt().MatmulDescCreate(&call->description, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    set(call->description, CUBLASLT_MATMUL_DESC_TRANSA, shape.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+    set(call->description, CUBLASLT_MATMUL_DESC_TRANSB, shape.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     if (shape.has_bias) {
-        set(plan->description, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-        set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(shape.output));
+        set(call->description, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+        set(call->description, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(shape.output));
     }
-    plan->a = shape.transpose_a ? layout(shape.input, shape.k, shape.m) : layout(shape.input, shape.m, shape.k);
-    plan->b = shape.transpose_b ? layout(shape.input, shape.n, shape.k) : layout(shape.input, shape.k, shape.n);
-    plan->d = layout(shape.output, shape.m, shape.n);
+    call->a = shape.transpose_a ? layout(shape.input, shape.k, shape.m) : layout(shape.input, shape.m, shape.k);
+    call->b = shape.transpose_b ? layout(shape.input, shape.n, shape.k) : layout(shape.input, shape.k, shape.n);
+    call->d = layout(shape.output, shape.m, shape.n);
 
     cublasLtMatmulPreference_t preference = nullptr;
     CUBLAS_CHECK(cublaslt().MatmulPreferenceCreate(&preference));
@@ -94,32 +94,32 @@ std::unique_ptr<MatmulPlans::Plan> MatmulPlans::make_plan(const Key& key) const 
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.alignment[3]);
     cublasLtMatmulHeuristicResult_t found{};
     int count = 0;
-    const cublasStatus_t status = cublaslt().MatmulAlgoGetHeuristic(handle_, plan->description, plan->a, plan->b,
-                                                                    plan->d, plan->d, preference, 1, &found, &count);
+    const cublasStatus_t status = cublaslt().MatmulAlgoGetHeuristic(handle_, call->description, call->a, call->b,
+                                                                    call->d, call->d, preference, 1, &found, &count);
     cublaslt().MatmulPreferenceDestroy(preference);
     if (status != CUBLAS_STATUS_SUCCESS || count == 0) {
         fail("CUDA: cuBLASLt knows no way to multiply {} x {} x {} in {}: {}", shape.m, shape.n, shape.k,
              name_of(shape.input), cublaslt().GetStatusString(status));
     }
-    plan->algorithm = found.algo;
-    return plan;
+    call->algorithm = found.algo;
+    return call;
 }
 
-void MatmulPlans::run(const MatmulShape& shape, const MatmulOperands& operands, cudaStream_t stream) {
+void PreparedMatmuls::run(const MatmulShape& shape, const MatmulOperands& operands, cudaStream_t stream) {
     const void* c = shape.adds_c ? operands.c : operands.d;
     const Key key = {shape,
                      {alignment_of(operands.a), alignment_of(operands.b), alignment_of(c), alignment_of(operands.d)},
                      operands.workspace_bytes};
-    std::unique_ptr<Plan>& plan = plans_[key];
-    if (plan == nullptr) plan = make_plan(key);
+    std::unique_ptr<Call>& call = calls_[key];
+    if (call == nullptr) call = prepare(key);
     if (shape.has_bias) {
         CHECK(alignment_of(operands.bias) >= 16);  // The algorithm was found without knowing it.
-        set(plan->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias);
+        set(call->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias);
     }
     const float alpha = 1, beta = shape.adds_c && !operands.ignores_c ? 1 : 0;
     const cublasStatus_t status = cublaslt().Matmul(
-        handle_, plan->description, &alpha, operands.a, plan->a, operands.b, plan->b, &beta, c, plan->d, operands.d,
-        plan->d, &plan->algorithm, operands.workspace, static_cast<size_t>(operands.workspace_bytes), stream);
+        handle_, call->description, &alpha, operands.a, call->a, operands.b, call->b, &beta, c, call->d, operands.d,
+        call->d, &call->algorithm, operands.workspace, static_cast<size_t>(operands.workspace_bytes), stream);
     if (status != CUBLAS_STATUS_SUCCESS) {
         fail("CUDA: multiplying {} x {} x {} in {} failed: {}", shape.m, shape.n, shape.k, name_of(shape.input),
              cublaslt().GetStatusString(status));

@@ -1,4 +1,4 @@
-#include "llmc/base/chart.h"
+#include "llmc/draw/chart.h"
 
 #include <gtest/gtest.h>
 

@@ -1,7 +1,7 @@
 // A diagram on an SvgCanvas: a frame with two axes whose ticks are round numbers, and a legend.
 #pragma once
 
-#include "llmc/base/svg.h"
+#include "llmc/draw/svg.h"
 
 #include <string>
 #include <vector>

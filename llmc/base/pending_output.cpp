@@ -1,4 +1,4 @@
-#include "llmc/io/pending_output.h"
+#include "llmc/base/pending_output.h"
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"

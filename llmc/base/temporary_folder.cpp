@@ -1,4 +1,4 @@
-#include "llmc/io/temporary_folder.h"
+#include "llmc/base/temporary_folder.h"
 
 #include "llmc/base/file.h"
 

@@ -1,4 +1,4 @@
-#include "llmc/backend/null_backend.h"
+#include "tests/backend/null_backend.h"
 
 #include <algorithm>
 #include <cstring>

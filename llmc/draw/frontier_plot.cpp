@@ -1,8 +1,9 @@
-// draw_frontier (frontier.h): memory from left to right, time upwards, the fastest plans as stairs, since between two
+// Memory from left to right, time upwards, the fastest plans as stairs, since between two
 // of them the cheaper one is what is known to fit.
-#include "llmc/base/chart.h"
+#include "llmc/draw/frontier_plot.h"
+
 #include "llmc/base/units.h"
-#include "llmc/plan/frontier.h"
+#include "llmc/draw/chart.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -20,13 +21,11 @@ const SvgStyle kCurveDots = {.stroke = "none", .width = 1, .dashes = "", .fill =
 const SvgStyle kPolicy = {.stroke = "none", .width = 1, .dashes = "", .fill = "#111"};
 const SvgStyle kDrop = {.stroke = "#111", .width = 1, .dashes = "2 3", .fill = "none"};
 
-double percent(const Frontier& frontier, double seconds) { return 100 * frontier.over_level0(seconds); }
-
 /// The tallest policy and some room for its label. The curve may rise far above it on the left; a low one is all there.
 double top_percent(const Frontier& frontier) {
-    double top = std::clamp(percent(frontier, frontier.points.front().seconds), 1.0, 30.0);
+    double top = std::clamp(frontier.percent(frontier.points.front().seconds), 1.0, 30.0);
     for (const FrontierComparison& row : frontier.comparisons) {
-        top = std::max(top, percent(frontier, row.policy_seconds));
+        top = std::max(top, frontier.percent(row.policy_seconds));
     }
     return 1.35 * top;
 }
@@ -67,7 +66,7 @@ void draw_curve(SvgCanvas* canvas, const Chart& chart, const Frontier& frontier,
     canvas->begin_clip(kFrame);
     for (const FrontierPoint& point : frontier.points) {
         const SvgPoint at =
-            chart.at(static_cast<double>(point.arena_bytes) / unit.bytes, percent(frontier, point.seconds));
+            chart.at(static_cast<double>(point.arena_bytes) / unit.bytes, frontier.percent(point.seconds));
         if (!stairs.empty()) stairs.push_back({at.x, stairs.back().y});
         stairs.push_back(at);
         canvas->marker(SvgMarker::Dot, at, 5, kCurveDots);
@@ -76,11 +75,11 @@ void draw_curve(SvgCanvas* canvas, const Chart& chart, const Frontier& frontier,
     canvas->polyline(stairs, kCurve);
     canvas->end_clip();
     const FrontierPoint& first = frontier.points.front();
-    const double least = percent(frontier, first.seconds), top = top_percent(frontier);
+    const double least = frontier.percent(first.seconds), top = top_percent(frontier);
     if (least <= top) return;
     const auto below_the_note = std::find_if(
         frontier.points.begin(), frontier.points.end(),
-        [&](const FrontierPoint& point) { return chart.y(percent(frontier, point.seconds)) > kFrame.y + 26; });
+        [&](const FrontierPoint& point) { return chart.y(frontier.percent(point.seconds)) > kFrame.y + 26; });
     canvas->text({chart.x(static_cast<double>(below_the_note->arena_bytes) / unit.bytes) + 10, kFrame.y + 18},
                  fmt::format("from +{:.0f} % in {}, the smallest plan", least, format_bytes(first.arena_bytes)));
 }
@@ -92,7 +91,7 @@ void draw_policies(SvgCanvas* canvas, const Chart& chart, const Frontier& fronti
     for (const FrontierComparison& row : frontier.comparisons) {
         if (!row.up_to.empty()) continue;
         const double memory = static_cast<double>(row.arena_bytes) / unit.bytes;
-        const double own = percent(frontier, row.policy_seconds), found = percent(frontier, row.found.seconds);
+        const double own = frontier.percent(row.policy_seconds), found = frontier.percent(row.found.seconds);
         const SvgPoint at = chart.at(memory, own);
         taken.push_back({at.x - 6, at.y - 6, 12, 12});
         canvas->line(at, chart.at(memory, found), kDrop);
@@ -100,7 +99,7 @@ void draw_policies(SvgCanvas* canvas, const Chart& chart, const Frontier& fronti
     }
     for (const FrontierComparison& row : frontier.comparisons) {
         if (!row.up_to.empty()) continue;
-        const double own = percent(frontier, row.policy_seconds), found = percent(frontier, row.found.seconds);
+        const double own = frontier.percent(row.policy_seconds), found = frontier.percent(row.found.seconds);
         const std::string level = find_policy(row.policy).level;
         std::string words = fmt::format("{}{}{} +{:.1f} %", level, level.empty() ? "" : " ", row.policy, own);
         if (own - found >= 0.05) words += fmt::format(" (auto: +{:.1f} %)", std::max(0.0, found));

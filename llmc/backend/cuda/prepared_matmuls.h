@@ -35,17 +35,17 @@ struct MatmulOperands {
     int64_t workspace_bytes = 0;
 };
 
-class MatmulPlans {
+class PreparedMatmuls {
   public:
-    MatmulPlans();
-    ~MatmulPlans();
-    MatmulPlans(const MatmulPlans&) = delete;
-    MatmulPlans& operator=(const MatmulPlans&) = delete;
+    PreparedMatmuls();
+    ~PreparedMatmuls();
+    PreparedMatmuls(const PreparedMatmuls&) = delete;
+    PreparedMatmuls& operator=(const PreparedMatmuls&) = delete;
 
     void run(const MatmulShape& shape, const MatmulOperands& operands, cudaStream_t stream);
 
   private:
-    struct Plan;
+    struct Call;
     /// Shape, alignments of A, B, C and D in bytes, bytes of workspace.
     struct Key {
         MatmulShape shape;
@@ -53,10 +53,10 @@ class MatmulPlans {
         int64_t workspace_bytes;
         auto operator<=>(const Key&) const = default;
     };
-    std::unique_ptr<Plan> make_plan(const Key& key) const;
+    std::unique_ptr<Call> prepare(const Key& key) const;
 
     cublasLtHandle_t handle_ = nullptr;
-    std::map<Key, std::unique_ptr<Plan>> plans_;
+    std::map<Key, std::unique_ptr<Call>> calls_;
 };
 
 }  // namespace llmc::cuda

@@ -1,5 +1,5 @@
 // The bytes behind the picture are the simulator's, and the picture says what it should.
-#include "llmc/plan/timeline.h"
+#include "llmc/draw/timeline.h"
 
 #include "tests/plan/plan_cases.h"
 

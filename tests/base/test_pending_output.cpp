@@ -1,5 +1,5 @@
+#include "llmc/base/pending_output.h"
 #include "llmc/io/carried_files.h"
-#include "llmc/io/pending_output.h"
 #include "tests/io/temp_dir.h"
 
 #include <gtest/gtest.h>

@@ -1,0 +1,39 @@
+// The frontier's picture names every policy and has no number that is none.
+#include "llmc/draw/frontier_plot.h"
+
+#include "tests/plan/plan_cases.h"
+
+#include <gtest/gtest.h>
+
+namespace llmc {
+namespace {
+
+using namespace plan_cases;
+
+/// Slow enough that every operation costs something.
+const DeviceProfile kDevice = {"test", 1e12, 2e12, 1e11, 1e-7, 0.8};
+
+Frontier frontier_of(const Model& model, const BatchShape& shape, int64_t micro_batches = 1) {
+    PlanRequest request = request_of(model, shape, DType::F32);
+    request.parallel.micro_batches = micro_batches;
+    return find_frontier(model, request, analytic_times(model, shape, Places(), kDevice), 12);
+}
+
+TEST(FrontierPlot, IsDrawnWithEveryPolicy) {
+    for (const int L : {1, 2, 12}) {  // Few layers: several policies are one point, and their labels must not meet.
+        const Frontier frontier = frontier_of(small_model(Family::Gpt2, L), {2, 64});
+        const std::string svg = draw_frontier(frontier, "title", "subtitle", int64_t{3} << 20);
+        for (const PolicyRow& policy : policies()) {
+            EXPECT_EQ(svg.find(policy.name + std::string(" +")) == std::string::npos, policy.host_memory)
+                << policy.name << ", " << L;
+        }
+        for (const char* words : {"title", "subtitle", "predicted time", "activation arena, ", "3.00 MiB of it"}) {
+            EXPECT_NE(svg.find(words), std::string::npos) << words;
+        }
+        EXPECT_EQ(svg.find("nan"), std::string::npos);
+        EXPECT_EQ(svg.find("inf"), std::string::npos);
+    }
+}
+
+}  // namespace
+}  // namespace llmc

@@ -69,7 +69,7 @@ void plain_update(PlainState* state, const ParameterRange& range, const FormatsR
 
 /// A rounding that went the other way, because of a last bit of fp32 before it, is one step of the format.
 double step_of(DType format, double value, double largest) {
-    if (format == DType::F32) return 4e-7 * std::fabs(value) + 1e-10;
+    if (format == DType::F32) return 4e-7 * std::fabs(value) + 2e-9;  // A step of 1e-3 has ended near zero.
     if (format == DType::BF16) return std::fabs(value) / 100 + 1e-12;
     return largest * 0.9 / 64 * 1.01;
 }

@@ -15,6 +15,8 @@
 //   = or +=.      Outputs are overwritten unless the comment says +=. Gradients of parameters are = or +=, as the
 //   caller
 //                 says (`adds`); the sum that is added or stored is the same to the last bit.
+//   Absent.       A gradient that nobody wants may be empty, in every backward: it is not computed, and what is has the
+//                 same bits as beside it. What only an absent one would read may be empty where the comment says so.
 //   Aliasing.     Operands must not overlap unless the comment allows it.
 //   Determinism.  The same operands give the same bits, in every call, at every thread count: fixed reduction orders,
 //                 no floating-point atomics. An operation that runs again is therefore bitwise the first run.
@@ -219,7 +221,7 @@ class Backend {
     virtual void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,
                                    int64_t first_position) = 0;
     /// d_wte (Vp, C) fp32 +=, always. d_wpe (maxT, C) fp32 = or +=, its first min(T, N) rows; or empty. Several rows
-    /// with one token add in row order.
+    /// with one token add in row order. Without d_wte tokens and workspace may be empty.
     virtual void embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
                                     Tensor workspace) = 0;
     virtual int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp) const = 0;
@@ -259,7 +261,8 @@ class Backend {
                                 Tensor workspace) = 0;
     /// d_x (N, IC) = d_out (N, OC) * weight (OC, IC).
     virtual void matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight, Tensor workspace) = 0;
-    /// d_weight (OC, IC) fp32 = or += d_out^T * x; d_bias (OC) fp32 = or += column sums of d_out, or empty.
+    /// d_weight (OC, IC) fp32 = or += d_out^T * x; d_bias (OC) fp32 = or += column sums of d_out, or empty. Without
+    /// d_weight x may be empty.
     virtual void matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
                                         Tensor workspace) = 0;
     /// For all three. The dimensions are those of the weight; N is the number of rows of x.

@@ -1,6 +1,7 @@
 #include "llmc/draw/labels.h"
 
 #include "llmc/base/units.h"
+#include "llmc/model/trainable.h"
 #include "llmc/plan/policy.h"
 
 #include <spdlog/fmt/fmt.h>
@@ -13,8 +14,9 @@ std::string level_label(const std::string& policy) {
 }
 
 std::string model_line(const Model& model) {
-    return fmt::format("{}: {}; {} parameters\n", model.config.name, describe(model.config),
-                       format_count(model.parameter_count()));
+    return fmt::format("{}: {}; {} parameters{}\n", model.config.name, describe(model.config),
+                       format_count(model.parameter_count()),
+                       model.has_frozen() ? "; trains " + describe_trainable(model) : "");
 }
 
 }  // namespace llmc

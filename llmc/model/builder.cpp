@@ -1,17 +1,10 @@
 #include "llmc/model/builder.h"
 
 #include "llmc/base/check.h"
-#include "llmc/base/units.h"
 
 #include <cmath>
 
 namespace llmc {
-namespace {
-
-/// Elements; 256 bytes in fp32, so every tensor of every flat buffer starts on a cache line.
-constexpr int64_t kParameterAlignment = 64;
-
-}  // namespace
 
 ModelBuilder::ModelBuilder(const ModelConfig& config) { model_.config = config; }
 
@@ -35,8 +28,6 @@ int ModelBuilder::activation(const std::string& name, int64_t columns, Activatio
 }
 
 int ModelBuilder::add_parameter(ParameterRow row) {
-    row.offset = model_.parameter_elements;
-    model_.parameter_elements += round_up(row.count(), kParameterAlignment);
     model_.parameters.push_back(std::move(row));
     return static_cast<int>(model_.parameters.size()) - 1;
 }
@@ -62,6 +53,7 @@ Model ModelBuilder::finish(bool learned_positions, bool norm_bias) {
     if (norm_bias) model_.lnf_bias = add_parameter({"lnf_bias", config.C, 1, config.C, 0, false, Init::Zeros, 0});
     model_.head = config.tied ? model_.wte : embedding("lm_head");
     model_.norm = model_.block.front().kind;
+    lay_out_parameters(&model_);
     CHECK(model_.block.back().out == kLayerOutput &&
           model_.activations[kLayerInput].role == ActivationRole::LayerInput);
     return std::move(model_);

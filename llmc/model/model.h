@@ -15,16 +15,18 @@ namespace llmc {
 
 enum class Init : uint8_t { Zeros, Ones, Normal };
 
-/// One parameter tensor. Offsets and counts are in elements of the flat buffers (parameters, gradients, moments).
+/// One parameter tensor. Offsets and counts are in elements of the flat buffers: trainable rows lie in parameters,
+/// gradients and moments, frozen ones in a buffer of their own (plan/places.h), whose format is how they are stored.
 struct ParameterRow {
     std::string name;       ///< "wte", "layers.3.qkv_weight", ...
     int64_t rows = 0;       ///< As stored; the embedding and the head have Vp rows.
     int64_t cols = 1;       ///< 1 for vectors.
     int64_t used_rows = 0;  ///< Rows that are real parameters: V where rows is Vp, else rows.
-    int64_t offset = 0;
-    bool decay = false;  ///< Weight decay applies: tensors with two dimensions.
+    int64_t offset = 0;     ///< Among the trainable rows, or among the frozen ones.
+    bool decay = false;     ///< Weight decay applies: tensors with two dimensions.
     Init init = Init::Zeros;
-    float stddev = 0;  ///< Of Init::Normal.
+    float stddev = 0;       ///< Of Init::Normal.
+    bool trainable = true;  ///< Otherwise frozen: no gradient, no moments, never changed. See trainable.h.
     int64_t count() const { return rows * cols; }
 };
 
@@ -76,7 +78,8 @@ struct Model {
     std::vector<ParameterRow> parameters;  ///< wte (, wpe), layer 0, layer 1, ..., final norm (, lm_head).
     int first_layer_parameter = 0;         ///< Index of layer 0's first row.
     int parameters_per_layer = 0;
-    int64_t parameter_elements = 0;  ///< Elements of a flat buffer, alignment gaps included.
+    /// Elements of a flat buffer, alignment gaps included: of trainable rows, and of frozen ones.
+    int64_t parameter_elements = 0, frozen_elements = 0;
 
     std::vector<ActivationRow> activations;  ///< Of one layer, by slot.
     std::vector<OpRow> block;                ///< In forward order; the last writes kLayerOutput.
@@ -90,14 +93,24 @@ struct Model {
     }
     /// Parameters as people count them: no padding rows, no alignment gaps, tied head once.
     int64_t parameter_count() const;
+    /// Those of them that train.
+    int64_t trainable_count() const;
+    bool has_frozen() const { return frozen_elements > 0; }
+    /// Whether there is such a parameter row, and it is trainable.
+    bool trains(int parameter) const {
+        return parameter != kNone && parameters[static_cast<size_t>(parameter)].trainable;
+    }
     /// The row of `block` that writes an activation slot; kNone for the layer's input.
     int producer(int slot) const;
     /// The parameter row of that name, or kNone.
     int find_parameter(const std::string& name) const;
 };
 
-/// The table of a validated configuration.
+/// The table of a validated configuration; everything trains.
 Model make_model(const ModelConfig& config);
+
+/// Gives every row its offset, after those before it that are trainable or frozen as it is.
+void lay_out_parameters(Model* model);
 
 /// One call of an operation: of a row of the block, or outside the blocks (row == nullptr).
 struct OpCall {
@@ -106,12 +119,15 @@ struct OpCall {
     const OpRow* row = nullptr;
     int64_t tokens = 0;
     int attention_backward_products = 5;  ///< What the kernel really runs; see DeviceInfo.
+    bool only_bias = false;               ///< Pass::BackwardWeight without the weight's product.
 };
 /// Its work in sequences of T tokens; `item` = bytes of an activation element.
 OpCost op_cost(const Model& model, const OpCall& call, int64_t T, int64_t item);
 
 /// FLOPs per token by the usual convention of model FLOPs utilisation: 6 P + 6 L C T, with P the parameters without
-/// learned positions, attention causal and within its windows, no credit for work done twice.
+/// learned positions, attention causal and within its windows, no credit for work done twice. Of the 6 per parameter,
+/// 2 are the forward, 2 the gradient of its operation's input and 2 its own; a frozen one has no credit for its own,
+/// and what lies before the first trainable row, attention included, only for its forward.
 double model_flops_per_token(const Model& model, int64_t T);
 
 }  // namespace llmc

@@ -11,16 +11,20 @@ namespace {
 class Communication {
   public:
     Communication(const Model& model, Plan plan)
-        : model_(model), plan_(std::move(plan)), partition_(make_partition(model, plan_.parallel.ranks)) {}
+        : model_(model),
+          plan_(std::move(plan)),
+          partition_(make_partition(model, plan_.parallel.ranks)),
+          frozen_(make_partition(model, plan_.parallel.ranks, /*frozen=*/true)) {}
 
     Plan insert() {
         const size_t steps = plan_.steps.size();
         reduced_at_.assign(steps, kNone);
         find_gradients();
-        if (plan_.places.in_pieces(Buffer::Parameters)) find_runs();
+        if (gathers(Buffer::Parameters) || gathers(Buffer::Frozen)) find_runs();
         if (!reduces_ && runs_.empty()) return std::move(plan_);
         write_steps();
         plan_.partition = std::move(partition_);
+        plan_.frozen = std::move(frozen_);
         return std::move(plan_);
     }
 
@@ -30,7 +34,8 @@ class Communication {
         int bucket = kNone;
         int first = 0;           ///< Step.
         int gather_before = -1;  ///< Step; none where an earlier run's parameters are still there.
-        int32_t tensor = kNone;
+        int32_t tensor = kNone, frozen = kNone;
+        int32_t tensor_of(Buffer buffer) const { return buffer == Buffer::Frozen ? frozen : tensor; }
         int reductions_before = 0;  ///< Begun before its gather.
     };
     struct Gradients {
@@ -39,12 +44,15 @@ class Communication {
     };
 
     bool is_layer(int bucket) const { return partition_.layer_of(bucket) >= 0; }
+    const Partition& partition_of(Buffer buffer) const { return buffer == Buffer::Frozen ? frozen_ : partition_; }
+    bool gathers(Buffer buffer) const { return plan_.places.in_pieces(buffer) && partition_of(buffer).elements > 0; }
 
     /// (pieces, elements of a piece of the bucket).
-    int32_t new_tensor(const char* name, int bucket, DType dtype, int64_t pieces, Consumer consumer) {
+    int32_t new_tensor(const char* name, int bucket, DType dtype, int64_t pieces, Consumer consumer,
+                       Buffer buffer = Buffer::Gradients) {
         PlanTensor tensor;
         tensor.name = name, tensor.layer = partition_.layer_of(bucket), tensor.dtype = dtype;
-        tensor.rows = pieces, tensor.cols = partition_.bucket(bucket).piece;
+        tensor.rows = pieces, tensor.cols = partition_of(buffer).bucket(bucket).piece;
         tensor.bytes = round_up(tensor.rows * tensor.cols * size_of(dtype), kPlanAlignment);
         tensor.consumer = consumer;
         plan_.tensors.push_back(std::move(tensor));
@@ -57,7 +65,7 @@ class Communication {
         gradients_.resize(partition_.buckets.size());
         for (int i = 0; i < static_cast<int>(plan_.steps.size()); ++i) {
             const Step& step = plan_.steps[static_cast<size_t>(i)];
-            if (!writes_gradients(step)) continue;
+            if (!writes_gradients(model_, step)) continue;
             Gradients& gradients = gradients_[static_cast<size_t>(bucket_of(model_, partition_, step))];
             gradients.last = i;
             reduces_ = true;
@@ -65,7 +73,7 @@ class Communication {
         if (!reduces_) return;
         for (int bucket = 0; bucket <= partition_.last_bucket(); ++bucket) add_gradient_tensors(bucket);
         for (Step& step : plan_.steps) {
-            if (!writes_gradients(step)) continue;
+            if (!writes_gradients(model_, step)) continue;
             const auto bucket = static_cast<size_t>(bucket_of(model_, partition_, step));
             step.operand(Slot::ParameterGradients) = gradients_[bucket].tensor;
         }
@@ -73,6 +81,7 @@ class Communication {
 
     void add_gradient_tensors(int bucket) {
         Gradients& gradients = gradients_[static_cast<size_t>(bucket)];
+        if (partition_.bucket(bucket).is_empty()) return;
         CHECK(gradients.last >= 0, "a bucket that training does not reach", bucket);
         const int ranks = partition_.ranks;
         reduced_at_[static_cast<size_t>(gradients.last)] = bucket;
@@ -93,6 +102,7 @@ class Communication {
             const int bucket = bucket_of(model_, partition_, step);
             if (runs_.empty() || runs_.back().bucket != bucket) add_run(bucket, i);
             step.operand(Slot::Parameters) = runs_.back().tensor;
+            step.operand(Slot::FrozenParameters) = runs_.back().frozen;
         }
     }
 
@@ -105,12 +115,20 @@ class Communication {
         auto earlier = runs_.rbegin();
         while (earlier != runs_.rend() && earlier->bucket != bucket && !is_layer(earlier->bucket)) ++earlier;
         if (earlier != runs_.rend() && earlier->bucket == bucket) {
-            run.tensor = earlier->tensor;
+            run.tensor = earlier->tensor, run.frozen = earlier->frozen;
         } else {
             run.gather_before = earlier == runs_.rend() ? 0 : earlier->first;
-            run.tensor = new_tensor("parameters", bucket, plan_.dtype, partition_.ranks, Consumer::GatheredParameters);
+            run.tensor = new_gathered("parameters", bucket, Buffer::Parameters);
+            run.frozen = new_gathered("frozen", bucket, Buffer::Frozen);
         }
         runs_.push_back(run);
+    }
+
+    /// kNone where there is nothing to gather.
+    int32_t new_gathered(const char* name, int bucket, Buffer buffer) {
+        if (!plan_.places.in_pieces(buffer) || partition_of(buffer).bucket(bucket).is_empty()) return kNone;
+        return new_tensor(name, bucket, plan_.places.format(buffer), partition_.ranks, Consumer::GatheredParameters,
+                          buffer);
     }
 
     // ---- The list ----
@@ -149,15 +167,26 @@ class Communication {
         return plan_.steps.back();
     }
 
+    void add_gather_step(StepKind kind, const Run& run, Buffer buffer) {
+        const int32_t tensor = run.tensor_of(buffer);
+        if (tensor == kNone) return;
+        Step& step = add_step(kind, run.bucket);
+        step.buffer = buffer;
+        step.operand(slot_of(buffer)) = tensor;
+    }
+
     void gather(Run* run) {
         run->reductions_before = reductions_;
-        add_step(StepKind::Gather, run->bucket).operand(Slot::Parameters) = run->tensor;
+        for (const Buffer buffer : {Buffer::Parameters, Buffer::Frozen})
+            add_gather_step(StepKind::Gather, *run, buffer);
     }
 
     void wait_for_gather(const Run& run) {
         if (run.gather_before < 0) return;
         if (run.reductions_before == reductions_) wait_for_reduction();
-        add_step(StepKind::WaitGather, run.bucket).operand(Slot::Parameters) = run.tensor;
+        for (const Buffer buffer : {Buffer::Parameters, Buffer::Frozen}) {
+            add_gather_step(StepKind::WaitGather, run, buffer);
+        }
     }
 
     void reduce(int bucket) {
@@ -183,7 +212,7 @@ class Communication {
 
     const Model& model_;
     Plan plan_;
-    Partition partition_;
+    Partition partition_, frozen_;
     bool reduces_ = false;              ///< The plan trains.
     std::vector<Gradients> gradients_;  ///< By bucket.
     std::vector<Run> runs_;
@@ -200,8 +229,10 @@ bool reads_parameters(const Step& step) {
     return step.kind == StepKind::Compute && facts_of(step.op, step.pass).reads_parameters;
 }
 
-bool writes_gradients(const Step& step) {
-    return step.kind == StepKind::Compute && facts_of(step.op, step.pass).writes_gradients;
+bool writes_gradients(const Model& model, const Step& step) {
+    if (step.kind != StepKind::Compute || !facts_of(step.op, step.pass).writes_gradients) return false;
+    const auto [weight, bias] = parameters_of(model, step);
+    return model.trains(weight) || model.trains(bias);
 }
 
 std::array<int, 2> parameters_of(const Model& model, const Step& step) {

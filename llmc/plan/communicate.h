@@ -6,7 +6,8 @@
 //   sums are shared         ... and then sent to all ranks, while it goes on another layer
 //   gradients in pieces     they live in a tensor of the plan, from the first such step until the reduction is over
 //   parameters in pieces    they are gathered into a tensor of the plan while the layer before (in the order of the
-//                           list) works, for every run of steps that reads them: forward, repeat, backward
+//                           list) works, for every run of steps that reads them: forward, repeat, backward; frozen ones
+//                           by a step and into a tensor of their own
 //
 // What is begun is waited for in the order in which it was begun, as comm.h asks for. So a reduction is waited for
 // before the next one begins, or before a gather that was begun after it is needed, whichever is earlier.
@@ -27,8 +28,8 @@ int bucket_of(const Model& model, const Partition& partition, const Step& step);
 /// Indices of an operation's weight and bias (positions, for the embedding) in Model::parameters; kNone where absent.
 std::array<int, 2> parameters_of(const Model& model, const Step& step);
 
-/// Whether a step is an operation that reads parameters, or one that writes their gradients.
+/// Whether a step is an operation that reads parameters, or one that writes gradients of trainable ones.
 bool reads_parameters(const Step& step);
-bool writes_gradients(const Step& step);
+bool writes_gradients(const Model& model, const Step& step);
 
 }  // namespace llmc

@@ -55,8 +55,9 @@ class Pricing {
     Pricing(const Model& model, const BatchShape& shape, DType dtype, const DeviceProfile& profile)
         : model_(model), shape_(shape), dtype_(dtype), profile_(profile) {}
 
-    double operator()(OpKind kind, Pass pass, int64_t tokens, const OpRow* row = nullptr) const {
-        const OpCall call = {kind, pass, row, tokens, profile_.attention_backward_products};
+    double operator()(OpKind kind, Pass pass, int64_t tokens, const OpRow* row = nullptr,
+                      bool only_bias = false) const {
+        const OpCall call = {kind, pass, row, tokens, profile_.attention_backward_products, only_bias};
         OpCost cost = op_cost(model_, call, shape_.T, size_of(dtype_));
         double share = profile_.efficiency;
         if (kind == OpKind::Attention) {
@@ -71,7 +72,8 @@ class Pricing {
         const bool splits = facts_of(kind).splits_backward;
         return {(*this)(kind, Pass::Forward, tokens, row),
                 (*this)(kind, splits ? Pass::BackwardInput : Pass::Backward, tokens, row),
-                splits ? (*this)(kind, Pass::BackwardWeight, tokens, row) : 0};
+                splits ? (*this)(kind, Pass::BackwardWeight, tokens, row) : 0,
+                splits ? (*this)(kind, Pass::BackwardWeight, tokens, row, /*only_bias=*/true) : 0};
     }
 
     double moved(double bytes) const { return bytes / (profile_.bandwidth * profile_.bandwidth_efficiency); }
@@ -87,7 +89,7 @@ class Pricing {
 
 OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places& places, const DeviceProfile& profile,
                        int64_t logits_chunk_tokens) {
-    const Pricing price(model, shape, places.format(Buffer::Parameters), profile);
+    const Pricing price(model, shape, places.activations(), profile);
     OpTimes times;
     times.source = "analytic, " + profile.name;
     times.host_bandwidth = profile.host_bandwidth;
@@ -120,6 +122,7 @@ double& time_of(OpTimes& times, const Step& step) {
                         : step.op == OpKind::CrossEntropy ? times.cross_entropy
                                                           : times.final_norm;
     if (step.pass == Pass::Forward) return row.forward;
+    if (step.is_only_bias()) return row.backward_bias;
     return step.pass == Pass::BackwardWeight ? row.backward_weight : row.backward;
 }
 
@@ -145,8 +148,9 @@ namespace {
 
 /// Bytes that a rank sends in a step.
 int64_t sent_bytes(const Plan& plan, const Step& step) {
-    const int64_t others = (plan.parallel.ranks - 1) * plan.partition.bucket(step.bucket).piece;
-    return others * size_of(step.kind == StepKind::Gather ? plan.dtype : DType::F32);
+    const Buffer buffer = step.kind == StepKind::Gather ? step.buffer : Buffer::Gradients;
+    const int64_t others = (plan.parallel.ranks - 1) * plan.partition_of(buffer).bucket(step.bucket).piece;
+    return others * size_of(plan.places.format(buffer));
 }
 
 double seconds_to_send(const OpTimes& times, int64_t bytes) {
@@ -163,7 +167,7 @@ class Clock {
 
     void run(const Step& step) {
         const int32_t in = step.operand(Slot::In), out = step.operand(Slot::Out);
-        const int32_t parameters = step.operand(Slot::Parameters);
+        const int32_t parameters = step.operand(slot_of(step.buffer));
         switch (step.kind) {
             case StepKind::CopyOut: moved(in) = begin(copy_seconds(in), &out_until_); break;
             case StepKind::Fetch: moved(out) = begin(copy_seconds(out), &in_until_); break;

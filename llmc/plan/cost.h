@@ -45,6 +45,7 @@ struct OpTimes {
         double forward = 0;
         double backward = 0;         ///< All of it; of a split backward, BackwardInput only.
         double backward_weight = 0;  ///< Of a split backward.
+        double backward_bias = 0;    ///< The same where the weight is frozen, and the bias is not.
     };
     std::vector<Row> block;  ///< By row of Model::block.
     Row embedding, final_norm;

@@ -2,6 +2,7 @@
 
 #include "llmc/base/check.h"
 #include "llmc/base/units.h"
+#include "llmc/model/trainable.h"
 #include "llmc/plan/communicate.h"
 #include "llmc/plan/gradients.h"
 #include "llmc/plan/update.h"
@@ -15,7 +16,7 @@ namespace {
 class Generator {
   public:
     Generator(const Model& model, const PlanRequest& request, const std::string& name)
-        : model_(model), request_(request), slots_(static_cast<int>(model.activations.size())) {
+        : model_(model), path_(model), request_(request), slots_(static_cast<int>(model.activations.size())) {
         plan_.policy = name;
         plan_.shape = request.shape;
         plan_.dtype = request.dtype();
@@ -27,8 +28,7 @@ class Generator {
 
     Plan training(const KeepSet& keep) {
         keep_ = keep;
-        const bool to_host = std::find(keep.host.begin(), keep.host.end(), true) != keep.host.end();
-        plan_.places[Buffer::Boundaries].memory = to_host ? Memory::Host : Memory::Device;
+        move_to_host();
         embedding();
         for (int layer = 0; layer < layers(); ++layer) {
             if (layer > 0) drop_unkept(layer - 1);
@@ -38,8 +38,8 @@ class Generator {
         }
         if (!keep_.keep_last_layer) drop_unkept(layers() - 1);
         head(/*training=*/true);
-        for (int layer = layers() - 1; layer >= 0; --layer) backward_layer(layer);
-        embedding_backward();
+        for (int layer = layers() - 1; layer >= path_.lowest_layer(); --layer) backward_layer(layer);
+        if (path_.reaches(0)) embedding_backward();
         return std::move(plan_);
     }
 
@@ -178,20 +178,22 @@ class Generator {
         final_norm();
         const Step norm = plan_.steps.back();
         const int32_t d_lnf_out = classifier(training);
-        if (!training) return;
+        if (d_lnf_out == kNone) return;
 
         Step backward = norm;
         backward.pass = Pass::Backward;
         backward.operand(Slot::Out) = kNone;
         backward.operand(Slot::DOut) = d_lnf_out;
-        backward.operand(Slot::DIn) = d_residual_ = new_gradient("residual", -1, model_.config.C);
+        if (path_.reaches(layers())) {
+            backward.operand(Slot::DIn) = d_residual_ = new_gradient("residual", -1, model_.config.C);
+        }
         plan_.steps.push_back(backward);
         workspace(request_.workspace.final_norm.backward);
     }
 
     /// Chunk after chunk of tokens: logits, losses and in place the logits' gradient, then the head's gradients. The
     /// gradient of a chunk's input takes the place of the input, which has given its weight gradient by then. Returns
-    /// that gradient, all chunks of it.
+    /// that gradient, all chunks of it; kNone where nothing wants it.
     int32_t classifier(bool training) {
         const int64_t chunk = plan_.logits_chunk_tokens = std::clamp<int64_t>(request_.logits_chunk_tokens, 1, N());
         const int32_t targets = new_tensor("targets", -1, DType::I32, N(), 1, Consumer::Inputs);
@@ -199,8 +201,11 @@ class Generator {
         const int32_t losses = new_tensor("losses", -1, DType::F32, N(), 1, Consumer::Inputs);
         plan_.tensors[static_cast<size_t>(losses)].output = true;
         const int32_t logits = new_tensor("logits", -1, plan_.dtype, chunk, model_.config.Vp(), Consumer::Logits);
-        const int32_t d_lnf_out = training ? new_gradient("lnf_out", -1, model_.config.C) : kNone;
-        if (training) plan_.tensors[static_cast<size_t>(d_lnf_out)].alias = lnf_out_;
+        const bool norm_trains = model_.trains(model_.lnf_weight) || model_.trains(model_.lnf_bias);
+        const bool d_in = training && (norm_trains || path_.reaches(layers()));
+        const bool d_weight = training && model_.trains(model_.head);
+        const int32_t d_lnf_out = d_in ? new_gradient("lnf_out", -1, model_.config.C) : kNone;
+        if (d_in) plan_.tensors[static_cast<size_t>(d_lnf_out)].alias = lnf_out_;
         const WorkspaceBytes::Row& bytes = request_.workspace.classifier;
         const int64_t scratch_bytes = training ? bytes.backward : bytes.forward;
         int32_t scratch = kNone;
@@ -214,9 +219,8 @@ class Generator {
             loss.operand(Slot::Logits) = logits;
             loss.operand(Slot::Tokens) = targets;
             loss.operand(Slot::Losses) = losses;
-            if (!training) continue;
-            classifier_step(Pass::BackwardWeight, logits, Slot::In, lnf_out_, scratch, rows);
-            classifier_step(Pass::BackwardInput, logits, Slot::DIn, d_lnf_out, scratch, rows);
+            if (d_weight) classifier_step(Pass::BackwardWeight, logits, Slot::In, lnf_out_, scratch, rows);
+            if (d_in) classifier_step(Pass::BackwardInput, logits, Slot::DIn, d_lnf_out, scratch, rows);
         }
         Step& sum = add_step(OpKind::LossSum, Pass::Forward, Phase::Head, -1, -1);
         sum.operand(Slot::Losses) = losses;
@@ -238,6 +242,40 @@ class Generator {
 
     bool on_host(int layer) const {
         return layer >= 0 && !keep_.host.empty() && keep_.host[static_cast<size_t>(layer)];
+    }
+
+    /// What no backward reads is not copied out either.
+    void move_to_host() {
+        for (int layer = 0; layer < static_cast<int>(keep_.host.size()); ++layer) {
+            if (!reads_input(layer)) keep_.host[static_cast<size_t>(layer)] = false;
+        }
+        const bool any = std::find(keep_.host.begin(), keep_.host.end(), true) != keep_.host.end();
+        plan_.places[Buffer::Boundaries].memory = any ? Memory::Host : Memory::Device;
+    }
+
+    /// Whether the backward of a layer, or what it brings back, reads the layer's input.
+    bool reads_input(int layer) const {
+        std::vector<bool> read(static_cast<size_t>(slots_), false);
+        const auto mark = [&](int slot) {
+            if (slot != kNone) read[static_cast<size_t>(slot)] = true;
+        };
+        const auto brought_back = [&](int slot) {
+            if (slot == kNone || slot == kLayerOutput) return false;
+            return read[static_cast<size_t>(slot)] &&
+                   !keep_.slots[static_cast<size_t>(layer)][static_cast<size_t>(slot)];
+        };
+        for (const OpRow& row : model_.block) {
+            const BackwardReads reads = reads_of(layer, row);
+            if (reads.in) mark(row.in);
+            if (reads.out) mark(row.out);
+            if (reads.stats) mark(row.stat0), mark(row.stat1);
+        }
+        for (int i = rows() - 1; i >= 0; --i) {
+            const OpRow& row = block_row(i);
+            if (brought_back(row.out) || brought_back(row.stat0) || brought_back(row.stat1))
+                mark(row.in), mark(row.residual);
+        }
+        return read[kLayerInput];
     }
 
     Step& add_copy(StepKind kind, Phase phase, int layer) {
@@ -296,7 +334,7 @@ class Generator {
     /// passed, those in keep_.walk stay.
     void bring_back_input(int target) {
         int from = target - 1;
-        while (live(from, kLayerInput) == kNone) --from;  // Layer 0's input always survives.
+        while (live(from, kLayerInput) == kNone) --from;  // That of the lowest layer always survives.
         const auto& held = keep_.walk[static_cast<size_t>(target)];
         for (int layer = from; layer < target; ++layer) {
             const std::vector<int32_t> before = live_[static_cast<size_t>(layer)];
@@ -320,56 +358,80 @@ class Generator {
         return gradients_[static_cast<size_t>(slot)];
     }
 
+    bool trains(int layer, int operand) const { return model_.trains(model_.parameter_index(layer, operand)); }
+
+    /// What the backward of a row reads in a layer: of a matmul, only what its weight gradient does.
+    BackwardReads reads_of(int layer, const OpRow& row) const {
+        const OpFacts& facts = facts_of(row.kind);
+        const bool weight = trains(layer, row.weight);
+        const bool any =
+            weight || (!facts.splits_backward && (trains(layer, row.bias) || path_.reaches(layer, row.in)));
+        return any ? facts.backward_reads : BackwardReads{};
+    }
+
     void backward(int layer, int row_index) {
         const OpRow& row = block_row(row_index);
         const OpFacts& facts = facts_of(row.kind);
-        const BackwardReads& reads = facts.backward_reads;
+        const bool weight = trains(layer, row.weight), bias = trains(layer, row.bias);
+        const bool d_in = path_.reaches(layer, row.in);
+        if (!weight && !bias && !d_in) return;
+        const BackwardReads reads = reads_of(layer, row);
         if (reads.in) require(layer, row.in);
         if (reads.out) require(layer, row.out);
         if (reads.stats && row.stat0 != kNone) require(layer, row.stat0);
         if (reads.stats && row.stat1 != kNone) require(layer, row.stat1);
 
-        if (facts.splits_backward) {
+        bool rope = rotates(layer, row);  // DOut still has to be turned back.
+        if (facts.splits_backward && (weight || bias)) {
             Step& step = add_step(row.kind, Pass::BackwardWeight, Phase::Backward, layer, row_index);
-            step.rope = rotates(layer, row);
-            step.operand(Slot::In) = live(layer, row.in);
+            step.rope = std::exchange(rope, false);
+            if (weight) step.operand(Slot::In) = live(layer, row.in);
             step.operand(Slot::DOut) = gradient_of(row.out);
             workspace(block_workspace(row_index).backward);
         }
+        if (facts.splits_backward && !d_in) return;
         const Pass pass = facts.splits_backward ? Pass::BackwardInput : Pass::Backward;
         add_step(row.kind, pass, Phase::Backward, layer, row_index);
         const size_t index = plan_.steps.size() - 1;
         Step step = plan_.steps[index];
+        step.rope = rope;
         if (pass == Pass::Backward) {
-            step.rope = rotates(layer, row);
             if (reads.in) step.operand(Slot::In) = live(layer, row.in);
             if (reads.out) step.operand(Slot::Out) = live(layer, row.out);
             if (reads.stats && row.stat0 != kNone) step.operand(Slot::Stat0) = live(layer, row.stat0);
             if (reads.stats && row.stat1 != kNone) step.operand(Slot::Stat1) = live(layer, row.stat1);
         }
         step.operand(Slot::DOut) = gradient_of(row.out);
-        const ActivationRow& in = model_.activations[static_cast<size_t>(row.in)];
-        if (in.is_residual()) {
-            step.accumulate = true;
-            step.operand(Slot::DIn) = d_residual_;
-        } else {
-            const int32_t d_in = new_gradient(in.name, layer, in.columns);
-            if (facts.d_in_replaces_d_out) plan_.tensors[static_cast<size_t>(d_in)].alias = step.operand(Slot::DOut);
-            gradients_[static_cast<size_t>(row.in)] = d_in;
-            step.operand(Slot::DIn) = d_in;
-        }
+        if (d_in) set_input_gradient(layer, row, &step);
         plan_.steps[index] = step;
         workspace(block_workspace(row_index).backward);
     }
 
+    void set_input_gradient(int layer, const OpRow& row, Step* step) {
+        const ActivationRow& in = model_.activations[static_cast<size_t>(row.in)];
+        if (in.is_residual()) {
+            step->accumulate = true;
+            step->operand(Slot::DIn) = d_residual_;
+            return;
+        }
+        const int32_t d_in = new_gradient(in.name, layer, in.columns);
+        if (facts_of(row.kind).d_in_replaces_d_out) {
+            plan_.tensors[static_cast<size_t>(d_in)].alias = step->operand(Slot::DOut);
+        }
+        gradients_[static_cast<size_t>(row.in)] = d_in;
+        step->operand(Slot::DIn) = d_in;
+    }
+
     void embedding_backward() {
         Step& step = add_step(OpKind::Embedding, Pass::Backward, Phase::Backward, -1, -1);
-        step.operand(Slot::Tokens) = tokens_;
         step.operand(Slot::DOut) = d_residual_;
+        if (!model_.trains(model_.wte)) return;  // Positions need no tokens.
+        step.operand(Slot::Tokens) = tokens_;
         workspace(request_.workspace.embedding.backward);
     }
 
     const Model& model_;
+    const GradientPath path_;
     const PlanRequest& request_;
     const int slots_;
     KeepSet keep_;
@@ -384,7 +446,9 @@ class Generator {
 }  // namespace
 
 Plan make_training_plan(const Model& model, const PlanRequest& request, const KeepSet& keep, const std::string& name) {
-    CHECK(keep.slots[0][kLayerInput], "the first layer's input must survive: nothing below it could bring it back");
+    const int lowest = GradientPath(model).lowest_layer();
+    CHECK(lowest == model.config.L || keep.slots[static_cast<size_t>(lowest)][kLayerInput],
+          "the input of the lowest layer with a backward must survive: nothing below it could bring it back");
     if (!keep.host.empty()) {
         CHECK(!keep.host.back(), "the last layer's input is read before it could be fetched");
         const auto survives = [](const std::vector<bool>& slots) { return static_cast<bool>(slots[kLayerInput]); };

@@ -1,6 +1,7 @@
 // The generator: model table + what survives -> the list of steps. One function for every policy; what must be brought
 // back is found by walking operands from what the backward reads, so an operation whose output no backward reads (the
-// last matmul of a block) is never repeated, with no special case.
+// last matmul of a block) is never repeated, with no special case. Frozen parameters (model/trainable.h) are the same
+// walk from fewer steps: no weight gradient of theirs, and below the first trainable row no backward.
 #pragma once
 
 #include "llmc/plan/policy.h"
@@ -25,7 +26,7 @@ struct PlanRequest {
     WorkspaceBytes workspace;         ///< `block` may be empty: no workspaces.
     Parallel parallel;                ///< With more than one rank, plans get their communication (communicate.h).
     Places places;
-    DType dtype() const { return places.format(Buffer::Parameters); }  ///< Of activations, too.
+    DType dtype() const { return places.activations(); }
 };
 
 /// One training micro-batch, and the update after the last of them.

@@ -21,7 +21,7 @@ class GradientWrites {
         std::vector<Step> steps;
         for (Step& step : plan_.steps) {
             if (step.kind == StepKind::WaitReduce) step.adds = kept_adds();
-            if (writes_gradients(step)) {
+            if (writes_gradients(model_, step)) {
                 const int bucket = bucket_of(model_, plan_.partition, step);
                 if (!met[static_cast<size_t>(bucket)]) add_zeroing(bucket, step, &steps);
                 met[static_cast<size_t>(bucket)] = true;
@@ -79,10 +79,10 @@ class GradientWrites {
 }  // namespace
 
 std::vector<WrittenRow> rows_written(const Model& model, const Plan& plan, const Step& step) {
-    if (!writes_gradients(step)) return {};
+    if (!writes_gradients(model, step)) return {};
     std::vector<WrittenRow> rows;
     const auto add = [&](int parameter, int64_t elements) {
-        if (parameter != kNone) rows.push_back({parameter, elements});
+        if (model.trains(parameter)) rows.push_back({parameter, elements});
     };
     if (step.op == OpKind::Embedding) {
         if (model.wpe == kNone) return {};

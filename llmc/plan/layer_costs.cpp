@@ -1,5 +1,6 @@
 #include "llmc/plan/layer_costs.h"
 
+#include "llmc/model/trainable.h"
 #include "llmc/plan/simulate.h"
 
 #include <algorithm>
@@ -30,27 +31,33 @@ std::vector<LayerMode> layer_modes(const Model& model) {
 
 namespace {
 
-int64_t kept_bytes(const Plan& plan, const Model& model, const std::vector<bool>& slots) {
+/// Of what a layer may keep, that which something after the forward reads.
+int64_t kept_bytes(const Plan& plan, const Model& model, int layer, const std::vector<bool>& slots) {
+    const std::vector<Lifetime> lives = lifetimes(plan);
     int64_t bytes = 0;
     for (size_t slot = 0; slot < slots.size(); ++slot) {
         if (!slots[slot]) continue;
-        for (const PlanTensor& tensor : plan.tensors) {
-            if (tensor.layer != 0 || tensor.name != model.activations[slot].name) continue;
-            bytes += tensor.bytes;
+        for (size_t i = 0; i < plan.tensors.size(); ++i) {
+            const PlanTensor& tensor = plan.tensors[i];
+            if (tensor.layer != layer || tensor.name != model.activations[slot].name) continue;
+            const Phase last = plan.steps[static_cast<size_t>(lives[i].last)].phase;
+            if (last == Phase::Recompute || last == Phase::Backward) bytes += tensor.bytes;
             break;
         }
     }
     return bytes;
 }
 
-/// The costs of a model's layers, from models like it with three layers (or fewer, if it has fewer): one layer as asked
-/// for, the others keep everything.
+/// The costs of a model's layers that have a backward, from models like it with three layers (or fewer, if it has
+/// fewer): one layer as asked for, the others keep everything. Where layers differ in what trains, a layer that trains
+/// whatever one of them does.
 class Measurement {
   public:
     Measurement(const Model& model, const PlanRequest& request, const OpTimes& times)
         : request_(request), times_(times) {
-        small_ = make_model(with_layers(model.config, std::min<int64_t>(model.config.L, 3)));
-        costs_.L = static_cast<int>(model.config.L);
+        costs_.lowest = GradientPath(model).lowest_layer();
+        costs_.L = static_cast<int>(model.config.L) - costs_.lowest;
+        small_ = with_layers(model, std::min(costs_.L, 3));
         costs_.modes = layer_modes(model);
         costs_.cost.resize(costs_.modes.size());
     }
@@ -109,7 +116,7 @@ class Measurement {
         KeepSet keep = keep_all();
         keep.slots[static_cast<size_t>(layer)] = slots;
         const Plan plan = make_training_plan(small_, request_, keep, "measure");
-        cost->kept_bytes = kept_bytes(plan, small_, slots);
+        cost->kept_bytes = std::max(cost->kept_bytes, kept_bytes(plan, small_, layer, slots));
         cost->extra_seconds = repeated_seconds(plan);
         return need_at(plan, layer, layer * all_bytes_ + costs_.inputs_bytes);
     }
@@ -117,7 +124,7 @@ class Measurement {
     void measure_outside_of_layers() {
         const Plan plan = make_training_plan(small_, request_, keep_all(), "measure");
         const Simulation simulation = simulate(small_, plan);
-        all_bytes_ = kept_bytes(plan, small_, everything());
+        all_bytes_ = kept_bytes(plan, small_, L() - 1, everything());
         costs_.inputs_bytes = plan.tensors.front().bytes;
         size_t first = plan.steps.size(), last = 0;  // Operations of layers.
         for (size_t i = 0; i < plan.steps.size(); ++i) {

@@ -29,7 +29,8 @@ struct ModeCost {
 };
 
 struct ModelCosts {
-    int L = 0;
+    int L = 0;       ///< Layers that have a backward; numbers of layers are theirs ...
+    int lowest = 0;  ///< ... and the first of them is this one of the model.
     std::vector<LayerMode> modes;
     std::vector<ModeCost> cost;
     int64_t inputs_bytes = 0;    ///< There throughout: token ids.
@@ -47,6 +48,7 @@ struct ModelCosts {
     }
 };
 
+/// At least one layer must have a backward.
 ModelCosts measure_layers(const Model& model, const PlanRequest& request, const OpTimes& times);
 
 }  // namespace llmc

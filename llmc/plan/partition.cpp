@@ -11,16 +11,24 @@ namespace {
 /// Elements: buckets, pieces and chunks start at multiples, of 256 bytes in bf16 and of 512 in fp32.
 constexpr int64_t kChunkMultiple = 128;
 
-void add_bucket(Partition* partition, const Model& model, int first_row, int end_row) {
+/// The elements of the partition's rows in [first_row, end_row), which lie one after the other.
+ElementRange elements_of(const Partition& partition, const Model& model, int first_row, int end_row) {
+    const int rows = static_cast<int>(model.parameters.size());
     const auto offset_of = [&](int row) {
-        const bool end = row == static_cast<int>(model.parameters.size());
-        return end ? model.parameter_elements : model.parameters[static_cast<size_t>(row)].offset;
+        while (row < rows && !partition.holds(model, row)) ++row;
+        if (row < rows) return model.parameters[static_cast<size_t>(row)].offset;
+        return partition.frozen ? model.frozen_elements : model.parameter_elements;
     };
+    return {offset_of(first_row), offset_of(end_row)};
+}
+
+void add_bucket(Partition* partition, const Model& model, int first_row, int end_row) {
+    const ElementRange elements = elements_of(*partition, model, first_row, end_row);
     Bucket bucket;
     bucket.first_row = first_row;
     bucket.rows = end_row - first_row;
-    bucket.model_offset = offset_of(first_row);
-    bucket.used = offset_of(end_row) - bucket.model_offset;
+    bucket.model_offset = elements.begin;
+    bucket.used = elements.count();
     bucket.chunk = std::max(kChunkMultiple, round_up(ceil_div(bucket.used, kNormChunks), kChunkMultiple));
     bucket.piece = bucket.chunk * ceil_div(bucket.chunks(), partition->ranks);
     bucket.offset = partition->elements;
@@ -41,6 +49,7 @@ int Partition::bucket_of_row(int row) const {
 }
 
 int64_t Partition::row_in_bucket(const Model& model, int row) const {
+    CHECK(holds(model, row), row);
     return model.parameters[static_cast<size_t>(row)].offset - bucket(bucket_of_row(row)).model_offset;
 }
 
@@ -52,10 +61,11 @@ ElementRange Partition::owned(const Model& model, int row, int rank) const {
     return {std::clamp<int64_t>(first, 0, used), std::clamp<int64_t>(first + piece, 0, used)};
 }
 
-Partition make_partition(const Model& model, int ranks) {
+Partition make_partition(const Model& model, int ranks, bool frozen) {
     CHECK(ranks >= 1, ranks);
     Partition partition;
     partition.ranks = ranks;
+    partition.frozen = frozen;
     const int rows = static_cast<int>(model.parameters.size());
     const int end_of_layers = model.parameter_index(static_cast<int>(model.config.L), 0);
     add_bucket(&partition, model, 0, model.first_layer_parameter);

@@ -1,6 +1,7 @@
 // Partition: how the flat buffers of parameters, gradients and moments are cut among ranks. The parameter table becomes
 // buckets (the embedding, every layer, the rest), each padded and cut into one piece per rank: the unit of reductions
-// and gathers, and of ZeRO's shards (Rajbhandari et al. 2020). No tensor's shape needs to divide.
+// and gathers, and of ZeRO's shards (Rajbhandari et al. 2020). No tensor's shape needs to divide. Frozen rows, which
+// lie in a buffer of their own, have a partition of their own; buckets have the same numbers in both, and may be empty.
 //
 // Buckets are cut into at most kNormChunks chunks of whole multiples of 128 elements, and a piece is a whole number of
 // chunks. Chunks do not depend on the number of ranks, so what is summed by chunk (the gradient norm) does not either.
@@ -22,7 +23,7 @@ struct ElementRange {
 };
 
 struct Bucket {
-    int first_row = 0, rows = 0;  ///< Of Model::parameters.
+    int first_row = 0, rows = 0;  ///< Of Model::parameters, among them those of the other partition.
     int64_t model_offset = 0;     ///< Where it begins by ParameterRow::offset.
     int64_t used = 0;             ///< Elements without the padding at its end.
     int64_t chunk = 0;            ///< Elements of a chunk.
@@ -30,10 +31,12 @@ struct Bucket {
     int64_t offset = 0;           ///< In a whole flat buffer.
     int64_t shard_offset = 0;     ///< In a buffer of one rank's pieces.
     int64_t chunks() const { return (used + chunk - 1) / chunk; }
+    bool is_empty() const { return used == 0; }
 };
 
 struct Partition {
     int ranks = 1;
+    bool frozen = false;          ///< Of the frozen rows; otherwise of the trainable ones.
     std::vector<Bucket> buckets;  ///< Embedding, layer 0, ..., layer L-1, final norm (and head).
     int64_t elements = 0;         ///< Of a whole flat buffer: the sum of ranks * piece.
     int64_t shard_elements = 0;   ///< Of one rank's pieces: the sum of piece.
@@ -46,15 +49,20 @@ struct Partition {
     /// The layer whose parameters a bucket holds; -1 for the embedding's and the head's.
     int layer_of(int bucket) const { return bucket > 0 && bucket < last_bucket() ? bucket - 1 : -1; }
     int bucket_of_row(int row) const;
+    /// Whether a row lies in these buckets, or in those of the other partition.
+    bool holds(const Model& model, int row) const {
+        return model.parameters[static_cast<size_t>(row)].trainable != frozen;
+    }
     const Bucket& bucket(int index) const { return buckets[static_cast<size_t>(index)]; }
     int64_t bucket_elements(int index) const { return ranks * bucket(index).piece; }
-    /// Where a parameter row begins inside its bucket.
+    /// Where a parameter row begins inside its bucket. It must be one that the partition holds; also for owned().
     int64_t row_in_bucket(const Model& model, int row) const;
     /// The part of a row, in elements of the row without padding rows of the vocabulary, that lies in a rank's piece;
     /// may be empty.
     ElementRange owned(const Model& model, int row, int rank) const;
 };
 
-Partition make_partition(const Model& model, int ranks);
+/// Of the trainable rows, or of the frozen ones.
+Partition make_partition(const Model& model, int ranks, bool frozen = false);
 
 }  // namespace llmc

@@ -15,13 +15,16 @@ std::string_view name_of(Buffer buffer) {
         case Buffer::Gradients: return "gradients";
         case Buffer::MomentM: return "first moments";
         case Buffer::MomentV: return "second moments";
+        case Buffer::Frozen: return "frozen parameters";
         case Buffer::Boundaries: return "layer boundaries";
     }
     return "?";
 }
 
 Places::Places(DType parameters, OptimizerKind optimizer) : optimizer_(optimizer) {
-    (*this)[Buffer::Parameters].format = (*this)[Buffer::Boundaries].format = parameters;
+    for (const Buffer buffer : {Buffer::Parameters, Buffer::Frozen, Buffer::Boundaries}) {
+        (*this)[buffer].format = parameters;
+    }
     (*this)[Buffer::Masters].exists = parameters != DType::F32;
     (*this)[Buffer::MomentV].exists = optimizer_row(optimizer).second_moment;
 }
@@ -48,7 +51,8 @@ std::string Places::fault() const {
         return fmt::format("{} and {} are updated together: both whole, or both in pieces", name_of(Buffer::MomentM),
                            name_of(other));
     }
-    for (const Buffer buffer : {Buffer::Parameters, Buffer::Gradients, Buffer::MomentM, Buffer::Boundaries}) {
+    for (const Buffer buffer :
+         {Buffer::Parameters, Buffer::Gradients, Buffer::MomentM, Buffer::Frozen, Buffer::Boundaries}) {
         if (!(*this)[buffer].exists) return fmt::format("there are always {}", name_of(buffer));
     }
     if ((*this)[Buffer::MomentV].exists != optimizer_row(optimizer_).second_moment) {
@@ -63,7 +67,10 @@ std::string Places::fault() const {
     }
     const bool mixed = format(Buffer::Parameters) != DType::F32;
     if (mixed != (*this)[Buffer::Masters].exists) return "rounded parameters need master weights, fp32 ones have none";
-    if (format(Buffer::Boundaries) != format(Buffer::Parameters)) return "layer boundaries are kept as parameters are";
+    for (const Buffer buffer : {Buffer::Boundaries, Buffer::Frozen}) {
+        if (format(buffer) == format(Buffer::Parameters)) continue;
+        return fmt::format("{} are kept as parameters are", name_of(buffer));
+    }
     for (const Buffer buffer : {Buffer::Masters, Buffer::Gradients, Buffer::MomentM, Buffer::MomentV}) {
         if (format(buffer) != DType::F32) return fmt::format("{} are kept in fp32", name_of(buffer));
     }
@@ -76,6 +83,7 @@ std::string Places::describe() const {
     for (const Buffer buffer : {Buffer::Gradients, Buffer::Parameters}) {
         if (in_pieces(buffer)) cut.emplace_back(name_of(buffer));
     }
+    if (in_pieces(Buffer::Frozen) && !in_pieces(Buffer::Parameters)) cut.emplace_back(name_of(Buffer::Frozen));
     std::string text;
     for (size_t i = 0; i < cut.size(); ++i) text += (i == 0 ? "" : i + 1 < cut.size() ? ", " : " and ") + cut[i];
     if (!cut.empty()) text += " in pieces";
@@ -93,6 +101,7 @@ Places places_of_zero(int stage, int ranks, DType parameters, OptimizerKind opti
     for (const Buffer buffer : {Buffer::Masters, Buffer::MomentM, Buffer::MomentV}) cut(buffer, 1);
     cut(Buffer::Gradients, 2);
     cut(Buffer::Parameters, 3);
+    cut(Buffer::Frozen, 3);
     return places;
 }
 

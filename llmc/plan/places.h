@@ -9,6 +9,7 @@
 // gradients   whole | pieces    device   fp32
 // moment m    whole | pieces    device   fp32
 // moment v    whole | pieces    device   fp32; absent where the optimiser has none
+// frozen      whole | pieces    device   that of the activations; without a byte where every parameter trains
 // boundaries  (a rank's own)    device | host   that of the activations
 #pragma once
 
@@ -21,8 +22,16 @@
 
 namespace llmc {
 
-enum class Buffer : uint8_t { Parameters, Masters, Gradients, MomentM, MomentV, Boundaries };
-constexpr int kNumBuffers = 6;
+enum class Buffer : uint8_t {
+    Parameters,  ///< The trainable ones; so are the next four.
+    Masters,
+    Gradients,
+    MomentM,
+    MomentV,
+    Frozen,  ///< Parameters that no update touches (model/trainable.h).
+    Boundaries
+};
+constexpr int kNumBuffers = 7;
 std::string_view name_of(Buffer buffer);
 
 enum class Spread : uint8_t {
@@ -49,6 +58,8 @@ class Places {
     bool in_pieces(Buffer buffer) const { return (*this)[buffer].spread == Spread::Pieces; }
     bool on_host(Buffer buffer) const { return (*this)[buffer].memory == Memory::Host; }
     DType format(Buffer buffer) const { return (*this)[buffer].format; }
+    /// Type of activations and their gradients.
+    DType activations() const { return format(Buffer::Boundaries); }
 
     /// Each rank updates its piece of every bucket.
     bool updates_pieces() const { return in_pieces(Buffer::MomentM); }
@@ -73,7 +84,7 @@ class Places {
 };
 
 constexpr int kMaxZero = 3;
-/// --zero: 0 leaves everything whole; 1 cuts masters and moments, 2 gradients too, 3 parameters too. One rank has
+/// --zero: 0 leaves everything whole; 1 cuts masters and moments, 2 gradients too, 3 all parameters too. One rank has
 /// nobody to share with, so for it every stage is stage 0.
 Places places_of_zero(int stage, int ranks, DType parameters, OptimizerKind optimizer = OptimizerKind::AdamW);
 

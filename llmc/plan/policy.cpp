@@ -1,6 +1,7 @@
 #include "llmc/plan/policy.h"
 
 #include "llmc/base/error.h"
+#include "llmc/model/trainable.h"
 
 namespace llmc {
 namespace {
@@ -25,15 +26,16 @@ KeepSet keep_boundaries(const Model& model) {
     return keep_roles(model, [](ActivationRole role) { return role == ActivationRole::LayerInput; });
 }
 
-/// Nested: every k-th boundary survives the forward; the boundaries inside a segment come back once, all of them, when
-/// the segment's last layer needs its input. Inside the last segment they are still there.
+/// Nested: every k-th boundary, from the lowest layer with a backward, survives the forward; the boundaries inside a
+/// segment come back once, all of them, when the segment's last layer needs its input. Inside the last segment they are
+/// still there.
 KeepSet keep_sqrt(const Model& model) {
     KeepSet keep = keep_boundaries(model);
-    const int L = static_cast<int>(model.config.L);
-    const int k = sqrt_segment(L);
-    const int last_segment = (L - 1) / k * k;
-    for (int layer = 0; layer < last_segment; ++layer) {
-        const int segment = layer / k * k;
+    const int L = static_cast<int>(model.config.L), lowest = GradientPath(model).lowest_layer();
+    const int k = sqrt_segment(L - lowest);
+    const int last_segment = lowest + (L - 1 - lowest) / k * k;
+    for (int layer = lowest; layer < last_segment; ++layer) {
+        const int segment = lowest + (layer - lowest) / k * k;
         keep.slots[static_cast<size_t>(layer)][kLayerInput] = layer == segment;
         for (int inner = segment + 1; inner < layer; ++inner) keep.walk[static_cast<size_t>(layer)].push_back(inner);
     }

@@ -1,6 +1,7 @@
 #include "llmc/plan/search.h"
 
 #include "llmc/base/check.h"
+#include "llmc/model/trainable.h"
 #include "llmc/plan/simulate.h"
 
 #include <spdlog/fmt/fmt.h>
@@ -38,8 +39,8 @@ void prune(std::vector<FrontPoint>* states) {
 
 class ParetoSearch {
   public:
-    ParetoSearch(const Model& model, const ModelCosts& costs, const ChainCheckpointing& chain)
-        : L_(static_cast<int>(model.config.L)), costs_(costs), chain_(chain), bound_(make_bound(L_, costs, chain)) {}
+    ParetoSearch(const ModelCosts& costs, const ChainCheckpointing& chain)
+        : L_(costs.L), costs_(costs), chain_(chain), bound_(make_bound(L_, costs, chain)) {}
 
     /// Decides all layers within `budget` bytes by the numbers in `costs`; how many keep-sets that ends with. What is
     /// slower than a simple plan by more than `slack`, a share of a forward's time, is not followed.
@@ -232,8 +233,9 @@ class ParetoSearch {
     }
 
     void build(const std::vector<FrontPoint>& chosen, int64_t budget, KeepSet* keep, std::string* summary) const {
-        keep->slots.assign(static_cast<size_t>(L_), std::vector<bool>(costs_.modes[0].slots.size(), false));
-        keep->walk.assign(static_cast<size_t>(L_), {});
+        const int lowest = costs_.lowest;
+        keep->slots.assign(static_cast<size_t>(lowest + L_), costs_.modes[0].slots);
+        keep->walk.assign(static_cast<size_t>(lowest + L_), {});
         keep->keep_last_layer = false;  // Where it pays, the last layer's mode is "all".
         summary->clear();
         int64_t bytes = 0;
@@ -244,15 +246,18 @@ class ParetoSearch {
             for (; i < static_cast<int>(chosen.size()); ++i, ++repeats) {
                 const FrontPoint& next = chosen[static_cast<size_t>(i)];
                 if (next.layers != state.layers || next.mode != state.mode) break;
-                keep->slots[static_cast<size_t>(layer)] = costs_.modes[static_cast<size_t>(next.mode)].slots;
+                std::fill_n(keep->slots.begin() + lowest + layer, next.layers,
+                            std::vector<bool>(costs_.modes[0].slots.size(), false));
+                keep->slots[static_cast<size_t>(lowest + layer)] = costs_.modes[static_cast<size_t>(next.mode)].slots;
                 if (next.layers > 1)
-                    chain_.fill_walks(layer, next.layers, slots_for(budget, layer, bytes, next.layers, next.mode),
-                                      &keep->walk);
+                    chain_.fill_walks(lowest + layer, next.layers,
+                                      slots_for(budget, layer, bytes, next.layers, next.mode), &keep->walk);
                 bytes += costs_.cost[static_cast<size_t>(next.mode)].kept_bytes;
                 layer += next.layers;
             }
             *summary += fmt::format("{}layer{}", summary->empty() ? "" : ", ", layer - first > 1 ? "s " : " ");
-            *summary += layer - first > 1 ? fmt::format("{}-{}", first, layer - 1) : fmt::format("{}", first);
+            *summary += layer - first > 1 ? fmt::format("{}-{}", lowest + first, lowest + layer - 1)
+                                          : fmt::format("{}", lowest + first);
             if (state.layers > 1)
                 *summary += fmt::format(" in {} of {}", repeats > 1 ? "segments" : "a segment", state.layers);
             if (state.layers > 1 && state.mode > 0) *summary += " from";
@@ -284,14 +289,42 @@ class ParetoSearch {
     std::vector<int> ranking_;                     ///< States of the last front, fastest first.
 };
 
-}  // namespace
+void set_smallest(const Model& model, SearchResult* result) {
+    result->smallest_bytes = result->layout.arena_bytes;
+    const Simulation simulation = simulate(model, result->plan);
+    result->binding_step = describe_step(model, result->plan.steps[static_cast<size_t>(simulation.peak_step)]);
+}
 
-SearchResult search_plan(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes) {
+/// Layers that differ in what trains are priced alike, too high some of them: a fixed policy may then be better.
+SearchResult or_fixed_policy(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes,
+                             SearchResult best) {
+    best.found = !best.plan.steps.empty() && best.layout.arena_bytes <= budget_bytes;
+    for (const PolicyRow& policy : policies()) {
+        if (policy.host_memory) continue;
+        SearchResult other;
+        other.keep = policy.function(model);
+        other.summary = fmt::format("as --recompute={}", policy.name);
+        other.plan = make_training_plan(model, request, other.keep, "auto");
+        other.layout = make_layout(other.plan);
+        other.seconds = plan_seconds(times, other.plan);
+        other.found = other.layout.arena_bytes <= budget_bytes;
+        if (!other.found) set_smallest(model, &other);
+        const bool both = best.found && other.found, none = !best.found && !other.found;
+        const bool first = best.plan.steps.empty();
+        if (first || (other.found && !best.found) || (both && other.seconds < best.seconds) ||
+            (none && other.smallest_bytes < best.smallest_bytes)) {
+            best = std::move(other);
+        }
+    }
+    return best;
+}
+
+SearchResult search_layers(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes) {
     const ModelCosts costs = measure_layers(model, request, times);
     const double repeat = costs.cost.front().extra_seconds;
     const double walk = costs.cost.front().walk_seconds;
-    const ChainCheckpointing chain(static_cast<int>(model.config.L), walk, repeat);
-    ParetoSearch search(model, costs, chain);
+    const ChainCheckpointing chain(costs.L, walk, repeat);
+    ParetoSearch search(costs, chain);
 
     SearchResult result;
     const auto generate = [&](int rank) {
@@ -327,10 +360,17 @@ SearchResult search_plan(const Model& model, const PlanRequest& request, const O
     }
     CHECK(search.fits(high), high);
     generate(0);
-    result.smallest_bytes = result.layout.arena_bytes;
-    const Simulation simulation = simulate(model, result.plan);
-    result.binding_step = describe_step(model, result.plan.steps[static_cast<size_t>(simulation.peak_step)]);
+    set_smallest(model, &result);
     return result;
+}
+
+}  // namespace
+
+SearchResult search_plan(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes) {
+    if (!model.has_frozen()) return search_layers(model, request, times, budget_bytes);
+    const bool decides = GradientPath(model).lowest_layer() < model.config.L;  // Else no layer has a backward.
+    return or_fixed_policy(model, request, times, budget_bytes,
+                           decides ? search_layers(model, request, times, budget_bytes) : SearchResult{});
 }
 
 }  // namespace llmc

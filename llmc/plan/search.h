@@ -42,7 +42,7 @@ struct SearchResult {
     std::string summary;         ///< "layers 0-3 boundary, 4-11 act": the keep-set in words.
 };
 
-/// The fastest plan whose arena is at most `budget_bytes`.
+/// The fastest plan whose arena is at most `budget_bytes`. Only layers with a backward (model/trainable.h) are decided.
 SearchResult search_plan(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes);
 
 /// Extra time of bringing back a segment: R(n, m) above, with full forward time `layer_seconds` and repeat time

@@ -37,22 +37,25 @@ Access access(const Step& step, Slot slot) {
         case Slot::In:
         case Slot::Residual:
         case Slot::Tokens:
-        case Slot::Parameters: return {.reads = true, .writes = false};
+        case Slot::Parameters:
+        case Slot::FrozenParameters: return {.reads = true, .writes = false};
         case Slot::Out: return {.reads = !forward, .writes = forward};
         case Slot::Stat0:
         case Slot::Stat1: {
             const bool cache = step.op == OpKind::Attention && step.operand(Slot::Stat1) >= 0;  // Read and appended to.
             return {.reads = !forward || cache, .writes = forward};
         }
-        case Slot::DOut: return {.reads = true, .writes = step.rope && step.pass != Pass::BackwardInput};
+        case Slot::DOut: return {.reads = true, .writes = step.rope};
         case Slot::DIn: return {.reads = step.accumulate, .writes = true};
         case Slot::Losses: return {.reads = step.op == OpKind::LossSum, .writes = step.op != OpKind::LossSum};
         case Slot::Logits:
             if (step.op == OpKind::Classifier) return {.reads = !forward, .writes = forward};
             return {.reads = true, .writes = !forward};
         case Slot::Workspace: return {.reads = false, .writes = true};
-        case Slot::ParameterGradients:  // The embedding's rows always add.
-            return {.reads = step.adds == Adds::Always || step.op == OpKind::Embedding, .writes = true};
+        case Slot::ParameterGradients: {
+            const bool of_tokens = step.op == OpKind::Embedding && step.operand(Slot::Tokens) >= 0;
+            return {.reads = step.adds == Adds::Always || of_tokens, .writes = true};  // Rows of tokens always add.
+        }
     }
     return {};
 }

@@ -34,7 +34,8 @@ enum class StepKind : uint8_t {
                  ///< there.
     Share,       ///< Where every rank wants all sums of `bucket`: each gets the pieces of the others.
     WaitShare,   ///< It has.
-    Gather,      ///< Parameters gets every rank's piece of `bucket`: a tensor of the plan, or the whole that is kept.
+    Gather,      ///< Parameters, or FrozenParameters, gets every rank's piece of `bucket` of `buffer`: a tensor of the
+                 ///< plan, or the whole that is kept.
     WaitGather,  ///< It has.
     // The update (update.h).
     SquareSums,   ///< Of this rank's piece of the gradients of `bucket`.
@@ -63,10 +64,15 @@ enum class Slot : uint8_t {
     Logits,              ///< The classifier's chunk; after the cross-entropy of training, their gradient.
     Losses,              ///< One loss per token.
     Workspace,           ///< Scratch of the backend; of a Reduce, what other ranks send.
-    Parameters,          ///< The bucket's parameters, where they are gathered for the step.
+    Parameters,          ///< The bucket's trainable parameters, where they are gathered for the step ...
+    FrozenParameters,    ///< ... and the frozen ones.
     ParameterGradients,  ///< The bucket's gradients, where they exist only around its backward.
 };
-constexpr int kNumSlots = 13;
+constexpr int kNumSlots = 14;
+/// Where a step has what is gathered of these parameters.
+constexpr Slot slot_of(Buffer parameters) {
+    return parameters == Buffer::Frozen ? Slot::FrozenParameters : Slot::Parameters;
+}
 
 /// Where in the update a step stands; for people, and for counting repeated work.
 enum class Phase : uint8_t { Forward, Head, Recompute, Backward, Update };
@@ -82,17 +88,22 @@ struct Step {
     int16_t layer = -1;       ///< -1: embedding, final norm, classifier.
     int16_t row = -1;         ///< Row of Model::block; -1 outside layers.
     bool accumulate = false;  ///< DIn += instead of =.
-    bool rope = false;  ///< Out is rotated after it is computed; DOut is rotated back, in place, before its first use.
-    int64_t host_offset = -1;  ///< CopyOut, Fetch: where in host memory.
-    int16_t bucket = -1;       ///< Of Plan::partition.
-    int64_t elements = 0;      ///< ZeroGradients, SquareSums, Update: how many of them.
-    int64_t first_token = 0;   ///< Classifier and cross-entropy: the chunk, rows of In, DIn, Tokens and Losses ...
-    int64_t tokens = 0;        ///< ... and the first so many of Logits. 0: in generation, the last row of In.
+    bool rope = false;  ///< Out is rotated after it is computed; DOut is rotated back, in place, before its first use:
+                        ///< of a split backward, by the step that comes first.
+    int64_t host_offset = -1;            ///< CopyOut, Fetch: where in host memory.
+    int16_t bucket = -1;                 ///< Of Plan::partition, and Plan::frozen.
+    Buffer buffer = Buffer::Parameters;  ///< Gather, WaitGather: what travels; Frozen is the other.
+    int64_t elements = 0;                ///< ZeroGradients, SquareSums, Update: how many of them.
+    int64_t first_token = 0;  ///< Classifier and cross-entropy: the chunk, rows of In, DIn, Tokens and Losses ...
+    int64_t tokens = 0;       ///< ... and the first so many of Logits. 0: in generation, the last row of In.
     std::array<int32_t, kNumSlots> operands;
 
     bool is_communication() const { return kind >= StepKind::Reduce && kind <= StepKind::WaitGather; }
     bool is_of_bucket() const { return kind >= StepKind::ZeroGradients; }
     bool is_of_chunk() const { return op == OpKind::Classifier || op == OpKind::CrossEntropy; }
+
+    /// BackwardWeight of a frozen weight and a bias that trains: no product, and no input read.
+    bool is_only_bias() const { return pass == Pass::BackwardWeight && operand(Slot::In) < 0; }
 
     Step() { operands.fill(-1); }
     int32_t operand(Slot slot) const { return operands[static_cast<size_t>(slot)]; }
@@ -174,11 +185,13 @@ struct Plan {
     Parallel parallel;
     Places places;
     Partition partition;  ///< For parallel.ranks; no buckets where no step is about one.
+    Partition frozen;     ///< The same of frozen rows; no buckets where none is gathered.
     std::vector<PlanTensor> tensors;
     std::vector<Step> steps;
 
     const PlanTensor& tensor(int32_t id) const { return tensors[static_cast<size_t>(id)]; }
     bool trains() const { return !steps.empty() && steps.back().phase == Phase::Update; }
+    const Partition& partition_of(Buffer buffer) const { return buffer == Buffer::Frozen ? frozen : partition; }
     /// Gradients of every micro-batch are reduced; otherwise they are first summed on the rank, and reduced after the
     /// last.
     bool reduces_every_micro_batch() const { return parallel.rank_invariant || places.in_pieces(Buffer::Gradients); }

@@ -7,6 +7,7 @@ namespace llmc {
 Plan with_update(const Model& model, Plan plan) {
     if (plan.partition.buckets.empty()) plan.partition = make_partition(model, plan.parallel.ranks);
     const auto add_step = [&](StepKind kind, int bucket) {
+        if (bucket >= 0 && plan.partition.bucket(bucket).is_empty()) return;  // Nothing in it trains.
         Step& step = plan.steps.emplace_back();
         step.kind = kind, step.phase = Phase::Update, step.when = When::Last;
         step.bucket = static_cast<int16_t>(bucket);

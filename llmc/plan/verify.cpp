@@ -1,5 +1,6 @@
 #include "llmc/plan/verify.h"
 
+#include "llmc/model/trainable.h"
 #include "llmc/plan/verify_communication.h"
 #include "llmc/plan/verify_update.h"
 
@@ -151,7 +152,10 @@ class CopyChecker {
 /// The classifier's chunks: one after the other over all tokens, each through all its steps; and their losses' sum.
 class Chunks {
   public:
-    explicit Chunks(const Plan& plan) : plan_(plan) {}
+    Chunks(const Model& model, const Plan& plan) : plan_(plan), head_trains_(model.trains(model.head)) {
+        const bool norm_trains = model.trains(model.lnf_weight) || model.trains(model.lnf_bias);
+        wants_d_in_ = norm_trains || GradientPath(model).reaches(static_cast<int>(model.config.L));
+    }
 
     /// What is wrong with the next step as far as chunks go; empty if nothing.
     std::string fault_of(const Step& step) {
@@ -166,11 +170,13 @@ class Chunks {
             if (step.tokens < 1 || step.tokens > plan_.logits_chunk_tokens) return "is about too many tokens, or none";
             first_ = end_, end_ += step.tokens;
         } else {
-            if (stage != stage_ + 1) return "comes at the wrong place among the steps of its chunk";
+            if (stage != (stage_ == 1 && !head_trains_ ? 3 : stage_ + 1) || stage > last_stage_)
+                return "comes at the wrong place among the steps of its chunk";
             if (step.first_token != first_ || step.tokens != end_ - first_) return "is about tokens of another chunk";
         }
+        if (stage == 0) last_stage_ = 3;
         stage_ = stage;
-        last_stage_ = stage == 1 && step.pass == Pass::Forward ? 1 : 3;
+        if (stage == 1) last_stage_ = step.pass == Pass::Forward ? 1 : wants_d_in_ ? 3 : 2;
         return "";
     }
 
@@ -184,7 +190,7 @@ class Chunks {
   private:
     std::string sum(const Step& step) {
         if (std::exchange(summed_, true)) return "comes twice";
-        const bool several = last_stage_ == 3 && !plan_.parallel.rank_invariant;
+        const bool several = last_stage_ > 1 && !plan_.parallel.rank_invariant;
         return step.adds == (several ? Adds::AfterFirst : Adds::Never) ? "" : "adds where it has to overwrite";
     }
 
@@ -194,6 +200,8 @@ class Chunks {
     }
 
     const Plan& plan_;
+    const bool head_trains_;
+    bool wants_d_in_ = true;          ///< The gradient of the head's input.
     int64_t first_ = 0, end_ = 0;     ///< Tokens of the chunk at hand.
     int stage_ = 3, last_stage_ = 3;  ///< The chunk's last step so far, and the one after which it is over.
     bool summed_ = false;
@@ -207,7 +215,7 @@ class Walk {
           plan_(plan),
           layout_(layout),
           copies_(plan),
-          chunks_(plan),
+          chunks_(model, plan),
           communication_(model, plan),
           update_(model, plan) {}
 

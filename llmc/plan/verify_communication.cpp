@@ -13,6 +13,7 @@ CommunicationCheck::CommunicationCheck(const Model& model, const Plan& plan)
     : model_(model),
       plan_(plan),
       partition_(make_partition(model, plan.parallel.ranks)),
+      frozen_(make_partition(model, plan.parallel.ranks, /*frozen=*/true)),
       gradients_(partition_.buckets.size()) {}
 
 std::string CommunicationCheck::fault_of(const Step& step) {
@@ -53,6 +54,7 @@ std::string CommunicationCheck::fault_of_end() const {
     if (!trains || plan_.parallel.ranks == 1) return "";
     for (int bucket = 0; bucket <= partition_.last_bucket(); ++bucket) {
         const Gradients& sums = gradients_[static_cast<size_t>(bucket)];
+        if (partition_.bucket(bucket).is_empty()) continue;
         if (!sums.reduced) return fmt::format("never reduces the gradients of {}", name_of_bucket(bucket));
         if (plan_.places.shares_sums() && !sums.shared)
             return fmt::format("never shares the gradients of {}", name_of_bucket(bucket));
@@ -82,19 +84,26 @@ std::string CommunicationCheck::touched(const Step& step) const {
 std::string CommunicationCheck::compute(const Step& step) {
     if (std::string fault = touched(step); !fault.empty()) return fault;
     const int bucket = bucket_of(model_, partition_, step);
-    const int32_t parameters = step.operand(Slot::Parameters), sums = step.operand(Slot::ParameterGradients);
-    if (in_pieces(Buffer::Parameters) && reads_parameters(step)) {
-        const auto found = gathered_.find(parameters);
-        if (found == gathered_.end() || found->second != bucket) {
-            return fmt::format("has no gathered parameters of {}", name_of_bucket(bucket));
+    const int32_t sums = step.operand(Slot::ParameterGradients);
+    for (const Buffer buffer : {Buffer::Parameters, Buffer::Frozen}) {
+        const bool needs =
+            in_pieces(buffer) && reads_parameters(step) && !partition_of(buffer).bucket(bucket).is_empty();
+        if (needs && !is_gathered(step, buffer)) {
+            return fmt::format("has no gathered {} of {}", name_of(buffer), name_of_bucket(bucket));
         }
-    } else if (parameters != kNone) {
-        return "has gathered parameters, and needs none";
+        if (!needs && step.operand(slot_of(buffer)) != kNone) {
+            return fmt::format("has gathered {}, and needs none", name_of(buffer));
+        }
     }
-    if (!writes_gradients(step)) return sums == kNone ? "" : "has gradients of a bucket, and writes none";
+    if (!writes_gradients(model_, step)) return sums == kNone ? "" : "has gradients of a bucket, and writes none";
     if (std::string fault = write(step, bucket); !fault.empty()) return fault;
     gradients(bucket).written = true;
     return "";
+}
+
+bool CommunicationCheck::is_gathered(const Step& step, Buffer buffer) const {
+    const auto found = gathered_.find(step.operand(slot_of(buffer)));
+    return found != gathered_.end() && found->second == std::pair(bucket_of(model_, partition_, step), buffer);
 }
 
 /// The tensor of a bucket's gradients, or none where they are kept whole, is the same for all its steps.
@@ -106,7 +115,7 @@ std::string CommunicationCheck::write(const Step& step, int bucket) {
         return fmt::format("writes gradients of {} after they were reduced", name_of_bucket(bucket));
     }
     if (in_pieces(Buffer::Gradients) != (tensor != kNone) ||
-        (tensor != kNone && !holds(tensor, DType::F32, partition_.ranks, bucket))) {
+        (tensor != kNone && !holds(tensor, partition_.ranks, bucket, Buffer::Gradients))) {
         return fmt::format("has no tensor for the gradients of {}", name_of_bucket(bucket));
     }
     if (sums.tensor != kNone && sums.tensor != tensor) {
@@ -118,18 +127,20 @@ std::string CommunicationCheck::write(const Step& step, int bucket) {
 
 /// What joins the tree of sums is the sum over ranks.
 std::string CommunicationCheck::fold() const {
-    const bool complete = std::all_of(gradients_.begin(), gradients_.end(), [&](const Gradients& sums) {
-        return sums.complete && (sums.shared || !plan_.places.shares_sums());
+    const bool complete = std::all_of(partition_.buckets.begin(), partition_.buckets.end(), [&](const Bucket& bucket) {
+        const Gradients& sums = gradients_[static_cast<size_t>(&bucket - partition_.buckets.data())];
+        return bucket.is_empty() || (sums.complete && (sums.shared || !plan_.places.shares_sums()));
     });
     if (plan_.parallel.ranks == 1 || (complete && under_way_.empty())) return "";
     return "comes before the sums are complete";
 }
 
-/// Whether a tensor can hold that many pieces of a bucket.
-bool CommunicationCheck::holds(int32_t tensor, DType dtype, int64_t pieces, int bucket) const {
+/// Whether a tensor can hold that many pieces of a bucket of a buffer.
+bool CommunicationCheck::holds(int32_t tensor, int64_t pieces, int bucket, Buffer buffer) const {
     if (tensor < 0) return false;
     const PlanTensor& found = plan_.tensors[static_cast<size_t>(tensor)];
-    return found.dtype == dtype && found.rows == pieces && found.cols == partition_.bucket(bucket).piece;
+    return found.dtype == plan_.places.format(buffer) && found.rows == pieces &&
+           found.cols == partition_of(buffer).bucket(bucket).piece;
 }
 
 std::string CommunicationCheck::reduce(const Step& step) {
@@ -139,7 +150,7 @@ std::string CommunicationCheck::reduce(const Step& step) {
     if (!sums.written) return "comes before anything was written";
     if (step.operand(Slot::ParameterGradients) != sums.tensor) return "reduces other gradients than those written";
     const bool receives = step.operand(Slot::Workspace) >= 0;
-    const bool fits = holds(step.operand(Slot::Workspace), DType::F32, partition_.ranks - 1, step.bucket);
+    const bool fits = holds(step.operand(Slot::Workspace), partition_.ranks - 1, step.bucket, Buffer::Gradients);
     if (receives != plan_.parallel.exchanges || (receives && !fits))
         return "has no room of the right size to receive in";
     sums.reduced = true;
@@ -159,23 +170,26 @@ std::string CommunicationCheck::share(const Step& step) {
 
 std::string CommunicationCheck::gather(const Step& step) {
     if (std::string fault = touched(step); !fault.empty()) return fault;
-    const int32_t tensor = step.operand(Slot::Parameters);
+    const int32_t tensor = step.operand(slot_of(step.buffer));
     if (step.phase == Phase::Update) {
-        if (!plan_.places.gathers_after_update() || tensor != kNone) return "gathers what is whole, or kept nowhere";
+        const bool changed = step.buffer == Buffer::Parameters;
+        if (!plan_.places.gathers_after_update() || !changed || tensor != kNone)
+            return "gathers what is whole, or kept nowhere";
         under_way_.push_back(step);
         return "";
     }
-    if (!in_pieces(Buffer::Parameters) || !holds(tensor, plan_.dtype, partition_.ranks, step.bucket))
+    if (!in_pieces(step.buffer) || !holds(tensor, partition_.ranks, step.bucket, step.buffer))
         return "has no tensor for the bucket";
     if (gathered_.count(tensor) > 0) return "fills a tensor for the second time";
-    gathered_[tensor] = step.bucket;
+    gathered_[tensor] = {step.bucket, step.buffer};
     under_way_.push_back(step);
     return "";
 }
 
 std::string CommunicationCheck::wait(const Step& step, StepKind begun) {
     const auto is_its_begin = [&](const Step& other) {
-        return other.kind == begun && other.bucket == step.bucket && other.operands == step.operands;
+        return other.kind == begun && other.bucket == step.bucket && other.buffer == step.buffer &&
+               other.operands == step.operands;
     };
     const auto found = std::find_if(under_way_.begin(), under_way_.end(), is_its_begin);
     if (found == under_way_.end()) return "waits for what has not begun";

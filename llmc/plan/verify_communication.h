@@ -8,6 +8,7 @@
 #include <deque>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace llmc {
@@ -36,16 +37,18 @@ class CommunicationCheck {
     std::string share(const Step& step);
     std::string gather(const Step& step);
     std::string wait(const Step& step, StepKind begun);
-    bool holds(int32_t tensor, DType dtype, int64_t pieces, int bucket) const;
+    bool holds(int32_t tensor, int64_t pieces, int bucket, Buffer buffer) const;
+    const Partition& partition_of(Buffer buffer) const { return buffer == Buffer::Frozen ? frozen_ : partition_; }
+    bool is_gathered(const Step& step, Buffer buffer) const;
     bool in_pieces(Buffer buffer) const { return plan_.places.in_pieces(buffer); }
     Gradients& gradients(int bucket) { return gradients_[static_cast<size_t>(bucket)]; }
 
     const Model& model_;
     const Plan& plan_;
-    const Partition partition_;
-    std::vector<Gradients> gradients_;  ///< By bucket.
-    std::map<int32_t, int> gathered_;   ///< Buckets by tensor, from the gather on.
-    std::deque<Step> under_way_;        ///< Reductions and gathers not waited for, by age.
+    const Partition partition_, frozen_;
+    std::vector<Gradients> gradients_;                    ///< By bucket.
+    std::map<int32_t, std::pair<int, Buffer>> gathered_;  ///< Buckets by tensor, from the gather on.
+    std::deque<Step> under_way_;                          ///< Reductions and gathers not waited for, by age.
 };
 
 }  // namespace llmc

@@ -21,10 +21,11 @@ bool is_of_all_buckets(StepKind kind) {
 
 }  // namespace
 
-UpdateCheck::UpdateCheck(const Model& model, const Plan& plan)
-    : model_(model), plan_(plan), written_(model.parameters.size()) {
-    for (std::vector<bool>* by_bucket : {&zeroed_, &squared_, &updated_, &gathered_}) {
-        by_bucket->assign(plan.partition.buckets.size(), false);
+UpdateCheck::UpdateCheck(const Model& model, const Plan& plan) : model_(model), plan_(plan) {
+    for (const ParameterRow& row : model.parameters) written_.push_back(!row.trainable);
+    zeroed_.assign(plan.partition.buckets.size(), false);
+    for (std::vector<bool>* by_bucket : {&squared_, &updated_, &gathered_}) {
+        for (const Bucket& bucket : plan.partition.buckets) by_bucket->push_back(bucket.is_empty());
     }
     for (const auto& ranges : ranges_to_zero(model, plan)) needs_zeroing_.push_back(!ranges.empty());
 }
@@ -38,7 +39,8 @@ std::string UpdateCheck::fault_of(const Step& step) {
     const bool known = step.bucket >= 0 && step.bucket < static_cast<int>(zeroed_.size());
     if (step.is_of_bucket() && !is_of_all_buckets(step.kind) && !known) return "is about a bucket there is not";
     if (step.when != when_of(step)) return "runs in the wrong micro-batches";
-    if (writes_gradients(step)) return write(step);
+    if (std::string fault = useless(step); !fault.empty()) return fault;
+    if (writes_gradients(model_, step)) return write(step);
     switch (step.kind) {
         case StepKind::ZeroGradients: return zero(step);
         case StepKind::FoldGradients: return fold();
@@ -79,6 +81,17 @@ When UpdateCheck::when_of(const Step& step) const {
     return reduces && !plan_.reduces_every_micro_batch() ? When::Last : When::Always;
 }
 
+/// What a backward step makes, and what it reads for it, something must want.
+std::string UpdateCheck::useless(const Step& step) const {
+    if (step.kind != StepKind::Compute || step.pass == Pass::Forward || step.op == OpKind::CrossEntropy) return "";
+    if (step.operand(Slot::DIn) < 0 && !writes_gradients(model_, step)) return "makes gradients that nobody wants";
+    if (step.pass != Pass::BackwardWeight) return "";
+    const bool product = model_.trains(parameters_of(model_, step)[0]);
+    if (product == !step.is_only_bias()) return "";
+    return product ? "has no input for the gradient of its weight"
+                   : "reads an input for the gradient of a frozen weight";
+}
+
 std::string UpdateCheck::write(const Step& step) {
     trains_ = true;
     const int bucket = bucket_of(model_, plan_.partition, step);
@@ -94,7 +107,7 @@ std::string UpdateCheck::write(const Step& step) {
         if (!whole && !zeroed()) return fmt::format("leaves a part of {} that nobody zeroes", name_of(row.parameter));
     }
     for (const WrittenRow& row : rows) written_[static_cast<size_t>(row.parameter)] = true;
-    if (step.op != OpKind::Embedding) return "";
+    if (step.op != OpKind::Embedding || !model_.trains(model_.wte)) return "";
     // Adds to rows here and there.
     if (!written_[static_cast<size_t>(model_.wte)] && !zeroed()) return "adds to gradients that nobody has written";
     written_[static_cast<size_t>(model_.wte)] = true;
@@ -106,7 +119,8 @@ std::string UpdateCheck::zero(const Step& step) {
     zeroed_[static_cast<size_t>(step.bucket)] = true;
     const Bucket& bucket = plan_.partition.bucket(step.bucket);
     for (int row = bucket.first_row; row < bucket.first_row + bucket.rows; ++row) {
-        if (written_[static_cast<size_t>(row)]) return fmt::format("comes after {} was written", name_of(row));
+        if (model_.trains(row) && written_[static_cast<size_t>(row)])
+            return fmt::format("comes after {} was written", name_of(row));
     }
     return "";
 }

@@ -1,6 +1,6 @@
 // The part of the verifier that knows gradients and the update (gradients.h, update.h): whether the first writer of
 // every row of gradients overwrites and later ones add, whether the rest is zeroed, in which micro-batches steps run,
-// and the order of norm, optimiser, gather.
+// the order of norm, optimiser, gather, and that no step works for frozen rows.
 #pragma once
 
 #include "llmc/plan/step.h"
@@ -21,6 +21,7 @@ class UpdateCheck {
     std::string fault_of_end() const;
 
   private:
+    std::string useless(const Step& step) const;
     std::string write(const Step& step);
     std::string zero(const Step& step);
     std::string update(const Step& step);

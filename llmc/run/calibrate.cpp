@@ -19,18 +19,25 @@
 namespace llmc {
 namespace {
 
-constexpr int kFileVersion = 4;
+constexpr int kFileVersion = 5;
 
-/// The middle one of three layers is timed: as in a deep model, what its backward reads has left the caches since its
-/// forward.
+/// Everything trains in what is measured: an operation takes as long whatever is frozen. The middle one of three layers
+/// is timed: as in a deep model, what its backward reads has left the caches since its forward.
 constexpr int64_t kMeasuredLayers = 3;
+
+/// Of a matmul's bias alone, which no step of the measured plan sums: the output's gradient is read once, as gradients
+/// are for their squares.
+double bias_seconds(const Model& model, const BatchShape& shape, const OpRow& row, const OpTimes& times) {
+    const ParameterRow& weight = model.parameters[static_cast<size_t>(model.parameter_index(0, row.weight))];
+    return static_cast<double>(shape.N() * weight.rows) * times.square_sums;
+}
 
 }  // namespace
 
 OpTimes measure_times(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
                       Backend& backend, int repeats) {
     const int64_t fits = backend.info().available();
-    const Places alone(places.format(Buffer::Parameters), places.optimizer());
+    const Places alone(places.activations(), places.optimizer());
     const auto planned = [&](int64_t layers) {
         Model few = make_model(with_layers(model.config, layers));
         PlannedMemory memory = plan_memory(few, shape, alone, find_policy("none"), logits_chunk_tokens, backend);
@@ -75,6 +82,10 @@ OpTimes measure_times(const Model& model, const BatchShape& shape, const Places&
         all_seconds += median(of_step[i]), all_units += units;
         time = all_seconds / all_units;
     }
+    for (size_t row = 0; row < model.block.size(); ++row) {
+        if (!facts_of(model.block[row].kind).splits_backward) continue;
+        times.block[row].backward_bias = bias_seconds(model, shape, model.block[row], times);
+    }
     // Where layers differ in their windows, of a layer as they are on average.
     const double of_measured = attention_span(few_layers.config, shape.T, measured_layer);
     for (size_t row = 0; row < model.block.size(); ++row) {
@@ -91,15 +102,15 @@ std::string calibration_path(const Model& model, const BatchShape& shape, const 
     if (folder.empty()) return "";
     ModelConfig config = with_layers(model.config, 1);
     config.name.clear();
-    const std::string key = fmt::format("{}|{}|{}x{}|{}|{}|{}", backend.info().name, to_json(config), shape.B, shape.T,
-                                        name_of(places.format(Buffer::Parameters)), logits_chunk_tokens,
-                                        optimizer_row(places.optimizer()).name);
+    const std::string key =
+        fmt::format("{}|{}|{}x{}|{}|{}|{}", backend.info().name, to_json(config), shape.B, shape.T,
+                    name_of(places.activations()), logits_chunk_tokens, optimizer_row(places.optimizer()).name);
     return fmt::format("{}/times-{}.json", folder, checksum_of(std::as_bytes(std::span(key))));
 }
 
 std::string to_json(const OpTimes& times) {
     const auto row = [](const OpTimes::Row& entry) {
-        return nlohmann::json{entry.forward, entry.backward, entry.backward_weight};
+        return nlohmann::json{entry.forward, entry.backward, entry.backward_weight, entry.backward_bias};
     };
     nlohmann::json json = {
         {"format_version", kFileVersion},
@@ -124,8 +135,10 @@ OpTimes times_of_json(const std::string& text, const Model& model) {
     times.source = json.at("source").get<std::string>();
     times.measured = json.at("measured").get<bool>();
     const auto row = [](const nlohmann::json& entry) {
-        OpTimes::Row result = {entry.at(0).get<double>(), entry.at(1).get<double>(), entry.at(2).get<double>()};
-        if (!(result.forward >= 0 && result.backward >= 0 && result.backward_weight >= 0)) {
+        OpTimes::Row result = {entry.at(0).get<double>(), entry.at(1).get<double>(), entry.at(2).get<double>(),
+                               entry.at(3).get<double>()};
+        if (!(result.forward >= 0 && result.backward >= 0 && result.backward_weight >= 0 &&
+              result.backward_bias >= 0)) {
             throw std::runtime_error("a negative time");
         }
         return result;

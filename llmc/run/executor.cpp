@@ -163,13 +163,14 @@ void Executor::finish(CommTicket ticket) {
 }
 
 void Executor::run_communication(const Step& step) {
-    const Tensor of_plan = touched(step.operand(Slot::Parameters));
+    const Slot slot = slot_of(step.buffer);
+    const Tensor of_plan = touched(step.operand(slot));
     const Tensor workspace = touched(step.operand(Slot::Workspace));
     CommTicket& of_bucket = by_bucket_[static_cast<size_t>(step.bucket)];
-    CommTicket& gather = of_plan ? gathers_[static_cast<size_t>(step.operand(Slot::Parameters))] : of_bucket;
+    CommTicket& gather = of_plan ? gathers_[static_cast<size_t>(step.operand(slot))] : of_bucket;
     switch (step.kind) {
         case StepKind::Gather:
-            if (of_plan) backend_.convert(own_piece(of_plan), state_.own_parameters(step.bucket));
+            if (of_plan) backend_.convert(own_piece(of_plan), state_.own_parameters(step.bucket, step.buffer));
             return begin(&gather, comm_->begin_all_gather(of_plan ? of_plan : state_.bucket_parameters(step.bucket)));
         case StepKind::WaitGather: return finish(gather);
         case StepKind::Reduce:
@@ -220,21 +221,22 @@ void Executor::run_update(const Step& step) {
 
 Tensor Executor::row_of_bucket(const Tensor& bucket_tensor, int index) const {
     const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
-    char* first = static_cast<char*>(bucket_tensor.data) +
-                  plan_.partition.row_in_bucket(model_, index) * size_of(bucket_tensor.dtype);
+    const Partition& partition = plan_.partition_of(state_.buffer_of_row(index));
+    char* first =
+        static_cast<char*>(bucket_tensor.data) + partition.row_in_bucket(model_, index) * size_of(bucket_tensor.dtype);
     return {bucket_tensor.dtype, first, row.rows, row.cols};
 }
 
 /// A weight that the step does not read may be nowhere.
 Tensor Executor::parameter(const Step& step, int index) {
-    const Tensor gathered = touched(step.operand(Slot::Parameters));
+    const Tensor gathered = touched(step.operand(slot_of(state_.buffer_of_row(index))));
     if (index == kNone) return {};
     return gathered ? row_of_bucket(gathered, index) : state_.parameter(index);
 }
 
 Tensor Executor::gradient(const Step& step, int index) {
     const Tensor bucket = touched(step.operand(Slot::ParameterGradients));
-    if (index == kNone) return {};
+    if (!model_.trains(index)) return {};
     return bucket ? row_of_bucket(bucket, index) : state_.gradient(index);
 }
 
@@ -334,10 +336,10 @@ void Executor::run_backward(const Step& step, const Views& v) {
             return backend_.head_norm_backward(v.d_in, v.d_weight, v.d_bias, adds_gradients, v.d_out, v.in, v.stat1,
                                                v.weight, v.bias, shape, v.workspace);
         case OpKind::Matmul:
+            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, 0, /*inverse=*/true);
             if (step.pass == Pass::BackwardInput) {
                 return backend_.matmul_backward_input(v.d_in, v.d_out, v.weight, v.workspace);
             }
-            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, 0, /*inverse=*/true);
             return backend_.matmul_backward_weight(v.d_weight, v.d_bias, adds_gradients, v.d_out, v.in, v.workspace);
         case OpKind::Attention:
             return backend_.attention_backward(v.d_in, v.d_out, v.in, v.out, v.stat0, shape, v.workspace);

@@ -14,6 +14,7 @@ std::vector<MemoryRow> StateBytes::rows() const {
                                   {"sums of micro-batches", partial_sums},
                                   {"optimiser's moments", moments()},
                                   {"fp32 master weights", master},
+                                  {std::string(name_of(Buffer::Frozen)), frozen},
                                   {"RoPE table", rope_table},
                                   {"scalars", scalars}};
     std::erase_if(all, [](const MemoryRow& row) { return row.bytes == 0; });
@@ -52,14 +53,17 @@ NormLayout norm_layout(const Partition& partition) {
 StateBytes state_bytes(const Model& model, const Places& places, int64_t T, const Parallel& parallel, bool training) {
     const auto padded = [](int64_t bytes) { return round_up(bytes, kTensorAlignment); };
     const Partition partition = make_partition(model, parallel.ranks);
+    const Partition frozen_rows = make_partition(model, parallel.ranks, /*frozen=*/true);
     const auto bytes_of = [&](Buffer buffer) -> int64_t {
         const Place& place = places[buffer];
         if (!place.exists) return 0;
-        const int64_t elements = place.spread == Spread::Pieces ? partition.shard_elements : partition.elements;
+        const Partition& of = buffer == Buffer::Frozen ? frozen_rows : partition;
+        const int64_t elements = place.spread == Spread::Pieces ? of.shard_elements : of.elements;
         return padded(elements * size_of(place.format));
     };
     StateBytes bytes;
     bytes.parameters = bytes_of(Buffer::Parameters);
+    bytes.frozen = bytes_of(Buffer::Frozen);
     if (model.config.is_rotary()) {
         bytes.rope_table = padded(T * model.config.rotary_columns() * size_of(DType::F32));
     }

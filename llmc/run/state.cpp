@@ -4,7 +4,9 @@
 #include "llmc/base/rng.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
+#include <vector>
 
 namespace llmc {
 
@@ -34,6 +36,7 @@ State::State(Backend& backend, const Model& model, const Places& places, int64_t
       parallel_(parallel),
       rank_(rank),
       partition_(make_partition(model, parallel.ranks)),
+      frozen_(make_partition(model, parallel.ranks, /*frozen=*/true)),
       scalars_layout_(scalars_layout(partition_, training)) {
     CHECK(rank >= 0 && rank < parallel.ranks, rank, parallel.ranks);
     CHECK(places.fault().empty(), places.fault());
@@ -45,7 +48,8 @@ State::State(Backend& backend, const Model& model, const Places& places, int64_t
         const auto index = static_cast<size_t>(buffer);
         memory_[index] = DeviceBuffer(backend, of_buffer, std::string(name_of(buffer)));
         const bool in_pieces = place.spread == Spread::Pieces;
-        flat_[index] = {place.format, in_pieces, in_pieces ? partition_.shard_elements : partition_.elements,
+        const Partition& partition = partition_of(buffer);
+        flat_[index] = {place.format, in_pieces, in_pieces ? partition.shard_elements : partition.elements,
                         memory_[index].data()};
     };
     allocate(Buffer::Parameters, bytes.parameters);
@@ -53,6 +57,7 @@ State::State(Backend& backend, const Model& model, const Places& places, int64_t
     allocate(Buffer::MomentM, bytes.moment_m);
     allocate(Buffer::MomentV, bytes.moment_v);
     allocate(Buffer::Masters, bytes.master);
+    allocate(Buffer::Frozen, bytes.frozen);
     partial_sum_memory_ = DeviceBuffer(backend, bytes.partial_sums, "sums of micro-batches");
     rope_memory_ = DeviceBuffer(backend, bytes.rope_table, "RoPE table");
     scalar_memory_ = DeviceBuffer(backend, bytes.scalars, "scalars");
@@ -92,7 +97,7 @@ void State::initialise(uint64_t seed) {
                 fill_normal(values.data(), count, row.stddev, seed, RngStream::Init, static_cast<uint32_t>(index),
                             static_cast<uint64_t>(first));
             }
-            backend_.copy_to_device(kept(Kept::Weights, index, {first, first + count}), values.data());
+            write_kept(Kept::Weights, index, {first, first + count}, values.data());
         }
     }
     round_masters();
@@ -107,14 +112,15 @@ Tensor State::all(Buffer which) const {
 Tensor State::whole(Buffer which, int bucket) const {
     const Flat& flat = buffer(which);
     if (flat.data == nullptr || flat.in_pieces) return {};
-    char* data = flat.data + partition_.bucket(bucket).offset * size_of(flat.dtype);
-    return {flat.dtype, data, partition_.bucket_elements(bucket)};
+    const Partition& partition = partition_of(which);
+    char* data = flat.data + partition.bucket(bucket).offset * size_of(flat.dtype);
+    return {flat.dtype, data, partition.bucket_elements(bucket)};
 }
 
 Tensor State::piece(Buffer which, int bucket) const {
     const Flat& flat = buffer(which);
     if (flat.data == nullptr) return {};
-    const Bucket& b = partition_.bucket(bucket);
+    const Bucket& b = partition_of(which).bucket(bucket);
     const int64_t first = flat.in_pieces ? b.shard_offset : b.offset + rank_ * b.piece;
     return {flat.dtype, flat.data + first * size_of(flat.dtype), b.piece};
 }
@@ -122,42 +128,74 @@ Tensor State::piece(Buffer which, int bucket) const {
 Tensor State::row(Buffer which, int index) const {
     const Flat& flat = buffer(which);
     if (index == kNone || flat.data == nullptr || flat.in_pieces) return {};
+    const Partition& partition = partition_of(which);
+    if (!partition.holds(model_, index)) return {};
     const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
-    const Bucket& bucket = partition_.bucket(partition_.bucket_of_row(index));
-    const int64_t first = bucket.offset + partition_.row_in_bucket(model_, index);
+    const Bucket& bucket = partition.bucket(partition.bucket_of_row(index));
+    const int64_t first = bucket.offset + partition.row_in_bucket(model_, index);
     return {flat.dtype, flat.data + first * size_of(flat.dtype), row.rows, row.cols};
 }
 
-Buffer State::buffer_of(Kept what) const {
+Buffer State::buffer_of(Kept what, int index) const {
     switch (what) {
         case Kept::MomentM: return Buffer::MomentM;
         case Kept::MomentV: return Buffer::MomentV;
         case Kept::Weights: break;
     }
+    if (!model_.trains(index)) return Buffer::Frozen;
     return buffer(Buffer::Masters).data != nullptr ? Buffer::Masters : Buffer::Parameters;
 }
 
 ElementRange State::held(int index) const {
-    if (places_.updates_pieces()) return owned(index);
+    const bool in_pieces = model_.trains(index) ? places_.updates_pieces() : places_.in_pieces(Buffer::Frozen);
+    if (in_pieces) return owned(index);
     const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
     return {0, row.used_rows * row.cols};
 }
 
 Tensor State::kept(Kept what, int index, const ElementRange& range) const {
-    const Flat& flat = buffer(buffer_of(what));
-    const int bucket_index = partition_.bucket_of_row(index);
-    const Bucket& bucket = partition_.bucket(bucket_index);
+    CHECK(keeps(what, index), model_.parameters[static_cast<size_t>(index)].name);
+    const Flat& flat = buffer(buffer_of(what, index));
+    const Partition& partition = partition_of_row(index);
+    const int bucket_index = partition.bucket_of_row(index);
+    const Bucket& bucket = partition.bucket(bucket_index);
     const ElementRange here = held(index);
     CHECK(range.begin >= here.begin && range.end <= here.end, range.begin, range.end, here.begin, here.end);
-    const int64_t in_bucket = partition_.row_in_bucket(model_, index) + range.begin;
+    const int64_t in_bucket = partition.row_in_bucket(model_, index) + range.begin;
     const int64_t first =
         flat.in_pieces ? bucket.shard_offset + in_bucket - rank_ * bucket.piece : bucket.offset + in_bucket;
     return {flat.dtype, flat.data + first * size_of(flat.dtype), range.count()};
 }
 
+void State::read_kept(Kept what, int index, const ElementRange& range, void* values) const {
+    const Tensor from = kept(what, index, range);
+    if (from.dtype == DType::F32) return backend_.copy_to_host(values, from);
+    std::vector<bf16> rounded(static_cast<size_t>(range.count()));
+    backend_.copy_to_host(rounded.data(), from);
+    auto* to = static_cast<char*>(values);
+    for (size_t i = 0; i < rounded.size(); ++i) {
+        const float value = to_float(rounded[i]);
+        std::memcpy(to + i * sizeof(float), &value, sizeof(float));
+    }
+}
+
+void State::write_kept(Kept what, int index, const ElementRange& range, const void* values) {
+    const Tensor to = kept(what, index, range);
+    if (to.dtype == DType::F32) return backend_.copy_to_device(to, values);
+    std::vector<bf16> rounded(static_cast<size_t>(range.count()));
+    const auto* from = static_cast<const char*>(values);
+    for (size_t i = 0; i < rounded.size(); ++i) {
+        float value = 0;
+        std::memcpy(&value, from + i * sizeof(float), sizeof(float));
+        rounded[i] = from_float<bf16>(value);
+    }
+    backend_.copy_to_device(to, rounded.data());
+}
+
 void State::round_masters() {
     if (!all(Buffer::Masters)) return;
     for (int b = 0; b <= partition_.last_bucket(); ++b) {
+        if (partition_.bucket(b).is_empty()) continue;
         const UpdateOperands operands = update_views(b).operands;
         backend_.convert(operands.parameters, operands.master);
     }
@@ -225,6 +263,7 @@ std::vector<ParameterRange> parameter_ranges(const Model& model, const Partition
     const Bucket& b = partition.bucket(bucket);
     for (int index = b.first_row; index < b.first_row + b.rows; ++index) {
         // A row begins where the last range ends, up to an alignment gap of zeros that may be updated as well.
+        if (!partition.holds(model, index)) continue;
         const ParameterRow& row = model.parameters[static_cast<size_t>(index)];
         const int64_t first = partition.row_in_bucket(model, index);
         const bool extends = !ranges.empty() && ranges.back().decay == row.decay;

@@ -1,6 +1,6 @@
-// The buffers of one rank: parameters, gradients, the optimiser's moments, master weights, the arena. Each is one
-// contiguous allocation, made before the first step and never again. A flat buffer is whole (all buckets of the
-// partition, in order) or this rank's piece of every bucket, as the table of places says.
+// The buffers of one rank: parameters, gradients, the optimiser's moments, master weights, frozen parameters, the
+// arena. Each is one contiguous allocation, made before the first step and never again. A flat buffer is whole (all
+// buckets of the partition, in order) or this rank's piece of every bucket, as the table of places says.
 #pragma once
 
 #include "llmc/run/memory.h"
@@ -35,7 +35,7 @@ struct ReleaseHost {
     void operator()(char* memory) const { backend->release_host(memory); }
 };
 
-/// What is kept for every parameter, in fp32.
+/// What is kept for every parameter: of trainable ones in fp32, of frozen ones the weights alone, as they are stored.
 enum class Kept : uint8_t { Weights, MomentM, MomentV };
 
 /// The buffers of a bucket, or of this rank's piece of it, that an update touches; elements correspond.
@@ -59,25 +59,31 @@ class State {
     void initialise(uint64_t seed);
 
     /// A parameter tensor by row of Model::parameters, and its gradient; empty for kNone, and where they are in pieces.
-    Tensor parameter(int index) const { return row(Buffer::Parameters, index); }
+    Tensor parameter(int index) const { return row(buffer_of_row(index), index); }
     Tensor gradient(int index) const { return row(Buffer::Gradients, index); }
 
-    /// The part of a row for which this rank keeps fp32 weights and moments, in elements of the row.
+    /// The part of a row for which this rank keeps weights and moments, in elements of the row.
     ElementRange held(int index) const;
     /// The same for writing a checkpoint, which every rank writes a piece of.
-    ElementRange owned(int index) const { return partition_.owned(model_, index, rank_); }
-    /// Whether there is such a thing: an optimiser may have no second moments.
-    bool keeps(Kept what) const { return buffer(buffer_of(what)).data != nullptr; }
-    /// fp32 values of a range inside held(): of the master weights where there are some.
+    ElementRange owned(int index) const { return partition_of_row(index).owned(model_, index, rank_); }
+    /// Whether there is such a thing for a row: frozen ones have no moments, and an optimiser may have no second ones.
+    bool keeps(Kept what, int index) const {
+        return (what == Kept::Weights || model_.trains(index)) && buffer(buffer_of(what, index)).data != nullptr;
+    }
+    /// A range inside held(), of the master weights where there are some. fp32, but for frozen rows, and parameters of
+    /// inference.
     Tensor kept(Kept what, int index, const ElementRange& range) const;
+    /// The same to and from fp32 values of the host, which may be unaligned; rounded to what they are kept in.
+    void read_kept(Kept what, int index, const ElementRange& range, void* values) const;
+    void write_kept(Kept what, int index, const ElementRange& range, const void* values);
     /// After fp32 weights were loaded: rounds those this rank keeps into its parameters. Nothing to do in fp32.
     void round_masters();
 
     /// Whole buckets, one rank's piece after the other. Empty where they are in pieces.
-    Tensor bucket_parameters(int bucket) const { return whole(Buffer::Parameters, bucket); }
+    Tensor bucket_parameters(int bucket, Buffer which = Buffer::Parameters) const { return whole(which, bucket); }
     Tensor bucket_gradients(int bucket) const { return whole(Buffer::Gradients, bucket); }
-    /// This rank's piece of a bucket.
-    Tensor own_parameters(int bucket) const { return piece(Buffer::Parameters, bucket); }
+    /// This rank's piece of a bucket; of Buffer::Parameters or Buffer::Frozen.
+    Tensor own_parameters(int bucket, Buffer which = Buffer::Parameters) const { return piece(which, bucket); }
     Tensor own_gradients(int bucket) const { return piece(Buffer::Gradients, bucket); }
     /// What an update of this bucket works on: all of it, or where the optimiser's state is in pieces this rank's.
     UpdateViews update_views(int bucket) const;
@@ -106,9 +112,14 @@ class State {
 
     const Model& model() const { return model_; }
     Backend& backend() const { return backend_; }
-    DType dtype() const { return places_.format(Buffer::Parameters); }
+    DType dtype() const { return places_.activations(); }
     const Places& places() const { return places_; }
-    const Partition& partition() const { return partition_; }
+    const Partition& partition() const { return partition_; }  ///< Of the trainable rows.
+    const Partition& partition_of(Buffer which) const { return which == Buffer::Frozen ? frozen_ : partition_; }
+    /// Where a row lies: Buffer::Parameters or Buffer::Frozen. kNone counts as trainable.
+    Buffer buffer_of_row(int index) const {
+        return index == kNone || model_.trains(index) ? Buffer::Parameters : Buffer::Frozen;
+    }
     const Parallel& parallel() const { return parallel_; }
     int rank() const { return rank_; }
     /// Sum of all allocations on the device.
@@ -124,7 +135,8 @@ class State {
     };
     static constexpr int kNumFlat = kNumBuffers - 1;  ///< Boundaries are tensors of plans.
     const Flat& buffer(Buffer which) const { return flat_[static_cast<size_t>(which)]; }
-    Buffer buffer_of(Kept what) const;
+    Buffer buffer_of(Kept what, int index) const;
+    const Partition& partition_of_row(int index) const { return partition_of(buffer_of_row(index)); }
     Tensor whole(Buffer which, int bucket) const;
     Tensor piece(Buffer which, int bucket) const;
     Tensor row(Buffer which, int index) const;
@@ -135,7 +147,7 @@ class State {
     Places places_;
     Parallel parallel_;
     int rank_;
-    Partition partition_;
+    Partition partition_, frozen_;
     ScalarsLayout scalars_layout_;
     std::array<DeviceBuffer, kNumFlat> memory_;
     std::array<Flat, kNumFlat> flat_;

@@ -6,6 +6,7 @@ void gather_parameters(State& state, Comm& comm) {
     if (comm.size() == 1 || !state.places().gathers_after_update()) return;
     std::vector<CommTicket> tickets;
     for (int b = 0; b <= state.partition().last_bucket(); ++b) {
+        if (state.partition().bucket(b).is_empty()) continue;
         tickets.push_back(comm.begin_all_gather(state.bucket_parameters(b)));
     }
     for (const CommTicket ticket : tickets) comm.wait(ticket);

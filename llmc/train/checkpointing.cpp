@@ -40,13 +40,13 @@ void add_tensor(const State& state, int index, const KeptTensor& kept, std::vect
     const int64_t count = row.used_rows * row.cols;
     const bool is_whole = range.count() == count;
     const Tensor part = state.kept(kept.what, index, range);
-    Backend& backend = state.backend();
+    const void* const in_place = part.dtype == DType::F32 ? state.backend().host_view(part) : nullptr;
     file->tensors.push_back({{part_name(kept.prefix + row.name, range.begin, range.end, count), DType::F32,
                               is_whole ? stored_shape(row) : std::vector<int64_t>{range.count()}},
-                             backend.host_view(part),
-                             [part, &backend, &staging] {
-                                 staging.resize(static_cast<size_t>(part.bytes()));
-                                 backend.copy_to_host(staging.data(), part);
+                             in_place,
+                             [&state, &staging, what = kept.what, index, range] {
+                                 staging.resize(static_cast<size_t>(range.count() * size_of(DType::F32)));
+                                 state.read_kept(what, index, range, staging.data());
                                  return static_cast<const void*>(staging.data());
                              }});
 }
@@ -59,8 +59,7 @@ void load_tensor(const CheckpointParts& parts, State& state, int index, const Ke
     parts.read(kept.prefix + row.name, stored_shape(row), range.begin, range.end,
                [&](int64_t first, std::span<const std::byte> elements) {
                    const auto count = static_cast<int64_t>(elements.size()) / size_of(DType::F32);
-                   const Tensor to = state.kept(kept.what, index, {first, first + count});
-                   state.backend().copy_to_device(to, elements.data());
+                   state.write_kept(kept.what, index, {first, first + count}, elements.data());
                });
 }
 
@@ -73,6 +72,7 @@ nlohmann::json state_json(const ModelConfig& config, const Progress& progress) {
         {"tokenizer", json_of_bytes(progress.tokenizer)},
         {"dtype", progress.dtype},
         {"places", progress.places},
+        {"freeze", progress.freeze},
         {"optimizer", progress.optimizer},
         {"seq_len", progress.seq_len},
         {"total_batch_size", progress.total_batch_size},
@@ -91,7 +91,7 @@ nlohmann::json write_own_files(const std::string& folder, const State& state) {
     for (int index = 0; index < static_cast<int>(state.model().parameters.size()); ++index) {
         add_tensor(state, index, kWeights, staging, &weights);
         for (const KeptTensor& moment : kMoments) {
-            if (state.keeps(moment.what)) add_tensor(state, index, moment, staging, &moments);
+            if (state.keeps(moment.what, index)) add_tensor(state, index, moment, staging, &moments);
         }
     }
     nlohmann::json written = nlohmann::json::array();
@@ -134,9 +134,12 @@ Outcome do_together(Comm& comm, Work work) {
 }  // namespace
 
 int64_t checkpoint_bytes(const State& state) {
-    int64_t kept = 1;
-    for (const KeptTensor& moment : kMoments) kept += state.keeps(moment.what) ? 1 : 0;
-    return kept * size_of(DType::F32) * state.model().parameter_count();
+    const Model& model = state.model();
+    int64_t elements = model.parameter_count();
+    for (const Buffer moment : {Buffer::MomentM, Buffer::MomentV}) {
+        if (state.places()[moment].exists) elements += model.trainable_count();
+    }
+    return elements * size_of(DType::F32);
 }
 
 SaveResult save_checkpoint(const std::string& root, const State& state, const Progress& progress, Comm& comm) {
@@ -191,6 +194,7 @@ Progress progress_of(const Checkpoint& checkpoint) {
         progress.tokenizer = bytes_of_json(json.at("tokenizer"));
         json.at("dtype").get_to(progress.dtype);
         progress.places = json.value("places", "");
+        progress.freeze = json.value("freeze", "");
         progress.optimizer = json.value("optimizer", std::string(optimizer_row(OptimizerKind::AdamW).name));
         json.at("seq_len").get_to(progress.seq_len);
         json.at("total_batch_size").get_to(progress.total_batch_size);
@@ -248,7 +252,7 @@ void load_checkpoint(const Checkpoint& checkpoint, State& state) {
     for (int index = 0; index < static_cast<int>(state.model().parameters.size()); ++index) {
         load_tensor(weights, state, index, kWeights);
         for (const KeptTensor& moment : kMoments) {
-            if (!imported && state.keeps(moment.what)) load_tensor(moments, state, index, moment);
+            if (!imported && state.keeps(moment.what, index)) load_tensor(moments, state, index, moment);
         }
     }
     state.round_masters();
@@ -263,15 +267,7 @@ void load_weights(const WeightSource& weights, State& state) {
         const std::vector<float> all = weights.values(index);
         const std::span<const float> values =
             std::span(all).subspan(static_cast<size_t>(range.begin), static_cast<size_t>(range.count()));
-        const Tensor tensor = state.kept(Kept::Weights, index, range);
-        if (tensor.dtype == DType::F32) {
-            state.backend().copy_to_device(tensor, values.data());
-            continue;
-        }
-        // Inference in bf16 has no master weights: round while loading.
-        std::vector<bf16> rounded(values.size());
-        std::transform(values.begin(), values.end(), rounded.begin(), [](float value) { return to_bf16(value); });
-        state.backend().copy_to_device(tensor, rounded.data());
+        state.write_kept(Kept::Weights, index, range, values.data());
     }
     state.round_masters();
 }

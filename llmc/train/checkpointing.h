@@ -21,6 +21,7 @@ struct Progress {
     std::string tokenizer;      ///< Reference for make_tokenizer().
     std::string dtype;          ///< Of parameters and activations: "fp32", "bf16".
     std::string places;         ///< What was kept where, in words; empty if not known.
+    std::string freeze;         ///< What did not train, as Options::freeze; empty: everything trained.
     std::string optimizer;      ///< Whose moments these are, as --optimizer names it.
     int64_t seq_len = 0;
     int64_t total_batch_size = 0;

@@ -44,6 +44,11 @@ OptionRow path(OptionRow row, PathKind kind = PathKind::Path) {
     return row;
 }
 
+OptionRow repeated(OptionRow row) {
+    row.repeats = true;
+    return row;
+}
+
 OptionRow may_be_number(OptionRow row) {
     row.may_be_number = true;
     return row;
@@ -123,6 +128,12 @@ const std::vector<OptionRow>& option_table() {
         {"--beta2", &O::beta2, kTrain, kOptimiser, "The optimiser's second momentum", 0, 0.999999},
         {"--adam-epsilon", &O::adam_epsilon, kTrain, kOptimiser, "AdamW's epsilon", 1e-30, 1},
         {"--grad-clip", &O::grad_clip, kTrain, kOptimiser, "Largest global gradient norm; 0 does not clip", 0, 1e30},
+        repeated({"--freeze", &O::freeze, kTrain | kPlan, kOptimiser,
+         "Parameters that do not train, by name: patterns with *, ?, [ab] and 6-11, such as 'layers.0-5.*' or '*_bias', "
+         "with commas between them (plan and checkpoints show the names). Of patterns that match a name the one with "
+         "more literal characters counts, then the later"}),
+        repeated({"--trainable", &O::trainable, kTrain | kPlan, kOptimiser,
+         "Parameters that train although --freeze matches them; without --freeze, nothing else trains"}),
         {"--max-skipped-steps", &O::max_skipped_steps, kTrain, kOptimiser,
          "Stop after so many updates in a row were skipped for non-finite gradients", 1, kMany},
 

@@ -6,6 +6,7 @@
 #include "llmc/base/output.h"
 #include "llmc/base/units.h"
 #include "llmc/base/version.h"
+#include "llmc/model/trainable.h"
 #include "llmc/train/command_line.h"
 #include "llmc/train/config_file.h"
 #include "llmc/train/config_options.h"
@@ -19,8 +20,11 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <sstream>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace llmc {
 namespace {
@@ -92,6 +96,7 @@ void add_option(CLI::App& app, const OptionRow& row, Options& options) {
                     return fault;
                 };
                 added->transform(CLI::Validator(validate, ""));
+                if (row.repeats) added->multi_option_policy(CLI::MultiOptionPolicy::Join);
                 return added->type_name(type_name(row));
             }
         },
@@ -232,6 +237,33 @@ void resolve_llmc_resume(Options& options) {
     if (options.was_given("model")) options.given["model"] = false;  // As before; the run's own model counts.
 }
 
+/// --freeze and --trainable as one list in the order of the command line, after what a file says.
+void join_patterns(const CLI::App& used, Options& options) {
+    std::vector<TrainablePattern> patterns;
+    const auto add = [&](const char* name, const std::string& text) {
+        const auto more =
+            parse_patterns(fmt::format("--{}", name), text, /*trainable=*/name == std::string_view("trainable"));
+        patterns.insert(patterns.end(), more.begin(), more.end());
+    };
+    for (const auto& [name, text] :
+         {std::pair("freeze", &options.freeze), std::pair("trainable", &options.trainable)}) {
+        if (!text->empty() && !options.was_typed(name)) add(name, *text);
+    }
+    std::map<const CLI::Option*, size_t> seen;
+    for (const CLI::Option* option : used.parse_order()) {
+        const size_t index = seen[option]++;
+        for (const char* name : {"freeze", "trainable"}) {
+            if (option->get_single_name() == name) add(name, option->results().at(index));
+        }
+    }
+    const auto freezes = [](const TrainablePattern& pattern) { return !pattern.trainable; };
+    if (!patterns.empty() && std::none_of(patterns.begin(), patterns.end(), freezes)) {
+        patterns.insert(patterns.begin(), {.trainable = false, .glob = "*"});
+    }
+    options.freeze = text_of(patterns);
+    options.trainable.clear();
+}
+
 }  // namespace
 
 Options parse_options(int argc, const char* const* argv) {
@@ -281,6 +313,7 @@ Options parse_options(int argc, const char* const* argv) {
         apply_run_config(find_run_folder(options.resume, "--resume"), "--resume=" + options.resume, used, options);
     }
     note_given(used, /*typed=*/false, options);
+    join_patterns(used, options);
     if (options.batch_size == 0 && options.total_batch_size == 0) {
         options.total_batch_size = Options().batch_size * options.seq_len;
     }

@@ -56,6 +56,9 @@ struct Options {
     double grad_clip = 1.0;
     int64_t max_skipped_steps = 5;
     std::string optimizer = "adamw";
+    /// Patterns, each frozen or (with "!") trainable, as parse_patterns() reads them and in the order in which they
+    /// count: after the parse --trainable has joined --freeze.
+    std::string freeze, trainable;
 
     // Memory.
     std::string recompute = "0";
@@ -187,6 +190,7 @@ struct OptionRow {
     bool shapes_run = true;          ///< Saved in config.toml.
     PathKind path = PathKind::None;  ///< Of a text.
     bool may_be_number = false;      ///< A text that a config file may have without quotes.
+    bool repeats = false;            ///< A text that may be given several times: a list with commas.
     std::string name() const;        ///< "batch-size".
 };
 

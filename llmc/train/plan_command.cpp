@@ -136,7 +136,7 @@ Model model_of(Options& options) {
     if (names_weights(options.model)) {
         const ModelConfig config = model_config_at(options.model, "--model");
         settle_seq_len(options, config);
-        return make_model(accept_model(options, config, nullptr));
+        return model_to_train(options, accept_model(options, config, nullptr));
     }
     // Without --data the preset keeps its published vocabulary.
     int64_t vocabulary = 0, least = 0;
@@ -148,7 +148,7 @@ Model model_of(Options& options) {
         vocabulary = source->vocab_size();
         if (source->tokenizer() != "none") least = vocabulary;
     }
-    return make_model(resolve_model(options, vocabulary, least));
+    return model_to_train(options, resolve_model(options, vocabulary, least));
 }
 
 /// The tables, or the JSON object, of the plans asked for.
@@ -160,6 +160,7 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
     if (!options.timeline.empty()) draw_timeline_of(options, model, plans.front().memory);
     if (options.json) {
         nlohmann::ordered_json json = {{"model", model.config.name}, {"parameters", model.parameter_count()}};
+        if (model.has_frozen()) json["trainable_parameters"] = model.trainable_count();
         if (options.ranks > 1) json["ranks"] = options.ranks, json["zero"] = options.zero;
         json["plans"] = nlohmann::ordered_json::array();
         for (const ChosenPlan& chosen : plans) json["plans"].push_back(plan_json(model, chosen));

@@ -81,7 +81,7 @@ class WhatFits {
     Fit fit(const std::string& policy, const BatchShape& shape) const {
         ModelConfig config = model_.config;
         if (shape.T > published_length_ || published_length_ == kMostTokens) config.maxT = shape.T;
-        const Model model = make_model(config);
+        const Model model = model_to_train(options_, config);
         const PlanRequest request = request_for(options_, model, shape, backend_);
         const OpTimes times = operation_times(options_, model, request, backend_);
         const int64_t state = state_bytes(model, request.places, shape.T, request.parallel, true).total();
@@ -126,6 +126,7 @@ std::string to_json(const Options& options, const Model& model, const WhatFits& 
                                    {"dtype", name_of(what_fits.dtype())},
                                    {"seq_len", options.seq_len}};
     if (what_fits.published_length() < kMostTokens) json["max_seq_len"] = what_fits.published_length();
+    if (model.has_frozen()) json["trainable_parameters"] = model.trainable_count();
     json["fits"] = nlohmann::ordered_json::array();
     for (const WhatFitsRow& row : rows) {
         json["fits"].push_back({{"recompute", row.policy},

@@ -235,35 +235,46 @@ ChosenPlan agree_on_plan(const Options& options, const Model& model, Backend& ba
 
 namespace {
 
-/// All of a bucket's parameters; gathered in the arena where no rank has them.
-Tensor whole_bucket(State& state, int bucket, Comm& comm) {
-    if (!state.places().in_pieces(Buffer::Parameters)) return state.bucket_parameters(bucket);
-    const Tensor own = state.own_parameters(bucket);
-    const Tensor all(own.dtype, state.arena(), state.partition().bucket_elements(bucket));
+/// All of a bucket's parameters, trainable or frozen; gathered in the arena where no rank has them.
+Tensor whole_bucket(State& state, int bucket, Buffer which, Comm& comm) {
+    if (!state.places().in_pieces(which)) return state.bucket_parameters(bucket, which);
+    const Tensor own = state.own_parameters(bucket, which);
+    const Tensor all(own.dtype, state.arena(), state.partition_of(which).bucket_elements(bucket));
     const Tensor mine = Tensor(own.dtype, state.arena(), comm.size(), own.count()).row_range(comm.rank(), 1);
     state.backend().convert(Tensor(own.dtype, mine.data, own.count()), own);
     comm.wait(comm.begin_all_gather(all));
     return all;
 }
 
+/// Checksums of the rows of a bucket, one after the other.
+std::string checksums_of_rows(State& state, int bucket_index, Buffer which, Comm& comm) {
+    const Model& model = state.model();
+    const Partition& partition = state.partition_of(which);
+    const Bucket& bucket = partition.bucket(bucket_index);
+    if (bucket.is_empty()) return "";
+    const Tensor all = whole_bucket(state, bucket_index, which, comm);
+    std::string sums;
+    std::vector<std::byte> bytes;
+    for (int index = bucket.first_row; index < bucket.first_row + bucket.rows; ++index) {
+        if (!partition.holds(model, index)) continue;
+        const ParameterRow& row = model.parameters[static_cast<size_t>(index)];
+        const int64_t first = partition.row_in_bucket(model, index) * size_of(all.dtype);
+        const Tensor values(all.dtype, static_cast<char*>(all.data) + first, row.used_rows, row.cols);
+        bytes.resize(static_cast<size_t>(values.bytes()));
+        comm.synchronize();
+        state.backend().copy_to_host(bytes.data(), values);
+        sums += checksum_of(bytes);
+    }
+    return sums;
+}
+
 }  // namespace
 
 std::string common_checksum(State& state, Comm& comm) {
-    const Model& model = state.model();
-    const Partition& partition = state.partition();
     std::string sums;
-    std::vector<std::byte> bytes;
-    for (int b = 0; b <= partition.last_bucket(); ++b) {
-        const Tensor all = whole_bucket(state, b, comm);
-        const Bucket& bucket = partition.bucket(b);
-        for (int index = bucket.first_row; index < bucket.first_row + bucket.rows; ++index) {
-            const ParameterRow& row = model.parameters[static_cast<size_t>(index)];
-            const int64_t first = partition.row_in_bucket(model, index) * size_of(all.dtype);
-            const Tensor values(all.dtype, static_cast<char*>(all.data) + first, row.used_rows, row.cols);
-            bytes.resize(static_cast<size_t>(values.bytes()));
-            comm.synchronize();
-            state.backend().copy_to_host(bytes.data(), values);
-            sums += checksum_of(bytes);
+    for (int bucket = 0; bucket <= state.partition().last_bucket(); ++bucket) {
+        for (const Buffer which : {Buffer::Parameters, Buffer::Frozen}) {
+            sums += checksums_of_rows(state, bucket, which, comm);
         }
     }
     const std::string mine = checksum_of(std::as_bytes(std::span(sums)));

@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/setup.h"
 
 #include <nlohmann/json.hpp>
 
@@ -59,6 +60,22 @@ void require_kept_model(const Options& options, const ModelConfig& config) {
                config.name);
 }
 
+/// Moments are those of what trained so far. Other patterns for the same parameters are no other run.
+void require_kept_trainable(const Options& options, const Progress& progress, const ModelConfig& config) {
+    Options before = options;
+    before.freeze = progress.freeze;
+    const Model kept = model_to_train(before, config), asked = model_to_train(options, config);
+    for (size_t i = 0; i < kept.parameters.size(); ++i) {
+        if (kept.parameters[i].trainable == asked.parameters[i].trainable) continue;
+        fail_usage(
+            "--freeze={}: in the run {} was {} ({}), and a run goes on with what it trains; leave --freeze and "
+            "--trainable out, or begin a new run with its weights: --model={} --freeze={}",
+            options.freeze, kept.parameters[i].name, kept.parameters[i].trainable ? "trained" : "frozen",
+            progress.freeze.empty() ? "without --freeze" : "--freeze=" + progress.freeze, options.resume,
+            options.freeze);
+    }
+}
+
 }  // namespace
 
 void require_kept_options(const Options& options, const Checkpoint& checkpoint) {
@@ -69,6 +86,7 @@ void require_kept_options(const Options& options, const Checkpoint& checkpoint) 
         fail_usage("--optimizer={}: the run began with {}, whose moments are others; leave --optimizer out",
                    options.optimizer, progress.optimizer);
     }
+    require_kept_trainable(options, progress, model_of(checkpoint));
     if (progress.seed != options.seed) {
         fail_usage("--seed={}: the run began with seed {}, which its data order depends on; leave --seed out",
                    options.seed, progress.seed);

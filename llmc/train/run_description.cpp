@@ -34,8 +34,9 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     const std::optional<ModelConfig> fixed = origin.config(options);
     if (fixed) settle_seq_len(options, *fixed);
     run->data = open_data(options, origin.tokenizer());
-    run->model = make_model(fixed ? accept_model(options, *fixed, run->data.tokenizer.get())
-                                  : resolve_model(options, run->data.vocab_size(), run->data.least_vocab_size()));
+    run->model =
+        model_to_train(options, fixed ? accept_model(options, *fixed, run->data.tokenizer.get())
+                                      : resolve_model(options, run->data.vocab_size(), run->data.least_vocab_size()));
     check_data(options, run->data, run->model.config.V, /*is_new=*/!fixed, comm);
     run->sample_prompt = sample_prompt(options, *run->data.tokenizer, run->model.config.V);
     if (origin.checkpoint) {

@@ -6,6 +6,7 @@
 #include "llmc/base/units.h"
 #include "llmc/base/version.h"
 #include "llmc/io/models_tokenizer.h"
+#include "llmc/model/trainable.h"
 #include "llmc/train/config_paths.h"
 #include "llmc/train/initial_weights.h"
 
@@ -172,6 +173,11 @@ ModelConfig accept_model(const Options& options, const ModelConfig& config, cons
     return config;
 }
 
+Model model_to_train(const Options& options, const ModelConfig& config) {
+    if (options.freeze.empty()) return make_model(config);
+    return with_trainable(make_model(config), parse_patterns("--freeze", options.freeze, /*trainable=*/false));
+}
+
 void settle_seq_len(Options& options, const ModelConfig& config) {
     if (options.was_given("seq-len") || options.seq_len <= config.maxT) return;
     options.seq_len = config.maxT;
@@ -269,6 +275,7 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     spdlog::info("train_gpt {} on {}", version(), device.name);
     spdlog::info("model   {}: {}; {} parameters, {}", model.config.name, describe(model.config),
                  format_count(model.parameter_count()), weights);
+    if (model.has_frozen()) spdlog::info("trains  {}; --freeze={}", describe_trainable(model), options.freeze);
     spdlog::info("data    {}; {} tokens for training, {} for validation{}", data.source->describe(),
                  format_count(data.train->size()), format_count(data.validation->size()),
                  data.val_source == nullptr ? "" : ": " + data.val_source->describe());

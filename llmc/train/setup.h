@@ -41,6 +41,9 @@ ModelConfig resolve_model(const Options& options, int64_t data_vocabulary, int64
 /// the tokenizer.
 ModelConfig accept_model(const Options& options, const ModelConfig& config, const Tokenizer* tokenizer);
 
+/// The table of a run's model, with what --freeze and --trainable say of its parameters.
+Model model_to_train(const Options& options, const ModelConfig& config);
+
 /// Shortens the default --seq-len to the longest that a model with weights takes.
 void settle_seq_len(Options& options, const ModelConfig& config);
 

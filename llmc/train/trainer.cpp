@@ -82,6 +82,7 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
     progress_.tokenizer = data_.tokenizer->name();
     progress_.dtype = options_.dtype;
     progress_.places = place_in_words(plan_);
+    progress_.freeze = options_.freeze;
     progress_.optimizer = options_.optimizer;
     progress_.seq_len = options_.seq_len;
     progress_.total_batch_size = tokens_per_step_;

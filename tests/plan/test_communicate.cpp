@@ -399,7 +399,7 @@ TEST(BucketOf, IsTheOneWithTheOperationsParameters) {
         for (const Step& step : plan.steps) {
             const Uses uses = uses_of(model, step);
             EXPECT_EQ(reads_parameters(step), uses.parameters != kNone) << describe_step(model, step);
-            EXPECT_EQ(writes_gradients(step), uses.gradients != kNone) << describe_step(model, step);
+            EXPECT_EQ(writes_gradients(model, step), uses.gradients != kNone) << describe_step(model, step);
             const int bucket = bucket_of(model, partition, step);
             EXPECT_TRUE(uses.parameters == kNone || bucket == uses.parameters) << describe_step(model, step);
             EXPECT_TRUE(uses.gradients == kNone || bucket == uses.gradients) << describe_step(model, step);

@@ -278,11 +278,11 @@ TEST(GradientWrites, ZeroingStandsBeforeTheFirstWriterOfItsBucket) {
             const Step& step = plan.steps[i];
             if (step.kind == StepKind::ZeroGradients) {
                 EXPECT_FALSE(met[static_cast<size_t>(step.bucket)]);
-                ASSERT_TRUE(writes_gradients(plan.steps[i + 1]));
+                ASSERT_TRUE(writes_gradients(model, plan.steps[i + 1]));
                 EXPECT_EQ(bucket_of(model, plan.partition, plan.steps[i + 1]), step.bucket);
                 EXPECT_EQ(step.phase, plan.steps[i + 1].phase);
             }
-            if (writes_gradients(step)) met[static_cast<size_t>(bucket_of(model, plan.partition, step))] = true;
+            if (writes_gradients(model, step)) met[static_cast<size_t>(bucket_of(model, plan.partition, step))] = true;
         }
         EXPECT_EQ(std::count(met.begin(), met.end(), true), 5);
     }
@@ -308,7 +308,7 @@ TEST(GradientWrites, EvaluationAndGenerationWriteNone) {
             EXPECT_FALSE(plan.trains());
             for (const Step& step : plan.steps) {
                 EXPECT_EQ(step.kind, StepKind::Compute);
-                EXPECT_FALSE(writes_gradients(step));
+                EXPECT_FALSE(writes_gradients(model, step));
                 EXPECT_EQ(step.when, When::Always);
             }
         }

@@ -10,8 +10,8 @@
 namespace llmc {
 namespace {
 
-constexpr Buffer kBuffers[] = {Buffer::Parameters, Buffer::Masters, Buffer::Gradients,
-                               Buffer::MomentM,    Buffer::MomentV, Buffer::Boundaries};
+constexpr Buffer kBuffers[] = {Buffer::Parameters, Buffer::Masters, Buffer::Gradients, Buffer::MomentM,
+                               Buffer::MomentV,    Buffer::Frozen,  Buffer::Boundaries};
 
 /// A filling in letters, in the order of the rows: whole, in pieces, or - for what does not exist.
 std::string spread_of(const Places& places) {
@@ -24,7 +24,8 @@ std::string spread_of(const Places& places) {
 
 void expect_formats(const Places& places, DType parameters) {
     for (const Buffer buffer : kBuffers) {
-        const bool of_parameters = buffer == Buffer::Parameters || buffer == Buffer::Boundaries;
+        const bool of_parameters =
+            buffer == Buffer::Parameters || buffer == Buffer::Frozen || buffer == Buffer::Boundaries;
         EXPECT_EQ(places.format(buffer), of_parameters ? parameters : DType::F32) << name_of(buffer);
         EXPECT_EQ(places[buffer].memory, Memory::Device) << name_of(buffer);
         EXPECT_EQ(places[buffer].exists, buffer != Buffer::Masters || parameters == DType::BF16) << name_of(buffer);
@@ -40,8 +41,8 @@ TEST(Places, HaveAnotherNameForEveryRow) {
 }
 
 TEST(Places, AreWholeAndOnTheDeviceUnlessSaidOtherwise) {
-    EXPECT_EQ(spread_of(Places()), "W-WWWW");
-    EXPECT_EQ(spread_of(Places(DType::BF16)), "WWWWWW");
+    EXPECT_EQ(spread_of(Places()), "W-WWWWW");
+    EXPECT_EQ(spread_of(Places(DType::BF16)), "WWWWWWW");
     expect_formats(Places(), DType::F32);
     expect_formats(Places(DType::BF16), DType::BF16);
     EXPECT_EQ(Places().describe(), "");
@@ -55,10 +56,10 @@ TEST(PlacesOfZero, CutOneMoreBufferPerStage) {
         bool updates_pieces, gathers_after_update, shares_sums;
     };
     const Filling expected[] = {
-        {"W-WWWW", "WWWWWW", "", false, false, true},
-        {"W-WPPW", "WPWPPW", "optimiser state in pieces", true, true, false},
-        {"W-PPPW", "WPPPPW", "optimiser state and gradients in pieces", true, true, false},
-        {"P-PPPW", "PPPPPW", "optimiser state, gradients and parameters in pieces", true, false, false},
+        {"W-WWWWW", "WWWWWWW", "", false, false, true},
+        {"W-WPPWW", "WPWPPWW", "optimiser state in pieces", true, true, false},
+        {"W-PPPWW", "WPPPPWW", "optimiser state and gradients in pieces", true, true, false},
+        {"P-PPPPW", "PPPPPPW", "optimiser state, gradients and parameters in pieces", true, false, false},
     };
     for (int stage = 0; stage <= kMaxZero; ++stage) {
         const Filling& filling = expected[stage];

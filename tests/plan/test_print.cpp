@@ -2,6 +2,7 @@
 // an intended change, UPDATE_GOLDEN=1 in the environment rewrites the files; look at the difference before a commit.
 #include "llmc/plan/print.h"
 
+#include "llmc/model/trainable.h"
 #include "llmc/plan/simulate.h"
 #include "tests/io/temp_dir.h"
 #include "tests/plan/plan_cases.h"
@@ -46,6 +47,14 @@ TEST(PrintedPlan, Gpt2Offload) { expect_golden_plan("gpt2_offload", Family::Gpt2
 TEST(PrintedPlan, LlamaLayer) { expect_golden_plan("llama_layer", Family::Llama, 3, "layer"); }
 TEST(PrintedPlan, LlamaSqrt) { expect_golden_plan("llama_sqrt", Family::Llama, 4, "sqrt"); }
 TEST(PrintedPlan, LlamaOffload) { expect_golden_plan("llama_offload", Family::Llama, 4, "offload"); }
+
+/// The upper of three layers and the norms train, and the embedding does not, nor the tied head.
+TEST(PrintedPlan, Gpt2Frozen) {
+    const Model model = with_trainable(small_model(Family::Gpt2, 3),
+                                       parse_patterns("--freeze", "wte,wpe,layers.0-1.*,!layers.1.ln2_*", false));
+    const Plan plan = make_training_plan(model, request_of(model, {2, 5}, DType::F32), find_policy("layer"));
+    expect_golden("gpt2_frozen", summarise_steps(plan) + "\n" + print_steps(model, plan, nullptr));
+}
 
 /// Four ranks; stage 2 with a tied head, stage 3 with one of its own.
 void expect_golden_plan_of_ranks(const std::string& file, Family family, int zero) {

@@ -87,7 +87,7 @@ TEST(FindFaultOfUpdate, SeesEveryWriterThatAddsOrOverwritesAtTheWrongTime) {
                 step.kind == StepKind::WaitReduce || (step.kind == StepKind::Compute && step.op == OpKind::LossSum);
             // A lookup alone (LLaMA's embedding) always adds, to what was zeroed or written.
             const bool only_adds = step.op == OpKind::Embedding && good.model.wpe == kNone;
-            if (!sums && (!writes_gradients(step) || only_adds)) continue;
+            if (!sums && (!writes_gradients(good.model, step) || only_adds)) continue;
             for (const Adds other : {Adds::Always, Adds::AfterFirst, Adds::Never}) {
                 if (other == step.adds) continue;
                 Checked bad = good;

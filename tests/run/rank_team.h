@@ -3,6 +3,7 @@
 
 #include "llmc/backend/make_backend.h"
 #include "llmc/base/rng.h"
+#include "llmc/model/trainable.h"
 #include "llmc/run/executor.h"
 #include "llmc/run/update.h"
 #include "tests/comm/comm_testing.h"
@@ -18,6 +19,7 @@ namespace llmc {
 struct TeamRun {
     std::string device = "cpu";
     ModelConfig config;
+    std::string freeze;          ///< Patterns, as --freeze takes them.
     BatchShape shape = {1, 16};  ///< Of one micro-batch of one rank.
     DType dtype = DType::F32;
     std::string policy = "none";
@@ -35,6 +37,8 @@ struct TeamResult {
 class RankTeam {
   public:
     explicit RankTeam(const TeamRun& run) : run_(run), model_(make_model(run.config)) {
+        if (!run.freeze.empty())
+            model_ = with_trainable(std::move(model_), parse_patterns("--freeze", run.freeze, false));
         int64_t count = 0;
         for (const ParameterRow& row : model_.parameters) count += row.used_rows * row.cols;
         result_.weights.resize(static_cast<size_t>(count));
@@ -136,7 +140,7 @@ class RankTeam {
             const ElementRange range = state.owned(index);
             if (range.count() > 0) {
                 float* to = result_.weights.data() + first + range.begin;
-                state.backend().copy_to_host(to, state.kept(Kept::Weights, index, range));
+                state.read_kept(Kept::Weights, index, range, to);
             }
             first += row.used_rows * row.cols;
         }

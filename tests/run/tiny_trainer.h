@@ -9,6 +9,7 @@
 #include <limits>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace llmc {
@@ -20,9 +21,9 @@ inline void fill_with_nan(Backend& backend, const Tensor& tensor) {
 
 class TinyTrainer {
   public:
-    TinyTrainer(const ModelConfig& config, BatchShape shape, DType dtype, const KeepSet* keep,
-                const std::string& policy, int threads = 2, int64_t logits_chunk = 0, const std::string& device = "cpu")
-        : model_(make_model(config)), backend_(make_backend(device, threads)) {
+    TinyTrainer(Model model, BatchShape shape, DType dtype, const KeepSet* keep, const std::string& policy,
+                int threads = 2, int64_t logits_chunk = 0, const std::string& device = "cpu")
+        : model_(std::move(model)), backend_(make_backend(device, threads)) {
         memory_ = plan_memory(model_, shape, dtype, find_policy(policy), logits_chunk, *backend_);
         if (keep != nullptr) {
             PlanRequest request = {shape, memory_.plan.logits_chunk_tokens, {}, {}, dtype};
@@ -34,6 +35,9 @@ class TinyTrainer {
         fill_with_nan(*backend_, state_->all_gradients());
         set_optimizer({});
     }
+    TinyTrainer(const ModelConfig& config, BatchShape shape, DType dtype, const KeepSet* keep,
+                const std::string& policy, int threads = 2, int64_t logits_chunk = 0, const std::string& device = "cpu")
+        : TinyTrainer(make_model(config), shape, dtype, keep, policy, threads, logits_chunk, device) {}
     TinyTrainer(const ModelConfig& config, BatchShape shape, DType dtype, const std::string& policy, int threads = 2,
                 int64_t logits_chunk = 0, const std::string& device = "cpu")
         : TinyTrainer(config, shape, dtype, nullptr, policy, threads, logits_chunk, device) {}

@@ -68,16 +68,16 @@ std::vector<int64_t> cut_runs(const int32_t* order, const int32_t* token, int64_
 
 template <typename E>
 void embed_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T, Tensor workspace) {
-    const int64_t N = d_out.shape[0], C = d_out.shape[1], Vp = d_wte.shape[0];
-    const int32_t* token = tokens.as<int32_t>();
+    const int64_t N = d_out.shape[0], C = d_out.shape[1];
+    const int32_t* token = d_wte ? tokens.as<int32_t>() : nullptr;
     int32_t* order = static_cast<int32_t*>(workspace.data);
-    sort_by_token(order, order + N, token, N, Vp);
+    if (d_wte) sort_by_token(order, order + N, token, N, d_wte.shape[0]);
 
     const E* rows = d_out.as<E>();
-    float* d_token = d_wte.as<float>();
+    float* d_token = d_wte ? d_wte.as<float>() : nullptr;
     float* d_position = d_wpe ? d_wpe.as<float>() : nullptr;
     const int64_t strips = ceil_div(C, kStripColumns);
-    const std::vector<int64_t> runs = cut_runs(order, token, N);
+    const std::vector<int64_t> runs = d_wte ? cut_runs(order, token, N) : std::vector<int64_t>{0};
     const int64_t token_blocks = (static_cast<int64_t>(runs.size()) - 1) * strips;
 
     const int64_t positions = d_position ? std::min(T, N) : 0;
@@ -113,9 +113,9 @@ void CpuBackend::embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor
 void CpuBackend::embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
                                     Tensor workspace) {
     const int64_t N = d_out.shape[0], C = d_out.shape[1];
-    CHECK(tokens.count() == N && d_wte.shape[1] == C, tokens.count(), N, d_wte.shape[1], C);
+    CHECK(!d_wte || (tokens.count() == N && d_wte.shape[1] == C), tokens.count(), N, d_wte.shape[1], C);
     CHECK(!d_wpe || std::min(T, N) <= d_wpe.shape[0], T, d_wpe.shape[0]);
-    CHECK(workspace.bytes() >= embedding_backward_workspace(N, C, d_wte.shape[0]), workspace.bytes());
+    CHECK(!d_wte || workspace.bytes() >= embedding_backward_workspace(N, C, d_wte.shape[0]), workspace.bytes());
     d_out.dtype == DType::BF16 ? embed_backward<bf16>(d_wte, d_wpe, adds, d_out, tokens, T, workspace)
                                : embed_backward<float>(d_wte, d_wpe, adds, d_out, tokens, T, workspace);
 }

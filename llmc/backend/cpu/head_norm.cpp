@@ -31,7 +31,7 @@ void normalise(T* out, const T* x, const T* weight, int64_t HD, float rstd) {
 }
 
 /// One head: with h = x * rstd and g = d_out * weight, d_x = rstd * (g - h * average(g * h)); d_weight += d_out * h.
-/// d_x may be d_out.
+/// d_x may be d_out, or null.
 template <typename T>
 void head_backward(T* d_x, float* d_weight, const T* d_out, const T* x, const T* weight, int64_t HD, float rstd) {
     float sum = 0;
@@ -41,6 +41,7 @@ void head_backward(T* d_x, float* d_weight, const T* d_out, const T* x, const T*
         d_weight[d] += gradient * h;
         sum += gradient * to_float(weight[d]) * h;
     }
+    if (d_x == nullptr) return;
     const float average = sum / static_cast<float>(HD);
 #pragma omp simd
     for (int64_t d = 0; d < HD; ++d) {
@@ -80,12 +81,12 @@ template <typename T>
 void token_backward(const HeadNorm& op, Tensor d_qkv, Tensor d_out, int64_t n, float* share) {
     const int64_t columns = op.qkv.shape[1], HD = op.shape.HD;
     const T *x = op.qkv.as<T>() + n * columns, *d = d_out.as<T>() + n * columns;
-    T* d_x = d_qkv.as<T>() + n * columns;
+    T* const d_x = d_qkv ? d_qkv.as<T>() + n * columns : nullptr;
     for (int64_t head = 0; head < op.heads(); ++head) {
-        head_backward(d_x + head * HD, share + (head < op.shape.NH ? 0 : HD), d + head * HD, x + head * HD,
-                      op.weight_of(head).as<T>(), HD, op.rstd.as<float>()[n * op.heads() + head]);
+        head_backward(d_x ? d_x + head * HD : nullptr, share + (head < op.shape.NH ? 0 : HD), d + head * HD,
+                      x + head * HD, op.weight_of(head).as<T>(), HD, op.rstd.as<float>()[n * op.heads() + head]);
     }
-    if (d_x != d) std::copy(d + op.normed_columns(), d + columns, d_x + op.normed_columns());
+    if (d_x && d_x != d) std::copy(d + op.normed_columns(), d + columns, d_x + op.normed_columns());
 }
 
 template <typename T>
@@ -101,9 +102,11 @@ void backward(const HeadNorm& op, Tensor d_qkv, Tensor d_q_weight, Tensor d_k_we
         }
     }
     for (int64_t d = 0; d < 2 * HD; ++d) {
+        const Tensor& d_weight = d < HD ? d_q_weight : d_k_weight;
+        if (!d_weight) continue;
         float sum = 0;
         for (int64_t block = 0; block < blocks; ++block) sum += shares[block * 2 * HD + d];
-        float& to = d < HD ? d_q_weight.as<float>()[d] : d_k_weight.as<float>()[d - HD];
+        float& to = d_weight.as<float>()[d % HD];
         to = adds ? to + sum : sum;
     }
 }
@@ -130,7 +133,7 @@ void CpuBackend::head_norm_backward(Tensor d_qkv, Tensor d_q_weight, Tensor d_k_
                                     const AttentionShape& shape, Tensor workspace) {
     const HeadNorm op = {qkv, rstd, q_weight, k_weight, shape};
     check_shapes(op, d_out);
-    check_shapes(op, d_qkv);
+    if (d_qkv) check_shapes(op, d_qkv);
     CHECK(workspace.bytes() >= head_norm_backward_workspace(qkv.shape[0], shape.HD), workspace.bytes());
     const auto run = qkv.dtype == DType::BF16 ? backward<bf16> : backward<float>;
     run(op, d_qkv, d_q_weight, d_k_weight, adds, d_out, static_cast<float*>(workspace.data));

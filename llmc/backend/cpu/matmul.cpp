@@ -5,6 +5,7 @@
 #include "llmc/backend/cpu/cpu_backend.h"
 
 #include "llmc/backend/cpu/gemm.h"
+#include "llmc/backend/cpu/parallel.h"
 #include "llmc/base/units.h"
 
 #include <omp.h>
@@ -243,14 +244,20 @@ void CpuBackend::matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight, 
 
 void CpuBackend::matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
                                         Tensor workspace) {
-    const int64_t N = x.shape[0], OC = d_weight.shape[0], IC = d_weight.shape[1];
-    const DType type = x.dtype;
+    const int64_t N = d_out.shape[0], OC = d_out.shape[1], IC = d_weight.shape[1];
+    const DType type = d_out.dtype;
+    const auto sums = type == DType::F32 ? column_sums<float> : column_sums<bf16>;
+    if (!d_weight) {
+        constexpr int64_t kColumns = 256;
+        CHECK(is_matrix(d_out, type, N, OC) && is_matrix(d_bias, DType::F32, OC, 1), OC);
+        return for_each_range(OC, kColumns, d_out.bytes(), [&](int64_t begin, int64_t end) {
+            sums(d_bias.as<float>() + begin, adds, d_out, begin, end - begin);
+        });
+    }
     CHECK(is_matrix(x, type, N, IC) && is_matrix(d_out, type, N, OC), N, OC, IC);
     CHECK(is_matrix(d_weight, DType::F32, OC, IC) && (!d_bias || is_matrix(d_bias, DType::F32, OC, 1)), OC, IC);
     backward_weight_grid(type, N, OC, IC).run(threads_, workspace, [&](const Block& block) {
-        if (d_bias && block.col == 0)
-            (type == DType::F32 ? column_sums<float> : column_sums<bf16>)(d_bias.as<float>() + block.row, adds, d_out,
-                                                                          block.row, block.rows);
+        if (d_bias && block.col == 0) sums(d_bias.as<float>() + block.row, adds, d_out, block.row, block.rows);
         if (!adds) {
             for (int64_t row = block.row; row < block.row + block.rows; ++row)
                 std::memset(element(d_weight, row, block.col), 0, static_cast<size_t>(block.cols) * sizeof(float));

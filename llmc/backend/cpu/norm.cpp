@@ -91,7 +91,6 @@ template <typename T>
 void backward_row(const NormBackward& op, int64_t n, float* d_weight, float* d_bias) {
     const int64_t C = op.x.shape[1];
     const T *x = op.x.as<T>() + n * C, *d_out = op.d_out.as<T>() + n * C, *weight = op.weight.as<T>();
-    T* d_x = op.d_x.as<T>() + n * C;
     const float mean = op.centred ? op.mean.as<float>()[n] : 0, rstd = op.rstd.as<float>()[n];
 
     float sum_g = 0, sum_gh = 0;
@@ -106,6 +105,8 @@ void backward_row(const NormBackward& op, int64_t n, float* d_weight, float* d_b
 #pragma omp simd
         for (int64_t c = 0; c < C; ++c) d_bias[c] += to_float(d_out[c]);
     }
+    if (!op.d_x) return;
+    T* d_x = op.d_x.as<T>() + n * C;
     const float mean_g = op.centred ? sum_g / static_cast<float>(C) : 0, mean_gh = sum_gh / static_cast<float>(C);
     const auto gradient = [&](int64_t c) {
         const float h = (to_float(x[c]) - mean) * rstd, g = to_float(d_out[c]) * to_float(weight[c]);
@@ -138,8 +139,8 @@ void backward(const NormBackward& op, Tensor d_weight, Tensor d_bias, Tensor wor
     const int64_t N = op.x.shape[0], C = op.x.shape[1];
     const int64_t step = rows_per_block(N), blocks = ceil_div(N, step), strips = ceil_div(C, kColumns);
     float* shares = static_cast<float*>(workspace.data);  // (blocks, 2, C): d_weight, d_bias
-    float* d_weights = d_weight.as<float>();
-    float* d_biases = op.centred ? d_bias.as<float>() : nullptr;
+    float* d_weights = d_weight ? d_weight.as<float>() : nullptr;
+    float* d_biases = d_bias ? d_bias.as<float>() : nullptr;
 #pragma omp parallel if (blocks > 1 && 3 * op.x.bytes() >= kParallelBytes)
     {
 #pragma omp for schedule(static)
@@ -152,7 +153,7 @@ void backward(const NormBackward& op, Tensor d_weight, Tensor d_bias, Tensor wor
 #pragma omp for schedule(static)
         for (int64_t strip = 0; strip < strips; ++strip) {
             const int64_t begin = strip * kColumns, end = std::min(C, begin + kColumns);
-            add_shares(d_weights, op.adds, shares, blocks, 2 * C, begin, end);
+            if (d_weights) add_shares(d_weights, op.adds, shares, blocks, 2 * C, begin, end);
             if (d_biases) add_shares(d_biases, op.adds, shares + C, blocks, 2 * C, begin, end);
         }
     }
@@ -181,7 +182,7 @@ void CpuBackend::rmsnorm_forward(Tensor out, Tensor rstd, Tensor x, Tensor weigh
 
 void CpuBackend::layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, bool adds,
                                     Tensor d_out, Tensor x, Tensor mean, Tensor rstd, Tensor weight, Tensor workspace) {
-    check_shapes(d_x, x, rstd, weight);
+    check_shapes(d_x ? d_x : x, x, rstd, weight);
     CHECK(workspace.bytes() >= norm_backward_workspace(x.shape[0], x.shape[1]), workspace.bytes());
     const NormBackward op = {d_x, d_out, x, mean, rstd, weight, accumulate, true, adds};
     x.dtype == DType::BF16 ? backward<bf16>(op, d_weight, d_bias, workspace)
@@ -190,7 +191,7 @@ void CpuBackend::layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weight
 
 void CpuBackend::rmsnorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, bool adds, Tensor d_out, Tensor x,
                                   Tensor rstd, Tensor weight, Tensor workspace) {
-    check_shapes(d_x, x, rstd, weight);
+    check_shapes(d_x ? d_x : x, x, rstd, weight);
     CHECK(workspace.bytes() >= norm_backward_workspace(x.shape[0], x.shape[1]), workspace.bytes());
     const NormBackward op = {d_x, d_out, x, Tensor(), rstd, weight, accumulate, false, adds};
     x.dtype == DType::BF16 ? backward<bf16>(op, d_weight, Tensor(), workspace)

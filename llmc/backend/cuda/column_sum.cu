@@ -64,7 +64,9 @@ __global__ void __launch_bounds__(kWarpsOfPartials* kWarpSize)
     if (warp != 0 || column >= columns) return;
 #pragma unroll
     for (int other = 1; other < kWarpsOfPartials; ++other) sum += sums[other][lane];
-    float* const to = column < C ? out + column : second + (column - C);
+    float* const vector = column < C ? out : second;
+    if (!vector) return;
+    float* const to = vector + (column < C ? column : column - C);
     *to = adds ? *to + sum : sum;
 }
 
@@ -86,14 +88,15 @@ void column_sums(cudaStream_t stream, Tensor d_bias, bool adds, Tensor d_out, vo
     float* const partials = static_cast<float*>(workspace);
     d_out.dtype == DType::BF16 ? partial_sums<bf16>(stream, partials, d_out, groups)
                                : partial_sums<float>(stream, partials, d_out, groups);
-    sum_partials(stream, elements_of<float>(d_bias), nullptr, adds, partials, groups, OC);
+    sum_partials(stream, elements_of<float>(d_bias), nullptr, 1, adds, partials, groups, OC);
 }
 
 int64_t column_sum_workspace(int64_t N, int64_t OC) { return row_groups(N, OC) * OC * size_of(DType::F32); }
 
-void sum_partials(cudaStream_t stream, float* out, float* second, bool adds, const float* partials, int64_t groups,
-                  int64_t C) {
-    const int64_t columns = second ? 2 * C : C;
+void sum_partials(cudaStream_t stream, float* out, float* second, int vectors, bool adds, const float* partials,
+                  int64_t groups, int64_t C) {
+    if (!out && !second) return;
+    const int64_t columns = vectors * C;
     launch(sum_partials_kernel, blocks_of(ceil_div(columns, kWarpSize)), kWarpsOfPartials * kWarpSize, 0, stream, out,
            second, adds, partials, groups, columns, C);
 }

@@ -14,9 +14,9 @@ namespace llmc::cuda {
 void column_sums(cudaStream_t stream, Tensor d_bias, bool adds, Tensor d_out, void* workspace);
 int64_t column_sum_workspace(int64_t N, int64_t OC);
 
-/// The second stage alone: out (C) = or += column sums of partials (groups, C). With a second output (C), partials is
-/// (groups, 2C) and its right half belongs to that.
-void sum_partials(cudaStream_t stream, float* out, float* second, bool adds, const float* partials, int64_t groups,
-                  int64_t C);
+/// The second stage alone: out (C) = or += column sums of partials (groups, C). With two vectors, partials is
+/// (groups, 2C) and its right half belongs to `second` (C). What is null is not wanted.
+void sum_partials(cudaStream_t stream, float* out, float* second, int vectors, bool adds, const float* partials,
+                  int64_t groups, int64_t C);
 
 }  // namespace llmc::cuda

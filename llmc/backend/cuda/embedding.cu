@@ -214,9 +214,12 @@ void embed_backward(cudaStream_t stream, Tensor d_wte, Tensor d_wpe, bool adds, 
     const RowPieces cut(C, whole ? kSize : 1);
     const int pieces = static_cast<int>(cut.pieces);
     const E* const rows_in = elements_of<const E>(d_out);
-    const auto [keys, rows] = sort_by_token(stream, elements_of<const int32_t>(tokens), N, d_wte.shape[0], workspace);
-    launch(whole ? add_by_token_kernel<E, kSize> : add_by_token_kernel<E, 1>, blocks_of(N * cut.pieces), cut.threads, 0,
-           stream, elements_of<float>(d_wte), rows_in, keys, rows, N, C, pieces);
+    if (d_wte) {
+        const int32_t* const ids = elements_of<const int32_t>(tokens);
+        const auto [keys, rows] = sort_by_token(stream, ids, N, d_wte.shape[0], workspace);
+        launch(whole ? add_by_token_kernel<E, kSize> : add_by_token_kernel<E, 1>, blocks_of(N * cut.pieces),
+               cut.threads, 0, stream, elements_of<float>(d_wte), rows_in, keys, rows, N, C, pieces);
+    }
     if (d_wpe)
         launch(whole ? sum_by_position_kernel<E, kSize> : sum_by_position_kernel<E, 1>,
                blocks_of(std::min(T, N) * cut.pieces), cut.threads, 0, stream, elements_of<float>(d_wpe), adds, rows_in,
@@ -236,9 +239,9 @@ void CudaBackend::embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tenso
 void CudaBackend::embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
                                      Tensor workspace) {
     const int64_t N = d_out.shape[0], C = d_out.shape[1];
-    CHECK(tokens.count() == N && d_wte.shape[1] == C, tokens.count(), N, d_wte.shape[1], C);
+    CHECK(!d_wte || (tokens.count() == N && d_wte.shape[1] == C), tokens.count(), N, d_wte.shape[1], C);
     CHECK(!d_wpe || std::min(T, N) <= d_wpe.shape[0], T, d_wpe.shape[0]);
-    CHECK(workspace.bytes() >= embedding_backward_workspace(N, C, d_wte.shape[0]), workspace.bytes());
+    CHECK(!d_wte || workspace.bytes() >= embedding_backward_workspace(N, C, d_wte.shape[0]), workspace.bytes());
     d_out.dtype == DType::BF16 ? embed_backward<bf16>(stream_, d_wte, d_wpe, adds, d_out, tokens, T, workspace)
                                : embed_backward<float>(stream_, d_wte, d_wpe, adds, d_out, tokens, T, workspace);
 }

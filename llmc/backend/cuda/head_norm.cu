@@ -87,6 +87,7 @@ __device__ __forceinline__ void head_backward(const HeadNorm<T>& op, int64_t tok
         sum += g[c] * h[c];
         (head < op.NH ? d_q[c] : d_k[c]) += gradient * h[c];
     });
+    if (!op.out) return;
     const float average = warp_sum(sum) / static_cast<float>(op.HD);
     T* const d_x = op.out + op.row(token, head);
     for_columns(op.HD, [&](int c, int column) { d_x[column] = from_float<T>(rstd * (g[c] - h[c] * average)); });
@@ -102,7 +103,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(HeadNorm<T> op) {
         for (int head = warp; head < op.heads(); head += kWarps) {
             if (op.is_normed(head)) {
                 head_backward(op, token, head, d_q, d_k);
-            } else if (op.out != op.d_out) {
+            } else if (op.out && op.out != op.d_out) {
                 const int64_t row = op.row(token, head);
                 for_columns(op.HD, [&](int, int column) { op.out[row + column] = op.d_out[row + column]; });
             }
@@ -152,7 +153,7 @@ void backward(cudaStream_t stream, HeadNorm<T> op, Tensor d_q_weight, Tensor d_k
     op.partials = static_cast<float*>(workspace.data);
     const int64_t groups = ceil_div(op.N, op.tokens);
     launch(backward_kernel<T>, blocks_of(groups), kThreads, 0, stream, op);
-    sum_partials(stream, elements_of<float>(d_q_weight), elements_of<float>(d_k_weight), adds, op.partials, groups,
+    sum_partials(stream, elements_of<float>(d_q_weight), elements_of<float>(d_k_weight), 2, adds, op.partials, groups,
                  op.HD);
 }
 
@@ -181,7 +182,7 @@ void CudaBackend::head_norm_backward(Tensor d_qkv, Tensor d_q_weight, Tensor d_k
                                      Tensor qkv, Tensor rstd, Tensor q_weight, Tensor k_weight,
                                      const AttentionShape& shape, Tensor workspace) {
     check_shapes(d_out, rstd, qkv, q_weight, k_weight, shape);
-    check_shapes(d_qkv, rstd, qkv, q_weight, k_weight, shape);
+    if (d_qkv) check_shapes(d_qkv, rstd, qkv, q_weight, k_weight, shape);
     CHECK(workspace.bytes() >= head_norm_backward_workspace(qkv.shape[0], shape.HD), workspace.bytes());
     if (qkv.dtype == DType::BF16)
         backward(stream_, operands<bf16>(d_qkv, rstd, qkv, d_out, q_weight, k_weight, shape), d_q_weight, d_k_weight,

@@ -54,14 +54,15 @@ void CudaBackend::matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight,
 
 void CudaBackend::matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
                                          Tensor workspace) {
+    if (d_bias) column_sums(stream_, d_bias, adds, d_out, workspace.data);
+    if (!d_weight) return;
     const int64_t N = x.shape[0], IC = x.shape[1], OC = d_out.shape[1];
     CHECK(d_weight.shape[0] == OC && d_weight.shape[1] == IC && d_out.shape[0] == N, N, IC, OC);
     const MatmulShape shape = {
         .m = IC, .n = OC, .k = N, .transpose_b = true, .input = x.dtype, .output = d_weight.dtype, .adds_c = true};
-    matmuls_->run(shape,
-                  {d_weight.data, x.data, d_out.data, nullptr, d_weight.data, !adds, workspace.data, workspace.bytes()},
-                  stream_);
-    if (d_bias) column_sums(stream_, d_bias, adds, d_out, workspace.data);
+    matmuls_->run(
+        shape, {d_weight.data, x.data, d_out.data, nullptr, d_weight.data, !adds, workspace.data, workspace.bytes()},
+        stream_);
 }
 
 }  // namespace llmc::cuda

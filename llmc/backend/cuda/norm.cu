@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kMaxThreads) forward_kernel(Forward<T> op) {
 
 template <typename T>
 struct Backward {
-    T* d_x;
+    T* d_x;  ///< Or null.
     const T *d_out, *x, *weight;
     const float *mean, *rstd;
     float* partials;  ///< (groups, 2, C): d_weight and d_bias; without a mean (groups, C).
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(kMaxThreads) backward_kernel(Backward<T> op) {
         const int64_t row = begin + threadIdx.y;
         const int64_t columns = row < end ? C : 0;  // Threads without a row only wait.
         const T *const x = op.x + row * C, *const d_out = op.d_out + row * C;
-        T* const d_x = op.d_x + row * C;
+        T* const d_x = op.d_x ? op.d_x + row * C : nullptr;
         const float mean = centred && columns > 0 ? op.mean[row] : 0, rstd = columns > 0 ? op.rstd[row] : 0;
         Group<T, kSize> x_held[kBackwardGroups], d_held[kBackwardGroups], before[kBackwardGroups] = {};
 #pragma unroll
@@ -196,6 +196,7 @@ __global__ void __launch_bounds__(kMaxThreads) backward_kernel(Backward<T> op) {
             if (centred)
                 row == first_row ? store_floats(share + C + c, bias_part) : add_floats(share + C + c, bias_part);
         }
+        if (!op.d_x) continue;
         sums = row_sums(sums, slot);
         const Sums average = {centred ? sums.g / static_cast<float>(C) : 0, sums.gh / static_cast<float>(C)};
 #pragma unroll
@@ -282,10 +283,11 @@ void backward(cudaStream_t stream, Tensor d_x, bool accumulate, Tensor d_weight,
                             N,
                             C,
                             rows,
-                            accumulate};
+                            accumulate && d_x};
     launch(whole ? backward_kernel<T, kSize> : backward_kernel<T, 1>, blocks_of(groups), block, shared_bytes, stream,
            op);
-    sum_partials(stream, elements_of<float>(d_weight), elements_of<float>(d_bias), adds, partials, groups, C);
+    sum_partials(stream, elements_of<float>(d_weight), elements_of<float>(d_bias), mean ? 2 : 1, adds, partials, groups,
+                 C);
 }
 
 void check_shapes(Tensor out, Tensor x, Tensor rstd, Tensor weight) {
@@ -312,7 +314,7 @@ void CudaBackend::rmsnorm_forward(Tensor out, Tensor rstd, Tensor x, Tensor weig
 void CudaBackend::layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, Tensor d_bias, bool adds,
                                      Tensor d_out, Tensor x, Tensor mean, Tensor rstd, Tensor weight,
                                      Tensor workspace) {
-    check_shapes(d_x, x, rstd, weight);
+    check_shapes(d_x ? d_x : x, x, rstd, weight);
     CHECK(workspace.bytes() >= norm_backward_workspace(x.shape[0], x.shape[1]), workspace.bytes());
     const auto run = x.dtype == DType::BF16 ? backward<bf16> : backward<float>;
     run(stream_, d_x, accumulate, d_weight, d_bias, adds, d_out, x, mean, rstd, weight, workspace);
@@ -320,7 +322,7 @@ void CudaBackend::layernorm_backward(Tensor d_x, bool accumulate, Tensor d_weigh
 
 void CudaBackend::rmsnorm_backward(Tensor d_x, bool accumulate, Tensor d_weight, bool adds, Tensor d_out, Tensor x,
                                    Tensor rstd, Tensor weight, Tensor workspace) {
-    check_shapes(d_x, x, rstd, weight);
+    check_shapes(d_x ? d_x : x, x, rstd, weight);
     CHECK(workspace.bytes() >= norm_backward_workspace(x.shape[0], x.shape[1]), workspace.bytes());
     const auto run = x.dtype == DType::BF16 ? backward<bf16> : backward<float>;
     run(stream_, d_x, accumulate, d_weight, Tensor(), adds, d_out, x, Tensor(), rstd, weight, workspace);

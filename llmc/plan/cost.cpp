@@ -102,14 +102,15 @@ OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places
     times.cross_entropy = price.all_passes(OpKind::CrossEntropy, times.chunk_tokens);
     times.loss_sum = price(OpKind::LossSum, Pass::Forward, shape.N());
     times.zeroing = times.square_sums = price.moved(sizeof(float));
-    times.update = price.moved(static_cast<double>(places.update_bytes()));
+    times.update = price.moved(places.update_bytes());
     times.begin_update = profile.launch_seconds;
     return times;
 }
 
 double& time_of(OpTimes& times, const Step& step) {
     switch (step.kind) {
-        case StepKind::ZeroGradients: return times.zeroing;
+        case StepKind::ZeroGradients:
+        case StepKind::AddGradients: return times.zeroing;
         case StepKind::SquareSums: return times.square_sums;
         case StepKind::BeginUpdate: return times.begin_update;
         case StepKind::Update: return times.update;
@@ -128,6 +129,7 @@ double& time_of(OpTimes& times, const Step& step) {
 
 double units_of(const OpTimes& times, const Step& step) {
     if (step.kind == StepKind::BeginUpdate) return 1;
+    if (step.kind == StepKind::AddGradients) return 2 * static_cast<double>(step.elements);  // 8 bytes, not 4.
     if (step.kind != StepKind::Compute) return static_cast<double>(step.elements);
     if (!step.is_of_chunk()) return 1;
     return static_cast<double>(std::max<int64_t>(1, step.tokens)) / static_cast<double>(times.chunk_tokens);
@@ -137,6 +139,7 @@ double step_seconds(const OpTimes& times, const Step& step) {
     switch (step.kind) {
         case StepKind::Compute:
         case StepKind::ZeroGradients:
+        case StepKind::AddGradients:
         case StepKind::SquareSums:
         case StepKind::BeginUpdate:
         case StepKind::Update: return units_of(times, step) * time_of(const_cast<OpTimes&>(times), step);
@@ -150,7 +153,7 @@ namespace {
 int64_t sent_bytes(const Plan& plan, const Step& step) {
     const Buffer buffer = step.kind == StepKind::Gather ? step.buffer : Buffer::Gradients;
     const int64_t others = (plan.parallel.ranks - 1) * plan.partition_of(buffer).bucket(step.bucket).piece;
-    return others * size_of(plan.places.format(buffer));
+    return others * size_of(step.kind == StepKind::Reduce ? DType::F32 : plan.places.format(buffer));
 }
 
 double seconds_to_send(const OpTimes& times, int64_t bytes) {

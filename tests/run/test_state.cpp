@@ -125,7 +125,7 @@ TEST(StateBuffers, RowsLieInTheirBuckets) {
         for (int index = 0; index < static_cast<int>(model.parameters.size()); ++index) {
             const ParameterRow& row = model.parameters[static_cast<size_t>(index)];
             const Bucket& bucket = state.partition().bucket(state.partition().bucket_of_row(index));
-            const int64_t expected = bucket.offset + row.offset - bucket.model_offset;
+            const int64_t expected = bucket.offset + partition.row_in_bucket(model, index);
             const std::pair<Tensor, Tensor> pairs[] = {{state.parameter(index), state.all_parameters()},
                                                        {state.gradient(index), state.all_gradients()}};
             for (const auto& [tensor, flat] : pairs) {

@@ -91,9 +91,9 @@ class State {
     /// What an update of this bucket works on: all of it, or where the optimiser's state is in pieces this rank's. Rows
     /// whose moments are kept in another format than the rest's are views of their own.
     std::vector<UpdateViews> update_views(int bucket) const;
-    /// Row by row, this rank's piece of a bucket, or all of it, in elements of that.
-    std::vector<ParameterRange> piece_ranges(int bucket) const { return ranges(bucket, /*whole=*/false, true); }
-    std::vector<ParameterRange> bucket_ranges(int bucket) const { return ranges(bucket, /*whole=*/true, true); }
+    /// Row by row, this rank's piece of a bucket, or all of it, in elements of that; with the gaps behind rows.
+    std::vector<ParameterRange> piece_ranges(int bucket) const { return rows_and_gaps(bucket, /*whole=*/false); }
+    std::vector<ParameterRange> bucket_ranges(int bucket) const { return rows_and_gaps(bucket, /*whole=*/true); }
 
     /// All that is kept here of a flat buffer; empty where there is none.
     Tensor all(Buffer buffer) const;
@@ -148,7 +148,8 @@ class State {
     Tensor piece(Buffer which, int bucket) const;
     Tensor row(Buffer which, int index) const;
     Tensor scalars(int64_t offset, DType dtype, int64_t count) const;
-    std::vector<ParameterRange> ranges(int bucket, bool whole, bool by_row) const;
+    std::vector<ParameterRange> in_piece(int bucket, bool whole, const std::vector<ParameterRange>& ranges) const;
+    std::vector<ParameterRange> rows_and_gaps(int bucket, bool whole) const;
     UpdateOperands update_operands(int bucket) const;
     Tensor in_buffer(Buffer which, int64_t offset, DType dtype, int64_t count) const;
 

@@ -99,18 +99,28 @@ void State::write_kept(Kept what, int index, const ElementRange& range, const vo
     backend_.copy_to_device(kept_scales(what, index, range), scales.data());
 }
 
-std::vector<ParameterRange> State::ranges(int bucket, bool whole, bool by_row) const {
+/// Of ranges of a bucket what lies in this rank's piece, or all, in elements of that.
+std::vector<ParameterRange> State::in_piece(int bucket, bool whole, const std::vector<ParameterRange>& ranges) const {
     const int64_t first = whole ? 0 : rank_ * partition_.bucket(bucket).piece;
     const int64_t end = whole ? partition_.bucket_elements(bucket) : first + partition_.bucket(bucket).piece;
     std::vector<ParameterRange> here;
-    for (ParameterRange range : parameter_ranges(model_, partition_, bucket, by_row)) {
+    for (ParameterRange range : ranges) {
         const int64_t from = std::max(first, range.offset), to = std::min(end, range.offset + range.count);
         if (from >= to) continue;
-        range.first = by_row ? from - range.offset : 0;
+        range.first += from - range.offset;
         range.offset = from - first, range.count = to - from;
         here.push_back(range);
     }
     return here;
+}
+
+std::vector<ParameterRange> State::rows_and_gaps(int bucket, bool whole) const {
+    std::vector<ParameterRange> ranges = parameter_ranges(model_, partition_, bucket, /*by_row=*/true);
+    for (size_t i = 0; i < ranges.size(); ++i) {
+        const int64_t end = i + 1 < ranges.size() ? ranges[i + 1].offset : partition_.bucket_elements(bucket);
+        ranges[i].count = end - ranges[i].offset;
+    }
+    return in_piece(bucket, whole, ranges);
 }
 
 UpdateOperands State::update_operands(int bucket) const {
@@ -134,8 +144,8 @@ UpdateOperands State::update_operands(int bucket) const {
 }
 
 std::vector<UpdateViews> State::update_views(int bucket) const {
-    UpdateViews all = {update_operands(bucket),
-                       ranges(bucket, /*whole=*/!places_.updates_pieces(), places_.updates_by_row())};
+    const std::vector<ParameterRange> rows = parameter_ranges(model_, partition_, bucket, places_.updates_by_row());
+    UpdateViews all = {update_operands(bucket), in_piece(bucket, /*whole=*/!places_.updates_pieces(), rows)};
     if (places_.format(Buffer::MomentM) != DType::U8) return {std::move(all)};
 
     const BlocksLayout::OfBucket& blocks = blocks_.buckets[static_cast<size_t>(bucket)];

@@ -39,11 +39,11 @@ void expect_like_cpu(const FormatsRun& ours, const FormatsRun& cpu) {
     EXPECT_LE(turned(moments(ours, ours.m, ours.m_scales, signed_map()), moments(cpu, cpu.m, cpu.m_scales, signed_map()),
                      of_format, of_block, "m"),
               few);
-    if (optimizer_row(ours.formats.kind).second_moment)
-        EXPECT_LE(turned(moments(ours, ours.v, ours.v_scales, unsigned_map()),
-                         moments(cpu, cpu.v, cpu.v_scales, unsigned_map()), of_format, of_block, "v"),
-                  few);
     EXPECT_TRUE(ours.intact());
+    if (!optimizer_row(ours.formats.kind).second_moment) return;
+    EXPECT_LE(turned(moments(ours, ours.v, ours.v_scales, unsigned_map()),
+                     moments(cpu, cpu.v, cpu.v_scales, unsigned_map()), of_format, of_block, "v"),
+              few);
 }
 
 TEST(CudaOptimizerFormats, ThreeUpdatesAsOnTheCpu) {

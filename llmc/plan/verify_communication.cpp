@@ -155,7 +155,9 @@ std::string CommunicationCheck::fold() const {
 bool CommunicationCheck::holds(int32_t tensor, int64_t pieces, int bucket, Buffer buffer) const {
     if (tensor < 0) return false;
     const PlanTensor& found = plan_.tensors[static_cast<size_t>(tensor)];
-    return found.dtype == plan_.places.format(buffer) && found.rows == pieces &&
+    // In plans gradients are fp32, however they are kept.
+    const DType dtype = buffer == Buffer::Gradients ? DType::F32 : plan_.places.format(buffer);
+    return found.dtype == dtype && found.rows == pieces &&
            found.cols == partition_of(buffer).bucket(bucket).piece;
 }
 

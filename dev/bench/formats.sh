@@ -37,11 +37,14 @@ loss_of() {
     rm -rf "$tmp/run"
 }
 
-# compare TITLE STEPS OPTION...: a row and a JSON object per format.
+# compare TITLE STEPS OPTION... -- OPTION...: a row and a JSON object per format. After -- options of training alone.
 compare() {
-    local title=$1 steps=$(($2 / share)) setting arguments loss base='' difference target verdict bytes
-    shift 2
-    local common=("$@" --dtype=$dtype --steps=$steps --val-every=$steps)
+    local title=$1 steps=$(($2 / share)) setting arguments loss base='' difference target verdict bytes option
+    local shape=() training=()
+    for option in "${@:3}"; do
+        if [ "$option" = -- ] || [ ${#training[@]} -gt 0 ]; then training+=("$option"); else shape+=("$option"); fi
+    done
+    training=("${training[@]:1}" --steps=$steps --val-every=$steps --warmup=$((steps / 12)))
     for setting in "fp32 state" "moments bf16" "moments 8bit" "no masters" "gradients bf16" "all, moments bf16" \
         "all, moments 8bit"; do
         target=0.5
@@ -58,9 +61,9 @@ compare() {
             arguments=${arguments/--masters=none/}
         fi
         # shellcheck disable=SC2086
-        loss=$(loss_of "${common[@]}" $arguments)
+        loss=$(loss_of "${shape[@]}" "${training[@]}" --dtype=$dtype $arguments)
         # shellcheck disable=SC2086
-        bytes=$(predicted_bytes "$@" --dtype=$dtype --recompute=0 $arguments)
+        bytes=$(predicted_bytes "${shape[@]}" --dtype=$dtype --recompute=0 $arguments)
         base=${base:-$loss}
         difference=$(awk "BEGIN { printf \"%+.2f\", 100 * ($loss / $base - 1) }")
         verdict="pass"
@@ -73,8 +76,8 @@ compare() {
     done
 }
 
-compare "demo" 600 --warmup=40 --batch-size=8 --total-batch-size=2048
-compare "gpt2-mini" 300 --model=gpt2-mini --batch-size=4 --seq-len=128 --total-batch-size=1024 --warmup=30 \
+compare "demo" 600 --batch-size=8 --total-batch-size=2048 --
+compare "gpt2-mini" 300 --model=gpt2-mini --batch-size=4 --seq-len=128 --total-batch-size=1024 -- \
     --learning-rate=1e-3 --val-sequences=160
 
 report="# Validation loss with smaller formats of optimiser state

@@ -164,7 +164,9 @@ TEST(PartitionOfBlocks, OthersAreAsTheyWere) {
 }
 
 TEST(BlocksLayout, EveryBucketHasRoomForItsCodesScalesAndSmallRows) {
-    const Model model = make_model(preset("gpt2-mini"));
+    ModelConfig config = preset("gpt2-mini");
+    config.maxT = 16;
+    const Model model = make_model(config);
     for (const int ranks : {1, 4})
         for (const bool in_pieces : {false, true}) {
             const Partition partition = make_partition(model, ranks, /*frozen=*/false, 256);

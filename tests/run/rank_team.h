@@ -26,6 +26,7 @@ struct TeamRun {
     StateFormats formats;
     int threads = 1;
     uint64_t rounding_seed = 7;
+    float learning_rate = 3e-3f;
     std::string policy = "none";
     Parallel parallel;  ///< parallel.micro_batches of each rank.
     int zero = 0;
@@ -99,7 +100,7 @@ class RankTeam {
         OptimizerSettings settings;
         settings.weight_decay = 0.1f, settings.grad_clip = 1, settings.seed = run_.rounding_seed;
         Executor executor(state, memory.plan, memory.layout, &comm, settings);
-        state.set_control(UpdateControl::LearningRate, 3e-3f);
+        state.set_control(UpdateControl::LearningRate, run_.learning_rate);
         state.set_loss_scale(1.0f / static_cast<float>(tokens_per_step()));
         comm.open_transport(*backend, parallel.rank_invariant);
         state.initialise(7);

@@ -87,7 +87,7 @@ class DynamicMap {
 
     std::array<float, 256> values_ = {};  ///< Ascending.
     std::array<float, 255> bounds_ = {};  ///< Above bounds_[i], values_[i + 1] is nearer than values_[i].
-    std::array<uint8_t, size_t{2} * kCells> cells_ = {};
+    std::array<uint8_t, size_t{2}* kCells> cells_ = {};
 };
 
 /// Of first moments, which have a sign, and of second moments, which have none.

@@ -74,7 +74,8 @@ Partition make_partition(const Model& model, int ranks, bool frozen, int64_t row
     const int end_of_layers = model.parameter_index(static_cast<int>(model.config.L), 0);
     add_bucket(&partition, model, 0, model.first_layer_parameter, row_multiple);
     for (int layer = 0; layer < model.config.L; ++layer) {
-        add_bucket(&partition, model, model.parameter_index(layer, 0), model.parameter_index(layer + 1, 0), row_multiple);
+        add_bucket(&partition, model, model.parameter_index(layer, 0), model.parameter_index(layer + 1, 0),
+                   row_multiple);
     }
     add_bucket(&partition, model, end_of_layers, rows, row_multiple);
     return partition;

@@ -37,11 +37,11 @@ struct Bucket {
 
 struct Partition {
     int ranks = 1;
-    bool frozen = false;          ///< Of the frozen rows; otherwise of the trainable ones.
-    std::vector<Bucket> buckets;  ///< Embedding, layer 0, ..., layer L-1, final norm (and head).
+    bool frozen = false;               ///< Of the frozen rows; otherwise of the trainable ones.
+    std::vector<Bucket> buckets;       ///< Embedding, layer 0, ..., layer L-1, final norm (and head).
     std::vector<int64_t> row_offsets;  ///< By row of Model::parameters: where it begins in its bucket.
-    int64_t elements = 0;         ///< Of a whole flat buffer: the sum of ranks * piece.
-    int64_t shard_elements = 0;   ///< Of one rank's pieces: the sum of piece.
+    int64_t elements = 0;              ///< Of a whole flat buffer: the sum of ranks * piece.
+    int64_t shard_elements = 0;        ///< Of one rank's pieces: the sum of piece.
     /// Chunks of the bucket whose pieces have the most: the stride of sums that are kept by rank, bucket and chunk.
     int64_t chunks_per_piece = 0;
 

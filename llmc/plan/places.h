@@ -70,7 +70,9 @@ class Places {
     OptimizerKind optimizer() const { return optimizer_; }
     /// Gradients of a micro-batch are in a tensor of the plan, and join those that are kept when they are complete: as
     /// pieces, or in another format.
-    bool gathers_gradients_apart() const { return in_pieces(Buffer::Gradients) || format(Buffer::Gradients) != DType::F32; }
+    bool gathers_gradients_apart() const {
+        return in_pieces(Buffer::Gradients) || format(Buffer::Gradients) != DType::F32;
+    }
     /// Something is rounded stochastically: weights without masters, moments or gradients.
     bool rounds() const;
     /// Something an update writes is rounded so or kept in blocks: it works row by row.

@@ -31,7 +31,7 @@ std::string CommunicationCheck::fault_of(const Step& step) {
         case StepKind::Fetch:
         case StepKind::WaitFetch: return touched(step);
         case StepKind::ZeroGradients: return known ? write(step, step.bucket) : "";  // verify_update.h
-        case StepKind::AddGradients: return known ? join(step) : "";  // verify_update.h
+        case StepKind::AddGradients: return known ? join(step) : "";                 // verify_update.h
         case StepKind::FoldGradients: return fold();
         case StepKind::Reduce: return reduce(step);
         case StepKind::WaitReduce: gradients(step.bucket).complete = true; return wait(step, StepKind::Reduce);
@@ -157,8 +157,7 @@ bool CommunicationCheck::holds(int32_t tensor, int64_t pieces, int bucket, Buffe
     const PlanTensor& found = plan_.tensors[static_cast<size_t>(tensor)];
     // In plans gradients are fp32, however they are kept.
     const DType dtype = buffer == Buffer::Gradients ? DType::F32 : plan_.places.format(buffer);
-    return found.dtype == dtype && found.rows == pieces &&
-           found.cols == partition_of(buffer).bucket(bucket).piece;
+    return found.dtype == dtype && found.rows == pieces && found.cols == partition_of(buffer).bucket(bucket).piece;
 }
 
 std::string CommunicationCheck::reduce(const Step& step) {

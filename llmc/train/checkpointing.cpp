@@ -43,13 +43,12 @@ void add_tensor(const State& state, int index, const KeptTensor& kept, std::vect
     const Tensor part = state.kept(kept.what, index, range);
     const auto add = [&](const std::string& name, const Tensor& values, std::vector<int64_t> shape) {
         Backend& backend = state.backend();
-        file->tensors.push_back({{name, values.dtype, std::move(shape)},
-                                 backend.host_view(values),
-                                 [values, &backend, &staging] {
-                                     staging.resize(static_cast<size_t>(values.bytes()));
-                                     backend.copy_to_host(staging.data(), values);
-                                     return static_cast<const void*>(staging.data());
-                                 }});
+        file->tensors.push_back(
+            {{name, values.dtype, std::move(shape)}, backend.host_view(values), [values, &backend, &staging] {
+                 staging.resize(static_cast<size_t>(values.bytes()));
+                 backend.copy_to_host(staging.data(), values);
+                 return static_cast<const void*>(staging.data());
+             }});
     };
     const std::string name = kept.prefix + row.name;
     add(part_name(name, range.begin, range.end, count), part,

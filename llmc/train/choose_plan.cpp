@@ -235,9 +235,9 @@ Places places_of(const Options& options, DType dtype) {
     }
     const StateFormats formats = {format_named(options.moments, "--moments"), options.masters != "none",
                                   format_named(options.gradients, "--gradients")};
-    return with_formats(places_of_zero(static_cast<int>(options.zero), static_cast<int>(options.ranks), dtype,
-                                       optimizer_of(options)),
-                        formats);
+    return with_formats(
+        places_of_zero(static_cast<int>(options.zero), static_cast<int>(options.ranks), dtype, optimizer_of(options)),
+        formats);
 }
 
 Places places_of(const Options& options, const Backend& backend) {

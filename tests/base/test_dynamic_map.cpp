@@ -82,7 +82,8 @@ TEST(DynamicMap, MapsOfBitsandbytes) {
     const SafetensorsFile file(path);
     EXPECT_EQ(values_of(signed_map()), elements<float>(file, "dynamic_signed"));
     EXPECT_EQ(values_of(unsigned_map()), elements<float>(file, "dynamic_unsigned"));
-    for (const auto& [name, map, wrong] : {std::tuple("adam_m", &signed_map(), 0), std::tuple("adam_v", &unsigned_map(), 20)}) {
+    for (const auto& [name, map, wrong] :
+         {std::tuple("adam_m", &signed_map(), 0), std::tuple("adam_v", &unsigned_map(), 20)}) {
         const auto x = elements<float>(file, std::string(name) + ".input");
         const auto theirs = elements<uint8_t>(file, std::string(name) + ".q");
         const auto largest = elements<float>(file, std::string(name) + ".absmax");

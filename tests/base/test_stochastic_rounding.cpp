@@ -109,8 +109,8 @@ TEST(StochasticRounding, NoTwoPlacesShareTheirBits) {
     for (const uint64_t seed : {1u, 2u})
         for (const uint32_t update : {0u, 1u, 1000000u})
             for (const uint32_t micro_batch : {0u, 1u, 4u})
-                for (const auto buffer : {RoundedBuffer::Weights, RoundedBuffer::MomentM, RoundedBuffer::MomentV,
-                                          RoundedBuffer::Gradients})
+                for (const auto buffer :
+                     {RoundedBuffer::Weights, RoundedBuffer::MomentM, RoundedBuffer::MomentV, RoundedBuffer::Gradients})
                     for (const int32_t row : {0, 1, 4000})
                         for (const int64_t first : {int64_t{0}, int64_t{8}, int64_t{1} << 35}) {
                             seen.insert(bits_of(draws_of(seed, update, micro_batch), buffer, row, first, 8));

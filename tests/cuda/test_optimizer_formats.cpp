@@ -1,5 +1,5 @@
-// The optimisers with state in less than fp32 against the CPU backend. Random bits are the same; the arithmetic before a
-// rounding may differ in its last bit, so that now and then one turns.
+// The optimisers with state in less than fp32 against the CPU backend. Random bits are the same; the arithmetic before
+// a rounding may differ in its last bit, so that now and then one turns.
 #include "tests/backend/formats_testing.h"
 #include "tests/cuda/cuda_testing.h"
 
@@ -36,8 +36,8 @@ void expect_like_cpu(const FormatsRun& ours, const FormatsRun& cpu) {
     // Lion moves by the rate one way or the other; a turned moment may turn its sign.
     const double by_rate = ours.formats.kind == OptimizerKind::Lion ? 0.01 : 1e-3;
     EXPECT_LE(turned(ours.weights().values(), cpu.weights().values(), of_weights, by_rate, "weights"), few);
-    EXPECT_LE(turned(moments(ours, ours.m, ours.m_scales, signed_map()), moments(cpu, cpu.m, cpu.m_scales, signed_map()),
-                     of_format, of_block, "m"),
+    EXPECT_LE(turned(moments(ours, ours.m, ours.m_scales, signed_map()),
+                     moments(cpu, cpu.m, cpu.m_scales, signed_map()), of_format, of_block, "m"),
               few);
     EXPECT_TRUE(ours.intact());
     if (!optimizer_row(ours.formats.kind).second_moment) return;

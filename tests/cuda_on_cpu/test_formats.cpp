@@ -6,7 +6,8 @@ namespace llmc {
 namespace {
 
 TEST(CudaFormats, SameBitsAtEveryStageAndNearTheCpu) {
-    for (const StateFormats& formats : {StateFormats{DType::U8, true, DType::BF16}, StateFormats{DType::BF16, false, DType::BF16}}) {
+    for (const StateFormats& formats :
+         {StateFormats{DType::U8, true, DType::BF16}, StateFormats{DType::BF16, false, DType::BF16}}) {
         TeamRun first = formats_run(Family::Llama, DType::BF16, formats);
         first.steps = 2, first.parallel.ranks = 2;
         const TeamResult cpu = RankTeam(first).train();

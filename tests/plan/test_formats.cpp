@@ -90,7 +90,10 @@ TEST(RoundedGradients, VerifierSeesWhatIsWrong) {
         return find_fault(model, bad, layout);
     };
     EXPECT_NE(fault([](Plan& plan, size_t i) { plan.steps.erase(plan.steps.begin() + static_cast<int64_t>(i)); }), "");
-    EXPECT_NE(fault([](Plan& plan, size_t i) { plan.steps.insert(plan.steps.begin() + static_cast<int64_t>(i), plan.steps[i]); }), "");
+    EXPECT_NE(fault([](Plan& plan, size_t i) {
+                  plan.steps.insert(plan.steps.begin() + static_cast<int64_t>(i), plan.steps[i]);
+              }),
+              "");
     EXPECT_NE(fault([](Plan& plan, size_t i) { plan.steps[i].adds = Adds::Always; }), "");
     EXPECT_NE(fault([](Plan& plan, size_t i) { plan.steps[i].adds = Adds::Never; }), "");
     EXPECT_NE(fault([](Plan& plan, size_t i) { plan.steps[i].when = When::Last; }), "");

@@ -32,7 +32,8 @@ TEST(Formats, SameBitsAtEveryStage) {
         for (int zero = 1; zero <= 3; ++zero) {
             TeamRun run = first;
             run.zero = zero, run.policy = zero == 2 ? "layer" : "none";
-            expect_same_training(RankTeam(run).train(), expected, fmt::format("{}, ZeRO {}", words(dtype, formats), zero));
+            expect_same_training(RankTeam(run).train(), expected,
+                                 fmt::format("{}, ZeRO {}", words(dtype, formats), zero));
         }
     }
 }
@@ -70,8 +71,8 @@ TEST(Formats, AnotherSeedRoundsOtherwise) {
     EXPECT_NE(other.weights, expected.weights);
 }
 
-// Without masters, weights move as far as masters do, although nearly every step is smaller than half a unit in their last
-// place: rounded to nearest they would stay.
+// Without masters, weights move as far as masters do, although nearly every step is smaller than half a unit in their
+// last place: rounded to nearest they would stay.
 TEST(Formats, WeightsWithoutMastersMoveAsMastersDo) {
     TeamRun run = formats_run(Family::Llama, DType::BF16, {});
     run.learning_rate = 0, run.steps = 1;
@@ -120,8 +121,7 @@ TEST(FormatsBytes, BlocksOfAllRanksAreTheRows) {
         for (const int zero : {0, 2}) {
             Parallel parallel;
             parallel.ranks = ranks;
-            const Places places =
-                with_formats(places_of_zero(zero, ranks, DType::F32), {DType::U8, true, DType::F32});
+            const Places places = with_formats(places_of_zero(zero, ranks, DType::F32), {DType::U8, true, DType::F32});
             std::vector<int64_t> next(model.parameters.size(), 0);
             for (int rank = 0; rank < ranks; ++rank) {
                 const auto backend = make_backend("cpu", 1);

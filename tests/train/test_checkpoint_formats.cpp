@@ -80,7 +80,8 @@ TEST(CheckpointFormats, AreKeptExactly) {
         for (int index = 0; index < static_cast<int>(model().parameters.size()); ++index)
             for (const Kept what : kAll) {
                 const ElementRange held = state.held(index);
-                EXPECT_EQ(bytes_of(state, state.kept(what, index, held)), bytes_of(loaded, loaded.kept(what, index, held)))
+                EXPECT_EQ(bytes_of(state, state.kept(what, index, held)),
+                          bytes_of(loaded, loaded.kept(what, index, held)))
                     << words(dtype, formats) << ", " << model().parameters[static_cast<size_t>(index)].name;
                 EXPECT_EQ(bytes_of(state, state.kept_scales(what, index, held)),
                           bytes_of(loaded, loaded.kept_scales(what, index, held)));
@@ -187,7 +188,8 @@ TEST(CheckpointFormats, WhatCannotBeConvertedIsNamed) {
         Checkpoint checkpoint = open_checkpoint(dir.path(), "--resume");
         const std::string path = checkpoint.path + "/optimizer.safetensors";
         std::string bytes = slurp(path);
-        for (const auto& [from, to] : {std::pair(std::string("\"dtype\":\"U8\""), dtype), {std::string(".absmax"), scales}})
+        for (const auto& [from, to] :
+             {std::pair(std::string("\"dtype\":\"U8\""), dtype), {std::string(".absmax"), scales}})
             for (size_t at = bytes.find(from); at != std::string::npos && !to.empty(); at = bytes.find(from, at + 1))
                 bytes.replace(at, from.size(), to);
         dir.write("changed.safetensors", bytes);

@@ -20,7 +20,8 @@ double sum_of_squares(const G* x, int64_t count) {
     double lanes[kLanes] = {};
     for (int64_t i = 0; i < count; i += kLanes)
 #pragma omp simd
-        for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += double{to_float(x[i + lane])} * double{to_float(x[i + lane])};
+        for (int64_t lane = 0; lane < kLanes; ++lane)
+            lanes[lane] += double{to_float(x[i + lane])} * double{to_float(x[i + lane])};
     for (int64_t half = kLanes / 2; half > 0; half /= 2)
         for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
     return lanes[0];

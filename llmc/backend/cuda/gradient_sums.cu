@@ -53,8 +53,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename G>
-__global__ void __launch_bounds__(kThreads)
-    squares_by_block_kernel(double* sums, const G* gradients, int64_t length) {
+__global__ void __launch_bounds__(kThreads) squares_by_block_kernel(double* sums, const G* gradients, int64_t length) {
     const int64_t chunk = blockIdx.x;
     const double sum = block_sum(squares_of_thread(gradients + chunk * length, length, threadIdx.x, kThreads));
     if (threadIdx.x == 0) sums[chunk] = sum;

@@ -60,9 +60,9 @@ void CudaBackend::matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool ad
     CHECK(d_weight.shape[0] == OC && d_weight.shape[1] == IC && d_out.shape[0] == N, N, IC, OC);
     const MatmulShape shape = {
         .m = IC, .n = OC, .k = N, .transpose_b = true, .input = x.dtype, .output = d_weight.dtype, .adds_c = true};
-    matmuls_->run(
-        shape, {d_weight.data, x.data, d_out.data, nullptr, d_weight.data, !adds, workspace.data, workspace.bytes()},
-        stream_);
+    matmuls_->run(shape,
+                  {d_weight.data, x.data, d_out.data, nullptr, d_weight.data, !adds, workspace.data, workspace.bytes()},
+                  stream_);
 }
 
 }  // namespace llmc::cuda

@@ -1,6 +1,6 @@
-// The optimisers over flat buffers in fp32, at the speed of memory; optimizer_formats.cu has the other formats. An update
-// takes many ranges in one launch: they travel by value with the launch, and a block finds its own among them. Whether
-// to clip or to skip, and every number that changes from update to update, is made on the device.
+// The optimisers over flat buffers in fp32, at the speed of memory; optimizer_formats.cu has the other formats. An
+// update takes many ranges in one launch: they travel by value with the launch, and a block finds its own among them.
+// Whether to clip or to skip, and every number that changes from update to update, is made on the device.
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/optimizer.cuh"
 
@@ -113,9 +113,8 @@ void CudaBackend::update(const UpdateOperands& operands, std::span<const Paramet
     CHECK(mixed || !master, "fp32 parameters have no master copy");
     CHECK(optimizer_row(settings.kind).second_moment == static_cast<bool>(v), "the optimiser's moments");
     const bool in_fp32 = m.dtype == DType::F32 && gradients.dtype == DType::F32 && mixed == static_cast<bool>(master);
-    const bool is_shifted = std::any_of(ranges.begin(), ranges.end(), [](const ParameterRange& range) {
-        return range.moments_shift != 0;
-    });
+    const bool is_shifted =
+        std::any_of(ranges.begin(), ranges.end(), [](const ParameterRange& range) { return range.moments_shift != 0; });
     if (!in_fp32 || is_shifted) return update_formats(stream_, operands, ranges, settings, factors);
     CHECK(all_aligned({parameters.data, master.data, m.data, v.data, gradients.data}), "flat buffers are aligned");
     float *const mean = elements_of<float>(m), *const square = elements_of<float>(v);

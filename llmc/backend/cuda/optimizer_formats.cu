@@ -1,6 +1,6 @@
-// The optimisers over flat buffers of which some are kept in less than fp32: rounded stochastically, or in 8-bit blocks.
-// A warp takes a block of 256 elements of a row at a time, a lane the eight of one counter; the warp finds the block's
-// largest magnitude. The values of the 8-bit maps and the bounds between them lie in shared memory.
+// The optimisers over flat buffers of which some are kept in less than fp32: rounded stochastically, or in 8-bit
+// blocks. A warp takes a block of 256 elements of a row at a time, a lane the eight of one counter; the warp finds the
+// block's largest magnitude. The values of the 8-bit maps and the bounds between them lie in shared memory.
 #include "llmc/backend/cuda/rounding.cuh"
 #include "llmc/base/dynamic_map.h"
 
@@ -20,9 +20,9 @@ using Ranges = RangeBatch<RowRange, kMaxRanges>;
 enum class Moments : uint8_t { Fp32, Rounded, Blocks };
 
 struct Buffers {
-    bf16* rounded;       ///< Parameters: the rounded master, or where there is none the weights themselves.
-    float* values;       ///< The master, or fp32 parameters; null where there is neither.
-    void *m, *v;         ///< v is null for an optimiser without.
+    bf16* rounded;  ///< Parameters: the rounded master, or where there is none the weights themselves.
+    float* values;  ///< The master, or fp32 parameters; null where there is neither.
+    void *m, *v;    ///< v is null for an optimiser without.
     float *m_scales, *v_scales;
     const void* gradients;
     bool gradients_are_bf16;
@@ -242,8 +242,7 @@ void update_formats(cudaStream_t stream, const UpdateOperands& operands, std::sp
                              gradients.data,
                              gradients.dtype == DType::BF16};
     switch (m.dtype) {
-        case DType::BF16:
-            return update_by_rule<Moments::Rounded>(stream, buffers, ranges, settings, controls, factors);
+        case DType::BF16: return update_by_rule<Moments::Rounded>(stream, buffers, ranges, settings, controls, factors);
         case DType::U8: return update_by_rule<Moments::Blocks>(stream, buffers, ranges, settings, controls, factors);
         default: return update_by_rule<Moments::Fp32>(stream, buffers, ranges, settings, controls, factors);
     }

@@ -137,9 +137,9 @@ const std::vector<OptionRow>& option_table() {
         {"--adam-epsilon", &O::adam_epsilon, kTrain, kOptimiser, "AdamW's epsilon", 1e-30, 1},
         {"--grad-clip", &O::grad_clip, kTrain, kOptimiser, "Largest global gradient norm; 0 does not clip", 0, 1e30},
         repeated({"--freeze", &O::freeze, kTrain | kPlan, kOptimiser,
-         "Parameters that do not train, by name: patterns with *, ?, [ab] and 6-11, such as 'layers.0-5.*' or '*_bias', "
-         "with commas between them (plan and checkpoints show the names). Of patterns that match a name the one with "
-         "more literal characters counts, then the later"}),
+         "Parameters that do not train: patterns with *, ?, [ab] and 6-11, such as 'layers.0-5.*' or '*_bias', "
+         "with commas between them (checkpoints have the names). Of patterns that match a name the one with more "
+         "literal characters counts, then the later"}),
         repeated({"--trainable", &O::trainable, kTrain | kPlan, kOptimiser,
          "Parameters that train although --freeze matches them; without --freeze, nothing else trains"}),
         {"--max-skipped-steps", &O::max_skipped_steps, kTrain, kOptimiser,

@@ -188,7 +188,8 @@ TEST(GeneratorDeathTest, TheFirstInputMustSurvive) {
     const Model model = small_model(Family::Gpt2, 2);
     KeepSet keep = find_policy("none").function(model);
     keep.slots[0][kLayerInput] = false;
-    EXPECT_DEATH(make_training_plan(model, request_of(model, {1, 2}, DType::F32), keep, "bad"), "first layer's input");
+    EXPECT_DEATH(make_training_plan(model, request_of(model, {1, 2}, DType::F32), keep, "bad"),
+                 "input of the lowest layer with a backward must survive");
 }
 
 TEST(GeneratorDeathTest, WhatIsInHostMemoryMustComeBackInTime) {

@@ -61,7 +61,7 @@ inline Model frozen_model(const ModelConfig& config, const std::string& patterns
     }
 }
 
-/// Losses of two updates of two micro-batches each, the gradients of the first, and the weights in the end.
+/// Losses of one or two updates of two micro-batches each, the gradients of the first, and the weights in the end.
 struct FrozenRun {
     double first_loss = 0, second_loss = 0;
     std::vector<std::vector<float>> gradients;  ///< By parameter; none of frozen ones.
@@ -79,14 +79,14 @@ inline std::vector<std::vector<float>> weights_of(const State& state) {
     return weights;
 }
 
-inline FrozenRun run_frozen(TinyTrainer& trainer) {
+inline FrozenRun run_frozen(TinyTrainer& trainer, uint64_t updates = 2) {
     OptimizerSettings settings;
     settings.weight_decay = 0.1f, settings.grad_clip = 1;
     trainer.set_optimizer(settings, 1e-3f);
     trainer.state().initialise(7);
     FrozenRun result;
     const float scale = 1.0f / static_cast<float>(2 * trainer.plan().shape.N());
-    for (uint64_t micro = 0; micro < 4; ++micro) {
+    for (uint64_t micro = 0; micro < 2 * updates; ++micro) {
         const auto tokens = trainer.random_tokens(2 * micro), targets = trainer.random_tokens(2 * micro + 1);
         const Turn turn = {.first = micro % 2 == 0, .last = micro % 2 == 1};
         (micro < 2 ? result.first_loss : result.second_loss) =

@@ -272,6 +272,7 @@ Options unusual() {
             row.field);
     }
     options.recompute = "attn";
+    options.trainable.clear();  // The parse has joined it to --freeze.
     options.total_batch_size = 7 * options.batch_size * options.seq_len;
     return options;
 }

@@ -272,7 +272,8 @@ Options unusual() {
             row.field);
     }
     options.recompute = "attn";
-    options.trainable.clear();  // The parse has joined it to --freeze.
+    options.trainable.clear();   // The parse has joined it to --freeze.
+    options.gradients = "fp32";  // As --rank-invariant wants them.
     options.total_batch_size = 7 * options.batch_size * options.seq_len;
     return options;
 }

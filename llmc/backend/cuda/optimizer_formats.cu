@@ -92,6 +92,7 @@ __device__ __forceinline__ void store_codes(uint8_t* codes, float* scale, const 
         store_group(codes, group);
     else
         for (int k = 0; k < count; ++k) codes[k] = group[k];
+    __syncwarp();  // All have read the old one.
     if (threadIdx.x % kWarpSize == 0) *scale = largest;
 }
 

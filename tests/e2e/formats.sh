@@ -1,6 +1,7 @@
 #!/bin/bash
-# Formats of optimiser state: planned bytes are allocated bytes, checkpoints hold them exactly, a run goes on bit for bit
-# after a resume, also at other levels and thread counts; a resume converts them and says so; what contradicts is refused.
+# Formats of optimiser state: planned bytes are allocated bytes, checkpoints hold them exactly, a run goes on bit for
+# bit after a resume, also at other levels and thread counts; a resume converts them and says so; what contradicts is
+# refused.
 set -u
 . tests/e2e/lib.bash
 

@@ -6,9 +6,10 @@
 //   N = B*T tokens of a micro-batch; C channels; NH query heads; NKV key/value heads (NH % NKV == 0); HD head size;
 //   QKV = (NH + 2*NKV)*HD, the columns of a fused projection: all query heads, then keys, then values;
 //   V vocabulary, Vp >= V padded vocabulary. Weights are stored (out, in).
-//   A is the activation type, fp32 or bf16; parameters have the same type. Statistics, losses and gradients of
-//   parameters are always fp32. Arithmetic inside an operation is fp32 or wider; a result is rounded once, when stored.
-//   Operands of matrix products inside an operation (attention's probabilities) may be rounded to A.
+//   A is the activation type, fp32 or bf16; parameters have the same type. Statistics, losses and what an operation
+//   writes of gradients of parameters are always fp32. Arithmetic inside an operation is fp32 or wider; a result is
+//   rounded once, when stored. Operands of matrix products inside an operation (attention's probabilities) may be
+//   rounded to A.
 //
 // What holds for every operation
 //   Shapes.       Tensors are contiguous and row-major. Sizes need not be multiples of anything.
@@ -90,11 +91,15 @@ struct AttentionShape {
     int64_t end_seeing(int64_t position) const { return window == 0 || T - position < window ? T : position + window; }
 };
 
-/// A range of the flat parameter buffers, in elements, that shares one weight decay.
+/// A range of the flat parameter buffers, in elements, that shares one weight decay. Where anything is rounded
+/// stochastically or kept in 8-bit blocks it lies in one row, from element `first` of it on.
 struct ParameterRange {
     int64_t offset = 0;
     int64_t count = 0;
     bool decay = false;
+    int32_t row = 0;            ///< Of the table of parameters.
+    int64_t first = 0;          ///< A multiple of 8; with 8-bit blocks, of kStateBlock.
+    int64_t moments_shift = 0;  ///< In the tensors of moments the range is at offset + moments_shift.
 };
 
 /// What an optimiser is told once. Clipping by global norm comes before all of them.
@@ -105,6 +110,7 @@ struct OptimizerSettings {
     float epsilon = 1e-8f;
     float weight_decay = 0;
     float grad_clip = 0;  ///< Largest global norm; 0 does not clip.
+    uint64_t seed = 0;    ///< Of stochastic rounding (base/stochastic_rounding.h).
 };
 
 /// What changes from update to update lies in memory of the device, so that recorded calls stay valid: a tensor of
@@ -112,8 +118,9 @@ struct OptimizerSettings {
 enum class UpdateControl : uint8_t {
     LearningRate,  ///< Rounded to fp32.
     Updates,       ///< Applied so far; begin_update() counts.
+    MicroBatch,    ///< The first of those whose gradients are added next, among the update's of all ranks, from 0.
 };
-constexpr int64_t kNumControls = 2;
+constexpr int64_t kNumControls = 3;
 
 /// What begin_update() hands to update(): a tensor of kNumFactors fp32.
 enum class Factor : uint8_t {
@@ -126,10 +133,17 @@ enum class Factor : uint8_t {
 };
 constexpr int64_t kNumFactors = 6;
 
-/// The flat buffers of an update. master, m, v, gradients fp32; parameters are fp32 and master is empty, or they are
-/// bf16 and become the rounded master. v is empty for an optimiser without.
+/// The flat buffers of an update.
+///   parameters  fp32; or bf16, and then they become the rounded master (fp32) where there is one, else the new weight
+///               rounded stochastically
+///   m, v        fp32; or bf16, rounded stochastically; or codes (uint8) of 8-bit blocks with their largest magnitudes
+///               (fp32, one for kStateBlock elements) in m_scales, v_scales: signed_map() for m, unsigned_map() for v
+///               (base/dynamic_map.h), dequantised before and quantised after. v is empty for an optimiser without
+///   gradients   fp32 or bf16
+/// `controls` are begin_update()'s, for stochastic rounding; may be empty where nothing is.
 struct UpdateOperands {
     Tensor parameters, master, m, v, gradients;
+    Tensor m_scales = {}, v_scales = {}, controls = {};
 };
 
 /// How sums of squares lie after they were gathered from all ranks: (ranks, buckets, stride), where a rank has
@@ -347,8 +361,12 @@ class Backend {
 
     /// out += x, both (n) fp32.
     virtual void add(Tensor out, Tensor x) = 0;
-    /// sums (n / chunk) fp64: sums[i] = the sum of the squares of gradients (n) fp32 in [i*chunk, (i+1)*chunk), a
-    /// function of those elements alone. chunk is a multiple of 128 and divides n.
+    /// out (n) bf16 = or += x (n) fp32 inside `ranges`, rounded stochastically once: the gradients of the micro-batch
+    /// that `controls` name. Ranges count elements of both.
+    virtual void add_rounded(Tensor out, bool adds, Tensor x, std::span<const ParameterRange> ranges, uint64_t seed,
+                             Tensor controls) = 0;
+    /// sums (n / chunk) fp64: sums[i] = the sum of the squares of gradients (n) fp32 or bf16 in [i*chunk, (i+1)*chunk),
+    /// a function of those elements alone. chunk is a multiple of 128 and divides n.
     virtual void square_sums(Tensor sums, Tensor gradients, int64_t chunk) = 0;
     /// norm (1) fp64 = the square root of the sum of all chunk sums; sums fp64 as NormLayout says, pieces (buckets)
     /// int32. Chunk c of bucket b enters at a place of the order that depends on b, c and the number of buckets alone:
@@ -362,7 +380,8 @@ class Backend {
     ///   AdamW (Loshchilov & Hutter 2019): m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
     ///         w = Keep w - Step m / (sqrt(v) InverseRootBias2 + epsilon)
     ///   Lion (Chen et al. 2023): w = Keep w - Rate sign(beta1 m + (1 - beta1) g), then m = beta2 m + (1 - beta2) g
-    /// where Keep is 1 in ranges without decay. Nothing changes where Factor::Applies is 0. Gradients stay as they are.
+    /// where Keep is 1 in ranges without decay. All of it in fp32; what is kept in less is rounded once, afterwards.
+    /// Nothing changes where Factor::Applies is 0. Gradients stay as they are.
     virtual void update(const UpdateOperands& operands, std::span<const ParameterRange> ranges,
                         const OptimizerSettings& settings, Tensor factors) = 0;
 };

@@ -13,7 +13,7 @@ class Communication {
     Communication(const Model& model, Plan plan)
         : model_(model),
           plan_(std::move(plan)),
-          partition_(make_partition(model, plan_.parallel.ranks)),
+          partition_(make_partition(model, plan_.parallel.ranks, /*frozen=*/false, plan_.places.row_multiple())),
           frozen_(make_partition(model, plan_.parallel.ranks, /*frozen=*/true)) {}
 
     Plan insert() {
@@ -85,10 +85,10 @@ class Communication {
         CHECK(gradients.last >= 0, "a bucket that training does not reach", bucket);
         const int ranks = partition_.ranks;
         reduced_at_[static_cast<size_t>(gradients.last)] = bucket;
-        if (plan_.places.in_pieces(Buffer::Gradients)) {
+        if (plan_.places.gathers_gradients_apart()) {
             gradients.tensor = new_tensor("gradients", bucket, DType::F32, ranks, Consumer::BucketGradients);
         }
-        if (plan_.parallel.exchanges) {
+        if (plan_.parallel.exchanges && ranks > 1) {
             gradients.received = new_tensor("received", bucket, DType::F32, ranks - 1, Consumer::Communication);
         }
     }
@@ -190,6 +190,10 @@ class Communication {
     }
 
     void reduce(int bucket) {
+        if (partition_.ranks == 1) {
+            add_step(StepKind::AddGradients, bucket).elements = partition_.bucket_elements(bucket);
+            return;
+        }
         wait_for_reduction();
         add_step(StepKind::Reduce, bucket);
         under_way_ = bucket;
@@ -258,7 +262,7 @@ int bucket_of(const Model& model, const Partition& partition, const Step& step) 
 Plan with_communication(const Model& model, Plan plan) {
     const std::string fault = plan.places.fault();
     CHECK(plan.parallel.ranks >= 1 && fault.empty(), plan.parallel.ranks, fault);
-    if (plan.parallel.ranks == 1) return plan;
+    if (plan.parallel.ranks == 1 && !plan.places.gathers_gradients_apart()) return plan;
     return Communication(model, std::move(plan)).insert();
 }
 

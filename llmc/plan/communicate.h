@@ -4,7 +4,8 @@
 //   always                  gradients of a bucket are reduced after the last step that adds to them, in place, while
 //                           the backward goes on below
 //   sums are shared         ... and then sent to all ranks, while it goes on another layer
-//   gradients in pieces     they live in a tensor of the plan, from the first such step until the reduction is over
+//   gradients in pieces,    they live in a tensor of the plan, from the first such step until the reduction is over, in
+//   or rounded              every micro-batch; of a single rank, until a step has added them to those that are kept
 //   parameters in pieces    they are gathered into a tensor of the plan while the layer before (in the order of the
 //                           list) works, for every run of steps that reads them: forward, repeat, backward; frozen ones
 //                           by a step and into a tensor of their own
@@ -19,7 +20,7 @@
 
 namespace llmc {
 
-/// The plan with its communication; the same plan where Plan::parallel has one rank.
+/// The plan with its communication; the same plan where one rank adds to gradients where they are kept.
 Plan with_communication(const Model& model, Plan plan);
 
 /// The bucket whose parameters or gradients an operation uses; kNone for operations without.

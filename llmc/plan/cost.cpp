@@ -115,7 +115,7 @@ OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places
     times.host_bandwidth = profile.host_bandwidth;
     times.link_bandwidth = profile.link_bandwidth;
     times.zeroing = times.square_sums = price.moved(sizeof(float));
-    times.update = price.moved(static_cast<double>(places.update_bytes()));
+    times.update = price.moved(places.update_bytes());
     times.begin_update = profile.launch_seconds;
     return times;
 }
@@ -125,7 +125,8 @@ double& time_of(OpTimes& times, const Step& step) {
         case StepKind::Fused:
             times.fused.resize(std::max(times.fused.size(), static_cast<size_t>(step.fusion) + 1));
             return times.fused[static_cast<size_t>(step.fusion)];
-        case StepKind::ZeroGradients: return times.zeroing;
+        case StepKind::ZeroGradients:
+        case StepKind::AddGradients: return times.zeroing;
         case StepKind::SquareSums: return times.square_sums;
         case StepKind::BeginUpdate: return times.begin_update;
         case StepKind::Update: return times.update;
@@ -144,6 +145,7 @@ double& time_of(OpTimes& times, const Step& step) {
 
 double units_of(const OpTimes& times, const Step& step) {
     if (step.kind == StepKind::BeginUpdate || step.kind == StepKind::Fused) return 1;
+    if (step.kind == StepKind::AddGradients) return 2 * static_cast<double>(step.elements);  // 8 bytes, not 4.
     if (step.kind != StepKind::Compute) return static_cast<double>(step.elements);
     if (!step.is_of_chunk()) return 1;
     return static_cast<double>(std::max<int64_t>(1, step.tokens)) / static_cast<double>(times.chunk_tokens);
@@ -166,6 +168,7 @@ double step_seconds(const OpTimes& times, const Step& step) {
         case StepKind::Fused: return fused_seconds(times, step);
         case StepKind::Compute:
         case StepKind::ZeroGradients:
+        case StepKind::AddGradients:
         case StepKind::SquareSums:
         case StepKind::BeginUpdate:
         case StepKind::Update: return units_of(times, step) * time_of(const_cast<OpTimes&>(times), step);
@@ -179,7 +182,7 @@ namespace {
 int64_t sent_bytes(const Plan& plan, const Step& step) {
     const Buffer buffer = step.kind == StepKind::Gather ? step.buffer : Buffer::Gradients;
     const int64_t others = (plan.parallel.ranks - 1) * plan.partition_of(buffer).bucket(step.bucket).piece;
-    return others * size_of(plan.places.format(buffer));
+    return others * size_of(step.kind == StepKind::Reduce ? DType::F32 : plan.places.format(buffer));
 }
 
 double seconds_to_send(const OpTimes& times, int64_t bytes) {

@@ -11,7 +11,7 @@ namespace {
 class GradientWrites {
   public:
     GradientWrites(const Model& model, Plan plan) : model_(model), plan_(std::move(plan)) {
-        plan_.partition = make_partition(model, plan_.parallel.ranks);
+        plan_.partition = make_partition(model, plan_.parallel.ranks, /*frozen=*/false, plan_.places.row_multiple());
     }
 
     Plan insert() {
@@ -20,7 +20,8 @@ class GradientWrites {
         std::vector<bool> met(to_zero_.size(), false);
         std::vector<Step> steps;
         for (Step& step : plan_.steps) {
-            if (step.kind == StepKind::WaitReduce) step.adds = kept_adds();
+            const bool joins = step.kind == StepKind::WaitReduce || step.kind == StepKind::AddGradients;
+            if (joins) step.adds = kept_adds();
             if (writes_gradients(model_, step)) {
                 const int bucket = bucket_of(model_, plan_.partition, step);
                 if (!met[static_cast<size_t>(bucket)]) add_zeroing(bucket, step, &steps);

@@ -22,14 +22,17 @@ ElementRange elements_of(const Partition& partition, const Model& model, int fir
     return {offset_of(first_row), offset_of(end_row)};
 }
 
-void add_bucket(Partition* partition, const Model& model, int first_row, int end_row) {
-    const ElementRange elements = elements_of(*partition, model, first_row, end_row);
+void add_bucket(Partition* partition, const Model& model, int first_row, int end_row, int64_t row_multiple) {
     Bucket bucket;
     bucket.first_row = first_row;
     bucket.rows = end_row - first_row;
-    bucket.model_offset = elements.begin;
-    bucket.used = elements.count();
-    bucket.chunk = std::max(kChunkMultiple, round_up(ceil_div(bucket.used, kNormChunks), kChunkMultiple));
+    for (int row = first_row; row < end_row; ++row) {
+        if (!partition->holds(model, row)) continue;
+        partition->row_offsets[static_cast<size_t>(row)] = bucket.used;
+        bucket.used += round_up(elements_of(*partition, model, row, row + 1).count(), row_multiple);
+    }
+    const int64_t multiple = std::max(kChunkMultiple, row_multiple);
+    bucket.chunk = std::max(multiple, round_up(ceil_div(bucket.used, kNormChunks), multiple));
     bucket.piece = bucket.chunk * ceil_div(bucket.chunks(), partition->ranks);
     bucket.offset = partition->elements;
     bucket.shard_offset = partition->shard_elements;
@@ -50,7 +53,7 @@ int Partition::bucket_of_row(int row) const {
 
 int64_t Partition::row_in_bucket(const Model& model, int row) const {
     CHECK(holds(model, row), row);
-    return model.parameters[static_cast<size_t>(row)].offset - bucket(bucket_of_row(row)).model_offset;
+    return row_offsets[static_cast<size_t>(row)];
 }
 
 ElementRange Partition::owned(const Model& model, int row, int rank) const {
@@ -61,18 +64,20 @@ ElementRange Partition::owned(const Model& model, int row, int rank) const {
     return {std::clamp<int64_t>(first, 0, used), std::clamp<int64_t>(first + piece, 0, used)};
 }
 
-Partition make_partition(const Model& model, int ranks, bool frozen) {
-    CHECK(ranks >= 1, ranks);
+Partition make_partition(const Model& model, int ranks, bool frozen, int64_t row_multiple) {
+    CHECK(ranks >= 1 && row_multiple >= 1, ranks, row_multiple);
     Partition partition;
     partition.ranks = ranks;
     partition.frozen = frozen;
+    partition.row_offsets.assign(model.parameters.size(), 0);
     const int rows = static_cast<int>(model.parameters.size());
     const int end_of_layers = model.parameter_index(static_cast<int>(model.config.L), 0);
-    add_bucket(&partition, model, 0, model.first_layer_parameter);
+    add_bucket(&partition, model, 0, model.first_layer_parameter, row_multiple);
     for (int layer = 0; layer < model.config.L; ++layer) {
-        add_bucket(&partition, model, model.parameter_index(layer, 0), model.parameter_index(layer + 1, 0));
+        add_bucket(&partition, model, model.parameter_index(layer, 0), model.parameter_index(layer + 1, 0),
+                   row_multiple);
     }
-    add_bucket(&partition, model, end_of_layers, rows);
+    add_bucket(&partition, model, end_of_layers, rows, row_multiple);
     return partition;
 }
 

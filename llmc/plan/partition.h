@@ -5,6 +5,8 @@
 //
 // Buckets are cut into at most kNormChunks chunks of whole multiples of 128 elements, and a piece is a whole number of
 // chunks. Chunks do not depend on the number of ranks, so what is summed by chunk (the gradient norm) does not either.
+// Where state is kept in blocks of a row's elements, rows begin, and chunks are, at whole multiples of a block, so that
+// pieces are cut only between blocks.
 #pragma once
 
 #include "llmc/model/model.h"
@@ -24,7 +26,6 @@ struct ElementRange {
 
 struct Bucket {
     int first_row = 0, rows = 0;  ///< Of Model::parameters, among them those of the other partition.
-    int64_t model_offset = 0;     ///< Where it begins by ParameterRow::offset.
     int64_t used = 0;             ///< Elements without the padding at its end.
     int64_t chunk = 0;            ///< Elements of a chunk.
     int64_t piece = 0;            ///< Elements of a rank's piece, padding included.
@@ -36,10 +37,11 @@ struct Bucket {
 
 struct Partition {
     int ranks = 1;
-    bool frozen = false;          ///< Of the frozen rows; otherwise of the trainable ones.
-    std::vector<Bucket> buckets;  ///< Embedding, layer 0, ..., layer L-1, final norm (and head).
-    int64_t elements = 0;         ///< Of a whole flat buffer: the sum of ranks * piece.
-    int64_t shard_elements = 0;   ///< Of one rank's pieces: the sum of piece.
+    bool frozen = false;               ///< Of the frozen rows; otherwise of the trainable ones.
+    std::vector<Bucket> buckets;       ///< Embedding, layer 0, ..., layer L-1, final norm (and head).
+    std::vector<int64_t> row_offsets;  ///< By row of Model::parameters: where it begins in its bucket.
+    int64_t elements = 0;              ///< Of a whole flat buffer: the sum of ranks * piece.
+    int64_t shard_elements = 0;        ///< Of one rank's pieces: the sum of piece.
     /// Chunks of the bucket whose pieces have the most: the stride of sums that are kept by rank, bucket and chunk.
     int64_t chunks_per_piece = 0;
 
@@ -62,7 +64,7 @@ struct Partition {
     ElementRange owned(const Model& model, int row, int rank) const;
 };
 
-/// Of the trainable rows, or of the frozen ones.
-Partition make_partition(const Model& model, int ranks, bool frozen = false);
+/// Of the trainable rows, or of the frozen ones, which begin at multiples of so many elements (Places::row_multiple()).
+Partition make_partition(const Model& model, int ranks, bool frozen = false, int64_t row_multiple = 1);
 
 }  // namespace llmc

@@ -1,9 +1,12 @@
 #include "llmc/plan/places.h"
 
 #include "llmc/base/check.h"
+#include "llmc/base/dynamic_map.h"
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
+#include <initializer_list>
 #include <vector>
 
 namespace llmc {
@@ -29,10 +32,23 @@ Places::Places(DType parameters, OptimizerKind optimizer) : optimizer_(optimizer
     (*this)[Buffer::MomentV].exists = optimizer_row(optimizer).second_moment;
 }
 
-int64_t Places::update_bytes() const {
-    const auto bytes = [&](Buffer buffer) { return (*this)[buffer].exists ? size_of(format(buffer)) : 0; };
+bool Places::rounds() const {
+    const bool rounds_weights = format(Buffer::Parameters) != DType::F32 && !(*this)[Buffer::Masters].exists;
+    return rounds_weights || format(Buffer::MomentM) == DType::BF16 || format(Buffer::Gradients) != DType::F32;
+}
+
+bool Places::updates_by_row() const { return rounds() || format(Buffer::MomentM) != DType::F32; }
+
+int64_t Places::row_multiple() const { return format(Buffer::MomentM) == DType::U8 ? kStateBlock : 1; }
+
+double Places::update_bytes() const {
+    const auto bytes = [&](Buffer buffer) {
+        if (!(*this)[buffer].exists) return 0.0;
+        const double scales = format(buffer) == DType::U8 ? 4.0 / kStateBlock : 0;
+        return static_cast<double>(size_of(format(buffer))) + scales;
+    };
     const Buffer weights = (*this)[Buffer::Masters].exists ? Buffer::Masters : Buffer::Parameters;
-    const int64_t rounded = (*this)[Buffer::Masters].exists ? bytes(Buffer::Parameters) : 0;
+    const double rounded = (*this)[Buffer::Masters].exists ? bytes(Buffer::Parameters) : 0;
     return 2 * (bytes(weights) + bytes(Buffer::MomentM) + bytes(Buffer::MomentV)) + bytes(Buffer::Gradients) + rounded;
 }
 
@@ -65,16 +81,23 @@ std::string Places::fault() const {
             return fmt::format("{} in host memory: only layer boundaries can be there", name_of(buffer));
         }
     }
-    const bool mixed = format(Buffer::Parameters) != DType::F32;
-    if (mixed != (*this)[Buffer::Masters].exists) return "rounded parameters need master weights, fp32 ones have none";
+    if ((*this)[Buffer::Masters].exists && format(Buffer::Parameters) == DType::F32) {
+        return "fp32 parameters have no master weights: they are the weights";
+    }
     for (const Buffer buffer : {Buffer::Boundaries, Buffer::Frozen}) {
         if (format(buffer) == format(Buffer::Parameters)) continue;
         return fmt::format("{} are kept as parameters are", name_of(buffer));
     }
-    for (const Buffer buffer : {Buffer::Masters, Buffer::Gradients, Buffer::MomentM, Buffer::MomentV}) {
-        if (format(buffer) != DType::F32) return fmt::format("{} are kept in fp32", name_of(buffer));
+    if (format(Buffer::Masters) != DType::F32) return "master weights are kept in fp32";
+    const auto is_one_of = [&](Buffer buffer, std::initializer_list<DType> formats) {
+        return std::find(formats.begin(), formats.end(), format(buffer)) != formats.end();
+    };
+    if (!is_one_of(Buffer::Gradients, {DType::F32, DType::BF16})) return "gradients are kept in fp32 or bf16";
+    if (!is_one_of(Buffer::MomentM, {DType::F32, DType::BF16, DType::U8})) {
+        return "first moments are kept in fp32, bf16 or 8-bit blocks";
     }
-    return "";
+    const bool alike = format(Buffer::MomentV) == format(Buffer::MomentM);
+    return alike || !(*this)[Buffer::MomentV].exists ? "" : "first and second moments are kept in one format";
 }
 
 std::string Places::describe() const {

@@ -5,10 +5,10 @@
 //
 //             spread            memory   format
 // parameters  whole | pieces    device   that of the activations
-// masters     whole | pieces    device   fp32; absent where parameters are fp32
-// gradients   whole | pieces    device   fp32
-// moment m    whole | pieces    device   fp32
-// moment v    whole | pieces    device   fp32; absent where the optimiser has none
+// masters     whole | pieces    device   fp32; absent where parameters are fp32, or are the weights themselves
+// gradients   whole | pieces    device   fp32 | bf16
+// moment m    whole | pieces    device   fp32 | bf16 | uint8: blocks (formats.h)
+// moment v    whole | pieces    device   that of m; absent where the optimiser has none
 // frozen      whole | pieces    device   that of the activations; without a byte where every parameter trains
 // boundaries  (a rank's own)    device | host   that of the activations
 #pragma once
@@ -68,8 +68,19 @@ class Places {
     /// Each rank wants the sums of all gradients, not only those of its piece.
     bool shares_sums() const { return !updates_pieces(); }
     OptimizerKind optimizer() const { return optimizer_; }
+    /// Gradients of a micro-batch are in a tensor of the plan, and join those that are kept when they are complete: as
+    /// pieces, or in another format.
+    bool gathers_gradients_apart() const {
+        return in_pieces(Buffer::Gradients) || format(Buffer::Gradients) != DType::F32;
+    }
+    /// Something is rounded stochastically: weights without masters, moments or gradients.
+    bool rounds() const;
+    /// Something an update writes is rounded so or kept in blocks: it works row by row.
+    bool updates_by_row() const;
+    /// Elements that rows of the trainable buffers begin at multiples of.
+    int64_t row_multiple() const;
     /// What an update reads and writes for one element: weight and moments both ways, the gradient, a rounded copy.
-    int64_t update_bytes() const;
+    double update_bytes() const;
 
     /// Why the rows contradict each other, or ask for what there is not; "" if they do not.
     std::string fault() const;

@@ -88,7 +88,9 @@ OpTimes probed_times(const Model& model, const BatchShape& shape, const Places& 
     times.source = fmt::format("a probe of {}; {}", rates.device, uncalibrated(kProbeError));
     times.zeroing = rates.zeroing;
     times.square_sums = rates.square_sums;
-    times.update = rates.update;
+    // The probe's has its state in fp32.
+    const Places plain(places.activations(), places.optimizer());
+    times.update = rates.update * places.update_bytes() / plain.update_bytes();
     times.begin_update = rates.launch_seconds;
     return times;
 }

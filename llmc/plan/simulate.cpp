@@ -95,7 +95,10 @@ OpCost step_cost(const Model& model, const Plan& plan, const Step& step, int att
         case StepKind::ZeroGradients:
         case StepKind::SquareSums:
             return {0, elements * static_cast<double>(size_of(plan.places.format(Buffer::Gradients)))};
-        case StepKind::Update: return {0, elements * static_cast<double>(plan.places.update_bytes())};
+        case StepKind::AddGradients:
+            return {0, elements * static_cast<double>(size_of(DType::F32) +
+                                                      2 * size_of(plan.places.format(Buffer::Gradients)))};
+        case StepKind::Update: return {0, elements * plan.places.update_bytes()};
         default: return {};
     }
     OpCall call = {.kind = step.op, .pass = step.pass, .tokens = plan.shape.N()};
@@ -133,6 +136,7 @@ const char* words_of(StepKind kind) {
         case StepKind::Fetch: return "fetch of";
         case StepKind::WaitFetch: return "wait for fetch of";
         case StepKind::ZeroGradients: return "zero gradients";
+        case StepKind::AddGradients: return "add gradients";
         case StepKind::Reduce: return "reduce gradients";
         case StepKind::WaitReduce: return "wait for gradients";
         case StepKind::Share: return "share gradients";

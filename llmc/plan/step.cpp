@@ -9,6 +9,7 @@ Access access_of_transfer(StepKind kind, Slot slot) {
         case StepKind::CopyOut:
         case StepKind::WaitCopyOut:
         case StepKind::WaitFetch:
+        case StepKind::AddGradients:
         case StepKind::WaitReduce:
         case StepKind::WaitGather: return {.reads = true, .writes = false};
         case StepKind::Fetch:

@@ -30,6 +30,7 @@ enum class StepKind : uint8_t {
     WaitFetch,    ///< Out has been fetched.
     // Gradients of `bucket` (gradients.h).
     ZeroGradients,  ///< What no step of the micro-batch writes whole becomes 0.
+    AddGradients,   ///< Those of the micro-batch, in ParameterGradients, join those that are kept.
     FoldGradients,  ///< The micro-batch joins the tree of sums, whose order is that of its number (all buckets).
     // Communication between ranks (communicate.h). A bucket is reduced or gathered from its step to its wait.
     Reduce,      ///< This rank's piece of the gradients of `bucket` is summed over ranks, in place.
@@ -69,7 +70,7 @@ enum class Slot : uint8_t {
     Workspace,           ///< Scratch of the backend; of a Reduce, what other ranks send.
     Parameters,          ///< The bucket's trainable parameters, where they are gathered for the step ...
     FrozenParameters,    ///< ... and the frozen ones.
-    ParameterGradients,  ///< The bucket's gradients, where they exist only around its backward.
+    ParameterGradients,  ///< The bucket's gradients of a micro-batch, where they exist only around its backward.
 };
 constexpr int kNumSlots = 14;
 /// Where a step has what is gathered of these parameters.
@@ -96,7 +97,7 @@ struct Step {
     int64_t host_offset = -1;            ///< CopyOut, Fetch: where in host memory.
     int16_t bucket = -1;                 ///< Of Plan::partition, and Plan::frozen.
     Buffer buffer = Buffer::Parameters;  ///< Gather, WaitGather: what travels; Frozen is the other.
-    int64_t elements = 0;                ///< ZeroGradients, SquareSums, Update: how many of them.
+    int64_t elements = 0;                ///< ZeroGradients, AddGradients, SquareSums, Update: how many of them.
     int64_t first_token = 0;  ///< Classifier and cross-entropy: the chunk, rows of In, DIn, Tokens and Losses ...
     int64_t tokens = 0;       ///< ... and the first so many of Logits. 0: in generation, the last row of In.
     int16_t fusion = -1;      ///< Fused: of Plan::fusions.
@@ -206,7 +207,7 @@ struct Plan {
     const Partition& partition_of(Buffer buffer) const { return buffer == Buffer::Frozen ? frozen : partition; }
     /// Gradients of every micro-batch are reduced; otherwise they are first summed on the rank, and reduced after the
     /// last.
-    bool reduces_every_micro_batch() const { return parallel.rank_invariant || places.in_pieces(Buffer::Gradients); }
+    bool reduces_every_micro_batch() const { return parallel.rank_invariant || places.gathers_gradients_apart(); }
 };
 
 }  // namespace llmc

@@ -5,7 +5,9 @@
 namespace llmc {
 
 Plan with_update(const Model& model, Plan plan) {
-    if (plan.partition.buckets.empty()) plan.partition = make_partition(model, plan.parallel.ranks);
+    if (plan.partition.buckets.empty()) {
+        plan.partition = make_partition(model, plan.parallel.ranks, /*frozen=*/false, plan.places.row_multiple());
+    }
     const auto add_step = [&](StepKind kind, int bucket) {
         if (bucket >= 0 && plan.partition.bucket(bucket).is_empty()) return;  // Nothing in it trains.
         Step& step = plan.steps.emplace_back();

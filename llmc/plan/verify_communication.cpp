@@ -12,7 +12,7 @@ namespace llmc {
 CommunicationCheck::CommunicationCheck(const Model& model, const Plan& plan)
     : model_(model),
       plan_(plan),
-      partition_(make_partition(model, plan.parallel.ranks)),
+      partition_(make_partition(model, plan.parallel.ranks, /*frozen=*/false, plan.places.row_multiple())),
       frozen_(make_partition(model, plan.parallel.ranks, /*frozen=*/true)),
       gradients_(partition_.buckets.size()) {}
 
@@ -32,6 +32,7 @@ std::string CommunicationCheck::fault_of(const Step& step) {
         case StepKind::Fetch:
         case StepKind::WaitFetch: return touched(step);
         case StepKind::ZeroGradients: return known ? write(step, step.bucket) : "";  // verify_update.h
+        case StepKind::AddGradients: return known ? join(step) : "";                 // verify_update.h
         case StepKind::FoldGradients: return fold();
         case StepKind::Reduce: return reduce(step);
         case StepKind::WaitReduce: gradients(step.bucket).complete = true; return wait(step, StepKind::Reduce);
@@ -52,12 +53,15 @@ std::string CommunicationCheck::fault_of_end() const {
         return fmt::format("ends before the wait for \"{}\"", describe_step(model_, under_way_.front()));
     }
     const bool trains = std::any_of(gradients_.begin(), gradients_.end(), [](const Gradients& g) { return g.written; });
-    if (!trains || plan_.parallel.ranks == 1) return "";
+    const bool alone = plan_.parallel.ranks == 1;
+    if (!trains || (alone && !plan_.places.gathers_gradients_apart())) return "";
     for (int bucket = 0; bucket <= partition_.last_bucket(); ++bucket) {
         const Gradients& sums = gradients_[static_cast<size_t>(bucket)];
         if (partition_.bucket(bucket).is_empty()) continue;
-        if (!sums.reduced) return fmt::format("never reduces the gradients of {}", name_of_bucket(bucket));
-        if (plan_.places.shares_sums() && !sums.shared)
+        if (!sums.reduced) {
+            return fmt::format("never {} the gradients of {}", alone ? "adds" : "reduces", name_of_bucket(bucket));
+        }
+        if (!alone && plan_.places.shares_sums() && !sums.shared)
             return fmt::format("never shares the gradients of {}", name_of_bucket(bucket));
     }
     return "";
@@ -113,9 +117,10 @@ std::string CommunicationCheck::write(const Step& step, int bucket) {
     const int32_t tensor = step.operand(Slot::ParameterGradients);
     Gradients& sums = gradients(bucket);
     if (sums.reduced) {
-        return fmt::format("writes gradients of {} after they were reduced", name_of_bucket(bucket));
+        const char* gone = plan_.parallel.ranks == 1 ? "added" : "reduced";
+        return fmt::format("writes gradients of {} after they were {}", name_of_bucket(bucket), gone);
     }
-    if (in_pieces(Buffer::Gradients) != (tensor != kNone) ||
+    if (plan_.places.gathers_gradients_apart() != (tensor != kNone) ||
         (tensor != kNone && !holds(tensor, partition_.ranks, bucket, Buffer::Gradients))) {
         return fmt::format("has no tensor for the gradients of {}", name_of_bucket(bucket));
     }
@@ -123,6 +128,17 @@ std::string CommunicationCheck::write(const Step& step, int bucket) {
         return fmt::format("writes other gradients of {} than the steps before it", name_of_bucket(bucket));
     }
     sums.tensor = tensor;
+    return "";
+}
+
+/// Of one rank, once a bucket, what was written apart from the sums that are kept.
+std::string CommunicationCheck::join(const Step& step) {
+    Gradients& sums = gradients(step.bucket);
+    if (plan_.parallel.ranks > 1 || sums.tensor == kNone) return "adds gradients that are kept already";
+    if (sums.reduced) return "comes twice";
+    if (!sums.written) return "comes before anything was written";
+    if (step.operand(Slot::ParameterGradients) != sums.tensor) return "adds other gradients than those written";
+    sums.reduced = sums.complete = true;
     return "";
 }
 
@@ -140,8 +156,9 @@ std::string CommunicationCheck::fold() const {
 bool CommunicationCheck::holds(int32_t tensor, int64_t pieces, int bucket, Buffer buffer) const {
     if (tensor < 0) return false;
     const PlanTensor& found = plan_.tensors[static_cast<size_t>(tensor)];
-    return found.dtype == plan_.places.format(buffer) && found.rows == pieces &&
-           found.cols == partition_of(buffer).bucket(bucket).piece;
+    // In plans gradients are fp32, however they are kept.
+    const DType dtype = buffer == Buffer::Gradients ? DType::F32 : plan_.places.format(buffer);
+    return found.dtype == dtype && found.rows == pieces && found.cols == partition_of(buffer).bucket(bucket).piece;
 }
 
 std::string CommunicationCheck::reduce(const Step& step) {

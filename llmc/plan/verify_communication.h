@@ -32,6 +32,7 @@ class CommunicationCheck {
     std::string touched(const Step& step) const;
     std::string compute(const Step& step);
     std::string write(const Step& step, int bucket);
+    std::string join(const Step& step);
     std::string fold() const;
     std::string reduce(const Step& step);
     std::string share(const Step& step);

@@ -44,6 +44,7 @@ std::string UpdateCheck::fault_of(const Step& step) {
     switch (step.kind) {
         case StepKind::ZeroGradients: return zero(step);
         case StepKind::FoldGradients: return fold();
+        case StepKind::AddGradients:
         case StepKind::WaitReduce: {
             const bool kept = plan_.parallel.rank_invariant;
             return step.adds == (kept ? Adds::Never : Adds::AfterFirst) ? "" : "adds where it has to overwrite";

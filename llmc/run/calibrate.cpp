@@ -5,6 +5,7 @@
 #include "llmc/base/log.h"
 #include "llmc/base/median.h"
 #include "llmc/base/version.h"
+#include "llmc/plan/formats.h"
 
 #include <nlohmann/json.hpp>
 
@@ -37,7 +38,9 @@ double bias_seconds(const Model& model, const BatchShape& shape, const OpRow& ro
 OpTimes measure_times(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
                       Backend& backend, bool fuses, int repeats) {
     const int64_t fits = backend.info().available();
-    const Places alone(places.activations(), places.optimizer());
+    StateFormats formats = formats_of(places);
+    formats.gradients = DType::F32;  // Where they are kept: a step that adds others to them is priced by its bytes.
+    const Places alone = with_formats(Places(places.activations(), places.optimizer()), formats);
     const auto planned = [&](int64_t layers) {
         Model few = make_model(with_layers(model.config, layers));
         PlannedMemory memory =
@@ -104,9 +107,10 @@ std::string calibration_path(const Model& model, const BatchShape& shape, const 
     if (folder.empty()) return "";
     ModelConfig config = with_layers(model.config, 1);
     config.name.clear();
-    const std::string key = fmt::format("{}|{}|{}x{}|{}|{}|{}{}", backend.info().name, to_json(config), shape.B,
-                                        shape.T, name_of(places.activations()), logits_chunk_tokens,
-                                        optimizer_row(places.optimizer()).name, fuses ? "" : "|no fusion");
+    const std::string key = fmt::format(
+        "{}|{}|{}x{}|{}|{}|{}|{}|{}{}", backend.info().name, to_json(config), shape.B, shape.T,
+        name_of(places.activations()), logits_chunk_tokens, optimizer_row(places.optimizer()).name,
+        format_name(places.format(Buffer::MomentM)), places[Buffer::Masters].exists, fuses ? "" : "|no fusion");
     return fmt::format("{}/times-{}.json", folder, checksum_of(std::as_bytes(std::span(key))));
 }
 

@@ -184,14 +184,22 @@ void Executor::run_communication(const Step& step) {
             const Tensor kept = state_.own_gradients(step.bucket);
             const Tensor gradients = touched(step.operand(Slot::ParameterGradients));
             if (!gradients) return;  // Reduced where they are kept.
-            if (adds(step, arguments_.turn)) return backend_.add(kept, own_piece(gradients));
-            return backend_.convert(kept, own_piece(gradients));
+            return join_gradients(kept, own_piece(gradients), adds(step, arguments_.turn),
+                                  state_.piece_ranges(step.bucket));
         }
         case StepKind::Share: return begin(&of_bucket, comm_->begin_all_gather(state_.bucket_gradients(step.bucket)));
         case StepKind::WaitShare: return finish(of_bucket);
         default: break;
     }
     CHECK(false, "no communication");
+}
+
+/// Gradients of a micro-batch become, or are added to, those that are kept.
+void Executor::join_gradients(Tensor kept, Tensor gradients, bool adds, std::span<const ParameterRange> rows) {
+    if (kept.dtype != DType::F32) {
+        return backend_.add_rounded(kept, adds, gradients, rows, optimizer_.seed, state_.controls());
+    }
+    adds ? backend_.add(kept, gradients) : backend_.convert(kept, gradients);
 }
 
 void Executor::zero_gradients(const Step& step) {
@@ -205,6 +213,9 @@ void Executor::run_update(const Step& step) {
     const Partition& partition = plan_.partition;
     switch (step.kind) {
         case StepKind::ZeroGradients: return zero_gradients(step);
+        case StepKind::AddGradients:
+            return join_gradients(state_.bucket_gradients(step.bucket), touched(step.operand(Slot::ParameterGradients)),
+                                  adds(step, arguments_.turn), state_.bucket_ranges(step.bucket));
         case StepKind::FoldGradients: return tree_.push(arguments_.turn);
         case StepKind::SquareSums:
             return backend_.square_sums(state_.own_norm_sums(step.bucket), state_.own_gradients(step.bucket),
@@ -213,11 +224,12 @@ void Executor::run_update(const Step& step) {
         case StepKind::BeginUpdate:
             backend_.global_norm(state_.grad_norm(), state_.norm_sums(), state_.norm_pieces(), norm_layout(partition));
             return backend_.begin_update(state_.factors(), state_.controls(), state_.grad_norm(), optimizer_);
-        case StepKind::Update: {
-            const UpdateViews views = state_.update_views(step.bucket);
-            if (views.ranges.empty()) return;  // Nothing but padding.
-            return backend_.update(views.operands, views.ranges, optimizer_, state_.factors());
-        }
+        case StepKind::Update:
+            for (const UpdateViews& views : state_.update_views(step.bucket)) {
+                if (views.ranges.empty()) continue;  // Nothing but padding.
+                backend_.update(views.operands, views.ranges, optimizer_, state_.factors());
+            }
+            return;
         default: break;
     }
     CHECK(false, "no part of an update");

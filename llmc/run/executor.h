@@ -9,6 +9,7 @@
 #include "llmc/run/update.h"
 
 #include <array>
+#include <span>
 #include <vector>
 
 namespace llmc {
@@ -68,6 +69,7 @@ class Executor {
     bool can_repeat(Turn turn) const;
     Tensor gradients_of_bucket(const Step& step);
     Tensor own_piece(const Tensor& bucket_tensor) const;
+    void join_gradients(Tensor kept, Tensor gradients, bool adds, std::span<const ParameterRange> rows);
     void zero_gradients(const Step& step);
     Tensor parameter(const Step& step, int index);
     Tensor gradient(const Step& step, int index);

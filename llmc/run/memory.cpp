@@ -1,6 +1,7 @@
 #include "llmc/run/memory.h"
 
 #include "llmc/base/units.h"
+#include "llmc/plan/formats.h"
 #include "llmc/plan/logits_chunk.h"
 #include "llmc/plan/verify.h"
 #include "llmc/run/fusion.h"
@@ -53,14 +54,10 @@ NormLayout norm_layout(const Partition& partition) {
 
 StateBytes state_bytes(const Model& model, const Places& places, int64_t T, const Parallel& parallel, bool training) {
     const auto padded = [](int64_t bytes) { return round_up(bytes, kTensorAlignment); };
-    const Partition partition = make_partition(model, parallel.ranks);
+    const Partition partition = make_partition(model, parallel.ranks, /*frozen=*/false, places.row_multiple());
     const Partition frozen_rows = make_partition(model, parallel.ranks, /*frozen=*/true);
-    const auto bytes_of = [&](Buffer buffer) -> int64_t {
-        const Place& place = places[buffer];
-        if (!place.exists) return 0;
-        const Partition& of = buffer == Buffer::Frozen ? frozen_rows : partition;
-        const int64_t elements = place.spread == Spread::Pieces ? of.shard_elements : of.elements;
-        return padded(elements * size_of(place.format));
+    const auto bytes_of = [&](Buffer buffer) {
+        return buffer_bytes(model, buffer == Buffer::Frozen ? frozen_rows : partition, places[buffer]);
     };
     StateBytes bytes;
     bytes.parameters = bytes_of(Buffer::Parameters);

@@ -24,11 +24,11 @@ constexpr std::string_view kHostMemoryRow = "boundaries in host memory";
 /// The flat buffers of one rank, in the order of the memory table. Inference needs the parameters only.
 struct StateBytes {
     int64_t parameters = 0;  ///< In the activation type; the trainable ones, as in the rows below.
-    int64_t gradients = 0;   ///< fp32.
+    int64_t gradients = 0;
     int64_t partial_sums =
         0;  ///< Gradients of some micro-batches, summed: only where the order of sums is the ranks' own.
-    int64_t moment_m = 0, moment_v = 0;  ///< fp32; v only where the optimiser has it.
-    int64_t master = 0;                  ///< fp32 master weights; 0 if parameters are fp32.
+    int64_t moment_m = 0, moment_v = 0;  ///< v only where the optimiser has it.
+    int64_t master = 0;                  ///< fp32 master weights; 0 where there are none.
     int64_t frozen = 0;                  ///< Parameters that do not train, as they are stored.
     int64_t rope_table = 0;              ///< 0 with learned positions.
     int64_t scalars = 0;                 ///< Loss sum, controls, gradient norm and what it is summed from.

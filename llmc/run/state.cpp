@@ -4,7 +4,6 @@
 #include "llmc/base/rng.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -35,8 +34,9 @@ State::State(Backend& backend, const Model& model, const Places& places, int64_t
       places_(places),
       parallel_(parallel),
       rank_(rank),
-      partition_(make_partition(model, parallel.ranks)),
+      partition_(make_partition(model, parallel.ranks, /*frozen=*/false, places.row_multiple())),
       frozen_(make_partition(model, parallel.ranks, /*frozen=*/true)),
+      blocks_(blocks_layout(model, partition_, places.updates_pieces())),
       scalars_layout_(scalars_layout(partition_, training)) {
     CHECK(rank >= 0 && rank < parallel.ranks, rank, parallel.ranks);
     CHECK(places.fault().empty(), places.fault());
@@ -49,7 +49,8 @@ State::State(Backend& backend, const Model& model, const Places& places, int64_t
         memory_[index] = DeviceBuffer(backend, of_buffer, std::string(name_of(buffer)));
         const bool in_pieces = place.spread == Spread::Pieces;
         const Partition& partition = partition_of(buffer);
-        flat_[index] = {place.format, in_pieces, in_pieces ? partition.shard_elements : partition.elements,
+        const int64_t elements = in_pieces ? partition.shard_elements : partition.elements;
+        flat_[index] = {place.format, in_pieces, place.format == DType::U8 ? of_buffer : elements,
                         memory_[index].data()};
     };
     allocate(Buffer::Parameters, bytes.parameters);
@@ -112,6 +113,7 @@ Tensor State::all(Buffer which) const {
 Tensor State::whole(Buffer which, int bucket) const {
     const Flat& flat = buffer(which);
     if (flat.data == nullptr || flat.in_pieces) return {};
+    CHECK(flat.dtype != DType::U8, name_of(which));
     const Partition& partition = partition_of(which);
     char* data = flat.data + partition.bucket(bucket).offset * size_of(flat.dtype);
     return {flat.dtype, data, partition.bucket_elements(bucket)};
@@ -153,67 +155,13 @@ ElementRange State::held(int index) const {
     return {0, row.used_rows * row.cols};
 }
 
-Tensor State::kept(Kept what, int index, const ElementRange& range) const {
-    CHECK(keeps(what, index), model_.parameters[static_cast<size_t>(index)].name);
-    const Flat& flat = buffer(buffer_of(what, index));
-    const Partition& partition = partition_of_row(index);
-    const int bucket_index = partition.bucket_of_row(index);
-    const Bucket& bucket = partition.bucket(bucket_index);
-    const ElementRange here = held(index);
-    CHECK(range.begin >= here.begin && range.end <= here.end, range.begin, range.end, here.begin, here.end);
-    const int64_t in_bucket = partition.row_in_bucket(model_, index) + range.begin;
-    const int64_t first =
-        flat.in_pieces ? bucket.shard_offset + in_bucket - rank_ * bucket.piece : bucket.offset + in_bucket;
-    return {flat.dtype, flat.data + first * size_of(flat.dtype), range.count()};
-}
-
-void State::read_kept(Kept what, int index, const ElementRange& range, void* values) const {
-    const Tensor from = kept(what, index, range);
-    if (from.dtype == DType::F32) return backend_.copy_to_host(values, from);
-    std::vector<bf16> rounded(static_cast<size_t>(range.count()));
-    backend_.copy_to_host(rounded.data(), from);
-    auto* to = static_cast<char*>(values);
-    for (size_t i = 0; i < rounded.size(); ++i) {
-        const float value = to_float(rounded[i]);
-        std::memcpy(to + i * sizeof(float), &value, sizeof(float));
-    }
-}
-
-void State::write_kept(Kept what, int index, const ElementRange& range, const void* values) {
-    const Tensor to = kept(what, index, range);
-    if (to.dtype == DType::F32) return backend_.copy_to_device(to, values);
-    std::vector<bf16> rounded(static_cast<size_t>(range.count()));
-    const auto* from = static_cast<const char*>(values);
-    for (size_t i = 0; i < rounded.size(); ++i) {
-        float value = 0;
-        std::memcpy(&value, from + i * sizeof(float), sizeof(float));
-        rounded[i] = from_float<bf16>(value);
-    }
-    backend_.copy_to_device(to, rounded.data());
-}
-
 void State::round_masters() {
     if (!all(Buffer::Masters)) return;
     for (int b = 0; b <= partition_.last_bucket(); ++b) {
         if (partition_.bucket(b).is_empty()) continue;
-        const UpdateOperands operands = update_views(b).operands;
+        const UpdateOperands operands = update_operands(b);
         backend_.convert(operands.parameters, operands.master);
     }
-}
-
-UpdateViews State::update_views(int bucket) const {
-    const bool in_pieces = places_.updates_pieces();
-    const auto view = [&](Buffer which) { return in_pieces ? piece(which, bucket) : whole(which, bucket); };
-    UpdateViews views;
-    views.operands = {view(Buffer::Parameters), view(Buffer::Masters), view(Buffer::MomentM), view(Buffer::MomentV),
-                      view(Buffer::Gradients)};
-    const int64_t first = in_pieces ? rank_ * partition_.bucket(bucket).piece : 0;
-    const int64_t end = first + views.operands.parameters.count();
-    for (const ParameterRange& range : parameter_ranges(model_, partition_, bucket)) {
-        const int64_t from = std::max(first, range.offset), to = std::min(end, range.offset + range.count);
-        if (from < to) views.ranges.push_back({from - first, to - from, range.decay});
-    }
-    return views;
 }
 
 Tensor State::partial_sum(int index) const {
@@ -256,21 +204,6 @@ int64_t State::allocated_bytes() const {
     int64_t bytes = partial_sum_memory_.bytes() + rope_memory_.bytes() + scalar_memory_.bytes() + arena_.bytes();
     for (const DeviceBuffer& memory : memory_) bytes += memory.bytes();
     return bytes;
-}
-
-std::vector<ParameterRange> parameter_ranges(const Model& model, const Partition& partition, int bucket) {
-    std::vector<ParameterRange> ranges;
-    const Bucket& b = partition.bucket(bucket);
-    for (int index = b.first_row; index < b.first_row + b.rows; ++index) {
-        // A row begins where the last range ends, up to an alignment gap of zeros that may be updated as well.
-        if (!partition.holds(model, index)) continue;
-        const ParameterRow& row = model.parameters[static_cast<size_t>(index)];
-        const int64_t first = partition.row_in_bucket(model, index);
-        const bool extends = !ranges.empty() && ranges.back().decay == row.decay;
-        if (!extends) ranges.push_back({first, 0, row.decay});
-        ranges.back().count = first + row.count() - ranges.back().offset;
-    }
-    return ranges;
 }
 
 }  // namespace llmc

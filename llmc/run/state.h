@@ -3,6 +3,7 @@
 // buckets of the partition, in order) or this rank's piece of every bucket, as the table of places says.
 #pragma once
 
+#include "llmc/plan/formats.h"
 #include "llmc/run/memory.h"
 
 #include <array>
@@ -35,7 +36,7 @@ struct ReleaseHost {
     void operator()(char* memory) const { backend->release_host(memory); }
 };
 
-/// What is kept for every parameter: of trainable ones in fp32, of frozen ones the weights alone, as they are stored.
+/// What is kept for every parameter, in the format of its place; of frozen ones the weights alone.
 enum class Kept : uint8_t { Weights, MomentM, MomentV };
 
 /// The buffers of a bucket, or of this rank's piece of it, that an update touches; elements correspond.
@@ -70,9 +71,11 @@ class State {
     bool keeps(Kept what, int index) const {
         return (what == Kept::Weights || model_.trains(index)) && buffer(buffer_of(what, index)).data != nullptr;
     }
-    /// A range inside held(), of the master weights where there are some. fp32, but for frozen rows, and parameters of
-    /// inference.
+    /// A range inside held(), of the master weights where there are some, in its format: fp32, bf16, or codes (uint8)
+    /// of 8-bit blocks, of which ranges begin at a whole block and end there or at the row's end.
     Tensor kept(Kept what, int index, const ElementRange& range) const;
+    /// The largest magnitudes of such a range's blocks, fp32; empty for the other formats.
+    Tensor kept_scales(Kept what, int index, const ElementRange& range) const;
     /// The same to and from fp32 values of the host, which may be unaligned; rounded to what they are kept in.
     void read_kept(Kept what, int index, const ElementRange& range, void* values) const;
     void write_kept(Kept what, int index, const ElementRange& range, const void* values);
@@ -85,8 +88,12 @@ class State {
     /// This rank's piece of a bucket; of Buffer::Parameters or Buffer::Frozen.
     Tensor own_parameters(int bucket, Buffer which = Buffer::Parameters) const { return piece(which, bucket); }
     Tensor own_gradients(int bucket) const { return piece(Buffer::Gradients, bucket); }
-    /// What an update of this bucket works on: all of it, or where the optimiser's state is in pieces this rank's.
-    UpdateViews update_views(int bucket) const;
+    /// What an update of this bucket works on: all of it, or where the optimiser's state is in pieces this rank's. Rows
+    /// whose moments are kept in another format than the rest's are views of their own.
+    std::vector<UpdateViews> update_views(int bucket) const;
+    /// Row by row, this rank's piece of a bucket, or all of it, in elements of that; with the gaps behind rows.
+    std::vector<ParameterRange> piece_ranges(int bucket) const { return rows_and_gaps(bucket, /*whole=*/false); }
+    std::vector<ParameterRange> bucket_ranges(int bucket) const { return rows_and_gaps(bucket, /*whole=*/true); }
 
     /// All that is kept here of a flat buffer; empty where there is none.
     Tensor all(Buffer buffer) const;
@@ -140,6 +147,10 @@ class State {
     Tensor piece(Buffer which, int bucket) const;
     Tensor row(Buffer which, int index) const;
     Tensor scalars(int64_t offset, DType dtype, int64_t count) const;
+    std::vector<ParameterRange> in_piece(int bucket, bool whole, const std::vector<ParameterRange>& ranges) const;
+    std::vector<ParameterRange> rows_and_gaps(int bucket, bool whole) const;
+    UpdateOperands update_operands(int bucket) const;
+    Tensor in_buffer(Buffer which, int64_t offset, DType dtype, int64_t count) const;
 
     Backend& backend_;
     const Model& model_;
@@ -147,6 +158,7 @@ class State {
     Parallel parallel_;
     int rank_;
     Partition partition_, frozen_;
+    BlocksLayout blocks_;  ///< Of moments, where they are in 8-bit blocks.
     ScalarsLayout scalars_layout_;
     std::array<DeviceBuffer, kNumFlat> memory_;
     std::array<Flat, kNumFlat> flat_;
@@ -156,7 +168,9 @@ class State {
     Tensor rope_table_;
 };
 
-/// The rows of a bucket as ranges with one weight decay each, neighbours merged, in elements of the bucket.
-std::vector<ParameterRange> parameter_ranges(const Model& model, const Partition& partition, int bucket);
+/// The rows of a bucket as ranges with one weight decay each, in elements of the bucket; neighbours merged, unless each
+/// row is to be a range.
+std::vector<ParameterRange> parameter_ranges(const Model& model, const Partition& partition, int bucket,
+                                             bool by_row = false);
 
 }  // namespace llmc

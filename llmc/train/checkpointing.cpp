@@ -1,15 +1,16 @@
 #include "llmc/train/checkpointing.h"
 
+#include "llmc/base/dynamic_map.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/json_text.h"
+#include "llmc/base/units.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/json_bytes.h"
 
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <optional>
 
@@ -43,27 +44,79 @@ void add_tensor(const State& state, int index, const KeptTensor& kept, std::vect
     const int64_t count = row.used_rows * row.cols;
     const bool is_whole = range.count() == count;
     const Tensor part = state.kept(kept.what, index, range);
-    const void* const in_place = part.dtype == DType::F32 ? state.backend().host_view(part) : nullptr;
-    file->tensors.push_back({{part_name(kept.prefix + row.name, range.begin, range.end, count), DType::F32,
-                              is_whole ? stored_shape(row) : std::vector<int64_t>{range.count()}},
-                             in_place,
-                             [&state, &staging, what = kept.what, index, range] {
-                                 staging.resize(static_cast<size_t>(range.count() * size_of(DType::F32)));
-                                 state.read_kept(what, index, range, staging.data());
-                                 return static_cast<const void*>(staging.data());
-                             }});
+    const auto add = [&](const std::string& name, const Tensor& values, std::vector<int64_t> shape) {
+        Backend& backend = state.backend();
+        file->tensors.push_back(
+            {{name, values.dtype, std::move(shape)}, backend.host_view(values), [values, &backend, &staging] {
+                 staging.resize(static_cast<size_t>(values.bytes()));
+                 backend.copy_to_host(staging.data(), values);
+                 return static_cast<const void*>(staging.data());
+             }});
+    };
+    const std::string name = kept.prefix + row.name;
+    add(part_name(name, range.begin, range.end, count), part,
+        is_whole ? stored_shape(row) : std::vector<int64_t>{range.count()});
+    if (const Tensor scales = state.kept_scales(kept.what, index, range)) {
+        const int64_t first = range.begin / kStateBlock, blocks = ceil_div(count, kStateBlock);
+        add(part_name(scales_name(name), first, first + scales.count(), blocks), scales, {scales.count()});
+    }
 }
 
-/// Reads what this rank keeps of a row.
+/// As it is stored, into what is kept in the same format.
+void load_exactly(const CheckpointParts& parts, State& state, int index, const KeptTensor& kept,
+                  const std::string& name) {
+    const ParameterRow& row = state.model().parameters[static_cast<size_t>(index)];
+    const ElementRange range = state.held(index);
+    const DType dtype = state.kept(kept.what, index, range).dtype;
+    parts.read(name, dtype, stored_shape(row), range.begin, range.end,
+               [&](int64_t first, std::span<const std::byte> elements) {
+                   const int64_t count = static_cast<int64_t>(elements.size()) / size_of(dtype);
+                   const Tensor to = state.kept(kept.what, index, {first, first + count});
+                   state.backend().copy_to_device(to, elements.data());
+               });
+    const Tensor scales = state.kept_scales(kept.what, index, range);
+    if (!scales) return;
+    const int64_t begin = range.begin / kStateBlock, blocks[] = {ceil_div(row.used_rows * row.cols, kStateBlock)};
+    parts.read(scales_name(name), DType::F32, blocks, begin, begin + scales.count(),
+               [&](int64_t first, std::span<const std::byte> elements) {
+                   const int64_t count = static_cast<int64_t>(elements.size()) / size_of(DType::F32);
+                   state.backend().copy_to_device(scales.row_range(first - begin, count), elements.data());
+               });
+}
+
+/// Reads what this rank keeps of a row, converted where it is kept in another format than it is stored in.
 void load_tensor(const CheckpointParts& parts, State& state, int index, const KeptTensor& kept) {
+    constexpr int64_t kPiece = 1 << 22;  // Whole blocks; a large tensor is converted in pieces.
     const ElementRange range = state.held(index);
     if (range.count() <= 0) return;
     const ParameterRow& row = state.model().parameters[static_cast<size_t>(index)];
-    parts.read(kept.prefix + row.name, stored_shape(row), range.begin, range.end,
-               [&](int64_t first, std::span<const std::byte> elements) {
-                   const auto count = static_cast<int64_t>(elements.size()) / size_of(DType::F32);
-                   state.write_kept(kept.what, index, {first, first + count}, elements.data());
-               });
+    const std::string name = kept.prefix + row.name;
+    if (parts.dtype_of(name) == state.kept(kept.what, index, range).dtype) {
+        return load_exactly(parts, state, index, kept, name);
+    }
+    std::vector<float> values;
+    for (int64_t first = range.begin; first < range.end; first += kPiece) {
+        const ElementRange piece = {first, std::min(first + kPiece, range.end)};
+        values.resize(static_cast<size_t>(piece.count()));
+        parts.read_values(name, stored_shape(row), piece.begin, piece.end, values.data(),
+                          kept.what == Kept::MomentM ? &signed_map() : &unsigned_map());
+        state.write_kept(kept.what, index, piece, values.data());
+    }
+}
+
+nlohmann::json to_json(const StateFormats& formats) {
+    return {{"moments", format_name(formats.moments)},
+            {"masters", formats.masters ? "fp32" : "none"},
+            {"gradients", format_name(formats.gradients)}};
+}
+
+/// What a checkpoint says of formats; those before there were any kept fp32.
+StateFormats formats_in(const nlohmann::json& state, const std::string& path) {
+    if (!state.contains("formats")) return {};
+    const nlohmann::json& json = state.at("formats");
+    const std::string what = fmt::format("the checkpoint '{}'", path);
+    const auto format = [&](const char* name) { return format_named(json.at(name).get<std::string>(), what); };
+    return {format("moments"), json.at("masters").get<std::string>() != "none", format("gradients")};
 }
 
 std::string state_json(const ModelConfig& config, const Progress& progress) {
@@ -77,6 +130,7 @@ std::string state_json(const ModelConfig& config, const Progress& progress) {
         {"places", progress.places},
         {"freeze", progress.freeze},
         {"optimizer", progress.optimizer},
+        {"formats", to_json(progress.formats)},
         {"seq_len", progress.seq_len},
         {"total_batch_size", progress.total_batch_size},
         {"seed", progress.seed},
@@ -138,12 +192,21 @@ Outcome do_together(Comm& comm, Work work) {
 }  // namespace
 
 int64_t checkpoint_bytes(const State& state) {
-    const Model& model = state.model();
-    int64_t elements = model.parameter_count();
-    for (const Buffer moment : {Buffer::MomentM, Buffer::MomentV}) {
-        if (state.places()[moment].exists) elements += model.trainable_count();
+    const Places& places = state.places();
+    const Buffer weights = places[Buffer::Masters].exists ? Buffer::Masters : Buffer::Parameters;
+    int64_t bytes = 0;
+    for (const ParameterRow& row : state.model().parameters) {
+        const int64_t count = row.used_rows * row.cols;
+        bytes += count * size_of(places.format(row.trainable ? weights : Buffer::Frozen));
+        for (const Buffer moment : {Buffer::MomentM, Buffer::MomentV}) {
+            if (!row.trainable || !places[moment].exists) continue;
+            const DType format = places.format(moment);
+            const bool blocks = format == DType::U8 && in_blocks(row), small = format == DType::U8 && !blocks;
+            bytes += count * size_of(small ? DType::F32 : format);
+            if (blocks) bytes += ceil_div(count, kStateBlock) * size_of(DType::F32);
+        }
     }
-    return elements * size_of(DType::F32);
+    return bytes;
 }
 
 SaveResult save_checkpoint(const std::string& root, const State& state, const Progress& progress, Comm& comm) {
@@ -199,6 +262,7 @@ Progress progress_of(const Checkpoint& checkpoint) {
         json.at("dtype").get_to(progress.dtype);
         progress.places = json.value("places", "");
         progress.freeze = json.value("freeze", "");
+        progress.formats = formats_in(json, checkpoint.path);
         progress.optimizer = json.value("optimizer", std::string(optimizer_row(OptimizerKind::AdamW).name));
         json.at("seq_len").get_to(progress.seq_len);
         json.at("total_batch_size").get_to(progress.total_batch_size);
@@ -237,10 +301,7 @@ CheckpointWeights::CheckpointWeights(Checkpoint checkpoint)
 
 void CheckpointWeights::read(int parameter, std::span<float> out) const {
     const ParameterRow& row = model().parameters[static_cast<size_t>(parameter)];
-    parts_.read(row.name, stored_shape(row), 0, row.used_rows * row.cols,
-                [&](int64_t first, std::span<const std::byte> elements) {
-                    std::memcpy(out.data() + first, elements.data(), elements.size());
-                });
+    parts_.read_values(row.name, stored_shape(row), 0, row.used_rows * row.cols, out.data());
 }
 
 std::string CheckpointWeights::describe() const {

@@ -1,6 +1,7 @@
-// What a training checkpoint holds: fp32 weights, AdamW's moments, and a few numbers that say where the run stands.
-// Everything else is a function of those (rng.h), so a resumed run continues bit for bit. The checkpoint of an imported
-// model has step 0 and no moments. The folder format is io/checkpoint.h.
+// What a training checkpoint holds: weights and the optimiser's moments, in the formats they were kept in, and a few
+// numbers that say where the run stands. Everything else is a function of those (rng.h), so a resumed run continues bit
+// for bit; one that keeps other formats converts them. The checkpoint of an imported model has step 0 and no moments.
+// The folder format is io/checkpoint.h.
 #pragma once
 
 #include "llmc/comm/comm.h"
@@ -23,6 +24,7 @@ struct Progress {
     std::string places;         ///< What was kept where, in words; empty if not known.
     std::string freeze;         ///< What did not train, as Options::freeze; empty: everything trained.
     std::string optimizer;      ///< Whose moments these are, as --optimizer names it.
+    StateFormats formats;       ///< How they, weights and gradients were kept.
     int64_t seq_len = 0;
     int64_t total_batch_size = 0;
     int64_t seed = 0;

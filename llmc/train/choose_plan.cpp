@@ -1,5 +1,7 @@
 #include "llmc/train/choose_plan.h"
 
+#include "llmc/plan/formats.h"
+
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
@@ -256,8 +258,16 @@ OptimizerKind optimizer_of(const Options& options) {
 }
 
 Places places_of(const Options& options, DType dtype) {
-    return places_of_zero(static_cast<int>(options.zero), static_cast<int>(options.ranks), dtype,
-                          optimizer_of(options));
+    if (options.masters == "none" && dtype == DType::F32) {
+        fail_usage(
+            "--masters=none: fp32 parameters are the weights, and have no masters to do without; add --dtype=bf16, or "
+            "take --masters=fp32");
+    }
+    const StateFormats formats = {format_named(options.moments, "--moments"), options.masters != "none",
+                                  format_named(options.gradients, "--gradients")};
+    return with_formats(
+        places_of_zero(static_cast<int>(options.zero), static_cast<int>(options.ranks), dtype, optimizer_of(options)),
+        formats);
 }
 
 Places places_of(const Options& options, const Backend& backend) {

@@ -25,7 +25,8 @@ Parallel parallel_of(const Options& options, int64_t B, bool on_gpu);
 /// The same for a backend, or for the device that --device-profile names.
 Parallel parallel_of(const Options& options, int64_t B, const Backend& backend);
 
-/// What a rank keeps where, and in which format: --zero, --dtype and --optimizer as a filling of the table.
+/// What a rank keeps where, and in which format: --zero, --dtype, --optimizer, --moments, --masters and --gradients as
+/// a filling of the table. Fails where they contradict each other.
 Places places_of(const Options& options, DType dtype);
 Places places_of(const Options& options, const Backend& backend);
 /// --optimizer.

@@ -215,11 +215,15 @@ void note_given(const CLI::App& app, bool typed, Options& options) {
     }
 }
 
-/// llm.c has flags of two letters, which CLI11 would take apart. This one means the same here.
+/// llm.c has flags of two letters, which CLI11 would take apart: -nk means the same here. Its -w is 1 to keep a master
+/// copy of the weights, and 0 not to.
 std::vector<const char*> in_our_words(int argc, const char* const* argv) {
     std::vector<const char*> words(argv, argv + argc);
-    for (const char*& word : words) {
-        if (std::string_view(word) == "-nk") word = "--keep-checkpoints";
+    for (size_t i = 0; i < words.size(); ++i) {
+        const std::string_view word = words[i], next = i + 1 < words.size() ? words[i + 1] : "";
+        if (word == "-nk") words[i] = "--keep-checkpoints";
+        if (word == "-w1" || word == "-w0") words[i] = word == "-w1" ? "--masters=fp32" : "--masters=none";
+        if (word == "-w" && (next == "1" || next == "0")) words[i + 1] = next == "1" ? "fp32" : "none";
     }
     return words;
 }

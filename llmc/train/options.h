@@ -56,6 +56,7 @@ struct Options {
     double grad_clip = 1.0;
     int64_t max_skipped_steps = 5;
     std::string optimizer = "adamw";
+    std::string moments = "fp32", masters = "fp32", gradients = "fp32";
     /// Patterns, each frozen or (with "!") trainable, as parse_patterns() reads them and in the order in which they
     /// count: after the parse --trainable has joined --freeze.
     std::string freeze, trainable;

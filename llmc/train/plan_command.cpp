@@ -5,6 +5,7 @@
 #include "llmc/base/units.h"
 #include "llmc/draw/labels.h"
 #include "llmc/draw/timeline.h"
+#include "llmc/plan/formats.h"
 #include "llmc/plan/fuse.h"
 #include "llmc/plan/print.h"
 #include "llmc/train/choose_plan.h"
@@ -164,6 +165,10 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
     if (options.json) {
         nlohmann::ordered_json json = {{"model", model.config.name}, {"parameters", model.parameter_count()}};
         if (model.has_frozen()) json["trainable_parameters"] = model.trainable_count();
+        const StateFormats formats = formats_of(plans.front().memory.plan.places);
+        json["formats"] = {{"moments", format_name(formats.moments)},
+                           {"masters", formats.masters ? "fp32" : "none"},
+                           {"gradients", format_name(formats.gradients)}};
         if (options.ranks > 1) json["ranks"] = options.ranks, json["zero"] = options.zero;
         json["plans"] = nlohmann::ordered_json::array();
         for (const ChosenPlan& chosen : plans) json["plans"].push_back(plan_json(model, chosen));
@@ -171,8 +176,10 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
     }
     const Plan& first = plans.front().memory.plan;
     std::string text = model_line(model);
-    text += fmt::format("micro-batch {} x {} tokens, {}, LM head in chunks of {} tokens\n", first.shape.B,
-                        first.shape.T, name_of(first.dtype), first.logits_chunk_tokens);
+    const std::string formats = describe(formats_of(first.places));
+    text += fmt::format("micro-batch {} x {} tokens, {}, LM head in chunks of {} tokens{}{}\n", first.shape.B,
+                        first.shape.T, name_of(first.dtype), first.logits_chunk_tokens, formats.empty() ? "" : "; ",
+                        formats);
     text += fmt::format("fused: {}\n", plans.front().fusion);
     if (options.batch_size == 0) text += chosen_batches(options, plans);
     if (options.ranks > 1) text += fmt::format("bytes are those of one rank of {}\n", options.ranks);

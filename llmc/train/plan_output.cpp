@@ -2,6 +2,8 @@
 
 #include "llmc/plan/policy.h"
 
+#include <spdlog/fmt/fmt.h>
+
 #include <sstream>
 
 namespace llmc {

@@ -7,6 +7,7 @@
 #include "llmc/base/version.h"
 #include "llmc/io/models_tokenizer.h"
 #include "llmc/model/trainable.h"
+#include "llmc/plan/formats.h"
 #include "llmc/train/config_paths.h"
 #include "llmc/train/initial_weights.h"
 
@@ -296,6 +297,9 @@ void log_banner(const Options& options, const Model& model, const std::string& w
         format_count(total * options.steps),
         static_cast<double>(total) * static_cast<double>(options.steps) / static_cast<double>(data.train->size()));
     spdlog::info("rate    {}", describe_schedule(options));
+    if (const std::string formats = describe(formats_of(places)); !formats.empty()) {
+        spdlog::info("state   {}{}", formats, places.rounds() ? "; bf16 of it is rounded stochastically" : "");
+    }
     spdlog::info("plan    --recompute={}: {}; {:+.1f} % FLOPs, LM head in chunks of {} tokens", memory.plan.policy,
                  chosen.words, 100 * simulation.extra_flops_ratio(), memory.plan.logits_chunk_tokens);
     spdlog::info("plan    fused: {}", chosen.fusion);

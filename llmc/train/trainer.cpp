@@ -27,6 +27,7 @@ OptimizerSettings optimizer_settings(const Options& options) {
     settings.epsilon = static_cast<float>(options.adam_epsilon);
     settings.weight_decay = static_cast<float>(options.weight_decay);
     settings.grad_clip = static_cast<float>(options.grad_clip);
+    settings.seed = static_cast<uint64_t>(options.seed);
     return settings;
 }
 
@@ -82,6 +83,7 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
     progress_.tokenizer = data_.tokenizer->name();
     progress_.dtype = options_.dtype;
     progress_.places = place_in_words(plan_);
+    progress_.formats = formats_of(plan_.places);
     progress_.freeze = options_.freeze;
     progress_.optimizer = options_.optimizer;
     progress_.seq_len = options_.seq_len;
@@ -159,6 +161,12 @@ void Trainer::say_what_moved() const {
     const std::string now = place_in_words(plan_);
     if (!progress_.places.empty() && progress_.places != now) {
         spdlog::info("resume  {} from here on; before: {}; the training stays the same", now, progress_.places);
+    }
+    const StateFormats formats = formats_of(plan_.places);
+    if (progress_.train_tokens != 0 && progress_.formats != formats) {
+        const auto words = [](const StateFormats& of) { return of == StateFormats() ? "fp32" : describe(of); };
+        spdlog::info("resume  optimiser state converted: {}; the run kept {} before", words(formats),
+                     words(progress_.formats));
     }
     if (progress_.train_tokens != 0 && progress_.dtype != options_.dtype) {
         spdlog::info("resume  parameters converted to {}; the run kept them in {} before", options_.dtype,
@@ -255,6 +263,9 @@ void Trainer::run_micro_batch(int64_t micro) {
     backend.copy_to_device(executor_.targets(), batch.targets.data());
     const RunArguments arguments = {.turn = {.first = micro == 0, .last = micro + 1 == micro_batches_}};
     updates_ = arguments.turn.last;
+    if (state_.places().format(Buffer::Gradients) != DType::F32) {
+        state_.set_control(UpdateControl::MicroBatch, static_cast<double>(micro * comm_.size()));
+    }
     // The first steps of a run warm up.
     const bool profiles =
         !options_.profile.empty() && arguments.turn.last && comm_.is_root() &&

@@ -223,6 +223,11 @@ void validate(const Options& options) {
     }
     if (options.command == Command::Train && options.recompute != "auto") find_policy(options.recompute);
     if (!options.memory_budget.empty()) parse_budget("--memory-budget", options.memory_budget, int64_t{1} << 40);
+    if (options.rank_invariant && options.gradients != "fp32") {
+        fail_usage(
+            "--rank-invariant: adds up micro-batches in an order that holds for any number of ranks, in fp32; take "
+            "--gradients=fp32, or leave --rank-invariant out");
+    }
     // Where a run goes on, another length of sequences is first of all another run (resume_options.h).
     if (options.resume.empty() || !options.was_typed("seq-len")) require_whole_updates(options);
     // A file's warm-up may be longer than a short trial of the same settings.

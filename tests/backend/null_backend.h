@@ -115,6 +115,9 @@ class NullBackend : public Backend {
     void accumulate_loss(Tensor, bool, Tensor) override { record("accumulate_loss"); }
 
     void add(Tensor, Tensor) override { record("add"); }
+    void add_rounded(Tensor, bool, Tensor, std::span<const ParameterRange>, uint64_t, Tensor) override {
+        record("add_rounded");
+    }
     void square_sums(Tensor, Tensor, int64_t) override { record("square_sums"); }
     void global_norm(Tensor, Tensor, Tensor, const NormLayout&) override { record("global_norm"); }
     void begin_update(Tensor, Tensor, Tensor, const OptimizerSettings&) override { record("begin_update"); }

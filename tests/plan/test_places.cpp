@@ -1,5 +1,6 @@
 // The table of places: the fillings that have names, row by row, and every contradiction there can be.
-#include "llmc/plan/places.h"
+#include "llmc/base/error.h"
+#include "llmc/plan/formats.h"
 
 #include <gtest/gtest.h>
 
@@ -102,6 +103,39 @@ TEST(Places, UpdateBytesByHand) {
     Places one_moment(DType::BF16);  // As of an optimiser with one moment.
     one_moment[Buffer::MomentV].exists = false;
     EXPECT_EQ(one_moment.update_bytes(), 22);
+    // Both ways: a weight of 2 bytes, two codes and two scales for 256 of them; and a gradient of 2.
+    const Places smallest = with_formats(Places(DType::BF16), {DType::U8, false, DType::BF16});
+    EXPECT_DOUBLE_EQ(smallest.update_bytes(), 2 * (2 + 2 * (1 + 4.0 / 256)) + 2);
+    EXPECT_EQ(with_formats(Places(DType::BF16), {DType::BF16, true, DType::F32}).update_bytes(), 2 * (4 + 4) + 4 + 2);
+}
+
+TEST(Places, FormatsAreAFillingOfTheTable) {
+    for (const DType dtype : {DType::F32, DType::BF16})
+        for (const DType moments : {DType::F32, DType::BF16, DType::U8})
+            for (const bool masters : {true, false})
+                for (const DType gradients : {DType::F32, DType::BF16})
+                    for (int stage = 0; stage <= kMaxZero; ++stage) {
+                        const StateFormats formats = {moments, masters, gradients};
+                        const Places places = with_formats(places_of_zero(stage, 4, dtype), formats);
+                        EXPECT_EQ(places.fault(), "");
+                        EXPECT_EQ(places.format(Buffer::MomentM), moments);
+                        EXPECT_EQ(places.format(Buffer::MomentV), moments);
+                        EXPECT_EQ(places[Buffer::Masters].exists, masters && dtype == DType::BF16);
+                        EXPECT_EQ(places.row_multiple(), moments == DType::U8 ? 256 : 1);
+                        EXPECT_EQ(places.gathers_gradients_apart(), stage >= 2 || gradients == DType::BF16);
+                        const bool rounds_weights = dtype == DType::BF16 && !masters;
+                        EXPECT_EQ(places.rounds(),
+                                  rounds_weights || moments == DType::BF16 || gradients == DType::BF16);
+                        StateFormats expected = formats;
+                        if (dtype == DType::F32) expected.masters = true;  // There is nothing to do without.
+                        EXPECT_EQ(formats_of(places), expected);
+                        EXPECT_EQ(with_formats(places, StateFormats()).format(Buffer::MomentM), DType::F32);
+                    }
+    EXPECT_EQ(describe(StateFormats()), "");
+    EXPECT_EQ(describe(StateFormats{DType::U8, false, DType::BF16}), "moments 8bit, masters none, gradients bf16");
+    for (const DType format : {DType::F32, DType::BF16, DType::U8})
+        EXPECT_EQ(format_named(format_name(format), "--moments"), format);
+    EXPECT_THROW(format_named("uint8", "--moments"), Error);
 }
 
 /// What fault() says of a filling after a change.
@@ -163,10 +197,10 @@ TEST(PlacesFault, BoundariesAreARanksOwnAndMayBeOnTheHost) {
     }
 }
 
-TEST(PlacesFault, RoundedParametersHaveMastersAndOthersNone) {
-    const std::string expected = "rounded parameters need master weights, fp32 ones have none";
-    EXPECT_EQ(fault_after(Places(), [](Places& p) { p[Buffer::Masters].exists = true; }), expected);
-    EXPECT_EQ(fault_after(Places(DType::BF16), [](Places& p) { p[Buffer::Masters].exists = false; }), expected);
+TEST(PlacesFault, OnlyRoundedParametersHaveMasters) {
+    EXPECT_EQ(fault_after(Places(), [](Places& p) { p[Buffer::Masters].exists = true; }),
+              "fp32 parameters have no master weights: they are the weights");
+    EXPECT_EQ(fault_after(Places(DType::BF16), [](Places& p) { p[Buffer::Masters].exists = false; }), "");
 }
 
 TEST(PlacesFault, EverythingButMastersExists) {
@@ -178,11 +212,18 @@ TEST(PlacesFault, EverythingButMastersExists) {
               "second moments are not those of the optimiser");
 }
 
-TEST(PlacesFault, WhatIsSummedUpIsKeptInFp32) {
-    for (const Buffer buffer : {Buffer::Masters, Buffer::Gradients, Buffer::MomentM, Buffer::MomentV}) {
-        EXPECT_EQ(fault_after(Places(DType::BF16), [&](Places& p) { p[buffer].format = DType::BF16; }),
-                  std::string(name_of(buffer)) + " are kept in fp32");
-    }
+TEST(PlacesFault, FormatsThereAreNot) {
+    const auto kept_in = [](Buffer buffer, DType format) {
+        return fault_after(Places(DType::BF16), [&](Places& p) {
+            p[buffer].format = format;
+            if (buffer == Buffer::MomentM) p[Buffer::MomentV].format = format;
+        });
+    };
+    EXPECT_EQ(kept_in(Buffer::Masters, DType::BF16), "master weights are kept in fp32");
+    EXPECT_EQ(kept_in(Buffer::Gradients, DType::U8), "gradients are kept in fp32 or bf16");
+    EXPECT_EQ(kept_in(Buffer::MomentM, DType::F16), "first moments are kept in fp32, bf16 or 8-bit blocks");
+    EXPECT_EQ(kept_in(Buffer::MomentV, DType::BF16), "first and second moments are kept in one format");
+    EXPECT_EQ(kept_in(Buffer::MomentM, DType::U8), "");
     EXPECT_EQ(fault_after(Places(DType::BF16), [](Places& p) { p[Buffer::Boundaries].format = DType::F32; }),
               "layer boundaries are kept as parameters are");
 }

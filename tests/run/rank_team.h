@@ -4,6 +4,7 @@
 #include "llmc/backend/make_backend.h"
 #include "llmc/base/rng.h"
 #include "llmc/model/trainable.h"
+#include "llmc/plan/formats.h"
 #include "llmc/run/executor.h"
 #include "llmc/run/update.h"
 #include "tests/comm/comm_testing.h"
@@ -22,6 +23,10 @@ struct TeamRun {
     std::string freeze;          ///< Patterns, as --freeze takes them.
     BatchShape shape = {1, 16};  ///< Of one micro-batch of one rank.
     DType dtype = DType::F32;
+    StateFormats formats;
+    int threads = 1;
+    uint64_t rounding_seed = 7;
+    float learning_rate = 3e-3f;
     std::string policy = "none";
     Parallel parallel;  ///< parallel.micro_batches of each rank.
     int zero = 0;
@@ -83,19 +88,19 @@ class RankTeam {
     }
 
     void train_rank(Comm& comm) {
-        const auto backend = make_backend(run_.device, 1);
+        const auto backend = make_backend(run_.device, run_.threads);
         Parallel parallel = run_.parallel;
         parallel.exchanges = !backend->on_gpu() || parallel.rank_invariant;
-        const Places places = places_of_zero(run_.zero, parallel.ranks, run_.dtype);
+        const Places places = with_formats(places_of_zero(run_.zero, parallel.ranks, run_.dtype), run_.formats);
         const PlannedMemory memory =
             plan_memory(model_, run_.shape, places, find_policy(run_.policy), 0, *backend, parallel);
         State state(*backend, model_, places, run_.shape.T, memory.layout.arena_bytes, true, parallel, comm.rank());
         EXPECT_EQ(state.allocated_bytes(), memory.total_bytes());
         fill_with_nan(*backend, state.all_gradients());
         OptimizerSettings settings;
-        settings.weight_decay = 0.1f, settings.grad_clip = 1;
+        settings.weight_decay = 0.1f, settings.grad_clip = 1, settings.seed = run_.rounding_seed;
         Executor executor(state, memory.plan, memory.layout, &comm, settings);
-        state.set_control(UpdateControl::LearningRate, 3e-3f);
+        state.set_control(UpdateControl::LearningRate, run_.learning_rate);
         state.set_loss_scale(1.0f / static_cast<float>(tokens_per_step()));
         comm.open_transport(*backend, parallel.rank_invariant);
         state.initialise(7);
@@ -117,6 +122,7 @@ class RankTeam {
             const int64_t number = micro * parallel.ranks + comm.rank();
             backend.copy_to_device(executor.tokens(), tokens(step, number, 1).data());
             backend.copy_to_device(executor.targets(), tokens(step, number, 2).data());
+            state.set_control(UpdateControl::MicroBatch, static_cast<double>(micro * parallel.ranks));
             executor.run({.turn = turn});
             if (!turn.last && !parallel.rank_invariant) continue;  // The sum goes on.
             double sum = 0;

@@ -125,7 +125,7 @@ TEST(StateBuffers, RowsLieInTheirBuckets) {
         for (int index = 0; index < static_cast<int>(model.parameters.size()); ++index) {
             const ParameterRow& row = model.parameters[static_cast<size_t>(index)];
             const Bucket& bucket = state.partition().bucket(state.partition().bucket_of_row(index));
-            const int64_t expected = bucket.offset + row.offset - bucket.model_offset;
+            const int64_t expected = bucket.offset + state.partition().row_in_bucket(model, index);
             const std::pair<Tensor, Tensor> pairs[] = {{state.parameter(index), state.all(Buffer::Parameters)},
                                                        {state.gradient(index), state.all_gradients()}};
             for (const auto& [tensor, flat] : pairs) {
@@ -160,7 +160,7 @@ TEST(StateBuffers, RanksKeepEveryElementOnce) {
                         if (range.count() <= 0) continue;
                         EXPECT_EQ(range.begin, next) << row.name;
                         next = range.end;
-                        const UpdateViews views = state.update_views(state.partition().bucket_of_row(index));
+                        const UpdateViews views = state.update_views(state.partition().bucket_of_row(index)).front();
                         const std::pair<Kept, Tensor> flats[] = {{Kept::Weights, views.operands.master},
                                                                  {Kept::MomentM, views.operands.m},
                                                                  {Kept::MomentV, views.operands.v}};
@@ -192,7 +192,8 @@ TEST(StateBuffers, UpdatesOfPiecesAreTheWholeUpdate) {
             NullBackend backend;
             const State state(backend, model, places_of_zero(1, ranks, DType::F32), 16, 256, true, ranks_of(ranks),
                               rank);
-            for (const ParameterRange& range : state.update_views(b).ranges) {
+            const UpdateViews views = state.update_views(b).front();
+            for (const ParameterRange& range : views.ranges) {
                 for (int64_t i = 0; i < range.count; ++i) {
                     pieces[static_cast<size_t>(rank * partition.bucket(b).piece + range.offset + i)] = range.decay;
                 }

@@ -60,7 +60,8 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--skip-bad-lines --no-scan "
               "-j,--val-data -b,--batch-size -t,--seq-len -d,--total-batch-size -x,--steps "
               "-l,--learning-rate -k,--lr-schedule -u,--warmup -q,--final-lr-fraction --lr-decay-fraction "
-              "-c,--weight-decay --optimizer --beta1 --beta2 --adam-epsilon --grad-clip --freeze --trainable "
+              "-c,--weight-decay --optimizer --moments -w,--masters --gradients --beta1 --beta2 --adam-epsilon "
+              "--grad-clip --freeze --trainable "
               "--max-skipped-steps "
               "-r,--recompute --calibrate --memory-budget --logits-chunk --no-fuse "
               "-z,--zero --rank-invariant --check-ranks --no-overlap --comm-init --comm-timeout "
@@ -73,8 +74,8 @@ TEST(OptionTable, HoldsExactlyThese) {
               "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
               "--rope-theta --tied -i,--data --tokenizer --data-format --jsonl-field --special-tokens --skip-bad-lines "
               "-b,--batch-size -t,--seq-len -d,--total-batch-size "
-              "--optimizer --freeze --trainable -r,--recompute --calibrate --device-profile --memory-budget "
-              "--logits-chunk --no-fuse "
+              "--optimizer --moments -w,--masters --gradients --freeze --trainable -r,--recompute --calibrate "
+              "--device-profile --memory-budget --logits-chunk --no-fuse "
               "--ranks -z,--zero --rank-invariant "
               "--device --dtype --threads --config --log-level --json --list-steps --frontier --plot "
               "--timeline --what-fits ");
@@ -203,6 +204,16 @@ TEST(ParseOptions, ShortLettersMeanTheLongOptions) {
     EXPECT_FALSE(parse({}).was_given("warmup")) << "each parse stands for itself";
 }
 
+// llm.c's -w is 1 to keep master weights, and 0 not to.
+TEST(ParseOptions, LlmcsMasters) {
+    for (const Words& none : {Words{"-w", "0"}, Words{"-w0"}, Words{"-w", "none"}, Words{"--masters=none"}})
+        EXPECT_EQ(parse(none).masters, "none") << none.front();
+    for (const Words& kept : {Words{"-w", "1"}, Words{"-w1"}, Words{"-w", "fp32"}, Words{}})
+        EXPECT_EQ(parse(kept).masters, "fp32");
+    EXPECT_EQ(parse({"plan", "-w", "0"}).masters, "none");
+    EXPECT_TRUE(has(refusal({"-w", "2"}), {"--masters", "2", "fp32", "none"}));
+}
+
 TEST(ParseOptions, SubcommandsHaveTheirOwnOptions) {
     const Options plan = parse({"plan", "--json", "--layers=3"});
     EXPECT_EQ(plan.command, Command::Plan);
@@ -261,7 +272,8 @@ Options unusual() {
             row.field);
     }
     options.recompute = "attn";
-    options.trainable.clear();  // The parse has joined it to --freeze.
+    options.trainable.clear();   // The parse has joined it to --freeze.
+    options.gradients = "fp32";  // As --rank-invariant wants them.
     options.total_batch_size = 7 * options.batch_size * options.seq_len;
     return options;
 }
@@ -351,6 +363,8 @@ TEST(Validate, RefusesWhatContradicts) {
     EXPECT_TRUE(has(refusal({"--recompute=3"}), {"--recompute=3", "none", "sqrt"}));
     EXPECT_TRUE(has(refusal({"--memory-budget=lots"}), {"--memory-budget=lots", "6GiB"}));
     EXPECT_TRUE(has(refusal({"generate"}), {"--run"}));
+    EXPECT_TRUE(has(refusal({"--rank-invariant", "--gradients=bf16"}), {"--rank-invariant", "--gradients=fp32"}));
+    EXPECT_EQ(refusal({"--rank-invariant", "--moments=8bit"}), "");
 }
 
 TEST(Validate, RefusesOptionsWithoutEffect) {

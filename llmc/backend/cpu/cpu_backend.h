@@ -95,10 +95,14 @@ class CpuBackend : public Backend {
     void cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, Tensor d_scale) override;
     void accumulate_loss(Tensor total, bool adds, Tensor losses) override;
 
-    // optimizer.cpp
+    // gradient_sums.cpp
     void add(Tensor out, Tensor x) override;
+    void add_rounded(Tensor out, bool adds, Tensor x, std::span<const ParameterRange> ranges, uint64_t seed,
+                     Tensor controls) override;
     void square_sums(Tensor sums, Tensor gradients, int64_t chunk) override;
     void global_norm(Tensor norm, Tensor sums, Tensor pieces, const NormLayout& layout) override;
+
+    // optimizer.cpp
     void begin_update(Tensor factors, Tensor controls, Tensor norm, const OptimizerSettings& settings) override;
     void update(const UpdateOperands& operands, std::span<const ParameterRange> ranges,
                 const OptimizerSettings& settings, Tensor factors) override;

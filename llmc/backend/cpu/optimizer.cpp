@@ -1,30 +1,17 @@
-// Sums between ranks, the gradient norm and the optimisers over flat buffers: fixed blocks, one parallel region each,
-// bound by memory.
+// The optimisers over flat buffers: fixed blocks, one parallel region, bound by memory. A block is walked in tiles that
+// stay in the first cache: what is not kept in fp32 is widened into the tile before the update and rounded after it.
 #include "llmc/backend/cpu/cpu_backend.h"
 
+#include "llmc/backend/cpu/flat_buffers.h"
 #include "llmc/backend/cpu/parallel.h"
+#include "llmc/base/dynamic_map.h"
 
 #include <algorithm>
 #include <cmath>
-#include <type_traits>
 #include <vector>
 
 namespace llmc::cpu {
 namespace {
-
-constexpr int64_t kBlock = 65536;
-constexpr int64_t kLanes = 32;  ///< Divides every chunk.
-
-/// In lanes, whose sums are then halved: the same order at every address and vector width.
-double sum_of_squares(const float* x, int64_t count) {
-    double lanes[kLanes] = {};
-    for (int64_t i = 0; i < count; i += kLanes)
-#pragma omp simd
-        for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += double{x[i + lane]} * x[i + lane];
-    for (int64_t half = kLanes / 2; half > 0; half /= 2)
-        for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-    return lanes[0];
-}
 
 float& at(float* factors, Factor factor) { return factors[static_cast<size_t>(factor)]; }
 
@@ -45,20 +32,16 @@ struct Coefficients {
           epsilon(settings.epsilon) {}
 };
 
-/// A part of the flat buffers. `values` are the fp32 weights: the masters, or the parameters themselves, and then
-/// `parameters` is null.
-template <typename P>
-struct Part {
-    P* parameters;
+/// A tile in fp32: in place where a buffer is fp32, else a copy.
+struct Tile {
     float *values, *m, *v;
     const float* gradients;
     int64_t count;
     float keep;
 };
 
-template <typename P>
-void adamw(const Part<P>& part, const Coefficients& coefficients) {
-    const auto [parameters, values, m, v, gradients, count, keep] = part;
+void adamw(const Tile& tile, const Coefficients& coefficients) {
+    const auto [values, m, v, gradients, count, keep] = tile;
     const Coefficients k = coefficients;
 #pragma omp simd
     for (int64_t i = 0; i < count; ++i) {
@@ -69,79 +52,99 @@ void adamw(const Part<P>& part, const Coefficients& coefficients) {
         m[i] = mean;
         v[i] = square;
         values[i] = value;
-        if constexpr (!std::is_same_v<P, float>) parameters[i] = from_float<P>(value);
     }
 }
 
-template <typename P>
-void lion(const Part<P>& part, const Coefficients& coefficients) {
-    const auto [parameters, values, m, v, gradients, count, keep] = part;
+void lion(const Tile& tile, const Coefficients& coefficients) {
+    const auto [values, m, v, gradients, count, keep] = tile;
     const Coefficients k = coefficients;
 #pragma omp simd
     for (int64_t i = 0; i < count; ++i) {
         const float g = k.gradient_scale * gradients[i];
         const float direction = k.beta1 * m[i] + k.one_minus_beta1 * g;
         const float sign = direction > 0 ? 1.0f : direction < 0 ? -1.0f : 0.0f;
-        const float value = keep * values[i] - k.rate * sign;
+        values[i] = keep * values[i] - k.rate * sign;
         m[i] = k.beta2 * m[i] + k.one_minus_beta2 * g;
-        values[i] = value;
-        if constexpr (!std::is_same_v<P, float>) parameters[i] = from_float<P>(value);
     }
 }
 
-template <typename P>
-void update_part(OptimizerKind kind, const Part<P>& part, const Coefficients& coefficients) {
+void update_tile(OptimizerKind kind, const Tile& tile, const Coefficients& coefficients) {
     switch (kind) {
-        case OptimizerKind::AdamW: return adamw(part, coefficients);
-        case OptimizerKind::Lion: return lion(part, coefficients);
+        case OptimizerKind::AdamW: return adamw(tile, coefficients);
+        case OptimizerKind::Lion: return lion(tile, coefficients);
     }
 }
 
-/// The ranges cut into blocks.
-std::vector<ParameterRange> cut(std::span<const ParameterRange> ranges) {
-    std::vector<ParameterRange> blocks;
-    for (const ParameterRange& range : ranges)
-        for (int64_t begin = 0; begin < range.count; begin += kBlock)
-            blocks.push_back({range.offset + begin, std::min(kBlock, range.count - begin), range.decay});
-    return blocks;
+/// A buffer that an update reads and writes, in whatever format, tile by tile.
+class Kept {
+  public:
+    Kept(Tensor values, Tensor scales, RoundedBuffer buffer, const DynamicMap& map, const RoundingDraws& draws)
+        : values_(values), scales_(scales), buffer_(buffer), map_(map), draws_(draws) {
+        CHECK((values.dtype == DType::U8) == static_cast<bool>(scales), name_of(values.dtype));
+    }
+    bool is_copied() const { return values_ && values_.dtype != DType::F32; }
+
+    /// Elements [first, first + count) in fp32.
+    float* load(float* copy, int64_t first, int64_t count) const {
+        if (!values_) return nullptr;
+        if (values_.dtype == DType::F32) return values_.as<float>() + first;
+        if (values_.dtype == DType::BF16) {
+            widen(copy, values_.as<bf16>() + first, count);
+            return copy;
+        }
+        for (int64_t i = 0; i < count; i += kStateBlock)
+            dequantise_block(copy + i, codes() + first + i, scale_of(first + i), std::min(kStateBlock, count - i),
+                             map_);
+        return copy;
+    }
+
+    /// What load() gave, as it has become; the tile begins at element `in_row` of its row.
+    void store(const float* copy, int64_t first, int64_t count, int32_t row, int64_t in_row) const {
+        if (!is_copied()) return;
+        if (values_.dtype == DType::U8) {
+            for (int64_t i = 0; i < count; i += kStateBlock)
+                scale_of(first + i) =
+                    quantise_block(codes() + first + i, copy + i, std::min(kStateBlock, count - i), map_);
+            return;
+        }
+        uint16_t random[kTile];
+        fill_rounding_bits(random, draws_, buffer_, row, in_row, count);
+        bf16* const to = values_.as<bf16>() + first;
+#pragma omp simd
+        for (int64_t i = 0; i < count; ++i) to[i] = round_stochastically(copy[i], random[i]);
+    }
+
+  private:
+    uint8_t* codes() const { return static_cast<uint8_t*>(values_.data); }
+    float& scale_of(int64_t element) const { return scales_.as<float>()[element / kStateBlock]; }
+
+    Tensor values_, scales_;
+    RoundedBuffer buffer_;
+    const DynamicMap& map_;
+    const RoundingDraws& draws_;
+};
+
+void round_to(bf16* to, const float* values, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) to[i] = to_bf16(values[i]);
+}
+
+void check_operands(const UpdateOperands& operands, std::span<const ParameterRange> ranges,
+                    const OptimizerSettings& settings) {
+    const bool is_rounded = operands.parameters.dtype == DType::BF16;
+    CHECK(is_rounded || !operands.master, "fp32 parameters have no master copy");
+    CHECK(optimizer_row(settings.kind).second_moment == static_cast<bool>(operands.v), "the optimiser's moments");
+    CHECK(!operands.v || operands.v.dtype == operands.m.dtype, "both moments in one format");
+    const int64_t multiple = operands.m.dtype == DType::U8 ? kStateBlock : kDrawsOfCounter;
+    const bool is_by_row = operands.m.dtype != DType::F32 || (is_rounded && !operands.master);
+    for (const ParameterRange& range : ranges) {
+        if (!is_by_row) break;
+        CHECK(range.first % multiple == 0 && operands.controls, range.first, multiple);
+        CHECK(operands.m.dtype != DType::U8 || (range.offset + range.moments_shift) % kStateBlock == 0, range.offset);
+    }
 }
 
 }  // namespace
-
-void CpuBackend::add(Tensor out, Tensor x) {
-    CHECK(out.count() == x.count(), out.count(), x.count());
-    float* to = out.as<float>();
-    const float* from = x.as<float>();
-    for_each_range(x.count(), kBlockElements, 3 * x.bytes(), [&](int64_t begin, int64_t end) {
-#pragma omp simd
-        for (int64_t i = begin; i < end; ++i) to[i] += from[i];
-    });
-}
-
-void CpuBackend::square_sums(Tensor sums, Tensor gradients, int64_t chunk) {
-    CHECK(chunk > 0 && chunk % 128 == 0 && gradients.count() == sums.count() * chunk, chunk, gradients.count(),
-          sums.count());
-    double* to = sums.as<double>();
-    const float* from = gradients.as<float>();
-    const int64_t chunks_of_block = std::max<int64_t>(1, kBlock / chunk);
-    for_each_range(sums.count(), chunks_of_block, gradients.bytes(), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) to[i] = sum_of_squares(from + i * chunk, chunk);
-    });
-}
-
-void CpuBackend::global_norm(Tensor norm, Tensor sums, Tensor pieces, const NormLayout& layout) {
-    CHECK(sums.count() == layout.count() && pieces.count() == layout.buckets, sums.count(), layout.count(),
-          pieces.count(), layout.buckets);
-    const double* from = sums.as<double>();
-    const int32_t* chunks = pieces.as<int32_t>();
-    double sum = 0;
-    for (int64_t bucket = 0; bucket < layout.buckets; ++bucket)
-        for (int64_t rank = 0; rank < layout.ranks; ++rank) {
-            const double* piece = from + (rank * layout.buckets + bucket) * layout.stride;
-            for (int32_t i = 0; i < chunks[bucket]; ++i) sum += piece[i];
-        }
-    *norm.as<double>() = std::sqrt(sum);
-}
 
 void CpuBackend::begin_update(Tensor factors, Tensor controls, Tensor norm, const OptimizerSettings& settings) {
     CHECK(factors.count() == kNumFactors && controls.count() == kNumControls, factors.count(), controls.count());
@@ -164,32 +167,38 @@ void CpuBackend::begin_update(Tensor factors, Tensor controls, Tensor norm, cons
 
 void CpuBackend::update(const UpdateOperands& operands, std::span<const ParameterRange> ranges,
                         const OptimizerSettings& settings, Tensor factors) {
-    const auto& [parameters, master, m, v, gradients] = operands;
     if (at(factors.as<float>(), Factor::Applies) == 0) return;
-    const bool mixed = parameters.dtype == DType::BF16;
-    CHECK(mixed == static_cast<bool>(master), "bf16 parameters need a master copy, fp32 parameters have none");
-    CHECK(optimizer_row(settings.kind).second_moment == static_cast<bool>(v), "the optimiser's moments");
-
+    check_operands(operands, ranges, settings);
     const Coefficients coefficients(settings, factors.as<float>());
-    const std::vector<ParameterRange> blocks = cut(ranges);
+    const RoundingDraws draws = update_draws(settings.seed, operands.controls);
+    const Tensor weights = operands.master ? operands.master : operands.parameters;
+    const Kept kept_weights(weights, {}, RoundedBuffer::Weights, signed_map(), draws);
+    const Kept kept_m(operands.m, operands.m_scales, RoundedBuffer::MomentM, signed_map(), draws);
+    const Kept kept_v(operands.v, operands.v_scales, RoundedBuffer::MomentV, unsigned_map(), draws);
+    const bool copies_gradients = operands.gradients.dtype == DType::BF16;
+
+    const std::vector<ParameterRange> blocks = cut(ranges, kBlock);
     int64_t bytes = 0;
-    for (const ParameterRange& block : blocks) bytes += block.count * (mixed ? 30 : 28);
-    float* const values = (mixed ? master : parameters).as<float>();
-    float *const mean = m.as<float>(), *const square = v ? v.as<float>() : nullptr;
-    const float* const g = gradients.as<float>();
+    for (const ParameterRange& block : blocks) bytes += block.count * 28;
     for_each_block(static_cast<int64_t>(blocks.size()), bytes, [&](int64_t index) {
-        const auto [first, count, decay] = blocks[index];
-        const auto update_as = [&](auto* rounded) {
-            using P = std::remove_pointer_t<decltype(rounded)>;
-            const Part<P> part = {rounded ? rounded + first : nullptr, values + first, mean + first,
-                                  square ? square + first : nullptr,   g + first,      count,
-                                  decay ? coefficients.keep : 1.0f};
-            update_part(settings.kind, part, coefficients);
-        };
-        if (mixed)
-            update_as(parameters.as<bf16>());
-        else
-            update_as(static_cast<float*>(nullptr));
+        const ParameterRange& block = blocks[static_cast<size_t>(index)];
+        float values[kTile], m[kTile], v[kTile], gradients[kTile];
+        for (int64_t done = 0; done < block.count; done += kTile) {
+            const int64_t count = std::min(kTile, block.count - done), first = block.offset + done;
+            const int64_t of_moments = first + block.moments_shift, in_row = block.first + done;
+            const Tile tile = {kept_weights.load(values, first, count),
+                               kept_m.load(m, of_moments, count),
+                               kept_v.load(v, of_moments, count),
+                               copies_gradients ? widen(gradients, operands.gradients.as<bf16>() + first, count)
+                                                : operands.gradients.as<float>() + first,
+                               count,
+                               block.decay ? coefficients.keep : 1.0f};
+            update_tile(settings.kind, tile, coefficients);
+            kept_weights.store(tile.values, first, count, block.row, in_row);
+            kept_m.store(tile.m, of_moments, count, block.row, in_row);
+            kept_v.store(tile.v, of_moments, count, block.row, in_row);
+            if (operands.master) round_to(operands.parameters.as<bf16>() + first, tile.values, count);
+        }
     });
 }
 

@@ -1,0 +1,185 @@
+// The parts of State that know formats: where blocks lie, what an update works on, and values to and from the host.
+#include "llmc/base/dynamic_map.h"
+#include "llmc/base/units.h"
+#include "llmc/run/state.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace llmc {
+namespace {
+
+const DynamicMap& map_of(Kept what) { return what == Kept::MomentM ? signed_map() : unsigned_map(); }
+
+int64_t blocks_in(int64_t elements) { return ceil_div(elements, kStateBlock); }
+
+}  // namespace
+
+Tensor State::in_buffer(Buffer which, int64_t offset, DType dtype, int64_t count) const {
+    const Flat& flat = buffer(which);
+    if (flat.data == nullptr) return {};
+    return {dtype, flat.data + offset, count};
+}
+
+Tensor State::kept(Kept what, int index, const ElementRange& range) const {
+    CHECK(keeps(what, index), model_.parameters[static_cast<size_t>(index)].name);
+    const Buffer which = buffer_of(what, index);
+    const Flat& flat = buffer(which);
+    const Partition& partition = partition_of_row(index);
+    const int bucket_index = partition.bucket_of_row(index);
+    const Bucket& bucket = partition.bucket(bucket_index);
+    const ElementRange here = held(index);
+    CHECK(range.begin >= here.begin && range.end <= here.end, range.begin, range.end, here.begin, here.end);
+    const int64_t in_bucket = partition.row_in_bucket(model_, index) + range.begin;
+    const int64_t in_piece = in_bucket - (flat.in_pieces ? rank_ * bucket.piece : 0);
+    if (flat.dtype == DType::U8) {
+        const BlocksLayout::OfBucket& blocks = blocks_.buckets[static_cast<size_t>(bucket_index)];
+        if (in_blocks(model_.parameters[static_cast<size_t>(index)])) {
+            return in_buffer(which, blocks.codes + in_piece, DType::U8, range.count());
+        }
+        const int64_t in_small = blocks_.small_offset[static_cast<size_t>(index)] + range.begin;
+        return in_buffer(which, blocks.small + in_small * size_of(DType::F32), DType::F32, range.count());
+    }
+    const int64_t first = (flat.in_pieces ? bucket.shard_offset : bucket.offset) + in_piece;
+    return in_buffer(which, first * size_of(flat.dtype), flat.dtype, range.count());
+}
+
+Tensor State::kept_scales(Kept what, int index, const ElementRange& range) const {
+    const Tensor codes = kept(what, index, range);
+    if (codes.dtype != DType::U8) return {};
+    const Buffer which = buffer_of(what, index);
+    const auto bucket = static_cast<size_t>(partition_.bucket_of_row(index));
+    const BlocksLayout::OfBucket& blocks = blocks_.buckets[bucket];
+    const int64_t first = static_cast<char*>(codes.data) - (buffer(which).data + blocks.codes);
+    CHECK(range.begin % kStateBlock == 0 && first % kStateBlock == 0, range.begin, first);
+    return in_buffer(which, blocks.scales + first / kStateBlock * size_of(DType::F32), DType::F32,
+                     blocks_in(range.count()));
+}
+
+void State::read_kept(Kept what, int index, const ElementRange& range, void* values) const {
+    const Tensor from = kept(what, index, range);
+    if (from.dtype == DType::F32) return backend_.copy_to_host(values, from);
+    std::vector<float> wide(static_cast<size_t>(range.count()));
+    if (from.dtype == DType::BF16) {
+        std::vector<bf16> rounded(wide.size());
+        backend_.copy_to_host(rounded.data(), from);
+        std::transform(rounded.begin(), rounded.end(), wide.begin(), [](bf16 value) { return to_float(value); });
+    } else {
+        std::vector<uint8_t> codes(wide.size());
+        std::vector<float> scales(static_cast<size_t>(blocks_in(range.count())));
+        backend_.copy_to_host(codes.data(), from);
+        backend_.copy_to_host(scales.data(), kept_scales(what, index, range));
+        for (int64_t i = 0; i < range.count(); i += kStateBlock) {
+            dequantise_block(&wide[static_cast<size_t>(i)], &codes[static_cast<size_t>(i)],
+                             scales[static_cast<size_t>(i / kStateBlock)], std::min(kStateBlock, range.count() - i),
+                             map_of(what));
+        }
+    }
+    std::memcpy(values, wide.data(), wide.size() * sizeof(float));
+}
+
+void State::write_kept(Kept what, int index, const ElementRange& range, const void* values) {
+    const Tensor to = kept(what, index, range);
+    if (to.dtype == DType::F32) return backend_.copy_to_device(to, values);
+    std::vector<float> wide(static_cast<size_t>(range.count()));
+    std::memcpy(wide.data(), values, wide.size() * sizeof(float));
+    if (to.dtype == DType::BF16) {
+        std::vector<bf16> rounded(wide.size());
+        std::transform(wide.begin(), wide.end(), rounded.begin(), [](float value) { return to_bf16(value); });
+        return backend_.copy_to_device(to, rounded.data());
+    }
+    std::vector<uint8_t> codes(wide.size());
+    std::vector<float> scales;
+    for (int64_t i = 0; i < range.count(); i += kStateBlock) {
+        scales.push_back(quantise_block(&codes[static_cast<size_t>(i)], &wide[static_cast<size_t>(i)],
+                                        std::min(kStateBlock, range.count() - i), map_of(what)));
+    }
+    backend_.copy_to_device(to, codes.data());
+    backend_.copy_to_device(kept_scales(what, index, range), scales.data());
+}
+
+/// Of ranges of a bucket what lies in this rank's piece, or all, in elements of that.
+std::vector<ParameterRange> State::in_piece(int bucket, bool whole, const std::vector<ParameterRange>& ranges) const {
+    const int64_t first = whole ? 0 : rank_ * partition_.bucket(bucket).piece;
+    const int64_t end = whole ? partition_.bucket_elements(bucket) : first + partition_.bucket(bucket).piece;
+    std::vector<ParameterRange> here;
+    for (ParameterRange range : ranges) {
+        const int64_t from = std::max(first, range.offset), to = std::min(end, range.offset + range.count);
+        if (from >= to) continue;
+        range.first += from - range.offset;
+        range.offset = from - first, range.count = to - from;
+        here.push_back(range);
+    }
+    return here;
+}
+
+std::vector<ParameterRange> State::rows_and_gaps(int bucket, bool whole) const {
+    std::vector<ParameterRange> ranges = parameter_ranges(model_, partition_, bucket, /*by_row=*/true);
+    for (size_t i = 0; i < ranges.size(); ++i) {
+        const int64_t end = i + 1 < ranges.size() ? ranges[i + 1].offset : partition_.bucket_elements(bucket);
+        ranges[i].count = end - ranges[i].offset;
+    }
+    return in_piece(bucket, whole, ranges);
+}
+
+UpdateOperands State::update_operands(int bucket) const {
+    const bool in_pieces = places_.updates_pieces();
+    const auto view = [&](Buffer which) { return in_pieces ? piece(which, bucket) : whole(which, bucket); };
+    UpdateOperands operands;
+    operands.parameters = view(Buffer::Parameters), operands.master = view(Buffer::Masters);
+    operands.gradients = view(Buffer::Gradients);
+    operands.controls = controls();
+    if (places_.format(Buffer::MomentM) != DType::U8) {
+        operands.m = view(Buffer::MomentM), operands.v = view(Buffer::MomentV);
+        return operands;
+    }
+    const BlocksLayout::OfBucket& blocks = blocks_.buckets[static_cast<size_t>(bucket)];
+    const int64_t scales = blocks.elements / kStateBlock;
+    operands.m = in_buffer(Buffer::MomentM, blocks.codes, DType::U8, blocks.elements);
+    operands.v = in_buffer(Buffer::MomentV, blocks.codes, DType::U8, blocks.elements);
+    operands.m_scales = in_buffer(Buffer::MomentM, blocks.scales, DType::F32, scales);
+    operands.v_scales = in_buffer(Buffer::MomentV, blocks.scales, DType::F32, scales);
+    return operands;
+}
+
+std::vector<UpdateViews> State::update_views(int bucket) const {
+    const std::vector<ParameterRange> rows = parameter_ranges(model_, partition_, bucket, places_.updates_by_row());
+    UpdateViews all = {update_operands(bucket), in_piece(bucket, /*whole=*/!places_.updates_pieces(), rows)};
+    if (places_.format(Buffer::MomentM) != DType::U8) return {std::move(all)};
+
+    const BlocksLayout::OfBucket& blocks = blocks_.buckets[static_cast<size_t>(bucket)];
+    UpdateViews small = {all.operands, {}};
+    small.operands.m = in_buffer(Buffer::MomentM, blocks.small, DType::F32, blocks.small_elements);
+    small.operands.v = in_buffer(Buffer::MomentV, blocks.small, DType::F32, blocks.small_elements);
+    small.operands.m_scales = small.operands.v_scales = {};
+    std::vector<ParameterRange> large;
+    for (ParameterRange range : all.ranges) {
+        const auto row = static_cast<size_t>(range.row);
+        if (in_blocks(model_.parameters[row])) {
+            large.push_back(range);
+            continue;
+        }
+        range.moments_shift = blocks_.small_offset[row] + range.first - range.offset;
+        small.ranges.push_back(range);
+    }
+    all.ranges = std::move(large);
+    return {std::move(all), std::move(small)};
+}
+
+std::vector<ParameterRange> parameter_ranges(const Model& model, const Partition& partition, int bucket, bool by_row) {
+    std::vector<ParameterRange> ranges;
+    const Bucket& b = partition.bucket(bucket);
+    for (int index = b.first_row; index < b.first_row + b.rows; ++index) {
+        // A row begins where the last range ends, up to an alignment gap of zeros that may be updated as well.
+        if (!partition.holds(model, index)) continue;
+        const ParameterRow& row = model.parameters[static_cast<size_t>(index)];
+        const int64_t first = partition.row_in_bucket(model, index);
+        const bool extends = !by_row && !ranges.empty() && ranges.back().decay == row.decay;
+        if (!extends) ranges.push_back({first, 0, row.decay, by_row ? index : 0});
+        ranges.back().count = first + row.count() - ranges.back().offset;
+    }
+    return ranges;
+}
+
+}  // namespace llmc

@@ -2,8 +2,6 @@
 
 #include "llmc/plan/policy.h"
 
-#include <spdlog/fmt/fmt.h>
-
 #include <sstream>
 
 namespace llmc {

@@ -46,9 +46,10 @@ from gpu_parts import Part, verdict  # noqa: E402
 
 STAGES = ("tests", "bits", "sanitizer", "speed", "attention", "long", "generate", "again")
 LEVELS = ("none", "layer", "sqrt", "act", "attn", "offload", "auto")
-OURS_SECONDS = {"gpt2": 4, "gpt2-xl": 12, "llama3.2-1b": 14}
-TORCH_SECONDS = {"gpt2": 34, "gpt2-xl": 41, "llama3.2-1b": 40}
-MODELS = tuple(OURS_SECONDS)
+# What measurements take on an H100, and at most.
+SECONDS = {"ours": {"gpt2": (4, 90), "gpt2-xl": (12, 90), "llama3.2-1b": (14, 90)},
+           "torch": {"gpt2": (34, 180), "gpt2-xl": (41, 180), "llama3.2-1b": (40, 180)}}
+LONG_SECONDS = 40, 120
 
 
 # ---- the command line ----------------------------------------------------------------------------------------------
@@ -109,24 +110,17 @@ def listed(tests, levels, generation, speed, found):
     parts += [Part(f"sanitizer:{tool}", 20, 60, lambda seconds, tool=tool: tests.sanitizer(tool, seconds))
               for tool in gpu_parts.TOOLS]
 
-    def ours(model, level, prefix="speed"):
-        return Part(f"{prefix}:{model}:ours:{level}", OURS_SECONDS[model], 90, lambda seconds: speed.measure(
-            speed.shapes[model], "ours", level, seconds))
+    def measurement(key):
+        stage, model, side, setting = key.split(":")
+        took, most = LONG_SECONDS if stage == "long" else SECONDS[side][model]
+        return Part(key, took, most, lambda seconds: speed.measure(model, side, setting, seconds, stage == "long"))
 
-    def torch(model, checkpointing):
-        return Part(f"speed:{model}:torch:{checkpointing}", TORCH_SECONDS[model], 180, lambda seconds: speed.measure(
-            speed.shapes[model], "torch", checkpointing, seconds))
-
-    for model in MODELS:
-        parts += [ours(model, "none"), torch(model, False), *(ours(model, level) for level in ("layer", "sqrt", "auto"))]
-        if model == "gpt2":
+    for key in gpu_parts.measurements():
+        if key == "speed:gpt2-xl:ours:none":
             parts.append(Part("attention", 10, 90, lambda seconds: speed.attention(seconds)))
-    parts.append(Part("long:llama3.2-1b:ours:sqrt", 40, 120, lambda seconds: speed.measure(
-        speed.long, "ours", "sqrt", seconds, gpu_parts.ONE_STEP)))
-    parts += [ours(model, gpu_parts.OFFLOAD) for model in MODELS]
-    parts.append(Part("generate", 15, 60, lambda seconds: generation.part(seconds)))
-    parts += [torch(model, True) for model in MODELS]
-    parts.append(ours("gpt2", "none", "again"))
+        if key == "speed:gpt2:torch:checkpointed":
+            parts.append(Part("generate", 15, 60, lambda seconds: generation.part(seconds)))
+        parts.append(measurement(key))
     return parts
 
 
@@ -138,28 +132,30 @@ class Results:
     def __init__(self, folder, about, again, only):
         self.path, self.about = os.path.join(folder, "gpu_check.json"), about
         self.found, self.seconds, self.left_out = {}, 0, []
-        earlier = None if again and not only else self._read()
+        earlier = None if again and not only else self._read(again)
         if earlier:
             self.found = {key: found for key, found in earlier["parts"].items() if not again or not chosen(key, only)}
             self.seconds = earlier["seconds"]
 
-    def _read(self):
+    def _read(self, again):
+        """What an earlier call has left; None if nothing, or `again` and it cannot be continued."""
         text = common.read(self.path)
         if not text:
             return None
-        advice = "give --again to begin anew, or choose another folder"
         try:
             earlier = json.loads(text)
             known = {key: earlier["about"][key] for key in ("gpu", "binary", "dry")}
             if not isinstance(earlier["parts"], dict) or not isinstance(earlier["seconds"], int):
                 raise TypeError
-        except (ValueError, LookupError, TypeError):
-            fail(2, f"{shown(self.path)}: cannot be continued; {advice}")
-        for key, what in (("dry", "made with and without --dry"), ("gpu", f"of the card {known['gpu'] or 'none'}"),
-                          ("binary", f"of another build ({earlier['about'].get('version')})")):
-            if known[key] != self.about[key]:
-                fail(2, f"{shown(self.path)}: its results are {what}; {advice}")
-        return earlier
+            why = next((why for key, why in (
+                ("dry", "its results are made with and without --dry"), ("gpu", f"its results are of {known['gpu']}"),
+                ("binary", f"its results are of another build, {earlier['about'].get('version')}"))
+                if known[key] != self.about[key]), "")
+        except (ValueError, LookupError, TypeError, AttributeError):
+            why = "cannot be continued"
+        if why and not again:
+            fail(2, f"{shown(self.path)}: {why}; give --again to begin anew, or choose another folder")
+        return None if why else earlier
 
     def keep(self, key, result, seconds):
         self.found[key] = result | {"seconds": round(seconds, 1)}
@@ -169,7 +165,7 @@ class Results:
         checks = list(self.about["checks"])
         for part in order:
             checks += self.found.get(part.key, {}).get("checks", [])
-        checks += [check for check in benchmarks["checks"] if check["verdict"] != "skip"]
+        checks += [check for check in (benchmarks or {"checks": []})["checks"] if check["verdict"] != "skip"]
         result = {"about": {key: value for key, value in self.about.items() if key != "checks"}, "seconds": round(seconds),
                   "checks": checks, "memory": [found["memory"] for found in self.found.values() if "memory" in found],
                   "benchmarks": benchmarks, "generate": self.found.get("generate"), "left_out": self.left_out,
@@ -201,7 +197,7 @@ def do_parts(order, results, end, write):
         if "final" in results.found.get(part.key, {}):
             continue
         left = end - time.monotonic()
-        took = results.found.get(part.key, {}).get("seconds", part.seconds)
+        took = results.found.get(part.key, {}).get("seconds", 1 if results.about["dry"] else part.seconds)
         if left < took:
             results.left_out.append(part.key)
             continue
@@ -247,6 +243,8 @@ def main():
     try:
         with tempfile.TemporaryDirectory(prefix="gpu_check.") as folder:
             return check(request, out, Machine(request.dry, folder, os.path.join(out, "log.txt")), start, earlier)
+    except gpu_parts.Failed as failure:  # only where what worked before does not any more
+        fail(1, str(failure))
     finally:
         lock.release()
 

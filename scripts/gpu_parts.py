@@ -4,6 +4,7 @@ A part returns a dictionary with `checks` (the verdicts: see verdict()) and what
 the seconds it was given were not enough, and is then done by a later call.
 """
 
+import functools
 import json
 import os
 import re
@@ -19,14 +20,14 @@ from gpu_machine import NoTime, last_line
 import gpu_vs_torch
 import processes
 import torch_sides
+from torch_sides import Failed
 
 TOOLS = ("memcheck", "racecheck", "initcheck")
 # Whole models take minutes under a sanitizer, and NCCL probes addresses that are not there when a communicator starts.
 SMALL_TESTS = "-*Training*:*ModelKind*:*MoreHostMemory*:Nccl*"
 DRY_TESTS = "CudaConvert.*:CudaRope.LeavesValuesAlone:Nccl.*"
-ONE_STEP = {"warmup": 0, "min_steps": 1, "min_seconds": 0, "max_seconds": 0}
-LONG_TOKENS, DRY_LONG_TOKENS = 131072, 256
-OFFLOAD = "offload"
+ONE_STEP = {"steps": 1, "warmup": 0, "min_steps": 1, "min_seconds": 0, "max_seconds": 0}
+LONG_MODEL, LONG_TOKENS, DRY_LONG_TOKENS = "llama3.2-1b", 131072, 256
 
 
 def verdict(step, name, result, figure=""):
@@ -245,21 +246,33 @@ class Speed:
         self.torch = torch_sides.Torch(machine.python, machine.device, rule)
         self.ours = torch_sides.Ours(machine.wrapper(), machine.device, rule, machine.dry, machine.folder)
         self.bench = gpu_vs_torch.Bench(self.ours, self.torch, self.deadline, machine.dry)
-        total = machine.card("memory.total")
-        card_bytes = int(total) << 20 if total.isdigit() and not machine.dry else 0
-        shapes = gpu_vs_torch.shapes_for(gpu_vs_torch.SHAPES, machine.dry)
-        self.shapes = {shape.model: gpu_vs_torch.with_batch(self.ours, shape, card_bytes) for shape in shapes}
-        self.long = gpu_vs_torch.resized(self.shapes["llama3.2-1b"], 1, DRY_LONG_TOKENS if machine.dry else LONG_TOKENS)
 
-    def measure(self, shape, side, setting, seconds, rule=None):
-        """A part: one measurement."""
+    @functools.cached_property
+    def shapes(self):
+        """{model: its shape, of a batch that the card has room for}"""
+        total = self.machine.card("memory.total")
+        card_bytes = int(total) << 20 if total.isdigit() and not self.machine.dry else 0
+        return {shape.model: gpu_vs_torch.with_batch(self.ours, shape, card_bytes)
+                for shape in gpu_vs_torch.shapes_for(gpu_vs_torch.SHAPES, self.machine.dry)}
+
+    def shape(self, model, long=False):
+        shape = self.shapes[model]
+        return gpu_vs_torch.resized(shape, 1, DRY_LONG_TOKENS if self.machine.dry else LONG_TOKENS) if long else shape
+
+    def measure(self, model, side, setting, seconds, long=False):
+        """A part: one measurement; of the long context one step tells."""
         self.deadline.end = time.monotonic() + seconds
-        run = self.bench.measure_one(shape, side, setting, rule)
+        try:
+            shape = self.shape(model, long)
+        except Failed as failure:
+            return {"checks": [verdict("speed", f"{model}, {setting}", "miss", str(failure))], "why": str(failure)}
+        rule = ONE_STEP if long else None
+        run = self.bench.measure_one(shape, side, setting_of(side, setting), rule)
         if run is None:
-            why = self.bench.why[shape.name, side, setting]
+            why = self.bench.why[shape.name, side, setting_of(side, setting)]
             if why == torch_sides.NO_TIME:
                 raise NoTime(why)
-            name = f"{shape.name}, {setting}" if side == "ours" else f"{shape.name}, PyTorch{' checkpointed' * setting}"
+            name = f"{shape.name}, {'PyTorch, ' * (side == 'torch')}{setting}"
             return {"checks": [verdict("speed", name, "miss" if side == "ours" else "skip", why)], "why": why}
         checks = []
         if side == "ours" and run["peak_bytes"] != run["planned_bytes"]:
@@ -271,7 +284,7 @@ class Speed:
         """A part: PyTorch's attention alone."""
         try:
             times = self.torch.attention(list(self.shapes.values()), seconds)
-        except torch_sides.Failed as failure:
+        except Failed as failure:
             if str(failure) == torch_sides.NO_TIME:
                 raise NoTime(str(failure)) from None
             return {"checks": [verdict("attention", "PyTorch's", "skip", str(failure))], "error": str(failure)}
@@ -279,38 +292,51 @@ class Speed:
 
     def conclude(self):
         """Everything that was measured, in this call or earlier ones, as gpu_vs_torch.py tells it."""
+        if not any("run" in found for found in self.found.values()):
+            return None
         bench, attention = self.bench, self.found.get("attention", {})
         bench.rows, bench.checks, bench.profiles, bench.runs, bench.why = [], [], [], {}, {}
-        for shape, side, setting, key in self.keys():
-            found = self.found.get(key)
-            if found and "run" in found:
+        for shape, side, setting, key in self._keys():
+            found = self.found.get(key, {})
+            if "run" in found:
                 bench.runs.setdefault((shape.name, side, setting), []).append(found["run"])
             else:
-                why = found["why"] if found else torch_sides.NO_TIME
-                bench.why.setdefault((shape.name, side, setting), why)
-        for shape in self.shapes.values():
+                bench.why.setdefault((shape.name, side, setting), found.get("why", torch_sides.NO_TIME))
+        measured = [shape for shape in self.shapes.values() if any(key[0] == shape.name for key in bench.runs)]
+        for shape in measured:
             bench.conclude(shape)
-        if any(key.startswith("long:") for key in self.found):
-            row = bench.row(self.long, "sqrt", self.ours.plan(self.long, "sqrt")[0])
-            bench.rows.append(row | {"speed_target": None, "step_target": None, "speed_ratio": None, "step_ratio": None})
+        long = self.shape(LONG_MODEL, long=True)
+        if (long.name, "ours", "sqrt") in bench.runs:
+            row = bench.row(long, "sqrt", self.ours.plan(long, "sqrt")[0])
+            bench.rows.append(row | dict.fromkeys(("speed_target", "step_target", "speed_ratio", "step_ratio")))
         self.torch.backends = attention.get("backends", {})
-        compared = bench.compare_attention(list(self.shapes.values()), attention.get("ms") or {
+        compared = bench.compare_attention(measured, attention.get("ms") or {
             "error": attention.get("error", torch_sides.NO_TIME)})
-        profiles = {f"{shape}, {setting}": torch_sides.operations(runs[0]["profile"])
-                    for (shape, side, setting), runs in bench.runs.items() if side == "ours"}
-        return {"about": {"torch": self.torch.why_not or f"PyTorch {self.torch.version}"}, "rows": bench.rows,
-                "attention": compared, "checks": bench.checks, "operations": profiles}
+        versions = [run["torch"] for runs in bench.runs.values() for run in runs if "torch" in run]
+        operations = {f"{shape}, {setting}": torch_sides.operations(runs[0]["profile"])
+                      for (shape, side, setting), runs in bench.runs.items() if side == "ours"}
+        return {"about": {"torch": f"PyTorch {versions[0]}" if versions else "PyTorch was not measured"},
+                "rows": bench.rows, "attention": compared, "checks": bench.checks, "operations": operations}
 
-    def keys(self):
-        """(shape, side, setting, key of the part) of every measurement, the most important first."""
-        shapes = list(self.shapes.values())
-        listed = []
-        for shape in shapes:
-            listed += [(shape, "ours", "none", ""), (shape, "torch", False, "")]
-            listed += [(shape, "ours", level, "") for level in ("layer", "sqrt", "auto")]
-        listed.append((self.long, "ours", "sqrt", "long"))
-        listed += [(shape, "ours", OFFLOAD, "") for shape in shapes]
-        listed += [(shape, "torch", True, "") for shape in shapes]
-        listed.append((shapes[0], "ours", "none", "again"))
-        return [(shape, side, setting, f"{prefix or 'speed'}:{shape.model}:{side}:{setting}")
-                for shape, side, setting, prefix in listed]
+    def _keys(self):
+        """(shape, side, setting, key) of every measurement."""
+        for key in measurements():
+            stage, model, side, setting = key.split(":")
+            yield self.shape(model, stage == "long"), side, setting_of(side, setting), key
+
+
+def setting_of(side, word):
+    """As Bench.measure_one takes it."""
+    return word == "checkpointed" if side == "torch" else word
+
+
+def measurements():
+    """The keys of all measurements, "stage:model:side:setting", the most important first."""
+    keys = []
+    for model in gpu_vs_torch.SHAPES:
+        keys += [f"speed:{model}:ours:none", f"speed:{model}:torch:plain"]
+        keys += [f"speed:{model}:ours:{level}" for level in ("layer", "sqrt", "auto")]
+    keys.append(f"long:{LONG_MODEL}:ours:sqrt")
+    keys += [f"speed:{model}:ours:offload" for model in gpu_vs_torch.SHAPES]
+    keys += [f"speed:{model}:torch:checkpointed" for model in gpu_vs_torch.SHAPES]
+    return keys + ["again:gpt2:ours:none"]

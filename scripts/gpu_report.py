@@ -6,6 +6,7 @@ import common
 import gpu_machine  # noqa: F401 (finds dev/bench)
 
 import torch_report
+import torch_sides
 from torch_report import cell, table
 
 MOST_SLOWER = 1.03   # what is slower by more than this, on the same card, is a miss
@@ -46,7 +47,7 @@ def compared_figures(result):
             what = f"{row['shape']}, {row['level']}"
             figures[f"{what}: step"] = ours["median_ms"], "ms"
             figures[f"{what}: memory"] = ours["peak_bytes"] / 2**30, "GiB"
-            for operation in operations_of(ours, benchmarks, what):
+            for operation in operations_of(ours):
                 if operation["ms"] >= LEAST_MS:
                     figures[f"{what}: {operation['name']}"] = operation["ms"], "ms"
     for row in benchmarks.get("attention") or []:
@@ -58,13 +59,7 @@ def compared_figures(result):
     return figures
 
 
-def operations_of(side, benchmarks, what):
-    known = (benchmarks.get("operations") or {}).get(what)
-    return known if known is not None else gpu_parsed(side)
-
-
-def gpu_parsed(side):
-    import torch_sides
+def operations_of(side):
     return torch_sides.operations(((side.get("runs") or [{}])[0]).get("profile") or "")
 
 
@@ -77,15 +72,17 @@ def compare(result, earlier):
         if what not in then or not then[what][0]:
             continue
         ratio = value / then[what][0]
-        rows.append([what, f"{then[what][0]:.3f} {unit}", f"{value:.3f} {unit}", f"{ratio:.3f}"])
-        if what.endswith((": step", ": memory")):
+        judged = what.endswith((": step", ": memory"))
+        if judged or not 1 / MOST_SLOWER < ratio < MOST_SLOWER:
+            rows.append([what, f"{then[what][0]:.3f} {unit}", f"{value:.3f} {unit}", f"{ratio:.3f}"])
+        if judged:
             good = ratio <= MOST_SLOWER or not same
             checks.append({"step": "against", "name": what, "verdict": "pass" if good else "miss",
                            "figure": f"{ratio:.3f} times that of {earlier['about'].get('date')}"
                                      + ("" if same else ", another card")})
-    judged = {(check["step"], check["name"]): check["verdict"] for check in earlier.get("checks") or []}
+    known = {(check["step"], check["name"]): check["verdict"] for check in earlier.get("checks") or []}
     for check in result["checks"]:
-        before = judged.get((check["step"], check["name"]))
+        before = known.get((check["step"], check["name"]))
         if before in ("pass", "miss") and check["verdict"] in ("pass", "miss") and before != check["verdict"]:
             rows.append([f"{check['step']}: {check['name']}", before, check["verdict"], ""])
     return rows, checks

@@ -55,20 +55,32 @@ class Deadline:
 class Torch:
     def __init__(self, python, device, rule):
         self.python, self.device, self.rule = python, device, rule
-        self.why_not = ""
         self.backends = {}  # of scaled_dot_product_attention, by shape
+
+    @functools.cached_property
+    def _probed(self):
+        """Its version, and whether it sees a GPU; "" if there is none. Importing it takes seconds."""
         probe = "import torch; print(torch.__version__, torch.cuda.is_available())"
         try:
-            done = processes.run([python, "-c", probe], LONGEST_SECONDS, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            done = subprocess.CompletedProcess(error, 1)
-        self.version, sees_gpu = (done.stdout.split()[-2:] + ["", ""])[:2] if done.returncode == 0 else ("", "")
+            done = processes.run([self.python, "-c", probe], LONGEST_SECONDS, stdout=subprocess.PIPE,
+                                 stderr=subprocess.DEVNULL)
+        except (OSError, subprocess.TimeoutExpired):
+            return "", ""
+        return (done.stdout.split()[-2:] + ["", ""])[:2] if done.returncode == 0 else ("", "")
+
+    @property
+    def version(self):
+        return self._probed[0]
+
+    @property
+    def why_not(self):
         if not self.version:
-            self.why_not = f"{python} has no torch"
-        elif int(self.version.split(".")[0]) < 2:
-            self.why_not = f"PyTorch {self.version} is older than 2.0"
-        elif device == "cuda" and sees_gpu != "True":
-            self.why_not = f"PyTorch {self.version} does not see the card"
+            return f"{self.python} has no torch"
+        if not re.match(r"[2-9]|\d\d", self.version):
+            return f"PyTorch {self.version} is older than 2.0"
+        if self.device == "cuda" and self._probed[1] != "True":
+            return f"PyTorch {self.version} does not see the card"
+        return ""
 
     def run(self, settings, seconds):
         if self.why_not:
@@ -111,14 +123,18 @@ class Ours:
     def __init__(self, binary, device, rule, smoke, folder):
         self.binary, self.device, self.rule, self.smoke = binary, device, rule, smoke
         self.folder = pathlib.Path(folder)
-        self.data = {"gpt2": self.folder / "gpt2.bin", "llama": self.folder / "llama.bin"}
-        numbers = random.Random(1)
-        # Token files of llm.c: magic, version, number of tokens, zeros; 16-bit or 32-bit ids.
+
+    @functools.cached_property
+    def data(self):
+        """Token files of llm.c, by family: magic, version, number of tokens, zeros; 16-bit or 32-bit ids."""
+        files, numbers = {}, random.Random(1)
         for family, magic, version, item, V in (("gpt2", 20240520, 1, "H", 50257), ("llama", 20240801, 7, "I", 128256)):
-            V = min(V, SMOKE_VOCABULARY) if smoke else V
-            with open(self.data[family], "wb") as file:
+            V = min(V, SMOKE_VOCABULARY) if self.smoke else V
+            files[family] = self.folder / f"{family}.bin"
+            with open(files[family], "wb") as file:
                 array.array("i", [magic, version, 1 << 20] + [0] * 253).tofile(file)
                 array.array(item, numbers.choices(range(V), k=1 << 20)).tofile(file)
+        return files
 
     def options(self, shape, level, budget):
         options = [f"--model={shape.model}", f"--data={self.data[shape.family]}", f"--batch-size={shape.B}",
@@ -150,12 +166,13 @@ class Ours:
         return sum(self.plan(shape, level)[1]["total_bytes"] for level in ("none", "layer")) // 2
 
     def train(self, shape, level, budget, seconds, rule=None):
-        """Trains until the rule is content, then ends the process: a checkpoint of gpt2-xl is 19 GB."""
+        """Trains until the rule is content, then ends the process: a checkpoint of gpt2-xl is 19 GB. The table of
+        operations comes after two steps of warm-up, or from the last of the rule's `steps`."""
         deadline, rule = Deadline(seconds), rule or self.rule
         planned = self.plan(shape, level, budget)[1]
         with tempfile.TemporaryDirectory(dir=self.folder) as run:
-            command = [self.binary, *self.options(shape, level, budget), "--steps=100000", "--val-every=0",
-                       "--sample-length=0", f"--output-dir={run}/run", f"--profile={run}/trace.json",
+            command = [self.binary, *self.options(shape, level, budget), f"--steps={rule.get('steps', 100000)}",
+                       "--val-every=0", "--sample-length=0", f"--output-dir={run}/run", f"--profile={run}/trace.json",
                        "--log-level=warn"]
             with open(f"{run}/out", "w") as out, open(f"{run}/log", "w") as log:
                 with processes.group(command, stdout=out, stderr=log) as process:

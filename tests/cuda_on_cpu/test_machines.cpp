@@ -60,6 +60,29 @@ TEST(Machines, OldCard) {
     EXPECT_TRUE(has(refusal("cuda"), {"compute capability 7.5", "8.0"}));
 }
 
+TEST(Machines, ACardWithoutKernels) {
+    cuda_on_cpu::set_machine({.devices = {{.name = "new", .compute_capability = 103, .kernels = -1}}});
+    cuda_on_cpu::set_quiet(true);
+    try {
+        make_backend("cuda", 1);
+        FAIL() << "made";
+    } catch (const Error& error) {
+        EXPECT_TRUE(has(error.what(), {"--device=cuda:0", "needs kernels for compute capability 103", "has them for",
+                                       "make GPU_ARCH=103", "--device=cpu"}));
+    }
+    EXPECT_EQ(make_backend("auto", 1)->info().kind, "cpu");
+    cuda_on_cpu::clear_report();
+}
+
+TEST(Machines, KernelsAreNamed) {
+    cuda_on_cpu::set_machine({.devices = {{.compute_capability = 86}}});
+    EXPECT_EQ(make_backend("cuda", 1)->info().kernels, "for sm_86");
+    cuda_on_cpu::set_machine({.devices = {{.compute_capability = 103, .kernels = 90}}});
+    EXPECT_EQ(make_backend("cuda", 1)->info().kernels, "from PTX of compute_90");
+    EXPECT_EQ(make_backend("cuda", 1)->info().kind, "sm_103");
+    EXPECT_EQ(make_backend("cpu", 1)->info().kernels, "");
+}
+
 TEST(Machines, MemoryHeldByOthers) {
     cuda_on_cpu::set_machine({.devices = {{.memory_bytes = 1 << 30, .used_by_others = 900 << 20}}});
     const auto backend = make_backend("cuda", 1);

@@ -88,8 +88,8 @@ CudaBackend::CudaBackend(int index) : device_(index) {
         const int major = attribute(cudaDevAttrComputeCapabilityMajor, index);
         const int minor = attribute(cudaDevAttrComputeCapabilityMinor, index);
         fail(
-            "--device=cuda:{}: the card has compute capability {}.{}, this build has kernels for {}; build it with "
-            "GPU_ARCH={}{}, or use --device=cpu",
+            "--device=cuda:{}: the card needs kernels for compute capability {}{}, this build has them for {}; build it "
+            "with make GPU_ARCH={}{}, or use --device=cpu",
             index, major, minor, LLMC_GPU_ARCH, major, minor);
     }
     CUDA_CHECK(status);
@@ -134,6 +134,7 @@ DeviceInfo CudaBackend::info() const {
     info.memory_held = held_at_start_;
     const int capability = 10 * properties.major + properties.minor;
     info.kind = fmt::format("sm_{}", capability);
+    info.kernels = kernels_;
     const double hertz = 1e3 * attribute(cudaDevAttrClockRate, device_);
     for (const MatrixRate& rate : kMatrixRates) {
         if (rate.capability != capability) continue;

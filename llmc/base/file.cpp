@@ -149,6 +149,12 @@ std::string checksum_of(std::span<const std::byte> bytes) { return hex(XXH3_64bi
 
 std::string read_text(const std::string& path) { return std::string(MappedFile(path).text()); }
 
+void write_text(const std::string& path, std::string_view text) {
+    FileWriter writer(path);
+    writer.write(text);
+    writer.close();
+}
+
 void write_text_atomically(const std::string& given, std::string_view text) {
     const std::string path = target_of(given);
     const std::string temporary = path + ".tmp";

@@ -81,6 +81,9 @@ std::string checksum_of(std::span<const std::byte> bytes);
 /// The file's whole content.
 std::string read_text(const std::string& path);
 
+/// Writes a new file, synced.
+void write_text(const std::string& path, std::string_view text);
+
 /// Writes next to `path`, syncs, and renames over it: readers see the old content or the new, never a part. Where
 /// `path` is a link, what it leads to is replaced.
 void write_text_atomically(const std::string& path, std::string_view text);

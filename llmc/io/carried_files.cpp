@@ -5,6 +5,8 @@
 #include "llmc/io/hf_config.h"
 #include "llmc/io/tokenizer_choices.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <array>
 #include <filesystem>
@@ -48,9 +50,10 @@ void copy_tokenizer_files(const std::string& from, const std::string& to, bool a
     for (const char* name : kCompanions) names.emplace_back(name);
     std::erase_if(names, [&](const std::string& name) { return !path_exists(from + "/" + name); });
     const bool has_ids = path_exists(from + kGenerationConfig);
-    const nlohmann::json ids = !has_ids && path_exists(from + "/config.json")
-                                   ? hf_token_ids(read_text(from + "/config.json"), from + "/config.json")
-                                   : nlohmann::json::object();
+    const nlohmann::json ids =
+        nlohmann::json::parse(!has_ids && path_exists(from + "/config.json")
+                                  ? hf_token_ids(read_text(from + "/config.json"), from + "/config.json")
+                                  : "{}");
     if (names.empty() && !has_ids && ids.empty()) return;
     make_directories(to, "the tokenizer's files");
     for (const std::string& name : names) copy_file(from + "/" + name, to + "/" + name);
@@ -58,11 +61,11 @@ void copy_tokenizer_files(const std::string& from, const std::string& to, bool a
     if (!ids.empty()) write_text_atomically(to + kGenerationConfig, ids.dump(2) + "\n");
 }
 
-nlohmann::json special_token_ids(const std::string& folder) {
+std::string special_token_ids(const std::string& folder) {
     for (const std::string name : {kGenerationConfig, "/config.json"}) {
         if (path_exists(folder + name)) return hf_token_ids(read_text(folder + name), folder + name);
     }
-    return nlohmann::json::object();
+    return "{}";
 }
 
 }  // namespace llmc

@@ -2,8 +2,6 @@
 // go from the folder the model came from to the run's own (RUN/tokenizer), and from there to an export.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <string>
 
 namespace llmc {
@@ -19,7 +17,8 @@ std::string tokenizer_in(const std::string& folder);
 /// is `to`. Not `all`: only what belongs to a tokenizer, but makes none.
 void copy_tokenizer_files(const std::string& from, const std::string& to, bool all = true);
 
-/// Ids of special tokens in the folder's generation_config.json or config.json; an empty object if it has neither.
-nlohmann::json special_token_ids(const std::string& folder);
+/// Ids of special tokens in the folder's generation_config.json or config.json, as hf_token_ids() gives them; "{}" if
+/// it has neither.
+std::string special_token_ids(const std::string& folder);
 
 }  // namespace llmc

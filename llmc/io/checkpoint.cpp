@@ -42,12 +42,6 @@ std::string prepare_folder(const std::string& root, int64_t step, int64_t bytes)
     return folder + "/" + kTemporaryPrefix + step_name(step);
 }
 
-void write_text(const std::string& path, const std::string& text) {
-    FileWriter writer(path);
-    writer.write(text);
-    writer.close();
-}
-
 /// Gives `target` the content of the folder `fresh`. Where `target` exists the two change places, in one step on file
 /// systems that can; elsewhere the old one is first moved aside, to a name that counts as temporary.
 void put_in_place(const std::string& fresh, const std::string& target) {
@@ -188,8 +182,7 @@ CheckpointWriter::CheckpointWriter(const std::string& root, int64_t step, int64_
     CHECK(step >= 0, step);
 }
 
-std::string CheckpointWriter::commit(const nlohmann::json& state, std::vector<ManifestFile> files) {
-    CHECK(state.is_object());
+std::string CheckpointWriter::commit(const std::string& state, std::vector<ManifestFile> files) {
     const std::string folder = checkpoints_folder(root_);
     write_text(temporary_.path() + "/" + kManifestName, manifest_text({step_, std::move(files), state}));
     write_run_of_checkpoint(root_, temporary_.path());
@@ -228,7 +221,7 @@ void rehearse_checkpoint(const std::string& root, int rank, const std::string& o
     }
 }
 
-std::string write_checkpoint(const std::string& root, int64_t step, const nlohmann::json& state,
+std::string write_checkpoint(const std::string& root, int64_t step, const std::string& state,
                              std::span<const CheckpointFile> files) {
     int64_t bytes = 0;
     for (const CheckpointFile& file : files) {

@@ -16,8 +16,6 @@
 #include "llmc/io/manifest.h"
 #include "llmc/io/safetensors.h"
 
-#include <nlohmann/json.hpp>
-
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -55,9 +53,9 @@ class CheckpointWriter {
     /// Where write_checkpoint_file() puts the files of this checkpoint.
     const std::string& folder() const { return temporary_.path(); }
 
-    /// Adds the manifest and puts the checkpoint in its place; returns its path. `state` is the caller's own JSON
-    /// object (a NaN in it becomes null).
-    std::string commit(const nlohmann::json& state, std::vector<ManifestFile> files);
+    /// Adds the manifest and puts the checkpoint in its place; returns its path. `state` is the text of the
+    /// caller's own JSON object.
+    std::string commit(const std::string& state, std::vector<ManifestFile> files);
 
   private:
     std::string root_;
@@ -69,14 +67,14 @@ class CheckpointWriter {
 ManifestFile write_checkpoint_file(const std::string& folder, const CheckpointFile& file);
 
 /// All of it by one writer.
-std::string write_checkpoint(const std::string& root, int64_t step, const nlohmann::json& state,
+std::string write_checkpoint(const std::string& root, int64_t step, const std::string& state,
                              std::span<const CheckpointFile> files);
 
 /// A checkpoint that has been read and verified.
 struct Checkpoint {
     std::string path;  ///< Its step folder.
     int64_t step = 0;
-    nlohmann::json state;
+    std::string state;                             ///< The text of the writer's JSON object.
     std::map<std::string, SafetensorsFile> files;  ///< By name.
 
     /// The file of that name; an Error if the checkpoint has none.

@@ -6,6 +6,8 @@
 #include "llmc/io/hf_rope.h"
 #include "llmc/io/pipeline/json_fields.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 
 namespace llmc {
@@ -338,7 +340,8 @@ ModelConfig model_config_from_hf(const std::string& text, const std::string& pat
     }
 }
 
-std::string to_hf_config(const ModelConfig& config, DType dtype, const json& token_ids) {
+std::string to_hf_config(const ModelConfig& config, DType dtype, const std::string& token_ids) {
+    const json ids = json::parse(token_ids);
     const HfFamily& family = hf_family(config.family);
     json root = write_by(config, family);
     require_sayable(config, root, family);
@@ -346,19 +349,19 @@ std::string to_hf_config(const ModelConfig& config, DType dtype, const json& tok
     root["use_cache"] = true;
     root["initializer_range"] = 0.02;
     for (const char* field : kTokenIdFields) {
-        const bool known = token_ids.contains(field) && is_in_vocabulary(token_ids[field], config.V);
-        root[field] = known ? token_ids[field] : json();
+        const bool known = ids.contains(field) && is_in_vocabulary(ids[field], config.V);
+        root[field] = known ? ids[field] : json();
     }
     return root.dump(2) + "\n";
 }
 
-json hf_token_ids(const std::string& text, const std::string& path) {
+std::string hf_token_ids(const std::string& text, const std::string& path) {
     const json root = parse(text, path);
     json ids = json::object();
     for (const char* field : kTokenIdFields) {
         if (root.is_object() && root.contains(field)) ids[field] = root[field];
     }
-    return ids;
+    return ids.dump();
 }
 
 }  // namespace llmc

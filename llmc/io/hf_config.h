@@ -7,8 +7,6 @@
 #include "llmc/base/dtype.h"
 #include "llmc/model/config.h"
 
-#include <nlohmann/json.hpp>
-
 #include <string>
 
 namespace llmc {
@@ -18,9 +16,9 @@ ModelConfig model_config_from_hf(const std::string& text, const std::string& pat
 
 /// The text of config.json for tensors of that type. `token_ids` holds bos_token_id, eos_token_id and the like; those
 /// it lacks, or that are not in the vocabulary, become null. An Error if transformers has no such model.
-std::string to_hf_config(const ModelConfig& config, DType dtype, const nlohmann::json& token_ids);
+std::string to_hf_config(const ModelConfig& config, DType dtype, const std::string& token_ids);
 
 /// bos_token_id, eos_token_id and pad_token_id of a config.json or generation_config.json, those that are there.
-nlohmann::json hf_token_ids(const std::string& text, const std::string& path);
+std::string hf_token_ids(const std::string& text, const std::string& path);
 
 }  // namespace llmc

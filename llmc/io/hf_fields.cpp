@@ -1,5 +1,7 @@
 #include "llmc/io/hf_fields.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <cmath>
 
@@ -10,6 +12,10 @@ using nlohmann::json;
 HfFields::HfFields(const json& object, const std::string& path) : object_(object), path_(path) {
     if (!object.is_object()) fail("'{}': {} is not a JSON object", path, object.dump());
 }
+
+bool HfFields::has(const char* name) const { return mentions(name) && !value(name).is_null(); }
+bool HfFields::mentions(const char* name) const { return object_.contains(name); }
+const json& HfFields::value(const char* name) const { return object_[name]; }
 
 int64_t HfFields::integer(const char* name) const {
     require(name);

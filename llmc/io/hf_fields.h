@@ -3,7 +3,7 @@
 
 #include "llmc/base/error.h"
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include <string>
 #include <vector>
@@ -15,10 +15,10 @@ class HfFields {
     /// Errors name `path`, the file. Both must outlive this.
     HfFields(const nlohmann::json& object, const std::string& path);
 
-    bool has(const char* name) const { return object_.contains(name) && !object_[name].is_null(); }
+    bool has(const char* name) const;
     /// Whether it is there, be it null.
-    bool mentions(const char* name) const { return object_.contains(name); }
-    const nlohmann::json& value(const char* name) const { return object_[name]; }
+    bool mentions(const char* name) const;
+    const nlohmann::json& value(const char* name) const;
     const nlohmann::json& all() const { return object_; }
     const std::string& path() const { return path_; }
 
@@ -33,7 +33,7 @@ class HfFields {
     std::string text(const char* name, const std::string& otherwise) const;
     /// Of numbers above 0.
     std::vector<double> numbers(const char* name) const;
-    HfFields object(const char* name) const { return {object_[name], path_}; }
+    HfFields object(const char* name) const { return {value(name), path_}; }
 
     /// Refuses a field that would make another model of it.
     void refuse(const char* name, bool unsupported, const std::string& supported) const {

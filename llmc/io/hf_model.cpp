@@ -6,6 +6,8 @@
 #include "llmc/io/hf_config.h"
 #include "llmc/io/pipeline/json_fields.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
@@ -210,8 +212,7 @@ std::string HfModel::describe() const { return fmt::format("the Hugging Face fol
 
 std::string HfModel::tokenizer() const { return tokenizer_in(folder_); }
 
-void write_hf_model(const std::string& folder, const WeightSource& weights, DType dtype,
-                    const nlohmann::json& token_ids) {
+void write_hf_model(const std::string& folder, const WeightSource& weights, DType dtype, const std::string& token_ids) {
     const Model& model = weights.model();
     FileWriter config(folder + kConfigFile);
     config.write(to_hf_config(model.config, dtype, token_ids));

@@ -8,8 +8,6 @@
 #include "llmc/io/safetensors.h"
 #include "llmc/io/weights.h"
 
-#include <nlohmann/json.hpp>
-
 #include <span>
 #include <string>
 #include <vector>
@@ -45,7 +43,6 @@ class HfModel final : public WeightSource {
 };
 
 /// Writes config.json and model.safetensors into a folder that exists. `token_ids` as for to_hf_config().
-void write_hf_model(const std::string& folder, const WeightSource& weights, DType dtype,
-                    const nlohmann::json& token_ids);
+void write_hf_model(const std::string& folder, const WeightSource& weights, DType dtype, const std::string& token_ids);
 
 }  // namespace llmc

@@ -1,5 +1,7 @@
 #include "llmc/io/hf_rope.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <cmath>
 

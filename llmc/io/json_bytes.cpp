@@ -2,6 +2,8 @@
 
 #include "llmc/base/utf8.h"
 
+#include <nlohmann/json.hpp>
+
 #include <cstdint>
 #include <vector>
 

@@ -2,6 +2,8 @@
 
 #include "llmc/base/file.h"
 
+#include <nlohmann/json.hpp>
+
 #include <span>
 #include <string_view>
 
@@ -31,11 +33,11 @@ std::string manifest_text(const Manifest& manifest) {
     for (const ManifestFile& file : manifest.files) {
         files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"xxh3", file.checksum}});
     }
-    const nlohmann::ordered_json root = {{"format", kFormatName},   {"format_version", kCheckpointFormatVersion},
-                                         {"step", manifest.step},   {"files", files},
-                                         {"state", manifest.state}, {"manifest_xxh3", kNoChecksum}};
-    // Strings may come from file names, which need not be UTF-8; what is not is replaced.
-    std::string text = root.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    const auto state = nlohmann::json::parse(manifest.state);
+    const nlohmann::ordered_json root = {{"format", kFormatName}, {"format_version", kCheckpointFormatVersion},
+                                         {"step", manifest.step}, {"files", files},
+                                         {"state", state},        {"manifest_xxh3", kNoChecksum}};
+    std::string text = root.dump(2) + "\n";
     text.replace(checksum_position(text), kNoChecksum.size(), checksum_of_text(text));
     return text;
 }
@@ -55,7 +57,7 @@ Manifest parse_manifest(const std::string& text, const std::string& path) {
         }
         if (!intact) throw damaged;
         if (root.at("format") != kFormatName || version < 1) fail("'{}' is not of a checkpoint of train_gpt", path);
-        Manifest manifest = {root.at("step").get<int64_t>(), {}, root.at("state")};
+        Manifest manifest = {root.at("step").get<int64_t>(), {}, root.at("state").dump()};
         for (const auto& file : root.at("files")) {
             manifest.files.push_back({file.at("name"), file.at("bytes"), file.at("xxh3")});
         }

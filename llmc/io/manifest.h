@@ -3,8 +3,6 @@
 
 #include "llmc/base/error.h"
 
-#include <nlohmann/json.hpp>
-
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -23,7 +21,7 @@ struct ManifestFile {
 struct Manifest {
     int64_t step = 0;
     std::vector<ManifestFile> files;
-    nlohmann::json state;  ///< The caller's own object.
+    std::string state;  ///< The text of the caller's own JSON object.
 };
 
 /// The text of the file. Its last field is the XXH3 checksum of the text with sixteen zeros in its place.

@@ -2,8 +2,11 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/json_text.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/json_bytes.h"
+
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cstring>
@@ -64,8 +67,8 @@ void load_tensor(const CheckpointParts& parts, State& state, int index, const Ke
                });
 }
 
-nlohmann::json state_json(const ModelConfig& config, const Progress& progress) {
-    return {
+std::string state_json(const ModelConfig& config, const Progress& progress) {
+    const nlohmann::json json = {
         {"model", nlohmann::json::parse(to_json(config))},
         {"step", progress.step},
         {"updates", progress.updates},
@@ -80,6 +83,7 @@ nlohmann::json state_json(const ModelConfig& config, const Progress& progress) {
         {"train_tokens", progress.train_tokens},
         {"padded_vocab_size", progress.padded_vocab_size},
     };
+    return json_text(json);
 }
 
 /// Writes this rank's files; what the manifest says of them, as JSON.
@@ -184,7 +188,7 @@ void save_imported(const std::string& root, const WeightSource& weights, const s
 Progress progress_of(const Checkpoint& checkpoint) {
     try {
         Progress progress;
-        const nlohmann::json& json = checkpoint.state;
+        const auto json = nlohmann::json::parse(checkpoint.state);
         json.at("step").get_to(progress.step);
         json.at("updates").get_to(progress.updates);
         json.at("next_sequence").get_to(progress.next_sequence);
@@ -204,8 +208,9 @@ Progress progress_of(const Checkpoint& checkpoint) {
 }
 
 ModelConfig model_of(const Checkpoint& checkpoint) {
-    if (!checkpoint.state.contains("model")) fail("'{}': the checkpoint does not describe its model", checkpoint.path);
-    return model_config_from_json(checkpoint.state["model"].dump(), checkpoint.path);
+    const auto state = nlohmann::json::parse(checkpoint.state);
+    if (!state.contains("model")) fail("'{}': the checkpoint does not describe its model", checkpoint.path);
+    return model_config_from_json(state["model"].dump(), checkpoint.path);
 }
 
 std::string tokenizer_folder_of(const Checkpoint& checkpoint) {

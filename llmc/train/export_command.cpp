@@ -17,17 +17,19 @@
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/setup.h"
 
+#include <nlohmann/json.hpp>
+
 namespace llmc {
 namespace {
 
 /// What text generation needs to know: the ids that came with the tokenizer, else its end-of-text for both ends.
-nlohmann::json token_ids(const WeightSource& weights) {
-    nlohmann::json ids = nlohmann::json::object();
+std::string token_ids(const WeightSource& weights) {
+    std::string ids = "{}";
     if (!weights.tokenizer_folder().empty()) ids = special_token_ids(weights.tokenizer_folder());
-    if (!ids.empty()) return ids;
+    if (ids != "{}") return ids;
     const int32_t end_of_text = make_models_tokenizer(weights.tokenizer())->end_of_text();
-    if (end_of_text >= 0) ids = {{"bos_token_id", end_of_text}, {"eos_token_id", end_of_text}};
-    return ids;
+    if (end_of_text < 0) return ids;
+    return nlohmann::json({{"bos_token_id", end_of_text}, {"eos_token_id", end_of_text}}).dump();
 }
 
 /// Byte models have no tokenizer's files. To other programs they are byte-level BPE without a merge.

@@ -107,12 +107,6 @@ void remove_place(const fs::path& aside) {
     if (fs::is_directory(aside.parent_path(), ignored)) fs::remove(aside.parent_path(), ignored);
 }
 
-void write_file(const std::string& path, const std::string& text) {
-    FileWriter writer(path);
-    writer.write(text);
-    writer.close();
-}
-
 /// "abandoned/3", the first that is not taken, neither here nor where checkpoints are.
 std::string free_place(const std::string& root) {
     int number = 1;
@@ -137,8 +131,8 @@ std::string go_on_from(const std::string& root, int64_t step, const std::string&
     std::error_code ignored;
     fs::remove_all(next, ignored);  // Of a process that was killed before its decision.
     make_directories(next, "--resume");
-    write_file(next + "/config.toml", config);
-    write_file(next + "/metrics.jsonl", metrics_up_to(root + "/metrics.jsonl", step));
+    write_text(next + "/config.toml", config);
+    write_text(next + "/metrics.jsonl", metrics_up_to(root + "/metrics.jsonl", step));
     sync_directory(next);
 
     write_run_record(root, record);  // The decision.

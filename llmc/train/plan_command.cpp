@@ -1,6 +1,7 @@
 #include "llmc/train/plan_command.h"
 
 #include "llmc/backend/make_backend.h"
+#include "llmc/base/json_text.h"
 #include "llmc/base/units.h"
 #include "llmc/draw/labels.h"
 #include "llmc/draw/timeline.h"
@@ -163,7 +164,7 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
         if (options.ranks > 1) json["ranks"] = options.ranks, json["zero"] = options.zero;
         json["plans"] = nlohmann::ordered_json::array();
         for (const ChosenPlan& chosen : plans) json["plans"].push_back(plan_json(model, chosen));
-        return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+        return json_report(json);
     }
     const Plan& first = plans.front().memory.plan;
     std::string text = model_line(model);

@@ -1,5 +1,6 @@
 #include "llmc/train/plan_frontier.h"
 
+#include "llmc/base/json_text.h"
 #include "llmc/base/units.h"
 #include "llmc/draw/frontier_plot.h"
 #include "llmc/draw/frontier_table.h"
@@ -57,7 +58,7 @@ std::string to_json(const Report& report) {
         entry["gained_points"] = report.frontier.gained_points(row);
         json["comparisons"].push_back(entry);
     }
-    return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    return json_report(json);
 }
 
 void draw(const Options& options, const Report& report) {

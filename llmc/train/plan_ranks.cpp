@@ -2,6 +2,7 @@
 
 #include "llmc/base/units.h"
 
+#include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
 #include <cmath>

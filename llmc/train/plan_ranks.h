@@ -4,7 +4,7 @@
 
 #include "llmc/train/choose_plan.h"
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include <string>
 #include <vector>

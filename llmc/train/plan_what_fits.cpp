@@ -1,6 +1,7 @@
 // Exact answers by doubling and bisection: every candidate is planned to the byte, by the planner that a run uses.
 #include "llmc/train/plan_what_fits.h"
 
+#include "llmc/base/json_text.h"
 #include "llmc/base/units.h"
 #include "llmc/draw/labels.h"
 #include "llmc/draw/what_fits_table.h"
@@ -132,7 +133,7 @@ std::string to_json(const Options& options, const Model& model, const WhatFits& 
                                 {"batch_size", largest_json(row.batch)},
                                 {"seq_len", largest_json(row.sequence)}});
     }
-    return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    return json_report(json);
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include "llmc/base/file.h"
 #include "llmc/io/hf_config.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <utility>
 
@@ -29,7 +31,7 @@ EndTokens end_tokens(const Tokenizer& tokenizer, const std::string& folder, int6
     for (const char* name : {"/generation_config.json", "/config.json"}) {
         const std::string path = folder + name;
         if (folder.empty() || !path_exists(path)) continue;
-        const nlohmann::json ids = hf_token_ids(read_text(path), path);
+        const nlohmann::json ids = nlohmann::json::parse(hf_token_ids(read_text(path), path));
         for (const int64_t id : numbers_in(ids.value("eos_token_id", nlohmann::json()))) {
             if (id >= 0 && id < V) tokens.ends.push_back(static_cast<int32_t>(id));
         }

@@ -74,7 +74,7 @@ TEST(CarriedFiles, TravelUnchanged) {
     EXPECT_EQ(slurp(dir / "run/tokenizer/merges.txt"), "#version");
     EXPECT_FALSE(fs::exists(dir / "run/tokenizer/model.safetensors"));
     EXPECT_FALSE(fs::exists(dir / "run/tokenizer/config.json"));
-    EXPECT_EQ(special_token_ids(dir / "run/tokenizer").dump(), R"({"bos_token_id":1,"eos_token_id":[2,3]})");
+    EXPECT_EQ(special_token_ids(dir / "run/tokenizer"), R"({"bos_token_id":1,"eos_token_id":[2,3]})");
     EXPECT_EQ(tokenizer_in(dir / "run/tokenizer"), dir / "run/tokenizer");
     EXPECT_EQ(tokenizer_in(dir.path()), "none");
 

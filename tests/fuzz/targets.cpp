@@ -14,6 +14,8 @@
 #include "tests/io/hellaswag_file.h"
 #include "tests/io/temp_dir.h"
 
+#include <nlohmann/json.hpp>
+
 #include <cstring>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -60,7 +62,7 @@ std::vector<FuzzTarget> model_targets(const std::string& folder) {
     for (const char* name : {"gpt2-nano", "llama-nano"}) {
         const std::string place = folder + "/" + name;
         std::filesystem::create_directory(place);
-        write_hf_model(place, SmallModel(name), DType::F32, {{"bos_token_id", 1}, {"eos_token_id", {2, 3}}});
+        write_hf_model(place, SmallModel(name), DType::F32, R"({"bos_token_id":1,"eos_token_id":[2,3]})");
         configs.push_back(slurp(place + "/config.json"));
         tensors.push_back(slurp(place + "/model.safetensors"));
     }
@@ -112,7 +114,7 @@ std::vector<FuzzTarget> model_targets(const std::string& folder) {
 // ---- checkpoints -----------------------------------------------------------------------------------------------
 
 /// A checkpoint of these two files, correctly signed.
-void put_checkpoint(const std::string& place, const std::string& tensors, const nlohmann::json& state) {
+void put_checkpoint(const std::string& place, const std::string& tensors, const std::string& state) {
     const std::string step = place + "/checkpoints/step-00000000";
     std::filesystem::create_directories(step);
     write_file(step + "/model.safetensors", tensors);
@@ -132,7 +134,7 @@ std::vector<FuzzTarget> checkpoint_targets(const std::string& folder) {
     save_imported(folder + "/run", SmallModel("llama-nano"), "bytes");
     const std::string step = folder + "/run/checkpoints/step-00000000";
     const std::string tensors = slurp(step + "/model.safetensors"), manifest = slurp(step + "/manifest.json");
-    const nlohmann::json state = open_checkpoint(folder + "/run", "--run").state;
+    const std::string state = open_checkpoint(folder + "/run", "--run").state;
     return {
         {"manifest.json",
          {manifest},
@@ -142,11 +144,11 @@ std::vector<FuzzTarget> checkpoint_targets(const std::string& folder) {
              use_checkpoint(place);
          }},
         {"a checkpoint's state",
-         {state.dump()},
+         {state},
          [tensors](const std::string& content, const std::string& place) {
              const auto changed = nlohmann::json::parse(content, nullptr, /*allow_exceptions=*/false);
              if (!changed.is_object()) return;
-             put_checkpoint(place, tensors, changed);
+             put_checkpoint(place, tensors, changed.dump());
              use_checkpoint(place);
          }},
         {"a checkpoint's tensors",

@@ -6,6 +6,7 @@
 #include "tests/io/temp_dir.h"
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include <cstring>
 #include <sys/stat.h>
@@ -19,7 +20,9 @@ namespace fs = std::filesystem;
 const std::vector<float> kWeights = {0.5f, -1.25f, 3.0f};
 const std::vector<double> kMoments = {1e-300, 2, 3, 4};
 
-nlohmann::json state_of(int64_t step) { return {{"seed", 42}, {"sequences", 12 * step}, {"lr", 0.1 + 0.2}}; }
+std::string state_of(int64_t step) {
+    return nlohmann::json({{"seed", 42}, {"sequences", 12 * step}, {"lr", 0.1 + 0.2}}).dump();
+}
 
 std::vector<CheckpointFile> files() {
     return {
@@ -75,10 +78,10 @@ TEST(Checkpoint, LatestIsTheLastWrittenAndMayBeReplaced) {
     for (const int64_t step : {10, 20, 30}) write_step(run.path(), step);
     EXPECT_EQ(open_checkpoint(run.path(), "--resume").step, 30);
     // A run resumed from step 10 writes step 20 again, with another state.
-    write_checkpoint(run.path(), 20, {{"again", true}}, files());
+    write_checkpoint(run.path(), 20, R"({"again":true})", files());
     const Checkpoint checkpoint = open_checkpoint(run.path(), "--resume");
     EXPECT_EQ(checkpoint.step, 20);
-    EXPECT_EQ(checkpoint.state, nlohmann::json({{"again", true}}));
+    EXPECT_EQ(checkpoint.state, R"({"again":true})");
     EXPECT_EQ(list_steps(run.path()), (std::vector<int64_t>{10, 20, 30}));
     for (const std::string& path : everything(run.path())) EXPECT_EQ(path.find(".tmp"), std::string::npos) << path;
 }
@@ -256,11 +259,11 @@ TEST(CheckpointFolder, StepNames) {
     }
 }
 
-TEST(Manifest, KeepsTheBitsOfNumbersAndSurvivesBadText) {
+TEST(Manifest, KeepsTheBitsOfNumbers) {
     const double lr = 6e-4 / 3;
-    const Manifest manifest = {7, {{"a", 1, "x"}}, {{"lr", lr}, {"name", "caf\xe9"}}};
+    const Manifest manifest = {7, {{"a", 1, "x"}}, nlohmann::json({{"lr", lr}}).dump()};
     const Manifest read = parse_manifest(manifest_text(manifest), "m");
-    EXPECT_EQ(read.state["lr"].get<double>(), lr);
+    EXPECT_EQ(nlohmann::json::parse(read.state)["lr"].get<double>(), lr);
     EXPECT_EQ(read.step, 7);
     EXPECT_EQ(read.files[0].name, "a");
 }

@@ -2,6 +2,7 @@
 #include "tests/io/temp_dir.h"
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include <cmath>
 #include <functional>
@@ -114,18 +115,18 @@ TEST(HfConfig, BothWays) {
     linear.rope_scaling.factor = 2.5;
     linear.tied = true;
     for (const ModelConfig& config : {read(gpt2()), read(with(gpt2(), "n_inner", 80)), read(llama()), scaled, linear}) {
-        const std::string text = to_hf_config(config, DType::BF16, {{"eos_token_id", 5}});
+        const std::string text = to_hf_config(config, DType::BF16, R"({"eos_token_id":5})");
         EXPECT_EQ(model_config_from_hf(text, kPath), config) << text;
         EXPECT_EQ(json::parse(text)["torch_dtype"], "bfloat16");
         EXPECT_EQ(json::parse(text)["eos_token_id"], 5);
         EXPECT_EQ(json::parse(text)["bos_token_id"], nullptr);
     }
     // transformers before 4.43 takes exactly these two fields, and later ones take them as well.
-    EXPECT_EQ(json::parse(to_hf_config(linear, DType::F32, {}))["rope_scaling"],
+    EXPECT_EQ(json::parse(to_hf_config(linear, DType::F32, "{}"))["rope_scaling"],
               (json{{"type", "linear"}, {"factor", 2.5}}));
     ModelConfig odd = read(gpt2());
     odd.HD = 16;
-    EXPECT_TRUE(has(error_of([&] { to_hf_config(odd, DType::F32, {}); }), {"GPT-2", "16"}));
+    EXPECT_TRUE(has(error_of([&] { to_hf_config(odd, DType::F32, "{}"); }), {"GPT-2", "16"}));
 }
 
 TEST(HfConfig, FeaturesOfGpt2) {
@@ -279,7 +280,7 @@ TEST(HfConfig, EveryFeatureIsWrittenAsItWasRead) {
                                phi3,
                                with(of_type("phi3"), "sliding_window", 2047)}) {
         const ModelConfig first = read(config);
-        const std::string text = to_hf_config(first, DType::F32, {});
+        const std::string text = to_hf_config(first, DType::F32, "{}");
         EXPECT_EQ(model_config_from_hf(text, kPath), first) << text;
         EXPECT_EQ(json::parse(text)["model_type"], config["model_type"]);
     }
@@ -288,7 +289,7 @@ TEST(HfConfig, EveryFeatureIsWrittenAsItWasRead) {
 TEST(HfConfig, WhatAFamilyCannotSayIsNotWritten) {
     const auto refused = [](ModelConfig config, const std::function<void(ModelConfig&)>& change) {
         change(config);
-        return error_of([&] { to_hf_config(config, DType::F32, {}); });
+        return error_of([&] { to_hf_config(config, DType::F32, "{}"); });
     };
     EXPECT_TRUE(has(refused(read(llama()), [](auto& c) { c.window = 5; }), {"llama", "window is 5"}));
     EXPECT_TRUE(has(refused(read(gpt2()), [](auto& c) { c.features.qkv_bias = false; }), {"gpt2", "no biases"}));
@@ -302,7 +303,7 @@ TEST(HfConfig, WhatAFamilyCannotSayIsNotWritten) {
     EXPECT_TRUE(has(refused(read(of_type("qwen2")), [](auto& c) { c.rotary_size = 4; }), {"qwen2"}));
     // Ids that are no tokens of this vocabulary are not written either.
     const json written =
-        json::parse(to_hf_config(read(llama()), DType::F32, {{"eos_token_id", 67}, {"bos_token_id", 66}}));
+        json::parse(to_hf_config(read(llama()), DType::F32, R"({"eos_token_id":67,"bos_token_id":66})"));
     EXPECT_EQ(written["eos_token_id"], nullptr);
     EXPECT_EQ(written["bos_token_id"], 66);
 }

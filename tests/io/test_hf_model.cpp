@@ -4,6 +4,7 @@
 #include "tests/io/temp_dir.h"
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include <cstring>
 #include <functional>
@@ -84,7 +85,7 @@ class HfRoundTrip : public testing::TestWithParam<std::tuple<const char*, DType>
 TEST_P(HfRoundTrip, EveryTensorComesBack) {
     const auto [name, dtype] = GetParam();
     const TempDir dir;
-    write_hf_model(dir.path(), HfModel(kGolden + name), dtype, {});
+    write_hf_model(dir.path(), HfModel(kGolden + name), dtype, "{}");
     const Tensors before = tensors_of(kGolden + name), after = tensors_of(dir.path());
     size_t compared = 0;
     for (const auto& [key, tensor] : before) {

@@ -41,7 +41,8 @@ class GoingBackTo : public testing::Test {
         write_text_atomically(root + "/config.toml", kOldConfig);
         write_text_atomically(root + "/metrics.jsonl", metrics(50));
         write_run_record(root, {"0123456789abcdef", std::nullopt});
-        for (int64_t step = 10; step <= 50; step += 10) write_checkpoint(root, step, {{"s", step}}, {});
+        for (int64_t step = 10; step <= 50; step += 10)
+            write_checkpoint(root, step, fmt::format("{{\"s\":{}}}", step), {});
         name_checkpoint(root, kBestName, 40);
     }
 

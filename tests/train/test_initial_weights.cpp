@@ -54,7 +54,7 @@ TEST_P(HfFolder, ImportAndExportChangeNoBit) {
     save_imported(dir / "run", original, "none");
     const CheckpointWeights imported(open_checkpoint(dir / "run", "--run"));
     std::filesystem::create_directory(dir / "export");
-    write_hf_model(dir / "export", imported, DType::F32, {});
+    write_hf_model(dir / "export", imported, DType::F32, "{}");
     const HfModel exported(dir / "export");
     for (size_t i = 0; i < original.model().parameters.size(); ++i) {
         const int index = static_cast<int>(i);

@@ -94,7 +94,7 @@ TEST_P(ModelKindTest, GenerationSeesWhatTrainingDoes) {
 /// Exported and read again, every tensor has its bits and the configuration says the same.
 TEST_P(ModelKindTest, RoundTripKeepsTensorsAndConfiguration) {
     const TempDir dir;
-    write_hf_model(dir.path(), kind_.source(), DType::BF16, {});
+    write_hf_model(dir.path(), kind_.source(), DType::BF16, "{}");
     const HfModel again(dir.path());
     ModelConfig config = again.model().config;
     config.name = kind_.model().config.name;

@@ -7,6 +7,8 @@
 #include "llmc/io/pipeline/json_fields.h"
 #include "llmc/io/pipeline/stage_json.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <vector>
 
@@ -67,9 +69,9 @@ struct Cutting {
     std::string unknown;
 };
 
-std::vector<const Json*> stages_of(const Pipeline& pipeline, const char* name, const char* list) {
-    const auto found = pipeline.stages.find(name);
-    if (found == pipeline.stages.end()) return {};
+std::vector<const Json*> stages_of(const Json& all, const char* name, const char* list) {
+    const auto found = all.find(name);
+    if (found == all.end()) return {};
     return flat_stages(*found, list);
 }
 
@@ -86,9 +88,9 @@ void add_split(const Json& stage, Cutting* cutting) {
     cutting->pattern = pattern["Regex"].get<std::string>();
 }
 
-Cutting cutting_of(const Pipeline& pipeline) {
+Cutting cutting_of(const Json& all) {
     Cutting cutting;
-    const std::vector<const Json*> stages = stages_of(pipeline, "pre_tokenizer", "pretokenizers");
+    const std::vector<const Json*> stages = stages_of(all, "pre_tokenizer", "pretokenizers");
     for (const Json* stage : stages) {
         const std::string type = type_of(*stage);
         if (type == "Split") {
@@ -135,8 +137,8 @@ void refuse_gguf_tokenizer(const std::string& source, const std::string& what) {
     fail("--format=gguf: {} has {}, which GGUF files have no name for; use --format=hf", source, what);
 }
 
-GgufPreTokenizer gguf_pre_tokenizer(const Pipeline& pipeline, bool wants_whole_tokens) {
-    const Cutting cutting = cutting_of(pipeline);
+GgufPreTokenizer gguf_pre_tokenizer(const Pipeline& pipeline, const Json& stages, bool wants_whole_tokens) {
+    const Cutting cutting = cutting_of(stages);
     if (!cutting.unknown.empty()) refuse_gguf_tokenizer(pipeline.source, cutting.unknown);
     const NamedPattern* other = nullptr;  // Cuts alike, but differs in what whole tokens are.
     for (const NamedPattern& row : named_patterns()) {
@@ -154,8 +156,8 @@ GgufPreTokenizer gguf_pre_tokenizer(const Pipeline& pipeline, bool wants_whole_t
     return {other->name, other->caveat};
 }
 
-void require_no_normalizer(const Pipeline& pipeline) {
-    for (const Json* stage : stages_of(pipeline, "normalizer", "normalizers")) {
+void require_no_normalizer(const Pipeline& pipeline, const Json& stages) {
+    for (const Json* stage : stages_of(stages, "normalizer", "normalizers")) {
         const std::string type = type_of(*stage);
         if (type != "NFC") refuse_gguf_tokenizer(pipeline.source, "the normaliser " + type);
         spdlog::warn("{} has the normaliser NFC, which llama.cpp does not apply: text in another form gets other ids",

@@ -4,8 +4,11 @@
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/io/carried_files.h"
+#include "llmc/io/pipeline/companion_files.h"
 #include "llmc/io/pipeline/document_token.h"
 #include "llmc/io/pipeline/pipeline_tokenizer.h"
+
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cctype>
@@ -31,9 +34,10 @@ std::optional<bool> said_of_bos(const Tokenizer& tokenizer, const CompanionFiles
     if (flag != nullptr && flag->is_boolean()) return flag->get<bool>();
     if (const auto* pipeline_tokenizer = dynamic_cast<const PipelineTokenizer*>(&tokenizer)) {
         const Pipeline& pipeline = pipeline_tokenizer->pipeline();
-        const auto processor = pipeline.stages.find("post_processor");
+        const Json stages = Json::parse(pipeline.stages);
+        const auto processor = stages.find("post_processor");
         const KnownTokens known = {pipeline.model->names(), pipeline.added};
-        if (processor != pipeline.stages.end() && token_of_template(*processor, known).id >= 0) return true;
+        if (processor != stages.end() && token_of_template(*processor, known).id >= 0) return true;
     }
     if (has_chat_template) return false;
     return std::nullopt;
@@ -70,7 +74,7 @@ bool has_chat_template(const std::string& folder, const CompanionFiles& files) {
 
 void choose_special_tokens(const Tokenizer& tokenizer, const std::string& folder, GgufVocabulary* vocabulary) {
     const CompanionFiles files = read_companion_files(folder);
-    const Json ids = folder.empty() ? Json::object() : special_token_ids(folder);
+    const Json ids = Json::parse(folder.empty() ? "{}" : special_token_ids(folder));
     const auto choose = [&](const char* role, const char* id_field, int32_t* id) {
         const int32_t named = vocabulary->id_of(token_of_role(files, role));
         const int32_t other = configured(ids, id_field, vocabulary->tokens.size());

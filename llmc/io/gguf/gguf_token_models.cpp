@@ -7,11 +7,14 @@
 #include "llmc/io/bpe_alphabet.h"
 #include "llmc/io/gguf/gguf_pre_tokenizer.h"
 #include "llmc/io/pipeline/bpe_model.h"
+#include "llmc/io/pipeline/companion_files.h"
 #include "llmc/io/pipeline/json_fields.h"
 #include "llmc/io/pipeline/pipeline_files.h"
 #include "llmc/io/pipeline/stage_json.h"
 #include "llmc/io/pipeline/unicode.h"
 #include "llmc/io/sentencepiece_model.h"
+
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <span>
@@ -64,9 +67,9 @@ void require_plain(const Pipeline& pipeline, const BpeSettings& settings) {
     if (!settings.suffix.empty()) refuse_gguf_tokenizer(pipeline.source, "end_of_word_suffix");
 }
 
-GgufVocabulary of_byte_level(const Pipeline& pipeline, const BpeModel& model) {
-    require_no_normalizer(pipeline);
-    const GgufPreTokenizer pre_tokenizer = gguf_pre_tokenizer(pipeline, model.settings().ignore_merges);
+GgufVocabulary of_byte_level(const Pipeline& pipeline, const Json& stages, const BpeModel& model) {
+    require_no_normalizer(pipeline, stages);
+    const GgufPreTokenizer pre_tokenizer = gguf_pre_tokenizer(pipeline, stages, model.settings().ignore_merges);
     if (!pre_tokenizer.caveat.empty()) {
         spdlog::warn("{}: in a GGUF file its pre-tokeniser is '{}'; {}", pipeline.source, pre_tokenizer.name,
                      pre_tokenizer.caveat);
@@ -100,10 +103,10 @@ bool is_byte_name(const std::string& name) {
 
 /// How a SentencePiece model's text is prepared, said by tokenizer.json's stages: blanks become U+2581, perhaps with
 /// one in front. True if it has one; an Error if the stages do anything else.
-bool adds_space(const Pipeline& pipeline) {
+bool adds_space(const Pipeline& pipeline, const Json& stages) {
     bool adds = false, replaces = false;
-    const auto normalizer = pipeline.stages.find("normalizer"), cutter = pipeline.stages.find("pre_tokenizer");
-    CHECK(normalizer != pipeline.stages.end() && cutter != pipeline.stages.end(), pipeline.source);
+    const auto normalizer = stages.find("normalizer"), cutter = stages.find("pre_tokenizer");
+    CHECK(normalizer != stages.end() && cutter != stages.end(), pipeline.source);
     for (const Json* stage : flat_stages(*normalizer, "normalizers")) {
         const std::string type = type_of(*stage);
         const bool is_prepend = type == "Prepend" && text_of(*stage, "prepend") == kSpace;
@@ -199,14 +202,14 @@ std::vector<float> scores_of_merges(const Pipeline& pipeline, const BpeModel& mo
 }
 
 /// A BPE over characters, as Llama 2's tokenizer.json has it.
-GgufVocabulary of_characters(const Pipeline& pipeline, const BpeModel& model) {
+GgufVocabulary of_characters(const Pipeline& pipeline, const Json& stages, const BpeModel& model) {
     const BpeSettings& settings = model.settings();
     if (!settings.byte_fallback) refuse_gguf_tokenizer(pipeline.source, "a BPE over characters without byte_fallback");
     if (settings.ignore_merges) refuse_gguf_tokenizer(pipeline.source, "a BPE over characters with ignore_merges");
     GgufVocabulary vocabulary;
     vocabulary.model = "llama";
     vocabulary.pre_tokenizer = "default";
-    vocabulary.adds_space = adds_space(pipeline);
+    vocabulary.adds_space = adds_space(pipeline, stages);
     const std::vector<float> scores = scores_of_merges(pipeline, model);
     const TokenNames& names = model.names();
     for (int32_t id = 0; id < names.limit(); ++id) {
@@ -286,8 +289,8 @@ std::string same_sentencepiece_model(const TokenizerFiles& files, const TokenNam
     return content.pieces.empty() ? "" : path;
 }
 
-GgufVocabulary of_pipeline(const Pipeline& pipeline, const TokenizerFiles& files, const CompanionFiles& companions,
-                           int64_t V) {
+GgufVocabulary of_pipeline(const Pipeline& pipeline, const Json& stages, const TokenizerFiles& files,
+                           const CompanionFiles& companions, int64_t V) {
     const auto* bpe = dynamic_cast<const BpeModel*>(pipeline.model.get());
     if (bpe == nullptr) {
         const std::string path = same_sentencepiece_model(files, pipeline.model->names());
@@ -295,7 +298,7 @@ GgufVocabulary of_pipeline(const Pipeline& pipeline, const TokenizerFiles& files
         refuse_gguf_tokenizer(pipeline.source, "the model Unigram, without the tokenizer.model it was made of");
     }
     require_plain(pipeline, bpe->settings());
-    return bpe->settings().over_bytes ? of_byte_level(pipeline, *bpe) : of_characters(pipeline, *bpe);
+    return bpe->settings().over_bytes ? of_byte_level(pipeline, stages, *bpe) : of_characters(pipeline, stages, *bpe);
 }
 
 }  // namespace
@@ -311,7 +314,8 @@ GgufVocabulary vocabulary_of(const TokenizerFiles& files, const Tokenizer& token
     if (files.kind == TokenizerKind::Bytes) return of_bytes();
     if (files.kind == TokenizerKind::SentencePiece) return of_sentencepiece(files.path, companions, V);
     const auto& pipeline = dynamic_cast<const PipelineTokenizer&>(tokenizer).pipeline();
-    return reading(pipeline.source, pipeline.stages, [&] { return of_pipeline(pipeline, files, companions, V); });
+    const Json stages = Json::parse(pipeline.stages);
+    return reading(pipeline.source, stages, [&] { return of_pipeline(pipeline, stages, files, companions, V); });
 }
 
 }  // namespace llmc

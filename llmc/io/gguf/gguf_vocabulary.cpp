@@ -5,6 +5,7 @@
 #include "llmc/base/log.h"
 #include "llmc/io/gguf/gguf_special_tokens.h"
 #include "llmc/io/gguf/gguf_token_models.h"
+#include "llmc/io/pipeline/companion_files.h"
 #include "llmc/io/tokenizer_files.h"
 
 #include <algorithm>

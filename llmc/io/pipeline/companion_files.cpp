@@ -3,6 +3,8 @@
 #include "llmc/base/file.h"
 #include "llmc/io/pipeline/json_fields.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 
 namespace llmc {

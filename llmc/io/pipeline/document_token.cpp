@@ -1,7 +1,10 @@
 #include "llmc/io/pipeline/document_token.h"
+#include "llmc/io/pipeline/companion_files.h"
 
 #include "llmc/base/error.h"
 #include "llmc/io/pipeline/json_fields.h"
+
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <array>

@@ -3,16 +3,17 @@
 #pragma once
 
 #include "llmc/io/pipeline/added_tokens.h"
-#include "llmc/io/pipeline/companion_files.h"
 #include "llmc/io/pipeline/token_model.h"
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
 namespace llmc {
+
+struct CompanionFiles;
 
 struct DocumentToken {
     int32_t id = -1;  ///< -1: nothing names one.

@@ -1,6 +1,9 @@
 #include "llmc/io/pipeline/json_fields.h"
 
 #include "llmc/base/file.h"
+#include "llmc/base/json_text.h"
+
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cctype>
@@ -32,12 +35,10 @@ std::string abridged(std::string text, size_t most) {
     return text.substr(0, head) + "..." + text.substr(tail);
 }
 
-std::string dump(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
-
 std::string shown(const Json& value) {
     if (value.is_object()) return value.empty() ? "an empty object" : "an object";
     if (value.is_array()) return value.empty() ? "an empty list" : "a list";
-    return abridged(dump(value), kLongestShown);
+    return abridged(json_text(value), kLongestShown);
 }
 
 /// Depth first; what a fault is about has an address of its own.
@@ -51,7 +52,7 @@ std::optional<std::string> find_path(const Json& content, const Json& value, int
         const std::string separated = (rest->empty() || rest->starts_with('[') ? "" : ".") + *rest;
         if (content.is_array()) return fmt::format("[{}]{}", index, separated);
         if (is_identifier(part.key())) return part.key() + separated;
-        return fmt::format("[{}]{}", abridged(dump(part.key()), kLongestShown), separated);
+        return fmt::format("[{}]{}", abridged(json_text(part.key()), kLongestShown), separated);
     }
     return std::nullopt;
 }

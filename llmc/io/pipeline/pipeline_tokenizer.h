@@ -11,8 +11,6 @@
 #include "llmc/io/pipeline/token_model.h"
 #include "llmc/io/tokenizer.h"
 
-#include <nlohmann/json.hpp>
-
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,9 +26,9 @@ struct Pipeline {
     std::unique_ptr<TokenModel> model;
     Decoder decoder;
     DocumentToken document_token;
-    /// normalizer, pre_tokenizer and post_processor as tokenizer.json writes them, for files that name stages
-    /// otherwise.
-    nlohmann::json stages = nlohmann::json::object();
+    /// normalizer, pre_tokenizer and post_processor as tokenizer.json writes them, a JSON object, for files that name
+    /// stages otherwise.
+    std::string stages = "{}";
 };
 
 class PipelineTokenizer final : public Tokenizer {

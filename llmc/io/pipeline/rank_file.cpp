@@ -4,6 +4,8 @@
 #include "llmc/io/pipeline/bpe_model.h"
 #include "llmc/io/pipeline/pipeline_files.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -185,7 +187,8 @@ Pipeline read_ranks(const std::string& path, const TokenizerChoices& choices) {
     const nlohmann::json split = {
         {"type", "Split"}, {"pattern", {{"Regex", family.pattern}}}, {"behavior", "Isolated"}, {"invert", false}};
     const nlohmann::json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
-    pipeline.stages["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {split, bytes}}};
+    const nlohmann::json sequence = {{"type", "Sequence"}, {"pretokenizers", {split, bytes}}};
+    pipeline.stages = nlohmann::json({{"pre_tokenizer", sequence}}).dump();
     std::vector<std::unique_ptr<DecoderStage>> decoders;
     decoders.push_back(make_byte_level_decoder());
     pipeline.decoder = Decoder(std::move(decoders));

@@ -3,6 +3,8 @@
 #include "llmc/io/pipeline/json_fields.h"
 #include "llmc/io/pipeline/unicode.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <array>
 #include <span>

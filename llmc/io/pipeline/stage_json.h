@@ -6,7 +6,7 @@
 #include "llmc/io/pipeline/normalizer.h"
 #include "llmc/io/pipeline/pre_tokenizer.h"
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include <memory>
 #include <string>

@@ -1,9 +1,12 @@
 #include "llmc/base/log.h"
 #include "llmc/io/pipeline/bpe_model.h"
+#include "llmc/io/pipeline/companion_files.h"
 #include "llmc/io/pipeline/json_fields.h"
 #include "llmc/io/pipeline/pipeline_files.h"
 #include "llmc/io/pipeline/stage_json.h"
 #include "llmc/io/pipeline/unigram_model.h"
+
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <unordered_map>
@@ -146,11 +149,13 @@ Pipeline read_pipeline(const Json& json, const std::string& folder, const Tokeni
     pipeline.document_token = choices.document_token.empty()
                                   ? find_document_token(part_of(json, "post_processor"), files, known)
                                   : chosen_document_token(choices.document_token, known);
+    Json stages;
     for (const char* stage : {"normalizer", "pre_tokenizer", "post_processor"}) {
         const Json& part = part_of(json, stage);
         if (!is_shallow(part)) throw JsonFault{&part, "is nested too deeply"};
-        pipeline.stages[stage] = part;
+        stages[stage] = part;
     }
+    pipeline.stages = stages.dump();
     return pipeline;
 }
 

@@ -2,8 +2,11 @@
 #include "llmc/base/file.h"
 #include "llmc/io/bpe_alphabet.h"
 #include "llmc/io/pipeline/bpe_model.h"
+#include "llmc/io/pipeline/companion_files.h"
 #include "llmc/io/pipeline/json_fields.h"
 #include "llmc/io/pipeline/pipeline_files.h"
+
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <functional>
@@ -76,7 +79,8 @@ Pipeline read_vocab_and_merges(const std::string& vocab_path, const std::string&
     settings.over_bytes = true;
     pipeline.model = std::make_unique<BpeModel>(std::move(settings), std::move(names), merges);
     pipeline.pre_tokenizers.push_back(make_byte_level({false, true, false}));
-    pipeline.stages["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}};
+    const nlohmann::json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}};
+    pipeline.stages = nlohmann::json({{"pre_tokenizer", bytes}}).dump();
     std::vector<std::unique_ptr<DecoderStage>> decoders;
     decoders.push_back(make_byte_level_decoder());
     pipeline.decoder = Decoder(std::move(decoders));

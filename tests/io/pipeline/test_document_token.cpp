@@ -1,8 +1,10 @@
 // What separates documents: every rule, and the order of them.
+#include "llmc/io/pipeline/companion_files.h"
 #include "llmc/io/pipeline/document_token.h"
 #include "tests/io/temp_dir.h"
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 namespace llmc {
 namespace {

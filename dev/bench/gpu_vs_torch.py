@@ -84,9 +84,9 @@ SHAPES = {
     "llama3.2-1b": Shape("llama3.2-1b", "llama3.2-1b", (4, 2, 1), 4096, "llama", L=16, C=2048, NH=32, NKV=8, HD=64,
                          F=8192, V=128256, max_T=131072),
 }
-SMOKE = {"gpt2": {"L": 2, "C": 64, "NH": 2, "NKV": 2, "HD": 32, "F": 256}, "llama": {"L": 2, "C": 64, "NH": 4, "NKV": 2,
-         "HD": 16, "F": 96}}
-SMOKE = {family: {**dimensions, "T": 64, "batches": (2,), "V": SMOKE_VOCABULARY} for family, dimensions in SMOKE.items()}
+SMOKE = {"gpt2": {"L": 2, "C": 32, "NH": 2, "NKV": 2, "HD": 16, "F": 64}, "llama": {"L": 2, "C": 32, "NH": 4, "NKV": 2,
+         "HD": 8, "F": 48}}
+SMOKE = {family: {**dimensions, "T": 32, "batches": (2,), "V": SMOKE_VOCABULARY} for family, dimensions in SMOKE.items()}
 
 # Our level and PyTorch's checkpointing, in the order of measuring.
 ORDER = [("ours", "none"), ("torch", False), ("ours", "none"), ("ours", "layer"), ("torch", True), ("ours", "layer"),
@@ -98,7 +98,7 @@ ATTENTION_TARGET = 0.7  # times the speed of PyTorch's
 
 # When a measurement is long enough (see measure.py), and how long one takes before the first of its kind tells.
 RULE = {"warmup": 4, "min_steps": 20, "min_seconds": 2.5, "max_seconds": 6}
-SMOKE_RULE = {"warmup": 3, "min_steps": 3, "min_seconds": 0, "max_seconds": 1}
+SMOKE_RULE = {"warmup": 2, "min_steps": 1, "min_seconds": 0, "max_seconds": 1}
 GUESS_SECONDS = {"ours": 10, "torch": 55}
 REPEAT_BELOW_SECONDS = 20
 

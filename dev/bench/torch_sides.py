@@ -19,7 +19,7 @@ from measure import enough
 
 HERE = pathlib.Path(__file__).resolve().parent
 NO_TIME = "no time was left"
-SMOKE_VOCABULARY = 512
+SMOKE_VOCABULARY = 256
 LONGEST_SECONDS = 90  # what takes longer hangs
 
 

@@ -86,11 +86,15 @@ void named_barrier(int id, int threads, bool wait, const Where& where) {
                             lines_of(pc, where).c_str(), threads, one.expected));
     }
     ++one.arrived;
+    race::arrived(id, thread.warp());
     thread.barrier_id = id;
     if (wait) one.waiting.push_back(thread.number);
     if (one.arrived == threads) {
-        race::block_barrier();
-        for (const int number : one.waiting) wake(thread_of_block(number));
+        for (const int number : one.waiting) {
+            race::released(id, number / kLanes);
+            wake(thread_of_block(number));
+        }
+        race::completed(id);
         one.waiting.clear();
         one.arrived = 0;
     }

@@ -60,8 +60,6 @@ struct DeviceInfo {
     DType default_dtype = DType::F32;  ///< What --dtype=auto means.
     /// Kind of device, for what is fixed by it and decides bits (DESIGN: the contract of bits): "cpu", "sm_90".
     std::string kind = "cpu";
-    /// Which of the build's kernels run on it: "for sm_90", "from PTX of compute_90"; "" where there is only one kind.
-    std::string kernels;
     int attention_backward_products = 5;  ///< Matrix products that attention_backward() really runs.
 
     /// Bytes for each of so many processes that share the device: all there are, and those that may be planned with.

@@ -266,9 +266,7 @@ void log_banner(const Options& options, const Model& model, const std::string& w
                 const ChosenPlan& chosen, const DeviceInfo& device, const std::string& ranks) {
     const PlannedMemory& memory = chosen.memory;
     const Simulation& simulation = memory.simulation;
-    const std::string kernels =
-        device.kernels.empty() ? "" : fmt::format(" ({}, kernels {})", device.kind, device.kernels);
-    spdlog::info("train_gpt {} on {}{}", version(), device.name, kernels);
+    spdlog::info("train_gpt {} on {}", version(), device.name);
     spdlog::info("model   {}: {}; {} parameters, {}", model.config.name, describe(model.config),
                  format_count(model.parameter_count()), weights);
     spdlog::info("data    {}; {} tokens for training, {} for validation{}", data.source->describe(),

@@ -130,7 +130,7 @@ class CudaBackend final : public Backend {
 
   private:
     int device_ = 0;
-    std::string kernels_;      ///< DeviceInfo::kernels
+    std::string kernels_;      ///< Which of the build's run on it: "for sm_90", "from PTX of compute_90".
     int multiprocessors_ = 0;  ///< Grids of persistent blocks are multiples of it; results never depend on it.
     cudaStream_t stream_ = nullptr;
     std::unique_ptr<PreparedMatmuls> matmuls_;

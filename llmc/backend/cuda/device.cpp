@@ -126,7 +126,7 @@ DeviceInfo CudaBackend::info() const {
     }
     cudaDeviceProp properties;
     CUDA_CHECK(cudaGetDeviceProperties(&properties, device_));
-    info.name = properties.name;
+    info.name = fmt::format("{}, sm_{}{}, kernels {}", properties.name, properties.major, properties.minor, kernels_);
     size_t available = 0, total = 0;
     CUDA_CHECK(cudaMemGetInfo(&available, &total));
     info.memory_total = static_cast<int64_t>(total);
@@ -134,7 +134,6 @@ DeviceInfo CudaBackend::info() const {
     info.memory_held = held_at_start_;
     const int capability = 10 * properties.major + properties.minor;
     info.kind = fmt::format("sm_{}", capability);
-    info.kernels = kernels_;
     const double hertz = 1e3 * attribute(cudaDevAttrClockRate, device_);
     for (const MatrixRate& rate : kMatrixRates) {
         if (rate.capability != capability) continue;

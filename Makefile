@@ -40,7 +40,8 @@ variables
   BLAS=x    onednn or openblas (default: oneDNN where installed, else OpenBLAS's OpenMP build)
   MPI=0 CUDA=0    leave the feature out although it was found
   CUDA_HOME=dir   where the CUDA toolkit is (default: from nvcc on PATH, else /usr/local/cuda)
-  GPU_ARCH="x y"  compute capabilities to compile kernels for (default: that of the card present, else "80 89 90")
+  GPU_ARCH="x y"  compute capabilities to compile kernels for (default: that of the card present, else "80 89 90"; the
+            package has all since Ampere that the toolkit knows)
   ARGS="x"  further options for ./train_gpt in make train
   WERROR=0  do not turn warnings into errors
   V=1       show the commands
@@ -94,10 +95,13 @@ cuda_include := $(patsubst %/cuda_runtime.h,%,$(firstword $(wildcard $(addsuffix
 # A distribution's toolkit has its headers where the compiler looks anyway, and must not have the folder named again.
 cuda_isystem := $(addprefix -isystem ,$(filter-out /usr/include,$(cuda_include)))
 
-# Kernels are compiled for the cards that are here; a package or a machine without one gets the usual three.
+# Kernels are compiled for the cards that are here; a machine without one gets the usual three, a package all kinds of
+# card since Ampere; of these what the toolkit knows. PTX of the last is there for what is newer.
+toolkit_knows := $(if $(nvcc),$(patsubst compute_%,%,$(filter compute_%,$(shell $(nvcc) --list-gpu-arch 2>/dev/null))))
+known     = $(if $(toolkit_knows),$(filter $(toolkit_knows),$1),$1)
 cards    := $(if $(filter 1,$(DIST)),,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | \
                 sed -n 's/^\([0-9]*\)[.]\([0-9]\)$$/\1\2/p' | sort -un))
-GPU_ARCH ?= $(or $(cards),80 89 90)
+GPU_ARCH ?= $(or $(call known,$(cards)),$(call known,$(if $(filter 1,$(DIST)),80 86 89 90 100 120,80 89 90)))
 
 # One run of the preprocessor answers for every header, wherever CPPFLAGS or the
 # system keeps them: it prints a word for each that is there. (The blanks it puts

@@ -6,7 +6,7 @@
     dev/bench/gpu_vs_torch.py --models=gpt2-xl --seconds=300
 
 Needs ./train_gpt built with CUDA (or $TRAIN_GPT) and a python3 with PyTorch 2 and Triton (--python), which runs
-torch_gpu.py; without PyTorch only our side is measured. Part of scripts/gpu_check.sh. Exits with 1 if a target is
+torch_gpu.py; without PyTorch only our side is measured. Part of scripts/gpu_check.py. Exits with 1 if a target is
 missed.
 
   Speed      every measurement is a process of its own: tokens per step over the median step time after a warm-up. Ours
@@ -40,7 +40,8 @@ import time
 from dataclasses import dataclass
 
 from torch_report import holds, report
-from torch_sides import LONGEST_SECONDS, NO_TIME, Deadline, Failed, Ours, Torch, attention_ms, card, say
+from torch_sides import (LONGEST_SECONDS, NO_TIME, SMOKE_VOCABULARY, Deadline, Failed, Ours, Torch, attention_ms, card,
+                         say)
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -83,8 +84,9 @@ SHAPES = {
     "llama3.2-1b": Shape("llama3.2-1b", "llama3.2-1b", (4, 2, 1), 4096, "llama", L=16, C=2048, NH=32, NKV=8, HD=64,
                          F=8192, V=128256, max_T=131072),
 }
-SMOKE = {"gpt2": {"L": 2, "C": 64, "NH": 2, "NKV": 2, "HD": 32, "F": 256, "T": 64, "batches": (2,)},
-         "llama": {"L": 2, "C": 64, "NH": 4, "NKV": 2, "HD": 16, "F": 96, "T": 64, "batches": (2,)}}
+SMOKE = {"gpt2": {"L": 2, "C": 32, "NH": 2, "NKV": 2, "HD": 16, "F": 64}, "llama": {"L": 2, "C": 32, "NH": 4, "NKV": 2,
+         "HD": 8, "F": 48}}
+SMOKE = {family: {**dimensions, "T": 32, "batches": (2,), "V": SMOKE_VOCABULARY} for family, dimensions in SMOKE.items()}
 
 # Our level and PyTorch's checkpointing, in the order of measuring.
 ORDER = [("ours", "none"), ("torch", False), ("ours", "none"), ("ours", "layer"), ("torch", True), ("ours", "layer"),
@@ -96,7 +98,7 @@ ATTENTION_TARGET = 0.7  # times the speed of PyTorch's
 
 # When a measurement is long enough (see measure.py), and how long one takes before the first of its kind tells.
 RULE = {"warmup": 4, "min_steps": 20, "min_seconds": 2.5, "max_seconds": 6}
-SMOKE_RULE = {"warmup": 3, "min_steps": 3, "min_seconds": 0, "max_seconds": 1}
+SMOKE_RULE = {"warmup": 2, "min_steps": 1, "min_seconds": 0, "max_seconds": 1}
 GUESS_SECONDS = {"ours": 10, "torch": 55}
 REPEAT_BELOW_SECONDS = 20
 
@@ -107,6 +109,7 @@ REPEAT_BELOW_SECONDS = 20
 class Bench:
     def __init__(self, ours, torch, deadline, smoke):
         self.ours, self.torch, self.deadline, self.smoke = ours, torch, deadline, smoke
+        self.runs, self.why = {}, {}  # by (name of the shape, side, setting): measurements; why there are none
         self.rows, self.checks, self.profiles = [], [], []
 
     def check(self, step, name, value, target, at_most=False, text="{:.2f}", why="not measured", failed=False):
@@ -121,42 +124,61 @@ class Bench:
     def measure(self, shape):
         """All rows of a shape: one per level, with PyTorch's measurement where it has the same setting."""
         say(shape.name)
-        parameters, most = self.ours.plan(shape, "none")
-        budget = (most + self.ours.plan(shape, "layer")[1]) // 2
-        runs, why = {}, {}
         expected = dict(GUESS_SECONDS)
         for side, setting in ORDER:
-            key = side, setting
-            if key in why or (key in runs and expected[side] > REPEAT_BELOW_SECONDS):
+            key = shape.name, side, setting
+            if key in self.why or (key in self.runs and expected[side] > REPEAT_BELOW_SECONDS):
                 continue
             if self.deadline.left() < expected[side]:
-                why.setdefault(key, NO_TIME)
+                self.why.setdefault(key, NO_TIME)
                 continue
             start = time.monotonic()
-            try:
-                seconds = min(self.deadline.left(), 2 * LONGEST_SECONDS)
-                if side == "ours":
-                    run = self.ours.train(shape, setting, budget, seconds)
-                else:
-                    run = self.torch.train(shape, setting, seconds)
-                    if run["parameters"] != parameters:
-                        raise Failed(f"PyTorch's model has {run['parameters']} parameters, ours {parameters}")
-            except Failed as failure:
-                why[key] = str(failure)
-                say(f"    {side:5} {setting!s:6} {failure}")
-                continue
-            expected[side] = 1.1 * (time.monotonic() - start)
-            runs.setdefault(key, []).append(run)
-            say(f"    {side:5} {setting!s:6} {run['median_ms']:8.2f} ms a step, {expected[side] / 1.1:.0f} s in all")
-        for level in LEVELS:
-            self.rows.append(self.row(shape, level, parameters, budget, runs, why))
-        self.judge(shape, why)
+            if self.measure_one(shape, side, setting):
+                expected[side] = 1.1 * (time.monotonic() - start)
+        self.conclude(shape)
 
-    def row(self, shape, level, parameters, budget, runs, why):
+    def measure_one(self, shape, side, setting, rule=None):
+        """One measurement: added to `runs` and returned; or None, and `why` says why. For PyTorch, `setting` is whether
+        it checkpoints."""
+        key, start = (shape.name, side, setting), time.monotonic()
+        seconds = min(self.deadline.left(), 2 * LONGEST_SECONDS)
+        try:
+            if side == "ours":
+                budget = self.ours.budget(shape) if setting == "auto" else 0
+                run = self.ours.train(shape, setting, budget, seconds, rule)
+                run["budget_bytes"] = budget or None
+            else:
+                run = self.torch.train(shape, setting, seconds)
+                parameters = self.ours.plan(shape, "none")[0]
+                if run["parameters"] != parameters:
+                    raise Failed(f"PyTorch's model has {run['parameters']} parameters, ours {parameters}")
+        except Failed as failure:
+            self.why[key] = str(failure)
+            say(f"    {side:5} {setting!s:6} {failure}")
+            return None
+        self.why.pop(key, None)
+        self.runs.setdefault(key, []).append(run)
+        say(f"    {side:5} {setting!s:6} {run['median_ms']:8.2f} ms a step, {time.monotonic() - start:.0f} s in all")
+        return run
+
+    def conclude(self, shape):
+        """Rows and verdicts of what was measured of a shape."""
+        parameters = self.ours.plan(shape, "none")[0]
+        self.rows += [self.row(shape, level, parameters) for level in LEVELS]
+        self.judge(shape)
+
+    def of(self, shape):
+        """Its part of `runs` and of `why`, by (side, setting)."""
+        return ({key[1:]: value for key, value in kept.items() if key[0] == shape.name}
+                for kept in (self.runs, self.why))
+
+    def row(self, shape, level, parameters):
+        runs, why = self.of(shape)
+        budget = next((run["budget_bytes"] for run in runs.get(("ours", level), [])), None)
         row = {"shape": shape.name, "model": shape.model, "B": shape.B, "T": shape.T, "level": level,
-               "label": LEVELS[level] + (f" in {budget / 2**30:.2f} GiB" if level == "auto" else ""),
+               "label": LEVELS[level] + (f" in {budget / 2**30:.2f} GiB" if budget else ""),
                "parameters": parameters, "flops_per_token": shape.flops_per_token(parameters),
-               "budget_bytes": budget if level == "auto" else None, "step_target": STEP_TARGETS.get(level),
+               "budget_bytes": budget, "step_target": STEP_TARGETS.get(level),
                "speed_target": shape.speed_target if level in PEER else None}
         peak = None
         for (side, setting), measured in runs.items():
@@ -177,7 +199,8 @@ class Bench:
             self.profiles.append(f"{shape.name}, --recompute={level}\n\n{run['profile']}")
         return row
 
-    def judge(self, shape, why):
+    def judge(self, shape):
+        why = list(self.of(shape))[1]
         rows = {row["level"]: row for row in self.rows if row["shape"] == shape.name}
 
         def figure(level, side, key):
@@ -225,6 +248,7 @@ class Bench:
             torch_ms = theirs.get(shape.name)
             ratio = torch_ms / ours_ms if torch_ms and ours_ms else None
             compared.append({"shape": shape.name, "heads": shape.NH, "kv_heads": shape.NKV, "head_size": shape.HD,
+                             "backend": self.torch.backends.get(shape.name),
                              "ours_ms": ours_ms, "torch_ms": torch_ms, "ratio": ratio, "target": ATTENTION_TARGET})
             self.check("attention", f"{shape.name}: attention, times the speed of PyTorch's", ratio, ATTENTION_TARGET,
                        why="ours was not measured" if not ours_ms else theirs.get("error", "not measured"))
@@ -245,11 +269,20 @@ def conclude(bench, about, compared, folder):
     return result
 
 
+def shapes_for(models, smoke):
+    shapes = [SHAPES[name] for name in models]
+    return [dataclasses.replace(shape, **SMOKE[shape.family]) for shape in shapes] if smoke else shapes
+
+
+def resized(shape, B, T):
+    return dataclasses.replace(shape, B=B, T=T)
+
+
 def with_batch(ours, shape, card_bytes):
     """The shape with the largest batch that leaves enough room."""
     for B in shape.batches:
         chosen = dataclasses.replace(shape, B=B)
-        if not card_bytes or ours.plan(chosen, "none")[1] <= 0.65 * card_bytes:
+        if not card_bytes or ours.plan(chosen, "none")[1]["total_bytes"] <= 0.65 * card_bytes:
             break
     return chosen
 
@@ -295,9 +328,7 @@ def main():
         bench = Bench(ours, torch, deadline, args.smoke)
         memory = card("memory.total")  # MiB
         card_bytes = int(memory) << 20 if memory.isdigit() else 0
-        shapes = [SHAPES[name] for name in args.models]
-        if args.smoke:
-            shapes = [dataclasses.replace(shape, **SMOKE[shape.family]) for shape in shapes]
+        shapes = shapes_for(args.models, args.smoke)
         try:
             shapes = [with_batch(ours, shape, card_bytes) for shape in shapes]
             theirs = bench.attention(shapes)

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from measure import enough
-from torch_models import Config, Transformer, causal_attention
+from torch_models import HAS_GQA, Config, Transformer, causal_attention
 
 DEEPEST_WHOLE = 12  # layers
 
@@ -95,6 +95,24 @@ def compiled(model):
     return model, "block"
 
 
+def attention_backend(q, k, v):
+    """Which implementation scaled_dot_product_attention takes for these: FLASH_ATTENTION, CUDNN_ATTENTION, ..."""
+    try:
+        if q.size(1) == k.size(1) or not HAS_GQA:
+            chosen = torch._fused_sdp_choice(q, k, v, is_causal=True)
+        else:
+            chosen = torch._fused_sdp_choice(q, k, v, is_causal=True, enable_gqa=True)
+        return next(name for name, value in torch.nn.attention.SDPBackend.__members__.items() if int(value) == chosen)
+    except Exception as error:  # a private function: whatever becomes of it costs a name, not a measurement
+        return f"unknown ({type(error).__name__})"
+
+
+def random_heads(s, device):
+    """q, k, v as the fused projection leaves them, wanting gradients; s has B, T, NH, NKV, HD."""
+    qkv = torch.randn(s["B"], s["T"], s["NH"] + 2 * s["NKV"], s["HD"], device=device, dtype=torch.bfloat16)
+    return [x.transpose(1, 2).requires_grad_() for x in qkv.split([s["NH"], s["NKV"], s["NKV"]], dim=2)]
+
+
 def train(s):
     device = torch.device(s["device"])
     torch.manual_seed(1)
@@ -106,7 +124,8 @@ def train(s):
     rope = model.rope(s["T"], device)
     batches = [torch.randint(s["V"], (2, s["B"], s["T"]), pin_memory=device.type == "cuda") for _ in range(8)]
     run, how = compiled(model) if s["compile"] else (model, "no")
-    result = {"parameters": model.parameter_count(), "compile": how, "losses": []}
+    result = {"parameters": model.parameter_count(), "compile": how, "losses": [],
+              "attention": attention_backend(*random_heads(s, device))}
 
     def step():
         tokens, targets = batches[len(result["losses"]) % len(batches)].to(device, non_blocking=True)
@@ -130,20 +149,20 @@ def train(s):
 
 
 def attention(s):
-    """Milliseconds of a forward and its backward, {title: ms}; inputs lie as the fused projection leaves them."""
+    """Milliseconds of a forward and its backward, {title: ms}, and which implementation was taken."""
     device = torch.device(s["device"])
-    watch, times = Stopwatch(device), {}
+    watch, times, backends = Stopwatch(device), {}, {}
     for shape in s["shapes"]:
-        B, T, NH, NKV, HD = (shape[key] for key in ("B", "T", "NH", "NKV", "HD"))
-        qkv = torch.randn(B, T, NH + 2 * NKV, HD, device=device, dtype=torch.bfloat16)
-        q, k, v = (x.transpose(1, 2).requires_grad_() for x in qkv.split([NH, NKV, NKV], dim=2))
+        B, T, NH, HD = (shape[key] for key in ("B", "T", "NH", "HD"))
+        q, k, v = random_heads(shape, device)
         gradient = torch.randn(B, T, NH, HD, device=device, dtype=torch.bfloat16).transpose(1, 2)
 
         def both():
             torch.autograd.grad(causal_attention(q, k, v), (q, k, v), gradient)
 
         times[shape["title"]] = statistics.median(watch.until_enough(both, s)[s["warmup"]:])
-    return {"ms": times}
+        backends[shape["title"]] = attention_backend(q, k, v)
+    return {"ms": times, "backends": backends}
 
 
 if __name__ == "__main__":

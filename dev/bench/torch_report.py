@@ -39,7 +39,7 @@ def attention_cells(row):
     if row["kv_heads"] != row["heads"]:
         heads += f", {row['kv_heads']} for keys and values"
     return [row["shape"], heads, cell(row["ours_ms"], "{:.3f}"), cell(row["torch_ms"], "{:.3f}"),
-            judged(row["ratio"], row["target"])]
+            row.get("backend") or "", judged(row["ratio"], row["target"])]
 
 
 def table(head, alignment, rows):
@@ -53,8 +53,8 @@ def report(result):
                    "GiB", "ours over PyTorch (target)"],
                   ["---", "---", "---:", "---:", "---:", "---", "---:", "---:", "---:", "---"],
                   [row_cells(row) for row in result["rows"]])
-    attention = table(["shape", "heads", "ours ms", "PyTorch's ms", "times its speed (target)"],
-                      ["---", "---", "---:", "---:", "---"], [attention_cells(row) for row in result["attention"]])
+    attention = table(["shape", "heads", "ours ms", "PyTorch's ms", "by", "times its speed (target)"],
+                      ["---", "---", "---:", "---:", "---", "---"], [attention_cells(row) for row in result["attention"]])
     notes = (f"{about['date']}, {about['card']}, driver {about['driver'] or 'none'}, {about['version']}, "
              f"{about['torch']}. bf16 with fp32 master weights on both sides; PyTorch with torch.compile, "
              "scaled_dot_product_attention and fused AdamW; level 1 against torch.utils.checkpoint around every block.")

@@ -4,6 +4,7 @@
 #include "dev/cuda_on_cpu/scheduler.h"
 
 #include <cstring>
+#include <vector>
 
 namespace cuda_on_cpu {
 
@@ -18,13 +19,22 @@ struct BlockBarrier {
 };
 BlockBarrier barrier;
 
+struct NamedBarrier {
+    std::vector<int> waiting;
+    int expected = 0, arrived = 0;
+};
+NamedBarrier named[16];
+
 bool same(const Where& a, const Where& b) {
     return a.line() == b.line() && std::strcmp(a.file_name(), b.file_name()) == 0;
 }
 
 }  // namespace
 
-void reset_barriers() { barrier.arrived = barrier.holding = 0; }
+void reset_barriers() {
+    barrier.arrived = barrier.holding = 0;
+    for (NamedBarrier& one : named) one = {};
+}
 
 int block_barrier(int predicate, Vote vote, const Where& where) {
     const void* const pc = __builtin_return_address(0);
@@ -59,6 +69,36 @@ int block_barrier(int predicate, Vote vote, const Where& where) {
         case Vote::Or: return barrier.result_holding > 0;
     }
     return 0;
+}
+
+void named_barrier(int id, int threads, bool wait, const Where& where) {
+    const void* const pc = __builtin_return_address(0);
+    const ExecutorScope scope;
+    Thread& thread = self();
+    if (id < 1 || id > 15 || threads <= 0 || threads % kLanes != 0) {
+        kernel_fault(format("named barrier %d for %d threads at %s: ids are 1 to 15, counts multiples of 32", id,
+                            threads, lines_of(pc, where).c_str()));
+    }
+    NamedBarrier& one = named[id];
+    if (one.arrived == 0) one.expected = threads;
+    if (one.expected != threads) {
+        kernel_fault(format("named barrier %d at %s is for %d threads, others came for %d", id,
+                            lines_of(pc, where).c_str(), threads, one.expected));
+    }
+    ++one.arrived;
+    race::arrived(id, thread.warp());
+    thread.barrier_id = id;
+    if (wait) one.waiting.push_back(thread.number);
+    if (one.arrived == threads) {
+        for (const int number : one.waiting) {
+            race::released(id, number / kLanes);
+            wake(thread_of_block(number));
+        }
+        race::completed(id);
+        one.waiting.clear();
+        one.arrived = 0;
+    }
+    if (wait) suspend(thread, State::AtNamedBarrier, pc, where);
 }
 
 }  // namespace cuda_on_cpu

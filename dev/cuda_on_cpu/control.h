@@ -29,6 +29,7 @@ struct Device {
     size_t memory_bytes = size_t{4} << 30;
     size_t used_by_others = 0;  ///< Taken by other processes.
     int compute_capability = 90;
+    int kernels = 0;  ///< Which of the program's kernels it runs: 0 those of its own architecture, -1 none, else PTX's.
     int multiprocessors = 8;
 };
 enum class Driver { Present, Absent, TooOld };

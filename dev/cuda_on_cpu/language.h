@@ -255,6 +255,13 @@ CUDA_ON_CPU_INLINE void cp_async_wait() {
     ::cuda_on_cpu::async_wait(kPending);
 }
 
+CUDA_ON_CPU_INLINE void named_barrier_sync(int id, int threads, HERE) {
+    ::cuda_on_cpu::named_barrier(id, threads, true, where);
+}
+CUDA_ON_CPU_INLINE void named_barrier_arrive(int id, int threads, HERE) {
+    ::cuda_on_cpu::named_barrier(id, threads, false, where);
+}
+
 CUDA_ON_CPU_INLINE float exp2_approx(float x) { return exp2f(x); }
 
 }  // namespace llmc::cuda

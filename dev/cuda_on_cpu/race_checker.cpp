@@ -18,8 +18,8 @@ namespace {
 constexpr size_t kGrain = 2;  // Bytes for each cell: a bf16.
 
 // Intervals between barriers are numbered through all blocks and launches. A `when` below the launch's first number
-// means an earlier launch, below the block's first an earlier block of this launch, below the current an earlier
-// interval of this block.
+// means an earlier launch, below the block's first an earlier block of this launch, below that of the last __syncthreads
+// an earlier interval of this block. What named barriers order besides is known by pairs of warps (vector clocks).
 struct Cell {
     uint32_t write_when, read_when;
     uint32_t write_pc, read_pc;
@@ -36,7 +36,13 @@ constexpr uint16_t kAtomic = 0x8000;
 enum Life : uint8_t { kUnallocated = 0, kUnwritten = 1, kWritten = 2 };
 constexpr uint64_t kAllWritten = 0x0202020202020202;
 
-uint32_t now = 1, block_start = 1, launch_start = 1;
+uint32_t now = 1, block_start = 1, launch_start = 1, all_synced = 1;
+
+// seen[a][b]: what warp b did before that number comes before what warp a does next. announced[id]: the same for those
+// who wait at a named barrier, of what has arrived there so far. In blocks without named barriers all are 0.
+uint32_t seen[kMaxWarps][kMaxWarps], announced[16][kMaxWarps];
+bool named_barriers_used = false;
+
 uint16_t warp_now[kMaxWarps];
 bool fenced = false;
 uint64_t accesses = 0;
@@ -104,10 +110,11 @@ const char* name_of(Access kind) {
 }
 
 enum class Order { Before, OtherBlock, SameInterval };
-Order order_of(uint32_t when) {
+/// Of an access by thread `other` before one by thread `me`.
+Order order_of(uint32_t when, int other, int me) {
     if (when < launch_start) return Order::Before;
     if (when < block_start) return Order::OtherBlock;
-    return when < now ? Order::Before : Order::SameInterval;
+    return when < all_synced || when < seen[me / kLanes][other / kLanes] ? Order::Before : Order::SameInterval;
 }
 
 void check_against_write(const Cell& cell, const Request& request, int me) {
@@ -117,7 +124,7 @@ void check_against_write(const Cell& cell, const Request& request, int me) {
         race_found("use of the target of a cp.async before its wait", request, "copied", writer, cell.write_pc);
     }
     if (was_atomic && request.kind == Access::Atomic) return;
-    const Order order = order_of(cell.write_when);
+    const Order order = order_of(cell.write_when, writer, me);
     if (order == Order::Before || writer == me) {
         if (order != Order::OtherBlock) return;
     }
@@ -135,7 +142,7 @@ void check_against_write(const Cell& cell, const Request& request, int me) {
 void check_against_read(const Cell& cell, const Request& request, int me) {
     if (cell.read_when == 0) return;
     const int reader = cell.read_thread & kThread;
-    const Order order = order_of(cell.read_when);
+    const Order order = order_of(cell.read_when, reader, me);
     if (order == Order::Before) return;
     if (order == Order::OtherBlock) {
         if (!request.shared && !fenced) race_found("race between blocks", request, "read", reader, cell.read_pc);
@@ -231,12 +238,31 @@ void begin_launch() {
 }
 
 void begin_block() {
-    block_start = ++now;
+    block_start = all_synced = ++now;
+    if (named_barriers_used) {
+        std::memset(seen, 0, sizeof seen);
+        std::memset(announced, 0, sizeof announced);
+        named_barriers_used = false;
+    }
     std::memset(warp_now, 0, sizeof warp_now);
     fenced = false;
 }
 
-void block_barrier() { ++now; }
+void block_barrier() { all_synced = ++now; }
+
+void arrived(int id, int warp) {
+    named_barriers_used = true;
+    for (int other = 0; other < kMaxWarps; ++other)
+        announced[id][other] = std::max(announced[id][other], seen[warp][other]);
+    announced[id][warp] = ++now;
+}
+
+void released(int id, int warp) {
+    for (int other = 0; other < kMaxWarps; ++other)
+        seen[warp][other] = std::max(seen[warp][other], announced[id][other]);
+}
+
+void completed(int id) { std::memset(announced[id], 0, sizeof announced[id]); }
 void warp_barrier(int warp) { ++warp_now[warp]; }
 void fence() { fenced = true; }
 uint64_t access_count() { return accesses; }

@@ -3,8 +3,8 @@
 // Kernels are compiled with -fsanitize=thread, which calls __tsan_readN and __tsan_writeN before accesses; libtsan is
 // not linked, tsan_hooks.cpp hands them to access() below (as the Linux kernel's KCSAN does). For each two bytes a cell
 // remembers the last writer and reader: thread, barrier interval, warp-barrier count, program counter. Approximations:
-// neighbouring single bytes share a cell; one reader is remembered; a named barrier orders the whole block; a partial
-// __syncwarp the whole warp; a block that called __threadfence is trusted towards other blocks.
+// neighbouring single bytes share a cell; one reader is remembered; at a named barrier a warp has arrived when its last
+// thread has; a partial __syncwarp orders the whole warp; a block that called __threadfence is trusted towards other blocks.
 #pragma once
 
 #include <cstddef>
@@ -34,6 +34,12 @@ void begin_launch();
 void begin_block();
 void block_barrier();
 void warp_barrier(int warp);
+
+// Named barriers: a thread of the warp has arrived at one (waiting or not); one that waited goes on; all have arrived.
+void arrived(int id, int warp);
+void released(int id, int warp);
+void completed(int id);
+
 void fence();
 
 /// One access of the current thread by the instruction at `pc`.

@@ -185,11 +185,14 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
     const Lock held = lock();
     if (const cudaError_t error = usable()) return finish(error);
+    const Device& device = *device_at(current_device());
+    if (device.kernels < 0) return finish(cudaErrorNoKernelImageForDevice);
     std::memset(attributes, 0, sizeof *attributes);
     attributes->maxThreadsPerBlock = kMaxThreads;
     attributes->maxDynamicSharedSizeBytes = static_cast<int>(shared_limit(kernel));
     attributes->numRegs = 32;
-    attributes->binaryVersion = attributes->ptxVersion = device_at(current_device())->compute_capability;
+    attributes->binaryVersion = attributes->ptxVersion = device.compute_capability;
+    if (device.kernels > 0) attributes->ptxVersion = device.kernels;
     return cudaSuccess;
 }
 

@@ -107,6 +107,7 @@ void report_deadlock() {
         if (thread.state != State::Done) {
             std::string call = "__syncthreads";
             if (thread.state == State::InWarpOperation) call = format("%s, mask %08x,", thread.operation, thread.mask);
+            if (thread.state == State::AtNamedBarrier) call = format("named barrier %d", thread.barrier_id);
             what = "wait in " + call + " at " + text_of(thread.where);
         }
         Group& group = groups[what];

@@ -31,7 +31,7 @@ struct Launch {
     void (*call)(void* arguments);
 };
 
-enum class State : uint8_t { Ready, Running, AtBarrier, InWarpOperation, Done };
+enum class State : uint8_t { Ready, Running, AtBarrier, InWarpOperation, AtNamedBarrier, Done };
 
 struct AsyncCopy {
     void* to;
@@ -48,6 +48,7 @@ struct Thread {
     State state;
     const void* pc;  ///< Of the call in which it waits.
     Where where;
+    int barrier_id;
     unsigned mask;
     const char* operation;
     int copy_group;

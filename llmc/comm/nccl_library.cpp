@@ -20,7 +20,7 @@ void* open_library() { return nullptr; }
     found.function = reinterpret_cast<decltype(found.function)>(dlsym(library, "nccl" #function)); \
     if (found.function == nullptr) fail("NCCL: {} lacks nccl" #function "; install NCCL 2.13 or newer", kLibrary)
 
-// A literal, so that scripts/gpu_check.sh can read it in the binary.
+// A literal, so that scripts/gpu_machine.py can read it in the binary.
 [[gnu::used]] const char kLibrary[] = "libnccl.so.2";
 
 void* open_library() {

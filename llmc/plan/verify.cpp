@@ -272,11 +272,13 @@ class Walk {
     }
 
     std::string fault_of(const Step& step) {
+        bool lacks_operands = false;
         if (step.kind == StepKind::Fused) {
             if (std::string fault = fault_of_fused(plan_, step); !fault.empty()) return fault;
+            lacks_operands = !plan_.fusions[static_cast<size_t>(step.fusion)].stores_between;
         }
         for (const Step& part : parts_of(step)) {
-            if (std::string fault = fault_of_part(part); !fault.empty()) return fault;
+            if (std::string fault = fault_of_part(part, lacks_operands); !fault.empty()) return fault;
         }
         return fault_of_survivors(step);
     }
@@ -286,9 +288,9 @@ class Walk {
         return rows_of(step, static_cast<Slot>(slot), plan_.tensor(t).rows);
     }
 
-    std::string fault_of_part(const Step& step) {
-        for (const std::string& fault :
-             {copies_.fault_of(step), chunks_.fault_of(step), communication_.fault_of(step), update_.fault_of(step)}) {
+    std::string fault_of_part(const Step& step, bool lacks_operands) {
+        for (const std::string& fault : {copies_.fault_of(step), chunks_.fault_of(step), communication_.fault_of(step),
+                                         update_.fault_of(step, lacks_operands)}) {
             if (!fault.empty()) return fault;
         }
         for (int slot = 0; slot < kNumSlots; ++slot) {

@@ -34,12 +34,12 @@ const std::string& UpdateCheck::name_of(int parameter) const {
     return model_.parameters[static_cast<size_t>(parameter)].name;
 }
 
-std::string UpdateCheck::fault_of(const Step& step) {
+std::string UpdateCheck::fault_of(const Step& step, bool lacks_operands) {
     if (updating_ && step.phase != Phase::Update) return "comes after the update has begun";
     const bool known = step.bucket >= 0 && step.bucket < static_cast<int>(zeroed_.size());
     if (step.is_of_bucket() && !is_of_all_buckets(step.kind) && !known) return "is about a bucket there is not";
     if (step.when != when_of(step)) return "runs in the wrong micro-batches";
-    if (std::string fault = useless(step); !fault.empty()) return fault;
+    if (std::string fault = lacks_operands ? "" : useless(step); !fault.empty()) return fault;
     if (writes_gradients(model_, step)) return write(step);
     switch (step.kind) {
         case StepKind::ZeroGradients: return zero(step);

@@ -15,8 +15,9 @@ class UpdateCheck {
   public:
     UpdateCheck(const Model& model, const Plan& plan);
 
-    /// What is wrong with the next step as far as gradients and the update go; empty if nothing.
-    std::string fault_of(const Step& step);
+    /// What is wrong with the next step as far as gradients and the update go; empty if nothing. `lacks_operands`: a
+    /// part of a fused step, whose operands may be stored nowhere.
+    std::string fault_of(const Step& step, bool lacks_operands = false);
     /// To be asked after the last step.
     std::string fault_of_end() const;
 

@@ -13,9 +13,9 @@ namespace {
 
 struct Operands {
     TestBuffer qkv, d_out;
-    Operands(DType dtype, const AttentionShape& s, double stddev)
-        : qkv(random_buffer(dtype, s.B * s.T, s.qkv_columns(), stddev, 1)),
-          d_out(random_buffer(dtype, s.B * s.T, s.NH * s.HD, 1.0, 2)) {}
+    Operands(DType dtype, const AttentionShape& s, double stddev, uint32_t draw = 0)
+        : qkv(random_buffer(dtype, s.B * s.T, s.qkv_columns(), stddev, 2 * draw + 1)),
+          d_out(random_buffer(dtype, s.B * s.T, s.NH * s.HD, 1.0, 2 * draw + 2)) {}
     Operands(DType dtype, const Operands& other)
         : qkv(converted(dtype, other.qkv)), d_out(converted(dtype, other.d_out)) {}
 };
@@ -131,6 +131,28 @@ const AttentionShape kShapes[] = {
     {1, 100, 2, 2, 20, 1000},
     {1, 140, 2, 1, 64, 0, 0.5f},
 };
+
+TEST(Experiment, Draws) {
+    const AttentionShape s{2, 65, 3, 1, 16};
+    const int64_t queries = s.NH * s.HD, keys = s.NKV * s.HD;
+    const int64_t parts[3][2] = {{0, queries}, {queries, keys}, {queries + keys, keys}};
+    for (uint32_t draw = 0; draw < 40; ++draw) {
+        const Operands x(DType::BF16, s, 1.0, draw);
+        const Results cpu = on_cpu(x, s), truth = on_cpu(Operands(DType::F32, x), s), ours = on_cuda(x, s);
+        for (const auto& [first, count] : parts) {
+            const Values exact = columns_of(truth.d_qkv, first, count), a = columns_of(ours.d_qkv, first, count),
+                         b = columns_of(cpu.d_qkv, first, count);
+            double ra = 0, rb = 0;
+            for (size_t i = 0; i < exact.size(); ++i) {
+                ra += (a[i] - exact[i]) * (a[i] - exact[i]);
+                rb += (b[i] - exact[i]) * (b[i] - exact[i]);
+            }
+            printf("DRAW %u part %ld largest %.3f ours %.5f cpu %.5f ratio %.3f rms ratio %.4f\n", draw, (long)first,
+                   largest_magnitude(exact), largest_error(a, exact), largest_error(b, exact),
+                   largest_error(a, exact) / largest_error(b, exact), std::sqrt(ra / rb));
+        }
+    }
+}
 
 class CudaAttention : public testing::TestWithParam<AttentionShape> {};
 

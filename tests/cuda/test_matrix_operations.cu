@@ -150,5 +150,36 @@ TEST(MatrixOperations, DoubleBufferedCopies) {
         8);
 }
 
+// A warp that produces and one that consumes, through two slots of shared memory.
+__global__ void pass_on(float* out, int n) {
+    SHARED(float[2][32], slots);
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    float sum = 0.0f;
+    for (int i = 0; i < n; ++i) {
+        const int slot = i % 2, full = 1 + slot, empty = 3 + slot;
+        if (threadIdx.x < 32) {
+            if (i >= 2) named_barrier_sync(empty, 64);
+            slots[slot][lane] = static_cast<float>(i * lane);
+            named_barrier_arrive(full, 64);
+        } else {
+            named_barrier_sync(full, 64);
+            sum += slots[slot][31 - lane];
+            if (i + 2 < n) named_barrier_arrive(empty, 64);
+        }
+    }
+    if (threadIdx.x >= 32) out[lane] = sum;
+}
+
+TEST(MatrixOperations, NamedBarriers) {
+    for_each_seed(
+        [&] {
+            const DeviceBuffer<float> out(32);
+            launch(pass_on, 1, 64, 0, nullptr, out.data(), 9);
+            const std::vector<float> sums = out.values();
+            for (int lane = 0; lane < 32; ++lane) EXPECT_EQ(sums[lane], 36.0f * static_cast<float>(31 - lane));
+        },
+        8);
+}
+
 }  // namespace
 }  // namespace llmc::cuda

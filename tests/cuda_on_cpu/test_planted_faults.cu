@@ -103,6 +103,36 @@ TEST(PlantedFault, RaceBetweenWarps) {
 }
 
 template <bool kFault>
+// One warp hands values to another through shared memory, and then uses it again.
+enum class HandOver { Right, AnnouncedEarly, OverwrittenEarly, FreedEarly };
+__global__ void hand_over(float* out, HandOver how) {
+    SHARED(float[32], slot);
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    if (threadIdx.x < 32) slot[lane] = 0.0f;
+    __syncthreads();
+    if (threadIdx.x < 32) {
+        if (how != HandOver::AnnouncedEarly) slot[lane] = 1.0f;
+        named_barrier_arrive(1, 64);
+        if (how == HandOver::AnnouncedEarly) slot[lane] = 1.0f;
+        if (how == HandOver::OverwrittenEarly) slot[lane] = 2.0f;
+        named_barrier_sync(2, 64);
+        if (how != HandOver::OverwrittenEarly) slot[lane] = 2.0f;
+    } else {
+        named_barrier_sync(1, 64);
+        if (how == HandOver::FreedEarly) named_barrier_arrive(2, 64);
+        out[blockIdx.x * kThreads + lane] = slot[31 - lane];  // fault: HandOver
+        if (how != HandOver::FreedEarly) named_barrier_arrive(2, 64);
+    }
+}
+
+TEST(PlantedFault, NamedBarriersOrderOnlyWhatCameBefore) {
+    const Values v;
+    const auto run = [&](HandOver how) { launch(hand_over, 2, 64, 0, nullptr, v.out.data(), how); };
+    for (const HandOver how : {HandOver::AnnouncedEarly, HandOver::OverwrittenEarly, HandOver::FreedEarly})
+        expect_report([&] { run(how); }, "race between warps", "HandOver", __FILE__);
+    expect_clean([&] { run(HandOver::Right); });
+}
+
 __global__ void exchange_in_a_warp(float* out) {
     SHARED(float[kThreads], values);
     values[threadIdx.x] = 1.0f;

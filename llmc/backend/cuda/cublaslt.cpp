@@ -21,7 +21,7 @@ void* open_library(std::string*) { return nullptr; }
     found.function = reinterpret_cast<decltype(found.function)>(dlsym(library, "cublasLt" #function)); \
     if (found.function == nullptr) found.problem = "CUDA's libcublasLt lacks cublasLt" #function
 
-// A literal, so that scripts/gpu_check.sh can read it in the binary.
+// A literal, so that scripts/gpu_machine.py can read it in the binary.
 #if CUDART_VERSION >= 13000
 [[gnu::used]] const char kLibrary[] = "libcublasLt.so.13";
 #else

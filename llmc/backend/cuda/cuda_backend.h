@@ -59,8 +59,8 @@ class CudaBackend final : public Backend {
 
     // convert.cu
     void convert(Tensor out, Tensor x) override;
-    /// What CUDA says of loading one of our kernels: an error if this build has none for the device.
-    static cudaError_t try_kernels();
+    /// What CUDA says of loading one of our kernels: an error if this build has none for the device. Sets `kernels_`.
+    cudaError_t try_kernels();
 
     // embedding.cu
     void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,
@@ -134,6 +134,7 @@ class CudaBackend final : public Backend {
 
   private:
     int device_ = 0;
+    std::string kernels_;      ///< Which of the build's run on it: "for sm_90", "from PTX of compute_90".
     int multiprocessors_ = 0;  ///< Grids of persistent blocks are multiples of it; results never depend on it.
     cudaStream_t stream_ = nullptr;
     std::unique_ptr<PreparedMatmuls> matmuls_;

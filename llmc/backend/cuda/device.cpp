@@ -88,8 +88,8 @@ CudaBackend::CudaBackend(int index) : device_(index) {
         const int major = attribute(cudaDevAttrComputeCapabilityMajor, index);
         const int minor = attribute(cudaDevAttrComputeCapabilityMinor, index);
         fail(
-            "--device=cuda:{}: the card has compute capability {}.{}, this build has kernels for {}; build it with "
-            "GPU_ARCH={}{}, or use --device=cpu",
+            "--device=cuda:{}: the card needs kernels for compute capability {}{}, this build has them for {}; build it "
+            "with make GPU_ARCH={}{}, or use --device=cpu",
             index, major, minor, LLMC_GPU_ARCH, major, minor);
     }
     CUDA_CHECK(status);
@@ -126,7 +126,7 @@ DeviceInfo CudaBackend::info() const {
     }
     cudaDeviceProp properties;
     CUDA_CHECK(cudaGetDeviceProperties(&properties, device_));
-    info.name = properties.name;
+    info.name = fmt::format("{}, sm_{}{}, kernels {}", properties.name, properties.major, properties.minor, kernels_);
     size_t available = 0, total = 0;
     CUDA_CHECK(cudaMemGetInfo(&available, &total));
     info.memory_total = static_cast<int64_t>(total);

@@ -84,6 +84,14 @@ __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");
 }
 
+/// Barrier `id` (1 to 15) among `threads` threads of the block, a multiple of 32: whole warps wait, or only arrive.
+__device__ __forceinline__ void named_barrier_sync(int id, int threads) {
+    asm volatile("bar.sync %0, %1;\n" ::"r"(id), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void named_barrier_arrive(int id, int threads) {
+    asm volatile("bar.arrive %0, %1;\n" ::"r"(id), "r"(threads) : "memory");
+}
+
 /// 2^x, relative error about 2^-22; denormal results are flushed to zero.
 __device__ __forceinline__ float exp2_approx(float x) {
     float y;

@@ -18,8 +18,9 @@ namespace {
 constexpr size_t kGrain = 2;  // Bytes for each cell: a bf16.
 
 // Intervals between barriers are numbered through all blocks and launches. A `when` below the launch's first number
-// means an earlier launch, below the block's first an earlier block of this launch, below that of the last __syncthreads
-// an earlier interval of this block. What named barriers order besides is known by pairs of warps (vector clocks).
+// means an earlier launch, below the block's first an earlier block of this launch, below that of the last
+// __syncthreads an earlier interval of this block. What named barriers order besides is known by pairs of warps (vector
+// clocks).
 struct Cell {
     uint32_t write_when, read_when;
     uint32_t write_pc, read_pc;

@@ -4,7 +4,8 @@
 // not linked, tsan_hooks.cpp hands them to access() below (as the Linux kernel's KCSAN does). For each two bytes a cell
 // remembers the last writer and reader: thread, barrier interval, warp-barrier count, program counter. Approximations:
 // neighbouring single bytes share a cell; one reader is remembered; at a named barrier a warp has arrived when its last
-// thread has; a partial __syncwarp orders the whole warp; a block that called __threadfence is trusted towards other blocks.
+// thread has; a partial __syncwarp orders the whole warp; a block that called __threadfence is trusted towards other
+// blocks.
 #pragma once
 
 #include <cstddef>

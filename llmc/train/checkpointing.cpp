@@ -3,10 +3,10 @@
 #include "llmc/base/dynamic_map.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
-#include "llmc/base/json_text.h"
 #include "llmc/base/units.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/json_bytes.h"
+#include "llmc/io/json_text.h"
 
 #include <nlohmann/json.hpp>
 

@@ -1,10 +1,10 @@
 #include "llmc/train/plan_command.h"
 
 #include "llmc/backend/make_backend.h"
-#include "llmc/base/json_text.h"
 #include "llmc/base/units.h"
 #include "llmc/draw/labels.h"
 #include "llmc/draw/timeline.h"
+#include "llmc/io/json_text.h"
 #include "llmc/plan/formats.h"
 #include "llmc/plan/fuse.h"
 #include "llmc/plan/print.h"

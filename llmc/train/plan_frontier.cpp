@@ -1,10 +1,10 @@
 #include "llmc/train/plan_frontier.h"
 
-#include "llmc/base/json_text.h"
 #include "llmc/base/units.h"
 #include "llmc/draw/frontier_plot.h"
 #include "llmc/draw/frontier_table.h"
 #include "llmc/draw/labels.h"
+#include "llmc/io/json_text.h"
 #include "llmc/plan/frontier.h"
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/output_file.h"

@@ -1,10 +1,10 @@
 // Exact answers by doubling and bisection: every candidate is planned to the byte, by the planner that a run uses.
 #include "llmc/train/plan_what_fits.h"
 
-#include "llmc/base/json_text.h"
 #include "llmc/base/units.h"
 #include "llmc/draw/labels.h"
 #include "llmc/draw/what_fits_table.h"
+#include "llmc/io/json_text.h"
 #include "llmc/plan/search.h"
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/plan_output.h"

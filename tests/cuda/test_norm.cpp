@@ -58,8 +58,8 @@ struct Case {
     TestBuffer x, d_out, weight, bias, out, mean, rstd, d_x, d_weight, d_bias, workspace;
 };
 
-/// A mean is a sum that cancels: its error is that of roundings of the terms, however small it comes out, and that of the
-/// CPU's sum of a long row in fp32 is several times ours. So it is judged by exact sums.
+/// A mean is a sum that cancels: its error is that of roundings of the terms, however small it comes out, and that of
+/// the CPU's sum of a long row in fp32 is several times ours. So it is judged by exact sums.
 void expect_means(const TestBuffer& means, const TestBuffer& x) {
     const Tensor shape = x.tensor();
     const int64_t N = shape.shape[0], C = shape.shape[1];

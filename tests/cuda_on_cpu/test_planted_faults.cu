@@ -104,7 +104,12 @@ TEST(PlantedFault, RaceBetweenWarps) {
 
 template <bool kFault>
 // One warp hands values to another through shared memory, and then uses it again.
-enum class HandOver { Right, AnnouncedEarly, OverwrittenEarly, FreedEarly };
+enum class HandOver {
+    Right,
+    AnnouncedEarly,
+    OverwrittenEarly,
+    FreedEarly
+};
 __global__ void hand_over(float* out, HandOver how) {
     SHARED(float[32], slot);
     const int lane = static_cast<int>(threadIdx.x % 32);

@@ -88,7 +88,8 @@ CudaBackend::CudaBackend(int index) : device_(index) {
         const int major = attribute(cudaDevAttrComputeCapabilityMajor, index);
         const int minor = attribute(cudaDevAttrComputeCapabilityMinor, index);
         fail(
-            "--device=cuda:{}: the card needs kernels for compute capability {}{}, this build has them for {}; build it "
+            "--device=cuda:{}: the card needs kernels for compute capability {}{}, this build has them for {}; build "
+            "it "
             "with make GPU_ARCH={}{}, or use --device=cpu",
             index, major, minor, LLMC_GPU_ARCH, major, minor);
     }

@@ -1,7 +1,7 @@
 #include "llmc/io/pipeline/json_fields.h"
 
 #include "llmc/base/file.h"
-#include "llmc/base/json_text.h"
+#include "llmc/io/json_text.h"
 
 #include <nlohmann/json.hpp>
 

@@ -1,4 +1,4 @@
-#include "llmc/base/json_text.h"
+#include "llmc/io/json_text.h"
 
 #include <nlohmann/json.hpp>
 

@@ -8,6 +8,7 @@
 #include "llmc/base/units.h"
 #include "llmc/plan/logits_chunk.h"
 #include "llmc/plan/search.h"
+#include "llmc/train/offload.h"
 
 #include <algorithm>
 #include <cctype>
@@ -61,16 +62,6 @@ DeviceProfile profile_of(const Backend& backend) {
 
 int64_t state_bytes_of(const Model& model, const PlanRequest& request) {
     return state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true).total();
-}
-
-OpTimes estimated_times(const Options& options, const Model& model, const PlanRequest& request,
-                        const Backend& backend) {
-    constexpr int64_t kRanksOfHost = 8;  // More ranks are assumed to be on several hosts.
-    const bool elsewhere = !options.device_profile.empty();
-    const DeviceProfile profile = elsewhere ? find_device_profile(options.device_profile) : profile_of(backend);
-    OpTimes times = analytic_times(model, request.shape, request.places, profile, request.logits_chunk_tokens);
-    if (options.ranks > kRanksOfHost) times.link_bandwidth = profile.node_bandwidth;
-    return times;
 }
 
 bool fits(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
@@ -192,6 +183,16 @@ ChosenPlan choose_batch(const Options& options, const std::string& policy, const
 
 }  // namespace
 
+OpTimes estimated_times(const Options& options, const Model& model, const PlanRequest& request,
+                        const Backend& backend) {
+    constexpr int64_t kRanksOfHost = 8;  // More ranks are assumed to be on several hosts.
+    const bool elsewhere = !options.device_profile.empty();
+    const DeviceProfile profile = elsewhere ? find_device_profile(options.device_profile) : profile_of(backend);
+    OpTimes times = analytic_times(model, request.shape, request.places, profile, request.logits_chunk_tokens);
+    if (options.ranks > kRanksOfHost) times.link_bandwidth = profile.node_bandwidth;
+    return times;
+}
+
 DType dtype_of_option(const Options& options, const Backend& backend) {
     if (options.dtype == "auto") return backend.info().default_dtype;
     return options.dtype == "bf16" ? DType::BF16 : DType::F32;
@@ -235,9 +236,9 @@ Places places_of(const Options& options, DType dtype) {
     }
     const StateFormats formats = {format_named(options.moments, "--moments"), options.masters != "none",
                                   format_named(options.gradients, "--gradients")};
-    return with_formats(places_of_zero(static_cast<int>(options.zero), static_cast<int>(options.ranks), dtype,
-                                       optimizer_of(options)),
-                        formats);
+    const Places whole_or_cut = places_of_zero(static_cast<int>(options.zero), static_cast<int>(options.ranks), dtype,
+                                               optimizer_of(options));
+    return with_offload(with_formats(whole_or_cut, formats), options.offload);
 }
 
 Places places_of(const Options& options, const Backend& backend) {

@@ -1,6 +1,7 @@
 // What no single option can know: combinations that make no sense, refused before anything is allocated.
 #include "llmc/base/error.h"
 #include "llmc/plan/policy.h"
+#include "llmc/train/offload.h"
 #include "llmc/train/options.h"
 #include "llmc/train/ranks.h"
 
@@ -223,6 +224,10 @@ void validate(const Options& options) {
     }
     if (options.command == Command::Train && options.recompute != "auto") find_policy(options.recompute);
     if (!options.memory_budget.empty()) parse_budget("--memory-budget", options.memory_budget, int64_t{1} << 40);
+    if (!options.host_memory_budget.empty()) {
+        parse_budget("--host-memory-budget", options.host_memory_budget, int64_t{1} << 40);
+    }
+    validate_offload(options);
     if (options.rank_invariant && options.gradients != "fp32") {
         fail_usage(
             "--rank-invariant: adds up micro-batches in an order that holds for any number of ranks, in fp32; take "

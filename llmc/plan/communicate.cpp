@@ -209,10 +209,10 @@ class Communication {
         const bool joins = kind == StepKind::WaitReduce || kind == StepKind::AddGradients;
         const bool shares = kind == StepKind::Share || kind == StepKind::WaitShare;
         step.when = plan_.reduces_every_micro_batch() ? When::Always : When::Last;
-        if (shares && gradients.kept != kNone) {
-            step.operand(Slot::KeptGradients) = gradients.kept;
-        } else {
+        if (!shares) {
             step.operand(Slot::ParameterGradients) = gradients.tensor;
+        } else if (on_host(Buffer::Gradients)) {  // What is kept, as far as it is here.
+            step.operand(Slot::KeptGradients) = gradients.home();
         }
         if (joins) step.operand(Slot::KeptGradients) = gradients.kept;
         if (receives) step.operand(Slot::Workspace) = gradients.received;

@@ -225,8 +225,10 @@ std::string CommunicationCheck::fetch(const Step& step) {
 
 std::string CommunicationCheck::wait(const Step& step, StepKind begun) {
     const auto is_its_begin = [&](const Step& other) {
+        Step alike = step;  // A reduction's sums join others only in the end.
+        if (begun == StepKind::Reduce) alike.operand(Slot::KeptGradients) = kNone;
         return other.kind == begun && other.bucket == step.bucket && other.buffer == step.buffer &&
-               other.operands == step.operands;
+               other.operands == alike.operands;
     };
     const auto found = std::find_if(under_way_.begin(), under_way_.end(), is_its_begin);
     if (found == under_way_.end()) return "waits for what has not begun";

@@ -169,7 +169,6 @@ std::string TransferCheck::complete(const Step& step) {
     }
     const bool joins = step.kind == StepKind::AddGradients || step.kind == StepKind::WaitReduce;
     if (joins && !plan_.places.gathers_gradients_apart()) return "";
-    if (step.kind == StepKind::Share && kept < 0) return "";
     if (kept < 0) return fmt::format("has not {} that are kept", name(content));
     const auto found = held_.find(kept);
     const bool has = found != held_.end() && found->second.buffer == Buffer::Gradients &&

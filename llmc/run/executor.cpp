@@ -230,9 +230,8 @@ void Executor::run_communication(const Step& step) {
                                   adds(step, arguments_.turn), state_.piece_ranges(step.bucket));
         }
         case StepKind::Share: {
-            const bool is_kept = step.operand(Slot::ParameterGradients) < 0;
-            const Tensor sums = is_kept ? kept_gradients(step, /*own=*/false) : gradients_of_bucket(step);
-            return begin(&of_bucket, comm_->begin_all_gather(Tensor(sums.dtype, sums.data, sums.count())));
+            const Tensor sums = kept_gradients(step, /*own=*/false);
+            return begin(&of_bucket, comm_->begin_all_gather(sums));
         }
         case StepKind::WaitShare: return finish(of_bucket);
         default: break;

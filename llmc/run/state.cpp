@@ -161,7 +161,7 @@ Tensor State::piece(Buffer which, int bucket) const {
 
 Tensor State::row(Buffer which, int index) const {
     const Flat& flat = buffer(which);
-    if (index == kNone || flat.data == nullptr || flat.in_pieces) return {};
+    if (index == kNone || flat.data == nullptr || flat.in_pieces || places_.on_host(which)) return {};
     const Partition& partition = partition_of(which);
     if (!partition.holds(model_, index)) return {};
     const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];

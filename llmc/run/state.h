@@ -65,7 +65,8 @@ class State {
     /// place in the table and the element only.
     void initialise(uint64_t seed);
 
-    /// A parameter tensor by row of Model::parameters, and its gradient; empty for kNone, and where they are in pieces.
+    /// A parameter tensor by row of Model::parameters, and its gradient; empty for kNone, and where they are in pieces
+    /// or in host memory.
     Tensor parameter(int index) const { return row(buffer_of_row(index), index); }
     Tensor gradient(int index) const { return row(Buffer::Gradients, index); }
 

@@ -9,6 +9,7 @@
 #include "llmc/plan/logits_chunk.h"
 #include "llmc/plan/search.h"
 #include "llmc/train/offload.h"
+#include "llmc/train/placement.h"
 
 #include <algorithm>
 #include <cctype>
@@ -64,9 +65,20 @@ int64_t state_bytes_of(const Model& model, const PlanRequest& request) {
     return state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true).total();
 }
 
+/// What the device, and the host where it is one with it, leave to the arena.
+int64_t arena_room(const Options& options, const Model& model, const PlanRequest& request, const Backend& backend) {
+    const DeviceInfo device = backend.info();
+    const int64_t state = state_bytes_of(model, request);
+    const int64_t room = memory_limit(options, device) - state;
+    if (backend.on_gpu() || !options.device_profile.empty()) return room;
+    const int64_t away =
+        state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true, Memory::Host).total();
+    return away == 0 ? room : std::min(room, device.available(options.memory_sharing) - state - away);
+}
+
 bool fits(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
     const PlanRequest request = request_for(options, model, shape, backend);
-    const int64_t room = memory_limit(options, backend.info()) - state_bytes_of(model, request);
+    const int64_t room = arena_room(options, model, request, backend);
     return search_plan(model, request, estimated_times(options, model, request, backend), room).found;
 }
 
@@ -103,6 +115,8 @@ std::string remedies(const Options& options, const Model& model, const BatchShap
     if (dtype_of_option(options, backend) == DType::F32 && has_bf16 && fits(other, model, shape, backend)) {
         ways.emplace_back("take --dtype=bf16");
     }
+    const std::string placement = placement_remedy(options, model, shape, backend);
+    if (!placement.empty()) ways.push_back(placement);
     if (ways.empty()) return "take a smaller model, or a device with more memory";
     return fmt::format("{}", fmt::join(ways, ", or "));
 }
@@ -111,7 +125,7 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
                   const Backend& backend) {
     const int64_t limit = memory_limit(options, backend.info());
     const int64_t state = state_bytes_of(model, request);
-    SearchResult found = search_plan(model, request, times, limit - state);
+    SearchResult found = search_plan(model, request, times, arena_room(options, model, request, backend));
     if (!found.found) {
         const int64_t smallest = state + found.smallest_bytes;
         const std::string bound = memory_bound(options, backend.info());
@@ -148,17 +162,16 @@ ChosenPlan plan_of(const Options& options, const std::string& policy, const Mode
 /// Micro-batches in sequences that divide the total batch and fit, by the smallest plan there is for them.
 std::vector<PlanRequest> feasible_requests(const Options& options, const std::string& policy, const Model& model,
                                            const Backend& backend) {
-    const int64_t limit = memory_limit(options, backend.info());
     const int64_t sequences = options.total_batch_size / options.seq_len;
     std::vector<PlanRequest> feasible;
     for (int64_t B = 1; B <= sequences; ++B) {
         if (sequences % (B * options.ranks) != 0) continue;
         const PlanRequest request = request_for(options, model, {B, options.seq_len}, backend);
-        const int64_t state = state_bytes_of(model, request);
+        const int64_t room = arena_room(options, model, request, backend);
         const bool fits =
             policy == "auto"
-                ? search_plan(model, request, estimated_times(options, model, request, backend), limit - state).found
-                : state + make_layout(make_training_plan(model, request, find_policy(policy))).arena_bytes <= limit;
+                ? search_plan(model, request, estimated_times(options, model, request, backend), room).found
+                : make_layout(make_training_plan(model, request, find_policy(policy))).arena_bytes <= room;
         if (!fits) break;  // A larger one needs more.
         feasible.push_back(request);
     }

@@ -49,9 +49,9 @@ std::optional<double> seconds_if_fitting(const Options& options, const Model& mo
 std::optional<Placement> fitting_placement(const Options& options, const Model& model, const BatchShape& shape,
                                            const Backend& backend) {
     std::optional<Placement> best;
-    std::set<std::string> policies = {"layer", "sqrt"};
-    policies.insert(options.recompute);
+    std::set<std::string> policies = {options.recompute};
     policies.erase("offload");  // A name for one of the others.
+    if (options.recompute != "auto") policies.insert({"layer", "sqrt"});
     for (const std::string& policy : policies) {
         for (const char* offload : kPlacements) {
             Options other = options;

@@ -111,7 +111,11 @@ class RankTeam {
         gather_parameters(state, comm);
         for (int step = 0; step < run_.steps; ++step) train_step(step, comm, state, executor);
         EXPECT_EQ(executor.high_water_bytes(), memory.layout.arena_bytes);
-        EXPECT_EQ(executor.host_high_water_bytes(), memory.host_bytes() - memory.host_state.partial_sums);
+        // Beside 8-bit blocks in pieces a rank has room for small rows that are others'.
+        const int64_t host = memory.host_bytes() - memory.host_state.partial_sums;
+        const bool has_others = places.format(Buffer::MomentM) == DType::U8 && places.updates_pieces();
+        EXPECT_LE(executor.host_high_water_bytes(), host);
+        EXPECT_GE(executor.host_high_water_bytes(), has_others ? host - 8192 : host);
         collect(state);
         comm.close_transport();
     }

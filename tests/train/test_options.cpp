@@ -62,7 +62,7 @@ TEST(OptionTable, HoldsExactlyThese) {
               "-l,--learning-rate -k,--lr-schedule -u,--warmup -q,--final-lr-fraction --lr-decay-fraction "
               "-c,--weight-decay --optimizer --moments -w,--masters --gradients --beta1 --beta2 --adam-epsilon --grad-clip --freeze --trainable "
               "--max-skipped-steps "
-              "-r,--recompute --calibrate --memory-budget --logits-chunk "
+              "-r,--recompute --offload --calibrate --memory-budget --host-memory-budget --logits-chunk "
               "-z,--zero --rank-invariant --check-ranks --no-overlap --comm-init --comm-timeout "
               "--device --dtype --threads --peak-tflops "
               "-o,--output-dir -y,--resume --config --seed -v,--val-every --val-sequences -s,--sample-every "
@@ -74,7 +74,8 @@ TEST(OptionTable, HoldsExactlyThese) {
         "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
         "--rope-theta --tied -i,--data --tokenizer --data-format --jsonl-field --special-tokens --skip-bad-lines "
         "-b,--batch-size -t,--seq-len -d,--total-batch-size "
-        "--optimizer --moments -w,--masters --gradients --freeze --trainable -r,--recompute --calibrate --device-profile --memory-budget --logits-chunk "
+        "--optimizer --moments -w,--masters --gradients --freeze --trainable -r,--recompute --offload --calibrate --device-profile --memory-budget "
+              "--host-memory-budget --logits-chunk "
         "--ranks -z,--zero --rank-invariant "
         "--device --dtype --threads --config --log-level --json --list-steps --frontier --plot "
         "--timeline --what-fits ");

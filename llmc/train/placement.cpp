@@ -103,6 +103,7 @@ bool fits_both(const Options& options, const Backend& backend, int64_t device_by
 
 void require_host_memory(const Options& options, const Model& model, const PlannedMemory& memory,
                          const Backend& backend) {
+    if (!options.host_memory_budget.empty()) host_memory_limit(options);  // May be refused.
     const bool fits_device = memory.total_bytes() <= memory_limit(options, backend.info());
     if (!fits_device || fits_both(options, backend, memory.total_bytes(), memory.host_bytes())) return;
     const int64_t limit = host_memory_limit(options);

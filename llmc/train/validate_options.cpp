@@ -37,6 +37,8 @@ void refuse_ignored(const Options& options) {
         {"memory-budget", !options.what_fits.empty(), "--what-fits names the memory"},
         {"batch-size", !options.what_fits.empty(), "--what-fits finds the largest"},
         {"total-batch-size", !options.what_fits.empty(), "--what-fits is about one micro-batch"},
+        {"host-memory-budget", options.offload == "none" && options.recompute.find("offload") == std::string::npos,
+         "nothing is kept in host memory; add --offload"},
         {"calibrate", !options.what_fits.empty(), "--what-fits tries many shapes; leave it out"},
         {"zero", options.command == Command::Plan && options.ranks == 1,
          "one rank has nobody to share with; add --ranks"},

@@ -7,8 +7,9 @@
 //   QKV = (NH + 2*NKV)*HD, the columns of a fused projection: all query heads, then keys, then values;
 //   V vocabulary, Vp >= V padded vocabulary. Weights are stored (out, in).
 //   A is the activation type, fp32 or bf16; parameters have the same type. Statistics, losses and what an operation
-//   writes of gradients of parameters are always fp32. Arithmetic inside an operation is fp32 or wider; a result is rounded once, when stored.
-//   Operands of matrix products inside an operation (attention's probabilities) may be rounded to A.
+//   writes of gradients of parameters are always fp32. Arithmetic inside an operation is fp32 or wider; a result is
+//   rounded once, when stored. Operands of matrix products inside an operation (attention's probabilities) may be
+//   rounded to A.
 //
 // What holds for every operation
 //   Shapes.       Tensors are contiguous and row-major. Sizes need not be multiples of anything.
@@ -192,8 +193,8 @@ class Backend {
     /// The stream calls are ordered on, a cudaStream_t, for a communicator that works beside it; null on the CPU.
     virtual void* stream() { return nullptr; }
 
-    /// Zeroed memory of the host for copy_out() and copy_in(), aligned to kTensorAlignment: where devices have their own
-    /// memory, pinned. It counts as none of the device's.
+    /// Zeroed memory of the host for copy_out() and copy_in(), aligned to kTensorAlignment: where devices have their
+    /// own memory, pinned. It counts as none of the device's.
     virtual void* allocate_host(int64_t bytes, const std::string& what) = 0;
     virtual void release_host(void* memory) = 0;
     /// Copies x to, or out from, memory of allocate_host(). A copy begins after the calls made before it and runs
@@ -324,8 +325,8 @@ class Backend {
     /// that `controls` name. Ranges count elements of both.
     virtual void add_rounded(Tensor out, bool adds, Tensor x, std::span<const ParameterRange> ranges, uint64_t seed,
                              Tensor controls) = 0;
-    /// sums (n / chunk) fp64: sums[i] = the sum of the squares of gradients (n) fp32 or bf16 in [i*chunk, (i+1)*chunk), a
-    /// function of those elements alone. chunk is a multiple of 128 and divides n.
+    /// sums (n / chunk) fp64: sums[i] = the sum of the squares of gradients (n) fp32 or bf16 in [i*chunk, (i+1)*chunk),
+    /// a function of those elements alone. chunk is a multiple of 128 and divides n.
     virtual void square_sums(Tensor sums, Tensor gradients, int64_t chunk) = 0;
     /// norm (1) fp64 = the square root of the sum of all chunk sums; sums fp64 as NormLayout says, pieces (buckets)
     /// int32. Chunk c of bucket b enters at a place of the order that depends on b, c and the number of buckets alone:

@@ -35,8 +35,8 @@ class Communication {
     /// Steps that read the parameters of one bucket, with none of another bucket between them.
     struct Run {
         int bucket = kNone;
-        int first = 0;             ///< Step.
-        int arrives_before = -1;   ///< Step; none where an earlier run's parameters are still there.
+        int first = 0;            ///< Step.
+        int arrives_before = -1;  ///< Step; none where an earlier run's parameters are still there.
         int32_t tensor = kNone, frozen = kNone;
         /// Step before which a piece that has come from host memory is gathered.
         int passed_on_before() const { return (arrives_before + first + 1) / 2; }
@@ -118,8 +118,7 @@ class Communication {
             gradients.tensor = new_tensor("gradients", bucket, DType::F32, ranks, Consumer::BucketGradients);
         }
         if (on_host(Buffer::Gradients) && plan_.places.gathers_gradients_apart()) {
-            gradients.kept =
-                new_tensor("kept gradients", bucket, place.format, kept_pieces, Consumer::BucketGradients);
+            gradients.kept = new_tensor("kept gradients", bucket, place.format, kept_pieces, Consumer::BucketGradients);
         }
         if (on_host(Buffer::Gradients) && folds()) {
             gradients.partial = new_tensor("partial sum", bucket, DType::F32, kept_pieces, Consumer::BucketGradients);
@@ -262,8 +261,7 @@ class Communication {
 
     void pass_on(Run* run) {
         for (const Buffer buffer : {Buffer::Parameters, Buffer::Frozen}) {
-            const bool both =
-                arrives_by(StepKind::Fetch, buffer, *run) && arrives_by(StepKind::Gather, buffer, *run);
+            const bool both = arrives_by(StepKind::Fetch, buffer, *run) && arrives_by(StepKind::Gather, buffer, *run);
             if (!both) continue;
             add_copy(StepKind::WaitFetch, run->bucket, buffer, run->tensor_of(buffer));
             begin_gather(run, buffer);
@@ -283,8 +281,7 @@ class Communication {
 
     /// Of those that are kept: there before this update's first micro-batch has written them they are not.
     void copy_gradients(StepKind kind, int bucket) {
-        Step& step =
-            add_copy(kind, bucket, Buffer::Gradients, gradients_[static_cast<size_t>(bucket)].home());
+        Step& step = add_copy(kind, bucket, Buffer::Gradients, gradients_[static_cast<size_t>(bucket)].home());
         if (kind == StepKind::Fetch || kind == StepKind::WaitFetch) step.when = When::AfterFirst;
         if ((kind == StepKind::CopyOut || kind == StepKind::WaitCopyOut) && folds()) step.when = When::Last;
     }
@@ -401,8 +398,8 @@ Plan with_communication(const Model& model, Plan plan) {
     const std::string fault = plan.places.fault();
     CHECK(plan.parallel.ranks >= 1 && fault.empty(), plan.parallel.ranks, fault);
     const Places& places = plan.places;
-    const bool at_hand = !places.gradients_are_elsewhere() && !places.arrive(Buffer::Parameters) &&
-                         !places.arrive(Buffer::Frozen);
+    const bool at_hand =
+        !places.gradients_are_elsewhere() && !places.arrive(Buffer::Parameters) && !places.arrive(Buffer::Frozen);
     if (plan.parallel.ranks == 1 && at_hand) return plan;
     return Communication(model, std::move(plan)).insert();
 }

@@ -116,7 +116,7 @@ class BoundaryMoves {
 
     const int layers_;
     Plan plan_;
-    std::vector<StepRange> forward_, backward_;     ///< By layer.
+    std::vector<StepRange> forward_, backward_;      ///< By layer.
     std::vector<std::vector<Step>> before_, after_;  ///< By step, what is put in.
 };
 

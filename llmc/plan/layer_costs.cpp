@@ -158,12 +158,12 @@ class Measurement {
         for (const Step& step : plan.steps) {
             if (step.layer != 0 || step.phase == Phase::Update) continue;
             const bool gathers = step.kind == StepKind::Gather;
-            const bool fetches = step.kind == StepKind::Fetch && step.is_copy_of_state() &&
-                                 step.buffer != Buffer::Gradients;
+            const bool fetches =
+                step.kind == StepKind::Fetch && step.is_copy_of_state() && step.buffer != Buffer::Gradients;
             if (!gathers && !fetches) continue;
-            cost.walk_seconds =
-                std::max(cost.walk_seconds, gathers ? transfer_seconds(times_, plan, step)
-                                                    : static_cast<double>(copied_bytes(plan, step)) / times_.host_bandwidth);
+            cost.walk_seconds = std::max(
+                cost.walk_seconds, gathers ? transfer_seconds(times_, plan, step)
+                                           : static_cast<double>(copied_bytes(plan, step)) / times_.host_bandwidth);
         }
     }
 

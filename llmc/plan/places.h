@@ -73,7 +73,9 @@ class Places {
     OptimizerKind optimizer() const { return optimizer_; }
     /// Gradients of a micro-batch are in a tensor of the plan, and join those that are kept when they are complete: as
     /// pieces, or in another format.
-    bool gathers_gradients_apart() const { return in_pieces(Buffer::Gradients) || format(Buffer::Gradients) != DType::F32; }
+    bool gathers_gradients_apart() const {
+        return in_pieces(Buffer::Gradients) || format(Buffer::Gradients) != DType::F32;
+    }
     /// The bucket that an operation needs of these parameters is in a tensor of the plan, which it has come to.
     bool arrive(Buffer parameters) const { return in_pieces(parameters) || on_host(parameters); }
     /// Gradients that an operation writes are in a tensor of the plan.

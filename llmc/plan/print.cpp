@@ -9,10 +9,9 @@
 namespace llmc {
 namespace {
 
-constexpr std::array<const char*, kNumSlots> kSlotNames = {"in",        "residual",   "out",    "stat",        "stat",
-                                                           "d_out",     "d_in",       "tokens", "logits",      "losses",
-                                                           "workspace", "parameters", "frozen", "d_parameters",
-                                                           "kept",      "masters",    "m",      "v"};
+constexpr std::array<const char*, kNumSlots> kSlotNames = {
+    "in",     "residual",  "out",        "stat",   "stat",         "d_out", "d_in",    "tokens", "logits",
+    "losses", "workspace", "parameters", "frozen", "d_parameters", "kept",  "masters", "m",      "v"};
 
 std::string operand_text(const Plan& plan, int32_t id, const Layout* layout) {
     const PlanTensor& tensor = plan.tensors[static_cast<size_t>(id)];
@@ -29,7 +28,7 @@ std::string remarks(const Step& step) {
         text += step.adds == Adds::Never ? "  writes" : "  writes, later adds";
     }
     if (step.when != When::Always && step.phase != Phase::Update) {
-        text += step.when == When::First       ? "  (first micro-batch)"
+        text += step.when == When::First        ? "  (first micro-batch)"
                 : step.when == When::AfterFirst ? "  (later micro-batches)"
                                                 : "  (last micro-batch)";
     }
@@ -71,7 +70,8 @@ std::string summarise_steps(const Plan& plan) {
     int copies = 0, reductions = 0, gathers = 0, zeroed = 0;
     for (const Step& step : plan.steps) {
         const bool copies_state = step.is_copy() && step.phase == Phase::Update;
-        if (step.kind == StepKind::Compute || (step.phase == Phase::Update && !copies_state)) ++count[static_cast<size_t>(step.phase)];
+        if (step.kind == StepKind::Compute || (step.phase == Phase::Update && !copies_state))
+            ++count[static_cast<size_t>(step.phase)];
         copies += step.kind == StepKind::CopyOut || step.kind == StepKind::Fetch ? 1 : 0;
         reductions += step.kind == StepKind::Reduce ? 1 : 0;
         gathers += step.kind == StepKind::Gather && step.phase != Phase::Update ? 1 : 0;

@@ -79,7 +79,8 @@ OpCost step_cost(const Model& model, const Plan& plan, const Step& step, int att
         case StepKind::SquareSums:
             return {0, elements * static_cast<double>(size_of(plan.places.format(Buffer::Gradients)))};
         case StepKind::AddGradients:
-            return {0, elements * static_cast<double>(size_of(DType::F32) + 2 * size_of(plan.places.format(Buffer::Gradients)))};
+            return {0, elements * static_cast<double>(size_of(DType::F32) +
+                                                      2 * size_of(plan.places.format(Buffer::Gradients)))};
         case StepKind::Update: return {0, elements * plan.places.update_bytes()};
         default: return {};
     }

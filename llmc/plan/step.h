@@ -20,7 +20,7 @@ namespace llmc {
 /// What a step is. A copy begins with its step, after the steps before it, and runs beside the steps after it, until a
 /// step waits for it: only then may the storage it was copied out of be reused, or the tensor it fetched be read.
 enum class StepKind : uint8_t {
-    Compute,      ///< An operation of the model.
+    Compute,  ///< An operation of the model.
     // Of a tensor of the plan (`bucket` < 0), or of `elements` of `bucket` of `buffer`, which is kept in host memory.
     CopyOut,      ///< In goes to host memory.
     WaitCopyOut,  ///< In has been copied out.

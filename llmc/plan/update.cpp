@@ -204,8 +204,7 @@ class Update {
         }
         if (index >= slices_.size() || !slices_[index].is_last) return;
         const int bucket = slices_[index].bucket;
-        add_step(StepKind::Gather, bucket).operand(Slot::Parameters) =
-            returned_[static_cast<size_t>(bucket)];
+        add_step(StepKind::Gather, bucket).operand(Slot::Parameters) = returned_[static_cast<size_t>(bucket)];
         gathered_.push_back(bucket);
     }
 
@@ -214,7 +213,7 @@ class Update {
     std::vector<int> buckets_;
     std::vector<Stream> streams_;
     std::vector<Slice> slices_;
-    std::vector<int32_t> returned_;      ///< By bucket: where its updated parameters are gathered.
+    std::vector<int32_t> returned_;        ///< By bucket: where its updated parameters are gathered.
     std::vector<int> gathered_, leaving_;  ///< Buckets whose gather, and whose way to host memory, is not waited for.
 };
 

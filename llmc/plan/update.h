@@ -14,8 +14,8 @@ namespace llmc {
 /// The plan of a micro-batch with the steps of the update, which run after the last one.
 Plan with_update(const Model& model, Plan plan);
 
-/// Elements of a slice: an eighth of what a rank updates of the largest layer, but at most so many that they take 64 MiB
-/// in fp32; whole blocks.
+/// Elements of a slice: an eighth of what a rank updates of the largest layer, but at most so many that they take 64
+/// MiB in fp32; whole blocks.
 int64_t slice_elements(const Model& model, const Partition& partition, bool updates_pieces);
 
 /// Elements [first, end) of what a rank updates of a bucket, cut into slices.

@@ -233,9 +233,8 @@ class Walk {
                 return fmt::format("step {} ({}) {}", i, describe_step(model_, plan_.steps[i]), fault);
             }
         }
-        for (const std::string& fault :
-             {copies_.fault_of_end(), chunks_.fault_of_end(), communication_.fault_of_end(), update_.fault_of_end(),
-              transfers_.fault_of_end()}) {
+        for (const std::string& fault : {copies_.fault_of_end(), chunks_.fault_of_end(), communication_.fault_of_end(),
+                                         update_.fault_of_end(), transfers_.fault_of_end()}) {
             if (!fault.empty()) return "the plan " + fault;
         }
         for (int32_t t = 0; t < static_cast<int32_t>(plan_.tensors.size()); ++t) {
@@ -272,9 +271,8 @@ class Walk {
     }
 
     std::string fault_of(const Step& step) {
-        for (const std::string& fault :
-             {copies_.fault_of(step), chunks_.fault_of(step), communication_.fault_of(step), update_.fault_of(step),
-              transfers_.fault_of(step)}) {
+        for (const std::string& fault : {copies_.fault_of(step), chunks_.fault_of(step), communication_.fault_of(step),
+                                         update_.fault_of(step), transfers_.fault_of(step)}) {
             if (!fault.empty()) return fault;
         }
         const auto rows = [&](int slot) {

@@ -31,7 +31,7 @@ std::string CommunicationCheck::fault_of(const Step& step) {
         case StepKind::WaitFetch: return touched(step);
         case StepKind::Fetch: return fetch(step);
         case StepKind::ZeroGradients: return known ? write(step, step.bucket) : "";  // verify_update.h
-        case StepKind::AddGradients: return known ? join(step) : "";  // verify_update.h
+        case StepKind::AddGradients: return known ? join(step) : "";                 // verify_update.h
         case StepKind::FoldGradients: return fold(step);
         case StepKind::Reduce: return reduce(step);
         case StepKind::WaitReduce: gradients(step.bucket).complete = true; return wait(step, StepKind::Reduce);
@@ -162,8 +162,7 @@ bool CommunicationCheck::holds(int32_t tensor, int64_t pieces, int bucket, Buffe
     if (tensor < 0) return false;
     const DType format = buffer == Buffer::Gradients ? DType::F32 : plan_.places.format(buffer);
     const PlanTensor& found = plan_.tensors[static_cast<size_t>(tensor)];
-    return found.dtype == format && found.rows == pieces &&
-           found.cols == partition_of(buffer).bucket(bucket).piece;
+    return found.dtype == format && found.rows == pieces && found.cols == partition_of(buffer).bucket(bucket).piece;
 }
 
 std::string CommunicationCheck::reduce(const Step& step) {
@@ -196,9 +195,8 @@ std::string CommunicationCheck::gather(const Step& step) {
     const int32_t tensor = step.operand(slot_of(step.buffer));
     if (step.phase == Phase::Update) {
         const bool changed = step.buffer == Buffer::Parameters;
-        const bool fits = plan_.places.on_host(step.buffer)
-                              ? holds(tensor, partition_.ranks, step.bucket, step.buffer)
-                              : tensor == kNone;
+        const bool fits = plan_.places.on_host(step.buffer) ? holds(tensor, partition_.ranks, step.bucket, step.buffer)
+                                                            : tensor == kNone;
         if (!plan_.places.gathers_after_update() || !changed || !fits) return "gathers what is whole, or kept nowhere";
         under_way_.push_back(step);
         return "";

@@ -151,7 +151,8 @@ std::string TransferCheck::compute(const Step& step) {
     const int bucket = bucket_of(model_, partition_, step);
     const int32_t tensor = step.operand(Slot::ParameterGradients);
     const auto found = held_.find(tensor);
-    const bool has = found != held_.end() && found->second.buffer == Buffer::Gradients && found->second.bucket == bucket;
+    const bool has =
+        found != held_.end() && found->second.buffer == Buffer::Gradients && found->second.bucket == bucket;
     if (!has && step.adds != Adds::Never && !plan_.parallel.rank_invariant) {
         return "adds to gradients that have not come from host memory";
     }
@@ -171,8 +172,8 @@ std::string TransferCheck::complete(const Step& step) {
     if (joins && !plan_.places.gathers_gradients_apart()) return "";
     if (kept < 0) return fmt::format("has not {} that are kept", name(content));
     const auto found = held_.find(kept);
-    const bool has = found != held_.end() && found->second.buffer == Buffer::Gradients &&
-                     found->second.bucket == step.bucket;
+    const bool has =
+        found != held_.end() && found->second.buffer == Buffer::Gradients && found->second.bucket == step.bucket;
     if (!has && step.adds != Adds::Never) return fmt::format("adds to {} that have not come", name(content));
     if (!joins) return "";
     const bool pieces = plan_.places.in_pieces(Buffer::Gradients);

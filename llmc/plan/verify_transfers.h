@@ -48,8 +48,8 @@ class TransferCheck {
     const Model& model_;
     const Plan& plan_;
     const Partition partition_, frozen_;
-    std::map<int32_t, Content> held_;              ///< By tensor.
-    std::map<int32_t, Content> leaving_;           ///< Copies out that are not waited for, by tensor.
+    std::map<int32_t, Content> held_;                     ///< By tensor.
+    std::map<int32_t, Content> leaving_;                  ///< Copies out that are not waited for, by tensor.
     std::map<std::pair<Buffer, int>, int64_t> returned_;  ///< Elements of updates, or of gradients, by bucket.
     std::map<std::pair<Buffer, int>, int64_t> end_;       ///< Where the last of them ended.
     bool trains_ = false;

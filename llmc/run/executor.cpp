@@ -1,9 +1,9 @@
 #include "llmc/run/executor.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/units.h"
 #include "llmc/plan/communicate.h"
 #include "llmc/plan/gradients.h"
-#include "llmc/base/units.h"
 #include "llmc/plan/simulate.h"
 
 #include <algorithm>

@@ -97,10 +97,10 @@ class Executor {
     Comm* comm_;
     OptimizerSettings optimizer_;
     MicroBatchTree tree_;
-    std::vector<std::vector<ElementRange>> to_zero_;  ///< By bucket.
-    std::vector<std::vector<CopyTicket>> copies_;     ///< By tensor; those under way.
+    std::vector<std::vector<ElementRange>> to_zero_;    ///< By bucket.
+    std::vector<std::vector<CopyTicket>> copies_;       ///< By tensor; those under way.
     std::array<int64_t, kNumBuffers> host_reach_ = {};  ///< How far each has been copied from or to.
-    std::vector<CommTicket> gathers_;                 ///< By tensor; those under way.
+    std::vector<CommTicket> gathers_;                   ///< By tensor; those under way.
     std::vector<CommTicket> by_bucket_;  ///< Reductions, shares and gathers of what is kept; those under way.
     int under_way_ = 0;                  ///< Gathers, reductions and shares.
     bool overlaps_ = true;

@@ -74,7 +74,7 @@ State::State(Backend& backend, const Model& model, const Places& places, int64_t
     const StateBytes bytes = state_bytes(model, places, T, parallel, training);
     const StateBytes on_host = state_bytes(model, places, T, parallel, training, Memory::Host);
     HostProgress progress(on_host.total(), backend.on_gpu());
-    const auto allocate = [&](Buffer buffer, int64_t StateBytes::* row) {
+    const auto allocate = [&](Buffer buffer, int64_t StateBytes::*row) {
         const Place& place = places[buffer];
         const auto index = static_cast<size_t>(buffer);
         const int64_t of_buffer = (place.memory == Memory::Host ? on_host : bytes).*row;
@@ -255,9 +255,7 @@ Tensor State::own_norm_sums(int bucket) const {
     return scalars(scalars_layout_.norm_sums + first * size_of(DType::F64), DType::F64, b.piece / b.chunk);
 }
 
-int64_t State::allocated_bytes() const {
-    return bytes_in(Memory::Device);
-}
+int64_t State::allocated_bytes() const { return bytes_in(Memory::Device); }
 
 int64_t State::allocated_host_bytes() const { return bytes_in(Memory::Host); }
 

@@ -31,7 +31,6 @@ class DeviceBuffer {
     Memory memory_ = Memory::Device;
 };
 
-
 /// What is kept for every parameter, in the format of its place; of frozen ones the weights alone.
 enum class Kept : uint8_t { Weights, MomentM, MomentV };
 
@@ -78,8 +77,8 @@ class State {
     bool keeps(Kept what, int index) const {
         return (what == Kept::Weights || model_.trains(index)) && buffer(buffer_of(what, index)).data != nullptr;
     }
-    /// A range inside held(), of the master weights where there are some, in its format: fp32, bf16, or codes (uint8) of
-    /// 8-bit blocks, of which ranges begin at a whole block and end there or at the row's end.
+    /// A range inside held(), of the master weights where there are some, in its format: fp32, bf16, or codes (uint8)
+    /// of 8-bit blocks, of which ranges begin at a whole block and end there or at the row's end.
     Tensor kept(Kept what, int index, const ElementRange& range) const;
     /// The largest magnitudes of such a range's blocks, fp32; empty for the other formats.
     Tensor kept_scales(Kept what, int index, const ElementRange& range) const;

@@ -68,9 +68,7 @@ void MicroBatchTree::push(Turn turn, int bucket, Tensor sum, Tensor staging) {
             backend.wait_copy(backend.copy_in(flat(staging), state_.partial_sum(level, bucket).data));
             backend.add(flat(sum), flat(staging));
         },
-        [&](int level) {
-            backend.wait_copy(backend.copy_out(state_.partial_sum(level, bucket).data, flat(sum)));
-        });
+        [&](int level) { backend.wait_copy(backend.copy_out(state_.partial_sum(level, bucket).data, flat(sum))); });
 }
 
 }  // namespace llmc

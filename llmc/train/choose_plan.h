@@ -42,8 +42,7 @@ int64_t memory_limit(const Options& options, const DeviceInfo& device);
 std::string memory_bound(const Options& options, const DeviceInfo& device);
 
 /// Analytic times of the model's operations, of --device-profile or this device.
-OpTimes estimated_times(const Options& options, const Model& model, const PlanRequest& request,
-                        const Backend& backend);
+OpTimes estimated_times(const Options& options, const Model& model, const PlanRequest& request, const Backend& backend);
 /// Times of the model's operations: of --device-profile; measured with --calibrate, or earlier; else analytic.
 OpTimes operation_times(const Options& options, const Model& model, const PlanRequest& request, Backend& backend);
 

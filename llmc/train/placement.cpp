@@ -112,9 +112,9 @@ void require_host_memory(const Options& options, const Model& model, const Plann
     const std::string remedy = placement_remedy(options, model, memory.plan.shape, backend);
     fail("not enough host memory: --offload={} keeps {} there{}, {} {} available{}; {}", options.offload,
          format_bytes(memory.host_bytes()),
-         together ? fmt::format(" besides the {} of the device, which is this host,",
-                                format_bytes(memory.total_bytes()))
-                  : "",
+         together
+             ? fmt::format(" besides the {} of the device, which is this host,", format_bytes(memory.total_bytes()))
+             : "",
          format_bytes(together ? backend.info().available(options.memory_sharing) : limit), "are",
          bound.empty() ? "" : ", by " + bound,
          remedy.empty() ? "no placement of this model and batch fits: lower --batch-size" : remedy);

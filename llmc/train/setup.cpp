@@ -237,8 +237,7 @@ void require_memory(const Options& options, const Model& model, const PlannedMem
     fail("not enough memory: --recompute={} with --batch-size={} and --seq-len={} needs {}, {} is {}{}. By level:{}{}",
          options.recompute, options.batch_size, options.seq_len, format_bytes(memory.total_bytes()),
          limited ? "--memory-budget" : "available", format_bytes(budget),
-         limited || bound.empty() ? "" : ", by " + bound, fits,
-         remedy.empty() ? "" : ". With this batch: " + remedy);
+         limited || bound.empty() ? "" : ", by " + bound, fits, remedy.empty() ? "" : ". With this batch: " + remedy);
 }
 
 void settle_schedule(Options& options, bool is_trained) {

@@ -10,8 +10,8 @@ TEST(CudaOffload, SameBitsOfOneRank) {
         TeamRun plain = offload_run(family, dtype);
         plain.device = "cuda", plain.steps = 3;  // The third is replayed.
         const TeamResult expected = RankTeam(plain).train();
-        for (const auto& [offload, policy] :
-             {std::pair("moments,masters", "none"), std::pair("gradients,boundaries", "sqrt"), std::pair("all", "layer")}) {
+        for (const auto& [offload, policy] : {std::pair("moments,masters", "none"),
+                                              std::pair("gradients,boundaries", "sqrt"), std::pair("all", "layer")}) {
             TeamRun run = plain;
             run.offload = offload, run.policy = policy;
             expect_same_training(RankTeam(run).train(), expected, words(run));

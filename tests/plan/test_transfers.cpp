@@ -1,5 +1,5 @@
-// Plans whose state is in host memory: every filling of the table of places makes a plan that the verifier accepts, what
-// it moves, how it is pipelined, and that the verifier sees what is wrong.
+// Plans whose state is in host memory: every filling of the table of places makes a plan that the verifier accepts,
+// what it moves, how it is pipelined, and that the verifier sees what is wrong.
 #include "llmc/plan/cost.h"
 #include "llmc/plan/formats.h"
 #include "llmc/plan/search.h"
@@ -63,8 +63,8 @@ TEST(Transfers, EveryFillingOfTheTableMakesASoundPlan) {
                         << plan.places.describe();
                     const Plan evaluation = make_evaluation_plan(model, request);
                     EXPECT_EQ(find_fault(model, evaluation, make_layout(evaluation)), "");
-                    const Plan generation = make_generation_plan(
-                        model, {{1, 4}, 1, {}, request.parallel, request.places}, 16);
+                    const Plan generation =
+                        make_generation_plan(model, {{1, 4}, 1, {}, request.parallel, request.places}, 16);
                     EXPECT_EQ(find_fault(model, generation, make_layout(generation)), "");
                 }
 }
@@ -167,7 +167,8 @@ TEST(Transfers, SearchesKeepTheirBudgetWithBoundariesInHostMemory) {
     }
 }
 
-// ---- Faults ----------------------------------------------------------------------------------------------------------
+// ---- Faults
+// ----------------------------------------------------------------------------------------------------------
 
 /// What the verifier says after a change to a sound plan.
 std::string fault_after(unsigned chosen, const std::function<void(std::vector<Step>&)>& change, int ranks = 1,
@@ -233,8 +234,8 @@ TEST(TransferFaults, AreSeen) {
 
 TEST(TransferFaults, OfPiecesOfRanksAreSeen) {
     const auto without_gather = [](std::vector<Step>& steps) {
-        steps.erase(std::find_if(steps.begin(), steps.end(),
-                                 [](const Step& step) { return step.kind == StepKind::Gather; }));
+        steps.erase(
+            std::find_if(steps.begin(), steps.end(), [](const Step& step) { return step.kind == StepKind::Gather; }));
     };
     EXPECT_NE(fault_after(8, without_gather, 2, 3), "");
     const auto without_piece = [](std::vector<Step>& steps) {

@@ -30,10 +30,10 @@ inline const std::vector<std::string> kOffloads = {"moments",
                                                    "all"};
 
 inline std::string words(const TeamRun& run) {
-    return fmt::format("{}, --offload={} --zero={} --recompute={}, {} ranks, {} micro-batches{}{}{}", name_of(run.dtype),
-                       run.offload, run.zero, run.policy, run.parallel.ranks, run.parallel.micro_batches,
-                       run.parallel.rank_invariant ? ", rank-invariant" : "", run.freeze.empty() ? "" : ", --freeze=",
-                       run.freeze);
+    return fmt::format("{}, --offload={} --zero={} --recompute={}, {} ranks, {} micro-batches{}{}{}",
+                       name_of(run.dtype), run.offload, run.zero, run.policy, run.parallel.ranks,
+                       run.parallel.micro_batches, run.parallel.rank_invariant ? ", rank-invariant" : "",
+                       run.freeze.empty() ? "" : ", --freeze=", run.freeze);
 }
 
 }  // namespace llmc

@@ -105,7 +105,8 @@ TEST(Offload, SameBitsWithFrozenRows) {
         }
 }
 
-// ---- Bytes -----------------------------------------------------------------------------------------------------------
+// ---- Bytes
+// -----------------------------------------------------------------------------------------------------------
 
 PlannedMemory planned(const ModelConfig& config, const std::string& offload, const std::string& policy = "layer") {
     static const auto backend = make_backend("cpu", 1);

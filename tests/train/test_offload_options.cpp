@@ -1,4 +1,5 @@
-// --offload and --host-memory-budget as options: lists, what contradicts itself, and what is said where memory is short.
+// --offload and --host-memory-budget as options: lists, what contradicts itself, and what is said where memory is
+// short.
 #include "llmc/backend/make_backend.h"
 #include "llmc/base/error.h"
 #include "llmc/train/offload.h"
@@ -59,8 +60,8 @@ TEST(Placement, TheOneItNamesFitsAndIsTheFastestOfThose) {
     const auto memory_of = [&](const std::string& recompute, const std::string& offload) {
         Options other = options;
         other.recompute = recompute, other.offload = offload;
-        return with_memory(model, make_training_plan(model, request_for(other, model, shape, *backend),
-                                                     find_policy(recompute)));
+        return with_memory(
+            model, make_training_plan(model, request_for(other, model, shape, *backend), find_policy(recompute)));
     };
     const int64_t most = memory_of("none", "none").total_bytes(), least = memory_of("sqrt", "all").total_bytes();
     options.recompute = "none";

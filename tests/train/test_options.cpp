@@ -60,7 +60,8 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--skip-bad-lines --no-scan "
               "-j,--val-data -b,--batch-size -t,--seq-len -d,--total-batch-size -x,--steps "
               "-l,--learning-rate -k,--lr-schedule -u,--warmup -q,--final-lr-fraction --lr-decay-fraction "
-              "-c,--weight-decay --optimizer --moments -w,--masters --gradients --beta1 --beta2 --adam-epsilon --grad-clip --freeze --trainable "
+              "-c,--weight-decay --optimizer --moments -w,--masters --gradients --beta1 --beta2 --adam-epsilon "
+              "--grad-clip --freeze --trainable "
               "--max-skipped-steps "
               "-r,--recompute --offload --calibrate --memory-budget --host-memory-budget --logits-chunk "
               "-z,--zero --rank-invariant --check-ranks --no-overlap --comm-init --comm-timeout "
@@ -69,16 +70,16 @@ TEST(OptionTable, HoldsExactlyThese) {
               "-g,--sample-length --sample-prompt -n,--checkpoint-every --keep-checkpoints --keep-best --log-every "
               "--log-level "
               "--profile --dry-run ");
-    EXPECT_EQ(
-        flags_of(kPlan),
-        "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
-        "--rope-theta --tied -i,--data --tokenizer --data-format --jsonl-field --special-tokens --skip-bad-lines "
-        "-b,--batch-size -t,--seq-len -d,--total-batch-size "
-        "--optimizer --moments -w,--masters --gradients --freeze --trainable -r,--recompute --offload --calibrate --device-profile --memory-budget "
+    EXPECT_EQ(flags_of(kPlan),
+              "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
+              "--rope-theta --tied -i,--data --tokenizer --data-format --jsonl-field --special-tokens --skip-bad-lines "
+              "-b,--batch-size -t,--seq-len -d,--total-batch-size "
+              "--optimizer --moments -w,--masters --gradients --freeze --trainable -r,--recompute --offload "
+              "--calibrate --device-profile --memory-budget "
               "--host-memory-budget --logits-chunk "
-        "--ranks -z,--zero --rank-invariant "
-        "--device --dtype --threads --config --log-level --json --list-steps --frontier --plot "
-        "--timeline --what-fits ");
+              "--ranks -z,--zero --rank-invariant "
+              "--device --dtype --threads --config --log-level --json --list-steps --frontier --plot "
+              "--timeline --what-fits ");
     EXPECT_EQ(flags_of(kGenerate),
               "-e,--model --tokenizer --special-tokens --device --threads --seed --log-level --run --prompt --no-bos "
               "--ignore-eos --stop --length --samples --temperature --top-k --top-p ");

@@ -141,7 +141,7 @@ class CudaBackend final : public Backend {
     std::unique_ptr<PreparedMatmuls> matmuls_;
     std::unique_ptr<Recordings> recordings_;
     std::unique_ptr<Staging> staging_;
-    std::optional<Copies> copies_;  ///< Made with the first memory of the host.
+    std::optional<Copies> copies_;                ///< Made with the first memory of the host.
     std::map<const char*, int64_t> host_memory_;  ///< Sizes of what allocate_host() gave, by begin.
     int64_t held_at_start_ = 0;  ///< Bytes of the device in use before our first allocation: others', and CUDA's own.
 };

@@ -98,7 +98,9 @@ void train_rank(const Options& given, Comm& comm) {
     // One allocation of everything, the weights to begin with, the run folder, and the loop.
     State state(*run->backend, run->model, memory.plan.places, options.seq_len, memory.layout.arena_bytes,
                 /*training=*/true, memory.plan.parallel, comm.rank());
+    state.reserve_host(memory.plan.host_bytes);
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
+    CHECK(state.allocated_host_bytes() == memory.host_bytes(), state.allocated_host_bytes(), memory.host_bytes());
     const TransportGuard before_memory_goes(comm);
     if (origin.weights != nullptr) load_weights(*origin.weights, state);  // Damaged ones leave no folder behind.
     comm.barrier();

@@ -210,6 +210,7 @@ class Backend {
     virtual void* allocate(int64_t bytes, const std::string& what) = 0;
     virtual void release(void* memory) = 0;
 
+    /// The tensor may also lie in memory of allocate_host(); then calls made before have finished when it is touched.
     virtual void copy_to_device(Tensor destination, const void* source) = 0;
     virtual void copy_to_host(void* destination, Tensor source) = 0;
     /// The tensor's elements where the host can read them in place (after synchronize()); null where it cannot.
@@ -223,8 +224,8 @@ class Backend {
     /// The stream calls are ordered on, a cudaStream_t, for a communicator that works beside it; null on the CPU.
     virtual void* stream() { return nullptr; }
 
-    /// Memory of the host for copy_out() and copy_in(), aligned to kTensorAlignment: where devices have their own
-    /// memory, pinned. It counts as none of the device's.
+    /// Zeroed memory of the host for copy_out() and copy_in(), aligned to kTensorAlignment: where devices have their
+    /// own memory, pinned. It counts as none of the device's.
     virtual void* allocate_host(int64_t bytes, const std::string& what) = 0;
     virtual void release_host(void* memory) = 0;
     /// Copies x to, or out from, memory of allocate_host(). A copy begins after the calls made before it and runs

@@ -77,6 +77,8 @@ std::unique_ptr<Backend> make_backend(const std::string& device, int threads) {
     return backend != nullptr ? std::move(backend) : make_cpu_backend(threads);
 }
 
+DeviceInfo host_memory() { return cpu::host_memory(); }
+
 std::unique_ptr<Backend> make_planning_backend(const std::string& device, int threads) {
 #ifdef LLMC_WITH_CUDA
     const int index = cuda_index(device);

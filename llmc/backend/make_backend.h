@@ -15,6 +15,9 @@ std::unique_ptr<Backend> make_backend(const std::string& device, int threads);
 /// The same for planning only: --device=cuda then needs no GPU, but nothing can be allocated or run.
 std::unique_ptr<Backend> make_planning_backend(const std::string& device, int threads);
 
+/// Memory of the host, what of it is available and what limits it; nothing else is filled in.
+DeviceInfo host_memory();
+
 /// GPUs that --device=auto would take; 0 where there are none, no driver, or this build has no CUDA backend.
 int gpu_count();
 

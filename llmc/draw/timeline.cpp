@@ -33,6 +33,7 @@ Look look_of(Consumer consumer) {
         case Consumer::GatheredParameters: return {SvgHatch::Rising, "#cfe8cb", "#2f6b2b"};
         case Consumer::BucketGradients: return {SvgHatch::Crossed, "#f6cfcb", "#a03a30"};
         case Consumer::Communication: return {SvgHatch::Dots, "#dccbee", "#4d2a7d"};
+        case Consumer::UpdateSlots: return {SvgHatch::Falling, "#e9dcc4", "#7a5c1e"};
     }
     return {SvgHatch::None, "#fff", "#111"};
 }

@@ -10,6 +10,12 @@
 //                           list) works, for every run of steps that reads them: forward, repeat, backward; frozen ones
 //                           by a step and into a tensor of their own
 //
+//   parameters in host      they are fetched, as they would be gathered; a rank's piece is fetched, and gathered half
+//   memory                  way to the steps that read it
+//   gradients in host       those that are kept come to the device a bucket ahead of the steps that add to them (of
+//   memory                  later micro-batches), and go back when the bucket is complete, after their sums of squares;
+//                           those of a micro-batch that are apart from them join them on the device
+//
 // What is begun is waited for in the order in which it was begun, as comm.h asks for. So a reduction is waited for
 // before the next one begins, or before a gather that was begun after it is needed, whichever is earlier.
 #pragma once
@@ -20,7 +26,8 @@
 
 namespace llmc {
 
-/// The plan with its communication; the same plan where one rank adds to gradients where they are kept.
+/// The plan with its communication, and the copies from and to host memory beside it; the same plan where one rank has
+/// all it needs on the device.
 Plan with_communication(const Model& model, Plan plan);
 
 /// The bucket whose parameters or gradients an operation uses; kNone for operations without.

@@ -1,5 +1,6 @@
 #include "llmc/plan/cost.h"
 
+#include "llmc/base/dynamic_map.h"
 #include "llmc/base/error.h"
 
 #include <spdlog/fmt/fmt.h>
@@ -201,8 +202,8 @@ class Clock {
         const int32_t in = step.operand(Slot::In), out = step.operand(Slot::Out);
         const int32_t parameters = step.operand(slot_of(step.buffer));
         switch (step.kind) {
-            case StepKind::CopyOut: moved(in) = begin(copy_seconds(in), &out_until_); break;
-            case StepKind::Fetch: moved(out) = begin(copy_seconds(out), &in_until_); break;
+            case StepKind::CopyOut: moved(in) = begin(copy_seconds(step), &out_until_); break;
+            case StepKind::Fetch: moved(out) = begin(copy_seconds(step), &in_until_); break;
             case StepKind::Gather:
                 sent(step) = begin(transfer_seconds(times_, plan_, step), &link_until_);
                 if (parameters >= 0) moved(parameters) = sent(step);
@@ -225,8 +226,8 @@ class Clock {
         return *busy_until = std::max(now_, *busy_until) + seconds;
     }
     void wait(double until) { now_ = std::max(now_, until); }
-    double copy_seconds(int32_t tensor) const {
-        return static_cast<double>(plan_.tensors[static_cast<size_t>(tensor)].bytes) / times_.host_bandwidth;
+    double copy_seconds(const Step& step) const {
+        return static_cast<double>(copied_bytes(plan_, step)) / times_.host_bandwidth;
     }
     double& moved(int32_t tensor) { return moved_[static_cast<size_t>(tensor)]; }
     double& sent(const Step& step) { return sent_[static_cast<size_t>(step.bucket)]; }
@@ -239,6 +240,14 @@ class Clock {
 };
 
 }  // namespace
+
+int64_t copied_bytes(const Plan& plan, const Step& step) {
+    if (step.kind != StepKind::CopyOut && step.kind != StepKind::Fetch) return 0;
+    if (!step.is_copy_of_state()) return plan.tensor(step.copied()).bytes;
+    const DType format = plan.places.format(step.buffer);
+    const int64_t scales = format == DType::U8 ? step.elements / kStateBlock * size_of(DType::F32) : 0;
+    return step.elements * size_of(format) + scales;
+}
 
 double transfer_seconds(const OpTimes& times, const Plan& plan, const Step& step) {
     return seconds_to_send(times, sent_bytes(plan, step));
@@ -266,6 +275,19 @@ auto over_update(const Plan& plan, OfTurn of_turn) {
 }
 
 }  // namespace
+
+HostTraffic host_traffic_per_update(const Plan& plan) {
+    const auto of_kind = [&](StepKind kind) {
+        return over_update(plan, [&](Turn turn) {
+            int64_t bytes = 0;
+            for (const Step& step : plan.steps) {
+                if (step.kind == kind && runs(step, turn)) bytes += copied_bytes(plan, step);
+            }
+            return bytes;
+        });
+    };
+    return {of_kind(StepKind::Fetch), of_kind(StepKind::CopyOut)};
+}
 
 double update_seconds(const OpTimes& times, const Plan& plan) {
     return over_update(plan, [&](Turn turn) { return plan_seconds(times, plan, turn); });

@@ -90,6 +90,13 @@ OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places
 double step_seconds(const OpTimes& times, const Step& step);
 double plan_seconds(const OpTimes& times, const Plan& plan, Turn turn = {});
 
+/// Bytes that a step begins to copy from or to host memory; those of a whole update.
+int64_t copied_bytes(const Plan& plan, const Step& step);
+struct HostTraffic {
+    int64_t in = 0, out = 0;
+};
+HostTraffic host_traffic_per_update(const Plan& plan);
+
 /// Seconds of the reduction or gather that a step begins.
 double transfer_seconds(const OpTimes& times, const Plan& plan, const Step& step);
 

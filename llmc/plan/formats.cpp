@@ -5,6 +5,8 @@
 #include "llmc/base/units.h"
 #include "llmc/plan/step.h"
 
+#include <algorithm>
+
 namespace llmc {
 namespace {
 
@@ -70,6 +72,18 @@ BlocksLayout blocks_layout(const Model& model, const Partition& partition, bool 
         layout.buckets.push_back(of_bucket);
     }
     return layout;
+}
+
+BlocksSlot blocks_slot(const Model& model, const Partition& partition, int64_t elements) {
+    BlocksSlot slot;
+    slot.scales = round_up(elements, kPlanAlignment);
+    slot.small = slot.scales + round_up(ceil_div(elements, kStateBlock) * kItem, kPlanAlignment);
+    int64_t small_elements = 0;
+    for (const BlocksLayout::OfBucket& bucket : blocks_layout(model, partition, /*in_pieces=*/false).buckets) {
+        small_elements = std::max(small_elements, bucket.small_elements);
+    }
+    slot.bytes = slot.small + round_up(small_elements * kItem, kPlanAlignment);
+    return slot;
 }
 
 int64_t buffer_bytes(const Model& model, const Partition& partition, const Place& place) {

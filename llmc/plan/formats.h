@@ -53,6 +53,13 @@ struct BlocksLayout {
 };
 BlocksLayout blocks_layout(const Model& model, const Partition& partition, bool in_pieces);
 
+/// The same of some elements of a bucket that have come to a slot (update.h), codes first: where scales and small rows
+/// begin, with room for those of any bucket.
+struct BlocksSlot {
+    int64_t scales = 0, small = 0, bytes = 0;
+};
+BlocksSlot blocks_slot(const Model& model, const Partition& partition, int64_t elements);
+
 /// Bytes of a flat buffer of the partition in this place, and 0 of one that does not exist.
 int64_t buffer_bytes(const Model& model, const Partition& partition, const Place& place);
 

@@ -6,6 +6,7 @@
 #include "llmc/plan/communicate.h"
 #include "llmc/plan/fuse.h"
 #include "llmc/plan/gradients.h"
+#include "llmc/plan/host_boundaries.h"
 #include "llmc/plan/update.h"
 
 #include <algorithm>
@@ -23,19 +24,15 @@ class Generator {
         plan_.dtype = request.dtype();
         plan_.parallel = request.parallel;
         plan_.places = request.places;
-        host_offsets_.assign(static_cast<size_t>(layers()), -1);
         live_.assign(static_cast<size_t>(layers()) + 1, std::vector<int32_t>(static_cast<size_t>(slots_), kNone));
     }
 
     Plan training(const KeepSet& keep) {
         keep_ = keep;
-        move_to_host();
         embedding();
         for (int layer = 0; layer < layers(); ++layer) {
             if (layer > 0) drop_unkept(layer - 1);
-            if (on_host(layer)) copy_out(layer);
             for (int row = 0; row < rows(); ++row) forward(layer, row, Phase::Forward);
-            if (on_host(layer - 1)) wait_copy_out(layer - 1);
         }
         if (!keep_.keep_last_layer) drop_unkept(layers() - 1);
         head(/*training=*/true);
@@ -239,72 +236,6 @@ class Generator {
         step.operand(Slot::Workspace) = scratch;
     }
 
-    // ---- Boundaries in host memory ----
-
-    bool on_host(int layer) const {
-        return layer >= 0 && !keep_.host.empty() && keep_.host[static_cast<size_t>(layer)];
-    }
-
-    /// What no backward reads is not copied out either.
-    void move_to_host() {
-        for (int layer = 0; layer < static_cast<int>(keep_.host.size()); ++layer) {
-            if (!reads_input(layer)) keep_.host[static_cast<size_t>(layer)] = false;
-        }
-        const bool any = std::find(keep_.host.begin(), keep_.host.end(), true) != keep_.host.end();
-        plan_.places[Buffer::Boundaries].memory = any ? Memory::Host : Memory::Device;
-    }
-
-    /// Whether the backward of a layer, or what it brings back, reads the layer's input.
-    bool reads_input(int layer) const {
-        std::vector<bool> read(static_cast<size_t>(slots_), false);
-        const auto mark = [&](int slot) {
-            if (slot != kNone) read[static_cast<size_t>(slot)] = true;
-        };
-        const auto brought_back = [&](int slot) {
-            if (slot == kNone || slot == kLayerOutput) return false;
-            return read[static_cast<size_t>(slot)] &&
-                   !keep_.slots[static_cast<size_t>(layer)][static_cast<size_t>(slot)];
-        };
-        for (const OpRow& row : model_.block) {
-            const BackwardReads reads = reads_of(layer, row);
-            if (reads.in) mark(row.in);
-            if (reads.out) mark(row.out);
-            if (reads.stats) mark(row.stat0), mark(row.stat1);
-        }
-        for (int i = rows() - 1; i >= 0; --i) {
-            const OpRow& row = block_row(i);
-            if (brought_back(row.out) || brought_back(row.stat0) || brought_back(row.stat1))
-                mark(row.in), mark(row.residual);
-        }
-        return read[kLayerInput];
-    }
-
-    Step& add_copy(StepKind kind, Phase phase, int layer) {
-        Step& step = add_step(OpKind::Matmul, Pass::Forward, phase, layer, -1);
-        step.kind = kind;
-        const bool out = kind == StepKind::CopyOut || kind == StepKind::WaitCopyOut;
-        step.operand(out ? Slot::In : Slot::Out) = live(layer, kLayerInput);
-        return step;
-    }
-
-    void copy_out(int layer) {
-        Step& step = add_copy(StepKind::CopyOut, Phase::Forward, layer);
-        step.host_offset = host_offsets_[static_cast<size_t>(layer)] = plan_.host_bytes;
-        plan_.host_bytes += plan_.tensors[static_cast<size_t>(step.operand(Slot::In))].bytes;
-    }
-
-    void wait_copy_out(int layer) {
-        add_copy(StepKind::WaitCopyOut, Phase::Forward, layer);
-        live(layer, kLayerInput) = kNone;
-    }
-
-    void fetch(int layer) {
-        new_activation(layer, kLayerInput);
-        add_copy(StepKind::Fetch, Phase::Backward, layer).host_offset = host_offsets_[static_cast<size_t>(layer)];
-    }
-
-    void wait_fetch(int layer) { add_copy(StepKind::WaitFetch, Phase::Backward, layer); }
-
     // ---- Backward, and what it needs brought back ----
 
     int32_t new_gradient(const std::string& of, int layer, int64_t cols) {
@@ -349,9 +280,7 @@ class Generator {
 
     void backward_layer(int layer) {
         gradients_.assign(static_cast<size_t>(slots_), kNone);
-        if (on_host(layer - 1)) fetch(layer - 1);
         for (int row = rows() - 1; row >= 0; --row) backward(layer, row);
-        if (on_host(layer - 1)) wait_fetch(layer - 1);
     }
 
     int32_t gradient_of(int slot) const {
@@ -438,7 +367,6 @@ class Generator {
     KeepSet keep_;
     Plan plan_;
     std::vector<std::vector<int32_t>> live_;  ///< [layer][slot] -> tensor; row L has only the last block's output.
-    std::vector<int64_t> host_offsets_;       ///< By layer, where its input went.
     std::vector<int32_t> gradients_;          ///< Of the layer in its backward, by slot.
     int64_t cache_tokens_ = 0;
     int32_t tokens_ = kNone, lnf_out_ = kNone, d_residual_ = kNone;
@@ -450,12 +378,13 @@ Plan make_training_plan(const Model& model, const PlanRequest& request, const Ke
     const int lowest = GradientPath(model).lowest_layer();
     CHECK(lowest == model.config.L || keep.slots[static_cast<size_t>(lowest)][kLayerInput],
           "the input of the lowest layer with a backward must survive: nothing below it could bring it back");
-    if (!keep.host.empty()) {
-        CHECK(!keep.host.back(), "the last layer's input is read before it could be fetched");
-        const auto survives = [](const std::vector<bool>& slots) { return static_cast<bool>(slots[kLayerInput]); };
-        CHECK(std::all_of(keep.slots.begin(), keep.slots.end(), survives), "inputs in host memory are not walked from");
+    CHECK(keep.host.empty() || !keep.host.back(), "the last layer's input is read before it could be fetched");
+    Plan plan = Generator(model, request, name).training(keep);
+    const bool all = request.places.on_host(Buffer::Boundaries);
+    if (all || !keep.host.empty()) {
+        plan = with_boundaries_on_host(model, std::move(plan), all ? std::vector<bool>() : keep.host);
     }
-    Plan plan = with_communication(model, Generator(model, request, name).training(keep));
+    plan = with_communication(model, std::move(plan));
     plan = with_update(model, with_gradient_writes(model, std::move(plan)));
     return with_fusion(model, std::move(plan), request.fusions);
 }

@@ -30,7 +30,8 @@ class GradientWrites {
             }
             steps.push_back(step);
         }
-        if (plan_.parallel.rank_invariant && plan_.parallel.micro_batches > 1) add_fold(&steps);
+        const bool folds = plan_.parallel.rank_invariant && plan_.parallel.micro_batches > 1;
+        if (folds && !plan_.places.on_host(Buffer::Gradients)) add_fold(&steps);
         plan_.steps = std::move(steps);
         return std::move(plan_);
     }
@@ -47,7 +48,7 @@ class GradientWrites {
             written_[static_cast<size_t>(row.parameter)] = true;
         }
         if (rows.empty() || !first) return Adds::Always;
-        return step.operand(Slot::ParameterGradients) >= 0 ? Adds::Never : kept_adds();
+        return plan_.places.gathers_gradients_apart() ? Adds::Never : kept_adds();
     }
 
     void add_zeroing(int bucket, const Step& before, std::vector<Step>* steps) const {
@@ -58,7 +59,7 @@ class GradientWrites {
         for (const ElementRange& range : ranges) step.elements += range.count();
         step.layer = static_cast<int16_t>(plan_.partition.layer_of(bucket));
         step.operand(Slot::ParameterGradients) = before.operand(Slot::ParameterGradients);
-        const bool every_time = step.operand(Slot::ParameterGradients) >= 0 || plan_.parallel.rank_invariant;
+        const bool every_time = plan_.places.gathers_gradients_apart() || plan_.parallel.rank_invariant;
         step.when = every_time ? When::Always : When::First;
     }
 

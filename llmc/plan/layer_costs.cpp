@@ -55,6 +55,8 @@ class Measurement {
   public:
     Measurement(const Model& model, const PlanRequest& request, const OpTimes& times)
         : request_(request), times_(times) {
+        // Which of a few layers' inputs would leave says nothing of many (go_to_host() below).
+        request_.places[Buffer::Boundaries].memory = Memory::Device;
         costs_.lowest = GradientPath(model).lowest_layer();
         costs_.L = static_cast<int>(model.config.L) - costs_.lowest;
         small_ = with_layers(model, std::min(costs_.L, 3));
@@ -157,12 +159,18 @@ class Measurement {
         cost.walk_seconds = repeated_seconds(plan) - after_walk;
         // With ZeRO 3 it takes the layer's parameters, however long those need to arrive.
         for (const Step& step : plan.steps) {
-            if (step.kind != StepKind::Gather || step.layer != 0 || step.phase == Phase::Update) continue;
-            cost.walk_seconds = std::max(cost.walk_seconds, transfer_seconds(times_, plan, step));
+            if (step.layer != 0 || step.phase == Phase::Update) continue;
+            const bool gathers = step.kind == StepKind::Gather;
+            const bool fetches =
+                step.kind == StepKind::Fetch && step.is_copy_of_state() && step.buffer != Buffer::Gradients;
+            if (!gathers && !fetches) continue;
+            cost.walk_seconds = std::max(
+                cost.walk_seconds, gathers ? transfer_seconds(times_, plan, step)
+                                           : static_cast<double>(copied_bytes(plan, step)) / times_.host_bandwidth);
         }
     }
 
-    const PlanRequest& request_;
+    PlanRequest request_;
     const OpTimes& times_;
     Model small_;
     ModelCosts costs_;
@@ -171,8 +179,26 @@ class Measurement {
 
 }  // namespace
 
+namespace {
+
+/// Inputs in host memory (host_boundaries.h) take nothing meanwhile, but for the last two; beside a layer's backward
+/// comes that of the layer below. Where several come at once it is a little more than this: the arena decides.
+void go_to_host(ModelCosts* costs) {
+    const int64_t X = costs->boundary_bytes;
+    for (ModeCost& cost : costs->cost) {
+        cost.kept_bytes = std::max<int64_t>(0, cost.kept_bytes - X);
+        cost.middle_bytes += X, cost.last_bytes += X;
+    }
+    costs->walked_bytes += X;
+    costs->head_bytes += 2 * X;
+}
+
+}  // namespace
+
 ModelCosts measure_layers(const Model& model, const PlanRequest& request, const OpTimes& times) {
-    return Measurement(model, request, times).run();
+    ModelCosts costs = Measurement(model, request, times).run();
+    if (request.places.on_host(Buffer::Boundaries)) go_to_host(&costs);
+    return costs;
 }
 
 }  // namespace llmc

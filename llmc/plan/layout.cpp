@@ -133,7 +133,10 @@ Layout make_layout(const Plan& plan) {
         std::swap(orders.front(), orders.back());
     };
     // One of these nearly always meets the bound.
-    const bool communicates = plan.parallel.ranks > 1;
+    const bool communicates = std::any_of(plan.tensors.begin(), plan.tensors.end(), [](const PlanTensor& tensor) {
+        return tensor.consumer == Consumer::GatheredParameters || tensor.consumer == Consumer::BucketGradients ||
+               tensor.consumer == Consumer::Communication;
+    });
     for (const bool below : {true, false}) {
         if (!below && !communicates) break;
         for (const int brief : {5, 4}) {

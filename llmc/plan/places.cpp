@@ -37,6 +37,13 @@ bool Places::rounds() const {
     return rounds_weights || format(Buffer::MomentM) == DType::BF16 || format(Buffer::Gradients) != DType::F32;
 }
 
+bool Places::updates_from_host() const {
+    constexpr Buffer kUpdated[] = {Buffer::Parameters, Buffer::Masters, Buffer::Gradients, Buffer::MomentM,
+                                   Buffer::MomentV};
+    return std::any_of(std::begin(kUpdated), std::end(kUpdated),
+                       [&](Buffer buffer) { return (*this)[buffer].exists && on_host(buffer); });
+}
+
 bool Places::updates_by_row() const { return rounds() || format(Buffer::MomentM) != DType::F32; }
 
 int64_t Places::row_multiple() const { return format(Buffer::MomentM) == DType::U8 ? kStateBlock : 1; }
@@ -75,12 +82,6 @@ std::string Places::fault() const {
         return fmt::format("{} are not those of the optimiser", name_of(Buffer::MomentV));
     }
     if (in_pieces(Buffer::Boundaries)) return "layer boundaries are each rank's own, and have no pieces";
-    for (int i = 0; i < kNumBuffers; ++i) {
-        const auto buffer = static_cast<Buffer>(i);
-        if (on_host(buffer) && buffer != Buffer::Boundaries) {
-            return fmt::format("{} in host memory: only layer boundaries can be there", name_of(buffer));
-        }
-    }
     if ((*this)[Buffer::Masters].exists && format(Buffer::Parameters) == DType::F32) {
         return "fp32 parameters have no master weights: they are the weights";
     }
@@ -107,10 +108,22 @@ std::string Places::describe() const {
         if (in_pieces(buffer)) cut.emplace_back(name_of(buffer));
     }
     if (in_pieces(Buffer::Frozen) && !in_pieces(Buffer::Parameters)) cut.emplace_back(name_of(Buffer::Frozen));
-    std::string text;
-    for (size_t i = 0; i < cut.size(); ++i) text += (i == 0 ? "" : i + 1 < cut.size() ? ", " : " and ") + cut[i];
-    if (!cut.empty()) text += " in pieces";
-    if (on_host(Buffer::Boundaries)) text += fmt::format("{}layer boundaries on the host", cut.empty() ? "" : "; ");
+    std::vector<std::string> away;
+    for (const auto& [buffer, name] :
+         {std::pair(Buffer::MomentM, "moments"), std::pair(Buffer::Masters, "master weights"),
+          std::pair(Buffer::Gradients, "gradients"), std::pair(Buffer::Parameters, "parameters"),
+          std::pair(Buffer::Boundaries, "layer boundaries")}) {
+        if ((*this)[buffer].exists && on_host(buffer)) away.emplace_back(name);
+    }
+    const auto listed = [](const std::vector<std::string>& names) {
+        std::string text;
+        for (size_t i = 0; i < names.size(); ++i) {
+            text += (i == 0 ? "" : i + 1 < names.size() ? ", " : " and ") + names[i];
+        }
+        return text;
+    };
+    std::string text = cut.empty() ? "" : listed(cut) + " in pieces";
+    if (!away.empty()) text += fmt::format("{}{} on the host", cut.empty() ? "" : "; ", listed(away));
     return text;
 }
 

@@ -3,14 +3,17 @@
 // are names for fillings of it; plans, memory, state, checkpoints, prices and the banner read the rows and never a
 // stage.
 //
-//             spread            memory   format
-// parameters  whole | pieces    device   that of the activations
-// masters     whole | pieces    device   fp32; absent where parameters are fp32, or are the weights themselves
-// gradients   whole | pieces    device   fp32 | bf16
-// moment m    whole | pieces    device   fp32 | bf16 | uint8: blocks (formats.h)
-// moment v    whole | pieces    device   that of m; absent where the optimiser has none
-// frozen      whole | pieces    device   that of the activations; without a byte where every parameter trains
-// boundaries  (a rank's own)    device | host   that of the activations
+//             spread           memory          format
+// parameters  whole | pieces   device | host   that of the activations
+// masters     whole | pieces   device | host   fp32; absent where parameters are fp32, or are the weights themselves
+// gradients   whole | pieces   device | host   fp32 | bf16
+// moment m    whole | pieces   device | host   fp32 | bf16 | uint8: blocks (formats.h)
+// moment v    whole | pieces   device | host   that of m; absent where the optimiser has none
+// frozen      whole | pieces   device | host   that of the activations; without a byte where every parameter trains
+// boundaries  (a rank's own)   device | host   that of the activations
+//
+// What is in host memory comes to the device for the steps that use it, into tensors of the plan, and what they change
+// goes back (communicate.h, update.h).
 #pragma once
 
 #include "llmc/base/dtype.h"
@@ -73,6 +76,12 @@ class Places {
     bool gathers_gradients_apart() const {
         return in_pieces(Buffer::Gradients) || format(Buffer::Gradients) != DType::F32;
     }
+    /// The bucket that an operation needs of these parameters is in a tensor of the plan, which it has come to.
+    bool arrive(Buffer parameters) const { return in_pieces(parameters) || on_host(parameters); }
+    /// Gradients that an operation writes are in a tensor of the plan.
+    bool gradients_are_elsewhere() const { return gathers_gradients_apart() || on_host(Buffer::Gradients); }
+    /// An update has something of what it works on in host memory.
+    bool updates_from_host() const;
     /// Something is rounded stochastically: weights without masters, moments or gradients.
     bool rounds() const;
     /// Something an update writes is rounded so or kept in blocks: it works row by row.

@@ -20,9 +20,8 @@ struct KeepSet {
     std::vector<std::vector<int>> walk;
     /// The last layer's internals, still there when its backward starts, are used as they are.
     bool keep_last_layer = true;
-    /// host[layer]: this layer's input survives in host memory. It is copied out beside the forward of this layer and
-    /// the next, and fetched beside the backward of the layer above, so it cannot be the last layer's; and all layers'
-    /// inputs must survive then. Empty: none.
+    /// host[layer]: this layer's input, if it survives, does so in host memory (host_boundaries.h), which the last
+    /// layer's cannot. Empty: as the table of places says of layer boundaries.
     std::vector<bool> host;
 };
 

@@ -9,9 +9,9 @@
 namespace llmc {
 namespace {
 
-constexpr std::array<const char*, kNumSlots> kSlotNames = {"in",        "residual",   "out",    "stat",        "stat",
-                                                           "d_out",     "d_in",       "tokens", "logits",      "losses",
-                                                           "workspace", "parameters", "frozen", "d_parameters"};
+constexpr std::array<const char*, kNumSlots> kSlotNames = {
+    "in",     "residual",  "out",        "stat",   "stat",         "d_out", "d_in",    "tokens", "logits",
+    "losses", "workspace", "parameters", "frozen", "d_parameters", "kept",  "masters", "m",      "v"};
 
 std::string operand_text(const Plan& plan, int32_t id, const Layout* layout) {
     const PlanTensor& tensor = plan.tensors[static_cast<size_t>(id)];
@@ -41,7 +41,9 @@ std::string remarks(const Step& step) {
         text += step.adds == Adds::Never ? "  writes" : "  writes, later adds";
     }
     if (step.when != When::Always && step.phase != Phase::Update) {
-        text += step.when == When::First ? "  (first micro-batch)" : "  (last micro-batch)";
+        text += step.when == When::First        ? "  (first micro-batch)"
+                : step.when == When::AfterFirst ? "  (later micro-batches)"
+                                                : "  (last micro-batch)";
     }
     return text;
 }
@@ -61,6 +63,9 @@ std::string print_steps(const Model& model, const Plan& plan, const Layout* layo
         if (layout != nullptr && step.host_offset >= 0) {
             (step.kind == StepKind::Fetch ? reads : writes) += fmt::format(" host@{}", step.host_offset);
         }
+        if (step.phase == Phase::Update && step.is_copy_of_state()) {
+            reads += fmt::format(" [{}:{}]", step.first_element, step.first_element + step.elements);
+        }
         text += fmt::format("{:>5} {:<9} {:<38} {} ->{}{}  [{}]\n", i, name_of(step.phase), describe_step(model, step),
                             reads, writes, marks, format_bytes(simulation.live_bytes[i]));
     }
@@ -71,7 +76,9 @@ std::string summarise_steps(const Plan& plan) {
     std::array<int, kNumPhases> count = {};
     int copies = 0, reductions = 0, gathers = 0, zeroed = 0, fused = 0;
     for (const Step& step : plan.steps) {
-        if (step.is_operation() || step.phase == Phase::Update) ++count[static_cast<size_t>(step.phase)];
+        const bool copies_state = step.is_copy() && step.phase == Phase::Update;
+        if (step.is_operation() || (step.phase == Phase::Update && !copies_state))
+            ++count[static_cast<size_t>(step.phase)];
         fused += step.kind == StepKind::Fused ? 1 : 0;
         copies += step.kind == StepKind::CopyOut || step.kind == StepKind::Fetch ? 1 : 0;
         reductions += step.kind == StepKind::Reduce ? 1 : 0;

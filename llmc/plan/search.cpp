@@ -367,7 +367,8 @@ SearchResult search_layers(const Model& model, const PlanRequest& request, const
 }  // namespace
 
 SearchResult search_plan(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes) {
-    if (!model.has_frozen()) return search_layers(model, request, times, budget_bytes);
+    const bool is_exact = !model.has_frozen() && !request.places.on_host(Buffer::Boundaries);
+    if (is_exact) return search_layers(model, request, times, budget_bytes);
     const bool decides = GradientPath(model).lowest_layer() < model.config.L;  // Else no layer has a backward.
     return or_fixed_policy(model, request, times, budget_bytes,
                            decides ? search_layers(model, request, times, budget_bytes) : SearchResult{});

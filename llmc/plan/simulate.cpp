@@ -156,6 +156,10 @@ const char* words_of(StepKind kind) {
 
 std::string describe_step(const Model& model, const Step& step) {
     const std::string where = step.layer >= 0 ? fmt::format("layer {}, ", step.layer) : "";
+    if (step.is_copy_of_state()) {
+        const char* elsewhere = step.bucket == 0 ? "embedding, " : "head, ";
+        return fmt::format("{}{} {}", step.layer >= 0 ? where : elsewhere, words_of(step.kind), name_of(step.buffer));
+    }
     if (step.is_of_bucket()) {
         const char* elsewhere = step.bucket < 0 ? "" : step.bucket == 0 ? "embedding, " : "head, ";
         return fmt::format("{}{}", step.layer >= 0 ? where : elsewhere, words_of(step.kind));

@@ -4,27 +4,30 @@ namespace llmc {
 namespace {
 
 /// Of a step that is no operation. What is under way is read by its wait: it must still be there then.
-Access access_of_transfer(StepKind kind, Slot slot) {
+Access access_of_transfer(StepKind kind, Adds adds, Slot slot) {
     switch (kind) {
         case StepKind::CopyOut:
         case StepKind::WaitCopyOut:
         case StepKind::WaitFetch:
+        case StepKind::WaitGather: return {.reads = true, .writes = false};
         case StepKind::AddGradients:
         case StepKind::WaitReduce:
-        case StepKind::WaitGather: return {.reads = true, .writes = false};
+            return {.reads = slot != Slot::KeptGradients || adds != Adds::Never, .writes = slot == Slot::KeptGradients};
         case StepKind::Fetch:
         case StepKind::ZeroGradients:
         case StepKind::Gather: return {.reads = false, .writes = true};
         case StepKind::Reduce: return {.reads = slot == Slot::ParameterGradients, .writes = true};
+        case StepKind::FoldGradients: return {.reads = slot == Slot::KeptGradients, .writes = true};
+        case StepKind::Share: return {.reads = true, .writes = true};
+        case StepKind::WaitShare:
+        case StepKind::SquareSums: return {.reads = true, .writes = false};
+        case StepKind::Update:
+            return {.reads = slot != Slot::Parameters || adds != Adds::Never,
+                    .writes = slot != Slot::ParameterGradients};
         case StepKind::Compute:
         case StepKind::Fused:
-        case StepKind::FoldGradients:
-        case StepKind::Share:
-        case StepKind::WaitShare:
-        case StepKind::SquareSums:
         case StepKind::GatherSums:
-        case StepKind::BeginUpdate:
-        case StepKind::Update: break;  // On what is kept, not on tensors of the plan.
+        case StepKind::BeginUpdate: break;  // On what is kept, not on tensors of the plan.
     }
     return {};
 }
@@ -33,7 +36,7 @@ Access access_of_transfer(StepKind kind, Slot slot) {
 
 Access access(const Step& step, Slot slot) {
     if (step.operand(slot) < 0) return {};
-    if (step.kind != StepKind::Compute) return access_of_transfer(step.kind, slot);
+    if (step.kind != StepKind::Compute) return access_of_transfer(step.kind, step.adds, slot);
     const bool forward = step.pass == Pass::Forward;
     switch (slot) {
         case Slot::In:
@@ -58,6 +61,10 @@ Access access(const Step& step, Slot slot) {
             const bool of_tokens = step.op == OpKind::Embedding && step.operand(Slot::Tokens) >= 0;
             return {.reads = step.adds == Adds::Always || of_tokens, .writes = true};  // Rows of tokens always add.
         }
+        case Slot::KeptGradients:
+        case Slot::Masters:
+        case Slot::MomentM:
+        case Slot::MomentV: break;  // Of updates.
     }
     return {};
 }
@@ -89,6 +96,7 @@ std::string_view name_of(Consumer consumer) {
         case Consumer::GatheredParameters: return "gathered parameters";
         case Consumer::BucketGradients: return "gradients in flight";
         case Consumer::Communication: return "received gradients";
+        case Consumer::UpdateSlots: return "slots of the update";
     }
     return "?";
 }

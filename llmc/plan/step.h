@@ -22,8 +22,9 @@ namespace llmc {
 /// What a step is. A copy begins with its step, after the steps before it, and runs beside the steps after it, until a
 /// step waits for it: only then may the storage it was copied out of be reused, or the tensor it fetched be read.
 enum class StepKind : uint8_t {
-    Compute,      ///< An operation of the model.
-    Fused,        ///< Several of them that the backend runs as one (fuse.h).
+    Compute,  ///< An operation of the model.
+    Fused,    ///< Several of them that the backend runs as one (fuse.h).
+    // Of a tensor of the plan (`bucket` < 0), or of `elements` of `bucket` of `buffer`, which is kept in host memory.
     CopyOut,      ///< In goes to host memory.
     WaitCopyOut,  ///< In has been copied out.
     Fetch,        ///< Out comes from host memory.
@@ -31,11 +32,12 @@ enum class StepKind : uint8_t {
     // Gradients of `bucket` (gradients.h).
     ZeroGradients,  ///< What no step of the micro-batch writes whole becomes 0.
     AddGradients,   ///< Those of the micro-batch, in ParameterGradients, join those that are kept.
-    FoldGradients,  ///< The micro-batch joins the tree of sums, whose order is that of its number (all buckets).
+    FoldGradients,  ///< The micro-batch joins the tree of sums, whose order is that of its number: of `bucket`, whose
+                    ///< gradients are in KeptGradients, or of all.
     // Communication between ranks (communicate.h). A bucket is reduced or gathered from its step to its wait.
     Reduce,      ///< This rank's piece of the gradients of `bucket` is summed over ranks, in place.
-    WaitReduce,  ///< They have been; where gradients are kept in pieces, this rank's goes from ParameterGradients
-                 ///< there.
+    WaitReduce,  ///< They have been; where those of a micro-batch are apart, this rank's piece of ParameterGradients
+                 ///< joins those that are kept.
     Share,       ///< Where every rank wants all sums of `bucket`: each gets the pieces of the others.
     WaitShare,   ///< It has.
     Gather,      ///< Parameters, or FrozenParameters, gets every rank's piece of `bucket` of `buffer`: a tensor of the
@@ -45,14 +47,15 @@ enum class StepKind : uint8_t {
     SquareSums,   ///< Of this rank's piece of the gradients of `bucket`.
     GatherSums,   ///< Every rank has all of them.
     BeginUpdate,  ///< The norm, and from it and the controls what the optimiser needs for every element.
-    Update,       ///< The optimiser, on what this rank updates of `bucket`.
+    Update,       ///< The optimiser, on `elements` of what this rank updates of `bucket`, from `first_element` on.
 };
 
 /// In which micro-batches of an update a step runs.
-enum class When : uint8_t { Always, First, Last };
+enum class When : uint8_t { Always, First, Last, AfterFirst };
 
 /// Whether a step that writes gradients of parameters whole adds to what is there: the first writer of an update (or,
-/// where gradients live for a micro-batch only, of a micro-batch) does not.
+/// where gradients live for a micro-batch only, of a micro-batch) does not. An update that does not only writes
+/// parameters: they become the rounded masters.
 enum class Adds : uint8_t { Always, AfterFirst, Never };
 
 /// Fixed operand slots of a step. A slot holds an index into Plan::tensors, or kNone.
@@ -70,12 +73,28 @@ enum class Slot : uint8_t {
     Workspace,           ///< Scratch of the backend; of a Reduce, what other ranks send.
     Parameters,          ///< The bucket's trainable parameters, where they are gathered for the step ...
     FrozenParameters,    ///< ... and the frozen ones.
-    ParameterGradients,  ///< The bucket's gradients of a micro-batch, where they exist only around its backward.
+    ParameterGradients,  ///< The bucket's gradients of a micro-batch, where they exist only around its backward; or
+                         ///< those that are kept, while they are here from host memory.
+    KeptGradients,       ///< Those that are kept, while they are here, for what is apart from them to join.
+    // What an update has here of what is kept in host memory.
+    Masters,
+    MomentM,
+    MomentV,
 };
-constexpr int kNumSlots = 14;
+constexpr int kNumSlots = 18;
 /// Where a step has what is gathered of these parameters.
 constexpr Slot slot_of(Buffer parameters) {
     return parameters == Buffer::Frozen ? Slot::FrozenParameters : Slot::Parameters;
+}
+/// Where an update has what is kept of this buffer in host memory.
+constexpr Slot update_slot_of(Buffer buffer) {
+    switch (buffer) {
+        case Buffer::Masters: return Slot::Masters;
+        case Buffer::MomentM: return Slot::MomentM;
+        case Buffer::MomentV: return Slot::MomentV;
+        case Buffer::Gradients: return Slot::ParameterGradients;
+        default: return Slot::Parameters;
+    }
 }
 
 /// Where in the update a step stands; for people, and for counting repeated work.
@@ -94,10 +113,12 @@ struct Step {
     bool accumulate = false;  ///< DIn += instead of =.
     bool rope = false;  ///< Out is rotated after it is computed; DOut is rotated back, in place, before its first use:
                         ///< of a split backward, by the step that comes first.
-    int64_t host_offset = -1;            ///< CopyOut, Fetch: where in host memory.
+    int64_t host_offset = -1;            ///< CopyOut, Fetch of a tensor of the plan: where in host memory.
     int16_t bucket = -1;                 ///< Of Plan::partition, and Plan::frozen.
-    Buffer buffer = Buffer::Parameters;  ///< Gather, WaitGather: what travels; Frozen is the other.
-    int64_t elements = 0;                ///< ZeroGradients, AddGradients, SquareSums, Update: how many of them.
+    Buffer buffer = Buffer::Parameters;  ///< Gather, CopyOut, Fetch and their waits: what travels.
+    int64_t elements = 0;                ///< ZeroGradients, AddGradients, SquareSums, Update, CopyOut, Fetch.
+    int64_t first_element = 0;           ///< Update, CopyOut, Fetch: counted from the begin of the bucket ...
+    bool own_piece = false;              ///< ... or of this rank's piece of it.
     int64_t first_token = 0;  ///< Classifier and cross-entropy: the chunk, rows of In, DIn, Tokens and Losses ...
     int64_t tokens = 0;       ///< ... and the first so many of Logits. 0: in generation, the last row of In.
     int16_t fusion = -1;      ///< Fused: of Plan::fusions.
@@ -107,6 +128,12 @@ struct Step {
     bool is_operation() const { return kind == StepKind::Compute || kind == StepKind::Fused; }
     bool is_communication() const { return kind >= StepKind::Reduce && kind <= StepKind::WaitGather; }
     bool is_of_bucket() const { return kind >= StepKind::ZeroGradients; }
+    bool is_copy() const { return kind >= StepKind::CopyOut && kind <= StepKind::WaitFetch; }
+    bool is_copy_of_state() const { return is_copy() && bucket >= 0; }
+    /// The tensor of the plan that a copy is from or to.
+    int32_t copied() const {
+        return operand(kind == StepKind::CopyOut || kind == StepKind::WaitCopyOut ? Slot::In : Slot::Out);
+    }
     bool is_of_chunk() const { return op == OpKind::Classifier || op == OpKind::CrossEntropy; }
 
     /// BackwardWeight of a frozen weight and a bias that trains: no product, and no input read.
@@ -128,7 +155,13 @@ struct Turn {
     bool operator==(const Turn&) const = default;
 };
 inline bool runs(const Step& step, Turn turn) {
-    return step.when == When::Always || (step.when == When::First ? turn.first : turn.last);
+    switch (step.when) {
+        case When::First: return turn.first;
+        case When::AfterFirst: return !turn.first;
+        case When::Last: return turn.last;
+        case When::Always: break;
+    }
+    return true;
 }
 inline bool adds(const Step& step, Turn turn) {
     return step.adds == Adds::Always || (step.adds == Adds::AfterFirst && !turn.first);
@@ -159,8 +192,9 @@ enum class Consumer : uint8_t {
     GatheredParameters,  ///< Of the buckets around the step at hand.
     BucketGradients,     ///< Of the buckets whose backward or reduction is under way.
     Communication,       ///< What other ranks send to a reduction.
+    UpdateSlots,         ///< What an update has here of what is kept in host memory.
 };
-constexpr int kNumConsumers = 11;
+constexpr int kNumConsumers = 12;
 std::string_view name_of(Consumer consumer);
 std::string_view name_of(Phase phase);
 

@@ -3,6 +3,7 @@
 #include "llmc/model/trainable.h"
 #include "llmc/plan/fuse.h"
 #include "llmc/plan/verify_communication.h"
+#include "llmc/plan/verify_transfers.h"
 #include "llmc/plan/verify_update.h"
 
 #include <spdlog/fmt/fmt.h>
@@ -68,8 +69,10 @@ class CopyChecker {
     /// What is wrong with the next step as far as copies go; empty if nothing.
     std::string fault_of(const Step& step) {
         switch (step.kind) {
-            case StepKind::CopyOut: return copy_out(step, step.operand(Slot::In));
-            case StepKind::Fetch: return fetch(step, step.operand(Slot::Out));
+            case StepKind::CopyOut:
+                return step.is_copy_of_state() ? begin(step.kind, step.copied()) : copy_out(step, step.copied());
+            case StepKind::Fetch:
+                return step.is_copy_of_state() ? begin(step.kind, step.copied()) : fetch(step, step.copied());
             case StepKind::WaitCopyOut: return wait(StepKind::CopyOut, step.operand(Slot::In));
             case StepKind::WaitFetch: return wait(StepKind::Fetch, step.operand(Slot::Out));
             default: return uses(step);
@@ -218,7 +221,8 @@ class Walk {
           copies_(plan),
           chunks_(model, plan),
           communication_(model, plan),
-          update_(model, plan) {}
+          update_(model, plan),
+          transfers_(model, plan) {}
 
     std::string fault() {
         for (int32_t t = 0; t < static_cast<int32_t>(plan_.tensors.size()); ++t) {
@@ -234,8 +238,8 @@ class Walk {
             return fmt::format("step {} ({}) is not one with the steps that it is one with in other plans", step,
                                describe_step(model_, plan_.steps[static_cast<size_t>(step)]));
         }
-        for (const std::string& fault :
-             {copies_.fault_of_end(), chunks_.fault_of_end(), communication_.fault_of_end(), update_.fault_of_end()}) {
+        for (const std::string& fault : {copies_.fault_of_end(), chunks_.fault_of_end(), communication_.fault_of_end(),
+                                         update_.fault_of_end(), transfers_.fault_of_end()}) {
             if (!fault.empty()) return "the plan " + fault;
         }
         for (int32_t t = 0; t < static_cast<int32_t>(plan_.tensors.size()); ++t) {
@@ -290,7 +294,7 @@ class Walk {
 
     std::string fault_of_part(const Step& step, bool lacks_operands) {
         for (const std::string& fault : {copies_.fault_of(step), chunks_.fault_of(step), communication_.fault_of(step),
-                                         update_.fault_of(step, lacks_operands)}) {
+                                         update_.fault_of(step, lacks_operands), transfers_.fault_of(step)}) {
             if (!fault.empty()) return fault;
         }
         for (int slot = 0; slot < kNumSlots; ++slot) {
@@ -335,6 +339,7 @@ class Walk {
     Chunks chunks_;
     CommunicationCheck communication_;
     UpdateCheck update_;
+    TransferCheck transfers_;
 };
 
 }  // namespace

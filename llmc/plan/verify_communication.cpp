@@ -29,11 +29,11 @@ std::string CommunicationCheck::fault_of(const Step& step) {
         case StepKind::Fused: break;  // Its parts come here.
         case StepKind::CopyOut:
         case StepKind::WaitCopyOut:
-        case StepKind::Fetch:
         case StepKind::WaitFetch: return touched(step);
+        case StepKind::Fetch: return fetch(step);
         case StepKind::ZeroGradients: return known ? write(step, step.bucket) : "";  // verify_update.h
         case StepKind::AddGradients: return known ? join(step) : "";                 // verify_update.h
-        case StepKind::FoldGradients: return fold();
+        case StepKind::FoldGradients: return fold(step);
         case StepKind::Reduce: return reduce(step);
         case StepKind::WaitReduce: gradients(step.bucket).complete = true; return wait(step, StepKind::Reduce);
         case StepKind::Share: return share(step);
@@ -92,12 +92,13 @@ std::string CommunicationCheck::compute(const Step& step) {
     const int32_t sums = step.operand(Slot::ParameterGradients);
     for (const Buffer buffer : {Buffer::Parameters, Buffer::Frozen}) {
         const bool needs =
-            in_pieces(buffer) && reads_parameters(step) && !partition_of(buffer).bucket(bucket).is_empty();
+            plan_.places.arrive(buffer) && reads_parameters(step) && !partition_of(buffer).bucket(bucket).is_empty();
         if (needs && !is_gathered(step, buffer)) {
-            return fmt::format("has no gathered {} of {}", name_of(buffer), name_of_bucket(bucket));
+            const char* how = in_pieces(buffer) ? "gathered" : "fetched";
+            return fmt::format("has no {} {} of {}", how, name_of(buffer), name_of_bucket(bucket));
         }
         if (!needs && step.operand(slot_of(buffer)) != kNone) {
-            return fmt::format("has gathered {}, and needs none", name_of(buffer));
+            return fmt::format("has {} in a tensor, and needs none", name_of(buffer));
         }
     }
     if (!writes_gradients(model_, step)) return sums == kNone ? "" : "has gradients of a bucket, and writes none";
@@ -120,7 +121,7 @@ std::string CommunicationCheck::write(const Step& step, int bucket) {
         const char* gone = plan_.parallel.ranks == 1 ? "added" : "reduced";
         return fmt::format("writes gradients of {} after they were {}", name_of_bucket(bucket), gone);
     }
-    if (plan_.places.gathers_gradients_apart() != (tensor != kNone) ||
+    if (plan_.places.gradients_are_elsewhere() != (tensor != kNone) ||
         (tensor != kNone && !holds(tensor, partition_.ranks, bucket, Buffer::Gradients))) {
         return fmt::format("has no tensor for the gradients of {}", name_of_bucket(bucket));
     }
@@ -143,22 +144,26 @@ std::string CommunicationCheck::join(const Step& step) {
 }
 
 /// What joins the tree of sums is the sum over ranks.
-std::string CommunicationCheck::fold() const {
+std::string CommunicationCheck::fold(const Step& step) const {
     const bool complete = std::all_of(partition_.buckets.begin(), partition_.buckets.end(), [&](const Bucket& bucket) {
         const Gradients& sums = gradients_[static_cast<size_t>(&bucket - partition_.buckets.data())];
-        return bucket.is_empty() || (sums.complete && (sums.shared || !plan_.places.shares_sums()));
+        const bool other = step.bucket >= 0 && step.bucket != &bucket - partition_.buckets.data();
+        return other || bucket.is_empty() || (sums.complete && (sums.shared || !plan_.places.shares_sums()));
     });
-    if (plan_.parallel.ranks == 1 || (complete && under_way_.empty())) return "";
+    const auto is_of_it = [&](const Step& begun) {
+        return begun.kind != StepKind::Gather && (step.bucket < 0 || begun.bucket == step.bucket);
+    };
+    const bool under_way = std::any_of(under_way_.begin(), under_way_.end(), is_of_it);
+    if (plan_.parallel.ranks == 1 || (complete && !under_way)) return "";
     return "comes before the sums are complete";
 }
 
 /// Whether a tensor can hold that many pieces of a bucket of a buffer.
 bool CommunicationCheck::holds(int32_t tensor, int64_t pieces, int bucket, Buffer buffer) const {
     if (tensor < 0) return false;
+    const DType format = buffer == Buffer::Gradients ? DType::F32 : plan_.places.format(buffer);
     const PlanTensor& found = plan_.tensors[static_cast<size_t>(tensor)];
-    // In plans gradients are fp32, however they are kept.
-    const DType dtype = buffer == Buffer::Gradients ? DType::F32 : plan_.places.format(buffer);
-    return found.dtype == dtype && found.rows == pieces && found.cols == partition_of(buffer).bucket(bucket).piece;
+    return found.dtype == format && found.rows == pieces && found.cols == partition_of(buffer).bucket(bucket).piece;
 }
 
 std::string CommunicationCheck::reduce(const Step& step) {
@@ -191,23 +196,38 @@ std::string CommunicationCheck::gather(const Step& step) {
     const int32_t tensor = step.operand(slot_of(step.buffer));
     if (step.phase == Phase::Update) {
         const bool changed = step.buffer == Buffer::Parameters;
-        if (!plan_.places.gathers_after_update() || !changed || tensor != kNone)
-            return "gathers what is whole, or kept nowhere";
+        const bool fits = plan_.places.on_host(step.buffer) ? holds(tensor, partition_.ranks, step.bucket, step.buffer)
+                                                            : tensor == kNone;
+        if (!plan_.places.gathers_after_update() || !changed || !fits) return "gathers what is whole, or kept nowhere";
         under_way_.push_back(step);
         return "";
     }
     if (!in_pieces(step.buffer) || !holds(tensor, partition_.ranks, step.bucket, step.buffer))
         return "has no tensor for the bucket";
-    if (gathered_.count(tensor) > 0) return "fills a tensor for the second time";
+    const bool has_come = plan_.places.on_host(step.buffer);  // From host memory, a piece of it.
+    if (gathered_.count(tensor) > (has_come ? 1 : 0)) return "fills a tensor for the second time";
     gathered_[tensor] = {step.bucket, step.buffer};
     under_way_.push_back(step);
     return "";
 }
 
+/// What arrives from host memory alone arrives for the steps that would wait for a gather.
+std::string CommunicationCheck::fetch(const Step& step) {
+    if (std::string fault = touched(step); !fault.empty()) return fault;
+    const bool arrives = step.is_copy_of_state() && step.phase != Phase::Update && step.buffer != Buffer::Gradients;
+    if (!arrives) return "";
+    if (!holds(step.copied(), partition_.ranks, step.bucket, step.buffer)) return "has no tensor for the bucket";
+    if (gathered_.count(step.copied()) > 0) return "fills a tensor for the second time";
+    gathered_[step.copied()] = {step.bucket, step.buffer};
+    return "";
+}
+
 std::string CommunicationCheck::wait(const Step& step, StepKind begun) {
     const auto is_its_begin = [&](const Step& other) {
+        Step alike = step;  // A reduction's sums join others only in the end.
+        if (begun == StepKind::Reduce) alike.operand(Slot::KeptGradients) = kNone;
         return other.kind == begun && other.bucket == step.bucket && other.buffer == step.buffer &&
-               other.operands == step.operands;
+               other.operands == alike.operands;
     };
     const auto found = std::find_if(under_way_.begin(), under_way_.end(), is_its_begin);
     if (found == under_way_.end()) return "waits for what has not begun";

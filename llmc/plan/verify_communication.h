@@ -33,7 +33,8 @@ class CommunicationCheck {
     std::string compute(const Step& step);
     std::string write(const Step& step, int bucket);
     std::string join(const Step& step);
-    std::string fold() const;
+    std::string fold(const Step& step) const;
+    std::string fetch(const Step& step);
     std::string reduce(const Step& step);
     std::string share(const Step& step);
     std::string gather(const Step& step);

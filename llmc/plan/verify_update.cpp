@@ -24,6 +24,7 @@ bool is_of_all_buckets(StepKind kind) {
 UpdateCheck::UpdateCheck(const Model& model, const Plan& plan) : model_(model), plan_(plan) {
     for (const ParameterRow& row : model.parameters) written_.push_back(!row.trainable);
     zeroed_.assign(plan.partition.buckets.size(), false);
+    updated_elements_.assign(plan.partition.buckets.size(), 0);
     for (std::vector<bool>* by_bucket : {&squared_, &updated_, &gathered_}) {
         for (const Bucket& bucket : plan.partition.buckets) by_bucket->push_back(bucket.is_empty());
     }
@@ -43,7 +44,7 @@ std::string UpdateCheck::fault_of(const Step& step, bool lacks_operands) {
     if (writes_gradients(model_, step)) return write(step);
     switch (step.kind) {
         case StepKind::ZeroGradients: return zero(step);
-        case StepKind::FoldGradients: return fold();
+        case StepKind::FoldGradients: return fold(step);
         case StepKind::AddGradients:
         case StepKind::WaitReduce: {
             const bool kept = plan_.parallel.rank_invariant;
@@ -67,17 +68,23 @@ std::string UpdateCheck::fault_of_end() const {
     if (!all_of(updated_)) return "never updates some bucket";
     if (plan_.places.gathers_after_update() && !all_of(gathered_)) return "never gathers some updated bucket";
     const bool folds = plan_.parallel.rank_invariant && plan_.parallel.micro_batches > 1;
-    return folds == folded_ ? "" : "does not add up its micro-batches in the order it promises";
+    const bool folded = plan_.places.on_host(Buffer::Gradients) ? folded_buckets_ == trained_buckets() : folded_;
+    return !folds || folded ? "" : "does not add up its micro-batches in the order it promises";
 }
 
-Adds UpdateCheck::first_adds(const Step& step) const {
-    const bool once = step.operand(Slot::ParameterGradients) >= 0 || plan_.parallel.rank_invariant;
+Adds UpdateCheck::first_adds() const {
+    const bool once = plan_.places.gathers_gradients_apart() || plan_.parallel.rank_invariant;
     return once ? Adds::Never : Adds::AfterFirst;
 }
 
 When UpdateCheck::when_of(const Step& step) const {
-    if (step.phase == Phase::Update) return When::Last;
-    if (step.kind == StepKind::ZeroGradients) return first_adds(step) == Adds::Never ? When::Always : When::First;
+    if (step.phase == Phase::Update || step.kind == StepKind::SquareSums) return When::Last;
+    if (step.is_copy_of_state() && step.buffer == Buffer::Gradients) {
+        const bool folds = plan_.parallel.rank_invariant && plan_.parallel.micro_batches > 1;
+        const bool in = step.kind == StepKind::Fetch || step.kind == StepKind::WaitFetch;
+        return in ? When::AfterFirst : folds ? When::Last : When::Always;
+    }
+    if (step.kind == StepKind::ZeroGradients) return first_adds() == Adds::Never ? When::Always : When::First;
     const bool reduces = step.kind >= StepKind::Reduce && step.kind <= StepKind::WaitShare;
     return reduces && !plan_.reduces_every_micro_batch() ? When::Last : When::Always;
 }
@@ -100,7 +107,7 @@ std::string UpdateCheck::write(const Step& step) {
     const std::vector<WrittenRow> rows = rows_written(model_, plan_, step);
     for (const WrittenRow& row : rows) {
         const bool first = !written_[static_cast<size_t>(row.parameter)];
-        if (step.adds != (first ? first_adds(step) : Adds::Always)) {
+        if (step.adds != (first ? first_adds() : Adds::Always)) {
             const char* why = first ? "does not begin" : "overwrites";
             return fmt::format("{} the gradients of {}", why, name_of(row.parameter));
         }
@@ -126,7 +133,19 @@ std::string UpdateCheck::zero(const Step& step) {
     return "";
 }
 
-std::string UpdateCheck::fold() {
+int UpdateCheck::trained_buckets() const {
+    const auto& buckets = plan_.partition.buckets;
+    return static_cast<int>(
+        std::count_if(buckets.begin(), buckets.end(), [](const Bucket& bucket) { return !bucket.is_empty(); }));
+}
+
+std::string UpdateCheck::fold(const Step& step) {
+    if (step.bucket >= 0) {
+        ++folded_buckets_;
+        const bool apart = plan_.places.on_host(Buffer::Gradients);
+        if (!apart || squared_[static_cast<size_t>(step.bucket)]) return "comes where it does not belong";
+        return all_written(step.bucket) ? "" : "comes before the micro-batch is complete";
+    }
     if (folded_) return "comes twice";
     folded_ = true;
     return all_of(written_) ? "" : "comes before the micro-batch is complete";
@@ -140,7 +159,7 @@ bool UpdateCheck::all_written(int index) const {
 }
 
 std::string UpdateCheck::update(const Step& step) {
-    updating_ = true;
+    updating_ = updating_ || step.phase == Phase::Update;
     const auto bucket = static_cast<size_t>(std::max<int>(0, step.bucket));
     switch (step.kind) {
         case StepKind::SquareSums:
@@ -158,10 +177,20 @@ std::string UpdateCheck::update(const Step& step) {
                 return "comes before all sums of squares are there";
             }
             return "";
-        default:
+        default: {
+            if (!begun_) return "comes before the norm";
+            const bool pieces = plan_.places.updates_pieces();
+            const int64_t all =
+                pieces ? plan_.partition.bucket(step.bucket).piece : plan_.partition.bucket_elements(step.bucket);
             if (updated_[bucket]) return "comes twice";
-            updated_[bucket] = true;
-            return begun_ ? "" : "comes before the norm";
+            if (step.first_element != updated_elements_[bucket]) {
+                return "does not begin where the one before it ended";
+            }
+            updated_elements_[bucket] += step.elements;
+            if (updated_elements_[bucket] > all) return "is about more than there is";
+            updated_[bucket] = updated_elements_[bucket] == all;
+            return "";
+        }
     }
 }
 

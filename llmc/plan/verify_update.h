@@ -26,9 +26,10 @@ class UpdateCheck {
     std::string write(const Step& step);
     std::string zero(const Step& step);
     std::string update(const Step& step);
-    std::string fold();
+    std::string fold(const Step& step);
+    int trained_buckets() const;
     bool all_written(int bucket) const;
-    Adds first_adds(const Step& step) const;
+    Adds first_adds() const;
     When when_of(const Step& step) const;
     const std::string& name_of(int parameter) const;
 
@@ -37,7 +38,9 @@ class UpdateCheck {
     std::vector<bool> written_;  ///< By parameter.
     std::vector<bool> zeroed_;   ///< By bucket, and the next four.
     std::vector<bool> squared_, updated_, gathered_;
+    std::vector<int64_t> updated_elements_;  ///< By bucket, so far.
     std::vector<bool> needs_zeroing_;
+    int folded_buckets_ = 0;
     bool trains_ = false, updating_ = false, sums_gathered_ = false, begun_ = false, folded_ = false;
 };
 

@@ -1,12 +1,14 @@
 #include "llmc/run/executor.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/units.h"
 #include "llmc/plan/communicate.h"
 #include "llmc/plan/gradients.h"
 #include "llmc/plan/simulate.h"
 #include "llmc/run/fusion.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace llmc {
 
@@ -54,7 +56,7 @@ Tensor Executor::tensor(int32_t id) const {
     const Consumer consumer = tensor.consumer;
     const bool other_rows = consumer == Consumer::KeyValueCache || consumer == Consumer::Workspace ||
                             consumer == Consumer::GatheredParameters || consumer == Consumer::BucketGradients ||
-                            consumer == Consumer::Communication;
+                            consumer == Consumer::Communication || consumer == Consumer::UpdateSlots;
     const bool per_token = tensor.rows == plan_.shape.N() && !other_rows;
     const int64_t rows = per_token ? rows_ : tensor.rows;
     return {tensor.dtype, state_.arena() + layout_.offsets[static_cast<size_t>(id)], rows, tensor.cols};
@@ -128,17 +130,51 @@ void Executor::run_named(const Step& step) {
     }
 }
 
+int64_t Executor::host_high_water_bytes() const {
+    int64_t bytes = 0;
+    for (const int64_t reach : host_reach_) bytes += round_up(reach, kPlanAlignment);
+    return bytes;
+}
+
 void Executor::run_copy(const Step& step) {
-    const int32_t in = step.operand(Slot::In), out = step.operand(Slot::Out);
-    CopyTicket& copy = copies_[static_cast<size_t>(in >= 0 ? in : out)];
-    switch (step.kind) {
-        case StepKind::CopyOut: copy = backend_.copy_out(state_.host() + step.host_offset, touched(in)); return;
-        case StepKind::Fetch: copy = backend_.copy_in(touched(out), state_.host() + step.host_offset); return;
-        case StepKind::WaitCopyOut:
-        case StepKind::WaitFetch: return backend_.wait_copy(copy);
-        default: break;
+    const bool waits = step.kind == StepKind::WaitCopyOut || step.kind == StepKind::WaitFetch;
+    if (waits) return wait_for_copies(step);
+    if (step.is_copy_of_state()) return copy_state(step);
+    const Tensor tensor = touched(step.copied());
+    char* host = state_.host() + step.host_offset;
+    int64_t& reach = host_reach_[static_cast<size_t>(Buffer::Boundaries)];
+    reach = std::max(reach, step.host_offset + plan_.tensor(step.copied()).bytes);
+    copies_[static_cast<size_t>(step.copied())].push_back(
+        step.kind == StepKind::CopyOut ? backend_.copy_out(host, tensor) : backend_.copy_in(tensor, host));
+}
+
+void Executor::wait_for_copies(const Step& step) {
+    for (const CopyTicket copy : std::exchange(copies_[static_cast<size_t>(step.copied())], {})) {
+        backend_.wait_copy(copy);
     }
-    CHECK(false, "no copy");
+}
+
+/// Where the elements of a step are in a tensor: a slot has them alone, a tensor of a bucket all of it.
+char* Executor::place_in(int32_t id, const Step& step) {
+    const Tensor tensor = touched(id);
+    const bool has_bucket = plan_.tensor(id).consumer != Consumer::UpdateSlots;
+    const bool of_piece = has_bucket && step.own_piece && tensor.shape[0] == plan_.parallel.ranks;
+    const Tensor from = of_piece ? own_piece(tensor) : tensor;
+    return static_cast<char*>(from.data) + (has_bucket ? step.first_element : 0) * size_of(tensor.dtype);
+}
+
+void Executor::copy_state(const Step& step) {
+    const auto kept = state_.kept_spans(step.buffer, step.bucket, step.own_piece,
+                                        {step.first_element, step.first_element + step.elements});
+    char* here = place_in(step.copied(), step);
+    std::vector<CopyTicket>& copies = copies_[static_cast<size_t>(step.copied())];
+    for (const KeptSpan& span : kept) {
+        const Tensor part(DType::U8, here + span.offset, span.bytes);
+        copies.push_back(step.kind == StepKind::CopyOut ? backend_.copy_out(span.kept, part)
+                                                        : backend_.copy_in(part, span.kept));
+        int64_t& reach = host_reach_[static_cast<size_t>(step.buffer)];
+        reach = std::max(reach, state_.reach(step.buffer, span.kept + span.bytes));
+    }
 }
 
 /// This rank's piece of a tensor that holds a bucket.
@@ -149,7 +185,15 @@ Tensor Executor::own_piece(const Tensor& bucket_tensor) const {
     return {mine.dtype, mine.data, mine.count()};
 }
 
-/// In a tensor of the plan, where they are not kept whole.
+/// Where they are kept, or have come to from there: all that is kept of a bucket, or this rank's piece.
+Tensor Executor::kept_gradients(const Step& step, bool own) {
+    const Tensor here = touched(step.operand(Slot::KeptGradients));
+    if (!here) return own ? state_.own_gradients(step.bucket) : state_.bucket_gradients(step.bucket);
+    const bool is_whole = !plan_.places.in_pieces(Buffer::Gradients);
+    return own && is_whole ? own_piece(here) : Tensor(here.dtype, here.data, here.count());
+}
+
+/// In a tensor of the plan, where they are not kept whole on the device.
 Tensor Executor::gradients_of_bucket(const Step& step) {
     const Tensor of_plan = touched(step.operand(Slot::ParameterGradients));
     return of_plan ? of_plan : state_.bucket_gradients(step.bucket);
@@ -174,20 +218,25 @@ void Executor::run_communication(const Step& step) {
     CommTicket& gather = of_plan ? gathers_[static_cast<size_t>(step.operand(slot))] : of_bucket;
     switch (step.kind) {
         case StepKind::Gather:
-            if (of_plan) backend_.convert(own_piece(of_plan), state_.own_parameters(step.bucket, step.buffer));
+            // From host memory, or an update, it is there already.
+            if (of_plan && !state_.places().on_host(step.buffer)) {
+                backend_.convert(own_piece(of_plan), state_.own_parameters(step.bucket, step.buffer));
+            }
             return begin(&gather, comm_->begin_all_gather(of_plan ? of_plan : state_.bucket_parameters(step.bucket)));
         case StepKind::WaitGather: return finish(gather);
         case StepKind::Reduce:
             return begin(&of_bucket, comm_->begin_reduce_scatter(gradients_of_bucket(step), workspace));
         case StepKind::WaitReduce: {
             finish(of_bucket);
-            const Tensor kept = state_.own_gradients(step.bucket);
-            const Tensor gradients = touched(step.operand(Slot::ParameterGradients));
-            if (!gradients) return;  // Reduced where they are kept.
-            return join_gradients(kept, own_piece(gradients), adds(step, arguments_.turn),
-                                  state_.piece_ranges(step.bucket));
+            if (!plan_.places.gathers_gradients_apart()) return;  // Reduced where they are kept.
+            return join_gradients(kept_gradients(step, /*own=*/true),
+                                  own_piece(touched(step.operand(Slot::ParameterGradients))),
+                                  adds(step, arguments_.turn), state_.piece_ranges(step.bucket));
         }
-        case StepKind::Share: return begin(&of_bucket, comm_->begin_all_gather(state_.bucket_gradients(step.bucket)));
+        case StepKind::Share: {
+            const Tensor sums = kept_gradients(step, /*own=*/false);
+            return begin(&of_bucket, comm_->begin_all_gather(sums));
+        }
         case StepKind::WaitShare: return finish(of_bucket);
         default: break;
     }
@@ -214,25 +263,37 @@ void Executor::run_update(const Step& step) {
     switch (step.kind) {
         case StepKind::ZeroGradients: return zero_gradients(step);
         case StepKind::AddGradients:
-            return join_gradients(state_.bucket_gradients(step.bucket), touched(step.operand(Slot::ParameterGradients)),
+            return join_gradients(kept_gradients(step, /*own=*/false), touched(step.operand(Slot::ParameterGradients)),
                                   adds(step, arguments_.turn), state_.bucket_ranges(step.bucket));
-        case StepKind::FoldGradients: return tree_.push(arguments_.turn);
+        case StepKind::FoldGradients:
+            if (step.bucket < 0) return tree_.push(arguments_.turn);
+            return tree_.push(arguments_.turn, step.bucket, kept_gradients(step, /*own=*/false),
+                              touched(step.operand(Slot::Workspace)));
         case StepKind::SquareSums:
-            return backend_.square_sums(state_.own_norm_sums(step.bucket), state_.own_gradients(step.bucket),
+            return backend_.square_sums(state_.own_norm_sums(step.bucket), kept_gradients(step, /*own=*/true),
                                         partition.bucket(step.bucket).chunk);
         case StepKind::GatherSums: return comm_->wait(comm_->begin_all_gather(state_.norm_sums()));
         case StepKind::BeginUpdate:
             backend_.global_norm(state_.grad_norm(), state_.norm_sums(), state_.norm_pieces(), norm_layout(partition));
             return backend_.begin_update(state_.factors(), state_.controls(), state_.grad_norm(), optimizer_);
-        case StepKind::Update:
-            for (const UpdateViews& views : state_.update_views(step.bucket)) {
-                if (views.ranges.empty()) continue;  // Nothing but padding.
-                backend_.update(views.operands, views.ranges, optimizer_, state_.factors());
-            }
-            return;
+        case StepKind::Update: return update(step);
         default: break;
     }
     CHECK(false, "no part of an update");
+}
+
+void Executor::update(const Step& step) {
+    UpdateSlots here = {};
+    for (const Buffer buffer :
+         {Buffer::Parameters, Buffer::Masters, Buffer::Gradients, Buffer::MomentM, Buffer::MomentV}) {
+        const int32_t slot = step.operand(update_slot_of(buffer));
+        if (slot >= 0) here[static_cast<size_t>(buffer)] = place_in(slot, step);
+    }
+    const ElementRange range = {step.first_element, step.first_element + step.elements};
+    for (const UpdateViews& views : state_.update_views(step.bucket, range, here)) {
+        if (views.ranges.empty()) continue;  // Nothing but padding.
+        backend_.update(views.operands, views.ranges, optimizer_, state_.factors());
+    }
 }
 
 Tensor Executor::row_of_bucket(const Tensor& bucket_tensor, int index) const {

@@ -48,6 +48,8 @@ class Executor {
 
     /// Largest arena offset any executed step has touched.
     int64_t high_water_bytes() const { return high_water_bytes_; }
+    /// The same of host memory: of what plans copy there, and by buffer of what is kept there.
+    int64_t host_high_water_bytes() const;
 
   private:
     /// Operand views of one step.
@@ -62,6 +64,11 @@ class Executor {
     void run_operation(const Step& step);
     void run_fused(const Step& step);
     void run_copy(const Step& step);
+    void copy_state(const Step& step);
+    void wait_for_copies(const Step& step);
+    char* place_in(int32_t tensor, const Step& step);
+    Tensor kept_gradients(const Step& step, bool own);
+    void update(const Step& step);
     void run_communication(const Step& step);
     void run_update(const Step& step);
     void begin(CommTicket* ticket, CommTicket begun);
@@ -92,9 +99,10 @@ class Executor {
     Comm* comm_;
     OptimizerSettings optimizer_;
     MicroBatchTree tree_;
-    std::vector<std::vector<ElementRange>> to_zero_;  ///< By bucket.
-    std::vector<CopyTicket> copies_;                  ///< By tensor; those under way.
-    std::vector<CommTicket> gathers_;                 ///< By tensor; those under way.
+    std::vector<std::vector<ElementRange>> to_zero_;    ///< By bucket.
+    std::vector<std::vector<CopyTicket>> copies_;       ///< By tensor; those under way.
+    std::array<int64_t, kNumBuffers> host_reach_ = {};  ///< How far each has been copied from or to.
+    std::vector<CommTicket> gathers_;                   ///< By tensor; those under way.
     std::vector<CommTicket> by_bucket_;  ///< Reductions, shares and gathers of what is kept; those under way.
     int under_way_ = 0;                  ///< Gathers, reductions and shares.
     bool overlaps_ = true;

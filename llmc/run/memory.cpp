@@ -52,20 +52,22 @@ NormLayout norm_layout(const Partition& partition) {
     return {partition.ranks, static_cast<int64_t>(partition.buckets.size()), partition.chunks_per_piece};
 }
 
-StateBytes state_bytes(const Model& model, const Places& places, int64_t T, const Parallel& parallel, bool training) {
+StateBytes state_bytes(const Model& model, const Places& places, int64_t T, const Parallel& parallel, bool training,
+                       Memory memory) {
     const auto padded = [](int64_t bytes) { return round_up(bytes, kTensorAlignment); };
     const Partition partition = make_partition(model, parallel.ranks, /*frozen=*/false, places.row_multiple());
     const Partition frozen_rows = make_partition(model, parallel.ranks, /*frozen=*/true);
     const auto bytes_of = [&](Buffer buffer) {
+        if (places[buffer].memory != memory) return int64_t{0};
         return buffer_bytes(model, buffer == Buffer::Frozen ? frozen_rows : partition, places[buffer]);
     };
     StateBytes bytes;
     bytes.parameters = bytes_of(Buffer::Parameters);
     bytes.frozen = bytes_of(Buffer::Frozen);
-    if (model.config.is_rotary()) {
+    if (model.config.is_rotary() && memory == Memory::Device) {
         bytes.rope_table = padded(T * model.config.rotary_columns() * size_of(DType::F32));
     }
-    bytes.scalars = scalars_layout(partition, training).bytes;
+    if (memory == Memory::Device) bytes.scalars = scalars_layout(partition, training).bytes;
     if (!training) return bytes;
     bytes.gradients = bytes_of(Buffer::Gradients);
     bytes.partial_sums = partial_sum_count(parallel) * bytes.gradients;
@@ -122,6 +124,12 @@ std::vector<MemoryRow> PlannedMemory::rows() const {
     return rows;
 }
 
+std::vector<MemoryRow> PlannedMemory::host_rows() const {
+    std::vector<MemoryRow> rows = host_state.rows();
+    if (plan.host_bytes > 0) rows.push_back({std::string(kHostMemoryRow), plan.host_bytes});
+    return rows;
+}
+
 PlanRequest plan_request(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
                          const Backend& backend, const Parallel& parallel, bool fuses) {
     PlanRequest request;
@@ -142,7 +150,12 @@ PlannedMemory with_memory(const Model& model, Plan plan) {
     result.layout = make_layout(result.plan);
     const std::string fault = find_fault(model, result.plan, result.layout);
     CHECK(fault.empty(), fault);
-    result.state = state_bytes(model, result.plan.places, result.plan.shape.T, result.plan.parallel, /*training=*/true);
+    const auto state_in = [&](Memory memory) {
+        const Plan& planned = result.plan;
+        return state_bytes(model, planned.places, planned.shape.T, planned.parallel, /*training=*/true, memory);
+    };
+    result.state = state_in(Memory::Device);
+    result.host_state = state_in(Memory::Host);
     return result;
 }
 

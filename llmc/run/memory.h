@@ -18,10 +18,10 @@ struct MemoryRow {
     int64_t bytes = 0;
 };
 
-/// The one thing in host memory.
+/// What plans copy to host memory.
 constexpr std::string_view kHostMemoryRow = "boundaries in host memory";
 
-/// The flat buffers of one rank, in the order of the memory table. Inference needs the parameters only.
+/// The flat buffers of one rank in one memory, in the order of the memory table. Inference needs the parameters only.
 struct StateBytes {
     int64_t parameters = 0;  ///< In the activation type; the trainable ones, as in the rows below.
     int64_t gradients = 0;
@@ -39,7 +39,9 @@ struct StateBytes {
     std::vector<MemoryRow> rows() const;
 };
 
-StateBytes state_bytes(const Model& model, const Places& places, int64_t T, const Parallel& parallel, bool training);
+/// Of what the table of places has in this memory.
+StateBytes state_bytes(const Model& model, const Places& places, int64_t T, const Parallel& parallel, bool training,
+                       Memory memory = Memory::Device);
 
 /// Sums of micro-batches that wait for their partners while a rank adds up `micro_batches` in a binary tree.
 int partial_sum_count(const Parallel& parallel);
@@ -62,12 +64,14 @@ struct PlannedMemory {
     Plan plan;
     Simulation simulation;
     Layout layout;
-    StateBytes state;
+    StateBytes state, host_state;
     int64_t total_bytes() const { return state.total() + layout.arena_bytes; }
     /// State rows, then the arena by consumer at its peak; they sum up to total_bytes().
     std::vector<MemoryRow> rows() const;
-    /// Memory of the host that the plan wants besides; kHostMemoryRow.
-    int64_t host_bytes() const { return plan.host_bytes; }
+    /// Memory of the host besides: what the table of places has there, and what the plan copies there.
+    int64_t host_bytes() const { return host_state.total() + plan.host_bytes; }
+    /// They sum up to host_bytes().
+    std::vector<MemoryRow> host_rows() const;
 };
 
 /// The plan request that plan_memory() makes: chunk, workspaces and, unless told not to, what is fused filled in.

@@ -1,7 +1,10 @@
 #include "llmc/run/state.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/log.h"
 #include "llmc/base/rng.h"
+#include "llmc/base/units.h"
+#include "llmc/plan/update.h"
 
 #include <algorithm>
 #include <utility>
@@ -9,13 +12,16 @@
 
 namespace llmc {
 
-DeviceBuffer::DeviceBuffer(Backend& backend, int64_t bytes, const std::string& what)
-    : backend_(&backend), bytes_(bytes) {
-    if (bytes > 0) data_ = static_cast<char*>(backend.allocate(bytes, what));
+DeviceBuffer::DeviceBuffer(Backend& backend, int64_t bytes, const std::string& what, Memory memory)
+    : backend_(&backend), bytes_(bytes), memory_(memory) {
+    if (bytes == 0) return;
+    void* data = memory == Memory::Host ? backend.allocate_host(bytes, what) : backend.allocate(bytes, what);
+    data_ = static_cast<char*>(data);
 }
 
 DeviceBuffer::~DeviceBuffer() {
-    if (data_ != nullptr) backend_->release(data_);
+    if (data_ == nullptr) return;
+    memory_ == Memory::Host ? backend_->release_host(data_) : backend_->release(data_);
 }
 
 DeviceBuffer::DeviceBuffer(DeviceBuffer&& other) noexcept { *this = std::move(other); }
@@ -24,8 +30,30 @@ DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
     std::swap(backend_, other.backend_);
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(memory_, other.memory_);
     return *this;
 }
+
+namespace {
+
+/// Pinning takes a second for every few gigabytes: a line for each buffer of a run that has many.
+class HostProgress {
+  public:
+    HostProgress(int64_t total, bool pins) : total_(total), says_(pins && total >= kMany) {
+        if (says_) spdlog::info("memory  pinning {} of the host", format_bytes(total));
+    }
+    void add(int64_t bytes) {
+        done_ += bytes;
+        if (says_ && bytes > 0) spdlog::info("memory  {} of {} pinned", format_bytes(done_), format_bytes(total_));
+    }
+
+  private:
+    static constexpr int64_t kMany = int64_t{8} << 30;
+    int64_t total_, done_ = 0;
+    bool says_;
+};
+
+}  // namespace
 
 State::State(Backend& backend, const Model& model, const Places& places, int64_t T, int64_t arena_bytes, bool training,
              const Parallel& parallel, int rank)
@@ -37,29 +65,35 @@ State::State(Backend& backend, const Model& model, const Places& places, int64_t
       partition_(make_partition(model, parallel.ranks, /*frozen=*/false, places.row_multiple())),
       frozen_(make_partition(model, parallel.ranks, /*frozen=*/true)),
       blocks_(blocks_layout(model, partition_, places.updates_pieces())),
+      slot_(blocks_slot(model, partition_, slice_elements(model, partition_, places.updates_pieces()))),
       scalars_layout_(scalars_layout(partition_, training)) {
     CHECK(rank >= 0 && rank < parallel.ranks, rank, parallel.ranks);
     CHECK(places.fault().empty(), places.fault());
     const std::string obstacle = backend.why_unsupported({1, T, model.config.NH, model.config.NKV, model.config.HD});
     if (!obstacle.empty()) fail("model {}: {}", model.config.name, obstacle);
     const StateBytes bytes = state_bytes(model, places, T, parallel, training);
-    const auto allocate = [&](Buffer buffer, int64_t of_buffer) {
+    const StateBytes on_host = state_bytes(model, places, T, parallel, training, Memory::Host);
+    HostProgress progress(on_host.total(), backend.on_gpu());
+    const auto allocate = [&](Buffer buffer, int64_t StateBytes::*row) {
         const Place& place = places[buffer];
         const auto index = static_cast<size_t>(buffer);
-        memory_[index] = DeviceBuffer(backend, of_buffer, std::string(name_of(buffer)));
+        const int64_t of_buffer = (place.memory == Memory::Host ? on_host : bytes).*row;
+        memory_[index] = DeviceBuffer(backend, of_buffer, std::string(name_of(buffer)), place.memory);
+        if (place.memory == Memory::Host) progress.add(of_buffer);
         const bool in_pieces = place.spread == Spread::Pieces;
         const Partition& partition = partition_of(buffer);
         const int64_t elements = in_pieces ? partition.shard_elements : partition.elements;
         flat_[index] = {place.format, in_pieces, place.format == DType::U8 ? of_buffer : elements,
                         memory_[index].data()};
     };
-    allocate(Buffer::Parameters, bytes.parameters);
-    allocate(Buffer::Gradients, bytes.gradients);
-    allocate(Buffer::MomentM, bytes.moment_m);
-    allocate(Buffer::MomentV, bytes.moment_v);
-    allocate(Buffer::Masters, bytes.master);
-    allocate(Buffer::Frozen, bytes.frozen);
-    partial_sum_memory_ = DeviceBuffer(backend, bytes.partial_sums, "sums of micro-batches");
+    allocate(Buffer::Parameters, &StateBytes::parameters);
+    allocate(Buffer::Gradients, &StateBytes::gradients);
+    allocate(Buffer::MomentM, &StateBytes::moment_m);
+    allocate(Buffer::MomentV, &StateBytes::moment_v);
+    allocate(Buffer::Masters, &StateBytes::master);
+    allocate(Buffer::Frozen, &StateBytes::frozen);
+    partial_sum_memory_ = DeviceBuffer(backend, bytes.partial_sums + on_host.partial_sums, "sums of micro-batches",
+                                       places[Buffer::Gradients].memory);
     rope_memory_ = DeviceBuffer(backend, bytes.rope_table, "RoPE table");
     scalar_memory_ = DeviceBuffer(backend, bytes.scalars, "scalars");
     arena_ = DeviceBuffer(backend, arena_bytes, "activations");
@@ -77,11 +111,9 @@ State::State(Backend& backend, const Model& model, const Places& places, int64_t
 }
 
 void State::reserve_host(int64_t bytes) {
-    if (bytes <= host_bytes_) return;
-    host_.reset();
-    void* memory = backend_.allocate_host(bytes, std::string(kHostMemoryRow));
-    host_ = std::unique_ptr<char, ReleaseHost>(static_cast<char*>(memory), {&backend_});
-    host_bytes_ = bytes;
+    if (bytes <= host_.bytes()) return;
+    host_ = {};
+    host_ = DeviceBuffer(backend_, bytes, std::string(kHostMemoryRow), Memory::Host);
 }
 
 void State::initialise(uint64_t seed) {
@@ -129,7 +161,7 @@ Tensor State::piece(Buffer which, int bucket) const {
 
 Tensor State::row(Buffer which, int index) const {
     const Flat& flat = buffer(which);
-    if (index == kNone || flat.data == nullptr || flat.in_pieces) return {};
+    if (index == kNone || flat.data == nullptr || flat.in_pieces || places_.on_host(which)) return {};
     const Partition& partition = partition_of(which);
     if (!partition.holds(model_, index)) return {};
     const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
@@ -159,8 +191,24 @@ void State::round_masters() {
     if (!all(Buffer::Masters)) return;
     for (int b = 0; b <= partition_.last_bucket(); ++b) {
         if (partition_.bucket(b).is_empty()) continue;
-        const UpdateOperands operands = update_operands(b);
-        backend_.convert(operands.parameters, operands.master);
+        const bool in_pieces = places_.updates_pieces();
+        const auto view = [&](Buffer which) { return in_pieces ? piece(which, b) : whole(which, b); };
+        round_kept(view(Buffer::Parameters), view(Buffer::Masters),
+                   places_.on_host(Buffer::Parameters) || places_.on_host(Buffer::Masters));
+    }
+}
+
+/// Operations work on the device; what is in host memory is rounded here, piece by piece.
+void State::round_kept(Tensor rounded, Tensor values, bool on_host) const {
+    if (!on_host) return backend_.convert(rounded, values);
+    constexpr int64_t kPiece = 1 << 20;
+    std::vector<float> wide(static_cast<size_t>(std::min(kPiece, values.count())));
+    std::vector<bf16> narrow(wide.size());
+    for (int64_t first = 0; first < values.count(); first += kPiece) {
+        const int64_t count = std::min(kPiece, values.count() - first);
+        backend_.copy_to_host(wide.data(), values.row_range(first, count));
+        std::transform(wide.begin(), wide.begin() + count, narrow.begin(), [](float value) { return to_bf16(value); });
+        backend_.copy_to_device(rounded.row_range(first, count), narrow.data());
     }
 }
 
@@ -168,6 +216,13 @@ Tensor State::partial_sum(int index) const {
     const int64_t bytes = memory_[static_cast<size_t>(Buffer::Gradients)].bytes();
     CHECK((index + 1) * bytes <= partial_sum_memory_.bytes(), index, partial_sum_memory_.bytes());
     return {DType::F32, partial_sum_memory_.data() + index * bytes, buffer(Buffer::Gradients).elements};
+}
+
+Tensor State::partial_sum(int index, int bucket) const {
+    const Bucket& b = partition_.bucket(bucket);
+    const bool in_pieces = places_.in_pieces(Buffer::Gradients);
+    return partial_sum(index).row_range(in_pieces ? b.shard_offset : b.offset,
+                                        in_pieces ? b.piece : partition_.bucket_elements(bucket));
 }
 
 Tensor State::scalars(int64_t offset, DType dtype, int64_t count) const {
@@ -200,9 +255,16 @@ Tensor State::own_norm_sums(int bucket) const {
     return scalars(scalars_layout_.norm_sums + first * size_of(DType::F64), DType::F64, b.piece / b.chunk);
 }
 
-int64_t State::allocated_bytes() const {
-    int64_t bytes = partial_sum_memory_.bytes() + rope_memory_.bytes() + scalar_memory_.bytes() + arena_.bytes();
-    for (const DeviceBuffer& memory : memory_) bytes += memory.bytes();
+int64_t State::allocated_bytes() const { return bytes_in(Memory::Device); }
+
+int64_t State::allocated_host_bytes() const { return bytes_in(Memory::Host); }
+
+int64_t State::bytes_in(Memory memory) const {
+    int64_t bytes = 0;
+    const auto add = [&](const DeviceBuffer& buffer) { bytes += buffer.memory() == memory ? buffer.bytes() : 0; };
+    for (const DeviceBuffer* buffer : {&partial_sum_memory_, &rope_memory_, &scalar_memory_, &arena_, &host_})
+        add(*buffer);
+    for (const DeviceBuffer& buffer : memory_) add(buffer);
     return bytes;
 }
 

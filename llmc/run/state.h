@@ -7,33 +7,28 @@
 #include "llmc/run/memory.h"
 
 #include <array>
-#include <memory>
 #include <string>
 
 namespace llmc {
 
-/// One allocation of a backend, released with the object.
+/// One allocation of a backend on the device, or in memory of the host, released with the object.
 class DeviceBuffer {
   public:
     DeviceBuffer() = default;
-    DeviceBuffer(Backend& backend, int64_t bytes, const std::string& what);
+    DeviceBuffer(Backend& backend, int64_t bytes, const std::string& what, Memory memory = Memory::Device);
     ~DeviceBuffer();
     DeviceBuffer(DeviceBuffer&& other) noexcept;
     DeviceBuffer& operator=(DeviceBuffer&& other) noexcept;
 
     char* data() const { return data_; }
     int64_t bytes() const { return bytes_; }
+    Memory memory() const { return memory_; }
 
   private:
     Backend* backend_ = nullptr;
     char* data_ = nullptr;
     int64_t bytes_ = 0;
-};
-
-/// Ends an allocation of a backend in host memory.
-struct ReleaseHost {
-    Backend* backend = nullptr;
-    void operator()(char* memory) const { backend->release_host(memory); }
+    Memory memory_ = Memory::Device;
 };
 
 /// What is kept for every parameter, in the format of its place; of frozen ones the weights alone.
@@ -45,9 +40,19 @@ struct UpdateViews {
     std::vector<ParameterRange> ranges;  ///< In elements of these tensors.
 };
 
+/// By buffer, where the elements of an update are that are kept in host memory; null of those on the device.
+using UpdateSlots = std::array<char*, kNumBuffers>;
+
+/// Bytes of what is kept, and where in a tensor they belong that they come to or go from.
+struct KeptSpan {
+    char* kept = nullptr;
+    int64_t offset = 0, bytes = 0;
+};
+
 class State {
   public:
-    /// Allocates everything on the device, zeroed. `arena_bytes` is the largest arena of the plans that will run.
+    /// Allocates everything, zeroed, on the device or in host memory, as the table of places says. `arena_bytes` is the
+    /// largest arena of the plans that will run.
     State(Backend& backend, const Model& model, const Places& places, int64_t T, int64_t arena_bytes, bool training,
           const Parallel& parallel = {}, int rank = 0);
 
@@ -59,7 +64,8 @@ class State {
     /// place in the table and the element only.
     void initialise(uint64_t seed);
 
-    /// A parameter tensor by row of Model::parameters, and its gradient; empty for kNone, and where they are in pieces.
+    /// A parameter tensor by row of Model::parameters, and its gradient; empty for kNone, and where they are in pieces
+    /// or in host memory.
     Tensor parameter(int index) const { return row(buffer_of_row(index), index); }
     Tensor gradient(int index) const { return row(Buffer::Gradients, index); }
 
@@ -88,9 +94,13 @@ class State {
     /// This rank's piece of a bucket; of Buffer::Parameters or Buffer::Frozen.
     Tensor own_parameters(int bucket, Buffer which = Buffer::Parameters) const { return piece(which, bucket); }
     Tensor own_gradients(int bucket) const { return piece(Buffer::Gradients, bucket); }
-    /// What an update of this bucket works on: all of it, or where the optimiser's state is in pieces this rank's. Rows
-    /// whose moments are kept in another format than the rest's are views of their own.
-    std::vector<UpdateViews> update_views(int bucket) const;
+    /// What an update of these elements of what a rank updates of a bucket works on. Rows whose moments are kept in
+    /// another format than the rest's are views of their own. `here`: by buffer, where on the device they are of what
+    /// is kept in host memory.
+    std::vector<UpdateViews> update_views(int bucket, const ElementRange& range, const UpdateSlots& here = {}) const;
+    /// Elements of a bucket of a buffer, of all of it or of this rank's piece, as they lie in what is kept of it and in
+    /// a tensor that they come to.
+    std::vector<KeptSpan> kept_spans(Buffer which, int bucket, bool own_piece, const ElementRange& range) const;
     /// Row by row, this rank's piece of a bucket, or all of it, in elements of that; with the gaps behind rows.
     std::vector<ParameterRange> piece_ranges(int bucket) const { return rows_and_gaps(bucket, /*whole=*/false); }
     std::vector<ParameterRange> bucket_ranges(int bucket) const { return rows_and_gaps(bucket, /*whole=*/true); }
@@ -100,6 +110,8 @@ class State {
     Tensor all_gradients() const { return all(Buffer::Gradients); }
     /// A sum of earlier micro-batches' gradients, as large as all_gradients(); see partial_sum_count().
     Tensor partial_sum(int index) const;
+    /// What it has of a bucket.
+    Tensor partial_sum(int index, int bucket) const;
 
     Tensor rope_table() const { return rope_table_; }
     Tensor loss_sum() const;    ///< (1) fp64.
@@ -114,7 +126,7 @@ class State {
     /// Where the sums of squares of own_gradients(bucket) belong in norm_sums().
     Tensor own_norm_sums(int bucket) const;
     char* arena() const { return arena_.data(); }
-    char* host() const { return host_.get(); }  ///< Of reserve_host().
+    char* host() const { return host_.data(); }  ///< Of reserve_host().
 
     const Model& model() const { return model_; }
     Backend& backend() const { return backend_; }
@@ -130,6 +142,10 @@ class State {
     int rank() const { return rank_; }
     /// Sum of all allocations on the device.
     int64_t allocated_bytes() const;
+    /// Sum of all allocations in host memory.
+    int64_t allocated_host_bytes() const;
+    /// How far into the memory of a flat buffer an address reaches.
+    int64_t reach(Buffer which, const char* end) const { return end - buffer(which).data; }
 
   private:
     /// A flat buffer: all buckets, or this rank's pieces of them.
@@ -147,9 +163,14 @@ class State {
     Tensor piece(Buffer which, int bucket) const;
     Tensor row(Buffer which, int index) const;
     Tensor scalars(int64_t offset, DType dtype, int64_t count) const;
-    std::vector<ParameterRange> in_piece(int bucket, bool whole, const std::vector<ParameterRange>& ranges) const;
+    std::vector<ParameterRange> inside(const ElementRange& of_bucket, const std::vector<ParameterRange>& ranges) const;
+    ElementRange range_of_bucket(int bucket, bool whole) const;
     std::vector<ParameterRange> rows_and_gaps(int bucket, bool whole) const;
-    UpdateOperands update_operands(int bucket) const;
+    int64_t bytes_in(Memory memory) const;
+    UpdateOperands update_operands(int bucket, const ElementRange& range, const UpdateSlots& here) const;
+    Tensor updated(Buffer which, int bucket, const ElementRange& range, const UpdateSlots& here) const;
+    ElementRange small_elements(int bucket, const ElementRange& of_bucket) const;
+    void round_kept(Tensor rounded, Tensor values, bool on_host) const;
     Tensor in_buffer(Buffer which, int64_t offset, DType dtype, int64_t count) const;
 
     Backend& backend_;
@@ -158,13 +179,12 @@ class State {
     Parallel parallel_;
     int rank_;
     Partition partition_, frozen_;
-    BlocksLayout blocks_;  ///< Of moments, where they are in 8-bit blocks.
+    BlocksLayout blocks_;  ///< Of moments, where they are in 8-bit blocks ...
+    BlocksSlot slot_;      ///< ... and in a slot of the update.
     ScalarsLayout scalars_layout_;
     std::array<DeviceBuffer, kNumFlat> memory_;
     std::array<Flat, kNumFlat> flat_;
-    DeviceBuffer partial_sum_memory_, rope_memory_, scalar_memory_, arena_;
-    std::unique_ptr<char, ReleaseHost> host_;
-    int64_t host_bytes_ = 0;
+    DeviceBuffer partial_sum_memory_, rope_memory_, scalar_memory_, arena_, host_;
     Tensor rope_table_;
 };
 

@@ -99,19 +99,26 @@ void State::write_kept(Kept what, int index, const ElementRange& range, const vo
     backend_.copy_to_device(kept_scales(what, index, range), scales.data());
 }
 
-/// Of ranges of a bucket what lies in this rank's piece, or all, in elements of that.
-std::vector<ParameterRange> State::in_piece(int bucket, bool whole, const std::vector<ParameterRange>& ranges) const {
-    const int64_t first = whole ? 0 : rank_ * partition_.bucket(bucket).piece;
-    const int64_t end = whole ? partition_.bucket_elements(bucket) : first + partition_.bucket(bucket).piece;
+/// Of ranges of a bucket what lies in some elements of it, counted from the first of those.
+std::vector<ParameterRange> State::inside(const ElementRange& of_bucket,
+                                          const std::vector<ParameterRange>& ranges) const {
     std::vector<ParameterRange> here;
     for (ParameterRange range : ranges) {
-        const int64_t from = std::max(first, range.offset), to = std::min(end, range.offset + range.count);
+        const int64_t from = std::max(of_bucket.begin, range.offset);
+        const int64_t to = std::min(of_bucket.end, range.offset + range.count);
         if (from >= to) continue;
         range.first += from - range.offset;
-        range.offset = from - first, range.count = to - from;
+        range.offset = from - of_bucket.begin, range.count = to - from;
         here.push_back(range);
     }
     return here;
+}
+
+/// All of a bucket, or this rank's piece of it, in elements of the bucket.
+ElementRange State::range_of_bucket(int bucket, bool whole) const {
+    if (whole) return {0, partition_.bucket_elements(bucket)};
+    const int64_t piece = partition_.bucket(bucket).piece;
+    return {rank_ * piece, (rank_ + 1) * piece};
 }
 
 std::vector<ParameterRange> State::rows_and_gaps(int bucket, bool whole) const {
@@ -120,12 +127,57 @@ std::vector<ParameterRange> State::rows_and_gaps(int bucket, bool whole) const {
         const int64_t end = i + 1 < ranges.size() ? ranges[i + 1].offset : partition_.bucket_elements(bucket);
         ranges[i].count = end - ranges[i].offset;
     }
-    return in_piece(bucket, whole, ranges);
+    return inside(range_of_bucket(bucket, whole), ranges);
 }
 
-UpdateOperands State::update_operands(int bucket) const {
-    const bool in_pieces = places_.updates_pieces();
-    const auto view = [&](Buffer which) { return in_pieces ? piece(which, bucket) : whole(which, bucket); };
+/// Of a bucket's rows in fp32 beside 8-bit blocks, those elements that lie in a range of it.
+ElementRange State::small_elements(int bucket, const ElementRange& of_bucket) const {
+    ElementRange small;
+    for (const ParameterRange& row : parameter_ranges(model_, partition_, bucket, /*by_row=*/true)) {
+        const int64_t from = std::max(of_bucket.begin, row.offset);
+        const int64_t to = std::min(of_bucket.end, row.offset + row.count);
+        if (from >= to || in_blocks(model_.parameters[static_cast<size_t>(row.row)])) continue;
+        const int64_t shift = blocks_.small_offset[static_cast<size_t>(row.row)] - row.offset;
+        if (small.count() == 0) small.begin = from + shift;
+        small.end = to + shift;
+    }
+    return small;
+}
+
+std::vector<KeptSpan> State::kept_spans(Buffer which, int bucket, bool own_piece, const ElementRange& range) const {
+    const Flat& flat = buffer(which);
+    const Bucket& b = partition_of(which).bucket(bucket);
+    CHECK(flat.data != nullptr && (own_piece || !flat.in_pieces), name_of(which));
+    const int64_t in_bucket = range.begin + (own_piece ? rank_ * b.piece : 0);
+    const int64_t first = flat.in_pieces ? range.begin : in_bucket;
+    if (flat.dtype != DType::U8) {
+        const int64_t begin = (flat.in_pieces ? b.shard_offset : b.offset) + first;
+        return {{flat.data + begin * size_of(flat.dtype), 0, range.count() * size_of(flat.dtype)}};
+    }
+    const BlocksLayout::OfBucket& blocks = blocks_.buckets[static_cast<size_t>(bucket)];
+    constexpr int64_t kItem = size_of(DType::F32);
+    std::vector<KeptSpan> spans = {
+        {flat.data + blocks.codes + first, 0, range.count()},
+        {flat.data + blocks.scales + first / kStateBlock * kItem, slot_.scales, blocks_in(range.count()) * kItem}};
+    const ElementRange small = small_elements(bucket, {in_bucket, in_bucket + range.count()});
+    if (small.count() > 0) {
+        spans.push_back({flat.data + blocks.small + small.begin * kItem, slot_.small, small.count() * kItem});
+    }
+    return spans;
+}
+
+/// Elements of what this rank updates of a bucket: where they have come to, or where they are kept.
+Tensor State::updated(Buffer which, int bucket, const ElementRange& range, const UpdateSlots& here) const {
+    const Flat& flat = buffer(which);
+    if (flat.data == nullptr) return {};
+    if (char* slot = here[static_cast<size_t>(which)]) return {flat.dtype, slot, range.count()};
+    CHECK(!places_.on_host(which), name_of(which), "is not on the device");
+    const Tensor all = places_.updates_pieces() ? piece(which, bucket) : whole(which, bucket);
+    return all.row_range(range.begin, range.count());
+}
+
+UpdateOperands State::update_operands(int bucket, const ElementRange& range, const UpdateSlots& here) const {
+    const auto view = [&](Buffer which) { return updated(which, bucket, range, here); };
     UpdateOperands operands;
     operands.parameters = view(Buffer::Parameters), operands.master = view(Buffer::Masters);
     operands.gradients = view(Buffer::Gradients);
@@ -135,33 +187,45 @@ UpdateOperands State::update_operands(int bucket) const {
         return operands;
     }
     const BlocksLayout::OfBucket& blocks = blocks_.buckets[static_cast<size_t>(bucket)];
-    const int64_t scales = blocks.elements / kStateBlock;
-    operands.m = in_buffer(Buffer::MomentM, blocks.codes, DType::U8, blocks.elements);
-    operands.v = in_buffer(Buffer::MomentV, blocks.codes, DType::U8, blocks.elements);
-    operands.m_scales = in_buffer(Buffer::MomentM, blocks.scales, DType::F32, scales);
-    operands.v_scales = in_buffer(Buffer::MomentV, blocks.scales, DType::F32, scales);
+    const int64_t scales = blocks_in(range.count()), first_scale = range.begin / kStateBlock * size_of(DType::F32);
+    const auto codes_of = [&](Buffer which) {
+        if (char* slot = here[static_cast<size_t>(which)]) return Tensor(DType::U8, slot, range.count());
+        return in_buffer(which, blocks.codes + range.begin, DType::U8, range.count());
+    };
+    const auto scales_of = [&](Buffer which) {
+        if (char* slot = here[static_cast<size_t>(which)]) return Tensor(DType::F32, slot + slot_.scales, scales);
+        return in_buffer(which, blocks.scales + first_scale, DType::F32, scales);
+    };
+    operands.m = codes_of(Buffer::MomentM), operands.m_scales = scales_of(Buffer::MomentM);
+    operands.v = codes_of(Buffer::MomentV), operands.v_scales = scales_of(Buffer::MomentV);
     return operands;
 }
 
-std::vector<UpdateViews> State::update_views(int bucket) const {
+std::vector<UpdateViews> State::update_views(int bucket, const ElementRange& range, const UpdateSlots& here) const {
     const std::vector<ParameterRange> rows = parameter_ranges(model_, partition_, bucket, places_.updates_by_row());
-    UpdateViews all = {update_operands(bucket), in_piece(bucket, /*whole=*/!places_.updates_pieces(), rows)};
+    const int64_t base = range_of_bucket(bucket, /*whole=*/!places_.updates_pieces()).begin;
+    const ElementRange of_bucket = {base + range.begin, base + range.end};
+    UpdateViews all = {update_operands(bucket, range, here), inside(of_bucket, rows)};
     if (places_.format(Buffer::MomentM) != DType::U8) return {std::move(all)};
 
     const BlocksLayout::OfBucket& blocks = blocks_.buckets[static_cast<size_t>(bucket)];
+    const ElementRange come = small_elements(bucket, of_bucket);
+    const auto small_of = [&](Buffer which) {
+        if (char* slot = here[static_cast<size_t>(which)]) return Tensor(DType::F32, slot + slot_.small, come.count());
+        return in_buffer(which, blocks.small + come.begin * size_of(DType::F32), DType::F32, come.count());
+    };
     UpdateViews small = {all.operands, {}};
-    small.operands.m = in_buffer(Buffer::MomentM, blocks.small, DType::F32, blocks.small_elements);
-    small.operands.v = in_buffer(Buffer::MomentV, blocks.small, DType::F32, blocks.small_elements);
+    small.operands.m = small_of(Buffer::MomentM), small.operands.v = small_of(Buffer::MomentV);
     small.operands.m_scales = small.operands.v_scales = {};
     std::vector<ParameterRange> large;
-    for (ParameterRange range : all.ranges) {
-        const auto row = static_cast<size_t>(range.row);
+    for (ParameterRange part : all.ranges) {
+        const auto row = static_cast<size_t>(part.row);
         if (in_blocks(model_.parameters[row])) {
-            large.push_back(range);
+            large.push_back(part);
             continue;
         }
-        range.moments_shift = blocks_.small_offset[row] + range.first - range.offset;
-        small.ranges.push_back(range);
+        part.moments_shift = blocks_.small_offset[row] + part.first - part.offset - come.begin;
+        small.ranges.push_back(part);
     }
     all.ranges = std::move(large);
     return {std::move(all), std::move(small)};

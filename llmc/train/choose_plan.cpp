@@ -12,6 +12,8 @@
 #include "llmc/plan/search.h"
 #include "llmc/run/fusion.h"
 #include "llmc/run/probe.h"
+#include "llmc/train/offload.h"
+#include "llmc/train/placement.h"
 
 #include <algorithm>
 #include <cctype>
@@ -73,14 +75,15 @@ int64_t state_bytes_of(const Model& model, const PlanRequest& request) {
     return state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true).total();
 }
 
-/// By attributes and committed rates alone: the same whenever it is asked.
-OpTimes nominal_times(const Options& options, const Model& model, const PlanRequest& request, const Backend& backend) {
-    constexpr int64_t kRanksOfHost = 8;  // More ranks are assumed to be on several hosts.
-    const bool elsewhere = !options.device_profile.empty();
-    const DeviceProfile profile = elsewhere ? find_device_profile(options.device_profile) : profile_of(backend);
-    OpTimes times = analytic_times(model, request.shape, request.places, profile, request.logits_chunk_tokens);
-    if (options.ranks > kRanksOfHost) times.link_bandwidth = profile.node_bandwidth;
-    return times;
+/// What the device, and the host where it is one with it, leave to the arena.
+int64_t arena_room(const Options& options, const Model& model, const PlanRequest& request, const Backend& backend) {
+    const DeviceInfo device = backend.info();
+    const int64_t state = state_bytes_of(model, request);
+    const int64_t room = memory_limit(options, device) - state;
+    if (backend.on_gpu() || !options.device_profile.empty()) return room;
+    const int64_t away =
+        state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true, Memory::Host).total();
+    return away == 0 ? room : std::min(room, device.available(options.memory_sharing) - state - away);
 }
 
 void predict(const OpTimes& times, ChosenPlan* chosen) {
@@ -90,7 +93,7 @@ void predict(const OpTimes& times, ChosenPlan* chosen) {
 
 bool fits(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
     const PlanRequest request = request_for(options, model, shape, backend);
-    const int64_t room = memory_limit(options, backend.info()) - state_bytes_of(model, request);
+    const int64_t room = arena_room(options, model, request, backend);
     return search_plan(model, request, nominal_times(options, model, request, backend), room).found;
 }
 
@@ -127,6 +130,8 @@ std::string remedies(const Options& options, const Model& model, const BatchShap
     if (dtype_of_option(options, backend) == DType::F32 && has_bf16 && fits(other, model, shape, backend)) {
         ways.emplace_back("take --dtype=bf16");
     }
+    const std::string placement = placement_remedy(options, model, shape, backend);
+    if (!placement.empty()) ways.push_back(placement);
     if (ways.empty()) return "take a smaller model, or a device with more memory";
     return fmt::format("{}", fmt::join(ways, ", or "));
 }
@@ -144,7 +149,7 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
                   const Backend& backend) {
     const int64_t limit = memory_limit(options, backend.info());
     const int64_t state = state_bytes_of(model, request);
-    SearchResult found = search_plan(model, request, times, limit - state);
+    SearchResult found = search_plan(model, request, times, arena_room(options, model, request, backend));
     if (!found.found) {
         const int64_t smallest = state + found.smallest_bytes;
         const std::string bound = memory_bound(options, backend.info());
@@ -181,17 +186,15 @@ ChosenPlan plan_of(const Options& options, const std::string& policy, const Mode
 /// Micro-batches in sequences that divide the total batch and fit, by the smallest plan there is for them.
 std::vector<PlanRequest> feasible_requests(const Options& options, const std::string& policy, const Model& model,
                                            const Backend& backend) {
-    const int64_t limit = memory_limit(options, backend.info());
     const int64_t sequences = options.total_batch_size / options.seq_len;
     std::vector<PlanRequest> feasible;
     for (int64_t B = 1; B <= sequences; ++B) {
         if (sequences % (B * options.ranks) != 0) continue;
         const PlanRequest request = request_for(options, model, {B, options.seq_len}, backend);
-        const int64_t state = state_bytes_of(model, request);
+        const int64_t room = arena_room(options, model, request, backend);
         const bool fits =
-            policy == "auto"
-                ? search_plan(model, request, nominal_times(options, model, request, backend), limit - state).found
-                : state + make_layout(make_training_plan(model, request, find_policy(policy))).arena_bytes <= limit;
+            policy == "auto" ? search_plan(model, request, nominal_times(options, model, request, backend), room).found
+                             : make_layout(make_training_plan(model, request, find_policy(policy))).arena_bytes <= room;
         if (!fits) break;  // A larger one needs more.
         feasible.push_back(request);
     }
@@ -221,6 +224,15 @@ ChosenPlan choose_batch(const Options& options, const std::string& policy, const
 }  // namespace
 
 bool fuses(const Options& options) { return !options.no_fuse && options.device_profile.empty(); }
+
+OpTimes nominal_times(const Options& options, const Model& model, const PlanRequest& request, const Backend& backend) {
+    constexpr int64_t kRanksOfHost = 8;  // More ranks are assumed to be on several hosts.
+    const bool elsewhere = !options.device_profile.empty();
+    const DeviceProfile profile = elsewhere ? find_device_profile(options.device_profile) : profile_of(backend);
+    OpTimes times = analytic_times(model, request.shape, request.places, profile, request.logits_chunk_tokens);
+    if (options.ranks > kRanksOfHost) times.link_bandwidth = profile.node_bandwidth;
+    return times;
+}
 
 DType dtype_of_option(const Options& options, const Backend& backend) {
     if (options.dtype == "auto") return backend.info().default_dtype;
@@ -265,9 +277,9 @@ Places places_of(const Options& options, DType dtype) {
     }
     const StateFormats formats = {format_named(options.moments, "--moments"), options.masters != "none",
                                   format_named(options.gradients, "--gradients")};
-    return with_formats(
-        places_of_zero(static_cast<int>(options.zero), static_cast<int>(options.ranks), dtype, optimizer_of(options)),
-        formats);
+    const Places whole_or_cut =
+        places_of_zero(static_cast<int>(options.zero), static_cast<int>(options.ranks), dtype, optimizer_of(options));
+    return with_offload(with_formats(whole_or_cut, formats), options.offload);
 }
 
 Places places_of(const Options& options, const Backend& backend) {

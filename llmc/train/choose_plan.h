@@ -25,8 +25,8 @@ Parallel parallel_of(const Options& options, int64_t B, bool on_gpu);
 /// The same for a backend, or for the device that --device-profile names.
 Parallel parallel_of(const Options& options, int64_t B, const Backend& backend);
 
-/// What a rank keeps where, and in which format: --zero, --dtype, --optimizer, --moments, --masters and --gradients as
-/// a filling of the table. Fails where they contradict each other.
+/// What a rank keeps where, and in which format: --zero, --offload, --dtype, --optimizer, --moments, --masters and
+/// --gradients as a filling of the table. Fails where they contradict each other.
 Places places_of(const Options& options, DType dtype);
 Places places_of(const Options& options, const Backend& backend);
 /// --optimizer.
@@ -45,6 +45,8 @@ int64_t memory_limit(const Options& options, const DeviceInfo& device);
 /// What that limit comes from, if not from the device's size, in words for messages.
 std::string memory_bound(const Options& options, const DeviceInfo& device);
 
+/// By attributes and committed rates alone, of --device-profile or this device: the same whenever it is asked.
+OpTimes nominal_times(const Options& options, const Model& model, const PlanRequest& request, const Backend& backend);
 /// Times of the model's operations, to predict with: of --device-profile; measured with --calibrate, or earlier; else
 /// on a CPU those of a probe, and on a GPU analytic ones.
 OpTimes operation_times(const Options& options, const Model& model, const PlanRequest& request, Backend& backend);

@@ -146,6 +146,9 @@ const std::vector<OptionRow>& option_table() {
          "Stop after so many updates in a row were skipped for non-finite gradients", 1, kMany},
 
         may_be_number({"-r,--recompute", &O::recompute, kTrain | kPlan, kMemory, recompute_help().c_str()}),
+        {"--offload", &O::offload, kTrain | kPlan, kMemory,
+         "What is in (pinned) host memory, and comes to the device for the steps that use it: a list of moments, masters, "
+         "gradients, parameters, boundaries, or all, none; the same bits"},
         {"--calibrate", &O::calibrate, kTrain | kPlan, kMemory,
          "Time the model's operations on this device first; later runs of this shape know them", 0, 0, {}, false},
         {"--device-profile", &O::device_profile, kPlan, kMemory,
@@ -153,6 +156,8 @@ const std::vector<OptionRow>& option_table() {
         may_be_number({"--memory-budget", &O::memory_budget, kTrain | kPlan, kMemory,
          "Refuse to start above this, per rank: 6GiB, 512MiB, or 80% of the device (all that is available)", 0, 0, {},
          false}),
+        may_be_number({"--host-memory-budget", &O::host_memory_budget, kTrain | kPlan, kMemory,
+         "The same of host memory, per rank: what --offload keeps there (all that is available)", 0, 0, {}, false}),
         {"--logits-chunk", &O::logits_chunk, kTrain | kPlan, kMemory,
          "Tokens the LM head handles at a time (by model and kind of device); decides the last bits", 1, kMany},
         {"--no-fuse", &O::no_fuse, kTrain | kPlan, kMemory,

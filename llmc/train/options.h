@@ -63,7 +63,8 @@ struct Options {
 
     // Memory.
     std::string recompute = "0";
-    std::string memory_budget;
+    std::string memory_budget, host_memory_budget;
+    std::string offload = "none";
     bool calibrate = false;
     std::string device_profile;
     int64_t logits_chunk = 0;
@@ -80,6 +81,8 @@ struct Options {
     int64_t memory_share = 0;        ///< No option: bytes every rank has available, where several agreed on it.
     std::string memory_share_limit;  ///< What bounds it, and on which rank; empty with one rank.
     int64_t memory_sharing = 1;      ///< No option: ranks that share the memory of this one's device.
+    int64_t host_sharing = 1;        ///< No option: ranks of this one's host ...
+    int64_t host_share = 0;          ///< ... and bytes of host memory that every rank has available, as memory_share.
 
     // Device.
     std::string device = "auto";

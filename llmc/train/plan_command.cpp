@@ -46,6 +46,11 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen) {
                                    {"total_bytes", memory.total_bytes()},
                                    {"host_bytes", memory.host_bytes()},
                                    {"by_consumer", by_consumer}};
+    if (memory.host_bytes() > 0) {
+        for (const MemoryRow& row : memory.host_rows()) json["host_by_consumer"][row.name] = row.bytes;
+        const HostTraffic traffic = host_traffic_per_update(memory.plan);
+        json["host_bytes_in_per_update"] = traffic.in, json["host_bytes_out_per_update"] = traffic.out;
+    }
     if (memory.plan.parallel.ranks > 1) add_communication(chosen, &json);
     return json;
 }
@@ -77,6 +82,29 @@ std::string overview(const Model& model, const std::vector<ChosenPlan>& plans) {
     return text;
 }
 
+/// Bytes of host memory by consumer, a column per policy.
+std::string host_breakdown(const std::vector<ChosenPlan>& plans) {
+    std::vector<std::string> names;
+    for (const ChosenPlan& chosen : plans) {
+        for (const MemoryRow& row : chosen.memory.host_rows()) {
+            if (std::find(names.begin(), names.end(), row.name) == names.end()) names.push_back(row.name);
+        }
+    }
+    std::string text = fmt::format("{:<25}", "bytes of host memory");
+    for (const ChosenPlan& chosen : plans) text += fmt::format(" {:>18}", chosen.memory.plan.policy);
+    for (const std::string& name : names) {
+        text += fmt::format("\n{:<25}", name);
+        for (const ChosenPlan& chosen : plans) {
+            int64_t bytes = 0;
+            for (const MemoryRow& row : chosen.memory.host_rows()) bytes += row.name == name ? row.bytes : 0;
+            text += fmt::format(" {:>18}", format_count(bytes));
+        }
+    }
+    text += fmt::format("\n{:<25}", "host total");
+    for (const ChosenPlan& chosen : plans) text += fmt::format(" {:>18}", format_count(chosen.memory.host_bytes()));
+    return text;
+}
+
 /// Bytes by consumer, a column per policy.
 std::string breakdown(const std::vector<ChosenPlan>& plans) {
     std::vector<std::string> names;
@@ -99,8 +127,7 @@ std::string breakdown(const std::vector<ChosenPlan>& plans) {
     for (const ChosenPlan& chosen : plans) text += fmt::format(" {:>18}", format_count(chosen.memory.total_bytes()));
     const auto uses_host = [](const ChosenPlan& chosen) { return chosen.memory.host_bytes() > 0; };
     if (std::any_of(plans.begin(), plans.end(), uses_host)) {
-        text += fmt::format("\n{:<25}", kHostMemoryRow);
-        for (const ChosenPlan& chosen : plans) text += fmt::format(" {:>18}", format_count(chosen.memory.host_bytes()));
+        text += "\n\n" + host_breakdown(plans);
     }
     return text + "\n";
 }

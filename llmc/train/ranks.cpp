@@ -189,6 +189,10 @@ void share_memory(Options& options, Backend& backend, Comm& comm) {
     const auto rank = static_cast<size_t>(least - all.begin());
     const std::string limit = comm.all_gather(device.limit(options.memory_sharing))[rank];
     options.memory_share_limit = limit.empty() ? "" : fmt::format("{} of rank {}", limit, rank);
+    options.host_sharing = comm.local_size();
+    const std::vector<double> of_hosts =
+        comm.all_gather(static_cast<double>(host_memory().available(options.host_sharing)));
+    options.host_share = static_cast<int64_t>(*std::min_element(of_hosts.begin(), of_hosts.end()));
 }
 
 void require_shared_folder(const std::string& run_folder) {
@@ -238,12 +242,7 @@ namespace {
 /// All of a bucket's parameters, trainable or frozen; gathered in the arena where no rank has them.
 Tensor whole_bucket(State& state, int bucket, Buffer which, Comm& comm) {
     if (!state.places().in_pieces(which)) return state.bucket_parameters(bucket, which);
-    const Tensor own = state.own_parameters(bucket, which);
-    const Tensor all(own.dtype, state.arena(), state.partition_of(which).bucket_elements(bucket));
-    const Tensor mine = Tensor(own.dtype, state.arena(), comm.size(), own.count()).row_range(comm.rank(), 1);
-    state.backend().convert(Tensor(own.dtype, mine.data, own.count()), own);
-    comm.wait(comm.begin_all_gather(all));
-    return all;
+    return gathered_in_arena(state, bucket, which, comm);
 }
 
 /// Checksums of the rows of a bucket, one after the other.

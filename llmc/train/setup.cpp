@@ -10,6 +10,7 @@
 #include "llmc/plan/formats.h"
 #include "llmc/train/config_paths.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/placement.h"
 
 #include <algorithm>
 #include <cmath>
@@ -222,7 +223,7 @@ void require_memory(const Options& options, const Model& model, const PlannedMem
     const DeviceInfo device = backend.info();
     const bool limited = !options.memory_budget.empty();
     const int64_t budget = memory_limit(options, device);
-    if (memory.total_bytes() <= budget) return;
+    if (memory.total_bytes() <= budget) return require_host_memory(options, model, memory, backend);
     std::string fits;
     for (const PolicyRow& policy : policies()) {
         const PlanRequest request = request_for(options, model, memory.plan.shape, backend);
@@ -232,10 +233,11 @@ void require_memory(const Options& options, const Model& model, const PlannedMem
                             batch > 0 ? fmt::format("fits with --batch-size={}", batch) : "fits with no batch size");
     }
     const std::string bound = memory_bound(options, device);
-    fail("not enough memory: --recompute={} with --batch-size={} and --seq-len={} needs {}, {} is {}{}. By level:{}",
+    const std::string remedy = placement_remedy(options, model, memory.plan.shape, backend);
+    fail("not enough memory: --recompute={} with --batch-size={} and --seq-len={} needs {}, {} is {}{}. By level:{}{}",
          options.recompute, options.batch_size, options.seq_len, format_bytes(memory.total_bytes()),
          limited ? "--memory-budget" : "available", format_bytes(budget),
-         limited || bound.empty() ? "" : ", by " + bound, fits);
+         limited || bound.empty() ? "" : ", by " + bound, fits, remedy.empty() ? "" : ". With this batch: " + remedy);
 }
 
 void settle_schedule(Options& options, bool is_trained) {
@@ -290,6 +292,7 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     } else if (options.zero > 0) {
         spdlog::info("ranks   1 rank: --zero={} has nobody to share with", options.zero);
     }
+    if (options.offload != "none") spdlog::info("offload {}", places.describe());
     spdlog::info(
         "batch   {}{} x {} tokens, {} micro-batch{} per update, {} updates = {} tokens ({:.1f} epochs)",
         parallel.ranks > 1 ? fmt::format("{} ranks x ", parallel.ranks) : "", options.batch_size, options.seq_len,
@@ -324,7 +327,14 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     spdlog::info("memory  {:>12}  in all{}, allocated before step 1; activations peak at {}",
                  format_bytes(memory.total_bytes()), parallel.ranks > 1 ? " per rank" : "",
                  describe_step(model, memory.plan.steps[static_cast<size_t>(simulation.peak_step)]));
-    if (memory.host_bytes() > 0) spdlog::info("memory  {:>12}  {}", format_bytes(memory.host_bytes()), kHostMemoryRow);
+    if (memory.host_bytes() == 0) return;
+    for (const MemoryRow& row : memory.host_rows()) {
+        spdlog::info("host    {:>12}  {}", format_bytes(row.bytes), row.name);
+    }
+    const HostTraffic traffic = host_traffic_per_update(memory.plan);
+    spdlog::info("host    {:>12}  in all{}, allocated before step 1; {} to the device and {} back per update",
+                 format_bytes(memory.host_bytes()), parallel.ranks > 1 ? " per rank" : "", format_bytes(traffic.in),
+                 format_bytes(traffic.out));
 }
 
 }  // namespace llmc

@@ -192,8 +192,9 @@ void Trainer::make_generator(const PlannedMemory& memory) {
     const bool together = state_.places().in_pieces(Buffer::Parameters);
     if (sample_prompt_.empty()) return;
     if (!comm_.is_root() && !together) return;
-    const Parallel parallel = together ? state_.parallel() : Parallel();
-    const Places places = together ? state_.places() : Places(state_.dtype());
+    const bool at_hand = !state_.places().arrive(Buffer::Parameters) && !state_.places().arrive(Buffer::Frozen);
+    const Parallel parallel = at_hand ? Parallel() : state_.parallel();
+    const Places places = at_hand ? Places(state_.dtype()) : state_.places();
     const Backend& backend = state_.backend();
     int64_t context = fitting_context(state_.model(), places, std::min(options_.seq_len, state_.model().config.maxT),
                                       memory.layout.arena_bytes, backend, parallel);

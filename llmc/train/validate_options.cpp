@@ -1,6 +1,7 @@
 // What no single option can know: combinations that make no sense, refused before anything is allocated.
 #include "llmc/base/error.h"
 #include "llmc/plan/policy.h"
+#include "llmc/train/offload.h"
 #include "llmc/train/options.h"
 #include "llmc/train/ranks.h"
 
@@ -36,6 +37,8 @@ void refuse_ignored(const Options& options) {
         {"memory-budget", !options.what_fits.empty(), "--what-fits names the memory"},
         {"batch-size", !options.what_fits.empty(), "--what-fits finds the largest"},
         {"total-batch-size", !options.what_fits.empty(), "--what-fits is about one micro-batch"},
+        {"host-memory-budget", options.offload == "none" && options.recompute.find("offload") == std::string::npos,
+         "nothing is kept in host memory; add --offload"},
         {"calibrate", !options.what_fits.empty(), "--what-fits tries many shapes; leave it out"},
         {"zero", options.command == Command::Plan && options.ranks == 1,
          "one rank has nobody to share with; add --ranks"},
@@ -223,6 +226,10 @@ void validate(const Options& options) {
     }
     if (options.command == Command::Train && options.recompute != "auto") find_policy(options.recompute);
     if (!options.memory_budget.empty()) parse_budget("--memory-budget", options.memory_budget, int64_t{1} << 40);
+    if (!options.host_memory_budget.empty()) {
+        parse_budget("--host-memory-budget", options.host_memory_budget, int64_t{1} << 40);
+    }
+    validate_offload(options);
     if (options.rank_invariant && options.gradients != "fp32") {
         fail_usage(
             "--rank-invariant: adds up micro-batches in an order that holds for any number of ranks, in fp32; take "

@@ -7,6 +7,7 @@
 #include "llmc/plan/formats.h"
 #include "llmc/run/executor.h"
 #include "llmc/run/update.h"
+#include "llmc/train/offload.h"
 #include "tests/comm/comm_testing.h"
 #include "tests/run/tiny_trainer.h"
 
@@ -30,6 +31,7 @@ struct TeamRun {
     std::string policy = "none";
     Parallel parallel;  ///< parallel.micro_batches of each rank.
     int zero = 0;
+    std::string offload = "none";
     int steps = 3;
 };
 
@@ -91,11 +93,14 @@ class RankTeam {
         const auto backend = make_backend(run_.device, run_.threads);
         Parallel parallel = run_.parallel;
         parallel.exchanges = !backend->on_gpu() || parallel.rank_invariant;
-        const Places places = with_formats(places_of_zero(run_.zero, parallel.ranks, run_.dtype), run_.formats);
+        const Places places = with_offload(
+            with_formats(places_of_zero(run_.zero, parallel.ranks, run_.dtype), run_.formats), run_.offload);
         const PlannedMemory memory =
             plan_memory(model_, run_.shape, places, find_policy(run_.policy), 0, *backend, parallel);
         State state(*backend, model_, places, run_.shape.T, memory.layout.arena_bytes, true, parallel, comm.rank());
+        state.reserve_host(memory.plan.host_bytes);
         EXPECT_EQ(state.allocated_bytes(), memory.total_bytes());
+        EXPECT_EQ(state.allocated_host_bytes(), memory.host_bytes());
         fill_with_nan(*backend, state.all_gradients());
         OptimizerSettings settings;
         settings.weight_decay = 0.1f, settings.grad_clip = 1, settings.seed = run_.rounding_seed;
@@ -107,6 +112,11 @@ class RankTeam {
         gather_parameters(state, comm);
         for (int step = 0; step < run_.steps; ++step) train_step(step, comm, state, executor);
         EXPECT_EQ(executor.high_water_bytes(), memory.layout.arena_bytes);
+        // Beside 8-bit blocks in pieces a rank has room for small rows that are others'.
+        const int64_t host = memory.host_bytes() - memory.host_state.partial_sums;
+        const bool has_others = places.format(Buffer::MomentM) == DType::U8 && places.updates_pieces();
+        EXPECT_LE(executor.host_high_water_bytes(), host);
+        EXPECT_GE(executor.host_high_water_bytes(), has_others ? host - 8192 : host);
         collect(state);
         comm.close_transport();
     }

@@ -113,4 +113,7 @@ class CpuBackend : public Backend {
     std::unordered_map<void*, int64_t> allocations_;  ///< Start and mapped bytes of everything allocate() gave out.
 };
 
+/// Memory of this machine as info() has it, without a backend.
+DeviceInfo host_memory();
+
 }  // namespace llmc::cpu

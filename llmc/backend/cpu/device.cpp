@@ -101,17 +101,28 @@ CpuBackend::~CpuBackend() {
     for (const auto& [memory, bytes] : allocations_) munmap(memory, static_cast<size_t>(bytes));
 }
 
-DeviceInfo CpuBackend::info() const {
+namespace {
+
+DeviceInfo memory_info(const std::optional<ProcessLimit>& own_limit) {
     DeviceInfo info;
     const MachineMemory memory = machine_memory();
     info.memory_total = memory.total;
     info.memory_available = memory.available;
     info.process_reserve = kReserve;
     info.memory_limit = memory.limit;
-    if (own_limit_) {
-        info.process_available = own_limit_->available;
-        info.process_limit = own_limit_->name;
+    if (own_limit) {
+        info.process_available = own_limit->available;
+        info.process_limit = own_limit->name;
     }
+    return info;
+}
+
+}  // namespace
+
+DeviceInfo host_memory() { return memory_info(memory_limit_of_process()); }
+
+DeviceInfo CpuBackend::info() const {
+    DeviceInfo info = memory_info(own_limit_);
     info.supports_bf16 = gemm_supports_bf16() && has_bf16_dot_products();
     const std::string extension = vector_extension() + (has_bf16_dot_products() ? " bf16" : "");
     info.name = fmt::format("{}, {} thread{}{}{}", processor_name(), threads_, threads_ == 1 ? "" : "s",

@@ -6,6 +6,9 @@
 #include "llmc/base/error.h"
 #include "llmc/base/units.h"
 
+#include <cstring>
+#include <iterator>
+
 namespace llmc::cuda {
 
 Copies::Copies(cudaStream_t stream) : stream_(stream) {
@@ -56,14 +59,24 @@ void Copies::wait(CopyTicket copy) {
 void* CudaBackend::allocate_host(int64_t bytes, const std::string& what) {
     void* memory = nullptr;
     const cudaError_t status = cudaMallocHost(&memory, static_cast<size_t>(bytes));
-    if (status == cudaErrorMemoryAllocation) {
+    if (status != cudaSuccess) {
         cudaGetLastError();
-        fail("not enough memory of the host: {} wants {}, pinned; lower --batch-size, or keep everything on the device",
-             what, format_bytes(bytes));
+        fail(
+            "not enough memory of the host: {} cannot be pinned for {} ({}); keep less there (--offload=none keeps "
+            "everything on the device), or raise the limits on locked memory (ulimit -l) and of the control group",
+            format_bytes(bytes), what, cudaGetErrorString(status));
     }
-    CUDA_CHECK(status);
+    std::memset(memory, 0, static_cast<size_t>(bytes));
+    host_memory_[static_cast<char*>(memory)] = bytes;
     if (!copies_) copies_.emplace(stream_);
     return memory;
+}
+
+bool CudaBackend::is_host_memory(const void* memory) const {
+    const auto after = host_memory_.upper_bound(static_cast<const char*>(memory));
+    if (after == host_memory_.begin()) return false;
+    const auto& [begin, bytes] = *std::prev(after);
+    return static_cast<const char*>(memory) < begin + bytes;
 }
 
 void CudaBackend::release_host(void* memory) {
@@ -71,6 +84,7 @@ void CudaBackend::release_host(void* memory) {
     // Waits for every copy that was waited for. Errors have been reported: destructors call this.
     cudaStreamSynchronize(stream_);
     cudaFreeHost(memory);
+    host_memory_.erase(static_cast<char*>(memory));
 }
 
 CopyTicket CudaBackend::copy_out(void* host, Tensor x) { return copies_->out(host, x); }

@@ -10,6 +10,7 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -38,7 +39,7 @@ class CudaBackend final : public Backend {
     void release(void* memory) override;
     void copy_to_device(Tensor destination, const void* source) override;
     void copy_to_host(void* destination, Tensor source) override;
-    const void* host_view(Tensor) const override { return nullptr; }
+    const void* host_view(Tensor tensor) const override { return is_host_memory(tensor.data) ? tensor.data : nullptr; }
     void zero(Tensor out) override;
     void synchronize() override;
     bool on_gpu() const override { return true; }
@@ -48,6 +49,7 @@ class CudaBackend final : public Backend {
 
     // copies.cpp
     void* allocate_host(int64_t bytes, const std::string& what) override;
+    bool is_host_memory(const void* memory) const;
     void release_host(void* memory) override;
     CopyTicket copy_out(void* host, Tensor x) override;
     CopyTicket copy_in(Tensor out, const void* host) override;
@@ -140,7 +142,8 @@ class CudaBackend final : public Backend {
     std::unique_ptr<PreparedMatmuls> matmuls_;
     std::unique_ptr<Recordings> recordings_;
     std::unique_ptr<Staging> staging_;
-    std::optional<Copies> copies_;  ///< Made with the first memory of the host.
+    std::optional<Copies> copies_;                ///< Made with the first memory of the host.
+    std::map<const char*, int64_t> host_memory_;  ///< Sizes of what allocate_host() gave, by begin.
     int64_t held_at_start_ = 0;  ///< Bytes of the device in use before our first allocation: others', and CUDA's own.
 };
 

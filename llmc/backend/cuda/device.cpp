@@ -11,6 +11,7 @@
 #include "llmc/base/units.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace llmc::cuda {
 namespace {
@@ -182,10 +183,20 @@ void CudaBackend::release(void* memory) {
 }
 
 void CudaBackend::copy_to_device(Tensor destination, const void* source) {
+    if (is_host_memory(destination.data)) {
+        synchronize();
+        std::memcpy(destination.data, source, static_cast<size_t>(destination.bytes()));
+        return;
+    }
     staging_->copy(destination.data, source, destination.bytes());
 }
 
 void CudaBackend::copy_to_host(void* destination, Tensor source) {
+    if (is_host_memory(source.data)) {
+        synchronize();
+        std::memcpy(destination, source.data, static_cast<size_t>(source.bytes()));
+        return;
+    }
     CUDA_CHECK(cudaMemcpyAsync(destination, source.data, static_cast<size_t>(source.bytes()), cudaMemcpyDeviceToHost,
                                stream_));
     CUDA_CHECK(cudaStreamSynchronize(stream_));

@@ -1,0 +1,39 @@
+// Where memory is short: what would fit. Placements that cost nothing but time are tried, and the fastest is named.
+#pragma once
+
+#include "llmc/train/choose_plan.h"
+
+#include <optional>
+#include <string>
+
+namespace llmc {
+
+struct Placement {
+    std::string recompute, offload;
+    double step_seconds = 0;
+};
+
+/// The fastest of the placements tried that fits the device and the host, at this batch: --offload from one row of the
+/// table of places to all of them, with the run's --recompute, layer and sqrt.
+std::optional<Placement> fitting_placement(const Options& options, const Model& model, const BatchShape& shape,
+                                           const Backend& backend);
+
+/// "take --recompute=layer --offload=moments,masters (predicted 130 ms per step)": only what has to be changed; "" if
+/// none fits.
+std::string placement_remedy(const Options& options, const Model& model, const BatchShape& shape,
+                             const Backend& backend);
+
+/// Bytes of host memory that a rank may keep there: --host-memory-budget, else what is available to each of the ranks
+/// of this host, by the limits of control groups and of the process.
+int64_t host_memory_limit(const Options& options);
+/// What that limit comes from, in words; "" for the size of the host.
+std::string host_memory_bound(const Options& options);
+
+/// Whether both memories have room; a CPU's are one.
+bool fits_both(const Options& options, const Backend& backend, int64_t device_bytes, int64_t host_bytes);
+
+/// Fails unless what a run keeps in host memory is there.
+void require_host_memory(const Options& options, const Model& model, const PlannedMemory& memory,
+                         const Backend& backend);
+
+}  // namespace llmc

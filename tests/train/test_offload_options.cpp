@@ -1,0 +1,84 @@
+// --offload and --host-memory-budget as options: lists, what contradicts itself, and what is said where memory is
+// short.
+#include "llmc/backend/make_backend.h"
+#include "llmc/base/error.h"
+#include "llmc/train/offload.h"
+#include "llmc/train/placement.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+
+namespace llmc {
+namespace {
+
+std::string error_of(const std::function<void()>& call) {
+    try {
+        call();
+    } catch (const Error& error) {
+        return error.what();
+    }
+    return "";
+}
+
+TEST(OffloadOption, ListsAreFillingsOfTheTable) {
+    const Places bf16(DType::BF16);
+    EXPECT_EQ(with_offload(bf16, "none"), bf16);
+    const Places moments = with_offload(bf16, "moments");
+    EXPECT_TRUE(moments.on_host(Buffer::MomentM) && moments.on_host(Buffer::MomentV));
+    EXPECT_FALSE(moments.on_host(Buffer::Masters));
+    EXPECT_TRUE(with_offload(bf16, "parameters").on_host(Buffer::Frozen));
+    EXPECT_EQ(with_offload(bf16, "all"), with_offload(bf16, "boundaries,parameters,gradients,masters,moments"));
+    EXPECT_EQ(with_offload(bf16, " masters , moments"), with_offload(bf16, "moments,masters"));
+    EXPECT_FALSE(with_offload(Places(DType::F32), "all").on_host(Buffer::Masters)) << "there are none";
+    for (const char* list : {"none", "moments", "masters,gradients", "moments,masters,gradients,parameters,boundaries"})
+        EXPECT_EQ(offload_of(with_offload(bf16, list)), list);
+    EXPECT_EQ(with_offload(bf16, "moments,boundaries").describe(), "moments and layer boundaries on the host");
+    EXPECT_EQ(with_offload(places_of_zero(2, 4, DType::BF16), "moments,masters").describe(),
+              "optimiser state and gradients in pieces; moments and master weights on the host");
+}
+
+TEST(OffloadOption, RefusesWhatItDoesNotKnowOrContradictsItself) {
+    const auto refusal = [](const std::string& list) {
+        return error_of([&] { with_offload(Places(DType::BF16), list); });
+    };
+    EXPECT_NE(refusal("gradient").find("did you mean gradients?"), std::string::npos);
+    EXPECT_NE(refusal("optimizer").find("choose from moments, masters"), std::string::npos);
+    for (const char* list : {"", ",", "moments,", "moments,,masters"})
+        EXPECT_NE(refusal(list).find("'' is nothing"), std::string::npos) << list;
+    for (const char* list : {"none,moments", "moments,none", "all,masters", "all,none"})
+        EXPECT_NE(refusal(list).find("contradicts the rest"), std::string::npos) << list;
+}
+
+TEST(Placement, TheOneItNamesFitsAndIsTheFastestOfThose) {
+    Options options;
+    options.model = "gpt2-nano", options.dtype = "fp32", options.batch_size = 2, options.seq_len = 64;
+    const Model model = make_model(preset("gpt2-nano"));
+    const auto backend = make_backend("cpu", 1);
+    const BatchShape shape = {2, 64};
+    const auto memory_of = [&](const std::string& recompute, const std::string& offload) {
+        Options other = options;
+        other.recompute = recompute, other.offload = offload;
+        return with_memory(
+            model, make_training_plan(model, request_for(other, model, shape, *backend), find_policy(recompute)));
+    };
+    const int64_t most = memory_of("none", "none").total_bytes(), least = memory_of("sqrt", "all").total_bytes();
+    options.recompute = "none";
+    double before = 0;
+    for (const int64_t budget : {most, (most + least) / 2, least + least / 4, least}) {
+        options.memory_budget = std::to_string(budget);
+        const auto found = fitting_placement(options, model, shape, *backend);
+        ASSERT_TRUE(found) << budget;
+        EXPECT_LE(memory_of(found->recompute, found->offload).total_bytes(), budget);
+        EXPECT_GE(found->step_seconds, before) << "less memory takes no less time";
+        before = found->step_seconds;
+    }
+    options.memory_budget = std::to_string(least / 2);
+    EXPECT_FALSE(fitting_placement(options, model, shape, *backend));
+    options.memory_budget = std::to_string(least), options.host_memory_budget = "1KiB";
+    EXPECT_FALSE(fitting_placement(options, model, shape, *backend)) << "the host has a budget, too";
+}
+
+}  // namespace
+}  // namespace llmc

@@ -13,7 +13,7 @@ namespace llmc {
 
 const std::vector<DeviceProfile>& device_profiles() {
     // Dense matrix rates (fp32: TF32 off) and memory bandwidth from the makers' data sheets; so are the links, one way:
-    // NVLink or PCIe 4 inside a host, and the network adapters of the makers' own machines, by card.
+    // NVLink or PCIe 4 inside a host (what 8 lanes of PCIe 5 carry is as much as 16 of PCIe 4), and the network adapters of the makers' own machines, by card.
     constexpr double kPcie = 25e9, kNetwork = 12.5e9;
     // Of our kernels, fitted on the profiles of GPT-2 124M and gpt2-xl on an H100 (dev/bench/results/h100_steps.json,
     // which dev/bench/predict_time.sh holds against other shapes); their attention is the same on all architectures.
@@ -32,6 +32,12 @@ const std::vector<DeviceProfile>& device_profiles() {
          kMoved, "sm_89"},
         {"rtx3090", 35.6e12, 71e12, 0.936e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead,
          kMoved, "sm_86"},
+        {"rtx3060", 12.7e12, 25.5e12, 0.36e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead,
+         kMoved, "sm_86"},
+        {"rtx4060", 15.1e12, 30.2e12, 0.272e12, 4e-6, 0.7, 0.5 * kPcie, 0.5 * kPcie, kNetwork, kForward, kBackward, 7,
+         kOverhead, kMoved, "sm_89"},
+        {"rtx5060ti-16gb", 23.7e12, 47.4e12, 0.448e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7,
+         kOverhead, kMoved, "sm_120"},
         {"rtx4090", 82.6e12, 165e12, 1.008e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead,
          kMoved, "sm_89"},
         {"rtx5090", 104.8e12, 209e12, 1.792e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead,

@@ -1,0 +1,221 @@
+#!/usr/bin/env python3
+"""Which models train in full on which card, by plan: the fastest placement that fits, with its bytes on device and
+host, and the predicted speed beside the best that is published for that card.
+
+    dev/bench/reach.py [--out FOLDER] [--only WORD] [--no-runs]      or: make bench BENCH=reach
+
+Every row tries --recompute levels and auto, places of the state (--offload) and micro-batches, and takes the fastest whose
+planned bytes fit the card less a gibibyte for the driver and a desktop. Then the row's placement is also run, two
+steps at 1/32 of the width and two layers, with $TRAIN_GPT and, where it is built, with its kernels on the executor
+(build/release/train_gpt_cuda_on_cpu): the bytes that were planned must be the bytes that were allocated.
+
+Speeds are predictions: nothing here has run on such a card. Exits with 1 if a row does not fit, is slower than its
+peer, or if a small run's bytes differ. Standard library only."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+root = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(root / "scripts"))
+import common  # noqa: E402  (from scripts/)
+
+GIB = 1 << 30
+RESERVE = GIB
+TOTAL_TOKENS = 524288
+LEVELS = "0,1,2,auto"
+OFFLOADS = [
+    "none",
+    "moments",
+    "moments,masters",
+    "moments,masters,boundaries",
+    "moments,masters,gradients",
+    "moments,masters,gradients,boundaries",
+    "moments,masters,gradients,parameters",
+    "all",
+]
+STATES = {
+    "fp32": [],
+    "small": ["--moments=8bit", "--masters=none", "--gradients=bf16"],
+}
+# Layers, channels, heads, key/value heads, MLP, vocabulary.
+SHAPES = {
+    "llama2-7b": (32, 4096, 32, 32, 11008, 32000),
+    "llama3-8b": (32, 4096, 32, 8, 14336, 128256),
+    "14B": (48, 5120, 40, 8, 13824, 152064),
+    "32B": (64, 5120, 40, 8, 27648, 152064),
+    "llama3-70b": (80, 8192, 64, 8, 28672, 128256),
+}
+# Model, profile, GiB of a card, cards, published tokens/s on that card, by whom.
+ROWS = [
+    ("llama2-7b", "rtx5060ti-16gb", 16, 1, 890, "LLMQ, 7B"),
+    ("llama3-8b", "rtx3060", 12, 1, None, "none found"),
+    ("llama3-8b", "rtx5060ti-16gb", 16, 1, 890, "LLMQ, 7B"),
+    ("14B", "rtx4090", 24, 1, 1350, "LLMQ, 14B, bf16"),
+    ("32B", "l40s", 48, 1, None, "none found"),
+    ("llama3-70b", "h100", 80, 4, None, "none found"),
+]
+
+
+def model_options(name):
+    layers, channels, heads, kv_heads, ffn, vocabulary = SHAPES[name]
+    if name.startswith("llama"):
+        return [f"--model={name}"]
+    return ["--model=llama3-8b", f"--layers={layers}", f"--channels={channels}", f"--heads={heads}",
+            f"--kv-heads={kv_heads}", f"--ffn-size={ffn}", f"--vocab-size={vocabulary}"]
+
+
+def small_options(name):
+    """The same at 1/32 of the width, two layers, heads of 16 channels."""
+    _, channels, heads, kv_heads, ffn, _ = SHAPES[name]
+    small_heads = channels // 32 // 16
+    return ["--model=llama-nano", "--layers=2", f"--channels={channels // 32}", f"--heads={small_heads}",
+            f"--kv-heads={max(1, small_heads * kv_heads // heads)}", f"--ffn-size={ffn // 32}", "--seq-len=64",
+            "--batch-size=2", "--total-batch-size=512", "--dtype=bf16"]
+
+
+def plans_of(program, options):
+    """What `plan --json` says of these options; nothing where it refuses them."""
+    done = subprocess.run([program, "plan", "--json", "--log-level=error", *options], capture_output=True, text=True,
+                          check=False)
+    if done.returncode != 0:
+        return []
+    return json.loads(done.stdout)["plans"]
+
+
+def fastest(program, row, seq_len, state):
+    """Of all placements and micro-batches, the plan with the most tokens per second; None if nothing fits."""
+    name, profile, gib, cards, _, _ = row
+    best = None
+    for offload in OFFLOADS:
+        batch = 1
+        while batch * seq_len * cards <= TOTAL_TOKENS:
+            options = [*model_options(name), f"--batch-size={batch}", f"--seq-len={seq_len}", f"--max-seq-len={seq_len}",
+                       f"--total-batch-size={TOTAL_TOKENS}", "--dtype=bf16", f"--device-profile={profile}",
+                       f"--recompute={LEVELS}", f"--memory-budget={gib * GIB - RESERVE}B", f"--offload={offload}",
+                       *STATES[state]]
+            if cards > 1:
+                options += [f"--ranks={cards}", "--zero=3"]
+            fits = False
+            for plan in plans_of(program, options):
+                if plan["total_bytes"] > gib * GIB - RESERVE:
+                    continue
+                fits = True
+                speed = TOTAL_TOKENS / plan["predicted_step_ms"] * 1e3
+                if best is None or speed > 1.01 * best["tokens_per_second"]:
+                    best = {"offload": offload, "recompute": plan["recompute"], "batch_size": batch,
+                            "device_bytes": plan["total_bytes"], "host_bytes": plan.get("host_bytes", 0) * cards,
+                            "tokens_per_second": speed}
+            if not fits:
+                break
+            batch *= 2
+    return best
+
+
+def small_run(program, device, row, found, state):
+    """Bytes planned and allocated of the row's placement at a small size."""
+    name = row[0]
+    options = [*small_options(name), f"--device={device}", f"--recompute={found['recompute']}",
+               f"--offload={found['offload']}", *STATES[state]]
+    planned = plans_of(program, [*options, "--vocab-size=257"])
+    with tempfile.TemporaryDirectory() as folder:
+        text = pathlib.Path(folder) / "text.txt"
+        text.write_text("the same words once more, to be read byte by byte\n" * 400)
+        command = [program, *options, f"--data={text}", "--steps=2", "--val-every=0", "--sample-length=0",
+                   f"--output-dir={folder}/run", "--log-level=error"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            return None, done.stderr.strip()[-200:]
+        lines = pathlib.Path(folder, "run", "metrics.jsonl").read_text().splitlines()
+    allocated = [json.loads(line)["memory_bytes"] for line in lines if "memory_bytes" in line]
+    return (planned[0]["total_bytes"] if planned else None), allocated[-1]
+
+
+def programs():
+    """The binary under test, and the one whose kernels run on the executor, with their devices."""
+    own = os.environ.get("TRAIN_GPT", str(root / "train_gpt"))
+    if not os.access(own, os.X_OK):
+        common.fail(2, f"no program '{own}'; run make, or set TRAIN_GPT")
+    found = [(own, "cpu")]
+    executor = root / "build/release/train_gpt_cuda_on_cpu"
+    if os.access(executor, os.X_OK):
+        found.append((str(executor), "cuda"))
+    return found
+
+
+def measure(row, seq_len, state, with_runs, tried):
+    found = fastest(tried[0][0], row, seq_len, state)
+    name, profile, gib, cards, peer, by = row
+    result = {"model": name, "profile": profile, "cards": cards, "card_gib": gib, "seq_len": seq_len, "state": state,
+              "peer_tokens_per_second": peer, "peer": by, "found": found, "runs": []}
+    if found is None:
+        result["miss"] = "does not fit"
+        return result
+    if peer is not None and found["tokens_per_second"] < peer:
+        result["miss"] = "slower than the peer"
+    for program, device in tried if with_runs else []:
+        planned, allocated = small_run(program, device, row, found, state)
+        result["runs"].append({"device": device, "planned": planned, "allocated": allocated})
+        if planned != allocated:
+            result["miss"] = f"bytes of the small run on {device}: {planned} planned, {allocated} allocated"
+    return result
+
+
+def table(results):
+    lines = ["| model | card | T | state | placement | device GB | host GB | tokens/s, predicted | published | small runs |",
+             "|---|---|---:|---|---|---:|---:|---:|---|---|"]
+    for r in results:
+        found = r["found"]
+        card = f"{r['cards']} x {r['profile']}" if r["cards"] > 1 else r["profile"]
+        head = f"| {r['model']} | {card}, {r['card_gib']} GiB | {r['seq_len']} | {r['state']} "
+        if found is None:
+            lines.append(head + "| **does not fit** | | | | | |")
+            continue
+        places = f"level {found['recompute']}, {found['batch_size']} rows, {found['offload']}"
+        peer = f"{r['peer_tokens_per_second']} ({r['peer']})" if r["peer_tokens_per_second"] else r["peer"]
+        runs = ", ".join(f"{run['device']} equal" if run["planned"] == run["allocated"] else f"{run['device']} **MISS**"
+                         for run in r["runs"]) or "not run"
+        mark = " **MISS**" if r.get("miss") == "slower than the peer" else ""
+        lines.append(f"{head}| {places} | {found['device_bytes'] / 1e9:.1f} | {found['host_bytes'] / 1e9:.1f} "
+                     f"| {found['tokens_per_second']:.0f}{mark} | {peer} | {runs} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = common.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", default=str(root / "dev/bench/results"), metavar="FOLDER")
+    parser.add_argument("--only", default="", metavar="WORD", help="only rows with this word in model or card")
+    parser.add_argument("--no-runs", action="store_true", help="plans alone")
+    options = parser.parse_args()
+    tried = programs()
+    version = subprocess.run([tried[0][0], "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    results = []
+    for row in ROWS:
+        if options.only not in row[0] and options.only not in row[1]:
+            continue
+        for seq_len in (1024, 4096):
+            for state in STATES:
+                results.append(measure(row, seq_len, state, not options.no_runs, tried))
+                common.say(table(results[-1:]).splitlines()[-1])
+    if not results:
+        common.fail(2, f"--only={options.only}: no row has that")
+    text = table(results)
+    print(text, end="")
+    if not options.only:
+        head = ("# Full training by plan\n\n"
+                f"{version}. Updates of {TOTAL_TOKENS} tokens, bf16, the card less 1 GiB; device and host GB = 1e9\n"
+                "bytes (host: of all ranks); *small*: `" + " ".join(STATES["small"]) + "`. Speeds are predictions from\n"
+                "data sheets; nothing here ran on such a card. Small runs: the same placement at 1/32 of the width,\n"
+                "planned against allocated bytes.\n\n")
+        common.write(os.path.join(options.out, "reach.md"), head + text)
+        common.write(os.path.join(options.out, "reach.json"), json.dumps(results, indent=1) + "\n")
+    misses = [r for r in results if "miss" in r]
+    for r in misses:
+        common.say(f"{r['model']} on {r['profile']}, T {r['seq_len']}, {r['state']}: {r['miss']}")
+    return 1 if misses else 0
+
+
+common.run(main)

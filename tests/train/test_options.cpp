@@ -273,6 +273,7 @@ Options unusual() {
             row.field);
     }
     options.recompute = "attn";
+    options.offload = "moments,boundaries";
     options.total_batch_size = 7 * options.batch_size * options.seq_len;
     return options;
 }

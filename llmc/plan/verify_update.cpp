@@ -78,7 +78,8 @@ Adds UpdateCheck::first_adds() const {
 }
 
 When UpdateCheck::when_of(const Step& step) const {
-    if (step.phase == Phase::Update || step.kind == StepKind::SquareSums) return When::Last;
+    const bool is_norm = step.kind == StepKind::SquareSums && plan_.places.on_host(Buffer::Gradients);
+    if (step.phase == Phase::Update || is_norm) return When::Last;
     if (step.is_copy_of_state() && step.buffer == Buffer::Gradients) {
         const bool folds = plan_.parallel.rank_invariant && plan_.parallel.micro_batches > 1;
         const bool in = step.kind == StepKind::Fetch || step.kind == StepKind::WaitFetch;

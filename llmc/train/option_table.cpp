@@ -147,8 +147,8 @@ const std::vector<OptionRow>& option_table() {
 
         may_be_number({"-r,--recompute", &O::recompute, kTrain | kPlan, kMemory, recompute_help().c_str()}),
         {"--offload", &O::offload, kTrain | kPlan, kMemory,
-         "What is in (pinned) host memory, and comes to the device for the steps that use it: a list of moments, masters, "
-         "gradients, parameters, boundaries, or all, none; the same bits"},
+         "What is in (pinned) host memory, and comes to the device for the steps that use it: a list of moments, "
+         "masters, gradients, parameters, boundaries, or all, none; the same bits"},
         {"--calibrate", &O::calibrate, kTrain | kPlan, kMemory,
          "Time the model's operations on this device first; later runs of this shape know them", 0, 0, {}, false},
         {"--device-profile", &O::device_profile, kPlan, kMemory,

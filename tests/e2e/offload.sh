@@ -86,7 +86,8 @@ check "export: the same weights" cmp exported{-all,}/model.safetensors
 # ---- What is refused ----
 
 setting=("${base[@]}" --output-dir=new)
-refused "an unknown name" 2 "offload=moment: 'moment' is nothing .*did you mean moments" "${setting[@]}" --offload=moment
+refused "an unknown name" 2 "offload=moment: 'moment' is nothing .*did you mean moments" "${setting[@]}" \
+    --offload=moment
 refused "an empty name" 2 "offload=moments,: '' is nothing" "${setting[@]}" --offload=moments,
 refused "none and others" 2 "'none' contradicts the rest" "${setting[@]}" --offload=none,moments
 refused "all and others" 2 "'all' contradicts the rest" "${setting[@]}" --offload=masters,all
@@ -97,7 +98,7 @@ refused "more than the host has" 2 "host-memory-budget=9000GiB: this host has .*
     --offload=moments --host-memory-budget=9000GiB
 refused "a budget for nothing" 2 "host-memory-budget: has no effect; .*add --offload" "${setting[@]}" \
     --host-memory-budget=1GiB
-refused "host memory that is not there" 1 "not enough host memory: --offload=all keeps .* by --host-memory-budget; take" \
+refused "host memory that is not there" 1 "not enough host memory: --offload=all keeps .*-memory-budget; take" \
     "${setting[@]}" --offload=all --host-memory-budget=100KiB
 advice=$(sed -n 's/.*; take\( --.*\) (predicted.*/\1/p' err)
 # shellcheck disable=SC2086  # words

@@ -26,6 +26,15 @@ Parallel ranks_of(int ranks) {
     return parallel;
 }
 
+/// All that a rank updates of a bucket.
+UpdateViews updated(const State& state, int bucket) {
+    const Partition& partition = state.partition();
+    const bool in_pieces = state.places().updates_pieces();
+    return state
+        .update_views(bucket, {0, in_pieces ? partition.bucket(bucket).piece : partition.bucket_elements(bucket)})
+        .front();
+}
+
 TEST(StateBytes, CountEveryBufferByHand) {
     const auto padded = [](int64_t bytes) { return (bytes + 255) / 256 * 256; };
     for (const Family family : kBoth) {
@@ -160,7 +169,7 @@ TEST(StateBuffers, RanksKeepEveryElementOnce) {
                         if (range.count() <= 0) continue;
                         EXPECT_EQ(range.begin, next) << row.name;
                         next = range.end;
-                        const UpdateViews views = state.update_views(state.partition().bucket_of_row(index)).front();
+                        const UpdateViews views = updated(state, state.partition().bucket_of_row(index));
                         const std::pair<Kept, Tensor> flats[] = {{Kept::Weights, views.operands.master},
                                                                  {Kept::MomentM, views.operands.m},
                                                                  {Kept::MomentV, views.operands.v}};
@@ -192,7 +201,7 @@ TEST(StateBuffers, UpdatesOfPiecesAreTheWholeUpdate) {
             NullBackend backend;
             const State state(backend, model, places_of_zero(1, ranks, DType::F32), 16, 256, true, ranks_of(ranks),
                               rank);
-            const UpdateViews views = state.update_views(b).front();
+            const UpdateViews views = updated(state, b);
             for (const ParameterRange& range : views.ranges) {
                 for (int64_t i = 0; i < range.count; ++i) {
                     pieces[static_cast<size_t>(rank * partition.bucket(b).piece + range.offset + i)] = range.decay;

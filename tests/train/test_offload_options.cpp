@@ -54,7 +54,9 @@ TEST(OffloadOption, RefusesWhatItDoesNotKnowOrContradictsItself) {
 TEST(Placement, TheOneItNamesFitsAndIsTheFastestOfThose) {
     Options options;
     options.model = "gpt2-nano", options.dtype = "fp32", options.batch_size = 2, options.seq_len = 64;
-    const Model model = make_model(preset("gpt2-nano"));
+    ModelConfig config = preset("gpt2-nano");
+    config.maxT = options.seq_len;
+    const Model model = make_model(config);
     const auto backend = make_backend("cpu", 1);
     const BatchShape shape = {2, 64};
     const auto memory_of = [&](const std::string& recompute, const std::string& offload) {

@@ -275,6 +275,7 @@ Options unusual() {
     options.recompute = "attn";
     options.trainable.clear();   // The parse has joined it to --freeze.
     options.gradients = "fp32";  // As --rank-invariant wants them.
+    options.offload = "moments,boundaries";
     options.total_batch_size = 7 * options.batch_size * options.seq_len;
     return options;
 }

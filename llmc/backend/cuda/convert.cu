@@ -40,15 +40,12 @@ void CudaBackend::convert(Tensor out, Tensor x) {
     }
 }
 
-cudaError_t CudaBackend::try_kernels() {
-    cudaFuncAttributes attributes;
+cudaError_t CudaBackend::try_kernels(int* code, int* ptx) {
+    cudaFuncAttributes attributes = {};
     const cudaError_t status =
         cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(convert_kernel<float, bf16, 1>));
-    if (status != cudaSuccess) return status;
-    // Of PTX, the driver has made code for this very card.
-    kernels_ = attributes.binaryVersion == attributes.ptxVersion
-                   ? fmt::format("for sm_{}", attributes.binaryVersion)
-                   : fmt::format("from PTX of compute_{}", attributes.ptxVersion);
+    *code = attributes.binaryVersion;
+    *ptx = attributes.ptxVersion;
     return status;
 }
 

@@ -61,8 +61,9 @@ class CudaBackend final : public Backend {
 
     // convert.cu
     void convert(Tensor out, Tensor x) override;
-    /// What CUDA says of loading one of our kernels: an error if this build has none for the device. Sets `kernels_`.
-    cudaError_t try_kernels();
+    /// What CUDA says of loading one of our kernels: an error if this build has none for the device. Else the
+    /// architecture that its machine code is for, and of the PTX it comes from, as 10 * major + minor.
+    static cudaError_t try_kernels(int* code, int* ptx);
 
     // embedding.cu
     void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,

@@ -84,7 +84,8 @@ CudaBackend::CudaBackend(int index) : device_(index) {
     const std::string reason = why_unusable(index);
     if (!reason.empty()) fail_usage("--device=cuda:{}: {}; or use --device=cpu", index, reason);
     CUDA_CHECK(cudaSetDevice(index));
-    const cudaError_t status = try_kernels();
+    int code = 0, ptx = 0;
+    const cudaError_t status = try_kernels(&code, &ptx);
     if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction) {
         const int major = attribute(cudaDevAttrComputeCapabilityMajor, index);
         const int minor = attribute(cudaDevAttrComputeCapabilityMinor, index);
@@ -95,6 +96,8 @@ CudaBackend::CudaBackend(int index) : device_(index) {
             index, major, minor, LLMC_GPU_ARCH, major, minor);
     }
     CUDA_CHECK(status);
+    // Of PTX the driver has made code for this very card.
+    kernels_ = code == ptx ? fmt::format("for sm_{}", code) : fmt::format("from PTX of compute_{}", ptx);
     CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
     size_t available = 0, total = 0;
     CUDA_CHECK(cudaMemGetInfo(&available, &total));

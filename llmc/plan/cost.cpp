@@ -13,7 +13,8 @@ namespace llmc {
 
 const std::vector<DeviceProfile>& device_profiles() {
     // Dense matrix rates (fp32: TF32 off) and memory bandwidth from the makers' data sheets; so are the links, one way:
-    // NVLink or PCIe 4 inside a host (what 8 lanes of PCIe 5 carry is as much as 16 of PCIe 4), and the network adapters of the makers' own machines, by card.
+    // NVLink or PCIe 4 inside a host (what 8 lanes of PCIe 5 carry is as much as 16 of PCIe 4), and the network
+    // adapters of the makers' own machines, by card.
     constexpr double kPcie = 25e9, kNetwork = 12.5e9;
     // Of our kernels, fitted on the profiles of GPT-2 124M and gpt2-xl on an H100 (dev/bench/results/h100_steps.json,
     // which dev/bench/predict_time.sh holds against other shapes); their attention is the same on all architectures.

@@ -102,14 +102,8 @@ TEST(PlantedFault, RaceBetweenWarps) {
     EXPECT_FOUND(race_between_warps, "WarpsRace", "race between warps: write", v.out.data());
 }
 
-template <bool kFault>
 // One warp hands values to another through shared memory, and then uses it again.
-enum class HandOver {
-    Right,
-    AnnouncedEarly,
-    OverwrittenEarly,
-    FreedEarly
-};
+enum class HandOver { Right, AnnouncedEarly, OverwrittenEarly, FreedEarly };
 __global__ void hand_over(float* out, HandOver how) {
     SHARED(float[32], slot);
     const int lane = static_cast<int>(threadIdx.x % 32);
@@ -138,6 +132,7 @@ TEST(PlantedFault, NamedBarriersOrderOnlyWhatCameBefore) {
     expect_clean([&] { run(HandOver::Right); });
 }
 
+template <bool kFault>
 __global__ void exchange_in_a_warp(float* out) {
     SHARED(float[kThreads], values);
     values[threadIdx.x] = 1.0f;

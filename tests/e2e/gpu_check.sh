@@ -65,13 +65,15 @@ says "an earlier result that lacks something" 2 '^gpu_check: --against=odd.json:
 says "a folder that is a file" 2 '^gpu_check: --out=text.txt: cannot be written \(File exists\); choose another' \
     --dry --out=text.txt
 TRAIN_GPT=$WORK_DIR/text.txt says "a program that cannot be run" 2 'text.txt: cannot be run; name another' --dry --out=a
-PYTHON=no-python says "a Python that is not there" 2 '^gpu_check: PYTHON=no-python: there is no such program' --dry --out=a
+PYTHON=no-python says "a Python that is not there" \
+    2 '^gpu_check: PYTHON=no-python: there is no such program' --dry --out=a
 mkdir few
 ln -s "$(python3 -c 'import sys; print(sys.executable)')" few/python3
 if [ -x "$(command -v nvidia-smi)" ]; then
     skip "no card" "there may be one"
 else
-    SEARCHED=$WORK_DIR/few says "no card: nvidia-smi is named, and the dry mode" 2 '^gpu_check: no nvidia-smi here.*--dry' --out=a
+    SEARCHED=$WORK_DIR/few says "no card: nvidia-smi is named, and the dry mode" \
+        2 '^gpu_check: no nvidia-smi here.*--dry' --out=a
 fi
 check "nothing is left of them" test -z "$(ls -A tmp)" -a ! -e "a/gpu_check.json"
 
@@ -80,14 +82,17 @@ check "nothing is left of them" test -z "$(ls -A tmp)" -a ! -e "a/gpu_check.json
 mkdir target
 ln -s target link
 gpu_check --dry --minutes=0.0001 --out=link
-check "without time everything is left out, which is no failure" test "$status $(grep -c 'left out for want of time: tests, bits:none, .*goes on' err)" = "0 1"
+check "without time everything is left out, which is no failure" \
+    test "$status $(grep -c 'left out for want of time: tests, bits:none, .*goes on' err)" = "0 1"
 check "and told" found target 'len(r["left_out"]) > 30 and not r["parts"]'
 gpu_check --dry --out=link
 cp out first
 check "every part ends well" test $status -eq 0
 check "nothing is left out" found target 'not r["left_out"] and len(r["parts"]) > 30'
-check "the same bits at seven settings" found target 'sum(step == "bits" and v == "pass" for (step, name), v in c.items()) == 7'
-check "the memory that was predicted" found target 'sum(step == "memory" and v == "pass" for (step, name), v in c.items()) == 7'
+check "the same bits at seven settings" \
+    found target 'sum(step == "bits" and v == "pass" for (step, name), v in c.items()) == 7'
+check "the memory that was predicted" \
+    found target 'sum(step == "memory" and v == "pass" for (step, name), v in c.items()) == 7'
 check "no miss" found target '"miss" not in c.values()'
 check "both sides of three models, at the levels" found target \
     'len([row for row in r["benchmarks"]["rows"] if row["ours"] and row["ours"]["median_ms"]]) == 16
@@ -106,13 +111,15 @@ fi
 check "the table that is printed is gpu_check.md" cmp out target/gpu_check.md
 check "profiles" grep -q '^forward of att' target/profiles.txt
 check "the link is still one" test -L link
-check "no scratch is left" test -z "$(ls -A tmp)$(ls -A target | grep -v -E '^(gpu_check.(json|md)|profiles.txt|log.txt)$')"
+check "no scratch is left" \
+    test -z "$(ls -A tmp)$(ls -A target | grep -v -E '^(gpu_check.(json|md)|profiles.txt|log.txt)$')"
 
 # ---- again ----------------------------------------------------------------------------------------------
 
 gpu_check --dry --out=target --against=target/gpu_check.json
 check "a second call does nothing again" test "$status $(grep -c -E 'ms a step|: bits' err)" = "0 0"
-check "and compares" found target 'r["against"]["rows"] and all(row[3] in ("1.000", "") for row in r["against"]["rows"])'
+check "and compares" \
+    found target 'r["against"]["rows"] and all(row[3] in ("1.000", "") for row in r["against"]["rows"])'
 gpu_check --dry --out=target --again --only=bits:none,long
 check "only what was asked for is made again" test "$(grep -c 'ms a step' err) $(grep -c ': bits: ' err)" = "1 1"
 check "the rest is kept" found target 'len(r["parts"]) > 30'
@@ -147,7 +154,11 @@ wait $holder 2>/dev/null
 # ---- programs that fail -------------------------------------------------------------------------------------------
 
 # of NAME STEP VERDICT PATTERN: the verdict on what the last call found in `fail`.
-of() { found fail 'any(row["step"] == "'"$2"'" and row["verdict"] == "'"$3"'" and __import__("re").search(r"""'"$4"'""", row["figure"]) for row in r["checks"])' && test $status -eq "$5"; }
+of() {
+    local row='row["step"] == "'"$2"'" and row["verdict"] == "'"$3"'"'
+    local found_figure='__import__("re").search(r"""'"$4"'""", row["figure"])'
+    found fail "any($row and $found_figure for row in r[\"checks\"])" && test $status -eq "$5"
+}
 judged() { # judged NAME STEP VERDICT PATTERN CODE [ENVIRONMENT...] -- ARGUMENTS...
     local name=$1 step=$2 result=$3 pattern=$4 code=$5 environment=()
     shift 5
@@ -179,7 +190,8 @@ check "and NCCL is not there" found fail 'c["tests", "NCCL, one rank"] == "skip"
 judged "tests that crash" tests miss 'status -11 in A.Bad' 1 GPU_TESTS=fakes/crashing -- --only=tests
 judged "no test at all" tests miss 'no test passed' 1 GPU_TESTS=fakes/empty -- --only=tests
 GPU_TESTS=fakes/hanging gpu_check --dry --only=tests --minutes=0.15 --out=hang
-check "tests for which the time is too short are left out" test "$status $(grep -c 'left out for want of time: tests;' err)" = "0 1"
+check "tests for which the time is too short are left out" \
+    test "$status $(grep -c 'left out for want of time: tests;' err)" = "0 1"
 check "and ended" test -s pids -a -z "$(for pid in $(cat pids); do kill -0 "$pid" 2>/dev/null && echo "$pid"; done)"
 
 program compute-sanitizer <<'F'
@@ -187,9 +199,11 @@ program compute-sanitizer <<'F'
 echo '========= ERROR SUMMARY: 3 errors'; echo '[  PASSED  ] 5 tests.'; exit 99
 F
 tests=(GPU_TESTS=fakes/empty "PATH=$WORK_DIR/fakes:$PATH")
-judged "errors that a sanitizer finds" sanitizer miss 'ERROR SUMMARY: 3 errors, status 99' 1 "${tests[@]}" -- --only=sanitizer
+judged "errors that a sanitizer finds" \
+    sanitizer miss 'ERROR SUMMARY: 3 errors, status 99' 1 "${tests[@]}" -- --only=sanitizer
 printf '#!/bin/sh\necho no driver; exit 1\n' | program compute-sanitizer
-judged "a sanitizer that cannot run" sanitizer skip 'cannot run here: no driver' 0 "${tests[@]}" -- --only=sanitizer:memcheck
+judged "a sanitizer that cannot run" \
+    sanitizer skip 'cannot run here: no driver' 0 "${tests[@]}" -- --only=sanitizer:memcheck
 rm fakes/compute-sanitizer
 
 # A train_gpt whose numbers depend on the level, one that fails there, and one that needs more than it says.
@@ -206,20 +220,26 @@ F
 turning=TRAIN_GPT=fakes/turning$device
 judged "other bits at a level" bits miss 'loss .*: not the same' 1 "$turning" -- --only=bits:none,bits:sqrt
 judged "a level that fails" bits miss 'no such thing' 1 "$turning" -- --only=bits:act
-judged "more memory than was predicted" memory miss 'predicted [0-9]+, allocated [0-9]+' 1 "$turning" -- --only=bits:attn
-judged "a measurement that fails" speed miss 'no such thing' 1 "TRAIN_GPT=fakes/broken$device" -- --only=speed:gpt2:ours:none \
+judged "more memory than was predicted" \
+    memory miss 'predicted [0-9]+, allocated [0-9]+' 1 "$turning" -- --only=bits:attn
+judged "a measurement that fails" \
+    speed miss 'no such thing' 1 "TRAIN_GPT=fakes/broken$device" -- --only=speed:gpt2:ours:none \
     < <(printf '#!/bin/sh\necho no such thing >&2\nexit 1\n' | program "broken$device")
 printf '#!/bin/sh\nexit 1\n' | program no-torch
 judged "no PyTorch: ours alone" speed skip 'has no torch' 0 "PYTHON=$WORK_DIR/fakes/no-torch" -- --only=speed:gpt2
 check "is measured" found fail 'r["benchmarks"]["rows"][0]["ours"]["median_ms"] > 0'
 printf '#!/bin/sh\n[ "$1" != -c ] || exec echo 2.11.0 True\necho "RuntimeError: odd" >&2\nexit 1\n' | program bad-torch
-judged "a PyTorch that fails" speed skip 'RuntimeError: odd' 0 "PYTHON=$WORK_DIR/fakes/bad-torch" -- --only=speed:gpt2:torch
+judged "a PyTorch that fails" \
+    speed skip 'RuntimeError: odd' 0 "PYTHON=$WORK_DIR/fakes/bad-torch" -- --only=speed:gpt2:torch
 
 # ---- libraries ----------------------------------------------------------------------------------------------------
 
 printf '#!/bin/sh\n# libcublasLt.so.99\necho train_gpt x\n' | program train_gpt
 printf '#!/bin/sh\n' | program nvidia-smi
-real() { SEARCHED=$WORK_DIR/fakes:$PATH TRAIN_GPT=fakes/train_gpt GPU_TESTS=fakes/empty gpu_check --only=attention --out=fail "$@"; }
+real() {
+    SEARCHED=$WORK_DIR/fakes:$PATH TRAIN_GPT=fakes/train_gpt GPU_TESTS=fakes/empty gpu_check --only=attention \
+        --out=fail "$@"
+}
 rm -rf fail
 real
 check "a library that is nowhere" of "" describe miss 'not found: libcublasLt.so.99; install' 1

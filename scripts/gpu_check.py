@@ -18,9 +18,9 @@ card that nothing else uses; nine minutes are enough for all of it on an H100. M
 gpt2-xl 8 x 1024, llama3.2-1b 4 x 4096 at levels 0, 1, 2, auto and offload, each operation against the roofline,
 PyTorch with torch.compile and scaled_dot_product_attention, llama3.2-1b with 131,072 tokens at level 2, and generation.
 
-Prints a table; writes gpu_check.json, gpu_check.md (with the tables for the README), profiles.txt and log.txt to FOLDER,
-after every part, each whole or not at all. Exits with 1 if anything failed or missed its target (what was left out has
-not), 2 for bad usage.
+Prints a table; writes gpu_check.json, gpu_check.md (with the tables for the README), profiles.txt and log.txt to
+FOLDER, after every part, each whole or not at all. Exits with 1 if anything failed or missed its target (what was left
+out has not), 2 for bad usage.
 
 The benchmarks want a Python with PyTorch 2 ($PYTHON, or the one that runs this); without it only our side is measured.
 CUDA's libraries are looked for in Python's nvidia packages and /usr/local/cuda* too. CUDA_VISIBLE_DEVICES chooses the
@@ -96,7 +96,7 @@ def chosen(key, words):
     return any(key == word or key.startswith(word + ":") for word in words)
 
 
-# ---- the parts, the most important first -----------------------------------------------------------------------------
+# ---- the parts, the most important first ---------------------------------------------------------------------------
 
 def listed(tests, levels, generation, speed, found):
     """All parts. Without their makers, only to be listed."""
@@ -124,7 +124,7 @@ def listed(tests, levels, generation, speed, found):
     return parts
 
 
-# ---- what is found, kept in gpu_check.json ----------------------------------------------------------------------------
+# ---- what is found, kept in gpu_check.json -------------------------------------------------------------------------
 
 class Results:
     """`found`: what every part that was done has found, in this call or an earlier one."""
@@ -166,7 +166,8 @@ class Results:
         for part in order:
             checks += self.found.get(part.key, {}).get("checks", [])
         checks += [check for check in (benchmarks or {"checks": []})["checks"] if check["verdict"] != "skip"]
-        result = {"about": {key: value for key, value in self.about.items() if key != "checks"}, "seconds": round(seconds),
+        result = {"about": {key: value for key, value in self.about.items() if key != "checks"},
+                  "seconds": round(seconds),
                   "checks": checks, "memory": [found["memory"] for found in self.found.values() if "memory" in found],
                   "benchmarks": benchmarks, "generate": self.found.get("generate"), "left_out": self.left_out,
                   "against": None, "parts": self.found}
@@ -177,7 +178,7 @@ class Results:
         return result
 
 
-# ---- the run ------------------------------------------------------------------------------------------------------------
+# ---- the run -------------------------------------------------------------------------------------------------------
 
 def first_checks(machine, about):
     """Verdicts on what is here, made anew by every call."""
@@ -208,7 +209,8 @@ def do_parts(order, results, end, write):
             if left < part.most:
                 results.left_out.append(part.key)
                 continue
-            last = gpu_parts.last_test(str(error)) if part.key.partition(":")[0] in ("tests", "sanitizer") else str(error)
+            is_tests = part.key.partition(":")[0] in ("tests", "sanitizer")
+            last = gpu_parts.last_test(str(error)) if is_tests else str(error)
             found = {"checks": [verdict(part.key.partition(":")[0], part.key, "miss",
                                         f"did not end in {part.most} s: {last}")]}
         if not any(check["verdict"] == "skip" for check in found["checks"]):

@@ -1,5 +1,5 @@
-"""What gpu_check.py runs on: the card, as nvidia-smi sees it, our programs with the libraries that the loader misses, and
-ways to run them that leave nothing running."""
+"""What gpu_check.py runs on: the card, as nvidia-smi sees it, our programs with the libraries that the loader misses,
+and ways to run them that leave nothing running."""
 
 import contextlib
 import glob
@@ -47,8 +47,8 @@ def last_line(text, otherwise=""):
 
 
 class Machine:
-    """`dry`: programs of the executor, or those for the CPU, and stand-ins for NVIDIA's. `folder` is for what is scratch,
-    `log` a file to which everything that programs say is added."""
+    """`dry`: programs of the executor, or those for the CPU, and stand-ins for NVIDIA's. `folder` is for what is
+    scratch, `log` a file to which everything that programs say is added."""
 
     def __init__(self, dry, folder, log):
         self.dry, self.folder, self.log = dry, folder, log
@@ -65,15 +65,17 @@ class Machine:
         self.device = "cpu" if dry and not self.binary.endswith("_cuda_on_cpu") else "cuda"
         if dry:
             self._stand_in()
+        homes = (os.environ.get("CUDA_HOME", ""), "/usr/local/cuda")
         self.sanitizer = self._which("compute-sanitizer") or first_program("", *(
-            os.path.join(home, "bin", "compute-sanitizer") for home in (os.environ.get("CUDA_HOME", ""), "/usr/local/cuda")))
+            os.path.join(home, "bin", "compute-sanitizer") for home in homes))
         python = os.environ.get("PYTHON", "")
         self.python = self._which(python or "torch-python3") if python or dry else sys.executable
         if python and not self.python:
             common.fail(2, f"PYTHON={python}: there is no such program")
         self.smi = self._which("nvidia-smi")
         if not self.smi:
-            common.fail(2, "no nvidia-smi here: this needs a machine with an NVIDIA card and its driver (--dry needs none)")
+            common.fail(2, "no nvidia-smi here: this needs a machine with an NVIDIA card and its driver (--dry needs "
+                           "none)")
         self._libraries()
 
     def _which(self, name):
@@ -154,7 +156,8 @@ class Machine:
         with open(self.binary, "rb") as file:
             digest = hashlib.sha256(file.read()).hexdigest()[:16]
         return {"date": time.strftime("%Y-%m-%d"), "gpu": self.card("name"), "driver": self.card("driver_version"),
-                "cuda": cuda[1] if cuda else "", "version": output_of([self.binary, "--version"], env=self.ours).strip(),
+                "cuda": cuda[1] if cuda else "",
+                "version": output_of([self.binary, "--version"], env=self.ours).strip(),
                 "binary": digest, "dry": self.dry, **{field: self.card(field) for field in fields}}
 
     def run(self, command, seconds, name):

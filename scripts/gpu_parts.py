@@ -1,7 +1,7 @@
 """The parts of gpu_check.py: each checks or measures one thing, in a minute or less, and returns what it found.
 
-A part returns a dictionary with `checks` (the verdicts: see verdict()) and whatever else it knows. It raises NoTime when
-the seconds it was given were not enough, and is then done by a later call.
+A part returns a dictionary with `checks` (the verdicts: see verdict()) and whatever else it knows. It raises NoTime
+when the seconds it was given were not enough, and is then done by a later call.
 """
 
 import functools
@@ -47,7 +47,7 @@ class Part:
     run: Callable    # (seconds it may take) -> what was found
 
 
-# ---- the kernels' tests, also under compute-sanitizer ------------------------------------------------------------------
+# ---- the kernels' tests, also under compute-sanitizer --------------------------------------------------------------
 
 def tests_that(word, said):
     """The number in GoogleTest's last summary line of passed, failed or skipped tests; 0 if there is none."""
@@ -108,7 +108,7 @@ class KernelTests:
         return {"checks": [verdict("sanitizer", tool, *row)]}
 
 
-# ---- the same bits at every level, and the memory they take ------------------------------------------------------------
+# ---- the same bits at every level, and the memory they take --------------------------------------------------------
 
 class Levels:
     """Three steps of GPT-2 124M at every level: what must not depend on how a step is computed, and the memory."""
@@ -116,7 +116,7 @@ class Levels:
     def __init__(self, machine):
         self.machine = machine
         self.text = os.path.join(machine.folder, "text.txt")
-        with open(self.text, "w") as file:  # text that no model can learn; --vocab-size makes room for more than its bytes
+        with open(self.text, "w") as file:  # text that no model can learn; --vocab-size has room for more than its bytes
             file.write("".join(f"{byte:02x}{' ' if byte % 7 else chr(10)}" for byte in os.urandom(1 << 18)))
         self.model = ["--model=gpt2", "--vocab-size=50257", "--batch-size=4", "--seq-len=1024", "--dtype=bf16"]
         if machine.dry:
@@ -126,8 +126,8 @@ class Levels:
 
     def plan(self, *options):
         """{level: total bytes}"""
-        code, said = self.machine.run([self.machine.binary, "plan", "--json", *self.model, *options, "--log-level=error"],
-                                      60, "plan")
+        command = [self.machine.binary, "plan", "--json", *self.model, *options, "--log-level=error"]
+        code, said = self.machine.run(command, 60, "plan")
         try:
             return {plan["recompute"]: plan["total_bytes"] for plan in json.loads(said)["plans"]} if code == 0 else {}
         except (ValueError, LookupError):
@@ -175,7 +175,8 @@ class Levels:
         command = [self.machine.binary, *self.model, *options, "--steps=1000", "--val-every=0", "--sample-length=0",
                    f"--output-dir={folder}", "--log-level=warn"]
         removed(folder)
-        with open(log, "wb") as file, processes.group(command, stdout=file, stderr=file, env=self.machine.ours) as process:
+        with open(log, "wb") as file, \
+                processes.group(command, stdout=file, stderr=file, env=self.machine.ours) as process:
             while len(lines) < 3 and process.poll() is None:
                 if time.monotonic() > end:
                     raise NoTime("no third step")
@@ -200,7 +201,7 @@ def removed(folder):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-# ---- generation -----------------------------------------------------------------------------------------------------------
+# ---- generation ----------------------------------------------------------------------------------------------------
 
 class Generation:
     """Tokens per second of one text of the same GPT-2: what the longer of two texts takes more."""
@@ -230,11 +231,11 @@ class Generation:
         short, long = (min(times[length]) for length in self.lengths)
         rate = (self.lengths[1] - self.lengths[0]) / (long - short) if long > short else None
         figure = f"{rate:.0f} tokens/s" if rate else "too fast to tell"
-        return {"checks": [verdict("generate", f"one text, tokens {self.lengths[0]} to {self.lengths[1]}", "pass", figure)],
-                "tokens_per_second": rate}
+        name = f"one text, tokens {self.lengths[0]} to {self.lengths[1]}"
+        return {"checks": [verdict("generate", name, "pass", figure)], "tokens_per_second": rate}
 
 
-# ---- speed -----------------------------------------------------------------------------------------------------------------
+# ---- speed ---------------------------------------------------------------------------------------------------------
 
 class Speed:
     """dev/bench/gpu_vs_torch.py, one measurement at a time. `found` are the parts of earlier calls."""

@@ -14,12 +14,13 @@ LEAST_MS = 0.05      # operations that take less a step are not compared
 
 
 def about_line(about):
-    card = f"{about.get('gpu') or 'no card'}, driver {about.get('driver') or 'none'} (CUDA {about.get('cuda') or 'none'})"
+    card = (f"{about.get('gpu') or 'no card'}, driver {about.get('driver') or 'none'} "
+            f"(CUDA {about.get('cuda') or 'none'})")
     return f"{about.get('date')}, {card}, {about.get('version')}" + (", --dry: the figures mean nothing" * bool(
         about.get("dry")))
 
 
-# ---- compared with an earlier one --------------------------------------------------------------------------------------
+# ---- compared with an earlier one ----------------------------------------------------------------------------------
 
 def load(path):
     """An earlier gpu_check.json, of this program or of the shell program before it."""
@@ -88,7 +89,7 @@ def compare(result, earlier):
     return rows, checks
 
 
-# ---- Markdown ----------------------------------------------------------------------------------------------------------
+# ---- Markdown ------------------------------------------------------------------------------------------------------
 
 def escaped(text):
     return common.shown(str(text)).replace("|", "/")
@@ -96,11 +97,12 @@ def escaped(text):
 
 def markdown(result):
     about, benchmarks = result["about"], result["benchmarks"]
-    lines = ["# train_gpt on a GPU", "", f"{about_line(about)}. Made by scripts/gpu_check.py in {result['seconds']} s.", ""]
+    lines = ["# train_gpt on a GPU", "",
+             f"{about_line(about)}. Made by scripts/gpu_check.py in {result['seconds']} s.", ""]
     if benchmarks:
         shown = benchmarks | {"rows": [row for row in benchmarks["rows"] if row["ours"] or row["torch"]],
-                              "about": {"date": about["date"], "card": about["gpu"] or "no card", "driver": about["driver"],
-                                        "version": about["version"], "torch": benchmarks["about"]["torch"]}}
+                              "about": {"date": about["date"], "card": about["gpu"] or "no card",
+                                        "driver": about["driver"], "version": about["version"], "torch": benchmarks["about"]["torch"]}}
         lines += [torch_report.report(shown), *prediction(benchmarks), *roofline(benchmarks)]
     rate = (result["generate"] or {}).get("tokens_per_second")
     if rate:
@@ -115,7 +117,8 @@ def prediction(benchmarks):
         runs = (row["ours"] or {}).get("runs")
         if runs and runs[0].get("predicted_ms"):
             predicted, measured = runs[0]["predicted_ms"], row["ours"]["median_ms"]
-            rows.append([row["shape"], row["label"], f"{predicted:.1f}", f"{measured:.1f}", f"{predicted / measured:.2f}"])
+            rows.append([row["shape"], row["label"], f"{predicted:.1f}", f"{measured:.1f}",
+                         f"{predicted / measured:.2f}"])
     if not rows:
         return []
     return ["", "Step time, predicted and measured:", "", *table(
@@ -125,21 +128,22 @@ def prediction(benchmarks):
 def roofline(benchmarks):
     lines = []
     for what, operations in benchmarks["operations"].items():
-        if not operations or not what.endswith((", none", ", sqrt")) or (what.endswith("sqrt") and "T=131072" not in what):
+        is_long = "T=131072" in what
+        if not operations or not (what.endswith(", none") or (what.endswith(", sqrt") and is_long)):
             continue
         lines += ["", f"Operations of one step, {what}:", "", *table(
             ["operation", "calls", "ms", "GB/s", "TFLOP/s", "of the roofline"],
             ["---", "---:", "---:", "---:", "---:", "---:"],
-            [[row["name"], str(row["calls"]), f"{row['ms']:.3f}", cell(row["gbs"], "{:.0f}"), cell(row["tflops"], "{:.1f}"),
-              cell(row["roofline"], "{:.0f} %")] for row in operations])]
+            [[row["name"], str(row["calls"]), f"{row['ms']:.3f}", cell(row["gbs"], "{:.0f}"),
+              cell(row["tflops"], "{:.1f}"), cell(row["roofline"], "{:.0f} %")] for row in operations])]
     return lines
 
 
 def memory(rows):
     if not rows:
         return []
-    return ["", "Memory in MiB, GPT-2 124M, 4 x 1024 tokens, bf16; CUDA takes some itself beyond what is allocated (context, "
-            "modules):", "", *table(
+    return ["", "Memory in MiB, GPT-2 124M, 4 x 1024 tokens, bf16; CUDA takes some itself beyond what is allocated "
+            "(context, modules):", "", *table(
                 ["level", "predicted", "allocated", "nvidia-smi, peak less before", "CUDA"],
                 ["---", "---:", "---:", "---:", "---:"],
                 [[row["level"], cell(row["predicted_bytes"] and row["predicted_bytes"] / 2**20, "{:.1f}"),

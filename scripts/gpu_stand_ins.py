@@ -1,4 +1,4 @@
-"""What gpu_check.py --dry runs where NVIDIA's programs and PyTorch are not: answers of the right form that mean nothing.
+"""What gpu_check.py --dry runs where NVIDIA's programs and PyTorch are not: answers of the right form without meaning.
 
     gpu_stand_ins.py nvidia-smi|compute-sanitizer|torch-python3 ARGUMENT...
 """

@@ -86,7 +86,8 @@ SHAPES = {
 }
 SMOKE = {"gpt2": {"L": 2, "C": 32, "NH": 2, "NKV": 2, "HD": 16, "F": 64}, "llama": {"L": 2, "C": 32, "NH": 4, "NKV": 2,
          "HD": 8, "F": 48}}
-SMOKE = {family: {**dimensions, "T": 32, "batches": (2,), "V": SMOKE_VOCABULARY} for family, dimensions in SMOKE.items()}
+SMOKE = {family: {**dimensions, "T": 32, "batches": (2,), "V": SMOKE_VOCABULARY}
+         for family, dimensions in SMOKE.items()}
 
 # Our level and PyTorch's checkpointing, in the order of measuring.
 ORDER = [("ours", "none"), ("torch", False), ("ours", "none"), ("ours", "layer"), ("torch", True), ("ours", "layer"),

@@ -8,8 +8,8 @@ import subprocess
 
 @contextlib.contextmanager
 def group(command, **options):
-    """subprocess.Popen of a new session; when left, by whatever way, all of its processes are killed. Signals wait until
-    there is somebody to do so."""
+    """subprocess.Popen of a new session; when left, by whatever way, all of its processes are killed. Signals wait
+    until there is somebody to do so."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True,

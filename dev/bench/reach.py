@@ -4,8 +4,8 @@ host, and the predicted speed beside the best that is published for that card.
 
     dev/bench/reach.py [--out FOLDER] [--only WORD] [--no-runs]      or: make bench BENCH=reach
 
-Every row tries --recompute levels and auto, places of the state (--offload) and micro-batches, and takes the fastest whose
-planned bytes fit the card less a gibibyte for the driver and a desktop. Then the row's placement is also run, two
+Every row tries --recompute levels and auto, places of the state (--offload) and micro-batches, and takes the fastest
+whose planned bytes fit the card less a gibibyte for the driver and a desktop. Then the row's placement is also run, two
 steps at 1/32 of the width and two layers, with $TRAIN_GPT and, where it is built, with its kernels on the executor
 (build/release/train_gpt_cuda_on_cpu): the bytes that were planned must be the bytes that were allocated.
 
@@ -93,8 +93,8 @@ def fastest(program, row, seq_len, state):
     for offload in OFFLOADS:
         batch = 1
         while batch * seq_len * cards <= TOTAL_TOKENS:
-            options = [*model_options(name), f"--batch-size={batch}", f"--seq-len={seq_len}", f"--max-seq-len={seq_len}",
-                       f"--total-batch-size={TOTAL_TOKENS}", "--dtype=bf16", f"--device-profile={profile}",
+            options = [*model_options(name), f"--batch-size={batch}", f"--seq-len={seq_len}",
+                       f"--max-seq-len={seq_len}", f"--total-batch-size={TOTAL_TOKENS}", "--dtype=bf16", f"--device-profile={profile}",
                        f"--recompute={LEVELS}", f"--memory-budget={gib * GIB - RESERVE}B", f"--offload={offload}",
                        *STATES[state]]
             if cards > 1:
@@ -165,7 +165,8 @@ def measure(row, seq_len, state, with_runs, tried):
 
 
 def table(results):
-    lines = ["| model | card | T | state | placement | device GB | host GB | tokens/s, predicted | published | small runs |",
+    lines = ["| model | card | T | state | placement | device GB | host GB | tokens/s, predicted | published "
+             "| small runs |",
              "|---|---|---:|---|---|---:|---:|---:|---|---|"]
     for r in results:
         found = r["found"]
@@ -207,8 +208,8 @@ def main():
     if not options.only:
         head = ("# Full training by plan\n\n"
                 f"{version}. Updates of {TOTAL_TOKENS} tokens, bf16, the card less 1 GiB; device and host GB = 1e9\n"
-                "bytes (host: of all ranks); *small*: `" + " ".join(STATES["small"]) + "`. Speeds are predictions from\n"
-                "data sheets; nothing here ran on such a card. Small runs: the same placement at 1/32 of the width,\n"
+                "bytes (host: of all ranks); *small*: `" + " ".join(STATES["small"]) + "`. Speeds are predictions\n"
+                "from data sheets; nothing here ran on such a card. Small runs: the same placement at 1/32 of the width,\n"
                 "planned against allocated bytes.\n\n")
         common.write(os.path.join(options.out, "reach.md"), head + text)
         common.write(os.path.join(options.out, "reach.json"), json.dumps(results, indent=1) + "\n")

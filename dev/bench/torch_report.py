@@ -54,7 +54,8 @@ def report(result):
                   ["---", "---", "---:", "---:", "---:", "---", "---:", "---:", "---:", "---"],
                   [row_cells(row) for row in result["rows"]])
     attention = table(["shape", "heads", "ours ms", "PyTorch's ms", "by", "times its speed (target)"],
-                      ["---", "---", "---:", "---:", "---", "---"], [attention_cells(row) for row in result["attention"]])
+                      ["---", "---", "---:", "---:", "---", "---"],
+                      [attention_cells(row) for row in result["attention"]])
     notes = (f"{about['date']}, {about['card']}, driver {about['driver'] or 'none'}, {about['version']}, "
              f"{about['torch']}. bf16 with fp32 master weights on both sides; PyTorch with torch.compile, "
              "scaled_dot_product_attention and fused AdamW; level 1 against torch.utils.checkpoint around every block.")

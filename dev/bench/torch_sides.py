@@ -220,7 +220,8 @@ def operations(profile):
         if row:
             figures = [float(figure) if re.fullmatch(r"[\d.]+", figure) else None
                        for figure in (*row.group(3, 4, 5), row[6].rstrip("%"))]
-            rows.append(dict(zip(("name", "calls", "ms", "gbs", "tflops", "roofline"), (row[1], int(row[2]), *figures))))
+            names = ("name", "calls", "ms", "gbs", "tflops", "roofline")
+            rows.append(dict(zip(names, (row[1], int(row[2]), *figures))))
     return rows
 
 

@@ -116,7 +116,7 @@ class Levels:
     def __init__(self, machine):
         self.machine = machine
         self.text = os.path.join(machine.folder, "text.txt")
-        with open(self.text, "w") as file:  # text that no model can learn; --vocab-size has room for more than its bytes
+        with open(self.text, "w") as file:  # text that no model can learn; the vocabulary is larger than its bytes
             file.write("".join(f"{byte:02x}{' ' if byte % 7 else chr(10)}" for byte in os.urandom(1 << 18)))
         self.model = ["--model=gpt2", "--vocab-size=50257", "--batch-size=4", "--seq-len=1024", "--dtype=bf16"]
         if machine.dry:

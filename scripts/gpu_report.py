@@ -102,7 +102,8 @@ def markdown(result):
     if benchmarks:
         shown = benchmarks | {"rows": [row for row in benchmarks["rows"] if row["ours"] or row["torch"]],
                               "about": {"date": about["date"], "card": about["gpu"] or "no card",
-                                        "driver": about["driver"], "version": about["version"], "torch": benchmarks["about"]["torch"]}}
+                                        "driver": about["driver"], "version": about["version"],
+                                        "torch": benchmarks["about"]["torch"]}}
         lines += [torch_report.report(shown), *prediction(benchmarks), *roofline(benchmarks)]
     rate = (result["generate"] or {}).get("tokens_per_second")
     if rate:

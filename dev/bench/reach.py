@@ -209,8 +209,8 @@ def main():
         head = ("# Full training by plan\n\n"
                 f"{version}. Updates of {TOTAL_TOKENS} tokens, bf16, the card less 1 GiB; device and host GB = 1e9\n"
                 "bytes (host: of all ranks); *small*: `" + " ".join(STATES["small"]) + "`. Speeds are predictions\n"
-                "from data sheets; nothing here ran on such a card. Small runs: the same placement at 1/32 of the width,\n"
-                "planned against allocated bytes.\n\n")
+                "from data sheets; nothing here ran on such a card. Small runs: the same placement at 1/32 of the\n"
+                "width, planned against allocated bytes.\n\n")
         common.write(os.path.join(options.out, "reach.md"), head + text)
         common.write(os.path.join(options.out, "reach.json"), json.dumps(results, indent=1) + "\n")
     misses = [r for r in results if "miss" in r]

@@ -70,7 +70,8 @@ compare() {
         verdict="pass"
         holds "$difference <= $target" || { verdict='**MISS**'; status=1; }
         [ "$setting" = "fp32 state" ] && verdict="" target=""
-        rows+="| $title, $steps updates | $setting | $(mib "$bytes") | $loss | $difference % | ${target:+$target % }$verdict |"$'\n'
+        rows+="| $title, $steps updates | $setting | $(mib "$bytes") | $loss | $difference % "
+        rows+="| ${target:+$target % }$verdict |"$'\n'
         objects+="${objects:+,}"$'\n'"  {\"model\": \"$title\", \"state\": \"$setting\", \"dtype\": \"$dtype\", "
         objects+="\"steps\": $steps, \"total_bytes\": $bytes, \"val_loss\": $loss, \"percent_above_fp32\": $difference}"
         say "$title, $setting: $loss ($difference %)"

@@ -125,7 +125,7 @@ const std::vector<OptionRow>& option_table() {
         {"--optimizer", &O::optimizer, kTrain | kPlan, kOptimiser,
          "What updates the parameters; lion wants a learning rate 3 to 10 times smaller", 0, 0, optimizer_names()},
         {"--moments", &O::moments, kTrain | kPlan, kOptimiser,
-         "How the optimiser's moments are kept: bf16 is rounded stochastically; 8bit takes a byte, and a scale for 256 "
+         "How the optimiser's moments are kept: bf16 is rounded stochastically; 8bit takes a byte and a scale for 256 "
          "of them, small tensors stay fp32", 0, 0, {"fp32", "bf16", "8bit"}},
         {"-w,--masters", &O::masters, kTrain | kPlan, kOptimiser,
          "Master weights of bf16 parameters; none: the parameters are the weights, rounded stochastically", 0, 0,

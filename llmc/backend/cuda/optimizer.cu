@@ -1,8 +1,9 @@
 // The optimisers over flat buffers in fp32, at the speed of memory; optimizer_formats.cu has the other formats. An
 // update takes many ranges in one launch: they travel by value with the launch, and a block finds its own among them.
 // Whether to clip or to skip, and every number that changes from update to update, is made on the device.
-#include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/optimizer.cuh"
+
+#include "llmc/backend/cuda/cuda_backend.h"
 
 #include <algorithm>
 #include <cmath>

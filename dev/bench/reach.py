@@ -95,7 +95,8 @@ def fastest(program, row, seq_len, state):
         while batch * seq_len * cards <= TOTAL_TOKENS:
             options = [*model_options(name), f"--batch-size={batch}", f"--seq-len={seq_len}",
                        f"--max-seq-len={seq_len}", f"--total-batch-size={TOTAL_TOKENS}", "--dtype=bf16",
-                       f"--device-profile={profile}", f"--recompute={LEVELS}", f"--memory-budget={gib * GIB - RESERVE}B",
+                       f"--device-profile={profile}", f"--recompute={LEVELS}",
+                       f"--memory-budget={gib * GIB - RESERVE}B",
                        f"--offload={offload}", *STATES[state]]
             if cards > 1:
                 options += [f"--ranks={cards}", "--zero=3"]

@@ -68,8 +68,9 @@ std::string UpdateCheck::fault_of_end() const {
     if (!all_of(updated_)) return "never updates some bucket";
     if (plan_.places.gathers_after_update() && !all_of(gathered_)) return "never gathers some updated bucket";
     const bool folds = plan_.parallel.rank_invariant && plan_.parallel.micro_batches > 1;
-    const bool folded = plan_.places.on_host(Buffer::Gradients) ? folded_buckets_ == trained_buckets() : folded_;
-    return !folds || folded ? "" : "does not add up its micro-batches in the order it promises";
+    const bool by_bucket = folds && plan_.places.on_host(Buffer::Gradients);
+    const bool folded = by_bucket ? folded_buckets_ == trained_buckets() : folded_ || folded_buckets_ > 0;
+    return folds == folded ? "" : "does not add up its micro-batches in the order it promises";
 }
 
 Adds UpdateCheck::first_adds() const {

@@ -44,20 +44,24 @@ check "the smallest budget it names is enough" test "$status" -eq 0
 # take BUDGET: every way out that the error names is one.
 ways=0
 take() {
-    local way advice batch length bytes more
+    local way advice batch length bytes level more
     run plan "${shape[@]}" --recompute=auto --memory-budget="$1"
     advice=$(sed -n 's/.*; //p' err | sed 's/, or /\n/g')
     while read -r way; do
-        batch=4 length=64 bytes=$1 more=()
+        batch=4 length=64 bytes=$1 level=(--recompute=auto) more=()
         case $way in
             "raise --memory-budget to "*) bytes=${way##* } ;;
             "lower --batch-size to "*) batch=${way##* } ;;
             "lower --seq-len to "*) length=${way##* } ;;
-            "take --dtype=bf16") more=(--dtype=bf16) ;;
+            "take --"*)
+                way=${way#take } way=${way%% (*}
+                read -ra more <<<"$way"
+                [[ $way != *--recompute=* ]] || level=()
+                ;;
             "take a smaller model" | "a device with more memory") continue ;;
             *) more=(--unknown) ;;
         esac
-        run plan --layers=8 --channels=32 --heads=2 "--batch-size=$batch" "--seq-len=$length" --recompute=auto \
+        run plan --layers=8 --channels=32 --heads=2 "--batch-size=$batch" "--seq-len=$length" "${level[@]}" \
             "--memory-budget=$bytes" "${more[@]}"
         check "advice with $1 bytes, $way: it helps" test "$status" = 0
         ways=$((ways + 1))

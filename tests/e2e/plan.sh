@@ -16,11 +16,12 @@ else
     skip "--json is JSON" "no python3"
 fi
 check "the keys of the object" test "$(sed -n 's/^  "\([a-z_]*\)":.*/\1/p' plan.json | tr '\n' ' ')" \
-    = "model parameters plans "
+    = "model parameters formats plans "
 keys="recompute batch_size arena_bytes activation_bytes layer_activation_bytes logits_chunk_tokens fused"
 keys="$keys peak_position extra_flops_ratio predicted_step_ms total_bytes host_bytes by_consumer"
+of_host="host_by_consumer host_bytes_in_per_update host_bytes_out_per_update " # of offload, the last
 check "the keys of every plan" test "$(sed -n 's/^      "\([a-z_]*\)":.*/\1/p' plan.json | tr '\n' ' ')" \
-    = "$(for _ in "${policies[@]}"; do printf '%s ' "$keys"; done)"
+    = "$(for _ in "${policies[@]}"; do printf '%s ' "$keys"; done)$of_host"
 check "every policy, in order" test "$(sed -n 's/^ *"recompute": "\(.*\)",/\1/p' plan.json | tr '\n' ' ')" \
     = "${policies[*]} "
 check "the published number of parameters" test "$(number parameters <plan.json)" = 1557611200
@@ -48,9 +49,9 @@ confined plan --model=gpt2-xl --batch-size=8 --seq-len=1024
 elapsed=$((($(date +%s%N) - start) / 1000000))
 check "60 GB are planned within 2 GB" test "$status" = 0
 check "in less than 2 s ($elapsed ms)" test "$elapsed" -lt 2000
-check "every policy has a line and a column" \
+check "every policy has a line, and a column of each memory" \
     test "$(grep -c -E '^(0 none|1 layer|2 sqrt|  act|  attn|  offload) ' out) \
-$(grep -c -E 'none +layer +sqrt +act +attn +offload' out)" = "6 1"
+$(grep -c -E 'none +layer +sqrt +act +attn +offload' out)" = "6 2"
 check "the breakdown ends with the total" \
     grep -q "^total .*$(number total_bytes <plan.json | sed ':a; s/\([0-9]\)\([0-9]\{3\}\)\($\|,\)/\1,\2\3/; ta')" out
 check "nothing is written" test -z "$(find . -newer plan.json ! -name out ! -name err ! -name 'check.out' ! -name .)"

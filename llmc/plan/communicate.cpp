@@ -1,7 +1,7 @@
 #include "llmc/plan/communicate.h"
 
 #include "llmc/base/check.h"
-#include "llmc/base/units.h"
+#include "llmc/plan/add_tensor.h"
 
 #include <algorithm>
 #include <iterator>
@@ -63,13 +63,8 @@ class Communication {
     /// (pieces, elements of a piece of the bucket).
     int32_t new_tensor(const char* name, int bucket, DType dtype, int64_t pieces, Consumer consumer,
                        Buffer buffer = Buffer::Gradients) {
-        PlanTensor tensor;
-        tensor.name = name, tensor.layer = partition_.layer_of(bucket), tensor.dtype = dtype;
-        tensor.rows = pieces, tensor.cols = partition_of(buffer).bucket(bucket).piece;
-        tensor.bytes = round_up(tensor.rows * tensor.cols * size_of(dtype), kPlanAlignment);
-        tensor.consumer = consumer;
-        plan_.tensors.push_back(std::move(tensor));
-        return static_cast<int32_t>(plan_.tensors.size()) - 1;
+        return add_tensor(&plan_, name, partition_.layer_of(bucket), dtype, pieces,
+                          partition_of(buffer).bucket(bucket).piece, consumer);
     }
 
     // ---- Gradients ----

@@ -1,7 +1,7 @@
 #include "llmc/plan/fuse.h"
 
 #include "llmc/base/check.h"
-#include "llmc/base/units.h"
+#include "llmc/plan/add_tensor.h"
 #include "llmc/plan/communicate.h"
 #include "llmc/plan/simulate.h"
 
@@ -173,13 +173,8 @@ class FusionPass {
     }
 
     int32_t new_workspace(int layer, int64_t bytes) {
-        PlanTensor tensor;
-        tensor.name = "workspace", tensor.layer = layer, tensor.dtype = DType::U8, tensor.rows = bytes;
-        tensor.bytes = round_up(bytes, kPlanAlignment);
-        tensor.consumer = Consumer::Workspace;
-        plan_.tensors.push_back(std::move(tensor));
         uses_.push_back(0);
-        return static_cast<int32_t>(plan_.tensors.size()) - 1;
+        return add_tensor(&plan_, "workspace", layer, DType::U8, bytes, 1, Consumer::Workspace);
     }
 
     static void count_uses(const Step& step, std::vector<int>* uses) {

@@ -1,8 +1,8 @@
 #include "llmc/plan/generate.h"
 
 #include "llmc/base/check.h"
-#include "llmc/base/units.h"
 #include "llmc/model/trainable.h"
+#include "llmc/plan/add_tensor.h"
 #include "llmc/plan/communicate.h"
 #include "llmc/plan/fuse.h"
 #include "llmc/plan/gradients.h"
@@ -70,12 +70,7 @@ class Generator {
     // ---- Tensors ----
 
     int32_t new_tensor(const std::string& name, int layer, DType dtype, int64_t rows, int64_t cols, Consumer consumer) {
-        PlanTensor tensor;
-        tensor.name = name, tensor.layer = layer, tensor.dtype = dtype, tensor.rows = rows, tensor.cols = cols;
-        tensor.bytes = round_up(rows * cols * size_of(dtype), kPlanAlignment);
-        tensor.consumer = consumer;
-        plan_.tensors.push_back(std::move(tensor));
-        return static_cast<int32_t>(plan_.tensors.size()) - 1;
+        return add_tensor(&plan_, name, layer, dtype, rows, cols, consumer);
     }
 
     int32_t new_activation(int layer, int slot) {

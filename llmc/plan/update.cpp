@@ -2,6 +2,7 @@
 
 #include "llmc/base/dynamic_map.h"
 #include "llmc/base/units.h"
+#include "llmc/plan/add_tensor.h"
 
 #include <algorithm>
 #include <array>
@@ -89,12 +90,7 @@ class Update {
     bool returns_buckets() const { return on_host(Buffer::Parameters) && places().gathers_after_update(); }
 
     int32_t new_tensor(const std::string& name, int layer, DType dtype, int64_t rows, int64_t cols, Consumer consumer) {
-        PlanTensor tensor;
-        tensor.name = name, tensor.layer = layer, tensor.dtype = dtype, tensor.rows = rows, tensor.cols = cols;
-        tensor.bytes = round_up(rows * cols * size_of(dtype), kPlanAlignment);
-        tensor.consumer = consumer;
-        plan_.tensors.push_back(std::move(tensor));
-        return static_cast<int32_t>(plan_.tensors.size()) - 1;
+        return add_tensor(&plan_, name, layer, dtype, rows, cols, consumer);
     }
 
     void add_stream(Buffer buffer, const char* name, bool comes, bool goes) {

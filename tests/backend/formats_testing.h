@@ -6,6 +6,7 @@
 #include "llmc/base/stochastic_rounding.h"
 #include "tests/backend/optimizer_testing.h"
 
+#include <algorithm>
 #include <vector>
 
 namespace llmc {
@@ -39,6 +40,17 @@ inline const std::vector<ParameterRange>& format_ranges() {
     static const std::vector<ParameterRange> ranges = {
         {0, 5000, true, 3, 0, 256}, {5120, 70000, true, 7, 512, 256}, {75264, 300, false, 9, 0, 256}};
     return ranges;
+}
+/// The same, cut after every `elements` of a row.
+inline std::vector<ParameterRange> cut_format_ranges(int64_t elements) {
+    std::vector<ParameterRange> cut;
+    for (const ParameterRange& range : format_ranges())
+        for (int64_t first = 0; first < range.count; first += elements) {
+            ParameterRange part = range;
+            part.offset += first, part.first += first, part.count = std::min(elements, range.count - first);
+            cut.push_back(part);
+        }
+    return cut;
 }
 constexpr int64_t kFormatCount = 75264 + 512;
 

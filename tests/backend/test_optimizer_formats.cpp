@@ -147,13 +147,7 @@ TEST(OptimizerFormats, ThreadCountDoesNotMatter) {
 /// A row may be cut between its blocks into ranges, which may lie anywhere.
 TEST(OptimizerFormats, BitsDoNotDependOnHowRowsAreCut) {
     cpu::CpuBackend backend(2);
-    std::vector<ParameterRange> cut;
-    for (const ParameterRange& range : format_ranges())
-        for (int64_t first = 0; first < range.count; first += 1536) {
-            ParameterRange part = range;
-            part.offset += first, part.first += first, part.count = std::min<int64_t>(1536, range.count - first);
-            cut.push_back(part);
-        }
+    const std::vector<ParameterRange> cut = cut_format_ranges(1536);
     for (const Formats& formats : all_formats()) {
         const FormatsRun whole(formats), in_parts(formats), other_seed(formats, 1338);
         whole.train(backend, itself);

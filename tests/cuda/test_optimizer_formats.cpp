@@ -57,13 +57,7 @@ TEST(CudaOptimizerFormats, ThreeUpdatesAsOnTheCpu) {
 }
 
 TEST(CudaOptimizerFormats, SameBitsAtEverySeedAndHoweverRowsAreCut) {
-    std::vector<ParameterRange> cut;
-    for (const ParameterRange& range : format_ranges())
-        for (int64_t first = 0; first < range.count; first += 1792) {
-            ParameterRange part = range;
-            part.offset += first, part.first += first, part.count = std::min<int64_t>(1792, range.count - first);
-            cut.push_back(part);
-        }
+    const std::vector<ParameterRange> cut = cut_format_ranges(1792);
     for (const DType moments : {DType::BF16, DType::U8}) {
         const Formats formats = {DType::BF16, false, moments, DType::BF16, OptimizerKind::AdamW};
         bool in_parts = false;

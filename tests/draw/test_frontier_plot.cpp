@@ -1,7 +1,7 @@
 // The frontier's picture names every policy and has no number that is none.
 #include "llmc/draw/frontier_plot.h"
 
-#include "tests/plan/plan_cases.h"
+#include "tests/plan/frontier_cases.h"
 
 #include <gtest/gtest.h>
 
@@ -9,15 +9,6 @@ namespace llmc {
 namespace {
 
 using namespace plan_cases;
-
-/// Slow enough that every operation costs something.
-const DeviceProfile kDevice = {"test", 1e12, 2e12, 1e11, 1e-7, 0.8};
-
-Frontier frontier_of(const Model& model, const BatchShape& shape, int64_t micro_batches = 1) {
-    PlanRequest request = request_of(model, shape, DType::F32);
-    request.parallel.micro_batches = micro_batches;
-    return find_frontier(model, request, analytic_times(model, shape, Places(), kDevice), 12);
-}
 
 TEST(FrontierPlot, IsDrawnWithEveryPolicy) {
     for (const int L : {1, 2, 12}) {  // Few layers: several policies are one point, and their labels must not meet.

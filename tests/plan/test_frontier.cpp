@@ -1,7 +1,7 @@
 // The frontier: falls as memory rises, has every fixed policy of the device's memory beside it, and is never above one.
 #include "llmc/plan/frontier.h"
 
-#include "tests/plan/plan_cases.h"
+#include "tests/plan/frontier_cases.h"
 
 #include <gtest/gtest.h>
 
@@ -11,15 +11,6 @@ namespace llmc {
 namespace {
 
 using namespace plan_cases;
-
-/// Slow enough that every operation costs something.
-const DeviceProfile kDevice = {"test", 1e12, 2e12, 1e11, 1e-7, 0.8};
-
-Frontier frontier_of(const Model& model, const BatchShape& shape, int64_t micro_batches = 1) {
-    PlanRequest request = request_of(model, shape, DType::F32);
-    request.parallel.micro_batches = micro_batches;
-    return find_frontier(model, request, analytic_times(model, shape, Places(), kDevice), 12);
-}
 
 TEST(Frontier, FallsFromTheSmallestPlanToLevel0) {
     for (const Family family : kFamilies) {

@@ -3,6 +3,7 @@
 #include "llmc/plan/communicate.h"
 #include "llmc/plan/search.h"
 #include "tests/plan/plan_cases.h"
+#include "tests/run/family_cases.h"
 #include "tests/run/frozen_cases.h"
 #include "tests/run/rank_team.h"
 
@@ -20,12 +21,7 @@ ModelConfig tiny(Family family) {
     return config;
 }
 
-struct Case {
-    Family family;
-    DType dtype;
-};
-
-class FrozenTest : public testing::TestWithParam<Case> {
+class FrozenTest : public testing::TestWithParam<FamilyCase> {
   protected:
     void SetUp() override {
         if (GetParam().dtype == DType::BF16 && !make_backend("cpu", 1)->info().supports_bf16) {
@@ -130,14 +126,7 @@ TEST_P(FrozenTest, SameBitsUnderSearchedPlans) {
         /*every=*/4);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, FrozenTest,
-                         testing::Values(Case{Family::Gpt2, DType::F32}, Case{Family::Gpt2, DType::BF16},
-                                         Case{Family::Llama, DType::F32}, Case{Family::Llama, DType::BF16},
-                                         Case{Family::Qwen3, DType::F32}),
-                         [](const auto& info) {
-                             return std::string(row_of(info.param.family).key) +
-                                    (info.param.dtype == DType::F32 ? "_fp32" : "_bf16");
-                         });
+INSTANTIATE_TEST_SUITE_P(Families, FrozenTest, family_cases(), family_case_name);
 
 /// Ranks: every ZeRO stage keeps the bits, with buckets that are frozen, mixed and trainable.
 TEST(FrozenRanks, StagesGiveTheSameBits) {

@@ -1,6 +1,7 @@
 // The gate of the project: gradients and losses are bitwise the same under every policy, random keep-sets included, for
 // both model families, both types, and any number of threads; and the arena is used to its last byte.
 #include "llmc/plan/search.h"
+#include "tests/run/family_cases.h"
 #include "tests/run/tiny_trainer.h"
 
 #include <gtest/gtest.h>
@@ -46,12 +47,7 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
     return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-struct Case {
-    Family family;
-    DType dtype;
-};
-
-class GradientTest : public testing::TestWithParam<Case> {
+class GradientTest : public testing::TestWithParam<FamilyCase> {
   protected:
     void SetUp() override {
         if (GetParam().dtype == DType::BF16 && !make_backend("cpu", 1)->info().supports_bf16) {
@@ -193,14 +189,7 @@ TEST_P(GradientTest, MatchesFiniteDifferences) {
     EXPECT_NEAR(extrapolated, norm, 0.005 * norm);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, GradientTest,
-                         testing::Values(Case{Family::Gpt2, DType::F32}, Case{Family::Gpt2, DType::BF16},
-                                         Case{Family::Llama, DType::F32}, Case{Family::Llama, DType::BF16},
-                                         Case{Family::Qwen3, DType::F32}),
-                         [](const auto& info) {
-                             return std::string(row_of(info.param.family).key) +
-                                    (info.param.dtype == DType::F32 ? "_fp32" : "_bf16");
-                         });
+INSTANTIATE_TEST_SUITE_P(Families, GradientTest, family_cases(), family_case_name);
 
 }  // namespace
 }  // namespace llmc

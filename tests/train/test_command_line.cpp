@@ -2,6 +2,7 @@
 #include "llmc/train/options.h"
 
 #include "tests/io/temp_dir.h"
+#include "tests/train/words.h"
 
 #include <gtest/gtest.h>
 
@@ -9,24 +10,6 @@
 
 namespace llmc {
 namespace {
-
-using Words = std::vector<std::string>;
-
-Options parse(const Words& words) {
-    std::vector<const char*> argv = {"train_gpt"};
-    for (const std::string& word : words) argv.push_back(word.c_str());
-    return parse_options(static_cast<int>(argv.size()), argv.data());
-}
-
-std::string refusal(const Words& words) {
-    try {
-        parse(words);
-    } catch (const Error& error) {
-        EXPECT_EQ(error.exit_code(), kExitBadUsage) << error.what();
-        return error.what();
-    }
-    return "";
-}
 
 /// The phrases of CLI11 that say nothing to a user.
 void expect_our_words(const std::string& message) {

@@ -1,21 +1,12 @@
 // --freeze and --trainable: one list in the order of the command line, as config.toml keeps it.
-#include "llmc/base/error.h"
-#include "llmc/train/options.h"
 #include "llmc/train/setup.h"
 #include "tests/io/temp_dir.h"
+#include "tests/train/words.h"
 
 #include <gtest/gtest.h>
 
 namespace llmc {
 namespace {
-
-using Words = std::vector<std::string>;
-
-Options parse(const Words& words) {
-    std::vector<const char*> argv = {"train_gpt"};
-    for (const std::string& word : words) argv.push_back(word.c_str());
-    return parse_options(static_cast<int>(argv.size()), argv.data());
-}
 
 TEST(FreezeOptions, JoinInTheOrderOfTheCommandLine) {
     EXPECT_EQ(parse({}).freeze, "");

@@ -1,26 +1,16 @@
 // --offload and --host-memory-budget as options: lists, what contradicts itself, and what is said where memory is
 // short.
 #include "llmc/backend/make_backend.h"
-#include "llmc/base/error.h"
 #include "llmc/train/offload.h"
 #include "llmc/train/placement.h"
+#include "tests/io/temp_dir.h"
 
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <string>
 
 namespace llmc {
 namespace {
-
-std::string error_of(const std::function<void()>& call) {
-    try {
-        call();
-    } catch (const Error& error) {
-        return error.what();
-    }
-    return "";
-}
 
 TEST(OffloadOption, ListsAreFillingsOfTheTable) {
     const Places bf16(DType::BF16);

@@ -2,6 +2,7 @@
 #include "llmc/train/options.h"
 
 #include "tests/io/temp_dir.h"
+#include "tests/train/words.h"
 
 #include <gtest/gtest.h>
 
@@ -10,27 +11,6 @@
 
 namespace llmc {
 namespace {
-
-using Words = std::vector<std::string>;
-
-Options parse(const Words& words) {
-    std::vector<const char*> argv = {"train_gpt"};
-    for (const std::string& word : words) argv.push_back(word.c_str());
-    return parse_options(static_cast<int>(argv.size()), argv.data());
-}
-
-/// The message with which the words are refused as bad usage; "" if they are not.
-std::string refusal(const Words& words) {
-    try {
-        parse(words);
-    } catch (const Error& error) {
-        EXPECT_EQ(error.exit_code(), kExitBadUsage) << error.what();
-        const std::string message = error.what();
-        EXPECT_EQ(message.find('\n'), std::string::npos) << message;
-        return message;
-    }
-    return "";
-}
 
 /// Subcommands by the bit that stands for them.
 struct Subcommand {

@@ -54,16 +54,24 @@ std::unique_ptr<TokenSource> open_file(DataFile file, const Tokenizer* tokenizer
     return std::make_unique<EncodedText>(std::move(file), *tokenizer, reading, option, &*names);
 }
 
-/// Whether two files of one kind have the same vocabulary, and ids of the same size.
+/// Whether two files of one kind have the same vocabulary, ids of the same size, and both marks or none.
 bool are_alike(const TokenSource& a, const TokenSource& b) {
     const auto item_bytes = [](const TokenSource& source) {
         const std::vector<const TokenFile*> files = source.token_files();
         return files.empty() ? 0 : files.front()->item_bytes();
     };
-    return a.vocab_size() == b.vocab_size() && item_bytes(a) == item_bytes(b);
+    return a.vocab_size() == b.vocab_size() && item_bytes(a) == item_bytes(b) && a.is_marked() == b.is_marked();
 }
 
 }  // namespace
+
+void TokenSource::read_marks(int64_t position, std::span<uint8_t> out) const {
+    std::vector<int32_t> ids(out.size());
+    read(position, ids);
+    for (size_t i = 0; i < ids.size(); ++i) {
+        out[i] = static_cast<uint8_t>(ids[i] == end_of_text() ? kScored | kDocumentStart : kScored);
+    }
+}
 
 JoinedSource::JoinedSource(std::vector<std::unique_ptr<TokenSource>> parts) : parts_(std::move(parts)), starts_{0} {
     CHECK(!parts_.empty());
@@ -75,16 +83,29 @@ size_t JoinedSource::part_of(int64_t position) const {
     return static_cast<size_t>(std::upper_bound(starts_.begin(), starts_.end(), position) - starts_.begin()) - 1;
 }
 
-void JoinedSource::read(int64_t position, std::span<int32_t> out) const {
+/// Calls read(part, position in it, its share of `out`) for every part that has some of what is to be read.
+template <typename T, typename Read>
+void JoinedSource::read_parts(int64_t position, std::span<T> out, const Read& read) const {
     if (out.empty()) return;
     for (size_t part = part_of(position); !out.empty(); ++part) {
         CHECK(part < parts_.size(), position, out.size(), size());
         const int64_t count = std::min(starts_[part + 1] - position, static_cast<int64_t>(out.size()));
-        parts_[part]->read(position - starts_[part], out.first(static_cast<size_t>(count)));
+        read(*parts_[part], position - starts_[part], out.first(static_cast<size_t>(count)));
         out = out.subspan(static_cast<size_t>(count));
         position += count;
     }
 }
+
+void JoinedSource::read(int64_t position, std::span<int32_t> out) const {
+    read_parts(position, out, [](const TokenSource& part, int64_t first, auto ids) { part.read(first, ids); });
+}
+
+void JoinedSource::read_marks(int64_t position, std::span<uint8_t> out) const {
+    read_parts(position, out,
+               [](const TokenSource& part, int64_t first, auto marks) { part.read_marks(first, marks); });
+}
+
+bool JoinedSource::is_marked() const { return parts_[0]->is_marked(); }
 
 std::string JoinedSource::where(int64_t position) const {
     const size_t part = part_of(position);
@@ -154,6 +175,11 @@ TokenRange::TokenRange(const TokenSource& source, int64_t first, int64_t size)
 void TokenRange::read(int64_t position, std::span<int32_t> out) const {
     CHECK(position >= 0 && position + static_cast<int64_t>(out.size()) <= size_, position, out.size(), size_);
     source_->read(first_ + position, out);
+}
+
+void TokenRange::read_marks(int64_t position, std::span<uint8_t> out) const {
+    CHECK(position >= 0 && position + static_cast<int64_t>(out.size()) <= size_, position, out.size(), size_);
+    source_->read_marks(first_ + position, out);
 }
 
 TokenSplit split_off_validation(const TokenSource& source, int64_t T) {

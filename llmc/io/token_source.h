@@ -16,6 +16,12 @@ namespace llmc {
 
 class TokenFile;
 
+/// What is known of a token beside its id; bits that are or-ed.
+enum Mark : uint8_t {
+    kScored = 1,         ///< The loss counts how well it is predicted.
+    kDocumentStart = 2,  ///< The first of a document.
+};
+
 /// Tokens 0 .. size() - 1. Immutable: any number of threads may read at once.
 class TokenSource {
   public:
@@ -24,6 +30,11 @@ class TokenSource {
     virtual int64_t size() const = 0;
     /// Copies tokens [position, position + out.size()) to `out`. Ids are not checked against any vocabulary.
     virtual void read(int64_t position, std::span<int32_t> out) const = 0;
+    /// Whether its documents have parts that are not scored: instruction data. Otherwise every token is scored, and
+    /// end_of_text() starts a document.
+    virtual bool is_marked() const { return false; }
+    /// A byte of Marks for each of the tokens [position, position + out.size()).
+    virtual void read_marks(int64_t position, std::span<uint8_t> out) const;
     /// File and offset of a token, for messages: "'notes.txt' at byte 12".
     virtual std::string where(int64_t position) const = 0;
     /// Vocabulary that tokenizer or format imply; every id is smaller unless the data is wrong.
@@ -45,6 +56,8 @@ class JoinedSource final : public TokenSource {
     explicit JoinedSource(std::vector<std::unique_ptr<TokenSource>> parts);
     int64_t size() const override { return starts_.back(); }
     void read(int64_t position, std::span<int32_t> out) const override;
+    bool is_marked() const override;
+    void read_marks(int64_t position, std::span<uint8_t> out) const override;
     std::string where(int64_t position) const override;
     int32_t vocab_size() const override { return parts_[0]->vocab_size(); }
     int32_t end_of_text() const override { return parts_[0]->end_of_text(); }
@@ -54,6 +67,8 @@ class JoinedSource final : public TokenSource {
 
   private:
     size_t part_of(int64_t position) const;
+    template <typename T, typename Read>
+    void read_parts(int64_t position, std::span<T> out, const Read& read) const;
 
     std::vector<std::unique_ptr<TokenSource>> parts_;
     std::vector<int64_t> starts_;  ///< First position of every part, then the total.
@@ -75,6 +90,8 @@ class TokenRange {
     int64_t first() const { return first_; }
     int64_t size() const { return size_; }
     void read(int64_t position, std::span<int32_t> out) const;
+    bool is_marked() const { return source_->is_marked(); }
+    void read_marks(int64_t position, std::span<uint8_t> out) const;
     std::string where(int64_t position) const { return source_->where(first_ + position); }
 
   private:

@@ -128,6 +128,17 @@ TEST(TokenRange, IsAView) {
     EXPECT_EQ(TokenRange(*source).size(), 11);
 }
 
+TEST(Marks, WithoutAnyEveryTokenIsScoredAndADocumentStartsWithItsSeparator) {
+    const TempDir dir;
+    dir.write("a.txt", "ab");
+    dir.write("b.txt", "c");
+    const auto source = open_token_source(dir / "[ab].txt", "--data");
+    EXPECT_FALSE(source->is_marked());
+    std::vector<uint8_t> marks(4);
+    TokenRange(*source, 1, 4).read_marks(0, marks);
+    EXPECT_EQ(marks, (std::vector<uint8_t>{kScored, kScored, kScored | kDocumentStart, kScored}));
+}
+
 TEST(SplitOffValidation, LastTwentiethOrOneSequence) {
     const TempDir dir;
     const auto source = open_token_source(dir.write("a.txt", std::string(1999, 'a')), "--data");

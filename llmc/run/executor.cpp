@@ -381,6 +381,10 @@ AttentionShape attention_shape(const Model& model, const Plan& plan, int64_t row
     return shape;
 }
 
+const AdapterShape& adapter_shape(const Model& model, const Step& step) {
+    return model.adapters[static_cast<size_t>(model.block[static_cast<size_t>(step.row)].adapter)];
+}
+
 }  // namespace
 
 void Executor::run_forward(const Step& step, const Views& v) {
@@ -409,6 +413,11 @@ void Executor::run_forward(const Step& step, const Views& v) {
         case OpKind::Classifier: return backend_.matmul_forward(v.logits, v.in, v.weight, {}, {}, v.workspace);
         case OpKind::CrossEntropy: return backend_.cross_entropy(v.losses, v.logits, v.tokens, model_.config.V, {});
         case OpKind::LossSum: return backend_.accumulate_loss(state_.loss_sum(), adds(step, arguments_.turn), v.losses);
+        case OpKind::AdapterDown: return backend_.adapter_down_forward(v.out, v.in, v.weight, v.workspace);
+        case OpKind::AdapterUp:
+            backend_.adapter_up_forward(v.out, v.in, v.weight, adapter_shape(model_, step), v.workspace);
+            if (step.rope) backend_.rope(v.out, state_.rope_table(), shape, first, /*inverse=*/false);
+            return;
     }
     CHECK(false, "no forward", name_of(step.op));
 }
@@ -448,6 +457,19 @@ void Executor::run_backward(const Step& step, const Views& v) {
             return backend_.matmul_backward_weight(v.d_weight, {}, adds_gradients, v.logits, v.in, v.workspace);
         case OpKind::CrossEntropy:
             return backend_.cross_entropy(v.losses, v.logits, v.tokens, model_.config.V, state_.loss_scale());
+        case OpKind::AdapterDown:
+            if (step.pass == Pass::BackwardInput) {
+                return backend_.adapter_down_backward_input(v.d_in, v.d_out, v.weight, v.workspace);
+            }
+            return backend_.adapter_down_backward_weight(v.d_weight, adds_gradients, v.d_out, v.in, v.workspace);
+        case OpKind::AdapterUp: {
+            const AdapterShape& adapter = adapter_shape(model_, step);
+            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, 0, /*inverse=*/true);
+            if (step.pass == Pass::BackwardInput) {
+                return backend_.adapter_up_backward_input(v.d_in, v.d_out, v.weight, adapter, v.workspace);
+            }
+            return backend_.adapter_up_backward_weight(v.d_weight, adds_gradients, v.d_out, v.in, adapter, v.workspace);
+        }
         case OpKind::LossSum: break;
     }
     CHECK(false, "no backward", name_of(step.op));

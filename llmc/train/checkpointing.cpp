@@ -7,6 +7,7 @@
 #include "llmc/io/carried_files.h"
 #include "llmc/io/json_bytes.h"
 #include "llmc/io/json_text.h"
+#include "llmc/model/lora.h"
 
 #include <nlohmann/json.hpp>
 
@@ -324,16 +325,49 @@ void load_checkpoint(const Checkpoint& checkpoint, State& state) {
     state.round_masters();
 }
 
+namespace {
+
+/// All of a row on the host, into what this rank keeps of it.
+void write_row(std::span<const float> all, int index, State& state) {
+    const ElementRange range = state.held(index);
+    if (range.count() <= 0) return;
+    state.write_kept(Kept::Weights, index, range, all.data() + range.begin);
+}
+
+}  // namespace
+
 void load_weights(const WeightSource& weights, State& state) {
     const Model& model = state.model();
     CHECK(model.config == weights.model().config, describe(model.config), describe(weights.model().config));
     for (int index = 0; index < static_cast<int>(model.parameters.size()); ++index) {
-        const ElementRange range = state.held(index);
-        if (range.count() <= 0) continue;
-        const std::vector<float> all = weights.values(index);
-        const std::span<const float> values =
-            std::span(all).subspan(static_cast<size_t>(range.begin), static_cast<size_t>(range.count()));
-        state.write_kept(Kept::Weights, index, range, values.data());
+        if (state.held(index).count() > 0) write_row(weights.values(index), index, state);
+    }
+    state.round_masters();
+}
+
+void load_adapted(const WeightSource& weights, const PeftFolder* adapter, uint64_t seed, State& state) {
+    const Model &model = state.model(), &base = weights.model();
+    CHECK(model.config == base.config && model.lora, describe(model.config), describe(base.config));
+    int of_base = 0;  // Rows of the base have the order that they have in the model.
+    for (int index = 0; index < static_cast<int>(model.parameters.size()); ++index) {
+        const ParameterRow& row = model.parameters[static_cast<size_t>(index)];
+        if (is_adapter(model, index)) {
+            if (adapter == nullptr) {
+                state.initialise_row(index, seed);
+            } else if (state.held(index).count() > 0) {
+                std::vector<float> values(static_cast<size_t>(row.count()));
+                adapter->read_adapter(row.name, values);
+                write_row(values, index, state);
+            }
+            continue;
+        }
+        CHECK(base.parameters[static_cast<size_t>(of_base)].name == row.name, row.name);
+        if (state.held(index).count() > 0) {
+            std::vector<float> values = weights.values(of_base);
+            if (adapter != nullptr) adapter->replace(of_base, values);
+            write_row(values, index, state);
+        }
+        ++of_base;
     }
     state.round_masters();
 }

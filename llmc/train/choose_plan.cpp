@@ -277,9 +277,10 @@ Places places_of(const Options& options, DType dtype) {
     }
     const StateFormats formats = {format_named(options.moments, "--moments"), options.masters != "none",
                                   format_named(options.gradients, "--gradients")};
-    const Places whole_or_cut =
+    Places places =
         places_of_zero(static_cast<int>(options.zero), static_cast<int>(options.ranks), dtype, optimizer_of(options));
-    return with_offload(with_formats(whole_or_cut, formats), options.offload);
+    places = with_formats(places, formats);
+    return with_offload(options.lora > 0 ? for_adapters(places) : places, options.offload);
 }
 
 Places places_of(const Options& options, const Backend& backend) {

@@ -10,6 +10,7 @@
 #include "llmc/plan/formats.h"
 #include "llmc/train/config_paths.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/placement.h"
 
 #include <algorithm>
@@ -176,8 +177,9 @@ ModelConfig accept_model(const Options& options, const ModelConfig& config, cons
 }
 
 Model model_to_train(const Options& options, const ModelConfig& config) {
-    if (options.freeze.empty()) return make_model(config);
-    return with_trainable(make_model(config), parse_patterns("--freeze", options.freeze, /*trainable=*/false));
+    Model model = with_adapters(options, make_model(config));
+    if (options.freeze.empty()) return model;
+    return with_trainable(std::move(model), parse_patterns("--freeze", options.freeze, /*trainable=*/false));
 }
 
 void settle_seq_len(Options& options, const ModelConfig& config) {
@@ -278,7 +280,11 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     spdlog::info("train_gpt {} on {}", version(), device.name);
     spdlog::info("model   {}: {}; {} parameters, {}", model.config.name, describe(model.config),
                  format_count(model.parameter_count()), weights);
-    if (model.has_frozen()) spdlog::info("trains  {}; --freeze={}", describe_trainable(model), options.freeze);
+    if (model.lora) spdlog::info("lora    {}", describe_adapters(options, model));
+    if (model.has_frozen()) {
+        spdlog::info("trains  {}{}", describe_trainable(model),
+                     options.freeze.empty() ? "" : "; --freeze=" + options.freeze);
+    }
     spdlog::info("data    {}; {} tokens for training, {} for validation{}", data.source->describe(),
                  format_count(data.train->size()), format_count(data.validation->size()),
                  data.val_source == nullptr ? "" : ": " + data.val_source->describe());

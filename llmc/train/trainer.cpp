@@ -9,6 +9,7 @@
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/run/profile.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/output_file.h"
 #include "llmc/train/ranks.h"
 #include "llmc/train/schedule.h"
@@ -85,6 +86,8 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
     progress_.places = place_in_words(plan_);
     progress_.formats = formats_of(plan_.places);
     progress_.freeze = options_.freeze;
+    const std::optional<PeftConfig> adapter = adapter_config(options_, make_model(state.model().config));
+    progress_.adapter = adapter ? to_json(*adapter) : "";
     progress_.optimizer = options_.optimizer;
     progress_.seq_len = options_.seq_len;
     progress_.total_batch_size = tokens_per_step_;

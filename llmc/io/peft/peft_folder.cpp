@@ -3,6 +3,7 @@
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/io/peft/adapters.h"
 
 #include <algorithm>
 #include <cmath>
@@ -43,25 +44,6 @@ std::vector<float> values_of(const SafetensorsView& view) {
 }
 
 bool is_matrix(const ParameterRow& row) { return row.cols > 1; }
-
-/// values (rows, in) += scale * b (rows, rank) * a (rank, in).
-void add_factors(std::span<float> values, std::span<const float> b, std::span<const float> a, int64_t rank, int64_t in,
-                 float scale) {
-    const auto rows = static_cast<int64_t>(values.size()) / in;
-    std::vector<float> sum(static_cast<size_t>(in));
-    for (int64_t i = 0; i < rows; ++i) {
-        std::fill(sum.begin(), sum.end(), 0.0f);
-        for (int64_t r = 0; r < rank; ++r) {
-            const float factor = b[static_cast<size_t>(i * rank + r)];
-            const float* const of_a = a.data() + r * in;
-#pragma omp simd
-            for (int64_t k = 0; k < in; ++k) sum[static_cast<size_t>(k)] += factor * of_a[k];
-        }
-        float* const to = values.data() + i * in;
-#pragma omp simd
-        for (int64_t k = 0; k < in; ++k) to[k] += scale * sum[static_cast<size_t>(k)];
-    }
-}
 
 /// Every row of values (rows, in) gets the length that `magnitude` says (Liu et al. 2024, "DoRA").
 void set_lengths(std::span<float> values, std::span<const float> magnitude, int64_t in) {
@@ -219,7 +201,7 @@ void PeftFolder::merge(int parameter, std::span<float> values) const {
         const auto of_part =
             values.subspan(static_cast<size_t>(part.first_row * cols), static_cast<size_t>(part.rows * cols));
         const std::string module = module_of(part);
-        add_factors(of_part, values_of(*factors.b), values_of(*factors.a), config_.rank_of(module), cols,
+        add_product(of_part, values_of(*factors.b), values_of(*factors.a), config_.rank_of(module), cols,
                     static_cast<float>(config_.scale_of(module)));
         if (factors.magnitude != nullptr) set_lengths(of_part, values_of(*factors.magnitude), cols);
     }

@@ -32,9 +32,19 @@ class LoraCase {
     const HfModel& base() const { return base_; }
     const PeftFolder& before() const { return before_; }
     const PeftFolder& after() const { return after_; }
+    std::string base_folder() const { return root_ + "/base_" + (name_.starts_with("gpt2") ? "gpt2" : "llama"); }
+    std::vector<std::string> tensors() const {
+        std::vector<std::string> names;
+        for (const SafetensorsView& tensor : expected_.tensors()) names.push_back(tensor.name);
+        return names;
+    }
     std::string folder_before() const { return root_ + "/" + name_ + "/before"; }
     std::string folder_after() const { return root_ + "/" + name_ + "/after"; }
     const nlohmann::json& steps() const { return json_["steps"]; }
+    BatchShape shape() const {
+        const nlohmann::json& ids = steps()[0][0]["ids"];
+        return {static_cast<int64_t>(ids.size()), static_cast<int64_t>(ids[0].size())};
+    }
     std::vector<double> losses() const { return json_["cases"][name_]["losses"]; }
     double decay() const { return json_["optimizer"]["weight_decay"]; }
     double learning_rate() const { return json_["optimizer"]["lr"]; }

@@ -1,9 +1,13 @@
 // Low-rank adapters trained as PEFT trains them, and to the same bits under every policy, in the memory predicted.
+#include "llmc/io/peft/adapters.h"
+#include "tests/io/temp_dir.h"
 #include "tests/run/frozen_cases.h"
 #include "tests/run/lora_cases.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 namespace llmc {
@@ -59,7 +63,7 @@ LoraRun run(const LoraCase& lora, TinyTrainer& trainer) {
 }
 
 TinyTrainer trainer_of(const LoraCase& lora, const std::string& policy, DType dtype = DType::F32) {
-    return {lora.model(), BatchShape{2, 12}, dtype, nullptr, policy, 1};
+    return {lora.model(), lora.shape(), dtype, nullptr, policy, 1};
 }
 
 TEST(Lora, TrainsAsPeftDoes) {
@@ -88,6 +92,125 @@ TEST(Lora, TrainsAsPeftDoes) {
                 ASSERT_NEAR(ours.weights[i][k], expected[k], 1e-5) << row.name << " " << k;
             }
         }
+    });
+}
+
+/// What a tensor of PEFT's, named as in its files, is of the rows of a model with adapters.
+std::vector<float> part_of_rows(const Model& model, const std::vector<std::vector<float>>& rows,
+                                const std::string& name) {
+    const bool is_a = name.find(".lora_A.") != std::string::npos;
+    const std::string module = name.substr(0, name.find(".lora_"));
+    int64_t first_a = 0, first_b = 0;
+    std::string weight;
+    for (const LoraTarget& target : model.lora.targets) {
+        if (target.weight != weight) weight = target.weight, first_a = first_b = 0;
+        if (module.ends_with("." + target.module)) {
+            const size_t end = module.size() - target.module.size() - 1, begin = module.rfind('.', end - 1) + 1;
+            const std::string stem = weight.substr(0, weight.rfind("_weight")) + (is_a ? "_lora_a" : "_lora_b");
+            const int index = model.find_parameter("layers." + module.substr(begin, end - begin) + "." + stem);
+            const int64_t cols = model.parameters[static_cast<size_t>(index)].cols;
+            const auto first = rows[static_cast<size_t>(index)].begin() + (is_a ? first_a : first_b) * cols;
+            return {first, first + (is_a ? model.lora.rank : target.rows) * cols};
+        }
+        first_a += model.lora.rank, first_b += target.rows;
+    }
+    return {};
+}
+
+TEST(Lora, HasPeftsGradients) {
+    for_each_case([](const LoraCase& lora) {
+        TinyTrainer trainer = trainer_of(lora, "layer");
+        const LoraRun ours = run(lora, trainer);
+        int compared = 0;
+        for (const std::string& tensor : lora.tensors()) {
+            if (!tensor.starts_with("grad.") || tensor.find(".lora_") == std::string::npos) continue;
+            const std::vector<float> expected = lora.values(tensor),
+                                     gradient = part_of_rows(trainer.model(), ours.first_gradients, tensor);
+            ASSERT_EQ(gradient.size(), expected.size()) << tensor;
+            for (size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(gradient[i], expected[i], 1e-5) << tensor;
+            ++compared;
+        }
+        EXPECT_GT(compared, 0);
+    });
+}
+
+/// Losses of every token of the probe but the last of a row, from logits.
+std::vector<double> losses_of_logits(const std::vector<float>& logits, const std::vector<int32_t>& ids, int64_t T) {
+    const size_t V = logits.size() / ids.size();
+    std::vector<double> losses;
+    for (size_t n = 0; n < ids.size(); ++n) {
+        if (static_cast<int64_t>(n + 1) % T == 0) continue;
+        double sum = 0;
+        for (size_t v = 0; v < V; ++v) sum += std::exp(static_cast<double>(logits[n * V + v]));
+        losses.push_back(std::log(sum) - logits[n * V + static_cast<size_t>(ids[n + 1])]);
+    }
+    return losses;
+}
+
+TEST(Lora, MergedItGivesPeftsLogits) {
+    std::vector<std::string> names(std::begin(kCases), std::end(kCases));
+    names.emplace_back("llama_dora");
+    for (const std::string& name : names) {
+        for (const char* root : kRoots) {
+            if (!std::filesystem::exists(fmt::format("{}/{}/expected.safetensors", root, name))) continue;
+            SCOPED_TRACE(fmt::format("{} {}", root, name));
+            const LoraCase lora(root, name);
+            const std::vector<int32_t> probe = lora.probe();
+            const int64_t T = lora.shape().T, B = static_cast<int64_t>(probe.size()) / T;
+            TinyTrainer trainer(lora.base().model(), {B, T}, DType::F32, nullptr, "none", 1);
+            const auto weights = merged(std::make_unique<HfModel>(lora.base_folder()), lora.folder_after());
+            load_weights(*weights, trainer.state());
+            std::vector<int32_t> targets(probe.begin() + 1, probe.end());
+            targets.push_back(-1);
+            for (int64_t n = T; n < B * T; n += T) targets[static_cast<size_t>(n) - 1] = -1;
+            trainer.micro_batch(probe.data(), targets.data(), 0);
+            std::vector<float> all(probe.size());
+            trainer.backend().copy_to_host(all.data(), trainer.executor().losses());
+            std::vector<double> ours;
+            for (size_t n = 0; n < all.size(); ++n) {
+                if (targets[n] >= 0) ours.push_back(all[n]);
+            }
+            const std::vector<double> expected = losses_of_logits(lora.values("adapted_logits"), probe, T);
+            ASSERT_EQ(ours.size(), expected.size());
+            for (size_t i = 0; i < ours.size(); ++i) EXPECT_NEAR(ours[i], expected[i], 1e-5) << i;
+        }
+    }
+}
+
+TEST(Lora, WrittenAndReadItIsTheSame) {
+    for_each_case([](const LoraCase& lora) {
+        const TempDir dir;
+        const Model model = lora.model();
+        std::filesystem::create_directories(dir / "adapter");
+        std::vector<std::vector<float>> values;
+        int of_base = 0;
+        for (size_t i = 0; i < model.parameters.size(); ++i) {
+            const ParameterRow& row = model.parameters[i];
+            values.emplace_back(static_cast<size_t>(row.used_rows * row.cols));
+            if (is_adapter(model, static_cast<int>(i))) {
+                lora.after().read_adapter(row.name, values.back());
+            } else {
+                lora.base().read(of_base, values.back());
+                lora.after().replace(of_base++, values.back());
+            }
+        }
+        PeftConfig config = lora.after().config();
+        config.modules_to_save.clear();  // Found by what trains.
+        write_peft_folder(dir / "adapter", model, config,
+                          [&](int index) { return values[static_cast<size_t>(index)]; });
+        const SafetensorsFile ours((dir / "adapter") + "/adapter_model.safetensors"),
+            theirs(lora.folder_after() + "/adapter_model.safetensors");
+        EXPECT_EQ(ours.tensors().size(), theirs.tensors().size());
+        for (const SafetensorsView& tensor : theirs.tensors()) {
+            const SafetensorsView* same = ours.find(tensor.name);
+            ASSERT_NE(same, nullptr) << tensor.name;
+            EXPECT_EQ(same->shape, tensor.shape) << tensor.name;
+            EXPECT_TRUE(std::ranges::equal(same->bytes, tensor.bytes)) << tensor.name;
+        }
+        const PeftFolder again(dir / "adapter", lora.base().model());
+        EXPECT_EQ(again.spec(), lora.after().spec());
+        EXPECT_EQ(again.replaced(), lora.after().replaced());
+        EXPECT_EQ(again.config().modules_to_save, lora.after().config().modules_to_save);
     });
 }
 

@@ -3,6 +3,7 @@
 
 #include "llmc/backend/make_backend.h"
 #include "llmc/base/rng.h"
+#include "llmc/io/peft/adapters.h"
 #include "llmc/model/trainable.h"
 #include "llmc/plan/formats.h"
 #include "llmc/run/executor.h"
@@ -22,6 +23,7 @@ struct TeamRun {
     std::string device = "cpu";
     ModelConfig config;
     std::string freeze;          ///< Patterns, as --freeze takes them.
+    int64_t lora = 0;            ///< Rank of adapters of all matrices, as --lora.
     BatchShape shape = {1, 16};  ///< Of one micro-batch of one rank.
     DType dtype = DType::F32;
     StateFormats formats;
@@ -44,6 +46,11 @@ struct TeamResult {
 class RankTeam {
   public:
     explicit RankTeam(const TeamRun& run) : run_(run), model_(make_model(run.config)) {
+        if (run.lora > 0) {
+            PeftConfig adapters;
+            adapters.rank = run.lora, adapters.target_modules = adaptable_modules(model_);
+            model_ = with_adapters(std::move(model_), adapters);
+        }
         if (!run.freeze.empty())
             model_ = with_trainable(std::move(model_), parse_patterns("--freeze", run.freeze, false));
         int64_t count = 0;
@@ -93,8 +100,8 @@ class RankTeam {
         const auto backend = make_backend(run_.device, run_.threads);
         Parallel parallel = run_.parallel;
         parallel.exchanges = !backend->on_gpu() || parallel.rank_invariant;
-        const Places places = with_offload(
-            with_formats(places_of_zero(run_.zero, parallel.ranks, run_.dtype), run_.formats), run_.offload);
+        const Places formatted = with_formats(places_of_zero(run_.zero, parallel.ranks, run_.dtype), run_.formats);
+        const Places places = with_offload(run_.lora > 0 ? for_adapters(formatted) : formatted, run_.offload);
         const PlannedMemory memory =
             plan_memory(model_, run_.shape, places, find_policy(run_.policy), 0, *backend, parallel);
         State state(*backend, model_, places, run_.shape.T, memory.layout.arena_bytes, true, parallel, comm.rank());

@@ -1,8 +1,12 @@
 // Low-rank adapters trained as PEFT trains them, and to the same bits under every policy, in the memory predicted.
 #include "llmc/io/peft/adapters.h"
+#include "llmc/plan/search.h"
+#include "tests/backend/null_backend.h"
 #include "tests/io/temp_dir.h"
+#include "tests/plan/plan_cases.h"
 #include "tests/run/frozen_cases.h"
 #include "tests/run/lora_cases.h"
+#include "tests/run/rank_team.h"
 
 #include <gtest/gtest.h>
 
@@ -241,6 +245,113 @@ TEST(Lora, OnlyAdaptersHaveState) {
             }
         }
     });
+}
+
+/// Places, policies and ranks: where the frozen base is in host memory it streams in and never out.
+TEST(LoraRanks, PlacesAndPoliciesGiveTheSameBits) {
+    const bool has_bf16 = make_backend("cpu", 1)->info().supports_bf16;
+    int mixtures = 0;
+    for (const Family family : {Family::Gpt2, Family::Llama}) {
+        for (const DType dtype : {DType::F32, DType::BF16}) {
+            if (dtype == DType::BF16 && !has_bf16) continue;
+            TeamRun run;
+            run.config = plan_cases::small_config(family, 3);
+            run.config.maxT = 16;
+            run.dtype = dtype, run.lora = 3;
+            for (const int ranks : {1, 2}) {
+                run.parallel.ranks = ranks, run.parallel.micro_batches = 3 - ranks;
+                run.zero = 0, run.policy = "none", run.offload = "none";
+                const TeamResult expected = RankTeam(run).train();
+                for (int zero = 0; zero <= (ranks == 1 ? 0 : 3); zero += 3) {
+                    for (const char* offload : {"none", "parameters", "all"}) {
+                        for (const char* policy : {"none", "sqrt", "act"}) {
+                            run.zero = zero, run.policy = policy, run.offload = offload;
+                            const TeamResult team = RankTeam(run).train();
+                            const std::string words =
+                                fmt::format("{} {}, {} ranks, ZeRO {}, {}, {}", row_of(family).key, name_of(dtype),
+                                            ranks, zero, policy, offload);
+                            EXPECT_EQ(team.losses, expected.losses) << words;
+                            EXPECT_EQ(team.norms, expected.norms) << words;
+                            EXPECT_EQ(team.weights, expected.weights) << words;
+                            ++mixtures;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    EXPECT_GE(mixtures, has_bf16 ? 108 : 54);
+}
+
+TEST(LoraRanks, FixedOrderGivesTheBitsOfOneRank) {
+    TeamRun run;
+    run.config = plan_cases::small_config(Family::Llama, 3);
+    run.config.maxT = 16;
+    run.lora = 4;
+    run.parallel.rank_invariant = true;
+    run.parallel.micro_batches = 4;
+    const TeamResult expected = RankTeam(run).train();
+    for (const int ranks : {2, 4}) {
+        run.parallel.ranks = ranks, run.parallel.micro_batches = 4 / ranks, run.zero = ranks == 2 ? 1 : 3;
+        const TeamResult team = RankTeam(run).train();
+        EXPECT_EQ(team.norms, expected.norms) << ranks;
+        EXPECT_EQ(team.weights, expected.weights) << ranks;
+    }
+}
+
+TEST(LoraRanks, EveryFormatOfTheStateKeepsTheBitsOfPlaces) {
+    for (const DType moments : {DType::BF16, DType::U8}) {
+        TeamRun run;
+        run.config = plan_cases::small_config(Family::Gpt2, 3);
+        run.config.maxT = 16;
+        run.lora = 3, run.formats.moments = moments, run.formats.gradients = DType::BF16;
+        const TeamResult expected = RankTeam(run).train();
+        run.offload = "all", run.policy = "sqrt";
+        const TeamResult team = RankTeam(run).train();
+        EXPECT_EQ(team.losses, expected.losses);
+        EXPECT_EQ(team.weights, expected.weights);
+    }
+}
+
+/// What auto finds keeps the bits, and its memory.
+TEST(Lora, SearchedPlansKeepTheBits) {
+    const LoraCase lora(kRoots[0], "llama_all");
+    const auto backend = make_backend("cpu", 1);
+    const Model model = lora.model();
+    TinyTrainer reference = trainer_of(lora, "none");
+    const LoraRun expected = run(lora, reference);
+    const Places places = for_adapters(DType::F32);
+    const PlanRequest request = plan_request(model, lora.shape(), places, 0, *backend);
+    const OpTimes times = analytic_times(model, lora.shape(), places, {"test", 1e12, 2e12, 1e11, 1e-7, 0.8});
+    const int64_t least = search_plan(model, request, times, 1).smallest_bytes;
+    const int64_t most = reference.memory().layout.arena_bytes;
+    for (const int64_t budget : {least, (least + most) / 2, most}) {
+        const SearchResult result = search_plan(model, request, times, budget);
+        ASSERT_TRUE(result.found) << budget;
+        EXPECT_LE(result.layout.arena_bytes, budget);
+        TinyTrainer trainer(model, lora.shape(), DType::F32, &result.keep, "none", 1);
+        EXPECT_TRUE(run(lora, trainer) == expected) << result.summary;
+    }
+}
+
+/// Norm and activation outputs repeated, adapters on every matrix keep what a frozen model keeps, and their z.
+TEST(Lora, AdaptersOnEverythingKeepWhatFrozenLayersKeep) {
+    ModelConfig config = *find_preset("llama3-8b");
+    PeftConfig adapters;
+    adapters.rank = 16;
+    const Model base = make_model(config);
+    adapters.target_modules = adaptable_modules(base);
+    const Model adapted = with_adapters(base, adapters);
+    const NullBackend backend;
+    const BatchShape shape = {1, 1024};
+    const auto kept = [&](const Model& model, const char* policy) {
+        const Places places = model.lora ? for_adapters(DType::BF16) : Places(DType::BF16);
+        return plan_memory(model, shape, places, find_policy(policy), 1024, backend).simulation.layer_activation_bytes;
+    };
+    std::vector<TrainablePattern> frozen = {{false, "*"}, {true, "layers.0.ln1_weight"}};
+    const int64_t z = config.L * shape.N() * adapted.adapters.size() * 16 * 4 * 3;
+    EXPECT_LE(kept(adapted, "act"), kept(with_trainable(base, frozen), "none") + z);
+    EXPECT_LE(kept(adapted, "act"), 0.72 * static_cast<double>(kept(adapted, "none")));
 }
 
 }  // namespace

@@ -244,7 +244,7 @@ const std::vector<OptionRow>& option_table() {
         path({"--hellaswag", &O::hellaswag, kEvaluate, kData, "HellaSwag file, as llm.c makes it", 0, 0, {}, false}),
         path({"--run", &O::run, kGenerate | kEvaluate | kExport, kModel, "Run folder or checkpoint", 0, 0, {}, false}),
         path({"--adapter", &O::adapter, kTrain | kGenerate | kEvaluate | kExport, kRun,
-         "Adapter's folder, as PEFT writes it: to train it further, or to use its model", 0, 0, {}}),
+         "Adapter's folder, as PEFT writes it: to train it further, or to use its model", 0, 0, {}, false}),
         path({"--from", &O::from, kImport, kModel,
          "Hugging Face folder, llm.c model file, run folder or checkpoint", 0, 0, {}, false}),
         {"--format", &O::format, kExport, kOutput,

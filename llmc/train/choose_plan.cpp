@@ -167,6 +167,33 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
     return chosen;
 }
 
+/// The same plan with its update delayed, or at once.
+PlannedMemory with_update_delayed(const Model& model, PlanRequest request, const ChosenPlan& chosen, bool delays) {
+    request.delays_update = delays;
+    return with_memory(model, make_training_plan(model, request, chosen.keep, chosen.memory.plan.policy));
+}
+
+/// Predicts the step's time. With --update=auto it is delayed where something of it comes from host memory, there is
+/// room for its slots in the forward, and it is faster; --check-ranks would flush it every time.
+void delay_update(const Options& options, const Model& model, const PlanRequest& request, const OpTimes& times,
+                  const Backend& backend, ChosenPlan* chosen) {
+    predict(times, chosen);
+    const bool is_delayed = chosen->delays_update();
+    if (!is_delayed && (options.update != "auto" || options.check_ranks || !request.places.updates_from_host())) return;
+    PlannedMemory other = with_update_delayed(model, request, *chosen, !is_delayed);
+    if (is_delayed) {
+        chosen->now_seconds = update_seconds(times, other.plan);
+        return;
+    }
+    const bool is_larger = other.total_bytes() > chosen->memory.total_bytes();
+    if (is_larger && !fits_both(options, backend, other.total_bytes(), other.host_bytes())) return;
+    const OpTimes by = times_to_choose_by(options, model, request, times, backend);
+    if (update_seconds(by, other.plan) >= update_seconds(by, chosen->memory.plan)) return;
+    chosen->memory = std::move(other);
+    chosen->now_seconds = chosen->step_seconds;
+    chosen->step_seconds = update_seconds(times, chosen->memory.plan);
+}
+
 ChosenPlan plan_of(const Options& options, const std::string& policy, const Model& model, const PlanRequest& request,
                    const OpTimes& times, const Backend& backend) {
     ChosenPlan chosen;
@@ -178,7 +205,7 @@ ChosenPlan plan_of(const Options& options, const std::string& policy, const Mode
         chosen.memory = with_memory(model, make_training_plan(model, request, row));
         chosen.words = row.description;
     }
-    predict(times, &chosen);
+    delay_update(options, model, request, times, backend, &chosen);
     chosen.fusion = describe_fusion(options, model, chosen.memory.plan, backend);
     return chosen;
 }
@@ -218,6 +245,10 @@ ChosenPlan choose_batch(const Options& options, const std::string& policy, const
         fastest = i;
     }
     predict(times[fastest], &*best);
+    if (best->delays_update()) {
+        const PlannedMemory now = with_update_delayed(model, requests[fastest], *best, /*delays=*/false);
+        best->now_seconds = update_seconds(times[fastest], now.plan);
+    }
     return *best;
 }
 
@@ -258,8 +289,10 @@ PlanRequest request_for(const Options& options, const Model& model, const BatchS
     if (chunk == 0 && !options.device_profile.empty()) {  // That of the device planned for.
         chunk = default_logits_chunk(model, shape, find_device_profile(options.device_profile).kind);
     }
-    return plan_request(model, shape, places_of(options, backend), chunk, backend,
-                        parallel_of(options, shape.B, backend), fuses(options));
+    PlanRequest request = plan_request(model, shape, places_of(options, backend), chunk, backend,
+                                       parallel_of(options, shape.B, backend), fuses(options));
+    request.delays_update = options.update == "delayed";
+    return request;
 }
 
 OptimizerKind optimizer_of(const Options& options) {
@@ -339,7 +372,7 @@ ChosenPlan plan_of_keep_set(const Options& options, const std::string& name, con
     ChosenPlan chosen;
     chosen.keep = keep;
     chosen.memory = with_memory(model, make_training_plan(model, request, keep, name));
-    predict(times, &chosen);
+    delay_update(options, model, request, times, backend, &chosen);
     chosen.fusion = describe_fusion(options, model, chosen.memory.plan, backend);
     return chosen;
 }

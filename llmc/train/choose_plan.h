@@ -15,6 +15,8 @@ struct ChosenPlan {
     std::string words;        ///< What is kept and what runs again.
     std::string fusion;       ///< What runs as one, or why nothing does.
     double step_seconds = 0;  ///< Predicted, for a whole update of `micro_batches`.
+    double now_seconds = 0;   ///< Where the update is delayed: the same with one at once.
+    bool delays_update() const { return memory.plan.delays_update; }
 };
 
 /// --dtype; where it is auto, what suits the device.

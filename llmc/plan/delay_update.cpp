@@ -10,9 +10,6 @@
 namespace llmc {
 namespace {
 
-/// Slices that come while one is updated: as operations are of many lengths, the bus would idle with one alone.
-constexpr int kAhead = 2;
-
 class PendingUpdate {
   public:
     PendingUpdate(const Model& model, Plan plan)
@@ -20,11 +17,11 @@ class PendingUpdate {
           plan_(std::move(plan)),
           end_(static_cast<int>(plan_.steps.size())),
           uses_(first_uses(model, plan_)),
-          update_(update_parts(model, &plan_, When::Pending, kAhead)) {}
+          update_(update_parts(model, &plan_, When::Pending, plan_.update_ahead)) {}
 
     Plan insert() {
+        const std::vector<int> before = spread(limits());
         const std::vector<Step> steps = std::exchange(plan_.steps, {});
-        const std::vector<int> before = spread(limits(), steps);
         size_t next = 0;
         for (int i = 0; i <= end_; ++i) {
             for (; next < before.size() && before[next] <= i; ++next) append(update_.parts[next]);
@@ -69,25 +66,23 @@ class PendingUpdate {
     }
 
     /// Parts with one limit are spread evenly, by FLOPs, over the steps from the limit before on.
-    std::vector<int> spread(const std::vector<int>& limits, const std::vector<Step>& steps) const {
+    std::vector<int> spread(const std::vector<int>& limits) const {
         std::vector<int> result = limits;
         int begin = 0;
         for (size_t first = 0, last = 0; first < limits.size(); begin = limits[first], first = last) {
             while (last < limits.size() && limits[last] == limits[first]) ++last;
             double all = 0, done = 0;
-            for (int i = begin; i < limits[first]; ++i) all += flops(steps, i);
+            for (int i = begin; i < limits[first]; ++i) all += flops(i);
             size_t part = first;
             for (int i = begin; i < limits[first]; ++i) {
-                done += flops(steps, i);
+                done += flops(i);
                 const auto share = [&] { return static_cast<double>(part - first + 1) / static_cast<double>(last - first); };
                 for (; part < last && done >= share() * all; ++part) result[part] = i + 1;
             }
         }
         return result;
     }
-    double flops(const std::vector<Step>& steps, int i) const {
-        return step_flops(model_, plan_, steps[static_cast<size_t>(i)]);
-    }
+    double flops(int step) const { return step_flops(model_, plan_, plan_.steps[static_cast<size_t>(step)]); }
 
     const Model& model_;
     Plan plan_;

@@ -1,6 +1,7 @@
 // The delayed update: each bucket of the update before, where it is pending, is updated in the forward of the first
 // micro-batch, before the first step that touches its parameters or overwrites its gradients. What comes from host
-// memory for it, or goes back, and gathers of ranks do so beside the layers before.
+// memory for it, or goes back, and gathers of ranks do so beside the layers before: an operation that takes as long as
+// several slices hides as many as there are slots for (Plan::update_ahead).
 #pragma once
 
 #include "llmc/plan/step.h"

@@ -27,7 +27,7 @@ struct PlanRequest {
     Parallel parallel;                ///< With more than one rank, plans get their communication (communicate.h).
     Places places;
     std::vector<FusedRun> fusions;  ///< What the backend runs as one (fuse.h).
-    bool delays_update = false;     ///< A bucket is updated just before its first use in the next forward.
+    int update_ahead = 0;           ///< Of Plan; 0: the update comes right after the last micro-batch.
     DType dtype() const { return places.activations(); }
 };
 

@@ -244,7 +244,9 @@ struct Plan {
     DType dtype = DType::F32;
     int64_t logits_chunk_tokens = 0;
     int64_t host_bytes = 0;  ///< Host memory that tensors are copied out to.
-    bool delays_update = false;  ///< An update is pending after the last micro-batch, until the next one or a flush.
+    /// Where not 0, an update is pending after the last micro-batch, until the next one or a flush; and beside a slice
+    /// of it that is updated in the forward, so many come from host memory, and as many go back.
+    int update_ahead = 0;
     Parallel parallel;
     Places places;
     Partition partition;            ///< For parallel.ranks; no buckets where no step is about one.
@@ -254,6 +256,7 @@ struct Plan {
     std::vector<Step> steps;
 
     const PlanTensor& tensor(int32_t id) const { return tensors[static_cast<size_t>(id)]; }
+    bool delays_update() const { return update_ahead > 0; }
     bool trains() const { return !steps.empty() && steps.back().phase == Phase::Update; }
     const Partition& partition_of(Buffer buffer) const { return buffer == Buffer::Frozen ? frozen : partition; }
     /// Gradients of every micro-batch are reduced; otherwise they are first summed on the rank, and reduced after the

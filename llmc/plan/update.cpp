@@ -98,7 +98,7 @@ class Writer {
         const int64_t elements = slice_elements(model_, plan_.partition, places().updates_pieces());
         const DType format = places().format(buffer);
         const int64_t cols = format == DType::U8 ? blocks_slot(model_, plan_.partition, elements).bytes : elements;
-        const int count = 1 + (comes ? ahead_ : 0) + (goes ? 1 : 0);
+        const int count = 1 + (comes ? ahead_ : 0) + (goes ? ahead_ : 0);
         for (int i = 0; i < count; ++i) {
             stream.slots.push_back(new_tensor(name, -1, format, 1, cols, Consumer::UpdateSlots));
         }
@@ -119,16 +119,14 @@ class Writer {
         }
         returned_.assign(plan_.partition.buckets.size(), kNone);
         const auto ahead = static_cast<size_t>(ahead_);
-        for (size_t i = 0; i < slices_.size(); ++i) {
+        for (size_t i = 0; i < slices_.size() + ahead; ++i) {
             begin_part();
             for (size_t next = i == 0 ? 0 : i + ahead; next <= i + ahead; ++next) fetch(next);
-            update(i);
-            if (i > 0) wait_for_copies(i - 1);
+            if (i < slices_.size()) update(i);
+            if (i >= ahead) wait_for_copies(i - ahead);
             return_buckets(i);
         }
-        begin_part();
-        wait_for_copies(slices_.size() - 1);
-        for (int turn = 0; turn < 2; ++turn) return_buckets(slices_.size());
+        while (!gathered_.empty() || !leaving_.empty()) return_buckets(slices_.size());
     }
 
     Step& add_copy(StepKind kind, const Slice& slice, Buffer buffer, const ElementRange& range, int32_t tensor) {
@@ -183,6 +181,7 @@ class Writer {
     }
 
     void wait_for_copies(size_t index) {
+        if (index >= slices_.size()) return;
         copy_out(StepKind::WaitCopyOut, index);
         const bool goes = on_host(Buffer::Parameters) && !returns_buckets();
         if (goes && slices_[index].is_last) complete(slices_[index].bucket);
@@ -272,10 +271,10 @@ Plan with_update(const Model& model, Plan plan) {
     if (plan.partition.buckets.empty()) {
         plan.partition = make_partition(model, plan.parallel.ranks, /*frozen=*/false, plan.places.row_multiple());
     }
-    if (plan.delays_update) plan = with_pending_update(model, std::move(plan));
+    if (plan.delays_update()) plan = with_pending_update(model, std::move(plan));
     append_norm(&plan);
     const UpdateParts update =
-        update_parts(model, &plan, plan.delays_update ? When::Flush : When::Last, /*ahead=*/1);
+        update_parts(model, &plan, plan.delays_update() ? When::Flush : When::Last, /*ahead=*/1);
     for (const std::vector<Step>& part : update.parts) plan.steps.insert(plan.steps.end(), part.begin(), part.end());
     std::copy_if(update.waits.begin(), update.waits.end(), std::back_inserter(plan.steps),
                  [](const Step& wait) { return wait.bucket >= 0; });

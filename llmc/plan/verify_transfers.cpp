@@ -110,7 +110,7 @@ std::string TransferCheck::fetch(const Step& step) {
     for (const auto& [tensor, other] : leaving_) {
         if (other.overlaps(content)) return fmt::format("fetches {} before their copy out is over", name(content));
     }
-    if (plan_.delays_update && step.buffer == Buffer::Parameters && step.phase != Phase::Update) {
+    if (plan_.delays_update() && step.buffer == Buffer::Parameters && step.phase != Phase::Update) {
         const auto found = pending_.find({step.buffer, step.bucket});
         const bool all = found != pending_.end() && found->second.elements == kept(step.buffer, step.bucket);
         if (!all && !partition_.bucket(step.bucket).is_empty()) {
@@ -236,7 +236,7 @@ std::string TransferCheck::fault_of_end() const {
          {Buffer::Parameters, Buffer::Masters, Buffer::Gradients, Buffer::MomentM, Buffer::MomentV}) {
         if (!on_host(buffer)) continue;
         if (std::string fault = fault_of(returned_, buffer); !fault.empty()) return fault;
-        if (!plan_.delays_update || buffer == Buffer::Gradients) continue;
+        if (!plan_.delays_update() || buffer == Buffer::Gradients) continue;
         if (std::string fault = fault_of(pending_, buffer); !fault.empty()) return fault + " for a pending update";
     }
     return "";

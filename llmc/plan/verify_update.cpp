@@ -69,7 +69,7 @@ std::string UpdateCheck::fault_of(const Step& step, bool lacks_operands) {
 
 /// While an update is pending its buckets have the parameters before it, and their gradients are still to be applied.
 std::string UpdateCheck::too_early(const Step& step) {
-    if (!plan_.delays_update || step.phase == Phase::Update) return "";
+    if (!plan_.delays_update() || step.phase == Phase::Update) return "";
     const bool writes = writes_gradients(model_, step) || step.kind == StepKind::ZeroGradients;
     const bool reads = reads_parameters(step);
     const bool brings = (step.kind == StepKind::Fetch || step.kind == StepKind::Gather) && step.bucket >= 0 &&
@@ -83,7 +83,7 @@ std::string UpdateCheck::too_early(const Step& step) {
 
 /// What a delayed update has on the device is there only where it runs.
 std::string UpdateCheck::borrowed(const Step& step) {
-    if (!plan_.delays_update) return "";
+    if (!plan_.delays_update()) return "";
     const bool is_of_update = step.when == When::Pending || step.when == When::Flush;
     for (const int32_t tensor : step.operands) {
         if (tensor < 0) continue;
@@ -97,9 +97,9 @@ std::string UpdateCheck::borrowed(const Step& step) {
 
 std::string UpdateCheck::fault_of_end() const {
     if (!trains_) return "";
-    if (plan_.delays_update && !all_of(pending_.updated)) return "never applies a pending update to some bucket";
+    if (plan_.delays_update() && !all_of(pending_.updated)) return "never applies a pending update to some bucket";
     if (!all_of(update_.updated)) {
-        return plan_.delays_update ? "never flushes the update of some bucket" : "never updates some bucket";
+        return plan_.delays_update() ? "never flushes the update of some bucket" : "never updates some bucket";
     }
     if (!all_of(update_.gathered)) return "never gathers some updated bucket";
     const bool folds = plan_.parallel.rank_invariant && plan_.parallel.micro_batches > 1;
@@ -118,7 +118,7 @@ When UpdateCheck::when_of(const Step& step) const {
     const bool is_of_norm = step.kind == StepKind::SquareSums || step.kind == StepKind::GatherSums ||
                             step.kind == StepKind::BeginUpdate;
     const bool is_optimiser = step.phase == Phase::Update && !is_of_norm;
-    if (is_optimiser && plan_.delays_update) return begun_ ? When::Flush : When::Pending;
+    if (is_optimiser && plan_.delays_update()) return begun_ ? When::Flush : When::Pending;
     if (step.phase == Phase::Update || is_norm) return When::Last;
     if (step.is_copy_of_state() && step.buffer == Buffer::Gradients) {
         const bool folds = plan_.parallel.rank_invariant && plan_.parallel.micro_batches > 1;
@@ -203,7 +203,7 @@ std::string UpdateCheck::update(const Step& step) {
     if (step.kind == StepKind::Update) return apply(step);
     updating_ = updating_ || step.phase == Phase::Update;
     const auto bucket = static_cast<size_t>(std::max<int>(0, step.bucket));
-    if (plan_.delays_update && step.kind == StepKind::BeginUpdate && !all_of(pending_.updated)) {
+    if (plan_.delays_update() && step.kind == StepKind::BeginUpdate && !all_of(pending_.updated)) {
         return "comes while the update before is pending";
     }
     switch (step.kind) {

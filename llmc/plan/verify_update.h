@@ -34,7 +34,7 @@ class UpdateCheck {
         }
     };
     Progress& progress_of(const Step& step) { return step.when == When::Pending ? pending_ : update_; }
-    bool is_pending(int bucket) const { return plan_.delays_update && !pending_.is_whole(bucket); }
+    bool is_pending(int bucket) const { return plan_.delays_update() && !pending_.is_whole(bucket); }
     std::string too_early(const Step& step);
     std::string borrowed(const Step& step);
     std::string apply(const Step& step);

@@ -83,7 +83,7 @@ void Executor::run(const RunArguments& arguments, std::vector<double>* seconds) 
     CHECK(turn_.first || !has_pending_update_, "a micro-batch that would overwrite gradients of a pending update");
     turn_.pending = std::exchange(has_pending_update_, false);
     walk(seconds);
-    has_pending_update_ = plan_.delays_update && turn_.last;
+    has_pending_update_ = plan_.delays_update() && turn_.last;
 }
 
 void Executor::flush() {

@@ -277,7 +277,8 @@ template <typename OfTurn>
 auto over_update(const Plan& plan, OfTurn of_turn) {
     const int64_t count = plan.parallel.micro_batches;
     if (count == 1) return of_turn(only_turn(plan));
-    auto sum = of_turn(Turn{.first = true, .last = false, .pending = plan.delays_update()}) + of_turn(Turn{.first = false, .last = true});
+    auto sum = of_turn(Turn{.first = true, .last = false, .pending = plan.delays_update()}) +
+               of_turn(Turn{.first = false, .last = true});
     using Sum = decltype(sum);
     if (count > 2) sum += static_cast<Sum>(count - 2) * of_turn(Turn{.first = false, .last = false});
     return sum;

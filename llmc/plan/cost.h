@@ -107,8 +107,8 @@ HostTraffic host_traffic_per_update(const Plan& plan);
 /// Seconds of the reduction or gather that a step begins.
 double transfer_seconds(const OpTimes& times, const Plan& plan, const Step& step);
 
-/// Seconds of a whole update: Parallel::micro_batches micro-batches and what comes after the last; where the plan delays
-/// it, of an update that is followed by another.
+/// Seconds of a whole update: Parallel::micro_batches micro-batches and what comes after the last; where the plan
+/// delays it, of an update that is followed by another.
 double update_seconds(const OpTimes& times, const Plan& plan);
 
 /// Bytes that a rank sends in one micro-batch (and the update, if it is the last); in a whole update.

@@ -35,9 +35,7 @@ class PendingUpdate {
     }
 
   private:
-    void append(const std::vector<Step>& steps) {
-        plan_.steps.insert(plan_.steps.end(), steps.begin(), steps.end());
-    }
+    void append(const std::vector<Step>& steps) { plan_.steps.insert(plan_.steps.end(), steps.begin(), steps.end()); }
 
     /// By part, the step that it must come before. A bucket that is gathered is updated before the first use of the one
     /// before it, so that it travels beside that; what comes after the last bucket's, before its gradients are made.
@@ -76,7 +74,9 @@ class PendingUpdate {
             size_t part = first;
             for (int i = begin; i < limits[first]; ++i) {
                 done += flops(i);
-                const auto share = [&] { return static_cast<double>(part - first + 1) / static_cast<double>(last - first); };
+                const auto share = [&] {
+                    return static_cast<double>(part - first + 1) / static_cast<double>(last - first);
+                };
                 for (; part < last && done >= share() * all; ++part) result[part] = i + 1;
             }
         }

@@ -8,7 +8,8 @@
 
 namespace llmc {
 
-/// The plan of a micro-batch, whose gradients are all written by steps that are there already, with that in its forward.
+/// The plan of a micro-batch, whose gradients are all written by steps that are there already, with that in its
+/// forward.
 Plan with_pending_update(const Model& model, Plan plan);
 
 /// By bucket, the first step of the plan's micro-batch that its update must come before: that reads its parameters or

@@ -273,8 +273,7 @@ Plan with_update(const Model& model, Plan plan) {
     }
     if (plan.delays_update()) plan = with_pending_update(model, std::move(plan));
     append_norm(&plan);
-    const UpdateParts update =
-        update_parts(model, &plan, plan.delays_update() ? When::Flush : When::Last, /*ahead=*/1);
+    const UpdateParts update = update_parts(model, &plan, plan.delays_update() ? When::Flush : When::Last, /*ahead=*/1);
     for (const std::vector<Step>& part : update.parts) plan.steps.insert(plan.steps.end(), part.begin(), part.end());
     std::copy_if(update.waits.begin(), update.waits.end(), std::back_inserter(plan.steps),
                  [](const Step& wait) { return wait.bucket >= 0; });

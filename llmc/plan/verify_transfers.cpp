@@ -225,7 +225,8 @@ std::string TransferCheck::fault_of(const Return& returned, Buffer buffer) const
         const auto found = returned.find({buffer, bucket});
         const int64_t elements = found == returned.end() ? 0 : found->second.elements;
         if (elements == kept(buffer, bucket)) continue;
-        return fmt::format("sends back {} of {} elements of {}", elements, kept(buffer, bucket), name({buffer, bucket}));
+        return fmt::format("sends back {} of {} elements of {}", elements, kept(buffer, bucket),
+                           name({buffer, bucket}));
     }
     return "";
 }

@@ -58,7 +58,7 @@ class TransferCheck {
     const Partition partition_, frozen_;
     std::map<int32_t, Content> held_;     ///< By tensor.
     std::map<int32_t, Content> leaving_;  ///< Copies out that are not waited for, by tensor.
-    Return returned_, pending_;           ///< By the update, or of gradients; by the update before, where it is pending.
+    Return returned_, pending_;  ///< By the update, or of gradients; by the update before, where it is pending.
     bool trains_ = false;
 };
 

@@ -115,8 +115,8 @@ Adds UpdateCheck::first_adds() const {
 
 When UpdateCheck::when_of(const Step& step) const {
     const bool is_norm = step.kind == StepKind::SquareSums && plan_.places.on_host(Buffer::Gradients);
-    const bool is_of_norm = step.kind == StepKind::SquareSums || step.kind == StepKind::GatherSums ||
-                            step.kind == StepKind::BeginUpdate;
+    const bool is_of_norm =
+        step.kind == StepKind::SquareSums || step.kind == StepKind::GatherSums || step.kind == StepKind::BeginUpdate;
     const bool is_optimiser = step.phase == Phase::Update && !is_of_norm;
     if (is_optimiser && plan_.delays_update()) return begun_ ? When::Flush : When::Pending;
     if (step.phase == Phase::Update || is_norm) return When::Last;

@@ -248,8 +248,8 @@ void Executor::run_communication(const Step& step) {
             finish(of_bucket);
             if (!plan_.places.gathers_gradients_apart()) return;  // Reduced where they are kept.
             return join_gradients(kept_gradients(step, /*own=*/true),
-                                  own_piece(touched(step.operand(Slot::ParameterGradients))),
-                                  adds(step, turn_), state_.piece_ranges(step.bucket));
+                                  own_piece(touched(step.operand(Slot::ParameterGradients))), adds(step, turn_),
+                                  state_.piece_ranges(step.bucket));
         }
         case StepKind::Share: {
             const Tensor sums = kept_gradients(step, /*own=*/false);

@@ -46,8 +46,8 @@ class Executor {
     /// then on.
     void run(const RunArguments& arguments, std::vector<double>* seconds = nullptr);
 
-    /// Whether the last update waits for the next one's first micro-batch, as the plan delays it: parameters and moments
-    /// are those before it, and nothing but a flush may read or write them, their gradients or State's factors.
+    /// Whether the last update waits for the next one's first micro-batch, as the plan delays it: parameters and
+    /// moments are those before it, and nothing but a flush may read or write them, their gradients or State's factors.
     bool has_pending_update() const { return has_pending_update_; }
     /// Ends a pending update now, on all ranks together; nothing to do if there is none. It enqueues, as run() does.
     void flush();

@@ -313,7 +313,8 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     }
     if (chosen.delays_update()) {
         spdlog::info(
-            "plan    update delayed: each layer's comes before its first use in the next forward; at once, a step would "
+            "plan    update delayed: each layer's comes before its first use in the next forward; at once, a step "
+            "would "
             "take {:.0f} ms",
             chosen.now_seconds * 1e3);
     }

@@ -184,8 +184,8 @@ TEST(DelayUpdate, HidesWhatComesFromHostMemory) {
 TEST(DelayUpdate, HidesTheGathersOfUpdatedPieces) {
     const Model model = make_model(preset("gpt2-xl"));
     PlanRequest request = request_of_ranks(model, {8, 1024}, DType::BF16, 4, 1, /*exchanges=*/false);
-    OpTimes times = analytic_times(model, request.shape, request.places, find_device_profile("a100"),
-                                   request.logits_chunk_tokens);
+    OpTimes times =
+        analytic_times(model, request.shape, request.places, find_device_profile("a100"), request.logits_chunk_tokens);
     times.link_bandwidth = 25e9;
     const double at_once = update_seconds(times, make_training_plan(model, request, find_policy("layer")));
     request.update_ahead = 1;
@@ -293,7 +293,9 @@ TEST(DelayUpdateFaults, AMissingFlush) {
     };
     EXPECT_TRUE(says(fault_after(0, no_flush), "never flushes the update of some bucket"));
     EXPECT_TRUE(says(fault_after(kMoments | kMasters, no_flush), "never flushes the update of some bucket"));
-    const auto one_less = [](std::vector<Step>& steps) { steps.erase(find_step(steps, StepKind::Update, When::Flush, 2)); };
+    const auto one_less = [](std::vector<Step>& steps) {
+        steps.erase(find_step(steps, StepKind::Update, When::Flush, 2));
+    };
     EXPECT_TRUE(says(fault_after(0, one_less), "never flushes the update of some bucket"));
     const auto no_pending = [](std::vector<Step>& steps) {
         std::erase_if(steps, [](const Step& step) { return step.when == When::Pending; });

@@ -99,8 +99,7 @@ class RankTeam {
             with_formats(places_of_zero(run_.zero, parallel.ranks, run_.dtype), run_.formats), run_.offload);
         PlanRequest request = plan_request(model_, run_.shape, places, 0, *backend, parallel);
         request.update_ahead = run_.update_ahead;
-        const PlannedMemory memory =
-            with_memory(model_, make_training_plan(model_, request, find_policy(run_.policy)));
+        const PlannedMemory memory = with_memory(model_, make_training_plan(model_, request, find_policy(run_.policy)));
         State state(*backend, model_, places, run_.shape.T, memory.layout.arena_bytes, true, parallel, comm.rank());
         state.reserve_host(memory.plan.host_bytes);
         EXPECT_EQ(state.allocated_bytes(), memory.total_bytes());

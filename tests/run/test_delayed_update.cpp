@@ -1,6 +1,6 @@
-// Whole trainings whose updates are delayed into the next forward: the same bits as with each at once, for every mixture
-// of what is where, how it is cut among ranks, what is computed again, formats and frozen rows; wherever the pending
-// update is flushed; in the memory that was planned (RankTeam checks it).
+// Whole trainings whose updates are delayed into the next forward: the same bits as with each at once, for every
+// mixture of what is where, how it is cut among ranks, what is computed again, formats and frozen rows; wherever the
+// pending update is flushed; in the memory that was planned (RankTeam checks it).
 #include "tests/run/offload_cases.h"
 
 #include <array>

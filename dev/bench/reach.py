@@ -131,12 +131,12 @@ def small_run(program, device, row, found, state):
     """Bytes planned and allocated of the row's placement at a small size."""
     name = row[0]
     options = [*small_options(name), f"--device={device}", f"--recompute={found['recompute']}",
-               f"--offload={found['offload']}", *STATES[state]]
-    planned = plans_of(program, [*options, f"--update={found['update']}", "--vocab-size=257"])
+               f"--offload={found['offload']}", f"--update={found['update']}", *STATES[state]]
+    planned = plans_of(program, [*options, "--vocab-size=257"])
     with tempfile.TemporaryDirectory() as folder:
         text = pathlib.Path(folder) / "text.txt"
         text.write_text("the same words once more, to be read byte by byte\n" * 400)
-        command = [program, *options, f"--update={found['update']}", f"--data={text}", "--steps=2", "--val-every=0", "--sample-length=0",
+        command = [program, *options, f"--data={text}", "--steps=2", "--val-every=0", "--sample-length=0",
                    f"--output-dir={folder}/run", "--log-level=error"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -195,7 +195,8 @@ def table(results):
                          for run in r["runs"]) or "not run"
         mark = " **MISS**" if r.get("miss") == "slower than the peer" else ""
         lines.append(f"{head}| {places} | {found['device_bytes'] / 1e9:.1f} | {found['host_bytes'] / 1e9:.1f} "
-                     f"| {found['tokens_per_second']:.0f}{mark} | {r['bound_tokens_per_second']:.0f} | {peer} | {runs} |")
+                     f"| {found['tokens_per_second']:.0f}{mark} | {r['bound_tokens_per_second']:.0f} "
+                     f"| {peer} | {runs} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Is the predicted memory the real one? Trains GPT-2 124M (B = 4, T = 1024) for three steps at levels 0, 1 and 2, and
 # with everything in host memory (--offload=all), each update at once and delayed. Compares the peak resident set of the
-# process with what `train_gpt plan` predicts of both memories plus a base: what a process needs besides its model (code,
-# libraries, stacks, their buffers). The base is measured in the same run, as the resident set of the same command with
-# a tiny model less the prediction for that.
+# process with what `train_gpt plan` predicts of both memories plus a base: what a process needs besides its model
+# (code, libraries, stacks, their buffers). The base is measured in the same run, as the resident set of the same
+# command with a tiny model less the prediction for that.
 #
 #   dev/bench/memory.sh [--quick]      or: make bench BENCH=memory
 #

@@ -10,12 +10,10 @@ set -u
 tiny=(--layers=4 --channels=32 --heads=2 --batch-size=2 --seq-len=32)
 base=("${tiny[@]}" --data=text.txt --total-batch-size=128 --dtype=fp32 --steps=9 --warmup=2)
 same_checkpoints() { # same_checkpoints FOLDER FOLDER: of all steps, weights and moments
-    local step
-    for step in "$1"/checkpoints/step-*; do
-        cmp {"$1","$2"}/checkpoints/"${step##*/}"/model.safetensors &&
-            cmp {"$1","$2"}/checkpoints/"${step##*/}"/optimizer.safetensors || return 1
-    done
-    [ "$(find "$1/checkpoints" -name 'step-*' | wc -l)" = "$(find "$2/checkpoints" -name 'step-*' | wc -l)" ]
+    local tensors
+    tensors=$(cd "$1/checkpoints" && find . -name '*.safetensors' | sort)
+    [ -n "$tensors" ] && [ "$tensors" = "$(cd "$2/checkpoints" && find . -name '*.safetensors' | sort)" ] || return 1
+    for tensors in $tensors; do cmp {"$1","$2"}/checkpoints/"$tensors" || return 1; done
 }
 with_sums() { sed 's/,"step_ms".*"parameters"/,"parameters"/; s/,"step_ms".*//' "$1/metrics.jsonl"; }
 

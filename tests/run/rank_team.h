@@ -11,6 +11,7 @@
 #include "tests/comm/comm_testing.h"
 #include "tests/run/tiny_trainer.h"
 
+#include <cstring>
 #include <memory>
 #include <string>
 #include <thread>
@@ -158,7 +159,9 @@ class RankTeam {
         }
         double norm = 0;
         backend.copy_to_host(&norm, state.grad_norm());
-        for (const double of_rank : comm.all_gather(norm)) EXPECT_EQ(of_rank, norm);
+        for (const double of_rank : comm.all_gather(norm)) {
+            EXPECT_EQ(std::memcmp(&of_rank, &norm, sizeof(norm)), 0) << of_rank << ", not " << norm;
+        }
         if (!comm.is_root()) return;
         result_.losses[static_cast<size_t>(step)] = loss / static_cast<double>(tokens_per_step());
         result_.norms[static_cast<size_t>(step)] = norm;

@@ -390,6 +390,7 @@ Plan make_training_plan(const Model& model, const PlanRequest& request, const Ke
           "the input of the lowest layer with a backward must survive: nothing below it could bring it back");
     CHECK(keep.host.empty() || !keep.host.back(), "the last layer's input is read before it could be fetched");
     Plan plan = Generator(model, request, name).training(keep);
+    plan.update_ahead = request.update_ahead;
     const bool all = request.places.on_host(Buffer::Boundaries);
     if (all || !keep.host.empty()) {
         plan = with_boundaries_on_host(model, std::move(plan), all ? std::vector<bool>() : keep.host);

@@ -79,15 +79,33 @@ void Executor::run(const RunArguments& arguments, std::vector<double>* seconds) 
         backend_.forget(&turn);
         turn = false;
     }
+    turn_ = arguments.turn;
+    CHECK(turn_.first || !has_pending_update_, "a micro-batch that would overwrite gradients of a pending update");
+    turn_.pending = std::exchange(has_pending_update_, false);
+    walk(seconds);
+    has_pending_update_ = plan_.delays_update() && turn_.last;
+}
+
+void Executor::flush() {
+    if (!has_pending_update_) return;
+    turn_ = kFlush;
+    walk();
+    has_pending_update_ = false;
+}
+
+void Executor::walk() {
+    for (const Step& step : plan_.steps) {
+        if (runs(step, turn_)) run_named(step);
+    }
+}
+
+/// The steps of this turn, by a recording where there is one.
+void Executor::walk(std::vector<double>* seconds) {
     if (seconds != nullptr) return run_timed(seconds);
-    const auto walk = [this] {
-        for (const Step& step : plan_.steps) {
-            if (runs(step, arguments_.turn)) run_named(step);
-        }
-    };
-    bool& walked = walked_[static_cast<size_t>(arguments.turn.first) + 2 * static_cast<size_t>(arguments.turn.last)];
+    bool& walked = walked_[static_cast<size_t>(turn_.first) + 2 * static_cast<size_t>(turn_.last) +
+                           4 * static_cast<size_t>(turn_.pending)];
     // The first walk may load kernels, which no recording likes.
-    if (walked && can_repeat(arguments.turn)) return backend_.repeat(&walked, walk);
+    if (walked && can_repeat(turn_)) return backend_.repeat(&walked, [this] { walk(); });
     walk();
     walked = true;
 }
@@ -95,14 +113,14 @@ void Executor::run(const RunArguments& arguments, std::vector<double>* seconds) 
 void Executor::run_timed(std::vector<double>* seconds) {
     std::vector<TimeMark> marks = {backend_.mark()};
     for (const Step& step : plan_.steps) {
-        if (!runs(step, arguments_.turn)) continue;
+        if (!runs(step, turn_)) continue;
         run_named(step);
         marks.push_back(backend_.mark());
     }
     seconds->clear();
     size_t done = 0;
     for (const Step& step : plan_.steps) {
-        const bool ran = runs(step, arguments_.turn);
+        const bool ran = runs(step, turn_);
         seconds->push_back(ran ? backend_.seconds_between(marks[done], marks[done + 1]) : 0);
         done += ran ? 1 : 0;
     }
@@ -230,8 +248,8 @@ void Executor::run_communication(const Step& step) {
             finish(of_bucket);
             if (!plan_.places.gathers_gradients_apart()) return;  // Reduced where they are kept.
             return join_gradients(kept_gradients(step, /*own=*/true),
-                                  own_piece(touched(step.operand(Slot::ParameterGradients))),
-                                  adds(step, arguments_.turn), state_.piece_ranges(step.bucket));
+                                  own_piece(touched(step.operand(Slot::ParameterGradients))), adds(step, turn_),
+                                  state_.piece_ranges(step.bucket));
         }
         case StepKind::Share: {
             const Tensor sums = kept_gradients(step, /*own=*/false);
@@ -264,10 +282,10 @@ void Executor::run_update(const Step& step) {
         case StepKind::ZeroGradients: return zero_gradients(step);
         case StepKind::AddGradients:
             return join_gradients(kept_gradients(step, /*own=*/false), touched(step.operand(Slot::ParameterGradients)),
-                                  adds(step, arguments_.turn), state_.bucket_ranges(step.bucket));
+                                  adds(step, turn_), state_.bucket_ranges(step.bucket));
         case StepKind::FoldGradients:
-            if (step.bucket < 0) return tree_.push(arguments_.turn);
-            return tree_.push(arguments_.turn, step.bucket, kept_gradients(step, /*own=*/false),
+            if (step.bucket < 0) return tree_.push(turn_);
+            return tree_.push(turn_, step.bucket, kept_gradients(step, /*own=*/false),
                               touched(step.operand(Slot::Workspace)));
         case StepKind::SquareSums:
             return backend_.square_sums(state_.own_norm_sums(step.bucket), kept_gradients(step, /*own=*/true),
@@ -362,7 +380,7 @@ void Executor::run_fused(const Step& step) {
         case Fusion::ActivationAndWeightGradient: {
             const Step &activation = step.parts[0], &matmul = step.parts[1];
             const Views act = views_of(activation), v = views_of(matmul);
-            const bool adds_gradients = adds(matmul, arguments_.turn);
+            const bool adds_gradients = adds(matmul, turn_);
             return backend_.activation_and_weight_gradient({activation_of(activation.op), act.d_in, act.d_out, act.in,
                                                             v.d_weight, v.d_bias, adds_gradients, v.in, act.workspace});
         }
@@ -412,7 +430,7 @@ void Executor::run_forward(const Step& step, const Views& v) {
         case OpKind::Swiglu: return backend_.swiglu_forward(v.out, v.in);
         case OpKind::Classifier: return backend_.matmul_forward(v.logits, v.in, v.weight, {}, {}, v.workspace);
         case OpKind::CrossEntropy: return backend_.cross_entropy(v.losses, v.logits, v.tokens, model_.config.V, {});
-        case OpKind::LossSum: return backend_.accumulate_loss(state_.loss_sum(), adds(step, arguments_.turn), v.losses);
+        case OpKind::LossSum: return backend_.accumulate_loss(state_.loss_sum(), adds(step, turn_), v.losses);
         case OpKind::AdapterDown: return backend_.adapter_down_forward(v.out, v.in, v.weight, v.workspace);
         case OpKind::AdapterUp:
             backend_.adapter_up_forward(v.out, v.in, v.weight, adapter_shape(model_, step), v.workspace);
@@ -424,7 +442,7 @@ void Executor::run_forward(const Step& step, const Views& v) {
 
 void Executor::run_backward(const Step& step, const Views& v) {
     const AttentionShape shape = attention_shape(model_, plan_, rows_, step);
-    const bool adds_gradients = adds(step, arguments_.turn);
+    const bool adds_gradients = adds(step, turn_);
     switch (step.op) {
         case OpKind::Embedding:
             return backend_.embedding_backward(v.d_weight, v.d_bias, adds_gradients, v.d_out, v.tokens, shape.T,

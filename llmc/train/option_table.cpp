@@ -159,6 +159,10 @@ const std::vector<OptionRow>& option_table() {
         {"--offload", &O::offload, kTrain | kPlan, kMemory,
          "What is in (pinned) host memory, and comes to the device for the steps that use it: a list of moments, "
          "masters, gradients, parameters, boundaries, or all, none; the same bits"},
+        {"--update", &O::update, kTrain | kPlan, kMemory,
+         "When parameters are updated: now, after the last micro-batch; delayed, each layer just before its first use "
+         "in the next forward, so that what comes from host memory hides; auto, what is predicted to be faster; the "
+         "same bits", 0, 0, {"auto", "now", "delayed"}},
         {"--calibrate", &O::calibrate, kTrain | kPlan, kMemory,
          "Time the model's operations on this device first; later runs of this shape know them", 0, 0, {}, false},
         {"--device-profile", &O::device_profile, kPlan, kMemory,

@@ -74,6 +74,7 @@ struct Options {
     std::string recompute = "0";
     std::string memory_budget, host_memory_budget;
     std::string offload = "none";
+    std::string update = "auto";
     bool calibrate = false;
     std::string device_profile;
     int64_t logits_chunk = 0;

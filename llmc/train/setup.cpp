@@ -317,6 +317,13 @@ void log_banner(const Options& options, const Model& model, const std::string& w
             "plan    attention runs on the portable kernels: windows of {} tokens are shorter than the sequences",
             model.config.window);
     }
+    if (chosen.delays_update()) {
+        spdlog::info(
+            "plan    update delayed: each layer's comes before its first use in the next forward; at once, a step "
+            "would "
+            "take {:.0f} ms",
+            chosen.now_seconds * 1e3);
+    }
     spdlog::info("plan    predicted {:.0f} ms per step ({})", chosen.step_seconds * 1e3, chosen.times.source);
     constexpr double kLongUpdate = 600;
     if (chosen.step_seconds > kLongUpdate) {

@@ -266,7 +266,7 @@ void Trainer::run_micro_batch(int64_t micro) {
     backend.copy_to_device(executor_.tokens(), batch.tokens.data());
     backend.copy_to_device(executor_.targets(), batch.targets.data());
     const RunArguments arguments = {.turn = {.first = micro == 0, .last = micro + 1 == micro_batches_}};
-    updates_ = arguments.turn.last;
+    updates_ = arguments.turn.last || executor_.has_pending_update();
     if (state_.places().format(Buffer::Gradients) != DType::F32) {
         state_.set_control(UpdateControl::MicroBatch, static_cast<double>(micro * comm_.size()));
     }
@@ -313,6 +313,21 @@ StepMetrics Trainer::try_step() {
     }
 }
 
+/// Ends a pending update, before anybody but the next step wants parameters, masters or moments; on all ranks together.
+/// Failing in its middle leaves no state to be saved.
+void Trainer::flush() {
+    if (!executor_.has_pending_update()) return;
+    comm_.doing(fmt::format("the update of step {}", progress_.step));
+    updates_ = true;
+    try {
+        executor_.flush();
+        comm_.synchronize();
+    } catch (const std::exception& error) {
+        throw Error(kExitFailed, fmt::format("{}; {}", words_of(error), how_to_go_on()));
+    }
+    updates_ = false;
+}
+
 StepMetrics Trainer::train_step() {
     const double start = now_seconds();
     StepMetrics metrics;
@@ -329,6 +344,7 @@ StepMetrics Trainer::train_step() {
     progress_.next_sequence += micro_batches_ * options_.batch_size * comm_.size();
     updates_ = false;
     metrics.loss = sum_over_ranks(losses) / static_cast<double>(tokens_per_step_);
+    if (options_.check_ranks) flush();
     if (options_.check_ranks) metrics.checksum = common_checksum(state_, comm_);
     const double seconds = now_seconds() - start;
     metrics.step_ms = seconds * 1e3;

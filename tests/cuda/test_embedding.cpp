@@ -68,7 +68,8 @@ TEST(CudaEmbedding, WritingPositionsIsAddingToZeros) {
             const TestBuffer added = zeros(DType::F32, s.T + 3, s.C), both_added = zeros(DType::F32, s.T + 3, s.C);
             run_on_cuda([&](Backend& b, auto on) {
                 const auto run = [&](const Case& of, const TestBuffer& d_wpe, bool adds) {
-                    b.embedding_backward(on(d_wte), on(d_wpe), adds, on(of.d_out), on(c.tokens), s.T, {}, on(c.workspace));
+                    b.embedding_backward(on(d_wte), on(d_wpe), adds, on(of.d_out), on(c.tokens), s.T, {},
+                                         on(c.workspace));
                 };
                 run(c, added, true);
                 run(c, written, false);
@@ -99,7 +100,8 @@ TEST(CudaEmbedding, WritingPositionsLeavesTokensAdded) {
         const Case adding(dtype, s), writing(dtype, s), cpu(dtype, s);
         const auto run = [](const Case& c, bool adds) {
             return [&c, adds](Backend& b, auto on) {
-                b.embedding_backward(on(c.d_wte), on(c.d_wpe), adds, on(c.d_out), on(c.tokens), c.s.T, {}, on(c.workspace));
+                b.embedding_backward(on(c.d_wte), on(c.d_wpe), adds, on(c.d_out), on(c.tokens), c.s.T, {},
+                                     on(c.workspace));
             };
         };
         run_on_cuda(run(adding, true));

@@ -203,7 +203,7 @@ __global__ void __launch_bounds__(kThreadsFp32, 1)
         dot_products(scores, shared.queries, shared.keys);
 #pragma unroll
         for (int i = 0; i < kA; ++i) {
-            const int document = kDocuments ? sizes.document_start(b, thread_query + i) : 0;
+            const int document = kDocuments ? sizes.document_start(b, thread_query + i) : INT32_MIN;
             float largest = max[i];
 #pragma unroll
             for (int j = 0; j < kB; ++j) {
@@ -259,7 +259,7 @@ __device__ __forceinline__ void score_gradients(float (&p)[kA][kA], float (&d_sc
     for (int i = 0; i < kA; ++i) {
         const int query = first_query + group() * kA + i;
         const float2 row = query < sizes.T ? rows[query] : float2{INFINITY, 0};
-        const int document = kDocuments ? sizes.document_start(b, query) : 0;
+        const int document = kDocuments ? sizes.document_start(b, query) : INT32_MIN;
 #pragma unroll
         for (int j = 0; j < kA; ++j) {
             const float score = masked_score(p[i][j], sizes, query, first_key + lane16() + 16 * j, document);

@@ -313,6 +313,7 @@ StepMetrics Trainer::skip_step() {
     StepMetrics metrics;
     metrics.learning_rate = learning_rate(schedule_of(options_), progress_.step);
     metrics.step = ++progress_.step;
+    metrics.loss = std::nan("");
     progress_.next_sequence += tokens_per_step_ / options_.seq_len;
     loader_.seek(progress_.next_sequence);
     if (progress_.step < options_.steps) attempt([&] { read_step_data(); });

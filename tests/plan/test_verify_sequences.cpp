@@ -131,7 +131,7 @@ TEST(Sequences, FaultsOfScoredRowsAreFound) {
         EXPECT_NE(fault_after(with(scatter, Slot::Rows, rows)).find("where rows belong"), std::string::npos);
         EXPECT_NE(fault_after(with(gather, Slot::Rows, kNone)).find("which rows count"), std::string::npos);
         EXPECT_NE(fault_after(with(chunk, Slot::In, all)), "");
-        EXPECT_NE(fault_after([&](Plan& plan) { std::swap(plan.steps[scatter], plan.steps[scatter - 1]); }), "");
+        EXPECT_NE(fault_after([&](Plan& plan) { std::swap(plan.steps[scatter], plan.steps[scatter - 2]); }), "");
         EXPECT_NE(fault_after([&](Plan& plan) { std::swap(plan.steps[gather], plan.steps[gather - 1]); }), "");
         EXPECT_NE(fault_after([&](Plan& plan) {
                       plan.steps.insert(plan.steps.begin() + static_cast<int64_t>(gather), plan.steps[gather]);

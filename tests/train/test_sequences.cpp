@@ -109,7 +109,7 @@ TEST(DocumentSequences, PackedTakeFewerSequences) {
     const auto packed = training_sequences(TokenRange(source), settings("documents"));
     const auto alone = training_sequences(TokenRange(source), settings("none"));
     EXPECT_EQ(alone->per_epoch(), static_cast<int64_t>(expected_contents().size()));
-    EXPECT_LT(packed->per_epoch() * 3, alone->per_epoch() * 2);
+    EXPECT_LT(packed->per_epoch() * 4, alone->per_epoch() * 3);
 }
 
 TEST(DocumentSequences, TheSameAtAnyBatchSizeAndNumberOfRanks) {
@@ -172,9 +172,9 @@ TEST(DocumentSequences, TextIsAStreamUnlessItIsToBePacked) {
 TEST(DocumentSequences, NothingThatCountsIsRefused) {
     const MarkedSource silent({row_of(1, 4, 9), row_of(1, 30, 20)});
     EXPECT_TRUE(has(error_of([&] { training_sequences(TokenRange(silent), settings("auto")); }),
-                    {"--data: 2 rows", "in the first 13 tokens", "nothing counts", "longer --seq-len"}));
+                    {"--data: 2 rows", "nothing counts in the first 13 tokens", "longer --seq-len"}));
     EXPECT_TRUE(has(error_of([&] { validation_sequences(TokenRange(silent, 0, 4), settings("auto"), 3); }),
-                    {"1 row in the first 13 tokens"}));
+                    {"1 row, of which nothing counts in the first 13 tokens"}));
 }
 
 TEST(DocumentSequences, ATokenBeyondTheVocabularyIsNamed) {

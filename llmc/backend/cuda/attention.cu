@@ -114,11 +114,6 @@ __global__ void __launch_bounds__(kThreads, 2)
         rows.max[r] = kNoScore;
         rows.sum[r] = 0;
     }
-    int document[2 * kRowTiles];  // Where those of the lane's rows begin.
-    if (kDocuments) {
-#pragma unroll
-        for (int r = 0; r < 2 * kRowTiles; ++r) document[r] = sizes.document_start(b, warp_query + 8 * r + lane / 4);
-    }
     const int first_document = kDocuments ? sizes.document_start(b, warp_query) : 0;
     const int end = min(T, first_query + kQueries);
     for (int first_key = begin; first_key < end; first_key += kKeys) {
@@ -134,7 +129,7 @@ __global__ void __launch_bounds__(kThreads, 2)
             multiply_transposed<kHD>(scores, queries, key_tile, 0);
             if (kWindow || first_key + kKeys > warp_query + 1)
                 mask_unseen<false>(scores, first_key - warp_query, kWindow ? sizes.window : sizes.kNoWindow);
-            if (kDocuments) hide_other_documents(scores, document, first_key);
+            if (kDocuments) hide_other_documents(scores, sizes, b, warp_query, first_key);
             online_softmax<kHD>(scores, rows, sums, scale_log2);
         }
         cp_async_wait<0>();

@@ -216,11 +216,6 @@ __global__ void __launch_bounds__(kThreads, 2)
     const float scale_log2 = sizes.scale * kLog2e;
     float d_queries[kRowTiles][kHD / 8][4];
     clear(d_queries);
-    int document[2 * kRowTiles];  // Where those of the lane's rows begin.
-    if (kDocuments) {
-#pragma unroll
-        for (int r = 0; r < 2 * kRowTiles; ++r) document[r] = sizes.document_start(b, warp_query + 8 * r + lane / 4);
-    }
     const int first_document = kDocuments ? sizes.document_start(b, warp_query) : 0;
     const int end = min(T, first_query + kQueries);
     for (int tile_key = begin; tile_key < end; tile_key += kKeys) {
@@ -238,7 +233,7 @@ __global__ void __launch_bounds__(kThreads, 2)
             multiply_transposed<kHD>(p, queries, key_tile, step);
             if (kWindow || first_key + kStep > warp_query + 1)
                 mask_unseen<false>(p, first_key - warp_query, kWindow ? sizes.window : sizes.kNoWindow);
-            if (kDocuments) hide_other_documents(p, document, first_key);
+            if (kDocuments) hide_other_documents(p, sizes, b, warp_query, first_key);
 #pragma unroll
             for (int r = 0; r < 2 * kRowTiles; ++r) {
                 const float lse = row_tile[warp_row + 8 * r + lane / 4].x;

@@ -110,19 +110,22 @@ __device__ __forceinline__ void mask_unseen(float (&scores)[kRowTiles][kColumnTi
             }
 }
 
-/// Hides keys, from position `first_key` on, before the documents of their queries begin: of a lane's 2·kRowTiles rows
-/// at document[r].
+/// Hides keys, from position `first_key` on, before the documents of their queries, from `first_query` on, begin.
 template <int kRowTiles, int kColumnTiles>
 __device__ __forceinline__ void hide_other_documents(float (&scores)[kRowTiles][kColumnTiles][4],
-                                                     const int (&document)[2 * kRowTiles], int first_key) {
-    const int column = first_key + static_cast<int>(threadIdx.x) % 4 * 2;
+                                                     const AttentionSizes& sizes, int b, int first_query,
+                                                     int first_key) {
+    const int lane = threadIdx.x % kWarpSize, column = first_key + lane % 4 * 2;
+    if (sizes.document_start(b, first_query + 16 * kRowTiles - 1) <= first_key) return;  // Of the last query.
 #pragma unroll
-    for (int i = 0; i < kRowTiles; ++i)
+    for (int r = 0; r < 2 * kRowTiles; ++r) {
+        const int document = sizes.document_start(b, first_query + 8 * r + lane / 4);
 #pragma unroll
         for (int j = 0; j < kColumnTiles; ++j)
 #pragma unroll
-            for (int e = 0; e < 4; ++e)
-                if (column + 8 * j + e % 2 < document[2 * i + e / 2]) scores[i][j][e] = -INFINITY;
+            for (int e = 0; e < 2; ++e)
+                if (column + 8 * j + e < document) scores[r / 2][j][r % 2 * 2 + e] = -INFINITY;
+    }
 }
 /// The same of scores whose rows are keys, from position `first_key` on, and whose columns are queries.
 template <int kRowTiles, int kColumnTiles>
@@ -130,6 +133,7 @@ __device__ __forceinline__ void hide_other_documents_transposed(float (&scores)[
                                                                 const AttentionSizes& sizes, int b, int first_query,
                                                                 int first_key) {
     const int lane = threadIdx.x % kWarpSize;
+    if (sizes.document_start(b, first_query + 8 * kColumnTiles - 1) <= first_key) return;
 #pragma unroll
     for (int j = 0; j < kColumnTiles; ++j)
 #pragma unroll

@@ -152,9 +152,9 @@ std::string describe(const Packing& packing, int64_t T) {
                             share(scored, slots));
     }
     if (counts.cut > 0) {
-        text += packing.marked
-                    ? fmt::format("; {} longer ones keep their first {} tokens", format_count(counts.cut), T + 1)
-                    : fmt::format("; {} longer ones are cut into pieces", format_count(counts.cut));
+        text += fmt::format(
+            "; {} longer than that, {}", format_count(counts.cut),
+            packing.marked ? fmt::format("of which the first {} tokens are kept", T + 1) : "cut into pieces");
     }
     if (counts.dropped > 0) {
         text += fmt::format("; {} left out, since nothing of them counts{}", format_count(counts.dropped),

@@ -136,8 +136,7 @@ TEST(Pack, IsDescribed) {
     const std::string text = describe(pack_documents(find_documents(TokenRange(source), 5), 5), 5);
     EXPECT_EQ(text,
               "3 rows in 2 sequences of 5 tokens, which they fill to 80.0 %; 4 of 8 targets count (50.0 %); 1 longer "
-              "than that, of which the first 6 tokens are kept; 1 left out, since nothing of them counts or is left"); 1 longer "
-              "ones keep their first 6 tokens; 1 left out, since nothing of them counts or is left");
+              "than that, of which the first 6 tokens are kept; 1 left out, since nothing of them counts or is left");
 }
 
 }  // namespace

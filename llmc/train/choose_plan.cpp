@@ -256,7 +256,8 @@ PlanRequest request_for(const Options& options, const Model& model, const BatchS
     if (chunk == 0 && !options.device_profile.empty()) {  // That of the device planned for.
         chunk = default_logits_chunk(model, shape, find_device_profile(options.device_profile).kind);
     }
-    PlanRequest request = plan_request(model, shape, places_of(options, backend), chunk, backend,
+    const BatchShape of_data = {shape.B, shape.T, options.packed, options.partly_scored};
+    PlanRequest request = plan_request(model, of_data, places_of(options, backend), chunk, backend,
                                        parallel_of(options, shape.B, backend), fuses(options));
     request.update_ahead = options.update == "delayed" ? 1 : 0;
     return request;
@@ -277,9 +278,10 @@ Places places_of(const Options& options, DType dtype) {
     }
     const StateFormats formats = {format_named(options.moments, "--moments"), options.masters != "none",
                                   format_named(options.gradients, "--gradients")};
-    const Places whole_or_cut =
+    Places places =
         places_of_zero(static_cast<int>(options.zero), static_cast<int>(options.ranks), dtype, optimizer_of(options));
-    return with_offload(with_formats(whole_or_cut, formats), options.offload);
+    places = with_formats(places, formats);
+    return with_offload(options.lora > 0 ? for_adapters(places) : places, options.offload);
 }
 
 Places places_of(const Options& options, const Backend& backend) {

@@ -12,6 +12,7 @@
 #include "llmc/plan/search.h"
 #include "llmc/run/fusion.h"
 #include "llmc/run/probe.h"
+#include "llmc/train/choose_update.h"
 #include "llmc/train/offload.h"
 #include "llmc/train/placement.h"
 
@@ -73,22 +74,6 @@ DeviceProfile profile_of(const Backend& backend) {
 
 int64_t state_bytes_of(const Model& model, const PlanRequest& request) {
     return state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true).total();
-}
-
-/// What the device, and the host where it is one with it, leave to the arena.
-int64_t arena_room(const Options& options, const Model& model, const PlanRequest& request, const Backend& backend) {
-    const DeviceInfo device = backend.info();
-    const int64_t state = state_bytes_of(model, request);
-    const int64_t room = memory_limit(options, device) - state;
-    if (backend.on_gpu() || !options.device_profile.empty()) return room;
-    const int64_t away =
-        state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true, Memory::Host).total();
-    return away == 0 ? room : std::min(room, device.available(options.memory_sharing) - state - away);
-}
-
-void predict(const OpTimes& times, ChosenPlan* chosen) {
-    chosen->times = times;
-    chosen->step_seconds = update_seconds(times, chosen->memory.plan);
 }
 
 bool fits(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
@@ -167,41 +152,6 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
     return chosen;
 }
 
-/// The same plan with another delay of the update.
-PlannedMemory with_update_ahead(const Model& model, PlanRequest request, const ChosenPlan& chosen, int update_ahead) {
-    request.update_ahead = update_ahead;
-    return with_memory(model, make_training_plan(model, request, chosen.keep, chosen.memory.plan.policy));
-}
-
-/// Slices of a delayed update that come while one is updated. More of them hide behind longer operations, and need more
-/// memory in the forward.
-constexpr int kUpdateAhead[] = {1, 2, 4, 8};
-constexpr double kWorthMemory = 1e-3;  ///< Less of a step's time is not.
-
-/// Predicts the step's time. Of delays that fit takes the fastest, where an update may be delayed: with --update=auto
-/// where something of it comes from host memory, and it is faster; --check-ranks would flush it every time.
-void delay_update(const Options& options, const Model& model, const PlanRequest& request, const OpTimes& times,
-                  const Backend& backend, ChosenPlan* chosen) {
-    predict(times, chosen);
-    const bool from_host = request.places.updates_from_host();
-    if (options.update == "now" || (options.update == "auto" && (options.check_ranks || !from_host))) return;
-    const OpTimes by = times_to_choose_by(options, model, request, times, backend);
-    PlannedMemory now = with_update_ahead(model, request, *chosen, 0);
-    double fastest = update_seconds(by, chosen->memory.plan);
-    for (const int update_ahead : kUpdateAhead) {
-        if (!from_host) break;  // There are no slices.
-        PlannedMemory other = with_update_ahead(model, request, *chosen, update_ahead);
-        const bool is_larger = other.total_bytes() > chosen->memory.total_bytes();
-        if (is_larger && !fits_both(options, backend, other.total_bytes(), other.host_bytes())) break;
-        const double seconds = update_seconds(by, other.plan);
-        if (seconds >= fastest * (1 - kWorthMemory)) continue;
-        fastest = seconds;
-        chosen->memory = std::move(other);
-    }
-    predict(times, chosen);
-    if (chosen->delays_update()) chosen->now_seconds = update_seconds(times, now.plan);
-}
-
 ChosenPlan plan_of(const Options& options, const std::string& policy, const Model& model, const PlanRequest& request,
                    const OpTimes& times, const Backend& backend) {
     ChosenPlan chosen;
@@ -213,7 +163,7 @@ ChosenPlan plan_of(const Options& options, const std::string& policy, const Mode
         chosen.memory = with_memory(model, make_training_plan(model, request, row));
         chosen.words = row.description;
     }
-    delay_update(options, model, request, times, backend, &chosen);
+    choose_update(options, model, request, times, backend, &chosen);
     chosen.fusion = describe_fusion(options, model, chosen.memory.plan, backend);
     return chosen;
 }
@@ -252,15 +202,24 @@ ChosenPlan choose_batch(const Options& options, const std::string& policy, const
         best = std::move(chosen);
         fastest = i;
     }
-    predict(times[fastest], &*best);
-    if (best->delays_update()) {
-        const PlannedMemory now = with_update_ahead(model, requests[fastest], *best, 0);
-        best->now_seconds = update_seconds(times[fastest], now.plan);
-    }
+    // What was nominal so far is now what is predicted.
+    best->now_seconds *= update_seconds(times[fastest], best->memory.plan) / best->step_seconds;
+    best->times = times[fastest];
+    best->step_seconds = update_seconds(times[fastest], best->memory.plan);
     return *best;
 }
 
 }  // namespace
+
+int64_t arena_room(const Options& options, const Model& model, const PlanRequest& request, const Backend& backend) {
+    const DeviceInfo device = backend.info();
+    const int64_t state = state_bytes_of(model, request);
+    const int64_t room = memory_limit(options, device) - state;
+    if (backend.on_gpu() || !options.device_profile.empty()) return room;
+    const int64_t away =
+        state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true, Memory::Host).total();
+    return away == 0 ? room : std::min(room, device.available(options.memory_sharing) - state - away);
+}
 
 bool fuses(const Options& options) { return !options.no_fuse && options.device_profile.empty(); }
 
@@ -300,7 +259,7 @@ PlanRequest request_for(const Options& options, const Model& model, const BatchS
     const BatchShape of_data = {shape.B, shape.T, options.packed, options.partly_scored};
     PlanRequest request = plan_request(model, of_data, places_of(options, backend), chunk, backend,
                                        parallel_of(options, shape.B, backend), fuses(options));
-    request.update_ahead = options.update == "delayed" ? kUpdateAhead[0] : 0;
+    request.update_ahead = options.update == "delayed" ? 1 : 0;
     return request;
 }
 
@@ -383,7 +342,8 @@ ChosenPlan plan_of_keep_set(const Options& options, const std::string& name, con
     ChosenPlan chosen;
     chosen.keep = keep;
     chosen.memory = with_memory(model, make_training_plan(model, request, keep, name));
-    predict(times, &chosen);
+    chosen.times = times;
+    chosen.step_seconds = update_seconds(times, chosen.memory.plan);
     chosen.fusion = describe_fusion(options, model, chosen.memory.plan, backend);
     return chosen;
 }

@@ -44,6 +44,10 @@ PlanRequest request_for(const Options& options, const Model& model, const BatchS
 /// Bytes a run may take: --memory-budget, else what the device has available.
 int64_t memory_limit(const Options& options, const DeviceInfo& device);
 
+/// Bytes of them that the state of a run leaves to the arena; on a CPU, whose host memory is the same, what is kept
+/// there counts too.
+int64_t arena_room(const Options& options, const Model& model, const PlanRequest& request, const Backend& backend);
+
 /// What that limit comes from, if not from the device's size, in words for messages.
 std::string memory_bound(const Options& options, const DeviceInfo& device);
 

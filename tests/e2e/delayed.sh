@@ -89,6 +89,15 @@ check "with moments in host memory it is delayed" grep -q '"update": "delayed"' 
 check "and is predicted to be faster: $(number predicted_step_ms) ms instead of $now_ms ms" \
     awk "BEGIN { exit !($(number predicted_step_ms) < $now_ms) }"
 check "what an update at once would take is in it" test "$(number predicted_step_ms_with_update_now)" = "$now_ms"
+large=(--model=llama3.2-1b --batch-size=4 --seq-len=1024 --total-batch-size=4096 --dtype=bf16 --recompute=auto
+    --device-profile=h100 --offload=moments,masters --memory-budget=12GiB)
+run plan --json "${large[@]}" --update=now
+now_ms=$(number predicted_step_ms)
+run plan --json "${large[@]}"
+check "a search leaves room for slots of the update" grep -q '"update": "delayed"' out
+check "within the budget: $(number total_bytes)" test "$(number total_bytes)" -le $((12 << 30))
+check "and is predicted to be faster: $(number predicted_step_ms) ms instead of $now_ms ms" \
+    awk "BEGIN { exit !($(number predicted_step_ms) < 0.99 * $now_ms) }"
 run plan "${tiny[@]}" --vocab-size=257 --recompute=layer --offload=moments --update=delayed --list-steps
 check "plan says so" grep -q 'layer: update delayed into the next forward; at once, ' out
 check "plan --list-steps has the pending update before the layer" \

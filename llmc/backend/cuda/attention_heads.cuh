@@ -52,7 +52,7 @@ struct AttentionSizes {
     }
     /// The first key that a query sees, rounded down to a tile.
     __device__ __forceinline__ int first_key_tile_in_document(int b, int query, int tile) const {
-        return max(first_key_tile(query, tile), document_start(b, query) / tile * tile);
+        return max(document_start(b, query), query + 1 - window) / tile * tile;
     }
     /// Behind the last query that sees a key: documents begin in the order of their slots.
     __device__ __forceinline__ int end_seeing_in_document(int b, int key) const {

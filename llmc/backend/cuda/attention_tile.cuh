@@ -110,40 +110,43 @@ __device__ __forceinline__ void mask_unseen(float (&scores)[kRowTiles][kColumnTi
             }
 }
 
-/// Hides keys, from position `first_key` on, before the documents of their queries, from `first_query` on, begin.
+/// The same, and keys before the documents of their queries begin: `documents` has where, in shared memory, for each
+/// row of the scores. `first_query` and `first_key` are positions in the sequence.
 template <int kRowTiles, int kColumnTiles>
-__device__ __forceinline__ void hide_other_documents(float (&scores)[kRowTiles][kColumnTiles][4],
-                                                     const AttentionSizes& sizes, int b, int first_query,
-                                                     int first_key) {
-    const int lane = threadIdx.x % kWarpSize, column = first_key + lane % 4 * 2;
-    if (sizes.document_start(b, first_query + 16 * kRowTiles - 1) <= first_key) return;  // Of the last query.
+__device__ __forceinline__ void mask_other_documents(float (&scores)[kRowTiles][kColumnTiles][4], const int* documents,
+                                                     int first_query, int first_key, int window) {
+    const bool whole = first_key + 8 * kColumnTiles <= first_query + 1 && documents[16 * kRowTiles - 1] <= first_key;
+    if (whole && window == AttentionSizes::kNoWindow) return;
+    const int lane = threadIdx.x % kWarpSize, row = lane / 4, first_column = first_key + lane % 4 * 2;
 #pragma unroll
     for (int r = 0; r < 2 * kRowTiles; ++r) {
-        const int document = sizes.document_start(b, first_query + 8 * r + lane / 4);
+        const int query = first_query + 8 * r + row;
+        // Columns of the lane that are seen.
+        const int first = max(documents[8 * r + row], query + 1 - window) - first_column, last = query - first_column;
 #pragma unroll
         for (int j = 0; j < kColumnTiles; ++j)
 #pragma unroll
             for (int e = 0; e < 2; ++e)
-                if (column + 8 * j + e < document) scores[r / 2][j][r % 2 * 2 + e] = -INFINITY;
+                if (8 * j + e < first || 8 * j + e > last) scores[r / 2][j][r % 2 * 2 + e] = -INFINITY;
     }
 }
-/// The same of scores whose rows are keys, from position `first_key` on, and whose columns are queries.
+/// Hides keys, from position `first_key` on, before the documents of their queries begin, in scores whose rows are keys
+/// and whose columns are queries.
 template <int kRowTiles, int kColumnTiles>
 __device__ __forceinline__ void hide_other_documents_transposed(float (&scores)[kRowTiles][kColumnTiles][4],
-                                                                const AttentionSizes& sizes, int b, int first_query,
-                                                                int first_key) {
-    const int lane = threadIdx.x % kWarpSize;
-    if (sizes.document_start(b, first_query + 8 * kColumnTiles - 1) <= first_key) return;
+                                                                const int* documents, int first_key) {
+    if (documents[8 * kColumnTiles - 1] <= first_key) return;
+    const int lane = threadIdx.x % kWarpSize, row = first_key + lane / 4;
 #pragma unroll
     for (int j = 0; j < kColumnTiles; ++j)
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
-            const int hidden = sizes.document_start(b, first_query + 8 * j + lane % 4 * 2 + c) - first_key - lane / 4;
+            const int document = documents[8 * j + lane % 4 * 2 + c];
 #pragma unroll
             for (int i = 0; i < kRowTiles; ++i)
 #pragma unroll
                 for (int half = 0; half < 2; ++half)
-                    if (16 * i + 8 * half < hidden) scores[i][j][2 * half + c] = -INFINITY;
+                    if (row + 16 * i + 8 * half < document) scores[i][j][2 * half + c] = -INFINITY;
         }
 }
 

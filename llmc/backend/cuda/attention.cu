@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     bf16* const query_tile = shared;
     bf16* const key_tile = query_tile + kQueries * kHD;
     bf16* const value_tile = key_tile + kKeys * kHD;
-    int* const documents = reinterpret_cast<int*>(value_tile + kKeys * kHD);  // Where those of the queries begin.
+    int* const first_seen = reinterpret_cast<int*>(value_tile + kKeys * kHD);  // By query.
     const int first_query = (gridDim.x - 1 - blockIdx.x) * kQueries, h = blockIdx.y, b = blockIdx.z;
     const int T = sizes.T, HD = sizes.HD, lane = threadIdx.x % kWarpSize;
     const int warp_row = threadIdx.x / kWarpSize * 16 * kRowTiles, warp_query = first_query + warp_row;
@@ -98,10 +98,10 @@ __global__ void __launch_bounds__(kThreads, 2)
     constexpr bool kWindow = kSight != Sight::Whole, kDocuments = kSight == Sight::Documents;
     static_assert(kQueries == kThreads);
     if (kDocuments) {
-        documents[threadIdx.x] = sizes.document_start(b, first_query + threadIdx.x);
+        first_seen[threadIdx.x] = sizes.first_seen(b, first_query + static_cast<int>(threadIdx.x));
         __syncthreads();
     }
-    const int begin = kDocuments ? max(documents[0], first_query + 1 - sizes.window) / kKeys * kKeys
+    const int begin = kDocuments ? first_seen[0] / kKeys * kKeys
                       : kWindow  ? sizes.first_key_tile(first_query, kKeys)
                                  : 0;
     copy_tile<kKeys, kHD, kThreads>(key_tile, keys, begin, T, HD, sizes.aligned);
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (int first_key = begin; first_key < end; first_key += kKeys) {
         // Of this tile, to this warp.
         const bool visible =
-            first_key < warp_query + 16 * kRowTiles && (!kDocuments || first_key + kKeys > documents[warp_row]);
+            first_key < warp_query + 16 * kRowTiles && (!kDocuments || first_key + kKeys > first_seen[warp_row]);
         float scores[kRowTiles][kKeys / 8][4];
         cp_async_wait<0>();
         __syncthreads();
@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(kThreads, 2)
         if (visible) {
             multiply_transposed<kHD>(scores, queries, key_tile, 0);
             if (kDocuments)
-                mask_other_documents(scores, documents + warp_row, warp_query, first_key, sizes.window);
+                mask_unseen(scores, first_seen + warp_row, warp_query, first_key);
             else if (kWindow || first_key + kKeys > warp_query + 1)
                 mask_unseen<false>(scores, first_key - warp_query, kWindow ? sizes.window : sizes.kNoWindow);
             online_softmax<kHD>(scores, rows, sums, scale_log2);

@@ -189,7 +189,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     bf16* const key_tiles = d_out_tile + kQueries * kHD;
     bf16* const value_tiles = key_tiles + 2 * kKeys * kHD;
     float2* const row_tile = reinterpret_cast<float2*>(value_tiles + 2 * kKeys * kHD);
-    int* const documents = reinterpret_cast<int*>(row_tile + kQueries);  // Where those of the queries begin.
+    int* const first_seen = reinterpret_cast<int*>(row_tile + kQueries);  // By query.
     const int first_query = (gridDim.x - 1 - blockIdx.x) * kQueries, h = blockIdx.y, b = blockIdx.z;
     const int T = sizes.T, HD = sizes.HD, lane = threadIdx.x % kWarpSize, kv_head = sizes.kv_head(h);
     const int warp_row = threadIdx.x / kWarpSize * 16 * kRowTiles, warp_query = first_query + warp_row;
@@ -209,12 +209,12 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int query = first_query + threadIdx.x;
     constexpr bool kWindow = kSight != Sight::Whole, kDocuments = kSight == Sight::Documents;
     if (kDocuments) {
-        documents[threadIdx.x] = sizes.document_start(b, query);
+        first_seen[threadIdx.x] = sizes.first_seen(b, query);
         __syncthreads();
     }
     row_tile[threadIdx.x] = query < T ? rows[sizes.row_index(b, h) + query] : float2{INFINITY, 0};
     cp_async_commit();
-    const int begin = kDocuments ? max(documents[0], first_query + 1 - sizes.window) / kKeys * kKeys
+    const int begin = kDocuments ? first_seen[0] / kKeys * kKeys
                       : kWindow  ? sizes.first_key_tile(first_query, kKeys)
                                  : 0;
     copy_keys(begin);
@@ -236,11 +236,11 @@ __global__ void __launch_bounds__(kThreads, 2)
         for (int step = 0; step < kKeys; step += kStep) {
             const int first_key = tile_key + step;
             if (first_key >= warp_query + 16 * kRowTiles) break;
-            if (kDocuments && first_key + kStep <= documents[warp_row]) continue;
+            if (kDocuments && first_key + kStep <= first_seen[warp_row]) continue;
             float p[kRowTiles][kStep / 8][4], d_scores[kRowTiles][kStep / 8][4];
             multiply_transposed<kHD>(p, queries, key_tile, step);
             if (kDocuments)
-                mask_other_documents(p, documents + warp_row, warp_query, first_key, sizes.window);
+                mask_unseen(p, first_seen + warp_row, warp_query, first_key);
             else if (kWindow || first_key + kStep > warp_query + 1)
                 mask_unseen<false>(p, first_key - warp_query, kWindow ? sizes.window : sizes.kNoWindow);
 #pragma unroll

@@ -110,24 +110,22 @@ __device__ __forceinline__ void mask_unseen(float (&scores)[kRowTiles][kColumnTi
             }
 }
 
-/// The same, and keys before the documents of their queries begin: `documents` has where, in shared memory, for each
-/// row of the scores. `first_query` and `first_key` are positions in the sequence.
+/// The same where queries differ in what they see: first_seen has, in shared memory, the first key that the query of
+/// each row of the scores sees. `first_query` and `first_key` are positions in the sequence.
 template <int kRowTiles, int kColumnTiles>
-__device__ __forceinline__ void mask_other_documents(float (&scores)[kRowTiles][kColumnTiles][4], const int* documents,
-                                                     int first_query, int first_key, int window) {
-    const bool whole = first_key + 8 * kColumnTiles <= first_query + 1 && documents[16 * kRowTiles - 1] <= first_key;
-    if (whole && window == AttentionSizes::kNoWindow) return;
-    const int lane = threadIdx.x % kWarpSize, row = lane / 4, first_column = first_key + lane % 4 * 2;
+__device__ __forceinline__ void mask_unseen(float (&scores)[kRowTiles][kColumnTiles][4], const int* first_seen,
+                                            int first_query, int first_key) {
+    const int lane = threadIdx.x % kWarpSize, column = first_key + lane % 4 * 2;
 #pragma unroll
     for (int r = 0; r < 2 * kRowTiles; ++r) {
-        const int query = first_query + 8 * r + row;
-        // Columns of the lane that are seen.
-        const int first = max(documents[8 * r + row], query + 1 - window) - first_column, last = query - first_column;
+        const int query = first_query + 8 * r + lane / 4;
+        const int seen = query - first_seen[8 * r + lane / 4];  // Keys, but for one.
 #pragma unroll
         for (int j = 0; j < kColumnTiles; ++j)
 #pragma unroll
             for (int e = 0; e < 2; ++e)
-                if (8 * j + e < first || 8 * j + e > last) scores[r / 2][j][r % 2 * 2 + e] = -INFINITY;
+                if (static_cast<unsigned>(query - column - 8 * j - e) > static_cast<unsigned>(seen))
+                    scores[r / 2][j][r % 2 * 2 + e] = -INFINITY;
     }
 }
 /// Hides keys, from position `first_key` on, before the documents of their queries begin, in scores whose rows are keys

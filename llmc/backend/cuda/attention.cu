@@ -86,6 +86,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     bf16* const query_tile = shared;
     bf16* const key_tile = query_tile + kQueries * kHD;
     bf16* const value_tile = key_tile + kKeys * kHD;
+    int* const first_seen = reinterpret_cast<int*>(value_tile + kKeys * kHD);  // By query.
     const int first_query = (gridDim.x - 1 - blockIdx.x) * kQueries, h = blockIdx.y, b = blockIdx.z;
     const int T = sizes.T, HD = sizes.HD, lane = threadIdx.x % kWarpSize;
     const int warp_row = threadIdx.x / kWarpSize * 16 * kRowTiles, warp_query = first_query + warp_row;
@@ -95,7 +96,12 @@ __global__ void __launch_bounds__(kThreads, 2)
     copy_tile<kQueries, kHD, kThreads>(query_tile, sizes.query(qkv, b, h), first_query, T, HD, sizes.aligned);
     cp_async_commit();
     constexpr bool kWindow = kSight != Sight::Whole, kDocuments = kSight == Sight::Documents;
-    const int begin = kDocuments ? sizes.first_key_tile_in_document(b, first_query, kKeys)
+    static_assert(kQueries == kThreads);
+    if (kDocuments) {
+        first_seen[threadIdx.x] = sizes.first_seen(b, first_query + static_cast<int>(threadIdx.x));
+        __syncthreads();
+    }
+    const int begin = kDocuments ? first_seen[0] / kKeys * kKeys
                       : kWindow  ? sizes.first_key_tile(first_query, kKeys)
                                  : 0;
     copy_tile<kKeys, kHD, kThreads>(key_tile, keys, begin, T, HD, sizes.aligned);
@@ -114,12 +120,11 @@ __global__ void __launch_bounds__(kThreads, 2)
         rows.max[r] = kNoScore;
         rows.sum[r] = 0;
     }
-    const int first_document = kDocuments ? sizes.document_start(b, warp_query) : 0;
     const int end = min(T, first_query + kQueries);
     for (int first_key = begin; first_key < end; first_key += kKeys) {
         // Of this tile, to this warp.
         const bool visible =
-            first_key < warp_query + 16 * kRowTiles && (!kDocuments || first_key + kKeys > first_document);
+            first_key < warp_query + 16 * kRowTiles && (!kDocuments || first_key + kKeys > first_seen[warp_row]);
         float scores[kRowTiles][kKeys / 8][4];
         cp_async_wait<0>();
         __syncthreads();
@@ -127,9 +132,10 @@ __global__ void __launch_bounds__(kThreads, 2)
         cp_async_commit();
         if (visible) {
             multiply_transposed<kHD>(scores, queries, key_tile, 0);
-            if (kWindow || first_key + kKeys > warp_query + 1)
+            if (kDocuments)
+                mask_unseen(scores, first_seen + warp_row, warp_query, first_key);
+            else if (kWindow || first_key + kKeys > warp_query + 1)
                 mask_unseen<false>(scores, first_key - warp_query, kWindow ? sizes.window : sizes.kNoWindow);
-            if (kDocuments) hide_other_documents(scores, sizes, b, warp_query, first_key);
             online_softmax<kHD>(scores, rows, sums, scale_log2);
         }
         cp_async_wait<0>();
@@ -174,8 +180,9 @@ void CudaBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const At
         with_head_size<32>(shape.HD, [&](auto head_size) {
             constexpr int kHD = head_size;
             const dim3 grid(ceil_div(shape.T, kQueries), shape.NH, shape.B);
-            const size_t bytes = sizeof(bf16) * (kQueries + 2 * kKeys) * kHD;
             const Sight sight = sight_of(sizes);
+            const size_t of_documents = sight == Sight::Documents ? sizeof(int) * kQueries : 0;
+            const size_t bytes = sizeof(bf16) * (kQueries + 2 * kKeys) * kHD + of_documents;
             launch(sight == Sight::Documents ? attention_forward_kernel<kHD, Sight::Documents>
                    : sight == Sight::Window  ? attention_forward_kernel<kHD, Sight::Window>
                                              : attention_forward_kernel<kHD, Sight::Whole>,

@@ -76,6 +76,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     bf16* const query_tiles = value_tile + kKeys * kHD;
     bf16* const d_out_tiles = query_tiles + 2 * kQueries * kHD;
     float2* const row_tiles = reinterpret_cast<float2*>(d_out_tiles + 2 * kQueries * kHD);
+    int* const documents = reinterpret_cast<int*>(row_tiles + 2 * kQueries);  // Where those of the queries begin.
     const int first_key = blockIdx.x * kKeys, kv_head = blockIdx.y, b = blockIdx.z, heads = sizes.NH / sizes.NKV;
     const int T = sizes.T, HD = sizes.HD, lane = threadIdx.x % kWarpSize;
     const int warp_row = threadIdx.x / kWarpSize * 16 * kRowTiles, warp_key = first_key + warp_row;
@@ -87,6 +88,8 @@ __global__ void __launch_bounds__(kThreads, 2)
                                            T, HD, sizes.aligned);
         const float2* from = rows + sizes.row_index(b, h) + first_query + 2 * threadIdx.x;
         if (threadIdx.x < kQueries / 2) cp_async_16(row_tiles + buffer * kQueries + 2 * threadIdx.x, from);
+        if (kDocuments && threadIdx.x < kQueries)
+            documents[buffer * kQueries + threadIdx.x] = sizes.document_start(b, first_query + threadIdx.x);
         cp_async_commit();
     };
     copy_tile<kKeys, kHD, kThreads>(key_tile, sizes.key(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
@@ -117,13 +120,14 @@ __global__ void __launch_bounds__(kThreads, 2)
             const int first_query = tile_query + step;
             const int last_query = first_query + kStep - 1, last_key = warp_key + 16 * kRowTiles - 1;
             if (last_query < warp_key || first_query - last_key >= sizes.window) continue;
-            if (kDocuments && sizes.document_start(b, first_query) > last_key) break;
+            const int* const of_step = documents + buffer * kQueries + step;
+            if (kDocuments && of_step[0] > last_key) break;
             const float2* const row_tile = row_tiles + buffer * kQueries + step;
             float p[kRowTiles][kStep / 8][4], d_scores[kRowTiles][kStep / 8][4];
             multiply_transposed<kHD>(p, keys, query_tile, step);
             if (first_query < last_key || last_query - warp_key >= sizes.window)
                 mask_unseen<true>(p, warp_key - first_query, sizes.window);
-            if (kDocuments) hide_other_documents_transposed(p, sizes, b, first_query, warp_key);
+            if (kDocuments) hide_other_documents_transposed(p, of_step, warp_key);
 #pragma unroll
             for (int j = 0; j < kStep / 8; ++j) {
                 const int column = 8 * j + lane % 4 * 2;
@@ -185,6 +189,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     bf16* const key_tiles = d_out_tile + kQueries * kHD;
     bf16* const value_tiles = key_tiles + 2 * kKeys * kHD;
     float2* const row_tile = reinterpret_cast<float2*>(value_tiles + 2 * kKeys * kHD);
+    int* const first_seen = reinterpret_cast<int*>(row_tile + kQueries);  // By query.
     const int first_query = (gridDim.x - 1 - blockIdx.x) * kQueries, h = blockIdx.y, b = blockIdx.z;
     const int T = sizes.T, HD = sizes.HD, lane = threadIdx.x % kWarpSize, kv_head = sizes.kv_head(h);
     const int warp_row = threadIdx.x / kWarpSize * 16 * kRowTiles, warp_query = first_query + warp_row;
@@ -202,10 +207,14 @@ __global__ void __launch_bounds__(kThreads, 2)
     copy_tile<kQueries, kHD, kThreads>(d_out_tile, sizes.out(d_out, b, h), first_query, T, HD, sizes.aligned);
     static_assert(kQueries == kThreads);
     const int query = first_query + threadIdx.x;
+    constexpr bool kWindow = kSight != Sight::Whole, kDocuments = kSight == Sight::Documents;
+    if (kDocuments) {
+        first_seen[threadIdx.x] = sizes.first_seen(b, query);
+        __syncthreads();
+    }
     row_tile[threadIdx.x] = query < T ? rows[sizes.row_index(b, h) + query] : float2{INFINITY, 0};
     cp_async_commit();
-    constexpr bool kWindow = kSight != Sight::Whole, kDocuments = kSight == Sight::Documents;
-    const int begin = kDocuments ? sizes.first_key_tile_in_document(b, first_query, kKeys)
+    const int begin = kDocuments ? first_seen[0] / kKeys * kKeys
                       : kWindow  ? sizes.first_key_tile(first_query, kKeys)
                                  : 0;
     copy_keys(begin);
@@ -216,7 +225,6 @@ __global__ void __launch_bounds__(kThreads, 2)
     const float scale_log2 = sizes.scale * kLog2e;
     float d_queries[kRowTiles][kHD / 8][4];
     clear(d_queries);
-    const int first_document = kDocuments ? sizes.document_start(b, warp_query) : 0;
     const int end = min(T, first_query + kQueries);
     for (int tile_key = begin; tile_key < end; tile_key += kKeys) {
         cp_async_wait<0>();
@@ -228,12 +236,13 @@ __global__ void __launch_bounds__(kThreads, 2)
         for (int step = 0; step < kKeys; step += kStep) {
             const int first_key = tile_key + step;
             if (first_key >= warp_query + 16 * kRowTiles) break;
-            if (kDocuments && first_key + kStep <= first_document) continue;
+            if (kDocuments && first_key + kStep <= first_seen[warp_row]) continue;
             float p[kRowTiles][kStep / 8][4], d_scores[kRowTiles][kStep / 8][4];
             multiply_transposed<kHD>(p, queries, key_tile, step);
-            if (kWindow || first_key + kStep > warp_query + 1)
+            if (kDocuments)
+                mask_unseen(p, first_seen + warp_row, warp_query, first_key);
+            else if (kWindow || first_key + kStep > warp_query + 1)
                 mask_unseen<false>(p, first_key - warp_query, kWindow ? sizes.window : sizes.kNoWindow);
-            if (kDocuments) hide_other_documents(p, sizes, b, warp_query, first_key);
 #pragma unroll
             for (int r = 0; r < 2 * kRowTiles; ++r) {
                 const float lse = row_tile[warp_row + 8 * r + lane / 4].x;
@@ -304,13 +313,15 @@ void CudaBackend::attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Ten
             using Queries = QueryTiling<head_size>;
             launch(sizes.documents ? attention_backward_keys_kernel<head_size, true>
                                    : attention_backward_keys_kernel<head_size, false>,
-                   dim3(ceil_div(shape.T, Keys::kKeys), shape.NKV, shape.B), kThreads, Keys::kBytes, stream_,
+                   dim3(ceil_div(shape.T, Keys::kKeys), shape.NKV, shape.B), kThreads,
+                   Keys::kBytes + (sizes.documents ? sizeof(int) * 2 * Keys::kQueries : 0), stream_,
                    elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv), rows, sizes);
             const Sight sight = sight_of(sizes);
             launch(sight == Sight::Documents ? attention_backward_queries_kernel<head_size, Sight::Documents>
                    : sight == Sight::Window  ? attention_backward_queries_kernel<head_size, Sight::Window>
                                              : attention_backward_queries_kernel<head_size, Sight::Whole>,
-                   dim3(ceil_div(shape.T, Queries::kQueries), shape.NH, shape.B), kThreads, Queries::kBytes, stream_,
+                   dim3(ceil_div(shape.T, Queries::kQueries), shape.NH, shape.B), kThreads,
+                   Queries::kBytes + (sizes.documents ? sizeof(int) * Queries::kQueries : 0), stream_,
                    elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv), rows, sizes);
         });
     }

@@ -192,7 +192,7 @@ __global__ void __launch_bounds__(kThreadsFp32, 1)
         max[i] = -INFINITY;
         sum[i] = 0;
     }
-    const int begin = kDocuments ? sizes.first_key_tile_in_document(b, first_query, Shared::kKeys)
+    const int begin = kDocuments ? sizes.first_seen(b, first_query) / Shared::kKeys * Shared::kKeys
                                  : sizes.first_key_tile(first_query, Shared::kKeys);
     for (int first_key = begin; first_key < min(T, first_query + Shared::kQueries); first_key += Shared::kKeys) {
         __syncthreads();
@@ -323,7 +323,7 @@ __global__ void __launch_bounds__(kThreadsFp32, 1)
     load_tile(shared.d_outs, sizes.out(d_out, b, h), first_query, T, HD, sizes.aligned);
     float d_queries[kA][kHD / 16] = {};
     const int begin =
-        kDocuments ? sizes.first_key_tile_in_document(b, first_query, kRows) : sizes.first_key_tile(first_query, kRows);
+        kDocuments ? sizes.first_seen(b, first_query) / kRows * kRows : sizes.first_key_tile(first_query, kRows);
     for (int first_key = begin; first_key < min(T, first_query + kRows); first_key += kRows) {
         __syncthreads();
         load_tile(shared.keys, sizes.key(qkv, b, kv_head), first_key, T, HD, sizes.aligned);

@@ -50,9 +50,9 @@ struct AttentionSizes {
     __device__ __forceinline__ int document_start(int b, int slot) const {
         return documents[int64_t{b} * T + min(slot, T - 1)];
     }
-    /// The first key that a query sees, rounded down to a tile.
-    __device__ __forceinline__ int first_key_tile_in_document(int b, int query, int tile) const {
-        return max(first_key_tile(query, tile), document_start(b, query) / tile * tile);
+    /// The first key that a query sees.
+    __device__ __forceinline__ int first_seen(int b, int query) const {
+        return max(document_start(b, query), query + 1 - window);
     }
     /// Behind the last query that sees a key: documents begin in the order of their slots.
     __device__ __forceinline__ int end_seeing_in_document(int b, int key) const {

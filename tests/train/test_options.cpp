@@ -70,7 +70,7 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--hellaswag "
               "--run ");
     EXPECT_EQ(flags_of(kImport), "--tokenizer --log-level --from --out ");
-    EXPECT_EQ(flags_of(kExport), "--dtype --log-level --run --format --gguf-type --out ");
+    EXPECT_EQ(flags_of(kExport), "--dtype --log-level --run --format --gguf-type --base-format --out ");
     EXPECT_EQ(flags_of(kTokenize),
               "--vocab-size --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field "
               "--special-tokens --skip-bad-lines --threads --log-level "

@@ -2,6 +2,7 @@
 #include "llmc/backend/backend.h"
 
 #include "llmc/base/check.h"
+#include "llmc/base/nf4.h"
 
 #include <chrono>
 #include <cmath>
@@ -21,6 +22,17 @@ CopyTicket Backend::copy_in(Tensor out, const void* host) {
 void Backend::wait_copy(CopyTicket) {}
 
 float AttentionShape::score_scale() const { return scale != 0 ? scale : 1.0f / std::sqrt(static_cast<float>(HD)); }
+
+void Nf4Operands::check(Tensor out) const {
+    const int64_t n = out.count();
+    CHECK(out.dtype == DType::F32 || out.dtype == DType::BF16, name_of(out.dtype));
+    CHECK(codes.dtype == DType::U8 && codes.count() == nf4_bytes(n), codes.count(), n);
+    CHECK(absmax.count() == nf4_blocks(n), absmax.count(), n);
+    if (absmax.dtype == DType::F32) return;
+    CHECK(absmax.dtype == DType::U8, name_of(absmax.dtype));
+    CHECK(nested_absmax.dtype == DType::F32 && nested_absmax.count() == nf4_nested_blocks(n), nested_absmax.count(), n);
+    CHECK(offset.dtype == DType::F32 && offset.count() == 1, offset.count());
+}
 
 std::string Backend::why_unsupported(const AttentionShape&) const { return ""; }
 

@@ -197,6 +197,16 @@ struct ActivationAndWeightGradient {
     Tensor workspace;
 };
 
+/// n weights in NF4 (base/nf4.h). Blocks are counted from the first of them.
+struct Nf4Operands {
+    Tensor codes;               ///< (nf4_bytes(n)) uint8.
+    Tensor absmax;              ///< (nf4_blocks(n)) fp32; or uint8, of "double" NF4, and then with the next two:
+    Tensor nested_absmax = {};  ///< (nf4_nested_blocks(n)) fp32.
+    Tensor offset = {};         ///< (1) fp32.
+    /// Whether its types and sizes are those of out.count() weights.
+    void check(Tensor out) const;
+};
+
 /// A copy that was begun; see Backend::wait_copy().
 using CopyTicket = int;
 
@@ -311,6 +321,13 @@ class Backend {
                                         Tensor workspace) = 0;
     /// For all three. The dimensions are those of the weight; N is the number of rows of x.
     virtual int64_t matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const = 0;
+
+    // ---- Weights in four bits (Dettmers et al. 2023, "QLoRA") -----------------------------------------------------
+
+    /// out (n) fp32 or bf16, of any shape: out[i] = kNf4Values[code i] * the largest magnitude of block i / kNf4Block,
+    /// which is absmax, or signed_map()[absmax code] * nested_absmax + offset. Every product and sum is rounded to
+    /// fp32, the result once to out's type: the bits are the same on all devices.
+    virtual void dequantize_nf4(Tensor out, const Nf4Operands& x) = 0;
 
     // ---- Low-rank adapters (Hu et al. 2021; base/adapter.h has the letters) ---------------------------------------
     // Factors, z and their gradients are fp32, x and out of the activation type: products are of fp32 numbers.

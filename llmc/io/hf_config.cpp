@@ -43,8 +43,7 @@ void refuse_other_families(const HfFields& fields) {
         fields.refuse(name, !neutral, "models without it; convert the model to one without");
     }
     fields.refuse("is_causal", !fields.flag("is_causal", true), "causal models; this one looks at both sides");
-    fields.refuse("quantization_config", fields.has("quantization_config"),
-                  "weights in F32, F16 or BF16, not quantized ones; use the model they were made from");
+    matrix_format_of(fields);
 }
 
 double norm_epsilon(const HfFields& fields, const char* name, double otherwise) {
@@ -340,7 +339,7 @@ ModelConfig model_config_from_hf(const std::string& text, const std::string& pat
     }
 }
 
-std::string to_hf_config(const ModelConfig& config, DType dtype, const std::string& token_ids) {
+std::string to_hf_config(const ModelConfig& config, DType dtype, const std::string& token_ids, MatrixFormat format) {
     const json ids = json::parse(token_ids);
     const HfFamily& family = hf_family(config.family);
     json root = write_by(config, family);
@@ -348,6 +347,7 @@ std::string to_hf_config(const ModelConfig& config, DType dtype, const std::stri
     root["torch_dtype"] = dtype == DType::BF16 ? "bfloat16" : "float32";
     root["use_cache"] = true;
     root["initializer_range"] = 0.02;
+    if (format != MatrixFormat::Plain) root["quantization_config"] = quantization_config(format, dtype);
     for (const char* field : kTokenIdFields) {
         const bool known = ids.contains(field) && is_in_vocabulary(ids[field], config.V);
         root[field] = known ? ids[field] : json();

@@ -4,6 +4,8 @@
 #include "llmc/base/file.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/hf_config.h"
+#include "llmc/io/hf_nf4_writer.h"
+#include "llmc/io/hf_values.h"
 #include "llmc/io/pipeline/json_fields.h"
 
 #include <nlohmann/json.hpp>
@@ -11,7 +13,6 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
-#include <map>
 #include <set>
 
 namespace llmc {
@@ -77,26 +78,17 @@ std::string listed(const std::vector<std::string>& names) {
     return names.size() > kShown ? fmt::format("{}, and {} more", text, names.size() - kShown) : text;
 }
 
-/// out (cols, rows) = x (rows, cols) transposed, in tiles that stay in the cache.
-void transpose(const float* x, int64_t rows, int64_t cols, float* out) {
-    constexpr int64_t kTile = 32;
-    for (int64_t r0 = 0; r0 < rows; r0 += kTile) {
-        for (int64_t c0 = 0; c0 < cols; c0 += kTile) {
-            for (int64_t c = c0; c < std::min(cols, c0 + kTile); ++c) {
-                for (int64_t r = r0; r < std::min(rows, r0 + kTile); ++r) out[c * rows + r] = x[r * cols + c];
-            }
-        }
-    }
-}
-
-void require_elements(const SafetensorsFile& file, const SafetensorsView& view, const std::vector<int64_t>& shape) {
+void require_plain(const FoundTensor& found, const std::vector<int64_t>& shape) {
+    const SafetensorsView& view = *found.view;
     if (view.dtype != DType::F32 && view.dtype != DType::F16 && view.dtype != DType::BF16) {
-        fail("'{}': tensor '{}' is {}; weights may be F32, F16 or BF16, so convert the model first", file.path(),
-             view.name, view.dtype_name);
+        const bool may_be_quantised = view.dtype_name == "U8" || view.dtype_name == "I8";
+        fail("'{}': tensor '{}' is {}; weights may be F32, F16 or BF16, so convert the model first{}", found.file->path(),
+             view.name, view.dtype_name,
+             may_be_quantised ? ", or, if it is quantized, copy the config.json that says how (quantization_config)" : "");
     }
     if (view.shape != shape) {
         fail("'{}': tensor '{}' has the shape ({}), config.json makes it ({}); one of the two is of another model",
-             file.path(), view.name, fmt::join(view.shape, ", "), fmt::join(shape, ", "));
+             found.file->path(), view.name, fmt::join(view.shape, ", "), fmt::join(shape, ", "));
     }
 }
 
@@ -114,31 +106,60 @@ ModelConfig read_hf_config(const std::string& folder) {
     return config;
 }
 
+MatrixFormat read_matrix_format(const std::string& folder) {
+    const std::string path = folder + kConfigFile;
+    const nlohmann::json root = parse_json(read_text(path), path);
+    return matrix_format_of(HfFields(root, path));
+}
+
 HfModel::HfModel(const std::string& folder)
     : WeightSource(make_model(read_hf_config(folder))),
       folder_(folder),
+      format_(read_matrix_format(folder)),
       files_(open_files(folder)),
       parts_(hf_parts(model())) {
     match();
 }
 
-void HfModel::match() {
+HfModel::Tensors HfModel::all_tensors() const {
     const std::string prefix(hf_prefix(model().config.family));
-    struct Found {
-        const SafetensorsFile* file;
-        const SafetensorsView* view;
-    };
-    std::map<std::string, Found> tensors;
+    Tensors tensors;
     for (const SafetensorsFile& file : files_) {
         for (const SafetensorsView& view : file.tensors()) {
             const std::string name = unwrapped_hf_name(view.name);
-            const bool whole = name == kHfHead || name.starts_with(prefix);
+            const bool whole = name.starts_with("lm_head.") || name.starts_with(prefix);
             if (is_hf_buffer(name)) continue;
-            if (!tensors.emplace(whole ? name : prefix + name, Found{&file, &view}).second) {
+            if (!tensors.emplace(whole ? name : prefix + name, FoundTensor{&file, &view}).second) {
                 fail("'{}': tensor '{}' is there twice; remove one of them", folder_, view.name);
             }
         }
     }
+    return tensors;
+}
+
+HfModel::Source HfModel::source_of(const HfPart& part, const FoundTensor& found, Tensors* tensors) const {
+    const std::string& type = found.view->dtype_name;
+    Source source;
+    if (format_ == MatrixFormat::Plain || (type != "U8" && type != "I8")) {
+        require_plain(found, part.shape(model()));
+        source.plain = found.view;
+        source.transposed = part.transposed;
+        return source;
+    }
+    const std::vector<int64_t> ours = {part.rows, model().parameters[static_cast<size_t>(part.parameter)].cols};
+    const std::vector<std::vector<int64_t>> shapes = {ours, part.shape(model())};
+    const bool other_way = part.transposed && shapes[1] != ours;
+    source.quantised.emplace(part.name, found, format_, std::span(shapes).first(other_way ? 2 : 1),
+                             [tensors](const std::string& name) {
+                                 const auto taken = tensors->extract(name);
+                                 return taken ? taken.mapped() : FoundTensor();
+                             });
+    source.transposed = source.quantised->shape() != ours;
+    return source;
+}
+
+void HfModel::match() {
+    Tensors tensors = all_tensors();
     std::vector<std::string> missing, unused;
     for (const HfPart& part : parts_) {
         auto found = tensors.extract(part.name);
@@ -146,9 +167,8 @@ void HfModel::match() {
         if (!found && part.parameter == model().wte && model().config.tied) {
             found = tensors.extract(std::string(kHfHead));
         }
-        views_.push_back(found ? found.mapped().view : nullptr);
         if (!found) missing.push_back(part.name);
-        if (found) require_elements(*found.mapped().file, *found.mapped().view, part.shape(model()));
+        sources_.push_back(found ? source_of(part, found.mapped(), &tensors) : Source());
     }
     for (const auto& [name, found] : tensors) {
         if (name != kHfHead) unused.push_back(found.view->name);
@@ -171,7 +191,8 @@ void HfModel::match() {
 bool HfModel::is_copy_of_embedding(const SafetensorsView& head) const {
     for (size_t i = 0; i < parts_.size(); ++i) {
         if (parts_[i].parameter != model().wte) continue;
-        const SafetensorsView& embedding = *views_[i];
+        if (sources_[i].plain == nullptr) return false;
+        const SafetensorsView& embedding = *sources_[i].plain;
         return head.dtype == embedding.dtype && head.shape == embedding.shape &&
                std::equal(head.bytes.begin(), head.bytes.end(), embedding.bytes.begin());
     }
@@ -185,12 +206,19 @@ void HfModel::read(int parameter, std::span<float> out) const {
         if (part.parameter != parameter) continue;
         const auto count = static_cast<size_t>(part.rows * row.cols);
         const std::span<float> target = out.subspan(static_cast<size_t>(part.first_row * row.cols), count);
-        if (!part.transposed) {
-            read_as_fp32(*views_[i], target);
+        const Source& source = sources_[i];
+        const auto read_into = [&](std::span<float> place) {
+            if (source.quantised)
+                source.quantised->read(place);
+            else
+                read_as_fp32(*source.plain, place);
+        };
+        if (!source.transposed) {
+            read_into(target);
             continue;
         }
         std::vector<float> stored(count);
-        read_as_fp32(*views_[i], stored);
+        read_into(stored);
         transpose(stored.data(), row.cols, part.rows, target.data());
     }
 }
@@ -199,28 +227,22 @@ std::string HfModel::describe() const { return fmt::format("the Hugging Face fol
 
 std::string HfModel::tokenizer() const { return tokenizer_in(folder_); }
 
-void write_hf_model(const std::string& folder, const WeightSource& weights, DType dtype, const std::string& token_ids) {
+void write_hf_model(const std::string& folder, const WeightSource& weights, DType dtype, const std::string& token_ids,
+                    MatrixFormat format) {
     const Model& model = weights.model();
     FileWriter config(folder + kConfigFile);
-    config.write(to_hf_config(model.config, dtype, token_ids));
+    config.write(to_hf_config(model.config, dtype, token_ids, format));
     config.close();
+    if (format != MatrixFormat::Plain) return write_nf4_tensors(folder + kSingleFile, weights, format, dtype);
 
     const std::vector<HfPart> parts = hf_parts(model);
     std::vector<SafetensorsEntry> entries;
     for (const HfPart& part : parts) entries.push_back({part.name, dtype, part.shape(model)});
     SafetensorsWriter writer(folder + kSingleFile, std::move(entries), {{"format", "pt"}});
-    int parameter = kNone;
-    std::vector<float> values, transposed;
+    HfValues values(weights);
     std::vector<bf16> rounded;
     for (const HfPart& part : parts) {
-        if (part.parameter != parameter) values = weights.values(parameter = part.parameter);
-        const int64_t cols = model.parameters[static_cast<size_t>(parameter)].cols;
-        std::span<const float> elements(values.data() + part.first_row * cols, static_cast<size_t>(part.rows * cols));
-        if (part.transposed) {
-            transposed.resize(elements.size());
-            transpose(elements.data(), part.rows, cols, transposed.data());
-            elements = transposed;
-        }
+        const std::span<const float> elements = values.as_stored(part);
         if (dtype == DType::BF16) {
             rounded.resize(elements.size());
             std::transform(elements.begin(), elements.end(), rounded.begin(), to_bf16);

@@ -43,9 +43,14 @@ LearnedBpe bytes_as_bpe() {
     return bpe;
 }
 
-void export_hf(const WeightSource& weights, DType dtype, const PendingOutput& output) {
+MatrixFormat matrix_format(const Options& options) {
+    if (options.base_format == "nf4") return MatrixFormat::Nf4;
+    return options.base_format == "nf4-double" ? MatrixFormat::Nf4Double : MatrixFormat::Plain;
+}
+
+void export_hf(const WeightSource& weights, DType dtype, MatrixFormat format, const PendingOutput& output) {
     make_directories(output.temporary(), "--out");
-    write_hf_model(output.temporary(), weights, dtype, token_ids(weights));
+    write_hf_model(output.temporary(), weights, dtype, token_ids(weights), format);
     copy_tokenizer_files(weights.tokenizer_folder(), output.temporary());
     const std::string tokenizer = weights.tokenizer();
     if (tokenizer == "bytes") write_bpe(bytes_as_bpe(), output.temporary());
@@ -96,17 +101,24 @@ void export_peft(const Options& options) {
 void export_command(const Options& options) {
     if (options.format == "peft") return export_peft(options);
     if (options.format == "gguf") return export_gguf(options);
-    const std::unique_ptr<WeightSource> weights = adapted_weights(options, options.run, "--run");
-    const DType dtype = options.dtype == "bf16" ? DType::BF16 : DType::F32;
+    const MatrixFormat format = matrix_format(options);
+    const bool quantises = format != MatrixFormat::Plain;
+    std::unique_ptr<WeightSource> weights = adapted_weights(options, options.run, "--run");
+    if (quantises) weights = require_finite(std::move(weights));
+    // Beside matrices in 4 bits the rest is in 16, unless it is asked for in more.
+    const bool is_bf16 = options.dtype == "bf16" || (quantises && options.dtype == "auto");
+    const DType dtype = is_bf16 ? DType::BF16 : DType::F32;
     PendingOutput output(options.out, "--out");
     if (options.format == "hf") {
-        export_hf(*weights, dtype, output);
+        export_hf(*weights, dtype, format, output);
     } else {
         write_llmc_model(output.temporary(), *weights, dtype);
     }
     output.complete();
+    const std::string matrices = quantises ? fmt::format("{}, matrices of layers as {}", name_of(dtype), options.base_format)
+                                           : std::string(name_of(dtype));
     spdlog::info("{}, {} parameters as {}, in '{}'", weights->describe(),
-                 format_count(weights->model().parameter_count()), name_of(dtype), output.path());
+                 format_count(weights->model().parameter_count()), matrices, output.path());
 }
 
 }  // namespace llmc

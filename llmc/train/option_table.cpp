@@ -263,6 +263,9 @@ const std::vector<OptionRow>& option_table() {
         {"--gguf-type", &O::gguf_type, kExport, kOutput,
          "With --format=gguf: type of its matrices; q8_0 has 8 bits and a scale for 32 of them", 0, 0,
          {"f32", "f16", "bf16", "q8_0"}, false},
+        {"--base-format", &O::base_format, kExport, kOutput,
+         "With --format=hf: linear layers in 4 bits, quantised for bitsandbytes; nf4-double takes less for the scales "
+         "(auto: all tensors as --dtype says)", 0, 0, {"auto", "nf4", "nf4-double"}, false},
         path({"--out", &O::out, kImport | kExport | kTokenize, kOutput,
          "Folder or file to make, or beginning of the token files' names; it must not be there", 0, 0, {}, false}),
         path({"files", &O::files, kTokenize, kData,

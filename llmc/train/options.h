@@ -146,6 +146,7 @@ struct Options {
     std::string out;
     std::string format = "hf";
     std::string gguf_type = "f16";
+    std::string base_format = "auto";
 
     // tokenize
     std::vector<std::string> files;

@@ -135,6 +135,10 @@ void require_type_of_format(const Options& options) {
         fail_usage("--gguf-type={}: has no effect with --format={}; add --format=gguf, or choose with --dtype",
                    options.gguf_type, options.format);
     }
+    if (options.base_format != "auto" && options.format != "hf") {
+        fail_usage("--base-format={}: has no effect with --format={}; leave it out, or choose --format=hf",
+                   options.base_format, options.format);
+    }
 }
 
 /// What the commands that take a trained model cannot do without.

@@ -94,6 +94,7 @@ class NullBackend : public Backend {
     }
     int64_t adapter_workspace(int64_t, int64_t, int64_t) const override { return workspace_bytes_; }
 
+    void dequantize_nf4(Tensor, const Nf4Operands&) override { record("dequantize_nf4"); }
     void matmul_backward_input(Tensor, Tensor, Tensor, Tensor) override { record("matmul_backward_input"); }
     void matmul_backward_weight(Tensor, Tensor, bool, Tensor, Tensor, Tensor) override {
         record("matmul_backward_weight");

@@ -97,6 +97,9 @@ class CudaBackend final : public Backend {
                                 Tensor workspace) override;
     int64_t matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const override;
 
+    // nf4.cu
+    void dequantize_nf4(Tensor out, const Nf4Operands& x) override;
+
     // adapter.cu
     void adapter_down_forward(Tensor z, Tensor x, Tensor a, Tensor workspace) override;
     void adapter_down_backward_weight(Tensor d_a, bool adds, Tensor d_z, Tensor x, Tensor workspace) override;

@@ -212,7 +212,7 @@ void rehearse_checkpoint(const std::string& root, int rank, const std::string& o
             if (is_directory(folder + "/" + name)) fail("'{}/{}' is a folder, where a file is to be", folder, name);
         }
         const TemporaryFolder before(first);
-        write_text(first + "/optimizer-00000-of-00000.safetensors", "a rehearsal");
+        write_text(first + "/model-frozen-00000-of-00000.safetensors", "a rehearsal");
         sync_directory(first);
         const TemporaryFolder after(second);
         rename_into_place(first, second);

@@ -16,6 +16,7 @@ struct ManifestFile {
     std::string name;
     int64_t bytes = 0;
     std::string checksum;  ///< XXH3, 16 hexadecimal digits.
+    bool operator==(const ManifestFile&) const = default;
 };
 
 struct Manifest {

@@ -5,6 +5,7 @@
 #include "llmc/base/file.h"
 #include "llmc/base/units.h"
 #include "llmc/io/carried_files.h"
+#include "llmc/io/checkpoint_folder.h"
 #include "llmc/io/json_bytes.h"
 #include "llmc/io/json_text.h"
 #include "llmc/io/peft/adapters.h"
@@ -21,6 +22,7 @@ namespace llmc {
 namespace {
 
 constexpr const char* kModelFiles = "model";
+constexpr const char* kFrozenFiles = "model-frozen";  ///< To readers these belong to the model's files.
 constexpr const char* kOptimizerFiles = "optimizer";
 
 /// The tensor's shape in files: without the padding rows of the vocabulary.
@@ -145,23 +147,39 @@ std::string state_json(const ModelConfig& config, const Progress& progress) {
     return json_text(json);
 }
 
-/// Writes this rank's files; what the manifest says of them, as JSON.
-nlohmann::json write_own_files(const std::string& folder, const State& state) {
+/// What a rank writes of a checkpoint.
+struct OwnFiles {
+    CheckpointFile weights, moments, frozen;
+
+    int64_t bytes_but_frozen() const {
+        int64_t bytes = 0;
+        for (const CheckpointFile* file : {&weights, &moments}) {
+            for (const CheckpointTensor& tensor : file->tensors) bytes += tensor.entry.bytes();
+        }
+        return bytes;
+    }
+};
+
+OwnFiles own_files(const State& state, std::vector<char>& staging) {
     const int ranks = state.partition().ranks;
-    std::vector<char> staging;
-    CheckpointFile weights = {rank_file(kModelFiles, state.rank(), ranks), {}};
-    CheckpointFile moments = {rank_file(kOptimizerFiles, state.rank(), ranks), {}};
+    const auto named = [&](const char* stem) { return CheckpointFile{rank_file(stem, state.rank(), ranks), {}}; };
+    OwnFiles files = {named(kModelFiles), named(kOptimizerFiles), named(kFrozenFiles)};
     for (int index = 0; index < static_cast<int>(state.model().parameters.size()); ++index) {
-        add_tensor(state, index, kWeights, staging, &weights);
+        add_tensor(state, index, kWeights, staging, state.model().trains(index) ? &files.weights : &files.frozen);
         for (const KeptTensor& moment : kMoments) {
-            if (state.keeps(moment.what, index)) add_tensor(state, index, moment, staging, &moments);
+            if (state.keeps(moment.what, index)) add_tensor(state, index, moment, staging, &files.moments);
         }
     }
+    return files;
+}
+
+/// Writes this rank's files; what the manifest says of them, as JSON.
+nlohmann::json write_own_files(const std::string& root, const std::string& folder, const OwnFiles& files,
+                               ConstantFile& frozen) {
     nlohmann::json written = nlohmann::json::array();
-    for (const CheckpointFile* file : {&weights, &moments}) {
-        const ManifestFile entry = write_checkpoint_file(folder, *file);
-        written.push_back({entry.name, entry.bytes, entry.checksum});
-    }
+    const auto note = [&](const ManifestFile& entry) { written.push_back({entry.name, entry.bytes, entry.checksum}); };
+    if (!files.frozen.tensors.empty()) note(frozen.put(root, folder, files.frozen));
+    for (const CheckpointFile* file : {&files.weights, &files.moments}) note(write_checkpoint_file(folder, *file));
     return written;
 }
 
@@ -196,34 +214,57 @@ Outcome do_together(Comm& comm, Work work) {
 
 }  // namespace
 
-int64_t checkpoint_bytes(const State& state) {
+CheckpointBytes checkpoint_bytes(const State& state) {
     const Places& places = state.places();
     const Buffer weights = places[Buffer::Masters].exists ? Buffer::Masters : Buffer::Parameters;
-    int64_t bytes = 0;
+    CheckpointBytes bytes;
     for (const ParameterRow& row : state.model().parameters) {
         const int64_t count = row.used_rows * row.cols;
-        bytes += count * size_of(places.format(row.trainable ? weights : Buffer::Frozen));
+        if (row.trainable) bytes.each += count * size_of(places.format(weights));
+        else bytes.once += count * size_of(places.format(Buffer::Frozen));
         for (const Buffer moment : {Buffer::MomentM, Buffer::MomentV}) {
             if (!row.trainable || !places[moment].exists) continue;
             const DType format = places.format(moment);
             const bool blocks = format == DType::U8 && in_blocks(row), small = format == DType::U8 && !blocks;
-            bytes += count * size_of(small ? DType::F32 : format);
-            if (blocks) bytes += ceil_div(count, kStateBlock) * size_of(DType::F32);
+            bytes.each += count * size_of(small ? DType::F32 : format);
+            if (blocks) bytes.each += ceil_div(count, kStateBlock) * size_of(DType::F32);
         }
     }
     return bytes;
 }
 
+bool has_frozen_files(const std::string& root, const State& state) {
+    const std::optional<int64_t> newest = newest_step(root);
+    const std::string name = rank_file(kFrozenFiles, state.rank(), state.partition().ranks);
+    return newest && path_exists(checkpoints_folder(root) + "/" + step_name(*newest) + "/" + name);
+}
+
 SaveResult save_checkpoint(const std::string& root, const State& state, const Progress& progress, Comm& comm) {
+    ConstantFile frozen;
+    return save_checkpoint(root, state, progress, comm, frozen);
+}
+
+SaveResult save_checkpoint(const std::string& root, const State& state, const Progress& progress, Comm& comm,
+                           ConstantFile& frozen) {
     comm.synchronize();
     state.backend().synchronize();
+    std::vector<char> staging;
+    const OwnFiles files = own_files(state, staging);
+    const Outcome measured = do_together(comm, [&]() -> nlohmann::json {
+        const int64_t of_frozen = files.frozen.tensors.empty() ? 0 : frozen.bytes_to_write(root, files.frozen);
+        return files.bytes_but_frozen() + of_frozen;
+    });
+    if (!measured.failure.ok()) return measured.failure;
     std::optional<CheckpointWriter> writer;  // What it has written goes with it, unless it is committed.
     const Outcome opened = do_together(comm, [&]() -> nlohmann::json {
-        return comm.is_root() ? writer.emplace(root, progress.step, checkpoint_bytes(state)).folder() : "";
+        if (!comm.is_root()) return "";
+        int64_t bytes = 0;
+        for (const nlohmann::json& of_rank : measured.results) bytes += of_rank.get<int64_t>();
+        return writer.emplace(root, progress.step, bytes).folder();
     });
     if (!opened.failure.ok()) return opened.failure;
     const auto folder = opened.results.front().get<std::string>();
-    const Outcome written = do_together(comm, [&] { return write_own_files(folder, state); });
+    const Outcome written = do_together(comm, [&] { return write_own_files(root, folder, files, frozen); });
     if (!written.failure.ok()) return written.failure;
     return do_together(comm,
                        [&]() -> nlohmann::json {

@@ -7,6 +7,7 @@
 #include "llmc/comm/comm.h"
 #include "llmc/io/checkpoint.h"
 #include "llmc/io/checkpoint_parts.h"
+#include "llmc/io/constant_file.h"
 #include "llmc/io/peft/peft_folder.h"
 #include "llmc/io/weights.h"
 #include "llmc/run/state.h"
@@ -44,11 +45,23 @@ struct SaveResult {
 };
 
 /// Writes root/checkpoints/step-N, every rank the files of its pieces. A rank's failure (a full disk) is every rank's,
-/// and leaves what was there as it was.
+/// and leaves what was there as it was. Frozen rows are in files of their own, which checkpoints of a run share;
+/// `frozen` is this rank's, the same for all checkpoints of a state.
+SaveResult save_checkpoint(const std::string& root, const State& state, const Progress& progress, Comm& comm,
+                           ConstantFile& frozen);
+/// The same with nothing known of earlier checkpoints.
 SaveResult save_checkpoint(const std::string& root, const State& state, const Progress& progress, Comm& comm);
 
-/// What a checkpoint takes on the disk, all ranks' files together, but for headers.
-int64_t checkpoint_bytes(const State& state);
+/// What checkpoints take on the disk, all ranks' files together, but for headers.
+struct CheckpointBytes {
+    int64_t each = 0;  ///< Every one.
+    int64_t once = 0;  ///< What they share: frozen rows.
+    int64_t alone() const { return each + once; }
+};
+CheckpointBytes checkpoint_bytes(const State& state);
+
+/// Whether the newest checkpoint in a run folder has files of frozen rows as this state's ranks write them.
+bool has_frozen_files(const std::string& root, const State& state);
 
 /// Writes root/checkpoints/step-00000000 with these weights and no moments, one parameter at a time. `tokenizer` is the
 /// reference for it.

@@ -70,23 +70,26 @@ void export_gguf(const Options& options) {
                  format_count(weights->model().parameter_count()), options.gguf_type, output.path(), output.path());
 }
 
+const CheckpointWeights& require_adapters_in(const WeightSource& weights, const char* option) {
+    const auto* const checkpoint = dynamic_cast<const CheckpointWeights*>(&weights);
+    if (checkpoint != nullptr && !checkpoint->adapter().empty()) return *checkpoint;
+    fail_usage("{}: {} has no adapters; train some with --lora, or leave {} out", option, weights.describe(), option);
+}
+
 /// The adapters of a run alone.
 void export_peft(const Options& options) {
-    if (options.merge) {
-        fail_usage(
-            "--merge: --format=peft writes the adapters by themselves; choose another --format, or leave it out");
-    }
     if (!options.adapter.empty()) {
         fail_usage("--adapter={}: it is a folder for PEFT already; choose another --format to merge it",
                    options.adapter);
     }
     const std::unique_ptr<WeightSource> weights = open_weights(options.run, "--run");
-    const auto* const checkpoint = dynamic_cast<const CheckpointWeights*>(weights.get());
-    if (checkpoint == nullptr || checkpoint->adapter().empty()) {
-        fail_usage("--format=peft: {} has no adapters; train some with --lora, or choose another --format",
-                   weights->describe());
-    }
+    const CheckpointWeights* const checkpoint = &require_adapters_in(*weights, "--format=peft");
     const Model& model = checkpoint->trained_model();
+    if (model.config.tied && model.trains(model.wte)) {
+        fail_usage(
+            "--format=peft: the embedding was trained, and PEFT does not keep the head tied to it; export the whole "
+            "model: --format=hf");
+    }
     PendingOutput output(options.out, "--out");
     make_directories(output.temporary(), "--out");
     write_peft_folder(output.temporary(), model, peft_config_from_json(checkpoint->adapter(), options.run),
@@ -99,6 +102,7 @@ void export_peft(const Options& options) {
 }  // namespace
 
 void export_command(const Options& options) {
+    if (options.merge && options.adapter.empty()) require_adapters_in(*open_weights(options.run, "--run"), "--merge");
     if (options.format == "peft") return export_peft(options);
     if (options.format == "gguf") return export_gguf(options);
     const MatrixFormat format = matrix_format(options);

@@ -9,6 +9,7 @@
 #include "llmc/io/models_tokenizer.h"
 #include "llmc/io/peft/peft_folder.h"
 #include "llmc/train/checkpointing.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/run_folder.h"
 
 #include <algorithm>
@@ -137,6 +138,7 @@ std::unique_ptr<WeightSource> adapted_weights(const Options& options, const std:
                                               const std::string& option) {
     std::unique_ptr<WeightSource> weights = open_weights(path, option);
     if (options.adapter.empty()) return weights;
+    require_adapter_folder(options);
     return merged(std::move(weights), options.adapter);
 }
 

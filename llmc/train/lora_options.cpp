@@ -1,6 +1,9 @@
 #include "llmc/train/lora_options.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/file.h"
+#include "llmc/base/printable.h"
+#include "llmc/base/units.h"
 #include "llmc/io/peft/adapters.h"
 #include "llmc/train/checkpointing.h"
 
@@ -22,6 +25,24 @@ bool is_transposed(const Model& base) {
 
 /// A model with no names of its own in files: an architecture without weights.
 std::string base_name(const Options& options) { return find_preset(options.model) ? "" : options.model; }
+
+/// Adapters are thin: what has as many parameters as the matrices it is for saves nothing.
+void require_thin(const Options& options, const Model& model) {
+    int64_t adapters = 0, adapted = 0, sides = 0;
+    for (const OpRow& row : model.block) {
+        if (row.kind != OpKind::AdapterDown) continue;
+        const AdapterShape& shape = model.adapters[static_cast<size_t>(row.adapter)];
+        const int64_t in = model.parameters[static_cast<size_t>(model.parameter_index(0, row.weight))].cols;
+        sides += in * static_cast<int64_t>(shape.groups.size()) + shape.b_rows();
+        adapted += in * shape.b_rows();
+    }
+    adapters = sides * options.lora;
+    if (adapters < adapted) return;
+    fail_usage(
+        "--lora={}: adapters of that rank have {} parameters in a layer, the matrices they adapt {}; take a rank of at "
+        "most {}, or leave --lora out and train the matrices",
+        options.lora, format_count(adapters), format_count(adapted), std::max<int64_t>(1, (adapted - 1) / sides));
+}
 
 [[noreturn]] void refuse_other(const Options& options, const std::string& name, const std::string& is) {
     fail_usage("--{}: the adapter '{}' has {}; leave --{} out", name, options.adapter, is, name);
@@ -46,6 +67,7 @@ Model with_adapters(const Options& options, Model base) {
     const std::optional<PeftConfig> config = adapter_config(options, base);
     if (!config) return base;
     const Model model = with_adapters(std::move(base), *config);
+    if (options.adapter.empty()) require_thin(options, model);
     const auto is_bias = [&](const ParameterRow& row) { return row.trainable && row.name.ends_with("_bias"); };
     if (config->bias != "none" && std::none_of(model.parameters.begin(), model.parameters.end(), is_bias)) {
         fail_usage("--lora-bias={}: the model has no such biases; leave it out", options.lora_bias);
@@ -53,8 +75,23 @@ Model with_adapters(const Options& options, Model base) {
     return model;
 }
 
+void require_adapter_folder(const Options& options) {
+    if (options.adapter.empty() || is_peft_folder(options.adapter)) return;
+    if (!path_exists(options.adapter)) {
+        fail_usage("--adapter={}: is not there; give a folder with adapter_config.json and adapter_model.safetensors",
+                   options.adapter);
+    }
+    const bool is_run = path_exists(options.adapter + "/config.toml") || path_exists(options.adapter + "/manifest.json");
+    fail_usage("--adapter={}: {}", options.adapter,
+               is_run ? fmt::format("is a run, not an adapter's folder; make one of it: train_gpt export --run={} "
+                                    "--format=peft --out=FOLDER",
+                                    shell_word(options.adapter))
+                      : "has no adapter_config.json, as PEFT writes it beside adapter_model.safetensors");
+}
+
 void settle_adapter(Options& options, const Model& base) {
     if (options.adapter.empty()) return;
+    require_adapter_folder(options);
     const PeftFolder adapter(options.adapter, base);
     const PeftConfig& config = adapter.config();
     const LoraSpec spec = adapter.spec();
@@ -78,6 +115,12 @@ void settle_adapter(Options& options, const Model& base) {
         named_modules(base, "--lora-targets", options.lora_targets) != named_modules(base, "--adapter", targets)) {
         refuse_other(options, "lora-targets", "adapters of " + targets);
     }
+    if (options.was_given("rslora") && options.rslora != config.rslora) {
+        refuse_other(options, "rslora", config.rslora ? "it" : "it not");
+    }
+    if (options.was_given("lora-bias") && options.lora_bias != config.bias) {
+        refuse_other(options, "lora-bias", config.bias);
+    }
     if (spec.rank == 0) {
         fail(
             "--adapter={}: it has no adapters, only parameters that were trained whole; go on with those by merging "
@@ -85,11 +128,11 @@ void settle_adapter(Options& options, const Model& base) {
             options.adapter);
     }
     options.lora = spec.rank, options.lora_alpha = alpha, options.lora_targets = targets;
-    options.rslora = config.rslora;
-    if (!options.was_given("lora-bias")) options.lora_bias = config.bias;
-    for (const int row : adapter.replaced()) {
+    options.rslora = config.rslora, options.lora_bias = config.bias;
+    const bool freezes = !options.freeze.empty();
+    for (const int row : adapter.replaced()) {  // What the folder has anew goes on training, and into the next folder.
         const std::string& name = base.parameters[static_cast<size_t>(row)].name;
-        if (!name.ends_with("_bias")) options.freeze += (options.freeze.empty() ? "!" : ",!") + name;
+        if (freezes || !name.ends_with("_bias")) options.freeze += (options.freeze.empty() ? "!" : ",!") + name;
     }
 }
 
@@ -129,6 +172,10 @@ void validate_lora(const Options& options) {
         if (!has_adapters && options.was_typed(name)) {
             fail_usage("--{}: is about adapters, of which there are none; add --lora=RANK, or leave it out", name);
         }
+    }
+    if (options.merge && options.format == "peft") {
+        fail_usage(
+            "--merge: --format=peft writes the adapters by themselves; choose another --format, or leave it out");
     }
     if (!options.adapter.empty() && options.was_typed("adapter") && !options.resume.empty()) {
         fail_usage("--adapter={}: a run goes on with its own adapters; leave --adapter out", options.adapter);

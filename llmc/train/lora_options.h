@@ -15,6 +15,9 @@ std::optional<PeftConfig> adapter_config(const Options& options, const Model& ba
 /// The model with the run's adapters, and with biases that train beside them.
 Model with_adapters(const Options& options, Model base);
 
+/// Fails (exit code 2) where --adapter names no folder of an adapter.
+void require_adapter_folder(const Options& options);
+
 /// Fills in what the folder that --adapter names says of the adapters, for a run that goes on with them. Fails (exit
 /// code 2) where other options were given that contradict it.
 void settle_adapter(Options& options, const Model& base);

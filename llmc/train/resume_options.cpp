@@ -103,7 +103,13 @@ void require_kept_trainable(const Options& options, const Progress& progress, co
 void require_kept_options(const Options& options, const Checkpoint& checkpoint) {
     const Progress progress = progress_of(checkpoint);
     require_kept_model(options, model_of(checkpoint));
-    if (progress.train_tokens == 0) return require_whole_updates(options);
+    if (progress.train_tokens == 0) {
+        if (options.lora > 0) {
+            fail_usage("--lora={}: the import has no adapters to go on with; begin a new run with its weights: "
+                       "--model={} --lora={}", options.lora, options.resume, options.lora);
+        }
+        return require_whole_updates(options);
+    }
     if (progress.optimizer != options.optimizer) {
         fail_usage("--optimizer={}: the run began with {}, whose moments are others; leave --optimizer out",
                    options.optimizer, progress.optimizer);

@@ -49,6 +49,10 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     const std::optional<ModelConfig> fixed = origin.config(options);
     if (fixed) settle_seq_len(options, *fixed);
     if (origin.weights != nullptr) settle_adapter(options, origin.weights->model());
+    if (origin.weights == nullptr && !origin.checkpoint && !options.adapter.empty()) {
+        fail_usage("--adapter={}: --model={} is an architecture without weights; name the model it was trained on",
+                   options.adapter, options.model);
+    }
     run->data = open_data(options, origin.tokenizer());
     run->model =
         model_to_train(options, fixed ? accept_model(options, *fixed, run->data.tokenizer.get())

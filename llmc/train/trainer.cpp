@@ -141,14 +141,18 @@ void Trainer::warn_of_full_disk() const {
     const auto existing = static_cast<int64_t>(list_steps(run_folder_).size());
     const int64_t all = existing + (every == 0 ? 1 : (left + every - 1) / every);
     const int64_t keep = options_.keep_checkpoints == 0 ? all : options_.keep_checkpoints + options_.keep_best;
-    const int64_t more = std::max<int64_t>(1, std::min(all, keep + 1) - existing), one = checkpoint_bytes(state_);
+    const int64_t more = std::max<int64_t>(1, std::min(all, keep + 1) - existing);
+    const CheckpointBytes bytes = checkpoint_bytes(state_);
+    const int64_t shared = has_frozen_files(run_folder_, state_) ? 0 : bytes.once;
     const std::optional<int64_t> available = free_bytes(run_folder_);
-    const int64_t needed = more * one + kCheckpointSlack;
+    const int64_t needed = more * bytes.each + shared + kCheckpointSlack;
     if (!available || *available >= needed) return;
-    const int64_t room = (*available - kCheckpointSlack) / one + existing - 1 - options_.keep_best;
+    const int64_t room = (*available - kCheckpointSlack - shared) / bytes.each + existing - 1 - options_.keep_best;
     spdlog::warn(
-        "'{}' has {} free, but {} checkpoint{} of {} need {}; free some space, {}or choose another --output-dir",
-        run_folder_, format_bytes(*available), more, more == 1 ? "" : "s", format_bytes(one), format_bytes(needed),
+        "'{}' has {} free, but {} checkpoint{} of {}{} need {}; free some space, {}or choose another --output-dir",
+        run_folder_, format_bytes(*available), more, more == 1 ? "" : "s", format_bytes(bytes.each),
+        shared == 0 ? "" : fmt::format(" and the {} of frozen weights that they share", format_bytes(shared)),
+        format_bytes(needed),
         room > 0 && room < keep ? fmt::format("keep fewer (--keep-checkpoints={}), ", room) : "");
 }
 

@@ -113,6 +113,7 @@ class Trainer {
     bool updates_ = false;                    ///< Parameters are being changed.
     int64_t first_step_ = 0;                  ///< Steps done when this process began.
     int64_t saved_step_ = 0;                  ///< Of the newest checkpoint; 0 if there is none.
+    ConstantFile frozen_file_;                ///< What checkpoints share.
     SaveResult save_result_;                  ///< Of the last try.
     bool validates_first_ = false;            ///< Before the first step there is a validation to be done.
     std::optional<double> first_validation_;  ///< Its loss, until the folder is begun.

@@ -230,7 +230,7 @@ void Trainer::save() {
     comm_.doing("a checkpoint");
     checkpoint_is_due_ = false;
     save_result_ = follow_folder();
-    if (save_result_.ok()) save_result_ = save_checkpoint(run_folder_, state_, progress_, comm_);
+    if (save_result_.ok()) save_result_ = save_checkpoint(run_folder_, state_, progress_, comm_, frozen_file_);
     if (!save_result_.ok()) {
         better_loss_.reset();
         if (!comm_.is_root() || is_ending() || progress_.step == options_.steps) return;

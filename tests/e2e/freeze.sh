@@ -12,18 +12,22 @@ fi
 
 memory() { sed -n '1s/.*"memory_bytes":\([0-9]*\).*/\1/p' "$1/metrics.jsonl"; }
 step() { echo "$1/checkpoints/step-0000000$2"; }
-names() { grep -a -o '"[a-z0-9_.]*":{"dtype"' "$1" | cut -d'"' -f2 | sort; }
+# names FILE...: of the tensors in checkpoints' files.
+names() { cat "$@" | grep -a -o '"[a-z0-9_.]*":{"dtype"' | cut -d'"' -f2 | sort; }
 
-# tensors FILE PATTERN: a checksum of every tensor whose name matches, by name.
+# tensors STEP_FOLDER PATTERN: a checksum of every weight whose name matches, by name.
 tensors() {
     python3 - "$1" "$2" <<'END'
-import hashlib, json, re, sys
-data = open(sys.argv[1], "rb").read()
-size = int.from_bytes(data[:8], "little")
-for name, tensor in sorted(json.loads(data[8:8 + size]).items()):
-    if name == "__metadata__" or not re.fullmatch(sys.argv[2], name): continue
-    first, end = tensor["data_offsets"]
-    print(name, hashlib.sha1(data[8 + size + first:8 + size + end]).hexdigest())
+import glob, hashlib, json, re, sys
+lines = []
+for path in glob.glob(sys.argv[1] + "/model*.safetensors"):
+    data = open(path, "rb").read()
+    size = int.from_bytes(data[:8], "little")
+    for name, tensor in json.loads(data[8:8 + size]).items():
+        if name == "__metadata__" or not re.fullmatch(sys.argv[2], name): continue
+        first, end = tensor["data_offsets"]
+        lines.append(name + " " + hashlib.sha1(data[8 + size + first:8 + size + end]).hexdigest())
+print("\n".join(sorted(lines)))
 END
 }
 
@@ -35,12 +39,13 @@ train whole "${setting[@]}"
 train frozen "${setting[@]}" --freeze=wte,wpe --freeze='layers.0-1.*'
 check "the banner says what trains" grep -q -E \
     'trains  12,[0-9]+ of [0-9,]+ parameters \([0-9.]+ %\), from layer 2 up; --freeze=wte,wpe,layers.0-1\.\*$' err
-check "frozen weights stay as they are" cmp <(tensors "$(step frozen 3)/model.safetensors" "$pattern") \
-    <(tensors "$(step frozen 6)/model.safetensors" "$pattern")
-check "the others change" test -z "$(comm -12 <(tensors "$(step frozen 3)/model.safetensors" 'l.*') \
-    <(tensors "$(step frozen 6)/model.safetensors" 'l.*') | grep -v -E "^($pattern) ")"
-check "all weights are stored" cmp <(names "$(step whole 6)/model.safetensors") \
-    <(names "$(step frozen 6)/model.safetensors")
+check "frozen weights stay as they are" cmp <(tensors "$(step frozen 3)" "$pattern") \
+    <(tensors "$(step frozen 6)" "$pattern")
+check "the others change" test -z "$(comm -12 <(tensors "$(step frozen 3)" 'l.*') \
+    <(tensors "$(step frozen 6)" 'l.*') | grep -v -E "^($pattern) ")"
+check "all weights are stored" cmp <(names "$(step whole 6)"/model*) <(names "$(step frozen 6)"/model*)
+check "those that are frozen once" test "$(names "$(step frozen 6)/model.safetensors" | grep -c -E "^($pattern)$") \
+$(stat -c %h "$(step frozen 6)/model-frozen.safetensors")" = "0 2"
 check "moments only of what trains" test -z "$(names "$(step frozen 6)/optimizer.safetensors" |
     grep -E "^[mv]\.($pattern)$")"
 check "it begins with the loss of an unfrozen run" cmp <(curve whole | head -n 1 | sed 's/,"grad_norm".*//') \
@@ -77,8 +82,8 @@ refused "more rows at a resume" 2 'in the run wte was frozen .*--model=again --f
     --resume=again --trainable=wte --steps=9
 must "a new run with its weights" --model=again "${quiet[@]}" --data=text.txt --seq-len=32 --batch-size=2 --steps=1 \
     --trainable='lnf_*' --output-dir=tuned
-check "only they changed" cmp <(tensors "$(step again 6)/model.safetensors" '[^l].*|layers.*') \
-    <(tensors "$(step tuned 1)/model.safetensors" '[^l].*|layers.*')
+check "only they changed" cmp <(tensors "$(step again 6)" '[^l].*|layers.*') \
+    <(tensors "$(step tuned 1)" '[^l].*|layers.*')
 must "generate" generate --run=frozen --length=5
 must "export" export --run=frozen --format=hf --out=exported
 must "evaluate" evaluate --run=frozen --data=text.txt

@@ -155,6 +155,11 @@ void PeftFolder::match(const Model& base) {
         fail("'{}': lm_head was trained whole, but the model ties it to the embedding; train one that does not",
              folder_);
     }
+    for (size_t i = 0; i < parts_.size(); ++i) {
+        if (!base.config.tied || parts_[i].parameter != base.wte || whole_[i] == nullptr) continue;
+        fail("'{}': it has the embedding anew but not the head, which the model ties to it; train one that does not",
+             folder_);
+    }
     for (const auto& [name, view] : tensors) unused.push_back(view->name);
     if (!missing.empty() || !unused.empty()) {
         const std::string lacks = missing.empty() ? "" : fmt::format("; it lacks {}", listed(missing));

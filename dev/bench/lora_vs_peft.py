@@ -1,0 +1,276 @@
+#!/usr/bin/env python3
+"""LoRA on the CPU: train_gpt against PEFT and PyTorch, alternating, in one run.
+
+    dev/bench/lora_vs_peft.py --python=venv/bin/python             # a Python with torch, transformers and peft
+    dev/bench/lora_vs_peft.py --python=... --repeats=1 --shapes=256 --sides=ours,eager
+
+GPT-2 124M with random weights from our own export, rank 16 on every linear layer, alpha 32, fp32 on both sides, random
+tokens, AdamW without weight decay, clipping to norm 1. Sides: ours at --recompute=0; eager; compile (torch.compile of
+the whole model; left out, with the reason, where it fails or takes longer than --limit seconds).
+
+Every measurement is a process of its own, the sides take turns, and the medians are over the repeats. Speed is tokens
+per step over the median step of a process after two. Memory is the peak resident set of the process, loading the model
+included; a part of it is the library's own code. Exits with 1 if a target is missed: 1.4 x the faster of the others'
+speeds, half of the smaller of their memories. Writes lora_vs_peft.json and .md to --output-dir.
+"""
+
+import argparse
+import array
+import datetime
+import json
+import os
+import pathlib
+import platform
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import processes
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SHAPES = {"256": (4, 256), "1024": (1, 1024)}  # B, T
+SIDES = ("ours", "eager", "compile")
+V, RANK, WARMUP = 50257, 16, 2
+SPEED_TARGET, MEMORY_TARGET = 1.4, 0.5
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(command, limit, **environment):
+    return processes.run(command, limit, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                         env={**os.environ, **environment})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# PEFT: this file is run again, by the Python that has it
+
+def train_with_peft(settings):
+    import peft
+    import torch
+    import transformers
+
+    torch.manual_seed(1)
+    torch.set_num_threads(settings["threads"])
+    base = transformers.AutoModelForCausalLM.from_pretrained(settings["folder"], dtype=torch.float32)
+    config = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=["c_attn", "c_fc", "c_proj"],
+                             fan_in_fan_out=True, task_type="CAUSAL_LM")
+    model = peft.get_peft_model(base, config).train()
+    for module in model.modules():  # GPT-2's own dropout; ours has none
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=2e-4, betas=(0.9, 0.95), weight_decay=0.0)
+    forward = torch.compile(model) if settings["compile"] else model
+    step_ms = []
+    for _ in range(settings["steps"]):
+        tokens = torch.randint(0, V, (settings["B"], settings["T"]))
+        start = time.perf_counter()
+        optimiser.zero_grad(set_to_none=True)
+        loss = forward(input_ids=tokens, labels=tokens, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        loss.item()
+        step_ms.append(1e3 * (time.perf_counter() - start))
+    versions = {module.__name__: module.__version__ for module in (torch, transformers, peft)}
+    print(json.dumps({"step_ms": step_ms, "peak_bytes": own_peak_bytes(), "versions": versions,
+                      "trained": sum(parameter.numel() for parameter in trained)}))
+
+
+def own_peak_bytes():
+    with open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith("VmHWM:")).split()[1]) * 1024
+
+
+def peft_side(options, folder, shape, compiles):
+    B, T = SHAPES[shape]
+    settings = {"folder": str(folder / "hf"), "B": B, "T": T, "steps": options.steps, "threads": options.threads,
+                "compile": compiles}
+    done = run([options.python, __file__, "--peft", json.dumps(settings)], options.limit,
+               OMP_NUM_THREADS=str(options.threads), HF_HUB_OFFLINE="1")
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1][:200])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Ours
+
+def write_tokens(path, count=1 << 18):
+    """A token file of llm.c: magic, version, number of tokens, zeros; 16-bit ids."""
+    with open(path, "wb") as file:
+        array.array("i", [20240520, 1, count] + [0] * 253).tofile(file)
+        array.array("H", random.Random(1).choices(range(V), k=count)).tofile(file)
+
+
+def make_model(options, folder):
+    write_tokens(folder / "tokens.bin")
+    common = [options.train_gpt, "--model=gpt2", f"--data={folder / 'tokens.bin'}", "--tokenizer=none"]
+    for command in ([*common, "--batch-size=1", "--seq-len=16", "--steps=1", "--val-every=0", "--sample-length=0",
+                     f"--output-dir={folder / 'base'}"],
+                    [options.train_gpt, "export", f"--run={folder / 'base'}", f"--out={folder / 'hf'}"]):
+        done = run(command, 600)
+        if done.returncode != 0:
+            raise SystemExit(f"{' '.join(command)}: {done.stderr}")
+
+
+def our_side(options, folder, shape):
+    B, T = SHAPES[shape]
+    with tempfile.TemporaryDirectory(dir=folder) as output:
+        command = [options.train_gpt, f"--model={folder / 'hf'}", f"--lora={RANK}", f"--data={folder / 'tokens.bin'}",
+                   "--tokenizer=none", f"--batch-size={B}", f"--seq-len={T}", f"--steps={options.steps}",
+                   "--val-every=0", "--sample-length=0", "--warmup=0", "--dtype=fp32", "--device=cpu",
+                   f"--threads={options.threads}", "--recompute=0", f"--output-dir={output}/run"]
+        with processes.group(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            log = process.stderr.read()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            raise RuntimeError(log.strip().splitlines()[-1])
+        with open(f"{output}/run/metrics.jsonl") as metrics:
+            rows = [json.loads(line) for line in metrics]
+    trained = re.search(r"trains +([0-9,]+) of", log)
+    return {"step_ms": [row["step_ms"] for row in rows if "step_ms" in row], "peak_bytes": usage.ru_maxrss * 1024,
+            "planned_bytes": rows[-1]["memory_bytes"], "trained": int(trained[1].replace(",", ""))}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+def measure(options, folder, side, shape):
+    result = our_side(options, folder, shape) if side == "ours" else peft_side(options, folder, shape,
+                                                                               side == "compile")
+    B, T = SHAPES[shape]
+    result["tokens_per_second"] = B * T * 1e3 / statistics.median(result["step_ms"][WARMUP:])
+    return result
+
+
+def measure_all(options, folder):
+    """{shape: {side: [result, ...]}}, and {(shape, side): why it was left out}."""
+    results, failures = {shape: {} for shape in options.shapes}, {}
+    for repeat in range(options.repeats):
+        for shape in options.shapes:
+            for side in options.sides:
+                if (shape, side) in failures or (side == "compile" and repeat >= options.compile_repeats):
+                    continue
+                try:
+                    result = measure(options, folder, side, shape)
+                except subprocess.TimeoutExpired:
+                    failures[shape, side] = f"took more than {options.limit} s"
+                except RuntimeError as error:
+                    failures[shape, side] = str(error)
+                else:
+                    results[shape].setdefault(side, []).append(result)
+                    say(f"T={shape} {side} {repeat + 1}: {result['tokens_per_second']:.0f} tok/s, "
+                        f"{result['peak_bytes'] / 2**20:.0f} MiB, load {os.getloadavg()[0]:.1f}")
+                if (shape, side) in failures:
+                    say(f"T={shape} {side}: {failures[shape, side]}")
+    return results, failures
+
+
+def summary(runs):
+    speeds = [run["tokens_per_second"] for run in runs]
+    return {"tokens_per_second": statistics.median(speeds), "slowest": min(speeds), "fastest": max(speeds),
+            "peak_bytes": statistics.median(run["peak_bytes"] for run in runs), "repeats": len(runs)}
+
+
+def judge(results):
+    rows, passed = [], True
+    for shape, sides in results.items():
+        summaries = {side: summary(runs) for side, runs in sides.items()}
+        others = [summaries[side] for side in SIDES[1:] if side in summaries]
+        row = {"B": SHAPES[shape][0], "T": SHAPES[shape][1], "sides": summaries}
+        if others and "ours" in summaries:
+            ours = summaries["ours"]
+            row["speed_ratio"] = ours["tokens_per_second"] / max(other["tokens_per_second"] for other in others)
+            row["memory_ratio"] = ours["peak_bytes"] / min(other["peak_bytes"] for other in others)
+            passed = passed and row["speed_ratio"] >= SPEED_TARGET and row["memory_ratio"] <= MEMORY_TARGET
+        rows.append(row)
+    return rows, passed
+
+
+def cell(summaries, side):
+    if side not in summaries:
+        return "–"
+    of = summaries[side]
+    return (f"{of['tokens_per_second']:.0f} ({of['slowest']:.0f}–{of['fastest']:.0f}), "
+            f"{of['peak_bytes'] / 2**20:.0f} MiB")
+
+
+def table(rows):
+    lines = ["| shape | ours | PEFT, eager | PEFT, torch.compile | speed (target 1.4) | memory (target 50 %) |",
+             "|---|---|---|---|---|---|"]
+    for row in rows:
+        speed, memory = row.get("speed_ratio", 0), row.get("memory_ratio", 0)
+        lines.append(f"| B={row['B']} T={row['T']} | {' | '.join(cell(row['sides'], side) for side in SIDES)} "
+                     f"| {speed:.2f} {'pass' if speed >= SPEED_TARGET else '**MISS**'} "
+                     f"| {100 * memory:.0f} % {'pass' if memory <= MEMORY_TARGET else '**MISS**'} |")
+    return "\n".join(lines)
+
+
+def processor():
+    with open("/proc/cpuinfo") as cpuinfo:
+        return next((line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")), "unknown")
+
+
+def report(options, results, failures):
+    rows, passed = judge(results)
+    versions = next((runs[0]["versions"] for sides in results.values() for side, runs in sides.items()
+                     if side != "ours"), {})
+    ours = subprocess.run([options.train_gpt, "--version"], capture_output=True, text=True).stdout.strip()
+    about = (f"{datetime.date.today()}, {ours.splitlines()[0]}, "
+             f"{', '.join(f'{name} {version}' for name, version in versions.items())}, {processor()}, "
+             f"{options.threads} threads, {platform.platform()}. {options.note}").strip()
+    left_out = [f"T={shape}, {side}: {why}" for (shape, side), why in failures.items()]
+    folder = pathlib.Path(options.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "lora_vs_peft.json").write_text(json.dumps({"about": about, "rows": rows, "left_out": left_out,
+                                                          "runs": results}, indent=1) + "\n")
+    text = (f"# LoRA: train_gpt, and PEFT with PyTorch, on the CPU\n\n{about} Made by `dev/bench/lora_vs_peft.py`, "
+            f"which says how things are measured. Tokens per second: median of the repeats (slowest–fastest); peak "
+            f"resident set. GPT-2 124M, rank {RANK} on every linear layer, fp32.\n\n{table(rows)}\n")
+    text += "".join(f"\nLeft out: {why}.\n" for why in left_out)
+    (folder / "lora_vs_peft.md").write_text(text)
+    print(text)
+    return passed
+
+
+def listed(choices):
+    def parse(text):
+        unknown = [item for item in text.split(",") if item not in choices]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(choices)}")
+        return text.split(",")
+    return parse
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--python", default=sys.executable, help="a Python that has torch, transformers and peft")
+    parser.add_argument("--train-gpt", default=os.environ.get("TRAIN_GPT", str(ROOT / "train_gpt")))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compile-repeats", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--limit", type=int, default=600, help="seconds that a process may take")
+    parser.add_argument("--shapes", type=listed(SHAPES), default=list(SHAPES))
+    parser.add_argument("--sides", type=listed(SIDES), default=list(SIDES))
+    parser.add_argument("--note", default="", help="what else the machine did, for the report")
+    parser.add_argument("--output-dir", default=str(ROOT / "dev/bench/results"))
+    parser.add_argument("--peft", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peft:
+        return train_with_peft(json.loads(options.peft))
+    with tempfile.TemporaryDirectory() as folder:
+        make_model(options, pathlib.Path(folder))
+        results, failures = measure_all(options, pathlib.Path(folder))
+    return 0 if report(options, results, failures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdlib>
 #include <ctime>
 
@@ -333,7 +334,10 @@ bool apply_jinja_test(const std::string& name, const Value& value, const Argumen
     if (name == "boolean") return value.flag() != nullptr;
     if (name == "true" || name == "false") return value.flag() != nullptr && *value.flag() == (name == "true");
     if (name == "callable") return value.function() != nullptr;
-    if (name == "odd" || name == "even") return (whole_of(value, name) % 2 != 0) == (name == "odd");
+    if (name == "odd" || name == "even") {
+        if (!value.is_number()) fault("{} wants a number, not {}", name, value.kind());
+        return std::fmod(value.number(), 2) == (name == "even" ? 0 : std::copysign(1, value.number()));
+    }
     if (name == "lower" || name == "upper") {
         const JinjaText& text = text_of(value, name);
         const bool is_lower = lower_case(text).bytes == text.bytes, is_upper = upper_case(text).bytes == text.bytes;

@@ -22,6 +22,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -115,9 +116,10 @@ void say_how_to_train(const Options& options, bool has_validation, bool has_toke
 void write_rows(const Options& options, const std::vector<DataFile>& files) {
     const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(options.tokenizer, choices_of(options));
     require_new_names(options.out);
-    TokenizedRows rows;
-    const bool has_files =
-        keep_tokenizer(options, *tokenizer, [&] { rows = tokenize_rows(options, files, *tokenizer); });
+    bool has_files = false;
+    const TokenizedRows rows = tokenize_rows(options, files, *tokenizer, [&](const std::function<void()>& close) {
+        has_files = keep_tokenizer(options, *tokenizer, close);
+    });
     spdlog::info("{} tokens, {} of them for validation, of {} bytes; {} are scored",
                  format_count(rows.train_tokens + rows.val_tokens), format_count(rows.val_tokens),
                  format_count(rows.bytes), format_count(rows.scored));

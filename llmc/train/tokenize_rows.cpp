@@ -20,7 +20,8 @@ bool are_rows(const std::vector<DataFile>& files) {
          other->describe());
 }
 
-TokenizedRows tokenize_rows(const Options& options, const std::vector<DataFile>& files, const Tokenizer& tokenizer) {
+TokenizedRows tokenize_rows(const Options& options, const std::vector<DataFile>& files, const Tokenizer& tokenizer,
+                            const std::function<void(const std::function<void()>& close)>& finish) {
     TokenizedRows done;
     for (const DataFile& file : files) done.bytes += file.file.size();
     const TokenFormat format = format_for(tokenizer);
@@ -46,8 +47,10 @@ TokenizedRows tokenize_rows(const Options& options, const std::vector<DataFile>&
         fail("tokenize: all {} tokens of the rows are for validation; lower --val-tokens or --val-fraction",
              val.tokens());
     }
-    val.close();
-    train.close();
+    finish([&] {
+        val.close();
+        train.close();
+    });
     done.val_tokens = val.tokens();
     done.train_tokens = train.tokens();
     for (const TokenShardWriter* shards : {&val, &train}) {

@@ -5,6 +5,8 @@
 #include "llmc/io/tokenizer.h"
 #include "llmc/train/options.h"
 
+#include <functional>
+#include <string>
 #include <vector>
 
 namespace llmc {
@@ -20,8 +22,9 @@ struct TokenizedRows {
     std::vector<std::string> paths;  ///< Of the token files, those for validation first.
 };
 
-/// Writes --out's shards; without an Error all of them, else none. Rows are whole, in the files and between training
-/// and validation.
-TokenizedRows tokenize_rows(const Options& options, const std::vector<DataFile>& files, const Tokenizer& tokenizer);
+/// Writes --out's shards; without an Error all of them, else none. They have their names once finish(close) has called
+/// close(). Rows are whole, in the files and between training and validation.
+TokenizedRows tokenize_rows(const Options& options, const std::vector<DataFile>& files, const Tokenizer& tokenizer,
+                            const std::function<void(const std::function<void()>& close)>& finish);
 
 }  // namespace llmc

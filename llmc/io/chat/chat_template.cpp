@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/utf8.h"
 #include "llmc/io/chat/families.h"
 #include "llmc/io/pipeline/companion_files.h"
 #include "llmc/io/pipeline/document_token.h"
@@ -68,10 +69,25 @@ std::optional<Found> in_file(const std::string& path) {
     return found;
 }
 
+/// The text with U+FFFD for every byte that is no part of valid UTF-8.
+std::string as_utf8(std::string_view text) {
+    std::string valid;
+    while (!text.empty()) {
+        const size_t size = valid_utf8_prefix(text);
+        valid += text.substr(0, size);
+        text.remove_prefix(size);
+        if (text.empty()) break;
+        valid += "\xef\xbf\xbd";
+        text.remove_prefix(1);
+    }
+    return valid;
+}
+
 /// A message as a template sees it.
 JinjaValue value_of(const ChatMessage& message, size_t index) {
     JinjaMap map;
-    JinjaText content = {message.content, {{0, message.content.size(), static_cast<int32_t>(index)}}};
+    JinjaText content = {as_utf8(message.content), {}};
+    content.origins.push_back({0, content.bytes.size(), static_cast<int32_t>(index)});
     map.items = {{"role", JinjaValue::of(message.role)}, {"content", JinjaValue::of(std::move(content))}};
     return JinjaValue::of(std::move(map));
 }

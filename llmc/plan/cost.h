@@ -50,7 +50,7 @@ struct OpTimes {
         double backward_bias = 0;    ///< The same where the weight is frozen, and the bias is not.
     };
     std::vector<Row> block;  ///< By row of Model::block.
-    Row embedding, final_norm;
+    Row embedding, final_norm, scored_rows;
     // Of one chunk of so many tokens.
     Row classifier;
     Row cross_entropy;  ///< forward: losses only.

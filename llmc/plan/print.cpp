@@ -10,8 +10,8 @@ namespace llmc {
 namespace {
 
 constexpr std::array<const char*, kNumSlots> kSlotNames = {
-    "in",     "residual",  "out",        "stat",   "stat",         "d_out", "d_in",    "tokens", "logits",
-    "losses", "workspace", "parameters", "frozen", "d_parameters", "kept",  "masters", "m",      "v"};
+    "in",        "residual",   "out",    "stat",         "stat", "d_out",   "d_in", "tokens", "logits",    "losses",
+    "workspace", "parameters", "frozen", "d_parameters", "kept", "masters", "m",    "v",      "documents", "rows"};
 
 std::string operand_text(const Plan& plan, int32_t id, const Layout* layout) {
     const PlanTensor& tensor = plan.tensors[static_cast<size_t>(id)];
@@ -35,8 +35,10 @@ void add_operands(const Plan& plan, const Step& step, const Layout* layout, std:
 }
 
 /// When a step runs, and whether it overwrites gradients of parameters.
-std::string remarks(const Step& step) {
+std::string remarks(const Plan& plan, const Step& step) {
     std::string text;
+    const bool depends = plan.shape.partly_scored && step.kind == StepKind::Compute && step.is_of_chunk();
+    if (depends && step.first_token > 0) text += "  (if more rows count)";
     if (step.adds != Adds::Always && step.op != OpKind::LossSum) {
         text += step.adds == Adds::Never ? "  writes" : "  writes, later adds";
     }
@@ -58,7 +60,7 @@ std::string print_steps(const Model& model, const Plan& plan, const Layout* layo
         std::string reads, writes, marks;
         for (const Step& part : parts_of(step)) {
             add_operands(plan, part, layout, &reads, &writes);
-            marks += remarks(part);
+            marks += remarks(plan, part);
         }
         if (layout != nullptr && step.host_offset >= 0) {
             (step.kind == StepKind::Fetch ? reads : writes) += fmt::format(" host@{}", step.host_offset);

@@ -80,8 +80,10 @@ enum class Slot : uint8_t {
     Masters,
     MomentM,
     MomentV,
+    Documents,  ///< Where documents begin in packed sequences: of what goes by positions, or attends.
+    Rows,       ///< Of ScoredRows, for every row that is written which row is read.
 };
-constexpr int kNumSlots = 18;
+constexpr int kNumSlots = 20;
 /// Where a step has what is gathered of these parameters.
 constexpr Slot slot_of(Buffer parameters) {
     return parameters == Buffer::Frozen ? Slot::FrozenParameters : Slot::Parameters;

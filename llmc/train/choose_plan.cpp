@@ -258,7 +258,8 @@ PlanRequest request_for(const Options& options, const Model& model, const BatchS
     if (chunk == 0 && !options.device_profile.empty()) {  // That of the device planned for.
         chunk = default_logits_chunk(model, shape, find_device_profile(options.device_profile).kind);
     }
-    return plan_request(model, shape, places_of(options, backend), chunk, backend,
+    const BatchShape of_data = {shape.B, shape.T, options.packed, options.partly_scored};
+    return plan_request(model, of_data, places_of(options, backend), chunk, backend,
                         parallel_of(options, shape.B, backend), fuses(options));
 }
 

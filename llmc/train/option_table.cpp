@@ -110,6 +110,10 @@ const std::vector<OptionRow>& option_table() {
          "Do not look at all ids of token files before the start; each batch is checked", 0, 0, {}, false},
         path({"-j,--val-data", &O::val_data, kTrain, kData, "Validation data (the last 5 % of the training data)"},
              PathKind::Data),
+        {"--pack", &O::pack, kTrain | kPlan, kData,
+         "What sequences are made of: documents (as many as fit, each of which sees itself alone), or none (pieces of "
+         "the whole data; of instruction data one row each). auto: documents for instruction data", 0, 0,
+         {"auto", "documents", "none"}},
         {"-b,--batch-size", &O::batch_size, kTrain | kPlan | kEvaluate, kData,
          "Sequences in a micro-batch; auto: the fastest that divides the total batch and fits", 1, 1e6, {"auto"}},
         {"-t,--seq-len", &O::seq_len, kTrain | kPlan | kEvaluate, kData, "Tokens in a sequence", 1, 1e8},

@@ -223,6 +223,7 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
 
 std::string plan_report(const Options& given) {
     Options options = given;
+    options.packed = options.partly_scored = options.pack == "documents";
     const Model model = model_of(options);
     const std::unique_ptr<Backend> backend = make_planning_backend(options.device, static_cast<int>(options.threads));
     if (options.frontier) return frontier_report(options, model, *backend);

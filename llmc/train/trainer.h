@@ -54,6 +54,7 @@ class Trainer {
     void make_generator(const PlannedMemory& memory);
     StepMetrics try_step();
     StepMetrics train_step();
+    StepMetrics skip_step();
     void read_step_data();
     const Batch& batch_of(int64_t micro);
     void after_step(const StepMetrics& metrics);
@@ -65,6 +66,7 @@ class Trainer {
     bool is_ending() const { return stop_signal_ != 0 || failed_rank_ >= 0; }
     std::string how_to_go_on() const;
     [[noreturn]] void end_together(int rank, const std::string& cause, int exit_code = kExitFailed);
+    int64_t scored_of_step() const;
     std::vector<double> run_update();
     void run_micro_batch(int64_t micro);
     double sum_over_ranks(const std::vector<double>& losses);
@@ -96,7 +98,6 @@ class Trainer {
     Executor executor_;
     Evaluator evaluator_;
     DataLoader loader_;
-    int64_t val_sequences_;
     DataLoader val_loader_;
     std::unique_ptr<TextGenerator> generator_;
     RunFolder* folder_;

@@ -169,7 +169,8 @@ void Trainer::count_skipped(const StepMetrics& metrics) {
 /// Cut short where the run is asked to stop; there is no line of it then, and a resume begins with it.
 void Trainer::validate() {
     comm_.doing("validation");
-    const auto loss = evaluator_.loss(val_loader_, val_sequences_, [&] { return stop_->signal() != 0; });
+    const auto loss =
+        evaluator_.loss(val_loader_, val_loader_.sequences().per_epoch(), [&] { return stop_->signal() != 0; });
     if (!loss) return;
     // There is no checkpoint of step 0.
     if (options_.keep_best && progress_.step > 0 && *loss < best_loss_) better_loss_ = loss;

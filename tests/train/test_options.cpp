@@ -38,7 +38,7 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--rope-theta --tied "
               "-i,--data --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field --special-tokens "
               "--skip-bad-lines --no-scan "
-              "-j,--val-data -b,--batch-size -t,--seq-len -d,--total-batch-size -x,--steps "
+              "-j,--val-data --pack -b,--batch-size -t,--seq-len -d,--total-batch-size -x,--steps "
               "-l,--learning-rate -k,--lr-schedule -u,--warmup -q,--final-lr-fraction --lr-decay-fraction "
               "-c,--weight-decay --optimizer --moments -w,--masters --gradients --beta1 --beta2 --adam-epsilon "
               "--grad-clip --freeze --trainable "
@@ -53,7 +53,7 @@ TEST(OptionTable, HoldsExactlyThese) {
     EXPECT_EQ(flags_of(kPlan),
               "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
               "--rope-theta --tied -i,--data --tokenizer --data-format --jsonl-field --special-tokens --skip-bad-lines "
-              "-b,--batch-size -t,--seq-len -d,--total-batch-size "
+              "--pack -b,--batch-size -t,--seq-len -d,--total-batch-size "
               "--optimizer --moments -w,--masters --gradients --freeze --trainable -r,--recompute --offload "
               "--calibrate --device-profile --memory-budget "
               "--host-memory-budget --logits-chunk --no-fuse "

@@ -63,7 +63,7 @@ struct KeyTiling {
     static constexpr size_t kBytes = sizeof(bf16) * (2 * kKeys + 4 * kQueries) * kHD + sizeof(float2) * 2 * kQueries;
 };
 
-template <int kHD>
+template <int kHD, bool kDocuments>
 __global__ void __launch_bounds__(kThreads, 2)
     attention_backward_keys_kernel(bf16* d_qkv, const bf16* d_out, const bf16* qkv, const float2* rows,
                                    AttentionSizes sizes) {
@@ -76,6 +76,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     bf16* const query_tiles = value_tile + kKeys * kHD;
     bf16* const d_out_tiles = query_tiles + 2 * kQueries * kHD;
     float2* const row_tiles = reinterpret_cast<float2*>(d_out_tiles + 2 * kQueries * kHD);
+    int* const documents = reinterpret_cast<int*>(row_tiles + 2 * kQueries);  // Where those of the queries begin.
     const int first_key = blockIdx.x * kKeys, kv_head = blockIdx.y, b = blockIdx.z, heads = sizes.NH / sizes.NKV;
     const int T = sizes.T, HD = sizes.HD, lane = threadIdx.x % kWarpSize;
     const int warp_row = threadIdx.x / kWarpSize * 16 * kRowTiles, warp_key = first_key + warp_row;
@@ -87,6 +88,8 @@ __global__ void __launch_bounds__(kThreads, 2)
                                            T, HD, sizes.aligned);
         const float2* from = rows + sizes.row_index(b, h) + first_query + 2 * threadIdx.x;
         if (threadIdx.x < kQueries / 2) cp_async_16(row_tiles + buffer * kQueries + 2 * threadIdx.x, from);
+        if (kDocuments && threadIdx.x < kQueries)
+            documents[buffer * kQueries + threadIdx.x] = sizes.document_start(b, first_query + threadIdx.x);
         cp_async_commit();
     };
     copy_tile<kKeys, kHD, kThreads>(key_tile, sizes.key(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
@@ -101,7 +104,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     float d_keys[kRowTiles][kHD / 8][4], d_values[kRowTiles][kHD / 8][4];
     clear(d_keys);
     clear(d_values);
-    const int end = sizes.end_seeing(first_key + kKeys - 1);
+    const int end =
+        kDocuments ? sizes.end_seeing_in_document(b, first_key + kKeys - 1) : sizes.end_seeing(first_key + kKeys - 1);
     int h = kv_head * heads, tile_query = first_key, buffer = 0;
     while (h < (kv_head + 1) * heads) {
         const int next_query = tile_query + kQueries < end ? tile_query + kQueries : first_key;
@@ -116,11 +120,14 @@ __global__ void __launch_bounds__(kThreads, 2)
             const int first_query = tile_query + step;
             const int last_query = first_query + kStep - 1, last_key = warp_key + 16 * kRowTiles - 1;
             if (last_query < warp_key || first_query - last_key >= sizes.window) continue;
+            const int* const of_step = documents + buffer * kQueries + step;
+            if (kDocuments && of_step[0] > last_key) break;
             const float2* const row_tile = row_tiles + buffer * kQueries + step;
             float p[kRowTiles][kStep / 8][4], d_scores[kRowTiles][kStep / 8][4];
             multiply_transposed<kHD>(p, keys, query_tile, step);
             if (first_query < last_key || last_query - warp_key >= sizes.window)
                 mask_unseen<true>(p, warp_key - first_query, sizes.window);
+            if (kDocuments) hide_other_documents_transposed(p, of_step, warp_key);
 #pragma unroll
             for (int j = 0; j < kStep / 8; ++j) {
                 const int column = 8 * j + lane % 4 * 2;
@@ -169,8 +176,7 @@ struct QueryTiling {
     static constexpr size_t kBytes = sizeof(bf16) * (2 * kQueries + 4 * kKeys) * kHD + sizeof(float2) * kQueries;
 };
 
-/// With a window or without: what a window needs costs registers, of which heads of 128 leave none.
-template <int kHD, bool kWindow>
+template <int kHD, Sight kSight>
 __global__ void __launch_bounds__(kThreads, 2)
     attention_backward_queries_kernel(bf16* d_qkv, const bf16* d_out, const bf16* qkv, const float2* rows,
                                       AttentionSizes sizes) {
@@ -183,6 +189,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     bf16* const key_tiles = d_out_tile + kQueries * kHD;
     bf16* const value_tiles = key_tiles + 2 * kKeys * kHD;
     float2* const row_tile = reinterpret_cast<float2*>(value_tiles + 2 * kKeys * kHD);
+    int* const documents = reinterpret_cast<int*>(row_tile + kQueries);  // Where those of the queries begin.
     const int first_query = (gridDim.x - 1 - blockIdx.x) * kQueries, h = blockIdx.y, b = blockIdx.z;
     const int T = sizes.T, HD = sizes.HD, lane = threadIdx.x % kWarpSize, kv_head = sizes.kv_head(h);
     const int warp_row = threadIdx.x / kWarpSize * 16 * kRowTiles, warp_query = first_query + warp_row;
@@ -200,9 +207,16 @@ __global__ void __launch_bounds__(kThreads, 2)
     copy_tile<kQueries, kHD, kThreads>(d_out_tile, sizes.out(d_out, b, h), first_query, T, HD, sizes.aligned);
     static_assert(kQueries == kThreads);
     const int query = first_query + threadIdx.x;
+    constexpr bool kWindow = kSight != Sight::Whole, kDocuments = kSight == Sight::Documents;
+    if (kDocuments) {
+        documents[threadIdx.x] = sizes.document_start(b, query);
+        __syncthreads();
+    }
     row_tile[threadIdx.x] = query < T ? rows[sizes.row_index(b, h) + query] : float2{INFINITY, 0};
     cp_async_commit();
-    const int begin = kWindow ? sizes.first_key_tile(first_query, kKeys) : 0;
+    const int begin = kDocuments ? max(documents[0], first_query + 1 - sizes.window) / kKeys * kKeys
+                      : kWindow  ? sizes.first_key_tile(first_query, kKeys)
+                                 : 0;
     copy_keys(begin);
     cp_async_wait<1>();
     __syncthreads();
@@ -222,9 +236,12 @@ __global__ void __launch_bounds__(kThreads, 2)
         for (int step = 0; step < kKeys; step += kStep) {
             const int first_key = tile_key + step;
             if (first_key >= warp_query + 16 * kRowTiles) break;
+            if (kDocuments && first_key + kStep <= documents[warp_row]) continue;
             float p[kRowTiles][kStep / 8][4], d_scores[kRowTiles][kStep / 8][4];
             multiply_transposed<kHD>(p, queries, key_tile, step);
-            if (kWindow || first_key + kStep > warp_query + 1)
+            if (kDocuments)
+                mask_other_documents(p, documents + warp_row, warp_query, first_key, sizes.window);
+            else if (kWindow || first_key + kStep > warp_query + 1)
                 mask_unseen<false>(p, first_key - warp_query, kWindow ? sizes.window : sizes.kNoWindow);
 #pragma unroll
             for (int r = 0; r < 2 * kRowTiles; ++r) {
@@ -256,8 +273,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 template <typename T>
-void gather_rows(float2* rows, const T* d_out, const T* out, const float* lse, const AttentionShape& shape,
-                 const AttentionSizes& sizes, cudaStream_t stream) {
+void gather_statistics(float2* rows, const T* d_out, const T* out, const float* lse, const AttentionShape& shape,
+                       const AttentionSizes& sizes, cudaStream_t stream) {
     const dim3 grid(sizes.padded_T() / kWarps, shape.NH, shape.B);
     launch(attention_rows_kernel<T>, grid, kThreads, 0, stream, rows, d_out, out, lse, sizes);
 }
@@ -273,30 +290,38 @@ void CudaBackend::attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Ten
     float2* const rows = static_cast<float2*>(workspace.data);
     if (qkv.dtype == DType::F32) {
         const float* const d_outs = elements_of<const float>(d_out);
-        gather_rows(rows, d_outs, elements_of<const float>(out), elements_of<const float>(lse), shape, sizes, stream_);
+        gather_statistics(rows, d_outs, elements_of<const float>(out), elements_of<const float>(lse), shape, sizes,
+                          stream_);
         with_head_size<64>(shape.HD, [&](auto head_size) {
             using Shared = BackwardShared<head_size>;
             const int64_t tiles = ceil_div(shape.T, Shared::kRows);
-            launch(attention_backward_keys_fp32_kernel<head_size>, dim3(tiles, shape.NKV, shape.B), kThreadsFp32,
-                   sizeof(Shared), stream_, elements_of<float>(d_qkv), d_outs, elements_of<const float>(qkv), rows,
-                   sizes);
-            launch(attention_backward_queries_fp32_kernel<head_size>, dim3(tiles, shape.NH, shape.B), kThreadsFp32,
-                   sizeof(Shared), stream_, elements_of<float>(d_qkv), d_outs, elements_of<const float>(qkv), rows,
-                   sizes);
+            launch(sizes.documents ? attention_backward_keys_fp32_kernel<head_size, true>
+                                   : attention_backward_keys_fp32_kernel<head_size, false>,
+                   dim3(tiles, shape.NKV, shape.B), kThreadsFp32, sizeof(Shared), stream_, elements_of<float>(d_qkv),
+                   d_outs, elements_of<const float>(qkv), rows, sizes);
+            launch(sizes.documents ? attention_backward_queries_fp32_kernel<head_size, true>
+                                   : attention_backward_queries_fp32_kernel<head_size, false>,
+                   dim3(tiles, shape.NH, shape.B), kThreadsFp32, sizeof(Shared), stream_, elements_of<float>(d_qkv),
+                   d_outs, elements_of<const float>(qkv), rows, sizes);
         });
     } else {
         const bf16* const d_outs = elements_of<const bf16>(d_out);
-        gather_rows(rows, d_outs, elements_of<const bf16>(out), elements_of<const float>(lse), shape, sizes, stream_);
+        gather_statistics(rows, d_outs, elements_of<const bf16>(out), elements_of<const float>(lse), shape, sizes,
+                          stream_);
         with_head_size<32>(shape.HD, [&](auto head_size) {
             using Keys = KeyTiling<head_size>;
             using Queries = QueryTiling<head_size>;
-            launch(attention_backward_keys_kernel<head_size>, dim3(ceil_div(shape.T, Keys::kKeys), shape.NKV, shape.B),
-                   kThreads, Keys::kBytes, stream_, elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv),
-                   rows, sizes);
-            const bool window = sizes.window != sizes.kNoWindow;
-            launch(window ? attention_backward_queries_kernel<head_size, true>
-                          : attention_backward_queries_kernel<head_size, false>,
-                   dim3(ceil_div(shape.T, Queries::kQueries), shape.NH, shape.B), kThreads, Queries::kBytes, stream_,
+            launch(sizes.documents ? attention_backward_keys_kernel<head_size, true>
+                                   : attention_backward_keys_kernel<head_size, false>,
+                   dim3(ceil_div(shape.T, Keys::kKeys), shape.NKV, shape.B), kThreads,
+                   Keys::kBytes + (sizes.documents ? sizeof(int) * 2 * Keys::kQueries : 0), stream_,
+                   elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv), rows, sizes);
+            const Sight sight = sight_of(sizes);
+            launch(sight == Sight::Documents ? attention_backward_queries_kernel<head_size, Sight::Documents>
+                   : sight == Sight::Window  ? attention_backward_queries_kernel<head_size, Sight::Window>
+                                             : attention_backward_queries_kernel<head_size, Sight::Whole>,
+                   dim3(ceil_div(shape.T, Queries::kQueries), shape.NH, shape.B), kThreads,
+                   Queries::kBytes + (sizes.documents ? sizeof(int) * Queries::kQueries : 0), stream_,
                    elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv), rows, sizes);
         });
     }

@@ -110,6 +110,46 @@ __device__ __forceinline__ void mask_unseen(float (&scores)[kRowTiles][kColumnTi
             }
 }
 
+/// The same, and keys before the documents of their queries begin: `documents` has where, in shared memory, for each
+/// row of the scores. `first_query` and `first_key` are positions in the sequence.
+template <int kRowTiles, int kColumnTiles>
+__device__ __forceinline__ void mask_other_documents(float (&scores)[kRowTiles][kColumnTiles][4], const int* documents,
+                                                     int first_query, int first_key, int window) {
+    const bool whole = first_key + 8 * kColumnTiles <= first_query + 1 && documents[16 * kRowTiles - 1] <= first_key;
+    if (whole && window == AttentionSizes::kNoWindow) return;
+    const int lane = threadIdx.x % kWarpSize, row = lane / 4, first_column = first_key + lane % 4 * 2;
+#pragma unroll
+    for (int r = 0; r < 2 * kRowTiles; ++r) {
+        const int query = first_query + 8 * r + row;
+        // Columns of the lane that are seen.
+        const int first = max(documents[8 * r + row], query + 1 - window) - first_column, last = query - first_column;
+#pragma unroll
+        for (int j = 0; j < kColumnTiles; ++j)
+#pragma unroll
+            for (int e = 0; e < 2; ++e)
+                if (8 * j + e < first || 8 * j + e > last) scores[r / 2][j][r % 2 * 2 + e] = -INFINITY;
+    }
+}
+/// Hides keys, from position `first_key` on, before the documents of their queries begin, in scores whose rows are keys
+/// and whose columns are queries.
+template <int kRowTiles, int kColumnTiles>
+__device__ __forceinline__ void hide_other_documents_transposed(float (&scores)[kRowTiles][kColumnTiles][4],
+                                                                const int* documents, int first_key) {
+    if (documents[8 * kColumnTiles - 1] <= first_key) return;
+    const int lane = threadIdx.x % kWarpSize, row = first_key + lane / 4;
+#pragma unroll
+    for (int j = 0; j < kColumnTiles; ++j)
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+            const int document = documents[8 * j + lane % 4 * 2 + c];
+#pragma unroll
+            for (int i = 0; i < kRowTiles; ++i)
+#pragma unroll
+                for (int half = 0; half < 2; ++half)
+                    if (row + 16 * i + 8 * half < document) scores[i][j][2 * half + c] = -INFINITY;
+        }
+}
+
 /// out = left · rightᵀ: dot products of a warp's kRowTiles·16 rows with the kColumnTiles·8 rows of a tile from `first`.
 /// As everywhere here, out[i][j] is the accumulator fragment of rows 16·i and columns 8·j.
 template <int kHD, int kRowTiles, int kColumnTiles, typename Left>

@@ -73,7 +73,6 @@ Data open_data(const Options& options, const std::string& models_tokenizer) {
     const Tokenizer* reads_text = data.tokenizer.get();
     data.source = open_token_source(options.data, "--data", reads_text, reading, FolderUse::Training);
     require_rows(options, *data.source);
-    if (data.source->is_marked()) fail("--data: {}; training on answers alone is not there yet", data.source->describe());
     if (data.tokenizer == nullptr) data.tokenizer = make_models_tokenizer(data.source->tokenizer());
     if (tokenizer == "bytes" && data.source->tokenizer() != tokenizer) {
         fail("--data={}: {}, but the model reads bytes; give text", options.data, data.source->describe());

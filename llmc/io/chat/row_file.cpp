@@ -47,7 +47,7 @@ bool RowFile::next_line(Item* item) {
     return false;
 }
 
-/// Behind the value that begins at at_: the first comma or bracket that is not within it.
+/// Behind the value that begins at at_: its own last bracket, or the first comma or bracket that is not within it.
 size_t RowFile::end_of_value() const {
     int64_t depth = 0;
     for (size_t i = at_; i < text_.size(); ++i) {
@@ -60,7 +60,7 @@ size_t RowFile::end_of_value() const {
             ++depth;
         } else if (c == '}' || c == ']') {
             if (depth == 0) return i;
-            --depth;
+            if (--depth == 0) return i + 1;
         } else if (c == ',' && depth == 0) {
             return i;
         }
@@ -81,6 +81,7 @@ bool RowFile::next_value(Item* item, std::string* fault) {
     if (!is_first_ && text_[at_] == ',') {
         advance(at_ + 1);
         skip_blanks();
+        if (at_ == text_.size()) return stop("is where the array ends without a ']': the file is cut");
     } else if (text_[at_] == ']') {
         advance(at_ + 1);
         skip_blanks();

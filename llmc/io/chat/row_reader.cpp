@@ -67,7 +67,8 @@ RowCounts RowReader::read(const DataFile& file, const Take& take) {
     RowCounts counts;
     std::string first_bad;
     const auto skip_or_refuse = [&](int64_t line, const std::string& fault) {
-        const std::string words = fmt::format("'{}' line {}{}{}", path, line, fault.starts_with(':') ? "" : " ", fault);
+        std::string words = fmt::format("'{}' line {}{}{}", path, line, fault.starts_with(':') ? "" : " ", fault);
+        std::replace(words.begin(), words.end(), '\n', ' ');  // Keys and roles may be any texts.
         if (!reading_.skip_bad_lines) {
             fail("{}: {}; mend the row, or pass over such rows with --data-format=rows --skip-bad-lines", option_, words);
         }

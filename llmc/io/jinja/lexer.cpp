@@ -287,7 +287,11 @@ class Lexer {
 }  // namespace
 
 void refuse_template(const std::string& name, int line, const std::string& what) {
-    fail("chat template {} line {}: {}", name, line, what);
+    constexpr size_t kLongest = 300;  // A template may quote all of a conversation.
+    std::string words = what.substr(0, kLongest);
+    words.resize(valid_utf8_prefix(words));
+    std::replace_if(words.begin(), words.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
+    fail("chat template {} line {}: {}{}", name, line, words, what.size() > kLongest ? " ..." : "");
 }
 
 std::vector<JinjaToken> lex_jinja(std::string_view source, const std::string& name) {

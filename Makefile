@@ -22,6 +22,7 @@ make [TARGET] [VARIABLE=value ...]
 targets
   all       build ./train_gpt (the default)
   train     build, make the demo text, train a small model on it for about two minutes, print a sample
+  chat      build, teach the demo's model to answer questions, print answers before and after; about two minutes
   test      build and run all tests; the last line is "N passed, N failed"
   test-long the tests that take too long for every change (tests/long); the same last line
   build/release/gpu_tests    build the tests of the CUDA kernels for a card (make test runs the kernels on the CPU)
@@ -440,10 +441,13 @@ else
     binary := $(BUILD)/train_gpt
 endif
 
-.PHONY: train test test-long fuzz lint format bench dist dist_package info help clean
+.PHONY: train chat test test-long fuzz lint format bench dist dist_package info help clean
 train: all
 	@data/demo.sh
 	$(strip $(binary) $(ARGS))
+
+chat: all
+	@scripts/chat.sh $(binary)
 
 test: all $(BUILD)/tests $(if $(with_cuda_tests),$(BUILD)/cuda_tests $(BUILD)/train_gpt_cuda_on_cpu)
 	$(if $(with_cuda_tests),,@echo 'tests of the CUDA kernels: skipped ($(if \
@@ -509,7 +513,7 @@ dist_package: $(BUILD)/train_gpt $(BUILD)/tests $(if $(with_cuda),$(BUILD)/gpu_t
 	@rm -rf '$(package)' '$(package).tar.gz'
 	@mkdir -p '$(package)/bin' '$(package)/lib' '$(package)/data'
 	@cp $(BUILD)/train_gpt $(wildcard README.md) LICENSE '$(package)/'
-	@cp data/demo.sh '$(package)/data/'
+	@cp data/demo.sh data/chat.sh data/chat.jinja '$(package)/data/'
 	@cp $(filter-out $(BUILD)/train_gpt,$^) '$(package)/bin/'
 	@if [ -x build/dist-$(wide)/train_gpt ]; then mkdir '$(package)/lib/$(wide)' && \
 	    cp build/dist-$(wide)/train_gpt '$(package)/lib/$(wide)/'; fi

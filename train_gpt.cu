@@ -10,6 +10,7 @@
 #include "llmc/base/stop_signal.h"
 #include "llmc/base/threads.h"
 #include "llmc/comm/socket.h"
+#include "llmc/io/chat/chat_template.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/tokenizer_choices.h"
 #include "llmc/io/tokenizer_files.h"
@@ -58,6 +59,7 @@ void begin_new_run(RunFolder& folder, const RunDescription& run, const Origin& o
     } else {
         copy_tokenizer(run.data.tokenizer->name(), tokenizer_folder, choices);
     }
+    keep_chat_template(run.options.chat_template, tokenizer_folder);
 }
 
 void say_what_was_done(int64_t step, const Options& options, const std::string& run_folder) {

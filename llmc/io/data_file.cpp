@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
+#include "llmc/io/chat/row_file.h"
 #include "llmc/io/data_paths.h"
 #include "llmc/io/data_signature.h"
 #include "llmc/io/token_file.h"
@@ -164,6 +165,19 @@ void require_json_lines(const MappedFile& file, const std::string& option, const
         option, path, reading.jsonl_field);
 }
 
+/// Whether text is instruction rows: what has only a "text" counts as that where it is asked for.
+bool is_rows(const MappedFile& file, const std::string& option, const DataReading& reading) {
+    const bool asked = reading.data_format == "rows";
+    const bool is = looks_like_rows(file.text(), asked || !reading.chat_template.empty());
+    const size_t begin = file.text().find_first_not_of("\xef\xbb\xbf \t\r\n");
+    const bool could_be = begin != std::string_view::npos && (file.text()[begin] == '{' || file.text()[begin] == '[');
+    if (asked && !is && !could_be) {
+        fail("{}: '{}' has no instruction rows: it is neither JSON Lines nor a JSON array; leave --data-format=rows out",
+             option, file.path());
+    }
+    return is || asked;
+}
+
 /// Text that is asked for as ids: two letters may be an id, but four are beyond every vocabulary.
 void mind_text_as_ids(const MappedFile& file, const std::string& option, const std::string& format) {
     constexpr size_t kFewest = 64;
@@ -196,6 +210,7 @@ DataKind kind_of(const MappedFile& file, const std::string& option, const DataRe
     refuse_foreign(file.text(), file.path(), option);
     const DataKind kind = kind_without_header(file, option, reading);
     if (kind != DataKind::Text) return kind;
+    if (text == DataKind::Text && is_rows(file, option, reading)) return DataKind::Rows;
     if (text == DataKind::Text) warn_of_text(file, option, reading);
     if (text == DataKind::JsonLines) require_json_lines(file, option, reading);
     return text;
@@ -207,6 +222,7 @@ const char* name_of(DataKind kind) {
     switch (kind) {
         case DataKind::Text: return "text";
         case DataKind::JsonLines: return "JSON Lines";
+        case DataKind::Rows: return "instruction rows";
         case DataKind::TokenFile: return "an llm.c token file";
         case DataKind::Uint16: return "token ids without a header (uint16)";
         case DataKind::Uint32: return "token ids without a header (uint32)";

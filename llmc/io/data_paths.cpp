@@ -101,7 +101,7 @@ void warn_of_rest(const FolderContent& content, const Names& read, const std::st
     Names rest;
     for (const Names* names : {&content.files, &content.folders}) {
         for (const std::string& name : *names) {
-            const bool is_used = name.ends_with("_tokenizer") || std::count(read.begin(), read.end(), name) > 0;
+            const bool is_used = name.ends_with("_tokenizer") || name.ends_with(".marks") || std::count(read.begin(), read.end(), name) > 0;
             if (!is_used) rest.push_back(name);
         }
     }
@@ -176,7 +176,8 @@ std::vector<std::string> data_paths(const std::string& pattern, const std::strin
     std::sort(found.begin(), found.end(), comes_before);
     for (std::string& path : found) {
         if (!is_directory(path)) {
-            paths.push_back(path);
+            const bool is_beside = path.ends_with(".marks") && found.size() > 1;  // Read with its tokens.
+            if (!is_beside) paths.push_back(path);
             continue;
         }
         while (path.size() > 1 && path.ends_with('/')) path.pop_back();

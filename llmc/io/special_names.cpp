@@ -38,10 +38,10 @@ std::unique_ptr<Encoder> encoder_or_null(const Tokenizer& tokenizer, SpecialToke
 
 }  // namespace
 
-SpecialNames::SpecialNames(const Tokenizer& tokenizer) {
+std::vector<SpecialToken> special_tokens_of(const Tokenizer& tokenizer) {
+    std::vector<SpecialToken> tokens;
     const auto as_text = encoder_or_null(tokenizer, SpecialTokens::AsText);
     const auto as_ids = encoder_or_null(tokenizer, SpecialTokens::AsIds);
-    can_be_ids_ = as_ids != nullptr;
     const int32_t size = as_text == nullptr ? 0 : tokenizer.vocab_size();
     for (int32_t id = 0; id < size; ++id) {
         std::string name = text_of(tokenizer, id);
@@ -49,11 +49,18 @@ SpecialNames::SpecialNames(const Tokenizer& tokenizer) {
         if (name.size() < 3) continue;
         std::vector<int32_t> text, ids;
         as_text->encode(name, /*continues=*/false, &text);
-        if (can_be_ids_) as_ids->encode(name, /*continues=*/false, &ids);
-        const bool is_special = can_be_ids_ ? ids == std::vector{id} && text != ids : id == tokenizer.end_of_text();
-        if (is_special) names_.push_back(std::move(name));
+        if (as_ids != nullptr) as_ids->encode(name, /*continues=*/false, &ids);
+        const bool is_special = as_ids != nullptr ? ids == std::vector{id} && text != ids : id == tokenizer.end_of_text();
+        if (is_special) tokens.push_back({std::move(name), id});
     }
-    std::stable_sort(names_.begin(), names_.end(), [](const auto& a, const auto& b) { return a.size() > b.size(); });
+    std::stable_sort(tokens.begin(), tokens.end(),
+                     [](const auto& a, const auto& b) { return a.name.size() > b.name.size(); });
+    return tokens;
+}
+
+SpecialNames::SpecialNames(const Tokenizer& tokenizer)
+    : can_be_ids_(encoder_or_null(tokenizer, SpecialTokens::AsIds) != nullptr) {
+    for (SpecialToken& token : special_tokens_of(tokenizer)) names_.push_back(std::move(token.name));
     beginnings_.resize(size_t{1} << 16);
     for (const std::string& name : names_) {
         beginnings_[first_two(name)] = true;
@@ -113,15 +120,20 @@ int64_t SpecialNames::total() const {
     return sum;
 }
 
-void SpecialNames::report(const std::string& option) const {
-    std::string found;
+std::string SpecialNames::found() const {
+    std::string all;
     for (size_t i = 0; i < names_.size(); ++i) {
         if (counts_[i] == 0) continue;
-        found += fmt::format("{}'{}' {} time{}", found.empty() ? "" : ", ", names_[i], format_count(counts_[i]),
-                             counts_[i] == 1 ? "" : "s");
+        all += fmt::format("{}'{}' {} time{}", all.empty() ? "" : ", ", names_[i], format_count(counts_[i]),
+                           counts_[i] == 1 ? "" : "s");
     }
-    if (found.empty()) return;
-    spdlog::warn("{}: in the text stands {}, read as letters{}", option, found,
+    return all;
+}
+
+void SpecialNames::report(const std::string& option) const {
+    const std::string names = found();
+    if (names.empty()) return;
+    spdlog::warn("{}: in the text stands {}, read as letters{}", option, names,
                  can_be_ids_ ? "; for the tokens of these names, give --special-tokens" : "");
 }
 

@@ -13,6 +13,14 @@
 
 namespace llmc {
 
+/// A token that is its id where its name stands in a text read with SpecialTokens::AsIds, and letters else.
+struct SpecialToken {
+    std::string name;
+    int32_t id;
+};
+/// All of a tokenizer's, the longest names first.
+std::vector<SpecialToken> special_tokens_of(const Tokenizer& tokenizer);
+
 class SpecialNames {
   public:
     /// The names that `tokenizer` would read as ids if it were asked to.
@@ -27,6 +35,8 @@ class SpecialNames {
     /// Says how many there were so far, if there were any.
     void report(const std::string& option) const;
     int64_t total() const;
+    /// "'<s>' 3 times, '</s>' 1 time"; "" if there were none.
+    std::string found() const;
 
   private:
     /// Index of the longest name that begins there; names_.size() if none does.

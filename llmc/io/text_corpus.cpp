@@ -66,18 +66,28 @@ std::string read_field(std::string_view line, const std::string& field, std::str
 
 }  // namespace
 
-TextCorpus::TextCorpus(const std::vector<std::string>& patterns, const DataReading& reading, std::string option)
-    : reading_(reading), option_(std::move(option)) {
+std::vector<DataFile> open_data_files(const std::vector<std::string>& patterns, const DataReading& reading,
+                                      const std::string& option) {
+    std::vector<DataFile> files;
     for (const std::string& pattern : patterns) {
-        for (const std::string& path : data_paths(pattern, option_)) {
-            DataFile file = open_data_file(path, option_, reading_);
-            if (!is_text(file.kind)) fail("{}: {}, not text; train on it as it is: --data", option_, file.describe());
-            if (file.file.size() == 0) {
-                spdlog::warn("{}: '{}' is empty and was skipped", option_, path);
-                continue;
-            }
-            add(std::move(file));
+        for (const std::string& path : data_paths(pattern, option)) {
+            files.push_back(open_data_file(path, option, reading));
+            if (files.back().file.size() > 0) continue;
+            spdlog::warn("{}: '{}' is empty and was skipped", option, path);
+            files.pop_back();
         }
+    }
+    return files;
+}
+
+TextCorpus::TextCorpus(const std::vector<std::string>& patterns, const DataReading& reading, std::string option)
+    : TextCorpus(open_data_files(patterns, reading, option), reading, option) {}
+
+TextCorpus::TextCorpus(std::vector<DataFile> files, const DataReading& reading, std::string option)
+    : reading_(reading), option_(std::move(option)) {
+    for (DataFile& file : files) {
+        if (!is_text(file.kind)) fail("{}: {}, not text; train on it as it is: --data", option_, file.describe());
+        add(std::move(file));
     }
     if (files_.empty()) fail("{}: there is no text in the files", option_);
 }

@@ -22,12 +22,18 @@ struct CorpusChunk {
     int64_t end_bytes = 0;   ///< Bytes of the corpus up to the end of the chunk.
 };
 
+/// Opens what `patterns` name, as TextCorpus() has them. An empty file is a warning.
+std::vector<DataFile> open_data_files(const std::vector<std::string>& patterns, const DataReading& reading,
+                                      const std::string& option);
+
 class TextCorpus {
   public:
     /// Opens what `patterns` (files, shell patterns, folders, "-") name. With a --jsonl-field, every line is a JSON
     /// object whose field of that name is a document. Missing files, no text at all, and files that are no text are an
     /// Error that starts with `option`.
     TextCorpus(const std::vector<std::string>& patterns, const DataReading& reading, std::string option);
+    /// Files that are open already, some of them with text.
+    TextCorpus(std::vector<DataFile> files, const DataReading& reading, std::string option);
     /// One file of text that is open already.
     TextCorpus(DataFile file, const DataReading& reading, std::string option);
 

@@ -114,6 +114,8 @@ TokenFile::TokenFile(DataFile file, const std::string& option, const Tokenizer* 
     vocab_size_ = known ? tokenizer->vocab_size() : format_->vocab_size;
     end_of_text_ = known ? tokenizer->end_of_text() : format_->end_of_text;
     if (known) tokenizer_ = tokenizer->name();
+    const std::string marks = marks_beside(path());
+    if (marks != path() && path_exists(marks)) marks_.emplace(marks, file_, count_, option);
 }
 
 void TokenFile::check_header(const std::string& option) {
@@ -151,10 +153,18 @@ void TokenFile::read(int64_t position, std::span<int32_t> out) const {
     }
 }
 
+void TokenFile::read_marks(int64_t position, std::span<uint8_t> out) const {
+    if (!marks_) return TokenSource::read_marks(position, out);
+    const std::span<const uint8_t> marks = marks_->marks();
+    CHECK(position >= 0 && position + static_cast<int64_t>(out.size()) <= count_, position, out.size(), count_);
+    std::copy_n(marks.begin() + position, out.size(), out.begin());
+}
+
 std::string TokenFile::where(int64_t position) const { return fmt::format("'{}' at token {}", file_.path(), position); }
 
 std::string TokenFile::describe() const {
-    return header_bytes_ > 0 ? fmt::format("{} ({})", what_, format_->name) : what_;
+    const std::string marked = marks_ ? ", with marks of what is scored" : "";
+    return (header_bytes_ > 0 ? fmt::format("{} ({})", what_, format_->name) : what_) + marked;
 }
 
 uint32_t TokenFile::largest(int64_t first, int64_t count) const {
@@ -170,26 +180,44 @@ TokenShardWriter::TokenShardWriter(std::string prefix, const TokenFormat& format
 
 TokenShardWriter::~TokenShardWriter() {
     if (closed_) return;
-    for (const std::string& path : paths_) unlink(temporary_name(path).c_str());
+    for (const auto* paths : {&paths_, &marks_paths_}) {
+        for (const std::string& path : *paths) unlink(temporary_name(path).c_str());
+    }
+}
+
+void TokenShardWriter::add(int32_t token) {
+    if (token < 0 || token >= format_.vocab_size) {
+        fail("token {} cannot be stored in a {} token file: its vocabulary is {}", token, format_.name,
+             format_.vocab_size);
+    }
+    const auto bytes = std::bit_cast<std::array<std::byte, sizeof token>>(token);
+    items_.insert(items_.end(), bytes.begin(), bytes.begin() + format_.item_bytes);
+    ++tokens_;
 }
 
 void TokenShardWriter::append(std::span<const int32_t> tokens) {
-    const auto item_bytes = static_cast<size_t>(format_.item_bytes);
+    const size_t full = static_cast<size_t>(shard_tokens_) * static_cast<size_t>(format_.item_bytes);
     for (const int32_t token : tokens) {
-        if (token < 0 || token >= format_.vocab_size) {
-            fail("token {} cannot be stored in a {} token file: its vocabulary is {}", token, format_.name,
-                 format_.vocab_size);
-        }
-        const auto bytes = std::bit_cast<std::array<std::byte, sizeof token>>(token);
-        items_.insert(items_.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(item_bytes));
-        if (items_.size() == static_cast<size_t>(shard_tokens_) * item_bytes) write_shard();
+        add(token);
+        if (items_.size() == full) write_shard();
     }
-    tokens_ += static_cast<int64_t>(tokens.size());
+}
+
+void TokenShardWriter::append_marked(std::span<const int32_t> tokens, std::span<const uint8_t> marks) {
+    CHECK(tokens.size() == marks.size() && !tokens.empty(), tokens.size(), marks.size());
+    CHECK(marks_.size() * static_cast<size_t>(format_.item_bytes) == items_.size(), marks_.size(), items_.size());
+    const size_t together = marks_.size() + tokens.size();
+    if (!marks_.empty() && together > static_cast<size_t>(shard_tokens_)) write_shard();
+    for (const int32_t token : tokens) add(token);
+    marks_.insert(marks_.end(), marks.begin(), marks.end());
 }
 
 void TokenShardWriter::close() {
     if (!items_.empty()) write_shard();
-    for (const std::string& path : paths_) rename_into_place(temporary_name(path), path);
+    // Marks first: tokens without theirs would all be scored.
+    for (const auto* paths : {&marks_paths_, &paths_}) {
+        for (const std::string& path : *paths) rename_into_place(temporary_name(path), path);
+    }
     closed_ = true;
 }
 
@@ -200,9 +228,14 @@ void TokenShardWriter::write_shard() {
     FileWriter writer(temporary_name(path));
     writer.write(header.data(), kTokenFileHeaderBytes);
     writer.write(items_.data(), static_cast<int64_t>(items_.size()));
+    const std::string checksum = writer.checksum();
     writer.close();
     items_.clear();
     paths_.push_back(path);
+    if (marks_.empty()) return;
+    marks_paths_.push_back(marks_beside(path));
+    write_marks(temporary_name(marks_paths_.back()), marks_, checksum);
+    marks_.clear();
 }
 
 }  // namespace llmc

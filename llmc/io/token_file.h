@@ -4,11 +4,13 @@
 #pragma once
 
 #include "llmc/io/data_file.h"
+#include "llmc/io/marks_file.h"
 #include "llmc/io/token_source.h"
 #include "llmc/io/tokenizer.h"
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -38,7 +40,8 @@ TokenFormat format_for(const Tokenizer& tokenizer);
 /// The folder NAME_tokenizer, which `tokenize` leaves beside NAME_train_000000.bin; empty if there is none.
 std::string tokenizer_beside(const std::string& path);
 
-/// One token file, with llm.c's header or none, memory-mapped. More than 2 GiB is fine.
+/// One token file, with llm.c's header or none, memory-mapped. More than 2 GiB is fine. With a file of marks beside it
+/// (marks_file.h) it is instruction data.
 class TokenFile final : public TokenSource {
   public:
     /// Checks the header and the file's size; an Error naming `option` if they are wrong. `tokenizer` is what made the
@@ -46,6 +49,8 @@ class TokenFile final : public TokenSource {
     TokenFile(DataFile file, const std::string& option, const Tokenizer* tokenizer = nullptr);
     int64_t size() const override { return count_; }
     void read(int64_t position, std::span<int32_t> out) const override;
+    bool is_marked() const override { return marks_.has_value(); }
+    void read_marks(int64_t position, std::span<uint8_t> out) const override;
     std::string where(int64_t position) const override;
     int32_t vocab_size() const override { return vocab_size_; }
     int32_t end_of_text() const override { return end_of_text_; }
@@ -64,6 +69,7 @@ class TokenFile final : public TokenSource {
 
     std::string what_;  ///< For describe().
     MappedFile file_;
+    std::optional<MarksFile> marks_;
     const TokenFormat* format_ = nullptr;
     int64_t header_bytes_ = 0;
     int64_t count_ = 0;
@@ -82,6 +88,9 @@ class TokenShardWriter {
     TokenShardWriter& operator=(const TokenShardWriter&) = delete;
     /// An Error if a token is outside the format's vocabulary.
     void append(std::span<const int32_t> tokens);
+    /// A document with its marks, which go into a file beside the tokens. It is never cut: a shard has at least one and
+    /// ends before the document with which it would have too many tokens. Not to be mixed with append().
+    void append_marked(std::span<const int32_t> tokens, std::span<const uint8_t> marks);
     /// Writes what is left. To be called once, at the end.
     void close();
     /// Tokens given so far.
@@ -90,6 +99,7 @@ class TokenShardWriter {
     const std::vector<std::string>& paths() const { return paths_; }
 
   private:
+    void add(int32_t token);
     void write_shard();
 
     std::string prefix_;
@@ -98,7 +108,9 @@ class TokenShardWriter {
     int64_t tokens_ = 0;
     bool closed_ = false;
     std::vector<std::byte> items_;
+    std::vector<uint8_t> marks_;
     std::vector<std::string> paths_;
+    std::vector<std::string> marks_paths_;
 };
 
 }  // namespace llmc

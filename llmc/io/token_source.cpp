@@ -4,6 +4,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
+#include "llmc/io/chat/row_source.h"
 #include "llmc/io/encode_corpus.h"
 #include "llmc/io/encoded_text.h"
 #include "llmc/io/models_tokenizer.h"
@@ -32,7 +33,8 @@ bool is_plain(const DataFile& file, const Tokenizer& tokenizer, const DataReadin
 
 std::unique_ptr<TokenSource> open_file(DataFile file, const Tokenizer* tokenizer, const DataReading& reading,
                                        const std::string& option, std::optional<SpecialNames>& names) {
-    if (!is_text(file.kind)) return std::make_unique<TokenFile>(std::move(file), option, tokenizer);
+    const bool is_rows = file.kind == DataKind::Rows;
+    if (!is_text(file.kind) && !is_rows) return std::make_unique<TokenFile>(std::move(file), option, tokenizer);
     static const ByteTokenizer bytes;
     if (tokenizer == nullptr) tokenizer = &bytes;
     if (tokenizer->name() == UnknownTokenizer().name()) {
@@ -49,6 +51,7 @@ std::unique_ptr<TokenSource> open_file(DataFile file, const Tokenizer* tokenizer
             fail("{}: {}, but {}, or give token files made for the model", option, file.describe(), why.what());
         }
     }
+    if (is_rows) return std::make_unique<RowSource>(std::move(file), *tokenizer, reading, option);
     if (!names) names.emplace(*tokenizer);
     if (is_plain(file, *tokenizer, reading, *names)) return std::make_unique<TextFile>(std::move(file));
     return std::make_unique<EncodedText>(std::move(file), *tokenizer, reading, option, &*names);
@@ -161,7 +164,7 @@ std::unique_ptr<TokenSource> open_token_source(const std::string& pattern, const
     }
     if (parts.empty()) fail("{}: all {} files that match '{}' are empty", option, paths.size(), pattern);
     if (names) names->report(option);
-    if (reading.special_tokens && !is_text(kind)) {
+    if (reading.special_tokens && !is_text(kind) && kind != DataKind::Rows) {
         spdlog::warn("{}: {}; --special-tokens has no effect on tokens", option, parts.front()->describe());
     }
     return std::make_unique<JoinedSource>(std::move(parts));

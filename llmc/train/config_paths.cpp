@@ -1,6 +1,7 @@
 #include "llmc/train/config_paths.h"
 
 #include "llmc/base/file.h"
+#include "llmc/io/chat/chat_template.h"
 #include "llmc/model/config.h"
 
 #include <spdlog/fmt/fmt.h>
@@ -26,6 +27,7 @@ size_t path_begin(const OptionRow& row, const std::string& value) {
         case PathKind::Data: is_word |= value == "-"; break;
         case PathKind::Model: is_word |= find_preset(value).has_value(); break;
         case PathKind::Tokenizer: is_word |= value == "bytes" || value == "none"; break;
+        case PathKind::ChatTemplate: is_word |= is_chat_template_name(value); break;
         case PathKind::Link: return has_file ? kFile.size() : std::string::npos;
     }
     return is_word ? std::string::npos : 0;
@@ -33,7 +35,8 @@ size_t path_begin(const OptionRow& row, const std::string& value) {
 
 /// Whether the option's path is one to read from: if it is not there, another may be meant.
 bool is_read(const OptionRow& row) {
-    return row.path == PathKind::Data || row.path == PathKind::Model || row.path == PathKind::Tokenizer;
+    return row.path == PathKind::Data || row.path == PathKind::Model || row.path == PathKind::Tokenizer ||
+           row.path == PathKind::ChatTemplate;
 }
 
 bool is_pattern(const std::string& path) {

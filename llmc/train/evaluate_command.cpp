@@ -34,7 +34,8 @@ struct EvaluationText {
     std::string describe() const { return (source ? "" : "held-out part: ") + all().describe(); }
 };
 
-EvaluationText open_text(const Options& options, const WeightSource& weights, const Tokenizer& tokenizer) {
+/// What every token of is predicted.
+EvaluationText open_all_text(const Options& options, const WeightSource& weights, const Tokenizer& tokenizer) {
     EvaluationText text;
     if (options.was_given("data")) {
         text.source = open_token_source(options.data, "--data", &tokenizer, reading_of(options));
@@ -54,6 +55,16 @@ EvaluationText open_text(const Options& options, const WeightSource& weights, co
     run_options.tokenizer.clear();  // The run folder has a copy, or another was asked for.
     text.run_data = open_data(run_options, tokenizer.name());
     text.range = text.run_data.validation;
+    return text;
+}
+
+EvaluationText open_text(const Options& options, const WeightSource& weights, const Tokenizer& tokenizer) {
+    EvaluationText text = open_all_text(options, weights, tokenizer);
+    if (text.range->is_marked()) {
+        fail("evaluate: {}; it predicts every token of a text, and the loss of answers alone is what a run prints for "
+             "--val-data",
+             text.all().describe());
+    }
     return text;
 }
 

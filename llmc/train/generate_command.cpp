@@ -1,13 +1,11 @@
 #include "llmc/train/generate_command.h"
 
-#include "llmc/backend/make_backend.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/output.h"
-#include "llmc/base/units.h"
 #include "llmc/io/tokenizer.h"
-#include "llmc/train/checkpointing.h"
-#include "llmc/train/generation.h"
+#include "llmc/train/chat_command.h"
+#include "llmc/train/generating_model.h"
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/prompt.h"
 #include "llmc/train/text_ends.h"
@@ -36,30 +34,20 @@ void say_where_it_ends(const Options& options, const Tokenizer& tokenizer, const
 
 void generate_command(const Options& options) {
     const std::unique_ptr<WeightSource> weights = trained_weights(options);
-    const Model& model = weights->model();
+    const ModelConfig& config = weights->model().config;
     const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(options, *weights);
-    const EndTokens tokens = end_tokens(*tokenizer, weights->tokenizer_folder(), model.config.V);
+    if (options.chat) return chat_command(options, *weights, *tokenizer);
+    const EndTokens tokens = end_tokens(*tokenizer, weights->tokenizer_folder(), config.V);
     if (options.prompt.empty() && options.no_bos) {
         fail_usage("--no-bos: a text must begin with something; give a --prompt");
     }
     const std::vector<int32_t> prompt = encode_prompt(options.prompt, *tokenizer, options.no_bos ? -1 : tokens.document,
-                                                      model.config.V, {"--prompt", options.special_tokens});
+                                                      config.V, {"--prompt", options.special_tokens});
 
-    const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
-    const DType dtype = inference_dtype(*weights, *backend);
-    const int64_t context = context_for(model.config, static_cast<int64_t>(prompt.size()) + options.length);
-    GenerationPlan generation = plan_generation(model, dtype, context, *backend);
-    State state(*backend, model, dtype, context, generation.layout.arena_bytes, /*training=*/false);
-    load_weights(*weights, state);
-    spdlog::info("{}; {} parameters, {}, {}", weights->describe(), format_count(model.parameter_count()),
-                 name_of(dtype), format_bytes(state.allocated_bytes()));
-
+    const int64_t context = context_for(config, static_cast<int64_t>(prompt.size()) + options.length);
+    GeneratingModel model(options, *weights, *tokenizer, context);
     say_where_it_ends(options, *tokenizer, tokens);
 
-    const SamplerSettings settings = {options.temperature, options.top_k, options.top_p,
-                                      static_cast<uint64_t>(options.seed)};
-    TextGenerator generator(state, std::move(generation));
-    generator.draw_only_tokens_of(*tokenizer);
     for (int64_t sample = 0; sample < options.samples; ++sample) {
         if (options.samples > 1) print_output(fmt::format("---- sample {} ----\n", sample + 1));
         print_output(options.prompt);
@@ -73,8 +61,8 @@ void generate_command(const Options& options) {
             is_over = is_end && !options.ignore_eos;
             if (!is_over) is_over = text.add(tokenizer->decode_next(token));
         };
-        generator.generate(prompt, options.length, settings, static_cast<uint32_t>(sample), emit,
-                           [&](int32_t) { return is_over; });
+        model.generator().generate(prompt, options.length, sampler_settings(options), static_cast<uint32_t>(sample), emit,
+                                   [&](int32_t) { return is_over; });
         text.finish();
         print_output("\n");
     }

@@ -36,6 +36,8 @@ struct Options {
     std::string tokenizer_pattern;
     std::string data_format = "auto";
     std::string jsonl_field;
+    std::string chat_template;
+    std::string score = "assistant";
     bool special_tokens = false;
     bool skip_bad_lines = false;
     bool no_scan = false;
@@ -137,6 +139,8 @@ struct Options {
     int64_t top_k = 0;
     double top_p = 1.0;
     std::string stop;
+    bool chat = false;
+    std::string system;
     bool no_bos = false;
     bool ignore_eos = false;
 
@@ -191,6 +195,7 @@ enum class PathKind : uint8_t {
     Data,       ///< A pattern, or "-".
     Model,      ///< A preset's name.
     Tokenizer,  ///< "bytes" or "none".
+    ChatTemplate,  ///< A family's name.
     Link,       ///< A word, or "file:" and a path.
 };
 

@@ -34,11 +34,22 @@ void require_data(const Options& options) {
          options.data, path_exists("data/demo.sh") ? "" : " in the folder of train_gpt, and start there,");
 }
 
+/// Options about instruction rows say nothing of other data.
+void require_rows(const Options& options, const TokenSource& source) {
+    for (const char* name : {"chat-template", "score"}) {
+        if (!options.was_typed(name) || source.is_marked()) continue;
+        fail_usage("--{}: is about instruction rows, but {}; leave it out, or give --data-format=rows", name,
+                   source.describe());
+    }
+}
+
 }  // namespace
 
 DataReading reading_of(const Options& options) {
-    return {options.data_format, options.jsonl_field, options.special_tokens, options.skip_bad_lines,
-            /*only_text=*/options.command == Command::Tokenize};
+    return {options.data_format,  options.jsonl_field,
+            options.special_tokens, options.skip_bad_lines,
+            /*only_text=*/options.command == Command::Tokenize,
+            options.chat_template, options.score};
 }
 
 Data open_data(const Options& options, const std::string& models_tokenizer) {
@@ -62,6 +73,7 @@ Data open_data(const Options& options, const std::string& models_tokenizer) {
     }
     const Tokenizer* reads_text = data.tokenizer.get();
     data.source = open_token_source(options.data, "--data", reads_text, reading, FolderUse::Training);
+    require_rows(options, *data.source);
     if (data.tokenizer == nullptr) data.tokenizer = make_models_tokenizer(data.source->tokenizer());
     if (tokenizer == "bytes" && data.source->tokenizer() != tokenizer) {
         fail("--data={}: {}, but the model reads bytes; give text", options.data, data.source->describe());

@@ -8,6 +8,7 @@
 #include "llmc/base/pending_output.h"
 #include "llmc/base/units.h"
 #include "llmc/io/bpe_learn.h"
+#include "llmc/io/chat/chat_template.h"
 #include "llmc/io/encode_corpus.h"
 #include "llmc/io/llmc_tokenizer.h"
 #include "llmc/io/pipeline/unicode.h"
@@ -16,10 +17,14 @@
 #include "llmc/io/tokenizer.h"
 #include "llmc/io/tokenizer_files.h"
 #include "llmc/train/setup.h"
+#include "llmc/train/tokenize_rows.h"
 
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
+#include <utility>
+#include <vector>
 
 namespace llmc {
 namespace {
@@ -73,7 +78,7 @@ class SplitWriter {
 
 /// Refuses to mix new shards with old ones, and to write over them.
 void require_new_names(const std::string& out) {
-    for (const char* ending : {"_val_*.bin", "_train_*.bin", "_tokenizer"}) {
+    for (const char* ending : {"_val_*.bin", "_train_*.bin", "_val_*.marks", "_train_*.marks", "_tokenizer"}) {
         const std::vector<std::string> old = glob_paths(out + ending);
         if (!old.empty() && path_exists(old[0])) {
             fail_usage("--out={}: '{}' is there already; remove it, or choose another name", out, old[0]);
@@ -83,9 +88,53 @@ void require_new_names(const std::string& out) {
     if (!folder.empty()) make_directories(folder, "--out");
 }
 
+TokenizerChoices choices_of(const Options& options) { return {options.document_token, options.tokenizer_pattern}; }
+
+/// The tokenizer's files, beside the shards, if it has any. What writes the shards is called before they have their
+/// name.
+template <typename CloseShards>
+bool keep_tokenizer(const Options& options, const Tokenizer& tokenizer, CloseShards close_shards) {
+    PendingOutput folder(options.out + "_tokenizer", "--out");
+    const bool has_files =
+        copy_tokenizer(options.tokenizer, folder.temporary(), choices_of(options)) != options.tokenizer;
+    keep_chat_template(options.chat_template, folder.temporary());
+    if (!options.llmc_tokenizer.empty()) write_llmc_tokenizer(tokenizer, options.llmc_tokenizer);
+    close_shards();
+    if (has_files) folder.complete();
+    return has_files;
+}
+
+/// How to train on what was written, and the names on stdout.
+void say_how_to_train(const Options& options, bool has_validation, bool has_tokenizer,
+                      const std::vector<std::string>& paths) {
+    spdlog::info("train on them: ./train_gpt --data='{}_train_*.bin'{}{}", options.out,
+                 has_validation ? fmt::format(" --val-data='{}_val_*.bin'", options.out) : "",
+                 has_tokenizer ? "" : " --tokenizer=" + options.tokenizer);
+    for (const std::string& path : paths) print_output(path + "\n");
+}
+
+void write_rows(const Options& options, const std::vector<DataFile>& files) {
+    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(options.tokenizer, choices_of(options));
+    require_new_names(options.out);
+    bool has_files = false;
+    const TokenizedRows rows = tokenize_rows(options, files, *tokenizer, [&](const std::function<void()>& close) {
+        has_files = keep_tokenizer(options, *tokenizer, close);
+    });
+    spdlog::info("{} tokens, {} of them for validation, of {} bytes; {} are scored",
+                 format_count(rows.train_tokens + rows.val_tokens), format_count(rows.val_tokens),
+                 format_count(rows.bytes), format_count(rows.scored));
+    say_how_to_train(options, rows.val_tokens > 0, has_files, rows.paths);
+}
+
 void write_tokens(const Options& options, TextCorpus& corpus) {
-    const TokenizerChoices choices = {options.document_token, options.tokenizer_pattern};
-    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(options.tokenizer, choices);
+    for (const char* name : {"chat-template", "score"}) {
+        if (options.was_typed(name)) {
+            fail_usage("--{}: is about instruction rows, and the files are text; leave it out, or give "
+                       "--data-format=rows",
+                       name);
+        }
+    }
+    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(options.tokenizer, choices_of(options));
     require_new_names(options.out);
     SplitWriter writer(options, corpus, format_for(*tokenizer));
     if (!tokenizer->describe_end_of_text().empty()) spdlog::info("{}", tokenizer->describe_end_of_text());
@@ -99,24 +148,16 @@ void write_tokens(const Options& options, TextCorpus& corpus) {
              writer.val().tokens());
     }
     const double seconds = now_seconds() - begin;
-    PendingOutput tokenizer_folder(options.out + "_tokenizer", "--out");
-    const bool has_files =
-        copy_tokenizer(options.tokenizer, tokenizer_folder.temporary(), choices) != options.tokenizer;
-    if (!options.llmc_tokenizer.empty()) write_llmc_tokenizer(*tokenizer, options.llmc_tokenizer);
-    writer.close();
-    if (has_files) tokenizer_folder.complete();
+    const bool has_files = keep_tokenizer(options, *tokenizer, [&] { writer.close(); });
 
     const int64_t total = writer.val().tokens() + writer.train().tokens();
     const auto bytes = static_cast<double>(corpus.bytes());
     spdlog::info("{} tokens, {} of them for validation, of {} bytes: {:.2f} bytes per token, {:.1f} MB/s",
                  format_count(total), format_count(writer.val().tokens()), format_count(corpus.bytes()),
                  bytes / static_cast<double>(total), bytes / 1e6 / std::max(seconds, 1e-9));
-    spdlog::info("train on them: ./train_gpt --data='{}_train_*.bin'{}{}", options.out,
-                 writer.val().tokens() > 0 ? fmt::format(" --val-data='{}_val_*.bin'", options.out) : "",
-                 has_files ? "" : " --tokenizer=" + options.tokenizer);
-    for (const TokenShardWriter* shards : {&writer.val(), &writer.train()}) {
-        for (const std::string& path : shards->paths()) print_output(path + "\n");
-    }
+    std::vector<std::string> paths = writer.val().paths();
+    paths.insert(paths.end(), writer.train().paths().begin(), writer.train().paths().end());
+    say_how_to_train(options, writer.val().tokens() > 0, has_files, paths);
 }
 
 WordCounts count_words(TextCorpus& corpus, int threads) {
@@ -159,7 +200,9 @@ void learn_vocabulary(const Options& options, TextCorpus& corpus) {
 }  // namespace
 
 void tokenize_command(const Options& options) {
-    TextCorpus corpus(options.files, reading_of(options), "tokenize");
+    std::vector<DataFile> files = open_data_files(options.files, reading_of(options), "tokenize");
+    if (!options.train_bpe && are_rows(files)) return write_rows(options, files);
+    TextCorpus corpus(std::move(files), reading_of(options), "tokenize");
     if (options.train_bpe) {
         learn_vocabulary(options, corpus);
     } else {

@@ -16,6 +16,7 @@ namespace {
 void refuse_ignored(const Options& options) {
     // Where a run's own held-out data is evaluated, it is read as it was for training.
     const bool may_lack_data = options.command == Command::Evaluate || options.command == Command::Plan;
+    const bool generates = options.command == Command::Generate;
     const bool no_data = may_lack_data && !options.was_given("data");
     const bool only_hellaswag = options.command == Command::Evaluate && no_data && !options.hellaswag.empty();
     const struct {
@@ -49,7 +50,8 @@ void refuse_ignored(const Options& options) {
         {"profile", options.dry_run, "--dry-run runs no operation"},
         {"top-k", options.temperature == 0, "--temperature=0 takes the most likely token"},
         {"top-p", options.temperature == 0, "--temperature=0 takes the most likely token"},
-        {"special-tokens", options.command == Command::Generate && options.prompt.empty(), "there is no --prompt"},
+        {"special-tokens", generates && options.prompt.empty(), "there is no --prompt"},
+        {"samples", options.chat && options.prompt.empty(), "a conversation has one answer at a time; add --prompt"},
         {"seq-len", only_hellaswag, "--hellaswag has sequences of its own; add --data, or leave it out"},
         {"no-scan", only_hellaswag, "--hellaswag is no token file; add --data, or leave it out"},
         {"data-format", no_data, "there is no --data"},
@@ -57,6 +59,13 @@ void refuse_ignored(const Options& options) {
         {"special-tokens", no_data, "there is no --data"},
         {"skip-bad-lines", no_data, "there is no --data"},
         {"document-token", no_data, "there is no --data"},
+        {"chat-template", no_data, "there is no --data"},
+        {"score", no_data, "there is no --data"},
+        {"chat-template", generates && !options.chat, "only conversations have one; add --chat"},
+        {"system", !options.chat, "only conversations have one; add --chat"},
+        {"no-bos", options.chat, "--chat begins as the chat template says"},
+        {"ignore-eos", options.chat, "an answer of --chat ends with its turn"},
+        {"special-tokens", options.chat, "in conversations, names of special tokens are always their ids"},
     };
     for (const auto& row : rows) {
         if (row.ignored && options.was_typed(row.name)) fail_usage("--{}: has no effect; {}", row.name, row.why);
@@ -80,7 +89,7 @@ void validate_tokenize(const Options& options) {
             fail_usage("--vocab-size={}: --train-bpe needs at least 258: 256 bytes, end-of-text and a token to learn",
                        options.vocab_size);
         }
-        for (const char* name : {"tokenizer", "special-tokens", "document-token", "tokenizer-pattern", "shard-tokens",
+        for (const char* name : {"chat-template", "score", "tokenizer", "special-tokens", "document-token", "tokenizer-pattern", "shard-tokens",
                                  "val-fraction", "val-tokens", "llmc-tokenizer"}) {
             if (options.was_typed(name)) fail_usage("--{}: has no effect; --train-bpe only learns a vocabulary", name);
         }
@@ -210,8 +219,15 @@ void require_whole_updates(const Options& options) {
 
 void validate(const Options& options) {
     validate_lora(options);
-    if (options.skip_bad_lines && options.jsonl_field.empty() && options.was_typed("skip-bad-lines")) {
-        fail_usage("--skip-bad-lines: has no effect; only JSON Lines have such lines, so add --jsonl-field");
+    const bool may_have_lines = !options.jsonl_field.empty() || options.data_format == "rows";
+    if (options.skip_bad_lines && !may_have_lines && options.was_typed("skip-bad-lines")) {
+        fail_usage(
+            "--skip-bad-lines: has no effect; only JSON Lines have such lines, so add --jsonl-field, or for instruction "
+            "rows --data-format=rows");
+    }
+    if (options.data_format == "rows" && !options.jsonl_field.empty() && options.was_typed("jsonl-field")) {
+        fail_usage("--jsonl-field={}: instruction rows have fields of their own; leave it out with --data-format=rows",
+                   options.jsonl_field);
     }
     const bool are_typed = options.was_typed("data-format") || options.was_typed("jsonl-field");
     if (are_typed && options.data_format.starts_with("uint") && !options.jsonl_field.empty()) {

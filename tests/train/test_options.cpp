@@ -36,8 +36,8 @@ TEST(OptionTable, HoldsExactlyThese) {
     EXPECT_EQ(flags_of(kTrain),
               "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
               "--rope-theta --tied "
-              "-i,--data --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field --special-tokens "
-              "--skip-bad-lines --no-scan "
+              "-i,--data --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field --chat-template "
+              "--score --special-tokens --skip-bad-lines --no-scan "
               "-j,--val-data --pack -b,--batch-size -t,--seq-len -d,--total-batch-size -x,--steps "
               "-l,--learning-rate -k,--lr-schedule -u,--warmup -q,--final-lr-fraction --lr-decay-fraction "
               "-c,--weight-decay --optimizer --moments -w,--masters --gradients --beta1 --beta2 --adam-epsilon "
@@ -52,8 +52,8 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--profile --dry-run --adapter ");
     EXPECT_EQ(flags_of(kPlan),
               "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
-              "--rope-theta --tied -i,--data --tokenizer --data-format --jsonl-field --special-tokens --skip-bad-lines "
-              "--pack -b,--batch-size -t,--seq-len -d,--total-batch-size "
+              "--rope-theta --tied -i,--data --tokenizer --data-format --jsonl-field --chat-template --score "
+              "--special-tokens --skip-bad-lines --pack -b,--batch-size -t,--seq-len -d,--total-batch-size "
               "--optimizer --moments -w,--masters --gradients --freeze --trainable --lora --lora-alpha --rslora "
               "--lora-targets --lora-bias -r,--recompute --offload "
               "--update --calibrate --device-profile --memory-budget "
@@ -62,9 +62,9 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--device --dtype --threads --config --log-level --json --list-steps --frontier --plot "
               "--timeline --what-fits ");
     EXPECT_EQ(flags_of(kGenerate),
-              "-e,--model --tokenizer --special-tokens --device --threads --seed --log-level --run --adapter --prompt "
-              "--no-bos "
-              "--ignore-eos --stop --length --samples --temperature --top-k --top-p ");
+              "-e,--model --tokenizer --chat-template --special-tokens --device --threads --seed --log-level --run "
+              "--adapter --prompt --chat --system --no-bos --ignore-eos --stop --length --samples --temperature --top-k "
+              "--top-p ");
     EXPECT_EQ(flags_of(kEvaluate),
               "-e,--model -i,--data --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field "
               "--special-tokens --skip-bad-lines --no-scan "
@@ -75,7 +75,7 @@ TEST(OptionTable, HoldsExactlyThese) {
     EXPECT_EQ(flags_of(kExport), "--dtype --log-level --run --adapter --format --merge --gguf-type --base-format --out ");
     EXPECT_EQ(flags_of(kTokenize),
               "--vocab-size --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field "
-              "--special-tokens --skip-bad-lines --threads --log-level "
+              "--chat-template --score --special-tokens --skip-bad-lines --threads --log-level "
               "--out files --shard-tokens --val-fraction --val-tokens --llmc-tokenizer --train-bpe ");
 }
 

@@ -62,8 +62,8 @@ Layout place(const Plan& plan, const std::vector<Lifetime>& lives, const std::ve
         const int64_t bytes = plan.tensors[static_cast<size_t>(tensor)].bytes;
         int64_t offset = 0;
         for (const Placed& other : placed) {
+            if (other.begin >= offset + bytes) break;  // All that come after begin no lower: the gap is large enough.
             if (!other.life.overlaps(life)) continue;
-            if (other.begin >= offset + bytes) break;  // The gap before this one is large enough.
             offset = std::max(offset, other.end);
         }
         const Placed mine = {life, offset, offset + bytes};

@@ -2,6 +2,7 @@
 
 #include "llmc/base/file.h"
 #include "llmc/model/config.h"
+#include "llmc/train/profile_file.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -26,6 +27,7 @@ size_t path_begin(const OptionRow& row, const std::string& value) {
         case PathKind::Data: is_word |= value == "-"; break;
         case PathKind::Model: is_word |= find_preset(value).has_value(); break;
         case PathKind::Tokenizer: is_word |= value == "bytes" || value == "none"; break;
+        case PathKind::Profile: is_word |= !is_profile_file(value); break;
         case PathKind::Link: return has_file ? kFile.size() : std::string::npos;
     }
     return is_word ? std::string::npos : 0;

@@ -96,6 +96,7 @@ void add_option(CLI::App& app, const OptionRow& row, Options& options) {
                     return fault;
                 };
                 added->transform(CLI::Validator(validate, ""));
+                if (row.implied != nullptr) added->expected(0, 1)->default_str(row.implied);
                 if (row.repeats) added->multi_option_policy(CLI::MultiOptionPolicy::Join);
                 return added->type_name(type_name(row));
             }
@@ -219,6 +220,11 @@ void note_given(const CLI::App& app, bool typed, Options& options) {
 /// copy of the weights, and 0 not to.
 std::vector<const char*> in_our_words(int argc, const char* const* argv) {
     std::vector<const char*> words(argv, argv + argc);
+    for (const OptionRow& row : option_table()) {
+        const auto is_cut = [&](const char* word) { return word == fmt::format("--{}=", row.name()); };
+        if (row.implied == nullptr || std::none_of(words.begin(), words.end(), is_cut)) continue;
+        fail_usage("--{}=: there is nothing after it; write --{} alone, or a value such as 6GiB", row.name(), row.name());
+    }
     for (size_t i = 0; i < words.size(); ++i) {
         const std::string_view word = words[i], next = i + 1 < words.size() ? words[i + 1] : "";
         if (word == "-nk") words[i] = "--keep-checkpoints";
@@ -321,7 +327,10 @@ Options parse_options(int argc, const char* const* argv) {
     if (options.batch_size == 0 && options.total_batch_size == 0) {
         options.total_batch_size = Options().batch_size * options.seq_len;
     }
+    const bool asks_what_fits = options.all_presets || options.was_given("emit-config");
+    if (asks_what_fits && options.what_fits.empty()) options.what_fits = kWholeDevice;
     validate(options);
+    for (std::string& line : without_effect(options)) options.remarks.push_back(std::move(line));
     return options;
 }
 

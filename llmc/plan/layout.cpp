@@ -126,18 +126,20 @@ int64_t lower_bound_bytes(const Plan& plan, const std::vector<Lifetime>& lives) 
     return peak;
 }
 
-/// Narrows the gap to the bound, or to what is enough: what ends at the top of the arena is placed first next time, over and over; the best
-/// arena met on the way counts. Bounded work, so that plans of a hundred layers stay fast.
+/// Narrows the gap to the bound, or to what is enough: what ends at the top of the arena is placed first next time,
+/// over and over; the best arena met on the way counts. Bounded work, so that plans of a hundred layers stay fast.
 void repair(const Plan& plan, const std::vector<Lifetime>& lives, int64_t enough, std::vector<int32_t> order,
             int64_t most_turns, Layout* best) {
     const auto count = static_cast<int64_t>(order.size());
     const int64_t turns = std::clamp<int64_t>(40'000'000 / (count * count), 4, most_turns);
     Layout layout = *best;
     for (int64_t turn = 0; turn < turns && best->arena_bytes > enough; ++turn) {
-        std::stable_partition(order.begin(), order.end(), [&](int32_t i) {
+        const auto ends_at_top = [&](int32_t i) {
             const auto tensor = static_cast<size_t>(i);
             return layout.offsets[tensor] + plan.tensors[tensor].bytes == layout.arena_bytes;
-        });
+        };
+        if (turn > 0 && std::is_partitioned(order.begin(), order.end(), ends_at_top)) break;  // It would go on so.
+        std::stable_partition(order.begin(), order.end(), ends_at_top);
         layout = place(plan, lives, order);
         if (layout.arena_bytes < best->arena_bytes) *best = layout;
     }
@@ -161,6 +163,7 @@ Layout layout_of(const Plan& plan, const std::vector<Lifetime>& lives, int64_t b
         if (!best.offsets.empty() && best.arena_bytes <= enough) return;
         std::vector<int32_t> order = storages;
         std::stable_sort(order.begin(), order.end(), before);
+        if (std::find(orders.begin(), orders.end(), order) != orders.end()) return;  // It has been tried.
         Layout layout = place(plan, lives, order);
         orders.push_back(std::move(order));
         if (!best.offsets.empty() && layout.arena_bytes >= best.arena_bytes) return;

@@ -405,8 +405,7 @@ bool search_fits(const Model& model, const PlanRequest& request, const OpTimes& 
     if (arena_within(make_training_plan(model, request, keep, "auto"), budget_bytes).fits) return true;
     Plan plan;
     build_smallest(model, request, &search, budget_bytes, &keep, &summary, &plan);
-    if (arena_within(plan, budget_bytes).fits) return true;
-    return search_plan(model, request, times, budget_bytes).found;
+    return arena_within(plan, budget_bytes).fits;
 }
 
 }  // namespace llmc

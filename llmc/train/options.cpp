@@ -220,11 +220,6 @@ void note_given(const CLI::App& app, bool typed, Options& options) {
 /// copy of the weights, and 0 not to.
 std::vector<const char*> in_our_words(int argc, const char* const* argv) {
     std::vector<const char*> words(argv, argv + argc);
-    for (const OptionRow& row : option_table()) {
-        const auto is_cut = [&](const char* word) { return word == fmt::format("--{}=", row.name()); };
-        if (row.implied == nullptr || std::none_of(words.begin(), words.end(), is_cut)) continue;
-        fail_usage("--{}=: there is nothing after it; write --{} alone, or a value such as 6GiB", row.name(), row.name());
-    }
     for (size_t i = 0; i < words.size(); ++i) {
         const std::string_view word = words[i], next = i + 1 < words.size() ? words[i + 1] : "";
         if (word == "-nk") words[i] = "--keep-checkpoints";

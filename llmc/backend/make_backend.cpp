@@ -90,6 +90,14 @@ std::unique_ptr<Backend> make_planning_backend(const std::string& device, int th
     return make_backend(device, threads);
 }
 
+bool has_cuda_backend() {
+#ifdef LLMC_WITH_CUDA
+    return true;
+#else
+    return false;
+#endif
+}
+
 int gpu_count() {
 #ifdef LLMC_WITH_CUDA
     int count = 0;

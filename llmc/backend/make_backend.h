@@ -15,6 +15,9 @@ std::unique_ptr<Backend> make_backend(const std::string& device, int threads);
 /// The same for planning only: --device=cuda then needs no GPU, but nothing can be allocated or run.
 std::unique_ptr<Backend> make_planning_backend(const std::string& device, int threads);
 
+/// Whether this build has the CUDA backend, with or without a GPU to run on.
+bool has_cuda_backend();
+
 /// Memory of the host, what of it is available and what limits it; nothing else is filled in.
 DeviceInfo host_memory();
 

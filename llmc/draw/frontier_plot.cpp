@@ -19,6 +19,8 @@ constexpr SvgBox kFrame = {80, 112, 850, 390};
 const SvgStyle kCurve = {.stroke = "#1f4e9c", .width = 2.2, .dashes = "", .fill = "none"};
 const SvgStyle kCurveDots = {.stroke = "none", .width = 1, .dashes = "", .fill = "#1f4e9c"};
 const SvgStyle kPolicy = {.stroke = "none", .width = 1, .dashes = "", .fill = "#111"};
+const SvgStyle kHostPolicy = {.stroke = "#111", .width = 1.5, .dashes = "", .fill = "#fff"};
+const SvgStyle kLimit = {.stroke = "#b3261e", .width = 1.6, .dashes = "6 4", .fill = "none"};
 const SvgStyle kDrop = {.stroke = "#111", .width = 1, .dashes = "2 3", .fill = "none"};
 
 /// The tallest policy and some room for its label. The curve may rise far above it on the left; a low one is all there.
@@ -113,10 +115,40 @@ void draw_policies(SvgCanvas* canvas, const Chart& chart, const Frontier& fronti
     }
 }
 
+/// Policies with something in host memory: hollow, with a name below.
+void draw_host_policies(SvgCanvas* canvas, const Chart& chart, const Frontier& frontier, const ByteUnit& unit) {
+    for (const HostPolicyPoint& row : frontier.host_policies) {
+        const double own = frontier.percent(row.seconds);
+        const SvgPoint at = chart.at(static_cast<double>(row.arena_bytes) / unit.bytes, own);
+        if (at.x < kFrame.x || at.x > kFrame.right() || at.y < kFrame.y) continue;
+        canvas->marker(SvgMarker::Square, at, 9, kHostPolicy);
+        const std::string words =
+            fmt::format("{} +{:.1f} %, {} of host memory", row.policy, own, format_bytes(row.host_bytes));
+        canvas->text({at.x + 9, std::min(at.y + 18, kFrame.bottom() - 4)}, words, {.size = 12});
+    }
+}
+
+/// What a device leaves to activations, as a line from top to bottom.
+void draw_limit(SvgCanvas* canvas, const Chart& chart, const ByteUnit& unit, int64_t state_bytes, int64_t limit_bytes) {
+    if (limit_bytes <= 0) return;
+    if (limit_bytes <= state_bytes) {
+        canvas->text({kFrame.x + 10, kFrame.bottom() - 12},
+                     fmt::format("nothing fits {}: parameters, gradients and optimiser alone take {}",
+                                 format_bytes(limit_bytes), format_bytes(state_bytes)),
+                     {.size = 13, .bold = true});
+        return;
+    }
+    const double x = chart.x(static_cast<double>(limit_bytes - state_bytes) / unit.bytes);
+    if (x < kFrame.x || x > kFrame.right()) return;
+    canvas->line({x, kFrame.y}, {x, kFrame.bottom()}, kLimit);
+    canvas->text({x - 6, kFrame.y + 34}, fmt::format("fits {} in all", format_bytes(limit_bytes)),
+                 {.size = 12, .anchor = SvgAnchor::End});
+}
+
 }  // namespace
 
 std::string draw_frontier(const Frontier& frontier, const std::string& title, const std::string& subtitle,
-                          int64_t state_bytes) {
+                          int64_t state_bytes, int64_t limit_bytes) {
     const ByteUnit unit = byte_unit(frontier.comparisons.back().arena_bytes / 4);
     const Chart chart = make_chart(frontier, unit);
     SvgCanvas canvas(kWidth, kHeight, title);
@@ -127,11 +159,14 @@ std::string draw_frontier(const Frontier& frontier, const std::string& title, co
     chart.draw_axes(&canvas);
     draw_totals(&canvas, chart, unit, state_bytes);
     draw_policies(&canvas, chart, frontier, unit);
+    draw_host_policies(&canvas, chart, frontier, unit);
+    draw_limit(&canvas, chart, unit, state_bytes, limit_bytes);
     SvgStyle curve = kCurve;
     curve.fill = kCurveDots.fill;
     draw_legend(&canvas, {kFrame.x, kHeight - 38, kFrame.width, 0},
                 {{"auto: the fastest plan found in that memory", curve, true, SvgMarker::Dot},
                  {"fixed policy", kPolicy, true, SvgMarker::Square},
+                 {"with host memory", kHostPolicy, true, SvgMarker::Square},
                  {"what auto gains in its memory", kDrop}});
     return canvas.finish();
 }

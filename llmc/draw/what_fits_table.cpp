@@ -2,35 +2,60 @@
 
 #include "llmc/base/units.h"
 #include "llmc/draw/labels.h"
+#include "llmc/draw/report_units.h"
+#include "llmc/draw/text_table.h"
 
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
-#include <cmath>
 
 namespace llmc {
 namespace {
 
-std::string speed_text(double tokens_per_second) {
-    return tokens_per_second < 100 ? fmt::format("{:.3g}", tokens_per_second)
-                                   : format_count(std::llround(tokens_per_second));
+std::string size_text(const Largest& largest, const char* mark = "") {
+    return largest.size > 0 ? format_count(largest.size) + mark : "none";
 }
-
-/// Three cells: the size, its bytes and its speed; or "none" and the bytes that the smallest would take.
-std::string cells(const Largest& largest, const char* mark) {
-    const std::string size = largest.size > 0 ? format_count(largest.size) + mark : "none ";
-    const std::string speed = largest.size > 0 ? speed_text(largest.plan.tokens_per_second) : "-";
-    return fmt::format(" {:>13} {:>20} {:>9}", size, format_count(largest.plan.total_bytes), speed);
+std::string speed_text(const Largest& largest) {
+    return largest.size > 0 ? rate_text(largest.plan.tokens_per_second) : "-";
 }
 
 /// Behind the longest sequence: that it could be no longer, or that it is longer than the model was made for.
 const char* mark_of(const WhatFitsRow& row, const WhatFitsLimits& limits) {
     if (row.sequence.size > limits.published_length) return "+";
-    return row.sequence.capped ? "*" : " ";
+    return row.sequence.capped ? "*" : "";
 }
 
-/// What the table cannot say in its cells.
-std::string footnotes(const std::string& model, const WhatFitsLimits& limits, const std::vector<WhatFitsRow>& rows) {
+/// Cells of rows that are printed one after the other stand below each other: columns are at least so wide.
+std::string two_lines(const std::string& first, const std::string& second, size_t width) {
+    return first + "\n" + std::string(width > second.size() ? width - second.size() : 0, ' ') + second;
+}
+
+}  // namespace
+
+std::string what_fits_table(const WhatFitsLimits& limits, const std::vector<WhatFitsRow>& rows, bool has_head) {
+    const ReportUnits units(limits.in_full, limits.bytes);
+    const size_t of_bytes = limits.in_full ? 15 : 6;
+    TextTable table({{.header = "recompute", .left = true},
+                     {.header = "fits", .left = true},
+                     {.header = two_lines("fastest", "batch", 7)},
+                     {.header = two_lines("", "tokens/s", 9)},
+                     {.header = two_lines("total", units.of_bytes(""), of_bytes), .rank = 1},
+                     {.header = two_lines("largest", "batch", 7)},
+                     {.header = two_lines("", "tokens/s", 9), .rank = 2},
+                     {.header = two_lines("longest", "context", 9)},
+                     {.header = two_lines("", "tokens/s", 9), .rank = 3}});
+    for (const WhatFitsRow& row : rows) {
+        table.add_row({level_label(row.policy), row.batch.size > 0 ? "yes" : "no", size_text(row.fastest),
+                       speed_text(row.fastest), units.bytes(row.fastest.plan.total_bytes), size_text(row.batch),
+                       speed_text(row.batch), size_text(row.sequence, mark_of(row, limits)), speed_text(row.sequence)});
+    }
+    const std::string text = table.text(limits.width);
+    if (has_head) return text;
+    return text.substr(text.find('\n', text.find('\n') + 1) + 1);
+}
+
+std::string what_fits_notes(const WhatFitsLimits& limits, const std::string& model,
+                            const std::vector<WhatFitsRow>& rows) {
     const auto any = [&](auto is) { return std::any_of(rows.begin(), rows.end(), is); };
     const auto is_marked = [&](char mark) {
         return any([&](const WhatFitsRow& row) { return *mark_of(row, limits) == mark; });
@@ -45,8 +70,8 @@ std::string footnotes(const std::string& model, const WhatFitsLimits& limits, co
             fmt::format("+ longer than the {} tokens of {}: give --max-seq-len, too\n", limits.published_length, model);
     }
     const int64_t shortest = rows.front().sequence.smallest_size;
-    if (any([](const WhatFitsRow& row) { return row.batch.size == 0 || row.sequence.size == 0; })) {
-        text += fmt::format("none: total B is what one sequence would take, of --seq-len or of {} tokens\n", shortest);
+    if (any([](const WhatFitsRow& row) { return row.batch.size == 0; })) {
+        text += fmt::format("no: one sequence of {} tokens takes the total\n", limits.seq_len);
     }
     if (!any([](const WhatFitsRow& row) { return row.batch.size > 0 || row.sequence.size > 0; })) {
         const WhatFitsRow& least =
@@ -56,24 +81,26 @@ std::string footnotes(const std::string& model, const WhatFitsLimits& limits, co
         text += fmt::format("nothing fits; the smallest is --recompute={} with one sequence of {} tokens: {}\n",
                             least.policy, shortest, format_bytes(least.sequence.plan.total_bytes));
     }
-    return text;
+    return wrapped(text, limits.width);
 }
 
-}  // namespace
-
-std::string what_fits_table(const WhatFitsLimits& limits, const std::string& model,
-                            const std::vector<WhatFitsRow>& rows) {
-    std::string text =
-        fmt::format("what fits in {} ({} B), {}\n\n", limits.budget, format_count(limits.bytes), limits.dtype);
-    text += fmt::format("{:<10} {:>13} {:>20} {:>9} {:>13}\n", "", "sequences of ", "", "", "tokens in ");
-    text += fmt::format("{:<10} {:>13} {:>20} {:>9} {:>13} {:>20} {:>9}\n", "recompute",
-                        fmt::format("{} tokens ", limits.seq_len), "total B", "tokens/s", "one sequence ", "total B",
-                        "tokens/s");
-    for (const WhatFitsRow& row : rows) {
-        text += fmt::format("{:<10}", level_label(row.policy)) + cells(row.batch, " ") +
-                cells(row.sequence, mark_of(row, limits)) + "\n";
+std::string presets_table(const std::vector<PresetRow>& rows, int width, bool has_head) {
+    const auto speed = [](const PresetCell& cell) { return cell.fits ? rate_text(cell.tokens_per_second) : "no"; };
+    TextTable table({{.header = "\npreset          ", .left = true},
+                     {.header = "para-\n meters", .rank = 1},
+                     {.header = "con-\n   text", .rank = 2},
+                     {.header = "in full\n tokens/s"},
+                     {.header = "in part\n tokens/s"},
+                     {.header = "\nsetting in full", .left = true, .rank = 3, .prose = true}});
+    for (const PresetRow& row : rows) {
+        const auto millions = static_cast<double>(row.parameters) / 1e6;
+        table.add_row({row.model,
+                       millions < 1000 ? fmt::format("{:.0f}M", millions) : fmt::format("{:.1f}B", millions / 1e3),
+                       format_count(row.seq_len), speed(row.full), speed(row.part), row.full.setting});
     }
-    return text + footnotes(model, limits, rows);
+    const std::string text = table.text(width);
+    if (has_head) return text;
+    return text.substr(text.find('\n', text.find('\n') + 1) + 1);
 }
 
 }  // namespace llmc

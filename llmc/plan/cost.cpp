@@ -1,7 +1,6 @@
 #include "llmc/plan/cost.h"
 
 #include "llmc/base/dynamic_map.h"
-#include "llmc/base/error.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -10,52 +9,6 @@
 #include <utility>
 
 namespace llmc {
-
-const std::vector<DeviceProfile>& device_profiles() {
-    // Dense matrix rates (fp32: TF32 off) and memory bandwidth from the makers' data sheets; so are the links, one way:
-    // NVLink or PCIe 4 inside a host (what 8 lanes of PCIe 5 carry is as much as 16 of PCIe 4), and the network
-    // adapters of the makers' own machines, by card.
-    constexpr double kPcie = 25e9, kNetwork = 12.5e9;
-    // Of our kernels, fitted on the profiles of GPT-2 124M and gpt2-xl on an H100 (dev/bench/results/h100_steps.json,
-    // which dev/bench/predict_time.sh holds against other shapes); their attention is the same on all architectures.
-    constexpr double kForward = 0.29, kBackward = 0.30, kMoved = 0.75;
-    constexpr int64_t kOverhead = 512;
-    static const std::vector<DeviceProfile> table = {
-        {"a100", 19.5e12, 312e12, 2.04e12, 4e-6, 0.7, kPcie, 300e9, 25e9, kForward, kBackward, 7, kOverhead, kMoved,
-         "sm_80"},
-        {"h100", 67e12, 989e12, 3.35e12, 4e-6, 0.65, kPcie, 450e9, 50e9, kForward, kBackward, 7, kOverhead, kMoved,
-         "sm_90", 0.15},
-        {"h200", 67e12, 989e12, 4.8e12, 4e-6, 0.65, kPcie, 450e9, 50e9, kForward, kBackward, 7, kOverhead, kMoved,
-         "sm_90"},
-        {"b200", 75e12, 2250e12, 8e12, 4e-6, 0.6, kPcie, 900e9, 50e9, kForward, kBackward, 7, kOverhead, kMoved,
-         "sm_100"},
-        {"l40s", 91.6e12, 362e12, 0.864e12, 4e-6, 0.6, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead,
-         kMoved, "sm_89"},
-        {"rtx3090", 35.6e12, 71e12, 0.936e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead,
-         kMoved, "sm_86"},
-        {"rtx3060", 12.7e12, 25.5e12, 0.36e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead,
-         kMoved, "sm_86"},
-        {"rtx4060", 15.1e12, 30.2e12, 0.272e12, 4e-6, 0.7, 0.5 * kPcie, 0.5 * kPcie, kNetwork, kForward, kBackward, 7,
-         kOverhead, kMoved, "sm_89"},
-        {"rtx5060ti-16gb", 23.7e12, 47.4e12, 0.448e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7,
-         kOverhead, kMoved, "sm_120"},
-        {"rtx4090", 82.6e12, 165e12, 1.008e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead,
-         kMoved, "sm_89"},
-        {"rtx5090", 104.8e12, 209e12, 1.792e12, 4e-6, 0.7, kPcie, kPcie, kNetwork, kForward, kBackward, 7, kOverhead,
-         kMoved, "sm_120"},
-    };
-    return table;
-}
-
-const DeviceProfile& find_device_profile(const std::string& name) {
-    std::string names;
-    for (const DeviceProfile& profile : device_profiles()) {
-        if (profile.name == name) return profile;
-        names += (names.empty() ? "" : ", ") + profile.name;
-    }
-    fail_usage("--device-profile={}: no such profile; choose one of {}, or leave it out to plan for this machine", name,
-               names);
-}
 
 namespace {
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "llmc/model/model.h"
+#include "llmc/plan/device_profile.h"
 #include "llmc/plan/step.h"
 
 #include <functional>
@@ -10,36 +11,6 @@
 #include <vector>
 
 namespace llmc {
-
-/// What a device can do; the basis of analytic times.
-struct DeviceProfile {
-    std::string name;
-    double flops_fp32 = 0;  ///< Peak matrix FLOP/s.
-    double flops_bf16 = 0;
-    double bandwidth = 0;       ///< Memory bytes per second.
-    double launch_seconds = 0;  ///< Fixed cost of one operation.
-    double efficiency = 0.8;    ///< Share of the peak that matrix products reach.
-    double host_bandwidth =
-        25e9;  ///< Bytes per second between its memory and the host's, each way: PCIe 4 as measured.
-    // Bytes per second that a rank sends while it receives as many: to others of its host, and to other hosts. Where
-    // nothing is known: processes on CPUs, which send through the host's memory or its usual network.
-    double link_bandwidth = 5e9;
-    double node_bandwidth = 5e9;
-    // What our own kernels reach of it.
-    double attention_forward = 0.8, attention_backward = 0.8;  ///< Share of the peak, of the products that really run.
-    int attention_backward_products = 5;
-    /// What a row of attention costs besides its products (the tile that the diagonal cuts, filling and draining the
-    /// pipeline), as if its sequence had so many more tokens.
-    int64_t attention_overhead = 0;
-    double bandwidth_efficiency = 1.0;  ///< Share of the bandwidth that what is bound by it reaches.
-    std::string kind = "cpu";           ///< Kind of device; see DeviceInfo.
-    double usual_error = 0;             ///< Of predicted step times, as measured on such a device; 0: unknown.
-};
-
-/// Profiles of common devices by their published attributes, for planning without them; fails (exit code 2) with the
-/// list if there is none of that name.
-const DeviceProfile& find_device_profile(const std::string& name);
-const std::vector<DeviceProfile>& device_profiles();
 
 /// Seconds of every operation of one micro-batch and of the update.
 struct OpTimes {

@@ -37,6 +37,16 @@ class FrontierSearch {
         return rows;
     }
 
+    std::vector<HostPolicyPoint> host_policies() const {
+        std::vector<HostPolicyPoint> points;
+        for (const PolicyRow& policy : policies()) {
+            if (!policy.host_memory) continue;
+            const Plan plan = make_training_plan(model_, request_, policy);
+            points.push_back({policy.name, make_layout(plan).arena_bytes, plan.host_bytes, seconds(plan)});
+        }
+        return points;
+    }
+
     /// Where only the smaller of two neighbouring policies fits, and half of what the larger one adds lies idle.
     std::vector<FrontierComparison> with_halfway(const std::vector<FrontierComparison>& fixed) const {
         std::vector<FrontierComparison> rows;
@@ -86,6 +96,7 @@ Frontier find_frontier(const Model& model, const PlanRequest& request, const OpT
         if (row.policy == "none") frontier.level0_seconds = row.policy_seconds;
     }
     frontier.comparisons = search.with_halfway(fixed);
+    frontier.host_policies = search.host_policies();
     const auto smallest = static_cast<double>(search.smallest_arena());
     const auto largest = static_cast<double>(fixed.back().arena_bytes);
     frontier.points.resize(static_cast<size_t>(rungs));

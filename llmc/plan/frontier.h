@@ -24,9 +24,17 @@ struct FrontierComparison {
     FrontierPoint found;
 };
 
+/// A policy with something in host memory: no search of the device's memory matches it, but it stands beside them.
+struct HostPolicyPoint {
+    std::string policy;
+    int64_t arena_bytes = 0, host_bytes = 0;
+    double seconds = 0;
+};
+
 struct Frontier {
     std::vector<FrontierPoint> points;            ///< More memory, less time.
     std::vector<FrontierComparison> comparisons;  ///< By memory; halfway ones between policies that each buy time.
+    std::vector<HostPolicyPoint> host_policies;
     double level0_seconds = 0;
     double over_level0(double seconds) const { return seconds / level0_seconds - 1; }
     double percent(double seconds) const { return 100 * over_level0(seconds); }

@@ -3,15 +3,11 @@
 #include "llmc/base/units.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 
 namespace llmc {
 namespace {
-
-struct Placed {
-    Lifetime life;
-    int64_t begin, end;
-};
 
 /// A stack: at the bottom what lives long, in the order it appears; on it the head's brief tensors, the logits lowest;
 /// gradients last, so that they reuse the room of the logits and not of what is still read beside them. Workspaces are
@@ -51,27 +47,69 @@ struct Stack {
     }
 };
 
-/// Places storages in the given order, each at the lowest offset where it fits. `placed` stays sorted by offset.
+/// What is placed already, sorted by where it begins, in columns: most of a search goes by them, a vector of lifetimes
+/// at a time.
+class PlacedColumns {
+  public:
+    explicit PlacedColumns(size_t count) : first_(count + kWidth), last_(count + kWidth), begin_(count), end_(count) {}
+
+    /// The lowest offset at which `bytes` are free all that time.
+    int64_t lowest_free(const Lifetime& life, int64_t bytes) const {
+        int64_t offset = 0;
+        for (size_t i = 0; i < count_; i += kWidth) {
+            if (begin_[i] >= offset + bytes) break;  // All that come after begin no lower: the gap is large enough.
+            uint32_t overlaps = overlapping(i, life);
+            for (; overlaps != 0; overlaps &= overlaps - 1) {
+                const size_t other = i + static_cast<size_t>(__builtin_ctz(overlaps));
+                if (begin_[other] >= offset + bytes) return offset;
+                offset = std::max(offset, end_[other]);
+            }
+        }
+        return offset;
+    }
+
+    void insert(const Lifetime& life, int64_t begin, int64_t end) {
+        const auto at = static_cast<size_t>(
+            std::upper_bound(begin_.begin(), begin_.begin() + static_cast<ptrdiff_t>(count_), begin) - begin_.begin());
+        const auto put = [&](auto& column, auto value) {
+            std::memmove(&column[at] + 1, &column[at], (count_ - at) * sizeof(value));
+            column[at] = value;
+        };
+        put(first_, life.first), put(last_, life.last), put(begin_, begin), put(end_, end);
+        ++count_;
+    }
+
+  private:
+    static constexpr size_t kWidth = 16;
+
+    /// A bit for each of the kWidth from `i` on whose life overlaps this one.
+    uint32_t overlapping(size_t i, const Lifetime& life) const {
+        const int32_t *first = &first_[i], *last = &last_[i];
+        uint32_t bits = 0;
+#pragma omp simd reduction(| : bits)
+        for (size_t k = 0; k < kWidth; ++k) {
+            bits |= static_cast<uint32_t>((first[k] <= life.last) & (life.first <= last[k])) << k;
+        }
+        return count_ - i >= kWidth ? bits : bits & ((1u << (count_ - i)) - 1);
+    }
+
+    std::vector<int32_t> first_, last_;  ///< A vector more than there are, so that one may be read at the end.
+    std::vector<int64_t> begin_, end_;
+    size_t count_ = 0;
+};
+
+/// Places storages in the given order, each at the lowest offset where it fits.
 Layout place(const Plan& plan, const std::vector<Lifetime>& lives, const std::vector<int32_t>& order) {
     Layout layout;
     layout.offsets.assign(plan.tensors.size(), 0);
-    std::vector<Placed> placed;
-    placed.reserve(order.size());
+    PlacedColumns placed(order.size());
     for (const int32_t tensor : order) {
         const Lifetime& life = lives[static_cast<size_t>(tensor)];
         const int64_t bytes = plan.tensors[static_cast<size_t>(tensor)].bytes;
-        int64_t offset = 0;
-        for (const Placed& other : placed) {
-            if (!other.life.overlaps(life)) continue;
-            if (other.begin >= offset + bytes) break;  // The gap before this one is large enough.
-            offset = std::max(offset, other.end);
-        }
-        const Placed mine = {life, offset, offset + bytes};
-        const auto position = std::upper_bound(placed.begin(), placed.end(), mine,
-                                               [](const Placed& a, const Placed& b) { return a.begin < b.begin; });
-        placed.insert(position, mine);
+        const int64_t offset = placed.lowest_free(life, bytes);
+        placed.insert(life, offset, offset + bytes);
         layout.offsets[static_cast<size_t>(tensor)] = offset;
-        layout.arena_bytes = std::max(layout.arena_bytes, mine.end);
+        layout.arena_bytes = std::max(layout.arena_bytes, offset + bytes);
     }
     return layout;
 }
@@ -88,28 +126,27 @@ int64_t lower_bound_bytes(const Plan& plan, const std::vector<Lifetime>& lives) 
     return peak;
 }
 
-/// Narrows the gap to the bound: what ends at the top of the arena is placed first next time, over and over; the best
-/// arena met on the way counts. Bounded work, so that plans of a hundred layers stay fast.
-void repair(const Plan& plan, const std::vector<Lifetime>& lives, int64_t bound, std::vector<int32_t> order,
+/// Narrows the gap to the bound, or to what is enough: what ends at the top of the arena is placed first next time,
+/// over and over; the best arena met on the way counts. Bounded work, so that plans of a hundred layers stay fast.
+void repair(const Plan& plan, const std::vector<Lifetime>& lives, int64_t enough, std::vector<int32_t> order,
             int64_t most_turns, Layout* best) {
     const auto count = static_cast<int64_t>(order.size());
     const int64_t turns = std::clamp<int64_t>(40'000'000 / (count * count), 4, most_turns);
     Layout layout = *best;
-    for (int64_t turn = 0; turn < turns && best->arena_bytes > bound; ++turn) {
-        std::stable_partition(order.begin(), order.end(), [&](int32_t i) {
+    for (int64_t turn = 0; turn < turns && best->arena_bytes > enough; ++turn) {
+        const auto ends_at_top = [&](int32_t i) {
             const auto tensor = static_cast<size_t>(i);
             return layout.offsets[tensor] + plan.tensors[tensor].bytes == layout.arena_bytes;
-        });
+        };
+        if (turn > 0 && std::is_partitioned(order.begin(), order.end(), ends_at_top)) break;  // It would go on so.
+        std::stable_partition(order.begin(), order.end(), ends_at_top);
         layout = place(plan, lives, order);
         if (layout.arena_bytes < best->arena_bytes) *best = layout;
     }
 }
 
-}  // namespace
-
-Layout make_layout(const Plan& plan) {
-    const std::vector<Lifetime> lives = lifetimes(plan);
-    const int64_t bound = lower_bound_bytes(plan, lives);
+/// The smallest arena of the orders tried, or the first of at most `enough` bytes; `bound` is lower_bound_bytes().
+Layout layout_of(const Plan& plan, const std::vector<Lifetime>& lives, int64_t bound, int64_t enough) {
     std::vector<int32_t> storages;
     for (size_t i = 0; i < plan.tensors.size(); ++i) {
         if (lives[i].last >= lives[i].first) storages.push_back(static_cast<int32_t>(i));
@@ -123,9 +160,10 @@ Layout make_layout(const Plan& plan) {
     Layout best;
     std::vector<std::vector<int32_t>> orders;  ///< Tried; the best first.
     const auto attempt = [&](auto before) {
-        if (!best.offsets.empty() && best.arena_bytes == bound) return;
+        if (!best.offsets.empty() && best.arena_bytes <= enough) return;
         std::vector<int32_t> order = storages;
         std::stable_sort(order.begin(), order.end(), before);
+        if (std::find(orders.begin(), orders.end(), order) != orders.end()) return;  // It has been tried.
         Layout layout = place(plan, lives, order);
         orders.push_back(std::move(order));
         if (!best.offsets.empty() && layout.arena_bytes >= best.arena_bytes) return;
@@ -154,10 +192,10 @@ Layout make_layout(const Plan& plan) {
         return static_cast<double>(bytes(a)) * length(a) > static_cast<double>(bytes(b)) * length(b);
     });
 
-    repair(plan, lives, bound, orders.front(), /*most_turns=*/200, &best);
+    repair(plan, lives, enough, orders.front(), /*most_turns=*/200, &best);
     // Tensors of many sizes, as ranks exchange them, leave larger gaps.
     for (size_t i = 1; i < orders.size() && communicates && best.arena_bytes > bound + bound / 1000; ++i) {
-        repair(plan, lives, bound, orders[i], /*most_turns=*/40, &best);
+        repair(plan, lives, enough, orders[i], /*most_turns=*/40, &best);
     }
 
     for (size_t i = 0; i < plan.tensors.size(); ++i) {
@@ -165,6 +203,21 @@ Layout make_layout(const Plan& plan) {
         best.offsets[i] = best.offsets[static_cast<size_t>(storage)];
     }
     return best;
+}
+
+}  // namespace
+
+Layout make_layout(const Plan& plan) {
+    const std::vector<Lifetime> lives = lifetimes(plan);
+    const int64_t bound = lower_bound_bytes(plan, lives);
+    return layout_of(plan, lives, bound, bound);
+}
+
+ArenaFit arena_within(const Plan& plan, int64_t bytes) {
+    const std::vector<Lifetime> lives = lifetimes(plan);
+    const int64_t bound = lower_bound_bytes(plan, lives);
+    if (bound > bytes) return {false, bound};
+    return {layout_of(plan, lives, bound, std::max(bound, bytes)).arena_bytes <= bytes, bound};
 }
 
 }  // namespace llmc

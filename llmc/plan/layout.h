@@ -16,4 +16,12 @@ struct Layout {
 /// largest sum of live bytes.
 Layout make_layout(const Plan& plan);
 
+/// Whether make_layout() finds an arena of at most so many bytes, without looking for a smaller one than that; and the
+/// bytes that no layout goes below.
+struct ArenaFit {
+    bool fits = false;
+    int64_t bound_bytes = 0;
+};
+ArenaFit arena_within(const Plan& plan, int64_t bytes);
+
 }  // namespace llmc

@@ -94,6 +94,12 @@ const PolicyRow& find_policy(const std::string& name) {
     fail_usage("--recompute={}: no such policy; choose one of {}, auto", name, names);
 }
 
+std::string policy_words(const PolicyRow& policy, const Model& model) {
+    if (policy.function != keep_sqrt) return policy.description;
+    const int layers = static_cast<int>(model.config.L) - GradientPath(model).lowest_layer();
+    return fmt::format("{} (k = {})", policy.description, sqrt_segment(layers));
+}
+
 int sqrt_segment(int L) {
     int best = 1;
     const auto cost = [L](int k) { return (L + k - 1) / k + k - 1; };

@@ -39,6 +39,9 @@ const std::vector<PolicyRow>& policies();
 /// By name or level digit; fails (exit code 2) with the list if there is none.
 const PolicyRow& find_policy(const std::string& name);
 
+/// Its description, with the numbers that it has for a model: sqrt's k.
+std::string policy_words(const PolicyRow& policy, const Model& model);
+
 /// Layers per segment of the `sqrt` policy: argmin over k of ceil(L/k) + k - 1, ties to the smaller k.
 int sqrt_segment(int L);
 

@@ -319,6 +319,20 @@ SearchResult or_fixed_policy(const Model& model, const PlanRequest& request, con
     return best;
 }
 
+/// The plan that needs the least, by live bytes.
+void build_smallest(const Model& model, const PlanRequest& request, ParetoSearch* search, int64_t guess, KeepSet* keep,
+                    std::string* summary, Plan* plan) {
+    int64_t low = 0, high = std::max<int64_t>(guess, 1 << 20);
+    while (!search->fits(high)) low = high, high *= 2;
+    while (high - low > 4096) {
+        const int64_t middle = low + (high - low) / 2;
+        (search->fits(middle) ? high : low) = middle;
+    }
+    CHECK(search->fits(high), high);
+    search->build(0, keep, summary);
+    *plan = make_training_plan(model, request, *keep, "auto");
+}
+
 SearchResult search_layers(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes) {
     const ModelCosts costs = measure_layers(model, request, times);
     const double repeat = costs.cost.front().extra_seconds;
@@ -327,11 +341,15 @@ SearchResult search_layers(const Model& model, const PlanRequest& request, const
     ParetoSearch search(costs, chain);
 
     SearchResult result;
-    const auto generate = [&](int rank) {
+    const auto generate = [&](int rank, int64_t enough) {
         search.build(rank, &result.keep, &result.summary);
         result.plan = make_training_plan(model, request, result.keep, "auto");
+        return arena_within(result.plan, enough);
+    };
+    const auto finish = [&](int64_t limit) {
         result.layout = make_layout(result.plan);
         result.seconds = plan_seconds(times, result.plan);
+        result.found = result.layout.arena_bytes <= limit;
     };
     // The numbers above are exact for live bytes; an arena can have gaps. Then the next fastest, and so on; in the end
     // with a smaller limit.
@@ -339,28 +357,28 @@ SearchResult search_layers(const Model& model, const PlanRequest& request, const
     int64_t limit = budget_bytes;
     for (int turn = 0; turn < kTurns && search.fits(limit); ++turn) {
         int tried = 0;
+        int64_t bound = limit;
         for (const double slack : {1e-3, 1e-2, 1e-1, kNever}) {
             const int found = std::min(search.run(limit, slack), kRanks);
             for (; tried < found; ++tried) {
-                generate(tried);
-                if (result.layout.arena_bytes > budget_bytes) continue;
-                result.found = true;
+                const ArenaFit fit = generate(tried, budget_bytes);
+                bound = fit.bound_bytes;
+                if (!fit.fits) continue;
+                finish(budget_bytes);
                 return result;
             }
             if (tried == kRanks) break;
         }
-        limit = std::min(limit, simulate(model, result.plan).peak_bytes) - 1;
+        limit = std::min(limit, bound) - 1;
     }
-    // Nothing fits: the smallest there is.
-    int64_t low = 0, high = std::max<int64_t>(budget_bytes, 1 << 20);
-    while (!search.fits(high)) low = high, high *= 2;
-    while (high - low > 4096) {
-        const int64_t middle = low + (high - low) / 2;
-        (search.fits(middle) ? high : low) = middle;
+    // Nothing of these: the smallest of the choices for this budget, and the smallest there is.
+    if (search.fits(budget_bytes) && generate(0, budget_bytes).fits) {
+        finish(budget_bytes);
+        return result;
     }
-    CHECK(search.fits(high), high);
-    generate(0);
-    set_smallest(model, &result);
+    build_smallest(model, request, &search, budget_bytes, &result.keep, &result.summary, &result.plan);
+    finish(budget_bytes);
+    if (!result.found) set_smallest(model, &result);
     return result;
 }
 
@@ -372,6 +390,22 @@ SearchResult search_plan(const Model& model, const PlanRequest& request, const O
     const bool decides = GradientPath(model).lowest_layer() < model.config.L;  // Else no layer has a backward.
     return or_fixed_policy(model, request, times, budget_bytes,
                            decides ? search_layers(model, request, times, budget_bytes) : SearchResult{});
+}
+
+bool search_fits(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes) {
+    const bool is_exact = !model.has_frozen() && !request.places.on_host(Buffer::Boundaries);
+    if (!is_exact) return search_plan(model, request, times, budget_bytes).found;
+    const ModelCosts costs = measure_layers(model, request, times);
+    const ChainCheckpointing chain(costs.L, costs.cost.front().walk_seconds, costs.cost.front().extra_seconds);
+    ParetoSearch search(costs, chain);
+    if (!search.fits(budget_bytes)) return false;  // By live bytes, which no arena is smaller than.
+    KeepSet keep;
+    std::string summary;
+    search.build(0, &keep, &summary);
+    if (arena_within(make_training_plan(model, request, keep, "auto"), budget_bytes).fits) return true;
+    Plan plan;
+    build_smallest(model, request, &search, budget_bytes, &keep, &summary, &plan);
+    return arena_within(plan, budget_bytes).fits;
 }
 
 }  // namespace llmc

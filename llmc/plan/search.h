@@ -45,6 +45,10 @@ struct SearchResult {
 /// The fastest plan whose arena is at most `budget_bytes`. Only layers with a backward (model/trainable.h) are decided.
 SearchResult search_plan(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes);
 
+/// Whether the smallest plans fit; then search_plan() finds something, too. Sooner than that, and where an arena has
+/// gaps sometimes more careful.
+bool search_fits(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes);
+
 /// Extra time of bringing back a segment: R(n, m) above, with full forward time `layer_seconds` and repeat time
 /// `repeat_seconds`, and where to split. Exposed for the tests, which hold it against closed forms.
 class ChainCheckpointing {

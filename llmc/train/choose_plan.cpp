@@ -4,17 +4,20 @@
 
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
+#include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
 #include "llmc/plan/fuse.h"
 #include "llmc/plan/logits_chunk.h"
+#include "llmc/plan/measured_profile.h"
 #include "llmc/plan/probed_times.h"
 #include "llmc/plan/search.h"
 #include "llmc/run/fusion.h"
 #include "llmc/run/probe.h"
 #include "llmc/train/choose_update.h"
 #include "llmc/train/offload.h"
-#include "llmc/train/placement.h"
+#include "llmc/train/profile_file.h"
+#include "llmc/train/remedy.h"
 
 #include <algorithm>
 #include <cctype>
@@ -42,15 +45,13 @@ void assume_known(DeviceProfile* profile) {
     take_rates(find_device_profile("h100"));
     profile->link_bandwidth = 25e9;
     profile->node_bandwidth = 12.5e9;
-    std::string name = profile->name;
-    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
-    for (const DeviceProfile& known : device_profiles()) {
-        if (name.find(known.name) == std::string::npos) continue;
-        take_rates(known);
-        profile->usual_error = known.usual_error;
-        profile->link_bandwidth = known.link_bandwidth;
-        profile->node_bandwidth = known.node_bandwidth;
-    }
+    const DeviceProfile* known = profile_of_device(profile->name);
+    if (known == nullptr) return;
+    take_rates(*known);
+    profile->usual_error = known->usual_error;
+    profile->host_bandwidth = known->host_bandwidth;
+    profile->link_bandwidth = known->link_bandwidth;
+    profile->node_bandwidth = known->node_bandwidth;
 }
 
 DeviceProfile profile_of(const Backend& backend) {
@@ -68,57 +69,30 @@ DeviceProfile profile_of(const Backend& backend) {
     profile.efficiency = 0.8;
     profile.kind = device.kind;
     profile.attention_backward_products = device.attention_backward_products;
+    profile.memory_bytes = device.memory_total;
+    profile.reserve_bytes = std::min(device.memory_held, device.memory_total / 2);
     if (backend.on_gpu()) assume_known(&profile);
     return profile;
+}
+
+/// Of --device-profile, or of this device; with --link-gbs.
+DeviceProfile planned_profile(const Options& options, const Backend& backend) {
+    if (!options.device_profile.empty()) return device_profile_of(options);
+    return with_link(profile_of(backend), options.link_gbs);
 }
 
 int64_t state_bytes_of(const Model& model, const PlanRequest& request) {
     return state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true).total();
 }
 
-bool fits(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
-    const PlanRequest request = request_for(options, model, shape, backend);
-    const int64_t room = arena_room(options, model, request, backend);
-    return search_plan(model, request, nominal_times(options, model, request, backend), room).found;
-}
-
-/// What would do instead: only what was tried.
-std::string remedies(const Options& options, const Model& model, const BatchShape& shape, int64_t smallest,
-                     const Backend& backend) {
-    std::vector<std::string> ways;
-    Options other = options;
-    other.memory_budget.clear();
-    const bool is_limited = !options.memory_budget.empty();
-    const DeviceInfo device = backend.info();
-    if (is_limited && smallest <= memory_limit(other, device)) {
-        ways.push_back(fmt::format("raise --memory-budget to {}", smallest));
-    } else if (smallest > device.process_available && smallest <= device.memory_available / options.memory_sharing) {
-        ways.push_back(fmt::format("raise the limit of {}", device.process_limit));
-    }
-    BatchShape less = shape;
-    do less.B /= 2;
-    while (less.B > 0 && !fits(options, model, less, backend));
-    if (less.B > 0) ways.push_back(fmt::format("lower --batch-size to {}", less.B));
-    less = {shape.B, shape.T / 2};
-    constexpr int64_t kShortest = 16;
-    const auto fits_shorter = [&] {
-        Options shorter = options;
-        shorter.seq_len = less.T;
-        return fits(shorter, model, less, backend);
-    };
-    while (less.T >= kShortest && !fits_shorter()) less.T /= 2;
-    const bool may_be_shorter = options.resume.empty() && less.T >= kShortest;  // A run keeps its sequences.
-    if (may_be_shorter) ways.push_back(fmt::format("lower --seq-len to {}", less.T));
-    other = options;
-    other.dtype = "bf16";
-    const bool has_bf16 = backend.info().supports_bf16 || !options.device_profile.empty();
-    if (dtype_of_option(options, backend) == DType::F32 && has_bf16 && fits(other, model, shape, backend)) {
-        ways.emplace_back("take --dtype=bf16");
-    }
-    const std::string placement = placement_remedy(options, model, shape, backend);
-    if (!placement.empty()) ways.push_back(placement);
-    if (ways.empty()) return "take a smaller model, or a device with more memory";
-    return fmt::format("{}", fmt::join(ways, ", or "));
+/// A profile of this device beside the times that it comes from.
+void keep_profile(const DeviceProfile& profile) {
+    std::string name;
+    for (const char c : profile.name) name += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '-';
+    const std::string path = fmt::format("{}/profile-{}.toml", cache_folder(), name);
+    write_text_atomically(path, to_toml(profile));
+    spdlog::info("calibrated: a profile of this device is in '{}'; plan --device-profile=FILE plans for it elsewhere",
+                 path);
 }
 
 /// What the plan runs as one, in words, or why it is nothing.
@@ -138,12 +112,18 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
     if (!found.found) {
         const int64_t smallest = state + found.smallest_bytes;
         const std::string bound = memory_bound(options, backend.info());
+        const std::string floor = floor_words(options, model, request.shape, backend);
         fail(
-            "--recompute=auto: the smallest plan for --batch-size={} and --seq-len={} needs {} ({:.0f} % of it for "
-            "parameters and optimiser, the rest bound by {}); {}{} is not enough for it; {}",
+            "--recompute=auto: the smallest plan for --batch-size={} and --seq-len={} needs {} ({}); {}{} is not "
+            "enough "
+            "for it; {}",
             request.shape.B, request.shape.T, format_bytes(smallest),
-            100 * static_cast<double>(state) / static_cast<double>(smallest), found.binding_step, format_bytes(limit),
-            bound.empty() ? "" : ", by " + bound + ",", remedies(options, model, request.shape, smallest, backend));
+            !floor.empty()
+                ? floor
+                : fmt::format("{:.0f} % of it for parameters and optimiser, the rest bound by {}",
+                              100 * static_cast<double>(state) / static_cast<double>(smallest), found.binding_step),
+            format_bytes(limit), bound.empty() ? "" : ", by " + bound + ",",
+            advice(options, model, request.shape, backend));
     }
     ChosenPlan chosen;
     chosen.memory = with_memory(model, std::move(found.plan));
@@ -161,7 +141,7 @@ ChosenPlan plan_of(const Options& options, const std::string& policy, const Mode
         const PolicyRow& row = find_policy(policy);
         chosen.keep = row.function(model);
         chosen.memory = with_memory(model, make_training_plan(model, request, row));
-        chosen.words = row.description;
+        chosen.words = policy_words(row, model);
     }
     choose_update(options, model, request, times, backend, &chosen);
     chosen.fusion = describe_fusion(options, model, chosen.memory.plan, backend);
@@ -177,9 +157,9 @@ std::vector<PlanRequest> feasible_requests(const Options& options, const std::st
         if (sequences % (B * options.ranks) != 0) continue;
         const PlanRequest request = request_for(options, model, {B, options.seq_len}, backend);
         const int64_t room = arena_room(options, model, request, backend);
-        const bool fits =
-            policy == "auto" ? search_plan(model, request, nominal_times(options, model, request, backend), room).found
-                             : make_layout(make_training_plan(model, request, find_policy(policy))).arena_bytes <= room;
+        const bool fits = policy == "auto"
+                              ? search_fits(model, request, nominal_times(options, model, request, backend), room)
+                              : arena_within(make_training_plan(model, request, find_policy(policy)), room).fits;
         if (!fits) break;  // A larger one needs more.
         feasible.push_back(request);
     }
@@ -225,14 +205,16 @@ bool fuses(const Options& options) { return !options.no_fuse && options.device_p
 
 OpTimes nominal_times(const Options& options, const Model& model, const PlanRequest& request, const Backend& backend) {
     constexpr int64_t kRanksOfHost = 8;  // More ranks are assumed to be on several hosts.
-    const bool elsewhere = !options.device_profile.empty();
-    const DeviceProfile profile = elsewhere ? find_device_profile(options.device_profile) : profile_of(backend);
+    const DeviceProfile profile = planned_profile(options, backend);
     OpTimes times = analytic_times(model, request.shape, request.places, profile, request.logits_chunk_tokens);
     if (options.ranks > kRanksOfHost) times.link_bandwidth = profile.node_bandwidth;
     return times;
 }
 
 DType dtype_of_option(const Options& options, const Backend& backend) {
+    if (options.dtype == "auto" && !options.device_profile.empty()) {
+        return device_profile_of(options).kind == "cpu" ? DType::F32 : DType::BF16;
+    }
     if (options.dtype == "auto") return backend.info().default_dtype;
     return options.dtype == "bf16" ? DType::BF16 : DType::F32;
 }
@@ -254,7 +236,7 @@ Parallel parallel_of(const Options& options, int64_t B, const Backend& backend) 
 PlanRequest request_for(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
     int64_t chunk = options.logits_chunk;
     if (chunk == 0 && !options.device_profile.empty()) {  // That of the device planned for.
-        chunk = default_logits_chunk(model, shape, find_device_profile(options.device_profile).kind);
+        chunk = default_logits_chunk(model, shape, device_profile_of(options).kind);
     }
     const BatchShape of_data = {shape.B, shape.T, options.packed, options.partly_scored};
     PlanRequest request = plan_request(model, of_data, places_of(options, backend), chunk, backend,
@@ -289,6 +271,11 @@ Places places_of(const Options& options, const Backend& backend) {
 }
 
 int64_t memory_limit(const Options& options, const DeviceInfo& device) {
+    if (!options.device_profile.empty()) {
+        const DeviceProfile profile = device_profile_of(options);
+        if (options.memory_budget.empty()) return profile.usable_bytes();
+        return parse_budget("--memory-budget", options.memory_budget, profile.usable_bytes());
+    }
     if (options.memory_budget.empty()) return options.memory_share > 0 ? options.memory_share : device.available();
     const int64_t whole = device.total(options.memory_sharing);
     const int64_t budget = parse_budget("--memory-budget", options.memory_budget, whole);
@@ -303,6 +290,7 @@ int64_t memory_limit(const Options& options, const DeviceInfo& device) {
 
 std::string memory_bound(const Options& options, const DeviceInfo& device) {
     if (!options.memory_budget.empty()) return "--memory-budget";
+    if (!options.device_profile.empty()) return describe_memory(device_profile_of(options));
     return options.memory_share_limit.empty() ? device.limit(options.memory_sharing) : options.memory_share_limit;
 }
 
@@ -311,17 +299,24 @@ OpTimes operation_times(const Options& options, const Model& model, const PlanRe
     const std::string path =
         calibration_path(model, request.shape, request.places, request.logits_chunk_tokens, backend, fuses(options));
     OpTimes times;
-    if (!options.calibrate && load_times(path, model, &times)) return times;
+    const auto with_given_link = [&] {
+        if (options.link_gbs > 0) times.host_bandwidth = options.link_gbs * 1e9;
+        return times;
+    };
+    if (!options.calibrate && load_times(path, model, &times)) return with_given_link();
     if (!options.calibrate) {
         const ProbedRates* const rates = backend.on_gpu() ? nullptr : probe_once(model, request.places, backend);
         if (rates == nullptr) return nominal_times(options, model, request, backend);
-        return probed_times(model, request.shape, request.places, *rates, request.logits_chunk_tokens);
+        times = probed_times(model, request.shape, request.places, *rates, request.logits_chunk_tokens);
+        return with_given_link();
     }
     times = measure_times(model, request.shape, request.places, request.logits_chunk_tokens, backend, fuses(options));
-    if (!save_times(path, times)) return times;
-    spdlog::info("calibrated: operation times of this model at {} x {} tokens are kept in '{}'", request.shape.B,
-                 request.shape.T, path);
-    return times;
+    if (save_times(path, times)) {
+        spdlog::info("calibrated: operation times of this model at {} x {} tokens are kept in '{}'", request.shape.B,
+                     request.shape.T, path);
+        keep_profile(measured_profile(planned_profile(options, backend), model, request.shape, request.places, times));
+    }
+    return with_given_link();
 }
 
 OpTimes times_to_choose_by(const Options& options, const Model& model, const PlanRequest& request,

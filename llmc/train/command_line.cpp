@@ -170,6 +170,10 @@ void require_plain_words(const std::vector<const char*>& words) {
         }
         if (is_flag(*row) || word.find('=') != std::string_view::npos || i + 1 == words.size()) continue;
         const std::string_view value = words[++i];
+        if (row->implied != nullptr && is_option(value)) {
+            --i;
+            continue;
+        }
         if (is_option(value)) {
             fail_usage("--{}: needs a value, but '{}' comes next; write --{}=VALUE", row->name(), value, row->name());
         }

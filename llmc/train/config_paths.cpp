@@ -3,6 +3,7 @@
 #include "llmc/base/file.h"
 #include "llmc/io/chat/chat_template.h"
 #include "llmc/model/config.h"
+#include "llmc/train/profile_file.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -28,6 +29,7 @@ size_t path_begin(const OptionRow& row, const std::string& value) {
         case PathKind::Model: is_word |= find_preset(value).has_value(); break;
         case PathKind::Tokenizer: is_word |= value == "bytes" || value == "none"; break;
         case PathKind::ChatTemplate: is_word |= is_chat_template_name(value); break;
+        case PathKind::Profile: is_word |= !is_profile_file(value); break;
         case PathKind::Link: return has_file ? kFile.size() : std::string::npos;
     }
     return is_word ? std::string::npos : 0;

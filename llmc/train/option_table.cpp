@@ -1,6 +1,7 @@
 // The table of all options (options.h). One row per option, in the order of --help.
 #include "llmc/base/optimizer.h"
 #include "llmc/model/config.h"
+#include "llmc/plan/device_profile.h"
 #include "llmc/plan/policy.h"
 #include "llmc/train/options.h"
 
@@ -39,6 +40,16 @@ const std::string& recompute_help() {
     return text;
 }
 
+const std::string& profile_help() {
+    static const std::string text = [] {
+        std::string names;
+        for (const DeviceProfile& profile : device_profiles()) names += (names.empty() ? "" : ", ") + profile.name;
+        return "Plan for another device, in its memory and by its rates: " + names +
+               "; or a TOML file of your own, as --calibrate writes one";
+    }();
+    return text;
+}
+
 OptionRow path(OptionRow row, PathKind kind = PathKind::Path) {
     row.path = kind;
     return row;
@@ -46,6 +57,11 @@ OptionRow path(OptionRow row, PathKind kind = PathKind::Path) {
 
 OptionRow repeated(OptionRow row) {
     row.repeats = true;
+    return row;
+}
+
+OptionRow implied(OptionRow row, const char* value) {
+    row.implied = value;
     return row;
 }
 
@@ -175,11 +191,13 @@ const std::vector<OptionRow>& option_table() {
          "same bits", 0, 0, {"auto", "now", "delayed"}},
         {"--calibrate", &O::calibrate, kTrain | kPlan, kMemory,
          "Time the model's operations on this device first; later runs of this shape know them", 0, 0, {}, false},
-        {"--device-profile", &O::device_profile, kPlan, kMemory,
-         "Predict times for another device: a100, h100, h200, b200, l40s, rtx3090, rtx4090, rtx5090", 0, 0, {}, false},
+        path({"--device-profile", &O::device_profile, kPlan, kMemory, profile_help().c_str(), 0, 0, {}, false},
+             PathKind::Profile),
+        {"--link-gbs", &O::link_gbs, kTrain | kPlan, kMemory,
+         "GB/s between the device and host memory, each way, instead of what is usual for it", 1e-3, 1e6},
         may_be_number({"--memory-budget", &O::memory_budget, kTrain | kPlan, kMemory,
-         "Refuse to start above this, per rank: 6GiB, 512MiB, or 80% of the device (all that is available)", 0, 0, {},
-         false}),
+         "Refuse to start above this, per rank: 6GiB, 512MiB, or 80% of the device (all that is available; with "
+         "--device-profile, what that card leaves)", 0, 0, {}, false}),
         may_be_number({"--host-memory-budget", &O::host_memory_budget, kTrain | kPlan, kMemory,
          "The same of host memory, per rank: what --offload keeps there (all that is available)", 0, 0, {}, false}),
         {"--logits-chunk", &O::logits_chunk, kTrain | kPlan, kMemory,
@@ -245,15 +263,20 @@ const std::vector<OptionRow>& option_table() {
         {"--dry-run", &O::dry_run, kTrain, kRun, "Print model, plan and memory, allocate nothing", 0, 0, {}, false},
 
         {"--json", &O::json, kPlan, kOutput, "One JSON object instead of tables", 0, 0, {}, false},
+        {"--bytes", &O::bytes, kPlan, kOutput, "Sizes in bytes and times in ms, not rounded", 0, 0, {}, false},
         {"--list-steps", &O::list_steps, kPlan, kOutput, "Also print every step of the plan", 0, 0, {}, false},
         {"--frontier", &O::frontier, kPlan, kOutput,
          "Memory against time: the fastest plan for every budget, beside the fixed levels", 0, 0, {}, false},
         path({"--plot", &O::plot, kPlan, kOutput, "With --frontier: also draw it, FILE.svg", 0, 0, {}, false}),
         path({"--timeline", &O::timeline, kPlan, kOutput,
          "Draw the memory of the one level that --recompute names, step by step: FILE.svg", 0, 0, {}, false}),
-        may_be_number({"--what-fits", &O::what_fits, kPlan, kOutput,
-         "The largest batch and the longest sequence for every level in so much memory: 24GiB, or 80% of the device",
-         0, 0, {}, false}),
+        implied(may_be_number({"--what-fits", &O::what_fits, kPlan, kOutput,
+         "The fastest setting for every level in so much memory, and the largest batch and the longest sequence: all "
+         "that the device or --device-profile has, or 24GiB, or 80%", 0, 0, {}, false}), kWholeDevice),
+        {"--all-presets", &O::all_presets, kPlan, kOutput,
+         "With --what-fits: a line for every preset, trained in full and in part", 0, 0, {}, false},
+        path({"--emit-config", &O::emit_config, kPlan, kOutput,
+         "With --what-fits: write the fastest setting that fits to FILE.toml, for --config", 0, 0, {}, false}),
 
         path({"--hellaswag", &O::hellaswag, kEvaluate, kData, "HellaSwag file, as llm.c makes it", 0, 0, {}, false}),
         path({"--run", &O::run, kGenerate | kEvaluate | kExport, kModel, "Run folder or checkpoint", 0, 0, {}, false}),

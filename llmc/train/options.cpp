@@ -96,6 +96,7 @@ void add_option(CLI::App& app, const OptionRow& row, Options& options) {
                     return fault;
                 };
                 added->transform(CLI::Validator(validate, ""));
+                if (row.implied != nullptr) added->expected(0, 1)->default_str(row.implied);
                 if (row.repeats) added->multi_option_policy(CLI::MultiOptionPolicy::Join);
                 return added->type_name(type_name(row));
             }
@@ -322,7 +323,10 @@ Options parse_options(int argc, const char* const* argv) {
     if (options.batch_size == 0 && options.total_batch_size == 0) {
         options.total_batch_size = Options().batch_size * options.seq_len;
     }
+    const bool asks_what_fits = options.all_presets || options.was_given("emit-config");
+    if (asks_what_fits && options.what_fits.empty()) options.what_fits = kWholeDevice;
     validate(options);
+    for (std::string& line : without_effect(options)) options.remarks.push_back(std::move(line));
     return options;
 }
 

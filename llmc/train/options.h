@@ -16,6 +16,7 @@ namespace llmc {
 
 enum class Command : uint8_t { Train, Plan, Generate, Evaluate, Import, Export, Tokenize, Help };
 
+constexpr const char* kWholeDevice = "device";       ///< What --what-fits without a value stands for.
 constexpr int64_t kLargestVocabulary = 100'000'000;  ///< That --vocab-size takes.
 
 struct Options {
@@ -81,6 +82,7 @@ struct Options {
     std::string update = "auto";
     bool calibrate = false;
     std::string device_profile;
+    double link_gbs = 0;  ///< 0 = as the profile, or what is usual.
     int64_t logits_chunk = 0;
     bool no_fuse = false;
 
@@ -124,11 +126,14 @@ struct Options {
 
     // plan
     bool json = false;
+    bool bytes = false;
     bool list_steps = false;
     bool frontier = false;
     std::string plot;
     std::string timeline;
-    std::string what_fits;
+    std::string what_fits;  ///< kWholeDevice: what a run may take there.
+    bool all_presets = false;
+    std::string emit_config;
 
     // generate
     std::string run;
@@ -190,13 +195,14 @@ using OptionField = std::variant<std::string Options::*, int64_t Options::*, dou
 /// Where the text of an option is a path, what else it may be. Paths are what config_paths.h makes absolute, or counts
 /// from a file.
 enum class PathKind : uint8_t {
-    None,       ///< It is no path.
-    Path,       ///< Nothing else.
-    Data,       ///< A pattern, or "-".
-    Model,      ///< A preset's name.
-    Tokenizer,  ///< "bytes" or "none".
+    None,          ///< It is no path.
+    Path,          ///< Nothing else.
+    Data,          ///< A pattern, or "-".
+    Model,         ///< A preset's name.
+    Tokenizer,     ///< "bytes" or "none".
     ChatTemplate,  ///< A family's name.
-    Link,       ///< A word, or "file:" and a path.
+    Link,          ///< A word, or "file:" and a path.
+    Profile,       ///< A device's name (profile_file.h).
 };
 
 /// One option. Numbers outside [minimum, maximum] and texts outside `choices` (if there are any) are refused. A number
@@ -214,6 +220,7 @@ struct OptionRow {
     PathKind path = PathKind::None;  ///< Of a text.
     bool may_be_number = false;      ///< A text that a config file may have without quotes.
     bool repeats = false;            ///< A text that may be given several times: a list with commas.
+    const char* implied = nullptr;   ///< The value that it has where it stands alone; null: it needs one.
     std::string name() const;        ///< "batch-size".
 };
 
@@ -252,6 +259,9 @@ int64_t parse_budget(const std::string& option, const std::string& text, int64_t
 
 /// Refuses combinations that make no sense, before anything is allocated.
 void validate(const Options& options);
+
+/// A line for every option that was typed and that another makes meaningless: "--plot: has no effect; ...".
+std::vector<std::string> without_effect(const Options& options);
 
 /// Refuses a --total-batch-size that is no multiple of --batch-size times --seq-len, in words about those that were
 /// typed.

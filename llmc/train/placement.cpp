@@ -4,47 +4,83 @@
 #include "llmc/base/error.h"
 #include "llmc/base/units.h"
 #include "llmc/plan/search.h"
+#include "llmc/train/remedy.h"
 
 #include <algorithm>
+#include <limits>
 #include <set>
 
 namespace llmc {
 namespace {
 
-/// From what costs least to everything.
-const char* const kPlacements[] = {"none",
-                                   "boundaries",
-                                   "moments",
-                                   "moments,masters",
-                                   "moments,masters,boundaries",
-                                   "moments,masters,gradients",
-                                   "moments,masters,gradients,boundaries",
-                                   "moments,masters,gradients,parameters",
-                                   "all"};
+/// The request of a run, what of it is always there, and what the device leaves to the arena.
+struct Room {
+    PlanRequest request;
+    int64_t on_device = 0, on_host = 0, arena = 0;
+};
 
-/// The predicted time of a placement that fits; nothing of one that does not.
+Room room_of(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
+    Room room;
+    room.request = request_for(options, model, shape, backend);
+    const auto state = [&](Memory where) {
+        const PlanRequest& request = room.request;
+        return state_bytes(model, request.places, shape.T, request.parallel, /*training=*/true, where).total();
+    };
+    room.on_device = state(Memory::Device), room.on_host = state(Memory::Host);
+    room.arena = memory_limit(options, backend.info()) - room.on_device;
+    return room;
+}
+
+}  // namespace
+
+const std::vector<std::string>& offloads_by_cost() {
+    static const std::vector<std::string> lists = {"none",
+                                                   "boundaries",
+                                                   "moments",
+                                                   "moments,masters",
+                                                   "moments,masters,boundaries",
+                                                   "moments,masters,gradients",
+                                                   "moments,masters,gradients,boundaries",
+                                                   "moments,masters,gradients,parameters",
+                                                   "all"};
+    return lists;
+}
+
 std::optional<double> seconds_if_fitting(const Options& options, const Model& model, const BatchShape& shape,
                                          const Backend& backend) {
-    const PlanRequest request = request_for(options, model, shape, backend);
-    const OpTimes times = nominal_times(options, model, request, backend);
+    const Room room = room_of(options, model, shape, backend);
+    if (!fits_both(options, backend, room.on_device, room.on_host)) return std::nullopt;
+    const OpTimes times = nominal_times(options, model, room.request, backend);
     PlannedMemory memory;
     if (options.recompute == "auto") {
-        const auto state = [&](Memory where) {
-            return state_bytes(model, request.places, shape.T, request.parallel, /*training=*/true, where).total();
-        };
-        const int64_t room = memory_limit(options, backend.info()) - state(Memory::Device);
-        if (!fits_both(options, backend, state(Memory::Device), state(Memory::Host))) return std::nullopt;
-        SearchResult found = search_plan(model, request, times, room);
+        SearchResult found = search_plan(model, room.request, times, room.arena);
         if (!found.found) return std::nullopt;
         memory = with_memory(model, std::move(found.plan));
     } else {
-        memory = with_memory(model, make_training_plan(model, request, find_policy(options.recompute)));
+        Plan plan = make_training_plan(model, room.request, find_policy(options.recompute));
+        if (!arena_within(plan, room.arena).fits) return std::nullopt;
+        memory = with_memory(model, std::move(plan));
     }
     if (!fits_both(options, backend, memory.total_bytes(), memory.host_bytes())) return std::nullopt;
     return update_seconds(times, memory.plan);
 }
 
-}  // namespace
+bool is_fitting(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
+    const Room room = room_of(options, model, shape, backend);
+    if (!fits_both(options, backend, room.on_device, room.on_host)) return false;
+    const bool is_one_memory = !backend.on_gpu() && options.device_profile.empty();
+    if (is_one_memory && room.on_host > 0) return seconds_if_fitting(options, model, shape, backend).has_value();
+    if (options.recompute == "auto") {
+        const bool goes_to_host = room.request.places.on_host(Buffer::Boundaries);
+        if (goes_to_host) return seconds_if_fitting(options, model, shape, backend).has_value();
+        return search_fits(model, room.request, nominal_times(options, model, room.request, backend), room.arena);
+    }
+    const Plan plan = make_training_plan(model, room.request, find_policy(options.recompute));
+    const int64_t on_host = room.on_host + plan.host_bytes;
+    if (on_host > 0 && on_host > host_memory_limit(options)) return false;
+    if (is_one_memory && on_host > 0) return seconds_if_fitting(options, model, shape, backend).has_value();
+    return arena_within(plan, room.arena).fits;
+}
 
 std::optional<Placement> fitting_placement(const Options& options, const Model& model, const BatchShape& shape,
                                            const Backend& backend) {
@@ -53,7 +89,7 @@ std::optional<Placement> fitting_placement(const Options& options, const Model& 
     policies.erase("offload");  // A name for one of the others.
     if (options.recompute != "auto") policies.insert({"layer", "sqrt"});
     for (const std::string& policy : policies) {
-        for (const char* offload : kPlacements) {
+        for (const std::string& offload : offloads_by_cost()) {
             Options other = options;
             other.recompute = policy, other.offload = offload;
             const std::optional<double> seconds = seconds_if_fitting(other, model, shape, backend);
@@ -63,19 +99,10 @@ std::optional<Placement> fitting_placement(const Options& options, const Model& 
     return best;
 }
 
-std::string placement_remedy(const Options& options, const Model& model, const BatchShape& shape,
-                             const Backend& backend) {
-    const std::optional<Placement> found = fitting_placement(options, model, shape, backend);
-    if (!found) return "";
-    std::string change;
-    if (found->recompute != options.recompute) change += " --recompute=" + found->recompute;
-    if (found->offload != options.offload) change += " --offload=" + found->offload;
-    return fmt::format("take{} (predicted {:.0f} ms per step)", change, found->step_seconds * 1e3);
-}
-
 int64_t host_memory_limit(const Options& options) {
     const DeviceInfo host = host_memory();
     if (options.host_memory_budget.empty()) {
+        if (!options.device_profile.empty()) return std::numeric_limits<int64_t>::max();
         return options.host_share > 0 ? options.host_share : host.available(options.host_sharing);
     }
     const int64_t whole = host.total(options.host_sharing);
@@ -109,15 +136,13 @@ void require_host_memory(const Options& options, const Model& model, const Plann
     const int64_t limit = host_memory_limit(options);
     const bool together = memory.host_bytes() <= limit;
     const std::string bound = host_memory_bound(options);
-    const std::string remedy = placement_remedy(options, model, memory.plan.shape, backend);
     fail("not enough host memory: --offload={} keeps {} there{}, {} {} available{}; {}", options.offload,
          format_bytes(memory.host_bytes()),
          together
              ? fmt::format(" besides the {} of the device, which is this host,", format_bytes(memory.total_bytes()))
              : "",
          format_bytes(together ? backend.info().available(options.memory_sharing) : limit), "are",
-         bound.empty() ? "" : ", by " + bound,
-         remedy.empty() ? "no placement of this model and batch fits: lower --batch-size" : remedy);
+         bound.empty() ? "" : ", by " + bound, advice(options, model, memory.plan.shape, backend));
 }
 
 }  // namespace llmc

@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace llmc {
 
@@ -18,13 +19,17 @@ struct Placement {
 std::optional<Placement> fitting_placement(const Options& options, const Model& model, const BatchShape& shape,
                                            const Backend& backend);
 
-/// "take --recompute=layer --offload=moments,masters (predicted 130 ms per step)": only what has to be changed; "" if
-/// none fits.
-std::string placement_remedy(const Options& options, const Model& model, const BatchShape& shape,
-                             const Backend& backend);
+/// Values of --offload, from what costs least to everything.
+const std::vector<std::string>& offloads_by_cost();
+
+/// The predicted time of a step of a run with these options and this batch, if both memories have room for it.
+std::optional<double> seconds_if_fitting(const Options& options, const Model& model, const BatchShape& shape,
+                                         const Backend& backend);
+/// Whether they have; sooner.
+bool is_fitting(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend);
 
 /// Bytes of host memory that a rank may keep there: --host-memory-budget, else what is available to each of the ranks
-/// of this host, by the limits of control groups and of the process.
+/// of this host, by the limits of control groups and of the process; without end for a device that is elsewhere.
 int64_t host_memory_limit(const Options& options);
 /// What that limit comes from, in words; "" for the size of the host.
 std::string host_memory_bound(const Options& options);

@@ -1,8 +1,12 @@
 #include "llmc/train/plan_command.h"
 
 #include "llmc/backend/make_backend.h"
+#include "llmc/base/log.h"
+#include "llmc/base/terminal.h"
 #include "llmc/base/units.h"
 #include "llmc/draw/labels.h"
+#include "llmc/draw/plan_tables.h"
+#include "llmc/draw/text_table.h"
 #include "llmc/draw/timeline.h"
 #include "llmc/io/json_text.h"
 #include "llmc/plan/formats.h"
@@ -15,12 +19,14 @@
 #include "llmc/train/plan_output.h"
 #include "llmc/train/plan_ranks.h"
 #include "llmc/train/plan_what_fits.h"
+#include "llmc/train/remedy.h"
 #include "llmc/train/setup.h"
 
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <optional>
 
 namespace llmc {
 namespace {
@@ -29,7 +35,7 @@ std::string peak_position(const Model& model, const PlannedMemory& memory) {
     return describe_step(model, memory.plan.steps[static_cast<size_t>(memory.simulation.peak_step)]);
 }
 
-nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen) {
+nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen, int64_t limit) {
     const PlannedMemory& memory = chosen.memory;
     nlohmann::ordered_json by_consumer;
     for (const MemoryRow& row : memory.rows()) by_consumer[row.name] = row.bytes;
@@ -53,6 +59,19 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen) {
         json["host_bytes_in_per_update"] = traffic.in, json["host_bytes_out_per_update"] = traffic.out;
     }
     if (chosen.delays_update()) json["predicted_step_ms_with_update_now"] = chosen.now_seconds * 1e3;
+    json["layers"] = nlohmann::ordered_json::array();
+    const std::vector<LayerDecision> decisions = layer_decisions(model, memory.plan, chosen.keep, chosen.times);
+    for (const LayerDecision& row : decisions) {
+        json["layers"].push_back({{"first", row.first},
+                                  {"last", row.last},
+                                  {"keeps", row.keeps},
+                                  {"kept_bytes_each", row.kept_bytes},
+                                  {"host_bytes_each", row.host_bytes},
+                                  {"repeated_ms_each", row.repeated_seconds * 1e3}});
+    }
+    for (const ModeWords& mode : decision_words(decisions)) json["modes"][mode.name] = mode.words;
+    json["in_words"] = chosen.words;
+    json["fits"] = memory.total_bytes() <= limit;
     if (memory.plan.parallel.ranks > 1) add_communication(chosen, &json);
     return json;
 }
@@ -63,23 +82,23 @@ std::string chosen_batches(const Options& options, const std::vector<ChosenPlan>
     for (const ChosenPlan& chosen : plans) {
         text += fmt::format(" {} {}", chosen.memory.plan.policy, chosen.memory.plan.shape.B);
     }
-    return text + "\n";
+    return text;
 }
 
-std::string overview(const Model& model, const std::vector<ChosenPlan>& plans) {
-    std::string text = fmt::format("{:<10} {:>20} {:>20} {:>20} {:>8} {:>12}  {}\n", "recompute", "layer activations B",
-                                   "arena B", "total B", "FLOPs", "predicted", "peak at");
+std::string overview(const Model& model, const std::vector<ChosenPlan>& plans, int64_t limit, const ReportUnits& units,
+                     int width) {
+    std::vector<LevelRow> rows;
     for (const ChosenPlan& chosen : plans) {
         const PlannedMemory& memory = chosen.memory;
-        text +=
-            fmt::format("{:<10} {:>20} {:>20} {:>20} {:>+7.1f}% {:>9.0f} ms  {}\n", level_label(memory.plan.policy),
-                        format_count(memory.simulation.layer_activation_bytes), format_count(memory.layout.arena_bytes),
-                        format_count(memory.total_bytes()), 100 * memory.simulation.extra_flops_ratio(),
-                        chosen.step_seconds * 1e3, peak_position(model, memory));
+        rows.push_back({memory.plan.policy, memory.simulation.layer_activation_bytes, memory.layout.arena_bytes,
+                        memory.total_bytes(), memory.host_bytes(), memory.simulation.extra_flops_ratio(),
+                        chosen.step_seconds, memory.total_bytes() <= limit, peak_position(model, memory)});
     }
-    text += fmt::format("step times: {}\n", plans.front().times.source);
+    std::string text = levels_table(rows, units, width);
+    text += wrapped(fmt::format("step times: {}", plans.front().times.source), width);
     for (const ChosenPlan& chosen : plans) {
-        if (chosen.memory.plan.policy == "auto") text += fmt::format("auto: {}\n", chosen.words);
+        const std::string& policy = chosen.memory.plan.policy;
+        if (policy == "auto" || policy == "sqrt") text += wrapped(fmt::format("{}: {}", policy, chosen.words), width);
     }
     for (const ChosenPlan& chosen : plans) {
         if (!chosen.delays_update()) continue;
@@ -89,54 +108,31 @@ std::string overview(const Model& model, const std::vector<ChosenPlan>& plans) {
     return text;
 }
 
-/// Bytes of host memory by consumer, a column per policy.
-std::string host_breakdown(const std::vector<ChosenPlan>& plans) {
-    std::vector<std::string> names;
+/// Bytes by consumer, a column per policy: of the device, and of the host where it is used.
+std::string breakdown(const std::vector<ChosenPlan>& plans, const ReportUnits& units, int width) {
+    std::vector<ConsumerColumn> device, host;
+    bool uses_host = false;
     for (const ChosenPlan& chosen : plans) {
-        for (const MemoryRow& row : chosen.memory.host_rows()) {
-            if (std::find(names.begin(), names.end(), row.name) == names.end()) names.push_back(row.name);
-        }
+        device.push_back({chosen.memory.plan.policy, {}}), host.push_back({chosen.memory.plan.policy, {}});
+        for (const MemoryRow& row : chosen.memory.rows()) device.back().bytes.emplace_back(row.name, row.bytes);
+        for (const MemoryRow& row : chosen.memory.host_rows()) host.back().bytes.emplace_back(row.name, row.bytes);
+        uses_host = uses_host || chosen.memory.host_bytes() > 0;
     }
-    std::string text = fmt::format("{:<25}", "bytes of host memory");
-    for (const ChosenPlan& chosen : plans) text += fmt::format(" {:>18}", chosen.memory.plan.policy);
-    for (const std::string& name : names) {
-        text += fmt::format("\n{:<25}", name);
-        for (const ChosenPlan& chosen : plans) {
-            int64_t bytes = 0;
-            for (const MemoryRow& row : chosen.memory.host_rows()) bytes += row.name == name ? row.bytes : 0;
-            text += fmt::format(" {:>18}", format_count(bytes));
-        }
-    }
-    text += fmt::format("\n{:<25}", "host total");
-    for (const ChosenPlan& chosen : plans) text += fmt::format(" {:>18}", format_count(chosen.memory.host_bytes()));
+    std::string text = consumers_table("at the peak,", "total", device, units, width);
+    if (uses_host) text += "\n" + consumers_table("host memory,", "host total", host, units, width);
     return text;
 }
 
-/// Bytes by consumer, a column per policy.
-std::string breakdown(const std::vector<ChosenPlan>& plans) {
-    std::vector<std::string> names;
+/// What each layer keeps: of auto, and of a level that was asked for by its name alone.
+std::string decided(const Model& model, const std::vector<ChosenPlan>& plans, const ReportUnits& units, int width) {
+    std::string text;
     for (const ChosenPlan& chosen : plans) {
-        for (const MemoryRow& row : chosen.memory.rows()) {
-            if (std::find(names.begin(), names.end(), row.name) == names.end()) names.push_back(row.name);
-        }
+        if (chosen.memory.plan.policy != "auto" && plans.size() > 1) continue;
+        text +=
+            "\n" + decisions_table(chosen.memory.plan.policy,
+                                   layer_decisions(model, chosen.memory.plan, chosen.keep, chosen.times), units, width);
     }
-    std::string text = fmt::format("{:<25}", "bytes at the peak");
-    for (const ChosenPlan& chosen : plans) text += fmt::format(" {:>18}", chosen.memory.plan.policy);
-    for (const std::string& name : names) {
-        text += fmt::format("\n{:<25}", name);
-        for (const ChosenPlan& chosen : plans) {
-            int64_t bytes = 0;
-            for (const MemoryRow& row : chosen.memory.rows()) bytes += row.name == name ? row.bytes : 0;
-            text += fmt::format(" {:>18}", format_count(bytes));
-        }
-    }
-    text += fmt::format("\n{:<25}", "total");
-    for (const ChosenPlan& chosen : plans) text += fmt::format(" {:>18}", format_count(chosen.memory.total_bytes()));
-    const auto uses_host = [](const ChosenPlan& chosen) { return chosen.memory.host_bytes() > 0; };
-    if (std::any_of(plans.begin(), plans.end(), uses_host)) {
-        text += "\n\n" + host_breakdown(plans);
-    }
-    return text + "\n";
+    return text;
 }
 
 std::string steps_listed(const Model& model, const std::vector<ChosenPlan>& plans) {
@@ -149,14 +145,27 @@ std::string steps_listed(const Model& model, const std::vector<ChosenPlan>& plan
     return text;
 }
 
-std::string within_budget(const Options& options, const std::vector<ChosenPlan>& plans, const DeviceInfo& device) {
-    const int64_t budget = memory_limit(options, device);
+/// What fits, in words; where nothing does, what binds and what would do.
+std::string within_budget(const Options& options, const Model& model, const std::vector<ChosenPlan>& plans,
+                          const Backend& backend, int width) {
+    const int64_t budget = memory_limit(options, backend.info());
     std::string names;
     for (const ChosenPlan& chosen : plans) {
         if (chosen.memory.total_bytes() <= budget) names += " " + chosen.memory.plan.policy;
     }
-    return fmt::format("\nwithin --memory-budget={} ({} B):{}\n", options.memory_budget, format_count(budget),
-                       names.empty() ? " none; lower --batch-size or --seq-len" : names);
+    const std::string bound = memory_bound(options, backend.info());
+    const std::string what = options.memory_budget.empty()
+                                 ? fmt::format("{}{}", format_bytes(budget), bound.empty() ? "" : " (" + bound + ")")
+                                 : fmt::format("--memory-budget={} ({})", options.memory_budget, format_bytes(budget));
+    std::string text = fmt::format("\nwithin {}:{}", what, names);
+    if (names.empty()) {
+        const BatchShape& shape = plans.front().memory.plan.shape;
+        Options of_plan = options;
+        of_plan.recompute = plans.front().memory.plan.policy, of_plan.batch_size = shape.B;
+        const std::string floor = floor_words(of_plan, model, shape, backend);
+        text += fmt::format(" none; {}{}", floor.empty() ? "" : floor + "; ", advice(of_plan, model, shape, backend));
+    }
+    return wrapped(text, width);
 }
 
 void draw_timeline_of(const Options& options, const Model& model, const PlannedMemory& memory) {
@@ -173,9 +182,14 @@ void draw_timeline_of(const Options& options, const Model& model, const PlannedM
 Model model_of(Options& options) {
     if (names_weights(options.model)) {
         const ModelConfig config = model_config_at(options.model, "--model");
+        if (!options.what_fits.empty() && !options.was_given("seq-len")) options.seq_len = config.maxT;
         settle_seq_len(options, config);
         return model_to_train(options, accept_model(options, config, nullptr));
     }
+    const std::optional<ModelConfig> known = find_preset(options.model);
+    const int64_t own_context = options.max_seq_len > 0 ? options.max_seq_len : known ? known->maxT : 0;
+    const bool is_open = !options.what_fits.empty() && !options.was_given("seq-len");
+    if (is_open && own_context > 0) options.seq_len = own_context;
     // Without --data the preset keeps its published vocabulary.
     int64_t vocabulary = 0, least = 0;
     if (!options.tokenizer.empty()) {
@@ -204,35 +218,67 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
                            {"masters", formats.masters ? "fp32" : "none"},
                            {"gradients", format_name(formats.gradients)}};
         if (options.ranks > 1) json["ranks"] = options.ranks, json["zero"] = options.zero;
+        const int64_t budget = memory_limit(options, backend.info());
+        json["limit_bytes"] = budget;
         json["plans"] = nlohmann::ordered_json::array();
-        for (const ChosenPlan& chosen : plans) json["plans"].push_back(plan_json(model, chosen));
+        for (const ChosenPlan& chosen : plans) json["plans"].push_back(plan_json(model, chosen, budget));
         return json_report(json);
     }
     const Plan& first = plans.front().memory.plan;
-    std::string text = model_line(model);
+    const int width = output_columns();
+    int64_t largest = 0;
+    for (const ChosenPlan& chosen : plans) largest = std::max(largest, chosen.memory.total_bytes());
+    const ReportUnits units(options.bytes, largest);
+    std::string text = wrapped(model_line(model), width);
     const std::string formats = describe(formats_of(first.places));
-    text += fmt::format("micro-batch {} x {} tokens, {}, LM head in chunks of {} tokens{}{}\n", first.shape.B,
-                        first.shape.T, name_of(first.dtype), first.logits_chunk_tokens, formats.empty() ? "" : "; ",
-                        formats);
-    text += fmt::format("fused: {}\n", plans.front().fusion);
-    if (options.batch_size == 0) text += chosen_batches(options, plans);
+    text += wrapped(
+        fmt::format("micro-batch {} x {} tokens, {}, LM head in chunks of {} tokens{}{}", first.shape.B, first.shape.T,
+                    name_of(first.dtype), first.logits_chunk_tokens, formats.empty() ? "" : "; ", formats),
+        width);
+    text += wrapped(fmt::format("fused: {}", plans.front().fusion), width);
+    if (options.batch_size == 0) text += wrapped(chosen_batches(options, plans), width);
     if (options.ranks > 1) text += fmt::format("bytes are those of one rank of {}\n", options.ranks);
-    text += "\n";
-    text += overview(model, plans) + "\n" + breakdown(plans);
-    if (options.ranks > 1) text += communication_table(plans, options.zero);
+    const int64_t limit = memory_limit(options, backend.info());
+    text += "\n" + overview(model, plans, limit, units, width) + "\n" + breakdown(plans, units, width);
+    text += decided(model, plans, units, width);
+    if (options.ranks > 1) text += communication_table(plans, options.zero, units, width);
     if (options.list_steps) text += steps_listed(model, plans);
-    if (!options.memory_budget.empty()) text += within_budget(options, plans, backend.info());
+    const bool fits_none = std::none_of(plans.begin(), plans.end(),
+                                        [&](const ChosenPlan& chosen) { return chosen.memory.total_bytes() <= limit; });
+    if (!options.memory_budget.empty() || !options.device_profile.empty() || fits_none) {
+        text += within_budget(options, model, plans, backend, width);
+    }
     if (!options.timeline.empty()) text += fmt::format("\npicture: {}\n", options.timeline);
     return text;
 }
 
 }  // namespace
 
+namespace {
+
+/// What the plan is for: --device-profile, in whatever build; and where --device names a GPU and none is here to ask,
+/// one that is said.
+std::unique_ptr<Backend> planning_backend(Options* options) {
+    const bool is_elsewhere = !options->device_profile.empty() && options->device == "auto" && has_cuda_backend();
+    auto backend = make_planning_backend(is_elsewhere ? "cuda" : options->device, static_cast<int>(options->threads));
+    if (options->device_profile.empty() && backend->on_gpu() && backend->info().memory_total == 0) {
+        options->device_profile = "h100";
+        spdlog::warn(
+            "--device={}: there is no GPU here to ask, so memory and times are those of an h100; name yours with "
+            "--device-profile",
+            options->device);
+    }
+    return backend;
+}
+
+}  // namespace
+
 std::string plan_report(const Options& given) {
     Options options = given;
+    const std::unique_ptr<Backend> backend = planning_backend(&options);
+    if (options.all_presets) return all_presets_report(options, *backend);
     options.packed = options.partly_scored = options.pack == "documents";
     const Model model = model_of(options);
-    const std::unique_ptr<Backend> backend = make_planning_backend(options.device, static_cast<int>(options.threads));
     if (options.frontier) return frontier_report(options, model, *backend);
     if (!options.what_fits.empty()) return what_fits_report(options, model, *backend);
     return levels_report(options, model, *backend);

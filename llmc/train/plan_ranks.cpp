@@ -1,6 +1,6 @@
 #include "llmc/train/plan_ranks.h"
 
-#include "llmc/base/units.h"
+#include "llmc/draw/text_table.h"
 
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
@@ -31,21 +31,27 @@ Communication communication_of(const ChosenPlan& chosen) {
     return result;
 }
 
-std::string communication_table(const std::vector<ChosenPlan>& plans, int64_t zero) {
+std::string communication_table(const std::vector<ChosenPlan>& plans, int64_t zero, const ReportUnits& units,
+                                int width) {
     const Plan& first = plans.front().memory.plan;
     std::vector<Communication> all;
-    for (const ChosenPlan& chosen : plans) all.push_back(communication_of(chosen));
-    std::string text = fmt::format("\n{:<25}", fmt::format("{} ranks, ZeRO {}", first.parallel.ranks, zero));
-    for (const ChosenPlan& chosen : plans) text += fmt::format(" {:>18}", chosen.memory.plan.policy);
-    const auto row = [&](const char* name, const std::function<std::string(const Communication&)>& cell) {
-        text += fmt::format("\n{:<25}", name);
-        for (const Communication& of_plan : all) text += fmt::format(" {:>18}", cell(of_plan));
+    std::vector<TextColumn> columns = {
+        {.header = fmt::format("{} ranks, ZeRO {}", first.parallel.ranks, zero), .left = true}};
+    for (const ChosenPlan& chosen : plans) {
+        all.push_back(communication_of(chosen));
+        columns.push_back({.header = chosen.memory.plan.policy});
+    }
+    TextTable table(std::move(columns));
+    const auto row = [&](const std::string& name, const std::function<std::string(const Communication&)>& cell) {
+        std::vector<std::string> cells = {name};
+        for (const Communication& of_plan : all) cells.push_back(cell(of_plan));
+        table.add_row(cells);
     };
-    row("sent per update, B", [](const Communication& c) { return format_count(c.bytes); });
-    row("not hidden, ms", [](const Communication& c) { return fmt::format("{:.1f}", 1e3 * c.exposed_seconds); });
+    row(units.of_bytes("sent per update,"), [&](const Communication& c) { return units.bytes(c.bytes); });
+    row(units.of_seconds("not hidden,"), [&](const Communication& c) { return units.seconds(c.exposed_seconds); });
     row("hidden to 2 % from", [](const Communication& c) { return gigabytes_per_second(c.bandwidth_to_hide); });
-    return text +
-           fmt::format("\nlinks: {} each way per rank, assumed\n", gigabytes_per_second(all.front().link_bandwidth));
+    return "\n" + table.blocks(width) +
+           fmt::format("links: {} each way per rank, assumed\n", gigabytes_per_second(all.front().link_bandwidth));
 }
 
 void add_communication(const ChosenPlan& chosen, nlohmann::ordered_json* json) {

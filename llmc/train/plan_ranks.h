@@ -2,6 +2,7 @@
 // the bandwidth between ranks that would hide it.
 #pragma once
 
+#include "llmc/draw/report_units.h"
 #include "llmc/train/choose_plan.h"
 
 #include <nlohmann/json_fwd.hpp>
@@ -21,7 +22,8 @@ struct Communication {
 Communication communication_of(const ChosenPlan& chosen);
 
 /// A column per plan; `zero` as --zero says.
-std::string communication_table(const std::vector<ChosenPlan>& plans, int64_t zero);
+std::string communication_table(const std::vector<ChosenPlan>& plans, int64_t zero, const ReportUnits& units,
+                                int width);
 
 /// Fields of a plan's JSON object.
 void add_communication(const ChosenPlan& chosen, nlohmann::ordered_json* json);

@@ -12,4 +12,7 @@ namespace llmc {
 /// A table for people, or one JSON object with --json.
 std::string what_fits_report(const Options& options, const Model& model, Backend& backend);
 
+/// The same for every preset, trained in full and in part: a line each, as it comes.
+std::string all_presets_report(const Options& options, Backend& backend);
+
 }  // namespace llmc

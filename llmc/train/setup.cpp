@@ -12,6 +12,7 @@
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/lora_options.h"
 #include "llmc/train/placement.h"
+#include "llmc/train/remedy.h"
 
 #include <algorithm>
 #include <cmath>
@@ -46,10 +47,13 @@ void require_rows(const Options& options, const TokenSource& source) {
 }  // namespace
 
 DataReading reading_of(const Options& options) {
-    return {options.data_format,  options.jsonl_field,
-            options.special_tokens, options.skip_bad_lines,
+    return {options.data_format,
+            options.jsonl_field,
+            options.special_tokens,
+            options.skip_bad_lines,
             /*only_text=*/options.command == Command::Tokenize,
-            options.chat_template, options.score};
+            options.chat_template,
+            options.score};
 }
 
 Data open_data(const Options& options, const std::string& models_tokenizer) {
@@ -216,47 +220,31 @@ void require_dtype(const Backend& backend, DType dtype) {
     }
 }
 
-namespace {
-
-/// Largest micro-batch, by doubling and bisection, whose plan stays within `budget`; 0 if not even one sequence does.
-int64_t largest_batch(const Options& options, const Model& model, const PolicyRow& policy, int64_t budget,
-                      const Backend& backend) {
-    const auto fits = [&](int64_t B) {
-        const BatchShape shape = {B, options.seq_len};
-        const PlanRequest request = request_for(options, model, shape, backend);
-        return with_memory(model, make_training_plan(model, request, policy)).total_bytes() <= budget;
-    };
-    if (!fits(1)) return 0;
-    int64_t low = 1, high = 2;
-    while (high < (1 << 20) && fits(high)) low = high, high *= 2;
-    while (low + 1 < high) {
-        const int64_t middle = (low + high) / 2;
-        (fits(middle) ? low : high) = middle;
-    }
-    return low;
-}
-
-}  // namespace
-
 void require_memory(const Options& options, const Model& model, const PlannedMemory& memory, const Backend& backend) {
     const DeviceInfo device = backend.info();
     const bool limited = !options.memory_budget.empty();
     const int64_t budget = memory_limit(options, device);
     if (memory.total_bytes() <= budget) return require_host_memory(options, model, memory, backend);
+    const std::string floor = floor_words(options, model, memory.plan.shape, backend);
     std::string fits;
     for (const PolicyRow& policy : policies()) {
+        if (!floor.empty()) break;  // No level helps.
+        Options other = options;
+        other.recompute = policy.name;
         const PlanRequest request = request_for(options, model, memory.plan.shape, backend);
         const int64_t bytes = with_memory(model, make_training_plan(model, request, policy)).total_bytes();
-        const int64_t batch = largest_batch(options, model, policy, budget, backend);
-        fits += fmt::format("{} {} needs {}, {}", fits.empty() ? "" : ";", policy.name, format_bytes(bytes),
+        const int64_t batch = largest_batch(other, model, backend);
+        fits += fmt::format("{} {} needs {}, {}", fits.empty() ? "By level:" : ";", policy.name, format_bytes(bytes),
                             batch > 0 ? fmt::format("fits with --batch-size={}", batch) : "fits with no batch size");
     }
     const std::string bound = memory_bound(options, device);
-    const std::string remedy = placement_remedy(options, model, memory.plan.shape, backend);
-    fail("not enough memory: --recompute={} with --batch-size={} and --seq-len={} needs {}, {} is {}{}. By level:{}{}",
-         options.recompute, options.batch_size, options.seq_len, format_bytes(memory.total_bytes()),
-         limited ? "--memory-budget" : "available", format_bytes(budget),
-         limited || bound.empty() ? "" : ", by " + bound, fits, remedy.empty() ? "" : ". With this batch: " + remedy);
+    fail(
+        "not enough memory: --recompute={} with --batch-size={} and --seq-len={} needs {}, {} is {}{}. {}. What would "
+        "do: {}",
+        options.recompute, options.batch_size, options.seq_len, format_bytes(memory.total_bytes()),
+        limited ? "--memory-budget" : "available", format_bytes(budget),
+        limited || bound.empty() ? "" : ", by " + bound, floor.empty() ? fits : "At any level " + floor,
+        advice(options, model, memory.plan.shape, backend));
 }
 
 void settle_schedule(Options& options, bool is_trained) {

@@ -4,6 +4,7 @@
 #include "llmc/train/lora_options.h"
 #include "llmc/train/offload.h"
 #include "llmc/train/options.h"
+#include "llmc/train/profile_file.h"
 #include "llmc/train/ranks.h"
 
 #include <algorithm>
@@ -12,18 +13,26 @@
 namespace llmc {
 namespace {
 
-/// An option that was typed although another makes it meaningless.
-void refuse_ignored(const Options& options) {
+constexpr const char* kOnlyJsonLines =
+    "only JSON Lines have such lines; add --jsonl-field, or for instruction rows --data-format=rows";
+
+bool may_have_lines(const Options& options) { return !options.jsonl_field.empty() || options.data_format == "rows"; }
+
+/// An option, whether another makes it meaningless, and why.
+struct Ignored {
+    const char* name;
+    bool ignored;
+    const char* why;
+};
+
+std::vector<Ignored> rows_of_run_and_plan(const Options& options) {
     // Where a run's own held-out data is evaluated, it is read as it was for training.
     const bool may_lack_data = options.command == Command::Evaluate || options.command == Command::Plan;
     const bool generates = options.command == Command::Generate;
     const bool no_data = may_lack_data && !options.was_given("data");
     const bool only_hellaswag = options.command == Command::Evaluate && no_data && !options.hellaswag.empty();
-    const struct {
-        const char* name;
-        bool ignored;
-        const char* why;
-    } rows[] = {
+    const bool what_fits = !options.what_fits.empty();
+    return {
         {"lr-decay-fraction", options.lr_schedule != "wsd", "only --lr-schedule=wsd has it"},
         {"final-lr-fraction", options.lr_schedule == "constant", "--lr-schedule=constant does not fall"},
         {"sample-every", options.sample_length == 0, "there are no samples with --sample-length=0"},
@@ -32,22 +41,27 @@ void refuse_ignored(const Options& options) {
         {"keep-best", options.val_every == 0, "there is no validation with --val-every=0"},
         {"list-steps", options.json, "--json has no list of steps"},
         {"plot", !options.frontier, "it draws the --frontier; add that"},
+        {"bytes", options.json, "--json has bytes in any case"},
         {"list-steps", options.frontier, "--frontier compares plans; leave it out"},
         {"recompute", options.frontier, "--frontier has every level and auto"},
-        {"memory-budget", options.frontier, "--frontier goes through all budgets"},
-        {"list-steps", !options.what_fits.empty(), "--what-fits tries many plans; leave it out"},
-        {"memory-budget", !options.what_fits.empty(), "--what-fits names the memory"},
-        {"batch-size", !options.what_fits.empty(), "--what-fits finds the largest"},
-        {"total-batch-size", !options.what_fits.empty(), "--what-fits is about one micro-batch"},
+        {"list-steps", what_fits, "--what-fits tries many plans; leave it out"},
+        {"memory-budget", what_fits && options.what_fits != kWholeDevice, "--what-fits names the memory"},
+        {"batch-size", what_fits, "--what-fits finds the fastest and the largest"},
+        {"total-batch-size", what_fits, "--what-fits is about one micro-batch"},
+        {"model", options.all_presets, "--all-presets goes through all of them"},
+        {"recompute", options.all_presets, "--all-presets tries every level"},
+        {"freeze", options.all_presets, "--all-presets has its own parts"},
         {"host-memory-budget", options.offload == "none" && options.recompute.find("offload") == std::string::npos,
          "nothing is kept in host memory; add --offload"},
-        {"calibrate", !options.what_fits.empty(), "--what-fits tries many shapes; leave it out"},
+        {"calibrate", what_fits, "--what-fits tries many shapes; leave it out"},
         {"zero", options.command == Command::Plan && options.ranks == 1,
          "one rank has nobody to share with; add --ranks"},
         {"adam-epsilon", options.optimizer != "adamw", "only --optimizer=adamw has it"},
         {"comm-timeout", options.comm_init == "none", "there are no other ranks with --comm-init=none"},
         {"calibrate", !options.device_profile.empty(), "--device-profile has another device's times"},
         {"profile", options.dry_run, "--dry-run runs no operation"},
+        {"gguf-type", options.command == Command::Export && options.format != "gguf",
+         "it is of --format=gguf; choose with --dtype"},
         {"top-k", options.temperature == 0, "--temperature=0 takes the most likely token"},
         {"top-p", options.temperature == 0, "--temperature=0 takes the most likely token"},
         {"special-tokens", generates && options.prompt.empty(), "there is no --prompt"},
@@ -66,10 +80,21 @@ void refuse_ignored(const Options& options) {
         {"no-bos", options.chat, "--chat begins as the chat template says"},
         {"ignore-eos", options.chat, "an answer of --chat ends with its turn"},
         {"special-tokens", options.chat, "in conversations, names of special tokens are always their ids"},
+        {"skip-bad-lines", !no_data && !may_have_lines(options), kOnlyJsonLines},
+        {"base-format", options.command == Command::Export && options.format != "hf", "only --format=hf has it"},
     };
-    for (const auto& row : rows) {
-        if (row.ignored && options.was_typed(row.name)) fail_usage("--{}: has no effect; {}", row.name, row.why);
+}
+
+std::vector<Ignored> rows_of_tokenize(const Options& options) {
+    std::vector<Ignored> rows = {
+        {"vocab-size", !options.train_bpe, "only --train-bpe chooses a vocabulary"},
+        {"skip-bad-lines", !may_have_lines(options), kOnlyJsonLines},
+    };
+    for (const char* name : {"chat-template", "score", "tokenizer", "special-tokens", "document-token",
+                             "tokenizer-pattern", "shard-tokens", "val-fraction", "val-tokens", "llmc-tokenizer"}) {
+        rows.push_back({name, options.train_bpe, "--train-bpe only learns a vocabulary"});
     }
+    return rows;
 }
 
 void validate_tokenize(const Options& options) {
@@ -89,10 +114,6 @@ void validate_tokenize(const Options& options) {
             fail_usage("--vocab-size={}: --train-bpe needs at least 258: 256 bytes, end-of-text and a token to learn",
                        options.vocab_size);
         }
-        for (const char* name : {"chat-template", "score", "tokenizer", "special-tokens", "document-token", "tokenizer-pattern", "shard-tokens",
-                                 "val-fraction", "val-tokens", "llmc-tokenizer"}) {
-            if (options.was_typed(name)) fail_usage("--{}: has no effect; --train-bpe only learns a vocabulary", name);
-        }
         return;
     }
     if (options.tokenizer.empty()) {
@@ -100,8 +121,6 @@ void validate_tokenize(const Options& options) {
             "tokenize needs --tokenizer=PATH (a folder or file of GPT-2, Hugging Face, Llama 3 or SentencePiece, or "
             "'bytes'), or --train-bpe");
     }
-    if (options.was_typed("vocab-size"))
-        fail_usage("--vocab-size: has no effect; only --train-bpe chooses a vocabulary");
     if (options.was_typed("val-fraction") && options.was_typed("val-tokens")) {
         fail_usage("--val-tokens={}: says the same as --val-fraction={}; leave one of them out", options.val_tokens,
                    options.val_fraction);
@@ -125,7 +144,17 @@ void validate_plan(const Options& options) {
     if (options.frontier && options.batch_size == 0) {
         fail_usage("--frontier: compares plans of one shape; give --batch-size as a number");
     }
-    if (what_fits) parse_budget("--what-fits", options.what_fits, int64_t{1} << 40);
+    if (what_fits && options.what_fits != kWholeDevice) {
+        parse_budget("--what-fits", options.what_fits, int64_t{1} << 40);
+    }
+    if (options.was_given("emit-config") && options.all_presets) {
+        fail_usage("--emit-config={}: writes the setting of one model; name it with --model, without --all-presets",
+                   options.emit_config);
+    }
+    if (options.was_given("emit-config") && !options.emit_config.ends_with(".toml")) {
+        fail_usage("--emit-config={}: is written as TOML; end the file's name in .toml", options.emit_config);
+    }
+    if (!options.device_profile.empty()) device_profile_of(options);
     for (const auto& [name, path] : {std::pair("plot", options.plot), std::pair("timeline", options.timeline)}) {
         if (options.was_given(name) && !path.ends_with(".svg")) {
             fail_usage("--{}={}: is drawn as SVG; end the file's name in .svg", name, path);
@@ -139,14 +168,6 @@ void require_type_of_format(const Options& options) {
     if (is_gguf && options.was_typed("dtype")) {
         fail_usage("--dtype={}: --format=gguf takes --gguf-type instead (f32, f16, bf16, q8_0); leave --dtype out",
                    options.dtype);
-    }
-    if (!is_gguf && options.was_typed("gguf-type")) {
-        fail_usage("--gguf-type={}: has no effect with --format={}; add --format=gguf, or choose with --dtype",
-                   options.gguf_type, options.format);
-    }
-    if (options.base_format != "auto" && options.format != "hf") {
-        fail_usage("--base-format={}: has no effect with --format={}; leave it out, or choose --format=hf",
-                   options.base_format, options.format);
     }
 }
 
@@ -219,12 +240,6 @@ void require_whole_updates(const Options& options) {
 
 void validate(const Options& options) {
     validate_lora(options);
-    const bool may_have_lines = !options.jsonl_field.empty() || options.data_format == "rows";
-    if (options.skip_bad_lines && !may_have_lines && options.was_typed("skip-bad-lines")) {
-        fail_usage(
-            "--skip-bad-lines: has no effect; only JSON Lines have such lines, so add --jsonl-field, or for instruction "
-            "rows --data-format=rows");
-    }
     if (options.data_format == "rows" && !options.jsonl_field.empty() && options.was_typed("jsonl-field")) {
         fail_usage("--jsonl-field={}: instruction rows have fields of their own; leave it out with --data-format=rows",
                    options.jsonl_field);
@@ -243,8 +258,7 @@ void validate(const Options& options) {
     }
     if (options.command == Command::Tokenize) return validate_tokenize(options);
     if (options.command != Command::Train && options.command != Command::Plan) {
-        require_operands(options);
-        return refuse_ignored(options);
+        return require_operands(options);
     }
     if (options.command == Command::Train && options.recompute != "auto") find_policy(options.recompute);
     if (!options.memory_budget.empty()) parse_budget("--memory-budget", options.memory_budget, int64_t{1} << 40);
@@ -272,7 +286,16 @@ void validate(const Options& options) {
     if (!is_file && init != "auto" && init != "mpi" && init != "tcp" && init != "none") {
         fail_usage("--comm-init={}: must be auto, mpi, tcp, file:PATH or none", init);
     }
-    refuse_ignored(options);
+}
+
+std::vector<std::string> without_effect(const Options& options) {
+    const bool tokenizes = options.command == Command::Tokenize;
+    std::vector<std::string> lines;
+    for (const Ignored& row : tokenizes ? rows_of_tokenize(options) : rows_of_run_and_plan(options)) {
+        if (!row.ignored || !options.was_typed(row.name)) continue;
+        lines.push_back(fmt::format("--{}: has no effect; {}", row.name, row.why));
+    }
+    return lines;
 }
 
 }  // namespace llmc

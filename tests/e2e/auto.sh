@@ -53,12 +53,13 @@ take() {
             "raise --memory-budget to "*) bytes=${way##* } ;;
             "lower --batch-size to "*) batch=${way##* } ;;
             "lower --seq-len to "*) length=${way##* } ;;
-            "take --"*)
-                way=${way#take } way=${way%% (*}
+            "take --"* | "keep less of the optimiser"* | "take a smaller model, such as"*)
+                way=--${way#*--} way=${way%% (*}
                 read -ra more <<<"$way"
                 [[ $way != *--recompute=* ]] || level=()
                 ;;
-            "take a smaller model" | "a device with more memory") continue ;;
+            "no setting of this model fits; take a smaller one" | "a device with more memory") continue ;;
+            "take a smaller one" | "no setting of this model fits") continue ;;
             *) more=(--unknown) ;;
         esac
         run plan --layers=8 --channels=32 --heads=2 "--batch-size=$batch" "--seq-len=$length" "${level[@]}" \

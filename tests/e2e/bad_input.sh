@@ -101,7 +101,8 @@ refused "RoPE in GPT-2" 2 "--rope-theta: GPT-2" "${with_text[@]}" --rope-theta=5
 refused "a sequence beyond the model's" 2 "--seq-len=32: .*--max-seq-len" "${with_text[@]}" --max-seq-len=16
 refused "a vocabulary smaller than the data's" 2 "--vocab-size=99: .*257" "${with_text[@]}" --vocab-size=99
 refused "a warm-up longer than the run" 2 "--warmup=9: .*--steps=3" "${with_text[@]}" --warmup=9
-refused "an option without effect" 2 "--lr-decay-fraction: has no effect" "${with_text[@]}" --lr-decay-fraction=0.5
+run "${with_text[@]}" --lr-decay-fraction=0.5 --dry-run
+check "an option without effect is noted" test "$status $(grep -c 'W --lr-decay-fraction: has no effect' err)" = "0 1"
 
 # ---- configuration files ---------------------------------------------------------------------------
 

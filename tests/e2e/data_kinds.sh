@@ -114,8 +114,8 @@ for command in train evaluate; do
 done
 refused "another field" 1 "line 1 has no field 'content'.*it has 'text'" \
     tokenize --tokenizer=bytes --out=new --jsonl-field=content text.jsonl
-refused "--skip-bad-lines alone" 2 "--skip-bad-lines: has no effect" tokenize --tokenizer=bytes --out=new \
-    --skip-bad-lines text.txt
+must "--skip-bad-lines alone" tokenize --tokenizer=bytes --out=alone --skip-bad-lines text.txt
+check "it is noted" says "W --skip-bad-lines: has no effect"
 must "from standard input" tokenize --tokenizer=vocab --val-fraction=0 --out=piped --jsonl-field=text - <text.jsonl
 must "from the file" tokenize --tokenizer=vocab --val-fraction=0 --out=filed --jsonl-field=text text.jsonl
 check "standard input is read as a file is" cmp piped_train_000000.bin filed_train_000000.bin

@@ -81,7 +81,8 @@ check "Llama 3's pattern" has_text chat.gguf smaug-bpe
 # ---- what is refused --------------------------------------------------------------------------
 
 refused "--dtype with GGUF" 2 '--dtype=bf16.*--gguf-type' export --run=llama --format=gguf --dtype=bf16 --out=x.gguf
-refused "--gguf-type without GGUF" 2 '--gguf-type=f16.*--format=gguf' export --run=llama --gguf-type=f16 --out=x
+must "--gguf-type without GGUF" export --run=llama --gguf-type=f16 --out=no-gguf
+check "it is noted" grep -q 'W --gguf-type: has no effect; .*--format=gguf' err
 refused "an unknown type" 2 'gguf-type.*q8_0' export --run=llama --format=gguf --gguf-type=q4_0 --out=x.gguf
 refused "what is there already" 2 'is there already' export --run=llama --format=gguf --out=llama-f16.gguf
 refused "a preset has no weights" 2 'without weights' export --run=gpt2 --format=gguf --out=x.gguf

@@ -6,6 +6,7 @@ set -u
 
 export XDG_CACHE_HOME=$PWD/cache
 shape=(--layers=3 --channels=64 --heads=2 --seq-len=64 --batch-size=4 --vocab-size=257 --dtype=fp32)
+export COLUMNS=200 # Lines are whole.
 uncalibrated='a probe of .*; uncalibrated, usually within 15 %'
 
 must "plan" plan "${shape[@]}" --device=cpu
@@ -24,7 +25,7 @@ budget=$(sed -n 's/.*"total_bytes": \([0-9]*\).*/\1/p' out)
 plan_of >first
 plan_of >second
 check "two probes differ" test "$(grep predicted_step_ms first)" != "$(grep predicted_step_ms second)"
-sed -i /predicted_step_ms/d first second
+sed -i "/predicted_step_ms\|repeated_ms_each/d" first second
 check "sizes and choices do not" cmp first second
 
 must "--calibrate" plan "${shape[@]}" --device=cpu --recompute=0 --calibrate

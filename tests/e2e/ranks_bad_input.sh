@@ -24,7 +24,8 @@ done
 refused "--ranks is for plan" 2 "--ranks: training does not have this option, only plan" "${good[@]}" --ranks=2
 
 refused "plan for no rank" 2 "--ranks: must be .*from 1 to" plan --ranks=0
-refused "plan a stage for one rank" 2 "--zero: has no effect; .*add --ranks" plan --zero=2
+run plan --zero=2
+check "plan a stage for one rank: a note" test "$status $(grep -c 'W --zero: has no effect; .*add --ranks' err)" = "0 1"
 refused "plan a batch that does not divide" 2 "--total-batch-size=4096: must be a multiple of .*3 x 16 x 128 = 6144" \
     plan --ranks=3 --total-batch-size=4096
 refused "plan a fixed order for 3 ranks" 2 "--rank-invariant: .* 3 ranks; use 1, 2, 4" plan --ranks=3 --rank-invariant

@@ -156,8 +156,8 @@ refused "a vocabulary that is there" 2 '--out=vocab.*is there already' \
 refused "a vocabulary too small" 2 '--vocab-size=257.*at least 258' \
     tokenize --train-bpe --vocab-size=257 --out=new text.txt
 refused "no vocabulary size" 2 '--train-bpe needs --vocab-size=N' tokenize --train-bpe --out=new text.txt
-refused "--train-bpe and --tokenizer" 2 '--tokenizer: has no effect' \
-    tokenize --train-bpe --vocab-size=300 --tokenizer=vocab --out=new text.txt
+must "--train-bpe and --tokenizer" tokenize --train-bpe --vocab-size=300 --tokenizer=vocab --out=learned-anew text.txt
+check "it is noted" grep -q 'W --tokenizer: has no effect; --train-bpe' err
 refused "two sizes of validation" 2 '--val-tokens=5.*--val-fraction' \
     tokenize --tokenizer=vocab --val-tokens=5 --val-fraction=0.5 --out=new text.txt
 refused "an unknown tokenizer" 1 "unknown tokenizer 'gpt9'" tokenize --tokenizer=gpt9 --out=new text.txt

@@ -66,7 +66,7 @@ TEST_F(ConfigPaths, CountFromTheFile) {
 TEST_F(ConfigPaths, EveryPathOfTheTableCounts) {
     for (const char* name :
          {"model", "data", "val-data", "tokenizer", "output-dir", "resume", "config", "profile", "comm-init", "plot",
-          "timeline", "hellaswag", "run", "from", "out", "files", "llmc-tokenizer"}) {
+          "timeline", "device-profile", "emit-config", "hellaswag", "run", "from", "out", "files", "llmc-tokenizer"}) {
         EXPECT_NE(row(name).path, PathKind::None) << name;
     }
 }

@@ -43,8 +43,9 @@ TEST(OptionTable, HoldsExactlyThese) {
               "-c,--weight-decay --optimizer --moments -w,--masters --gradients --beta1 --beta2 --adam-epsilon "
               "--grad-clip --freeze --trainable --lora --lora-alpha --rslora --lora-targets --lora-bias "
               "--max-skipped-steps "
-              "-r,--recompute --offload --update --calibrate --memory-budget --host-memory-budget --logits-chunk "
-              "--no-fuse -z,--zero --rank-invariant --check-ranks --no-overlap --comm-init --comm-timeout "
+              "-r,--recompute --offload --update --calibrate --link-gbs --memory-budget --host-memory-budget "
+              "--logits-chunk --no-fuse -z,--zero --rank-invariant --check-ranks --no-overlap --comm-init "
+              "--comm-timeout "
               "--device --dtype --threads --peak-tflops "
               "-o,--output-dir -y,--resume --config --seed -v,--val-every --val-sequences -s,--sample-every "
               "-g,--sample-length --sample-prompt -n,--checkpoint-every --keep-checkpoints --keep-best --log-every "
@@ -56,15 +57,16 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--special-tokens --skip-bad-lines --pack -b,--batch-size -t,--seq-len -d,--total-batch-size "
               "--optimizer --moments -w,--masters --gradients --freeze --trainable --lora --lora-alpha --rslora "
               "--lora-targets --lora-bias -r,--recompute --offload "
-              "--update --calibrate --device-profile --memory-budget "
+              "--update --calibrate --device-profile --link-gbs --memory-budget "
               "--host-memory-budget --logits-chunk --no-fuse "
               "--ranks -z,--zero --rank-invariant "
-              "--device --dtype --threads --config --log-level --json --list-steps --frontier --plot "
-              "--timeline --what-fits ");
-    EXPECT_EQ(flags_of(kGenerate),
-              "-e,--model --tokenizer --chat-template --special-tokens --device --threads --seed --log-level --run "
-              "--adapter --prompt --chat --system --no-bos --ignore-eos --stop --length --samples --temperature --top-k "
-              "--top-p ");
+              "--device --dtype --threads --config --log-level --json --bytes --list-steps --frontier --plot "
+              "--timeline --what-fits --all-presets --emit-config ");
+    EXPECT_EQ(
+        flags_of(kGenerate),
+        "-e,--model --tokenizer --chat-template --special-tokens --device --threads --seed --log-level --run "
+        "--adapter --prompt --chat --system --no-bos --ignore-eos --stop --length --samples --temperature --top-k "
+        "--top-p ");
     EXPECT_EQ(flags_of(kEvaluate),
               "-e,--model -i,--data --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field "
               "--special-tokens --skip-bad-lines --no-scan "
@@ -72,7 +74,8 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--hellaswag "
               "--run --adapter ");
     EXPECT_EQ(flags_of(kImport), "--tokenizer --log-level --from --out ");
-    EXPECT_EQ(flags_of(kExport), "--dtype --log-level --run --adapter --format --merge --gguf-type --base-format --out ");
+    EXPECT_EQ(flags_of(kExport),
+              "--dtype --log-level --run --adapter --format --merge --gguf-type --base-format --out ");
     EXPECT_EQ(flags_of(kTokenize),
               "--vocab-size --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field "
               "--chat-template --score --special-tokens --skip-bad-lines --threads --log-level "
@@ -351,17 +354,52 @@ TEST(Validate, RefusesWhatContradicts) {
     EXPECT_EQ(refusal({"--rank-invariant", "--moments=8bit"}), "");
 }
 
-TEST(Validate, RefusesOptionsWithoutEffect) {
-    EXPECT_TRUE(has(refusal({"--lr-decay-fraction=0.5"}), {"--lr-decay-fraction", "wsd"}));
-    EXPECT_EQ(refusal({"--lr-decay-fraction=0.5", "--lr-schedule=wsd"}), "");
-    EXPECT_TRUE(has(refusal({"--final-lr-fraction=0.5", "--lr-schedule=constant"}), {"--final-lr-fraction"}));
-    EXPECT_TRUE(has(refusal({"--sample-prompt=x", "--sample-length=0"}), {"--sample-prompt", "--sample-length=0"}));
-    EXPECT_TRUE(has(refusal({"--sample-every=5", "--sample-length=0"}), {"--sample-every", "--sample-length=0"}));
-    EXPECT_TRUE(has(refusal({"--val-sequences=5", "--val-every=0"}), {"--val-sequences", "--val-every=0"}));
-    EXPECT_TRUE(has(refusal({"plan", "--json", "--list-steps"}), {"--list-steps", "--json"}));
-    EXPECT_TRUE(has(refusal({"plan", "--plot=x.svg"}), {"--plot", "--frontier"}));
-    EXPECT_TRUE(has(refusal({"plan", "--frontier", "--memory-budget=1GiB"}), {"--memory-budget", "--frontier"}));
-    EXPECT_TRUE(has(refusal({"plan", "--what-fits=1GiB", "--batch-size=2"}), {"--batch-size", "--what-fits"}));
+/// What is said of the command line besides: nothing is refused merely because it has no effect.
+std::string noted(const Words& words) {
+    EXPECT_EQ(refusal(words), "");
+    std::string text;
+    for (const std::string& line : parse(words).remarks) text += line + "\n";
+    return text;
+}
+
+TEST(Validate, NotesOptionsWithoutEffect) {
+    EXPECT_TRUE(has(noted({"--lr-decay-fraction=0.5"}), {"--lr-decay-fraction: has no effect", "wsd"}));
+    EXPECT_EQ(noted({"--lr-decay-fraction=0.5", "--lr-schedule=wsd"}), "");
+    EXPECT_TRUE(has(noted({"--final-lr-fraction=0.5", "--lr-schedule=constant"}), {"--final-lr-fraction"}));
+    EXPECT_TRUE(has(noted({"--sample-prompt=x", "--sample-length=0"}), {"--sample-prompt", "--sample-length=0"}));
+    EXPECT_TRUE(has(noted({"--sample-every=5", "--sample-length=0"}), {"--sample-every", "--sample-length=0"}));
+    EXPECT_TRUE(has(noted({"--val-sequences=5", "--val-every=0"}), {"--val-sequences", "--val-every=0"}));
+    EXPECT_TRUE(has(noted({"--host-memory-budget=1GiB"}), {"--host-memory-budget", "--offload"}));
+    EXPECT_TRUE(has(noted({"plan", "--zero=2"}), {"--zero", "--ranks"}));
+    EXPECT_TRUE(has(noted({"plan", "--json", "--list-steps", "--bytes"}), {"--list-steps", "--json", "--bytes"}));
+    EXPECT_TRUE(has(noted({"plan", "--plot=x.svg"}), {"--plot", "--frontier"}));
+    EXPECT_TRUE(has(noted({"plan", "--frontier", "--recompute=1"}), {"--recompute", "--frontier"}));
+    EXPECT_EQ(noted({"plan", "--frontier", "--memory-budget=1GiB"}), "");
+    EXPECT_TRUE(has(noted({"plan", "--what-fits=1GiB", "--batch-size=2"}), {"--batch-size", "--what-fits"}));
+    EXPECT_TRUE(has(noted({"plan", "--what-fits=1GiB", "--memory-budget=1GiB"}), {"--memory-budget", "--what-fits"}));
+    EXPECT_EQ(noted({"plan", "--what-fits", "--memory-budget=1GiB"}), "");
+}
+
+TEST(WhatFits, TakesTheDeviceWhereNothingIsSaid) {
+    EXPECT_EQ(parse({"plan"}).what_fits, "");
+    EXPECT_EQ(parse({"plan", "--what-fits"}).what_fits, kWholeDevice);
+    EXPECT_EQ(parse({"plan", "--what-fits", "--json"}).what_fits, kWholeDevice);
+    EXPECT_TRUE(parse({"plan", "--what-fits", "--json"}).json);
+    EXPECT_EQ(parse({"plan", "--what-fits=3GiB"}).what_fits, "3GiB");
+    EXPECT_EQ(parse({"plan", "--what-fits", "3GiB"}).what_fits, "3GiB");
+    EXPECT_EQ(parse({"plan", "--all-presets"}).what_fits, kWholeDevice);
+    EXPECT_EQ(parse({"plan", "--emit-config=x.toml"}).what_fits, kWholeDevice);
+    EXPECT_TRUE(has(refusal({"plan", "--what-fits", "--emit-config=x.json"}), {"--emit-config=x.json", ".toml"}));
+    EXPECT_TRUE(has(refusal({"plan", "--all-presets", "--emit-config=x.toml"}), {"--emit-config", "--all-presets"}));
+}
+
+TEST(Validate, AProfileMustBeOne) {
+    EXPECT_TRUE(
+        has(refusal({"plan", "--device-profile=rtx4099"}), {"--device-profile=rtx4099", "did you mean rtx409"}));
+    EXPECT_TRUE(has(refusal({"plan", "--device-profile=4090"}), {"did you mean rtx4090?"}));
+    EXPECT_TRUE(has(refusal({"plan", "--device-profile=abacus"}), {"no such profile; choose one of", "h100"}));
+    EXPECT_TRUE(has(refusal({"plan", "--device-profile=gone.toml"}), {"gone.toml", "no such file", "--calibrate"}));
+    EXPECT_TRUE(has(refusal({"plan", "--link-gbs=0"}), {"--link-gbs"}));
 }
 
 TEST(Validate, APlanIsOneReport) {

@@ -1,0 +1,24 @@
+#include "llmc/base/terminal.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <string_view>
+
+namespace llmc {
+
+int output_columns() {
+    constexpr int kUsual = 80, kLeast = 20;
+    int columns = 0;
+    if (const char* given = std::getenv("COLUMNS"); given != nullptr) {
+        const std::string_view text = given;
+        std::from_chars(text.data(), text.data() + text.size(), columns);
+    }
+    winsize size = {};
+    if (columns < kLeast && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0) columns = size.ws_col;
+    return columns < kLeast ? kUsual : columns;
+}
+
+}  // namespace llmc

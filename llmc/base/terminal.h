@@ -1,0 +1,9 @@
+// How wide text may be.
+#pragma once
+
+namespace llmc {
+
+/// Columns of standard output: $COLUMNS, else those of the terminal; 80 where neither is known.
+int output_columns();
+
+}  // namespace llmc

@@ -1,0 +1,210 @@
+#include "llmc/train/remedy.h"
+
+#include "llmc/base/units.h"
+#include "llmc/plan/search.h"
+#include "llmc/train/initial_weights.h"
+#include "llmc/train/largest.h"
+#include "llmc/train/placement.h"
+#include "llmc/train/setup.h"
+
+#include <algorithm>
+#include <optional>
+
+namespace llmc {
+namespace {
+
+/// Whether whole micro-batches make up the update, where its size was asked for.
+bool divides_update(const Options& options, const BatchShape& shape) {
+    if (!options.was_given("total-batch-size")) return true;
+    return options.total_batch_size % (shape.N() * options.ranks) == 0;
+}
+
+Options with_shape(const Options& options, const BatchShape& shape) {
+    Options other = options;
+    other.batch_size = shape.B, other.seq_len = shape.T;
+    return other;
+}
+
+class Remedies {
+  public:
+    Remedies(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend)
+        : options_(options), model_(model), shape_(shape), backend_(backend) {}
+
+    std::vector<WayOut> run() {
+        raise_budget();
+        raise_host_budget();
+        fewer_sequences();
+        shorter_sequences();
+        another_type();
+        another_placement();
+        if (ways_.empty()) less_state();
+        if (ways_.empty()) smaller_model();
+        return std::move(ways_);
+    }
+
+  private:
+    bool fits(const Options& other, const BatchShape& shape) const {
+        return is_fitting(with_shape(other, shape), model_, shape, backend_);
+    }
+    void add(const std::string& words, std::vector<std::string> options) {
+        ways_.push_back({words, std::move(options)});
+    }
+
+    /// What a run needs at least: with auto of the smallest plan.
+    int64_t needed_bytes() const {
+        const PlanRequest request = request_for(options_, model_, shape_, backend_);
+        const int64_t state =
+            state_bytes(model_, request.places, shape_.T, request.parallel, /*training=*/true).total();
+        if (options_.recompute == "auto") {
+            const OpTimes times = nominal_times(options_, model_, request, backend_);
+            return state + search_plan(model_, request, times, 1).smallest_bytes;
+        }
+        return state + make_layout(make_training_plan(model_, request, find_policy(options_.recompute))).arena_bytes;
+    }
+
+    void raise_budget() {
+        const DeviceInfo device = backend_.info();
+        const int64_t needed = needed_bytes();
+        Options other = options_;
+        if (!options_.memory_budget.empty()) {
+            other.memory_budget.clear();
+            if (needed > memory_limit(other, device)) return;
+            other.memory_budget = std::to_string(needed);
+            if (!fits(other, shape_)) return;
+            add(fmt::format("raise --memory-budget to {}", needed), {fmt::format("--memory-budget={}", needed)});
+        } else if (options_.device_profile.empty() && needed > device.process_available &&
+                   needed <= device.memory_available / options_.memory_sharing) {
+            add(fmt::format("raise the limit of {}", device.process_limit), {});
+        }
+    }
+
+    void raise_host_budget() {
+        if (options_.host_memory_budget.empty() || options_.recompute == "auto") return;
+        const PlanRequest request = request_for(options_, model_, shape_, backend_);
+        const int64_t needed =
+            state_bytes(model_, request.places, shape_.T, request.parallel, /*training=*/true, Memory::Host).total() +
+            make_training_plan(model_, request, find_policy(options_.recompute)).host_bytes;
+        Options other = options_;
+        other.host_memory_budget.clear();
+        if (needed <= host_memory_limit(options_) || needed > host_memory_limit(other)) return;
+        other.host_memory_budget = std::to_string(needed);
+        if (!fits(other, shape_)) return;
+        add(fmt::format("raise --host-memory-budget to {}", needed), {fmt::format("--host-memory-budget={}", needed)});
+    }
+
+    void fewer_sequences() {
+        const int64_t B = std::min(shape_.B - 1, largest_batch(options_, model_, backend_));
+        for (BatchShape less = {B, shape_.T}; less.B > 0; --less.B) {
+            if (!divides_update(options_, less)) continue;
+            return add(fmt::format("lower --batch-size to {}", less.B), {fmt::format("--batch-size={}", less.B)});
+        }
+    }
+
+    void shorter_sequences() {
+        constexpr int64_t kShortest = 16;
+        if (!options_.resume.empty()) return;  // A run keeps its sequences.
+        for (BatchShape less = {shape_.B, shape_.T / 2}; less.T >= kShortest; less.T /= 2) {
+            if (!divides_update(options_, less) || !fits(options_, less)) continue;
+            return add(fmt::format("lower --seq-len to {}", less.T), {fmt::format("--seq-len={}", less.T)});
+        }
+    }
+
+    void another_type() {
+        const bool has_bf16 = backend_.info().supports_bf16 || !options_.device_profile.empty();
+        if (dtype_of_option(options_, backend_) != DType::F32 || !has_bf16) return;
+        Options other = options_;
+        other.dtype = "bf16";
+        if (fits(other, shape_)) add("take --dtype=bf16", {"--dtype=bf16"});
+    }
+
+    void another_placement() {
+        const std::optional<Placement> found = fitting_placement(options_, model_, shape_, backend_);
+        if (!found) return;
+        std::vector<std::string> change;
+        if (found->recompute != options_.recompute) change.push_back("--recompute=" + found->recompute);
+        if (found->offload != options_.offload) change.push_back("--offload=" + found->offload);
+        if (change.empty()) return;
+        add(fmt::format("take {} (predicted {:.0f} ms per step)", fmt::join(change, " "), found->step_seconds * 1e3),
+            change);
+    }
+
+    /// Fewer bytes of optimiser state for other numbers: only where nothing that keeps the numbers helps.
+    void less_state() {
+        if (!options_.resume.empty()) return;
+        for (const auto& [moments, offload] :
+             {std::pair("bf16", false), std::pair("8bit", false), std::pair("8bit", true)}) {
+            Options other = options_;
+            if (other.moments == "8bit") return;
+            other.moments = moments;
+            std::vector<std::string> change = {fmt::format("--moments={}", moments)};
+            if (offload) {
+                other.offload = "all", other.recompute = "layer";
+                change.insert(change.end(), {"--recompute=layer", "--offload=all"});
+            }
+            if (!fits(other, shape_)) continue;
+            return add(fmt::format("keep less of the optimiser, which trains a little differently: {}",
+                                   fmt::join(change, " ")),
+                       change);
+        }
+    }
+
+    /// The largest preset that fits, where the model is one.
+    void smaller_model() {
+        const bool is_preset = !names_weights(options_.model) && find_preset(options_.model).has_value();
+        if (!is_preset || !options_.resume.empty() || !given_architecture_option(options_).empty()) return;
+        std::optional<Model> best;
+        for (const std::string& name : preset_names()) {
+            Options other = options_;
+            other.model = name, other.freeze.clear();
+            const ModelConfig config = preset(name);
+            if (!options_.freeze.empty() || (config.maxT > 0 && config.maxT < shape_.T)) continue;
+            Model model = make_model(resolve_model(other, model_.config.V, 0));
+            const int64_t parameters = model.parameter_count();
+            if (parameters >= model_.parameter_count()) continue;
+            if (best && parameters <= best->parameter_count()) continue;
+            if (is_fitting(with_shape(other, shape_), model, shape_, backend_)) best = std::move(model);
+        }
+        if (!best) return;
+        add(fmt::format("take a smaller model, such as --model={}", best->config.name),
+            {"--model=" + best->config.name});
+    }
+
+    const Options& options_;
+    const Model& model_;
+    const BatchShape shape_;
+    const Backend& backend_;
+    std::vector<WayOut> ways_;
+};
+
+}  // namespace
+
+std::vector<WayOut> ways_out(const Options& options, const Model& model, const BatchShape& shape,
+                             const Backend& backend) {
+    return Remedies(options, model, shape, backend).run();
+}
+
+std::string advice(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
+    std::vector<std::string> words;
+    for (const WayOut& way : ways_out(options, model, shape, backend)) words.push_back(way.words);
+    if (words.empty()) return "no setting of this model fits; take a smaller one, or a device with more memory";
+    return fmt::format("{}", fmt::join(words, ", or "));
+}
+
+int64_t largest_batch(const Options& options, const Model& model, const Backend& backend) {
+    constexpr int64_t kMost = 1 << 20;
+    int64_t B = largest_size(1, kMost, [&](int64_t size) {
+        const BatchShape shape = {size, options.seq_len};
+        return is_fitting(with_shape(options, shape), model, shape, backend);
+    });
+    while (B > 0 && !divides_update(options, {B, options.seq_len})) --B;
+    return B;
+}
+
+std::string floor_words(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
+    const PlanRequest request = request_for(options, model, shape, backend);
+    const int64_t state = state_bytes(model, request.places, shape.T, request.parallel, /*training=*/true).total();
+    if (state <= memory_limit(options, backend.info())) return "";
+    return fmt::format("parameters, gradients and optimiser alone take {}", format_bytes(state));
+}
+
+}  // namespace llmc

@@ -1,0 +1,143 @@
+// What fits: as many sequences and tokens as trying one after the other finds, the fastest batch no slower than others,
+// and every way out of too little memory one that fits.
+#include "llmc/train/what_fits.h"
+
+#include "llmc/backend/make_backend.h"
+#include "llmc/plan/search.h"
+#include "llmc/train/largest.h"
+#include "llmc/train/placement.h"
+#include "llmc/train/remedy.h"
+#include "llmc/train/setup.h"
+#include "tests/train/words.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+namespace llmc {
+namespace {
+
+TEST(LargestSize, IsWhatTryingAllFinds) {
+    for (const int64_t unit : {1, 64}) {
+        for (const int64_t cap : {1, 63, 64, 65, 1000, 5000}) {
+            for (int64_t most = 0; most <= cap; most += most < 70 ? 1 : 97) {
+                for (const int64_t guess : {0, 1, 50, 64, 700, 5000, 1000000}) {
+                    int64_t expected = 0;
+                    for (int64_t size = unit; size < cap + unit; size += unit) {
+                        if (std::min(size, cap) <= most) expected = std::min(size, cap);
+                    }
+                    int tries = 0;
+                    const auto fits = [&](int64_t size) { return ++tries, size <= most; };
+                    ASSERT_EQ(largest_size(unit, cap, fits, guess), expected)
+                        << unit << " " << cap << " " << most << " " << guess;
+                    ASSERT_LE(tries, 40);
+                }
+            }
+        }
+    }
+}
+
+struct Case {
+    Options options = parse({"plan", "--layers=3", "--channels=32", "--heads=2", "--seq-len=32", "--vocab-size=97",
+                             "--device=cpu", "--device-profile=rtx3060", "--dtype=fp32", "--max-seq-len=512"});
+    Model model = model_to_train(options, resolve_model(options, 0, 0));
+    std::unique_ptr<Backend> backend = make_planning_backend("cpu", 1);
+};
+
+TEST(WhatFits, IsWhatTryingAllFinds) {
+    Case c;
+    for (const int64_t limit : {700'000, 2'000'000, 5'000'000}) {
+        const WhatFits what_fits(c.options, c.model, *c.backend, limit);
+        for (const char* policy : {"none", "layer", "sqrt", "offload", "auto"}) {
+            int64_t batch = 0, length = 0;
+            while (what_fits.measure(policy, {batch + 1, 32}).fits) ++batch;
+            while (length < 512 && what_fits.measure(policy, {1, length + 64}).fits) length += 64;
+            EXPECT_EQ(what_fits.batch(policy, 32).size, batch) << policy << " in " << limit;
+            EXPECT_EQ(what_fits.sequence(policy).size, length) << policy << " in " << limit;
+        }
+    }
+}
+
+TEST(WhatFits, TheFastestIsNoSlowerThanTheOthers) {
+    Case c;
+    const WhatFits what_fits(c.options, c.model, *c.backend, 5'000'000);
+    std::vector<int64_t> batches;
+    double fixed = 0;
+    for (const char* policy : {"none", "layer", "sqrt", "act", "attn"}) {
+        const WhatFitsRow row = what_fits.row(policy, 32);
+        ASSERT_GT(row.fastest.size, 0);
+        EXPECT_GE(row.fastest.plan.tokens_per_second, row.batch.plan.tokens_per_second);
+        EXPECT_TRUE(row.fastest.plan.fits);
+        fixed = std::max(fixed, row.fastest.plan.tokens_per_second);
+        batches.push_back(row.fastest.size);
+    }
+    EXPECT_GE(what_fits.row("auto", 32, batches).fastest.plan.tokens_per_second, fixed * (1 - 1e-9));
+}
+
+TEST(WhatFits, FindsAPlacementWhereNothingElseFits) {
+    Case c;
+    const int64_t state = 700'000;
+    EXPECT_EQ(with_what_fits(c.options, c.model, *c.backend, 20'000'000)->offload, "none");
+    const std::optional<Options> placed = with_what_fits(c.options, c.model, *c.backend, state - 50'000);
+    ASSERT_TRUE(placed);
+    EXPECT_NE(placed->offload, "none");
+    EXPECT_FALSE(with_what_fits(c.options, c.model, *c.backend, 1000));
+    Options fixed = c.options;
+    fixed.given["offload"] = true;
+    EXPECT_FALSE(with_what_fits(fixed, c.model, *c.backend, state - 300'000)) << "the user's word counts";
+}
+
+/// Every way out, taken in the options, fits both memories.
+TEST(WaysOut, AllFit) {
+    Case c;
+    std::set<std::string> kinds;
+    for (const char* level : {"none", "sqrt", "auto"}) {
+        for (const int64_t budget : {250'000, 600'000, 900'000, 1'500'000}) {
+            c.options.recompute = level, c.options.batch_size = 6;
+            c.options.memory_budget = std::to_string(budget);
+            const BatchShape shape = {6, 32};
+            if (is_fitting(c.options, c.model, shape, *c.backend)) continue;
+            for (const WayOut& way : ways_out(c.options, c.model, shape, *c.backend)) {
+                Words words = {"plan",
+                               "--layers=3",
+                               "--channels=32",
+                               "--heads=2",
+                               "--vocab-size=97",
+                               "--device=cpu",
+                               "--device-profile=rtx3060",
+                               "--max-seq-len=512"};
+                std::map<std::string, std::string> values = {{"--batch-size", "6"},
+                                                             {"--seq-len", "32"},
+                                                             {"--dtype", "fp32"},
+                                                             {"--recompute", level},
+                                                             {"--memory-budget", std::to_string(budget)}};
+                for (const std::string& option : way.options) {
+                    const size_t at = option.find('=');
+                    values[option.substr(0, at)] = option.substr(at + 1);
+                    kinds.insert(option.substr(0, at));
+                }
+                for (const auto& [name, value] : values) words.push_back(name + "=" + value);
+                const Options taken = parse(words);
+                EXPECT_TRUE(seconds_if_fitting(taken, c.model, {taken.batch_size, taken.seq_len}, *c.backend))
+                    << level << " in " << budget << ": " << way.words;
+            }
+        }
+    }
+    for (const char* kind : {"--memory-budget", "--batch-size", "--seq-len", "--offload"}) {
+        EXPECT_EQ(kinds.count(kind), 1u) << kind;
+    }
+}
+
+TEST(WaysOut, ABatchOfOneIsNotLoweredAndTheFloorIsNamed) {
+    Case c;
+    c.options.memory_budget = "300000", c.options.batch_size = 1;
+    for (const WayOut& way : ways_out(c.options, c.model, {1, 32}, *c.backend)) {
+        EXPECT_EQ(way.words.find("--batch-size"), std::string::npos) << way.words;
+    }
+    EXPECT_NE(floor_words(c.options, c.model, {1, 32}, *c.backend).find("alone take"), std::string::npos);
+    c.options.memory_budget = "20MiB";
+    EXPECT_EQ(floor_words(c.options, c.model, {1, 32}, *c.backend), "");
+}
+
+}  // namespace
+}  // namespace llmc

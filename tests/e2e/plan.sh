@@ -18,7 +18,7 @@ fi
 check "the keys of the object" test "$(sed -n 's/^  "\([a-z_]*\)":.*/\1/p' plan.json | tr '\n' ' ')" \
     = "model parameters formats plans "
 keys="recompute batch_size arena_bytes activation_bytes layer_activation_bytes logits_chunk_tokens fused"
-keys="$keys peak_position extra_flops_ratio predicted_step_ms total_bytes host_bytes by_consumer"
+keys="$keys peak_position extra_flops_ratio predicted_step_ms update total_bytes host_bytes by_consumer"
 of_host="host_by_consumer host_bytes_in_per_update host_bytes_out_per_update " # of offload, the last
 check "the keys of every plan" test "$(sed -n 's/^      "\([a-z_]*\)":.*/\1/p' plan.json | tr '\n' ' ')" \
     = "$(for _ in "${policies[@]}"; do printf '%s ' "$keys"; done)$of_host"

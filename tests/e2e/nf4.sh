@@ -1,0 +1,71 @@
+#!/bin/bash
+# Models in 4 and 8 bits, as bitsandbytes stores them: read, used, trained on with adapters, written, and refused. The
+# golden folders are from dev/oracle/make_nf4.py.
+set -u
+golden=$PWD/tests/golden/nf4
+. tests/e2e/lib.bash
+
+# Its ids are below 24, which every golden model knows.
+# shellcheck disable=SC2046
+token_file train.bin uint16 $(awk 'BEGIN { s = 7; for (i = 0; i < 300; i++) { s = (s * 16807) % 2147483647; print s % 24 } }')
+data=(--data=train.bin --val-data=train.bin --batch-size=2 --seq-len=8 --sample-length=0 --warmup=0)
+
+# ---- in ---------------------------------------------------------------------------------
+
+for model in llama_nf4_double llama_int8 gpt2_nf4; do
+    must "import $model" import --from="$golden/$model" --out="runs/$model"
+    must "evaluate $model" evaluate --model="$golden/$model" --data=train.bin --tokenizer=none --batch-size=2 --seq-len=8
+    grep -v '^ *$' out >"$model.folder"
+    must "evaluate its import" evaluate --run="runs/$model" --data=train.bin --tokenizer=none --batch-size=2 --seq-len=8
+    check "$model: folder and import have the same loss" test "$(grep -o 'loss [0-9.]*' "$model.folder" | head -n 1)" \
+        = "$(grep -o 'loss [0-9.]*' out | head -n 1)"
+    must "generate from $model" generate --model="$golden/$model" --tokenizer=none --prompt='1 2 3' --length=4
+done
+must "train adapters on it" --model="$golden/llama_nf4_double" --lora=2 "${data[@]}" --steps=4 --val-every=2 \
+    --output-dir=adapted
+must "the adapter alone" export --run=adapted --format=peft --out=adapter
+
+# ---- out ---------------------------------------------------------------------------------
+
+for model in llama gpt2; do must "import $model" import --from="$golden/$model" --out="runs/$model"; done
+must "export in 4 bits" export --run=runs/gpt2 --base-format=nf4 --out=nf4
+must "export in 4 bits, double" export --run=runs/llama --base-format=nf4-double --out=double
+check "the log says so" grep -q 'bf16, matrices of layers as nf4-double' err
+check "config.json says so" grep -q '"bnb_4bit_use_double_quant": true' double/config.json
+for pair in nf4:gpt2_nf4 double:llama_nf4_double; do
+    must "import it" import --from="${pair%:*}" --out="again/${pair%:*}"
+    must "export it plain" export --run="again/${pair%:*}" --out="plain/${pair%:*}"
+    must "and the library's" export --run="runs/${pair#*:}" --out="plain/${pair#*:}"
+    check "$pair: every weight is that of the library's folder" \
+        cmp "plain/${pair%:*}/model.safetensors" "plain/${pair#*:}/model.safetensors"
+done
+check "4 bits take less" test "$(stat -c %s double/model.safetensors)" -lt "$(stat -c %s plain/double/model.safetensors)"
+must "adapters are merged before" export --run=adapted --base-format=nf4 --out=merged
+must "with the rest in fp32" export --run=runs/llama --base-format=nf4 --dtype=fp32 --out=fp32
+check "fp32 is said in config.json" grep -q '"bnb_4bit_compute_dtype": "float32"' fp32/config.json
+
+# ---- what is refused ---------------------------------------------------------------------------
+
+refused "4 bits in another format" 2 '--base-format=nf4: .*--format=hf' export --run=runs/llama --format=gguf \
+    --base-format=nf4 --out=x.gguf
+refused "an unknown format" 2 'base-format.*nf4-double' export --run=runs/llama --base-format=fp4 --out=x
+copy() {
+    rm -rf bad
+    cp -r "$golden/llama_nf4_double" bad
+    chmod -R u+w bad
+}
+copy
+sed -i 's/"quant_method": "bitsandbytes"/"quant_method": "gptq"/' bad/config.json
+refused "GPTQ" 1 'bad/config.json.*quantization_config.*gptq.*bitsandbytes' import --from=bad --out=x
+copy
+sed -i 's/"quantization_config"/"quantization_gone__"/' bad/config.json
+refused "4 bits that config.json does not say" 1 'model.safetensors.*is U8.*quantization_config' import --from=bad --out=x
+copy
+LC_ALL=C sed -i 's/"blocksize": 64/"blocksize": 32/' bad/model.safetensors
+refused "another block size" 1 'quant_state.*blocksize 32.*64' import --from=bad --out=x
+copy
+LC_ALL=C sed -i 's/q_proj.weight.nested_absmax/q_proj.weight.nested_obsmax/' bad/model.safetensors
+refused "a part that is missing" 1 "q_proj.weight' is quantized.*q_proj.weight.nested_absmax'" import --from=bad --out=x
+check "nothing is left of what was refused" test ! -e x -a ! -e x.gguf
+
+finish

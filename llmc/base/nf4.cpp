@@ -35,7 +35,8 @@ void pack_codes(uint8_t* bytes, const float (&x)[kNf4Block], int64_t count) {
 #pragma omp simd
         for (int64_t i = 0; i < kNf4Block; ++i) codes[i] += x[i] > bound ? 1 : 0;
     }
-    for (int64_t k = 0; k < nf4_bytes(count); ++k) bytes[k] = static_cast<uint8_t>(codes[2 * k] << 4 | codes[2 * k + 1]);
+    for (int64_t k = 0; k < nf4_bytes(count); ++k)
+        bytes[k] = static_cast<uint8_t>(codes[2 * k] << 4 | codes[2 * k + 1]);
 }
 
 /// One block; returns its largest magnitude.
@@ -159,9 +160,8 @@ Nf4Tensor quantise_nf4(std::span<const float> values, bool is_double) {
 #pragma omp parallel for schedule(static)
     for (int64_t block = 0; block < blocks; ++block) {
         const int64_t first = block * kNf4Block;
-        tensor.absmax[static_cast<size_t>(block)] =
-            quantise_nf4_block(tensor.codes.data() + first / 2, values.data() + first,
-                               std::min(kNf4Block, tensor.count - first));
+        tensor.absmax[static_cast<size_t>(block)] = quantise_nf4_block(
+            tensor.codes.data() + first / 2, values.data() + first, std::min(kNf4Block, tensor.count - first));
     }
     if (is_double) quantise_absmax(&tensor);
     return tensor;

@@ -24,9 +24,10 @@ constexpr float kInt8Step = 7.874015718698502e-3f;  ///< 1 / 127.
 const char* torch_name(DType dtype) { return dtype == DType::BF16 ? "bfloat16" : "float32"; }
 
 [[noreturn]] void refuse_quantisation(const HfFields& config, const std::string& what) {
-    fail("'{}': quantization_config has {}; of quantized models this program reads those of bitsandbytes in nf4 or "
-         "LLM.int8, so use the model that was quantized, in F32, F16 or BF16",
-         config.path(), what);
+    fail(
+        "'{}': quantization_config has {}; of quantized models this program reads those of bitsandbytes in nf4 or "
+        "LLM.int8, so use the model that was quantized, in F32, F16 or BF16",
+        config.path(), what);
 }
 
 /// Elements of a type that may be unaligned in the file.
@@ -41,19 +42,22 @@ FoundTensor take_part(const std::string& part, const std::string& name, const Fo
                       const TakeTensor& take) {
     const FoundTensor found = take(part);
     if (!found) {
-        fail("'{}': tensor '{}' is quantized ({}), but '{}', which belongs to it, is not there; copy all files of the "
-             "model, or quantize it again",
-             weight.file->path(), name, weight.view->dtype_name, part);
+        fail(
+            "'{}': tensor '{}' is quantized ({}), but '{}', which belongs to it, is not there; copy all files of the "
+            "model, or quantize it again",
+            weight.file->path(), name, weight.view->dtype_name, part);
     }
     return found;
 }
 
 void require_part(const FoundTensor& part, const std::string& type, const std::vector<int64_t>& shape) {
     if (part.view->dtype_name == type && part.view->shape == shape) return;
-    fail("'{}': tensor '{}' is {} ({}), where its matrix needs {} ({}); the file is damaged, or not from bitsandbytes in "
-         "blocks of 64",
-         part.file->path(), part.view->name, part.view->dtype_name, fmt::join(part.view->shape, ", "), type,
-         fmt::join(shape, ", "));
+    fail(
+        "'{}': tensor '{}' is {} ({}), where its matrix needs {} ({}); the file is damaged, or not from bitsandbytes "
+        "in "
+        "blocks of 64",
+        part.file->path(), part.view->name, part.view->dtype_name, fmt::join(part.view->shape, ", "), type,
+        fmt::join(shape, ", "));
 }
 
 /// Versions of the library compute the 8-bit map to the last bit or so.
@@ -77,7 +81,8 @@ std::optional<DType> dtype_from(const json& name) {
 
 std::string shapes_in_words(std::span<const std::vector<int64_t>> shapes) {
     std::string words;
-    for (const auto& shape : shapes) words += fmt::format("{}({})", words.empty() ? "" : " or ", fmt::join(shape, ", "));
+    for (const auto& shape : shapes)
+        words += fmt::format("{}({})", words.empty() ? "" : " or ", fmt::join(shape, ", "));
     return words;
 }
 
@@ -116,15 +121,16 @@ MatrixFormat matrix_format_of(const HfFields& config) {
         refuse_quantisation(config, method.empty() ? "no quant_method" : fmt::format("quant_method \"{}\"", method));
     }
     if (four == eight) {
-        refuse_quantisation(config, four ? "both load_in_4bit and load_in_8bit" : "neither load_in_4bit nor load_in_8bit");
+        refuse_quantisation(config,
+                            four ? "both load_in_4bit and load_in_8bit" : "neither load_in_4bit nor load_in_8bit");
     }
     if (eight) return MatrixFormat::Int8;
     const std::string type = fields.text("bnb_4bit_quant_type", "fp4");
     if (type != "nf4") refuse_quantisation(config, fmt::format("bnb_4bit_quant_type \"{}\"", type));
     const std::string storage = fields.text("bnb_4bit_quant_storage", "uint8");
     if (storage != "uint8") {
-        fail("'{}': bnb_4bit_quant_storage is {}; save the model again with uint8, the library's default", config.path(),
-             storage);
+        fail("'{}': bnb_4bit_quant_storage is {}; save the model again with uint8, the library's default",
+             config.path(), storage);
     }
     return MatrixFormat::Nf4;
 }
@@ -163,9 +169,10 @@ QuantisedTensor::QuantisedTensor(const std::string& name, FoundTensor weight, Ma
 void QuantisedTensor::open_nf4(const std::string& name, std::span<const std::vector<int64_t>> shapes,
                                const TakeTensor& take) {
     if (const FoundTensor other = take(name + kOtherStateSuffix)) {
-        fail("'{}': tensor '{}' is fp4; of 4-bit formats this program reads nf4, so quantize the model again, with "
-             "bnb_4bit_quant_type=nf4",
-             weight_.file->path(), weight_.view->name);
+        fail(
+            "'{}': tensor '{}' is fp4; of 4-bit formats this program reads nf4, so quantize the model again, with "
+            "bnb_4bit_quant_type=nf4",
+            weight_.file->path(), weight_.view->name);
     }
     const auto part = [&](const char* suffix) { return take_part(name + suffix, name, weight_, take); };
     open_state(name, shapes, part(kStateSuffix));
@@ -188,9 +195,10 @@ void QuantisedTensor::open_state(const std::string& name, std::span<const std::v
     const auto require = [&](const char* key, const json& wanted) {
         const json value = fields.is_object() && fields.contains(key) ? fields[key] : json();
         if (value == wanted) return;
-        fail("'{}' has the {} {}, this program reads {}; quantize the model again, with the library's defaults and "
-             "bnb_4bit_quant_type=nf4",
-             source, key, value.dump(), wanted.dump());
+        fail(
+            "'{}' has the {} {}, this program reads {}; quantize the model again, with the library's defaults and "
+            "bnb_4bit_quant_type=nf4",
+            source, key, value.dump(), wanted.dump());
     };
     require("quant_type", "nf4");
     require("blocksize", kNf4Block);
@@ -210,7 +218,8 @@ void QuantisedTensor::open_state(const std::string& name, std::span<const std::v
     require("nested_blocksize", kNf4NestedBlock);
     require("nested_dtype", "float32");
     const json offset = fields.value("nested_offset", json());
-    if (!offset.is_number()) fail("'{}' has the nested_offset {}, not a number; the file is damaged", source, offset.dump());
+    if (!offset.is_number())
+        fail("'{}' has the nested_offset {}, not a number; the file is damaged", source, offset.dump());
     offset_ = offset.get<float>();
 }
 
@@ -253,8 +262,8 @@ void QuantisedTensor::read_int8(std::span<float> out) const {
 }
 
 std::string nf4_state(const Nf4Tensor& tensor, std::span<const int64_t> shape, DType dtype) {
-    std::string state = fmt::format(R"({{"quant_type": "nf4", "blocksize": {}, "dtype": "{}", "shape": [{}])", kNf4Block,
-                                    torch_name(dtype), fmt::join(shape, ", "));
+    std::string state = fmt::format(R"({{"quant_type": "nf4", "blocksize": {}, "dtype": "{}", "shape": [{}])",
+                                    kNf4Block, torch_name(dtype), fmt::join(shape, ", "));
     if (!tensor.absmax_codes.empty()) {
         state += fmt::format(R"(, "nested_blocksize": {}, "nested_dtype": "float32", "nested_offset": {})",
                              kNf4NestedBlock, python_float(tensor.offset));

@@ -1,8 +1,8 @@
 // Matrices as the bitsandbytes library stores them in Hugging Face folders, quantised: NF4 in blocks of 64
 // (base/nf4.h), or LLM.int8 (Dettmers et al. 2022), rows of int8 times their largest magnitude / 127. Beside P.weight
 // stand tensors with what else it takes:
-//   NF4   .absmax, .quant_map and .quant_state.bitsandbytes__nf4 (JSON); "double" also .nested_absmax, .nested_quant_map
-//   int8  P.SCB, and P.weight_format, which is 0 for rows
+//   NF4   .absmax, .quant_map and .quant_state.bitsandbytes__nf4 (JSON); "double" also .nested_absmax,
+//   .nested_quant_map int8  P.SCB, and P.weight_format, which is 0 for rows
 // config.json says with quantization_config which of them it is. GPT-2's matrices lie (out, in), unlike plain ones.
 // Format: https://huggingface.co/docs/transformers/quantization/bitsandbytes
 #pragma once
@@ -25,8 +25,8 @@ namespace llmc {
 /// How the matrices of a folder are stored.
 enum class MatrixFormat : uint8_t { Plain, Nf4, Nf4Double, Int8 };
 
-/// What a config.json's quantization_config says; any form of NF4 is Nf4. What cannot be read is an Error that names the
-/// field and the method.
+/// What a config.json's quantization_config says; any form of NF4 is Nf4. What cannot be read is an Error that names
+/// the field and the method.
 MatrixFormat matrix_format_of(const HfFields& config);
 /// quantization_config of a folder whose matrices are in NF4 and whose other tensors are of the type.
 nlohmann::json quantization_config(MatrixFormat format, DType dtype);
@@ -43,8 +43,8 @@ using TakeTensor = std::function<FoundTensor(const std::string& name)>;
 /// A quantised matrix, checked. Its files must stay open.
 class QuantisedTensor {
   public:
-    /// `weight` is the tensor `name`; what stands beside it is taken. It must have one of the shapes, and its parts their
-    /// types and sizes: anything else is an Error that names file and tensor.
+    /// `weight` is the tensor `name`; what stands beside it is taken. It must have one of the shapes, and its parts
+    /// their types and sizes: anything else is an Error that names file and tensor.
     QuantisedTensor(const std::string& name, FoundTensor weight, MatrixFormat format,
                     std::span<const std::vector<int64_t>> shapes, const TakeTensor& take);
 

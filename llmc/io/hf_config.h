@@ -12,8 +12,8 @@
 
 namespace llmc {
 
-/// From the text of config.json. Errors name `path`, the file. The configuration has no name yet. How tensors are stored
-/// is not part of it, but has to be readable.
+/// From the text of config.json. Errors name `path`, the file. The configuration has no name yet. How tensors are
+/// stored is not part of it, but has to be readable.
 ModelConfig model_config_from_hf(const std::string& text, const std::string& path);
 
 /// The text of config.json for tensors of that type. `token_ids` holds bos_token_id, eos_token_id and the like; those

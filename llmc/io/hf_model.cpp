@@ -82,9 +82,10 @@ void require_plain(const FoundTensor& found, const std::vector<int64_t>& shape) 
     const SafetensorsView& view = *found.view;
     if (view.dtype != DType::F32 && view.dtype != DType::F16 && view.dtype != DType::BF16) {
         const bool may_be_quantised = view.dtype_name == "U8" || view.dtype_name == "I8";
-        fail("'{}': tensor '{}' is {}; weights may be F32, F16 or BF16, so convert the model first{}", found.file->path(),
-             view.name, view.dtype_name,
-             may_be_quantised ? ", or, if it is quantized, copy the config.json that says how (quantization_config)" : "");
+        fail("'{}': tensor '{}' is {}; weights may be F32, F16 or BF16, so convert the model first{}",
+             found.file->path(), view.name, view.dtype_name,
+             may_be_quantised ? ", or, if it is quantized, copy the config.json that says how (quantization_config)"
+                              : "");
     }
     if (view.shape != shape) {
         fail("'{}': tensor '{}' has the shape ({}), config.json makes it ({}); one of the two is of another model",

@@ -30,8 +30,12 @@ struct Item {
 class Nf4Writer {
   public:
     Nf4Writer(const WeightSource& weights, MatrixFormat format, DType dtype)
-        : model_(weights.model()), is_double_(format == MatrixFormat::Nf4Double), dtype_(dtype), values_(weights),
-          parts_(hf_parts(model_)), tensors_(parts_.size()) {
+        : model_(weights.model()),
+          is_double_(format == MatrixFormat::Nf4Double),
+          dtype_(dtype),
+          values_(weights),
+          parts_(hf_parts(model_)),
+          tensors_(parts_.size()) {
         for (size_t i = 0; i < parts_.size(); ++i) {
             if (!is_linear_layer(model_, parts_[i])) {
                 items_.push_back({{parts_[i].name, dtype, parts_[i].shape(model_)}, &parts_[i]});
@@ -42,9 +46,8 @@ class Nf4Writer {
             list(parts_[i], tensors_[i]);
         }
         // All are aligned where wider elements come first.
-        std::stable_sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) {
-            return size_of(a.entry.dtype) > size_of(b.entry.dtype);
-        });
+        std::stable_sort(items_.begin(), items_.end(),
+                         [](const Item& a, const Item& b) { return size_of(a.entry.dtype) > size_of(b.entry.dtype); });
     }
 
     void write(const std::string& path) {

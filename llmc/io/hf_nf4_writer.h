@@ -10,8 +10,8 @@
 
 namespace llmc {
 
-/// Values are rounded to `dtype`, and quantised then. They must be finite. A matrix is read and quantised twice, so that
-/// the model need not be in memory: the header has to know what comes of it.
+/// Values are rounded to `dtype`, and quantised then. They must be finite. A matrix is read and quantised twice, so
+/// that the model need not be in memory: the header has to know what comes of it.
 void write_nf4_tensors(const std::string& path, const WeightSource& weights, MatrixFormat format, DType dtype);
 
 }  // namespace llmc

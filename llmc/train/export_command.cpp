@@ -115,8 +115,9 @@ void export_command(const Options& options) {
         write_llmc_model(output.temporary(), *weights, dtype);
     }
     output.complete();
-    const std::string matrices = quantises ? fmt::format("{}, matrices of layers as {}", name_of(dtype), options.base_format)
-                                           : std::string(name_of(dtype));
+    const std::string matrices = quantises
+                                     ? fmt::format("{}, matrices of layers as {}", name_of(dtype), options.base_format)
+                                     : std::string(name_of(dtype));
     spdlog::info("{}, {} parameters as {}, in '{}'", weights->describe(),
                  format_count(weights->model().parameter_count()), matrices, output.path());
 }

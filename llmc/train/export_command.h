@@ -6,8 +6,8 @@
 
 namespace llmc {
 
-/// Writes the model of --run to --out in --format and --dtype, with --base-format, or in --gguf-type. What is there already is never written
-/// over; the result is written beside and renamed when complete.
+/// Writes the model of --run to --out in --format and --dtype, with --base-format, or in --gguf-type. What is there
+/// already is never written over; the result is written beside and renamed when complete.
 void export_command(const Options& options);
 
 }  // namespace llmc

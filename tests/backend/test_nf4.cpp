@@ -6,9 +6,8 @@ namespace {
 
 TEST(Nf4Operation, EveryValueIsTheFormulas) {
     cpu::CpuBackend backend(2);
-    expect_dequantised([&](const auto& operation) {
-        operation(backend, [](const TestBuffer& buffer) { return buffer.tensor(); });
-    });
+    expect_dequantised(
+        [&](const auto& operation) { operation(backend, [](const TestBuffer& buffer) { return buffer.tensor(); }); });
 }
 
 TEST(Nf4Operation, EveryThreadCount) {

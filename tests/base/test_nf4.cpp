@@ -48,8 +48,9 @@ struct Case {
 
 TEST(Nf4, BytesOfBitsandbytes) {
     const SafetensorsFile file("tests/golden/nf4/cases.safetensors");
-    constexpr Case kCases[] = {{"single_f32", 300}, {"single_bf16", 320},  {"odd_f32", 231},         {"double_f32", 999},
-                               {"double_bf16", 16960}, {"zeros_f32", 192}, {"equal_double_f32", 256}};
+    constexpr Case kCases[] = {{"single_f32", 300},      {"single_bf16", 320},   {"odd_f32", 231},
+                               {"double_f32", 999},      {"double_bf16", 16960}, {"zeros_f32", 192},
+                               {"equal_double_f32", 256}};
     for (const auto& [name, count] : kCases) {
         SCOPED_TRACE(name);
         const std::string key = name;
@@ -177,7 +178,8 @@ TEST(Nf4, DequantisedInOneRounding) {
         const std::vector<float> back = dequantise_nf4(tensor);
         ASSERT_EQ(back.size(), values.size());
         for (size_t i = 0; i < back.size(); ++i) {
-            double absmax = is_double ? double{signed_map()[tensor.absmax_codes[i / 64]]} : double{tensor.absmax[i / 64]};
+            double absmax =
+                is_double ? double{signed_map()[tensor.absmax_codes[i / 64]]} : double{tensor.absmax[i / 64]};
             if (is_double) {
                 absmax = static_cast<float>(absmax * double{tensor.nested_absmax[0]});
                 absmax = static_cast<float>(absmax + double{tensor.offset});

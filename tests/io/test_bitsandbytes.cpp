@@ -107,7 +107,8 @@ std::string error_after(const std::string& name, const std::string& file, const 
     }
     return error_of([&] { HfModel model(dir.path()); });
 }
-std::string tensors_error(const std::string& from, const std::string& to, const std::string& name = "llama_nf4_double") {
+std::string tensors_error(const std::string& from, const std::string& to,
+                          const std::string& name = "llama_nf4_double") {
     return error_after(name, "model.safetensors", from, to);
 }
 std::string config_error(const std::string& from, const std::string& to, const std::string& name = "llama_nf4_double") {
@@ -126,23 +127,30 @@ TEST(Bitsandbytes, OtherFormatsAreRefusedByTheConfiguration) {
     EXPECT_TRUE(has(config_error(R"("bnb_4bit_quant_storage": "uint8")", R"("bnb_4bit_quant_storage": "bfloat16")"),
                     {"bnb_4bit_quant_storage", "bfloat16", "uint8"}));
     EXPECT_TRUE(has(config_error(R"("load_in_4bit": true)", R"("load_in_4bit": "yes")"), {"load_in_4bit", "yes"}));
-    EXPECT_TRUE(has(config_error(R"("load_in_8bit": false)", R"("load_in_8bit": true)"), {"load_in_4bit", "load_in_8bit"}));
+    EXPECT_TRUE(
+        has(config_error(R"("load_in_8bit": false)", R"("load_in_8bit": true)"), {"load_in_4bit", "load_in_8bit"}));
 }
 
 TEST(Bitsandbytes, DamagedTensorsAreRefused) {
-    EXPECT_TRUE(has(tensors_error(R"("quant_type": "nf4")", R"("quant_type": "af4")"), {"quant_state", "quant_type", "af4"}));
-    EXPECT_TRUE(has(tensors_error(R"("blocksize": 64)", R"("blocksize": 32)"), {"quant_state", "blocksize", "32", "64"}));
-    EXPECT_TRUE(has(tensors_error(R"("nested_blocksize": 256)", R"("nested_blocksize": 128)"), {"nested_blocksize", "128"}));
+    EXPECT_TRUE(
+        has(tensors_error(R"("quant_type": "nf4")", R"("quant_type": "af4")"), {"quant_state", "quant_type", "af4"}));
+    EXPECT_TRUE(
+        has(tensors_error(R"("blocksize": 64)", R"("blocksize": 32)"), {"quant_state", "blocksize", "32", "64"}));
+    EXPECT_TRUE(
+        has(tensors_error(R"("nested_blocksize": 256)", R"("nested_blocksize": 128)"), {"nested_blocksize", "128"}));
     EXPECT_TRUE(has(tensors_error(R"("nested_dtype": "float32")", R"("nested_dtype": "float16")"), {"nested_dtype"}));
-    EXPECT_TRUE(has(tensors_error(R"("dtype": "bfloat16", "shape")", R"("dtype": "bfloat61", "shape")"), {"dtype", "bfloat61"}));
+    EXPECT_TRUE(has(tensors_error(R"("dtype": "bfloat16", "shape")", R"("dtype": "bfloat61", "shape")"),
+                    {"dtype", "bfloat61"}));
     EXPECT_TRUE(has(tensors_error(R"("quant_type": "nf4", )", R"("quant_type": "nf4"; )"), {"quant_state", "JSON"}));
-    EXPECT_TRUE(has(tensors_error(R"("shape": [32, 36])", R"("shape": [36, 32])"), {"down_proj", "(36, 32)", "(32, 36)"}));
+    EXPECT_TRUE(
+        has(tensors_error(R"("shape": [32, 36])", R"("shape": [36, 32])"), {"down_proj", "(36, 32)", "(32, 36)"}));
     EXPECT_TRUE(has(tensors_error("_proj.weight.quant_map", "_proj.weight.quant_mop"), {"quant_map", "belongs to it"}));
     EXPECT_TRUE(has(tensors_error("_proj.weight.absmax", "_proj.weight.obsmax"), {".absmax", "copy all files"}));
     EXPECT_TRUE(has(tensors_error("nested_absmax", "nested_obsmax"), {"nested_absmax"}));
     EXPECT_TRUE(has(tensors_error("bitsandbytes__nf4", "bitsandbytes__nf5"), {"quant_state.bitsandbytes__nf4"}));
     EXPECT_TRUE(has(tensors_error("bitsandbytes__nf4", "bitsandbytes__fp4"), {"fp4", "bnb_4bit_quant_type=nf4"}));
-    EXPECT_TRUE(has(tensors_error(R"("shape":[576,1])", R"("shape":[1,576])"), {"down_proj.weight", "(1, 576)", "(576, 1)"}));
+    EXPECT_TRUE(
+        has(tensors_error(R"("shape":[576,1])", R"("shape":[1,576])"), {"down_proj.weight", "(1, 576)", "(576, 1)"}));
     std::string table(16 * sizeof(float), '\0');
     std::memcpy(table.data(), kNf4Values.data(), table.size());
     std::string other = table;
@@ -152,12 +160,14 @@ TEST(Bitsandbytes, DamagedTensorsAreRefused) {
 }
 
 TEST(Bitsandbytes, Int8NeedsItsRows) {
-    EXPECT_TRUE(has(tensors_error("q_proj.SCB", "q_proj.XCB", "llama_int8"), {"q_proj.weight", "q_proj.SCB", "belongs"}));
+    EXPECT_TRUE(
+        has(tensors_error("q_proj.SCB", "q_proj.XCB", "llama_int8"), {"q_proj.weight", "q_proj.SCB", "belongs"}));
     EXPECT_TRUE(has(tensors_error(R"("dtype":"I8")", R"("dtype":"U8")", "llama_int8"), {"U8", "I8"}));
 }
 
 TEST(Bitsandbytes, QuantisedTensorsNeedTheConfiguration) {
-    EXPECT_TRUE(has(config_error("quantization_config", "quantization_gone"), {"U8", "quantization_config", "config.json"}));
+    EXPECT_TRUE(
+        has(config_error("quantization_config", "quantization_gone"), {"U8", "quantization_config", "config.json"}));
 }
 
 }  // namespace

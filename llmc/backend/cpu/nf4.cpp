@@ -30,10 +30,8 @@ void dequantize(Tensor out, const Nf4Operands& x) {
         return;
     }
     dequantize<Out>(out, x.codes,
-                    [codes = bytes_of(x.absmax), nested = x.nested_absmax.as<float>(),
-                     offset = *x.offset.as<float>()](int64_t block) {
-                        return nf4_absmax(codes[block], nested[block / kNf4NestedBlock], offset);
-                    });
+                    [codes = bytes_of(x.absmax), nested = x.nested_absmax.as<float>(), offset = *x.offset.as<float>()](
+                        int64_t block) { return nf4_absmax(codes[block], nested[block / kNf4NestedBlock], offset); });
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ static_assert(kNf4Block % kGroup == 0);
 
 struct Input {
     const uint8_t* codes;
-    const float* absmax;          ///< Or null, and then the next three.
+    const float* absmax;  ///< Or null, and then the next three.
     const uint8_t* absmax_codes;
     const float *nested_absmax, *offset;
 };
@@ -81,8 +81,8 @@ void dequantize(cudaStream_t stream, Tensor out, const Input& x) {
     const int64_t grouped = aligned ? count / kGroup * kGroup : 0;
     const auto start = [&](auto kernel, int64_t first, int64_t end, int64_t size) {
         if (end > first)
-            launch(kernel, blocks_of(ceil_div((end - first) / size, kElementThreads)), kElementThreads, 0, stream, first,
-                   end, to, x, tables);
+            launch(kernel, blocks_of(ceil_div((end - first) / size, kElementThreads)), kElementThreads, 0, stream,
+                   first, end, to, x, tables);
     };
     start(dequantize_nf4_kernel<Out, kGroup>, 0, grouped, kGroup);
     start(dequantize_nf4_kernel<Out, 1>, grouped, count, 1);

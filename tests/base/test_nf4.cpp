@@ -149,7 +149,7 @@ TEST(Nf4, TiesGoToTheLowerCode) {
     }
 }
 
-/// Their error is what 8 bits cost: half the widest gap of the map, and half a step of the library's table.
+/// Their error is what the nearest of 256 values costs, and a step of the library's table, 2/65535.
 TEST(Nf4, DoubleScalesAreNearTheirValues) {
     for (const int64_t count : {64, 640, 64 * 256, 64 * 700 + 3}) {
         const std::vector<float> values = normals(count, 2);
@@ -166,7 +166,7 @@ TEST(Nf4, DoubleScalesAreNearTheirValues) {
             EXPECT_LE(std::fabs(rest), top);
             double least = std::numeric_limits<double>::infinity();
             for (const float value : signed_map().values()) least = std::min(least, std::fabs(rest - value * top));
-            EXPECT_LE(std::fabs(absmax[i] - single.absmax[i]), least + 2e-5 * top + 1e-8) << i;
+            EXPECT_LE(std::fabs(absmax[i] - single.absmax[i]), least + 3.1e-5 * top + 1e-8) << i;
         }
     }
 }

@@ -7,16 +7,19 @@ golden=$PWD/tests/golden/nf4
 
 # Its ids are below 24, which every golden model knows.
 # shellcheck disable=SC2046
-token_file train.bin uint16 $(awk 'BEGIN { s = 7; for (i = 0; i < 300; i++) { s = (s * 16807) % 2147483647; print s % 24 } }')
+token_file train.bin uint16 $(awk 'BEGIN {
+    s = 7
+    for (i = 0; i < 300; i++) { s = (s * 16807) % 2147483647; print s % 24 } }')
+scoring=(--data=train.bin --tokenizer=none --batch-size=2 --seq-len=8)
 data=(--data=train.bin --val-data=train.bin --batch-size=2 --seq-len=8 --sample-length=0 --warmup=0)
 
 # ---- in ---------------------------------------------------------------------------------
 
 for model in llama_nf4_double llama_int8 gpt2_nf4; do
     must "import $model" import --from="$golden/$model" --out="runs/$model"
-    must "evaluate $model" evaluate --model="$golden/$model" --data=train.bin --tokenizer=none --batch-size=2 --seq-len=8
+    must "evaluate $model" evaluate --model="$golden/$model" "${scoring[@]}"
     loss=$(sed -n 's/^loss  *//p' out)
-    must "evaluate its import" evaluate --run="runs/$model" --data=train.bin --tokenizer=none --batch-size=2 --seq-len=8
+    must "evaluate its import" evaluate --run="runs/$model" "${scoring[@]}"
     check "$model: folder and import have the same loss" test -n "$loss" -a "$(sed -n 's/^loss  *//p' out)" = "$loss"
     must "generate from $model" generate --model="$golden/$model" --tokenizer=none --prompt='1 2 3' --length=4
 done
@@ -38,7 +41,8 @@ for pair in nf4:gpt2_nf4 double:llama_nf4_double; do
     check "$pair: every weight is that of the library's folder" \
         cmp "plain/${pair%:*}/model.safetensors" "plain/${pair#*:}/model.safetensors"
 done
-check "4 bits take less" test "$(stat -c %s double/model.safetensors)" -lt "$(stat -c %s plain/double/model.safetensors)"
+size() { stat -c %s "$1/model.safetensors"; }
+check "4 bits take less" test "$(size double)" -lt "$(size plain/double)"
 must "adapters are merged before" export --run=adapted --base-format=nf4 --out=merged
 must "with the rest in fp32" export --run=runs/llama --base-format=nf4 --dtype=fp32 --out=fp32
 check "fp32 is said in config.json" grep -q '"bnb_4bit_compute_dtype": "float32"' fp32/config.json
@@ -58,7 +62,8 @@ sed -i 's/"quant_method": "bitsandbytes"/"quant_method": "gptq"/' bad/config.jso
 refused "GPTQ" 1 'bad/config.json.*quantization_config.*gptq.*bitsandbytes' import --from=bad --out=x
 copy
 sed -i 's/"quantization_config"/"quantization_gone__"/' bad/config.json
-refused "4 bits that config.json does not say" 1 'model.safetensors.*is U8.*quantization_config' import --from=bad --out=x
+refused "4 bits that config.json does not say" 1 'model.safetensors.*is U8.*quantization_config' \
+    import --from=bad --out=x
 copy
 LC_ALL=C sed -i 's/"blocksize": 64/"blocksize": 32/' bad/model.safetensors
 refused "another block size" 1 'quant_state.*blocksize 32.*64' import --from=bad --out=x

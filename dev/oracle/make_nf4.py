@@ -102,7 +102,14 @@ def dequantised(file, name):
         return weight.float() * file.get_tensor(name[:-6] + "SCB")[:, None] / 127
     parts = {key[len(name) + 1:]: file.get_tensor(key) for key in file.keys() if key.startswith(name + ".")}
     state = bnb.QuantState.from_dict(parts, torch.device("cpu"))
-    return bnb.dequantize_4bit(weight, state).float()
+    absmax = state.absmax
+    if state.nested:
+        absmax = bnb.dequantize_blockwise(absmax, state.state2) + state.offset
+    # Not by dequantize_4bit(): on CPUs with AVX-512 version 0.50.2 gives wrong scales to matrices whose columns are a
+    # multiple of 16 but not of 64 (it takes columns // 64 blocks for a row).
+    packed = weight.flatten().long()
+    values = state.code[torch.stack([packed >> 4, packed & 15], 1).flatten()][:state.shape.numel()]
+    return (values * absmax.repeat_interleave(64)[:values.numel()]).reshape(state.shape).to(state.dtype).float()
 
 
 def loss_of(plain, quantised, tokens):

@@ -16,12 +16,11 @@ data=(--data=train.bin --val-data=train.bin --batch-size=2 --seq-len=8 --sample-
 # ---- in ---------------------------------------------------------------------------------
 
 for model in llama_nf4_double llama_int8 gpt2_nf4; do
-    must "import $model" import --from="$golden/$model" --out="runs/$model"
+    must "import $model" import --from="$golden/$model" --out="models/$model"
     must "evaluate $model" evaluate --model="$golden/$model" "${scoring[@]}"
     loss=$(sed -n 's/^loss  *//p' out)
-    must "evaluate its import" evaluate --run="runs/$model" "${scoring[@]}"
+    must "evaluate its import" evaluate --run="models/$model" "${scoring[@]}"
     check "$model: folder and import have the same loss" test -n "$loss" -a "$(sed -n 's/^loss  *//p' out)" = "$loss"
-    must "generate from $model" generate --model="$golden/$model" --tokenizer=none --prompt='1 2 3' --length=4
 done
 must "train adapters on it" --model="$golden/llama_nf4_double" --lora=2 "${data[@]}" --steps=4 --val-every=2 \
     --output-dir=adapted
@@ -29,29 +28,35 @@ must "the adapter alone" export --run=adapted --format=peft --out=adapter
 
 # ---- out ---------------------------------------------------------------------------------
 
-for model in llama gpt2; do must "import $model" import --from="$golden/$model" --out="runs/$model"; done
-must "export in 4 bits" export --run=runs/gpt2 --base-format=nf4 --out=nf4
-must "export in 4 bits, double" export --run=runs/llama --base-format=nf4-double --out=double
+for model in llama gpt2; do must "import $model" import --from="$golden/$model" --out="models/$model"; done
+must "export in 4 bits" export --run=models/gpt2 --base-format=nf4 --out=nf4
+must "export in 4 bits, double" export --run=models/llama --base-format=nf4-double --out=double
 check "the log says so" grep -q 'bf16, matrices of layers as nf4-double' err
 check "config.json says so" grep -q '"bnb_4bit_use_double_quant": true' double/config.json
 for pair in nf4:gpt2_nf4 double:llama_nf4_double; do
     must "import it" import --from="${pair%:*}" --out="again/${pair%:*}"
     must "export it plain" export --run="again/${pair%:*}" --out="plain/${pair%:*}"
-    must "and the library's" export --run="runs/${pair#*:}" --out="plain/${pair#*:}"
+    must "and the library's" export --run="models/${pair#*:}" --out="plain/${pair#*:}"
     check "$pair: every weight is that of the library's folder" \
         cmp "plain/${pair%:*}/model.safetensors" "plain/${pair#*:}/model.safetensors"
 done
 size() { stat -c %s "$1/model.safetensors"; }
 check "4 bits take less" test "$(size double)" -lt "$(size plain/double)"
 must "adapters are merged before" export --run=adapted --base-format=nf4 --out=merged
-must "with the rest in fp32" export --run=runs/llama --base-format=nf4 --dtype=fp32 --out=fp32
+must "with the rest in fp32" export --run=models/llama --base-format=nf4 --dtype=fp32 --out=fp32
 check "fp32 is said in config.json" grep -q '"bnb_4bit_compute_dtype": "float32"' fp32/config.json
+
+train bytes --steps=3
+must "export a model of bytes" export --run=bytes --base-format=nf4-double --out=bytes4
+must "generate from it" generate --model=bytes4 --prompt=the --length=9
+check "it says nine bytes" test "$(wc -c <out)" -ge 10
+must "evaluate it" evaluate --model=bytes4 --data=text.txt --batch-size=2 --seq-len=32
 
 # ---- what is refused ---------------------------------------------------------------------------
 
-refused "4 bits in another format" 2 '--base-format=nf4: .*--format=hf' export --run=runs/llama --format=gguf \
+refused "4 bits in another format" 2 '--base-format=nf4: .*--format=hf' export --run=models/llama --format=gguf \
     --base-format=nf4 --out=x.gguf
-refused "an unknown format" 2 'base-format.*nf4-double' export --run=runs/llama --base-format=fp4 --out=x
+refused "an unknown format" 2 'base-format.*nf4-double' export --run=models/llama --base-format=fp4 --out=x
 copy() {
     rm -rf bad
     cp -r "$golden/llama_nf4_double" bad

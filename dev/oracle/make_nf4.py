@@ -162,7 +162,8 @@ def compare(plain, exported):
     quantise(plain, kind, theirs, dtype)
     with safe_open(exported / "model.safetensors", "pt") as a, safe_open(theirs / "model.safetensors", "pt") as b:
         assert sorted(a.keys()) == sorted(b.keys()), set(a.keys()) ^ set(b.keys())
-        for name in a.keys():
+        names = list(a.keys())
+        for name in names:
             ours, expected = a.get_tensor(name), b.get_tensor(name)
             assert ours.dtype == expected.dtype and torch.equal(ours, expected), name
     tokens = torch.arange(2, 12)[None] % fields["vocab_size"]
@@ -171,7 +172,7 @@ def compare(plain, exported):
         model = AutoModelForCausalLM.from_pretrained(folder, device_map="cpu", attn_implementation="eager")
         logits = model.eval()(input_ids=tokens[:, :-1]).logits.double()
         losses.append(F.cross_entropy(logits[0], tokens[0, 1:]).item())
-    print(f"{len(a.keys())} tensors equal, {kind} of {dtype}; losses {losses[0]} and {losses[1]}")
+    print(f"{len(names)} tensors equal, {kind} of {dtype}; losses {losses[0]} and {losses[1]}")
     assert losses[0] == losses[1]
 
 

@@ -72,7 +72,8 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--hellaswag "
               "--run --adapter ");
     EXPECT_EQ(flags_of(kImport), "--tokenizer --log-level --from --out ");
-    EXPECT_EQ(flags_of(kExport), "--dtype --log-level --run --adapter --format --merge --gguf-type --base-format --out ");
+    EXPECT_EQ(flags_of(kExport),
+              "--dtype --log-level --run --adapter --format --merge --gguf-type --base-format --out ");
     EXPECT_EQ(flags_of(kTokenize),
               "--vocab-size --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field "
               "--special-tokens --skip-bad-lines --threads --log-level "

@@ -146,9 +146,9 @@ def write_folders():
     (OUT / "expected.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
-def quantise(plain, kind, folder, dtype=torch.bfloat16):
+def quantise(plain, kind, folder, dtype=torch.bfloat16, **compute):
     model = AutoModelForCausalLM.from_pretrained(
-        plain, dtype=dtype, device_map="cpu", quantization_config=BitsAndBytesConfig(**QUANTISED[kind]))
+        plain, dtype=dtype, device_map="cpu", quantization_config=BitsAndBytesConfig(**QUANTISED[kind] | compute))
     model.save_pretrained(folder)
 
 
@@ -159,7 +159,7 @@ def compare(plain, exported):
     kind = "nf4_double" if quantisation["bnb_4bit_use_double_quant"] else "nf4"
     dtype = getattr(torch, fields.get("dtype") or fields["torch_dtype"])
     theirs = exported.with_name(exported.name + "-by-bitsandbytes")
-    quantise(plain, kind, theirs, dtype)
+    quantise(plain, kind, theirs, dtype, bnb_4bit_compute_dtype=dtype)
     with safe_open(exported / "model.safetensors", "pt") as a, safe_open(theirs / "model.safetensors", "pt") as b:
         assert sorted(a.keys()) == sorted(b.keys()), set(a.keys()) ^ set(b.keys())
         names = list(a.keys())

@@ -322,13 +322,6 @@ class Backend {
     /// For all three. The dimensions are those of the weight; N is the number of rows of x.
     virtual int64_t matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const = 0;
 
-    // ---- Weights in four bits (Dettmers et al. 2023, "QLoRA") -----------------------------------------------------
-
-    /// out (n) fp32 or bf16, of any shape: out[i] = kNf4Values[code i] * the largest magnitude of block i / kNf4Block,
-    /// which is absmax, or signed_map()[absmax code] * nested_absmax + offset. Every product and sum is rounded to
-    /// fp32, the result once to out's type: the bits are the same on all devices.
-    virtual void dequantize_nf4(Tensor out, const Nf4Operands& x) = 0;
-
     // ---- Low-rank adapters (Hu et al. 2021; base/adapter.h has the letters) ---------------------------------------
     // Factors, z and their gradients are fp32, x and out of the activation type: products are of fp32 numbers.
 
@@ -440,6 +433,13 @@ class Backend {
     /// Nothing changes where Factor::Applies is 0. Gradients stay as they are.
     virtual void update(const UpdateOperands& operands, std::span<const ParameterRange> ranges,
                         const OptimizerSettings& settings, Tensor factors) = 0;
+
+    // ---- Weights in four bits (Dettmers et al. 2023, "QLoRA") -----------------------------------------------------
+
+    /// out (n) fp32 or bf16, of any shape: out[i] = kNf4Values[code i] * the largest magnitude of block i / kNf4Block,
+    /// which is absmax, or signed_map()[absmax code] * nested_absmax + offset. Every product and sum is rounded to
+    /// fp32, the result once to out's type: the bits are the same on all devices.
+    virtual void dequantize_nf4(Tensor out, const Nf4Operands& x) = 0;
 };
 
 }  // namespace llmc

@@ -1,0 +1,80 @@
+#!/bin/bash
+# Models in 4 and 8 bits, as bitsandbytes stores them: read, used, trained on with adapters, written, and refused. The
+# golden folders are from dev/oracle/make_nf4.py.
+set -u
+golden=$PWD/tests/golden/nf4
+. tests/e2e/lib.bash
+
+# Its ids are below 24, which every golden model knows.
+# shellcheck disable=SC2046
+token_file train.bin uint16 $(awk 'BEGIN {
+    s = 7
+    for (i = 0; i < 300; i++) { s = (s * 16807) % 2147483647; print s % 24 } }')
+scoring=(--data=train.bin --tokenizer=none --batch-size=2 --seq-len=8)
+data=(--data=train.bin --val-data=train.bin --batch-size=2 --seq-len=8 --sample-length=0 --warmup=0)
+
+# ---- in ---------------------------------------------------------------------------------
+
+for model in llama_nf4_double llama_int8 gpt2_nf4; do
+    must "import $model" import --from="$golden/$model" --out="models/$model"
+    must "evaluate $model" evaluate --model="$golden/$model" "${scoring[@]}"
+    loss=$(sed -n 's/^loss  *//p' out)
+    must "evaluate its import" evaluate --run="models/$model" "${scoring[@]}"
+    check "$model: folder and import have the same loss" test -n "$loss" -a "$(sed -n 's/^loss  *//p' out)" = "$loss"
+done
+must "train adapters on it" --model="$golden/llama_nf4_double" --lora=2 "${data[@]}" --steps=4 --val-every=2 \
+    --output-dir=adapted
+must "the adapter alone" export --run=adapted --format=peft --out=adapter
+
+# ---- out ---------------------------------------------------------------------------------
+
+for model in llama gpt2; do must "import $model" import --from="$golden/$model" --out="models/$model"; done
+must "export in 4 bits" export --run=models/gpt2 --base-format=nf4 --out=nf4
+must "export in 4 bits, double" export --run=models/llama --base-format=nf4-double --out=double
+check "the log says so" grep -q 'bf16, matrices of layers as nf4-double' err
+check "config.json says so" grep -q '"bnb_4bit_use_double_quant": true' double/config.json
+for pair in nf4:gpt2_nf4 double:llama_nf4_double; do
+    must "import it" import --from="${pair%:*}" --out="again/${pair%:*}"
+    must "export it plain" export --run="again/${pair%:*}" --out="plain/${pair%:*}"
+    must "and the library's" export --run="models/${pair#*:}" --out="plain/${pair#*:}"
+    check "$pair: every weight is that of the library's folder" \
+        cmp "plain/${pair%:*}/model.safetensors" "plain/${pair#*:}/model.safetensors"
+done
+size() { stat -c %s "$1/model.safetensors"; }
+check "4 bits take less" test "$(size double)" -lt "$(size plain/double)"
+must "adapters are merged before" export --run=adapted --base-format=nf4 --out=merged
+must "with the rest in fp32" export --run=models/llama --base-format=nf4 --dtype=fp32 --out=fp32
+check "fp32 is said in config.json" grep -q '"bnb_4bit_compute_dtype": "float32"' fp32/config.json
+
+train bytes --steps=3
+must "export a model of bytes" export --run=bytes --base-format=nf4-double --out=bytes4
+must "generate from it" generate --model=bytes4 --prompt=the --length=9
+check "it says nine bytes" test "$(wc -c <out)" -ge 10
+must "evaluate it" evaluate --model=bytes4 --data=text.txt --batch-size=2 --seq-len=32
+
+# ---- what is refused ---------------------------------------------------------------------------
+
+refused "4 bits in another format" 2 '--base-format=nf4: .*--format=hf' export --run=models/llama --format=gguf \
+    --base-format=nf4 --out=x.gguf
+refused "an unknown format" 2 'base-format.*nf4-double' export --run=models/llama --base-format=fp4 --out=x
+copy() {
+    rm -rf bad
+    cp -r "$golden/llama_nf4_double" bad
+    chmod -R u+w bad
+}
+copy
+sed -i 's/"quant_method": "bitsandbytes"/"quant_method": "gptq"/' bad/config.json
+refused "GPTQ" 1 'bad/config.json.*quantization_config.*gptq.*bitsandbytes' import --from=bad --out=x
+copy
+sed -i 's/"quantization_config"/"quantization_gone__"/' bad/config.json
+refused "4 bits that config.json does not say" 1 'model.safetensors.*is U8.*quantization_config' \
+    import --from=bad --out=x
+copy
+LC_ALL=C sed -i 's/"blocksize": 64/"blocksize": 32/' bad/model.safetensors
+refused "another block size" 1 'quant_state.*blocksize 32.*64' import --from=bad --out=x
+copy
+LC_ALL=C sed -i 's/q_proj.weight.nested_absmax/q_proj.weight.nested_obsmax/' bad/model.safetensors
+refused "a part that is missing" 1 "q_proj.weight' is quantized.*q_proj.weight.nested_absmax'" import --from=bad --out=x
+check "nothing is left of what was refused" test ! -e x -a ! -e x.gguf
+
+exit $((failures > 0))

@@ -1,5 +1,6 @@
 #include "llmc/io/hf_model.h"
 
+#include "llmc/base/drop_pages.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/io/carried_files.h"
@@ -187,11 +188,12 @@ void HfModel::read(int parameter, std::span<float> out) const {
         const std::span<float> target = out.subspan(static_cast<size_t>(part.first_row * row.cols), count);
         if (!part.transposed) {
             read_as_fp32(*views_[i], target);
-            continue;
+        } else {
+            std::vector<float> stored(count);
+            read_as_fp32(*views_[i], stored);
+            transpose(stored.data(), row.cols, part.rows, target.data());
         }
-        std::vector<float> stored(count);
-        read_as_fp32(*views_[i], stored);
-        transpose(stored.data(), row.cols, part.rows, target.data());
+        drop_pages(views_[i]->bytes);
     }
 }
 

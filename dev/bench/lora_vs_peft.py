@@ -10,9 +10,10 @@ the whole model; left out, with the reason, where it fails or takes longer than 
 
 Every measurement is a process of its own, the sides take turns, and the medians are over the repeats. Speed is tokens
 per step over the median step of a process after two; with --processor-time, for a machine that is busy, over the
-processor's seconds that a run of --steps takes more than one of a single step, which says something with --threads=1. Memory is the peak resident set of the process, loading the model
-included; a part of it is the library's own code. Exits with 1 if a target is missed: 1.4 x the faster of the others'
-speeds, half of the smaller of their memories. Writes lora_vs_peft.json and .md to --output-dir.
+processor's seconds that a run of --steps takes more than one of a single step, which says something with --threads=1.
+Memory is the peak resident set of the process, loading the model included; a part of it is the library's own code.
+Exits with 1 if a target is missed: 1.4 x the faster of the others' speeds, half of the smaller of their memories.
+Writes lora_vs_peft.json and .md to --output-dir.
 """
 
 import argparse
@@ -250,7 +251,8 @@ def report(options, results, failures):
                                                           "runs": results}, indent=1) + "\n")
     text = (f"# LoRA: train_gpt, and PEFT with PyTorch, on the CPU\n\n{about} Made by `dev/bench/lora_vs_peft.py`, "
             f"which says how things are measured. Tokens per second{of_processor}: median of the repeats "
-            f"(slowest–fastest); peak resident set. GPT-2 124M, rank {RANK} on every linear layer, fp32.\n\n{table(rows)}\n")
+            f"(slowest–fastest); peak resident set. GPT-2 124M, rank {RANK} on every linear layer, fp32.\n\n"
+            f"{table(rows)}\n")
     text += "".join(f"\nLeft out: {why}.\n" for why in left_out)
     (folder / "lora_vs_peft.md").write_text(text)
     print(text)

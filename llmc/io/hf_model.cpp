@@ -179,6 +179,23 @@ bool HfModel::is_copy_of_embedding(const SafetensorsView& head) const {
     return false;
 }
 
+namespace {
+
+/// As read_as_fp32(), without holding what has been read in memory.
+void read_once(const SafetensorsView& view, std::span<float> out) {
+    constexpr size_t kPiece = 1 << 22;
+    const auto item = static_cast<size_t>(size_of(view.dtype.value()));
+    SafetensorsView piece = view;
+    for (size_t first = 0; first < out.size(); first += kPiece) {
+        const size_t count = std::min(kPiece, out.size() - first);
+        piece.bytes = view.bytes.subspan(first * item, count * item);
+        read_as_fp32(piece, out.subspan(first, count));
+        drop_pages(piece.bytes);
+    }
+}
+
+}  // namespace
+
 void HfModel::read(int parameter, std::span<float> out) const {
     const ParameterRow& row = model().parameters[static_cast<size_t>(parameter)];
     for (size_t i = 0; i < parts_.size(); ++i) {
@@ -187,13 +204,12 @@ void HfModel::read(int parameter, std::span<float> out) const {
         const auto count = static_cast<size_t>(part.rows * row.cols);
         const std::span<float> target = out.subspan(static_cast<size_t>(part.first_row * row.cols), count);
         if (!part.transposed) {
-            read_as_fp32(*views_[i], target);
-        } else {
-            std::vector<float> stored(count);
-            read_as_fp32(*views_[i], stored);
-            transpose(stored.data(), row.cols, part.rows, target.data());
+            read_once(*views_[i], target);
+            continue;
         }
-        drop_pages(views_[i]->bytes);
+        std::vector<float> stored(count);
+        read_once(*views_[i], stored);
+        transpose(stored.data(), row.cols, part.rows, target.data());
     }
 }
 

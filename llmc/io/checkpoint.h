@@ -3,7 +3,8 @@
 //   ROOT/checkpoints/step-00000100/manifest.json       sizes and checksums of the files, and the run's own state
 //   ROOT/checkpoints/step-00000100/model.safetensors   and whatever other files the caller names; of a run with several
 //                                                      ranks one from each, model-00001-of-00004.safetensors
-//                                                      Files that never change are shared by hard links (constant_file.h)
+//                                                      Files that never change are shared by hard links
+//                                                      (constant_file.h)
 //   ROOT/checkpoints/step-00000100/run                 which run it is of (run_record.h)
 //   ROOT/checkpoints/latest                            a text file with the name of the newest complete one
 //   ROOT/checkpoints/best                              and one with that of the lowest validation loss (--keep-best)

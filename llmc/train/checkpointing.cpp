@@ -219,8 +219,10 @@ CheckpointBytes checkpoint_bytes(const State& state) {
     CheckpointBytes bytes;
     for (const ParameterRow& row : state.model().parameters) {
         const int64_t count = row.used_rows * row.cols;
-        if (row.trainable) bytes.each += count * size_of(places.format(weights));
-        else bytes.once += count * size_of(places.format(Buffer::Frozen));
+        if (row.trainable)
+            bytes.each += count * size_of(places.format(weights));
+        else
+            bytes.once += count * size_of(places.format(Buffer::Frozen));
         for (const Buffer moment : {Buffer::MomentM, Buffer::MomentV}) {
             if (!row.trainable || !places[moment].exists) continue;
             const DType format = places.format(moment);

@@ -81,7 +81,8 @@ void require_adapter_folder(const Options& options) {
         fail_usage("--adapter={}: is not there; give a folder with adapter_config.json and adapter_model.safetensors",
                    options.adapter);
     }
-    const bool is_run = path_exists(options.adapter + "/config.toml") || path_exists(options.adapter + "/manifest.json");
+    const bool is_run =
+        path_exists(options.adapter + "/config.toml") || path_exists(options.adapter + "/manifest.json");
     fail_usage("--adapter={}: {}", options.adapter,
                is_run ? fmt::format("is a run, not an adapter's folder; make one of it: train_gpt export --run={} "
                                     "--format=peft --out=FOLDER",

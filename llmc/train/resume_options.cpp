@@ -105,8 +105,10 @@ void require_kept_options(const Options& options, const Checkpoint& checkpoint) 
     require_kept_model(options, model_of(checkpoint));
     if (progress.train_tokens == 0) {
         if (options.lora > 0) {
-            fail_usage("--lora={}: the import has no adapters to go on with; begin a new run with its weights: "
-                       "--model={} --lora={}", options.lora, options.resume, options.lora);
+            fail_usage(
+                "--lora={}: the import has no adapters to go on with; begin a new run with its weights: "
+                "--model={} --lora={}",
+                options.lora, options.resume, options.lora);
         }
         return require_whole_updates(options);
     }

@@ -159,8 +159,7 @@ void Trainer::warn_of_full_disk() const {
         "'{}' has {} free, but {} checkpoint{} of {}{} need {}; free some space, {}or choose another --output-dir",
         run_folder_, format_bytes(*available), more, more == 1 ? "" : "s", format_bytes(bytes.each),
         shared == 0 ? "" : fmt::format(" and the {} of frozen weights that they share", format_bytes(shared)),
-        format_bytes(needed),
-        room > 0 && room < keep ? fmt::format("keep fewer (--keep-checkpoints={}), ", room) : "");
+        format_bytes(needed), room > 0 && room < keep ? fmt::format("keep fewer (--keep-checkpoints={}), ", room) : "");
 }
 
 /// What a run that goes on keeps elsewhere, or in another format, than before.

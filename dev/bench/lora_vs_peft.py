@@ -168,7 +168,7 @@ def measure(options, folder, side, shape):
 
 
 def measure_all(options, folder):
-    """{shape: {side: [result, ...]}}, and {(shape, side): why it was left out}."""
+    """After every repeat {shape: {side: [result, ...]}}, and {(shape, side): why it was left out}."""
     results, failures = {shape: {} for shape in options.shapes}, {}
     for repeat in range(options.repeats):
         for shape in options.shapes:
@@ -187,7 +187,7 @@ def measure_all(options, folder):
                         f"{result['peak_bytes'] / 2**20:.0f} MiB, load {os.getloadavg()[0]:.1f}")
                 if (shape, side) in failures:
                     say(f"T={shape} {side}: {failures[shape, side]}")
-    return results, failures
+        yield results, failures
 
 
 def summary(runs):
@@ -255,7 +255,7 @@ def report(options, results, failures):
             f"{table(rows)}\n")
     text += "".join(f"\nLeft out: {why}.\n" for why in left_out)
     (folder / "lora_vs_peft.md").write_text(text)
-    print(text)
+    print(text, flush=True)
     return passed
 
 
@@ -288,8 +288,9 @@ def main():
         return train_with_peft(json.loads(options.peft))
     with tempfile.TemporaryDirectory() as folder:
         make_model(options, pathlib.Path(folder))
-        results, failures = measure_all(options, pathlib.Path(folder))
-    return 0 if report(options, results, failures) else 1
+        for results, failures in measure_all(options, pathlib.Path(folder)):
+            passed = report(options, results, failures)
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

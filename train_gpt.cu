@@ -90,8 +90,8 @@ void train_rank(const Options& given, Comm& comm) {
         return;
     }
     const PlannedMemory& memory = run->memory();
-    log_banner(options, run->model, origin.describe(options), run->data, run->chosen, run->backend->info(),
-               comm.describe());
+    log_banner(options, run->model, origin.describe(options), run->data, *run->sequences, run->chosen,
+               run->backend->info(), comm.describe());
     require_memory(options, run->model, memory, *run->backend);
     if (comm.is_root() && !options.profile.empty()) require_output("--profile", options.profile);
     if (options.dry_run) return;

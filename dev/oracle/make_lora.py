@@ -4,9 +4,9 @@
     python3 -m venv VENV && VENV/bin/pip install -r dev/oracle/lora.txt
     VENV/bin/python dev/oracle/make_lora.py
 
-Per case: the adapter before and after four AdamW updates, and expected.safetensors with the first update's gradients and
-the logits of the trained model. An update has two micro-batches whose scored tokens differ in number; its loss is the
-sum over both divided by the number of both. expected_lora.json has the token ids, labels and losses.
+Per case: the adapter before and after four AdamW updates, and expected.safetensors with the first update's gradients
+and the logits of the trained model. An update has two micro-batches whose scored tokens differ in number; its loss is
+the sum over both divided by the number of both. expected_lora.json has the token ids, labels and losses.
 """
 import json
 import pathlib
@@ -40,8 +40,8 @@ def base_model(family):
         model = LlamaForCausalLM(config)
     else:
         config = GPT2Config(
-            vocab_size=VOCABULARY, n_positions=16, n_embd=12, n_layer=2, n_head=3, bos_token_id=0, eos_token_id=1, resid_pdrop=0,
-            embd_pdrop=0, attn_pdrop=0, attn_implementation="eager")
+            vocab_size=VOCABULARY, n_positions=16, n_embd=12, n_layer=2, n_head=3, bos_token_id=0, eos_token_id=1,
+            resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, attn_implementation="eager")
         model = GPT2LMHeadModel(config)
     torch.manual_seed(1)
     with torch.no_grad():

@@ -51,6 +51,7 @@ constexpr OpFacts kFacts[kNumOpKinds] = {
      .name = "swiglu",
      .backward_reads = {.in = true},
      .passes = {{.in = 1, .out = 1}, {.in = 2, .out = 1}}},
+    {.kind = OpKind::ScoredRows, .name = "scored rows", .passes = {{.in = 1, .out = 1}, {.in = 1, .out = 1}}},
     {.kind = OpKind::Classifier,
      .name = "classifier",
      .splits_backward = true,

@@ -21,7 +21,7 @@
 namespace llmc {
 namespace {
 
-constexpr int kFileVersion = 5;
+constexpr int kFileVersion = 6;
 
 /// Everything trains in what is measured: an operation takes as long whatever is frozen. The middle one of three layers
 /// is timed: as in a deep model, what its backward reads has left the caches since its forward.
@@ -36,8 +36,9 @@ double bias_seconds(const Model& model, const BatchShape& shape, const OpRow& ro
 
 }  // namespace
 
-OpTimes measure_times(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
-                      Backend& backend, bool fuses, int repeats) {
+OpTimes measure_times(const Model& model, const BatchShape& whole_shape, const Places& places,
+                      int64_t logits_chunk_tokens, Backend& backend, bool fuses, int repeats) {
+    const BatchShape shape = {whole_shape.B, whole_shape.T};  // One document each, and every target counts.
     const int64_t fits = backend.info().available();
     StateFormats formats = formats_of(places);
     formats.gradients = DType::F32;  // Where they are kept: a step that adds others to them is priced by its bytes.
@@ -93,6 +94,9 @@ OpTimes measure_times(const Model& model, const BatchShape& shape, const Places&
         if (!facts_of(model.block[row].kind).splits_backward) continue;
         times.block[row].backward_bias = bias_seconds(model, shape, model.block[row], times);
     }
+    // Which no step of the plan is about: a row is read and written, as gradients are read for their squares.
+    times.scored_rows.forward = times.scored_rows.backward =
+        2 * static_cast<double>(shape.N() * model.config.C) * times.square_sums;
     // Where layers differ in their windows, of a layer as they are on average.
     const double of_measured = attention_span(few_layers.config, shape.T, measured_layer);
     for (size_t row = 0; row < model.block.size(); ++row) {
@@ -131,6 +135,7 @@ std::string to_json(const OpTimes& times) {
         {"measured", times.measured},
         {"embedding", row(times.embedding)},
         {"final_norm", row(times.final_norm)},
+        {"scored_rows", row(times.scored_rows)},
         {"classifier", row(times.classifier)},
         {"cross_entropy", row(times.cross_entropy)},
         {"chunk_tokens", times.chunk_tokens},
@@ -160,6 +165,7 @@ OpTimes times_of_json(const std::string& text, const Model& model) {
     if (times.block.size() != model.block.size()) throw std::runtime_error("another model");
     times.embedding = row(json.at("embedding"));
     times.final_norm = row(json.at("final_norm"));
+    times.scored_rows = row(json.at("scored_rows"));
     times.classifier = row(json.at("classifier"));
     times.cross_entropy = row(json.at("cross_entropy"));
     times.chunk_tokens = json.at("chunk_tokens").get<int64_t>();

@@ -101,7 +101,7 @@ WorkspaceBytes workspace_bytes(const Model& model, const BatchShape& shape, DTyp
         }
         result.block.push_back(bytes);
     }
-    result.embedding.backward = backend.embedding_backward_workspace(N, config.C, config.Vp());
+    result.embedding.backward = backend.embedding_backward_workspace(N, config.C, config.Vp(), shape.packed);
     result.final_norm.backward = backend.norm_backward_workspace(N, config.C);
     const int64_t chunk = std::clamp<int64_t>(logits_chunk_tokens, 1, N);
     const int64_t last = N % chunk;  // The last chunk may be shorter, and a backend may treat it differently.

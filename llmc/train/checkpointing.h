@@ -29,6 +29,7 @@ struct Progress {
     std::string optimizer;      ///< Whose moments these are, as --optimizer names it.
     StateFormats formats;       ///< How they, weights and gradients were kept.
     int64_t seq_len = 0;
+    std::string pack;  ///< What its sequences are made of, as --pack says.
     int64_t total_batch_size = 0;
     int64_t seed = 0;
     int64_t train_tokens =

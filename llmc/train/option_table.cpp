@@ -104,6 +104,10 @@ const std::vector<OptionRow>& option_table() {
          "Do not look at all ids of token files before the start; each batch is checked", 0, 0, {}, false},
         path({"-j,--val-data", &O::val_data, kTrain, kData, "Validation data (the last 5 % of the training data)"},
              PathKind::Data),
+        {"--pack", &O::pack, kTrain | kPlan, kData,
+         "What sequences are made of: documents (as many as fit, each of which sees itself alone), or none (pieces of "
+         "the whole data; of instruction data one row each). auto: documents for instruction data", 0, 0,
+         {"auto", "documents", "none"}},
         {"-b,--batch-size", &O::batch_size, kTrain | kPlan | kEvaluate, kData,
          "Sequences in a micro-batch; auto: the fastest that divides the total batch and fits", 1, 1e6, {"auto"}},
         {"-t,--seq-len", &O::seq_len, kTrain | kPlan | kEvaluate, kData, "Tokens in a sequence", 1, 1e8},
@@ -159,6 +163,10 @@ const std::vector<OptionRow>& option_table() {
         {"--offload", &O::offload, kTrain | kPlan, kMemory,
          "What is in (pinned) host memory, and comes to the device for the steps that use it: a list of moments, "
          "masters, gradients, parameters, boundaries, or all, none; the same bits"},
+        {"--update", &O::update, kTrain | kPlan, kMemory,
+         "When parameters are updated: now, after the last micro-batch; delayed, each layer just before its first use "
+         "in the next forward, so that what comes from host memory hides; auto, what is predicted to be faster; the "
+         "same bits", 0, 0, {"auto", "now", "delayed"}},
         {"--calibrate", &O::calibrate, kTrain | kPlan, kMemory,
          "Time the model's operations on this device first; later runs of this shape know them", 0, 0, {}, false},
         {"--device-profile", &O::device_profile, kPlan, kMemory,
@@ -244,7 +252,7 @@ const std::vector<OptionRow>& option_table() {
         path({"--hellaswag", &O::hellaswag, kEvaluate, kData, "HellaSwag file, as llm.c makes it", 0, 0, {}, false}),
         path({"--run", &O::run, kGenerate | kEvaluate | kExport, kModel, "Run folder or checkpoint", 0, 0, {}, false}),
         path({"--adapter", &O::adapter, kTrain | kGenerate | kEvaluate | kExport, kRun,
-         "Adapter's folder, as PEFT writes it: to train it further, or to use its model", 0, 0, {}}),
+         "Adapter's folder, as PEFT writes it: to train it further, or to use its model", 0, 0, {}, false}),
         path({"--from", &O::from, kImport, kModel,
          "Hugging Face folder, llm.c model file, run folder or checkpoint", 0, 0, {}, false}),
         {"--format", &O::format, kExport, kOutput,

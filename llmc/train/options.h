@@ -39,9 +39,11 @@ struct Options {
     bool special_tokens = false;
     bool skip_bad_lines = false;
     bool no_scan = false;
+    std::string pack = "auto";
     int64_t batch_size = 16;  ///< Sequences in a micro-batch; 0 = auto, until the plan is chosen.
     int64_t seq_len = 128;
-    int64_t total_batch_size = 0;  ///< Tokens per update; 0 = one micro-batch.
+    bool packed = false, partly_scored = false;  ///< No options: what the data's sequences are (BatchShape).
+    int64_t total_batch_size = 0;                ///< Tokens per update; 0 = one micro-batch.
     int64_t steps = 2000;
 
     // Optimisation.
@@ -74,6 +76,7 @@ struct Options {
     std::string recompute = "0";
     std::string memory_budget, host_memory_budget;
     std::string offload = "none";
+    std::string update = "auto";
     bool calibrate = false;
     std::string device_profile;
     int64_t logits_chunk = 0;

@@ -127,6 +127,10 @@ void require_kept_options(const Options& options, const Checkpoint& checkpoint) 
             "--seq-len={}: the run began with sequences of {} tokens, which its data order depends on; leave it out",
             options.seq_len, progress.seq_len);
     }
+    if (options.was_typed("pack") && progress.pack != options.pack) {
+        fail_usage("--pack={}: the run began with --pack={}, which its data order depends on; leave --pack out",
+                   options.pack, progress.pack);
+    }
     require_whole_updates(options);
 }
 

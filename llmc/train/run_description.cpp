@@ -25,6 +25,20 @@ std::vector<int32_t> sample_prompt(const Options& options, const Tokenizer& toke
     return {};
 }
 
+/// What the data's sequences are made of, which the plan goes by.
+void make_sequences(RunDescription* run) {
+    Options& options = run->options;
+    const Data& data = run->data;
+    SequenceSettings settings = {options.pack, options.seq_len, static_cast<int32_t>(run->model.config.V),
+                                 static_cast<uint64_t>(options.seed), "--data"};
+    run->sequences = training_sequences(*data.train, settings);
+    if (data.val_source != nullptr) settings.option = "--val-data";
+    run->val_sequences = validation_sequences(*data.validation, settings, options.val_sequences);
+    options.packed = run->sequences->packed();
+    options.partly_scored = run->sequences->partly_scored();
+    if (options.pack == "auto") options.pack = options.packed ? "documents" : "none";
+}
+
 }  // namespace
 
 std::unique_ptr<const RunDescription> describe_run(const Options& given, const Origin& origin, Comm& comm) {
@@ -44,6 +58,7 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
         model_to_train(options, fixed ? accept_model(options, *fixed, run->data.tokenizer.get())
                                       : resolve_model(options, run->data.vocab_size(), run->data.least_vocab_size()));
     check_data(options, run->data, run->model.config.V, /*is_new=*/!fixed, comm);
+    make_sequences(run.get());
     run->sample_prompt = sample_prompt(options, *run->data.tokenizer, run->model.config.V);
     if (origin.checkpoint) {
         require_same_run(options, run->model.config, *origin.checkpoint);

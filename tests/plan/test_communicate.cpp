@@ -45,6 +45,7 @@ Uses uses_of(const Model& model, const Step& step) {
         case OpKind::Gelu:
         case OpKind::GeluExact:
         case OpKind::Swiglu:
+        case OpKind::ScoredRows:
         case OpKind::CrossEntropy:
         case OpKind::LossSum: return {};
     }

@@ -71,6 +71,9 @@ class TinyTrainer {
         return sum / static_cast<double>(memory_.plan.shape.N());
     }
 
+    /// A micro-batch of what is there.
+    void run(const RunArguments& arguments) { executor_->run(arguments); }
+
     /// One micro-batch of whatever tokens are there, and its update, each step timed.
     void run_timed(float loss_scale, std::vector<double>* seconds) {
         state_->set_loss_scale(loss_scale);

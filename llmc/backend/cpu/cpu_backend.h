@@ -34,11 +34,11 @@ class CpuBackend : public Backend {
     void synchronize() override {}
 
     // embedding.cpp
-    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,
-                           int64_t first_position) override;
+    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, int64_t first_position,
+                           Tensor documents) override;
     void embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
-                            Tensor workspace) override;
-    int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp) const override;
+                            Tensor documents, Tensor workspace) override;
+    int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp, bool has_documents) const override;
 
     // norm.cpp
     void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
@@ -101,6 +101,9 @@ class CpuBackend : public Backend {
     // activation_and_weight_gradient.cpp
     FusionAnswer fuses(const FusionQuery& query) const override;
     void activation_and_weight_gradient(const ActivationAndWeightGradient& operands) override;
+
+    // rows.cpp
+    void gather_rows(Tensor out, Tensor x, Tensor rows) override;
 
     // cross_entropy.cpp
     void cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, Tensor d_scale) override;

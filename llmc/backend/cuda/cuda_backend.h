@@ -66,11 +66,11 @@ class CudaBackend final : public Backend {
     static cudaError_t try_kernels(int* code, int* ptx);
 
     // embedding.cu
-    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,
-                           int64_t first_position) override;
+    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, int64_t first_position,
+                           Tensor documents) override;
     void embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
-                            Tensor workspace) override;
-    int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp) const override;
+                            Tensor documents, Tensor workspace) override;
+    int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp, bool has_documents) const override;
 
     // norm.cu
     void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
@@ -129,6 +129,9 @@ class CudaBackend final : public Backend {
     void gelu_exact_backward(Tensor d_x, Tensor d_out, Tensor x) override;
     void swiglu_forward(Tensor out, Tensor gate_up) override;
     void swiglu_backward(Tensor d_gate_up, Tensor d_out, Tensor gate_up) override;
+
+    // rows.cu
+    void gather_rows(Tensor out, Tensor x, Tensor rows) override;
 
     // cross_entropy.cu
     void cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, Tensor d_scale) override;

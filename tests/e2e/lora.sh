@@ -2,6 +2,7 @@
 # Low-rank adapters end to end: trained, resumed, killed, on ranks and with state in host memory to the same bits; used
 # as they are, merged, and as a folder of PEFT's, to the same losses; planned with what they take.
 set -u
+recipes=$PWD/scripts/recipes
 . tests/e2e/ranks.bash
 . tests/e2e/lib.bash
 
@@ -167,5 +168,9 @@ check "their two moments" test "$(bytes_of "optimiser's moments")" = $((2 * $(by
 check "the base in bf16" test "$(bytes_of 'frozen parameters')" -lt $((2 * 8031000000 + 1000000))
 must "what fits" plan --json --what-fits=24GB --lora=16 --model=llama3-8b --device=$device --dtype=bf16
 check "--what-fits counts what trains" grep -q '"trainable_parameters": 41943040' out
+
+bash "$recipes/llama3_8b_lora_24gb.sh" nowhere text.txt >out 2>err
+check "the recipe's plan fits into 24 GB" grep -q '^within --memory-budget=22GB' out
+check "and its model is asked for" grep -q -e '--model=nowhere: not there' err
 
 exit $((failures > 0))

@@ -1,5 +1,6 @@
 #include "llmc/io/hf_model.h"
 
+#include "llmc/base/drop_pages.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/io/carried_files.h"
@@ -200,6 +201,23 @@ bool HfModel::is_copy_of_embedding(const SafetensorsView& head) const {
     return false;
 }
 
+namespace {
+
+/// As read_as_fp32(), without holding what has been read in memory.
+void read_once(const SafetensorsView& view, std::span<float> out) {
+    constexpr size_t kPiece = 1 << 22;
+    const auto item = static_cast<size_t>(size_of(view.dtype.value()));
+    SafetensorsView piece = view;
+    for (size_t first = 0; first < out.size(); first += kPiece) {
+        const size_t count = std::min(kPiece, out.size() - first);
+        piece.bytes = view.bytes.subspan(first * item, count * item);
+        read_as_fp32(piece, out.subspan(first, count));
+        drop_pages(piece.bytes);
+    }
+}
+
+}  // namespace
+
 void HfModel::read(int parameter, std::span<float> out) const {
     const ParameterRow& row = model().parameters[static_cast<size_t>(parameter)];
     for (size_t i = 0; i < parts_.size(); ++i) {
@@ -212,7 +230,7 @@ void HfModel::read(int parameter, std::span<float> out) const {
             if (source.quantised)
                 source.quantised->read(place);
             else
-                read_as_fp32(*source.plain, place);
+                read_once(*source.plain, place);
         };
         if (!source.transposed) {
             read_into(target);

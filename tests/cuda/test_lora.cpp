@@ -3,6 +3,10 @@
 #include "tests/run/frozen_cases.h"
 #include "tests/run/lora_cases.h"
 
+#include <algorithm>
+#include <string>
+#include <vector>
+
 namespace llmc {
 namespace {
 
@@ -12,13 +16,20 @@ struct LoraRun {
     bool operator==(const LoraRun&) const = default;
 };
 
-LoraRun run(const LoraCase& lora, const std::string& policy, DType dtype) {
+/// How much of a case is trained: an executor on the CPU is slow.
+struct Length {
+    size_t updates = 2, micro_batches = 2;
+};
+
+LoraRun run(const LoraCase& lora, const std::string& policy, DType dtype, const Length& length = {}) {
     TinyTrainer trainer(lora.model(), lora.shape(), dtype, nullptr, policy, 1, 0, "cuda");
     trainer.set_optimizer(lora.adamw(), static_cast<float>(lora.learning_rate()));
     load_adapted(lora.base(), &lora.before(), 0, trainer.state());
     LoraRun result;
     for (const nlohmann::json& step : lora.steps()) {
-        const std::vector<LabelledBatch> batches(step.begin(), step.end());
+        std::vector<LabelledBatch> batches(step.begin(), step.end());
+        batches.erase(batches.begin() + static_cast<int64_t>(std::min(length.micro_batches, batches.size())),
+                      batches.end());
         int64_t scored = 0;
         for (const LabelledBatch& batch : batches) scored += batch.scored;
         double sum = 0;
@@ -28,7 +39,7 @@ LoraRun run(const LoraCase& lora, const std::string& policy, DType dtype) {
                                       1.0f / static_cast<float>(scored), turn);
         }
         result.losses.push_back(sum * static_cast<double>(trainer.plan().shape.N()) / static_cast<double>(scored));
-        if (result.losses.size() == 2) break;
+        if (result.losses.size() == length.updates) break;
     }
     result.weights = weights_of(trainer.state());
     EXPECT_EQ(trainer.state().allocated_bytes(), trainer.memory().total_bytes()) << policy;
@@ -46,11 +57,12 @@ TEST(CudaLora, TrainsAsPeftDoes) {
 
 TEST(CudaLora, SameBitsUnderEveryPolicy) {
     const LoraCase lora("tests/golden/lora", "llama_all");
-    const LoraRun fp32 = run(lora, "none", DType::F32), bf16 = run(lora, "none", DType::BF16);
+    const Length accumulated = {1, 2}, once = {1, 1};
+    EXPECT_TRUE(run(lora, "layer", DType::F32, accumulated) == run(lora, "none", DType::F32, accumulated));
+    const LoraRun bf16 = run(lora, "none", DType::BF16, once);
     for (const PolicyRow& policy : policies()) {
-        const bool is_fp32 = &policy == &policies()[0] || policy.name == std::string("layer");
-        EXPECT_TRUE(run(lora, policy.name, is_fp32 ? DType::F32 : DType::BF16) == (is_fp32 ? fp32 : bf16))
-            << policy.name;
+        if (policy.name == std::string("none") || policy.name == std::string("layer")) continue;
+        EXPECT_TRUE(run(lora, policy.name, DType::BF16, once) == bf16) << policy.name;
     }
 }
 

@@ -2,6 +2,7 @@
 # Low-rank adapters end to end: trained, resumed, killed, on ranks and with state in host memory to the same bits; used
 # as they are, merged, and as a folder of PEFT's, to the same losses; planned with what they take.
 set -u
+recipes=$PWD/scripts/recipes
 . tests/e2e/ranks.bash
 . tests/e2e/lib.bash
 
@@ -117,6 +118,26 @@ check "is whole" test "$(frozen mended)" = 1
 must "go back" --resume="$(step killed 7)" --steps=9 --checkpoint-every=1
 check "after going back checkpoints share it still" test "$(frozen killed)" = 1
 
+many=(--model=hf-gpt2 --data=text.txt --batch-size=2 --seq-len=32 "${quiet[@]}" --lora=4 --steps=6 --checkpoint-every=1
+    --keep-checkpoints=0)
+mkdir disk
+if mount -t tmpfs -o size=2200k none disk 2>/dev/null; then
+    trap 'umount disk' EXIT
+    must "six checkpoints, where six bases have no room" "${many[@]}" --output-dir=disk/run
+    check "do not warn of a full disk" test "$(grep -c ' W ' err) $(copies disk) $(frozen disk)" = "0 6 1"
+    must "nor does a resume" --resume=disk/run --steps=7
+    check "which shares the base too" test "$(grep -c ' W ' err) $(copies disk) $(frozen disk)" = "0 7 1"
+    rm -r disk/run
+    mount -o remount,size=1500k disk
+    run "${many[@]}" --output-dir=disk/run
+    check "the warning of a full disk counts the base once" grep -q \
+        ' but 6 checkpoints of .* and the .* of frozen weights that they share need ' err
+    umount disk
+    trap - EXIT
+else
+    skip "a small disk" "file systems cannot be mounted here"
+fi
+
 # ---- ranks -------------------------------------------------------------------------------
 if command -v mpirun >/dev/null && ldd "$TRAIN_GPT" | grep -q libmpi; then
     for zero in 0 3; do
@@ -147,5 +168,9 @@ check "their two moments" test "$(bytes_of "optimiser's moments")" = $((2 * $(by
 check "the base in bf16" test "$(bytes_of 'frozen parameters')" -lt $((2 * 8031000000 + 1000000))
 must "what fits" plan --json --what-fits=24GB --lora=16 --model=llama3-8b --device=$device --dtype=bf16
 check "--what-fits counts what trains" grep -q '"trainable_parameters": 41943040' out
+
+bash "$recipes/llama3_8b_lora_24gb.sh" nowhere text.txt >out 2>err
+check "the recipe's plan fits into 24 GB" grep -q '^within --memory-budget=22GB' out
+check "and its model is asked for" grep -q -e '--model=nowhere: not there' err
 
 exit $((failures > 0))

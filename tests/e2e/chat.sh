@@ -51,11 +51,6 @@ check "a conversation from standard input" test "$status $(tr '\n' ' ' <out)" = 
 run generate --run=direct --chat --temperature=0 </dev/null
 check "that ends at once" test "$status$(cat out)" = 0
 
-refused() { # refused NAME CODE WORDS ARGUMENTS...
-    run "${@:4}"
-    check "$1: exit code $2, one clear line" test "$status" -eq "$2" -a "$(grep -c '^[^ ]* *E \|E ' err)" -ge 1
-    check "$1: says why" grep -q -E -- "$3" err
-}
 bad() { # bad NAME ROW WORDS
     printf '%s\n' "$(rows 1 1)" "$2" >bad.jsonl
     refused "$1" 1 "bad.jsonl' line 2.*$3" "${setting[@]}" --data=bad.jsonl --output-dir=bad

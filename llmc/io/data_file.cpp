@@ -172,8 +172,9 @@ bool is_rows(const MappedFile& file, const std::string& option, const DataReadin
     const size_t begin = file.text().find_first_not_of("\xef\xbb\xbf \t\r\n");
     const bool could_be = begin != std::string_view::npos && (file.text()[begin] == '{' || file.text()[begin] == '[');
     if (asked && !is && !could_be) {
-        fail("{}: '{}' has no instruction rows: it is neither JSON Lines nor a JSON array; leave --data-format=rows out",
-             option, file.path());
+        fail(
+            "{}: '{}' has no instruction rows: it is neither JSON Lines nor a JSON array; leave --data-format=rows out",
+            option, file.path());
     }
     return is || asked;
 }

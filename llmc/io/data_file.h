@@ -1,6 +1,6 @@
 // What a file of data is. This is the one place that decides it, by the content: text, JSON Lines, instruction rows
-// (chat/row.h), token files of llm.c, token ids without a header, each perhaps packed by gzip or zstd; everything else is refused by its name, with
-// what to do about it.
+// (chat/row.h), token files of llm.c, token ids without a header, each perhaps packed by gzip or zstd; everything else
+// is refused by its name, with what to do about it.
 #pragma once
 
 #include "llmc/base/file.h"
@@ -12,12 +12,13 @@ namespace llmc {
 
 /// How a user wants data read: the options of these names.
 struct DataReading {
-    std::string data_format = "auto";  ///< "auto", or what the content is not asked for: "text", "rows", "uint16", "uint32".
-    std::string jsonl_field = {};      ///< Where it is not empty, text is JSON Lines.
+    std::string data_format =
+        "auto";  ///< "auto", or what the content is not asked for: "text", "rows", "uint16", "uint32".
+    std::string jsonl_field = {};  ///< Where it is not empty, text is JSON Lines.
     bool special_tokens = false;
     bool skip_bad_lines = false;
-    bool only_text = false;  ///< Token ids are of no use: advice does not speak of reading them.
-    std::string chat_template = {};     ///< Of instruction rows: a family's name or a file; "": the tokenizer's.
+    bool only_text = false;           ///< Token ids are of no use: advice does not speak of reading them.
+    std::string chat_template = {};   ///< Of instruction rows: a family's name or a file; "": the tokenizer's.
     std::string score = "assistant";  ///< Of instruction rows: "assistant", "all" or "completion".
 };
 

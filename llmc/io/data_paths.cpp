@@ -101,7 +101,8 @@ void warn_of_rest(const FolderContent& content, const Names& read, const std::st
     Names rest;
     for (const Names* names : {&content.files, &content.folders}) {
         for (const std::string& name : *names) {
-            const bool is_used = name.ends_with("_tokenizer") || name.ends_with(".marks") || std::count(read.begin(), read.end(), name) > 0;
+            const bool is_used = name.ends_with("_tokenizer") || name.ends_with(".marks") ||
+                                 std::count(read.begin(), read.end(), name) > 0;
             if (!is_used) rest.push_back(name);
         }
     }

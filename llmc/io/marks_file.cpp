@@ -40,9 +40,10 @@ void write_marks(const std::string& path, std::span<const uint8_t> marks, const 
 MarksFile::MarksFile(const std::string& path, const MappedFile& tokens, int64_t count, const std::string& option)
     : file_(path) {
     const auto refuse = [&](const std::string& what) {
-        fail("{}: '{}' says what is scored of '{}', but {}; make both again with tokenize, or remove it to train on "
-             "every token",
-             option, path, tokens.path(), what);
+        fail(
+            "{}: '{}' says what is scored of '{}', but {}; make both again with tokenize, or remove it to train on "
+            "every token",
+            option, path, tokens.path(), what);
     };
     int32_t kind[2] = {};
     int64_t marks_count = 0;

@@ -50,7 +50,8 @@ std::vector<SpecialToken> special_tokens_of(const Tokenizer& tokenizer) {
         std::vector<int32_t> text, ids;
         as_text->encode(name, /*continues=*/false, &text);
         if (as_ids != nullptr) as_ids->encode(name, /*continues=*/false, &ids);
-        const bool is_special = as_ids != nullptr ? ids == std::vector{id} && text != ids : id == tokenizer.end_of_text();
+        const bool is_special =
+            as_ids != nullptr ? ids == std::vector{id} && text != ids : id == tokenizer.end_of_text();
         if (is_special) tokens.push_back({std::move(name), id});
     }
     std::stable_sort(tokens.begin(), tokens.end(),

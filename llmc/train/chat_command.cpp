@@ -79,8 +79,9 @@ class Chat {
     void say_how_it_goes() const {
         const std::string& end = conversation_.turn_end();
         spdlog::info("chat template {}; an answer ends {}", conversation_.chat_template().name(),
-                     end.empty() ? fmt::format("after {} tokens: the template marks no end", options_.length)
-                                 : fmt::format("at '{}'{}", end, turn_end_id_ < 0 ? "" : fmt::format(" ({})", turn_end_id_)));
+                     end.empty()
+                         ? fmt::format("after {} tokens: the template marks no end", options_.length)
+                         : fmt::format("at '{}'{}", end, turn_end_id_ < 0 ? "" : fmt::format(" ({})", turn_end_id_)));
     }
 
     /// The longest question's tokens, where some room is to be left for the answer.

@@ -52,9 +52,10 @@ std::vector<int32_t> Conversation::ask(const std::string& question, int64_t most
     }
     if (has_forgotten) spdlog::warn("--chat: the oldest turns are forgotten: they do not fit in the model's context");
     if (static_cast<int64_t>(tokens.size()) <= most) return tokens;
-    fail("--chat: the turn has {} tokens with its template, and the model's context leaves room for {}; ask with fewer "
-         "words",
-         tokens.size(), most);
+    fail(
+        "--chat: the turn has {} tokens with its template, and the model's context leaves room for {}; ask with fewer "
+        "words",
+        tokens.size(), most);
 }
 
 void Conversation::answer(const std::string& text) { messages_.push_back({"assistant", text}); }

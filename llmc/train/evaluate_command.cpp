@@ -61,9 +61,10 @@ EvaluationText open_all_text(const Options& options, const WeightSource& weights
 EvaluationText open_text(const Options& options, const WeightSource& weights, const Tokenizer& tokenizer) {
     EvaluationText text = open_all_text(options, weights, tokenizer);
     if (text.range->is_marked()) {
-        fail("evaluate: {}; it predicts every token of a text, and the loss of answers alone is what a run prints for "
-             "--val-data",
-             text.all().describe());
+        fail(
+            "evaluate: {}; it predicts every token of a text, and the loss of answers alone is what a run prints for "
+            "--val-data",
+            text.all().describe());
     }
     return text;
 }

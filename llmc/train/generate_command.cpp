@@ -61,8 +61,8 @@ void generate_command(const Options& options) {
             is_over = is_end && !options.ignore_eos;
             if (!is_over) is_over = text.add(tokenizer->decode_next(token));
         };
-        model.generator().generate(prompt, options.length, sampler_settings(options), static_cast<uint32_t>(sample), emit,
-                                   [&](int32_t) { return is_over; });
+        model.generator().generate(prompt, options.length, sampler_settings(options), static_cast<uint32_t>(sample),
+                                   emit, [&](int32_t) { return is_over; });
         text.finish();
         print_output("\n");
     }

@@ -17,8 +17,8 @@ GeneratingModel::GeneratingModel(const Options& options, const WeightSource& wei
     GenerationPlan generation = plan_generation(model, dtype, context, *backend_);
     state_.emplace(*backend_, model, dtype, context, generation.layout.arena_bytes, /*training=*/false);
     load_weights(weights, *state_);
-    spdlog::info("{}; {} parameters, {}, {}", weights.describe(), format_count(model.parameter_count()),
-                 name_of(dtype), format_bytes(state_->allocated_bytes()));
+    spdlog::info("{}; {} parameters, {}, {}", weights.describe(), format_count(model.parameter_count()), name_of(dtype),
+                 format_bytes(state_->allocated_bytes()));
     generator_.emplace(*state_, std::move(generation));
     generator_->draw_only_tokens_of(tokenizer);
 }

@@ -179,13 +179,13 @@ using OptionField = std::variant<std::string Options::*, int64_t Options::*, dou
 /// Where the text of an option is a path, what else it may be. Paths are what config_paths.h makes absolute, or counts
 /// from a file.
 enum class PathKind : uint8_t {
-    None,       ///< It is no path.
-    Path,       ///< Nothing else.
-    Data,       ///< A pattern, or "-".
-    Model,      ///< A preset's name.
-    Tokenizer,  ///< "bytes" or "none".
+    None,          ///< It is no path.
+    Path,          ///< Nothing else.
+    Data,          ///< A pattern, or "-".
+    Model,         ///< A preset's name.
+    Tokenizer,     ///< "bytes" or "none".
     ChatTemplate,  ///< A family's name.
-    Link,       ///< A word, or "file:" and a path.
+    Link,          ///< A word, or "file:" and a path.
 };
 
 /// One option. Numbers outside [minimum, maximum] and texts outside `choices` (if there are any) are refused. A number

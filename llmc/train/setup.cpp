@@ -45,10 +45,13 @@ void require_rows(const Options& options, const TokenSource& source) {
 }  // namespace
 
 DataReading reading_of(const Options& options) {
-    return {options.data_format,  options.jsonl_field,
-            options.special_tokens, options.skip_bad_lines,
+    return {options.data_format,
+            options.jsonl_field,
+            options.special_tokens,
+            options.skip_bad_lines,
             /*only_text=*/options.command == Command::Tokenize,
-            options.chat_template, options.score};
+            options.chat_template,
+            options.score};
 }
 
 Data open_data(const Options& options, const std::string& models_tokenizer) {

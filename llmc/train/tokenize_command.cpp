@@ -129,9 +129,10 @@ void write_rows(const Options& options, const std::vector<DataFile>& files) {
 void write_tokens(const Options& options, TextCorpus& corpus) {
     for (const char* name : {"chat-template", "score"}) {
         if (options.was_typed(name)) {
-            fail_usage("--{}: is about instruction rows, and the files are text; leave it out, or give "
-                       "--data-format=rows",
-                       name);
+            fail_usage(
+                "--{}: is about instruction rows, and the files are text; leave it out, or give "
+                "--data-format=rows",
+                name);
         }
     }
     const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(options.tokenizer, choices_of(options));

@@ -88,8 +88,8 @@ void validate_tokenize(const Options& options) {
             fail_usage("--vocab-size={}: --train-bpe needs at least 258: 256 bytes, end-of-text and a token to learn",
                        options.vocab_size);
         }
-        for (const char* name : {"chat-template", "score", "tokenizer", "special-tokens", "document-token", "tokenizer-pattern", "shard-tokens",
-                                 "val-fraction", "val-tokens", "llmc-tokenizer"}) {
+        for (const char* name : {"chat-template", "score", "tokenizer", "special-tokens", "document-token",
+                                 "tokenizer-pattern", "shard-tokens", "val-fraction", "val-tokens", "llmc-tokenizer"}) {
             if (options.was_typed(name)) fail_usage("--{}: has no effect; --train-bpe only learns a vocabulary", name);
         }
         return;
@@ -216,7 +216,8 @@ void validate(const Options& options) {
     const bool may_have_lines = !options.jsonl_field.empty() || options.data_format == "rows";
     if (options.skip_bad_lines && !may_have_lines && options.was_typed("skip-bad-lines")) {
         fail_usage(
-            "--skip-bad-lines: has no effect; only JSON Lines have such lines, so add --jsonl-field, or for instruction "
+            "--skip-bad-lines: has no effect; only JSON Lines have such lines, so add --jsonl-field, or for "
+            "instruction "
             "rows --data-format=rows");
     }
     if (options.data_format == "rows" && !options.jsonl_field.empty() && options.was_typed("jsonl-field")) {

@@ -131,7 +131,8 @@ std::vector<FuzzTarget> data_targets() {
     return {{"rows", {rows, array, gzip_of(rows)}, read_rows},
             {"chat template", template_seeds(), use_template},
             {"marks", {marks_of(token_file(kGpt2Tokens, 40), 40)}, read_marks},
-            {"data", files, open}, {"JSON Lines", {lines, zstd_of(lines), gzip_of(lines)}, read_lines}};
+            {"data", files, open},
+            {"JSON Lines", {lines, zstd_of(lines), gzip_of(lines)}, read_lines}};
 }
 
 }  // namespace llmc

@@ -29,8 +29,9 @@ TEST(Conversation, RendersTurnsForAnAnswer) {
     EXPECT_EQ(text_of(chat.ask("a", 1000)),
               "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n");
     chat.answer("b");
-    EXPECT_TRUE(text_of(chat.ask("c", 1000)).ends_with("<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n"
-                                                       "<|im_start|>assistant\n"));
+    EXPECT_TRUE(text_of(chat.ask("c", 1000))
+                    .ends_with("<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n"
+                               "<|im_start|>assistant\n"));
 }
 
 TEST(Conversation, KnowsHowAnswersEnd) {

@@ -60,9 +60,10 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--ranks -z,--zero --rank-invariant "
               "--device --dtype --threads --config --log-level --json --list-steps --frontier --plot "
               "--timeline --what-fits ");
-    EXPECT_EQ(flags_of(kGenerate),
-              "-e,--model --tokenizer --chat-template --special-tokens --device --threads --seed --log-level --run "
-              "--prompt --chat --system --no-bos --ignore-eos --stop --length --samples --temperature --top-k --top-p ");
+    EXPECT_EQ(
+        flags_of(kGenerate),
+        "-e,--model --tokenizer --chat-template --special-tokens --device --threads --seed --log-level --run "
+        "--prompt --chat --system --no-bos --ignore-eos --stop --length --samples --temperature --top-k --top-p ");
     EXPECT_EQ(flags_of(kEvaluate),
               "-e,--model -i,--data --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field "
               "--special-tokens --skip-bad-lines --no-scan "

@@ -30,9 +30,10 @@ std::string template_in(const Json& config, const std::string& path) {
         if (name == "default" || value->size() == 1) return as_text(member(one, "template"));
         names += (names.empty() ? "'" : ", '") + name + "'";
     }
-    fail("'{}' has chat templates named {}, but none named 'default'; write one of them to a file and name that with "
-         "--chat-template",
-         path, names);
+    fail(
+        "'{}' has chat templates named {}, but none named 'default'; write one of them to a file and name that with "
+        "--chat-template",
+        path, names);
 }
 
 struct Found {
@@ -173,9 +174,10 @@ void keep_chat_template(const std::string& choice, const std::string& folder) {
         if (known.find(role) != known.end()) continue;
         source += fmt::format("{{%- if {} is not defined %}}{{%- set {} = '{}' %}}{{%- endif %}}\n", role, role, token);
     }
-    const std::string begin = chosen->source().starts_with("{%-") || chosen->source().starts_with("{{-") ? "" : "{#- -#}";
-    write_text_atomically(folder + "/chat_template.jinja", source.empty() ? chosen->source()
-                                                                          : source + begin + chosen->source());
+    const std::string begin =
+        chosen->source().starts_with("{%-") || chosen->source().starts_with("{{-") ? "" : "{#- -#}";
+    write_text_atomically(folder + "/chat_template.jinja",
+                          source.empty() ? chosen->source() : source + begin + chosen->source());
 }
 
 std::string chat_template_names() {

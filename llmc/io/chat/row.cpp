@@ -61,7 +61,8 @@ bool is_filled(const Json& object, const char* key) {
 
 void refuse_tools(const Json& object, const std::string& path) {
     for (const char* key : {"tool_calls", "function_call", "tool_call_id"}) {
-        if (is_filled(object, key)) fault("has '{}{}': calls of tools are not supported; leave such rows out", path, key);
+        if (is_filled(object, key))
+            fault("has '{}{}': calls of tools are not supported; leave such rows out", path, key);
     }
 }
 
@@ -155,9 +156,10 @@ ChatRow row_of(const Json& json) {
     }
     std::string keys;
     for (const auto& [key, value] : json.items()) keys += (keys.empty() ? "'" : ", '") + key + "'";
-    fault("has none of 'messages', 'conversations', 'instruction' and 'output', 'prompt' and 'completion', 'text', "
-          "but {}",
-          keys.empty() ? "nothing" : keys);
+    fault(
+        "has none of 'messages', 'conversations', 'instruction' and 'output', 'prompt' and 'completion', 'text', "
+        "but {}",
+        keys.empty() ? "nothing" : keys);
 }
 
 bool has_word(const std::string& text) { return text.find_first_not_of(" \t\r\n") != std::string::npos; }
@@ -167,10 +169,9 @@ bool has_word(const std::string& text) { return text.find_first_not_of(" \t\r\n"
 bool ChatRow::has_answer() const {
     if (kind == Kind::Plain) return has_word(first);
     if (kind == Kind::Completion) return has_word(second);
-    return std::any_of(messages.begin() + static_cast<std::ptrdiff_t>(first_completion), messages.end(),
-                       [](const ChatMessage& message) {
-                           return message.role == "assistant" && has_word(message.content);
-                       });
+    return std::any_of(
+        messages.begin() + static_cast<std::ptrdiff_t>(first_completion), messages.end(),
+        [](const ChatMessage& message) { return message.role == "assistant" && has_word(message.content); });
 }
 
 bool looks_like_row(const Json& object, bool plain_too) {

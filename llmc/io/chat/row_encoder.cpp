@@ -144,9 +144,10 @@ EncodedRow RowEncoder::encode(const ChatRow& row) {
     const bool all = format_.scored == Scored::All;
     if (row.kind == ChatRow::Kind::Messages) {
         if (!format_.chat_template) {
-            fail("it is a conversation, and the tokenizer '{}' has no chat template; name one with --chat-template: {}, "
-                 "or a file; to read the file as plain text, give --data-format=text",
-                 lengths_.tokenizer().name(), chat_template_names());
+            fail(
+                "it is a conversation, and the tokenizer '{}' has no chat template; name one with --chat-template: {}, "
+                "or a file; to read the file as plain text, give --data-format=text",
+                lengths_.tokenizer().name(), chat_template_names());
         }
         const ScoredText text = score_chat(*format_.chat_template, row, format_.scored);
         encoded.open_answers = text.open_answers;

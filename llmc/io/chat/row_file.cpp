@@ -21,8 +21,8 @@ RowFile::RowFile(std::string_view text) : text_(text) {
 }
 
 void RowFile::advance(size_t to) {
-    line_ += std::count(text_.begin() + static_cast<std::ptrdiff_t>(at_), text_.begin() + static_cast<std::ptrdiff_t>(to),
-                        '\n');
+    line_ += std::count(text_.begin() + static_cast<std::ptrdiff_t>(at_),
+                        text_.begin() + static_cast<std::ptrdiff_t>(to), '\n');
     at_ = to;
 }
 
@@ -32,9 +32,7 @@ void RowFile::skip_blanks() {
     advance(to);
 }
 
-bool RowFile::next(Item* item, std::string* fault) {
-    return is_array_ ? next_value(item, fault) : next_line(item);
-}
+bool RowFile::next(Item* item, std::string* fault) { return is_array_ ? next_value(item, fault) : next_line(item); }
 
 bool RowFile::next_line(Item* item) {
     while (at_ < text_.size()) {

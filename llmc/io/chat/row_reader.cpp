@@ -18,7 +18,7 @@ namespace {
 struct Work {
     RowFile::Item item;
     EncodedRow row;
-    std::string fault;   ///< What is wrong with it, if it is not "".
+    std::string fault;  ///< What is wrong with it, if it is not "".
     bool is_dropped = false;
 };
 
@@ -70,7 +70,8 @@ RowCounts RowReader::read(const DataFile& file, const Take& take) {
         std::string words = fmt::format("'{}' line {}{}{}", path, line, fault.starts_with(':') ? "" : " ", fault);
         std::replace(words.begin(), words.end(), '\n', ' ');  // Keys and roles may be any texts.
         if (!reading_.skip_bad_lines) {
-            fail("{}: {}; mend the row, or pass over such rows with --data-format=rows --skip-bad-lines", option_, words);
+            fail("{}: {}; mend the row, or pass over such rows with --data-format=rows --skip-bad-lines", option_,
+                 words);
         }
         if (counts.bad++ == 0) first_bad = words;
     };
@@ -110,9 +111,10 @@ RowCounts RowReader::read(const DataFile& file, const Take& take) {
                      counts.bad == 1 ? " was" : "s were", first_bad);
     }
     if (counts.scored == 0) {
-        fail("{}: '{}' has nothing to learn from: {} of its rows {} no token that is scored; look at its answers, the "
-             "chat template, and --score={}",
-             option_, path, format_count(counts.dropped), counts.dropped == 1 ? "has" : "have", reading_.score);
+        fail(
+            "{}: '{}' has nothing to learn from: {} of its rows {} no token that is scored; look at its answers, the "
+            "chat template, and --score={}",
+            option_, path, format_count(counts.dropped), counts.dropped == 1 ? "has" : "have", reading_.score);
     }
     return counts;
 }
@@ -128,7 +130,8 @@ void RowReader::report(const std::string& path, const RowCounts& counts) const {
             option_, path, format_count(counts.open_answers), counts.open_answers == 1 ? "" : "s");
     }
     if (const std::string found = names_.found(); !found.empty()) {
-        spdlog::warn("{}: in contents of rows stands {}, which become the special tokens of these names", option_, found);
+        spdlog::warn("{}: in contents of rows stands {}, which become the special tokens of these names", option_,
+                     found);
     }
 }
 

@@ -23,7 +23,8 @@ size_t bytes_of(const Tokenizer& tokenizer, int32_t token) {
 
 }  // namespace
 
-TokenLengths::TokenLengths(const Tokenizer& tokenizer) : tokenizer_(tokenizer), specials_(special_tokens_of(tokenizer)) {
+TokenLengths::TokenLengths(const Tokenizer& tokenizer)
+    : tokenizer_(tokenizer), specials_(special_tokens_of(tokenizer)) {
     const auto size = static_cast<size_t>(tokenizer.vocab_size());
     for (size_t id = 0; id < size; ++id) bytes_.push_back(bytes_of(tokenizer, static_cast<int32_t>(id)));
     is_special_.resize(size);

@@ -95,12 +95,14 @@ Value selected(bool by_attribute, bool keep, const Value& value, const Arguments
     if (by_attribute && attribute == nullptr) fault("selectattr wants the name of an attribute");
     const Value* test = arguments.find(first);
     Arguments of_test;
-    for (size_t i = first + 1; i < arguments.positional.size(); ++i) of_test.positional.push_back(arguments.positional[i]);
+    for (size_t i = first + 1; i < arguments.positional.size(); ++i)
+        of_test.positional.push_back(arguments.positional[i]);
     std::vector<Value> kept;
     for (const Value& item : jinja_items(value, work)) {
         const Value tested = by_attribute ? attribute_of(item, text_of(*attribute, "selectattr").bytes, work) : item;
-        const bool passes = test == nullptr ? tested.truth()
-                                            : apply_jinja_test(text_of(*test, "selectattr").bytes, tested, of_test, work);
+        const bool passes = test == nullptr
+                                ? tested.truth()
+                                : apply_jinja_test(text_of(*test, "selectattr").bytes, tested, of_test, work);
         if (passes == keep) kept.push_back(item);
     }
     return Value::of(std::move(kept));
@@ -216,21 +218,20 @@ Value defaulted(const Value& value, const Arguments& arguments) {
 }
 
 constexpr std::array kFilters = {
-    "trim",  "tojson", "length", "count",   "upper",      "lower",      "title",  "capitalize", "default",
-    "d",     "join",   "first",  "last",    "replace",    "items",      "list",   "string",     "int",
-    "float", "safe",   "e",      "reverse", "selectattr", "rejectattr", "select", "reject",     "map",
-    "abs",   "indent", "dictsort"};
+    "trim", "tojson",  "length",     "count",      "upper",  "lower",  "title",  "capitalize", "default", "d",
+    "join", "first",   "last",       "replace",    "items",  "list",   "string", "int",        "float",   "safe",
+    "e",    "reverse", "selectattr", "rejectattr", "select", "reject", "map",    "abs",        "indent",  "dictsort"};
 
-constexpr std::array kTests = {"defined", "undefined", "none", "string",  "mapping", "iterable", "sequence", "number",
-                               "integer", "float",     "boolean", "true", "false",   "callable", "equalto",  "eq",
-                               "==",      "ne",        "!=",   "lt",      "<",       "gt",       ">",        "le",
-                               "<=",      "ge",        ">=",   "in",      "odd",     "even",     "divisibleby",
-                               "lower",   "upper",     "sameas"};
+constexpr std::array kTests = {"defined", "undefined", "none",        "string",  "mapping", "iterable", "sequence",
+                               "number",  "integer",   "float",       "boolean", "true",    "false",    "callable",
+                               "equalto", "eq",        "==",          "ne",      "!=",      "lt",       "<",
+                               "gt",      ">",         "le",          "<=",      "ge",      ">=",       "in",
+                               "odd",     "even",      "divisibleby", "lower",   "upper",   "sameas"};
 
-constexpr std::array kTextMethods = {"strip",   "lstrip", "rstrip",     "split",        "rsplit",       "startswith",
-                                     "endswith", "upper", "lower",      "title",        "capitalize",   "replace",
-                                     "find",    "join",   "splitlines", "removeprefix", "removesuffix", "isdigit",
-                                     "count"};
+constexpr std::array kTextMethods = {"strip",        "lstrip",       "rstrip",  "split", "rsplit",
+                                     "startswith",   "endswith",     "upper",   "lower", "title",
+                                     "capitalize",   "replace",      "find",    "join",  "splitlines",
+                                     "removeprefix", "removesuffix", "isdigit", "count"};
 constexpr std::array kMapMethods = {"get", "items", "keys", "values"};
 constexpr std::array kFunctions = {"range", "dict", "namespace", "raise_exception", "strftime_now"};
 

@@ -290,7 +290,8 @@ void refuse_template(const std::string& name, int line, const std::string& what)
     constexpr size_t kLongest = 300;  // A template may quote all of a conversation.
     std::string words = what.substr(0, kLongest);
     words.resize(valid_utf8_prefix(words));
-    std::replace_if(words.begin(), words.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
+    std::replace_if(
+        words.begin(), words.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
     fail("chat template {} line {}: {}{}", name, line, words, what.size() > kLongest ? " ..." : "");
 }
 

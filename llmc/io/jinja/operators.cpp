@@ -63,8 +63,8 @@ Value of_real(const std::string& sign, double a, double b) {
 
 Value repeated(const Value& value, int64_t times, JinjaWork& work) {
     const auto count = static_cast<size_t>(std::max<int64_t>(times, 0));
-    const size_t size = value.text() != nullptr ? value.text()->bytes.size() + 1
-                                                : sizeof(Value) * (value.list()->items.size() + 1);
+    const size_t size =
+        value.text() != nullptr ? value.text()->bytes.size() + 1 : sizeof(Value) * (value.list()->items.size() + 1);
     if (count > (size_t{1} << 32) / size) throw JinjaFault{"a text or list becomes too long"};
     work.spend(size * count);
     if (value.text() != nullptr) {

@@ -155,9 +155,10 @@ class Parser {
         if (std::any_of(kEnds.begin(), kEnds.end(), [&](const char* end) { return word == end; })) {
             refuse(fmt::format("{{% {} %}} belongs to no tag", word));
         }
-        refuse(fmt::format("the tag {{% {} %}} is not supported; edit the template, or name another one with "
-                           "--chat-template",
-                           word));
+        refuse(
+            fmt::format("the tag {{% {} %}} is not supported; edit the template, or name another one with "
+                        "--chat-template",
+                        word));
     }
 
     void take_if(JinjaStatement* made) {
@@ -231,7 +232,8 @@ class Parser {
             made->expressions.push_back(tuple());
             return expect_block_end();
         }
-        if (!made->text.empty() || made->names.size() != 1) refuse(fmt::format("'=' is wanted where {} stands", found()));
+        if (!made->text.empty() || made->names.size() != 1)
+            refuse(fmt::format("'=' is wanted where {} stands", found()));
         made->kind = JinjaStatement::Kind::SetBlock;
         Ptr filters;
         if (is_operator("|")) filters = filters_behind(node(Expression::Kind::Name, peek().line, ""));
@@ -412,7 +414,8 @@ class Parser {
         if (name == "false" || name == "False") return literal(JinjaValue::of(false), token.line);
         if (name == "none" || name == "None") return literal(JinjaValue(), token.line);
         for (const char* word : {"if", "else", "and", "or", "in", "is", "not", "for"}) {
-            if (name == word) refuse_template(name_, token.line, fmt::format("'{}' stands where a value is wanted", name));
+            if (name == word)
+                refuse_template(name_, token.line, fmt::format("'{}' stands where a value is wanted", name));
         }
         return node(Expression::Kind::Name, token.line, name);
     }

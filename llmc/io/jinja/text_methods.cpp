@@ -91,7 +91,8 @@ std::vector<JinjaText> split_text(const JinjaText& text, const std::string* sepa
     std::vector<size_t> places;
     const std::string& bytes = text.bytes;
     if (!from_right) {
-        for (size_t p = bytes.find(*separator); p != std::string::npos; p = bytes.find(*separator, p + separator->size())) {
+        for (size_t p = bytes.find(*separator); p != std::string::npos;
+             p = bytes.find(*separator, p + separator->size())) {
             if (most >= 0 && static_cast<int64_t>(places.size()) >= most) break;
             places.push_back(p);
         }

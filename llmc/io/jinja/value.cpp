@@ -125,10 +125,10 @@ bool equal(const JinjaValue& a, const JinjaValue& b, JinjaWork& work) {
     if (a.map()->is_namespace || b.map()->is_namespace) return a.map() == b.map();
     const auto& items = a.map()->items;
     return items.size() == b.map()->items.size() && std::all_of(items.begin(), items.end(), [&](const auto& item) {
-        work.spend(b.map()->items.size());
-        const JinjaValue* other = b.map()->find(item.first);
-        return other != nullptr && equal(item.second, *other, work);
-    });
+               work.spend(b.map()->items.size());
+               const JinjaValue* other = b.map()->find(item.first);
+               return other != nullptr && equal(item.second, *other, work);
+           });
 }
 
 namespace {
@@ -148,12 +148,18 @@ std::string quoted(const std::string& text) {
     std::string out(1, quote);
     for (const char c : text) {
         const auto byte = static_cast<unsigned char>(c);
-        if (c == quote || c == '\\') out += '\\', out += c;
-        else if (c == '\n') out += "\\n";
-        else if (c == '\r') out += "\\r";
-        else if (c == '\t') out += "\\t";
-        else if (byte < 0x20 || byte == 0x7f) out += fmt::format("\\x{:02x}", byte);
-        else out += c;
+        if (c == quote || c == '\\')
+            out += '\\', out += c;
+        else if (c == '\n')
+            out += "\\n";
+        else if (c == '\r')
+            out += "\\r";
+        else if (c == '\t')
+            out += "\\t";
+        else if (byte < 0x20 || byte == 0x7f)
+            out += fmt::format("\\x{:02x}", byte);
+        else
+            out += c;
     }
     return out + quote;
 }
@@ -188,14 +194,22 @@ std::string json_string(const std::string& text) {
     std::string out = "\"";
     for (const char c : text) {
         const auto byte = static_cast<unsigned char>(c);
-        if (c == '"' || c == '\\') out += '\\', out += c;
-        else if (c == '\n') out += "\\n";
-        else if (c == '\r') out += "\\r";
-        else if (c == '\t') out += "\\t";
-        else if (c == '\b') out += "\\b";
-        else if (c == '\f') out += "\\f";
-        else if (byte < 0x20) out += fmt::format("\\u{:04x}", byte);
-        else out += c;
+        if (c == '"' || c == '\\')
+            out += '\\', out += c;
+        else if (c == '\n')
+            out += "\\n";
+        else if (c == '\r')
+            out += "\\r";
+        else if (c == '\t')
+            out += "\\t";
+        else if (c == '\b')
+            out += "\\b";
+        else if (c == '\f')
+            out += "\\f";
+        else if (byte < 0x20)
+            out += fmt::format("\\u{:04x}", byte);
+        else
+            out += c;
     }
     return out + '"';
 }

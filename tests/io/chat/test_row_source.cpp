@@ -57,8 +57,9 @@ TEST(RowSource, MarksWhatIsScored) {
     const TempDir dir;
     const auto source = open(dir.write("x.jsonl", kRows), chatml());
     EXPECT_TRUE(source->is_marked());
-    EXPECT_EQ(shown(*source), "|" + kUser + "Hi" + kEnd + "\n" + kAssistant + "[Yo" + kEnd + "]\n" + kUser + "?" + kEnd +
-                                  "\n" + kAssistant + "[!" + kEnd + "]\n" + "|<s>[ab" + kEnd + "]|<s>c[d" + kEnd + "]");
+    EXPECT_EQ(shown(*source), "|" + kUser + "Hi" + kEnd + "\n" + kAssistant + "[Yo" + kEnd + "]\n" + kUser + "?" +
+                                  kEnd + "\n" + kAssistant + "[!" + kEnd + "]\n" + "|<s>[ab" + kEnd + "]|<s>c[d" +
+                                  kEnd + "]");
     EXPECT_NE(source->where(0).find("x.jsonl' line 1, token 0 of the row"), std::string::npos) << source->where(0);
     EXPECT_NE(source->where(source->size() - 1).find("line 5"), std::string::npos);
     EXPECT_NE(source->describe().find("is instruction rows, chat template 'chatml', read as bytes"), std::string::npos)
@@ -68,12 +69,12 @@ TEST(RowSource, MarksWhatIsScored) {
 TEST(RowSource, ScoresAllOrTheLastAnswer) {
     const TempDir dir;
     const std::string path = dir.write("x.jsonl", kRows);
-    EXPECT_EQ(shown(*open(path, chatml("all"))),
-              "|[" + kUser + "Hi" + kEnd + "\n" + kAssistant + "Yo" + kEnd + "\n" + kUser + "?" + kEnd + "\n" +
-                  kAssistant + "!" + kEnd + "\n]|<s>[ab" + kEnd + "]|<s>[cd" + kEnd + "]");
-    EXPECT_EQ(shown(*open(path, chatml("completion"))),
-              "|" + kUser + "Hi" + kEnd + "\n" + kAssistant + "Yo" + kEnd + "\n" + kUser + "?" + kEnd + "\n" + kAssistant +
-                  "[!" + kEnd + "]\n|<s>[ab" + kEnd + "]|<s>c[d" + kEnd + "]");
+    EXPECT_EQ(shown(*open(path, chatml("all"))), "|[" + kUser + "Hi" + kEnd + "\n" + kAssistant + "Yo" + kEnd + "\n" +
+                                                     kUser + "?" + kEnd + "\n" + kAssistant + "!" + kEnd +
+                                                     "\n]|<s>[ab" + kEnd + "]|<s>[cd" + kEnd + "]");
+    EXPECT_EQ(shown(*open(path, chatml("completion"))), "|" + kUser + "Hi" + kEnd + "\n" + kAssistant + "Yo" + kEnd +
+                                                            "\n" + kUser + "?" + kEnd + "\n" + kAssistant + "[!" +
+                                                            kEnd + "]\n|<s>[ab" + kEnd + "]|<s>c[d" + kEnd + "]");
 }
 
 TEST(RowSource, PackedAndAsArrayIsTheSame) {
@@ -94,9 +95,10 @@ TEST(RowSource, IsKnownByItsContent) {
     EXPECT_EQ(shown(*open(texts, {.data_format = "rows"})), "|$[ab$]");
     EXPECT_FALSE(open(path, {.data_format = "text"})->is_marked());
     const std::string fault = error_of([&] { open(path, {}); });
-    EXPECT_NE(fault.find("x.jsonl' line 1: it is a conversation, and the tokenizer 'bytes' has no chat template; name one "
-                         "with --chat-template: chatml, llama2, llama3, mistral, zephyr, qwen"),
-              std::string::npos)
+    EXPECT_NE(
+        fault.find("x.jsonl' line 1: it is a conversation, and the tokenizer 'bytes' has no chat template; name one "
+                   "with --chat-template: chatml, llama2, llama3, mistral, zephyr, qwen"),
+        std::string::npos)
         << fault;
     EXPECT_NE(error_of([&] { open(dir.write("y.txt", "words"), {.data_format = "rows"}); }).find("no instruction rows"),
               std::string::npos);
@@ -127,9 +129,11 @@ TEST(RowSource, RefusesAFileWithNothingScored) {
         << fault;
     // A template that leaves answers out.
     DataReading reading = chatml();
-    reading.chat_template = dir.write("t.jinja", "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}");
-    EXPECT_NE(error_of([&] { open(dir.write("y.jsonl", kRows.substr(0, kRows.find('\n') + 1)), reading); })
-                  .find("has nothing to learn from"),
+    reading.chat_template =
+        dir.write("t.jinja", "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}");
+    EXPECT_NE(error_of([&] {
+                  open(dir.write("y.jsonl", kRows.substr(0, kRows.find('\n') + 1)), reading);
+              }).find("has nothing to learn from"),
               std::string::npos);
 }
 

@@ -50,8 +50,9 @@ TEST(JinjaTemplate, RefusesWhatItDoesNotKnowByLineAndName) {
 }
 
 TEST(JinjaTemplate, SaysWhatCannotBeDone) {
-    EXPECT_NE(fault_of("x\n{{ raise_exception('no, ' ~ 1) }}").find("line 2: the template refuses the conversation: no, 1"),
-              std::string::npos);
+    EXPECT_NE(
+        fault_of("x\n{{ raise_exception('no, ' ~ 1) }}").find("line 2: the template refuses the conversation: no, 1"),
+        std::string::npos);
     EXPECT_NE(fault_of("{{ a.b }}").find("line 1: 'a' is undefined"), std::string::npos);
     EXPECT_NE(fault_of("{{ 1 + 'a' }}").find("'+' cannot be done with a number and a text"), std::string::npos);
     EXPECT_NE(fault_of("{{ 9223372036854775807 + 1 }}").find("a number is too large"), std::string::npos);
@@ -71,9 +72,10 @@ TEST(JinjaTemplate, ComesToAnEnd) {
         EXPECT_NE(fault_of(source).find(stopped), std::string::npos) << source << " -> " << fault_of(source);
     }
     EXPECT_NE(fault_of("{{ 'ab' * 100000000000 }}").find("becomes too long"), std::string::npos);
-    EXPECT_NE(fault_of("{% set n = namespace(x=1) %}{% for i in range(999) %}{% set n.x = [n.x] %}{% endfor %}{{ n.x }}")
-                  .find("nested deeper than is allowed"),
-              std::string::npos);
+    EXPECT_NE(
+        fault_of("{% set n = namespace(x=1) %}{% for i in range(999) %}{% set n.x = [n.x] %}{% endfor %}{{ n.x }}")
+            .find("nested deeper than is allowed"),
+        std::string::npos);
     EXPECT_NE(fault_of("{% set n = namespace() %}{% set n.x = n %}").find("a namespace within another value"),
               std::string::npos);
     EXPECT_NE(fault_of(std::string(100'000, '(')), "");
@@ -86,7 +88,8 @@ TEST(JinjaTemplate, ComesToAnEnd) {
         EXPECT_NE(fault_of("{{ " + times(part, 10'000)).find("more is nested than is allowed"), std::string::npos)
             << part << fault_of("{{ " + times(part, 10'000));
     }
-    EXPECT_NE(fault_of("{{ 1" + times(" + 1", 10'000) + " }}").find("nested deeper than is allowed"), std::string::npos);
+    EXPECT_NE(fault_of("{{ 1" + times(" + 1", 10'000) + " }}").find("nested deeper than is allowed"),
+              std::string::npos);
     EXPECT_NE(fault_of(times("{% if x %}", 10'000)).find("more is nested than is allowed"), std::string::npos);
     EXPECT_NE(fault_of(std::string(2 << 20, 'x')).find("a template has at most"), std::string::npos);
     EXPECT_NE(fault_of("\xff").find("it is not UTF-8"), std::string::npos);

@@ -96,7 +96,8 @@ def mistral(turns):
 
 # Pieces, and the tokens around texts that no template is for.
 FAMILIES = {"chatml": (chatml, "<s>", "<|im_end|>"), "qwen": (qwen, "", "<|im_end|>"),
-            "zephyr": (zephyr, "<s>", "</s>"), "llama3": (llama3, "<|begin_of_text|>", "<|eot_id|>"), "llama2": (llama2, "<s>", "</s>"),
+            "zephyr": (zephyr, "<s>", "</s>"), "llama3": (llama3, "<|begin_of_text|>", "<|eot_id|>"),
+            "llama2": (llama2, "<s>", "</s>"),
             "mistral": (mistral, "<s>", "</s>")}
 
 
@@ -143,8 +144,8 @@ def with_specials(content):
 
 def span_cases(kinds):
     rng = random.Random(5)
-    text = "<|im_start|>user\n The  Quick 12345 fox can't\n\n<|endoftext|>e\u0301 Grüße 中文 😀 x<|im_start|> İs \n\n" \
-        "  done.\n"
+    text = "<|im_start|>user\n The  Quick 12345 fox can't\n\n<|endoftext|>e\u0301 Grüße 中文 😀 x" \
+        "<|im_start|> İs \n\n  done.\n"
     cases = {}
     for name, kind in kinds.items():
         tokenizer = Tokenizer.from_str(kind)

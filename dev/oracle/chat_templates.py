@@ -337,8 +337,8 @@ class Random:
 
     def text(self, depth):
         if depth <= 0:
-            return self.pick("'a b'", "' x '", "m.content", "messages[0].content", "'é👋'", "eos_token", "\"\\n\"", "''",
-                             "role", "s")
+            return self.pick("'a b'", "' x '", "m.content", "messages[0].content", "'é👋'", "eos_token", "\"\\n\"",
+                             "''", "role", "s")
         inner, other = self.text(depth - 1), self.text(depth - 1)
         part = self.pick("1:", ":-1", "::-1", "0", "-3:", "1:3")
         return self.pick(
@@ -394,7 +394,8 @@ class Random:
         if kind == 3:
             return self.pick("{# note #}", "{#- note -#}", "{#\n#}\n")
         if kind == 4:
-            return self.open("set " + self.pick("s = " + self.text(2), "n = " + self.number(2), "role = " + self.text(1)))
+            values = ("s = " + self.text(2), "n = " + self.number(2), "role = " + self.text(1))
+            return self.open("set " + self.pick(*values))
         if kind <= 6:
             return self.branches(depth - 1, in_loop)
         if kind <= 8:

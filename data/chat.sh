@@ -27,12 +27,14 @@ awk '
     }
     BEGIN {
         facts = "Who built the ark?|Noah built it.|Who was the first man?|Adam.|Who was the first woman?|Eve.|" \
-            "Who led Israel out of Egypt?|Moses did.|Who slew Goliath?|David slew him.|Who was the wise king?|Solomon.|" \
+            "Who led Israel out of Egypt?|Moses did.|Who slew Goliath?|David slew him.|" \
+            "Who was the wise king?|Solomon.|" \
             "Who was the father of Isaac?|Abraham.|Who was the mother of Isaac?|Sarah.|Who was sold by his brothers?|" \
             "Joseph was.|Who was in the belly of the fish?|Jonah was.|Who was the strongest man?|Samson.|" \
             "Who was cast to the lions?|Daniel was.|Where was the first garden?|In Eden.|Where was Jesus born?|" \
             "In Bethlehem.|What was on the third day made?|The dry land.|What shone in the night?|The moon.|" \
-            "What falls from heaven?|Rain falls.|How many days has a week?|Seven.|How many tribes were there?|Twelve.|" \
+            "What falls from heaven?|Rain falls.|How many days has a week?|Seven.|" \
+            "How many tribes were there?|Twelve.|" \
             "How many commandments are there?|Ten."
         count = split(facts, fact, "|")
         for (i = 1; i < count; i += 2) ask(fact[i], fact[i + 1])

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Instruction rows as tokens and marks, by other means than train_gpt's: texts of the families written out here by hand,
-tokens and their places in the text by the tokenizers library. For tests/io/chat/test_chat_golden.cpp.
+"""Instruction rows as tokens and marks, by other means than train_gpt's: texts of the families written out here by
+hand, tokens and their places in the text by the tokenizers library. For tests/io/chat/test_chat_golden.cpp.
 
     chat_rows.py [--folder tests/golden/chat]
 
@@ -29,7 +29,8 @@ ROWS = [
     {"prompt": "The sky is", "completion": " blue"},
     {"prompt": [{"role": "user", "content": "Ping"}], "completion": [{"role": "assistant", "content": "Pong"}]},
     {"text": "One plain text, 中文"},
-    {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]},
+    {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+                  {"role": "user", "content": "c"}]},
 ]
 QWEN = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
@@ -94,8 +95,9 @@ def mistral(turns):
 
 
 # Pieces, and the tokens around texts that no template is for.
-FAMILIES = {"chatml": (chatml, "<s>", "<|im_end|>"), "qwen": (qwen, "", "<|im_end|>"), "zephyr": (zephyr, "<s>", "</s>"),
-            "llama3": (llama3, "<|begin_of_text|>", "<|eot_id|>"), "llama2": (llama2, "<s>", "</s>"),
+FAMILIES = {"chatml": (chatml, "<s>", "<|im_end|>"), "qwen": (qwen, "", "<|im_end|>"),
+            "zephyr": (zephyr, "<s>", "</s>"), "llama3": (llama3, "<|begin_of_text|>", "<|eot_id|>"),
+            "llama2": (llama2, "<s>", "</s>"),
             "mistral": (mistral, "<s>", "</s>")}
 
 
@@ -142,7 +144,8 @@ def with_specials(content):
 
 def span_cases(kinds):
     rng = random.Random(5)
-    text = "<|im_start|>user\n The  Quick 12345 fox can't\n\n<|endoftext|>e\u0301 Grüße 中文 😀 x<|im_start|> İs \n\n  done.\n"
+    text = "<|im_start|>user\n The  Quick 12345 fox can't\n\n<|endoftext|>e\u0301 Grüße 中文 😀 x" \
+        "<|im_start|> İs \n\n  done.\n"
     cases = {}
     for name, kind in kinds.items():
         tokenizer = Tokenizer.from_str(kind)
@@ -178,7 +181,8 @@ def main():
         for family in FAMILIES:
             for i, row in enumerate(ROWS):
                 cases.append({"tokenizer": name, "row": i, **expected(tokenizer, family, row)})
-    golden = {"rows": ROWS, "tokenizers": {name: json.loads(t.to_str()) for name, t in tokenizers.items()}, "cases": cases}
+    files = {name: json.loads(tokenizer.to_str()) for name, tokenizer in tokenizers.items()}
+    golden = {"rows": ROWS, "tokenizers": files, "cases": cases}
     (folder / "rows.json").write_text(json.dumps(golden, ensure_ascii=False) + "\n")
     (folder / "spans.json").write_text(json.dumps(span_cases(kinds), ensure_ascii=False) + "\n")
 

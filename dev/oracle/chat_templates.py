@@ -44,7 +44,8 @@ LLAMA3 = """{%- if custom_tools is defined %}{%- set tools = custom_tools %}{%- 
 {{- "<|eot_id|>" }}
 {%- for message in messages %}
     {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
-        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}
+        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+
+            message['content'] | trim + '<|eot_id|>' }}
     {%- elif 'tool_calls' in message %}
         {%- if not message.tool_calls|length == 1 %}
             {{- raise_exception("one tool call at a time") }}
@@ -210,47 +211,103 @@ You are a small model.<|im_end|>
 
 # One construct or another, each a template.
 PIECES = [
-    "  {% if true %}\n  a\n  {% endif %}\n  b\n\n", "a {%- if true -%} b {%- endif -%} c", "{%+ if true +%}\n x{% endif %}\n",
-    "{# note #}\nx {#- note -#} y {# more\nlines #}\n  z", " {{- 'a' -}} \n b", "{% raw %}{{ x }}\n{% if %}{% endraw %}\n c",
-    "  {%- raw -%}  {{ y }} {%- endraw -%}  d", "line\r\nother\rthird\n", "x\n\n", "x\n{% if true %}y{% endif %}\n",
-    "{% for i in range(10) %}{% if i == 3 %}{% continue %}{% endif %}{% if i > 5 %}{% break %}{% endif %}{{ i }}{% endfor %}",
-    "{% for i in range(2, 10, 3) %}{{ loop.index }}/{{ loop.length }}:{{ i }}{{ ', ' if not loop.last }}{% else %}no{% endfor %}",
-    "{% for i in [] %}x{% else %}empty{% endfor %}", "{% for m in messages if m.role != 'system' %}{{ loop.index0 }}{{ m.role[0] }}{% endfor %}",
-    "{% for k, v in messages[0] | items %}{{ k }}={{ v }};{% endfor %}", "{% for k in messages[0] %}{{ k }} {% endfor %}",
-    "{% for k, v in messages[0].items() %}{{ k ~ v | length }}{% endfor %}", "{{ messages[0].get('x', 'none') }}{{ messages[0].get('y') }}",
-    "{% set x = 1 %}{% for i in range(3) %}{{ x }}{% set x = i + 10 %}{{ x }} {% endfor %}{{ x }}",
-    "{% set ns = namespace(n=0, found=false) %}{% for i in range(4) %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}{{ ns.found }}",
-    "{% set x %}a {{ messages | length }}\n b{% endset %}[{{ x }}]{% set y | upper | trim %}  low {% endset %}{{ y }}",
-    "{% set a, b = 1, 'two' %}{{ b }}{{ a }}", "{{ 7 // 2 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 7 / 2 }} {{ 2 ** 10 }} {{ 2 ** -1 }} {{ 1.5 + 1 }} {{ 1e3 }}",
-    "{{ 'a' * 3 }}{{ [1, 2] + [3] }}{{ (1, 2)[0] }}{{ [1, [2, 'x']] }}{{ {'a': 1, 'b': none} }}", "{{ 'abcdef'[1:4] }}{{ 'abcdef'[::-1] }}{{ 'abcdef'[-2:] }}{{ 'abcdef'[:-2] }}{{ 'abc'[5:] }}",
-    "{{ 'aéü👋z'[1:4] }}{{ 'aéü👋z' | length }}{{ 'aéü👋z'[3] }}", "{{ [1,2,3,4,5][::2] }}{{ [1,2,3,4,5][3:0:-1] }}{{ [1,2,3][-1] }}{{ [1,2,3][10:] }}",
-    "{{ '  x y  '.strip() }}|{{ 'xxaxx'.strip('x') }}|{{ '  a'.lstrip() }}|{{ 'a  '.rstrip() }}|{{ ' a' | trim }}|{{ 'xax' | trim('x') }}",
+    '  {% if true %}\n  a\n  {% endif %}\n  b\n\n',
+    'a {%- if true -%} b {%- endif -%} c',
+    '{%+ if true +%}\n x{% endif %}\n',
+    '{# note #}\nx {#- note -#} y {# more\nlines #}\n  z',
+    " {{- 'a' -}} \n b",
+    '{% raw %}{{ x }}\n{% if %}{% endraw %}\n c',
+    '  {%- raw -%}  {{ y }} {%- endraw -%}  d',
+    'line\r\nother\rthird\n',
+    'x\n\n',
+    'x\n{% if true %}y{% endif %}\n',
+    '{% for i in range(10) %}{% if i == 3 %}{% continue %}{% endif %}{% if i > 5 %}{% break %}{% endif %}'
+    '{{ i }}{% endfor %}',
+    "{% for i in range(2, 10, 3) %}{{ loop.index }}/{{ loop.length }}:{{ i }}{{ ', ' if not loop.last }}"
+    '{% else %}no{% endfor %}',
+    '{% for i in [] %}x{% else %}empty{% endfor %}',
+    "{% for m in messages if m.role != 'system' %}{{ loop.index0 }}{{ m.role[0] }}{% endfor %}",
+    '{% for k, v in messages[0] | items %}{{ k }}={{ v }};{% endfor %}',
+    '{% for k in messages[0] %}{{ k }} {% endfor %}',
+    '{% for k, v in messages[0].items() %}{{ k ~ v | length }}{% endfor %}',
+    "{{ messages[0].get('x', 'none') }}{{ messages[0].get('y') }}",
+    '{% set x = 1 %}{% for i in range(3) %}{{ x }}{% set x = i + 10 %}{{ x }} {% endfor %}{{ x }}',
+    '{% set ns = namespace(n=0, found=false) %}{% for i in range(4) %}{% set ns.n = ns.n + i %}{% endfor %}'
+    '{{ ns.n }}{{ ns.found }}',
+    '{% set x %}a {{ messages | length }}\n b{% endset %}[{{ x }}]{% set y | upper | trim %}'
+    '  low {% endset %}{{ y }}',
+    "{% set a, b = 1, 'two' %}{{ b }}{{ a }}",
+    '{{ 7 // 2 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 7 / 2 }} {{ 2 ** 10 }} {{ 2 ** -1 }} {{ 1.5 + 1 }} {{ 1e3 }}',
+    "{{ 'a' * 3 }}{{ [1, 2] + [3] }}{{ (1, 2)[0] }}{{ [1, [2, 'x']] }}{{ {'a': 1, 'b': none} }}",
+    "{{ 'abcdef'[1:4] }}{{ 'abcdef'[::-1] }}{{ 'abcdef'[-2:] }}{{ 'abcdef'[:-2] }}{{ 'abc'[5:] }}",
+    "{{ 'aéü👋z'[1:4] }}{{ 'aéü👋z' | length }}{{ 'aéü👋z'[3] }}",
+    '{{ [1,2,3,4,5][::2] }}{{ [1,2,3,4,5][3:0:-1] }}{{ [1,2,3][-1] }}{{ [1,2,3][10:] }}',
+    "{{ '  x y  '.strip() }}|{{ 'xxaxx'.strip('x') }}|{{ '  a'.lstrip() }}|{{ 'a  '.rstrip() }}"
+    "|{{ ' a' | trim }}|{{ 'xax' | trim('x') }}",
     "{{ 'a,b,,c'.split(',') }}{{ ' a  b '.split() }}{{ 'a-b-c'.split('-', 1) }}{{ 'a-b-c'.rsplit('-', 1) }}",
-    "{{ 'hello wOrld-foo (bar'|title }}{{ \"it's a\".title() }}{{ 'hELLO you' | capitalize }}{{ 'straße'|upper }}{{ 'ÀÉ' | lower }}",
+    '{{ \'hello wOrld-foo (bar\'|title }}{{ "it\'s a".title() }}{{ \'hELLO you\' | capitalize }}'
+    "{{ 'straße'|upper }}{{ 'ÀÉ' | lower }}",
     "{{ 'banana' | replace('a', 'o') }}{{ 'banana' | replace('a', 'o', 2) }}{{ 'banana'.replace('an', '') }}",
-    "{{ x | default('d') }}{{ '' | default('e') }}{{ '' | default('f', true) }}{{ none | d('g') }}{{ x is defined }}{{ (x.y is defined) if (x is defined) else 'no' }}",
-    "{{ messages[0] | tojson }}{{ [1, 1.5, true, none, 'a\\n\"é<>&\\''] | tojson }}{{ {'a': [], 'b': {}, 'c': [1]} | tojson(indent=2) }}",
-    "{{ 1 < 2 < 3 }}{{ 1 < 3 < 2 }}{{ 'a' in 'cat' }}{{ 'x' not in ['y'] }}{{ 'role' in messages[0] }}{{ 1 == 1.0 }}{{ true == 1 }}{{ none == false }}",
-    "{{ not true or true and false }}{{ (1 or 2) and '' }}|{{ '' or 'z' }}{{ not 'a' in 'abc' }}", "{{ 1 is odd }}{{ 2 is even }}{{ 'a' is string }}{{ {} is mapping }}{{ [] is iterable }}{{ 1 is number }}{{ 3 is divisibleby 3 }}{{ 1 is eq(1) }}{{ x is none }}{{ none is none }}{{ true is true }}{{ 2 is in [1, 2] }}",
-    "{{ 'yes' if messages else 'no' }}{{ 'only' if false }}{{ 1 if 0 else 2 if 0 else 3 }}", "{{ 'a' 'b' ~ 1 ~ none ~ true ~ 1.0 }}", "{{ \"\\x41\\u00e9\\n\\t\\\\ \\' \\101 \\q\" }}",
-    "{{ [3, 1] | first }}{{ [3, 1] | last }}{{ ['a', 'b'] | join('-') }}{{ ['a', 1] | join }}{{ 'abc' | list }}{{ 'abc' | reverse }}{{ 'abc' | first }}",
-    "{{ messages | map(attribute='role') | join(', ') }}{{ messages | selectattr('role', 'equalto', 'user') | list | length }}{{ messages | rejectattr('role', 'in', ['user']) | map(attribute='content') | list }}",
-    "{{ '5' | int + 1 }}{{ 'x' | int }}{{ 3.7 | int }}{{ -3 | abs }}{{ 5 | string + '1' }}{{ '1.5' | string }}", "{% for k, v in {'b': 1, 'A': 2} | dictsort %}{{ k ~ v }}{% endfor %}{{ 'a\nb\n\nc' | indent(2) }}{{ 'a\nb' | indent(2, true) }}",
-    "{{ dict(a=1).a }}{{ {'a': 1}['a'] }}{{ {'items': 1}['items'] }}{{ dict(a=1, b=2) | length }}", "{{ strftime_now('%Y') | length }}", "{{ raise_exception('stop: ' ~ 1) }}",
-    "{{ undefined_thing.attribute }}", "{{ undefined_thing + 'a' }}", "{{ undefined_thing }}{{ undefined_thing ~ 'a' }}{% for x in undefined_thing %}x{% endfor %}{{ undefined_thing | length }}", "{{ 1 + 'a' }}", "{{ messages[99].role }}", "{{ messages[99] }}", "{{ 1 // 0 }}", "{{ 'a' < 1 }}", "{{ none | length }}",
-    "{{ messages[0]['content'][0] }}{{ messages[-1].content[-1:] }}", "{{ (messages | first).role }}{{ (messages|last)['role'] }}", "{{ -1 | abs }}{{ - 2 ** 2 }}{{ +3 }}{{ 2 * 3 + 4 * -1 }}{{ 10 - 2 - 3 }}{{ 2 + 3 ~ 4 * 2 }}",
-    "{% if a is not defined and not b is defined %}x{% elif true %}y{% else %}z{% endif %}", "{% if messages[0].role == 'user' and messages | length > 1 or false %}1{% else %}2{% endif %}",
-    "{% for m in messages %}{% for n in messages %}{{ loop.index }}{% endfor %}{{ loop.index }}{{ loop.previtem.role if loop.previtem is defined }}{{ loop.nextitem is defined }};{% endfor %}",
-    "{% generation %}{{ messages[0].content }}{% endgeneration %}\nx{% for m in messages %}\n  {% generation %}\n  {{ m.content }}\n  {% endgeneration %}\n{% endfor %}",
-    "{{ loop is defined }}{% for i in range(2) %}{{ loop is defined }}{% endfor %}", "{{ 'a\\\nb' }}", "{{ [1,\n 2\n][1] }}\n{{ {'a':{'b':{'c':'deep'}}}.a.b['c'] }}", "{{ 'ab'.startswith('a') }}{{ 'ab'.endswith(('x', 'b')) }}{{ 'aXbX'.find('X') }}{{ 'aXbX'.count('X') }}",
-    "{{ 'a\r\nb'.splitlines() }}{{ 'pre-x'.removeprefix('pre-') }}{{ 'x.py'.removesuffix('.py') }}{{ '-'.join(['a', 'b']) }}", "{{ 10 | float }}{{ 1e20 }}{{ 1e-7 }}{{ 0.1 + 0.2 }}{{ 100000000000000000000.0 }}{{ 1.0 }}{{ 123456.789 }}", "{{ true }}{{ True }}{{ none }}{{ None }}{{ false | int }}", "{% set messages = messages[1:] %}{{ messages | length }}",
+    "{{ x | default('d') }}{{ '' | default('e') }}{{ '' | default('f', true) }}{{ none | d('g') }}"
+    "{{ x is defined }}{{ (x.y is defined) if (x is defined) else 'no' }}",
+    '{{ messages[0] | tojson }}{{ [1, 1.5, true, none, \'a\\n"é<>&\\\'\'] | tojson }}'
+    "{{ {'a': [], 'b': {}, 'c': [1]} | tojson(indent=2) }}",
+    "{{ 1 < 2 < 3 }}{{ 1 < 3 < 2 }}{{ 'a' in 'cat' }}{{ 'x' not in ['y'] }}{{ 'role' in messages[0] }}"
+    '{{ 1 == 1.0 }}{{ true == 1 }}{{ none == false }}',
+    "{{ not true or true and false }}{{ (1 or 2) and '' }}|{{ '' or 'z' }}{{ not 'a' in 'abc' }}",
+    "{{ 1 is odd }}{{ 2 is even }}{{ 'a' is string }}{{ {} is mapping }}{{ [] is iterable }}"
+    '{{ 1 is number }}{{ 3 is divisibleby 3 }}{{ 1 is eq(1) }}{{ x is none }}{{ none is none }}'
+    '{{ true is true }}{{ 2 is in [1, 2] }}',
+    "{{ 'yes' if messages else 'no' }}{{ 'only' if false }}{{ 1 if 0 else 2 if 0 else 3 }}",
+    "{{ 'a' 'b' ~ 1 ~ none ~ true ~ 1.0 }}",
+    '{{ "\\x41\\u00e9\\n\\t\\\\ \\\' \\101 \\q" }}',
+    "{{ [3, 1] | first }}{{ [3, 1] | last }}{{ ['a', 'b'] | join('-') }}{{ ['a', 1] | join }}"
+    "{{ 'abc' | list }}{{ 'abc' | reverse }}{{ 'abc' | first }}",
+    "{{ messages | map(attribute='role') | join(', ') }}"
+    "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}"
+    "{{ messages | rejectattr('role', 'in', ['user']) | map(attribute='content') | list }}",
+    "{{ '5' | int + 1 }}{{ 'x' | int }}{{ 3.7 | int }}{{ -3 | abs }}{{ 5 | string + '1' }}{{ '1.5' | string }}",
+    "{% for k, v in {'b': 1, 'A': 2} | dictsort %}{{ k ~ v }}{% endfor %}{{ 'a\nb\n\nc' | indent(2) }}"
+    "{{ 'a\nb' | indent(2, true) }}",
+    "{{ dict(a=1).a }}{{ {'a': 1}['a'] }}{{ {'items': 1}['items'] }}{{ dict(a=1, b=2) | length }}",
+    "{{ strftime_now('%Y') | length }}",
+    "{{ raise_exception('stop: ' ~ 1) }}",
+    '{{ undefined_thing.attribute }}',
+    "{{ undefined_thing + 'a' }}",
+    "{{ undefined_thing }}{{ undefined_thing ~ 'a' }}{% for x in undefined_thing %}x{% endfor %}"
+    '{{ undefined_thing | length }}',
+    "{{ 1 + 'a' }}",
+    '{{ messages[99].role }}',
+    '{{ messages[99] }}',
+    '{{ 1 // 0 }}',
+    "{{ 'a' < 1 }}",
+    '{{ none | length }}',
+    "{{ messages[0]['content'][0] }}{{ messages[-1].content[-1:] }}",
+    "{{ (messages | first).role }}{{ (messages|last)['role'] }}",
+    '{{ -1 | abs }}{{ - 2 ** 2 }}{{ +3 }}{{ 2 * 3 + 4 * -1 }}{{ 10 - 2 - 3 }}{{ 2 + 3 ~ 4 * 2 }}',
+    '{% if a is not defined and not b is defined %}x{% elif true %}y{% else %}z{% endif %}',
+    "{% if messages[0].role == 'user' and messages | length > 1 or false %}1{% else %}2{% endif %}",
+    '{% for m in messages %}{% for n in messages %}{{ loop.index }}{% endfor %}{{ loop.index }}'
+    '{{ loop.previtem.role if loop.previtem is defined }}{{ loop.nextitem is defined }};{% endfor %}',
+    '{% generation %}{{ messages[0].content }}{% endgeneration %}\nx{% for m in messages %}'
+    '\n  {% generation %}\n  {{ m.content }}\n  {% endgeneration %}\n{% endfor %}',
+    '{{ loop is defined }}{% for i in range(2) %}{{ loop is defined }}{% endfor %}',
+    "{{ 'a\\\nb' }}",
+    "{{ [1,\n 2\n][1] }}\n{{ {'a':{'b':{'c':'deep'}}}.a.b['c'] }}",
+    "{{ 'ab'.startswith('a') }}{{ 'ab'.endswith(('x', 'b')) }}{{ 'aXbX'.find('X') }}{{ 'aXbX'.count('X') }}",
+    "{{ 'a\r\nb'.splitlines() }}{{ 'pre-x'.removeprefix('pre-') }}{{ 'x.py'.removesuffix('.py') }}"
+    "{{ '-'.join(['a', 'b']) }}",
+    '{{ 10 | float }}{{ 1e20 }}{{ 1e-7 }}{{ 0.1 + 0.2 }}{{ 100000000000000000000.0 }}{{ 1.0 }}{{ 123456.789 }}',
+    '{{ true }}{{ True }}{{ none }}{{ None }}{{ false | int }}',
+    '{% set messages = messages[1:] %}{{ messages | length }}',
 ]
 
 FAMILIES = [LLAMA3, QWEN, THINKING, MISTRAL, ZEPHYR, GEMMA, PHI3, SMOL]
 
 CONVERSATIONS = [
     [("user", "What is 2+2?"), ("assistant", "4")],
-    [("system", " Be brief. "), ("user", "Name a colour."), ("assistant", "Red."), ("user", "Another?"), ("assistant", "  Blue.\n")],
+    [("system", " Be brief. "), ("user", "Name a colour."), ("assistant", "Red."), ("user", "Another?"),
+     ("assistant", "  Blue.\n")],
     [("user", "Grüße 👋"), ("assistant", "<think>\nhm\n</think>\n\nHallo"), ("user", "{{ x }}")],
     [("assistant", "I begin."), ("user", "")],
 ]
@@ -258,8 +315,8 @@ CONVERSATIONS = [
 
 def context_of(turns, **more):
     """What transformers gives a template."""
-    return {"messages": [{"role": role, "content": content} for role, content in turns], "tools": None, "documents": None,
-            "add_generation_prompt": False, "bos_token": "<s>", "eos_token": "</s>", **more}
+    return {"messages": [{"role": role, "content": content} for role, content in turns], "tools": None,
+            "documents": None, "add_generation_prompt": False, "bos_token": "<s>", "eos_token": "</s>", **more}
 
 
 class Random:
@@ -280,48 +337,69 @@ class Random:
 
     def text(self, depth):
         if depth <= 0:
-            return self.pick("'a b'", "' x '", "m.content", "messages[0].content", "'é👋'", "eos_token", "\"\\n\"", "''", "role", "s")
-        inner = self.text(depth - 1)
-        return self.pick(f"({inner} | trim)", f"{inner}.strip()", f"({inner} + {self.text(depth - 1)})", f"({inner} | upper)",
-                         f"({inner} ~ {self.number(depth - 1)})", f"({inner})[{self.pick('1:', ':-1', '::-1', '0', '-3:', '1:3')}]",
-                         f"({inner} if {self.flag(depth - 1)} else {self.text(depth - 1)})", f"({inner} | replace('a', '{self.pick('', 'bb', 'a')}'))",
-                         f"({inner} | title)", f"({inner}).split('{self.pick(' ', 'a', 'x')}')[{self.pick('0', '-1')}]", f"({inner} | default('q', true))",
-                         f"({inner}).rstrip('.\\n ')", f"({inner} | tojson)", f"({inner} * {self.pick('2', '0')})", f"({inner} or {self.text(depth - 1)})")
+            return self.pick("'a b'", "' x '", "m.content", "messages[0].content", "'é👋'", "eos_token", "\"\\n\"",
+                             "''", "role", "s")
+        inner, other = self.text(depth - 1), self.text(depth - 1)
+        part = self.pick("1:", ":-1", "::-1", "0", "-3:", "1:3")
+        return self.pick(
+            f"({inner} | trim)", f"{inner}.strip()", f"({inner} + {other})", f"({inner} | upper)",
+            f"({inner} ~ {self.number(depth - 1)})", f"({inner})[{part}]", f"({inner} | title)",
+            f"({inner} if {self.flag(depth - 1)} else {other})", f"({inner} | tojson)", f"({inner} or {other})",
+            f"({inner} | replace('a', '{self.pick('', 'bb', 'a')}'))", f"({inner} | default('q', true))",
+            f"({inner}).split('{self.pick(' ', 'a', 'x')}')[{self.pick('0', '-1')}]",
+            f"({inner}).rstrip('.\\n ')", f"({inner} * {self.pick('2', '0')})")
 
     def number(self, depth):
         if depth <= 0:
             return self.pick("1", "0", "-2", "3.5", "n", "messages | length", "7")
-        return self.pick(f"({self.number(depth - 1)} {self.pick('+', '-', '*')} {self.number(depth - 1)})", f"({self.text(depth - 1)} | length)",
-                         f"({self.number(depth - 1)} {self.pick('//', '%')} 3)", f"{self.number(depth - 1)} | int", f"-({self.number(depth - 1)})")
+        inner = self.number(depth - 1)
+        return self.pick(f"({inner} {self.pick('+', '-', '*')} {self.number(depth - 1)})",
+                         f"({self.text(depth - 1)} | length)", f"({inner} {self.pick('//', '%')} 3)", f"{inner} | int",
+                         f"-({inner})")
 
     def flag(self, depth):
         if depth <= 0:
-            return self.pick("true", "false", "messages", "add_generation_prompt", "s is defined", "role == 'user'", "unknown is defined", "tools is not none", "n is odd")
-        return self.pick(f"({self.flag(depth - 1)} {self.pick('and', 'or')} {self.flag(depth - 1)})", f"not {self.flag(depth - 1)}",
-                         f"({self.number(depth - 1)} {self.pick('<', '>=', '==', '!=')} {self.number(depth - 1)})", f"{self.text(depth - 1)} {self.pick('in', 'not in')} {self.text(depth - 1)}",
-                         f"({self.text(depth - 1)} == {self.text(depth - 1)})")
+            return self.pick("true", "false", "messages", "add_generation_prompt", "s is defined", "role == 'user'",
+                             "unknown is defined", "tools is not none", "n is odd")
+        inner, text, other = self.flag(depth - 1), self.text(depth - 1), self.text(depth - 1)
+        return self.pick(f"({inner} {self.pick('and', 'or')} {self.flag(depth - 1)})", f"not {inner}",
+                         f"({self.number(depth - 1)} {self.pick('<', '>=', '==', '!=')} {self.number(depth - 1)})",
+                         f"{text} {self.pick('in', 'not in')} {other}", f"({text} == {other})")
 
     def body(self, depth, in_loop=False):
-        return "".join(self.space() + self.statement(depth, in_loop) for _ in range(self.rng.randint(1, 3))) + self.space()
+        count = self.rng.randint(1, 3)
+        return "".join(self.space() + self.statement(depth, in_loop) for _ in range(count)) + self.space()
+
+    def sometimes(self, chance, text):
+        return text if self.rng.random() < chance else ""
+
+    def branches(self, depth, in_loop):
+        made = self.open("if " + self.flag(2)) + self.body(depth, in_loop)
+        made += self.sometimes(0.3, self.open("elif " + self.flag(1)) + self.body(depth, in_loop))
+        return made + self.sometimes(0.5, self.open("else") + self.body(depth, in_loop)) + self.open("endif")
+
+    def loop(self, depth):
+        target = self.pick("m in messages", "m in messages", "m in messages[1:]", "m in messages if m.role != 'user'",
+                           "m in messages[::-1]")
+        stop = self.open("if loop.index > 2") + self.open(self.pick("break", "continue")) + self.open("endif")
+        shown = self.pick("{{ loop.index }}", "{{ m.role }}", "{{ loop.first ~ loop.last }}")
+        return self.open("for " + target) + self.sometimes(0.3, stop) + self.body(depth, True) + shown + \
+            self.open("endfor")
 
     def statement(self, depth, in_loop):
         kind = self.rng.randint(0, 10 if depth > 0 else 3)
         if kind <= 2:
-            sign = self.pick("", "", "-")
-            return "{{" + sign + " " + self.pick(self.text(2), self.number(2), self.flag(1)) + " " + self.pick("", "", "-") + "}}"
+            shown = self.pick(self.text(2), self.number(2), self.flag(1))
+            return "{{" + self.pick("", "", "-") + " " + shown + " " + self.pick("", "", "-") + "}}"
         if kind == 3:
             return self.pick("{# note #}", "{#- note -#}", "{#\n#}\n")
         if kind == 4:
-            return self.open("set " + self.pick("s = " + self.text(2), "n = " + self.number(2), "role = " + self.text(1)))
+            values = ("s = " + self.text(2), "n = " + self.number(2), "role = " + self.text(1))
+            return self.open("set " + self.pick(*values))
         if kind <= 6:
-            return self.open("if " + self.flag(2)) + self.body(depth - 1, in_loop) + (self.open("elif " + self.flag(1)) + self.body(depth - 1, in_loop)
-                                                                                     if self.rng.random() < 0.3 else "") + \
-                (self.open("else") + self.body(depth - 1, in_loop) if self.rng.random() < 0.5 else "") + self.open("endif")
+            return self.branches(depth - 1, in_loop)
         if kind <= 8:
-            target = self.pick("m in messages", "m in messages", "m in messages[1:]", "m in messages if m.role != 'user'", "m in messages[::-1]")
-            stop = self.open("if loop.index > 2") + self.open(self.pick("break", "continue")) + self.open("endif") if self.rng.random() < 0.3 else ""
-            return self.open("for " + target) + stop + self.body(depth - 1, True) + \
-                self.pick("{{ loop.index }}", "{{ m.role }}", "{{ loop.first ~ loop.last }}") + self.open("endfor")
+            return self.loop(depth - 1)
         if kind == 9:
             return self.open("generation") + self.body(0) + self.open("endgeneration")
         return self.open("set s") + self.body(0) + self.open("endset")
@@ -356,8 +434,9 @@ def main():
         for turns in CONVERSATIONS:
             rows.append(rendered(template, context_of(turns)))
         rows.append(rendered(template, context_of(CONVERSATIONS[0][:1], add_generation_prompt=True)))
-    rows.append(rendered(LLAMA3, context_of(CONVERSATIONS[0], tools=[{"name": "f", "parameters": {"x": [1, 2.5, None]}}])))
-    rows.append(rendered(QWEN, context_of(CONVERSATIONS[1], tools=[{"name": "f", "parameters": {"x": [1, 2.5, None]}}])))
+    tools = [{"name": "f", "parameters": {"x": [1, 2.5, None]}}]
+    rows.append(rendered(LLAMA3, context_of(CONVERSATIONS[0], tools=tools)))
+    rows.append(rendered(QWEN, context_of(CONVERSATIONS[1], tools=tools)))
     for template in PIECES:
         rows.append(rendered(template, context_of(CONVERSATIONS[1])))
     makes = Random(args.seed)

@@ -11,7 +11,7 @@ rows() { # rows FIRST LAST: questions that a model of bytes can learn by heart.
 }
 rows 1 40 >rows.jsonl
 rows 1 10 >val.jsonl
-printf '%s' '{{ "" }}{% for m in messages %}{% if m.role == "user" %}{{ "Q" + m.content + "A" }}{% else %}{% generation %}' \
+printf '%s' '{% for m in messages %}{% if m.role == "user" %}{{ "Q" + m.content + "A" }}{% else %}{% generation %}' \
     '{{ m.content }}<|endoftext|>{% endgeneration %}{% endif %}{% endfor %}' >chat.jinja
 setting=("${tiny[@]}" --data=rows.jsonl --val-data=val.jsonl --chat-template=chat.jinja --steps=60 --learning-rate=0.01
     --warmup=5 --val-every=20 --sample-length=0)
@@ -22,8 +22,8 @@ check "the banner says what they are" grep -q "data    'rows.jsonl' is instructi
 
 sed 's/^/,/; 1s/^,/[/; $s/$/]/' rows.jsonl >rows.json
 gzip -k rows.jsonl
-sed 's/"messages"/"conversations"/; s/"role":"user","content"/"from":"human","value"/; s/"role":"assistant","content"/"from":"gpt","value"/' \
-    rows.jsonl >sharegpt.jsonl
+sed 's/"messages"/"conversations"/; s/"role":"user","content"/"from":"human","value"/
+    s/"role":"assistant","content"/"from":"gpt","value"/' rows.jsonl >sharegpt.jsonl
 sed -E 's/.*"(n.\?)".*/{"instruction":"\1","input":"","output":"ok"}/' rows.jsonl >alpaca.jsonl
 for file in rows.json rows.jsonl.gz sharegpt.jsonl alpaca.jsonl; do
     must "$file" "${setting[@]}" --data="$file" --output-dir="as-$file"
@@ -51,18 +51,15 @@ check "a conversation from standard input" test "$status $(tr '\n' ' ' <out)" = 
 run generate --run=direct --chat --temperature=0 </dev/null
 check "that ends at once" test "$status$(cat out)" = 0
 
-refused() { # refused NAME CODE WORDS ARGUMENTS...
-    run "${@:4}"
-    check "$1: exit code $2, one clear line" test "$status" -eq "$2" -a "$(grep -c '^[^ ]* *E \|E ' err)" -ge 1
-    check "$1: says why" grep -q -E -- "$3" err
-}
 bad() { # bad NAME ROW WORDS
     printf '%s\n' "$(rows 1 1)" "$2" >bad.jsonl
     refused "$1" 1 "bad.jsonl' line 2.*$3" "${setting[@]}" --data=bad.jsonl --output-dir=bad
 }
 bad "an unknown role" '{"messages":[{"role":"tool","content":"x"}]}' "'messages\[0\].role' 'tool'"
-bad "calls of tools" '{"messages":[{"role":"assistant","content":"","tool_calls":[{}]}]}' "calls of tools are not supported"
-bad "content as a list" '{"messages":[{"role":"user","content":[{"type":"text"}]}]}' "'messages\[0\].content', which is a list"
+bad "calls of tools" '{"messages":[{"role":"assistant","content":"","tool_calls":[{}]}]}' \
+    "calls of tools are not supported"
+bad "content as a list" '{"messages":[{"role":"user","content":[{"type":"text"}]}]}' \
+    "'messages\[0\].content', which is a list"
 bad "no answer" '{"messages":[{"role":"user","content":"x"}]}' "without a turn of the assistant"
 bad "damaged" '{"messages":[{"role":' "is not valid JSON"
 must "skipping" "${setting[@]}" --data=bad.jsonl --data-format=rows --skip-bad-lines --dry-run
@@ -87,7 +84,8 @@ refused "no template at all" 1 "has no chat template; name one with --chat-templ
 refused "--chat without one" 2 "has no chat template" generate --run=marked --chat --prompt=x
 refused "--system alone" 2 "--system: has no effect" generate --run=direct --system=x
 printf 'x' | dd of=t_train_000000.marks bs=1 seek=60 conv=notrunc 2>dd.err
-refused "damaged marks" 1 "t_train_000000.marks' says what is scored.*its checksum differs" "${marked[@]}" --output-dir=bad
+refused "damaged marks" 1 "t_train_000000.marks' says what is scored.*its checksum differs" \
+    "${marked[@]}" --output-dir=bad
 check "nothing was begun" test ! -e bad
 rows 1 4 >long.jsonl
 printf '{"messages":[{"role":"user","content":"%090d"},{"role":"assistant","content":"ok"}]}\n' 7 >>long.jsonl

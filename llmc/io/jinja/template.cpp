@@ -42,7 +42,7 @@ class Run final : public JinjaWork {
 
   private:
     // A unit is a byte that is copied; what one node costs besides is about as much as a few.
-    static constexpr size_t kUnits = size_t{1} << 27, kUnitsPerByte = 64, kUnitsPerNode = 16;
+    static constexpr size_t kUnits = size_t{1} << 24, kUnitsPerByte = 64, kUnitsPerNode = 16;
 
     enum class Flow : uint8_t { On, Break, Continue };
 

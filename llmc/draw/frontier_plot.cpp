@@ -129,8 +129,7 @@ void draw_host_policies(SvgCanvas* canvas, const Chart& chart, const Frontier& f
 }
 
 /// What a device leaves to activations, as a line from top to bottom.
-void draw_limit(SvgCanvas* canvas, const Chart& chart, const ByteUnit& unit, int64_t state_bytes,
-                int64_t limit_bytes) {
+void draw_limit(SvgCanvas* canvas, const Chart& chart, const ByteUnit& unit, int64_t state_bytes, int64_t limit_bytes) {
     if (limit_bytes <= 0) return;
     if (limit_bytes <= state_bytes) {
         canvas->text({kFrame.x + 10, kFrame.bottom() - 12},

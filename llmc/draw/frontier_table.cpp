@@ -54,8 +54,7 @@ std::string comparison_table(const Frontier& frontier, const Sizes& sizes, int w
                        sizes.fits(row.arena_bytes), percent(frontier.percent(row.seconds)), "-", "-"});
     }
     std::string text = table.text(width);
-    text += wrapped(
-        "times over level 0; halfway, the fixed policy is the smaller one: the larger does not fit", width);
+    text += wrapped("times over level 0; halfway, the fixed policy is the smaller one: the larger does not fit", width);
     for (const HostPolicyPoint& row : frontier.host_policies) {
         text += wrapped(fmt::format("{} takes {} {} of host memory besides", row.policy, units.bytes(row.host_bytes),
                                     units.of_bytes("")),

@@ -64,8 +64,8 @@ std::string consumers_table(const char* title, const char* total, const std::vec
 
 std::string decisions_table(const std::string& policy, const std::vector<LayerDecision>& decisions,
                             const ReportUnits& units, int width) {
-    const bool has_host = std::any_of(decisions.begin(), decisions.end(),
-                                      [](const LayerDecision& row) { return row.host_bytes > 0; });
+    const bool has_host =
+        std::any_of(decisions.begin(), decisions.end(), [](const LayerDecision& row) { return row.host_bytes > 0; });
     std::vector<TextColumn> columns = {{.header = "layers", .left = true},
                                        {.header = "keeps", .left = true},
                                        {.header = "kept, each\n" + units.of_bytes("")},

@@ -15,8 +15,8 @@ constexpr ByteUnit kGibibyte = {"GiB", 1073741824.0};
 }  // namespace
 
 ReportUnits::ReportUnits(bool in_full, int64_t largest_bytes)
-    : in_full_(in_full), unit_(static_cast<double>(largest_bytes) >= kGibibyte.bytes ? kGibibyte
-                                                                                     : byte_unit(largest_bytes)) {}
+    : in_full_(in_full),
+      unit_(static_cast<double>(largest_bytes) >= kGibibyte.bytes ? kGibibyte : byte_unit(largest_bytes)) {}
 
 std::string ReportUnits::bytes(int64_t count) const {
     if (in_full_) return format_count(count);

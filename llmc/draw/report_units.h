@@ -13,8 +13,8 @@ class ReportUnits {
     /// The unit suits sizes up to `largest_bytes`: GiB, or less for small models.
     ReportUnits(bool in_full, int64_t largest_bytes);
 
-    std::string bytes(int64_t count) const;      ///< "23.46", "25,187,352,576".
-    std::string seconds(double seconds) const;   ///< Three digits: "1.23"; in full, in ms: "1234.567".
+    std::string bytes(int64_t count) const;          ///< "23.46", "25,187,352,576".
+    std::string seconds(double seconds) const;       ///< Three digits: "1.23"; in full, in ms: "1234.567".
     std::string of_bytes(const char* what) const;    ///< "total GiB", for the head of a column.
     std::string of_seconds(const char* what) const;  ///< "step s".
 

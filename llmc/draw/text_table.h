@@ -37,7 +37,8 @@ class TextTable {
     std::vector<TextColumn> columns_;
 };
 
-/// Sentences in lines of at most `width` characters, broken at spaces; those after the first begin with `indent` spaces.
+/// Sentences in lines of at most `width` characters, broken at spaces; those after the first begin with `indent`
+/// spaces.
 std::string wrapped(const std::string& text, int width, int indent = 2);
 
 }  // namespace llmc

@@ -47,8 +47,7 @@ std::string what_fits_table(const WhatFitsLimits& limits, const std::vector<What
     for (const WhatFitsRow& row : rows) {
         table.add_row({level_label(row.policy), row.batch.size > 0 ? "yes" : "no", size_text(row.fastest),
                        speed_text(row.fastest), units.bytes(row.fastest.plan.total_bytes), size_text(row.batch),
-                       speed_text(row.batch), size_text(row.sequence, mark_of(row, limits)),
-                       speed_text(row.sequence)});
+                       speed_text(row.batch), size_text(row.sequence, mark_of(row, limits)), speed_text(row.sequence)});
     }
     const std::string text = table.text(limits.width);
     if (has_head) return text;
@@ -95,7 +94,8 @@ std::string presets_table(const std::vector<PresetRow>& rows, int width, bool ha
                      {.header = "\nsetting in full", .left = true, .rank = 3, .prose = true}});
     for (const PresetRow& row : rows) {
         const auto millions = static_cast<double>(row.parameters) / 1e6;
-        table.add_row({row.model, millions < 1000 ? fmt::format("{:.0f}M", millions) : fmt::format("{:.1f}B", millions / 1e3),
+        table.add_row({row.model,
+                       millions < 1000 ? fmt::format("{:.0f}M", millions) : fmt::format("{:.1f}B", millions / 1e3),
                        format_count(row.seq_len), speed(row.full), speed(row.part), row.full.setting});
     }
     const std::string text = table.text(width);

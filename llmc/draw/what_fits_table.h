@@ -1,5 +1,5 @@
-// The tables of `plan --what-fits`: for every level the fastest setting in so much memory, and the largest batch and the
-// longest sequence beside it; and a line for every preset.
+// The tables of `plan --what-fits`: for every level the fastest setting in so much memory, and the largest batch and
+// the longest sequence beside it; and a line for every preset.
 #pragma once
 
 #include <cstdint>

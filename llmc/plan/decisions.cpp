@@ -10,9 +10,9 @@
 namespace llmc {
 namespace {
 
-constexpr const char* kNothing = "nothing";      ///< Of a layer that no backward reaches.
+constexpr const char* kNothing = "nothing";       ///< Of a layer that no backward reaches.
 constexpr const char* kInSegment = "in-segment";  ///< Of one whose input does not survive.
-constexpr const char* kOther = "a mixture";      ///< Of what is no mode of the search.
+constexpr const char* kOther = "a mixture";       ///< Of what is no mode of the search.
 
 constexpr struct {
     const char *name, *words;
@@ -52,8 +52,7 @@ std::vector<LayerDecision> layer_decisions(const Model& model, const Plan& plan,
     const std::vector<Lifetime> lives = lifetimes(plan);
     for (size_t i = 0; i < plan.tensors.size(); ++i) {
         const PlanTensor& tensor = plan.tensors[i];
-        const bool activation =
-            tensor.consumer == Consumer::Boundaries || tensor.consumer == Consumer::LayerInternals;
+        const bool activation = tensor.consumer == Consumer::Boundaries || tensor.consumer == Consumer::LayerInternals;
         const bool of_a_layer = tensor.layer >= 0 && tensor.layer < model.config.L;
         if (!activation || !of_a_layer || lives[i].last < lives[i].first) continue;
         const Phase first = plan.steps[static_cast<size_t>(lives[i].first)].phase;

@@ -13,11 +13,11 @@ namespace llmc {
 /// Layers in a row for which the same was decided. Bytes and seconds are those of one of them.
 struct LayerDecision {
     int first = 0, last = 0;
-    std::string keeps;              ///< Name of a mode, one of decision_words().
-    bool input_on_host = false;     ///< Its input is copied to host memory, and comes back for its backward.
-    int64_t kept_bytes = 0;         ///< Of device memory, from the forward until its backward.
-    int64_t host_bytes = 0;         ///< Copied out, and back.
-    double repeated_seconds = 0;    ///< Of what runs again for it in one micro-batch.
+    std::string keeps;            ///< Name of a mode, one of decision_words().
+    bool input_on_host = false;   ///< Its input is copied to host memory, and comes back for its backward.
+    int64_t kept_bytes = 0;       ///< Of device memory, from the forward until its backward.
+    int64_t host_bytes = 0;       ///< Copied out, and back.
+    double repeated_seconds = 0;  ///< Of what runs again for it in one micro-batch.
     int count() const { return last - first + 1; }
 };
 

@@ -22,12 +22,12 @@ constexpr int64_t kContext = 512 * kMiB, kDesktop = 1024 * kMiB;
 struct Card {
     const char* name;
     const char* kind;
-    double fp32, bf16;        ///< Dense matrix FLOP/s: fp32 with TF32 off; bf16 with sums in fp32.
-    double bandwidth;         ///< Of its memory.
-    int64_t memory_mib;       ///< As nvidia-smi reports it.
-    int64_t reserve_bytes;    ///< See above.
-    double host_link;         ///< To the host's memory.
-    double card_link = 0;     ///< NVLink to other cards of a host, one way; 0: over the host's link.
+    double fp32, bf16;      ///< Dense matrix FLOP/s: fp32 with TF32 off; bf16 with sums in fp32.
+    double bandwidth;       ///< Of its memory.
+    int64_t memory_mib;     ///< As nvidia-smi reports it.
+    int64_t reserve_bytes;  ///< See above.
+    double host_link;       ///< To the host's memory.
+    double card_link = 0;   ///< NVLink to other cards of a host, one way; 0: over the host's link.
     double network = kNetwork;
     double efficiency = 0.7;  ///< Share of the peak that matrix products reach.
     double usual_error = 0;

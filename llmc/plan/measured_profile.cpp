@@ -32,8 +32,7 @@ DeviceProfile measured_profile(DeviceProfile assumed, const Model& model, const 
             return op_cost(model, call, shape.T, size_of(places.activations())).flops;
         };
         if (row.kind == OpKind::Attention) {
-            const double more =
-                1 + static_cast<double>(assumed.attention_overhead) / static_cast<double>(shape.T);
+            const double more = 1 + static_cast<double>(assumed.attention_overhead) / static_cast<double>(shape.T);
             attention_forward.add(flops(Pass::Forward) * more, took.forward - assumed.launch_seconds);
             attention_backward.add(flops(Pass::Backward) * more, took.backward - assumed.launch_seconds);
         } else if (row.kind == OpKind::Matmul) {

@@ -407,14 +407,16 @@ class LayerSearch {
     /// longest, all of them or every second or third, so that the link is busy less; as many as the host has room for.
     /// The last layer's never does.
     std::vector<std::vector<bool>> host_choices() const {
-        const int most = costs_.boundary_bytes > 0
-                             ? static_cast<int>(std::min<int64_t>(costs_.L - 1, budget_.host_bytes / costs_.boundary_bytes))
-                             : 0;
+        const int most =
+            costs_.boundary_bytes > 0
+                ? static_cast<int>(std::min<int64_t>(costs_.L - 1, budget_.host_bytes / costs_.boundary_bytes))
+                : 0;
         std::set<std::vector<bool>> choices;
         if (costs_.L <= kFew) {
             for (int subset = 1; subset < 1 << (costs_.L - 1); ++subset) {
                 std::vector<bool> host(static_cast<size_t>(costs_.L), false);
-                for (int layer = 0; layer + 1 < costs_.L; ++layer) host[static_cast<size_t>(layer)] = subset >> layer & 1;
+                for (int layer = 0; layer + 1 < costs_.L; ++layer)
+                    host[static_cast<size_t>(layer)] = subset >> layer & 1;
                 if (std::count(host.begin(), host.end(), true) <= most) choices.insert(host);
             }
         } else {
@@ -439,7 +441,7 @@ class LayerSearch {
         const auto generate = [&](int rank) {
             search.build(rank, &result.keep, &result.summary);
             result.plan = make_training_plan(model_, request_, result.keep, "auto");
-            return arena_within(result.plan, budget_.device_bytes);
+            return arena_within(result.plan, budget_.device_bytes, is_quick_);
         };
         const auto finish = [&] {
             result.layout = make_layout(result.plan);
@@ -486,9 +488,9 @@ SearchResult search_plan(const Model& model, const PlanRequest& request, const O
     const bool is_exact = !model.has_frozen() && !request.places.on_host(Buffer::Boundaries);
     if (is_exact) return LayerSearch(model, request, times, budget, effort).run();
     const bool decides = GradientPath(model).lowest_layer() < model.config.L;  // Else no layer has a backward.
-    return or_fixed_policy(model, request, times, budget.device_bytes,
-                           decides ? LayerSearch(model, request, times, {budget.device_bytes}, effort).run()
-                                   : SearchResult{});
+    return or_fixed_policy(
+        model, request, times, budget.device_bytes,
+        decides ? LayerSearch(model, request, times, {budget.device_bytes}, effort).run() : SearchResult{});
 }
 
 bool search_fits(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes) {
@@ -501,7 +503,7 @@ bool search_fits(const Model& model, const PlanRequest& request, const OpTimes& 
         if (!fits && is_exact) return false;  // By live bytes, which no arena is smaller than.
         SearchResult result;
         const auto arena_fits = [&] {
-            return arena_within(make_training_plan(model, request, result.keep, "auto"), budget_bytes).fits;
+            return arena_within(make_training_plan(model, request, result.keep, "auto"), budget_bytes, true).fits;
         };
         if (fits) search.build(0, &result.keep, &result.summary);
         if (fits && arena_fits()) return true;

@@ -49,8 +49,8 @@ enum class SearchEffort : uint8_t { Thorough, Quick };
 /// What a plan may take of both memories.
 struct SearchBudget {
     SearchBudget(int64_t device, int64_t host = 0) : device_bytes(device), host_bytes(host) {}
-    int64_t device_bytes;     ///< Of the arena.
-    int64_t host_bytes = 0;   ///< Of what the plan copies to host memory: inputs of layers.
+    int64_t device_bytes;    ///< Of the arena.
+    int64_t host_bytes = 0;  ///< Of what the plan copies to host memory: inputs of layers.
 };
 
 /// The fastest plan whose arena stays within the budget. Only layers with a backward (model/trainable.h) are decided.

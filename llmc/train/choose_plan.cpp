@@ -4,9 +4,9 @@
 
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
+#include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
-#include "llmc/base/file.h"
 #include "llmc/plan/fuse.h"
 #include "llmc/plan/logits_chunk.h"
 #include "llmc/plan/measured_profile.h"
@@ -135,21 +135,22 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
                   const Backend& backend) {
     const int64_t limit = memory_limit(options, backend.info());
     const int64_t state = state_bytes_of(model, request);
-    SearchResult found = search_plan(model, request, times,
-                                     {arena_room(options, model, request, backend),
-                                      room_for_inputs(options, model, request, backend)});
+    SearchResult found =
+        search_plan(model, request, times,
+                    {arena_room(options, model, request, backend), room_for_inputs(options, model, request, backend)});
     if (!found.found) {
         const int64_t smallest = state + found.smallest_bytes;
         const std::string bound = memory_bound(options, backend.info());
         const std::string floor = floor_words(options, model, request.shape, backend);
         fail(
-            "--recompute=auto: the smallest plan for --batch-size={} and --seq-len={} needs {} ({}); {}{} is not enough "
+            "--recompute=auto: the smallest plan for --batch-size={} and --seq-len={} needs {} ({}); {}{} is not "
+            "enough "
             "for it; {}",
             request.shape.B, request.shape.T, format_bytes(smallest),
-            !floor.empty() ? floor
-                           : fmt::format("{:.0f} % of it for parameters and optimiser, the rest bound by {}",
-                                         100 * static_cast<double>(state) / static_cast<double>(smallest),
-                                         found.binding_step),
+            !floor.empty()
+                ? floor
+                : fmt::format("{:.0f} % of it for parameters and optimiser, the rest bound by {}",
+                              100 * static_cast<double>(state) / static_cast<double>(smallest), found.binding_step),
             format_bytes(limit), bound.empty() ? "" : ", by " + bound + ",",
             advice(options, model, request.shape, backend));
     }
@@ -185,9 +186,9 @@ std::vector<PlanRequest> feasible_requests(const Options& options, const std::st
         if (sequences % (B * options.ranks) != 0) continue;
         const PlanRequest request = request_for(options, model, {B, options.seq_len}, backend);
         const int64_t room = arena_room(options, model, request, backend);
-        const bool fits =
-            policy == "auto" ? search_fits(model, request, nominal_times(options, model, request, backend), room)
-                             : arena_within(make_training_plan(model, request, find_policy(policy)), room).fits;
+        const bool fits = policy == "auto"
+                              ? search_fits(model, request, nominal_times(options, model, request, backend), room)
+                              : arena_within(make_training_plan(model, request, find_policy(policy)), room).fits;
         if (!fits) break;  // A larger one needs more.
         feasible.push_back(request);
     }

@@ -16,7 +16,7 @@ namespace llmc {
 
 enum class Command : uint8_t { Train, Plan, Generate, Evaluate, Import, Export, Tokenize, Help };
 
-constexpr const char* kWholeDevice = "device";  ///< What --what-fits without a value stands for.
+constexpr const char* kWholeDevice = "device";       ///< What --what-fits without a value stands for.
 constexpr int64_t kLargestVocabulary = 100'000'000;  ///< That --vocab-size takes.
 
 struct Options {

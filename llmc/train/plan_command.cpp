@@ -121,9 +121,9 @@ std::string decided(const Model& model, const std::vector<ChosenPlan>& plans, co
     std::string text;
     for (const ChosenPlan& chosen : plans) {
         if (chosen.memory.plan.policy != "auto" && plans.size() > 1) continue;
-        text += "\n" + decisions_table(chosen.memory.plan.policy,
-                                       layer_decisions(model, chosen.memory.plan, chosen.keep, chosen.times), units,
-                                       width);
+        text +=
+            "\n" + decisions_table(chosen.memory.plan.policy,
+                                   layer_decisions(model, chosen.memory.plan, chosen.keep, chosen.times), units, width);
     }
     return text;
 }
@@ -224,10 +224,10 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
     const ReportUnits units(options.bytes, largest);
     std::string text = wrapped(model_line(model), width);
     const std::string formats = describe(formats_of(first.places));
-    text += wrapped(fmt::format("micro-batch {} x {} tokens, {}, LM head in chunks of {} tokens{}{}", first.shape.B,
-                                first.shape.T, name_of(first.dtype), first.logits_chunk_tokens,
-                                formats.empty() ? "" : "; ", formats),
-                    width);
+    text += wrapped(
+        fmt::format("micro-batch {} x {} tokens, {}, LM head in chunks of {} tokens{}{}", first.shape.B, first.shape.T,
+                    name_of(first.dtype), first.logits_chunk_tokens, formats.empty() ? "" : "; ", formats),
+        width);
     text += wrapped(fmt::format("fused: {}", plans.front().fusion), width);
     if (options.batch_size == 0) text += wrapped(chosen_batches(options, plans), width);
     if (options.ranks > 1) text += fmt::format("bytes are those of one rank of {}\n", options.ranks);
@@ -236,9 +236,8 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
     text += decided(model, plans, units, width);
     if (options.ranks > 1) text += communication_table(plans, options.zero, units, width);
     if (options.list_steps) text += steps_listed(model, plans);
-    const bool fits_none = std::none_of(plans.begin(), plans.end(), [&](const ChosenPlan& chosen) {
-        return chosen.memory.total_bytes() <= limit;
-    });
+    const bool fits_none = std::none_of(plans.begin(), plans.end(),
+                                        [&](const ChosenPlan& chosen) { return chosen.memory.total_bytes() <= limit; });
     if (!options.memory_budget.empty() || !options.device_profile.empty() || fits_none) {
         text += within_budget(options, model, plans, backend, width);
     }

@@ -79,8 +79,8 @@ void draw(const Options& options, const Report& report) {
     const std::string title = fmt::format("{}: memory against time", report.model.config.name);
     const std::string subtitle = fmt::format("training, micro-batch {} x {} tokens, {}; times: {}", report.shape.B,
                                              report.shape.T, name_of(report.dtype), report.times_source);
-    write_output("--plot", options.plot, draw_frontier(report.frontier, title, subtitle, report.state_bytes,
-                                                      report.limit_bytes));
+    write_output("--plot", options.plot,
+                 draw_frontier(report.frontier, title, subtitle, report.state_bytes, report.limit_bytes));
 }
 
 }  // namespace
@@ -100,9 +100,9 @@ std::string frontier_report(const Options& options, const Model& model, Backend&
     const int width = output_columns();
     const ReportUnits units(options.bytes, report.total_bytes(report.frontier.comparisons.back().arena_bytes));
     std::string text = wrapped(model_line(model), width);
-    text += wrapped(fmt::format("micro-batch {} x {} tokens, {}; step times: {}", shape.B, shape.T, name_of(dtype),
-                                times.source),
-                    width);
+    text += wrapped(
+        fmt::format("micro-batch {} x {} tokens, {}; step times: {}", shape.B, shape.T, name_of(dtype), times.source),
+        width);
     const std::string bound = memory_bound(options, backend.info());
     text += wrapped(
         fmt::format("fits: within {}{}", format_bytes(limit), bound.empty() ? "" : fmt::format(" ({})", bound)), width);

@@ -65,7 +65,8 @@ std::vector<std::pair<std::string, std::string>> words_of(const Options& options
     for (const auto& [name, value] : {std::pair("optimizer", options.optimizer), std::pair("moments", options.moments),
                                       std::pair("masters", options.masters), std::pair("gradients", options.gradients),
                                       std::pair("freeze", options.freeze)}) {
-        if (options.was_given(name) || (name == std::string("freeze") && !value.empty())) words.emplace_back(name, value);
+        if (options.was_given(name) || (name == std::string("freeze") && !value.empty()))
+            words.emplace_back(name, value);
     }
     words.emplace_back("recompute", setting.recompute);
     if (setting.offload != "none") words.emplace_back("offload", setting.offload);
@@ -191,12 +192,9 @@ std::string model_report(const Options& given, const Model& model, Backend& back
     const std::optional<Options> possible = with_what_fits(given, model, backend, limit);
     const Options& options = possible ? *possible : given;
     const WhatFits what_fits(options, model, backend, limit);
-    const WhatFitsLimits limits = {limit,
-                                   options.seq_len,
-                                   what_fits.published_length(),
-                                   what_fits.longest_sequence(),
-                                   options.bytes,
-                                   output_columns()};
+    const WhatFitsLimits limits = {
+        limit,         options.seq_len, what_fits.published_length(), what_fits.longest_sequence(),
+        options.bytes, output_columns()};
     std::string head = model_line(model);
     head += fmt::format("what fits in {}, {}, sequences of {} tokens{}", describe_limit(given, backend, limit),
                         name_of(dtype), format_count(options.seq_len),
@@ -216,11 +214,11 @@ std::string model_report(const Options& given, const Model& model, Backend& back
                             format_count(static_cast<int64_t>(setting.fit.tokens_per_second)),
                             format_bytes(setting.fit.total_bytes), host, command_of(of_command));
         if (!options.emit_config.empty()) {
-            write_output("--emit-config", options.emit_config,
-                         config_of(of_command, fmt::format("The fastest that fits {}: {} tokens/s predicted",
-                                                           describe_limit(given, backend, limit),
-                                                           format_count(static_cast<int64_t>(
-                                                               setting.fit.tokens_per_second)))));
+            write_output(
+                "--emit-config", options.emit_config,
+                config_of(of_command, fmt::format("The fastest that fits {}: {} tokens/s predicted",
+                                                  describe_limit(given, backend, limit),
+                                                  format_count(static_cast<int64_t>(setting.fit.tokens_per_second)))));
             words += fmt::format("written: {}\n", options.emit_config);
         }
     }

@@ -65,9 +65,10 @@ class ProfileFile {
 
     double number(const std::string& name, bool may_be_zero = false) const {
         if (!has(name)) {
-            fail_usage("{}: '{}' is missing; a profile needs memory-gib, fp32-tflops, bf16-tflops, bandwidth-gbs and "
-                       "link-gbs",
-                       who_, name);
+            fail_usage(
+                "{}: '{}' is missing; a profile needs memory-gib, fp32-tflops, bf16-tflops, bandwidth-gbs and "
+                "link-gbs",
+                who_, name);
         }
         const ConfigEntry& entry = entries_.at(name);
         const std::string& text = entry.value.text;
@@ -79,8 +80,7 @@ class ProfileFile {
         if (is_number && error == std::errc() && (value > 0 || (may_be_zero && value == 0)) && value < kMost) {
             return value;
         }
-        fail_usage("{}: line {}: '{}' must be a number above 0, not {}", who_, entry.line, name,
-                   describe(entry.value));
+        fail_usage("{}: line {}: '{}' must be a number above 0, not {}", who_, entry.line, name, describe(entry.value));
     }
 
     const std::string& who() const { return who_; }
@@ -115,15 +115,13 @@ std::string plain(std::string text) {
         if (meant.empty() && letters.size() >= 2 && plain(known).find(letters) != std::string::npos) meant = known;
     }
     fail_usage(
-        "--device-profile={}: no such profile{}; choose one of {}, or a file of your own (--calibrate writes one)", name,
-        meant.empty() ? "" : fmt::format("; did you mean {}?", meant), fmt::join(names, ", "));
+        "--device-profile={}: no such profile{}; choose one of {}, or a file of your own (--calibrate writes one)",
+        name, meant.empty() ? "" : fmt::format("; did you mean {}?", meant), fmt::join(names, ", "));
 }
 
 }  // namespace
 
-bool is_profile_file(const std::string& name) {
-    return name.find('/') != std::string::npos || name.ends_with(".toml");
-}
+bool is_profile_file(const std::string& name) { return name.find('/') != std::string::npos || name.ends_with(".toml"); }
 
 DeviceProfile with_link(DeviceProfile profile, double gigabytes_per_second) {
     if (gigabytes_per_second <= 0) return profile;

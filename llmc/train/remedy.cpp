@@ -131,8 +131,8 @@ class Remedies {
     /// Fewer bytes of optimiser state for other numbers: only where nothing that keeps the numbers helps.
     void less_state() {
         if (!options_.resume.empty()) return;
-        for (const auto& [moments, offload] : {std::pair("bf16", false), std::pair("8bit", false),
-                                               std::pair("8bit", true)}) {
+        for (const auto& [moments, offload] :
+             {std::pair("bf16", false), std::pair("8bit", false), std::pair("8bit", true)}) {
             Options other = options_;
             if (other.moments == "8bit") return;
             other.moments = moments;

@@ -221,8 +221,7 @@ void require_memory(const Options& options, const Model& model, const PlannedMem
         "do: {}",
         options.recompute, options.batch_size, options.seq_len, format_bytes(memory.total_bytes()),
         limited ? "--memory-budget" : "available", format_bytes(budget),
-        limited || bound.empty() ? "" : ", by " + bound,
-        floor.empty() ? fits : "At any level " + floor,
+        limited || bound.empty() ? "" : ", by " + bound, floor.empty() ? fits : "At any level " + floor,
         advice(options, model, memory.plan.shape, backend));
 }
 

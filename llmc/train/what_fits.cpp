@@ -67,9 +67,8 @@ Fit WhatFits::measure(const std::string& policy, const BatchShape& shape) const 
     int64_t total = state(Memory::Device);
     Plan plan;
     if (policy == "auto") {
-        SearchResult result = search_plan(
-            model, request, times_to_choose_by(options_, model, request, times, backend_), limit_ - total,
-            SearchEffort::Quick);
+        SearchResult result = search_plan(model, request, times_to_choose_by(options_, model, request, times, backend_),
+                                          limit_ - total, SearchEffort::Quick);
         total += result.found ? result.layout.arena_bytes : result.smallest_bytes;
         plan = std::move(result.plan);
     } else {
@@ -101,7 +100,11 @@ int64_t WhatFits::guess(const std::string& policy, const BatchShape& unit, int64
 
 Largest WhatFits::batch(const std::string& policy, int64_t T) const {
     const int64_t size = largest_size(
-        1, kMostSequences, [&](int64_t B) { return fits(policy, {B, T}); }, guess(policy, {1, T}, 1));
+        1, kMostSequences,
+        [&](int64_t B) {
+            return fits(policy, {B, T});
+        },
+        guess(policy, {1, T}, 1));
     return {size, 1, measure(policy, {std::max<int64_t>(1, size), T}), size == kMostSequences};
 }
 
@@ -109,7 +112,11 @@ Largest WhatFits::sequence(const std::string& policy) const {
     const int64_t cap = longest_sequence(), shortest = std::min(cap, kSequenceMultiple);
     const int64_t near = std::min(cap, guess(policy, {1, shortest}, shortest));
     const int64_t size = largest_size(
-        kSequenceMultiple, cap, [&](int64_t T) { return fits(policy, {1, T}); }, near);
+        kSequenceMultiple, cap,
+        [&](int64_t T) {
+            return fits(policy, {1, T});
+        },
+        near);
     return {size, shortest, measure(policy, {1, std::max(shortest, size)}), size == cap};
 }
 

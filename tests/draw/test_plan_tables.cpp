@@ -78,8 +78,7 @@ TEST(PlanTables, Frontier) {
                             {"none", "", 30 * kGiB, 1, frontier.points[1]}};
     frontier.host_policies = {{"offload", kGiB / 2, kGiB / 3, 1.2}};
     for (const int width : kWidths) {
-        const std::string text =
-            frontier_tables(frontier, 10 * kGiB, 24 * kGiB, ReportUnits(false, 40 * kGiB), width);
+        const std::string text = frontier_tables(frontier, 10 * kGiB, 24 * kGiB, ReportUnits(false, 40 * kGiB), width);
         expect_golden("frontier", width, text);
         EXPECT_NE(text.find("offload"), std::string::npos);
     }
@@ -95,8 +94,7 @@ TEST(PlanTables, WhatFits) {
         {"auto", largest(3, 23 * kGiB, 2512), largest(130, 23 * kGiB, 99.5), largest(8192, 23 * kGiB, 100, true)}};
     for (const int width : kWidths) {
         const WhatFitsLimits limits = {23 * kGiB, 4096, 8192, 100'000'000, false, width};
-        expect_golden("what_fits", width,
-                      what_fits_table(limits, rows) + what_fits_notes(limits, "a-model", rows));
+        expect_golden("what_fits", width, what_fits_table(limits, rows) + what_fits_notes(limits, "a-model", rows));
         // A row that comes later stands below the others.
         const std::string later = what_fits_table(limits, {rows[2]}, /*has_head=*/false);
         EXPECT_NE(what_fits_table(limits, rows).find(later), std::string::npos) << later;

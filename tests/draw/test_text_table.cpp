@@ -31,7 +31,8 @@ TextTable some_table() {
 
 TEST(TextTable, LeavesColumnsOutByRank) {
     const TextTable table = some_table();
-    for (const int width : {20, 24, 30, 40, 60, 80, 200}) EXPECT_LE(widest(table.text(width)), static_cast<size_t>(width)) << width;
+    for (const int width : {20, 24, 30, 40, 60, 80, 200})
+        EXPECT_LE(widest(table.text(width)), static_cast<size_t>(width)) << width;
     EXPECT_NE(table.text(60).find("in words"), std::string::npos);
     EXPECT_EQ(table.text(40).find("in words"), std::string::npos);
     EXPECT_NE(table.text(40).find("1,000"), std::string::npos);

@@ -84,7 +84,8 @@ check "there was advice" test "$taken" -ge 20
 
 # A plan for a card says that it does not fit, and what would; taking it, something fits.
 run plan --model=gpt2-xl --batch-size=4 --seq-len=1024 --device-profile=rtx4090
-check "a plan for a card of 24 GB that needs more says so" grep -q '^within 23.0 GiB (24.0 GiB of rtx4090.*): none; ' out
+check "a plan for a card of 24 GB that needs more says so" \
+    grep -q '^within 23.0 GiB (24.0 GiB of rtx4090.*): none; ' out
 check "no level is said to fit" test "$(grep -c -E '^(0|1|2| ) .* yes ' out)" = 0
 ways=0
 while read -r way; do

@@ -65,7 +65,7 @@ must "--timeline" plan "${tiny[@]}" --recompute=1 --timeline=timeline.svg --list
 check "--timeline draws" is_picture timeline.svg
 well_formed "--timeline draws well-formed XML" timeline.svg
 check "the picture names the peak's step" \
-    grep -q "$(COLUMNS=200 "$TRAIN_GPT" plan "${tiny[@]}" --recompute=1 | sed -n 's/^1 layer .*[0-9]  //p')<" timeline.svg
+    grep -q "$(COLUMNS=200 "$TRAIN_GPT" plan "${tiny[@]}" -r 1 | sed -n 's/^1 layer .*[0-9]  //p')<" timeline.svg
 check "--list-steps goes with it" grep -q 'backward of' out
 must "over an older picture" plan "${tiny[@]}" --recompute=auto --timeline=timeline.svg --json
 check "it is replaced" grep -q 'recompute=auto' timeline.svg

@@ -1,5 +1,5 @@
-// Profiles of devices: those that were promised, whole, and found by the names that drivers report; rates found again in
-// the times that they made.
+// Profiles of devices: those that were promised, whole, and found by the names that drivers report; rates found again
+// in the times that they made.
 #include "llmc/plan/device_profile.h"
 
 #include "llmc/plan/measured_profile.h"

@@ -164,12 +164,13 @@ TEST(ArenaWithin, SaysWhatTheLayoutFinds) {
     for (const int ranks : {1, 4}) {
         const Model model = small_model(Family::Llama, 7);
         for (const PolicyRow& policy : policies()) {
-            const Plan plan =
-                make_training_plan(model, request_of_ranks(model, {2, 64}, DType::F32, ranks, ranks > 1 ? 3 : 0), policy);
+            const Plan plan = make_training_plan(
+                model, request_of_ranks(model, {2, 64}, DType::F32, ranks, ranks > 1 ? 3 : 0), policy);
             const int64_t arena = make_layout(plan).arena_bytes;
             const int64_t bound = arena_within(plan, arena).bound_bytes;
             EXPECT_LE(bound, arena) << policy.name;
-            for (const int64_t bytes : {arena - 1, arena, arena + 1, 2 * arena, bound - 1, bound, (bound + arena) / 2}) {
+            for (const int64_t bytes :
+                 {arena - 1, arena, arena + 1, 2 * arena, bound - 1, bound, (bound + arena) / 2}) {
                 EXPECT_EQ(arena_within(plan, bytes).fits, arena <= bytes) << policy.name << ", " << bytes;
             }
         }

@@ -215,6 +215,7 @@ TEST_P(SearchTest, MatchesBruteForceWithHostMemory) {
         for (const OpTimes::Row& row : times.block) layer += row.forward;
         const auto input = static_cast<double>(4 * 64 * model.config.C * 4);
         for (const double layers_per_copy : {0.0, 0.7, 5.0}) {
+            if (L == 4 && layers_per_copy != 0.7) continue;  // The most keep-sets, 17,000.
             times.host_bandwidth =
                 layers_per_copy > 0 ? input / (layers_per_copy * layer) : std::numeric_limits<double>::infinity();
             const BruteForce all(model, request, times, /*with_host=*/true);
@@ -248,8 +249,8 @@ TEST_P(SearchTest, IsNeverSlowerWithMoreHostMemory) {
     const Plan offload = make_training_plan(model, request, find_policy("offload"));
     for (int64_t budget = make_layout(offload).arena_bytes; budget <= most; budget += most / 11) {
         double before = std::numeric_limits<double>::infinity();
-        for (const int64_t host : {int64_t{0}, offload.host_bytes / 4, offload.host_bytes / 2, offload.host_bytes,
-                                   2 * offload.host_bytes}) {
+        for (const int64_t host :
+             {int64_t{0}, offload.host_bytes / 4, offload.host_bytes / 2, offload.host_bytes, 2 * offload.host_bytes}) {
             const SearchResult result = search_plan(model, request, times, {budget, host});
             if (!result.found) continue;
             EXPECT_LE(result.plan.host_bytes, host);

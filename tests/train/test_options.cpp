@@ -390,7 +390,8 @@ TEST(WhatFits, TakesTheDeviceWhereNothingIsSaid) {
 }
 
 TEST(Validate, AProfileMustBeOne) {
-    EXPECT_TRUE(has(refusal({"plan", "--device-profile=rtx4099"}), {"--device-profile=rtx4099", "did you mean rtx409"}));
+    EXPECT_TRUE(
+        has(refusal({"plan", "--device-profile=rtx4099"}), {"--device-profile=rtx4099", "did you mean rtx409"}));
     EXPECT_TRUE(has(refusal({"plan", "--device-profile=4090"}), {"did you mean rtx4090?"}));
     EXPECT_TRUE(has(refusal({"plan", "--device-profile=abacus"}), {"no such profile; choose one of", "h100"}));
     EXPECT_TRUE(has(refusal({"plan", "--device-profile=gone.toml"}), {"gone.toml", "no such file", "--calibrate"}));

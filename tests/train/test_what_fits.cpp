@@ -100,8 +100,14 @@ TEST(WaysOut, AllFit) {
             const BatchShape shape = {6, 32};
             if (is_fitting(c.options, c.model, shape, *c.backend)) continue;
             for (const WayOut& way : ways_out(c.options, c.model, shape, *c.backend)) {
-                Words words = {"plan", "--layers=3", "--channels=32", "--heads=2", "--vocab-size=97", "--device=cpu",
-                               "--device-profile=rtx3060", "--max-seq-len=512"};
+                Words words = {"plan",
+                               "--layers=3",
+                               "--channels=32",
+                               "--heads=2",
+                               "--vocab-size=97",
+                               "--device=cpu",
+                               "--device-profile=rtx3060",
+                               "--max-seq-len=512"};
                 std::map<std::string, std::string> values = {{"--batch-size", "6"},
                                                              {"--seq-len", "32"},
                                                              {"--dtype", "fp32"},

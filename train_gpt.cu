@@ -19,6 +19,7 @@
 #include "llmc/train/generate_command.h"
 #include "llmc/train/going_back.h"
 #include "llmc/train/import_command.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/output_file.h"
 #include "llmc/train/plan_command.h"
 #include "llmc/train/ranks.h"
@@ -89,8 +90,8 @@ void train_rank(const Options& given, Comm& comm) {
         return;
     }
     const PlannedMemory& memory = run->memory();
-    log_banner(options, run->model, origin.describe(options), run->data, run->chosen, run->backend->info(),
-               comm.describe());
+    log_banner(options, run->model, origin.describe(options), run->data, *run->sequences, run->chosen,
+               run->backend->info(), comm.describe());
     require_memory(options, run->model, memory, *run->backend);
     if (comm.is_root() && !options.profile.empty()) require_output("--profile", options.profile);
     if (options.dry_run) return;
@@ -102,7 +103,7 @@ void train_rank(const Options& given, Comm& comm) {
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
     CHECK(state.allocated_host_bytes() == memory.host_bytes(), state.allocated_host_bytes(), memory.host_bytes());
     const TransportGuard before_memory_goes(comm);
-    if (origin.weights != nullptr) load_weights(*origin.weights, state);  // Damaged ones leave no folder behind.
+    if (origin.weights != nullptr) load_weights(options, *origin.weights, state);  // Damaged ones leave no folder.
     comm.barrier();
     std::optional<RunFolder> folder;  // Of rank 0.
     if (comm.is_root()) begin_new_run(folder.emplace(options), *run, origin);

@@ -26,9 +26,16 @@
 //   Workspace.    Operations that need scratch memory take it as their last operand; *_workspace() gives its size in
 //                 bytes, a function of its arguments and the thread count only. Its content means nothing between
 //                 calls.
+//   Documents.    A sequence may hold several documents, one behind the other. Operations that care are told by
+//                 documents (N) int32, for every row the slot of its sequence where its document begins: the slot is no
+//                 smaller than that of the row before it, and at most the row's own. A row's position is then its slot
+//                 minus that one, and it sees its own document alone. Results are the same bits as those of the
+//                 documents in sequences of their own where each begins at a multiple of kDocumentTile slots, else
+//                 equal but for rounding. Empty: a sequence is one document.
 //   Alignment.    Every tensor starts at a multiple of kTensorAlignment bytes, except row ranges inside one.
 #pragma once
 
+#include "llmc/base/adapter.h"
 #include "llmc/base/fusion.h"
 #include "llmc/base/optimizer.h"
 #include "llmc/base/tensor.h"
@@ -45,6 +52,9 @@ namespace llmc {
 
 /// Offsets in an arena, and the sizes of its tensors, are multiples of this many bytes.
 constexpr int64_t kTensorAlignment = 256;
+
+/// Slots; see "Documents" above.
+constexpr int64_t kDocumentTile = 128;
 
 /// What is known of the device. Rates are 0 where unknown.
 struct DeviceInfo {
@@ -83,6 +93,7 @@ struct AttentionShape {
     int64_t B = 0, T = 0, NH = 0, NKV = 0, HD = 0;
     int64_t window = 0;  ///< A query sees so many tokens, itself among them; 0: all before it.
     float scale = 0;     ///< Of the scores; 0: 1/sqrt(HD).
+    Tensor documents = {};  ///< Where several documents share a sequence; see below.
     int64_t qkv_columns() const { return (NH + 2 * NKV) * HD; }
     float score_scale() const;
     /// The first position that the query at `position` sees.
@@ -250,14 +261,14 @@ class Backend {
     // ---- Embedding --------------------------------------------------------------------------------------------
 
     /// out (N, C) = wte[token] + wpe[position]. tokens (N) int32 in [0, V); wte (Vp, C); wpe (maxT, C), or empty for
-    /// models without learned positions. Row n has position first_position + n % T.
-    virtual void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,
-                                   int64_t first_position) = 0;
+    /// models without learned positions. Row n has position first_position + n % T; with documents that in its own.
+    virtual void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, int64_t first_position,
+                                   Tensor documents) = 0;
     /// d_wte (Vp, C) fp32 +=, always. d_wpe (maxT, C) fp32 = or +=, its first min(T, N) rows; or empty. Several rows
-    /// with one token add in row order. Without d_wte tokens and workspace may be empty.
+    /// with one token or position add in row order. Without d_wte and documents, tokens and workspace may be empty.
     virtual void embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
-                                    Tensor workspace) = 0;
-    virtual int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp) const = 0;
+                                    Tensor documents, Tensor workspace) = 0;
+    virtual int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp, bool has_documents) const = 0;
 
     // ---- Normalisation (Ba et al. 2016; Zhang & Sennrich 2019) ------------------------------------------------
 
@@ -301,16 +312,38 @@ class Backend {
     /// For all three. The dimensions are those of the weight; N is the number of rows of x.
     virtual int64_t matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const = 0;
 
+    // ---- Low-rank adapters (Hu et al. 2021; base/adapter.h has the letters) ---------------------------------------
+    // Factors, z and their gradients are fp32, x and out of the activation type: products are of fp32 numbers.
+
+    /// z (N, R) = x (N, IC) * a (R, IC)^T.
+    virtual void adapter_down_forward(Tensor z, Tensor x, Tensor a, Tensor workspace) = 0;
+    /// d_a (R, IC) = or += d_z^T * x.
+    virtual void adapter_down_backward_weight(Tensor d_a, bool adds, Tensor d_z, Tensor x, Tensor workspace) = 0;
+    /// d_x (N, IC) += d_z (N, R) * a.
+    virtual void adapter_down_backward_input(Tensor d_x, Tensor d_z, Tensor a, Tensor workspace) = 0;
+    /// out (N, OC) += scale * z (N, R) * b^T, group by group, in the group's columns; others stay.
+    virtual void adapter_up_forward(Tensor out, Tensor z, Tensor b, const AdapterShape& shape, Tensor workspace) = 0;
+    /// d_b (rows of all groups, rank) = or += scale * d_out^T * z.
+    virtual void adapter_up_backward_weight(Tensor d_b, bool adds, Tensor d_out, Tensor z, const AdapterShape& shape,
+                                            Tensor workspace) = 0;
+    /// d_z (N, R) = scale * d_out * b.
+    virtual void adapter_up_backward_input(Tensor d_z, Tensor d_out, Tensor b, const AdapterShape& shape,
+                                           Tensor workspace) = 0;
+    /// For each of the six, of a factor of these dimensions.
+    virtual int64_t adapter_workspace(int64_t N, int64_t rows, int64_t columns) const = 0;
+
     // ---- Attention (Dao et al. 2022; Ainslie et al. 2023; Su et al. 2021) --------------------------------------
 
     /// Rotates the first R <= HD columns of the query and key heads of qkv (N, QKV) in place: for head h, pair
     /// (i, i + R/2) turns by the angle whose cosine and sine stand in table (maxT, R) fp32: cosines of the R/2 pairs,
-    /// then sines, both perhaps times a factor. Rotate-half form. Row n has position first_position + n % T. `inverse`
-    /// applies the transposed map: turns back, times the factor. It is the backward operation, applied to d_qkv.
+    /// then sines, both perhaps times a factor. Rotate-half form. Row n has position first_position + n % T, or that in
+    /// its document. `inverse` applies the transposed map: turns back, times the factor. It is the backward operation,
+    /// applied to d_qkv.
     virtual void rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) = 0;
 
-    /// Causal attention. out (N, NH*HD), lse (N, NH) fp32 = log-sum-exp of each row's scaled scores; qkv (N, QKV).
-    /// Scale and window are the shape's. Query head h reads key/value head h / (NH/NKV). Never holds T x T scores.
+    /// Causal attention, within documents. out (N, NH*HD), lse (N, NH) fp32 = log-sum-exp of each row's scaled scores;
+    /// qkv (N, QKV). Scale and window are the shape's. Query head h reads key/value head h / (NH/NKV). Never holds T x
+    /// T scores.
     virtual void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape,
                                    Tensor workspace) = 0;
     /// d_qkv (N, QKV) = gradient of all three parts; d_out and out (N, NH*HD).
@@ -348,6 +381,11 @@ class Backend {
     /// The activation's backward, d_pre of d_act and pre, and then d_weight, d_bias = or += as matmul_backward_weight()
     /// of d_pre and x; each where it is not empty. To be called only where fuses() says so.
     virtual void activation_and_weight_gradient(const ActivationAndWeightGradient& operands);
+
+    // ---- Rows -------------------------------------------------------------------------------------------------
+
+    /// out (n, C)[i] = x (m, C)[rows[i]], or 0 where rows[i] is negative; rows (n) int32 below m. Of fp32 or bf16.
+    virtual void gather_rows(Tensor out, Tensor x, Tensor rows) = 0;
 
     // ---- Loss -------------------------------------------------------------------------------------------------
 

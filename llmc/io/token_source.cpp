@@ -182,7 +182,41 @@ void TokenRange::read_marks(int64_t position, std::span<uint8_t> out) const {
     source_->read_marks(first_ + position, out);
 }
 
+namespace {
+
+/// Where a document begins, the last one that does in [first, end); -1 if none does.
+int64_t last_document_start(const TokenSource& source, int64_t first, int64_t end) {
+    constexpr int64_t kAtOnce = 1 << 16;
+    std::vector<uint8_t> marks;
+    while (end > first) {
+        const int64_t begin = std::max(first, end - kAtOnce);
+        marks.resize(static_cast<size_t>(end - begin));
+        source.read_marks(begin, marks);
+        for (size_t i = marks.size(); i-- > 0;) {
+            if ((marks[i] & kDocumentStart) != 0) return begin + static_cast<int64_t>(i);
+        }
+        end = begin;
+    }
+    return -1;
+}
+
+/// Rows are not cut in two: of those that the last 5 % of the tokens are in, the first goes to validation too, unless
+/// it is the only one.
+TokenSplit split_between_documents(const TokenSource& source) {
+    const int64_t size = source.size(), wanted = size - std::max<int64_t>(1, size / 20);
+    int64_t cut = last_document_start(source, 1, wanted + 1);
+    if (cut < 0) cut = last_document_start(source, wanted + 1, size);
+    if (cut < 0) {
+        fail("--data: {}; one row is too little: training and validation need one each; give more data, or --val-data",
+             source.describe());
+    }
+    return {TokenRange(source, 0, cut), TokenRange(source, cut, size - cut)};
+}
+
+}  // namespace
+
 TokenSplit split_off_validation(const TokenSource& source, int64_t T) {
+    if (source.is_marked()) return split_between_documents(source);
     const int64_t size = source.size();
     if (size < 2 * (T + 1)) {
         const int64_t shorter = size / 2 - 1;

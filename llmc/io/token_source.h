@@ -105,8 +105,9 @@ struct TokenSplit {
     TokenRange validation;
 };
 
-/// Without --val-data: the last 5 % of the training data is held out, or T + 1 tokens where that is more. An Error
-/// that says how much is needed if the data is too short for both parts to hold T + 1 tokens.
+/// Without --val-data: the last 5 % of the training data is held out, or T + 1 tokens where that is more; of marked
+/// data documents, at least one. An Error that says how much is needed if the data is too short for both parts to hold
+/// T + 1 tokens, or a document.
 TokenSplit split_off_validation(const TokenSource& source, int64_t T);
 
 /// An Error if the data named by `option` does not hold one sequence of T tokens and the token after it.

@@ -22,11 +22,14 @@ enum class OpKind : uint8_t {
     Gelu,          ///< out = gelu(in), the tanh form
     GeluExact,     ///< out = gelu(in)
     Swiglu,        ///< out = silu(gate) * up
+    ScoredRows,    ///< out = the rows of in whose targets count, in order; backward: each to its place, others 0
     Classifier,    ///< logits of some tokens = in * head^T
     CrossEntropy,  ///< losses of these tokens; backward: and in place of the logits their gradient
     LossSum,       ///< the losses join the sum of the update
+    AdapterDown,   ///< z = in * A^T, fp32
+    AdapterUp,     ///< out = residual + scale * in * B^T, in the residual's place; then RoPE on it if the row says so
 };
-constexpr int kNumOpKinds = 12;
+constexpr int kNumOpKinds = 15;
 
 /// What a step does with its operation.
 enum class Pass : uint8_t {
@@ -59,17 +62,20 @@ struct OpFacts {
     OpKind kind = OpKind::Matmul;
     std::string_view name;
     BackwardReads backward_reads = {};
-    bool splits_backward = false;      ///< Into BackwardWeight and BackwardInput.
-    bool d_in_replaces_d_out = false;  ///< The gradient of the input may take the place of that of the output.
+    bool splits_backward = false;        ///< Into BackwardWeight and BackwardInput.
+    bool d_in_replaces_d_out = false;    ///< The gradient of the input may take the place of that of the output.
+    bool out_replaces_residual = false;  ///< The output takes the place of the residual, which nothing else reads.
     PassFacts passes[kNumPasses] = {};
 };
 const OpFacts& facts_of(OpKind kind);
 inline const PassFacts& facts_of(OpKind kind, Pass pass) { return facts_of(kind).passes[static_cast<size_t>(pass)]; }
 inline std::string_view name_of(OpKind kind) { return facts_of(kind).name; }
 
-/// Sizes of one micro-batch.
+/// Sizes of one micro-batch, and what its sequences are.
 struct BatchShape {
     int64_t B = 0, T = 0;
+    bool packed = false;         ///< A sequence may hold several documents, each of which sees itself alone.
+    bool partly_scored = false;  ///< Not every target counts: the head has the rows of those that do, and no others.
     int64_t N() const { return B * T; }
     bool operator==(const BatchShape&) const = default;
 };

@@ -56,6 +56,7 @@ OpTimes times_by(const OpPrice& price, const Model& model, const BatchShape& sha
     for (const OpRow& row : model.block) times.block.push_back(all_passes(row.kind, shape.N(), &row));
     times.embedding = all_passes(OpKind::Embedding, shape.N());
     times.final_norm = all_passes(model.norm, shape.N());
+    times.scored_rows = all_passes(OpKind::ScoredRows, shape.N());
     times.chunk_tokens = logits_chunk_tokens > 0 ? std::min(logits_chunk_tokens, shape.N()) : shape.N();
     times.classifier = all_passes(OpKind::Classifier, times.chunk_tokens);
     times.cross_entropy = all_passes(OpKind::CrossEntropy, times.chunk_tokens);
@@ -96,6 +97,7 @@ double& time_of(OpTimes& times, const Step& step) {
     if (step.op == OpKind::LossSum) return times.loss_sum;
     OpTimes::Row& row = step.row >= 0                     ? times.block[static_cast<size_t>(step.row)]
                         : step.op == OpKind::Embedding    ? times.embedding
+                        : step.op == OpKind::ScoredRows   ? times.scored_rows
                         : step.op == OpKind::Classifier   ? times.classifier
                         : step.op == OpKind::CrossEntropy ? times.cross_entropy
                                                           : times.final_norm;
@@ -213,6 +215,8 @@ double transfer_seconds(const OpTimes& times, const Plan& plan, const Step& step
     return seconds_to_send(times, sent_bytes(plan, step));
 }
 
+Turn only_turn(const Plan& plan) { return {.pending = plan.delays_update()}; }
+
 double plan_seconds(const OpTimes& times, const Plan& plan, Turn turn) {
     Clock clock(times, plan);
     for (const Step& step : plan.steps) {
@@ -227,8 +231,9 @@ namespace {
 template <typename OfTurn>
 auto over_update(const Plan& plan, OfTurn of_turn) {
     const int64_t count = plan.parallel.micro_batches;
-    if (count == 1) return of_turn(Turn{});
-    auto sum = of_turn(Turn{.first = true, .last = false}) + of_turn(Turn{.first = false, .last = true});
+    if (count == 1) return of_turn(only_turn(plan));
+    auto sum = of_turn(Turn{.first = true, .last = false, .pending = plan.delays_update()}) +
+               of_turn(Turn{.first = false, .last = true});
     using Sum = decltype(sum);
     if (count > 2) sum += static_cast<Sum>(count - 2) * of_turn(Turn{.first = false, .last = false});
     return sum;

@@ -75,7 +75,8 @@ class Generator {
 
     int32_t new_activation(int layer, int slot) {
         const ActivationRow& row = model_.activations[static_cast<size_t>(slot)];
-        const Consumer consumer = slot == kLayerInput ? Consumer::Boundaries : Consumer::LayerInternals;
+        const bool boundary = row.role == ActivationRole::LayerInput;
+        const Consumer consumer = boundary ? Consumer::Boundaries : Consumer::LayerInternals;
         const int32_t id =
             new_tensor(row.name, layer, row.is_stat() ? DType::F32 : plan_.dtype, N(), row.columns, consumer);
         live(layer, slot) = id;
@@ -115,22 +116,41 @@ class Generator {
     }
 
     void embedding() {
-        tokens_ = new_tensor("tokens", -1, DType::I32, N(), 1, Consumer::Inputs);
-        plan_.tensors[static_cast<size_t>(tokens_)].external = true;
+        tokens_ = new_input("tokens");
         add_step(OpKind::Embedding, Pass::Forward, Phase::Forward, -1, -1).operand(Slot::Tokens) = tokens_;
         const int32_t x = new_activation(0, kLayerInput);
         plan_.steps.back().operand(Slot::Out) = x;
+        if (!plan_.shape.packed) return;
+        documents_ = new_input("documents");
+        if (model_.wpe != kNone) plan_.steps.back().operand(Slot::Documents) = documents_;
+    }
+
+    /// What the caller writes, a number for every token.
+    int32_t new_input(const char* name) {
+        const int32_t id = new_tensor(name, -1, DType::I32, N(), 1, Consumer::Inputs);
+        plan_.tensors[static_cast<size_t>(id)].external = true;
+        return id;
+    }
+
+    /// Of packed sequences, to a step that goes by positions or attends.
+    void tell_documents(Step* step) const {
+        if (step->op == OpKind::Attention || step->rope) step->operand(Slot::Documents) = documents_;
     }
 
     void forward(int layer, int row_index, Phase phase) {
         const OpRow& row = block_row(row_index);
         Step& step = add_step(row.kind, Pass::Forward, phase, layer, row_index);
         step.rope = rotates(layer, row);
+        tell_documents(&step);
         step.operand(Slot::In) = live(layer, row.in);
         if (row.residual != kNone) step.operand(Slot::Residual) = live(layer, row.residual);
         CHECK(step.operand(Slot::In) != kNone && (row.residual == kNone || step.operand(Slot::Residual) != kNone),
               layer, row.name);
-        step.operand(Slot::Out) = output_tensor(layer, row.out);
+        const int32_t out = step.operand(Slot::Out) = output_tensor(layer, row.out);
+        if (facts_of(row.kind).out_replaces_residual) {
+            plan_.tensors[static_cast<size_t>(out)].alias = step.operand(Slot::Residual);
+            live(layer, row.residual) = kNone;
+        }
         if (cache_tokens_ > 0 && row.kind == OpKind::Attention) {
             step.operand(Slot::Stat0) = cache_tensor("k_cache", layer);
             step.operand(Slot::Stat1) = cache_tensor("v_cache", layer);
@@ -166,12 +186,35 @@ class Generator {
         step.operand(Slot::Stat1) = head_tensor("lnf_rstd", DType::F32, 1);
     }
 
+    /// Rows that count, one after the other from the first on: the rest of the chunks is for nothing.
+    void gather_scored() {
+        const int32_t rows = new_input("scored_rows");
+        Step& step = add_step(OpKind::ScoredRows, Pass::Forward, Phase::Head, -1, -1);
+        step.operand(Slot::Rows) = rows;
+        step.operand(Slot::In) = lnf_out_;
+        head_in_ = new_tensor("scored", -1, plan_.dtype, N(), model_.config.C, Consumer::HeadActivations);
+        step.operand(Slot::Out) = head_in_;
+    }
+
+    /// Their gradients go back to where they came from. Returns those of all rows.
+    int32_t scatter_scored(int32_t d_scored) {
+        const int32_t places = new_input("scored_places"), d_all = new_gradient("lnf_out", -1, model_.config.C);
+        Step& step = add_step(OpKind::ScoredRows, Pass::Backward, Phase::Head, -1, -1);
+        step.operand(Slot::Rows) = places;
+        step.operand(Slot::DOut) = d_scored;
+        step.operand(Slot::DIn) = d_all;
+        return d_all;
+    }
+
     /// Final norm and classifier; for training their backward too, since the classifier makes its gradients at once.
     void head(bool training) {
         final_norm();
         const Step norm = plan_.steps.back();
-        const int32_t d_lnf_out = classifier(training);
-        if (d_lnf_out == kNone) return;
+        head_in_ = lnf_out_;
+        if (plan_.shape.partly_scored) gather_scored();
+        const int32_t d_head_in = classifier(training);
+        if (d_head_in == kNone) return;
+        const int32_t d_lnf_out = plan_.shape.partly_scored ? scatter_scored(d_head_in) : d_head_in;
 
         Step backward = norm;
         backward.pass = Pass::Backward;
@@ -189,16 +232,16 @@ class Generator {
     /// that gradient, all chunks of it; kNone where nothing wants it.
     int32_t classifier(bool training) {
         const int64_t chunk = plan_.logits_chunk_tokens = std::clamp<int64_t>(request_.logits_chunk_tokens, 1, N());
-        const int32_t targets = new_tensor("targets", -1, DType::I32, N(), 1, Consumer::Inputs);
-        plan_.tensors[static_cast<size_t>(targets)].external = true;
+        const int32_t targets = new_input("targets");
         const int32_t losses = new_tensor("losses", -1, DType::F32, N(), 1, Consumer::Inputs);
         plan_.tensors[static_cast<size_t>(losses)].output = true;
         const int32_t logits = new_tensor("logits", -1, plan_.dtype, chunk, model_.config.Vp(), Consumer::Logits);
         const bool norm_trains = model_.trains(model_.lnf_weight) || model_.trains(model_.lnf_bias);
         const bool d_in = training && (norm_trains || path_.reaches(layers()));
         const bool d_weight = training && model_.trains(model_.head);
-        const int32_t d_lnf_out = d_in ? new_gradient("lnf_out", -1, model_.config.C) : kNone;
-        if (d_in) plan_.tensors[static_cast<size_t>(d_lnf_out)].alias = lnf_out_;
+        const char* name = head_in_ == lnf_out_ ? "lnf_out" : "scored";
+        const int32_t d_head_in = d_in ? new_gradient(name, -1, model_.config.C) : kNone;
+        if (d_in) plan_.tensors[static_cast<size_t>(d_head_in)].alias = head_in_;
         const WorkspaceBytes::Row& bytes = request_.workspace.classifier;
         const int64_t scratch_bytes = training ? bytes.backward : bytes.forward;
         int32_t scratch = kNone;
@@ -206,20 +249,20 @@ class Generator {
 
         for (int64_t first = 0; first < N(); first += chunk) {
             const RowRange rows = {first, std::min(chunk, N() - first)};
-            classifier_step(Pass::Forward, logits, Slot::In, lnf_out_, scratch, rows);
+            classifier_step(Pass::Forward, logits, Slot::In, head_in_, scratch, rows);
             Step& loss = add_step(OpKind::CrossEntropy, training ? Pass::Backward : Pass::Forward, Phase::Head, -1, -1);
             loss.first_token = rows.first, loss.tokens = rows.count;
             loss.operand(Slot::Logits) = logits;
             loss.operand(Slot::Tokens) = targets;
             loss.operand(Slot::Losses) = losses;
-            if (d_weight) classifier_step(Pass::BackwardWeight, logits, Slot::In, lnf_out_, scratch, rows);
-            if (d_in) classifier_step(Pass::BackwardInput, logits, Slot::DIn, d_lnf_out, scratch, rows);
+            if (d_weight) classifier_step(Pass::BackwardWeight, logits, Slot::In, head_in_, scratch, rows);
+            if (d_in) classifier_step(Pass::BackwardInput, logits, Slot::DIn, d_head_in, scratch, rows);
         }
         Step& sum = add_step(OpKind::LossSum, Pass::Forward, Phase::Head, -1, -1);
         sum.operand(Slot::Losses) = losses;
         // Losses of micro-batches that are reduced one by one are added up in the ranks' own order.
         sum.adds = training && !plan_.parallel.rank_invariant ? Adds::AfterFirst : Adds::Never;
-        return d_lnf_out;
+        return d_head_in;
     }
 
     /// One product with the head, of the rows of `tensor` in `slot`.
@@ -299,6 +342,9 @@ class Generator {
         const OpFacts& facts = facts_of(row.kind);
         const bool weight = trains(layer, row.weight), bias = trains(layer, row.bias);
         const bool d_in = path_.reaches(layer, row.in);
+        if (facts.out_replaces_residual && gradient_of(row.residual) == kNone) {
+            gradients_[static_cast<size_t>(row.residual)] = gradient_of(row.out);  // It is what the output's is.
+        }
         if (!weight && !bias && !d_in) return;
         const BackwardReads reads = reads_of(layer, row);
         if (reads.in) require(layer, row.in);
@@ -310,6 +356,7 @@ class Generator {
         if (facts.splits_backward && (weight || bias)) {
             Step& step = add_step(row.kind, Pass::BackwardWeight, Phase::Backward, layer, row_index);
             step.rope = std::exchange(rope, false);
+            tell_documents(&step);
             if (weight) step.operand(Slot::In) = live(layer, row.in);
             step.operand(Slot::DOut) = gradient_of(row.out);
             workspace(block_workspace(row_index).backward);
@@ -320,6 +367,7 @@ class Generator {
         const size_t index = plan_.steps.size() - 1;
         Step step = plan_.steps[index];
         step.rope = rope;
+        tell_documents(&step);
         if (pass == Pass::Backward) {
             if (reads.in) step.operand(Slot::In) = live(layer, row.in);
             if (reads.out) step.operand(Slot::Out) = live(layer, row.out);
@@ -339,20 +387,29 @@ class Generator {
             step->operand(Slot::DIn) = d_residual_;
             return;
         }
-        const int32_t d_in = new_gradient(in.name, layer, in.columns);
+        int32_t& of_slot = gradients_[static_cast<size_t>(row.in)];
+        if (of_slot != kNone) {  // Another operation read it, too.
+            step->accumulate = true;
+            step->operand(Slot::DIn) = of_slot;
+            return;
+        }
+        const DType dtype = in.is_stat() ? DType::F32 : plan_.dtype;
+        const int32_t d_in = new_tensor("d_" + in.name, layer, dtype, N(), in.columns, Consumer::Gradients);
         if (facts_of(row.kind).d_in_replaces_d_out) {
             plan_.tensors[static_cast<size_t>(d_in)].alias = step->operand(Slot::DOut);
         }
-        gradients_[static_cast<size_t>(row.in)] = d_in;
+        of_slot = d_in;
         step->operand(Slot::DIn) = d_in;
     }
 
     void embedding_backward() {
         Step& step = add_step(OpKind::Embedding, Pass::Backward, Phase::Backward, -1, -1);
         step.operand(Slot::DOut) = d_residual_;
-        if (!model_.trains(model_.wte)) return;  // Positions need no tokens.
-        step.operand(Slot::Tokens) = tokens_;
-        workspace(request_.workspace.embedding.backward);
+        if (model_.trains(model_.wpe)) step.operand(Slot::Documents) = documents_;
+        if (model_.trains(model_.wte)) step.operand(Slot::Tokens) = tokens_;
+        // Positions need neither tokens nor, where all sequences have the same, to be sorted.
+        const bool sorts = model_.trains(model_.wte) || step.operand(Slot::Documents) != kNone;
+        if (sorts) workspace(request_.workspace.embedding.backward);
     }
 
     const Model& model_;
@@ -364,7 +421,7 @@ class Generator {
     std::vector<std::vector<int32_t>> live_;  ///< [layer][slot] -> tensor; row L has only the last block's output.
     std::vector<int32_t> gradients_;          ///< Of the layer in its backward, by slot.
     int64_t cache_tokens_ = 0;
-    int32_t tokens_ = kNone, lnf_out_ = kNone, d_residual_ = kNone;
+    int32_t tokens_ = kNone, documents_ = kNone, lnf_out_ = kNone, head_in_ = kNone, d_residual_ = kNone;
 };
 
 }  // namespace
@@ -375,6 +432,7 @@ Plan make_training_plan(const Model& model, const PlanRequest& request, const Ke
           "the input of the lowest layer with a backward must survive: nothing below it could bring it back");
     CHECK(keep.host.empty() || !keep.host.back(), "the last layer's input is read before it could be fetched");
     Plan plan = Generator(model, request, name).training(keep);
+    plan.update_ahead = request.update_ahead;
     const bool all = request.places.on_host(Buffer::Boundaries);
     if (all || !keep.host.empty()) {
         plan = with_boundaries_on_host(model, std::move(plan), all ? std::vector<bool>() : keep.host);

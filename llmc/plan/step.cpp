@@ -42,6 +42,8 @@ Access access(const Step& step, Slot slot) {
         case Slot::In:
         case Slot::Residual:
         case Slot::Tokens:
+        case Slot::Documents:
+        case Slot::Rows:
         case Slot::Parameters:
         case Slot::FrozenParameters: return {.reads = true, .writes = false};
         case Slot::Out: return {.reads = !forward, .writes = forward};

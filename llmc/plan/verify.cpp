@@ -3,6 +3,7 @@
 #include "llmc/model/trainable.h"
 #include "llmc/plan/fuse.h"
 #include "llmc/plan/verify_communication.h"
+#include "llmc/plan/verify_sequences.h"
 #include "llmc/plan/verify_transfers.h"
 #include "llmc/plan/verify_update.h"
 
@@ -220,6 +221,7 @@ class Walk {
           layout_(layout),
           copies_(plan),
           chunks_(model, plan),
+          sequences_(model, plan),
           communication_(model, plan),
           update_(model, plan),
           transfers_(model, plan) {}
@@ -238,8 +240,9 @@ class Walk {
             return fmt::format("step {} ({}) is not one with the steps that it is one with in other plans", step,
                                describe_step(model_, plan_.steps[static_cast<size_t>(step)]));
         }
-        for (const std::string& fault : {copies_.fault_of_end(), chunks_.fault_of_end(), communication_.fault_of_end(),
-                                         update_.fault_of_end(), transfers_.fault_of_end()}) {
+        for (const std::string& fault :
+             {copies_.fault_of_end(), chunks_.fault_of_end(), sequences_.fault_of_end(), communication_.fault_of_end(),
+              update_.fault_of_end(), transfers_.fault_of_end()}) {
             if (!fault.empty()) return "the plan " + fault;
         }
         for (int32_t t = 0; t < static_cast<int32_t>(plan_.tensors.size()); ++t) {
@@ -293,8 +296,9 @@ class Walk {
     }
 
     std::string fault_of_part(const Step& step, bool lacks_operands) {
-        for (const std::string& fault : {copies_.fault_of(step), chunks_.fault_of(step), communication_.fault_of(step),
-                                         update_.fault_of(step, lacks_operands), transfers_.fault_of(step)}) {
+        for (const std::string& fault :
+             {copies_.fault_of(step), chunks_.fault_of(step), sequences_.fault_of(step), communication_.fault_of(step),
+              update_.fault_of(step, lacks_operands), transfers_.fault_of(step)}) {
             if (!fault.empty()) return fault;
         }
         for (int slot = 0; slot < kNumSlots; ++slot) {
@@ -316,8 +320,14 @@ class Walk {
         const auto replaced = [&](int32_t t) {
             const std::span<const Step> parts = parts_of(step);
             return std::any_of(parts.begin(), parts.end(), [&](const Step& part) {
-                const int32_t d_in = part.operand(Slot::DIn);
-                return d_in >= 0 && d_in != t && storage_of(plan_, d_in) == storage_of(plan_, t);
+                const auto replaces = [&](Slot slot) {
+                    const int32_t by = part.operand(slot);
+                    return by >= 0 && by != t && storage_of(plan_, by) == storage_of(plan_, t);
+                };
+                const bool replaces_residual = part.kind == StepKind::Compute && part.pass == Pass::Forward &&
+                                               facts_of(part.op).out_replaces_residual &&
+                                               t == part.operand(Slot::Residual);
+                return replaces(Slot::DIn) || (replaces_residual && replaces(Slot::Out));
             });
         };
         for (const Step& part : parts_of(step)) {
@@ -337,6 +347,7 @@ class Walk {
     Ownership memory_;
     CopyChecker copies_;
     Chunks chunks_;
+    SequencesCheck sequences_;
     CommunicationCheck communication_;
     UpdateCheck update_;
     TransferCheck transfers_;

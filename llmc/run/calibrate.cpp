@@ -5,6 +5,7 @@
 #include "llmc/base/log.h"
 #include "llmc/base/median.h"
 #include "llmc/base/version.h"
+#include "llmc/model/lora.h"
 #include "llmc/plan/formats.h"
 
 #include <nlohmann/json.hpp>
@@ -20,7 +21,7 @@
 namespace llmc {
 namespace {
 
-constexpr int kFileVersion = 5;
+constexpr int kFileVersion = 6;
 
 /// Everything trains in what is measured: an operation takes as long whatever is frozen. The middle one of three layers
 /// is timed: as in a deep model, what its backward reads has left the caches since its forward.
@@ -35,14 +36,16 @@ double bias_seconds(const Model& model, const BatchShape& shape, const OpRow& ro
 
 }  // namespace
 
-OpTimes measure_times(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
-                      Backend& backend, bool fuses, int repeats) {
+OpTimes measure_times(const Model& model, const BatchShape& whole_shape, const Places& places,
+                      int64_t logits_chunk_tokens, Backend& backend, bool fuses, int repeats) {
+    const BatchShape shape = {whole_shape.B, whole_shape.T};  // One document each, and every target counts.
     const int64_t fits = backend.info().available();
     StateFormats formats = formats_of(places);
     formats.gradients = DType::F32;  // Where they are kept: a step that adds others to them is priced by its bytes.
-    const Places alone = with_formats(Places(places.activations(), places.optimizer()), formats);
+    Places alone = with_formats(Places(places.activations(), places.optimizer()), formats);
+    if (model.lora) alone = for_adapters(alone);
     const auto planned = [&](int64_t layers) {
-        Model few = make_model(with_layers(model.config, layers));
+        Model few = with_lora(make_model(with_layers(model.config, layers)), model.lora);
         PlannedMemory memory =
             plan_memory(few, shape, alone, find_policy("none"), logits_chunk_tokens, backend, {}, fuses);
         return std::pair(std::move(few), std::move(memory));
@@ -91,6 +94,9 @@ OpTimes measure_times(const Model& model, const BatchShape& shape, const Places&
         if (!facts_of(model.block[row].kind).splits_backward) continue;
         times.block[row].backward_bias = bias_seconds(model, shape, model.block[row], times);
     }
+    // Which no step of the plan is about: a row is read and written, as gradients are read for their squares.
+    times.scored_rows.forward = times.scored_rows.backward =
+        2 * static_cast<double>(shape.N() * model.config.C) * times.square_sums;
     // Where layers differ in their windows, of a layer as they are on average.
     const double of_measured = attention_span(few_layers.config, shape.T, measured_layer);
     for (size_t row = 0; row < model.block.size(); ++row) {
@@ -107,10 +113,14 @@ std::string calibration_path(const Model& model, const BatchShape& shape, const 
     if (folder.empty()) return "";
     ModelConfig config = with_layers(model.config, 1);
     config.name.clear();
-    const std::string key = fmt::format(
-        "{}|{}|{}x{}|{}|{}|{}|{}|{}{}", backend.info().name, to_json(config), shape.B, shape.T,
-        name_of(places.activations()), logits_chunk_tokens, optimizer_row(places.optimizer()).name,
-        format_name(places.format(Buffer::MomentM)), places[Buffer::Masters].exists, fuses ? "" : "|no fusion");
+    std::string adapters;
+    for (const LoraTarget& target : model.lora.targets)
+        adapters += fmt::format("|{} {}", target.module, model.lora.rank);
+    const std::string key =
+        fmt::format("{}|{}|{}x{}|{}|{}|{}|{}|{}{}{}", backend.info().name, to_json(config), shape.B, shape.T,
+                    name_of(places.activations()), logits_chunk_tokens, optimizer_row(places.optimizer()).name,
+                    format_name(places.format(Buffer::MomentM)), places[Buffer::Masters].exists,
+                    fuses ? "" : "|no fusion", adapters);
     return fmt::format("{}/times-{}.json", folder, checksum_of(std::as_bytes(std::span(key))));
 }
 
@@ -125,6 +135,7 @@ std::string to_json(const OpTimes& times) {
         {"measured", times.measured},
         {"embedding", row(times.embedding)},
         {"final_norm", row(times.final_norm)},
+        {"scored_rows", row(times.scored_rows)},
         {"classifier", row(times.classifier)},
         {"cross_entropy", row(times.cross_entropy)},
         {"chunk_tokens", times.chunk_tokens},
@@ -154,6 +165,7 @@ OpTimes times_of_json(const std::string& text, const Model& model) {
     if (times.block.size() != model.block.size()) throw std::runtime_error("another model");
     times.embedding = row(json.at("embedding"));
     times.final_norm = row(json.at("final_norm"));
+    times.scored_rows = row(json.at("scored_rows"));
     times.classifier = row(json.at("classifier"));
     times.cross_entropy = row(json.at("cross_entropy"));
     times.chunk_tokens = json.at("chunk_tokens").get<int64_t>();

@@ -13,7 +13,7 @@
 namespace llmc {
 
 struct Executor::Views {
-    Tensor in, residual, out, stat0, stat1, d_out, d_in, tokens, logits, losses, workspace;
+    Tensor in, residual, out, stat0, stat1, d_out, d_in, tokens, logits, losses, documents, rows, workspace;
     Tensor weight, bias, d_weight, d_bias;
 };
 
@@ -36,6 +36,10 @@ Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* c
     const auto find_inputs = [this](const Step& step) {
         if (step.kind != StepKind::Compute) return;
         if (step.op == OpKind::Embedding && step.pass == Pass::Forward) tokens_ = step.operand(Slot::Tokens);
+        if (step.operand(Slot::Documents) >= 0) documents_ = step.operand(Slot::Documents);
+        if (step.op == OpKind::ScoredRows) {
+            (step.pass == Pass::Forward ? scored_rows_ : scored_places_) = step.operand(Slot::Rows);
+        }
         if (step.op == OpKind::Classifier) logits_ = step.operand(Slot::Logits);
         if (step.op == OpKind::CrossEntropy)
             targets_ = step.operand(Slot::Tokens), losses_ = step.operand(Slot::Losses);
@@ -46,7 +50,7 @@ Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* c
 }
 
 Executor::~Executor() {
-    for (const bool& turn : walked_) backend_.forget(&turn);
+    for (const auto& [turn, walked] : walked_) backend_.forget(&walked);
 }
 
 /// A view of the arena. Tensors with one row per token shrink to the rows of this run.
@@ -74,35 +78,68 @@ void Executor::run(const RunArguments& arguments, std::vector<double>* seconds) 
     arguments_ = arguments;
     rows_ = arguments.rows > 0 ? arguments.rows : plan_.shape.N();
     CHECK(rows_ <= plan_.shape.N(), rows_, plan_.shape.N());
-    for (bool& turn : walked_) {
+    CHECK(arguments.scored < 0 || plan_.shape.partly_scored, "a plan of all rows", arguments.scored);
+    for (auto& [turn, walked] : walked_) {
         if (!other_rows) break;
-        backend_.forget(&turn);
-        turn = false;
+        backend_.forget(&walked);
+        walked = false;
     }
+    turn_ = arguments.turn;
+    CHECK(turn_.first || !has_pending_update_, "a micro-batch that would overwrite gradients of a pending update");
+    turn_.pending = std::exchange(has_pending_update_, false);
+    walk(seconds);
+    has_pending_update_ = plan_.delays_update() && turn_.last;
+}
+
+void Executor::flush() {
+    if (!has_pending_update_) return;
+    turn_ = kFlush;
+    walk();
+    has_pending_update_ = false;
+}
+
+void Executor::walk() {
+    for (const Step& step : plan_.steps) {
+        if (runs_now(step)) run_named(step);
+    }
+}
+
+/// The steps of this turn, by a recording where there is one.
+void Executor::walk(std::vector<double>* seconds) {
     if (seconds != nullptr) return run_timed(seconds);
-    const auto walk = [this] {
-        for (const Step& step : plan_.steps) {
-            if (runs(step, arguments_.turn)) run_named(step);
-        }
-    };
-    bool& walked = walked_[static_cast<size_t>(arguments.turn.first) + 2 * static_cast<size_t>(arguments.turn.last)];
+    const int64_t turn = (turn_.first ? 1 : 0) + (turn_.last ? 2 : 0) + (turn_.pending ? 4 : 0);
+    bool& walked = walked_[{turn, rows_of_head()}];
     // The first walk may load kernels, which no recording likes.
-    if (walked && can_repeat(arguments.turn)) return backend_.repeat(&walked, walk);
+    if (walked && can_repeat(turn_)) return backend_.repeat(&walked, [this] { walk(); });
     walk();
     walked = true;
+}
+
+/// Rows that the head's chunks have: whole chunks, so that it depends on a row's number alone what it is computed with.
+/// The first runs without rows, too: what it writes others add to.
+int64_t Executor::rows_of_head() const {
+    const int64_t chunk = plan_.logits_chunk_tokens;
+    if (arguments_.scored < 0 || chunk == 0) return rows_;
+    return std::min(rows_, std::max(chunk, round_up(arguments_.scored, chunk)));
+}
+
+bool Executor::runs_now(const Step& step) const {
+    const bool is_empty = step.kind == StepKind::Compute && step.is_of_chunk() && step.first_token > 0 &&
+                          step.first_token >= rows_of_head();
+    return !is_empty && runs(step, turn_);
 }
 
 void Executor::run_timed(std::vector<double>* seconds) {
     std::vector<TimeMark> marks = {backend_.mark()};
     for (const Step& step : plan_.steps) {
-        if (!runs(step, arguments_.turn)) continue;
+        if (!runs_now(step)) continue;
         run_named(step);
         marks.push_back(backend_.mark());
     }
     seconds->clear();
     size_t done = 0;
     for (const Step& step : plan_.steps) {
-        const bool ran = runs(step, arguments_.turn);
+        const bool ran = runs_now(step);
         seconds->push_back(ran ? backend_.seconds_between(marks[done], marks[done + 1]) : 0);
         done += ran ? 1 : 0;
     }
@@ -230,8 +267,8 @@ void Executor::run_communication(const Step& step) {
             finish(of_bucket);
             if (!plan_.places.gathers_gradients_apart()) return;  // Reduced where they are kept.
             return join_gradients(kept_gradients(step, /*own=*/true),
-                                  own_piece(touched(step.operand(Slot::ParameterGradients))),
-                                  adds(step, arguments_.turn), state_.piece_ranges(step.bucket));
+                                  own_piece(touched(step.operand(Slot::ParameterGradients))), adds(step, turn_),
+                                  state_.piece_ranges(step.bucket));
         }
         case StepKind::Share: {
             const Tensor sums = kept_gradients(step, /*own=*/false);
@@ -264,10 +301,10 @@ void Executor::run_update(const Step& step) {
         case StepKind::ZeroGradients: return zero_gradients(step);
         case StepKind::AddGradients:
             return join_gradients(kept_gradients(step, /*own=*/false), touched(step.operand(Slot::ParameterGradients)),
-                                  adds(step, arguments_.turn), state_.bucket_ranges(step.bucket));
+                                  adds(step, turn_), state_.bucket_ranges(step.bucket));
         case StepKind::FoldGradients:
-            if (step.bucket < 0) return tree_.push(arguments_.turn);
-            return tree_.push(arguments_.turn, step.bucket, kept_gradients(step, /*own=*/false),
+            if (step.bucket < 0) return tree_.push(turn_);
+            return tree_.push(turn_, step.bucket, kept_gradients(step, /*own=*/false),
                               touched(step.operand(Slot::Workspace)));
         case StepKind::SquareSums:
             return backend_.square_sums(state_.own_norm_sums(step.bucket), kept_gradients(step, /*own=*/true),
@@ -343,6 +380,8 @@ Executor::Views Executor::views_of(const Step& step) {
     v.tokens = view(Slot::Tokens);
     v.logits = view(Slot::Logits);
     v.losses = view(Slot::Losses);
+    v.documents = touched(step.operand(Slot::Documents));
+    v.rows = touched(step.operand(Slot::Rows));
     v.workspace = touched(step.operand(Slot::Workspace));
     const auto [weight, bias] = parameters_of(model_, step);
     v.weight = parameter(step, weight);
@@ -362,7 +401,7 @@ void Executor::run_fused(const Step& step) {
         case Fusion::ActivationAndWeightGradient: {
             const Step &activation = step.parts[0], &matmul = step.parts[1];
             const Views act = views_of(activation), v = views_of(matmul);
-            const bool adds_gradients = adds(matmul, arguments_.turn);
+            const bool adds_gradients = adds(matmul, turn_);
             return backend_.activation_and_weight_gradient({activation_of(activation.op), act.d_in, act.d_out, act.in,
                                                             v.d_weight, v.d_bias, adds_gradients, v.in, act.workspace});
         }
@@ -371,24 +410,31 @@ void Executor::run_fused(const Step& step) {
 
 namespace {
 
-AttentionShape attention_shape(const Model& model, const Plan& plan, int64_t rows, const Step& step) {
+AttentionShape attention_shape(const Model& model, const Plan& plan, int64_t rows, const Step& step,
+                               const Tensor& documents) {
     const ModelConfig& config = model.config;
     const bool whole = rows == plan.shape.N();
     AttentionShape shape = {whole ? plan.shape.B : 1, whole ? plan.shape.T : rows, config.NH, config.NKV, config.HD};
+    shape.documents = documents;
     if (step.layer < 0) return shape;
     shape.window = config.window_of(step.layer);
     shape.scale = config.score_scale(step.layer);
     return shape;
 }
 
+const AdapterShape& adapter_shape(const Model& model, const Step& step) {
+    return model.adapters[static_cast<size_t>(model.block[static_cast<size_t>(step.row)].adapter)];
+}
+
 }  // namespace
 
 void Executor::run_forward(const Step& step, const Views& v) {
-    const AttentionShape shape = attention_shape(model_, plan_, rows_, step);
+    const AttentionShape shape = attention_shape(model_, plan_, rows_, step, v.documents);
     const auto epsilon = static_cast<float>(model_.config.norm_epsilon);
     const int64_t first = arguments_.first_position;
     switch (step.op) {
-        case OpKind::Embedding: return backend_.embedding_forward(v.out, v.tokens, v.weight, v.bias, shape.T, first);
+        case OpKind::Embedding:
+            return backend_.embedding_forward(v.out, v.tokens, v.weight, v.bias, shape.T, first, v.documents);
         case OpKind::LayerNorm:
             return backend_.layernorm_forward(v.out, v.stat0, v.stat1, v.in, v.weight, v.bias, epsilon);
         case OpKind::RmsNorm: return backend_.rmsnorm_forward(v.out, v.stat1, v.in, v.weight, epsilon);
@@ -406,20 +452,28 @@ void Executor::run_forward(const Step& step, const Views& v) {
         case OpKind::Gelu: return backend_.gelu_forward(v.out, v.in);
         case OpKind::GeluExact: return backend_.gelu_exact_forward(v.out, v.in);
         case OpKind::Swiglu: return backend_.swiglu_forward(v.out, v.in);
+        case OpKind::ScoredRows: return backend_.gather_rows(v.out, v.in, v.rows);
         case OpKind::Classifier: return backend_.matmul_forward(v.logits, v.in, v.weight, {}, {}, v.workspace);
         case OpKind::CrossEntropy: return backend_.cross_entropy(v.losses, v.logits, v.tokens, model_.config.V, {});
-        case OpKind::LossSum: return backend_.accumulate_loss(state_.loss_sum(), adds(step, arguments_.turn), v.losses);
+        case OpKind::LossSum:
+            return backend_.accumulate_loss(state_.loss_sum(), adds(step, turn_),
+                                            v.losses.row_range(0, rows_of_head()));
+        case OpKind::AdapterDown: return backend_.adapter_down_forward(v.out, v.in, v.weight, v.workspace);
+        case OpKind::AdapterUp:
+            backend_.adapter_up_forward(v.out, v.in, v.weight, adapter_shape(model_, step), v.workspace);
+            if (step.rope) backend_.rope(v.out, state_.rope_table(), shape, first, /*inverse=*/false);
+            return;
     }
     CHECK(false, "no forward", name_of(step.op));
 }
 
 void Executor::run_backward(const Step& step, const Views& v) {
-    const AttentionShape shape = attention_shape(model_, plan_, rows_, step);
-    const bool adds_gradients = adds(step, arguments_.turn);
+    const AttentionShape shape = attention_shape(model_, plan_, rows_, step, v.documents);
+    const bool adds_gradients = adds(step, turn_);
     switch (step.op) {
         case OpKind::Embedding:
             return backend_.embedding_backward(v.d_weight, v.d_bias, adds_gradients, v.d_out, v.tokens, shape.T,
-                                               v.workspace);
+                                               v.documents, v.workspace);
         case OpKind::LayerNorm:
             return backend_.layernorm_backward(v.d_in, step.accumulate, v.d_weight, v.d_bias, adds_gradients, v.d_out,
                                                v.in, v.stat0, v.stat1, v.weight, v.workspace);
@@ -441,6 +495,7 @@ void Executor::run_backward(const Step& step, const Views& v) {
         case OpKind::Gelu: return backend_.gelu_backward(v.d_in, v.d_out, v.in);
         case OpKind::GeluExact: return backend_.gelu_exact_backward(v.d_in, v.d_out, v.in);
         case OpKind::Swiglu: return backend_.swiglu_backward(v.d_in, v.d_out, v.in);
+        case OpKind::ScoredRows: return backend_.gather_rows(v.d_in, v.d_out, v.rows);
         case OpKind::Classifier:
             if (step.pass == Pass::BackwardInput) {
                 return backend_.matmul_backward_input(v.d_in, v.logits, v.weight, v.workspace);
@@ -448,6 +503,19 @@ void Executor::run_backward(const Step& step, const Views& v) {
             return backend_.matmul_backward_weight(v.d_weight, {}, adds_gradients, v.logits, v.in, v.workspace);
         case OpKind::CrossEntropy:
             return backend_.cross_entropy(v.losses, v.logits, v.tokens, model_.config.V, state_.loss_scale());
+        case OpKind::AdapterDown:
+            if (step.pass == Pass::BackwardInput) {
+                return backend_.adapter_down_backward_input(v.d_in, v.d_out, v.weight, v.workspace);
+            }
+            return backend_.adapter_down_backward_weight(v.d_weight, adds_gradients, v.d_out, v.in, v.workspace);
+        case OpKind::AdapterUp: {
+            const AdapterShape& adapter = adapter_shape(model_, step);
+            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, 0, /*inverse=*/true);
+            if (step.pass == Pass::BackwardInput) {
+                return backend_.adapter_up_backward_input(v.d_in, v.d_out, v.weight, adapter, v.workspace);
+            }
+            return backend_.adapter_up_backward_weight(v.d_weight, adds_gradients, v.d_out, v.in, adapter, v.workspace);
+        }
         case OpKind::LossSum: break;
     }
     CHECK(false, "no backward", name_of(step.op));

@@ -9,6 +9,7 @@
 #include "llmc/run/update.h"
 
 #include <array>
+#include <map>
 #include <span>
 #include <vector>
 
@@ -16,9 +17,10 @@ namespace llmc {
 
 /// What the host says of one run of a plan. Numbers that change from update to update are in State, on the device.
 struct RunArguments {
-    Turn turn = {};              ///< Which micro-batch of its update it is; the update comes after the last.
+    Turn turn = {};  ///< Which micro-batch of its update it is, the first or the last; the update comes after the last.
     int64_t rows = 0;            ///< Generation: new tokens, 1 .. N. 0 means all N.
     int64_t first_position = 0;  ///< Generation: position of the first new token.
+    int64_t scored = -1;  ///< Of a plan of scored rows: how many there are. The head's chunks behind them are left out.
     bool operator==(const RunArguments&) const = default;
 };
 
@@ -31,10 +33,17 @@ class Executor {
     Executor(const Executor&) = delete;
     Executor& operator=(const Executor&) = delete;
 
-    /// The plan's inputs, to be filled before run(): int32.
+    /// The plan's inputs, to be filled before run(): (N) int32. Targets below 0 do not count.
     Tensor tokens() const { return tensor(tokens_); }
     Tensor targets() const { return tensor(targets_); }
-    /// Outputs: losses (N) fp32; logits (1, Vp) of a generation plan.
+    /// Of packed sequences: the slot where the document of each slot begins; see backend.h. Empty for others.
+    Tensor documents() const { return tensor(documents_); }
+    /// Of a plan of scored rows, else empty: the rows whose targets count, ascending, then -1 (`targets` has theirs in
+    /// this order, then -1); and for each row which of them it is, or -1 (empty where nothing is trained).
+    Tensor scored_rows() const { return tensor(scored_rows_); }
+    Tensor scored_places() const { return tensor(scored_places_); }
+    /// Outputs: losses (N) fp32, of a plan of scored rows those of `targets` whose chunks ran; logits (1, Vp) of a
+    /// generation plan.
     Tensor losses() const { return tensor(losses_); }
     Tensor logits() const { return tensor(logits_); }
 
@@ -45,6 +54,12 @@ class Executor {
     /// step of the plan, 0 of those that did not run. A backend may record a turn's second walk, and replay it from
     /// then on.
     void run(const RunArguments& arguments, std::vector<double>* seconds = nullptr);
+
+    /// Whether the last update waits for the next one's first micro-batch, as the plan delays it: parameters and
+    /// moments are those before it, and nothing but a flush may read or write them, their gradients or State's factors.
+    bool has_pending_update() const { return has_pending_update_; }
+    /// Ends a pending update now, on all ranks together; nothing to do if there is none. It enqueues, as run() does.
+    void flush();
 
     /// Largest arena offset any executed step has touched.
     int64_t high_water_bytes() const { return high_water_bytes_; }
@@ -57,6 +72,10 @@ class Executor {
 
     Tensor tensor(int32_t id) const;
     Tensor touched(int32_t id);
+    void walk();
+    void walk(std::vector<double>* seconds);
+    int64_t rows_of_head() const;
+    bool runs_now(const Step& step) const;
     void run_timed(std::vector<double>* seconds);
     void run_named(const Step& step);
     void run_step(const Step& step);
@@ -92,9 +111,11 @@ class Executor {
     const Layout& layout_;
     RunArguments arguments_;
     int64_t rows_ = 0;
-    /// By turn (first + 2 last): whether it was walked, which loads kernels that a recording could not. Its address is
-    /// the recording's key.
-    std::array<bool, 4> walked_ = {};
+    Turn turn_;  ///< What is being walked.
+    /// By turn (first + 2 last + 4 pending) and how many chunks of the head run: whether it was walked, which loads
+    /// kernels that a recording could not. Its address is the recording's key.
+    std::map<std::array<int64_t, 2>, bool> walked_;
+    bool has_pending_update_ = false;
     int64_t high_water_bytes_ = 0;
     Comm* comm_;
     OptimizerSettings optimizer_;
@@ -107,6 +128,7 @@ class Executor {
     int under_way_ = 0;                  ///< Gathers, reductions and shares.
     bool overlaps_ = true;
     int32_t tokens_ = -1, targets_ = -1, losses_ = -1, logits_ = -1;
+    int32_t documents_ = -1, scored_rows_ = -1, scored_places_ = -1;
 };
 
 }  // namespace llmc

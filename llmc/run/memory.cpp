@@ -91,6 +91,9 @@ WorkspaceBytes workspace_bytes(const Model& model, const BatchShape& shape, DTyp
         } else if (row.kind == OpKind::Attention) {
             bytes.forward = backend.attention_forward_workspace(dtype, attention);
             bytes.backward = backend.attention_backward_workspace(dtype, attention);
+        } else if (row.kind == OpKind::AdapterDown || row.kind == OpKind::AdapterUp) {
+            const ParameterRow& factor = model.parameters[static_cast<size_t>(model.parameter_index(0, row.weight))];
+            bytes.forward = bytes.backward = backend.adapter_workspace(N, factor.rows, factor.cols);
         } else if (row.kind == OpKind::LayerNorm || row.kind == OpKind::RmsNorm) {
             bytes.backward = backend.norm_backward_workspace(N, config.C);
         } else if (row.kind == OpKind::HeadNorm) {
@@ -98,7 +101,7 @@ WorkspaceBytes workspace_bytes(const Model& model, const BatchShape& shape, DTyp
         }
         result.block.push_back(bytes);
     }
-    result.embedding.backward = backend.embedding_backward_workspace(N, config.C, config.Vp());
+    result.embedding.backward = backend.embedding_backward_workspace(N, config.C, config.Vp(), shape.packed);
     result.final_norm.backward = backend.norm_backward_workspace(N, config.C);
     const int64_t chunk = std::clamp<int64_t>(logits_chunk_tokens, 1, N);
     const int64_t last = N % chunk;  // The last chunk may be shorter, and a backend may treat it differently.

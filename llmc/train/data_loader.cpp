@@ -1,10 +1,7 @@
 #include "llmc/train/data_loader.h"
 
 #include "llmc/base/check.h"
-#include "llmc/base/error.h"
-#include "llmc/base/rng.h"
 
-#include <algorithm>
 #include <span>
 #include <system_error>
 #include <utility>
@@ -12,46 +9,57 @@
 namespace llmc {
 namespace {
 
-constexpr uint32_t kPhaseItem = 1u << 31;  ///< Draws of the first position; permute() uses the small items.
+constexpr int32_t kIgnored = -1;
+
+/// Row b of (B, T) numbers.
+std::span<int32_t> row_of(std::vector<int32_t>& numbers, int64_t b, int64_t T) {
+    return numbers.empty() ? std::span<int32_t>()
+                           : std::span(numbers).subspan(static_cast<size_t>(b * T), static_cast<size_t>(T));
+}
 
 }  // namespace
 
-int64_t sequences_per_epoch(int64_t size, int64_t T) {
-    CHECK(T > 0 && size > T, size, T);
-    return std::max<int64_t>(1, (size - 1) / T - 1);
+Batch empty_batch(int64_t B, const Sequences& sequences) {
+    const auto slots = static_cast<size_t>(B * sequences.T());
+    Batch batch;
+    batch.tokens.assign(slots, 0);
+    batch.targets.assign(slots, kIgnored);
+    if (sequences.packed()) batch.documents.assign(slots, 0);
+    return batch;
 }
 
-SequenceOrder shuffled_order(int64_t size, int64_t T, uint64_t seed) {
-    const int64_t per_epoch = sequences_per_epoch(size, T);
-    const int64_t phases = size - per_epoch * T;  // The last sequence still has a target after its last token.
-    return [=](int64_t sequence) {
-        const auto epoch = static_cast<uint64_t>(sequence / per_epoch);
-        const auto slot = static_cast<uint64_t>(sequence % per_epoch);
-        const double draw = uniform(seed, RngStream::Shuffle, kPhaseItem, epoch);
-        const auto phase = static_cast<int64_t>(draw * static_cast<double>(phases));
-        return phase + T * static_cast<int64_t>(permute(slot, static_cast<uint64_t>(per_epoch), seed, epoch));
-    };
-}
-
-SequenceOrder spread_order(int64_t size, int64_t T, int64_t sequences) {
-    CHECK(T > 0 && size > T && sequences > 0, size, T, sequences);
-    const int64_t last_start = size - 1 - T;
-    const int64_t gaps = std::max<int64_t>(1, sequences - 1);
-    return [=](int64_t sequence) {
-        const int64_t slot = sequence % sequences;
-        return last_start / gaps * slot + last_start % gaps * slot / gaps;  // last_start * slot / gaps, no overflow
-    };
-}
-
-DataLoader::DataLoader(const TokenRange& range, int64_t B, int64_t T, int32_t vocab_size, SequenceOrder order,
-                       const Stripe& stripe)
-    : range_(range), B_(B), T_(T), vocab_size_(vocab_size), order_(std::move(order)), stripe_(stripe) {
-    CHECK(stripe.rank >= 0 && stripe.rank < stripe.ranks, stripe.rank, stripe.ranks);
-    CHECK(B > 0 && T > 0 && range.size() > T, B, T, range.size());
-    for (Batch* batch : {&current_, &coming_}) {
-        batch->tokens.resize(static_cast<size_t>(B * T));
-        batch->targets.resize(static_cast<size_t>(B * T));
+int64_t put_batch(const Executor& executor, Backend& backend, const Batch& batch) {
+    backend.copy_to_device(executor.tokens(), batch.tokens.data());
+    CHECK(static_cast<bool>(executor.documents()) == !batch.documents.empty(), batch.documents.size());
+    if (!batch.documents.empty()) backend.copy_to_device(executor.documents(), batch.documents.data());
+    if (!executor.scored_rows()) {
+        backend.copy_to_device(executor.targets(), batch.targets.data());
+        return -1;
     }
+    std::vector<int32_t> rows, targets, places(batch.targets.size(), kIgnored);
+    for (size_t n = 0; n < batch.targets.size(); ++n) {
+        if (batch.targets[n] < 0) continue;
+        places[n] = static_cast<int32_t>(rows.size());
+        rows.push_back(static_cast<int32_t>(n));
+        targets.push_back(batch.targets[n]);
+    }
+    const auto scored = static_cast<int64_t>(rows.size());
+    rows.resize(places.size(), kIgnored);
+    targets.resize(places.size(), kIgnored);
+    backend.copy_to_device(executor.targets(), targets.data());
+    backend.copy_to_device(executor.scored_rows(), rows.data());
+    if (executor.scored_places()) backend.copy_to_device(executor.scored_places(), places.data());
+    return scored;
+}
+
+DataLoader::DataLoader(const Sequences& sequences, int64_t B, const Stripe& stripe)
+    : sequences_(sequences),
+      B_(B),
+      stripe_(stripe),
+      current_(empty_batch(B, sequences)),
+      coming_(empty_batch(B, sequences)) {
+    CHECK(stripe.rank >= 0 && stripe.rank < stripe.ranks, stripe.rank, stripe.ranks);
+    CHECK(B > 0, B);
 }
 
 void DataLoader::seek(int64_t first_sequence) {
@@ -80,22 +88,19 @@ void DataLoader::prefetch() {
 }
 
 void DataLoader::fill(Batch& batch, int64_t first_sequence) const {
+    const int64_t T = sequences_.T();
     batch.first_sequence = first_sequence;
-    std::vector<int32_t> row(static_cast<size_t>(T_) + 1);
     for (int64_t b = 0; b < B_; ++b) {
-        const int64_t start = order_(first_sequence + b);
-        range_.read(start, row);
-        for (size_t t = 0; t < row.size(); ++t) {
-            const auto token = static_cast<uint32_t>(row[t]);
-            if (token < static_cast<uint32_t>(vocab_size_)) continue;
-            fail(
-                "the training or validation data has token {} in {}, but the model's vocabulary is {}; give data made "
-                "for this model's tokenizer, or for a new model --vocab-size={} or more",
-                token, range_.where(start + static_cast<int64_t>(t)), vocab_size_, uint64_t{token} + 1);
-        }
-        std::copy_n(row.begin(), T_, batch.tokens.begin() + b * T_);
-        std::copy_n(row.begin() + 1, T_, batch.targets.begin() + b * T_);
+        sequences_.read(first_sequence + b,
+                        {row_of(batch.tokens, b, T), row_of(batch.targets, b, T), row_of(batch.documents, b, T)});
     }
+}
+
+int64_t scored_in(const Sequences& sequences, int64_t first, int64_t count) {
+    if (!sequences.partly_scored()) return count * sequences.T();
+    int64_t scored = 0;
+    for (int64_t i = 0; i < count; ++i) scored += sequences.scored(first + i);
+    return scored;
 }
 
 }  // namespace llmc

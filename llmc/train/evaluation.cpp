@@ -30,13 +30,12 @@ Evaluator::Evaluator(State& state, const PlannedMemory& memory, Comm& comm)
 }
 
 /// Sum over the first `counted` sequences. The plan runs for none as well: other ranks may gather with this one.
-double Evaluator::batch_loss(const Batch& batch, int64_t counted) {
+double Evaluator::batch_loss(Batch batch, int64_t counted) {
     Backend& backend = state_.backend();
-    std::vector<int32_t> targets = batch.targets;
-    std::fill(targets.begin() + counted * plan_.shape.T, targets.end(), -1);
-    backend.copy_to_device(executor_.tokens(), batch.tokens.data());
-    backend.copy_to_device(executor_.targets(), targets.data());
-    executor_.run({});
+    std::fill(batch.targets.begin() + counted * plan_.shape.T, batch.targets.end(), -1);
+    RunArguments arguments;
+    arguments.scored = put_batch(executor_, backend, batch);
+    executor_.run(arguments);
     double sum = 0;
     comm_.synchronize();
     backend.copy_to_host(&sum, state_.loss_sum());
@@ -46,8 +45,7 @@ double Evaluator::batch_loss(const Batch& batch, int64_t counted) {
 std::optional<double> Evaluator::loss(DataLoader& loader, int64_t sequences, const std::function<bool()>& stops) {
     ProgressBar progress("validation", comm_.is_root() ? sequences : 0);
     const int64_t B = plan_.shape.B;
-    const std::vector<int32_t> no_tokens(static_cast<size_t>(plan_.shape.N()));
-    const Batch nothing = {0, no_tokens, no_tokens};
+    const Batch nothing = empty_batch(B, loader.sequences());
     std::optional<Error> failure;
     loader.seek(0);
     double sum = 0;
@@ -71,7 +69,7 @@ std::optional<double> Evaluator::loss(DataLoader& loader, int64_t sequences, con
         if (cut_short) return std::nullopt;
         progress.update(std::min(sequences, done + B * comm_.size()));
     }
-    return sum / static_cast<double>(sequences * plan_.shape.T);
+    return sum / static_cast<double>(scored_in(loader.sequences(), 0, sequences));
 }
 
 }  // namespace llmc

@@ -14,15 +14,15 @@ class Evaluator {
     /// Plans the evaluation at the training shape and chunk; its arena is never larger than the training plan's.
     Evaluator(State& state, const PlannedMemory& memory, Comm& comm);
 
-    /// Mean cross-entropy in nats per token over the first `sequences` sequences of `loader`, which every rank reads
-    /// its stripe of. The same bits on any number of ranks. Nothing where it was cut short: on some rank `stops` said
-    /// so, or the data failed, which is an Error on that rank; all ranks leave together.
+    /// Mean cross-entropy in nats per token that counts over the first `sequences` sequences of `loader`, which every
+    /// rank reads its stripe of. The same bits on any number of ranks. Nothing where it was cut short: on some rank
+    /// `stops` said so, or the data failed, which is an Error on that rank; all ranks leave together.
     std::optional<double> loss(DataLoader& loader, int64_t sequences, const std::function<bool()>& stops);
 
     int64_t arena_bytes() const { return layout_.arena_bytes; }
 
   private:
-    double batch_loss(const Batch& batch, int64_t counted);
+    double batch_loss(Batch batch, int64_t counted);
 
     State& state_;
     Comm& comm_;

@@ -75,6 +75,7 @@ void MetricsFile::write(const StepMetrics& m) {
     line += fmt::format(R"(,"step_ms":{:.3f},"tokens_per_second":{:.1f})", m.step_ms, m.tokens_per_second);
     line += fmt::format(R"(,"mfu":{},"memory_bytes":{})", m.mfu > 0 ? fmt::format("{:.4f}", m.mfu) : "null",
                         m.memory_bytes);
+    if (m.scored_tokens > 0) line += fmt::format(R"(,"scored_tokens":{})", m.scored_tokens);
     if (!m.checksum.empty()) line += fmt::format(R"(,"parameters":"{}")", m.checksum);
     write_line(line + (m.skipped ? R"(,"skipped":true})" : "}"));
 }

@@ -10,8 +10,9 @@ namespace llmc {
 
 /// What one update reports.
 struct StepMetrics {
-    int64_t step = 0;  ///< From 1.
-    double loss = 0;   ///< Mean cross-entropy, nats per token, before the update.
+    int64_t step = 0;           ///< From 1.
+    double loss = 0;            ///< Mean cross-entropy, nats per token that counts, before the update.
+    int64_t scored_tokens = 0;  ///< How many count, where not all do.
     double learning_rate = 0;
     double grad_norm = 0;  ///< Before clipping.
     double step_ms = 0;

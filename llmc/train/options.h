@@ -40,9 +40,11 @@ struct Options {
     bool special_tokens = false;
     bool skip_bad_lines = false;
     bool no_scan = false;
+    std::string pack = "auto";
     int64_t batch_size = 16;  ///< Sequences in a micro-batch; 0 = auto, until the plan is chosen.
     int64_t seq_len = 128;
-    int64_t total_batch_size = 0;  ///< Tokens per update; 0 = one micro-batch.
+    bool packed = false, partly_scored = false;  ///< No options: what the data's sequences are (BatchShape).
+    int64_t total_batch_size = 0;                ///< Tokens per update; 0 = one micro-batch.
     int64_t steps = 2000;
 
     // Optimisation.
@@ -62,10 +64,20 @@ struct Options {
     /// count: after the parse --trainable has joined --freeze.
     std::string freeze, trainable;
 
+    // Adapters. What --adapter says of them is filled in before the model is made.
+    int64_t lora = 0;       ///< Rank; 0: none.
+    double lora_alpha = 0;  ///< 0: twice the rank.
+    std::string lora_targets = "all";
+    std::string lora_bias = "none";
+    bool rslora = false;
+    std::string adapter;  ///< Folder to begin with, or to generate, evaluate and export with.
+    bool merge = false;
+
     // Memory.
     std::string recompute = "0";
     std::string memory_budget, host_memory_budget;
     std::string offload = "none";
+    std::string update = "auto";
     bool calibrate = false;
     std::string device_profile;
     double link_gbs = 0;  ///< 0 = as the profile, or what is usual.

@@ -49,6 +49,7 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen, i
                                    {"peak_position", peak_position(model, memory)},
                                    {"extra_flops_ratio", memory.simulation.extra_flops_ratio()},
                                    {"predicted_step_ms", chosen.step_seconds * 1e3},
+                                   {"update", chosen.delays_update() ? "delayed" : "now"},
                                    {"total_bytes", memory.total_bytes()},
                                    {"host_bytes", memory.host_bytes()},
                                    {"by_consumer", by_consumer}};
@@ -70,6 +71,7 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen, i
     for (const ModeWords& mode : decision_words(decisions)) json["modes"][mode.name] = mode.words;
     json["in_words"] = chosen.words;
     json["fits"] = memory.total_bytes() <= limit;
+    if (chosen.delays_update()) json["predicted_step_ms_with_update_now"] = chosen.now_seconds * 1e3;
     if (memory.plan.parallel.ranks > 1) add_communication(chosen, &json);
     return json;
 }
@@ -97,6 +99,12 @@ std::string overview(const Model& model, const std::vector<ChosenPlan>& plans, i
     for (const ChosenPlan& chosen : plans) {
         const std::string& policy = chosen.memory.plan.policy;
         if (policy == "auto" || policy == "sqrt") text += wrapped(fmt::format("{}: {}", policy, chosen.words), width);
+    }
+    for (const ChosenPlan& chosen : plans) {
+        if (!chosen.delays_update()) continue;
+        text += wrapped(fmt::format("{}: update delayed into the next forward; at once, {} {}", chosen.memory.plan.policy,
+                                    units.seconds(chosen.now_seconds), units.of_seconds("")),
+                        width);
     }
     return text;
 }
@@ -268,6 +276,7 @@ std::unique_ptr<Backend> planning_backend(Options* options) {
 
 std::string plan_report(const Options& given) {
     Options options = given;
+    options.packed = options.partly_scored = options.pack == "documents";
     const std::unique_ptr<Backend> backend = planning_backend(&options);
     if (options.all_presets) return all_presets_report(options, *backend);
     const Model model = model_of(options);

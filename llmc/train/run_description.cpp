@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/train/check_data.h"
 #include "llmc/train/checkpointing.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/prompt.h"
 #include "llmc/train/ranks.h"
 #include "llmc/train/resume_options.h"
@@ -24,6 +25,20 @@ std::vector<int32_t> sample_prompt(const Options& options, const Tokenizer& toke
     return {};
 }
 
+/// What the data's sequences are made of, which the plan goes by.
+void make_sequences(RunDescription* run) {
+    Options& options = run->options;
+    const Data& data = run->data;
+    SequenceSettings settings = {options.pack, options.seq_len, static_cast<int32_t>(run->model.config.V),
+                                 static_cast<uint64_t>(options.seed), "--data"};
+    run->sequences = training_sequences(*data.train, settings);
+    if (data.val_source != nullptr) settings.option = "--val-data";
+    run->val_sequences = validation_sequences(*data.validation, settings, options.val_sequences);
+    options.packed = run->sequences->packed();
+    options.partly_scored = run->sequences->partly_scored();
+    if (options.pack == "auto") options.pack = options.packed ? "documents" : "none";
+}
+
 }  // namespace
 
 std::unique_ptr<const RunDescription> describe_run(const Options& given, const Origin& origin, Comm& comm) {
@@ -33,11 +48,13 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     place_rank(options, comm);
     const std::optional<ModelConfig> fixed = origin.config(options);
     if (fixed) settle_seq_len(options, *fixed);
+    if (origin.weights != nullptr) settle_adapter(options, origin.weights->model());
     run->data = open_data(options, origin.tokenizer());
     run->model =
         model_to_train(options, fixed ? accept_model(options, *fixed, run->data.tokenizer.get())
                                       : resolve_model(options, run->data.vocab_size(), run->data.least_vocab_size()));
     check_data(options, run->data, run->model.config.V, /*is_new=*/!fixed, comm);
+    make_sequences(run.get());
     run->sample_prompt = sample_prompt(options, *run->data.tokenizer, run->model.config.V);
     if (origin.checkpoint) {
         require_same_run(options, run->model.config, *origin.checkpoint);
@@ -46,12 +63,14 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     require_divisible(options);
     const bool is_imported = origin.checkpoint && progress_of(*origin.checkpoint).train_tokens == 0;
     settle_schedule(options, origin.weights != nullptr || is_imported);
+    settle_adapter_schedule(options);
 
     run->backend = make_backend(options.device, static_cast<int>(options.threads));
     Backend& backend = *run->backend;
     const DType dtype = dtype_of_option(options, backend);
     options.dtype = name_of(dtype);
     require_dtype(backend, dtype);
+    require_adapters_alone(options, run->model, dtype);
     require_same_run_everywhere(options, run->model, run->data, origin.describe(options), comm);
     comm.open_transport(backend, options.rank_invariant);
     run->transport = std::make_unique<TransportGuard>(comm);

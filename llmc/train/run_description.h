@@ -6,6 +6,7 @@
 #include "llmc/backend/make_backend.h"
 #include "llmc/comm/comm.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/sequences.h"
 #include "llmc/train/setup.h"
 
 #include <cstdint>
@@ -30,7 +31,8 @@ struct RunDescription {
     Options options;  ///< Of this rank, with what every "auto" became: as config.toml stores them.
     Data data;
     Model model;
-    std::vector<int32_t> sample_prompt;  ///< What samples begin with; empty if there are none.
+    std::unique_ptr<const Sequences> sequences, val_sequences;  ///< Of the data; what is trained on, and validated on.
+    std::vector<int32_t> sample_prompt;                         ///< What samples begin with; empty if there are none.
     std::unique_ptr<Backend> backend;
     std::unique_ptr<TransportGuard> transport;  ///< Goes before the backend.
     ChosenPlan chosen;

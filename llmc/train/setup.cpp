@@ -10,6 +10,7 @@
 #include "llmc/plan/formats.h"
 #include "llmc/train/config_paths.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/placement.h"
 #include "llmc/train/remedy.h"
 
@@ -92,6 +93,11 @@ Data open_data(const Options& options, const std::string& models_tokenizer) {
     }
     data.train = TokenRange(*data.source);
     data.validation = TokenRange(*data.val_source);
+    if (data.source->is_marked() != data.val_source->is_marked()) {
+        fail("--val-data={}: is {}instruction data, other than --data; use files of one kind", val_data,
+             data.val_source->is_marked() ? "" : "no ");
+    }
+    if (data.source->is_marked()) return data;  // Rows may be shorter than a sequence.
     require_one_sequence(*data.train, options.seq_len, "--data");
     require_one_sequence(*data.validation, options.seq_len, "--val-data");
     return data;
@@ -177,8 +183,9 @@ ModelConfig accept_model(const Options& options, const ModelConfig& config, cons
 }
 
 Model model_to_train(const Options& options, const ModelConfig& config) {
-    if (options.freeze.empty()) return make_model(config);
-    return with_trainable(make_model(config), parse_patterns("--freeze", options.freeze, /*trainable=*/false));
+    Model model = with_adapters(options, make_model(config));
+    if (options.freeze.empty()) return model;
+    return with_trainable(std::move(model), parse_patterns("--freeze", options.freeze, /*trainable=*/false));
 }
 
 void settle_seq_len(Options& options, const ModelConfig& config) {
@@ -254,22 +261,44 @@ std::string describe_schedule(const Options& options) {
                        warmup, is_short ? " (5 % of the run; --warmup for more)" : "");
 }
 
+/// Where the portable kernels run although the card has faster ones: these know nothing of what is asked for.
+void log_portable_attention(const Options& options, const Model& model, const Plan& plan, const DeviceInfo& device) {
+    if (device.kind != "sm_90") return;
+    if (plan.shape.packed) {
+        spdlog::info("plan    attention runs on the portable kernels: sequences hold several documents");
+    } else if (model.config.window > 0 && model.config.window < options.seq_len) {
+        spdlog::info(
+            "plan    attention runs on the portable kernels: windows of {} tokens are shorter than the sequences",
+            model.config.window);
+    }
+}
+
 }  // namespace
 
 void log_banner(const Options& options, const Model& model, const std::string& weights, const Data& data,
-                const ChosenPlan& chosen, const DeviceInfo& device, const std::string& ranks) {
+                const Sequences& sequences, const ChosenPlan& chosen, const DeviceInfo& device,
+                const std::string& ranks) {
     const PlannedMemory& memory = chosen.memory;
     const Simulation& simulation = memory.simulation;
     spdlog::info("train_gpt {} on {}", version(), device.name);
     spdlog::info("model   {}: {}; {} parameters, {}", model.config.name, describe(model.config),
                  format_count(model.parameter_count()), weights);
-    if (model.has_frozen()) spdlog::info("trains  {}; --freeze={}", describe_trainable(model), options.freeze);
+    if (model.lora) spdlog::info("lora    {}", describe_adapters(options, model));
+    if (model.has_frozen()) {
+        spdlog::info("trains  {}{}", describe_trainable(model),
+                     options.freeze.empty() ? "" : "; --freeze=" + options.freeze);
+    }
     spdlog::info("data    {}; {} tokens for training, {} for validation{}", data.source->describe(),
                  format_count(data.train->size()), format_count(data.validation->size()),
                  data.val_source == nullptr ? "" : ": " + data.val_source->describe());
+    if (const std::string packing = sequences.describe(); !packing.empty()) spdlog::info("pack    {}", packing);
     const Parallel& parallel = memory.plan.parallel;
     const Places& places = memory.plan.places;
     const int64_t total = parallel.ranks * parallel.micro_batches * memory.plan.shape.N();
+    const double trained = static_cast<double>(total) * static_cast<double>(options.steps);
+    const bool is_stream = !reads_documents(*data.train, options.pack);
+    const double epochs =
+        trained / static_cast<double>(is_stream ? data.train->size() : sequences.per_epoch() * options.seq_len);
     if (parallel.ranks > 1) {
         const std::string cut = places.describe();
         spdlog::info("ranks   {}; ZeRO {}: {}{}", ranks, options.zero, cut.empty() ? "everything whole" : cut,
@@ -278,12 +307,10 @@ void log_banner(const Options& options, const Model& model, const std::string& w
         spdlog::info("ranks   1 rank: --zero={} has nobody to share with", options.zero);
     }
     if (options.offload != "none") spdlog::info("offload {}", places.describe());
-    spdlog::info(
-        "batch   {}{} x {} tokens, {} micro-batch{} per update, {} updates = {} tokens ({:.1f} epochs)",
-        parallel.ranks > 1 ? fmt::format("{} ranks x ", parallel.ranks) : "", options.batch_size, options.seq_len,
-        parallel.micro_batches, parallel.micro_batches == 1 ? "" : "es", options.steps,
-        format_count(total * options.steps),
-        static_cast<double>(total) * static_cast<double>(options.steps) / static_cast<double>(data.train->size()));
+    spdlog::info("batch   {}{} x {} tokens, {} micro-batch{} per update, {} updates = {} tokens ({:.1f} epochs)",
+                 parallel.ranks > 1 ? fmt::format("{} ranks x ", parallel.ranks) : "", options.batch_size,
+                 options.seq_len, parallel.micro_batches, parallel.micro_batches == 1 ? "" : "es", options.steps,
+                 format_count(total * options.steps), epochs);
     spdlog::info("rate    {}", describe_schedule(options));
     if (const std::string formats = describe(formats_of(places)); !formats.empty()) {
         spdlog::info("state   {}{}", formats, places.rounds() ? "; bf16 of it is rounded stochastically" : "");
@@ -291,10 +318,12 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     spdlog::info("plan    --recompute={}: {}; {:+.1f} % FLOPs, LM head in chunks of {} tokens", memory.plan.policy,
                  chosen.words, 100 * simulation.extra_flops_ratio(), memory.plan.logits_chunk_tokens);
     spdlog::info("plan    fused: {}", chosen.fusion);
-    if (device.kind == "sm_90" && model.config.window > 0 && model.config.window < options.seq_len) {
+    log_portable_attention(options, model, memory.plan, device);
+    if (chosen.delays_update()) {
         spdlog::info(
-            "plan    attention runs on the portable kernels: windows of {} tokens are shorter than the sequences",
-            model.config.window);
+            "plan    update delayed: each layer's comes before its first use in the next forward; at once, a step "
+            "would take {:.0f} ms",
+            chosen.now_seconds * 1e3);
     }
     spdlog::info("plan    predicted {:.0f} ms per step ({})", chosen.step_seconds * 1e3, chosen.times.source);
     constexpr double kLongUpdate = 600;

@@ -6,6 +6,7 @@
 #include "llmc/run/memory.h"
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/options.h"
+#include "llmc/train/sequences.h"
 
 #include <memory>
 #include <optional>
@@ -29,8 +30,9 @@ struct Data {
     int64_t least_vocab_size() const { return source->tokenizer() == "none" ? 0 : source->vocab_size(); }
 };
 
-/// Opens --data and --val-data, and checks that both hold sequences of --seq-len tokens. Text is read with --tokenizer,
-/// else with what comes with the model, a reference for make_tokenizer(); where that is empty, too, as bytes.
+/// Opens --data and --val-data, and checks that both hold sequences of --seq-len tokens, or are instruction data. Text
+/// is read with --tokenizer, else with what comes with the model, a reference for make_tokenizer(); where that is
+/// empty, too, as bytes.
 Data open_data(const Options& options, const std::string& models_tokenizer);
 
 /// The preset with the options' overrides. The vocabulary is --vocab-size, else that of the data (`data_vocabulary`,
@@ -61,6 +63,7 @@ void settle_schedule(Options& options, bool is_trained);
 /// Start-up banner: model and where its weights come from, data, device, ranks, plan in words, memory table. Through
 /// the log.
 void log_banner(const Options& options, const Model& model, const std::string& weights, const Data& data,
-                const ChosenPlan& chosen, const DeviceInfo& device, const std::string& ranks);
+                const Sequences& sequences, const ChosenPlan& chosen, const DeviceInfo& device,
+                const std::string& ranks);
 
 }  // namespace llmc

@@ -9,6 +9,7 @@
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/run/profile.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/output_file.h"
 #include "llmc/train/ranks.h"
 #include "llmc/train/schedule.h"
@@ -43,9 +44,6 @@ std::string place_in_words(const Plan& plan) {
                        places.empty() ? "everything whole on the device" : places);
 }
 
-/// Sequences of `T` tokens, with the target of the last one, that do not overlap.
-int64_t sequences_in(int64_t size, int64_t T) { return std::max<int64_t>(1, (size - 1) / T); }
-
 double peak_flops(const Options& options, const DeviceInfo& device, DType dtype) {
     if (options.peak_tflops > 0) return options.peak_tflops * 1e12;
     return dtype == DType::BF16 ? device.peak_flops_bf16 : device.peak_flops_fp32;
@@ -67,26 +65,24 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
       plan_(run.plan()),
       executor_(state, plan_, run.memory().layout, &comm, optimizer_settings(options_)),
       evaluator_(state, run.memory(), comm),
-      loader_(*data_.train, options_.batch_size, options_.seq_len, static_cast<int32_t>(run.model.config.V),
-              shuffled_order(data_.train->size(), options_.seq_len, static_cast<uint64_t>(options_.seed)),
-              {comm.rank(), comm.size()}),
-      val_sequences_(std::min(options_.val_sequences, sequences_in(data_.validation->size(), options_.seq_len))),
-      val_loader_(*data_.validation, options_.batch_size, options_.seq_len, static_cast<int32_t>(run.model.config.V),
-                  spread_order(data_.validation->size(), options_.seq_len, val_sequences_), {comm.rank(), comm.size()}),
+      loader_(*run.sequences, options_.batch_size, {comm.rank(), comm.size()}),
+      val_loader_(*run.val_sequences, options_.batch_size, {comm.rank(), comm.size()}),
       folder_(folder),
       predicted_step_ms_(run.chosen.step_seconds * 1e3),
       times_source_(run.chosen.times.source) {
     if (options_.no_overlap) executor_.do_not_overlap();
     load(origin);
-    state_.set_loss_scale(1.0f / static_cast<float>(tokens_per_step_));
     state_.set_control(UpdateControl::Updates, static_cast<double>(progress_.updates));
     progress_.tokenizer = data_.tokenizer->name();
     progress_.dtype = options_.dtype;
     progress_.places = place_in_words(plan_);
     progress_.formats = formats_of(plan_.places);
     progress_.freeze = options_.freeze;
+    const std::optional<PeftConfig> adapter = adapter_config(options_, make_model(state.model().config));
+    progress_.adapter = adapter ? to_json(*adapter) : "";
     progress_.optimizer = options_.optimizer;
     progress_.seq_len = options_.seq_len;
+    progress_.pack = options_.pack;
     progress_.total_batch_size = tokens_per_step_;
     progress_.seed = options_.seed;
     progress_.train_tokens = data_.train->size();
@@ -223,6 +219,11 @@ void Trainer::run() {
 
 bool Trainer::is_due(int64_t every) const { return every > 0 && progress_.step % every == 0; }
 
+/// Targets that count in the update at hand, of all ranks.
+int64_t Trainer::scored_of_step() const {
+    return scored_in(loader_.sequences(), progress_.next_sequence, tokens_per_step_ / options_.seq_len);
+}
+
 /// Runs this rank's micro-batches, and with the last one the update. Where the order of sums must not depend on the
 /// ranks, returns the loss of each micro-batch; else the sum of all.
 std::vector<double> Trainer::run_update() {
@@ -242,7 +243,7 @@ std::vector<double> Trainer::run_update() {
 /// its turn, and where nobody has scanned the data looked at already now.
 void Trainer::read_step_data() {
     constexpr int64_t kKeptBytes = 8 << 20, kKeptBatches = 1024;
-    const int64_t batch_bytes = 2 * size_of(DType::I32) * options_.batch_size * options_.seq_len;
+    const int64_t batch_bytes = 3 * size_of(DType::I32) * options_.batch_size * options_.seq_len;
     const int64_t kept = std::clamp<int64_t>(kKeptBytes / batch_bytes, 1, std::min(micro_batches_, kKeptBatches));
     step_data_.resize(static_cast<size_t>(kept));
     for (Batch& batch : step_data_) batch = loader_.next();
@@ -260,10 +261,9 @@ const Batch& Trainer::batch_of(int64_t micro) {
 void Trainer::run_micro_batch(int64_t micro) {
     Backend& backend = state_.backend();
     const Batch& batch = batch_of(micro);
-    backend.copy_to_device(executor_.tokens(), batch.tokens.data());
-    backend.copy_to_device(executor_.targets(), batch.targets.data());
-    const RunArguments arguments = {.turn = {.first = micro == 0, .last = micro + 1 == micro_batches_}};
-    updates_ = arguments.turn.last;
+    RunArguments arguments = {.turn = {.first = micro == 0, .last = micro + 1 == micro_batches_}};
+    arguments.scored = put_batch(executor_, backend, batch);
+    updates_ = arguments.turn.last || executor_.has_pending_update();
     if (state_.places().format(Buffer::Gradients) != DType::F32) {
         state_.set_control(UpdateControl::MicroBatch, static_cast<double>(micro * comm_.size()));
     }
@@ -310,11 +310,46 @@ StepMetrics Trainer::try_step() {
     }
 }
 
+/// Ends a pending update, before anybody but the next step wants parameters, masters or moments; on all ranks together.
+/// Failing in its middle leaves no state to be saved.
+void Trainer::flush() {
+    if (!executor_.has_pending_update()) return;
+    comm_.doing(fmt::format("the update of step {}", progress_.step));
+    updates_ = true;
+    try {
+        executor_.flush();
+        comm_.synchronize();
+    } catch (const std::exception& error) {
+        throw Error(kExitFailed, fmt::format("{}; {}", words_of(error), how_to_go_on()));
+    }
+    updates_ = false;
+}
+
+/// Nothing in it counts, so there is no gradient.
+StepMetrics Trainer::skip_step() {
+    if (comm_.is_root()) spdlog::warn("step {}: no target counts; the update was skipped", progress_.step + 1);
+    StepMetrics metrics;
+    metrics.learning_rate = learning_rate(schedule_of(options_), progress_.step);
+    metrics.step = ++progress_.step;
+    metrics.loss = std::nan("");
+    progress_.next_sequence += tokens_per_step_ / options_.seq_len;
+    loader_.seek(progress_.next_sequence);
+    if (progress_.step < options_.steps) attempt([&] { read_step_data(); });
+    exchange({});
+    metrics.memory_bytes = state_.allocated_bytes();
+    return metrics;
+}
+
+/// The loss is the mean over the targets that count in the whole update, whatever micro-batch or rank has how many: it
+/// is known how many there are before the first of them.
 StepMetrics Trainer::train_step() {
     const double start = now_seconds();
+    const int64_t scored = scored_of_step();
+    if (scored == 0) return skip_step();
     StepMetrics metrics;
     metrics.learning_rate = learning_rate(schedule_of(options_), progress_.step);
     comm_.doing(fmt::format("step {}", progress_.step + 1));
+    state_.set_loss_scale(1.0f / static_cast<float>(scored));
     state_.set_control(UpdateControl::LearningRate, static_cast<float>(metrics.learning_rate));
     const std::vector<double> losses = run_update();
     state_.backend().copy_to_host(&metrics.grad_norm, state_.grad_norm());
@@ -325,7 +360,9 @@ StepMetrics Trainer::train_step() {
     if (!metrics.skipped) ++progress_.updates;
     progress_.next_sequence += micro_batches_ * options_.batch_size * comm_.size();
     updates_ = false;
-    metrics.loss = sum_over_ranks(losses) / static_cast<double>(tokens_per_step_);
+    metrics.loss = sum_over_ranks(losses) / static_cast<double>(scored);
+    if (loader_.sequences().partly_scored()) metrics.scored_tokens = scored;
+    if (options_.check_ranks) flush();
     if (options_.check_ranks) metrics.checksum = common_checksum(state_, comm_);
     const double seconds = now_seconds() - start;
     metrics.step_ms = seconds * 1e3;

@@ -2,9 +2,10 @@
 // it does per step is read, run, reduce, update, report. Rank 0 writes and prints for all.
 //
 // Nothing that was trained is lost. What can fail beside the step itself (the data of the next step, metrics,
-// validation, samples) is tried after it, with the model in the state of a finished step; a failure is heard of by all
-// ranks when they exchange losses or a few numbers (exchange()), and ends the run after a checkpoint. A checkpoint that
-// cannot be written ends nothing: it is tried again when the next one is due, and at the end.
+// validation, samples) is tried after it, with the model in the state of a finished step (where the plan delays
+// updates, a pending one is flushed first); a failure is heard of by all ranks when they exchange losses or a few
+// numbers (exchange()), and ends the run after a checkpoint. A checkpoint that cannot be written ends nothing: it is
+// tried again when the next one is due, and at the end.
 #pragma once
 
 #include "llmc/base/error.h"
@@ -54,6 +55,8 @@ class Trainer {
     void make_generator(const PlannedMemory& memory);
     StepMetrics try_step();
     StepMetrics train_step();
+    void flush();
+    StepMetrics skip_step();
     void read_step_data();
     const Batch& batch_of(int64_t micro);
     void after_step(const StepMetrics& metrics);
@@ -65,6 +68,7 @@ class Trainer {
     bool is_ending() const { return stop_signal_ != 0 || failed_rank_ >= 0; }
     std::string how_to_go_on() const;
     [[noreturn]] void end_together(int rank, const std::string& cause, int exit_code = kExitFailed);
+    int64_t scored_of_step() const;
     std::vector<double> run_update();
     void run_micro_batch(int64_t micro);
     double sum_over_ranks(const std::vector<double>& losses);
@@ -96,7 +100,6 @@ class Trainer {
     Executor executor_;
     Evaluator evaluator_;
     DataLoader loader_;
-    int64_t val_sequences_;
     DataLoader val_loader_;
     std::unique_ptr<TextGenerator> generator_;
     RunFolder* folder_;

@@ -29,6 +29,7 @@ void Trainer::after_step(const StepMetrics& metrics) {
     if (is_ending()) return;
     const bool validates = options_.val_every > 0 && (last || is_due(options_.val_every));
     const bool samples = options_.sample_length > 0 && (last || is_due(options_.sample_every));
+    if (validates || samples) flush();
     if (validates) attempt([&] { validate(); });
     if (samples) attempt([&] { print_sample(); });
     if (validates || samples || last || comm_.size() == 1) exchange({});
@@ -169,7 +170,8 @@ void Trainer::count_skipped(const StepMetrics& metrics) {
 /// Cut short where the run is asked to stop; there is no line of it then, and a resume begins with it.
 void Trainer::validate() {
     comm_.doing("validation");
-    const auto loss = evaluator_.loss(val_loader_, val_sequences_, [&] { return stop_->signal() != 0; });
+    const auto loss =
+        evaluator_.loss(val_loader_, val_loader_.sequences().per_epoch(), [&] { return stop_->signal() != 0; });
     if (!loss) return;
     // There is no checkpoint of step 0.
     if (options_.keep_best && progress_.step > 0 && *loss < best_loss_) better_loss_ = loss;
@@ -224,6 +226,7 @@ SaveResult Trainer::follow_folder() {
 
 /// A failure is no end: disks get room again.
 void Trainer::save() {
+    flush();
     comm_.doing("a checkpoint");
     checkpoint_is_due_ = false;
     save_result_ = follow_folder();

@@ -1,6 +1,7 @@
 // What no single option can know: combinations that make no sense, refused before anything is allocated.
 #include "llmc/base/error.h"
 #include "llmc/plan/policy.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/offload.h"
 #include "llmc/train/options.h"
 #include "llmc/train/profile_file.h"
@@ -227,6 +228,7 @@ void require_whole_updates(const Options& options) {
 }
 
 void validate(const Options& options) {
+    validate_lora(options);
     const bool are_typed = options.was_typed("data-format") || options.was_typed("jsonl-field");
     if (are_typed && options.data_format.starts_with("uint") && !options.jsonl_field.empty()) {
         fail_usage("--jsonl-field={}: token ids have no fields; leave it out with --data-format={}",

@@ -49,11 +49,13 @@ class NullBackend : public Backend {
     void convert(Tensor, Tensor) override { record("convert"); }
     void synchronize() override { record("synchronize"); }
 
-    void embedding_forward(Tensor, Tensor, Tensor, Tensor, int64_t, int64_t) override { record("embedding_forward"); }
-    void embedding_backward(Tensor, Tensor, bool, Tensor, Tensor, int64_t, Tensor) override {
+    void embedding_forward(Tensor, Tensor, Tensor, Tensor, int64_t, int64_t, Tensor) override {
+        record("embedding_forward");
+    }
+    void embedding_backward(Tensor, Tensor, bool, Tensor, Tensor, int64_t, Tensor, Tensor) override {
         record("embedding_backward");
     }
-    int64_t embedding_backward_workspace(int64_t, int64_t, int64_t) const override { return workspace_bytes_; }
+    int64_t embedding_backward_workspace(int64_t, int64_t, int64_t, bool) const override { return workspace_bytes_; }
 
     void layernorm_forward(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, float) override { record("norm_forward"); }
     void layernorm_backward(Tensor, bool, Tensor, Tensor, bool, Tensor, Tensor, Tensor, Tensor, Tensor,
@@ -76,6 +78,22 @@ class NullBackend : public Backend {
 
     /// Recorded with the weight's address, so that repeats of one layer's operation can be told from other layers'.
     void matmul_forward(Tensor, Tensor, Tensor weight, Tensor, Tensor, Tensor) override;
+    void adapter_down_forward(Tensor, Tensor, Tensor, Tensor) override { record("adapter_down_forward"); }
+    void adapter_down_backward_weight(Tensor, bool, Tensor, Tensor, Tensor) override {
+        record("adapter_down_backward_weight");
+    }
+    void adapter_down_backward_input(Tensor, Tensor, Tensor, Tensor) override { record("adapter_down_backward_input"); }
+    void adapter_up_forward(Tensor, Tensor, Tensor, const AdapterShape&, Tensor) override {
+        record("adapter_up_forward");
+    }
+    void adapter_up_backward_weight(Tensor, bool, Tensor, Tensor, const AdapterShape&, Tensor) override {
+        record("adapter_up_backward_weight");
+    }
+    void adapter_up_backward_input(Tensor, Tensor, Tensor, const AdapterShape&, Tensor) override {
+        record("adapter_up_backward_input");
+    }
+    int64_t adapter_workspace(int64_t, int64_t, int64_t) const override { return workspace_bytes_; }
+
     void matmul_backward_input(Tensor, Tensor, Tensor, Tensor) override { record("matmul_backward_input"); }
     void matmul_backward_weight(Tensor, Tensor, bool, Tensor, Tensor, Tensor) override {
         record("matmul_backward_weight");
@@ -111,6 +129,7 @@ class NullBackend : public Backend {
         record("activation_and_weight_gradient");
     }
 
+    void gather_rows(Tensor, Tensor, Tensor) override { record("gather_rows"); }
     void cross_entropy(Tensor, Tensor, Tensor, int64_t, Tensor) override { record("cross_entropy"); }
     void accumulate_loss(Tensor, bool, Tensor) override { record("accumulate_loss"); }
 

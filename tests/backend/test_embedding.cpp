@@ -34,7 +34,7 @@ TEST(Embedding, Forward) {
                 expected[i] = positions ? token_part + static_cast<float>(p[position * s.C + c]) : token_part;
             }
             const TestBuffer out(dtype, s.N, s.C), rounded(dtype, s.N, s.C, expected);
-            backend.embedding_forward(out, tokens, wte, positions ? wpe.tensor() : Tensor(), s.T, s.first_position);
+            backend.embedding_forward(out, tokens, wte, positions ? wpe.tensor() : Tensor(), s.T, s.first_position, {});
             EXPECT_TRUE(out.bytes() == rounded.bytes());
             EXPECT_TRUE(out.intact());
         }
@@ -57,8 +57,8 @@ TEST(Embedding, BackwardAddsInRowOrder) {
                 add(by_token[token[n] * s.C + c], d[i]);
                 if (positions) add(by_position[n % s.T * s.C + c], d[i]);
             }
-            const TestBuffer workspace = workspace_buffer(backend.embedding_backward_workspace(s.N, s.C, s.Vp));
-            backend.embedding_backward(d_wte, positions ? d_wpe.tensor() : Tensor(), true, d_out, tokens, s.T,
+            const TestBuffer workspace = workspace_buffer(backend.embedding_backward_workspace(s.N, s.C, s.Vp, false));
+            backend.embedding_backward(d_wte, positions ? d_wpe.tensor() : Tensor(), true, d_out, tokens, s.T, {},
                                        workspace);
             EXPECT_EQ(largest_error(d_wte.values(), by_token), 0);
             EXPECT_EQ(largest_error(d_wpe.values(), by_position), 0);
@@ -80,12 +80,12 @@ TEST(Embedding, WritingPositionsIsAddingToZeros) {
         cpu::CpuBackend backend(threads);
         for_each_shape([&](DType dtype, const Shape& s) {
             const TestBuffer tokens(random_integers(s.N, s.Vp, 1)), d_out = random_buffer(dtype, s.N, s.C, 1, 2);
-            const TestBuffer workspace = workspace_buffer(backend.embedding_backward_workspace(s.N, s.C, s.Vp));
+            const TestBuffer workspace = workspace_buffer(backend.embedding_backward_workspace(s.N, s.C, s.Vp, false));
             const TestBuffer d_wte = random_buffer(DType::F32, s.Vp, s.C, 1, 3);
             const TestBuffer d_wte_beside = random_buffer(DType::F32, s.Vp, s.C, 1, 3);
             const TestBuffer written(DType::F32, s.T + 3, s.C), added = zeros(DType::F32, s.T + 3, s.C);
-            backend.embedding_backward(d_wte, added, true, d_out, tokens, s.T, workspace);
-            backend.embedding_backward(d_wte_beside, written, false, d_out, tokens, s.T, workspace);
+            backend.embedding_backward(d_wte, added, true, d_out, tokens, s.T, {}, workspace);
+            backend.embedding_backward(d_wte_beside, written, false, d_out, tokens, s.T, {}, workspace);
             EXPECT_TRUE(d_wte_beside.bytes() == d_wte.bytes());  // Tokens are added to in both.
             const int64_t rows = std::min(s.T, s.N);
             expect_rows_beyond_untouched(written, rows);
@@ -100,13 +100,13 @@ TEST(Embedding, AddingAfterWritingIsTheSumOfBoth) {
     cpu::CpuBackend backend(2);
     for_each_shape([&](DType dtype, const Shape& s) {
         const TestBuffer tokens(random_integers(s.N, s.Vp, 1)), d_wte = zeros(DType::F32, s.Vp, s.C);
-        const TestBuffer workspace = workspace_buffer(backend.embedding_backward_workspace(s.N, s.C, s.Vp));
+        const TestBuffer workspace = workspace_buffer(backend.embedding_backward_workspace(s.N, s.C, s.Vp, false));
         const TestBuffer d_wpe(DType::F32, s.T, s.C);
         const int64_t rows = std::min(s.T, s.N);
         Values expected(static_cast<size_t>(rows * s.C), 0.0);
         for (const uint32_t micro_batch : {0, 1}) {
             const TestBuffer d_out = random_buffer(dtype, s.N, s.C, 1, 2 + micro_batch);
-            backend.embedding_backward(d_wte, d_wpe, micro_batch > 0, d_out, tokens, s.T, workspace);
+            backend.embedding_backward(d_wte, d_wpe, micro_batch > 0, d_out, tokens, s.T, {}, workspace);
             const Values d = d_out.values();
             for (int64_t i = 0; i < s.N * s.C; ++i) {  // In row order, rounded at every step.
                 double& sum = expected[i / s.C % s.T * s.C + i % s.C];
@@ -130,9 +130,9 @@ TEST(Embedding, ThreadCountDoesNotMatter) {
             const TestBuffer out(dtype, N, C), d_out = random_buffer(dtype, N, C, 1, 4);
             const TestBuffer d_wte = random_buffer(DType::F32, Vp, C, 1, 5),
                              d_wpe = random_buffer(DType::F32, T, C, 1, 6);
-            const TestBuffer workspace = workspace_buffer(backend.embedding_backward_workspace(N, C, Vp));
-            backend.embedding_forward(out, tokens, wte, wpe, T, 0);
-            backend.embedding_backward(d_wte, d_wpe, true, d_out, tokens, T, workspace);
+            const TestBuffer workspace = workspace_buffer(backend.embedding_backward_workspace(N, C, Vp, false));
+            backend.embedding_forward(out, tokens, wte, wpe, T, 0, {});
+            backend.embedding_backward(d_wte, d_wpe, true, d_out, tokens, T, {}, workspace);
             return joined({&out, &d_wte, &d_wpe});
         });
 }

@@ -24,15 +24,15 @@ struct Case {
           tokens_only(dtype, s.N, s.C),
           d_wte(random_buffer(DType::F32, s.Vp, s.C, 1, 5)),
           d_wpe(random_buffer(DType::F32, s.T, s.C, 1, 6)),
-          workspace(workspace_buffer(std::max(cpu_backend().embedding_backward_workspace(s.N, s.C, s.Vp),
-                                              cuda_backend().embedding_backward_workspace(s.N, s.C, s.Vp)))) {}
+          workspace(workspace_buffer(std::max(cpu_backend().embedding_backward_workspace(s.N, s.C, s.Vp, false),
+                                              cuda_backend().embedding_backward_workspace(s.N, s.C, s.Vp, false)))) {}
 
     template <typename On>
     void run(Backend& backend, On on) const {
-        backend.embedding_forward(on(out), on(tokens), on(wte), on(wpe), s.T, s.first_position);
-        backend.embedding_forward(on(tokens_only), on(tokens), on(wte), Tensor(), s.T, s.first_position);
-        backend.embedding_backward(on(d_wte), on(d_wpe), true, on(d_out), on(tokens), s.T, on(workspace));
-        backend.embedding_backward(on(d_wte), Tensor(), true, on(d_out), on(tokens), s.T, on(workspace));
+        backend.embedding_forward(on(out), on(tokens), on(wte), on(wpe), s.T, s.first_position, {});
+        backend.embedding_forward(on(tokens_only), on(tokens), on(wte), Tensor(), s.T, s.first_position, {});
+        backend.embedding_backward(on(d_wte), on(d_wpe), true, on(d_out), on(tokens), s.T, {}, on(workspace));
+        backend.embedding_backward(on(d_wte), Tensor(), true, on(d_out), on(tokens), s.T, {}, on(workspace));
     }
     std::vector<std::byte> results() const { return joined({&out, &tokens_only, &d_wte, &d_wpe}); }
 
@@ -68,7 +68,8 @@ TEST(CudaEmbedding, WritingPositionsIsAddingToZeros) {
             const TestBuffer added = zeros(DType::F32, s.T + 3, s.C), both_added = zeros(DType::F32, s.T + 3, s.C);
             run_on_cuda([&](Backend& b, auto on) {
                 const auto run = [&](const Case& of, const TestBuffer& d_wpe, bool adds) {
-                    b.embedding_backward(on(d_wte), on(d_wpe), adds, on(of.d_out), on(c.tokens), s.T, on(c.workspace));
+                    b.embedding_backward(on(d_wte), on(d_wpe), adds, on(of.d_out), on(c.tokens), s.T, {},
+                                         on(c.workspace));
                 };
                 run(c, added, true);
                 run(c, written, false);
@@ -99,7 +100,8 @@ TEST(CudaEmbedding, WritingPositionsLeavesTokensAdded) {
         const Case adding(dtype, s), writing(dtype, s), cpu(dtype, s);
         const auto run = [](const Case& c, bool adds) {
             return [&c, adds](Backend& b, auto on) {
-                b.embedding_backward(on(c.d_wte), on(c.d_wpe), adds, on(c.d_out), on(c.tokens), c.s.T, on(c.workspace));
+                b.embedding_backward(on(c.d_wte), on(c.d_wpe), adds, on(c.d_out), on(c.tokens), c.s.T, {},
+                                     on(c.workspace));
             };
         };
         run_on_cuda(run(adding, true));

@@ -95,7 +95,8 @@ TEST(SpreadOrder, CoversTheRangeEvenlyAndRepeats) {
 
 TEST(DataLoader, TargetsAreTheNextTokens) {
     const Counting source(1000);
-    DataLoader loader(TokenRange(source, 100, 800), 3, 7, kAnyToken, shuffled_order(800, 7, 5));
+    const StreamSequences sequences(TokenRange(source, 100, 800), 7, kAnyToken, shuffled_order(800, 7, 5), 1);
+    DataLoader loader(sequences, 3);
     const SequenceOrder order = shuffled_order(800, 7, 5);
     for (int64_t s = 0; s < 200; ++s) {
         const Batch& batch = loader.next();
@@ -116,10 +117,12 @@ TEST(DataLoader, TargetsAreTheNextTokens) {
 TEST(DataLoader, SeekReachesAnyPosition) {
     const Counting source(10'000);
     const SequenceOrder order = shuffled_order(10'000, 16, 1);
-    DataLoader straight(TokenRange(source), 4, 16, kAnyToken, order);
+    const StreamSequences of_straight(TokenRange(source), 16, kAnyToken, order, 1);
+    DataLoader straight(of_straight, 4);
     std::vector<std::vector<int32_t>> batches;
     for (int s = 0; s < 400; ++s) batches.push_back(straight.next().tokens);
-    DataLoader jumping(TokenRange(source), 4, 16, kAnyToken, order);
+    const StreamSequences of_jumping(TokenRange(source), 16, kAnyToken, order, 1);
+    DataLoader jumping(of_jumping, 4);
     for (const int64_t s : {399, 0, 17, 18, 200}) {
         jumping.seek(4 * s);
         EXPECT_EQ(jumping.position(), 4 * s);
@@ -132,7 +135,8 @@ TEST(DataLoader, TheStreamDoesNotDependOnTheBatchSize) {
     const Counting source(3000);
     std::vector<std::vector<int32_t>> streams;
     for (const int64_t B : {1, 2, 3, 12}) {
-        DataLoader loader(TokenRange(source), B, 9, kAnyToken, shuffled_order(3000, 9, 2));
+        const StreamSequences sequences(TokenRange(source), 9, kAnyToken, shuffled_order(3000, 9, 2), 1);
+        DataLoader loader(sequences, B);
         std::vector<int32_t> stream;
         while (loader.position() < 720) {
             const Batch& batch = loader.next();
@@ -145,7 +149,8 @@ TEST(DataLoader, TheStreamDoesNotDependOnTheBatchSize) {
 
 TEST(DataLoader, TheShortestRangeWorks) {
     const Counting source(6);
-    DataLoader loader(TokenRange(source), 2, 5, 6, shuffled_order(6, 5, 0));
+    const StreamSequences sequences(TokenRange(source), 5, 6, shuffled_order(6, 5, 0), 1);
+    DataLoader loader(sequences, 2);
     for (int s = 0; s < 3; ++s) EXPECT_EQ(loader.next().targets, (std::vector<int32_t>{1, 2, 3, 4, 5, 1, 2, 3, 4, 5}));
 }
 
@@ -157,7 +162,8 @@ TEST(DataLoader, ATokenBeyondTheVocabularyIsNamed) {
     writer.append(tokens);
     writer.close();
     const auto source = open_token_source(dir / "*.bin", "--data");
-    DataLoader loader(TokenRange(*source), 1, 9, 300, spread_order(100, 9, 10));
+    const StreamSequences sequences(TokenRange(*source), 9, 300, spread_order(100, 9, 10), 1);
+    DataLoader loader(sequences, 1);
     for (int s = 0; s < 7; ++s) loader.next();
     for (int turn = 0; turn < 2; ++turn) {
         EXPECT_TRUE(has(error_of([&] { loader.next(); }),
@@ -174,14 +180,16 @@ TEST(DataLoader, IdsBeyondInt32AreOutOfRangeToo) {
     const int32_t fields[] = {kLlama3Tokens.magic, kLlama3Tokens.version, 4};
     std::copy_n(reinterpret_cast<const char*>(fields), sizeof fields, bytes.begin());
     const auto source = open_token_source(dir.write("x.bin", bytes + std::string(16, '\xff')), "--data");
-    DataLoader loader(TokenRange(*source), 1, 3, 128256, spread_order(4, 3, 1));
+    const StreamSequences sequences(TokenRange(*source), 3, 128256, spread_order(4, 3, 1), 1);
+    DataLoader loader(sequences, 1);
     EXPECT_TRUE(has(error_of([&] { loader.next(); }), {"token 4294967295", "at token 0"}));
 }
 
 TEST(DataLoader, MayBeDestroyedWhilePrefetching) {
     const Counting source(100'000);
     for (int turn = 0; turn < 20; ++turn) {
-        DataLoader loader(TokenRange(source), 8, 512, kAnyToken, shuffled_order(100'000, 512, 0));
+        const StreamSequences sequences(TokenRange(source), 512, kAnyToken, shuffled_order(100'000, 512, 0), 1);
+        DataLoader loader(sequences, 8);
         loader.next();
     }
 }

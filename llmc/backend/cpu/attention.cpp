@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 namespace llmc::cpu {
 
@@ -105,17 +106,17 @@ void forward_tile(const ForwardBuffers<Product>& buffers, int64_t first, int64_t
                                   kKeys / Product::kPerUnit, rows, keys, shape.HD, diagonal);
 }
 
-/// Queries first_query .. first_query + count - 1 of head h of sequence b.
+/// Queries first_query .. first_query + count - 1 of head h of the shape.T rows from `first_row` on.
 template <typename T>
-void forward_block(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, int64_t b, int64_t h,
+void forward_block(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, int64_t first_row, int64_t h,
                    int64_t first_query, const ForwardBuffers<typename ProductFor<T>::Type>& buffers) {
     using Product = typename ProductFor<T>::Type;
     const int64_t T_ = shape.T, HD = shape.HD, columns = PanelCut(HD).columns;
     const int64_t kv_head = h / (shape.NH / shape.NKV);
     const int64_t count = std::min(kForwardQueries, T_ - first_query);
-    const auto queries = head_of<const T>(qkv, b * T_, query_column(shape, h));
-    const auto keys = head_of<const T>(qkv, b * T_, key_column(shape, kv_head));
-    const auto values = head_of<const T>(qkv, b * T_, value_column(shape, kv_head));
+    const auto queries = head_of<const T>(qkv, first_row, query_column(shape, h));
+    const auto keys = head_of<const T>(qkv, first_row, key_column(shape, kv_head));
+    const auto values = head_of<const T>(qkv, first_row, value_column(shape, kv_head));
 
     pack_rows<Product>(buffers.query_rows, queries.row(first_query), queries.stride, count, HD);
     std::fill_n(buffers.out, round_up(count, kMicroRows) * columns, 0.0f);
@@ -134,8 +135,8 @@ void forward_block(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& sha
         }
     }
 
-    const auto out_head = head_of<T>(out, b * T_, h * HD);
-    const auto lse_head = head_of<float>(lse, b * T_, h);
+    const auto out_head = head_of<T>(out, first_row, h * HD);
+    const auto lse_head = head_of<float>(lse, first_row, h);
     for (int64_t row = 0; row < count; ++row) {
         const float sum = sum_of(load(buffers.row_sum + row * kLanes));
         store_row(out_head.row(first_query + row), buffers.out + row * columns, HD, 1.0f / sum);
@@ -152,16 +153,24 @@ int64_t forward_bytes(const AttentionShape& shape) {
 
 template <typename T>
 void forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, Tensor workspace, int threads) {
-    const int64_t heads = shape.B * shape.NH, blocks = ceil_div(shape.T, kForwardQueries);
+    // The blocks of a head follow each other, so that its keys and values stay in a cache; the longest comes first.
+    std::vector<AttentionTask> tasks;
+    for (const DocumentRows& document : documents_in(shape.documents, shape.B, shape.T)) {
+        for (int64_t h = 0; h < shape.NH; ++h) {
+            for (int64_t block = ceil_div(document.count, kForwardQueries) - 1; block >= 0; --block)
+                tasks.push_back({document, h, block * kForwardQueries});
+        }
+    }
+    const auto count = static_cast<int64_t>(tasks.size());
     const int64_t bytes = forward_bytes<T>(shape);
     char* memory = static_cast<char*>(workspace.data);
-    // The blocks of a head follow each other, so that its keys and values stay in a cache; the longest comes first.
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (int64_t task = 0; task < heads * blocks; ++task) {
+    for (int64_t i = 0; i < count; ++i) {
         Carver carver(memory + omp_get_thread_num() * bytes);
         const ForwardBuffers<typename ProductFor<T>::Type> buffers(carver, shape.HD);
-        const int64_t head = task / blocks, block = blocks - 1 - task % blocks;
-        forward_block<T>(out, lse, qkv, shape, head / shape.NH, head % shape.NH, block * kForwardQueries, buffers);
+        const AttentionTask& task = tasks[static_cast<size_t>(i)];
+        forward_block<T>(out, lse, qkv, shape_of(shape, task.document), task.document.first, task.head, task.first,
+                         buffers);
     }
 }
 

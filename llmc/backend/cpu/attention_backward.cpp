@@ -1,10 +1,10 @@
 // The backward pass of causal attention: the scores of a tile are computed once more, and turned into probabilities by
 // the saved log-sum-exp (Dao et al. 2022). attention.cpp is the forward pass.
 //
-// A task is a key/value head with its query heads. If there are too few of those for the threads, or a sequence is too
-// long for the accumulators, the pass runs instead as two kinds of smaller tasks, one for the gradients of keys and
-// values, one for those of queries, at the price of computing the scores twice. Both ways add the same numbers in the
-// same order, so they give the same bits.
+// A task is a key/value head of a document with its query heads. If there are too few of those for the threads, or a
+// sequence is too long for the accumulators, the pass runs instead as two kinds of smaller tasks, one for the gradients
+// of keys and values, one for those of queries, at the price of computing the scores twice. Both ways add the same
+// numbers in the same order, so they give the same bits.
 //
 // In bf16, probabilities and their gradients are rounded to bf16 before they are multiplied, where the processor has
 // bf16 dot products; sums and everything else are fp32.
@@ -18,6 +18,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 namespace llmc::cpu {
 
@@ -137,73 +138,75 @@ void backward_tile(const BackwardBuffers<Product>& buffers, float* d_queries, fl
     }
 }
 
-/// The backward pass of one call: the operands, and the three kinds of task.
+/// The backward pass in the shape.T rows from `first_row` on: the operands, and the three kinds of task.
 template <typename T>
 class Backward {
   public:
     using Product = typename ProductFor<T>::Type;
     using Buffers = BackwardBuffers<Product>;
 
-    Backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor lse, const float* delta, const AttentionShape& shape)
+    Backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor lse, const float* delta, const AttentionShape& shape,
+             int64_t first_row)
         : d_qkv_(d_qkv),
           d_out_(d_out),
           qkv_(qkv),
           lse_(lse),
           delta_(delta),
           shape_(shape),
+          first_row_(first_row),
           columns_(PanelCut(shape.HD).columns),
           group_(shape.NH / shape.NKV) {}
 
     /// All gradients of one key/value head and its query heads.
-    void whole_head(int64_t b, int64_t kv_head, const Buffers& buffers) const {
+    void whole_head(int64_t kv_head, const Buffers& buffers) const {
         const int64_t rows = padded_queries(shape_);
         std::fill_n(buffers.d_queries, group_ * rows * columns_, 0.0f);
         for (int64_t first_key = 0; first_key < shape_.T; first_key += kKeys)
-            key_block(b, kv_head, first_key, buffers, buffers.d_queries);
+            key_block(kv_head, first_key, buffers, buffers.d_queries);
         for (int64_t i = 0; i < group_; ++i) {
-            store_gradient(buffers.d_queries + i * rows * columns_, b, query_column(shape_, kv_head * group_ + i), 0,
+            store_gradient(buffers.d_queries + i * rows * columns_, query_column(shape_, kv_head * group_ + i), 0,
                            shape_.T, shape_.score_scale());
         }
     }
 
     /// The gradients of one tile of keys and values. Adds to those of the group's queries, unless `d_queries` is null.
-    void key_block(int64_t b, int64_t kv_head, int64_t first_key, const Buffers& buffers, float* d_queries) const {
-        const int64_t keys = pack_keys(b, kv_head, first_key, buffers);
+    void key_block(int64_t kv_head, int64_t first_key, const Buffers& buffers, float* d_queries) const {
+        const int64_t keys = pack_keys(kv_head, first_key, buffers);
         std::fill_n(buffers.d_keys, round_up(keys, kMicroRows) * columns_, 0.0f);
         std::fill_n(buffers.d_values, round_up(keys, kMicroRows) * columns_, 0.0f);
         for (int64_t i = 0; i < group_; ++i) {
             const int64_t end = shape_.end_seeing(first_key + keys - 1);
             for (int64_t first_query = first_key; first_query < end; first_query += kQueries) {
-                const int64_t queries = pack_queries(b, kv_head * group_ + i, first_query, buffers);
+                const int64_t queries = pack_queries(kv_head * group_ + i, first_query, buffers);
                 float* rows = d_queries ? d_queries + (i * padded_queries(shape_) + first_query) * columns_ : nullptr;
                 backward_tile<Product>(buffers, rows, buffers.d_keys, buffers.d_values, queries, keys,
                                        first_query - first_key, shape_);
             }
         }
-        store_gradient(buffers.d_keys, b, key_column(shape_, kv_head), first_key, keys, shape_.score_scale());
-        store_gradient(buffers.d_values, b, value_column(shape_, kv_head), first_key, keys, 1.0f);
+        store_gradient(buffers.d_keys, key_column(shape_, kv_head), first_key, keys, shape_.score_scale());
+        store_gradient(buffers.d_values, value_column(shape_, kv_head), first_key, keys, 1.0f);
     }
 
     /// The gradient of one block of queries.
-    void query_block(int64_t b, int64_t h, int64_t first_query, const Buffers& buffers) const {
-        const int64_t queries = pack_queries(b, h, first_query, buffers);
+    void query_block(int64_t h, int64_t first_query, const Buffers& buffers) const {
+        const int64_t queries = pack_queries(h, first_query, buffers);
         std::fill_n(buffers.d_queries, kQueries * columns_, 0.0f);
         for (int64_t first_key = first_key_tile(shape_, first_query); first_key < first_query + queries;
              first_key += kKeys) {
-            const int64_t keys = pack_keys(b, h / group_, first_key, buffers);
+            const int64_t keys = pack_keys(h / group_, first_key, buffers);
             backward_tile<Product>(buffers, buffers.d_queries, nullptr, nullptr, queries, keys, first_query - first_key,
                                    shape_);
         }
-        store_gradient(buffers.d_queries, b, query_column(shape_, h), first_query, queries, shape_.score_scale());
+        store_gradient(buffers.d_queries, query_column(shape_, h), first_query, queries, shape_.score_scale());
     }
 
     static int64_t padded_queries(const AttentionShape& shape) { return round_up(shape.T, kQueries); }
 
   private:
-    int64_t pack_keys(int64_t b, int64_t kv_head, int64_t first_key, const Buffers& buffers) const {
+    int64_t pack_keys(int64_t kv_head, int64_t first_key, const Buffers& buffers) const {
         const int64_t keys = std::min(kKeys, shape_.T - first_key);
-        const auto key_head = head_of<const T>(qkv_, b * shape_.T, key_column(shape_, kv_head));
-        const auto value_head = head_of<const T>(qkv_, b * shape_.T, value_column(shape_, kv_head));
+        const auto key_head = head_of<const T>(qkv_, first_row_, key_column(shape_, kv_head));
+        const auto value_head = head_of<const T>(qkv_, first_row_, value_column(shape_, kv_head));
         pack_rows<Product>(buffers.rows, key_head.row(first_key), key_head.stride, keys, shape_.HD);
         pack_columns<Product>(buffers.key_columns, buffers.rows, keys, shape_.HD);
         pack_panels<Product>(buffers.key_panels, buffers.rows, keys, shape_.HD, kKeys / Product::kPerUnit);
@@ -213,17 +216,17 @@ class Backward {
     }
 
     /// Padding rows get probabilities 0, by an infinite log-sum-exp.
-    int64_t pack_queries(int64_t b, int64_t h, int64_t first_query, const Buffers& buffers) const {
+    int64_t pack_queries(int64_t h, int64_t first_query, const Buffers& buffers) const {
         const int64_t queries = std::min(kQueries, shape_.T - first_query), depth = kQueries / Product::kPerUnit;
-        const auto query_head = head_of<const T>(qkv_, b * shape_.T, query_column(shape_, h));
-        const auto d_out_head = head_of<const T>(d_out_, b * shape_.T, h * shape_.HD);
+        const auto query_head = head_of<const T>(qkv_, first_row_, query_column(shape_, h));
+        const auto d_out_head = head_of<const T>(d_out_, first_row_, h * shape_.HD);
         pack_rows<Product>(buffers.query_rows, query_head.row(first_query), query_head.stride, queries, shape_.HD);
         pack_panels<Product>(buffers.query_panels, buffers.query_rows, padded(queries), shape_.HD, depth);
         pack_rows<Product>(buffers.d_out_rows, d_out_head.row(first_query), d_out_head.stride, queries, shape_.HD);
         pack_panels<Product>(buffers.d_out_panels, buffers.d_out_rows, padded(queries), shape_.HD, depth);
         const float* lse = lse_.as<float>();
         for (int64_t row = 0; row < padded(queries); ++row) {
-            const int64_t from = (b * shape_.T + first_query + row) * shape_.NH + h;
+            const int64_t from = (first_row_ + first_query + row) * shape_.NH + h;
             buffers.lse[row] = row < queries ? lse[from] : kInfinity;
             buffers.delta[row] = row < queries ? delta_[from] : 0.0f;
         }
@@ -231,8 +234,8 @@ class Backward {
     }
     static int64_t padded(int64_t queries) { return round_up(queries, kMicroRows); }
 
-    void store_gradient(const float* from, int64_t b, int64_t column, int64_t first, int64_t count, float scale) const {
-        const auto head = head_of<T>(d_qkv_, b * shape_.T, column);
+    void store_gradient(const float* from, int64_t column, int64_t first, int64_t count, float scale) const {
+        const auto head = head_of<T>(d_qkv_, first_row_, column);
         for (int64_t row = 0; row < count; ++row)
             store_row(head.row(first + row), from + row * columns_, shape_.HD, scale);
     }
@@ -240,7 +243,7 @@ class Backward {
     Tensor d_qkv_, d_out_, qkv_, lse_;
     const float* delta_;  ///< (N, NH)
     AttentionShape shape_;
-    int64_t columns_, group_;
+    int64_t first_row_, columns_, group_;
 };
 
 /// One sweep costs 5 products per tile, in B*NKV tasks; two cost 7, in tasks enough for any number of threads.
@@ -277,18 +280,44 @@ void compute_delta(float* delta, const T* d_out, const T* out, int64_t rows, int
     }
 }
 
+/// One for every head of every document that has such a block, from position `first` on.
+void add_tasks(const std::vector<DocumentRows>& documents, int64_t heads, int64_t first,
+               std::vector<AttentionTask>* tasks) {
+    for (const DocumentRows& document : documents) {
+        for (int64_t head = 0; first < document.count && head < heads; ++head)
+            tasks->push_back({document, head, first});
+    }
+}
+
+// Long tasks come first: the first keys are seen by the most queries, the last queries see the most keys.
+
+void add_key_tasks(const std::vector<DocumentRows>& documents, const AttentionShape& shape,
+                   std::vector<AttentionTask>* tasks) {
+    for (int64_t first = 0; first < shape.T; first += kKeys) add_tasks(documents, shape.NKV, first, tasks);
+}
+
+void add_query_tasks(const std::vector<DocumentRows>& documents, const AttentionShape& shape,
+                     std::vector<AttentionTask>* tasks) {
+    for (int64_t block = ceil_div(shape.T, kQueries) - 1; block >= 0; --block)
+        add_tasks(documents, shape.NH, block * kQueries, tasks);
+}
+
 template <typename T>
 void backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse, const AttentionShape& shape,
               Tensor workspace, int threads) {
     char* memory = static_cast<char*>(workspace.data);
     auto* delta = reinterpret_cast<float*>(memory);
     memory += delta_bytes(shape);
-    const Backward<T> pass(d_qkv, d_out, qkv, lse, delta, shape);
     const int64_t bytes = backward_bytes<T>(shape, threads), held = query_rows_held<T>(shape, threads);
     const bool one_sweep = in_one_sweep<T>(shape, threads);
-    const int64_t N = shape.B * shape.T, heads = shape.B * shape.NH, kv_heads = shape.B * shape.NKV;
-    const int64_t key_tasks = kv_heads * ceil_div(shape.T, kKeys), query_blocks = ceil_div(shape.T, kQueries);
-    const int64_t tasks = one_sweep ? kv_heads : key_tasks + heads * query_blocks;
+    const std::vector<DocumentRows> documents = documents_in(shape.documents, shape.B, shape.T);
+    std::vector<AttentionTask> tasks;
+    if (one_sweep) add_tasks(documents, shape.NKV, 0, &tasks);
+    if (!one_sweep) add_key_tasks(documents, shape, &tasks);
+    const auto key_tasks = static_cast<int64_t>(tasks.size());
+    if (!one_sweep) add_query_tasks(documents, shape, &tasks);
+    const auto count = static_cast<int64_t>(tasks.size());
+    const int64_t N = shape.B * shape.T;
 #pragma omp parallel num_threads(threads)
     {
         Carver carver(memory + omp_get_thread_num() * bytes);
@@ -298,18 +327,16 @@ void backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse, co
             const int64_t at = n * shape.NH * shape.HD;
             compute_delta(delta + n * shape.NH, d_out.as<T>() + at, out.as<T>() + at, shape.NH, shape.HD);
         }
-        // Long tasks come first: the first keys are seen by the most queries, the last queries see the most keys.
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < tasks; ++task) {
+        for (int64_t i = 0; i < count; ++i) {
+            const auto& [document, head, first] = tasks[static_cast<size_t>(i)];
+            const Backward<T> pass(d_qkv, d_out, qkv, lse, delta, shape_of(shape, document), document.first);
             if (one_sweep) {
-                pass.whole_head(task / shape.NKV, task % shape.NKV, buffers);
-            } else if (task < key_tasks) {
-                const int64_t head = task % kv_heads;
-                pass.key_block(head / shape.NKV, head % shape.NKV, task / kv_heads * kKeys, buffers, nullptr);
+                pass.whole_head(head, buffers);
+            } else if (i < key_tasks) {
+                pass.key_block(head, first, buffers, nullptr);
             } else {
-                const int64_t head = (task - key_tasks) % heads;
-                const int64_t block = query_blocks - 1 - (task - key_tasks) / heads;
-                pass.query_block(head / shape.NH, head % shape.NH, block * kQueries, buffers);
+                pass.query_block(head, first, buffers);
             }
         }
     }

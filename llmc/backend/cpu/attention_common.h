@@ -3,6 +3,7 @@
 
 #include "llmc/backend/backend.h"
 #include "llmc/backend/cpu/attention_tile.h"
+#include "llmc/backend/cpu/documents.h"
 #include "llmc/base/check.h"
 #include "llmc/base/units.h"
 
@@ -53,6 +54,19 @@ HeadView<T> head_of(Tensor tensor, int64_t first_row, int64_t column) {
 inline int64_t query_column(const AttentionShape& s, int64_t h) { return h * s.HD; }
 inline int64_t key_column(const AttentionShape& s, int64_t kv_head) { return (s.NH + kv_head) * s.HD; }
 inline int64_t value_column(const AttentionShape& s, int64_t kv_head) { return (s.NH + s.NKV + kv_head) * s.HD; }
+
+/// A tile's work: of a head in a document, from the position `first` on.
+struct AttentionTask {
+    DocumentRows document;
+    int64_t head, first;
+};
+
+/// The sizes of one document.
+inline AttentionShape shape_of(const AttentionShape& shape, const DocumentRows& document) {
+    AttentionShape alone = shape;
+    alone.B = 1, alone.T = document.count;
+    return alone;
+}
 
 template <typename T>
 void store_row(T* to, const float* from, int64_t HD, float scale) {

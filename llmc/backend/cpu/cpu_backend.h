@@ -34,11 +34,11 @@ class CpuBackend : public Backend {
     void synchronize() override {}
 
     // embedding.cpp
-    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,
-                           int64_t first_position) override;
+    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, int64_t first_position,
+                           Tensor documents) override;
     void embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
-                            Tensor workspace) override;
-    int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp) const override;
+                            Tensor documents, Tensor workspace) override;
+    int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp, bool has_documents) const override;
 
     // norm.cpp
     void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
@@ -65,6 +65,17 @@ class CpuBackend : public Backend {
                                 Tensor workspace) override;
     int64_t matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const override;
 
+    // adapter.cpp
+    void adapter_down_forward(Tensor z, Tensor x, Tensor a, Tensor workspace) override;
+    void adapter_down_backward_weight(Tensor d_a, bool adds, Tensor d_z, Tensor x, Tensor workspace) override;
+    void adapter_down_backward_input(Tensor d_x, Tensor d_z, Tensor a, Tensor workspace) override;
+    void adapter_up_forward(Tensor out, Tensor z, Tensor b, const AdapterShape& shape, Tensor workspace) override;
+    void adapter_up_backward_weight(Tensor d_b, bool adds, Tensor d_out, Tensor z, const AdapterShape& shape,
+                                    Tensor workspace) override;
+    void adapter_up_backward_input(Tensor d_z, Tensor d_out, Tensor b, const AdapterShape& shape,
+                                   Tensor workspace) override;
+    int64_t adapter_workspace(int64_t N, int64_t rows, int64_t columns) const override;
+
     // rope.cpp
     void rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) override;
 
@@ -90,6 +101,9 @@ class CpuBackend : public Backend {
     // activation_and_weight_gradient.cpp
     FusionAnswer fuses(const FusionQuery& query) const override;
     void activation_and_weight_gradient(const ActivationAndWeightGradient& operands) override;
+
+    // rows.cpp
+    void gather_rows(Tensor out, Tensor x, Tensor rows) override;
 
     // cross_entropy.cpp
     void cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, Tensor d_scale) override;

@@ -1,6 +1,7 @@
 // Rotary position embedding: parallel over ranges of tokens. The two halves of a head are contiguous in the rotate-half
 // form, so the loop over pairs is plain vector code.
 #include "llmc/backend/cpu/cpu_backend.h"
+#include "llmc/backend/cpu/documents.h"
 #include "llmc/backend/cpu/parallel.h"
 #include "llmc/base/check.h"
 
@@ -30,9 +31,10 @@ void rotate_tokens(Tensor qkv, Tensor table, const AttentionShape& shape, int64_
     const int64_t bytes = 2 * N * heads * HD * size_of(qkv.dtype);
     T* rows = qkv.as<T>();
     const float* angles = table.as<float>();
+    const int32_t* documents = shape.documents ? shape.documents.as<int32_t>() : nullptr;
     for_each_range(N, step, bytes, [&](int64_t begin, int64_t end) {
         for (int64_t n = begin; n < end; ++n) {
-            const float* cosines = angles + (first_position + n % shape.T) * R;
+            const float* cosines = angles + (first_position + position_of(documents, n, shape.T)) * R;
             T* row = rows + n * shape.qkv_columns();
             for (int64_t head = 0; head < heads; ++head) {
                 T* lower = row + head * HD;

@@ -3,9 +3,9 @@
 // bf16: a block has 128 queries of one head, a warp 32 of them; two row tiles per warp halve the shared-memory traffic
 // per product, which tensor cores are otherwise bound by. It walks the keys in tiles of 64 up to its diagonal. While
 // the warps work on a key tile the value tile is being copied (cp.async), and the next key tile while they work on the
-// values. With a window it begins at the first tile that its first query sees. The longest blocks of a head start
-// first. attention_tile.cuh has the products, attention_fp32.cuh the kernel for fp32, attention_backward.cu the other
-// pass.
+// values. With a window, or documents, it begins at the first tile that its first query sees. The longest blocks of a
+// head start first. attention_tile.cuh has the products, attention_fp32.cuh the kernel for fp32, attention_backward.cu
+// the other pass.
 #include "llmc/backend/cuda/attention_fp32.cuh"
 #include "llmc/backend/cuda/attention_tile.cuh"
 #include "llmc/backend/cuda/cuda_backend.h"
@@ -79,8 +79,7 @@ __device__ __forceinline__ void online_softmax(float (&scores)[kRowTiles][kKeys 
     }
 }
 
-/// With a window or without: what a window needs costs registers, of which heads of 128 leave none.
-template <int kHD, bool kWindow>
+template <int kHD, Sight kSight>
 __global__ void __launch_bounds__(kThreads, 2)
     attention_forward_kernel(bf16* out, float* lse, const bf16* qkv, AttentionSizes sizes) {
     DYNAMIC_SHARED(bf16, shared);
@@ -95,7 +94,10 @@ __global__ void __launch_bounds__(kThreads, 2)
 
     copy_tile<kQueries, kHD, kThreads>(query_tile, sizes.query(qkv, b, h), first_query, T, HD, sizes.aligned);
     cp_async_commit();
-    const int begin = kWindow ? sizes.first_key_tile(first_query, kKeys) : 0;
+    constexpr bool kWindow = kSight != Sight::Whole, kDocuments = kSight == Sight::Documents;
+    const int begin = kDocuments ? sizes.first_key_tile_in_document(b, first_query, kKeys)
+                      : kWindow  ? sizes.first_key_tile(first_query, kKeys)
+                                 : 0;
     copy_tile<kKeys, kHD, kThreads>(key_tile, keys, begin, T, HD, sizes.aligned);
     cp_async_commit();
     cp_async_wait<1>();
@@ -112,9 +114,12 @@ __global__ void __launch_bounds__(kThreads, 2)
         rows.max[r] = kNoScore;
         rows.sum[r] = 0;
     }
+    const int first_document = kDocuments ? sizes.document_start(b, warp_query) : 0;
     const int end = min(T, first_query + kQueries);
     for (int first_key = begin; first_key < end; first_key += kKeys) {
-        const bool visible = first_key < warp_query + 16 * kRowTiles;  // of this tile, to this warp
+        // Of this tile, to this warp.
+        const bool visible =
+            first_key < warp_query + 16 * kRowTiles && (!kDocuments || first_key + kKeys > first_document);
         float scores[kRowTiles][kKeys / 8][4];
         cp_async_wait<0>();
         __syncthreads();
@@ -124,6 +129,7 @@ __global__ void __launch_bounds__(kThreads, 2)
             multiply_transposed<kHD>(scores, queries, key_tile, 0);
             if (kWindow || first_key + kKeys > warp_query + 1)
                 mask_unseen<false>(scores, first_key - warp_query, kWindow ? sizes.window : sizes.kNoWindow);
+            if (kDocuments) hide_other_documents(scores, sizes, b, warp_query, first_key);
             online_softmax<kHD>(scores, rows, sums, scale_log2);
         }
         cp_async_wait<0>();
@@ -159,18 +165,22 @@ void CudaBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const At
             constexpr int kHD = head_size;
             using Shared = ForwardShared<kHD>;
             const dim3 grid(ceil_div(shape.T, Shared::kQueries), shape.NH, shape.B);
-            launch(attention_forward_fp32_kernel<kHD>, grid, kThreadsFp32, sizeof(Shared), stream_,
-                   elements_of<float>(out), elements_of<float>(lse), elements_of<const float>(qkv), sizes);
+            launch(
+                sizes.documents ? attention_forward_fp32_kernel<kHD, true> : attention_forward_fp32_kernel<kHD, false>,
+                grid, kThreadsFp32, sizeof(Shared), stream_, elements_of<float>(out), elements_of<float>(lse),
+                elements_of<const float>(qkv), sizes);
         });
     } else {
         with_head_size<32>(shape.HD, [&](auto head_size) {
             constexpr int kHD = head_size;
             const dim3 grid(ceil_div(shape.T, kQueries), shape.NH, shape.B);
             const size_t bytes = sizeof(bf16) * (kQueries + 2 * kKeys) * kHD;
-            const bool window = sizes.window != sizes.kNoWindow;
-            launch(window ? attention_forward_kernel<kHD, true> : attention_forward_kernel<kHD, false>, grid, kThreads,
-                   bytes, stream_, elements_of<bf16>(out), elements_of<float>(lse), elements_of<const bf16>(qkv),
-                   sizes);
+            const Sight sight = sight_of(sizes);
+            launch(sight == Sight::Documents ? attention_forward_kernel<kHD, Sight::Documents>
+                   : sight == Sight::Window  ? attention_forward_kernel<kHD, Sight::Window>
+                                             : attention_forward_kernel<kHD, Sight::Whole>,
+                   grid, kThreads, bytes, stream_, elements_of<bf16>(out), elements_of<float>(lse),
+                   elements_of<const bf16>(qkv), sizes);
         });
     }
 }

@@ -63,7 +63,7 @@ struct KeyTiling {
     static constexpr size_t kBytes = sizeof(bf16) * (2 * kKeys + 4 * kQueries) * kHD + sizeof(float2) * 2 * kQueries;
 };
 
-template <int kHD>
+template <int kHD, bool kDocuments>
 __global__ void __launch_bounds__(kThreads, 2)
     attention_backward_keys_kernel(bf16* d_qkv, const bf16* d_out, const bf16* qkv, const float2* rows,
                                    AttentionSizes sizes) {
@@ -101,7 +101,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     float d_keys[kRowTiles][kHD / 8][4], d_values[kRowTiles][kHD / 8][4];
     clear(d_keys);
     clear(d_values);
-    const int end = sizes.end_seeing(first_key + kKeys - 1);
+    const int end =
+        kDocuments ? sizes.end_seeing_in_document(b, first_key + kKeys - 1) : sizes.end_seeing(first_key + kKeys - 1);
     int h = kv_head * heads, tile_query = first_key, buffer = 0;
     while (h < (kv_head + 1) * heads) {
         const int next_query = tile_query + kQueries < end ? tile_query + kQueries : first_key;
@@ -116,11 +117,13 @@ __global__ void __launch_bounds__(kThreads, 2)
             const int first_query = tile_query + step;
             const int last_query = first_query + kStep - 1, last_key = warp_key + 16 * kRowTiles - 1;
             if (last_query < warp_key || first_query - last_key >= sizes.window) continue;
+            if (kDocuments && sizes.document_start(b, first_query) > last_key) break;
             const float2* const row_tile = row_tiles + buffer * kQueries + step;
             float p[kRowTiles][kStep / 8][4], d_scores[kRowTiles][kStep / 8][4];
             multiply_transposed<kHD>(p, keys, query_tile, step);
             if (first_query < last_key || last_query - warp_key >= sizes.window)
                 mask_unseen<true>(p, warp_key - first_query, sizes.window);
+            if (kDocuments) hide_other_documents_transposed(p, sizes, b, first_query, warp_key);
 #pragma unroll
             for (int j = 0; j < kStep / 8; ++j) {
                 const int column = 8 * j + lane % 4 * 2;
@@ -169,8 +172,7 @@ struct QueryTiling {
     static constexpr size_t kBytes = sizeof(bf16) * (2 * kQueries + 4 * kKeys) * kHD + sizeof(float2) * kQueries;
 };
 
-/// With a window or without: what a window needs costs registers, of which heads of 128 leave none.
-template <int kHD, bool kWindow>
+template <int kHD, Sight kSight>
 __global__ void __launch_bounds__(kThreads, 2)
     attention_backward_queries_kernel(bf16* d_qkv, const bf16* d_out, const bf16* qkv, const float2* rows,
                                       AttentionSizes sizes) {
@@ -202,7 +204,10 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int query = first_query + threadIdx.x;
     row_tile[threadIdx.x] = query < T ? rows[sizes.row_index(b, h) + query] : float2{INFINITY, 0};
     cp_async_commit();
-    const int begin = kWindow ? sizes.first_key_tile(first_query, kKeys) : 0;
+    constexpr bool kWindow = kSight != Sight::Whole, kDocuments = kSight == Sight::Documents;
+    const int begin = kDocuments ? sizes.first_key_tile_in_document(b, first_query, kKeys)
+                      : kWindow  ? sizes.first_key_tile(first_query, kKeys)
+                                 : 0;
     copy_keys(begin);
     cp_async_wait<1>();
     __syncthreads();
@@ -211,6 +216,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     const float scale_log2 = sizes.scale * kLog2e;
     float d_queries[kRowTiles][kHD / 8][4];
     clear(d_queries);
+    const int first_document = kDocuments ? sizes.document_start(b, warp_query) : 0;
     const int end = min(T, first_query + kQueries);
     for (int tile_key = begin; tile_key < end; tile_key += kKeys) {
         cp_async_wait<0>();
@@ -222,10 +228,12 @@ __global__ void __launch_bounds__(kThreads, 2)
         for (int step = 0; step < kKeys; step += kStep) {
             const int first_key = tile_key + step;
             if (first_key >= warp_query + 16 * kRowTiles) break;
+            if (kDocuments && first_key + kStep <= first_document) continue;
             float p[kRowTiles][kStep / 8][4], d_scores[kRowTiles][kStep / 8][4];
             multiply_transposed<kHD>(p, queries, key_tile, step);
             if (kWindow || first_key + kStep > warp_query + 1)
                 mask_unseen<false>(p, first_key - warp_query, kWindow ? sizes.window : sizes.kNoWindow);
+            if (kDocuments) hide_other_documents(p, sizes, b, warp_query, first_key);
 #pragma unroll
             for (int r = 0; r < 2 * kRowTiles; ++r) {
                 const float lse = row_tile[warp_row + 8 * r + lane / 4].x;
@@ -256,8 +264,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 template <typename T>
-void gather_rows(float2* rows, const T* d_out, const T* out, const float* lse, const AttentionShape& shape,
-                 const AttentionSizes& sizes, cudaStream_t stream) {
+void gather_statistics(float2* rows, const T* d_out, const T* out, const float* lse, const AttentionShape& shape,
+                       const AttentionSizes& sizes, cudaStream_t stream) {
     const dim3 grid(sizes.padded_T() / kWarps, shape.NH, shape.B);
     launch(attention_rows_kernel<T>, grid, kThreads, 0, stream, rows, d_out, out, lse, sizes);
 }
@@ -273,29 +281,35 @@ void CudaBackend::attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Ten
     float2* const rows = static_cast<float2*>(workspace.data);
     if (qkv.dtype == DType::F32) {
         const float* const d_outs = elements_of<const float>(d_out);
-        gather_rows(rows, d_outs, elements_of<const float>(out), elements_of<const float>(lse), shape, sizes, stream_);
+        gather_statistics(rows, d_outs, elements_of<const float>(out), elements_of<const float>(lse), shape, sizes,
+                          stream_);
         with_head_size<64>(shape.HD, [&](auto head_size) {
             using Shared = BackwardShared<head_size>;
             const int64_t tiles = ceil_div(shape.T, Shared::kRows);
-            launch(attention_backward_keys_fp32_kernel<head_size>, dim3(tiles, shape.NKV, shape.B), kThreadsFp32,
-                   sizeof(Shared), stream_, elements_of<float>(d_qkv), d_outs, elements_of<const float>(qkv), rows,
-                   sizes);
-            launch(attention_backward_queries_fp32_kernel<head_size>, dim3(tiles, shape.NH, shape.B), kThreadsFp32,
-                   sizeof(Shared), stream_, elements_of<float>(d_qkv), d_outs, elements_of<const float>(qkv), rows,
-                   sizes);
+            launch(sizes.documents ? attention_backward_keys_fp32_kernel<head_size, true>
+                                   : attention_backward_keys_fp32_kernel<head_size, false>,
+                   dim3(tiles, shape.NKV, shape.B), kThreadsFp32, sizeof(Shared), stream_, elements_of<float>(d_qkv),
+                   d_outs, elements_of<const float>(qkv), rows, sizes);
+            launch(sizes.documents ? attention_backward_queries_fp32_kernel<head_size, true>
+                                   : attention_backward_queries_fp32_kernel<head_size, false>,
+                   dim3(tiles, shape.NH, shape.B), kThreadsFp32, sizeof(Shared), stream_, elements_of<float>(d_qkv),
+                   d_outs, elements_of<const float>(qkv), rows, sizes);
         });
     } else {
         const bf16* const d_outs = elements_of<const bf16>(d_out);
-        gather_rows(rows, d_outs, elements_of<const bf16>(out), elements_of<const float>(lse), shape, sizes, stream_);
+        gather_statistics(rows, d_outs, elements_of<const bf16>(out), elements_of<const float>(lse), shape, sizes,
+                          stream_);
         with_head_size<32>(shape.HD, [&](auto head_size) {
             using Keys = KeyTiling<head_size>;
             using Queries = QueryTiling<head_size>;
-            launch(attention_backward_keys_kernel<head_size>, dim3(ceil_div(shape.T, Keys::kKeys), shape.NKV, shape.B),
-                   kThreads, Keys::kBytes, stream_, elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv),
-                   rows, sizes);
-            const bool window = sizes.window != sizes.kNoWindow;
-            launch(window ? attention_backward_queries_kernel<head_size, true>
-                          : attention_backward_queries_kernel<head_size, false>,
+            launch(sizes.documents ? attention_backward_keys_kernel<head_size, true>
+                                   : attention_backward_keys_kernel<head_size, false>,
+                   dim3(ceil_div(shape.T, Keys::kKeys), shape.NKV, shape.B), kThreads, Keys::kBytes, stream_,
+                   elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv), rows, sizes);
+            const Sight sight = sight_of(sizes);
+            launch(sight == Sight::Documents ? attention_backward_queries_kernel<head_size, Sight::Documents>
+                   : sight == Sight::Window  ? attention_backward_queries_kernel<head_size, Sight::Window>
+                                             : attention_backward_queries_kernel<head_size, Sight::Whole>,
                    dim3(ceil_div(shape.T, Queries::kQueries), shape.NH, shape.B), kThreads, Queries::kBytes, stream_,
                    elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv), rows, sizes);
         });

@@ -156,11 +156,13 @@ __device__ __forceinline__ float row_sum(float x) {
     return x;
 }
 
-/// The scaled score of a query and a key at these positions, if the one sees the other. The product is rounded by
+/// The scaled score of a query and a key at these positions, if the one sees the other: from where its document begins
+/// on. The product is rounded by
 /// itself, not fused into what follows: where a score of any size equals the maximum or the log-sum-exp, their
 /// difference must be 0.
-__device__ __forceinline__ float masked_score(float product, const AttentionSizes& sizes, int query, int key) {
-    return key <= query && query - key < sizes.window ? __fmul_rn(product, sizes.scale) : -INFINITY;
+__device__ __forceinline__ float masked_score(float product, const AttentionSizes& sizes, int query, int key,
+                                              int document) {
+    return key <= query && key >= document && query - key < sizes.window ? __fmul_rn(product, sizes.scale) : -INFINITY;
 }
 
 // ---- forward ------------------------------------------------------------------------------------
@@ -173,7 +175,7 @@ struct ForwardShared {
     TileFp32<kQueries, kKeys> probabilities;
 };
 
-template <int kHD>
+template <int kHD, bool kDocuments>
 __global__ void __launch_bounds__(kThreadsFp32, 1)
     attention_forward_fp32_kernel(float* out, float* lse, const float* qkv, AttentionSizes sizes) {
     using Shared = ForwardShared<kHD>;
@@ -190,7 +192,8 @@ __global__ void __launch_bounds__(kThreadsFp32, 1)
         max[i] = -INFINITY;
         sum[i] = 0;
     }
-    const int begin = sizes.first_key_tile(first_query, Shared::kKeys);
+    const int begin = kDocuments ? sizes.first_key_tile_in_document(b, first_query, Shared::kKeys)
+                                 : sizes.first_key_tile(first_query, Shared::kKeys);
     for (int first_key = begin; first_key < min(T, first_query + Shared::kQueries); first_key += Shared::kKeys) {
         __syncthreads();
         load_tile(shared.keys, sizes.key(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
@@ -200,10 +203,12 @@ __global__ void __launch_bounds__(kThreadsFp32, 1)
         dot_products(scores, shared.queries, shared.keys);
 #pragma unroll
         for (int i = 0; i < kA; ++i) {
+            const int document = kDocuments ? sizes.document_start(b, thread_query + i) : INT32_MIN;
             float largest = max[i];
 #pragma unroll
             for (int j = 0; j < kB; ++j) {
-                scores[i][j] = masked_score(scores[i][j], sizes, thread_query + i, first_key + lane16() + 16 * j);
+                scores[i][j] =
+                    masked_score(scores[i][j], sizes, thread_query + i, first_key + lane16() + 16 * j, document);
                 largest = fmaxf(largest, scores[i][j]);
             }
             largest = row_max(largest);
@@ -244,26 +249,27 @@ struct BackwardShared {
 
 /// Probabilities and the gradients of the scaled scores of one tile; see attention_backward.cu. `rows` is indexed by
 /// the query's position.
-template <int kA, int kHD>
+template <bool kDocuments, int kA, int kHD>
 __device__ __forceinline__ void score_gradients(float (&p)[kA][kA], float (&d_scores)[kA][kA],
                                                 const BackwardShared<kHD>& shared, const float2* rows,
-                                                const AttentionSizes& sizes, int first_query, int first_key) {
+                                                const AttentionSizes& sizes, int b, int first_query, int first_key) {
     dot_products(p, shared.queries, shared.keys);
     dot_products(d_scores, shared.d_outs, shared.values);
 #pragma unroll
     for (int i = 0; i < kA; ++i) {
         const int query = first_query + group() * kA + i;
         const float2 row = query < sizes.T ? rows[query] : float2{INFINITY, 0};
+        const int document = kDocuments ? sizes.document_start(b, query) : INT32_MIN;
 #pragma unroll
         for (int j = 0; j < kA; ++j) {
-            const float score = masked_score(p[i][j], sizes, query, first_key + lane16() + 16 * j);
+            const float score = masked_score(p[i][j], sizes, query, first_key + lane16() + 16 * j, document);
             p[i][j] = expf(score - row.x);
             d_scores[i][j] = p[i][j] * (d_scores[i][j] - row.y);
         }
     }
 }
 
-template <int kHD>
+template <int kHD, bool kDocuments>
 __global__ void __launch_bounds__(kThreadsFp32, 1)
     attention_backward_keys_fp32_kernel(float* d_qkv, const float* d_out, const float* qkv, const float2* rows,
                                         AttentionSizes sizes) {
@@ -276,7 +282,8 @@ __global__ void __launch_bounds__(kThreadsFp32, 1)
     load_tile(shared.keys, sizes.key(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
     load_tile(shared.values, sizes.value(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
     float d_keys[kA][kHD / 16] = {}, d_values[kA][kHD / 16] = {};
-    const int end = sizes.end_seeing(first_key + kRows - 1);
+    const int end =
+        kDocuments ? sizes.end_seeing_in_document(b, first_key + kRows - 1) : sizes.end_seeing(first_key + kRows - 1);
     for (int h = kv_head * heads; h < (kv_head + 1) * heads; ++h)
         for (int first_query = first_key; first_query < end; first_query += kRows) {
             __syncthreads();
@@ -284,7 +291,8 @@ __global__ void __launch_bounds__(kThreadsFp32, 1)
             load_tile(shared.d_outs, sizes.out(d_out, b, h), first_query, T, HD, sizes.aligned);
             __syncthreads();
             float p[kA][kA], d_scores[kA][kA];
-            score_gradients(p, d_scores, shared, rows + sizes.row_index(b, h), sizes, first_query, first_key);
+            score_gradients<kDocuments>(p, d_scores, shared, rows + sizes.row_index(b, h), sizes, b, first_query,
+                                        first_key);
             store_scores(shared.scores, p);
             __syncthreads();
             add_transposed<kA, kA, kHD>(d_values, shared.scores, shared.d_outs);
@@ -301,7 +309,7 @@ __global__ void __launch_bounds__(kThreadsFp32, 1)
     }
 }
 
-template <int kHD>
+template <int kHD, bool kDocuments>
 __global__ void __launch_bounds__(kThreadsFp32, 1)
     attention_backward_queries_fp32_kernel(float* d_qkv, const float* d_out, const float* qkv, const float2* rows,
                                            AttentionSizes sizes) {
@@ -314,14 +322,16 @@ __global__ void __launch_bounds__(kThreadsFp32, 1)
     load_tile(shared.queries, sizes.query(qkv, b, h), first_query, T, HD, sizes.aligned);
     load_tile(shared.d_outs, sizes.out(d_out, b, h), first_query, T, HD, sizes.aligned);
     float d_queries[kA][kHD / 16] = {};
-    const int begin = sizes.first_key_tile(first_query, kRows);
+    const int begin =
+        kDocuments ? sizes.first_key_tile_in_document(b, first_query, kRows) : sizes.first_key_tile(first_query, kRows);
     for (int first_key = begin; first_key < min(T, first_query + kRows); first_key += kRows) {
         __syncthreads();
         load_tile(shared.keys, sizes.key(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
         load_tile(shared.values, sizes.value(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
         __syncthreads();
         float p[kA][kA], d_scores[kA][kA];
-        score_gradients(p, d_scores, shared, rows + sizes.row_index(b, h), sizes, first_query, first_key);
+        score_gradients<kDocuments>(p, d_scores, shared, rows + sizes.row_index(b, h), sizes, b, first_query,
+                                    first_key);
         store_scores(shared.scores, d_scores);
         __syncthreads();
         add_products<kA, kA, kHD>(d_queries, shared.scores, shared.keys);

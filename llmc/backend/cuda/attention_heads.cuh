@@ -14,6 +14,14 @@ namespace llmc::cuda {
 /// The bf16 kernels compute exponentials in base 2; a saved log-sum-exp is natural.
 constexpr float kLog2e = 1.4426950408889634f;
 
+/// What hides keys from a query beside their coming after it. What is not needed costs registers, of which heads of 128
+/// leave none.
+enum class Sight {
+    Whole,      ///< Nothing.
+    Window,     ///< They are out of its window.
+    Documents,  ///< They are of another document, or out of its window.
+};
+
 /// Rows of one head in one sequence.
 template <typename T>
 struct HeadRows {
@@ -25,9 +33,10 @@ struct HeadRows {
 struct AttentionSizes {
     int T, NH, NKV, HD;
     int out_columns, qkv_columns;
-    int window;    ///< Keys a query sees, itself among them; kNoWindow: all before it.
-    float scale;   ///< Of the scores.
-    bool aligned;  ///< Every head's rows begin at multiples of 16 bytes.
+    int window;                ///< Keys a query sees, itself among them; kNoWindow: all before it.
+    float scale;               ///< Of the scores.
+    const int32_t* documents;  ///< (B, T): where the document of a slot begins; or null.
+    bool aligned;              ///< Every head's rows begin at multiples of 16 bytes.
 
     static constexpr int kNoWindow = INT32_MAX / 2;
     /// The first key that a query sees, rounded down to a tile.
@@ -36,6 +45,27 @@ struct AttentionSizes {
     }
     /// Behind the last query that sees a key.
     __device__ __forceinline__ int end_seeing(int key) const { return min(T, key + window); }
+
+    // With documents; slots beyond the sequence count as its last.
+    __device__ __forceinline__ int document_start(int b, int slot) const {
+        return documents[int64_t{b} * T + min(slot, T - 1)];
+    }
+    /// The first key that a query sees, rounded down to a tile.
+    __device__ __forceinline__ int first_key_tile_in_document(int b, int query, int tile) const {
+        return max(first_key_tile(query, tile), document_start(b, query) / tile * tile);
+    }
+    /// Behind the last query that sees a key: documents begin in the order of their slots.
+    __device__ __forceinline__ int end_seeing_in_document(int b, int key) const {
+        int low = min(key + 1, T), high = end_seeing(key);
+        while (low < high) {
+            const int middle = (low + high) / 2;
+            if (document_start(b, middle) > key)
+                high = middle;
+            else
+                low = middle + 1;
+        }
+        return low;
+    }
 
     __device__ __forceinline__ int kv_head(int h) const { return h / (NH / NKV); }
 
@@ -92,7 +122,14 @@ inline AttentionSizes attention_sizes(const AttentionShape& shape, std::initiali
     sizes.window = shape.window == 0 || shape.window >= shape.T ? sizes.kNoWindow : static_cast<int>(shape.window);
     sizes.scale = shape.score_scale();
     sizes.aligned = aligned;
+    CHECK(!shape.documents || shape.documents.count() == N, shape.documents.count(), N);
+    sizes.documents = elements_of<const int32_t>(shape.documents);
     return sizes;
+}
+
+inline Sight sight_of(const AttentionSizes& sizes) {
+    if (sizes.documents != nullptr) return Sight::Documents;
+    return sizes.window != AttentionSizes::kNoWindow ? Sight::Window : Sight::Whole;
 }
 
 /// Calls work(std::integral_constant<int, kHD>) with the smallest of the head sizes that holds HD.

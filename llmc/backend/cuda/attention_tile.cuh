@@ -110,6 +110,43 @@ __device__ __forceinline__ void mask_unseen(float (&scores)[kRowTiles][kColumnTi
             }
 }
 
+/// Hides keys, from position `first_key` on, before the documents of their queries, from `first_query` on, begin.
+template <int kRowTiles, int kColumnTiles>
+__device__ __forceinline__ void hide_other_documents(float (&scores)[kRowTiles][kColumnTiles][4],
+                                                     const AttentionSizes& sizes, int b, int first_query,
+                                                     int first_key) {
+    const int lane = threadIdx.x % kWarpSize, column = first_key + lane % 4 * 2;
+    if (sizes.document_start(b, first_query + 16 * kRowTiles - 1) <= first_key) return;  // Of the last query.
+#pragma unroll
+    for (int r = 0; r < 2 * kRowTiles; ++r) {
+        const int document = sizes.document_start(b, first_query + 8 * r + lane / 4);
+#pragma unroll
+        for (int j = 0; j < kColumnTiles; ++j)
+#pragma unroll
+            for (int e = 0; e < 2; ++e)
+                if (column + 8 * j + e < document) scores[r / 2][j][r % 2 * 2 + e] = -INFINITY;
+    }
+}
+/// The same of scores whose rows are keys, from position `first_key` on, and whose columns are queries.
+template <int kRowTiles, int kColumnTiles>
+__device__ __forceinline__ void hide_other_documents_transposed(float (&scores)[kRowTiles][kColumnTiles][4],
+                                                                const AttentionSizes& sizes, int b, int first_query,
+                                                                int first_key) {
+    const int lane = threadIdx.x % kWarpSize;
+    if (sizes.document_start(b, first_query + 8 * kColumnTiles - 1) <= first_key) return;
+#pragma unroll
+    for (int j = 0; j < kColumnTiles; ++j)
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+            const int hidden = sizes.document_start(b, first_query + 8 * j + lane % 4 * 2 + c) - first_key - lane / 4;
+#pragma unroll
+            for (int i = 0; i < kRowTiles; ++i)
+#pragma unroll
+                for (int half = 0; half < 2; ++half)
+                    if (16 * i + 8 * half < hidden) scores[i][j][2 * half + c] = -INFINITY;
+        }
+}
+
 /// out = left · rightᵀ: dot products of a warp's kRowTiles·16 rows with the kColumnTiles·8 rows of a tile from `first`.
 /// As everywhere here, out[i][j] is the accumulator fragment of rows 16·i and columns 8·j.
 template <int kHD, int kRowTiles, int kColumnTiles, typename Left>

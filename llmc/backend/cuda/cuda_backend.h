@@ -66,11 +66,11 @@ class CudaBackend final : public Backend {
     static cudaError_t try_kernels(int* code, int* ptx);
 
     // embedding.cu
-    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,
-                           int64_t first_position) override;
+    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, int64_t first_position,
+                           Tensor documents) override;
     void embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
-                            Tensor workspace) override;
-    int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp) const override;
+                            Tensor documents, Tensor workspace) override;
+    int64_t embedding_backward_workspace(int64_t N, int64_t C, int64_t Vp, bool has_documents) const override;
 
     // norm.cu
     void layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
@@ -97,6 +97,17 @@ class CudaBackend final : public Backend {
                                 Tensor workspace) override;
     int64_t matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const override;
 
+    // adapter.cu
+    void adapter_down_forward(Tensor z, Tensor x, Tensor a, Tensor workspace) override;
+    void adapter_down_backward_weight(Tensor d_a, bool adds, Tensor d_z, Tensor x, Tensor workspace) override;
+    void adapter_down_backward_input(Tensor d_x, Tensor d_z, Tensor a, Tensor workspace) override;
+    void adapter_up_forward(Tensor out, Tensor z, Tensor b, const AdapterShape& shape, Tensor workspace) override;
+    void adapter_up_backward_weight(Tensor d_b, bool adds, Tensor d_out, Tensor z, const AdapterShape& shape,
+                                    Tensor workspace) override;
+    void adapter_up_backward_input(Tensor d_z, Tensor d_out, Tensor b, const AdapterShape& shape,
+                                   Tensor workspace) override;
+    int64_t adapter_workspace(int64_t N, int64_t rows, int64_t columns) const override;
+
     // rope.cu
     void rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) override;
 
@@ -118,6 +129,9 @@ class CudaBackend final : public Backend {
     void gelu_exact_backward(Tensor d_x, Tensor d_out, Tensor x) override;
     void swiglu_forward(Tensor out, Tensor gate_up) override;
     void swiglu_backward(Tensor d_gate_up, Tensor d_out, Tensor gate_up) override;
+
+    // rows.cu
+    void gather_rows(Tensor out, Tensor x, Tensor rows) override;
 
     // cross_entropy.cu
     void cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, Tensor d_scale) override;

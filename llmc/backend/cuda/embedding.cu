@@ -1,6 +1,7 @@
 // Token and position embeddings. Forward: a block to a piece of a row. Backward: a token's rows must add in row order,
 // so rows are first sorted by token, then the first row of every token gets blocks that walk all its rows, a strip of
-// columns each. A position's rows are walked in the same way. Every element of a gradient has one owner.
+// columns each. A position's rows are walked in the same way: they are one in every sequence, or, where sequences hold
+// several documents, are sorted too. Every element of a gradient has one owner.
 //
 // The sort is a stable radix sort, 8 bits of the token at a time: each tile of rows counts its digits, one block turns
 // the counts into places, and one warp per tile puts its rows there, 32 at a time in order (Merrill & Grimshaw 2011).
@@ -23,13 +24,14 @@ constexpr int kRowsAhead = 16;  ///< load so many rows together.
 
 template <typename E, int kSize>
 __global__ void embed_kernel(E* out, const int32_t* tokens, const E* wte, const E* wpe, int64_t T, int64_t position,
-                             int64_t C, int pieces) {
+                             const int32_t* documents, int64_t C, int pieces) {
     const int64_t row = blockIdx.x / pieces;
     const int64_t c = (static_cast<int64_t>(blockIdx.x % pieces) * blockDim.x + threadIdx.x) * kSize;
     if (c >= C) return;
     Group<E, kSize> sum = load_group<kSize>(wte + tokens[row] * C + c);
     if (wpe) {
-        const Group<E, kSize> add = load_group<kSize>(wpe + (position + row % T) * C + c);
+        const int64_t in_document = row % T - (documents ? documents[row] : 0);
+        const Group<E, kSize> add = load_group<kSize>(wpe + (position + in_document) * C + c);
 #pragma unroll
         for (int k = 0; k < kSize; ++k) sum[k] = from_float<E>(to_float(sum[k]) + to_float(add[k]));
     }
@@ -163,6 +165,36 @@ __global__ void sum_by_position_kernel(float* d_wpe, bool adds, const E* d_out, 
                        [&](int64_t i) { return position + i * T; });
 }
 
+__global__ void positions_kernel(int64_t N, int32_t* positions, const int32_t* documents, int64_t T) {
+    const int64_t n = group_begin<1>();
+    if (n < N) positions[n] = static_cast<int32_t>(n % T) - documents[n];
+}
+
+/// Where a key is, or would be, in sorted keys.
+__device__ __forceinline__ int64_t lower_bound(const int32_t* keys, int64_t N, int64_t key) {
+    int64_t low = 0, high = N;
+    while (low < high) {
+        const int64_t middle = (low + high) / 2;
+        if (keys[middle] < key)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/// The same of rows sorted by their position in a document.
+template <typename E, int kSize>
+__global__ void sum_by_sorted_position_kernel(float* d_wpe, bool adds, const E* d_out, const int32_t* keys,
+                                              const int32_t* rows, int64_t N, int64_t C, int pieces) {
+    const int64_t position = blockIdx.x / pieces;
+    const int64_t c = (static_cast<int64_t>(blockIdx.x % pieces) * blockDim.x + threadIdx.x) * kSize;
+    if (c >= C) return;
+    const int64_t first = lower_bound(keys, N, position), end = lower_bound(keys, N, position + 1);
+    add_rows<E, kSize>(d_wpe + position * C, adds, d_out, C, c, end - first,
+                       [&](int64_t i) { return static_cast<int64_t>(rows[first + i]); });
+}
+
 /// Parts of the workspace.
 struct SortBuffers {
     int32_t* keys[2];
@@ -173,7 +205,12 @@ struct SortBuffers {
 int64_t tiles_of(int64_t N) { return ceil_div(N, kTile); }
 int64_t aligned_bytes(int64_t count) { return round_up(count * size_of(DType::I32), kTensorAlignment); }
 
-/// Returns the sorted tokens and their rows.
+/// Where the positions in documents are behind what is sorted with.
+int64_t positions_offset(int64_t N) {
+    return 4 * aligned_bytes(N) + round_up(kDigits * tiles_of(N) * size_of(DType::I32), kTensorAlignment);
+}
+
+/// Returns the sorted keys, which are tokens or positions below Vp, and their rows.
 std::pair<const int32_t*, const int32_t*> sort_by_token(cudaStream_t stream, const int32_t* tokens, int64_t N,
                                                         int64_t Vp, Tensor workspace) {
     const auto part = [&](int64_t i) {
@@ -195,19 +232,21 @@ std::pair<const int32_t*, const int32_t*> sort_by_token(cudaStream_t stream, con
 }
 
 template <typename E>
-void embed(cudaStream_t stream, Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, int64_t position) {
+void embed(cudaStream_t stream, Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, int64_t position,
+           Tensor documents) {
     constexpr int kSize = Pack<E>::kSize;
     const int64_t N = out.shape[0], C = out.shape[1];
     const bool whole = C % kSize == 0 && all_aligned({out.data, wte.data, wpe.data});
     const RowPieces cut(C, whole ? kSize : 1);
     launch(whole ? embed_kernel<E, kSize> : embed_kernel<E, 1>, blocks_of(N * cut.pieces), cut.threads, 0, stream,
            elements_of<E>(out), elements_of<const int32_t>(tokens), elements_of<const E>(wte),
-           elements_of<const E>(wpe), T, position, C, static_cast<int>(cut.pieces));
+           elements_of<const E>(wpe), T, position, elements_of<const int32_t>(documents), C,
+           static_cast<int>(cut.pieces));
 }
 
 template <typename E>
 void embed_backward(cudaStream_t stream, Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
-                    Tensor workspace) {
+                    Tensor documents, Tensor workspace) {
     constexpr int kSize = kWalkGroup;
     const int64_t N = d_out.shape[0], C = d_out.shape[1];
     const bool whole = C % kSize == 0 && all_aligned({d_wte.data, d_wpe.data, d_out.data});
@@ -220,33 +259,47 @@ void embed_backward(cudaStream_t stream, Tensor d_wte, Tensor d_wpe, bool adds, 
         launch(whole ? add_by_token_kernel<E, kSize> : add_by_token_kernel<E, 1>, blocks_of(N * cut.pieces),
                cut.threads, 0, stream, elements_of<float>(d_wte), rows_in, keys, rows, N, C, pieces);
     }
-    if (d_wpe)
+    if (d_wpe && documents) {
+        auto* const positions = reinterpret_cast<int32_t*>(static_cast<char*>(workspace.data) + positions_offset(N));
+        launch(positions_kernel, blocks_of(ceil_div(N, kElementThreads)), kElementThreads, 0, stream, N, positions,
+               elements_of<const int32_t>(documents), T);
+        const auto [keys, rows] = sort_by_token(stream, positions, N, T, workspace);
+        launch(whole ? sum_by_sorted_position_kernel<E, kSize> : sum_by_sorted_position_kernel<E, 1>,
+               blocks_of(std::min(T, N) * cut.pieces), cut.threads, 0, stream, elements_of<float>(d_wpe), adds, rows_in,
+               keys, rows, N, C, pieces);
+    } else if (d_wpe) {
         launch(whole ? sum_by_position_kernel<E, kSize> : sum_by_position_kernel<E, 1>,
                blocks_of(std::min(T, N) * cut.pieces), cut.threads, 0, stream, elements_of<float>(d_wpe), adds, rows_in,
                N, T, C, pieces);
+    }
 }
 
 }  // namespace
 
 void CudaBackend::embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,
-                                    int64_t first_position) {
+                                    int64_t first_position, Tensor documents) {
     CHECK(tokens.count() == out.shape[0] && wte.shape[1] == out.shape[1], tokens.count(), wte.shape[1], out.shape[1]);
+    CHECK(!documents || documents.count() == tokens.count(), documents.count(), tokens.count());
     CHECK(!wpe || first_position + std::min(T, out.shape[0]) <= wpe.shape[0], first_position, T, wpe.shape[0]);
-    out.dtype == DType::BF16 ? embed<bf16>(stream_, out, tokens, wte, wpe, T, first_position)
-                             : embed<float>(stream_, out, tokens, wte, wpe, T, first_position);
+    out.dtype == DType::BF16 ? embed<bf16>(stream_, out, tokens, wte, wpe, T, first_position, documents)
+                             : embed<float>(stream_, out, tokens, wte, wpe, T, first_position, documents);
 }
 
 void CudaBackend::embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
-                                     Tensor workspace) {
+                                     Tensor documents, Tensor workspace) {
     const int64_t N = d_out.shape[0], C = d_out.shape[1];
     CHECK(!d_wte || (tokens.count() == N && d_wte.shape[1] == C), tokens.count(), N, d_wte.shape[1], C);
     CHECK(!d_wpe || std::min(T, N) <= d_wpe.shape[0], T, d_wpe.shape[0]);
-    CHECK(!d_wte || workspace.bytes() >= embedding_backward_workspace(N, C, d_wte.shape[0]), workspace.bytes());
-    d_out.dtype == DType::BF16 ? embed_backward<bf16>(stream_, d_wte, d_wpe, adds, d_out, tokens, T, workspace)
-                               : embed_backward<float>(stream_, d_wte, d_wpe, adds, d_out, tokens, T, workspace);
+    const bool sorts = d_wte || (d_wpe && documents);
+    CHECK(!sorts || workspace.bytes() >= embedding_backward_workspace(N, C, 0, static_cast<bool>(documents)),
+          workspace.bytes());
+    d_out.dtype == DType::BF16
+        ? embed_backward<bf16>(stream_, d_wte, d_wpe, adds, d_out, tokens, T, documents, workspace)
+        : embed_backward<float>(stream_, d_wte, d_wpe, adds, d_out, tokens, T, documents, workspace);
 }
 
-int64_t CudaBackend::embedding_backward_workspace(int64_t N, int64_t, int64_t) const {
+int64_t CudaBackend::embedding_backward_workspace(int64_t N, int64_t, int64_t, bool has_documents) const {
+    if (has_documents) return positions_offset(N) + aligned_bytes(N);
     return 4 * aligned_bytes(N) + kDigits * tiles_of(N) * size_of(DType::I32);
 }
 

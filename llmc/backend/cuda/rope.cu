@@ -23,10 +23,13 @@ __device__ __forceinline__ void turn(T& lower, T& upper, float cosine, float sin
 /// Turns the first R columns of a head, kSize pairs at a time: a pack, or one where rows are not aligned. `direction`
 /// is -1 to turn back.
 template <typename T, int kSize>
-__global__ void __launch_bounds__(kThreads) rope_kernel(T* qkv, const float* table, int T_, int heads, int HD, int R,
-                                                        int columns, int first_position, float direction) {
+__global__ void __launch_bounds__(kThreads)
+    rope_kernel(T* qkv, const float* table, int T_, int heads, int HD, int R, int columns, int first_position,
+                const int32_t* documents, float direction) {
     T* const row = qkv + int64_t{blockIdx.x} * columns;
-    const float* const cosines = table + (int64_t{first_position} + static_cast<int>(blockIdx.x) % T_) * R;
+    const int slot = static_cast<int>(blockIdx.x) % T_;
+    const int position = documents ? slot - documents[blockIdx.x] : slot;
+    const float* const cosines = table + (int64_t{first_position} + position) * R;
     const int half = R / 2, items_per_head = half / kSize;
     for (int item = threadIdx.x; item < heads * items_per_head; item += kThreads) {
         const int pair = item % items_per_head * kSize;
@@ -57,7 +60,8 @@ void rotate(T* qkv, const float* table, int R, const AttentionShape& shape, int6
     const bool aligned = HD % Pack<T>::kSize == 0 && R % (2 * Pack<T>::kSize) == 0 && all_aligned({qkv, table});
     launch(aligned ? rope_kernel<T, Pack<T>::kSize> : rope_kernel<T, 1>, dim3(shape.B * shape.T), kThreads, 0, stream,
            qkv, table, static_cast<int>(shape.T), static_cast<int>(shape.NH + shape.NKV), HD, R,
-           static_cast<int>(shape.qkv_columns()), static_cast<int>(first_position), inverse ? -1.0f : 1.0f);
+           static_cast<int>(shape.qkv_columns()), static_cast<int>(first_position),
+           elements_of<const int32_t>(shape.documents), inverse ? -1.0f : 1.0f);
 }
 
 }  // namespace

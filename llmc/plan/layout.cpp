@@ -146,7 +146,8 @@ void repair(const Plan& plan, const std::vector<Lifetime>& lives, int64_t enough
 }
 
 /// The smallest arena of the orders tried, or the first of at most `enough` bytes; `bound` is lower_bound_bytes().
-Layout layout_of(const Plan& plan, const std::vector<Lifetime>& lives, int64_t bound, int64_t enough) {
+Layout layout_of(const Plan& plan, const std::vector<Lifetime>& lives, int64_t bound, int64_t enough,
+                 bool quick = false) {
     std::vector<int32_t> storages;
     for (size_t i = 0; i < plan.tensors.size(); ++i) {
         if (lives[i].last >= lives[i].first) storages.push_back(static_cast<int32_t>(i));
@@ -192,9 +193,9 @@ Layout layout_of(const Plan& plan, const std::vector<Lifetime>& lives, int64_t b
         return static_cast<double>(bytes(a)) * length(a) > static_cast<double>(bytes(b)) * length(b);
     });
 
-    repair(plan, lives, enough, orders.front(), /*most_turns=*/200, &best);
+    repair(plan, lives, enough, orders.front(), /*most_turns=*/quick ? 8 : 200, &best);
     // Tensors of many sizes, as ranks exchange them, leave larger gaps.
-    for (size_t i = 1; i < orders.size() && communicates && best.arena_bytes > bound + bound / 1000; ++i) {
+    for (size_t i = 1; i < orders.size() && communicates && !quick && best.arena_bytes > bound + bound / 1000; ++i) {
         repair(plan, lives, enough, orders[i], /*most_turns=*/40, &best);
     }
 
@@ -213,11 +214,11 @@ Layout make_layout(const Plan& plan) {
     return layout_of(plan, lives, bound, bound);
 }
 
-ArenaFit arena_within(const Plan& plan, int64_t bytes) {
+ArenaFit arena_within(const Plan& plan, int64_t bytes, bool quick) {
     const std::vector<Lifetime> lives = lifetimes(plan);
     const int64_t bound = lower_bound_bytes(plan, lives);
     if (bound > bytes) return {false, bound};
-    return {layout_of(plan, lives, bound, std::max(bound, bytes)).arena_bytes <= bytes, bound};
+    return {layout_of(plan, lives, bound, bytes, quick).arena_bytes <= bytes, bound};
 }
 
 }  // namespace llmc

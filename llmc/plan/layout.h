@@ -17,11 +17,11 @@ struct Layout {
 Layout make_layout(const Plan& plan);
 
 /// Whether make_layout() finds an arena of at most so many bytes, without looking for a smaller one than that; and the
-/// bytes that no layout goes below.
+/// bytes that no layout goes below. A quick look may miss an arena with hardly a gap.
 struct ArenaFit {
     bool fits = false;
     int64_t bound_bytes = 0;
 };
-ArenaFit arena_within(const Plan& plan, int64_t bytes);
+ArenaFit arena_within(const Plan& plan, int64_t bytes, bool quick = false);
 
 }  // namespace llmc

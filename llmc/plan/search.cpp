@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
+#include <set>
+#include <utility>
 
 namespace llmc {
 namespace {
@@ -39,8 +41,11 @@ void prune(std::vector<FrontPoint>* states) {
 
 class ParetoSearch {
   public:
-    ParetoSearch(const ModelCosts& costs, const ChainCheckpointing& chain)
-        : L_(costs.L), costs_(costs), chain_(chain), bound_(make_bound(L_, costs, chain)) {}
+    /// `host`: the layers, counted as in `costs`, whose inputs go to host memory if they survive; empty: none.
+    ParetoSearch(const ModelCosts& costs, const ChainCheckpointing& chain, std::vector<bool> host = {})
+        : L_(costs.L), costs_(costs), chain_(chain), host_(std::move(host)), bound_(make_bound(L_, costs, chain)) {
+        host_.resize(static_cast<size_t>(L_), false);
+    }
 
     /// Decides all layers within `budget` bytes by the numbers in `costs`; how many keep-sets that ends with. What is
     /// slower than a simple plan by more than `slack`, a share of a forward's time, is not followed.
@@ -65,6 +70,16 @@ class ParetoSearch {
     }
 
   private:
+    bool on_host(int layer) const { return host_[static_cast<size_t>(layer)]; }
+    /// Survives the forward on the device.
+    int64_t kept_bytes(int layer, int mode) const {
+        return costs_.cost[static_cast<size_t>(mode)].kept_bytes - (on_host(layer) ? costs_.boundary_bytes : 0);
+    }
+    /// Beside the backward of a layer comes the input of the layer below, where that is in host memory.
+    int64_t fetched_bytes(int below) const { return below >= 0 && on_host(below) ? costs_.boundary_bytes : 0; }
+    /// Where the choice before this layer begins, which `state` ends with; -1 for the first.
+    static int layer_below(int layer, const FrontPoint& state) { return layer > 0 ? layer - state.layers : -1; }
+
     int decide() {
         fronts_.assign(static_cast<size_t>(L_) + 1, {});
         if (budget_ + costs_.inputs_bytes >= costs_.outside_bytes) fronts_[0] = {FrontPoint{}};
@@ -88,8 +103,10 @@ class ParetoSearch {
             for (int mode = 0; mode < static_cast<int>(costs_.cost.size()); ++mode) {
                 const ModeCost& cost = costs_.cost[static_cast<size_t>(mode)];
                 const int64_t head = last_layer ? cost.kept_bytes + costs_.head_bytes : 0;
-                if (state.bytes + std::max(costs_.backward_bytes(layer, mode), head) > budget) continue;
-                push(layer + 1, {state.bytes + cost.kept_bytes, state.seconds + cost.extra_seconds, parent, 1, mode});
+                const int64_t need = costs_.backward_bytes(layer, mode) + fetched_bytes(layer_below(layer, state));
+                if (state.bytes + std::max(need, head) > budget) continue;
+                push(layer + 1,
+                     {state.bytes + kept_bytes(layer, mode), state.seconds + cost.extra_seconds, parent, 1, mode});
             }
             for (int mode = 0; mode < segment_modes(costs_); ++mode) extend_by_segments(layer, budget, parent, mode);
         }
@@ -97,9 +114,10 @@ class ParetoSearch {
 
     void extend_by_segments(int layer, int64_t budget, int parent, int mode) {
         const FrontPoint state = fronts_[static_cast<size_t>(layer)][static_cast<size_t>(parent)];
-        const int64_t bytes = state.bytes + costs_.cost[static_cast<size_t>(mode)].kept_bytes;
+        const int64_t bytes = state.bytes + kept_bytes(layer, mode);
+        const int64_t beside = state.bytes + fetched_bytes(layer_below(layer, state));
         for (int n = 2; layer + n < L_; ++n) {  // The last layer stands alone: its backward comes first.
-            const int slots = slots_for(budget, layer, state.bytes, n, mode);
+            const int slots = slots_for(budget, layer, beside, n, mode);
             if (slots < 0) break;
             push(layer + n, {bytes, state.seconds + segment_seconds(costs_, chain_, n, slots, mode), parent, n, mode});
         }
@@ -185,14 +203,15 @@ class ParetoSearch {
         int64_t bytes = 0;
         for (int layer = 0; layer < L_; ++layer) {
             const int mode = layer < n ? first : second;
-            if (bytes + costs_.backward_bytes(layer, mode) > budget_) return false;
-            bytes += costs_.cost[static_cast<size_t>(mode)].kept_bytes;
+            if (bytes + costs_.backward_bytes(layer, mode) + fetched_bytes(layer - 1) > budget_) return false;
+            bytes += kept_bytes(layer, mode);
         }
         return bytes + costs_.head_bytes <= budget_;
     }
 
     void push(int layer, const FrontPoint& state) {
-        const int64_t left = budget_ - costs_.head_bytes - state.bytes;
+        const auto away = std::count(host_.begin() + layer, host_.end(), true);
+        const int64_t left = budget_ - costs_.head_bytes - state.bytes + away * costs_.boundary_bytes;
         if (state.seconds + seconds_at_least(L_ - layer, left) > cutoff_) return;
         auto& front = fronts_[static_cast<size_t>(layer)];
         front.push_back(state);
@@ -221,15 +240,17 @@ class ParetoSearch {
 
     bool have_room(const std::vector<FrontPoint>& chosen) const {
         int64_t bytes = 0;
-        int layer = 0;
+        int layer = 0, below = -1;
         for (const FrontPoint& state : chosen) {
-            const bool room = state.layers > 1 ? slots_for(budget_, layer, bytes, state.layers, state.mode) >= 0
-                                               : bytes + costs_.backward_bytes(layer, state.mode) <= budget_;
+            const int64_t beside = bytes + fetched_bytes(below);
+            const bool room = state.layers > 1 ? slots_for(budget_, layer, beside, state.layers, state.mode) >= 0
+                                               : beside + costs_.backward_bytes(layer, state.mode) <= budget_;
             if (!room) return false;
-            bytes += costs_.cost[static_cast<size_t>(state.mode)].kept_bytes;
+            bytes += kept_bytes(layer, state.mode);
+            below = layer;
             layer += state.layers;
         }
-        return true;
+        return bytes + costs_.head_bytes <= budget_;
     }
 
     void build(const std::vector<FrontPoint>& chosen, int64_t budget, KeepSet* keep, std::string* summary) const {
@@ -239,6 +260,7 @@ class ParetoSearch {
         keep->keep_last_layer = false;  // Where it pays, the last layer's mode is "all".
         summary->clear();
         int64_t bytes = 0;
+        int below = -1;
         for (int layer = 0, i = 0; i < static_cast<int>(chosen.size());) {
             const FrontPoint& state = chosen[static_cast<size_t>(i)];
             int repeats = 0;  // Equal choices in a row are one entry of the summary.
@@ -251,8 +273,10 @@ class ParetoSearch {
                 keep->slots[static_cast<size_t>(lowest + layer)] = costs_.modes[static_cast<size_t>(next.mode)].slots;
                 if (next.layers > 1)
                     chain_.fill_walks(lowest + layer, next.layers,
-                                      slots_for(budget, layer, bytes, next.layers, next.mode), &keep->walk);
-                bytes += costs_.cost[static_cast<size_t>(next.mode)].kept_bytes;
+                                      slots_for(budget, layer, bytes + fetched_bytes(below), next.layers, next.mode),
+                                      &keep->walk);
+                bytes += kept_bytes(layer, next.mode);
+                below = layer;
                 layer += next.layers;
             }
             *summary += fmt::format("{}layer{}", summary->empty() ? "" : ", ", layer - first > 1 ? "s " : " ");
@@ -264,6 +288,19 @@ class ParetoSearch {
             if (state.layers == 1 || state.mode > 0)
                 *summary += fmt::format(" {}", costs_.modes[static_cast<size_t>(state.mode)].name);
         }
+        send_inputs_away(keep, summary);
+    }
+
+    void send_inputs_away(KeepSet* keep, std::string* summary) const {
+        keep->host.clear();
+        std::string names;
+        for (int layer = 0; layer < L_; ++layer) {
+            if (!on_host(layer) || !keep->slots[static_cast<size_t>(costs_.lowest + layer)][kLayerInput]) continue;
+            keep->host.resize(keep->slots.size(), false);
+            keep->host[static_cast<size_t>(costs_.lowest + layer)] = true;
+            names += fmt::format("{}{}", names.empty() ? "" : " ", costs_.lowest + layer);
+        }
+        if (!names.empty()) *summary += fmt::format("; in host memory the inputs of layers {}", names);
     }
 
     /// Boundaries that a segment of n layers from `layer` on may hold on the way back, with `bytes` kept below it and
@@ -281,6 +318,7 @@ class ParetoSearch {
     const int L_;
     const ModelCosts& costs_;
     const ChainCheckpointing& chain_;
+    std::vector<bool> host_;
     const std::vector<Point> bound_;
     double cutoff_ = kNever;
     int64_t budget_ = 0;
@@ -305,14 +343,14 @@ SearchResult or_fixed_policy(const Model& model, const PlanRequest& request, con
         other.keep = policy.function(model);
         other.summary = fmt::format("as --recompute={}", policy.name);
         other.plan = make_training_plan(model, request, other.keep, "auto");
-        other.layout = make_layout(other.plan);
         other.seconds = plan_seconds(times, other.plan);
-        other.found = other.layout.arena_bytes <= budget_bytes;
-        if (!other.found) set_smallest(model, &other);
+        other.found = arena_within(other.plan, budget_bytes).fits;
         const bool both = best.found && other.found, none = !best.found && !other.found;
+        if ((best.found && !other.found) || (both && other.seconds >= best.seconds)) continue;
+        other.layout = make_layout(other.plan);
+        if (!other.found) set_smallest(model, &other);
         const bool first = best.plan.steps.empty();
-        if (first || (other.found && !best.found) || (both && other.seconds < best.seconds) ||
-            (none && other.smallest_bytes < best.smallest_bytes)) {
+        if (first || other.found || (none && other.smallest_bytes < best.smallest_bytes)) {
             best = std::move(other);
         }
     }
@@ -333,79 +371,149 @@ void build_smallest(const Model& model, const PlanRequest& request, ParetoSearch
     *plan = make_training_plan(model, request, *keep, "auto");
 }
 
-SearchResult search_layers(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes) {
-    const ModelCosts costs = measure_layers(model, request, times);
-    const double repeat = costs.cost.front().extra_seconds;
-    const double walk = costs.cost.front().walk_seconds;
-    const ChainCheckpointing chain(costs.L, walk, repeat);
-    ParetoSearch search(costs, chain);
+/// One search of all layers; with inputs in host memory one for each way to choose which.
+class LayerSearch {
+  public:
+    LayerSearch(const Model& model, const PlanRequest& request, const OpTimes& times, const SearchBudget& budget,
+                SearchEffort effort)
+        : model_(model),
+          request_(request),
+          times_(times),
+          budget_(budget),
+          is_quick_(effort == SearchEffort::Quick),
+          costs_(measure_layers(model, request, times)),
+          chain_(costs_.L, costs_.cost.front().walk_seconds, costs_.cost.front().extra_seconds) {}
 
-    SearchResult result;
-    const auto generate = [&](int rank, int64_t enough) {
-        search.build(rank, &result.keep, &result.summary);
-        result.plan = make_training_plan(model, request, result.keep, "auto");
-        return arena_within(result.plan, enough);
-    };
-    const auto finish = [&](int64_t limit) {
-        result.layout = make_layout(result.plan);
-        result.seconds = plan_seconds(times, result.plan);
-        result.found = result.layout.arena_bytes <= limit;
-    };
-    // The numbers above are exact for live bytes; an arena can have gaps. Then the next fastest, and so on; in the end
-    // with a smaller limit.
-    constexpr int kRanks = 32, kTurns = 16;
-    int64_t limit = budget_bytes;
-    for (int turn = 0; turn < kTurns && search.fits(limit); ++turn) {
-        int tried = 0;
-        int64_t bound = limit;
-        for (const double slack : {1e-3, 1e-2, 1e-1, kNever}) {
-            const int found = std::min(search.run(limit, slack), kRanks);
-            for (; tried < found; ++tried) {
-                const ArenaFit fit = generate(tried, budget_bytes);
-                bound = fit.bound_bytes;
-                if (!fit.fits) continue;
-                finish(budget_bytes);
-                return result;
-            }
-            if (tried == kRanks) break;
+    SearchResult run() const {
+        SearchResult best = decide({}, is_quick_ ? 2 : 32, is_quick_ ? 2 : 16);
+        const bool keeps_all = best.found && best.keep.slots == all_kept();
+        if (keeps_all || request_.places.on_host(Buffer::Boundaries)) return best;
+        for (const std::vector<bool>& host : host_choices()) {
+            SearchResult other = decide(host, costs_.L <= kFew ? 32 : 2, costs_.L <= kFew ? 16 : 2);
+            if (!other.found || other.plan.host_bytes > budget_.host_bytes) continue;
+            if (!best.found || other.seconds < best.seconds * (1 - 1e-12)) best = std::move(other);
         }
-        limit = std::min(limit, bound) - 1;
+        return best;
     }
-    // Nothing of these: the smallest of the choices for this budget, and the smallest there is.
-    if (search.fits(budget_bytes) && generate(0, budget_bytes).fits) {
-        finish(budget_bytes);
+
+  private:
+    static constexpr int kFew = 5;  ///< Layers of which all choices are tried.
+
+    std::vector<std::vector<bool>> all_kept() const {
+        return std::vector<std::vector<bool>>(static_cast<size_t>(costs_.lowest + costs_.L), costs_.modes.back().slots);
+    }
+
+    /// Which inputs go to host memory: with few layers every choice; else the lowest layers, whose inputs wait the
+    /// longest, all of them or every second or third, so that the link is busy less; as many as the host has room for.
+    /// The last layer's never does.
+    std::vector<std::vector<bool>> host_choices() const {
+        const int most =
+            costs_.boundary_bytes > 0
+                ? static_cast<int>(std::min<int64_t>(costs_.L - 1, budget_.host_bytes / costs_.boundary_bytes))
+                : 0;
+        std::set<std::vector<bool>> choices;
+        if (costs_.L <= kFew) {
+            for (int subset = 1; subset < 1 << (costs_.L - 1); ++subset) {
+                std::vector<bool> host(static_cast<size_t>(costs_.L), false);
+                for (int layer = 0; layer + 1 < costs_.L; ++layer)
+                    host[static_cast<size_t>(layer)] = subset >> layer & 1;
+                if (std::count(host.begin(), host.end(), true) <= most) choices.insert(host);
+            }
+        } else {
+            for (const int stride : {1, 2, 3}) {
+                for (const int count : {most, most * 3 / 4, most / 2, most / 4}) {
+                    std::vector<bool> host(static_cast<size_t>(costs_.L), false);
+                    for (int layer = 0, left = count; left > 0 && layer + 1 < costs_.L; layer += stride, --left) {
+                        host[static_cast<size_t>(layer)] = true;
+                    }
+                    if (count > 0) choices.insert(host);
+                }
+            }
+        }
+        return {choices.begin(), choices.end()};
+    }
+
+    /// The fastest plan with these inputs in host memory. The numbers it goes by are exact for live bytes; an arena can
+    /// have gaps. Then the next fastest, and so on, for so many ranks; in the end with a smaller limit, so many times.
+    SearchResult decide(const std::vector<bool>& host, int most_ranks, int turns) const {
+        ParetoSearch search(costs_, chain_, host);
+        SearchResult result;
+        const auto generate = [&](int rank) {
+            search.build(rank, &result.keep, &result.summary);
+            result.plan = make_training_plan(model_, request_, result.keep, "auto");
+            return arena_within(result.plan, budget_.device_bytes, is_quick_);
+        };
+        const auto finish = [&] {
+            result.layout = make_layout(result.plan);
+            result.seconds = plan_seconds(times_, result.plan);
+            result.found = result.layout.arena_bytes <= budget_.device_bytes;
+            return result;
+        };
+        int64_t limit = budget_.device_bytes;
+        for (int turn = 0; turn < turns && search.fits(limit); ++turn) {
+            int tried = 0;
+            int64_t bound = limit;
+            for (const double slack : {1e-3, 1e-2, 1e-1, kNever}) {
+                const int found = std::min(search.run(limit, slack), most_ranks);
+                for (; tried < found; ++tried) {
+                    const ArenaFit fit = generate(tried);
+                    bound = fit.bound_bytes;
+                    if (fit.fits) return finish();
+                }
+                if (tried == most_ranks) break;
+            }
+            limit = std::min(limit, bound) - 1;
+        }
+        // Nothing of these: the smallest of the choices for this budget, and the smallest there is.
+        if (search.fits(budget_.device_bytes) && generate(0).fits) return finish();
+        build_smallest(model_, request_, &search, budget_.device_bytes, &result.keep, &result.summary, &result.plan);
+        finish();
+        if (!result.found) set_smallest(model_, &result);
         return result;
     }
-    build_smallest(model, request, &search, budget_bytes, &result.keep, &result.summary, &result.plan);
-    finish(budget_bytes);
-    if (!result.found) set_smallest(model, &result);
-    return result;
-}
+
+    const Model& model_;
+    const PlanRequest& request_;
+    const OpTimes& times_;
+    const SearchBudget budget_;
+    const bool is_quick_;
+    const ModelCosts costs_;
+    const ChainCheckpointing chain_;
+};
 
 }  // namespace
 
-SearchResult search_plan(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes) {
+SearchResult search_plan(const Model& model, const PlanRequest& request, const OpTimes& times,
+                         const SearchBudget& budget, SearchEffort effort) {
     const bool is_exact = !model.has_frozen() && !request.places.on_host(Buffer::Boundaries);
-    if (is_exact) return search_layers(model, request, times, budget_bytes);
+    if (is_exact) return LayerSearch(model, request, times, budget, effort).run();
     const bool decides = GradientPath(model).lowest_layer() < model.config.L;  // Else no layer has a backward.
-    return or_fixed_policy(model, request, times, budget_bytes,
-                           decides ? search_layers(model, request, times, budget_bytes) : SearchResult{});
+    return or_fixed_policy(
+        model, request, times, budget.device_bytes,
+        decides ? LayerSearch(model, request, times, {budget.device_bytes}, effort).run() : SearchResult{});
 }
 
 bool search_fits(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes) {
     const bool is_exact = !model.has_frozen() && !request.places.on_host(Buffer::Boundaries);
-    if (!is_exact) return search_plan(model, request, times, budget_bytes).found;
-    const ModelCosts costs = measure_layers(model, request, times);
-    const ChainCheckpointing chain(costs.L, costs.cost.front().walk_seconds, costs.cost.front().extra_seconds);
-    ParetoSearch search(costs, chain);
-    if (!search.fits(budget_bytes)) return false;  // By live bytes, which no arena is smaller than.
-    KeepSet keep;
-    std::string summary;
-    search.build(0, &keep, &summary);
-    if (arena_within(make_training_plan(model, request, keep, "auto"), budget_bytes).fits) return true;
-    Plan plan;
-    build_smallest(model, request, &search, budget_bytes, &keep, &summary, &plan);
-    return arena_within(plan, budget_bytes).fits;
+    if (GradientPath(model).lowest_layer() < model.config.L) {
+        const ModelCosts costs = measure_layers(model, request, times);
+        const ChainCheckpointing chain(costs.L, costs.cost.front().walk_seconds, costs.cost.front().extra_seconds);
+        ParetoSearch search(costs, chain);
+        const bool fits = search.fits(budget_bytes);
+        if (!fits && is_exact) return false;  // By live bytes, which no arena is smaller than.
+        SearchResult result;
+        const auto arena_fits = [&] {
+            return arena_within(make_training_plan(model, request, result.keep, "auto"), budget_bytes, true).fits;
+        };
+        if (fits) search.build(0, &result.keep, &result.summary);
+        if (fits && arena_fits()) return true;
+        build_smallest(model, request, &search, budget_bytes, &result.keep, &result.summary, &result.plan);
+        if (arena_fits()) return true;
+    }
+    if (is_exact) return false;
+    return std::any_of(policies().begin(), policies().end(), [&](const PolicyRow& policy) {
+        return !policy.host_memory && arena_within(make_training_plan(model, request, policy), budget_bytes).fits;
+    });
 }
 
 }  // namespace llmc

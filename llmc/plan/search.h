@@ -42,8 +42,22 @@ struct SearchResult {
     std::string summary;         ///< "layers 0-3 boundary, 4-11 act": the keep-set in words.
 };
 
-/// The fastest plan whose arena is at most `budget_bytes`. Only layers with a backward (model/trainable.h) are decided.
-SearchResult search_plan(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes);
+/// How many plans are laid out where arenas have gaps: for a run, or for one of many answers. What is found is within
+/// the budget either way.
+enum class SearchEffort : uint8_t { Thorough, Quick };
+
+/// What a plan may take of both memories.
+struct SearchBudget {
+    SearchBudget(int64_t device, int64_t host = 0) : device_bytes(device), host_bytes(host) {}
+    int64_t device_bytes;    ///< Of the arena.
+    int64_t host_bytes = 0;  ///< Of what the plan copies to host memory: inputs of layers.
+};
+
+/// The fastest plan whose arena stays within the budget. Only layers with a backward (model/trainable.h) are decided.
+/// With host memory, a layer's input may go there instead of staying; what the link to it cannot move beside the
+/// operations counts (plan_seconds()), and where nothing is gained nothing goes.
+SearchResult search_plan(const Model& model, const PlanRequest& request, const OpTimes& times,
+                         const SearchBudget& budget, SearchEffort effort = SearchEffort::Thorough);
 
 /// Whether the smallest plans fit; then search_plan() finds something, too. Sooner than that, and where an arena has
 /// gaps sometimes more careful.

@@ -16,6 +16,7 @@
 #include "llmc/run/probe.h"
 #include "llmc/train/choose_update.h"
 #include "llmc/train/offload.h"
+#include "llmc/train/placement.h"
 #include "llmc/train/profile_file.h"
 #include "llmc/train/remedy.h"
 
@@ -95,6 +96,17 @@ void keep_profile(const DeviceProfile& profile) {
                  path);
 }
 
+/// Host memory that a search may send inputs of layers to: of a device with memory of its own, where
+/// --host-memory-budget says so.
+int64_t room_for_inputs(const Options& options, const Model& model, const PlanRequest& request,
+                        const Backend& backend) {
+    const bool is_one_memory = !backend.on_gpu() && options.device_profile.empty();
+    if (options.host_memory_budget.empty() || is_one_memory) return 0;
+    const int64_t away =
+        state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true, Memory::Host).total();
+    return std::max<int64_t>(0, host_memory_limit(options) - away);
+}
+
 /// What the plan runs as one, in words, or why it is nothing.
 std::string describe_fusion(const Options& options, const Model& model, const Plan& plan, const Backend& backend) {
     const std::vector<std::string> names = fused_names(model, plan);
@@ -108,7 +120,9 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
                   const Backend& backend) {
     const int64_t limit = memory_limit(options, backend.info());
     const int64_t state = state_bytes_of(model, request);
-    SearchResult found = search_plan(model, request, times, arena_room(options, model, request, backend));
+    SearchResult found =
+        search_plan(model, request, times,
+                    {arena_room(options, model, request, backend), room_for_inputs(options, model, request, backend)});
     if (!found.found) {
         const int64_t smallest = state + found.smallest_bytes;
         const std::string bound = memory_bound(options, backend.info());

@@ -58,7 +58,6 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen, i
         const HostTraffic traffic = host_traffic_per_update(memory.plan);
         json["host_bytes_in_per_update"] = traffic.in, json["host_bytes_out_per_update"] = traffic.out;
     }
-    if (chosen.delays_update()) json["predicted_step_ms_with_update_now"] = chosen.now_seconds * 1e3;
     json["layers"] = nlohmann::ordered_json::array();
     const std::vector<LayerDecision> decisions = layer_decisions(model, memory.plan, chosen.keep, chosen.times);
     for (const LayerDecision& row : decisions) {
@@ -72,6 +71,7 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen, i
     for (const ModeWords& mode : decision_words(decisions)) json["modes"][mode.name] = mode.words;
     json["in_words"] = chosen.words;
     json["fits"] = memory.total_bytes() <= limit;
+    if (chosen.delays_update()) json["predicted_step_ms_with_update_now"] = chosen.now_seconds * 1e3;
     if (memory.plan.parallel.ranks > 1) add_communication(chosen, &json);
     return json;
 }
@@ -102,8 +102,9 @@ std::string overview(const Model& model, const std::vector<ChosenPlan>& plans, i
     }
     for (const ChosenPlan& chosen : plans) {
         if (!chosen.delays_update()) continue;
-        text += fmt::format("{}: update delayed into the next forward; at once, {:.0f} ms\n", chosen.memory.plan.policy,
-                            chosen.now_seconds * 1e3);
+        text += wrapped(fmt::format("{}: update delayed into the next forward; at once, {} {}", chosen.memory.plan.policy,
+                                    units.seconds(chosen.now_seconds), units.of_seconds("")),
+                        width);
     }
     return text;
 }
@@ -275,9 +276,9 @@ std::unique_ptr<Backend> planning_backend(Options* options) {
 
 std::string plan_report(const Options& given) {
     Options options = given;
+    options.packed = options.partly_scored = options.pack == "documents";
     const std::unique_ptr<Backend> backend = planning_backend(&options);
     if (options.all_presets) return all_presets_report(options, *backend);
-    options.packed = options.partly_scored = options.pack == "documents";
     const Model model = model_of(options);
     if (options.frontier) return frontier_report(options, model, *backend);
     if (!options.what_fits.empty()) return what_fits_report(options, model, *backend);

@@ -211,6 +211,7 @@ nlohmann::json to_json(const ChosenPlan& chosen) {
             {"times", to_json(chosen.times)},
             {"slots", chosen.keep.slots},
             {"walk", chosen.keep.walk},
+            {"host", chosen.keep.host},
             {"keep_last_layer", chosen.keep.keep_last_layer},
             {"host", chosen.keep.host}};
 }
@@ -220,6 +221,7 @@ ChosenPlan plan_of_json(const std::string& text, Options options, const Model& m
     KeepSet keep;
     json.at("slots").get_to(keep.slots);
     json.at("walk").get_to(keep.walk);
+    json.at("host").get_to(keep.host);
     json.at("keep_last_layer").get_to(keep.keep_last_layer);
     json.at("host").get_to(keep.host);
     json.at("batch_size").get_to(options.batch_size);

@@ -51,7 +51,9 @@ std::vector<Ignored> rows_of_run_and_plan(const Options& options) {
         {"model", options.all_presets, "--all-presets goes through all of them"},
         {"recompute", options.all_presets, "--all-presets tries every level"},
         {"freeze", options.all_presets, "--all-presets has its own parts"},
-        {"host-memory-budget", options.offload == "none" && options.recompute.find("offload") == std::string::npos,
+        {"host-memory-budget",
+         options.offload == "none" && options.recompute.find("offload") == std::string::npos &&
+             options.recompute.find("auto") == std::string::npos && !what_fits && !options.frontier,
          "nothing is kept in host memory; add --offload"},
         {"calibrate", what_fits, "--what-fits tries many shapes; leave it out"},
         {"zero", options.command == Command::Plan && options.ranks == 1,

@@ -67,8 +67,8 @@ Fit WhatFits::measure(const std::string& policy, const BatchShape& shape) const 
     int64_t total = state(Memory::Device);
     Plan plan;
     if (policy == "auto") {
-        SearchResult result =
-            search_plan(model, request, times_to_choose_by(options_, model, request, times, backend_), limit_ - total);
+        SearchResult result = search_plan(model, request, times_to_choose_by(options_, model, request, times, backend_),
+                                          limit_ - total, SearchEffort::Quick);
         total += result.found ? result.layout.arena_bytes : result.smallest_bytes;
         plan = std::move(result.plan);
     } else {

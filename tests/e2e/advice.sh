@@ -13,7 +13,7 @@ number() { sed -n "s/^ *\"$1\": \([0-9]*\),*$/\1/p" out | head -n 1; }
 # options_of WAY: the options that a way out means, a line each.
 options_of() {
     case $1 in
-        *--*=*) grep -oE -e '--[a-z-]+=[^ ,)]+' <<<"$1" ;;
+        *--*=*) grep -oE -e '--[a-z-]+=[^ )]+' <<<"$1" ;;
         *"raise --"*" to "*) sed -n 's/.*raise \(--[a-z-]*\) to \([0-9]*\).*/\1=\2/p' <<<"$1" ;;
         *"lower --"*" to "*) sed -n 's/.*lower \(--[a-z-]*\) to \([0-9]*\).*/\1=\2/p' <<<"$1" ;;
     esac
@@ -25,6 +25,7 @@ take() {
     local name=$1 way options
     shift
     run "$@"
+    [ "$status" = 0 ] && [[ $name == *auto* ]] && return # It finds plans smaller than any level's.
     check "$name: fails" test "$status" = 1
     check "$name: in one line" test "$(grep -c ' E ' err)" = 1
     while read -r way; do
@@ -73,6 +74,7 @@ for level in none auto; do
     done
 done
 take "batch 1, the optimiser too large" "${base[@]}" "${train[@]}" --batch-size=1 --memory-budget=$((floor * 6 / 10))
+run "${base[@]}" "${train[@]}" --batch-size=1 --memory-budget=$((floor * 6 / 10))
 check "a batch of one is not to be lowered" test "$(grep -c 'lower --batch-size' err)" = 0
 check "what binds is named" grep -q 'parameters, gradients and optimiser alone take' err
 take "an update of 8 sequences" "${base[@]}" "${train[@]}" --recompute=none --total-batch-size=512 \
@@ -82,7 +84,8 @@ check "there was advice" test "$taken" -ge 20
 
 # A plan for a card says that it does not fit, and what would; taking it, something fits.
 run plan --model=gpt2-xl --batch-size=4 --seq-len=1024 --device-profile=rtx4090
-check "a plan for a card of 24 GB that needs more says so" grep -q '^within 23.0 GiB (24.0 GiB of rtx4090.*): none; ' out
+check "a plan for a card of 24 GB that needs more says so" \
+    grep -q '^within 23.0 GiB (24.0 GiB of rtx4090.*): none; ' out
 check "no level is said to fit" test "$(grep -c -E '^(0|1|2| ) .* yes ' out)" = 0
 ways=0
 while read -r way; do

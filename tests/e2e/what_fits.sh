@@ -17,7 +17,10 @@ must "a budget beside the card" plan --model=gpt2 --batch-size=1 --seq-len=64 --
 check "is a share of that" test "$(number limit_bytes)" = $(((24564 - 1024) * 524288))
 must "the card's type" plan --model=gpt2 --batch-size=1 --seq-len=64 --device-profile=h100
 check "is bf16" grep -q '^micro-batch 1 x 64 tokens, bf16' out
-step_of() { "$TRAIN_GPT" plan --model=gpt2-xl -b 4 -t 1024 -r 1 --offload=moments,masters --json "$@" >out && number predicted_step_ms; }
+step_of() {
+    run plan --model=gpt2-xl -b 4 -t 1024 -r 1 --offload=moments,masters --json "$@"
+    number predicted_step_ms
+}
 fast=$(step_of --device-profile=rtx4090 --link-gbs=50) slow=$(step_of --device-profile=rtx4090 --link-gbs=5)
 usual=$(step_of --device-profile=rtx4090)
 check "--link-gbs overrides the link ($fast < $usual < $slow)" \
@@ -33,7 +36,8 @@ done
 must "--what-fits" plan --model=gpt2 --device-profile=rtx3060 --what-fits --emit-config=best.toml
 check "the card's memory, and what of it is kept back" grep -q 'what fits in 11.0 GiB (12.0 GiB of rtx3060, less' out
 check "sequences as long as the model's own" grep -q 'sequences of 1,024' out
-check "a row for every level and auto" test "$(grep -c -E '^(0 none|1 layer|2 sqrt|  act|  attn|  offload|  auto) .*yes' out)" = 7
+check "a row for every level and auto" \
+    test "$(grep -c -E '^(0 none|1 layer|2 sqrt|  act|  attn|  offload|  auto) .*yes' out)" = 7
 must "as JSON" plan --model=gpt2 --device-profile=rtx3060 --what-fits --json
 speeds() { # of every row's fastest batch, auto's last
     awk -F'[:,]' '/"fastest"/ { inside = 1 } inside && /"predicted_tokens_per_second"/ { print $2; inside = 0 }' out
@@ -46,7 +50,8 @@ must "the file that was written" plan --config=best.toml --device-profile=rtx306
 check "fits" grep -q '"fits": true' out
 check "is for one batch" test "$(number batch_size)" = "$(config_value batch-size)"
 must "training takes it, too" --config=best.toml --data=text.txt --dtype=fp32 --dry-run --memory-budget=200GiB
-must "a batch more" plan --config=best.toml --device-profile=rtx3060 --json --batch-size=$(($(config_value batch-size) * 2))
+must "twice the batch" plan --config=best.toml --device-profile=rtx3060 --json \
+    --batch-size=$(($(config_value batch-size) * 2))
 must "of four ranks" plan --model=llama3-8b --seq-len=4096 --device-profile=h100 --what-fits --ranks=4 --zero=3 \
     --recompute=0,layer
 check "have rows" test "$(grep -c -E '^(0 none|1 layer) .*yes' out)" = 2
@@ -64,7 +69,7 @@ check "--memory-budget is what fits" grep -q 'what fits in 4.00 GiB' out
 
 for columns in 60 80 140; do
     export COLUMNS=$columns
-    for report in "" "--what-fits --recompute=0,1" "--frontier --recompute=1" "--ranks=2 --zero=1" "--recompute=auto"; do
+    for report in "" "--what-fits --recompute=0,1" --frontier "--ranks=2 --zero=1" --recompute=auto; do
         # shellcheck disable=SC2086
         run plan --model=gpt2 --batch-size=4 --seq-len=256 --device-profile=rtx4070 $report
         check "plan $report in $columns columns ($(widest))" test "$status" = 0 -a "$(widest)" -le "$columns"
@@ -79,13 +84,23 @@ check "all digits" grep -q '^total .*[0-9],[0-9]\{3\},[0-9]\{3\},[0-9]\{3\}' out
 
 # ---- what was decided -------------------------------------------------------------------------------------------
 
-must "auto" plan --model=gpt2 --batch-size=16 --seq-len=1024 --device-profile=rtx3060 --recompute=auto --memory-budget=6GiB
+must "auto" plan --model=gpt2 --batch-size=16 --seq-len=1024 --device-profile=rtx3060 --recompute=auto \
+    --memory-budget=6GiB
 check "a table of layers" grep -q '^auto: what each layer keeps for its backward' out
 names=$(sed -n '/^auto: what each/,$p' out | sed -n 's/^[0-9][0-9-]*  *\([a-z-]*\)  *[0-9].*/\1/p' | sort -u)
 for name in $names; do check "the name $name is explained" grep -q "^$name: " out; done
 check "there were names" test -n "$names"
 must "sqrt" plan --model=gpt2 --batch-size=16 --seq-len=1024 --recompute=sqrt
 check "sqrt prints its k" test "$(tr '\n' ' ' <out | grep -c '(k = 3)')" = 1
+
+must "auto with host memory" plan --model=gpt2 -b 16 -t 1024 --device-profile=rtx3060 --recompute=auto \
+    --memory-budget=3GiB --host-memory-budget=8GiB --json
+with=$(number predicted_step_ms)
+check "sends inputs there" test "$(number host_bytes)" -gt 0
+must "auto without" plan --model=gpt2 -b 16 -t 1024 --device-profile=rtx3060 --recompute=auto --memory-budget=3GiB \
+    --json
+check "and is faster for it ($with < $(number predicted_step_ms))" \
+    awk -v a="$with" -v b="$(number predicted_step_ms)" 'BEGIN { exit !(a < b) }'
 
 # ---- --device=cuda without a GPU, profiles of your own ----------------------------------------------------------
 

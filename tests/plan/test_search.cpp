@@ -90,13 +90,14 @@ TEST(ChainCheckpointing, WalksCostWhatTheTableSays) {
 struct Outcome {
     int64_t bytes;
     double seconds;
+    int64_t host_bytes = 0;
 };
 
 /// Every keep-set there is: each layer in one of the modes or with its input dropped, and every choice of boundaries
-/// held on every walk.
+/// held on every walk; with host memory every choice of inputs that go there, too.
 class BruteForce {
   public:
-    BruteForce(const Model& model, const PlanRequest& request, const OpTimes& times)
+    BruteForce(const Model& model, const PlanRequest& request, const OpTimes& times, bool with_host = false)
         : model_(model),
           request_(request),
           times_(times),
@@ -105,13 +106,21 @@ class BruteForce {
         keep_.slots.resize(static_cast<size_t>(L_));
         keep_.walk.resize(static_cast<size_t>(L_));
         keep_.keep_last_layer = false;
-        choose_mode(0);
+        for (int away = 0; away < (with_host ? 1 << (L_ - 1) : 1); ++away) {
+            keep_.host.clear();
+            if (away > 0) keep_.host.resize(static_cast<size_t>(L_), false);
+            for (int layer = 0; layer + 1 < L_ && away > 0; ++layer) {
+                keep_.host[static_cast<size_t>(layer)] = away >> layer & 1;
+            }
+            choose_mode(0);
+        }
     }
     const std::vector<Outcome>& outcomes() const { return outcomes_; }
-    double fastest_within(int64_t budget) const {
+    double fastest_within(int64_t budget, int64_t host_budget = 0) const {
         double best = 1e300;
         for (const Outcome& outcome : outcomes_) {
-            if (outcome.bytes <= budget) best = std::min(best, outcome.seconds);
+            if (outcome.bytes > budget || outcome.host_bytes > host_budget) continue;
+            best = std::min(best, outcome.seconds);
         }
         return best;
     }
@@ -147,7 +156,7 @@ class BruteForce {
 
     void evaluate() {
         const Plan plan = make_training_plan(model_, request_, keep_, "brute force");
-        outcomes_.push_back({make_layout(plan).arena_bytes, plan_seconds(times_, plan)});
+        outcomes_.push_back({make_layout(plan).arena_bytes, plan_seconds(times_, plan), plan.host_bytes});
     }
 
     const Model& model_;
@@ -196,6 +205,81 @@ TEST_P(SearchTest, MatchesBruteForce) {
     for (int64_t L = 1; L <= deepest; ++L) {
         const Model model = small_model(GetParam(), L);
         expect_as_brute_force(model, request_for(model), 0, 60, 0);
+    }
+}
+
+/// With inputs in host memory among the choices, over links that hide every copy, some, and hardly any.
+TEST_P(SearchTest, MatchesBruteForceWithHostMemory) {
+    for (int64_t L = 2; L <= (kSlow ? 3 : 4); ++L) {
+        const Model model = small_model(GetParam(), L);
+        const PlanRequest request = request_for(model);
+        OpTimes times = times_for(model, request);
+        double layer = 0;
+        for (const OpTimes::Row& row : times.block) layer += row.forward;
+        const auto input = static_cast<double>(4 * 64 * model.config.C * 4);
+        for (const double layers_per_copy : {0.0, 0.7, 5.0}) {
+            if (L == 4 && layers_per_copy != 0.7) continue;  // The most keep-sets, 17,000.
+            times.host_bandwidth =
+                layers_per_copy > 0 ? input / (layers_per_copy * layer) : std::numeric_limits<double>::infinity();
+            const BruteForce all(model, request, times, /*with_host=*/true);
+            std::vector<int64_t> budgets;
+            for (const Outcome& outcome : all.outcomes()) budgets.push_back(outcome.bytes);
+            std::sort(budgets.begin(), budgets.end());
+            for (const int64_t host : {int64_t{0}, static_cast<int64_t>(input), int64_t{1} << 30}) {
+                for (size_t i = 0; i < 25; ++i) {
+                    const int64_t budget = budgets[i * (budgets.size() - 1) / 24];
+                    const double fastest = all.fastest_within(budget, host);
+                    const SearchResult result = search_plan(model, request, times, {budget, host});
+                    ASSERT_EQ(result.found, fastest < 1e300) << L << " layers, " << budget << ", " << host;
+                    if (!result.found) continue;
+                    EXPECT_LE(result.layout.arena_bytes, budget);
+                    EXPECT_LE(result.plan.host_bytes, host);
+                    EXPECT_EQ(find_fault(model, result.plan, result.layout), "");
+                    EXPECT_LE(result.seconds, fastest * (1 + 1e-9))
+                        << L << " layers, " << budget << " and " << host << " bytes, " << layers_per_copy;
+                }
+            }
+        }
+    }
+}
+
+/// More of either memory is never slower, and the policy with inputs in host memory never faster.
+TEST_P(SearchTest, IsNeverSlowerWithMoreHostMemory) {
+    const Model model = small_model(GetParam(), 24);
+    const PlanRequest request = request_for(model, {2, 61});
+    const OpTimes times = times_for(model, request);
+    const int64_t most = make_layout(make_training_plan(model, request, find_policy("none"))).arena_bytes;
+    const Plan offload = make_training_plan(model, request, find_policy("offload"));
+    for (int64_t budget = make_layout(offload).arena_bytes; budget <= most; budget += most / 11) {
+        double before = std::numeric_limits<double>::infinity();
+        for (const int64_t host :
+             {int64_t{0}, offload.host_bytes / 4, offload.host_bytes / 2, offload.host_bytes, 2 * offload.host_bytes}) {
+            const SearchResult result = search_plan(model, request, times, {budget, host});
+            if (!result.found) continue;
+            EXPECT_LE(result.plan.host_bytes, host);
+            EXPECT_LE(result.seconds, before * (1 + 1e-9)) << budget << " and " << host;
+            before = result.seconds;
+            if (host >= offload.host_bytes) {
+                EXPECT_LE(result.seconds, plan_seconds(times, offload) * (1 + 1e-9)) << budget << " and " << host;
+            }
+        }
+        EXPECT_LT(before, std::numeric_limits<double>::infinity()) << budget;
+    }
+}
+
+TEST(SearchFits, IsTrueOnlyWhereThereIsAPlan) {
+    for (const int ranks : {1, 4}) {
+        const Model model = small_model(Family::Llama, 7);
+        const PlanRequest request = request_for(model, {2, 61}, ranks, ranks > 1 ? 3 : 0);
+        const OpTimes times = times_for(model, request);
+        const int64_t smallest = search_plan(model, request, times, 1).smallest_bytes;
+        EXPECT_TRUE(search_fits(model, request, times, smallest + 8192));
+        EXPECT_FALSE(search_fits(model, request, times, smallest / 2));
+        for (int64_t budget = smallest / 2; budget < 2 * smallest; budget += smallest / 16) {
+            if (!search_fits(model, request, times, budget)) continue;
+            EXPECT_TRUE(search_plan(model, request, times, budget).found) << budget;
+            EXPECT_TRUE(search_plan(model, request, times, budget, SearchEffort::Quick).found) << budget;
+        }
     }
 }
 

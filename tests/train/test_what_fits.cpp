@@ -76,15 +76,17 @@ TEST(WhatFits, TheFastestIsNoSlowerThanTheOthers) {
 
 TEST(WhatFits, FindsAPlacementWhereNothingElseFits) {
     Case c;
-    const int64_t state = 700'000;
+    const PlanRequest request = request_for(c.options, c.model, {1, 32}, *c.backend);
+    const int64_t state = state_bytes(c.model, request.places, 32, request.parallel, /*training=*/true).total();
     EXPECT_EQ(with_what_fits(c.options, c.model, *c.backend, 20'000'000)->offload, "none");
-    const std::optional<Options> placed = with_what_fits(c.options, c.model, *c.backend, state - 50'000);
+    const std::optional<Options> placed = with_what_fits(c.options, c.model, *c.backend, state);
     ASSERT_TRUE(placed);
     EXPECT_NE(placed->offload, "none");
+    EXPECT_TRUE(WhatFits(*placed, c.model, *c.backend, state).fits("layer", {1, placed->seq_len}));
     EXPECT_FALSE(with_what_fits(c.options, c.model, *c.backend, 1000));
     Options fixed = c.options;
     fixed.given["offload"] = true;
-    EXPECT_FALSE(with_what_fits(fixed, c.model, *c.backend, state - 300'000)) << "the user's word counts";
+    EXPECT_FALSE(with_what_fits(fixed, c.model, *c.backend, state)) << "the user's word counts";
 }
 
 /// Every way out, taken in the options, fits both memories.

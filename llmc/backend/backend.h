@@ -91,8 +91,8 @@ struct DeviceInfo {
 /// Sizes of an attention call. Sequences are rows b*T .. b*T + T - 1.
 struct AttentionShape {
     int64_t B = 0, T = 0, NH = 0, NKV = 0, HD = 0;
-    int64_t window = 0;  ///< A query sees so many tokens, itself among them; 0: all before it.
-    float scale = 0;     ///< Of the scores; 0: 1/sqrt(HD).
+    int64_t window = 0;     ///< A query sees so many tokens, itself among them; 0: all before it.
+    float scale = 0;        ///< Of the scores; 0: 1/sqrt(HD).
     Tensor documents = {};  ///< Where several documents share a sequence; see below.
     int64_t qkv_columns() const { return (NH + 2 * NKV) * HD; }
     float score_scale() const;

@@ -72,9 +72,10 @@ std::vector<float> fp32_of(const SafetensorsFile& file, const std::string& name)
     return values;
 }
 
-/// bitsandbytes 0.50.2 gives elements other scales than it quantised them with where it dequantises on a CPU with AVX-512
-/// and a matrix has columns that are a multiple of 16 but not of 64: it counts columns / 64 blocks, rounded down, to a row.
-/// The fixture was computed so, with its 96 columns of down_proj, and this repeats it; the base is read as it is meant.
+/// bitsandbytes 0.50.2 gives elements other scales than it quantised them with where it dequantises on a CPU with
+/// AVX-512 and a matrix has columns that are a multiple of 16 but not of 64: it counts columns / 64 blocks, rounded
+/// down, to a row. The fixture was computed so, with its 96 columns of down_proj, and this repeats it; the base is read
+/// as it is meant.
 class AsTheLibrarysKernelReads final : public WeightSource {
   public:
     explicit AsTheLibrarysKernelReads(const std::string& folder)

@@ -74,7 +74,8 @@ def plain_model(family):
     if family == "llama":
         model = LlamaForCausalLM(LlamaConfig(
             vocab_size=VOCABULARY, hidden_size=32, intermediate_size=36, num_hidden_layers=1, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=16, tie_word_embeddings=False, bos_token_id=0, eos_token_id=1))
+            num_key_value_heads=2, max_position_embeddings=16, tie_word_embeddings=False, bos_token_id=0,
+            eos_token_id=1))
     else:
         model = GPT2LMHeadModel(GPT2Config(
             vocab_size=VOCABULARY, n_positions=16, n_embd=20, n_layer=1, n_head=4, bos_token_id=0, eos_token_id=1,

@@ -117,7 +117,7 @@ float mean_as_torch(std::span<const float> x) {
     return sum / static_cast<float>(count);
 }
 
-// ----------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------------------------
 
 /// The library looks codes up by x in steps of 2/65535: it takes the nearest to the nearest step.
 float at_step(float x) {

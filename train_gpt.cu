@@ -20,6 +20,7 @@
 #include "llmc/train/generate_command.h"
 #include "llmc/train/going_back.h"
 #include "llmc/train/import_command.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/output_file.h"
 #include "llmc/train/plan_command.h"
 #include "llmc/train/ranks.h"
@@ -104,7 +105,7 @@ void train_rank(const Options& given, Comm& comm) {
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
     CHECK(state.allocated_host_bytes() == memory.host_bytes(), state.allocated_host_bytes(), memory.host_bytes());
     const TransportGuard before_memory_goes(comm);
-    if (origin.weights != nullptr) load_weights(*origin.weights, state);  // Damaged ones leave no folder behind.
+    if (origin.weights != nullptr) load_weights(options, *origin.weights, state);  // Damaged ones leave no folder.
     comm.barrier();
     std::optional<RunFolder> folder;  // Of rank 0.
     if (comm.is_root()) begin_new_run(folder.emplace(options), *run, origin);

@@ -58,6 +58,7 @@ passed=0
 failed=0
 skipped=0
 failures=()
+times=() # "SECONDS NAME" of every program and script
 
 fail() {
     failed=$((failed + 1))
@@ -107,10 +108,12 @@ run_limited() {
 # where it does not, the binary died, and the log says how far it had come.
 run_unit_tests() {
     local program=$1 report=$temp/report.xml seconds=$((3 * limit)) status why total bad off skip name names
+    local begin=$SECONDS
     rm -f "$report"
     run_limited "$seconds" "grep --line-buffered -v -e ^\\[.RUN -e ^\\[---" \
         "$build/$program" --gtest_color=no --gtest_output="xml:$report"
     status=$?
+    times+=("$((SECONDS - begin)) $program")
     why=$(ending "$status" "$seconds")
 
     if [ -s "$report" ]; then
@@ -147,9 +150,11 @@ run_unit_tests() {
 
 run_script() {
     local script=$1 name=${1#tests/} status why before=$((passed + failed + skipped)) line bad=0
+    local begin=$SECONDS
     echo "== $name"
     run_limited "$limit" cat "$script"
     status=$?
+    times+=("$((SECONDS - begin)) $name")
     while IFS= read -r line; do
         case $line in
             "ok "*) passed=$((passed + 1)) ;;
@@ -194,6 +199,11 @@ done
 
 # ---- summary -----------------------------------------------------------------------------
 
+if [ ${#times[@]} -gt 1 ]; then
+    echo
+    echo "of $SECONDS s the longest:" \
+        "$(printf '%s\n' "${times[@]}" | sort -rn | head -n 12 | awk '{printf "%s%s %s", sep, $2, $1; sep = ", "}')"
+fi
 if [ "$failed" -gt 0 ]; then
     echo
     printf 'FAILED %s\n' "${failures[@]}"

@@ -31,6 +31,7 @@ LC_ALL=C awk '
         allow["llmc/io/"] = "llmc/base/ llmc/model/"
         allow["llmc/io/pipeline/"] = "llmc/base/ llmc/io/"
         allow["llmc/io/gguf/"] = "llmc/base/ llmc/model/ llmc/io/"
+        allow["llmc/io/peft/"] = "llmc/base/ llmc/model/ llmc/io/"
         allow["llmc/draw/"] = "llmc/base/ llmc/model/ llmc/plan/"
         above = "llmc/base/ llmc/model/ llmc/plan/ llmc/backend/ llmc/comm/ llmc/run/ llmc/io/ llmc/draw/"
         allow["llmc/train/"] = above

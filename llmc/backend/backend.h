@@ -35,6 +35,7 @@
 //   Alignment.    Every tensor starts at a multiple of kTensorAlignment bytes, except row ranges inside one.
 #pragma once
 
+#include "llmc/base/adapter.h"
 #include "llmc/base/fusion.h"
 #include "llmc/base/optimizer.h"
 #include "llmc/base/tensor.h"
@@ -310,6 +311,26 @@ class Backend {
                                         Tensor workspace) = 0;
     /// For all three. The dimensions are those of the weight; N is the number of rows of x.
     virtual int64_t matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const = 0;
+
+    // ---- Low-rank adapters (Hu et al. 2021; base/adapter.h has the letters) ---------------------------------------
+    // Factors, z and their gradients are fp32, x and out of the activation type: products are of fp32 numbers.
+
+    /// z (N, R) = x (N, IC) * a (R, IC)^T.
+    virtual void adapter_down_forward(Tensor z, Tensor x, Tensor a, Tensor workspace) = 0;
+    /// d_a (R, IC) = or += d_z^T * x.
+    virtual void adapter_down_backward_weight(Tensor d_a, bool adds, Tensor d_z, Tensor x, Tensor workspace) = 0;
+    /// d_x (N, IC) += d_z (N, R) * a.
+    virtual void adapter_down_backward_input(Tensor d_x, Tensor d_z, Tensor a, Tensor workspace) = 0;
+    /// out (N, OC) += scale * z (N, R) * b^T, group by group, in the group's columns; others stay.
+    virtual void adapter_up_forward(Tensor out, Tensor z, Tensor b, const AdapterShape& shape, Tensor workspace) = 0;
+    /// d_b (rows of all groups, rank) = or += scale * d_out^T * z.
+    virtual void adapter_up_backward_weight(Tensor d_b, bool adds, Tensor d_out, Tensor z, const AdapterShape& shape,
+                                            Tensor workspace) = 0;
+    /// d_z (N, R) = scale * d_out * b.
+    virtual void adapter_up_backward_input(Tensor d_z, Tensor d_out, Tensor b, const AdapterShape& shape,
+                                           Tensor workspace) = 0;
+    /// For each of the six, of a factor of these dimensions.
+    virtual int64_t adapter_workspace(int64_t N, int64_t rows, int64_t columns) const = 0;
 
     // ---- Attention (Dao et al. 2022; Ainslie et al. 2023; Su et al. 2021) --------------------------------------
 

@@ -68,6 +68,16 @@ void fill_normal(float* out, int64_t count, float stddev, uint64_t seed, RngStre
     }
 }
 
+void fill_uniform(float* out, int64_t count, float bound, uint64_t seed, RngStream stream, uint32_t item,
+                  uint64_t first) {
+    std::array<uint32_t, 4> words = {};
+    for (int64_t i = 0; i < count; ++i) {
+        const uint64_t index = first + static_cast<uint64_t>(i);
+        if (i == 0 || index % 4 == 0) words = philox(seed, stream, item, index / 4);
+        out[i] = bound * (2 * uniform_from_bits(words[index % 4]) - 1);
+    }
+}
+
 uint64_t permute(uint64_t position, uint64_t size, uint64_t seed, uint64_t key) {
     CHECK(position < size, position, size);
     if (size < 2) return 0;

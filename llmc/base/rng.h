@@ -26,6 +26,10 @@ double uniform(uint64_t seed, RngStream stream, uint32_t item, uint64_t index);
 void fill_normal(float* out, int64_t count, float stddev, uint64_t seed, RngStream stream, uint32_t item,
                  uint64_t first = 0);
 
+/// The same of numbers uniform in [-bound, bound).
+void fill_uniform(float* out, int64_t count, float bound, uint64_t seed, RngStream stream, uint32_t item,
+                  uint64_t first = 0);
+
 /// A pseudo-random bijection of [0, size): position -> element. Four-round Feistel network on the next even power of
 /// two, walked until it falls inside. `key` separates epochs.
 uint64_t permute(uint64_t position, uint64_t size, uint64_t seed, uint64_t key);

@@ -93,7 +93,13 @@ std::vector<LegendEntry> draw_stack(SvgCanvas* canvas, const Chart& chart, const
 /// Runs of steps of one phase on the strip; forward, head, backward and update by name, with lines where they meet.
 void draw_phases(SvgCanvas* canvas, const Chart& chart, const Plan& plan) {
     const auto count = static_cast<int>(plan.steps.size());
-    const auto phase_at = [&](int i) { return plan.steps[static_cast<size_t>(i)].phase; };
+    // A pending update stands in the forward, and is drawn as what it stands beside.
+    std::vector<Phase> phases;
+    for (const Step& step : plan.steps) {
+        const bool is_pending = step.when == When::Pending;
+        phases.push_back(!is_pending ? step.phase : phases.empty() ? Phase::Forward : phases.back());
+    }
+    const auto phase_at = [&](int i) { return phases[static_cast<size_t>(i)]; };
     for (int i = 0, end = 0; i < count; i = end) {
         while (end < count && phase_at(end) == phase_at(i)) ++end;
         canvas->rectangle({chart.x(i), kStripTop, chart.x(end) - chart.x(i), kStripHeight},

@@ -77,19 +77,6 @@ std::string listed(const std::vector<std::string>& names) {
     return names.size() > kShown ? fmt::format("{}, and {} more", text, names.size() - kShown) : text;
 }
 
-/// The elements as fp32, in the order of the file.
-void widen(const SafetensorsView& view, std::span<float> out) {
-    if (view.dtype == DType::F32) {
-        std::memcpy(out.data(), view.bytes.data(), view.bytes.size());
-        return;
-    }
-    for (size_t i = 0; i < out.size(); ++i) {
-        uint16_t bits = 0;
-        std::memcpy(&bits, view.bytes.data() + i * sizeof bits, sizeof bits);
-        out[i] = view.dtype == DType::BF16 ? to_float(bf16{bits}) : fp16_to_float(bits);
-    }
-}
-
 /// out (cols, rows) = x (rows, cols) transposed, in tiles that stay in the cache.
 void transpose(const float* x, int64_t rows, int64_t cols, float* out) {
     constexpr int64_t kTile = 32;
@@ -199,11 +186,11 @@ void HfModel::read(int parameter, std::span<float> out) const {
         const auto count = static_cast<size_t>(part.rows * row.cols);
         const std::span<float> target = out.subspan(static_cast<size_t>(part.first_row * row.cols), count);
         if (!part.transposed) {
-            widen(*views_[i], target);
+            read_as_fp32(*views_[i], target);
             continue;
         }
         std::vector<float> stored(count);
-        widen(*views_[i], stored);
+        read_as_fp32(*views_[i], stored);
         transpose(stored.data(), row.cols, part.rows, target.data());
     }
 }

@@ -257,4 +257,17 @@ void SafetensorsWriter::close() {
     writer_.close();
 }
 
+void read_as_fp32(const SafetensorsView& view, std::span<float> out) {
+    CHECK(view.bytes.size() == out.size() * static_cast<size_t>(size_of(view.dtype.value())), view.name, out.size());
+    if (view.dtype == DType::F32) {
+        std::memcpy(out.data(), view.bytes.data(), view.bytes.size());
+        return;
+    }
+    for (size_t i = 0; i < out.size(); ++i) {
+        uint16_t bits = 0;
+        std::memcpy(&bits, view.bytes.data() + i * sizeof bits, sizeof bits);
+        out[i] = view.dtype == DType::BF16 ? to_float(bf16{bits}) : fp16_to_float(bits);
+    }
+}
+
 }  // namespace llmc

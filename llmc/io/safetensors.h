@@ -27,6 +27,9 @@ struct SafetensorsView {
     std::span<const std::byte> bytes;
 };
 
+/// The elements of a tensor that is F32, F16 or BF16, in the order of the file.
+void read_as_fp32(const SafetensorsView& view, std::span<float> out);
+
 /// An open file. Anything wrong with it is an Error that names the file and, where there is one, the tensor.
 class SafetensorsFile {
   public:

@@ -4,7 +4,9 @@
 // Nothing else knows an architecture.
 #pragma once
 
+#include "llmc/base/adapter.h"
 #include "llmc/model/config.h"
+#include "llmc/model/lora_spec.h"
 #include "llmc/model/op.h"
 
 #include <cstdint>
@@ -13,7 +15,7 @@
 
 namespace llmc {
 
-enum class Init : uint8_t { Zeros, Ones, Normal };
+enum class Init : uint8_t { Zeros, Ones, Normal, Uniform };
 
 /// One parameter tensor. Offsets and counts are in elements of the flat buffers: trainable rows lie in parameters,
 /// gradients and moments, frozen ones in a buffer of their own (plan/places.h), whose format is how they are stored.
@@ -25,7 +27,7 @@ struct ParameterRow {
     int64_t offset = 0;     ///< Among the trainable rows, or among the frozen ones.
     bool decay = false;     ///< Weight decay applies: tensors with two dimensions.
     Init init = Init::Zeros;
-    float stddev = 0;       ///< Of Init::Normal.
+    float stddev = 0;       ///< Of Init::Normal; of Init::Uniform the largest magnitude.
     bool trainable = true;  ///< Otherwise frozen: no gradient, no moments, never changed. See trainable.h.
     int64_t count() const { return rows * cols; }
 };
@@ -70,6 +72,7 @@ struct OpRow {
     int weight = kNone;
     int bias = kNone;
     bool rope = false;
+    int adapter = kNone;  ///< AdapterDown, AdapterUp: of Model::adapters.
 };
 
 struct Model {
@@ -83,6 +86,8 @@ struct Model {
 
     std::vector<ActivationRow> activations;  ///< Of one layer, by slot.
     std::vector<OpRow> block;                ///< In forward order; the last writes kLayerOutput.
+    LoraSpec lora;                           ///< What with_lora() (lora.h) has added ...
+    std::vector<AdapterShape> adapters;      ///< ... for the weights that have adapters.
     OpKind norm = OpKind::LayerNorm;         ///< Of the final norm.
 
     int wte = kNone, wpe = kNone, lnf_weight = kNone, lnf_bias = kNone, head = kNone;  ///< Indices into `parameters`.

@@ -61,6 +61,23 @@ constexpr OpFacts kFacts[kNumOpKinds] = {
                 {.reads_parameters = true, .products = 1, .in = 1, .out = 1, .weight = 1}}},
     {.kind = OpKind::CrossEntropy, .name = "cross-entropy", .passes = {{.in = 1}, {.in = 3}}},
     {.kind = OpKind::LossSum, .name = "sum of losses", .passes = {{.in = 1}}},
+    {.kind = OpKind::AdapterDown,
+     .name = "adapter's A",
+     .backward_reads = {.in = true},
+     .splits_backward = true,
+     .passes = {{.reads_parameters = true, .products = 1, .in = 1, .out = 1, .weight = 1},
+                {},
+                {.writes_gradients = true, .products = 1, .in = 1, .out = 1, .weight_sums = 2},
+                {.reads_parameters = true, .products = 1, .in = 2, .out = 1, .weight = 1}}},
+    {.kind = OpKind::AdapterUp,
+     .name = "adapter's B",
+     .backward_reads = {.in = true},
+     .splits_backward = true,
+     .out_replaces_residual = true,
+     .passes = {{.reads_parameters = true, .products = 1, .in = 1, .residual = 1, .out = 1, .weight = 1},
+                {},
+                {.writes_gradients = true, .products = 1, .in = 1, .out = 1, .weight_sums = 2},
+                {.reads_parameters = true, .products = 1, .in = 1, .out = 1, .weight = 1}}},
 };
 
 constexpr bool in_order() {

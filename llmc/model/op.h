@@ -26,8 +26,10 @@ enum class OpKind : uint8_t {
     Classifier,    ///< logits of some tokens = in * head^T
     CrossEntropy,  ///< losses of these tokens; backward: and in place of the logits their gradient
     LossSum,       ///< the losses join the sum of the update
+    AdapterDown,   ///< z = in * A^T, fp32
+    AdapterUp,     ///< out = residual + scale * in * B^T, in the residual's place; then RoPE on it if the row says so
 };
-constexpr int kNumOpKinds = 13;
+constexpr int kNumOpKinds = 15;
 
 /// What a step does with its operation.
 enum class Pass : uint8_t {
@@ -60,8 +62,9 @@ struct OpFacts {
     OpKind kind = OpKind::Matmul;
     std::string_view name;
     BackwardReads backward_reads = {};
-    bool splits_backward = false;      ///< Into BackwardWeight and BackwardInput.
-    bool d_in_replaces_d_out = false;  ///< The gradient of the input may take the place of that of the output.
+    bool splits_backward = false;        ///< Into BackwardWeight and BackwardInput.
+    bool d_in_replaces_d_out = false;    ///< The gradient of the input may take the place of that of the output.
+    bool out_replaces_residual = false;  ///< The output takes the place of the residual, which nothing else reads.
     PassFacts passes[kNumPasses] = {};
 };
 const OpFacts& facts_of(OpKind kind);

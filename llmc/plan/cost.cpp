@@ -262,6 +262,8 @@ double transfer_seconds(const OpTimes& times, const Plan& plan, const Step& step
     return seconds_to_send(times, sent_bytes(plan, step));
 }
 
+Turn only_turn(const Plan& plan) { return {.pending = plan.delays_update()}; }
+
 double plan_seconds(const OpTimes& times, const Plan& plan, Turn turn) {
     Clock clock(times, plan);
     for (const Step& step : plan.steps) {
@@ -276,8 +278,9 @@ namespace {
 template <typename OfTurn>
 auto over_update(const Plan& plan, OfTurn of_turn) {
     const int64_t count = plan.parallel.micro_batches;
-    if (count == 1) return of_turn(Turn{});
-    auto sum = of_turn(Turn{.first = true, .last = false}) + of_turn(Turn{.first = false, .last = true});
+    if (count == 1) return of_turn(only_turn(plan));
+    auto sum = of_turn(Turn{.first = true, .last = false, .pending = plan.delays_update()}) +
+               of_turn(Turn{.first = false, .last = true});
     using Sum = decltype(sum);
     if (count > 2) sum += static_cast<Sum>(count - 2) * of_turn(Turn{.first = false, .last = false});
     return sum;

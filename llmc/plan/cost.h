@@ -84,11 +84,18 @@ std::string uncalibrated(double usual_error);
 OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places& places, const DeviceProfile& profile,
                        int64_t logits_chunk_tokens = 0);
 
+/// The micro-batch of a plan that is an update's first and last; in training the update before it is pending, where
+/// the plan delays it.
+Turn only_turn(const Plan& plan);
+
 /// Seconds of one step, and of all steps of one micro-batch (with the update, if it is the last). A copy takes no time
 /// itself but runs beside the operations, one at a time in each direction; the wait for it takes what it is then short
 /// of. So do reductions and gathers, one at a time.
 double step_seconds(const OpTimes& times, const Step& step);
-double plan_seconds(const OpTimes& times, const Plan& plan, Turn turn = {});
+double plan_seconds(const OpTimes& times, const Plan& plan, Turn turn);
+inline double plan_seconds(const OpTimes& times, const Plan& plan) {
+    return plan_seconds(times, plan, only_turn(plan));
+}
 
 /// Bytes that a step begins to copy from or to host memory; those of a whole update.
 int64_t copied_bytes(const Plan& plan, const Step& step);
@@ -100,11 +107,13 @@ HostTraffic host_traffic_per_update(const Plan& plan);
 /// Seconds of the reduction or gather that a step begins.
 double transfer_seconds(const OpTimes& times, const Plan& plan, const Step& step);
 
-/// Seconds of a whole update: Parallel::micro_batches micro-batches and what comes after the last.
+/// Seconds of a whole update: Parallel::micro_batches micro-batches and what comes after the last; where the plan
+/// delays it, of an update that is followed by another.
 double update_seconds(const OpTimes& times, const Plan& plan);
 
 /// Bytes that a rank sends in one micro-batch (and the update, if it is the last); in a whole update.
-int64_t communication_bytes(const Plan& plan, Turn turn = {});
+int64_t communication_bytes(const Plan& plan, Turn turn);
+inline int64_t communication_bytes(const Plan& plan) { return communication_bytes(plan, only_turn(plan)); }
 int64_t communication_bytes_per_update(const Plan& plan);
 
 /// The smallest link bandwidth at which communication adds at most the share `slack` to the time of an update of one

@@ -75,7 +75,8 @@ class Generator {
 
     int32_t new_activation(int layer, int slot) {
         const ActivationRow& row = model_.activations[static_cast<size_t>(slot)];
-        const Consumer consumer = slot == kLayerInput ? Consumer::Boundaries : Consumer::LayerInternals;
+        const bool boundary = row.role == ActivationRole::LayerInput;
+        const Consumer consumer = boundary ? Consumer::Boundaries : Consumer::LayerInternals;
         const int32_t id =
             new_tensor(row.name, layer, row.is_stat() ? DType::F32 : plan_.dtype, N(), row.columns, consumer);
         live(layer, slot) = id;
@@ -145,7 +146,11 @@ class Generator {
         if (row.residual != kNone) step.operand(Slot::Residual) = live(layer, row.residual);
         CHECK(step.operand(Slot::In) != kNone && (row.residual == kNone || step.operand(Slot::Residual) != kNone),
               layer, row.name);
-        step.operand(Slot::Out) = output_tensor(layer, row.out);
+        const int32_t out = step.operand(Slot::Out) = output_tensor(layer, row.out);
+        if (facts_of(row.kind).out_replaces_residual) {
+            plan_.tensors[static_cast<size_t>(out)].alias = step.operand(Slot::Residual);
+            live(layer, row.residual) = kNone;
+        }
         if (cache_tokens_ > 0 && row.kind == OpKind::Attention) {
             step.operand(Slot::Stat0) = cache_tensor("k_cache", layer);
             step.operand(Slot::Stat1) = cache_tensor("v_cache", layer);
@@ -337,6 +342,9 @@ class Generator {
         const OpFacts& facts = facts_of(row.kind);
         const bool weight = trains(layer, row.weight), bias = trains(layer, row.bias);
         const bool d_in = path_.reaches(layer, row.in);
+        if (facts.out_replaces_residual && gradient_of(row.residual) == kNone) {
+            gradients_[static_cast<size_t>(row.residual)] = gradient_of(row.out);  // It is what the output's is.
+        }
         if (!weight && !bias && !d_in) return;
         const BackwardReads reads = reads_of(layer, row);
         if (reads.in) require(layer, row.in);
@@ -379,11 +387,18 @@ class Generator {
             step->operand(Slot::DIn) = d_residual_;
             return;
         }
-        const int32_t d_in = new_gradient(in.name, layer, in.columns);
+        int32_t& of_slot = gradients_[static_cast<size_t>(row.in)];
+        if (of_slot != kNone) {  // Another operation read it, too.
+            step->accumulate = true;
+            step->operand(Slot::DIn) = of_slot;
+            return;
+        }
+        const DType dtype = in.is_stat() ? DType::F32 : plan_.dtype;
+        const int32_t d_in = new_tensor("d_" + in.name, layer, dtype, N(), in.columns, Consumer::Gradients);
         if (facts_of(row.kind).d_in_replaces_d_out) {
             plan_.tensors[static_cast<size_t>(d_in)].alias = step->operand(Slot::DOut);
         }
-        gradients_[static_cast<size_t>(row.in)] = d_in;
+        of_slot = d_in;
         step->operand(Slot::DIn) = d_in;
     }
 
@@ -417,6 +432,7 @@ Plan make_training_plan(const Model& model, const PlanRequest& request, const Ke
           "the input of the lowest layer with a backward must survive: nothing below it could bring it back");
     CHECK(keep.host.empty() || !keep.host.back(), "the last layer's input is read before it could be fetched");
     Plan plan = Generator(model, request, name).training(keep);
+    plan.update_ahead = request.update_ahead;
     const bool all = request.places.on_host(Buffer::Boundaries);
     if (all || !keep.host.empty()) {
         plan = with_boundaries_on_host(model, std::move(plan), all ? std::vector<bool>() : keep.host);

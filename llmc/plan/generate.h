@@ -27,10 +27,11 @@ struct PlanRequest {
     Parallel parallel;                ///< With more than one rank, plans get their communication (communicate.h).
     Places places;
     std::vector<FusedRun> fusions;  ///< What the backend runs as one (fuse.h).
+    int update_ahead = 0;           ///< Of Plan; 0: the update comes right after the last micro-batch.
     DType dtype() const { return places.activations(); }
 };
 
-/// One training micro-batch, and the update after the last of them.
+/// One training micro-batch, and the update after the last of them, or its norm alone where the rest is delayed.
 Plan make_training_plan(const Model& model, const PlanRequest& request, const PolicyRow& policy);
 /// The same from an explicit keep-set (searches, tests).
 Plan make_training_plan(const Model& model, const PlanRequest& request, const KeepSet& keep, const std::string& name);

@@ -85,9 +85,9 @@ std::string Places::fault() const {
     if ((*this)[Buffer::Masters].exists && format(Buffer::Parameters) == DType::F32) {
         return "fp32 parameters have no master weights: they are the weights";
     }
-    for (const Buffer buffer : {Buffer::Boundaries, Buffer::Frozen}) {
-        if (format(buffer) == format(Buffer::Parameters)) continue;
-        return fmt::format("{} are kept as parameters are", name_of(buffer));
+    if (format(Buffer::Frozen) != activations()) return "frozen parameters are kept as activations are";
+    if (format(Buffer::Parameters) != activations() && format(Buffer::Parameters) != DType::F32) {
+        return "parameters are kept as activations are, or in fp32";
     }
     if (format(Buffer::Masters) != DType::F32) return "master weights are kept in fp32";
     const auto is_one_of = [&](Buffer buffer, std::initializer_list<DType> formats) {
@@ -125,6 +125,12 @@ std::string Places::describe() const {
     std::string text = cut.empty() ? "" : listed(cut) + " in pieces";
     if (!away.empty()) text += fmt::format("{}{} on the host", cut.empty() ? "" : "; ", listed(away));
     return text;
+}
+
+Places for_adapters(Places places) {
+    places[Buffer::Parameters].format = DType::F32;
+    places[Buffer::Masters].exists = false;
+    return places;
 }
 
 Places places_of_zero(int stage, int ranks, DType parameters, OptimizerKind optimizer) {

@@ -4,7 +4,7 @@
 // stage.
 //
 //             spread           memory          format
-// parameters  whole | pieces   device | host   that of the activations
+// parameters  whole | pieces   device | host   that of the activations, or fp32
 // masters     whole | pieces   device | host   fp32; absent where parameters are fp32, or are the weights themselves
 // gradients   whole | pieces   device | host   fp32 | bf16
 // moment m    whole | pieces   device | host   fp32 | bf16 | uint8: blocks (formats.h)
@@ -102,6 +102,9 @@ class Places {
     OptimizerKind optimizer_;
     std::array<Place, kNumBuffers> rows_;
 };
+
+/// What trains is kept in fp32, whatever the type of activations: adapters (model/lora.h) are read so.
+Places for_adapters(Places places);
 
 constexpr int kMaxZero = 3;
 /// --zero: 0 leaves everything whole; 1 cuts masters and moments, 2 gradients too, 3 all parameters too. One rank has

@@ -42,6 +42,8 @@ std::string remarks(const Plan& plan, const Step& step) {
     if (step.adds != Adds::Always && step.op != OpKind::LossSum) {
         text += step.adds == Adds::Never ? "  writes" : "  writes, later adds";
     }
+    if (step.when == When::Pending) text += "  (pending update)";
+    if (step.when == When::Flush) text += "  (flush)";
     if (step.when != When::Always && step.phase != Phase::Update) {
         text += step.when == When::First        ? "  (first micro-batch)"
                 : step.when == When::AfterFirst ? "  (later micro-batches)"
@@ -76,8 +78,12 @@ std::string print_steps(const Model& model, const Plan& plan, const Layout* layo
 
 std::string summarise_steps(const Plan& plan) {
     std::array<int, kNumPhases> count = {};
-    int copies = 0, reductions = 0, gathers = 0, zeroed = 0, fused = 0;
+    int copies = 0, reductions = 0, gathers = 0, zeroed = 0, fused = 0, pending = 0;
     for (const Step& step : plan.steps) {
+        if (step.when == When::Pending) {
+            ++pending;
+            continue;
+        }
         const bool copies_state = step.is_copy() && step.phase == Phase::Update;
         if (step.is_operation() || (step.phase == Phase::Update && !copies_state))
             ++count[static_cast<size_t>(step.phase)];
@@ -94,6 +100,7 @@ std::string summarise_steps(const Plan& plan) {
     if (reductions > 0) apart += fmt::format(", {} reductions and their waits", reductions);
     if (zeroed > 0) apart += fmt::format(", {} buckets zeroed", zeroed);
     if (count[4] > 0) apart += fmt::format("; {} of the update", count[4]);
+    if (pending > 0) apart += fmt::format(", delayed: {} of a pending one in the forward", pending);
     return fmt::format("{} steps: {} forward, {} head, {} repeated, {} backward{}", plan.steps.size(), count[0],
                        count[1], count[2], count[3], apart);
 }

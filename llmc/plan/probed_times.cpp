@@ -36,8 +36,9 @@ class ProbedPricing {
             return static_cast<double>(call.tokens) * (fixed + per_key * keys) * unevenness(call.pass);
         }
         const OpCost cost = cost_of(call);
-        if (call.kind == OpKind::Matmul || call.kind == OpKind::Classifier)
-            return cost.flops / product_rate(call.pass, call.row);
+        const bool is_product = call.kind == OpKind::Matmul || call.kind == OpKind::Classifier ||
+                                call.kind == OpKind::AdapterDown || call.kind == OpKind::AdapterUp;
+        if (is_product) return cost.flops / product_rate(call.pass, call.row);
         const auto& by_kind = call.pass == Pass::Forward ? rates_.forward : rates_.backward;
         const double own = by_kind[static_cast<size_t>(call.kind)];
         const double rate = own > 0 ? own : by_kind[static_cast<size_t>(model_.norm)];

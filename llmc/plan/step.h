@@ -1,5 +1,7 @@
 // A plan: the linear list of steps of one update: a micro-batch (which is walked as often as the update has some), and
 // after the last one the norm, the optimiser and what ranks send each other for it; and the tensors those steps touch.
+// The optimiser may be delayed: then it stands in the forward of the next update's first micro-batch, and once more at
+// the end, for whoever cannot wait for that.
 // Evaluation and generation have plans without an update. Plain data: it can be printed, compared, simulated, laid out,
 // verified and executed, and nothing in it says why a step is there. generate.cpp makes it; run/executor.cpp walks it.
 // One printed plan (print.h, or `train_gpt plan --list-steps`) explains more than this file.
@@ -51,7 +53,14 @@ enum class StepKind : uint8_t {
 };
 
 /// In which micro-batches of an update a step runs.
-enum class When : uint8_t { Always, First, Last, AfterFirst };
+enum class When : uint8_t {
+    Always,
+    First,
+    Last,
+    AfterFirst,
+    Pending,  ///< The first, if the update before is pending: its norm is there, and it has changed nothing yet.
+    Flush,    ///< None: between two updates, where a pending one is to be over at once.
+};
 
 /// Whether a step that writes gradients of parameters whole adds to what is there: the first writer of an update (or,
 /// where gradients live for a micro-batch only, of a micro-batch) does not. An update that does not only writes
@@ -151,13 +160,20 @@ inline std::span<const Step> parts_of(const Step& step) {
     return step.kind == StepKind::Fused ? std::span<const Step>(step.parts) : std::span<const Step>(&step, 1);
 }
 
-/// A micro-batch of an update, as far as steps care which it is.
+/// A micro-batch of an update, as far as steps care which it is; or what ends a pending update between two of them.
 struct Turn {
     bool first = true, last = true;
+    bool pending = false;  ///< The update before is.
+    bool flushes = false;
     bool operator==(const Turn&) const = default;
 };
+constexpr Turn kFlush = {.first = false, .last = false, .pending = true, .flushes = true};
+
 inline bool runs(const Step& step, Turn turn) {
+    if (turn.flushes) return step.when == When::Flush;
     switch (step.when) {
+        case When::Pending: return turn.first && turn.pending;
+        case When::Flush: return false;
         case When::First: return turn.first;
         case When::AfterFirst: return !turn.first;
         case When::Last: return turn.last;
@@ -230,6 +246,9 @@ struct Plan {
     DType dtype = DType::F32;
     int64_t logits_chunk_tokens = 0;
     int64_t host_bytes = 0;  ///< Host memory that tensors are copied out to.
+    /// Where not 0, an update is pending after the last micro-batch, until the next one or a flush; and beside a slice
+    /// of it that is updated in the forward, so many come from host memory, and as many go back.
+    int update_ahead = 0;
     Parallel parallel;
     Places places;
     Partition partition;            ///< For parallel.ranks; no buckets where no step is about one.
@@ -239,6 +258,7 @@ struct Plan {
     std::vector<Step> steps;
 
     const PlanTensor& tensor(int32_t id) const { return tensors[static_cast<size_t>(id)]; }
+    bool delays_update() const { return update_ahead > 0; }
     bool trains() const { return !steps.empty() && steps.back().phase == Phase::Update; }
     const Partition& partition_of(Buffer buffer) const { return buffer == Buffer::Frozen ? frozen : partition; }
     /// Gradients of every micro-batch are reduced; otherwise they are first summed on the rank, and reduced after the

@@ -3,9 +3,10 @@
 #include "llmc/base/dynamic_map.h"
 #include "llmc/base/units.h"
 #include "llmc/plan/add_tensor.h"
+#include "llmc/plan/delay_update.h"
 
 #include <algorithm>
-#include <array>
+#include <iterator>
 #include <utility>
 
 namespace llmc {
@@ -15,57 +16,55 @@ int64_t updated_elements(const Partition& partition, bool updates_pieces, int bu
     return updates_pieces ? partition.bucket(bucket).piece : partition.bucket_elements(bucket);
 }
 
-class Update {
+/// Writes the steps of the optimiser.
+class Writer {
   public:
-    Update(const Model& model, Plan plan) : model_(model), plan_(std::move(plan)) {
-        if (plan_.partition.buckets.empty()) {
-            plan_.partition =
-                make_partition(model, plan_.parallel.ranks, /*frozen=*/false, plan_.places.row_multiple());
-        }
+    Writer(const Model& model, Plan* plan, When when, int ahead)
+        : model_(model), plan_(*plan), when_(when), ahead_(ahead) {
         for (int bucket = 0; bucket <= plan_.partition.last_bucket(); ++bucket) {
             if (!plan_.partition.bucket(bucket).is_empty()) buckets_.push_back(bucket);  // Something in it trains.
         }
+        result_.complete_with.assign(plan_.partition.buckets.size(), kNone);
+        result_.waits.resize(plan_.partition.buckets.size());
     }
 
-    Plan append() {
-        add_norm();
+    UpdateParts write() {
         places().updates_from_host() ? add_slices() : add_buckets();
-        return std::move(plan_);
+        return std::move(result_);
     }
 
   private:
     const Places& places() const { return plan_.places; }
     bool on_host(Buffer buffer) const { return places()[buffer].exists && places().on_host(buffer); }
 
-    Step& add_step(StepKind kind, int bucket) {
-        Step& step = plan_.steps.emplace_back();
-        step.kind = kind, step.phase = Phase::Update, step.when = When::Last;
+    Step step_of(StepKind kind, int bucket) const {
+        Step step;
+        step.kind = kind, step.phase = Phase::Update, step.when = when_;
         step.bucket = static_cast<int16_t>(bucket);
-        if (bucket >= 0) step.layer = static_cast<int16_t>(plan_.partition.layer_of(bucket));
+        step.layer = static_cast<int16_t>(plan_.partition.layer_of(bucket));
         return step;
     }
+    Step& add_step(StepKind kind, int bucket) { return result_.parts.back().emplace_back(step_of(kind, bucket)); }
+    void begin_part() { result_.parts.emplace_back(); }
+    void complete(int bucket) {
+        result_.complete_with[static_cast<size_t>(bucket)] = static_cast<int>(result_.parts.size()) - 1;
+    }
 
-    /// Of gradients in host memory it has the sums of squares already: they were on the device when they were complete.
-    void add_norm() {
-        for (const int bucket : buckets_) {
-            if (on_host(Buffer::Gradients)) break;
-            add_step(StepKind::SquareSums, bucket).elements = plan_.partition.bucket(bucket).piece;
-        }
-        if (plan_.parallel.ranks > 1) add_step(StepKind::GatherSums, kNone);
-        add_step(StepKind::BeginUpdate, kNone);
+    /// Where parameters are on the device: beside the update of other buckets.
+    void gather(int bucket) {
+        add_step(StepKind::Gather, bucket);
+        result_.waits[static_cast<size_t>(bucket)] = step_of(StepKind::WaitGather, bucket);
     }
 
     // ---- Everything on the device ----
 
     void add_buckets() {
-        const bool gathers = places().gathers_after_update();
         for (const int bucket : buckets_) {
+            begin_part();
             add_step(StepKind::Update, bucket).elements =
                 updated_elements(plan_.partition, places().updates_pieces(), bucket);
-            if (gathers) add_step(StepKind::Gather, bucket);
-        }
-        for (const int bucket : buckets_) {
-            if (gathers) add_step(StepKind::WaitGather, bucket);
+            if (places().gathers_after_update()) gather(bucket);
+            complete(bucket);
         }
     }
 
@@ -99,7 +98,7 @@ class Update {
         const int64_t elements = slice_elements(model_, plan_.partition, places().updates_pieces());
         const DType format = places().format(buffer);
         const int64_t cols = format == DType::U8 ? blocks_slot(model_, plan_.partition, elements).bytes : elements;
-        const int count = comes && goes ? 3 : 2;
+        const int count = 1 + (comes ? ahead_ : 0) + (goes ? ahead_ : 0);
         for (int i = 0; i < count; ++i) {
             stream.slots.push_back(new_tensor(name, -1, format, 1, cols, Consumer::UpdateSlots));
         }
@@ -119,16 +118,15 @@ class Update {
             }
         }
         returned_.assign(plan_.partition.buckets.size(), kNone);
-        fetch(0);
-        for (size_t i = 0; i < slices_.size(); ++i) {
-            if (i + 1 < slices_.size()) fetch(i + 1);
-            update(i);
-            if (i > 0) copy_out(StepKind::WaitCopyOut, i - 1);
+        const auto ahead = static_cast<size_t>(ahead_);
+        for (size_t i = 0; i < slices_.size() + ahead; ++i) {
+            begin_part();
+            for (size_t next = i == 0 ? 0 : i + ahead; next <= i + ahead; ++next) fetch(next);
+            if (i < slices_.size()) update(i);
+            if (i >= ahead) wait_for_copies(i - ahead);
             return_buckets(i);
         }
-        copy_out(StepKind::WaitCopyOut, slices_.size() - 1);
-        for (int turn = 0; turn < 2; ++turn) return_buckets(slices_.size());
-        for (const int bucket : gathered_) add_step(StepKind::WaitGather, bucket);
+        while (!gathered_.empty() || !leaving_.empty()) return_buckets(slices_.size());
     }
 
     Step& add_copy(StepKind kind, const Slice& slice, Buffer buffer, const ElementRange& range, int32_t tensor) {
@@ -152,6 +150,7 @@ class Update {
     }
 
     void fetch(size_t index) {
+        if (index >= slices_.size()) return;
         const Slice& slice = slices_[index];
         if (returns_buckets() && slice.is_first) {
             returned_[static_cast<size_t>(slice.bucket)] = new_tensor(
@@ -178,40 +177,71 @@ class Update {
         if (returns_buckets()) step.operand(Slot::Parameters) = returned_[static_cast<size_t>(slice.bucket)];
         if (step.operand(Slot::Parameters) >= 0 && !reads_parameters()) step.adds = Adds::Never;
         copy_out(StepKind::CopyOut, index);
+        if (slice.is_last && !on_host(Buffer::Parameters)) complete(slice.bucket);
+    }
+
+    void wait_for_copies(size_t index) {
+        if (index >= slices_.size()) return;
+        copy_out(StepKind::WaitCopyOut, index);
+        const bool goes = on_host(Buffer::Parameters) && !returns_buckets();
+        if (goes && slices_[index].is_last) complete(slices_[index].bucket);
     }
 
     /// What is gathered after the update of a bucket: where parameters are on the device beside the update of those
     /// after it; else it goes to host memory while they are updated, and is waited for a slice later.
     void return_buckets(size_t index) {
         if (!places().gathers_after_update()) return;
+        const bool ends = index < slices_.size() && slices_[index].is_last;
+        if (!returns_buckets()) return ends ? gather(slices_[index].bucket) : void();
         const auto copy_bucket = [&](StepKind kind, int bucket) {
             Step& step = add_copy(kind, {bucket, {}}, Buffer::Parameters, {0, plan_.partition.bucket_elements(bucket)},
                                   returned_[static_cast<size_t>(bucket)]);
             step.own_piece = false;
         };
-        if (returns_buckets()) {
-            for (const int bucket : std::exchange(leaving_, {})) copy_bucket(StepKind::WaitCopyOut, bucket);
-            for (const int bucket : std::exchange(gathered_, {})) {
-                add_step(StepKind::WaitGather, bucket).operand(Slot::Parameters) =
-                    returned_[static_cast<size_t>(bucket)];
-                copy_bucket(StepKind::CopyOut, bucket);
-                leaving_.push_back(bucket);
-            }
+        for (const int bucket : std::exchange(leaving_, {})) {
+            copy_bucket(StepKind::WaitCopyOut, bucket);
+            complete(bucket);
         }
-        if (index >= slices_.size() || !slices_[index].is_last) return;
+        for (const int bucket : std::exchange(gathered_, {})) {
+            add_step(StepKind::WaitGather, bucket).operand(Slot::Parameters) = returned_[static_cast<size_t>(bucket)];
+            copy_bucket(StepKind::CopyOut, bucket);
+            leaving_.push_back(bucket);
+        }
+        if (!ends) return;
         const int bucket = slices_[index].bucket;
         add_step(StepKind::Gather, bucket).operand(Slot::Parameters) = returned_[static_cast<size_t>(bucket)];
         gathered_.push_back(bucket);
     }
 
     const Model& model_;
-    Plan plan_;
+    Plan& plan_;
+    const When when_;
+    const int ahead_;
+    UpdateParts result_;
     std::vector<int> buckets_;
     std::vector<Stream> streams_;
     std::vector<Slice> slices_;
     std::vector<int32_t> returned_;        ///< By bucket: where its updated parameters are gathered.
     std::vector<int> gathered_, leaving_;  ///< Buckets whose gather, and whose way to host memory, is not waited for.
 };
+
+/// Of gradients in host memory it has the sums of squares already: they were on the device when they were complete.
+void append_norm(Plan* plan) {
+    const auto add_step = [&](StepKind kind, int bucket) -> Step& {
+        Step& step = plan->steps.emplace_back();
+        step.kind = kind, step.phase = Phase::Update, step.when = When::Last;
+        step.bucket = static_cast<int16_t>(bucket);
+        if (bucket >= 0) step.layer = static_cast<int16_t>(plan->partition.layer_of(bucket));
+        return step;
+    };
+    for (int bucket = 0; bucket <= plan->partition.last_bucket(); ++bucket) {
+        if (plan->places.on_host(Buffer::Gradients)) break;
+        if (plan->partition.bucket(bucket).is_empty()) continue;
+        add_step(StepKind::SquareSums, bucket).elements = plan->partition.bucket(bucket).piece;
+    }
+    if (plan->parallel.ranks > 1) add_step(StepKind::GatherSums, kNone);
+    add_step(StepKind::BeginUpdate, kNone);
+}
 
 }  // namespace
 
@@ -233,6 +263,21 @@ std::vector<ElementRange> slices_of_bucket(const Model& model, const Plan& plan,
     return slices;
 }
 
-Plan with_update(const Model& model, Plan plan) { return Update(model, std::move(plan)).append(); }
+UpdateParts update_parts(const Model& model, Plan* plan, When when, int ahead) {
+    return Writer(model, plan, when, ahead).write();
+}
+
+Plan with_update(const Model& model, Plan plan) {
+    if (plan.partition.buckets.empty()) {
+        plan.partition = make_partition(model, plan.parallel.ranks, /*frozen=*/false, plan.places.row_multiple());
+    }
+    if (plan.delays_update()) plan = with_pending_update(model, std::move(plan));
+    append_norm(&plan);
+    const UpdateParts update = update_parts(model, &plan, plan.delays_update() ? When::Flush : When::Last, /*ahead=*/1);
+    for (const std::vector<Step>& part : update.parts) plan.steps.insert(plan.steps.end(), part.begin(), part.end());
+    std::copy_if(update.waits.begin(), update.waits.end(), std::back_inserter(plan.steps),
+                 [](const Step& wait) { return wait.bucket >= 0; });
+    return plan;
+}
 
 }  // namespace llmc

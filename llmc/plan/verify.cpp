@@ -320,8 +320,14 @@ class Walk {
         const auto replaced = [&](int32_t t) {
             const std::span<const Step> parts = parts_of(step);
             return std::any_of(parts.begin(), parts.end(), [&](const Step& part) {
-                const int32_t d_in = part.operand(Slot::DIn);
-                return d_in >= 0 && d_in != t && storage_of(plan_, d_in) == storage_of(plan_, t);
+                const auto replaces = [&](Slot slot) {
+                    const int32_t by = part.operand(slot);
+                    return by >= 0 && by != t && storage_of(plan_, by) == storage_of(plan_, t);
+                };
+                const bool replaces_residual = part.kind == StepKind::Compute && part.pass == Pass::Forward &&
+                                               facts_of(part.op).out_replaces_residual &&
+                                               t == part.operand(Slot::Residual);
+                return replaces(Slot::DIn) || (replaces_residual && replaces(Slot::Out));
             });
         };
         for (const Step& part : parts_of(step)) {

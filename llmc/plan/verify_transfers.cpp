@@ -110,6 +110,13 @@ std::string TransferCheck::fetch(const Step& step) {
     for (const auto& [tensor, other] : leaving_) {
         if (other.overlaps(content)) return fmt::format("fetches {} before their copy out is over", name(content));
     }
+    if (plan_.delays_update() && step.buffer == Buffer::Parameters && step.phase != Phase::Update) {
+        const auto found = pending_.find({step.buffer, step.bucket});
+        const bool all = found != pending_.end() && found->second.elements == kept(step.buffer, step.bucket);
+        if (!all && !partition_.bucket(step.bucket).is_empty()) {
+            return fmt::format("fetches {} before those of a pending update are there", name(content));
+        }
+    }
     if (step.buffer == Buffer::Gradients && step.phase != Phase::Update) {
         const bool first = returned_.count({step.buffer, step.bucket}) == 0;
         if (!first) return fmt::format("fetches {} after they have gone back", name(content));
@@ -125,12 +132,13 @@ std::string TransferCheck::copy_out(const Step& step) {
         return fmt::format("copies to {} what is something else", name(content_of(step, step.buffer)));
     }
     if (!found->second.is_changed) return fmt::format("copies {} out unchanged", name(found->second));
-    const std::pair key(step.buffer, static_cast<int>(step.bucket));
-    if (end_[key] != step.first_element) {
-        return fmt::format("copies {} from element {} on after {}", name(found->second), step.first_element, end_[key]);
+    Returned& returned = returned_by(step)[{step.buffer, step.bucket}];
+    if (returned.end != step.first_element) {
+        return fmt::format("copies {} from element {} on after {}", name(found->second), step.first_element,
+                           returned.end);
     }
-    end_[key] += step.elements;
-    returned_[key] += step.elements;
+    returned.end += step.elements;
+    returned.elements += step.elements;
     leaving_[step.copied()] = found->second;
     return "";
 }
@@ -206,20 +214,31 @@ std::string TransferCheck::update(const Step& step) {
     return "";
 }
 
+int64_t TransferCheck::kept(Buffer buffer, int bucket) const {
+    const bool all = !plan_.places.in_pieces(buffer) || partition_.ranks == 1;
+    return all ? partition_.bucket_elements(bucket) : partition_.bucket(bucket).piece;
+}
+
+std::string TransferCheck::fault_of(const Return& returned, Buffer buffer) const {
+    for (int bucket = 0; bucket <= partition_.last_bucket(); ++bucket) {
+        if (partition_.bucket(bucket).is_empty()) continue;
+        const auto found = returned.find({buffer, bucket});
+        const int64_t elements = found == returned.end() ? 0 : found->second.elements;
+        if (elements == kept(buffer, bucket)) continue;
+        return fmt::format("sends back {} of {} elements of {}", elements, kept(buffer, bucket),
+                           name({buffer, bucket}));
+    }
+    return "";
+}
+
 std::string TransferCheck::fault_of_end() const {
     if (!trains_ || !plan_.trains()) return "";
     for (const Buffer buffer :
          {Buffer::Parameters, Buffer::Masters, Buffer::Gradients, Buffer::MomentM, Buffer::MomentV}) {
         if (!on_host(buffer)) continue;
-        for (int bucket = 0; bucket <= partition_.last_bucket(); ++bucket) {
-            if (partition_.bucket(bucket).is_empty()) continue;
-            const bool all = !plan_.places.in_pieces(buffer) || partition_.ranks == 1;
-            const int64_t kept = all ? partition_.bucket_elements(bucket) : partition_.bucket(bucket).piece;
-            const auto found = returned_.find({buffer, bucket});
-            const int64_t returned = found == returned_.end() ? 0 : found->second;
-            if (returned == kept) continue;
-            return fmt::format("sends back {} of {} elements of {}", returned, kept, name({buffer, bucket}));
-        }
+        if (std::string fault = fault_of(returned_, buffer); !fault.empty()) return fault;
+        if (!plan_.delays_update() || buffer == Buffer::Gradients) continue;
+        if (std::string fault = fault_of(pending_, buffer); !fault.empty()) return fault + " for a pending update";
     }
     return "";
 }

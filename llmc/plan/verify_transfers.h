@@ -42,16 +42,23 @@ class TransferCheck {
     std::string name(const Content& content) const;
     bool fits(const Step& step) const;
     bool on_host(Buffer buffer) const { return plan_.places[buffer].exists && plan_.places.on_host(buffer); }
+    /// What has gone back of a bucket of a buffer, by its elements.
+    struct Returned {
+        int64_t elements = 0, end = 0;  ///< All of them; where the last ended.
+    };
+    using Return = std::map<std::pair<Buffer, int>, Returned>;
+    Return& returned_by(const Step& step) { return step.when == When::Pending ? pending_ : returned_; }
+    int64_t kept(Buffer buffer, int bucket) const;
+    std::string fault_of(const Return& returned, Buffer buffer) const;
     /// What a step makes of a tensor.
     void change(int32_t tensor, Content content) { content.is_changed = true, held_[tensor] = content; }
 
     const Model& model_;
     const Plan& plan_;
     const Partition partition_, frozen_;
-    std::map<int32_t, Content> held_;                     ///< By tensor.
-    std::map<int32_t, Content> leaving_;                  ///< Copies out that are not waited for, by tensor.
-    std::map<std::pair<Buffer, int>, int64_t> returned_;  ///< Elements of updates, or of gradients, by bucket.
-    std::map<std::pair<Buffer, int>, int64_t> end_;       ///< Where the last of them ended.
+    std::map<int32_t, Content> held_;     ///< By tensor.
+    std::map<int32_t, Content> leaving_;  ///< Copies out that are not waited for, by tensor.
+    Return returned_, pending_;  ///< By the update, or of gradients; by the update before, where it is pending.
     bool trains_ = false;
 };
 

@@ -24,10 +24,10 @@ bool is_of_all_buckets(StepKind kind) {
 UpdateCheck::UpdateCheck(const Model& model, const Plan& plan) : model_(model), plan_(plan) {
     for (const ParameterRow& row : model.parameters) written_.push_back(!row.trainable);
     zeroed_.assign(plan.partition.buckets.size(), false);
-    updated_elements_.assign(plan.partition.buckets.size(), 0);
-    for (std::vector<bool>* by_bucket : {&squared_, &updated_, &gathered_}) {
-        for (const Bucket& bucket : plan.partition.buckets) by_bucket->push_back(bucket.is_empty());
-    }
+    for (const Bucket& bucket : plan.partition.buckets) squared_.push_back(bucket.is_empty());
+    const std::vector<bool> none(squared_.size(), true);
+    update_ = {squared_, plan.places.gathers_after_update() ? squared_ : none, std::vector<int64_t>(none.size(), 0)};
+    pending_ = update_;
     for (const auto& ranges : ranges_to_zero(model, plan)) needs_zeroing_.push_back(!ranges.empty());
 }
 
@@ -40,6 +40,9 @@ std::string UpdateCheck::fault_of(const Step& step, bool lacks_operands) {
     const bool known = step.bucket >= 0 && step.bucket < static_cast<int>(zeroed_.size());
     if (step.is_of_bucket() && !is_of_all_buckets(step.kind) && !known) return "is about a bucket there is not";
     if (step.when != when_of(step)) return "runs in the wrong micro-batches";
+    for (const std::string& fault : {too_early(step), borrowed(step)}) {
+        if (!fault.empty()) return fault;
+    }
     if (std::string fault = lacks_operands ? "" : useless(step); !fault.empty()) return fault;
     if (writes_gradients(model_, step)) return write(step);
     switch (step.kind) {
@@ -55,18 +58,50 @@ std::string UpdateCheck::fault_of(const Step& step, bool lacks_operands) {
         case StepKind::BeginUpdate:
         case StepKind::Update: return update(step);
         case StepKind::Gather:
-            if (step.phase != Phase::Update) return "";
-            if (!updated_[static_cast<size_t>(step.bucket)]) return "comes before the update of its bucket";
-            gathered_[static_cast<size_t>(step.bucket)] = true;
+            if (step.phase != Phase::Update || progress_of(step).updated[static_cast<size_t>(step.bucket)]) return "";
+            return "comes before the update of its bucket";
+        case StepKind::WaitGather:
+            if (step.phase == Phase::Update) progress_of(step).gathered[static_cast<size_t>(step.bucket)] = true;
             return "";
         default: return "";
     }
 }
 
+/// While an update is pending its buckets have the parameters before it, and their gradients are still to be applied.
+std::string UpdateCheck::too_early(const Step& step) {
+    if (!plan_.delays_update() || step.phase == Phase::Update) return "";
+    const bool writes = writes_gradients(model_, step) || step.kind == StepKind::ZeroGradients;
+    const bool reads = reads_parameters(step);
+    const bool brings = (step.kind == StepKind::Fetch || step.kind == StepKind::Gather) && step.bucket >= 0 &&
+                        step.buffer == Buffer::Parameters;
+    if (!writes && !reads && !brings) return "";
+    const int bucket = step.kind == StepKind::Compute ? bucket_of(model_, plan_.partition, step) : step.bucket;
+    if (!is_pending(bucket)) return "";
+    if (!writes || reads) return fmt::format("wants parameters of bucket {} before their update", bucket);
+    return fmt::format("overwrites gradients of bucket {} that are not applied yet", bucket);
+}
+
+/// What a delayed update has on the device is there only where it runs.
+std::string UpdateCheck::borrowed(const Step& step) {
+    if (!plan_.delays_update()) return "";
+    const bool is_of_update = step.when == When::Pending || step.when == When::Flush;
+    for (const int32_t tensor : step.operands) {
+        if (tensor < 0) continue;
+        if (is_of_update) of_update_.emplace(tensor, step.when);
+        const auto found = of_update_.find(tensor);
+        if (found == of_update_.end() || found->second == step.when) continue;
+        return fmt::format("uses {} of an update that may not be pending", plan_.tensor(tensor).name);
+    }
+    return "";
+}
+
 std::string UpdateCheck::fault_of_end() const {
     if (!trains_) return "";
-    if (!all_of(updated_)) return "never updates some bucket";
-    if (plan_.places.gathers_after_update() && !all_of(gathered_)) return "never gathers some updated bucket";
+    if (plan_.delays_update() && !all_of(pending_.updated)) return "never applies a pending update to some bucket";
+    if (!all_of(update_.updated)) {
+        return plan_.delays_update() ? "never flushes the update of some bucket" : "never updates some bucket";
+    }
+    if (!all_of(update_.gathered)) return "never gathers some updated bucket";
     const bool folds = plan_.parallel.rank_invariant && plan_.parallel.micro_batches > 1;
     const int wanted = !folds ? 0 : plan_.places.on_host(Buffer::Gradients) ? trained_buckets() : 1;
     const bool right = folded_buckets_ + (folded_ ? 1 : 0) == wanted;
@@ -80,6 +115,10 @@ Adds UpdateCheck::first_adds() const {
 
 When UpdateCheck::when_of(const Step& step) const {
     const bool is_norm = step.kind == StepKind::SquareSums && plan_.places.on_host(Buffer::Gradients);
+    const bool is_of_norm =
+        step.kind == StepKind::SquareSums || step.kind == StepKind::GatherSums || step.kind == StepKind::BeginUpdate;
+    const bool is_optimiser = step.phase == Phase::Update && !is_of_norm;
+    if (is_optimiser && plan_.delays_update()) return begun_ ? When::Flush : When::Pending;
     if (step.phase == Phase::Update || is_norm) return When::Last;
     if (step.is_copy_of_state() && step.buffer == Buffer::Gradients) {
         const bool folds = plan_.parallel.rank_invariant && plan_.parallel.micro_batches > 1;
@@ -161,8 +200,12 @@ bool UpdateCheck::all_written(int index) const {
 }
 
 std::string UpdateCheck::update(const Step& step) {
+    if (step.kind == StepKind::Update) return apply(step);
     updating_ = updating_ || step.phase == Phase::Update;
     const auto bucket = static_cast<size_t>(std::max<int>(0, step.bucket));
+    if (plan_.delays_update() && step.kind == StepKind::BeginUpdate && !all_of(pending_.updated)) {
+        return "comes while the update before is pending";
+    }
     switch (step.kind) {
         case StepKind::SquareSums:
             if (squared_[bucket]) return "comes twice";
@@ -172,28 +215,30 @@ std::string UpdateCheck::update(const Step& step) {
         case StepKind::GatherSums:
             sums_gathered_ = true;
             return all_of(squared_) ? "" : "comes before all sums of squares are there";
-        case StepKind::BeginUpdate:
+        default:
             if (begun_) return "comes twice";
             begun_ = true;
             if (!all_of(squared_) || (plan_.parallel.ranks > 1 && !sums_gathered_)) {
                 return "comes before all sums of squares are there";
             }
             return "";
-        default: {
-            if (!begun_) return "comes before the norm";
-            const bool pieces = plan_.places.updates_pieces();
-            const int64_t all =
-                pieces ? plan_.partition.bucket(step.bucket).piece : plan_.partition.bucket_elements(step.bucket);
-            if (updated_[bucket]) return "comes twice";
-            if (step.first_element != updated_elements_[bucket]) {
-                return "does not begin where the one before it ended";
-            }
-            updated_elements_[bucket] += step.elements;
-            if (updated_elements_[bucket] > all) return "is about more than there is";
-            updated_[bucket] = updated_elements_[bucket] == all;
-            return "";
-        }
     }
+}
+
+std::string UpdateCheck::apply(const Step& step) {
+    if (step.when != When::Pending && !begun_) return "comes before the norm";
+    updating_ = updating_ || step.when != When::Pending;
+    Progress& progress = progress_of(step);
+    const auto bucket = static_cast<size_t>(step.bucket);
+    const bool pieces = plan_.places.updates_pieces();
+    const int64_t all =
+        pieces ? plan_.partition.bucket(step.bucket).piece : plan_.partition.bucket_elements(step.bucket);
+    if (progress.updated[bucket]) return "comes twice";
+    if (step.first_element != progress.elements[bucket]) return "does not begin where the one before it ended";
+    progress.elements[bucket] += step.elements;
+    if (progress.elements[bucket] > all) return "is about more than there is";
+    progress.updated[bucket] = progress.elements[bucket] == all;
+    return "";
 }
 
 }  // namespace llmc

@@ -5,6 +5,7 @@
 #include "llmc/base/log.h"
 #include "llmc/base/median.h"
 #include "llmc/base/version.h"
+#include "llmc/model/lora.h"
 #include "llmc/plan/formats.h"
 
 #include <nlohmann/json.hpp>
@@ -41,9 +42,10 @@ OpTimes measure_times(const Model& model, const BatchShape& whole_shape, const P
     const int64_t fits = backend.info().available();
     StateFormats formats = formats_of(places);
     formats.gradients = DType::F32;  // Where they are kept: a step that adds others to them is priced by its bytes.
-    const Places alone = with_formats(Places(places.activations(), places.optimizer()), formats);
+    Places alone = with_formats(Places(places.activations(), places.optimizer()), formats);
+    if (model.lora) alone = for_adapters(alone);
     const auto planned = [&](int64_t layers) {
-        Model few = make_model(with_layers(model.config, layers));
+        Model few = with_lora(make_model(with_layers(model.config, layers)), model.lora);
         PlannedMemory memory =
             plan_memory(few, shape, alone, find_policy("none"), logits_chunk_tokens, backend, {}, fuses);
         return std::pair(std::move(few), std::move(memory));
@@ -111,10 +113,14 @@ std::string calibration_path(const Model& model, const BatchShape& shape, const 
     if (folder.empty()) return "";
     ModelConfig config = with_layers(model.config, 1);
     config.name.clear();
-    const std::string key = fmt::format(
-        "{}|{}|{}x{}|{}|{}|{}|{}|{}{}", backend.info().name, to_json(config), shape.B, shape.T,
-        name_of(places.activations()), logits_chunk_tokens, optimizer_row(places.optimizer()).name,
-        format_name(places.format(Buffer::MomentM)), places[Buffer::Masters].exists, fuses ? "" : "|no fusion");
+    std::string adapters;
+    for (const LoraTarget& target : model.lora.targets)
+        adapters += fmt::format("|{} {}", target.module, model.lora.rank);
+    const std::string key =
+        fmt::format("{}|{}|{}x{}|{}|{}|{}|{}|{}{}{}", backend.info().name, to_json(config), shape.B, shape.T,
+                    name_of(places.activations()), logits_chunk_tokens, optimizer_row(places.optimizer()).name,
+                    format_name(places.format(Buffer::MomentM)), places[Buffer::Masters].exists,
+                    fuses ? "" : "|no fusion", adapters);
     return fmt::format("{}/times-{}.json", folder, checksum_of(std::as_bytes(std::span(key))));
 }
 

@@ -84,16 +84,33 @@ void Executor::run(const RunArguments& arguments, std::vector<double>* seconds) 
         backend_.forget(&walked);
         walked = false;
     }
+    turn_ = arguments.turn;
+    CHECK(turn_.first || !has_pending_update_, "a micro-batch that would overwrite gradients of a pending update");
+    turn_.pending = std::exchange(has_pending_update_, false);
+    walk(seconds);
+    has_pending_update_ = plan_.delays_update() && turn_.last;
+}
+
+void Executor::flush() {
+    if (!has_pending_update_) return;
+    turn_ = kFlush;
+    walk();
+    has_pending_update_ = false;
+}
+
+void Executor::walk() {
+    for (const Step& step : plan_.steps) {
+        if (runs_now(step)) run_named(step);
+    }
+}
+
+/// The steps of this turn, by a recording where there is one.
+void Executor::walk(std::vector<double>* seconds) {
     if (seconds != nullptr) return run_timed(seconds);
-    const auto walk = [this] {
-        for (const Step& step : plan_.steps) {
-            if (runs_now(step)) run_named(step);
-        }
-    };
-    const int64_t turn = (arguments.turn.first ? 1 : 0) + (arguments.turn.last ? 2 : 0);
+    const int64_t turn = (turn_.first ? 1 : 0) + (turn_.last ? 2 : 0) + (turn_.pending ? 4 : 0);
     bool& walked = walked_[{turn, rows_of_head()}];
     // The first walk may load kernels, which no recording likes.
-    if (walked && can_repeat(arguments.turn)) return backend_.repeat(&walked, walk);
+    if (walked && can_repeat(turn_)) return backend_.repeat(&walked, [this] { walk(); });
     walk();
     walked = true;
 }
@@ -109,7 +126,7 @@ int64_t Executor::rows_of_head() const {
 bool Executor::runs_now(const Step& step) const {
     const bool is_empty = step.kind == StepKind::Compute && step.is_of_chunk() && step.first_token > 0 &&
                           step.first_token >= rows_of_head();
-    return !is_empty && runs(step, arguments_.turn);
+    return !is_empty && runs(step, turn_);
 }
 
 void Executor::run_timed(std::vector<double>* seconds) {
@@ -250,8 +267,8 @@ void Executor::run_communication(const Step& step) {
             finish(of_bucket);
             if (!plan_.places.gathers_gradients_apart()) return;  // Reduced where they are kept.
             return join_gradients(kept_gradients(step, /*own=*/true),
-                                  own_piece(touched(step.operand(Slot::ParameterGradients))),
-                                  adds(step, arguments_.turn), state_.piece_ranges(step.bucket));
+                                  own_piece(touched(step.operand(Slot::ParameterGradients))), adds(step, turn_),
+                                  state_.piece_ranges(step.bucket));
         }
         case StepKind::Share: {
             const Tensor sums = kept_gradients(step, /*own=*/false);
@@ -284,10 +301,10 @@ void Executor::run_update(const Step& step) {
         case StepKind::ZeroGradients: return zero_gradients(step);
         case StepKind::AddGradients:
             return join_gradients(kept_gradients(step, /*own=*/false), touched(step.operand(Slot::ParameterGradients)),
-                                  adds(step, arguments_.turn), state_.bucket_ranges(step.bucket));
+                                  adds(step, turn_), state_.bucket_ranges(step.bucket));
         case StepKind::FoldGradients:
-            if (step.bucket < 0) return tree_.push(arguments_.turn);
-            return tree_.push(arguments_.turn, step.bucket, kept_gradients(step, /*own=*/false),
+            if (step.bucket < 0) return tree_.push(turn_);
+            return tree_.push(turn_, step.bucket, kept_gradients(step, /*own=*/false),
                               touched(step.operand(Slot::Workspace)));
         case StepKind::SquareSums:
             return backend_.square_sums(state_.own_norm_sums(step.bucket), kept_gradients(step, /*own=*/true),
@@ -384,7 +401,7 @@ void Executor::run_fused(const Step& step) {
         case Fusion::ActivationAndWeightGradient: {
             const Step &activation = step.parts[0], &matmul = step.parts[1];
             const Views act = views_of(activation), v = views_of(matmul);
-            const bool adds_gradients = adds(matmul, arguments_.turn);
+            const bool adds_gradients = adds(matmul, turn_);
             return backend_.activation_and_weight_gradient({activation_of(activation.op), act.d_in, act.d_out, act.in,
                                                             v.d_weight, v.d_bias, adds_gradients, v.in, act.workspace});
         }
@@ -403,6 +420,10 @@ AttentionShape attention_shape(const Model& model, const Plan& plan, int64_t row
     shape.window = config.window_of(step.layer);
     shape.scale = config.score_scale(step.layer);
     return shape;
+}
+
+const AdapterShape& adapter_shape(const Model& model, const Step& step) {
+    return model.adapters[static_cast<size_t>(model.block[static_cast<size_t>(step.row)].adapter)];
 }
 
 }  // namespace
@@ -435,15 +456,20 @@ void Executor::run_forward(const Step& step, const Views& v) {
         case OpKind::Classifier: return backend_.matmul_forward(v.logits, v.in, v.weight, {}, {}, v.workspace);
         case OpKind::CrossEntropy: return backend_.cross_entropy(v.losses, v.logits, v.tokens, model_.config.V, {});
         case OpKind::LossSum:
-            return backend_.accumulate_loss(state_.loss_sum(), adds(step, arguments_.turn),
+            return backend_.accumulate_loss(state_.loss_sum(), adds(step, turn_),
                                             v.losses.row_range(0, rows_of_head()));
+        case OpKind::AdapterDown: return backend_.adapter_down_forward(v.out, v.in, v.weight, v.workspace);
+        case OpKind::AdapterUp:
+            backend_.adapter_up_forward(v.out, v.in, v.weight, adapter_shape(model_, step), v.workspace);
+            if (step.rope) backend_.rope(v.out, state_.rope_table(), shape, first, /*inverse=*/false);
+            return;
     }
     CHECK(false, "no forward", name_of(step.op));
 }
 
 void Executor::run_backward(const Step& step, const Views& v) {
     const AttentionShape shape = attention_shape(model_, plan_, rows_, step, v.documents);
-    const bool adds_gradients = adds(step, arguments_.turn);
+    const bool adds_gradients = adds(step, turn_);
     switch (step.op) {
         case OpKind::Embedding:
             return backend_.embedding_backward(v.d_weight, v.d_bias, adds_gradients, v.d_out, v.tokens, shape.T,
@@ -477,6 +503,19 @@ void Executor::run_backward(const Step& step, const Views& v) {
             return backend_.matmul_backward_weight(v.d_weight, {}, adds_gradients, v.logits, v.in, v.workspace);
         case OpKind::CrossEntropy:
             return backend_.cross_entropy(v.losses, v.logits, v.tokens, model_.config.V, state_.loss_scale());
+        case OpKind::AdapterDown:
+            if (step.pass == Pass::BackwardInput) {
+                return backend_.adapter_down_backward_input(v.d_in, v.d_out, v.weight, v.workspace);
+            }
+            return backend_.adapter_down_backward_weight(v.d_weight, adds_gradients, v.d_out, v.in, v.workspace);
+        case OpKind::AdapterUp: {
+            const AdapterShape& adapter = adapter_shape(model_, step);
+            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, 0, /*inverse=*/true);
+            if (step.pass == Pass::BackwardInput) {
+                return backend_.adapter_up_backward_input(v.d_in, v.d_out, v.weight, adapter, v.workspace);
+            }
+            return backend_.adapter_up_backward_weight(v.d_weight, adds_gradients, v.d_out, v.in, adapter, v.workspace);
+        }
         case OpKind::LossSum: break;
     }
     CHECK(false, "no backward", name_of(step.op));

@@ -17,7 +17,7 @@ namespace llmc {
 
 /// What the host says of one run of a plan. Numbers that change from update to update are in State, on the device.
 struct RunArguments {
-    Turn turn = {};              ///< Which micro-batch of its update it is; the update comes after the last.
+    Turn turn = {};  ///< Which micro-batch of its update it is, the first or the last; the update comes after the last.
     int64_t rows = 0;            ///< Generation: new tokens, 1 .. N. 0 means all N.
     int64_t first_position = 0;  ///< Generation: position of the first new token.
     int64_t scored = -1;  ///< Of a plan of scored rows: how many there are. The head's chunks behind them are left out.
@@ -55,6 +55,12 @@ class Executor {
     /// then on.
     void run(const RunArguments& arguments, std::vector<double>* seconds = nullptr);
 
+    /// Whether the last update waits for the next one's first micro-batch, as the plan delays it: parameters and
+    /// moments are those before it, and nothing but a flush may read or write them, their gradients or State's factors.
+    bool has_pending_update() const { return has_pending_update_; }
+    /// Ends a pending update now, on all ranks together; nothing to do if there is none. It enqueues, as run() does.
+    void flush();
+
     /// Largest arena offset any executed step has touched.
     int64_t high_water_bytes() const { return high_water_bytes_; }
     /// The same of host memory: of what plans copy there, and by buffer of what is kept there.
@@ -66,6 +72,8 @@ class Executor {
 
     Tensor tensor(int32_t id) const;
     Tensor touched(int32_t id);
+    void walk();
+    void walk(std::vector<double>* seconds);
     int64_t rows_of_head() const;
     bool runs_now(const Step& step) const;
     void run_timed(std::vector<double>* seconds);
@@ -103,9 +111,11 @@ class Executor {
     const Layout& layout_;
     RunArguments arguments_;
     int64_t rows_ = 0;
-    /// By turn (first + 2 last) and how many chunks of the head run: whether it was walked, which loads kernels that a
-    /// recording could not. Its address is the recording's key.
+    Turn turn_;  ///< What is being walked.
+    /// By turn (first + 2 last + 4 pending) and how many chunks of the head run: whether it was walked, which loads
+    /// kernels that a recording could not. Its address is the recording's key.
     std::map<std::array<int64_t, 2>, bool> walked_;
+    bool has_pending_update_ = false;
     int64_t high_water_bytes_ = 0;
     Comm* comm_;
     OptimizerSettings optimizer_;

@@ -91,6 +91,9 @@ WorkspaceBytes workspace_bytes(const Model& model, const BatchShape& shape, DTyp
         } else if (row.kind == OpKind::Attention) {
             bytes.forward = backend.attention_forward_workspace(dtype, attention);
             bytes.backward = backend.attention_backward_workspace(dtype, attention);
+        } else if (row.kind == OpKind::AdapterDown || row.kind == OpKind::AdapterUp) {
+            const ParameterRow& factor = model.parameters[static_cast<size_t>(model.parameter_index(0, row.weight))];
+            bytes.forward = bytes.backward = backend.adapter_workspace(N, factor.rows, factor.cols);
         } else if (row.kind == OpKind::LayerNorm || row.kind == OpKind::RmsNorm) {
             bytes.backward = backend.norm_backward_workspace(N, config.C);
         } else if (row.kind == OpKind::HeadNorm) {

@@ -117,23 +117,27 @@ void State::reserve_host(int64_t bytes) {
 }
 
 void State::initialise(uint64_t seed) {
-    constexpr int64_t kPiece = 1 << 18;  // A large tensor is drawn in pieces, so that the host never holds it twice.
-    std::vector<float> values;
-    for (int index = 0; index < static_cast<int>(model_.parameters.size()); ++index) {
-        const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
-        const ElementRange range = held(index);
-        if (row.init == Init::Zeros) continue;
-        for (int64_t first = range.begin; first < range.end; first += kPiece) {
-            const int64_t count = std::min(kPiece, range.end - first);
-            values.assign(static_cast<size_t>(count), 1.0f);
-            if (row.init == Init::Normal) {
-                fill_normal(values.data(), count, row.stddev, seed, RngStream::Init, static_cast<uint32_t>(index),
-                            static_cast<uint64_t>(first));
-            }
-            write_kept(Kept::Weights, index, {first, first + count}, values.data());
-        }
-    }
+    for (int index = 0; index < static_cast<int>(model_.parameters.size()); ++index) initialise_row(index, seed);
     round_masters();
+}
+
+void State::initialise_row(int index, uint64_t seed) {
+    constexpr int64_t kPiece = 1 << 18;  // A large tensor is drawn in pieces, so that the host never holds it twice.
+    const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
+    const ElementRange range = held(index);
+    if (row.init == Init::Zeros) return;
+    std::vector<float> values;
+    for (int64_t first = range.begin; first < range.end; first += kPiece) {
+        const int64_t count = std::min(kPiece, range.end - first);
+        values.assign(static_cast<size_t>(count), 1.0f);
+        const auto draw = [&](auto fill) {
+            fill(values.data(), count, row.stddev, seed, RngStream::Init, static_cast<uint32_t>(index),
+                 static_cast<uint64_t>(first));
+        };
+        if (row.init == Init::Uniform) draw(fill_uniform);
+        if (row.init == Init::Normal) draw(fill_normal);
+        write_kept(Kept::Weights, index, {first, first + count}, values.data());
+    }
 }
 
 Tensor State::all(Buffer which) const {

@@ -63,6 +63,8 @@ class State {
     /// Draws the initial parameters that this rank keeps: counter-based, so the values depend on the seed, the tensor's
     /// place in the table and the element only.
     void initialise(uint64_t seed);
+    /// The same of one row; round_masters() is for afterwards.
+    void initialise_row(int index, uint64_t seed);
 
     /// A parameter tensor by row of Model::parameters, and its gradient; empty for kNone, and where they are in pieces
     /// or in host memory.

@@ -7,6 +7,9 @@
 #include "llmc/io/carried_files.h"
 #include "llmc/io/json_bytes.h"
 #include "llmc/io/json_text.h"
+#include "llmc/io/peft/adapters.h"
+#include "llmc/model/lora.h"
+#include "llmc/model/trainable.h"
 
 #include <nlohmann/json.hpp>
 
@@ -137,6 +140,7 @@ std::string state_json(const ModelConfig& config, const Progress& progress) {
         {"seed", progress.seed},
         {"train_tokens", progress.train_tokens},
         {"padded_vocab_size", progress.padded_vocab_size},
+        {"adapter", progress.adapter.empty() ? nlohmann::json() : nlohmann::json::parse(progress.adapter)},
     };
     return json_text(json);
 }
@@ -263,6 +267,7 @@ Progress progress_of(const Checkpoint& checkpoint) {
         json.at("dtype").get_to(progress.dtype);
         progress.places = json.value("places", "");
         progress.freeze = json.value("freeze", "");
+        if (json.contains("adapter") && !json["adapter"].is_null()) progress.adapter = json["adapter"].dump();
         progress.formats = formats_in(json, checkpoint.path);
         progress.optimizer = json.value("optimizer", std::string(optimizer_row(OptimizerKind::AdamW).name));
         json.at("seq_len").get_to(progress.seq_len);
@@ -283,6 +288,16 @@ ModelConfig model_of(const Checkpoint& checkpoint) {
     return model_config_from_json(state["model"].dump(), checkpoint.path);
 }
 
+Model trained_model_of(const Checkpoint& checkpoint) {
+    const Progress progress = progress_of(checkpoint);
+    Model model = make_model(model_of(checkpoint));
+    if (!progress.adapter.empty()) {
+        model = with_adapters(std::move(model), peft_config_from_json(progress.adapter, checkpoint.path));
+    }
+    if (progress.freeze.empty()) return model;
+    return with_trainable(std::move(model), parse_patterns("--freeze", progress.freeze, /*trainable=*/false));
+}
+
 std::string tokenizer_folder_of(const Checkpoint& checkpoint) {
     const std::filesystem::path step = std::filesystem::absolute(checkpoint.path).lexically_normal();
     const std::string folder = tokenizer_folder_of_run(step.parent_path().parent_path().string());
@@ -299,11 +314,34 @@ CheckpointWeights::CheckpointWeights(Checkpoint checkpoint)
     : WeightSource(make_model(model_of(checkpoint))),
       checkpoint_(std::move(checkpoint)),
       parts_(checkpoint_, kModelFiles),
-      progress_(progress_of(checkpoint_)) {}
+      progress_(progress_of(checkpoint_)),
+      trained_(trained_model_of(checkpoint_)) {}
 
 void CheckpointWeights::read(int parameter, std::span<float> out) const {
     const ParameterRow& row = model().parameters[static_cast<size_t>(parameter)];
     parts_.read_values(row.name, stored_shape(row), 0, row.used_rows * row.cols, out.data());
+    merge(row, out);
+}
+
+std::vector<float> CheckpointWeights::unmerged(const ParameterRow& row) const {
+    std::vector<float> values(static_cast<size_t>(row.used_rows * row.cols));
+    parts_.read_values(row.name, stored_shape(row), 0, row.used_rows * row.cols, values.data());
+    return values;
+}
+
+void CheckpointWeights::merge(const ParameterRow& row, std::span<float> values) const {
+    const size_t stem = row.name.rfind("_weight");
+    if (!trained_.lora || stem == std::string::npos) return;
+    const int a = trained_.find_parameter(row.name.substr(0, stem) + "_lora_a"),
+              b = trained_.find_parameter(row.name.substr(0, stem) + "_lora_b");
+    if (a == kNone || b == kNone) return;
+    const int operand = (a - trained_.first_layer_parameter) % trained_.parameters_per_layer;
+    const auto adapts = [&](const OpRow& op) { return op.kind == OpKind::AdapterDown && op.weight == operand; };
+    const auto op = std::find_if(trained_.block.begin(), trained_.block.end(), adapts);
+    CHECK(op != trained_.block.end(), row.name);
+    add_adapters(trained_.adapters[static_cast<size_t>(op->adapter)],
+                 unmerged(trained_.parameters[static_cast<size_t>(a)]),
+                 unmerged(trained_.parameters[static_cast<size_t>(b)]), row.cols, values);
 }
 
 std::string CheckpointWeights::describe() const {
@@ -326,16 +364,49 @@ void load_checkpoint(const Checkpoint& checkpoint, State& state) {
     state.round_masters();
 }
 
+namespace {
+
+/// All of a row on the host, into what this rank keeps of it.
+void write_row(std::span<const float> all, int index, State& state) {
+    const ElementRange range = state.held(index);
+    if (range.count() <= 0) return;
+    state.write_kept(Kept::Weights, index, range, all.data() + range.begin);
+}
+
+}  // namespace
+
 void load_weights(const WeightSource& weights, State& state) {
     const Model& model = state.model();
     CHECK(model.config == weights.model().config, describe(model.config), describe(weights.model().config));
     for (int index = 0; index < static_cast<int>(model.parameters.size()); ++index) {
-        const ElementRange range = state.held(index);
-        if (range.count() <= 0) continue;
-        const std::vector<float> all = weights.values(index);
-        const std::span<const float> values =
-            std::span(all).subspan(static_cast<size_t>(range.begin), static_cast<size_t>(range.count()));
-        state.write_kept(Kept::Weights, index, range, values.data());
+        if (state.held(index).count() > 0) write_row(weights.values(index), index, state);
+    }
+    state.round_masters();
+}
+
+void load_adapted(const WeightSource& weights, const PeftFolder* adapter, uint64_t seed, State& state) {
+    const Model &model = state.model(), &base = weights.model();
+    CHECK(model.config == base.config && model.lora, describe(model.config), describe(base.config));
+    int of_base = 0;  // Rows of the base have the order that they have in the model.
+    for (int index = 0; index < static_cast<int>(model.parameters.size()); ++index) {
+        const ParameterRow& row = model.parameters[static_cast<size_t>(index)];
+        if (is_adapter(model, index)) {
+            if (adapter == nullptr) {
+                state.initialise_row(index, seed);
+            } else if (state.held(index).count() > 0) {
+                std::vector<float> values(static_cast<size_t>(row.count()));
+                adapter->read_adapter(row.name, values);
+                write_row(values, index, state);
+            }
+            continue;
+        }
+        CHECK(base.parameters[static_cast<size_t>(of_base)].name == row.name, row.name);
+        if (state.held(index).count() > 0) {
+            std::vector<float> values = weights.values(of_base);
+            if (adapter != nullptr) adapter->replace(of_base, values);
+            write_row(values, index, state);
+        }
+        ++of_base;
     }
     state.round_masters();
 }

@@ -7,6 +7,7 @@
 #include "llmc/comm/comm.h"
 #include "llmc/io/checkpoint.h"
 #include "llmc/io/checkpoint_parts.h"
+#include "llmc/io/peft/peft_folder.h"
 #include "llmc/io/weights.h"
 #include "llmc/run/state.h"
 
@@ -23,6 +24,7 @@ struct Progress {
     std::string dtype;          ///< Of parameters and activations: "fp32", "bf16".
     std::string places;         ///< What was kept where, in words; empty if not known.
     std::string freeze;         ///< What did not train, as Options::freeze; empty: everything trained.
+    std::string adapter;        ///< What adapters trained, as adapter_config.json has it; empty: none.
     std::string optimizer;      ///< Whose moments these are, as --optimizer names it.
     StateFormats formats;       ///< How they, weights and gradients were kept.
     int64_t seq_len = 0;
@@ -55,13 +57,16 @@ void save_imported(const std::string& root, const WeightSource& weights, const s
 Progress progress_of(const Checkpoint& checkpoint);
 ModelConfig model_of(const Checkpoint& checkpoint);
 
+/// The model with the adapters that trained in it, and with what else did.
+Model trained_model_of(const Checkpoint& checkpoint);
+
 /// The checkpoint's tokenizer, as make_tokenizer() takes it: the files in its run folder, else what it was trained
 /// with.
 std::string tokenizer_of(const Checkpoint& checkpoint);
 /// The tokenizer folder of the checkpoint's run; empty if it has none.
 std::string tokenizer_folder_of(const Checkpoint& checkpoint);
 
-/// The weights of a checkpoint, without its moments.
+/// The weights of a checkpoint, without its moments; adapters are merged into them.
 class CheckpointWeights final : public WeightSource {
   public:
     explicit CheckpointWeights(Checkpoint checkpoint);
@@ -74,10 +79,20 @@ class CheckpointWeights final : public WeightSource {
     int64_t seq_len() const override { return progress_.seq_len; }
     int64_t padded_vocab_size() const override { return progress_.padded_vocab_size; }
 
+    /// What trained in it as PEFT would write it; empty where there are no adapters.
+    const std::string& adapter() const { return progress_.adapter; }
+    /// As trained_model_of() has it.
+    const Model& trained_model() const { return trained_; }
+    /// The used rows of one of its parameters, as they are.
+    std::vector<float> unmerged(const ParameterRow& row) const;
+
   private:
+    void merge(const ParameterRow& row, std::span<float> values) const;
+
     Checkpoint checkpoint_;
     CheckpointParts parts_;
     Progress progress_;
+    Model trained_;
 };
 
 /// Fills the weights and moments that this rank keeps, to go on training, whatever ranks have written them. Where other
@@ -87,5 +102,9 @@ void load_checkpoint(const Checkpoint& checkpoint, State& state);
 
 /// Fills parameters (and master weights) from a model of the same table, as load_checkpoint().
 void load_weights(const WeightSource& weights, State& state);
+
+/// The same for a model with adapters (model/lora.h): those of `adapter`, with what else it has anew, or where there is
+/// none new ones, drawn with `seed`.
+void load_adapted(const WeightSource& weights, const PeftFolder* adapter, uint64_t seed, State& state);
 
 }  // namespace llmc

@@ -167,6 +167,41 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
     return chosen;
 }
 
+/// The same plan with another delay of the update.
+PlannedMemory with_update_ahead(const Model& model, PlanRequest request, const ChosenPlan& chosen, int update_ahead) {
+    request.update_ahead = update_ahead;
+    return with_memory(model, make_training_plan(model, request, chosen.keep, chosen.memory.plan.policy));
+}
+
+/// Slices of a delayed update that come while one is updated. More of them hide behind longer operations, and need more
+/// memory in the forward.
+constexpr int kUpdateAhead[] = {1, 2, 4, 8};
+constexpr double kWorthMemory = 1e-3;  ///< Less of a step's time is not.
+
+/// Predicts the step's time. Of delays that fit takes the fastest, where an update may be delayed: with --update=auto
+/// where something of it comes from host memory, and it is faster; --check-ranks would flush it every time.
+void delay_update(const Options& options, const Model& model, const PlanRequest& request, const OpTimes& times,
+                  const Backend& backend, ChosenPlan* chosen) {
+    predict(times, chosen);
+    const bool from_host = request.places.updates_from_host();
+    if (options.update == "now" || (options.update == "auto" && (options.check_ranks || !from_host))) return;
+    const OpTimes by = times_to_choose_by(options, model, request, times, backend);
+    PlannedMemory now = with_update_ahead(model, request, *chosen, 0);
+    double fastest = update_seconds(by, chosen->memory.plan);
+    for (const int update_ahead : kUpdateAhead) {
+        if (!from_host) break;  // There are no slices.
+        PlannedMemory other = with_update_ahead(model, request, *chosen, update_ahead);
+        const bool is_larger = other.total_bytes() > chosen->memory.total_bytes();
+        if (is_larger && !fits_both(options, backend, other.total_bytes(), other.host_bytes())) break;
+        const double seconds = update_seconds(by, other.plan);
+        if (seconds >= fastest * (1 - kWorthMemory)) continue;
+        fastest = seconds;
+        chosen->memory = std::move(other);
+    }
+    predict(times, chosen);
+    if (chosen->delays_update()) chosen->now_seconds = update_seconds(times, now.plan);
+}
+
 ChosenPlan plan_of(const Options& options, const std::string& policy, const Model& model, const PlanRequest& request,
                    const OpTimes& times, const Backend& backend) {
     ChosenPlan chosen;
@@ -178,7 +213,7 @@ ChosenPlan plan_of(const Options& options, const std::string& policy, const Mode
         chosen.memory = with_memory(model, make_training_plan(model, request, row));
         chosen.words = row.description;
     }
-    predict(times, &chosen);
+    delay_update(options, model, request, times, backend, &chosen);
     chosen.fusion = describe_fusion(options, model, chosen.memory.plan, backend);
     return chosen;
 }
@@ -218,6 +253,10 @@ ChosenPlan choose_batch(const Options& options, const std::string& policy, const
         fastest = i;
     }
     predict(times[fastest], &*best);
+    if (best->delays_update()) {
+        const PlannedMemory now = with_update_ahead(model, requests[fastest], *best, 0);
+        best->now_seconds = update_seconds(times[fastest], now.plan);
+    }
     return *best;
 }
 
@@ -259,8 +298,10 @@ PlanRequest request_for(const Options& options, const Model& model, const BatchS
         chunk = default_logits_chunk(model, shape, find_device_profile(options.device_profile).kind);
     }
     const BatchShape of_data = {shape.B, shape.T, options.packed, options.partly_scored};
-    return plan_request(model, of_data, places_of(options, backend), chunk, backend,
-                        parallel_of(options, shape.B, backend), fuses(options));
+    PlanRequest request = plan_request(model, of_data, places_of(options, backend), chunk, backend,
+                                       parallel_of(options, shape.B, backend), fuses(options));
+    request.update_ahead = options.update == "delayed" ? kUpdateAhead[0] : 0;
+    return request;
 }
 
 OptimizerKind optimizer_of(const Options& options) {
@@ -278,9 +319,10 @@ Places places_of(const Options& options, DType dtype) {
     }
     const StateFormats formats = {format_named(options.moments, "--moments"), options.masters != "none",
                                   format_named(options.gradients, "--gradients")};
-    const Places whole_or_cut =
+    Places places =
         places_of_zero(static_cast<int>(options.zero), static_cast<int>(options.ranks), dtype, optimizer_of(options));
-    return with_offload(with_formats(whole_or_cut, formats), options.offload);
+    places = with_formats(places, formats);
+    return with_offload(options.lora > 0 ? for_adapters(places) : places, options.offload);
 }
 
 Places places_of(const Options& options, const Backend& backend) {
@@ -335,8 +377,9 @@ ChosenPlan choose_plan(const Options& options, const std::string& policy, const 
 }
 
 ChosenPlan plan_of_keep_set(const Options& options, const std::string& name, const KeepSet& keep, const Model& model,
-                            const OpTimes& times, const Backend& backend) {
-    const PlanRequest request = request_for(options, model, {options.batch_size, options.seq_len}, backend);
+                            const OpTimes& times, int update_ahead, const Backend& backend) {
+    PlanRequest request = request_for(options, model, {options.batch_size, options.seq_len}, backend);
+    request.update_ahead = update_ahead;
     ChosenPlan chosen;
     chosen.keep = keep;
     chosen.memory = with_memory(model, make_training_plan(model, request, keep, name));

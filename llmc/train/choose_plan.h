@@ -15,6 +15,8 @@ struct ChosenPlan {
     std::string words;        ///< What is kept and what runs again.
     std::string fusion;       ///< What runs as one, or why nothing does.
     double step_seconds = 0;  ///< Predicted, for a whole update of `micro_batches`.
+    double now_seconds = 0;   ///< Where the update is delayed: the same with one at once.
+    bool delays_update() const { return memory.plan.delays_update(); }
 };
 
 /// --dtype; where it is auto, what suits the device.
@@ -61,8 +63,8 @@ OpTimes times_to_choose_by(const Options& options, const Model& model, const Pla
 /// became. Fails, saying the smallest budget that would do and what binds, if the search finds nothing.
 ChosenPlan choose_plan(const Options& options, const std::string& policy, const Model& model, Backend& backend);
 
-/// The plan that another rank has chosen, from its keep-set and times.
+/// The plan that another rank has chosen, from its keep-set, times and delay of the update.
 ChosenPlan plan_of_keep_set(const Options& options, const std::string& name, const KeepSet& keep, const Model& model,
-                            const OpTimes& times, const Backend& backend);
+                            const OpTimes& times, int update_ahead, const Backend& backend);
 
 }  // namespace llmc

@@ -1,5 +1,6 @@
 #include "llmc/train/export_command.h"
 
+#include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/base/pending_output.h"
@@ -12,8 +13,10 @@
 #include "llmc/io/hf_model.h"
 #include "llmc/io/llmc_model.h"
 #include "llmc/io/models_tokenizer.h"
+#include "llmc/io/peft/adapters.h"
 #include "llmc/io/pipeline/pipeline_files.h"
 #include "llmc/io/tokenizer.h"
+#include "llmc/train/checkpointing.h"
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/setup.h"
 
@@ -50,7 +53,7 @@ void export_hf(const WeightSource& weights, DType dtype, const PendingOutput& ou
 }
 
 void export_gguf(const Options& options) {
-    const std::unique_ptr<WeightSource> weights = require_finite(open_weights(options.run, "--run"));
+    const std::unique_ptr<WeightSource> weights = require_finite(adapted_weights(options, options.run, "--run"));
     const GgufType type = gguf_type(options.gguf_type);
     PendingOutput output(options.out, "--out");
     gguf_architecture_of(weights->model());  // What cannot be said is refused before the vocabulary is read.
@@ -62,11 +65,38 @@ void export_gguf(const Options& options) {
                  format_count(weights->model().parameter_count()), options.gguf_type, output.path(), output.path());
 }
 
+/// The adapters of a run alone.
+void export_peft(const Options& options) {
+    if (options.merge) {
+        fail_usage(
+            "--merge: --format=peft writes the adapters by themselves; choose another --format, or leave it out");
+    }
+    if (!options.adapter.empty()) {
+        fail_usage("--adapter={}: it is a folder for PEFT already; choose another --format to merge it",
+                   options.adapter);
+    }
+    const std::unique_ptr<WeightSource> weights = open_weights(options.run, "--run");
+    const auto* const checkpoint = dynamic_cast<const CheckpointWeights*>(weights.get());
+    if (checkpoint == nullptr || checkpoint->adapter().empty()) {
+        fail_usage("--format=peft: {} has no adapters; train some with --lora, or choose another --format",
+                   weights->describe());
+    }
+    const Model& model = checkpoint->trained_model();
+    PendingOutput output(options.out, "--out");
+    make_directories(output.temporary(), "--out");
+    write_peft_folder(output.temporary(), model, peft_config_from_json(checkpoint->adapter(), options.run),
+                      [&](int index) { return checkpoint->unmerged(model.parameters[static_cast<size_t>(index)]); });
+    output.complete();
+    spdlog::info("the adapters of {}, {} parameters as fp32, in '{}'", weights->describe(),
+                 format_count(model.trainable_count()), output.path());
+}
+
 }  // namespace
 
 void export_command(const Options& options) {
+    if (options.format == "peft") return export_peft(options);
     if (options.format == "gguf") return export_gguf(options);
-    const std::unique_ptr<WeightSource> weights = open_weights(options.run, "--run");
+    const std::unique_ptr<WeightSource> weights = adapted_weights(options, options.run, "--run");
     const DType dtype = options.dtype == "bf16" ? DType::BF16 : DType::F32;
     PendingOutput output(options.out, "--out");
     if (options.format == "hf") {

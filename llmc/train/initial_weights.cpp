@@ -7,6 +7,7 @@
 #include "llmc/io/hf_model.h"
 #include "llmc/io/llmc_model.h"
 #include "llmc/io/models_tokenizer.h"
+#include "llmc/io/peft/peft_folder.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/run_folder.h"
 
@@ -132,15 +133,22 @@ std::unique_ptr<WeightSource> require_finite(std::unique_ptr<WeightSource> weigh
 
 bool names_weights(const std::string& model) { return !find_preset(model); }
 
+std::unique_ptr<WeightSource> adapted_weights(const Options& options, const std::string& path,
+                                              const std::string& option) {
+    std::unique_ptr<WeightSource> weights = open_weights(path, option);
+    if (options.adapter.empty()) return weights;
+    return merged(std::move(weights), options.adapter);
+}
+
 std::unique_ptr<WeightSource> trained_weights(const Options& options) {
-    if (!options.run.empty()) return require_finite(open_weights(options.run, "--run"));
+    if (!options.run.empty()) return require_finite(adapted_weights(options, options.run, "--run"));
     if (!names_weights(options.model)) {
         fail_usage(
             "--model={}: that is an architecture without weights; give a Hugging Face folder, an llm.c file, or "
             "--run=RUN_FOLDER",
             options.model);
     }
-    return require_finite(open_weights(options.model, "--model"));
+    return require_finite(adapted_weights(options, options.model, "--model"));
 }
 
 std::unique_ptr<Tokenizer> tokenizer_for(const Options& options, const WeightSource& weights) {

@@ -17,6 +17,10 @@ namespace llmc {
 /// none of them is an Error (exit code 2) that starts with `option`, e.g. "--run".
 std::unique_ptr<WeightSource> open_weights(const std::string& path, const std::string& option);
 
+/// The same with the adapter of --adapter, if there is one, merged into them.
+std::unique_ptr<WeightSource> adapted_weights(const Options& options, const std::string& path,
+                                              const std::string& option);
+
 /// Whether --model names a place with weights, rather than a preset, whose weights are drawn at random.
 bool names_weights(const std::string& model);
 

@@ -152,6 +152,16 @@ const std::vector<OptionRow>& option_table() {
          "literal characters counts, then the later"}),
         repeated({"--trainable", &O::trainable, kTrain | kPlan, kOptimiser,
          "Parameters that train although --freeze matches them; without --freeze, nothing else trains"}),
+        {"--lora", &O::lora, kTrain | kPlan, kOptimiser,
+         "Train low-rank adapters of this rank instead of the weights, 16 for example (peak learning rate 2e-4, no "
+         "weight decay)", 1, 65536},
+        {"--lora-alpha", &O::lora_alpha, kTrain | kPlan, kOptimiser,
+         "Adapters count alpha/rank times (twice the rank)", 1e-6, 1e6},
+        {"--rslora", &O::rslora, kTrain | kPlan, kOptimiser, "Adapters count alpha/sqrt(rank) times"},
+        {"--lora-targets", &O::lora_targets, kTrain | kPlan, kOptimiser,
+         "Matrices with adapters: all, or names with commas between them, such as q,v or c_attn"},
+        {"--lora-bias", &O::lora_bias, kTrain | kPlan, kOptimiser,
+         "Biases that train beside adapters: those of the same matrices, or all", 0, 0, {"none", "lora_only", "all"}},
         {"--max-skipped-steps", &O::max_skipped_steps, kTrain, kOptimiser,
          "Stop after so many updates in a row were skipped for non-finite gradients", 1, kMany},
 
@@ -159,6 +169,10 @@ const std::vector<OptionRow>& option_table() {
         {"--offload", &O::offload, kTrain | kPlan, kMemory,
          "What is in (pinned) host memory, and comes to the device for the steps that use it: a list of moments, "
          "masters, gradients, parameters, boundaries, or all, none; the same bits"},
+        {"--update", &O::update, kTrain | kPlan, kMemory,
+         "When parameters are updated: now, after the last micro-batch; delayed, each layer just before its first use "
+         "in the next forward, so that what comes from host memory hides; auto, what is predicted to be faster; the "
+         "same bits", 0, 0, {"auto", "now", "delayed"}},
         {"--calibrate", &O::calibrate, kTrain | kPlan, kMemory,
          "Time the model's operations on this device first; later runs of this shape know them", 0, 0, {}, false},
         {"--device-profile", &O::device_profile, kPlan, kMemory,
@@ -243,10 +257,15 @@ const std::vector<OptionRow>& option_table() {
 
         path({"--hellaswag", &O::hellaswag, kEvaluate, kData, "HellaSwag file, as llm.c makes it", 0, 0, {}, false}),
         path({"--run", &O::run, kGenerate | kEvaluate | kExport, kModel, "Run folder or checkpoint", 0, 0, {}, false}),
+        path({"--adapter", &O::adapter, kTrain | kGenerate | kEvaluate | kExport, kRun,
+         "Adapter's folder, as PEFT writes it: to train it further, or to use its model", 0, 0, {}, false}),
         path({"--from", &O::from, kImport, kModel,
          "Hugging Face folder, llm.c model file, run folder or checkpoint", 0, 0, {}, false}),
         {"--format", &O::format, kExport, kOutput,
-         "Hugging Face folder, llm.c model file, or GGUF file for llama.cpp", 0, 0, {"hf", "llmc", "gguf"}, false},
+         "Hugging Face folder, llm.c model file, GGUF file for llama.cpp, or the adapter alone, for PEFT", 0, 0,
+         {"hf", "llmc", "gguf", "peft"}, false},
+        {"--merge", &O::merge, kExport, kOutput,
+         "Adapters become part of the weights (as they do in every format but peft)", 0, 0, {}, false},
         {"--gguf-type", &O::gguf_type, kExport, kOutput,
          "With --format=gguf: type of its matrices; q8_0 has 8 bits and a scale for 32 of them", 0, 0,
          {"f32", "f16", "bf16", "q8_0"}, false},

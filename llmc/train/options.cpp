@@ -261,7 +261,8 @@ void join_patterns(const CLI::App& used, Options& options) {
         }
     }
     const auto freezes = [](const TrainablePattern& pattern) { return !pattern.trainable; };
-    if (!patterns.empty() && std::none_of(patterns.begin(), patterns.end(), freezes)) {
+    const bool adapts = options.lora > 0 || !options.adapter.empty();  // Then the rest is frozen anyway.
+    if (!adapts && !patterns.empty() && std::none_of(patterns.begin(), patterns.end(), freezes)) {
         patterns.insert(patterns.begin(), {.trainable = false, .glob = "*"});
     }
     options.freeze = text_of(patterns);

@@ -65,10 +65,20 @@ struct Options {
     /// count: after the parse --trainable has joined --freeze.
     std::string freeze, trainable;
 
+    // Adapters. What --adapter says of them is filled in before the model is made.
+    int64_t lora = 0;       ///< Rank; 0: none.
+    double lora_alpha = 0;  ///< 0: twice the rank.
+    std::string lora_targets = "all";
+    std::string lora_bias = "none";
+    bool rslora = false;
+    std::string adapter;  ///< Folder to begin with, or to generate, evaluate and export with.
+    bool merge = false;
+
     // Memory.
     std::string recompute = "0";
     std::string memory_budget, host_memory_budget;
     std::string offload = "none";
+    std::string update = "auto";
     bool calibrate = false;
     std::string device_profile;
     int64_t logits_chunk = 0;

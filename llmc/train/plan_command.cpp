@@ -43,6 +43,7 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen) {
                                    {"peak_position", peak_position(model, memory)},
                                    {"extra_flops_ratio", memory.simulation.extra_flops_ratio()},
                                    {"predicted_step_ms", chosen.step_seconds * 1e3},
+                                   {"update", chosen.delays_update() ? "delayed" : "now"},
                                    {"total_bytes", memory.total_bytes()},
                                    {"host_bytes", memory.host_bytes()},
                                    {"by_consumer", by_consumer}};
@@ -51,6 +52,7 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen) {
         const HostTraffic traffic = host_traffic_per_update(memory.plan);
         json["host_bytes_in_per_update"] = traffic.in, json["host_bytes_out_per_update"] = traffic.out;
     }
+    if (chosen.delays_update()) json["predicted_step_ms_with_update_now"] = chosen.now_seconds * 1e3;
     if (memory.plan.parallel.ranks > 1) add_communication(chosen, &json);
     return json;
 }
@@ -78,6 +80,11 @@ std::string overview(const Model& model, const std::vector<ChosenPlan>& plans) {
     text += fmt::format("step times: {}\n", plans.front().times.source);
     for (const ChosenPlan& chosen : plans) {
         if (chosen.memory.plan.policy == "auto") text += fmt::format("auto: {}\n", chosen.words);
+    }
+    for (const ChosenPlan& chosen : plans) {
+        if (!chosen.delays_update()) continue;
+        text += fmt::format("{}: update delayed into the next forward; at once, {:.0f} ms\n", chosen.memory.plan.policy,
+                            chosen.now_seconds * 1e3);
     }
     return text;
 }

@@ -206,6 +206,7 @@ namespace {
 nlohmann::json to_json(const ChosenPlan& chosen) {
     return {{"policy", chosen.memory.plan.policy},
             {"batch_size", chosen.memory.plan.shape.B},
+            {"update_ahead", chosen.memory.plan.update_ahead},
             {"words", chosen.words},
             {"times", to_json(chosen.times)},
             {"slots", chosen.keep.slots},
@@ -223,7 +224,8 @@ ChosenPlan plan_of_json(const std::string& text, Options options, const Model& m
     json.at("host").get_to(keep.host);
     json.at("batch_size").get_to(options.batch_size);
     const OpTimes times = times_of_json(json.at("times"), model);
-    ChosenPlan chosen = plan_of_keep_set(options, json.at("policy"), keep, model, times, backend);
+    ChosenPlan chosen =
+        plan_of_keep_set(options, json.at("policy"), keep, model, times, json.at("update_ahead").get<int>(), backend);
     json.at("words").get_to(chosen.words);
     return chosen;
 }

@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/setup.h"
 
 #include <nlohmann/json.hpp>
@@ -60,6 +61,27 @@ void require_kept_model(const Options& options, const ModelConfig& config) {
                config.name);
 }
 
+/// The adapters of a run are those it began with.
+void require_kept_adapters(const Options& options, const Progress& progress, const ModelConfig& config) {
+    const std::optional<PeftConfig> asked = adapter_config(options, make_model(config));
+    if (asked.has_value() != !progress.adapter.empty()) {
+        fail_usage("--lora={}: the run {}; leave --lora out, or begin a new run with its weights: --model={} --lora={}",
+                   options.lora, asked ? "trains the weights, not adapters" : "trains adapters", options.resume,
+                   options.lora);
+    }
+    if (!asked) return;
+    const PeftConfig kept = peft_config_from_json(progress.adapter, options.resume);
+    const auto require = [&](const char* name, bool same, const std::string& is) {
+        if (!same) fail_usage("--{}: the run's adapters have {}; leave --{} out", name, is, name);
+    };
+    require("lora", asked->rank == kept.rank, fmt::format("rank {}", kept.rank));
+    require("lora-alpha", asked->alpha == kept.alpha, fmt::format("alpha {:g}", kept.alpha));
+    require("rslora", asked->rslora == kept.rslora, kept.rslora ? "it" : "it not");
+    require("lora-bias", asked->bias == kept.bias, kept.bias);
+    require("lora-targets", asked->target_modules == kept.target_modules,
+            fmt::format("{}", fmt::join(kept.target_modules, ",")));
+}
+
 /// Moments are those of what trained so far. Other patterns for the same parameters are no other run.
 void require_kept_trainable(const Options& options, const Progress& progress, const ModelConfig& config) {
     Options before = options;
@@ -86,6 +108,7 @@ void require_kept_options(const Options& options, const Checkpoint& checkpoint) 
         fail_usage("--optimizer={}: the run began with {}, whose moments are others; leave --optimizer out",
                    options.optimizer, progress.optimizer);
     }
+    require_kept_adapters(options, progress, model_of(checkpoint));
     require_kept_trainable(options, progress, model_of(checkpoint));
     if (progress.seed != options.seed) {
         fail_usage("--seed={}: the run began with seed {}, which its data order depends on; leave --seed out",

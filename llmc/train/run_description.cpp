@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/train/check_data.h"
 #include "llmc/train/checkpointing.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/prompt.h"
 #include "llmc/train/ranks.h"
 #include "llmc/train/resume_options.h"
@@ -47,6 +48,7 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     place_rank(options, comm);
     const std::optional<ModelConfig> fixed = origin.config(options);
     if (fixed) settle_seq_len(options, *fixed);
+    if (origin.weights != nullptr) settle_adapter(options, origin.weights->model());
     run->data = open_data(options, origin.tokenizer());
     run->model =
         model_to_train(options, fixed ? accept_model(options, *fixed, run->data.tokenizer.get())
@@ -61,12 +63,14 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     require_divisible(options);
     const bool is_imported = origin.checkpoint && progress_of(*origin.checkpoint).train_tokens == 0;
     settle_schedule(options, origin.weights != nullptr || is_imported);
+    settle_adapter_schedule(options);
 
     run->backend = make_backend(options.device, static_cast<int>(options.threads));
     Backend& backend = *run->backend;
     const DType dtype = dtype_of_option(options, backend);
     options.dtype = name_of(dtype);
     require_dtype(backend, dtype);
+    require_adapters_alone(options, run->model, dtype);
     require_same_run_everywhere(options, run->model, run->data, origin.describe(options), comm);
     comm.open_transport(backend, options.rank_invariant);
     run->transport = std::make_unique<TransportGuard>(comm);

@@ -10,6 +10,7 @@
 #include "llmc/plan/formats.h"
 #include "llmc/train/config_paths.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/placement.h"
 
 #include <algorithm>
@@ -196,8 +197,9 @@ ModelConfig accept_model(const Options& options, const ModelConfig& config, cons
 }
 
 Model model_to_train(const Options& options, const ModelConfig& config) {
-    if (options.freeze.empty()) return make_model(config);
-    return with_trainable(make_model(config), parse_patterns("--freeze", options.freeze, /*trainable=*/false));
+    Model model = with_adapters(options, make_model(config));
+    if (options.freeze.empty()) return model;
+    return with_trainable(std::move(model), parse_patterns("--freeze", options.freeze, /*trainable=*/false));
 }
 
 void settle_seq_len(Options& options, const ModelConfig& config) {
@@ -311,7 +313,11 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     spdlog::info("train_gpt {} on {}", version(), device.name);
     spdlog::info("model   {}: {}; {} parameters, {}", model.config.name, describe(model.config),
                  format_count(model.parameter_count()), weights);
-    if (model.has_frozen()) spdlog::info("trains  {}; --freeze={}", describe_trainable(model), options.freeze);
+    if (model.lora) spdlog::info("lora    {}", describe_adapters(options, model));
+    if (model.has_frozen()) {
+        spdlog::info("trains  {}{}", describe_trainable(model),
+                     options.freeze.empty() ? "" : "; --freeze=" + options.freeze);
+    }
     spdlog::info("data    {}; {} tokens for training, {} for validation{}", data.source->describe(),
                  format_count(data.train->size()), format_count(data.validation->size()),
                  data.val_source == nullptr ? "" : ": " + data.val_source->describe());
@@ -343,6 +349,12 @@ void log_banner(const Options& options, const Model& model, const std::string& w
                  chosen.words, 100 * simulation.extra_flops_ratio(), memory.plan.logits_chunk_tokens);
     spdlog::info("plan    fused: {}", chosen.fusion);
     log_portable_attention(options, model, memory.plan, device);
+    if (chosen.delays_update()) {
+        spdlog::info(
+            "plan    update delayed: each layer's comes before its first use in the next forward; at once, a step "
+            "would take {:.0f} ms",
+            chosen.now_seconds * 1e3);
+    }
     spdlog::info("plan    predicted {:.0f} ms per step ({})", chosen.step_seconds * 1e3, chosen.times.source);
     constexpr double kLongUpdate = 600;
     if (chosen.step_seconds > kLongUpdate) {

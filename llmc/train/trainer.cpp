@@ -9,6 +9,7 @@
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/run/profile.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/output_file.h"
 #include "llmc/train/ranks.h"
 #include "llmc/train/schedule.h"
@@ -77,6 +78,8 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
     progress_.places = place_in_words(plan_);
     progress_.formats = formats_of(plan_.places);
     progress_.freeze = options_.freeze;
+    const std::optional<PeftConfig> adapter = adapter_config(options_, make_model(state.model().config));
+    progress_.adapter = adapter ? to_json(*adapter) : "";
     progress_.optimizer = options_.optimizer;
     progress_.seq_len = options_.seq_len;
     progress_.pack = options_.pack;
@@ -260,7 +263,7 @@ void Trainer::run_micro_batch(int64_t micro) {
     const Batch& batch = batch_of(micro);
     RunArguments arguments = {.turn = {.first = micro == 0, .last = micro + 1 == micro_batches_}};
     arguments.scored = put_batch(executor_, backend, batch);
-    updates_ = arguments.turn.last;
+    updates_ = arguments.turn.last || executor_.has_pending_update();
     if (state_.places().format(Buffer::Gradients) != DType::F32) {
         state_.set_control(UpdateControl::MicroBatch, static_cast<double>(micro * comm_.size()));
     }
@@ -307,6 +310,21 @@ StepMetrics Trainer::try_step() {
     }
 }
 
+/// Ends a pending update, before anybody but the next step wants parameters, masters or moments; on all ranks together.
+/// Failing in its middle leaves no state to be saved.
+void Trainer::flush() {
+    if (!executor_.has_pending_update()) return;
+    comm_.doing(fmt::format("the update of step {}", progress_.step));
+    updates_ = true;
+    try {
+        executor_.flush();
+        comm_.synchronize();
+    } catch (const std::exception& error) {
+        throw Error(kExitFailed, fmt::format("{}; {}", words_of(error), how_to_go_on()));
+    }
+    updates_ = false;
+}
+
 /// Nothing in it counts, so there is no gradient.
 StepMetrics Trainer::skip_step() {
     if (comm_.is_root()) spdlog::warn("step {}: no target counts; the update was skipped", progress_.step + 1);
@@ -344,6 +362,7 @@ StepMetrics Trainer::train_step() {
     updates_ = false;
     metrics.loss = sum_over_ranks(losses) / static_cast<double>(scored);
     if (loader_.sequences().partly_scored()) metrics.scored_tokens = scored;
+    if (options_.check_ranks) flush();
     if (options_.check_ranks) metrics.checksum = common_checksum(state_, comm_);
     const double seconds = now_seconds() - start;
     metrics.step_ms = seconds * 1e3;

@@ -2,9 +2,10 @@
 // it does per step is read, run, reduce, update, report. Rank 0 writes and prints for all.
 //
 // Nothing that was trained is lost. What can fail beside the step itself (the data of the next step, metrics,
-// validation, samples) is tried after it, with the model in the state of a finished step; a failure is heard of by all
-// ranks when they exchange losses or a few numbers (exchange()), and ends the run after a checkpoint. A checkpoint that
-// cannot be written ends nothing: it is tried again when the next one is due, and at the end.
+// validation, samples) is tried after it, with the model in the state of a finished step (where the plan delays
+// updates, a pending one is flushed first); a failure is heard of by all ranks when they exchange losses or a few
+// numbers (exchange()), and ends the run after a checkpoint. A checkpoint that cannot be written ends nothing: it is
+// tried again when the next one is due, and at the end.
 #pragma once
 
 #include "llmc/base/error.h"
@@ -54,6 +55,7 @@ class Trainer {
     void make_generator(const PlannedMemory& memory);
     StepMetrics try_step();
     StepMetrics train_step();
+    void flush();
     StepMetrics skip_step();
     void read_step_data();
     const Batch& batch_of(int64_t micro);

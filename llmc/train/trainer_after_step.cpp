@@ -29,6 +29,7 @@ void Trainer::after_step(const StepMetrics& metrics) {
     if (is_ending()) return;
     const bool validates = options_.val_every > 0 && (last || is_due(options_.val_every));
     const bool samples = options_.sample_length > 0 && (last || is_due(options_.sample_every));
+    if (validates || samples) flush();
     if (validates) attempt([&] { validate(); });
     if (samples) attempt([&] { print_sample(); });
     if (validates || samples || last || comm_.size() == 1) exchange({});
@@ -225,6 +226,7 @@ SaveResult Trainer::follow_folder() {
 
 /// A failure is no end: disks get room again.
 void Trainer::save() {
+    flush();
     comm_.doing("a checkpoint");
     checkpoint_is_due_ = false;
     save_result_ = follow_folder();

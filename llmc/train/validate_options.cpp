@@ -1,6 +1,7 @@
 // What no single option can know: combinations that make no sense, refused before anything is allocated.
 #include "llmc/base/error.h"
 #include "llmc/plan/policy.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/offload.h"
 #include "llmc/train/options.h"
 #include "llmc/train/ranks.h"
@@ -213,6 +214,7 @@ void require_whole_updates(const Options& options) {
 }
 
 void validate(const Options& options) {
+    validate_lora(options);
     const bool may_have_lines = !options.jsonl_field.empty() || options.data_format == "rows";
     if (options.skip_bad_lines && !may_have_lines && options.was_typed("skip-bad-lines")) {
         fail_usage(

@@ -2,6 +2,8 @@
 // before what they bring is read, recordings repeat them, and the bits are those of a run on the device alone.
 #include "tests/run/offload_cases.h"
 
+#include <tuple>
+
 namespace llmc {
 namespace {
 
@@ -17,6 +19,27 @@ TEST(CudaOffload, SameBitsOfOneRank) {
             expect_same_training(RankTeam(run).train(), expected, words(run));
         }
     }
+}
+
+TEST(CudaOffload, SameBitsWithADelayedUpdate) {
+    for (const auto& [family, dtype] : {std::pair(Family::Gpt2, DType::F32), std::pair(Family::Llama, DType::BF16)}) {
+        TeamRun plain = offload_run(family, dtype);
+        plain.config.L = 3;
+        plain.device = "cuda", plain.steps = 4;  // Every turn is replayed: with a pending update, too.
+        const TeamResult expected = RankTeam(plain).train();
+        for (const auto& [offload, policy, flush_every] :
+             {std::tuple("moments,masters", "none", 0), std::tuple("all", "layer", 2)}) {
+            TeamRun run = plain;
+            run.offload = offload, run.policy = policy, run.update_ahead = 2, run.flush_every = flush_every;
+            expect_same_training(RankTeam(run).train(), expected, words(run));
+        }
+    }
+    TeamRun run = offload_run(Family::Gpt2, DType::BF16);
+    run.config.L = 3;
+    run.device = "cuda", run.parallel.ranks = 2, run.zero = 1;
+    const TeamResult expected = RankTeam(run).train();
+    run.offload = "all", run.update_ahead = 1;
+    expect_same_training(RankTeam(run).train(), expected, words(run));
 }
 
 TEST(CudaOffload, SameBitsInOtherFormatsWithFrozenRowsAndRanks) {

@@ -13,12 +13,16 @@ constexpr Pass kPasses[] = {Pass::Forward, Pass::Backward, Pass::BackwardWeight,
 
 OpKind kind_at(int i) { return static_cast<OpKind>(i); }
 
+bool is_product(OpKind kind) {
+    return kind == OpKind::Matmul || kind == OpKind::Classifier || kind == OpKind::AdapterDown ||
+           kind == OpKind::AdapterUp;
+}
+
 /// Whether a pass of an operation exists.
 bool exists(OpKind kind, Pass pass) {
     if (pass == Pass::Forward) return true;
     if (kind == OpKind::LossSum) return false;
-    const bool split = kind == OpKind::Matmul || kind == OpKind::Classifier;
-    return split == (pass != Pass::Backward);
+    return is_product(kind) == (pass != Pass::Backward);
 }
 
 TEST(OpFacts, EveryKindHasItsRowAndAName) {
@@ -49,7 +53,7 @@ TEST(OpFacts, WhoHasParametersReadsThemAndWritesTheirGradients) {
     for (int i = 0; i < kNumOpKinds; ++i) {
         const OpKind kind = kind_at(i);
         const bool norm = kind == OpKind::LayerNorm || kind == OpKind::RmsNorm || kind == OpKind::HeadNorm;
-        const bool product = kind == OpKind::Matmul || kind == OpKind::Classifier;
+        const bool product = is_product(kind);
         const bool has = norm || product || kind == OpKind::Embedding;
         EXPECT_EQ(facts_of(kind, Pass::Forward).reads_parameters, has) << name_of(kind);
         EXPECT_FALSE(facts_of(kind, Pass::Forward).writes_gradients) << name_of(kind);
@@ -69,7 +73,8 @@ TEST(OpFacts, BackwardReadsWhatItsFormulaNeeds) {
         const bool heads = kind == OpKind::HeadNorm, attention = kind == OpKind::Attention;
         const bool norm = kind == OpKind::LayerNorm || kind == OpKind::RmsNorm || heads;
         const bool gelu = kind == OpKind::Gelu || kind == OpKind::GeluExact, function = gelu || kind == OpKind::Swiglu;
-        EXPECT_EQ(reads.in, norm || attention || function || kind == OpKind::Matmul) << name_of(kind);
+        const bool product = is_product(kind) && kind != OpKind::Classifier;  // Whose chunks are another matter.
+        EXPECT_EQ(reads.in, norm || attention || function || product) << name_of(kind);
         EXPECT_EQ(reads.out, attention) << name_of(kind);
         EXPECT_EQ(reads.stats, norm || attention) << name_of(kind);
         EXPECT_EQ(facts_of(kind).d_in_replaces_d_out, gelu || heads) << name_of(kind);
@@ -79,8 +84,7 @@ TEST(OpFacts, BackwardReadsWhatItsFormulaNeeds) {
 TEST(OpFacts, ProductsAreThoseOfTheFormulas) {
     for (int i = 0; i < kNumOpKinds; ++i) {
         const OpKind kind = kind_at(i);
-        const bool product = kind == OpKind::Matmul || kind == OpKind::Classifier,
-                   attention = kind == OpKind::Attention;
+        const bool product = is_product(kind), attention = kind == OpKind::Attention;
         EXPECT_EQ(facts_of(kind, Pass::Forward).products, product ? 1 : attention ? 2 : 0) << name_of(kind);
         EXPECT_EQ(facts_of(kind, Pass::Backward).products, attention ? 5 : 0) << name_of(kind);
         EXPECT_EQ(facts_of(kind, Pass::BackwardWeight).products, product ? 1 : 0) << name_of(kind);

@@ -34,6 +34,8 @@ Uses uses_of(const Model& model, const Step& step) {
         case OpKind::RmsNorm:
         case OpKind::HeadNorm: return {step.row < 0 ? last : layer, forward ? kNone : step.row < 0 ? last : layer};
         case OpKind::Matmul:
+        case OpKind::AdapterDown:
+        case OpKind::AdapterUp:
             if (step.pass == Pass::BackwardWeight) return {kNone, layer};
             return {layer, kNone};
         case OpKind::Classifier:

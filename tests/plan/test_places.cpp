@@ -223,7 +223,9 @@ TEST(PlacesFault, FormatsThereAreNot) {
     EXPECT_EQ(kept_in(Buffer::MomentV, DType::BF16), "first and second moments are kept in one format");
     EXPECT_EQ(kept_in(Buffer::MomentM, DType::U8), "");
     EXPECT_EQ(fault_after(Places(DType::BF16), [](Places& p) { p[Buffer::Boundaries].format = DType::F32; }),
-              "layer boundaries are kept as parameters are");
+              "frozen parameters are kept as activations are");
+    EXPECT_EQ(kept_in(Buffer::Parameters, DType::F16), "parameters are kept as activations are, or in fp32");
+    EXPECT_EQ(fault_after(for_adapters(DType::BF16), [](Places&) {}), "");
 }
 
 }  // namespace

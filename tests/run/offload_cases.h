@@ -30,10 +30,11 @@ inline const std::vector<std::string> kOffloads = {"moments",
                                                    "all"};
 
 inline std::string words(const TeamRun& run) {
-    return fmt::format("{}, --offload={} --zero={} --recompute={}, {} ranks, {} micro-batches{}{}{}",
+    return fmt::format("{}, --offload={} --zero={} --recompute={}, {} ranks, {} micro-batches{}{}{}{}",
                        name_of(run.dtype), run.offload, run.zero, run.policy, run.parallel.ranks,
                        run.parallel.micro_batches, run.parallel.rank_invariant ? ", rank-invariant" : "",
-                       run.freeze.empty() ? "" : ", --freeze=", run.freeze);
+                       run.freeze.empty() ? "" : ", --freeze=", run.freeze,
+                       run.update_ahead == 0 ? "" : fmt::format(", delayed, {} ahead", run.update_ahead));
 }
 
 }  // namespace llmc

@@ -3,6 +3,7 @@
 
 #include "llmc/backend/make_backend.h"
 #include "llmc/base/rng.h"
+#include "llmc/io/peft/adapters.h"
 #include "llmc/model/trainable.h"
 #include "llmc/plan/formats.h"
 #include "llmc/run/executor.h"
@@ -12,6 +13,7 @@
 #include "tests/comm/comm_testing.h"
 #include "tests/run/tiny_trainer.h"
 
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +26,7 @@ struct TeamRun {
     std::string device = "cpu";
     ModelConfig config;
     std::string freeze;          ///< Patterns, as --freeze takes them.
+    int64_t lora = 0;            ///< Rank of adapters of all matrices, as --lora.
     BatchShape shape = {1, 16};  ///< Of one micro-batch of one rank.
     DType dtype = DType::F32;
     StateFormats formats;
@@ -34,6 +37,8 @@ struct TeamRun {
     Parallel parallel;  ///< parallel.micro_batches of each rank.
     int zero = 0;
     std::string offload = "none";
+    int update_ahead = 0;  ///< Of PlanRequest: 0, an update at once.
+    int flush_every = 0;   ///< Steps after which a pending update is flushed; 0: only after the last.
     int steps = 3;
     std::shared_ptr<const Sequences> sequences;  ///< What is trained on, of shape.T slots; null: random tokens.
 };
@@ -47,6 +52,11 @@ struct TeamResult {
 class RankTeam {
   public:
     explicit RankTeam(const TeamRun& run) : run_(run), model_(make_model(run.config)) {
+        if (run.lora > 0) {
+            PeftConfig adapters;
+            adapters.rank = run.lora, adapters.target_modules = adaptable_modules(model_);
+            model_ = with_adapters(std::move(model_), adapters);
+        }
         if (!run.freeze.empty())
             model_ = with_trainable(std::move(model_), parse_patterns("--freeze", run.freeze, false));
         int64_t count = 0;
@@ -97,15 +107,16 @@ class RankTeam {
         std::optional<DataLoader> loader;
         Parallel parallel = run_.parallel;
         parallel.exchanges = !backend->on_gpu() || parallel.rank_invariant;
-        const Places places = with_offload(
-            with_formats(places_of_zero(run_.zero, parallel.ranks, run_.dtype), run_.formats), run_.offload);
         BatchShape shape = run_.shape;
         if (run_.sequences) {
             shape.packed = run_.sequences->packed(), shape.partly_scored = run_.sequences->partly_scored();
             loader.emplace(*run_.sequences, shape.B, Stripe{comm.rank(), parallel.ranks});
         }
-        const PlannedMemory memory =
-            plan_memory(model_, shape, places, find_policy(run_.policy), 0, *backend, parallel);
+        const Places formatted = with_formats(places_of_zero(run_.zero, parallel.ranks, run_.dtype), run_.formats);
+        const Places places = with_offload(run_.lora > 0 ? for_adapters(formatted) : formatted, run_.offload);
+        PlanRequest request = plan_request(model_, shape, places, 0, *backend, parallel);
+        request.update_ahead = run_.update_ahead;
+        const PlannedMemory memory = with_memory(model_, make_training_plan(model_, request, find_policy(run_.policy)));
         State state(*backend, model_, places, run_.shape.T, memory.layout.arena_bytes, true, parallel, comm.rank());
         state.reserve_host(memory.plan.host_bytes);
         EXPECT_EQ(state.allocated_bytes(), memory.total_bytes());
@@ -118,8 +129,21 @@ class RankTeam {
         comm.open_transport(*backend, parallel.rank_invariant);
         state.initialise(7);
         gather_parameters(state, comm);
-        for (int step = 0; step < run_.steps; ++step) train_step(step, comm, state, executor, loader);
-        EXPECT_EQ(executor.high_water_bytes(), memory.layout.arena_bytes);
+        for (int step = 0; step < run_.steps; ++step) {
+            train_step(step, comm, state, executor, loader);
+            EXPECT_EQ(executor.has_pending_update(), run_.update_ahead > 0);
+            const bool ends = step + 1 == run_.steps || (run_.flush_every > 0 && (step + 1) % run_.flush_every == 0);
+            if (!ends) continue;
+            executor.flush();
+            EXPECT_FALSE(executor.has_pending_update());
+            comm.synchronize();
+        }
+        // Where every update is flushed none is pending in a forward.
+        EXPECT_LE(executor.high_water_bytes(), memory.layout.arena_bytes);
+        const bool ran_all = run_.update_ahead == 0 || run_.flush_every != 1;
+        if (ran_all) {
+            EXPECT_EQ(executor.high_water_bytes(), memory.layout.arena_bytes);
+        }
         // Beside 8-bit blocks in pieces a rank has room for small rows that are others'.
         const int64_t host = memory.host_bytes() - memory.host_state.partial_sums;
         const bool has_others = places.format(Buffer::MomentM) == DType::U8 && places.updates_pieces();
@@ -162,7 +186,9 @@ class RankTeam {
         }
         double norm = 0;
         backend.copy_to_host(&norm, state.grad_norm());
-        for (const double of_rank : comm.all_gather(norm)) EXPECT_EQ(of_rank, norm);
+        for (const double of_rank : comm.all_gather(norm)) {
+            EXPECT_EQ(std::memcmp(&of_rank, &norm, sizeof(norm)), 0) << of_rank << ", not " << norm;
+        }
         if (!comm.is_root()) return;
         result_.losses[static_cast<size_t>(step)] = loss / scored;
         result_.norms[static_cast<size_t>(step)] = norm;

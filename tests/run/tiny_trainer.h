@@ -24,14 +24,15 @@ class TinyTrainer {
     TinyTrainer(Model model, BatchShape shape, DType dtype, const KeepSet* keep, const std::string& policy,
                 int threads = 2, int64_t logits_chunk = 0, const std::string& device = "cpu", bool fuses = true)
         : model_(std::move(model)), backend_(make_backend(device, threads)) {
-        memory_ = plan_memory(model_, shape, dtype, find_policy(policy), logits_chunk, *backend_, {}, fuses);
+        const Places places = model_.lora ? for_adapters(dtype) : Places(dtype);
+        memory_ = plan_memory(model_, shape, places, find_policy(policy), logits_chunk, *backend_, {}, fuses);
         if (keep != nullptr) {
             const PlanRequest request =
-                plan_request(model_, shape, dtype, memory_.plan.logits_chunk_tokens, *backend_, {}, fuses);
+                plan_request(model_, shape, places, memory_.plan.logits_chunk_tokens, *backend_, {}, fuses);
             memory_.plan = make_training_plan(model_, request, *keep, "given");
             memory_.layout = make_layout(memory_.plan);
         }
-        state_ = std::make_unique<State>(*backend_, model_, dtype, shape.T, memory_.layout.arena_bytes, true);
+        state_ = std::make_unique<State>(*backend_, model_, places, shape.T, memory_.layout.arena_bytes, true);
         fill_with_nan(*backend_, state_->all_gradients());
         set_optimizer({});
     }

@@ -41,37 +41,38 @@ TEST(OptionTable, HoldsExactlyThese) {
               "-j,--val-data --pack -b,--batch-size -t,--seq-len -d,--total-batch-size -x,--steps "
               "-l,--learning-rate -k,--lr-schedule -u,--warmup -q,--final-lr-fraction --lr-decay-fraction "
               "-c,--weight-decay --optimizer --moments -w,--masters --gradients --beta1 --beta2 --adam-epsilon "
-              "--grad-clip --freeze --trainable "
+              "--grad-clip --freeze --trainable --lora --lora-alpha --rslora --lora-targets --lora-bias "
               "--max-skipped-steps "
-              "-r,--recompute --offload --calibrate --memory-budget --host-memory-budget --logits-chunk --no-fuse "
-              "-z,--zero --rank-invariant --check-ranks --no-overlap --comm-init --comm-timeout "
+              "-r,--recompute --offload --update --calibrate --memory-budget --host-memory-budget --logits-chunk "
+              "--no-fuse -z,--zero --rank-invariant --check-ranks --no-overlap --comm-init --comm-timeout "
               "--device --dtype --threads --peak-tflops "
               "-o,--output-dir -y,--resume --config --seed -v,--val-every --val-sequences -s,--sample-every "
               "-g,--sample-length --sample-prompt -n,--checkpoint-every --keep-checkpoints --keep-best --log-every "
               "--log-level "
-              "--profile --dry-run ");
+              "--profile --dry-run --adapter ");
     EXPECT_EQ(flags_of(kPlan),
               "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
               "--rope-theta --tied -i,--data --tokenizer --data-format --jsonl-field --chat-template --score "
               "--special-tokens --skip-bad-lines --pack -b,--batch-size -t,--seq-len -d,--total-batch-size "
-              "--optimizer --moments -w,--masters --gradients --freeze --trainable -r,--recompute --offload "
-              "--calibrate --device-profile --memory-budget "
+              "--optimizer --moments -w,--masters --gradients --freeze --trainable --lora --lora-alpha --rslora "
+              "--lora-targets --lora-bias -r,--recompute --offload "
+              "--update --calibrate --device-profile --memory-budget "
               "--host-memory-budget --logits-chunk --no-fuse "
               "--ranks -z,--zero --rank-invariant "
               "--device --dtype --threads --config --log-level --json --list-steps --frontier --plot "
               "--timeline --what-fits ");
-    EXPECT_EQ(
-        flags_of(kGenerate),
-        "-e,--model --tokenizer --chat-template --special-tokens --device --threads --seed --log-level --run "
-        "--prompt --chat --system --no-bos --ignore-eos --stop --length --samples --temperature --top-k --top-p ");
+    EXPECT_EQ(flags_of(kGenerate),
+              "-e,--model --tokenizer --chat-template --special-tokens --device --threads --seed --log-level --run "
+              "--adapter --prompt --chat --system --no-bos --ignore-eos --stop --length --samples --temperature "
+              "--top-k --top-p ");
     EXPECT_EQ(flags_of(kEvaluate),
               "-e,--model -i,--data --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field "
               "--special-tokens --skip-bad-lines --no-scan "
               "-b,--batch-size -t,--seq-len --device --dtype --threads --log-level "
               "--hellaswag "
-              "--run ");
+              "--run --adapter ");
     EXPECT_EQ(flags_of(kImport), "--tokenizer --log-level --from --out ");
-    EXPECT_EQ(flags_of(kExport), "--dtype --log-level --run --format --gguf-type --out ");
+    EXPECT_EQ(flags_of(kExport), "--dtype --log-level --run --adapter --format --merge --gguf-type --out ");
     EXPECT_EQ(flags_of(kTokenize),
               "--vocab-size --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field "
               "--chat-template --score --special-tokens --skip-bad-lines --threads --log-level "

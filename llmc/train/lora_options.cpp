@@ -1,0 +1,138 @@
+#include "llmc/train/lora_options.h"
+
+#include "llmc/base/error.h"
+#include "llmc/io/peft/adapters.h"
+#include "llmc/train/checkpointing.h"
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <utility>
+
+namespace llmc {
+namespace {
+
+constexpr double kAdapterLearningRate = 2e-4;
+constexpr const char* kBesideLora[] = {"lora-alpha", "lora-targets", "lora-bias", "rslora"};
+
+bool is_transposed(const Model& base) {
+    const std::vector<HfPart> parts = hf_parts(base);
+    return std::any_of(parts.begin(), parts.end(), [](const HfPart& part) { return part.transposed; });
+}
+
+/// A model with no names of its own in files: an architecture without weights.
+std::string base_name(const Options& options) { return find_preset(options.model) ? "" : options.model; }
+
+[[noreturn]] void refuse_other(const Options& options, const std::string& name, const std::string& is) {
+    fail_usage("--{}: the adapter '{}' has {}; leave --{} out", name, options.adapter, is, name);
+}
+
+}  // namespace
+
+std::optional<PeftConfig> adapter_config(const Options& options, const Model& base) {
+    if (options.lora == 0) return std::nullopt;
+    PeftConfig config;
+    config.rank = options.lora;
+    config.alpha = options.lora_alpha > 0 ? options.lora_alpha : 2 * static_cast<double>(options.lora);
+    config.bias = options.lora_bias;
+    config.rslora = options.rslora;
+    config.fan_in_fan_out = is_transposed(base);
+    config.base_model = base_name(options);
+    config.target_modules = named_modules(base, "--lora-targets", options.lora_targets);
+    return config;
+}
+
+Model with_adapters(const Options& options, Model base) {
+    const std::optional<PeftConfig> config = adapter_config(options, base);
+    if (!config) return base;
+    const Model model = with_adapters(std::move(base), *config);
+    const auto is_bias = [&](const ParameterRow& row) { return row.trainable && row.name.ends_with("_bias"); };
+    if (config->bias != "none" && std::none_of(model.parameters.begin(), model.parameters.end(), is_bias)) {
+        fail_usage("--lora-bias={}: the model has no such biases; leave it out", options.lora_bias);
+    }
+    return model;
+}
+
+void settle_adapter(Options& options, const Model& base) {
+    if (options.adapter.empty()) return;
+    const PeftFolder adapter(options.adapter, base);
+    const PeftConfig& config = adapter.config();
+    const LoraSpec spec = adapter.spec();
+    std::string targets;
+    for (const LoraTarget& target : spec.targets) {
+        const std::string leaf = target.module.substr(target.module.rfind('.') + 1);
+        const std::vector<std::string> known = named_modules(base, "--adapter", targets.empty() ? "all" : targets);
+        const bool is_known = !targets.empty() && std::find(known.begin(), known.end(), leaf) != known.end();
+        if (!is_known) targets += (targets.empty() ? "" : ",") + leaf;
+    }
+    const double alpha = spec.targets.empty() ? config.alpha
+                         : config.rslora      ? spec.targets.front().scale * std::sqrt(static_cast<double>(spec.rank))
+                                              : spec.targets.front().scale * static_cast<double>(spec.rank);
+    if (options.was_given("lora") && options.lora != spec.rank) {
+        refuse_other(options, "lora", fmt::format("rank {}", spec.rank));
+    }
+    if (options.was_given("lora-alpha") && options.lora_alpha != alpha) {
+        refuse_other(options, "lora-alpha", fmt::format("alpha {:g}", alpha));
+    }
+    if (options.was_given("lora-targets") &&
+        named_modules(base, "--lora-targets", options.lora_targets) != named_modules(base, "--adapter", targets)) {
+        refuse_other(options, "lora-targets", "adapters of " + targets);
+    }
+    if (spec.rank == 0) {
+        fail(
+            "--adapter={}: it has no adapters, only parameters that were trained whole; go on with those by merging "
+            "it first: train_gpt export --adapter",
+            options.adapter);
+    }
+    options.lora = spec.rank, options.lora_alpha = alpha, options.lora_targets = targets;
+    options.rslora = config.rslora;
+    if (!options.was_given("lora-bias")) options.lora_bias = config.bias;
+    for (const int row : adapter.replaced()) {
+        const std::string& name = base.parameters[static_cast<size_t>(row)].name;
+        if (!name.ends_with("_bias")) options.freeze += (options.freeze.empty() ? "!" : ",!") + name;
+    }
+}
+
+void load_weights(const Options& options, const WeightSource& weights, State& state) {
+    if (!state.model().lora) return load_weights(weights, state);
+    std::optional<PeftFolder> adapter;
+    if (!options.adapter.empty()) adapter.emplace(options.adapter, weights.model());
+    load_adapted(weights, adapter ? &*adapter : nullptr, static_cast<uint64_t>(options.seed), state);
+}
+
+std::string describe_adapters(const Options& options, const Model& model) {
+    const PeftConfig config = *adapter_config(options, make_model(model.config));
+    return fmt::format("adapters of rank {}, alpha {:g}{}, on {}; kept in fp32{}", config.rank, config.alpha,
+                       config.rslora ? " over the rank's root" : "", fmt::join(config.target_modules, ", "),
+                       config.bias == "none" ? "" : "; biases train: " + config.bias);
+}
+
+void require_adapters_alone(const Options& options, const Model& model, DType dtype) {
+    if (!model.lora || dtype == DType::F32) return;
+    for (int index = 0; index < static_cast<int>(model.parameters.size()); ++index) {
+        if (!model.trains(index) || is_adapter(model, index)) continue;
+        fail_usage("--dtype={}: {} trains beside the adapters{}, which needs --dtype=fp32; or let adapters train alone",
+                   name_of(dtype), model.parameters[static_cast<size_t>(index)].name,
+                   options.lora_bias == "none" ? "" : " (--lora-bias=" + options.lora_bias + ")");
+    }
+}
+
+void settle_adapter_schedule(Options& options) {
+    if (options.lora == 0 || !options.resume.empty()) return;
+    if (!options.was_given("learning-rate")) options.learning_rate = kAdapterLearningRate;
+    if (!options.was_given("weight-decay")) options.weight_decay = 0;
+}
+
+void validate_lora(const Options& options) {
+    const bool has_adapters = options.lora > 0 || !options.adapter.empty();
+    for (const char* name : kBesideLora) {
+        if (!has_adapters && options.was_typed(name)) {
+            fail_usage("--{}: is about adapters, of which there are none; add --lora=RANK, or leave it out", name);
+        }
+    }
+    if (!options.adapter.empty() && options.was_typed("adapter") && !options.resume.empty()) {
+        fail_usage("--adapter={}: a run goes on with its own adapters; leave --adapter out", options.adapter);
+    }
+}
+
+}  // namespace llmc

@@ -103,10 +103,13 @@ void SpanEncoder::encode(std::string_view text, std::span<const Stretch> stretch
             const Anchor& anchor = *(behind - 1);
             base = anchor.token, begin = anchor.place;
         }
+        const bool ends_there = behind != anchors.begin() && (behind - 1)->end == place;
+        if (ends_there) ++base;  // Stages may put a blank in front of what follows, which is no part of what is before.
         if (base > token) {
             done += lengths_.bytes(own.subspan(token, base - token));
             token = base;
         }
+        if (ends_there) return token;
         // The decoded place, counted from `base` on.
         const std::string before = std::string(text.substr(begin, place - begin)) + kProbe;
         const size_t bytes = decoded_bytes(before, /*continues=*/begin > 0);

@@ -102,8 +102,8 @@ std::string overview(const Model& model, const std::vector<ChosenPlan>& plans, i
     }
     for (const ChosenPlan& chosen : plans) {
         if (!chosen.delays_update()) continue;
-        text += wrapped(fmt::format("{}: update delayed into the next forward; at once, {} {}", chosen.memory.plan.policy,
-                                    units.seconds(chosen.now_seconds), units.of_seconds("")),
+        text += wrapped(fmt::format("{}: update delayed into the next forward; at once, {} {}",
+                                    chosen.memory.plan.policy, units.seconds(chosen.now_seconds), units.of_seconds("")),
                         width);
     }
     return text;

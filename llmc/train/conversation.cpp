@@ -44,14 +44,16 @@ std::vector<int32_t> Conversation::ask(const std::string& question, int64_t most
     std::vector<int32_t> tokens = encoded();
     bool has_forgotten = false;
     while (static_cast<int64_t>(tokens.size()) > most && messages_.size() > first_turn_ + 1) {
-        // A question and its answer.
+        // A question and its answer, if it has one; never the last question.
+        const size_t count = std::min<size_t>(2, messages_.size() - first_turn_ - 1);
         const auto first = messages_.begin() + static_cast<std::ptrdiff_t>(first_turn_);
-        messages_.erase(first, first + 2);
+        messages_.erase(first, first + static_cast<std::ptrdiff_t>(count));
         has_forgotten = true;
         tokens = encoded();
     }
     if (has_forgotten) spdlog::warn("--chat: the oldest turns are forgotten: they do not fit in the model's context");
     if (static_cast<int64_t>(tokens.size()) <= most) return tokens;
+    messages_.pop_back();
     fail(
         "--chat: the turn has {} tokens with its template, and the model's context leaves room for {}; ask with fewer "
         "words",

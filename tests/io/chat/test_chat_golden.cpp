@@ -92,12 +92,11 @@ TEST(ChatGolden, ScoringIsTheSameWithoutGenerationBlocks) {
     }
 }
 
-/// Kinds that drop text, or put several characters into one token for the unknown: what they decode to does not tell to
-/// the token where a place in a text falls.
+/// Kinds whose stages drop or join characters at a border in a way that what they decode to does not tell: a stretch
+/// may have a token more or less there.
 bool is_lossy(const std::string& kind) {
-    constexpr std::array kLossy = {"whitespace",  "whitespace-no-unk", "suffix", "prefix",
-                                   "delimiter",   "unigram",           "neox",   "punctuation-previous",
-                                   "prefix-space"};
+    constexpr std::array kLossy = {"whitespace", "whitespace-no-unk", "suffix", "prefix",
+                                   "delimiter",  "unigram",           "neox",   "punctuation-previous"};
     return std::any_of(kLossy.begin(), kLossy.end(), [&](const char* one) { return kind == one; });
 }
 
@@ -124,11 +123,13 @@ TEST(ChatGolden, StretchesOfTextInEveryKindOfTokenizer) {
                 EXPECT_EQ(got, library) << name << " " << row["stretches"];
                 continue;
             }
-            ASSERT_EQ(got.size(), library.size()) << name << " " << row["stretches"];
-            for (size_t i = 0; i < got.size(); ++i) {
-                EXPECT_NEAR(static_cast<double>(got[i].first), static_cast<double>(library[i].first), 1) << name;
-                EXPECT_NEAR(static_cast<double>(got[i].second), static_cast<double>(library[i].second), 1) << name;
+            std::vector<bool> theirs(inside.size(), false);
+            for (const auto& [first, end] : library) {
+                for (size_t i = first; i < end; ++i) theirs[i] = true;
             }
+            size_t different = 0;
+            for (size_t i = 0; i < inside.size(); ++i) different += inside[i] != theirs[i] ? 1 : 0;
+            EXPECT_LE(different, 2 * stretches.size()) << name << " " << row["stretches"];
         }
     }
 }

@@ -83,7 +83,6 @@ std::vector<Ignored> rows_of_run_and_plan(const Options& options) {
         {"ignore-eos", options.chat, "an answer of --chat ends with its turn"},
         {"special-tokens", options.chat, "in conversations, names of special tokens are always their ids"},
         {"skip-bad-lines", !no_data && !may_have_lines(options), kOnlyJsonLines},
-        {"base-format", options.command == Command::Export && options.format != "hf", "only --format=hf has it"},
     };
 }
 
@@ -170,6 +169,10 @@ void require_type_of_format(const Options& options) {
     if (is_gguf && options.was_typed("dtype")) {
         fail_usage("--dtype={}: --format=gguf takes --gguf-type instead (f32, f16, bf16, q8_0); leave --dtype out",
                    options.dtype);
+    }
+    if (options.base_format != "auto" && options.format != "hf") {
+        fail_usage("--base-format={}: --format={} cannot have it; choose --format=hf, or leave --base-format out",
+                   options.base_format, options.format);
     }
 }
 

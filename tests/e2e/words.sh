@@ -25,7 +25,8 @@ refused "a file that stands alone" 2 "E 'text.txt': stands alone; .*write --data
 must "the advice" "${small[@]}" "$(advice '--data=text.txt')" --output-dir=alone
 refused "a flag with a value" 2 "E --dry-run: takes no value, but is followed by 'true'" --dry-run true
 refused "a number in other digits" 2 "E --steps: must be a whole number .*; write 1000$" --steps=1e3
-must "another optimiser's option" "${small[@]}" --optimizer=lion --adam-epsilon=1e-6 --dry-run
+must "another optimiser's option" "${small[@]}" --data=text.txt --optimizer=lion --adam-epsilon=1e-6 \
+    --dry-run
 check "it is noted" grep -q "W --adam-epsilon: has no effect; only --optimizer=adamw has it" err
 refused "no vocabulary to learn" 2 "E tokenize --train-bpe needs --vocab-size=N.*such as 4096" \
     tokenize --train-bpe --out=new text.txt

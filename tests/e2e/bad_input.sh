@@ -69,10 +69,10 @@ refused "no size" 2 "--memory-budget=much: .*6GiB" "${with_text[@]}" --memory-bu
 
 # Every option with a number: below and above what it takes, and not a number at all. (--dry-run in case one is taken.)
 fractions="final-lr-fraction lr-decay-fraction weight-decay beta1 beta2 adam-epsilon grad-clip learning-rate rope-theta
-    peak-tflops comm-timeout"
+    peak-tflops comm-timeout lora-alpha link-gbs"
 counts="layers channels heads kv-heads head-size ffn-size vocab-size max-seq-len batch-size seq-len total-batch-size
     steps warmup max-skipped-steps logits-chunk threads seed val-every val-sequences sample-every sample-length
-    checkpoint-every keep-checkpoints log-every zero"
+    checkpoint-every keep-checkpoints log-every zero lora"
 for option in $fractions $counts; do
     why=
     for value in -1 1e31 nan inf x '1 2' 0x10; do
@@ -120,7 +120,8 @@ refused "an option twice in a configuration" 2 "--config=twice.toml: 'steps' .* 
 
 refused "not enough memory" 1 "--memory-budget is 1.*none needs.*layer needs.*sqrt needs.*--batch-size=" \
     "${with_text[@]}" --memory-budget=1500KiB
-refused "not enough memory for one sequence" 1 "fits with no batch size" "${with_text[@]}" --memory-budget=1KiB
+refused "not enough memory for one sequence" 1 "At any level parameters, gradients and optimiser alone take" "${with_text[@]}" \
+    --memory-budget=1KiB
 refused "a model of more bytes than there are" 1 "not enough memory.*available" --model=llama3-70b --data=text.txt \
     --vocab-size=257
 refused "sizes beyond 64 bits" 1 "not enough memory" plan --channels=1000000 --heads=10000 --batch-size=1000000 \

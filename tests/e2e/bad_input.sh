@@ -120,7 +120,8 @@ refused "an option twice in a configuration" 2 "--config=twice.toml: 'steps' .* 
 
 refused "not enough memory" 1 "--memory-budget is 1.*none needs.*layer needs.*sqrt needs.*--batch-size=" \
     "${with_text[@]}" --memory-budget=1500KiB
-refused "not enough memory for one sequence" 1 "At any level parameters, gradients and optimiser alone take" "${with_text[@]}" \
+refused "not enough memory for one sequence" 1 \
+    "At any level parameters, gradients and optimiser alone take" "${with_text[@]}" \
     --memory-budget=1KiB
 refused "a model of more bytes than there are" 1 "not enough memory.*available" --model=llama3-70b --data=text.txt \
     --vocab-size=257

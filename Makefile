@@ -23,6 +23,7 @@ targets
   all       build ./train_gpt (the default)
   train     build, make the demo text, train a small model on it for about two minutes, print a sample
   chat      build, teach the demo's model to answer questions, print answers before and after; about two minutes
+  finetune  the same with low-rank adapters alone; exports them for PEFT, and merges them
   test      build and run all tests; the last line is "N passed, N failed"
   test-long the tests that take too long for every change (tests/long); the same last line
   build/release/gpu_tests    build the tests of the CUDA kernels for a card (make test runs the kernels on the CPU)
@@ -441,13 +442,16 @@ else
     binary := $(BUILD)/train_gpt
 endif
 
-.PHONY: train chat test test-long fuzz lint format bench dist dist_package info help clean
+.PHONY: train chat finetune test test-long fuzz lint format bench dist dist_package info help clean
 train: all
 	@data/demo.sh
 	$(strip $(binary) $(ARGS))
 
 chat: all
 	@scripts/chat.sh $(binary)
+
+finetune: all
+	@scripts/finetune.sh $(binary)
 
 test: all $(BUILD)/tests $(if $(with_cuda_tests),$(BUILD)/cuda_tests $(BUILD)/train_gpt_cuda_on_cpu)
 	$(if $(with_cuda_tests),,@echo 'tests of the CUDA kernels: skipped ($(if \

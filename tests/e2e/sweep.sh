@@ -177,7 +177,7 @@ check "--help prints the usage" test "$status $(grep -c '^  scripts/sweep.py --b
 
 # ---- plots --------------------------------------------------------------------------------------------------
 
-(ulimit -f 1 && "$root/scripts/sweep.py" --batch-sizes=2 --recompute=0 --steps=2 --out=unfinished "${model[@]}") \
+(ulimit -f 8 && "$root/scripts/sweep.py" --batch-sizes=2 --recompute=0 --steps=2 --out=unfinished "${model[@]}") \
     >out 2>err
 check "a sweep none of whose runs comes to its end: exit code 1" \
     test "$?:$(grep -c "^sweep: no run came to its end" err)" = 1:1

@@ -8,30 +8,8 @@
 # Begins with the newest finished run of `make train` under runs/, or else with a short one of its own. Leaves what it
 # makes in runs/finetune*.
 set -eu
-cd "$(dirname "$0")/.."
-train_gpt=${1:-./train_gpt}
-questions="Who built the ark?|What is the opposite of light?|What comes after 41?|Say, who was the wise king?"
+. "$(dirname "$0")/chat_common.sh"
 
-data/chat.sh
-
-base=
-for run in runs/gpt2-nano-* runs/chat-base; do
-    if [ -e "$run/checkpoints/latest" ] || ls "$run"/checkpoints/step-* >/dev/null 2>&1; then base=$run; fi
-done
-if [ -z "$base" ]; then
-    data/demo.sh
-    "$train_gpt" --steps=800 --val-every=0 --sample-length=0 --output-dir=runs/chat-base
-    base=runs/chat-base
-fi
-
-# answers OPTION...: what a model says to the questions.
-answers() {
-    echo "$questions" | tr '|' '\n' | while read -r question; do
-        answer=$("$train_gpt" generate "$@" --chat --chat-template=data/chat.jinja --prompt="$question" \
-            --temperature=0 --length=40 --log-level=warn </dev/null | tr '\n' ' ')
-        printf '  %-32s %s\n' "$question" "$answer"
-    done
-}
 bits() { "$train_gpt" evaluate "$@" --data=runs/finetune.txt --seq-len=128 --log-level=warn | grep 'bits per byte'; }
 
 before=$(answers --run="$base")

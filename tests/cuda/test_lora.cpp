@@ -30,15 +30,7 @@ LoraRun run(const LoraCase& lora, const std::string& policy, DType dtype, const 
         std::vector<LabelledBatch> batches(step.begin(), step.end());
         batches.erase(batches.begin() + static_cast<int64_t>(std::min(length.micro_batches, batches.size())),
                       batches.end());
-        int64_t scored = 0;
-        for (const LabelledBatch& batch : batches) scored += batch.scored;
-        double sum = 0;
-        for (size_t i = 0; i < batches.size(); ++i) {
-            const Turn turn = {.first = i == 0, .last = i + 1 == batches.size()};
-            sum = trainer.micro_batch(batches[i].tokens.data(), batches[i].targets.data(),
-                                      1.0f / static_cast<float>(scored), turn);
-        }
-        result.losses.push_back(sum * static_cast<double>(trainer.plan().shape.N()) / static_cast<double>(scored));
+        result.losses.push_back(train_update(trainer, batches));
         if (result.losses.size() == length.updates) break;
     }
     result.weights = weights_of(trainer.state());

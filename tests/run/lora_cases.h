@@ -106,4 +106,17 @@ struct LabelledBatch {
     }
 };
 
+/// One update of these micro-batches; its loss, the mean over what is scored in all of them.
+inline double train_update(TinyTrainer& trainer, const std::vector<LabelledBatch>& batches) {
+    int64_t scored = 0;
+    for (const LabelledBatch& batch : batches) scored += batch.scored;
+    double sum = 0;
+    for (size_t i = 0; i < batches.size(); ++i) {
+        const Turn turn = {.first = i == 0, .last = i + 1 == batches.size()};
+        sum = trainer.micro_batch(batches[i].tokens.data(), batches[i].targets.data(),
+                                  1.0f / static_cast<float>(scored), turn);
+    }
+    return sum * static_cast<double>(trainer.plan().shape.N()) / static_cast<double>(scored);
+}
+
 }  // namespace llmc

@@ -46,16 +46,8 @@ LoraRun run(const LoraCase& lora, TinyTrainer& trainer) {
     load_adapted(lora.base(), &lora.before(), 0, trainer.state());
     LoraRun result;
     for (const nlohmann::json& step : lora.steps()) {
-        std::vector<LabelledBatch> batches(step.begin(), step.end());
-        int64_t scored = 0;
-        for (const LabelledBatch& batch : batches) scored += batch.scored;
-        double sum = 0;
-        for (size_t i = 0; i < batches.size(); ++i) {
-            const Turn turn = {.first = i == 0, .last = i + 1 == batches.size()};
-            sum = trainer.micro_batch(batches[i].tokens.data(), batches[i].targets.data(),
-                                      1.0f / static_cast<float>(scored), turn);
-        }
-        result.losses.push_back(sum * static_cast<double>(trainer.plan().shape.N()) / static_cast<double>(scored));
+        const std::vector<LabelledBatch> batches(step.begin(), step.end());
+        result.losses.push_back(train_update(trainer, batches));
         if (!result.first_gradients.empty()) continue;
         for (int index = 0; index < static_cast<int>(trainer.model().parameters.size()); ++index) {
             const Tensor gradient = trainer.state().gradient(index);

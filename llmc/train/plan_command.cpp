@@ -14,6 +14,7 @@
 #include "llmc/plan/print.h"
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/offload.h"
 #include "llmc/train/output_file.h"
 #include "llmc/train/plan_frontier.h"
 #include "llmc/train/plan_output.h"
@@ -51,6 +52,7 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen, i
                                    {"predicted_step_ms", chosen.step_seconds * 1e3},
                                    {"update", chosen.delays_update() ? "delayed" : "now"},
                                    {"total_bytes", memory.total_bytes()},
+                                   {"offload", offload_of(memory.plan.places)},
                                    {"host_bytes", memory.host_bytes()},
                                    {"by_consumer", by_consumer}};
     if (memory.host_bytes() > 0) {
@@ -99,6 +101,14 @@ std::string overview(const Model& model, const std::vector<ChosenPlan>& plans, i
     for (const ChosenPlan& chosen : plans) {
         const std::string& policy = chosen.memory.plan.policy;
         if (policy == "auto" || policy == "sqrt") text += wrapped(fmt::format("{}: {}", policy, chosen.words), width);
+    }
+    for (const ChosenPlan& chosen : plans) {
+        if (!chosen.placed) continue;
+        const Places& places = chosen.memory.plan.places;
+        const std::string list = offload_of(places);
+        text += wrapped(fmt::format("{}: {} (--offload={})", chosen.memory.plan.policy,
+                                    list == "none" ? "nothing on the host" : places.describe(), list),
+                        width);
     }
     for (const ChosenPlan& chosen : plans) {
         if (!chosen.delays_update()) continue;

@@ -245,7 +245,7 @@ take_result() {
     rm -rf "$folder"
 }
 
-declare -A job_of
+declare -A job_of=()
 together=$((lanes < ${#jobs[@]} ? lanes : ${#jobs[@]}))
 next=0
 while [ $next -lt ${#jobs[@]} ] || [ ${#job_of[@]} -gt 0 ]; do

@@ -26,7 +26,7 @@ struct Range {
 /// "3.1e-05", "0.25", "1,200,000" without the noise of a binary fraction.
 std::string number_words(double value) {
     const double size = std::abs(value);
-    if (size >= 1e5 && size < 1e15) {
+    if (size >= 1e4 && size < 1e15) {
         for (const auto& [unit, letter] : {std::pair(1e9, "G"), std::pair(1e6, "M"), std::pair(1e3, "k")}) {
             if (size >= unit) return fmt::format("{:g}{}", value / unit, letter);
         }
@@ -108,7 +108,7 @@ class Drawing {
             const double at = x(series.x[i]), height = y(series.y[i]);
             fmt::format_to(std::back_inserter(path), "{}{:.1f} {:.1f}", is_down ? "L" : "M", at, height);
             if (curve.has_dots) {
-                fmt::format_to(std::back_inserter(dots), "<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2.5\"/>", at, height);
+                fmt::format_to(std::back_inserter(dots), "<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\"/>", at, height);
             }
             is_down = true;
         }

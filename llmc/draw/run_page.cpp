@@ -44,7 +44,7 @@ Series level(const Series& along, double value) {
 }
 
 std::string charts(const Runs& runs) {
-    std::vector<PageChart> all = {{"Loss", "nats per token", false, {}},
+    std::vector<PageChart> all = {{"Loss", "nats per token; dots: validation", false, {}},
                                   {"Tokens per second", "", false, {}},
                                   {"Time of a step", "ms; dashed: predicted", true, {}},
                                   {"Gradient norm", "before clipping", true, {}},

@@ -37,13 +37,15 @@ figcaption { font-weight: 600; } small { color: var(--soft); font-weight: 400; }
 .axes line { stroke: var(--line); } .axes text { fill: var(--soft); font-size: 12px; }
 .run path { fill: none; stroke: var(--c); stroke-width: 1.4; stroke-linejoin: round; } .run circle { fill: var(--c); }
 .run.dashed path { stroke-dasharray: 6 4; }
+@media (max-width: 600px) { .axes text { font-size: 17px; } .run path { stroke-width: 2; } }
 .cursor { stroke: var(--soft); visibility: hidden; }
 #tip { position: fixed; pointer-events: none; background: var(--ink); color: var(--paper); padding: 4px 8px;
   border-radius: 5px; font-size: 13px; white-space: pre; max-width: 90vw; z-index: 2; }
-.tables { display: flex; flex-wrap: wrap; gap: 20px; align-items: flex-start; }
+.tables { overflow-x: auto; display: flex; flex-wrap: wrap; gap: 20px; align-items: flex-start; }
 table { border-collapse: collapse; font-size: 14px; } caption { text-align: left; color: var(--soft); padding: 4px 0; }
 th { text-align: left; font-weight: 500; } td, th { padding: 2px 14px 2px 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; overflow-wrap: anywhere; }
+  vertical-align: top; }
+.wide td { overflow-wrap: anywhere; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; } .sum th, .sum td, .set { font-weight: 700; }
 .bar { width: 140px; } .bar i { display: block; height: 10px; margin-top: 5px; background: var(--soft); border-radius: 2px; }
 .wide { overflow-x: auto; }

@@ -38,7 +38,7 @@ Series thinned(const Series& series, size_t buckets) {
     Series kept;
     for (size_t begin = 0; begin < series.size();) {
         const double bucket = width > 0 ? std::floor((series.x[begin] - first) / width) : 0;
-        const bool is_last = bucket + 1 >= static_cast<double>(buckets);
+        const bool is_last = width <= 0 || bucket + 1 >= static_cast<double>(buckets);
         const double border = is_last ? std::numeric_limits<double>::infinity() : first + (bucket + 1) * width;
         size_t end = begin + 1;
         while (end < series.size() && series.x[end] < border) ++end;

@@ -70,7 +70,6 @@ std::vector<std::string> placements_to_try(const Options& options, const Backend
         Options placed = options;
         placed.offload = list;
         const Places places = places_of(placed, backend);
-        if (options.recompute == "offload" && !places.on_host(Buffer::Boundaries)) continue;
         if (known.insert(offload_of(places)).second) lists.push_back(list);
     }
     return lists;

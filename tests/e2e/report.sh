@@ -58,18 +58,6 @@ must "back" --resume=runs/one --steps=8 --sample-every=2
 must "a report of that" report runs/one
 check "samples go on" grep -q 'after 8 steps' runs/one/report.html
 
-# ---- what is refused ----
-
-echo precious >text.html
-refused "a file that is no report" 2 "--out=text.html.*no report" report runs/one --out=text.html
-check "it is untouched" test "$(cat text.html)" = precious
-refused "no run" 1 "report=nowhere: no config.toml" report nowhere
-mkdir empty
-cd empty || exit 1
-refused "no runs at all" 2 "no run in runs/" report
-cd ..
-refused "a folder that is not there" 1 "--out" report runs/one --out=no/such/folder/x.html
-
 # ---- TensorBoard ----
 
 if command -v python3 >/dev/null; then
@@ -102,4 +90,16 @@ else
         check "$file: is drawn" grep -q '<figure class="chart">' dom
     done
 fi
+# ---- what is refused ----
+
+mv runs kept # a refused command must not make any
+echo precious >text.html
+refused "a file that is no report" 2 "--out=text.html.*no report" report kept/one --out=text.html
+check "it is untouched" test "$(cat text.html)" = precious
+refused "no run" 1 "report=nowhere: no config.toml" report nowhere
+mkdir empty
+cd empty || exit 1
+refused "no runs at all" 2 "no run in runs/" report
+cd ..
+refused "a folder that is not there" 1 "--out" report kept/one --out=no/such/folder/x.html
 exit $((failures > 0))

@@ -77,19 +77,23 @@ TEST(Placement, TheOneItNamesFitsAndIsTheFastestOfThose) {
 /// --offload=auto against every list by itself.
 TEST(Placement, AutoIsTheFastestOfAllThatFit) {
     Options options;
-    options.model = "gpt2", options.batch_size = 2, options.seq_len = 256, options.device_profile = "rtx3060";
-    const Model model = make_model(preset("gpt2"));
+    options.model = "gpt2-nano", options.batch_size = 2, options.seq_len = 64, options.device_profile = "rtx3060";
+    ModelConfig config = preset("gpt2-nano");
+    config.maxT = options.seq_len;
+    const Model model = make_model(config);
     const auto backend = make_backend("cpu", 1);
     const auto chosen = [&](const std::string& policy, const std::string& offload) -> std::optional<ChosenPlan> {
         Options other = options;
         other.recompute = policy, other.offload = offload;
-        if (!is_fitting(other, model, {2, 256}, *backend)) return std::nullopt;
+        if (!is_fitting(other, model, {2, 64}, *backend)) return std::nullopt;
         return choose_plan(other, policy, model, *backend);
     };
+    const int64_t most = chosen("none", "none")->memory.total_bytes();
+    const int64_t least = chosen("sqrt", "all")->memory.total_bytes();
     int needs_host = 0;
     for (const char* policy : {"none", "sqrt", "offload", "auto"}) {
-        for (const char* budget : {"3GiB", "1700MiB", "900MiB", "500MiB"}) {
-            options.memory_budget = budget;
+        for (const int64_t budget : {most, (most + least) / 2, least + least / 4, least}) {
+            options.memory_budget = std::to_string(budget);
             std::optional<ChosenPlan> best;
             for (const std::string& list : offloads_by_cost()) {
                 std::optional<ChosenPlan> one = chosen(policy, list);

@@ -15,9 +15,9 @@ check "and its samples" test "$(grep -c '"sample":' runs/one/samples.jsonl)" = 2
 must "a report" report runs/one
 check "prints its name" test "$(cat out)" = runs/one/report.html
 page=runs/one/report.html
-for words in '<!DOCTYPE html>' 'status finished' 'validation loss' 'Device memory' 'Plan, layer by layer' 'after 6 steps' \
-    '0–1' '--learning-rate'; do
-    check "it has $words" grep -qE -- "$words" $page
+for words in '<!DOCTYPE html>' 'status finished' 'validation loss' 'Device memory' 'Plan, layer by layer' \
+    'after 6 steps' '0–1' '--learning-rate'; do
+    check "it has $words" grep -qE -e "$words" $page
 done
 check "it needs no network" test "$(grep -cE 'https?://|src=|@import' <(sed '/<svg/,/<\/svg>/d' $page))" = 0
 must "again" report runs/one

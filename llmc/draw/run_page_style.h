@@ -21,15 +21,19 @@ body { margin: 0 auto; max-width: 1240px; padding: 16px; background: var(--paper
 h1 { font-size: 22px; margin: 4px 0 12px; overflow-wrap: anywhere; }
 h2 { font-size: 17px; margin: 22px 0 8px; } h3 { font-size: 15px; }
 .runs, .charts { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
-.card { background: var(--card); border-radius: 8px; padding: 10px 14px; border-left: 4px solid var(--c); min-width: 0; }
+.card { background: var(--card); border-radius: 8px; padding: 10px 14px; border-left: 4px solid var(--c);
+  min-width: 0; }
 .card h2 { margin: 0 0 6px; font-size: 16px; overflow-wrap: anywhere; }
-.swatch { display: inline-block; width: .8em; height: .8em; border-radius: 2px; background: var(--c); margin-right: 6px; }
+.swatch { display: inline-block; width: .8em; height: .8em; border-radius: 2px; background: var(--c);
+  margin-right: 6px; }
 .status { font-size: 12px; font-weight: 600; padding: 1px 7px; border-radius: 9px; border: 1px solid var(--line);
   color: var(--soft); }
-.status.running { color: #1b8a4b; border-color: #1b8a4b; } .status.interrupted { color: #c25700; border-color: #c25700; }
+.status.running { color: #1b8a4b; border-color: #1b8a4b; }
+.status.interrupted { color: #c25700; border-color: #c25700; }
 .note { color: #c25700; margin: 2px 0; }
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 6px 14px; margin: 0; }
-dt { color: var(--soft); font-size: 12px; } dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+dt { color: var(--soft); font-size: 12px; }
+dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .charts { margin-top: 14px; }
 .chart { margin: 0; background: var(--card); border-radius: 8px; padding: 8px 10px; min-width: 0; }
 figcaption { font-weight: 600; } small { color: var(--soft); font-weight: 400; }
@@ -46,12 +50,16 @@ table { border-collapse: collapse; font-size: 14px; } caption { text-align: left
 th { text-align: left; font-weight: 500; } td, th { padding: 2px 14px 2px 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 .wide td { overflow-wrap: anywhere; }
-.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; } .sum th, .sum td, .set { font-weight: 700; }
-.bar { width: 140px; } .bar i { display: block; height: 10px; margin-top: 5px; background: var(--soft); border-radius: 2px; }
+.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.sum th, .sum td, .set { font-weight: 700; }
+.bar { width: 140px; }
+.bar i { display: block; height: 10px; margin-top: 5px; background: var(--soft); border-radius: 2px; }
 .wide { overflow-x: auto; }
-.paper { background: #fff; overflow-x: auto; border-radius: 6px; margin: 10px 0; } .paper svg { max-width: 100%; height: auto; }
+.paper { background: #fff; overflow-x: auto; border-radius: 6px; margin: 10px 0; }
+.paper svg { max-width: 100%; height: auto; }
 details { margin: 6px 0; } summary { cursor: pointer; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--card); padding: 10px; border-radius: 6px; margin: 4px 0; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--card); padding: 10px; border-radius: 6px;
+  margin: 4px 0; }
 )css";
 
 inline constexpr const char* kRunPageScript = R"js(
@@ -87,7 +95,8 @@ function nearest(list, x) {
 function words(value) {
   if (value === 0) return '0';
   const size = Math.abs(value);
-  return size >= 1e5 ? Math.round(value).toLocaleString('en') : size < 1e-3 ? value.toExponential(2) : String(+value.toPrecision(5));
+  if (size >= 1e5) return Math.round(value).toLocaleString('en');
+  return size < 1e-3 ? value.toExponential(2) : String(+value.toPrecision(5));
 }
 for (const svg of document.querySelectorAll('.chart svg')) {
   const d = svg.dataset, n = name => Number(d[name]);

@@ -184,8 +184,8 @@ const std::vector<OptionRow>& option_table() {
         may_be_number({"-r,--recompute", &O::recompute, kTrain | kPlan, kMemory, recompute_help().c_str()}),
         {"--offload", &O::offload, kTrain | kPlan, kMemory,
          "What is in (pinned) host memory, and comes to the device for the steps that use it: a list of moments, "
-         "masters, gradients, parameters, boundaries, or all, none; auto, the fastest placement that fits both memories; "
-         "the same bits"},
+         "masters, gradients, parameters, boundaries, or all, none; auto, the fastest placement that fits both "
+         "memories; the same bits"},
         {"--update", &O::update, kTrain | kPlan, kMemory,
          "When parameters are updated: now, after the last micro-batch; delayed, each layer just before its first use "
          "in the next forward, so that what comes from host memory hides; auto, what is predicted to be faster; the "

@@ -15,7 +15,9 @@
 #include "llmc/io/tokenizer_choices.h"
 #include "llmc/io/tokenizer_files.h"
 #include "llmc/train/checkpointing.h"
+#include "llmc/train/completion_command.h"
 #include "llmc/train/evaluate_command.h"
+#include "llmc/train/explain_command.h"
 #include "llmc/train/export_command.h"
 #include "llmc/train/generate_command.h"
 #include "llmc/train/going_back.h"
@@ -171,8 +173,9 @@ int run(int argc, char** argv) {
     if (computes) require_room_to_work();
     settle_threads(options.threads);
     if (options.command != Command::Train) say_remarks(options);
-    const bool only_reads = options.command == Command::Plan || options.command == Command::Report;
-    if (options.command != Command::Train && !only_reads) warn_of_others_at_work();
+    const bool is_long = options.command == Command::Import || options.command == Command::Export ||
+                         options.command == Command::Tokenize;
+    if (is_long || (computes && options.command != Command::Train)) warn_of_others_at_work();
     switch (options.command) {
         case Command::Train: train(options); break;
         case Command::Plan: print_output(plan_report(options)); break;
@@ -182,6 +185,9 @@ int run(int argc, char** argv) {
         case Command::Export: export_command(options); break;
         case Command::Tokenize: tokenize_command(options); break;
         case Command::Report: report_command(options); break;
+        case Command::Explain: print_output(explanation(options)); break;
+        case Command::Completion: print_output(completion_script(options)); break;
+        case Command::Manual: print_output(manual_page()); break;
         case Command::Help: break;
     }
     if (options.command == Command::Train) {

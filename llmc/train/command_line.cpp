@@ -66,7 +66,7 @@ std::string commands_with(const OptionRow& row) {
 }
 
 [[noreturn]] void refuse_option(std::string_view word, const CommandRow* command) {
-    const uint8_t mask = command == nullptr ? uint8_t{kTrain} : command->mask;
+    const CommandSet mask = command == nullptr ? CommandSet{kTrain} : command->mask;
     const std::string who = command == nullptr ? "training" : command->name;
     const std::string given(before_value(word));
     if (const OptionRow* row = row_of(word)) {

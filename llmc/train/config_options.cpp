@@ -11,7 +11,7 @@ namespace {
 
 using Kind = ConfigValue::Kind;
 
-constexpr uint8_t kFromFiles = kTrain | kPlan;  ///< The commands that read a file.
+constexpr CommandSet kFromFiles = kTrain | kPlan;  ///< The commands that read a file.
 
 std::string in_small_letters(std::string_view text) {
     std::string result;

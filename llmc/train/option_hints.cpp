@@ -224,7 +224,7 @@ std::string without_dashes(std::string text) {
     return text;
 }
 
-bool exists(std::string_view name, uint8_t commands) {
+bool exists(std::string_view name, CommandSet commands) {
     const auto& table = option_table();
     return std::any_of(table.begin(), table.end(),
                        [&](const OptionRow& row) { return (row.commands & commands) != 0 && row.name() == name; });
@@ -248,7 +248,7 @@ struct Hint {
     std::string note;
 };
 
-Hint hint_for(std::string_view given, uint8_t commands) {
+Hint hint_for(std::string_view given, CommandSet commands) {
     const std::string wanted = words(given), letters = without_dashes(wanted);
     if (wanted.empty()) return {};
     std::vector<std::string> names;
@@ -284,9 +284,9 @@ int slips_between(std::string_view a, std::string_view b) {
     return last[b.size()];
 }
 
-std::string similar_option(std::string_view given, uint8_t commands) { return hint_for(given, commands).name; }
+std::string similar_option(std::string_view given, CommandSet commands) { return hint_for(given, commands).name; }
 
-std::string did_you_mean(std::string_view given, uint8_t commands, std::string_view dashes) {
+std::string did_you_mean(std::string_view given, CommandSet commands, std::string_view dashes) {
     const Hint hint = hint_for(given, commands);
     return hint.name.empty() ? "" : fmt::format("; did you mean {}{}{}?", dashes, hint.name, hint.note);
 }

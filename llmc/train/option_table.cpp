@@ -11,14 +11,13 @@ namespace llmc {
 namespace {
 
 constexpr double kMany = 1e15;
-constexpr uint8_t kComputing = kTrain | kPlan | kGenerate | kEvaluate;
-constexpr uint8_t kAll = kComputing | kImport | kExport | kTokenize | kReport;
+constexpr CommandSet kComputing = kTrain | kPlan | kGenerate | kEvaluate;
+constexpr CommandSet kAll = kComputing | kImport | kExport | kTokenize | kReport;
 
 const std::string& model_help() {
     static const std::string text =
-        fmt::format("Architecture with random weights: {}", fmt::join(preset_names(), ", ")) +
-        ", or llm.c's d6 .. d84; or a model to begin with: a Hugging Face folder, a run "
-        "folder or checkpoint, an llm.c model file";
+        "Architecture with random weights: a preset (train_gpt explain presets), or llm.c's d6 .. d84; or a model to "
+        "begin with: a Hugging Face folder, a run folder or checkpoint, an llm.c model file";
     return text;
 }
 
@@ -296,6 +295,7 @@ const std::vector<OptionRow>& option_table() {
         {"--base-format", &O::base_format, kExport, kOutput,
          "With --format=hf: linear layers in 4 bits, quantised for bitsandbytes; nf4-double takes less for the scales "
          "(auto: all tensors as --dtype says)", 0, 0, {"auto", "nf4", "nf4-double"}, false},
+        {"words", &O::words, kExplain | kCompletion, kOutput, "What to explain; bash or zsh", 0, 0, {}, false},
         path({"runs", &O::runs, kReport, kModel, "Run folders (the newest in runs/)", 0, 0, {}, false}),
         path({"--out", &O::out, kImport | kExport | kTokenize | kReport, kOutput,
          "Folder or file to make, or beginning of the token files' names; it must not be there, but for a report "
@@ -344,6 +344,9 @@ const std::vector<CommandRow>& subcommand_table() {
         {"export", Command::Export, kExport, "Write a trained model for transformers, llm.c or llama.cpp"},
         {"report", Command::Report, kReport, "Write a page of runs: curves, memory, plan, samples, options"},
         {"tokenize", Command::Tokenize, kTokenize, "Turn text into token files, or learn a vocabulary from it"},
+        {"explain", Command::Explain, kExplain, "Say more about an option, a level of --recompute, a preset, a card"},
+        {"completion", Command::Completion, kCompletion, "Print what completes these commands in bash or zsh"},
+        {"man", Command::Manual, kManual, "Print the manual page: train_gpt man | man -l -"},
     };
     return table;
 }

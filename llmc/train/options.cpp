@@ -11,6 +11,7 @@
 #include "llmc/train/config_file.h"
 #include "llmc/train/config_options.h"
 #include "llmc/train/config_paths.h"
+#include "llmc/train/help.h"
 #include "llmc/train/run_folder.h"
 
 #include <CLI/CLI.hpp>
@@ -62,16 +63,6 @@ std::string find_fault(const OptionRow& row, const std::string& text) {
     }
 }
 
-std::string type_name(const OptionRow& row) {
-    if (std::holds_alternative<int64_t Options::*>(row.field)) {
-        return row.choices.empty() ? "N" : "N|" + row.choices.front();
-    }
-    if (std::holds_alternative<double Options::*>(row.field)) return "NUMBER";
-    std::string names;
-    for (const std::string& choice : row.choices) names += (names.empty() ? "" : "|") + choice;
-    return names.empty() ? "TEXT" : names;
-}
-
 void add_option(CLI::App& app, const OptionRow& row, Options& options) {
     CLI::Option* option = std::visit(
         [&](auto member) -> CLI::Option* {
@@ -98,30 +89,14 @@ void add_option(CLI::App& app, const OptionRow& row, Options& options) {
                 added->transform(CLI::Validator(validate, ""));
                 if (row.implied != nullptr) added->expected(0, 1)->default_str(row.implied);
                 if (row.repeats) added->multi_option_policy(CLI::MultiOptionPolicy::Join);
-                return added->type_name(type_name(row));
+                return added->type_name(value_name(row));
             }
         },
         row.field);
     option->group(row.group);
 }
 
-/// --help as a column of options with their defaults.
-class Formatter : public CLI::Formatter {
-  public:
-    Formatter() {
-        column_width(34);
-        label("OPTIONS", "options");
-    }
-    std::string make_option_opts(const CLI::Option* option) const override {
-        if (option->get_type_size() == 0) return "";
-        std::string text = " " + option->get_type_name();
-        if (!option->get_default_str().empty()) text += " [" + option->get_default_str() + "]";
-        return text;
-    }
-};
-
-void add_command(CLI::App& app, uint8_t command, Options& options) {
-    app.formatter(std::make_shared<Formatter>());
+void add_command(CLI::App& app, CommandSet command, Options& options) {
     for (const OptionRow& row : option_table()) {
         if ((row.commands & command) != 0) add_option(app, row, options);
     }
@@ -278,7 +253,6 @@ Options parse_options(int argc, const char* const* argv) {
         "train_gpt trains GPT-2 and LLaMA models, on as much memory as you have.\n"
         "Without a subcommand it trains; without any option it trains the demo.");
     app.set_version_flag("--version", fmt::format("train_gpt {}", version()));
-    app.get_formatter()->column_width(34);
     add_command(app, kTrain, options);
     app.require_subcommand(0, 1);
     std::vector<CLI::App*> subcommands;
@@ -287,7 +261,8 @@ Options parse_options(int argc, const char* const* argv) {
         add_command(*subcommands.back(), row.mask, options);
     }
 
-    const std::vector<const char*> words = in_our_words(argc, argv);
+    std::vector<const char*> words = in_our_words(argc, argv);
+    shape_help(app, words);
     try {
         require_plain_words(words);
         app.parse(static_cast<int>(words.size()), words.data());
@@ -336,6 +311,17 @@ Options options_of_run(const std::string& run_folder, const std::string& option)
     add_command(app, kTrain, options);
     apply_run_config(run_folder, option, app, options);
     return options;
+}
+
+std::string value_name(const OptionRow& row) {
+    if (std::holds_alternative<bool Options::*>(row.field)) return "";
+    if (std::holds_alternative<int64_t Options::*>(row.field)) {
+        return row.choices.empty() ? "N" : "N|" + row.choices.front();
+    }
+    if (std::holds_alternative<double Options::*>(row.field)) return "NUMBER";
+    std::string names;
+    for (const std::string& choice : row.choices) names += (names.empty() ? "" : "|") + choice;
+    return names.empty() ? "TEXT" : names;
 }
 
 std::string option_text(const Options& options, const OptionRow& row) {

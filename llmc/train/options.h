@@ -14,7 +14,20 @@
 
 namespace llmc {
 
-enum class Command : uint8_t { Train, Plan, Generate, Evaluate, Import, Export, Tokenize, Report, Help };
+enum class Command : uint8_t {
+    Train,
+    Plan,
+    Generate,
+    Evaluate,
+    Import,
+    Export,
+    Tokenize,
+    Report,
+    Explain,
+    Completion,
+    Manual,
+    Help
+};
 
 constexpr const char* kWholeDevice = "device";       ///< What --what-fits without a value stands for.
 constexpr int64_t kLargestVocabulary = 100'000'000;  ///< That --vocab-size takes.
@@ -157,7 +170,8 @@ struct Options {
     std::string gguf_type = "f16";
     std::string base_format = "auto";
 
-    std::vector<std::string> runs;  ///< Of report.
+    std::vector<std::string> runs;   ///< Of report.
+    std::vector<std::string> words;  ///< Of explain, completion.
 
     // tokenize
     std::vector<std::string> files;
@@ -181,7 +195,8 @@ struct Options {
 };
 
 /// Which commands take an option.
-enum CommandMask : uint8_t {
+using CommandSet = uint16_t;
+enum CommandMask : CommandSet {
     kTrain = 1,
     kPlan = 2,
     kGenerate = 4,
@@ -189,7 +204,10 @@ enum CommandMask : uint8_t {
     kImport = 16,
     kExport = 32,
     kTokenize = 64,
-    kReport = 128
+    kReport = 128,
+    kExplain = 256,
+    kCompletion = 512,
+    kManual = 1024
 };
 
 using OptionField = std::variant<std::string Options::*, int64_t Options::*, double Options::*, bool Options::*,
@@ -213,7 +231,7 @@ enum class PathKind : uint8_t {
 struct OptionRow {
     const char* flags;  ///< As CLI11 writes them: "-b,--batch-size"; without dashes what stands alone.
     OptionField field;
-    uint8_t commands;
+    CommandSet commands;
     const char* group;
     const char* help;
     double minimum = 0;
@@ -230,10 +248,13 @@ struct OptionRow {
 /// All options, in the order of --help.
 const std::vector<OptionRow>& option_table();
 
+/// "N", "true|false", "TEXT": what stands for an option's value.
+std::string value_name(const OptionRow& row);
+
 struct CommandRow {
     const char* name;
     Command command;
-    uint8_t mask;
+    CommandSet mask;
     const char* help;
 };
 /// All subcommands; without one of them the program trains.

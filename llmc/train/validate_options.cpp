@@ -262,7 +262,9 @@ void validate(const Options& options) {
             name);
     }
     if (options.command == Command::Tokenize) return validate_tokenize(options);
-    if (options.command == Command::Report) return;
+    const bool only_reads = options.command == Command::Report || options.command == Command::Explain ||
+                            options.command == Command::Completion || options.command == Command::Manual;
+    if (only_reads) return;
     if (options.command != Command::Train && options.command != Command::Plan) {
         return require_operands(options);
     }

@@ -1,0 +1,110 @@
+#include "llmc/train/help.h"
+
+#include "llmc/base/terminal.h"
+#include "llmc/draw/text_table.h"
+
+#include <algorithm>
+#include <memory>
+#include <string>
+
+namespace llmc {
+namespace {
+
+constexpr int kFirstColumn = 34, kNarrowest = 60;
+
+struct CommonOption {
+    const char* name;
+    CommandSet commands;
+};
+
+constexpr CommonOption kCommon[] = {{"model", kTrain | kPlan},
+                                    {"data", kTrain},
+                                    {"tokenizer", kTrain},
+                                    {"batch-size", kTrain | kPlan},
+                                    {"seq-len", kTrain | kPlan},
+                                    {"steps", kTrain},
+                                    {"learning-rate", kTrain},
+                                    {"lora", kTrain | kPlan},
+                                    {"recompute", kTrain | kPlan},
+                                    {"memory-budget", kTrain | kPlan},
+                                    {"offload", kPlan},
+                                    {"device-profile", kPlan},
+                                    {"what-fits", kPlan},
+                                    {"all-presets", kPlan},
+                                    {"dtype", kTrain | kPlan},
+                                    {"ranks", kPlan},
+                                    {"zero", kTrain | kPlan},
+                                    {"resume", kTrain},
+                                    {"output-dir", kTrain},
+                                    {"json", kPlan}};
+
+class Formatter : public CLI::Formatter {
+  public:
+    Formatter() { label("OPTIONS", "options"); }
+
+    std::string make_option_opts(const CLI::Option* option) const override {
+        if (option->get_type_size() == 0) return "";
+        std::string text = " " + option->get_type_name();
+        if (!option->get_default_str().empty()) text += " [" + option->get_default_str() + "]";
+        return text;
+    }
+
+    std::string make_option(const CLI::Option* option, bool is_positional) const override {
+        return columns("  " + make_option_name(option, is_positional) + make_option_opts(option),
+                       make_option_desc(option));
+    }
+
+    std::string make_subcommand(const CLI::App* sub) const override {
+        return columns("  " + sub->get_name(), sub->get_description());
+    }
+
+  private:
+    static std::string columns(std::string left, const std::string& right) {
+        const int width = std::max(output_columns(), kNarrowest) - kFirstColumn;
+        std::string text;
+        for (size_t begin = 0; begin <= right.size();) {
+            const size_t end = std::min(right.find('\n', begin), right.size());
+            text += wrapped(right.substr(begin, end - begin), width, /*indent=*/0);
+            begin = end + 1;
+        }
+        if (left.size() + 2 > kFirstColumn) left += '\n' + std::string(kFirstColumn, ' ');
+        if (left.size() < kFirstColumn) left.resize(kFirstColumn, ' ');
+        for (size_t i = 0; i + 1 < text.size(); ++i) {
+            if (text[i] == '\n') text.insert(i + 1, kFirstColumn, ' ');
+        }
+        return left + text;
+    }
+};
+
+/// An option of no group is in no help.
+void hide_all_but_common(CLI::App& app, CommandSet command) {
+    for (CLI::Option* option : app.get_options()) {
+        const std::string name = option->get_single_name();
+        if (name != "help" && name != "version" && !is_in_short_help(name, command)) option->group("");
+    }
+    const std::string who = command == kTrain ? "" : " plan";
+    app.footer("All options: train_gpt" + who + " --help-all. More about one: train_gpt explain OPTION.");
+}
+
+}  // namespace
+
+bool is_in_short_help(std::string_view option, CommandSet command) {
+    const bool is_long = command == kTrain || command == kPlan;
+    return !is_long || std::any_of(std::begin(kCommon), std::end(kCommon), [&](const CommonOption& common) {
+        return common.name == option && (common.commands & command) != 0;
+    });
+}
+
+void shape_help(CLI::App& app, std::vector<const char*>& words) {
+    const auto all = std::find(words.begin(), words.end(), std::string_view("--help-all"));
+    const bool has_all = all != words.end();
+    if (has_all) *all = "--help";
+    const auto formatter = std::make_shared<Formatter>();
+    app.formatter(formatter);
+    for (CLI::App* sub : app.get_subcommands({})) sub->formatter(formatter);
+    if (has_all) return;
+    hide_all_but_common(app, kTrain);
+    hide_all_but_common(*app.get_subcommand("plan"), kPlan);
+}
+
+}  // namespace llmc

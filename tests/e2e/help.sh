@@ -7,7 +7,8 @@ set -u
 must "--help" --help
 check "is short" test "$(grep -c '^  -' out)" -le 18
 check "says where the rest is" grep -q 'train_gpt --help-all' out
-check "has every subcommand" test "$(grep -cE '^  (plan|generate|evaluate|import|export|report|tokenize|explain|completion|man) ' out)" = 10
+commands='plan|generate|evaluate|import|export|report|tokenize|explain|completion|man'
+check "has every subcommand" test "$(grep -cE "^  ($commands) " out)" = 10
 check "keeps to the width" test "$(awk '{ if (length($0) > most) most = length($0) } END { print most }' out)" -le 80
 COLUMNS=120 must "wider" --help
 check "is shorter" test "$(wc -l <out)" -lt 110

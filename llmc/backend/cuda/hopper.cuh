@@ -16,6 +16,11 @@ namespace llmc::cuda {
 
 constexpr int kWarpgroupSize = 128;
 
+/// Which of the block's warpgroups this is; the compiler knows that a warp's lanes agree.
+__device__ __forceinline__ int warpgroup() {
+    return __shfl_sync(kFullMask, static_cast<int>(threadIdx.x) / kWarpgroupSize, 0);
+}
+
 /// Which 16-byte chunks of a tile change places: chunk c of the row r of so many bytes lies at c ^ r % 8 (128 bytes),
 /// c ^ r / 2 % 4 (64), c ^ r / 4 % 2 (32).
 enum class Swizzle : uint64_t { None = 0, Bytes128 = 1, Bytes64 = 2, Bytes32 = 3 };

@@ -29,7 +29,8 @@ struct Cell {
 };
 
 constexpr uint16_t kThread = 0x03ff;
-constexpr uint16_t kCopying = 0x1000;     // A cp.async into it is under way.
+constexpr uint16_t kAgent = 0x0800;       // Asynchronous work did it; the thread's bits have the agent's number.
+constexpr uint16_t kCopying = 0x1000;     // A copy into it is under way.
 constexpr uint16_t kOtherWarps = 0x2000;  // More readers in this interval, of several warps,
 constexpr uint16_t kSameWarp = 0x4000;    // or of one.
 constexpr uint16_t kAtomic = 0x8000;
@@ -39,10 +40,15 @@ constexpr uint64_t kAllWritten = 0x0202020202020202;
 
 uint32_t now = 1, block_start = 1, launch_start = 1, all_synced = 1;
 
-// seen[a][b]: what warp b did before that number comes before what warp a does next. announced[id]: the same for those
-// who wait at a named barrier, of what has arrived there so far. In blocks without named barriers all are 0.
-uint32_t seen[kMaxWarps][kMaxWarps], announced[16][kMaxWarps];
-bool named_barriers_used = false;
+// seen[a][b]: what agent b (a warp, or asynchronous work) did before that number comes before what warp a does next.
+// announced[id]: the same for those who wait at a named barrier, of what has arrived there so far. In blocks without
+// named barriers and asynchronous work all are 0.
+Clock seen[kMaxWarps], announced[16];
+bool clocks_used = false;
+
+// When each thread last made its accesses known to the asynchronous proxy: a few times, the newest first.
+constexpr int kFences = 6;
+uint32_t proxy_fences[kMaxThreads][kFences];
 
 uint16_t warp_now[kMaxWarps];
 bool fenced = false;
@@ -104,28 +110,43 @@ const char* name_of(Access kind) {
                  cudaErrorIllegalAddress);
 }
 
+[[noreturn, gnu::noinline]] void agent_found(const char* what, const Request& request, uint32_t pc) {
+    const ExecutorScope scope;
+    found(what, request, "; by asynchronous work that began at " + lines_of(expanded(pc)));
+}
+
 [[noreturn, gnu::noinline]] void race_found(const char* what, const Request& request, const char* other, int thread,
                                             uint32_t pc) {
     const ExecutorScope scope;
     found(what, request, format("; %s by thread %d at %s", other, thread, lines_of(expanded(pc)).c_str()));
 }
 
+/// Who accessed: a warp, or the agent of asynchronous work.
+int agent_of(uint16_t who) { return who & kAgent ? who & kThread : (who & kThread) / kLanes; }
+
 enum class Order { Before, OtherBlock, SameInterval };
-/// Of an access by thread `other` before one by thread `me`.
-Order order_of(uint32_t when, int other, int me) {
+/// Of an access by `other`, as a cell has it, before one that comes after `clock`. A barrier of the block orders
+/// threads, but no asynchronous work.
+Order order_of(uint32_t when, uint16_t other, const Clock& clock) {
     if (when < launch_start) return Order::Before;
     if (when < block_start) return Order::OtherBlock;
-    return when < all_synced || when < seen[me / kLanes][other / kLanes] ? Order::Before : Order::SameInterval;
+    const bool synced = when < all_synced && !(other & kAgent);
+    return synced || when < clock[agent_of(other)] ? Order::Before : Order::SameInterval;
 }
 
 void check_against_write(const Cell& cell, const Request& request, int me) {
     const bool was_atomic = cell.write_thread & kAtomic;
     const int writer = cell.write_thread & kThread;
     if (cell.write_thread & kCopying && cell.write_when >= block_start) {
+        if (cell.write_thread & kAgent) agent_found("use of the target of a bulk copy in flight", request, cell.write_pc);
         race_found("use of the target of a cp.async before its wait", request, "copied", writer, cell.write_pc);
     }
     if (was_atomic && request.kind == Access::Atomic) return;
-    const Order order = order_of(cell.write_when, writer, me);
+    const Order order = order_of(cell.write_when, cell.write_thread, seen[me / kLanes]);
+    if (cell.write_thread & kAgent) {
+        if (order == Order::SameInterval) agent_found("race with a bulk copy", request, cell.write_pc);
+        return;
+    }
     if (order == Order::Before || writer == me) {
         if (order != Order::OtherBlock) return;
     }
@@ -143,8 +164,12 @@ void check_against_write(const Cell& cell, const Request& request, int me) {
 void check_against_read(const Cell& cell, const Request& request, int me) {
     if (cell.read_when == 0) return;
     const int reader = cell.read_thread & kThread;
-    const Order order = order_of(cell.read_when, reader, me);
+    const Order order = order_of(cell.read_when, cell.read_thread, seen[me / kLanes]);
     if (order == Order::Before) return;
+    if (cell.read_thread & kAgent) {
+        if (order == Order::SameInterval) agent_found("race with asynchronous reads", request, cell.read_pc);
+        return;
+    }
     if (order == Order::OtherBlock) {
         if (!request.shared && !fenced) race_found("race between blocks", request, "read", reader, cell.read_pc);
         return;
@@ -158,7 +183,7 @@ void check_against_read(const Cell& cell, const Request& request, int me) {
 
 void remember_read(Cell& cell, int me, uint32_t pc) {
     uint16_t flags = 0;
-    if (cell.read_when == now) {
+    if (cell.read_when == now && !(cell.read_thread & kAgent)) {
         const int reader = cell.read_thread & kThread;
         flags = cell.read_thread & (kSameWarp | kOtherWarps);
         if (reader != me) flags |= reader / kLanes == me / kLanes ? kSameWarp : kOtherWarps;
@@ -227,6 +252,8 @@ void access_host_memory(const Request& request) {
 
 }  // namespace
 
+RegisterWatch watch_registers = nullptr;
+
 void begin_launch() {
     if (!program_begin) find_program();
     if (!shared_cells) shared_cells = reserve<Cell>(kSharedRegion / kGrain);
@@ -240,30 +267,55 @@ void begin_launch() {
 
 void begin_block() {
     block_start = all_synced = ++now;
-    if (named_barriers_used) {
-        std::memset(seen, 0, sizeof seen);
-        std::memset(announced, 0, sizeof announced);
-        named_barriers_used = false;
+    if (clocks_used) {
+        for (Clock& clock : seen) clock = {};
+        for (Clock& clock : announced) clock = {};
+        std::memset(proxy_fences, 0, sizeof proxy_fences);
+        clocks_used = false;
     }
+    watch_registers = nullptr;
     std::memset(warp_now, 0, sizeof warp_now);
     fenced = false;
 }
 
-void block_barrier() { all_synced = ++now; }
-
-void arrived(int id, int warp) {
-    named_barriers_used = true;
-    for (int other = 0; other < kMaxWarps; ++other)
-        announced[id][other] = std::max(announced[id][other], seen[warp][other]);
-    announced[id][warp] = ++now;
+void Clock::join(const Clock& other) {
+    for (int agent = 0; agent < kAgents; ++agent) last[agent] = std::max(last[agent], other.last[agent]);
 }
 
-void released(int id, int warp) {
-    for (int other = 0; other < kMaxWarps; ++other)
-        seen[warp][other] = std::max(seen[warp][other], announced[id][other]);
+void block_barrier() {
+    all_synced = ++now;
+    if (!clocks_used) return;
+    Clock all;
+    for (const Clock& clock : seen) all.join(clock);
+    for (Clock& clock : seen) clock = all;
 }
 
-void completed(int id) { std::memset(announced[id], 0, sizeof announced[id]); }
+void publish(Clock& clock, int warp) {
+    clocks_used = true;
+    clock.join(seen[warp]);
+    clock[warp] = ++now;
+}
+
+void acquire(int warp, const Clock& clock) {
+    clocks_used = true;
+    seen[warp].join(clock);
+}
+
+const Clock& clock_of(int warp) { return seen[warp]; }
+uint32_t next_moment() { return ++now; }
+uint32_t last_block_barrier() { return all_synced; }
+
+void arrived(int id, int warp) { publish(announced[id], warp); }
+void released(int id, int warp) { acquire(warp, announced[id]); }
+void completed(int id) { announced[id] = {}; }
+
+void proxy_fence(int thread) {
+    clocks_used = true;
+    uint32_t* const fences = proxy_fences[thread];
+    std::memmove(fences + 1, fences, (kFences - 1) * sizeof *fences);
+    fences[0] = ++now;
+}
+
 void warp_barrier(int warp) { ++warp_now[warp]; }
 void fence() { fenced = true; }
 uint64_t access_count() { return accesses; }
@@ -272,7 +324,10 @@ void access(const void* p, size_t bytes, Access kind, const void* pc) {
     const Thread& thread = self();
     const auto* address = static_cast<const char*>(p);
     const Stack stack = stack_of_thread(thread.number);
-    if (address >= stack.low && address < stack.high) return;
+    if (address >= stack.low && address < stack.high) {
+        if (watch_registers) watch_registers(address, bytes, kind, pc);
+        return;
+    }
     Request request{address, bytes, kind, pc, false};
     const bool global = global_base && address >= global_base && address < global_base + global_bytes;
     request.shared = !global && address >= shared_base() && address < shared_base() + kSharedRegion;
@@ -301,6 +356,64 @@ void atomic_operation(const void* p, size_t bytes, const void* pc) {
     }
     preempt();
     access(p, bytes, Access::Atomic, pc);
+}
+
+namespace {
+
+// Of a thread's access that asynchronous work comes after: was it made known to the asynchronous proxy in between?
+bool is_fenced(uint32_t when, int thread, const AsyncAccess& work) {
+    for (const uint32_t fence : proxy_fences[thread]) {
+        if (when < fence && (fence < work.block_barrier || fence < work.clock[thread / kLanes])) return true;
+    }
+    return false;
+}
+
+void check_earlier(uint32_t when, uint16_t who, uint32_t pc, const char* other, const Request& request,
+                   const AsyncAccess& work) {
+    const bool ordered =
+        when < work.clock[agent_of(who)] || (!(who & kAgent) && when < work.block_barrier) || when < block_start;
+    if (when < block_start) return;
+    if (who & kAgent) {
+        if (!ordered) agent_found("race between asynchronous works", request, pc);
+        return;
+    }
+    if (!ordered) race_found("race with a thread", request, other, who & kThread, pc);
+    if (!is_fenced(when, who & kThread, work))
+        race_found("missing proxy fence", request, other, who & kThread, pc);
+}
+
+}  // namespace
+
+void async_access(const void* p, size_t bytes, Access kind, const AsyncAccess& work, const void* pc) {
+    Request request{static_cast<const char*>(p), bytes, kind, pc, true};
+    const char* const end = end_of_shared_variable(p);
+    if (!end || request.address + bytes > end) found("out of bounds", request);
+    Cell* const cells = shared_cell(p);
+    const auto who = static_cast<uint16_t>(work.agent | kAgent);
+    for (Cell* cell = cells; cell < cells + bytes / kGrain; ++cell) {
+        if (cell->write_when >= block_start) {
+            if (cell->write_thread & kCopying)
+                agent_found("use of the target of a bulk copy in flight", request, cell->write_pc);
+            check_earlier(cell->write_when, cell->write_thread, cell->write_pc, "written", request, work);
+        } else if (kind == Access::Read) {
+            found("read of unwritten memory", request);
+        }
+        if (kind == Access::Read) {
+            cell->read_when = work.moment, cell->read_pc = compact(pc), cell->read_thread = who;
+        } else {
+            check_earlier(cell->read_when, cell->read_thread, cell->read_pc, "read", request, work);
+            cell->write_when = work.moment, cell->write_pc = compact(pc);
+            cell->write_thread = static_cast<uint16_t>(who | kCopying);
+        }
+    }
+}
+
+void async_written(const void* p, size_t bytes, uint32_t moment) {
+    Cell* const cells = shared_cell(p);
+    for (Cell* cell = cells; cell < cells + bytes / kGrain; ++cell) {
+        cell->write_when = moment;
+        cell->write_thread = static_cast<uint16_t>(cell->write_thread & ~kCopying);
+    }
 }
 
 void copy_issued(const void* to, size_t bytes, const void* pc) {

@@ -4,6 +4,7 @@
 #include "dev/cuda_on_cpu/report.h"
 #include "dev/cuda_on_cpu/runtime.h"
 #include "dev/cuda_on_cpu/streams.h"
+#include "dev/cuda_on_cpu/tensor_map.h"
 
 #include <cuda_runtime_api.h>
 
@@ -208,6 +209,17 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const voi
     const size_t by_shared = shared_bytes ? largest_shared(*device_at(current_device())) / shared_bytes : 32;
     *blocks =
         static_cast<int>(std::min({by_shared, size_t{2 * kMaxThreads} / static_cast<size_t>(threads), size_t{32}}));
+    return cudaSuccess;
+}
+
+// ---- the driver's functions ----
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned, unsigned long long,
+                                             cudaDriverEntryPointQueryResult* result) {
+    if (const cudaError_t error = usable()) return finish(error);
+    const bool known = std::strcmp(symbol, "cuTensorMapEncodeTiled") == 0;
+    *function = known ? reinterpret_cast<void*>(&encode_tiled) : nullptr;
+    if (result) *result = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
     return cudaSuccess;
 }
 

@@ -1,12 +1,17 @@
 #include "dev/cuda_on_cpu/scheduler.h"
 
+#include "dev/cuda_on_cpu/async_work.h"
+#include "dev/cuda_on_cpu/bulk_copy.h"
 #include "dev/cuda_on_cpu/control.h"
 #include "dev/cuda_on_cpu/cublaslt_problem.h"
 #include "dev/cuda_on_cpu/fiber.h"
+#include "dev/cuda_on_cpu/mbarrier.h"
 #include "dev/cuda_on_cpu/memory.h"
 #include "dev/cuda_on_cpu/race_checker.h"
+#include "dev/cuda_on_cpu/register_pool.h"
 #include "dev/cuda_on_cpu/runtime.h"
 #include "dev/cuda_on_cpu/shared_memory.h"
+#include "dev/cuda_on_cpu/wgmma.h"
 
 #include <algorithm>
 #include <bit>
@@ -68,9 +73,12 @@ int random_bit(unsigned bits) {
     return std::countr_zero(upper ? upper : bits);
 }
 
-// Takes a thread from the ready ones; nullptr if there is none.
+// Takes a thread from the ready ones; nullptr if there is none, whatever asynchronous work may still do.
 Thread* pick() {
     Executor& e = executor;
+    if (async_work_is_pending() && order == Order::Random && (random_bits() & 31) == 0) progress_async_work();
+    while (!e.ready_ranks && progress_async_work()) {
+    }
     if (!e.ready_ranks) return nullptr;
     if (e.policy == Policy::ChangingPriorities && (random_bits() & 127) == 0) set_ranks();
     const bool fair = e.policy == Policy::Fair && order == Order::Random;
@@ -108,7 +116,11 @@ void report_deadlock() {
             std::string call = "__syncthreads";
             if (thread.state == State::InWarpOperation) call = format("%s, mask %08x,", thread.operation, thread.mask);
             if (thread.state == State::AtNamedBarrier) call = format("named barrier %d", thread.barrier_id);
-            what = "wait in " + call + " at " + text_of(thread.where);
+            if (thread.state == State::AtMbarrier) call = text_of_mbarrier(thread.awaited, thread.parity);
+            if (thread.state == State::AtWgmma) call = "wgmma.wait_group, for threads that did not come to the wgmma,";
+            if (thread.state == State::AtRegisters) call = text_of_registers();
+            const bool by_code = thread.state == State::AtWgmma;
+            what = "wait in " + call + " at " + (by_code ? lines_of(thread.pc) : text_of(thread.where));
         }
         Group& group = groups[what];
         if (++group.count <= 8) group.threads += format(" %d", i);
@@ -141,6 +153,12 @@ void run_another(Thread& from) {
     Thread& thread = *e.current;
     for (const AsyncCopy& copy : thread.copies) {
         kernel_fault("a cp.async is never waited for: " + lines_of(copy.pc));
+    }
+    check_stores_at_exit();
+    check_wgmmas_at_exit();
+    if (e.live == 1) {
+        check_copies_at_end();
+        check_mbarriers_at_end();
     }
     thread.state = State::Done;
     e.exited[thread.warp()] |= 1u << thread.lane();
@@ -185,6 +203,11 @@ void run_block(const dim3& block) {
     set_ranks();
     reset_barriers();
     reset_warp_operations();
+    reset_async_work();
+    reset_bulk_copies();
+    reset_mbarriers();
+    reset_registers();
+    reset_wgmmas();
     poison_shared();
     race::begin_block();
     ++counters.blocks;

@@ -31,7 +31,7 @@ struct Launch {
     void (*call)(void* arguments);
 };
 
-enum class State : uint8_t { Ready, Running, AtBarrier, InWarpOperation, AtNamedBarrier, Done };
+enum class State : uint8_t { Ready, Running, AtBarrier, InWarpOperation, AtNamedBarrier, AtMbarrier, AtWgmma, AtRegisters, Done };
 
 struct AsyncCopy {
     void* to;
@@ -49,6 +49,8 @@ struct Thread {
     const void* pc;  ///< Of the call in which it waits.
     Where where;
     int barrier_id;
+    const void* awaited;  ///< The mbarrier, and the parity of its phase.
+    int parity;
     unsigned mask;
     const char* operation;
     int copy_group;

@@ -3,6 +3,7 @@
 #include "dev/cuda_on_cpu/race_checker.h"
 #include "dev/cuda_on_cpu/scheduler.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -29,6 +30,14 @@ char* region = nullptr;
 char* dynamic_data = nullptr;
 size_t dynamic_bytes = 0, static_bytes = 0, shared_limit = 0;
 std::vector<Variable> variables;
+size_t dynamic_alignment = kAlignment;
+
+// The dynamic array begins behind them.
+constexpr size_t kStaticNamed = 24 << 10;
+uint32_t dynamic_start() {
+    return static_cast<uint32_t>(kStaticNamed + (dynamic_alignment >= 1024 ? 0 : dynamic_alignment));
+}
+uint32_t offset_of(const char* address) { return static_cast<uint32_t>(address - dynamic_data); }
 
 }  // namespace
 
@@ -47,6 +56,7 @@ void begin_shared(size_t bytes, size_t limit) {
     dynamic_bytes = bytes;
     dynamic_data = shared_base() + kDynamicEnd - (bytes + kAlignment - 1) / kAlignment * kAlignment;
     static_bytes = 0;
+    dynamic_alignment = kAlignment;
     shared_limit = limit;
     variables.clear();
 }
@@ -73,7 +83,22 @@ void* static_shared(const void* tag, size_t bytes, size_t alignment) {
     return region + offset;
 }
 
-void* dynamic_shared() { return dynamic_data; }
+void* dynamic_shared(size_t alignment) {
+    dynamic_alignment = std::max(dynamic_alignment, alignment);
+    return dynamic_data;
+}
+
+uint32_t shared_address(const void* p) {
+    const auto* const address = static_cast<const char*>(p);
+    if (address >= dynamic_data && address < dynamic_data + dynamic_bytes) return dynamic_start() + offset_of(address);
+    if (address < region || address >= region + kStaticNamed)
+        kernel_fault(format("%p has no shared address here: static variables only up to %zu bytes", p, kStaticNamed));
+    return static_cast<uint32_t>(address - region);
+}
+
+char* shared_pointer(uint32_t address) {
+    return address < dynamic_start() ? region + address : dynamic_data + (address - dynamic_start());
+}
 
 const char* end_of_shared_variable(const void* p) {
     const auto* address = static_cast<const char*>(p);

@@ -2,12 +2,15 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace cuda_on_cpu {
 
 /// The running block's variable known by `tag`; its type's size and alignment.
 void* static_shared(const void* tag, size_t bytes, size_t alignment);
-void* dynamic_shared();
+
+/// `alignment`: what the kernel asks for the array's shared address.
+void* dynamic_shared(size_t alignment = 128);
 
 /// Makes room for a launch and forgets the last one's variables. `limit`: static and dynamic bytes together.
 void begin_shared(size_t dynamic_bytes, size_t limit);
@@ -18,6 +21,16 @@ void poison_shared();
 /// All of shared memory with its gaps, for the checker.
 char* shared_base();
 constexpr size_t kSharedRegion = 512 << 10;
+
+/// Addresses within shared memory, as descriptors have them (18 bits). The dynamic array begins at a multiple of what was
+/// asked for, and no more. A kernel_fault outside of what can be named.
+uint32_t shared_address(const void* p);
+char* shared_pointer(uint32_t address);
+
+/// Where the byte at an address lies under the swizzle of so many bytes (32, 64 or 128).
+inline uint32_t swizzled(uint32_t address, int span) {
+    return address ^ ((address >> 7 & static_cast<uint32_t>(span / 16 - 1)) << 4);
+}
 
 /// The end of the variable that `p` lies in, or nullptr.
 const char* end_of_shared_variable(const void* p);

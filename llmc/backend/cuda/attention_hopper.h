@@ -1,0 +1,25 @@
+// Attention on Hopper's own instructions: what attention.cu and attention_backward.cu call instead of their portable
+// kernels where the device has compute capability 9.0. Operands as there; bf16, heads of 64 or 128 channels, rows
+// aligned to 16 bytes.
+#pragma once
+
+#include "llmc/backend/cuda/attention_heads.cuh"
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace llmc::cuda {
+
+inline bool hopper_kernels_take(const AttentionSizes& sizes) {
+    return sizes.aligned && (sizes.HD == 64 || sizes.HD == 128);
+}
+
+void attention_forward_hopper(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, int64_t B,
+                              cudaStream_t stream);
+
+/// After the statistics of attention_backward.cu: dK and dV, then dQ.
+void attention_backward_hopper(bf16* d_qkv, const bf16* d_out, const bf16* qkv, const float2* rows,
+                               const AttentionSizes& sizes, int64_t B, cudaStream_t stream);
+
+}  // namespace llmc::cuda

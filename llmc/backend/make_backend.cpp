@@ -3,6 +3,7 @@
 #include "llmc/backend/cpu/binding.h"
 #include "llmc/backend/cpu/cpu_backend.h"
 #include "llmc/backend/cpu/machine.h"
+#include "llmc/backend/cpu/product_rule.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 
@@ -65,30 +66,41 @@ std::unique_ptr<Backend> make_cuda_backend(const std::string& device) {
 
 #endif
 
-std::unique_ptr<Backend> make_cpu_backend(int threads) {
+std::unique_ptr<Backend> make_cpu_backend(int threads, const std::string& products) {
     if (threads < 0) fail_usage("--threads={} is negative; give a count, or 0 for one per physical core", threads);
-    return std::make_unique<cpu::CpuBackend>(threads);
+    return std::make_unique<cpu::CpuBackend>(threads, products);
 }
 
 }  // namespace
 
-std::unique_ptr<Backend> make_backend(const std::string& device, int threads) {
+std::unique_ptr<Backend> make_backend(const std::string& device, int threads, const std::string& cpu_products) {
     std::unique_ptr<Backend> backend = make_cuda_backend(device);
-    return backend != nullptr ? std::move(backend) : make_cpu_backend(threads);
+    return backend != nullptr ? std::move(backend) : make_cpu_backend(threads, cpu_products);
 }
 
 DeviceInfo host_memory() { return cpu::host_memory(); }
 
-std::unique_ptr<Backend> make_planning_backend(const std::string& device, int threads) {
+std::unique_ptr<Backend> make_planning_backend(const std::string& device, int threads,
+                                               const std::string& cpu_products) {
 #ifdef LLMC_WITH_CUDA
     const int index = cuda_index(device);
     if (index >= 0 && !cuda::why_unusable(index).empty()) {
         return std::make_unique<cuda::CudaBackend>(cuda::PlanningOnly());
     }
-    if (device == "auto" && !cuda::why_unusable(0).empty()) return make_cpu_backend(threads);
+    if (device == "auto" && !cuda::why_unusable(0).empty()) return make_cpu_backend(threads, cpu_products);
 #endif
-    return make_backend(device, threads);
+    return make_backend(device, threads, cpu_products);
 }
+
+std::vector<std::string> cpu_product_names() {
+    std::vector<std::string> names = {"auto"};
+    for (const cpu::ProductRules& rules : cpu::product_table()) names.emplace_back(rules.name);
+    return names;
+}
+
+std::string usual_cpu_products() { return cpu::rules_of_this_processor().name; }
+
+bool has_cpu_products(const std::string& name) { return cpu::can_form_products(name); }
 
 bool has_cuda_backend() {
 #ifdef LLMC_WITH_CUDA

@@ -5,15 +5,27 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace llmc {
 
 /// The backend for `device`: "cpu", "cuda" or "cuda:INDEX", or "auto" for a GPU if there is one. `threads` is for the
 /// CPU; 0 = one per physical core. A device that this build or this machine lacks is an Error.
-std::unique_ptr<Backend> make_backend(const std::string& device, int threads);
+/// `cpu_products`: one of cpu_product_names(), which this machine must have.
+std::unique_ptr<Backend> make_backend(const std::string& device, int threads, const std::string& cpu_products = "auto");
 
 /// The same for planning only: --device=cuda then needs no GPU, but nothing can be allocated or run.
-std::unique_ptr<Backend> make_planning_backend(const std::string& device, int threads);
+std::unique_ptr<Backend> make_planning_backend(const std::string& device, int threads,
+                                               const std::string& cpu_products = "auto");
+
+/// The kinds of matrix products of a CPU (cpu/product_rule.h), "auto" first.
+std::vector<std::string> cpu_product_names();
+
+/// What "auto" is on this processor.
+std::string usual_cpu_products();
+
+/// Whether this processor and this build can form them.
+bool has_cpu_products(const std::string& name);
 
 /// Whether this build has the CUDA backend, with or without a GPU to run on.
 bool has_cuda_backend();

@@ -137,6 +137,7 @@ std::string state_json(const ModelConfig& config, const Progress& progress) {
         {"optimizer", progress.optimizer},
         {"formats", to_json(progress.formats)},
         {"seq_len", progress.seq_len},
+        {"cpu_products", progress.cpu_products},
         {"pack", progress.pack},
         {"total_batch_size", progress.total_batch_size},
         {"seed", progress.seed},
@@ -315,6 +316,7 @@ Progress progress_of(const Checkpoint& checkpoint) {
         progress.optimizer = json.value("optimizer", std::string(optimizer_row(OptimizerKind::AdamW).name));
         json.at("seq_len").get_to(progress.seq_len);
         progress.pack = json.value("pack", "none");
+        progress.cpu_products = json.value("cpu_products", "library");  // All that there was before it was noted.
         json.at("total_batch_size").get_to(progress.total_batch_size);
         json.at("seed").get_to(progress.seed);
         json.at("train_tokens").get_to(progress.train_tokens);

@@ -29,6 +29,8 @@ struct Progress {
     std::string optimizer;      ///< Whose moments these are, as --optimizer names it.
     StateFormats formats;       ///< How they, weights and gradients were kept.
     int64_t seq_len = 0;
+    /// Matrix products of the CPU, as --cpu-products names them; empty on a GPU.
+    std::string cpu_products;
     std::string pack;  ///< What its sequences are made of, as --pack says.
     int64_t total_batch_size = 0;
     int64_t seed = 0;

@@ -115,7 +115,8 @@ void evaluate_command(const Options& options) {
     const std::unique_ptr<WeightSource> weights = trained_weights(options);
     const Model& model = weights->model();
     const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(options, *weights);
-    const std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
+    const std::unique_ptr<Backend> backend =
+        make_backend(options.device, static_cast<int>(options.threads), options.cpu_products);
     const DType dtype =
         options.was_given("dtype") ? dtype_of_option(options, *backend) : inference_dtype(*weights, *backend);
     require_dtype(*backend, dtype);

@@ -1,4 +1,5 @@
 // The table of all options (options.h). One row per option, in the order of --help.
+#include "llmc/backend/make_backend.h"
 #include "llmc/base/optimizer.h"
 #include "llmc/model/config.h"
 #include "llmc/plan/device_profile.h"
@@ -232,6 +233,10 @@ const std::vector<OptionRow>& option_table() {
          0, 0, {"auto", "fp32", "bf16"}},
         {"--threads", &O::threads, kComputing | kTokenize, kDevice,
          "CPU threads (one per core); never changes a result", 1, 4096, {}, false},
+        {"--cpu-products", &O::cpu_products, kComputing, kDevice,
+         "Matrix products of the CPU: our own for amd-avx512, amx, or, of fp32 numbers, any processor (fp32), or the "
+         "library's; decides the last bits (auto: by processor; a run keeps to what it began with)", 0, 0,
+         cpu_product_names()},
         {"--peak-tflops", &O::peak_tflops, kTrain, kDevice,
          "Peak of the device, for MFU (measured)", 0, 1e6, {}, false},
 

@@ -117,6 +117,7 @@ struct Options {
     std::string device = "auto";
     std::string dtype = "auto";
     int64_t threads = 0;
+    std::string cpu_products = "auto";
     double peak_tflops = 0;
 
     // Run.

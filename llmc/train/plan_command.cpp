@@ -226,7 +226,8 @@ namespace {
 /// one that is said.
 std::unique_ptr<Backend> planning_backend(Options* options) {
     const bool is_elsewhere = !options->device_profile.empty() && options->device == "auto" && has_cuda_backend();
-    auto backend = make_planning_backend(is_elsewhere ? "cuda" : options->device, static_cast<int>(options->threads));
+    auto backend = make_planning_backend(is_elsewhere ? "cuda" : options->device, static_cast<int>(options->threads),
+                                         options->cpu_products);
     if (options->device_profile.empty() && backend->on_gpu() && backend->info().memory_total == 0) {
         options->device_profile = "h100";
         spdlog::warn(

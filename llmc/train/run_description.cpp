@@ -64,14 +64,18 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     if (origin.checkpoint) {
         require_same_run(options, run->model.config, *origin.checkpoint);
         keep_total_batch(options, *origin.checkpoint);
+        keep_cpu_products(options, *origin.checkpoint);
     }
     require_divisible(options);
     const bool is_imported = origin.checkpoint && progress_of(*origin.checkpoint).train_tokens == 0;
     settle_schedule(options, origin.weights != nullptr || is_imported);
     settle_adapter_schedule(options);
 
-    run->backend = make_backend(options.device, static_cast<int>(options.threads));
+    // One kind of products for all ranks: that of rank 0's processor.
+    if (options.cpu_products == "auto") options.cpu_products = comm.broadcast(usual_cpu_products());
+    run->backend = make_backend(options.device, static_cast<int>(options.threads), options.cpu_products);
     Backend& backend = *run->backend;
+    if (backend.on_gpu()) options.cpu_products = "auto";
     const DType dtype = dtype_of_option(options, backend);
     options.dtype = name_of(dtype);
     require_dtype(backend, dtype);

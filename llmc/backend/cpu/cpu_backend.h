@@ -5,19 +5,21 @@
 #pragma once
 
 #include "llmc/backend/backend.h"
+#include "llmc/backend/cpu/product_rule.h"
 #include "llmc/base/process_limits.h"
 
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 
 namespace llmc::cpu {
 
 class CpuBackend : public Backend {
   public:
-    /// `threads` = 0: one per physical core this process may run on.
-    explicit CpuBackend(int threads);
+    /// `threads` = 0: one per physical core this process may run on. `products`: a row of product_rule.h.
+    explicit CpuBackend(int threads, std::string_view products = "auto");
     ~CpuBackend() override;
 
     // device.cpp
@@ -126,6 +128,7 @@ class CpuBackend : public Backend {
 
   private:
     int threads_;
+    const ProductRules& products_;
     std::optional<ProcessLimit> own_limit_;           ///< At the beginning: what is planned by it stays within it.
     std::unordered_map<void*, int64_t> allocations_;  ///< Start and mapped bytes of everything allocate() gave out.
 };

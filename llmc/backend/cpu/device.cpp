@@ -89,7 +89,8 @@ int threads_for(int asked) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(int threads) : threads_(threads_for(threads)) {
+CpuBackend::CpuBackend(int threads, std::string_view products)
+    : threads_(threads_for(threads)), products_(product_rules(products)) {
     omp_set_dynamic(0);
     omp_set_num_threads(threads_);
 #pragma omp parallel
@@ -129,6 +130,7 @@ DeviceInfo CpuBackend::info() const {
                             extension.empty() ? "" : ", ", extension);
     const int cores = std::min(threads_, usable_cores(allowed_processors()));
     info.workers = threads_;
+    info.products = products_.name;
     info.peak_flops_fp32 = measured_flops_per_core() * cores;
     info.peak_flops_bf16 = info.supports_bf16 ? 2 * info.peak_flops_fp32 : 0;
     return info;

@@ -5,6 +5,7 @@
 #include "llmc/base/units.h"
 
 #include <omp.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
@@ -181,6 +182,25 @@ bool has_bf16_dot_products() {
 #else
     return false;
 #endif
+}
+
+bool has_amx_bf16() {
+#if defined(__x86_64__)
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned kSavesRegisters = 1u << 27, kAmxBf16 = 1u << 22, kTiles = 3u << 17;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & kSavesRegisters) == 0) return false;
+    unsigned low = 0, high = 0;
+    asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & kTiles) == kTiles && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kAmxBf16) != 0;
+#else
+    return false;
+#endif
+}
+
+int64_t second_cache_bytes() {
+    constexpr int64_t kUsual = 1 << 20;
+    static const int64_t bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    return bytes > 0 ? bytes : kUsual;
 }
 
 double measured_flops_per_core() {

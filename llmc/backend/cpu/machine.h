@@ -39,6 +39,12 @@ std::string vector_extension();
 /// The processor has bf16 dot products (AVX512_BF16 or AMX), and the system saves their registers.
 bool has_bf16_dot_products();
 
+/// The processor multiplies bf16 tiles (AMX), and the system saves their registers.
+bool has_amx_bf16();
+
+/// Bytes of the second-level cache of a core; 1 MiB where the system does not say.
+int64_t second_cache_bytes();
+
 /// fp32 FLOP/s of one core on register-resident multiply-adds, at the vector width of this build. Takes about a
 /// millisecond at the first call and is remembered.
 double measured_flops_per_core();

@@ -114,7 +114,7 @@ found := $(shell printf '$(call probe,CLI/CLI.hpp,cli11)$(call probe,spdlog/spdl
     probe,pcre2.h,pcre2)$(call probe,unicode/normalizer2.h,icu)$(call \
     probe,sentencepiece_processor.h,sentencepiece)$(call \
     probe,fmt/format.h,fmt)$(call probe,zlib.h,zlib)$(call probe,zstd.h,zstd)$(call \
-    probe,toml++/toml.h,toml)$(call probe,hwloc.h,hwloc)$(call \
+    probe,toml++/toml.h,toml)$(call probe,hwloc.h,hwloc)$(call probe,sodium.h,sodium)$(call \
     probe,nlohmann/json.hpp,json)$(call probe,xxhash.h,xxhash)$(call \
     probe,gtest/gtest.h,gtest)$(call probe,nccl.h,nccl)$(call probe,oneapi/dnnl/dnnl.hpp,$(hash)include \
     <oneapi/dnnl/dnnl_version.h>\nonednn=DNNL_VERSION_MAJOR.DNNL_VERSION_MINOR.DNNL_VERSION_PATCH)' | \
@@ -147,6 +147,7 @@ missing := $(strip \
     $(if $(filter json,$(found)),,nlohmann-json) \
     $(if $(filter toml,$(found)),,toml++) \
     $(if $(filter hwloc,$(found)),,hwloc) \
+    $(if $(filter sodium,$(found)),,libsodium) \
     $(if $(filter xxhash,$(found)),,xxhash) \
     $(if $(filter pcre2,$(found)),,PCRE2) \
     $(if $(filter zlib,$(found)),,zlib) \
@@ -251,7 +252,8 @@ mpi_link    := $(filter -L% -l%,$(call mpi_says,link))
 rpaths := $(if $(filter openblas,$(blas)),$(openblas_dir)) $(if $(with_cuda),$(wildcard $(CUDA_HOME)/lib64))
 link   := $(CXX) $(filter-out -DLLMC%,$(optimise_$(flavour))) -fopenmp -pthread -Wl,--as-needed \
     -Wl,--disable-new-dtags $(LDFLAGS)
-plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 -lz -lzstd -licuuc -lhwloc $(if $(with_sentencepiece),-lsentencepiece) \
+plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 -lz -lzstd -licuuc -lhwloc -lsodium \
+    $(if $(with_sentencepiece),-lsentencepiece) \
     $(if $(filter openblas,$(blas)),-L$(openblas_dir) -lopenblas,-ldnnl) \
     $(mpi_link) $(rpaths:%=-Wl,-rpath,%) $(LDLIBS)
 # None of them needs the driver to start; the driver's own library is found at run time by NVIDIA's.

@@ -50,9 +50,10 @@ entry train-gpt train_gpt "$version" NOASSERTION "" APPLICATION
 for file in "$@"; do
     name=$(basename "$file")
     package=$(owner "$file")
+    supplier=NOASSERTION of=NOASSERTION
+    [ -z "$package" ] || { supplier="Organization: Debian ($package)" of=$(version_of "$package"); }
     printf ',\n'
-    entry "$(id_of "$name")" "$name" "$([ -n "$package" ] && version_of "$package" || echo NOASSERTION)" \
-        "${package:+Organization: Debian (}${package:-NOASSERTION}${package:+)}" "$(sha256sum <"$file" | cut -d' ' -f1)" LIBRARY
+    entry "$(id_of "$name")" "$name" "$of" "$supplier" "$(sha256sum <"$file" | cut -d' ' -f1)" LIBRARY
     ids+=("$(id_of "$name")")
 done
 for package in $headers; do
@@ -61,9 +62,14 @@ for package in $headers; do
     entry "$package" "$package" "$(version_of "$package")" "Organization: Debian ($package)" "" SOURCE
     ids+=("$package")
 done
+# relation FROM TYPE TO
+relation() {
+    printf '    {"spdxElementId": "SPDXRef-%s", "relationshipType": "%s", "relatedSpdxElement": "SPDXRef-%s"}' "$@"
+}
 printf '\n  ],\n  "relationships": [\n'
-printf '    {"spdxElementId": "SPDXRef-DOCUMENT", "relationshipType": "DESCRIBES", "relatedSpdxElement": "SPDXRef-train-gpt"}'
+relation DOCUMENT DESCRIBES train-gpt
 for id in "${ids[@]}"; do
-    printf ',\n    {"spdxElementId": "SPDXRef-train-gpt", "relationshipType": "DEPENDS_ON", "relatedSpdxElement": "SPDXRef-%s"}' "$id"
+    printf ',\n'
+    relation train-gpt DEPENDS_ON "$id"
 done
 printf '\n  ]\n}\n'

@@ -18,7 +18,7 @@
 
 namespace llmc {
 
-CommSettings comm_settings(const Options& options) { 
+CommSettings comm_settings(const Options& options) {
     return {options.comm_init, options.comm_timeout, options.comm_insecure};
 }
 

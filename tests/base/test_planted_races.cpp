@@ -1,5 +1,5 @@
-// Races that are there on purpose, one in each area with threads of its own: a thread sanitizer that does not report them
-// would say nothing of real ones either. In builds without it there is nothing to see.
+// Races that are there on purpose, one in each area with threads of its own: a thread sanitizer that does not report
+// them would say nothing of real ones either. In builds without it there is nothing to see.
 #include "llmc/base/log.h"
 #include "llmc/comm/link.h"
 #include "llmc/io/text_file.h"

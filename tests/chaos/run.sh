@@ -1,6 +1,6 @@
 #!/bin/bash
 # Accidents, one after another, drawn from a seed: a run of a tiny model is killed, stopped, runs out of disk or memory,
-# its data is cut while it reads, its clock jumps, a rank of it hangs or lies. After each: a clear end (no crash, one line
+# its data is cut while it reads, its clock jumps, a rank of it hangs or lies. After each: a clear end (no crash, a line
 # where it failed, nothing late); then the same command goes on, and the whole is, bit for bit, the run that had none.
 #
 #   tests/chaos/run.sh SECONDS [SEED]
@@ -8,7 +8,7 @@
 # TRAIN_GPT and WORK_DIR as for end-to-end scripts; FAULTS is the library made of faults.cpp, without which only those
 # accidents happen that need none. Prints a line per kind, and one with the seed and its number for what went wrong:
 # the same seed draws the same accidents. Read by tests/e2e/chaos.sh and make chaos.
-# shellcheck disable=SC2317  # functions are called by name
+# shellcheck disable=SC2086,SC2317  # numbers need no quotes; functions are called by name
 set -u
 . tests/e2e/ranks.bash
 . tests/e2e/lib.bash
@@ -25,10 +25,10 @@ one_of() {
     drawn=${*:$((drawn + 1)):1}
 }
 
-common=("${tiny[@]}" --lr-schedule=constant --warmup=0 --steps=30 --checkpoint-every=4 --keep-checkpoints=2 --val-every=7
-    --val-sequences=4 --sample-every=11 --sample-length=5 --threads=1 -y 1)
-alone=("${common[@]}" --data="$PWD/data.txt" --output-dir="$PWD/run")
-together=("${common[@]}" --data="$PWD/data.txt" --total-batch-size=128 --zero=2 --comm-timeout=2 --output-dir="$PWD/team")
+common=("${tiny[@]}" --data="$PWD/data.txt" --lr-schedule=constant --warmup=0 --steps=30 --checkpoint-every=4
+    --keep-checkpoints=2 --val-every=7 --val-sequences=4 --sample-every=11 --sample-length=5 --threads=1 -y 1)
+alone=("${common[@]}" --output-dir="$PWD/run")
+together=("${common[@]}" --total-batch-size=128 --zero=2 --comm-timeout=2 --output-dir="$PWD/team")
 
 # ---- what there is without accidents -------------------------------------------------------------------------------
 

@@ -196,7 +196,8 @@ std::optional<Place> parse_place(const std::string& text) {
     for (std::string host = line_after(text, "host", &at); !host.empty(); host = line_after(text, "host", &at)) {
         place.hosts.push_back(host);
     }
-    if (place.hosts.empty() || place.port <= 0 || place.port > kLastPort) return std::nullopt;
+    const bool is_whole = !place.hosts.empty() && !place.secret.empty() && place.port > 0 && place.port <= kLastPort;
+    if (!is_whole) return std::nullopt;
     return place;
 }
 

@@ -67,6 +67,11 @@ void on_bus_error(int, siginfo_t* info, void*) {
     _exit(kExitFailed);
 }
 
+[[gnu::noinline]] void touch(const volatile std::byte* begin, const volatile std::byte* end) {
+    for (const volatile std::byte* at = begin; at < end; at += kPage) static_cast<void>(*at);
+    static_cast<void>(*(end - 1));
+}
+
 /// Nothing here has a destructor, which a jump would pass over.
 bool can_read(const volatile std::byte* begin, const volatile std::byte* end) {
     sigjmp_buf here;
@@ -75,8 +80,7 @@ bool can_read(const volatile std::byte* begin, const volatile std::byte* end) {
         return false;
     }
     way_out = &here;
-    for (const volatile std::byte* at = begin; at < end; at += kPage) static_cast<void>(*at);
-    static_cast<void>(*(end - 1));
+    touch(begin, end);
     way_out = nullptr;
     return true;
 }

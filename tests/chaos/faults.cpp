@@ -131,6 +131,15 @@ ssize_t read(int descriptor, void* data, size_t bytes) {
     return real(descriptor, data, bytes);
 }
 
+ssize_t pread(int descriptor, void* data, size_t bytes, off_t offset) {
+    REAL(pread);
+    if (is_file(descriptor) && is_due(Kind::Read)) {
+        errno = static_cast<int>(fault().value);
+        return -1;
+    }
+    return real(descriptor, data, bytes, offset);
+}
+
 size_t fwrite(const void* data, size_t size, size_t count, FILE* file) {
     REAL(fwrite);
     if (is_file(fileno(file)) && disk_fails()) return 0;
@@ -145,6 +154,19 @@ int open(const char* path, int flags, ...) {
     va_end(arguments);
     if ((flags & O_CREAT) != 0 && is_users(path) && disk_fails()) return -1;
     return real(path, flags, mode);
+}
+
+FILE* fopen(const char* path, const char* mode) {
+    REAL(fopen);
+    if (strpbrk(mode, "wa+") != nullptr && is_users(path) && disk_fails()) return nullptr;
+    return real(path, mode);
+}
+
+FILE* fopen64(const char* path, const char* mode) { return fopen(path, mode); }
+
+int ftruncate(int descriptor, off_t bytes) {
+    REAL(ftruncate);
+    return disk_fails() ? -1 : real(descriptor, bytes);
 }
 
 int rename(const char* from, const char* to) {

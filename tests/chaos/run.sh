@@ -26,8 +26,8 @@ one_of() {
 }
 
 common=("${tiny[@]}" --data="$PWD/data.txt" --lr-schedule=constant --warmup=0 --steps=30 --checkpoint-every=4
-    --keep-checkpoints=2 --val-every=7 --val-sequences=4 --sample-every=11 --sample-length=5 --threads=1 -y 1)
-alone=("${common[@]}" --output-dir="$PWD/run")
+    --keep-checkpoints=2 --val-every=7 --val-sequences=4 --sample-every=11 --sample-length=5 -y 1)
+alone=("${common[@]}" --threads=1 --output-dir="$PWD/run")
 together=("${common[@]}" --total-batch-size=128 --zero=2 --comm-timeout=2 --output-dir="$PWD/team")
 
 # ---- what there is without accidents -------------------------------------------------------------------------------

@@ -27,17 +27,20 @@ targets
   test      build and run all tests; the last line is "N passed, N failed"
   test-long the tests that take too long for every change (tests/long); the same last line
   build/release/gpu_tests    build the tests of the CUDA kernels for a card (make test runs the kernels on the CPU)
+  chaos     accidents: kills, full disks, refused memory, cut files, ranks that hang or lie; HOURS=1, SEED=n
   fuzz      give every parser damaged files, under sanitizers, for MINUTES=10
   lint      check the rules of the source tree and its formatting
   format    reformat the sources with clang-format
   bench     run dev/bench/*.sh, or one of them: BENCH=name
-  dist      package for other x86-64 machines: build/dist/train_gpt-VERSION-x86_64.tar.gz
+  dist      package for other x86-64 machines, with a bill of materials: build/dist/train_gpt-VERSION-x86_64.tar.gz;
+            the same commit and toolchain make the same bytes
   info      print what the build found and how it will compile
   clean     remove build/ and ./train_gpt
 
 variables
   DEBUG=1   -O1 -g and the library's assertions, in build/debug/
   SAN=1     the same with address and undefined-behaviour sanitizers, in build/san/
+  TSAN=1    the same with the thread sanitizer, in build/tsan/; OpenMP has one thread there (dev/notes/sanitizers.md)
   ARCH=x    target processor, as for g++ -march (default native)
   BLAS=x    onednn or openblas (default: oneDNN where installed, else OpenBLAS's OpenMP build)
   MPI=0 CUDA=0    leave the feature out although it was found
@@ -56,6 +59,7 @@ endef
 
 DEBUG ?= 0
 SAN   ?= 0
+TSAN  ?= 0
 DIST  ?= 0
 V     ?= 0
 BLAS  ?= auto
@@ -71,7 +75,10 @@ ifeq ($(DIST),1)
     ARCH ?= $(if $(filter x86_64,$(machine)),x86-64-v3,native)
     BUILD := build/dist$(if $(WIDE),-$(WIDE))
 else
-    flavour := $(if $(filter 1,$(SAN)),san,$(if $(filter 1,$(DEBUG)),debug,release))
+    ifeq ($(SAN)$(TSAN),11)
+        $(error SAN=1 and TSAN=1 exclude each other: no program can have both)
+    endif
+    flavour := $(if $(filter 1,$(SAN)),san,$(if $(filter 1,$(TSAN)),tsan,$(if $(filter 1,$(DEBUG)),debug,release)))
     ARCH ?= native
     BUILD := build/$(flavour)$(if $(filter-out native,$(ARCH)),-$(ARCH))
 endif
@@ -114,7 +121,7 @@ found := $(shell printf '$(call probe,CLI/CLI.hpp,cli11)$(call probe,spdlog/spdl
     probe,pcre2.h,pcre2)$(call probe,unicode/normalizer2.h,icu)$(call \
     probe,sentencepiece_processor.h,sentencepiece)$(call \
     probe,fmt/format.h,fmt)$(call probe,zlib.h,zlib)$(call probe,zstd.h,zstd)$(call \
-    probe,toml++/toml.h,toml)$(call probe,hwloc.h,hwloc)$(call \
+    probe,toml++/toml.h,toml)$(call probe,hwloc.h,hwloc)$(call probe,sodium.h,sodium)$(call \
     probe,nlohmann/json.hpp,json)$(call probe,xxhash.h,xxhash)$(call \
     probe,gtest/gtest.h,gtest)$(call probe,nccl.h,nccl)$(call probe,oneapi/dnnl/dnnl.hpp,$(hash)include \
     <oneapi/dnnl/dnnl_version.h>\nonednn=DNNL_VERSION_MAJOR.DNNL_VERSION_MINOR.DNNL_VERSION_PATCH)' | \
@@ -147,6 +154,7 @@ missing := $(strip \
     $(if $(filter json,$(found)),,nlohmann-json) \
     $(if $(filter toml,$(found)),,toml++) \
     $(if $(filter hwloc,$(found)),,hwloc) \
+    $(if $(filter sodium,$(found)),,libsodium) \
     $(if $(filter xxhash,$(found)),,xxhash) \
     $(if $(filter pcre2,$(found)),,PCRE2) \
     $(if $(filter zlib,$(found)),,zlib) \
@@ -179,7 +187,7 @@ with_cuda_tests := $(and $(filter 1,$(CUDA)),$(cuda_include),$(filter release de
 library_sources := \
     $(filter-out $(cuda_sources) $(mpi_sources) $(nccl_sources),$(all_sources)) \
     $(if $(with_cuda),$(cuda_sources)) $(if $(with_mpi),$(mpi_sources)) $(if $(with_nccl),$(nccl_sources))
-test_sources    := $(filter-out tests/e2e/% tests/cuda/% tests/cuda_on_cpu/%,$(call files,tests,*.cpp))
+test_sources    := $(filter-out tests/e2e/% tests/chaos/% tests/cuda/% tests/cuda_on_cpu/%,$(call files,tests,*.cpp))
 fuzz_sources    := $(filter tests/fuzz/%,$(test_sources))
 bench_sources   := $(sort $(wildcard dev/bench/*.cpp))
 
@@ -212,11 +220,15 @@ optimise_dist    := -O1
 optimise_debug   := -O1 -g -D_GLIBCXX_ASSERTIONS
 optimise_san     := $(optimise_debug) -fsanitize=address,undefined -fno-sanitize-recover=all \
                     -fno-omit-frame-pointer
+optimise_tsan    := $(optimise_debug) -fsanitize=thread -fno-omit-frame-pointer
+# In the package no file knows in which folder it was made.
+optimise_dist    += -ffile-prefix-map=$(CURDIR)=.
 
 # What gcc 12 wrongly reports: in its own AVX-512 headers (its bug 105593), and, when it
 # optimises fully or adds sanitizers, in std::string (105329) and fmt. Debug builds keep the rest of the checks.
 false_alarms_debug   := -Wno-maybe-uninitialized
 false_alarms_san     := $(false_alarms_debug) -Wno-stringop-overflow
+false_alarms_tsan    := $(false_alarms_san)
 false_alarms_release := $(false_alarms_debug) -Wno-uninitialized -Wno-restrict -Wno-stringop-overflow
 false_alarms_dist    := $(false_alarms_release)
 
@@ -231,7 +243,7 @@ warn       := -Wall -Wextra $(if $(findstring clang,$(CXX)),,$(false_alarms_$(fl
 compile    := $(CXX) -std=c++20 $(optimise_$(flavour)) -march=$(ARCH)$(if $(WIDE), -mavx512bf16) -fopenmp -pthread \
     -fno-math-errno -fno-trapping-math $(warn) $(CXXFLAGS) $(preprocess)
 
-nvcc_compile = $(nvcc) -ccbin '$(CXX)' -std=c++20 $(if $(filter debug san,$(flavour)),-O1 -g,-O3) \
+nvcc_compile = $(nvcc) -ccbin '$(CXX)' -std=c++20 $(if $(filter debug san tsan,$(flavour)),-O1 -g,-O3) \
     $(foreach a,$(GPU_ARCH),-gencode arch=compute_$a,code=sm_$a) \
     -gencode arch=compute_$(lastword $(GPU_ARCH)),code=compute_$(lastword $(GPU_ARCH)) \
     -Xptxas -v -Xcompiler -Wall,-Wextra,-fopenmp $(if $(filter 1,$(WERROR)),-Werror all-warnings) $(preprocess)
@@ -251,7 +263,8 @@ mpi_link    := $(filter -L% -l%,$(call mpi_says,link))
 rpaths := $(if $(filter openblas,$(blas)),$(openblas_dir)) $(if $(with_cuda),$(wildcard $(CUDA_HOME)/lib64))
 link   := $(CXX) $(filter-out -DLLMC%,$(optimise_$(flavour))) -fopenmp -pthread -Wl,--as-needed \
     -Wl,--disable-new-dtags $(LDFLAGS)
-plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 -lz -lzstd -licuuc -lhwloc $(if $(with_sentencepiece),-lsentencepiece) \
+plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 -lz -lzstd -licuuc -lhwloc -lsodium \
+    $(if $(with_sentencepiece),-lsentencepiece) \
     $(if $(filter openblas,$(blas)),-L$(openblas_dir) -lopenblas,-ldnnl) \
     $(mpi_link) $(rpaths:%=-Wl,-rpath,%) $(LDLIBS)
 # None of them needs the driver to start; the driver's own library is found at run time by NVIDIA's.
@@ -270,6 +283,8 @@ ifeq ($(version),)
     version := unknown
 endif
 
+commit := $(or $(if $(wildcard .git),$(shell git rev-parse HEAD 2>/dev/null)),unknown)
+
 # ---- stamps: files rewritten only when their text changes -----------------------------
 
 # -march=native means another processor on another machine: what it resolves to
@@ -279,7 +294,6 @@ native := $(if $(filter native,$(ARCH)),$(shell $(CXX) -march=native -Q --help=t
 export FLAGS_TEXT   := $(compiler_version) $(native) $(compile)
 export CUDA_TEXT    := $(if $(with_cuda),$(nvcc_compile)) $(if $(with_cuda_tests),$(cpu_kernel_compile))
 export SOURCES_TEXT := $(link) $(libs) $(library_sources) $(test_sources) $(bench_sources) $(cpu_kernels) $(cuda_host)
-export VERSION_TEXT := $(version)
 
 absent := $(if $(with_sentencepiece),,SentencePiece) \
     $(if $(with_mpi),,MPI) $(if $(with_nccl),,NCCL) $(if $(with_cuda),,CUDA)
@@ -290,6 +304,16 @@ present := $(if $(with_sentencepiece), + SentencePiece)$(if \
     $(with_mpi), + MPI)$(if $(with_nccl), + NCCL)$(if $(with_cuda), + CUDA)
 summary := $(notdir $(firstword $(CXX))) $(compiler_version), $(flavour) for $(ARCH), $(blas_text)$(present)$(if \
     $(strip $(absent)),; without $(subst $(space),$(comma) ,$(strip $(absent))))
+
+# What --version says beside the version; nothing in it depends on where or when it was built.
+about_compiler := $(notdir $(firstword $(CXX))) $(compiler_version), $(flavour) for $(ARCH)
+about_features := $(blas_text)$(if $(with_sentencepiece),$(comma) SentencePiece)$(if \
+    $(with_mpi),$(comma) MPI)$(if $(with_nccl),$(comma) NCCL)
+about_cuda := $(if $(with_cuda),$(shell $(nvcc) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')$(comma) \
+    for $(GPU_ARCH),none)
+about := $(commit) $(about_compiler) $(about_features) $(about_cuda)
+
+export VERSION_TEXT := $(version) $(about)
 
 missing_text := $(subst _, ,$(subst $(space),$(comma) ,$(missing)))
 
@@ -339,6 +363,12 @@ $(BUILD)/fuzz: $(fuzz_sources:%=$(obj)/%.o) $(library_objects) $(BUILD)/sources
 	$(call say,LINK,$@)
 	$(quiet)$(link) $(filter %.o,$^) -lgtest_main -lgtest $(libs) -o $@
 
+# What tests/chaos/run.sh preloads.
+$(BUILD)/faults.so: tests/chaos/faults.cpp $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CXX,$<)
+	$(quiet)$(CXX) -std=c++20 -O1 $(warn) $(CXXFLAGS) -shared -fPIC $< -o $@ -ldl
+
 $(BUILD)/cuda_tests: $(cuda_test_objects) $(plain_objects) $(BUILD)/sources
 	$(call say,LINK,$@)
 	$(quiet)$(link) $(filter %.o,$^) -lgtest $(plain_libs) -o $@
@@ -368,7 +398,7 @@ endif
 $(obj)/llmc/base/nf4.cpp.o: level := $(if $(filter release dist,$(flavour)),-O3) -ffp-contract=off
 
 # Sanitized kernels are vectorised as well: sums keep the order whose error the tests know.
-ifeq ($(flavour),san)
+ifneq ($(filter san tsan,$(flavour)),)
     $(obj)/llmc/backend/cpu/%.o: level := -O3
 endif
 
@@ -400,9 +430,11 @@ $(obj)/cuda_on_cpu/%.cpp.o: %.cpp $(BUILD)/flags
 	$(call say,CXX,$< on the CPU)
 	$(quiet)$(compile) $(level) $(cuda_on_cpu) $(defines) -MMD -MP -c $< -o $@
 
-# The version reaches one file only, so that a commit recompiles one file only.
+# The version reaches two files only, so that a commit recompiles no others.
 $(obj)/llmc/base/version.cpp.o: defines = -DLLMC_VERSION='"$(version)"'
-$(obj)/llmc/base/version.cpp.o: $(BUILD)/version
+$(obj)/llmc/train/about.cpp.o: defines = -DLLMC_COMMIT='"$(commit)"' -DLLMC_COMPILER='"$(about_compiler)"' \
+    -DLLMC_FEATURES='"$(about_features)"' -DLLMC_CUDA='"$(strip $(about_cuda))"'
+$(obj)/llmc/base/version.cpp.o $(obj)/llmc/train/about.cpp.o: $(BUILD)/version
 
 # CUDA's headers are for its own files, and one file makes its backend.
 cuda_compile := $(if $(with_cuda),-DLLMC_WITH_CUDA -DLLMC_CUDA_LIBRARIES='"$(CUDA_HOME)/lib64"' \
@@ -442,7 +474,7 @@ else
     binary := $(BUILD)/train_gpt
 endif
 
-.PHONY: train chat finetune test test-long fuzz lint format bench dist dist_package info help clean
+.PHONY: train chat finetune test test-long chaos fuzz lint format bench dist dist_package info help clean
 train: all
 	@data/demo.sh
 	$(strip $(binary) $(ARGS))
@@ -453,13 +485,20 @@ chat: all
 finetune: all
 	@scripts/finetune.sh $(binary)
 
-test: all $(BUILD)/tests $(if $(with_cuda_tests),$(BUILD)/cuda_tests $(BUILD)/train_gpt_cuda_on_cpu)
+test: all $(BUILD)/tests $(BUILD)/faults.so $(if $(with_cuda_tests),$(BUILD)/cuda_tests $(BUILD)/train_gpt_cuda_on_cpu)
 	$(if $(with_cuda_tests),,@echo 'tests of the CUDA kernels: skipped ($(if \
 	    $(cuda_include),not in the $(flavour) flavour or CUDA=0,no CUDA headers))')
 	@tests/run.sh $(BUILD)
 
 test-long: all
 	@tests/run.sh $(BUILD) long
+
+HOURS ?= 1
+SEED  ?= $(shell date +%s)
+chaos: all $(BUILD)/faults.so
+	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && WORK_DIR=$$work BUILD_DIR='$(abspath $(BUILD))' \
+	    TRAIN_GPT='$(abspath $(binary))' CHAOS_SECONDS=$$(awk 'BEGIN { print int(3600 * $(HOURS)) }') \
+	    CHAOS_SEED='$(SEED)' tests/e2e/chaos.sh
 
 MINUTES ?= 10
 ifeq ($(flavour),san)
@@ -500,6 +539,9 @@ bench: all $(bench_programs)
 
 package := $(BUILD)/train_gpt-$(subst /,-,$(version))-$(machine)
 
+# The time that everything in it has: that of the commit, so that the same commit makes the same bytes.
+epoch = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
+
 # Built apart (build/dist), for a processor most machines have and with its libraries beside it; and once more for those
 # with the widest vectors and bf16, which the first starts in its place where it can (llmc/backend/make_backend.cpp).
 wide := avx512-bf16
@@ -522,13 +564,15 @@ dist_package: $(BUILD)/train_gpt $(BUILD)/tests $(if $(with_cuda),$(BUILD)/gpu_t
 	@if [ -x build/dist-$(wide)/train_gpt ]; then mkdir '$(package)/lib/$(wide)' && \
 	    cp build/dist-$(wide)/train_gpt '$(package)/lib/$(wide)/'; fi
 	@mkdir -p '$(package)/tests' '$(package)/scripts' '$(package)/dev/bench'
-	@cp -r tests/run.sh tests/e2e tests/golden '$(package)/tests/'
+	@cp -r tests/run.sh tests/e2e tests/golden tests/chaos '$(package)/tests/'
+	@cp -r dev/dist '$(package)/dev/'
 	@cp -r $(wildcard scripts/*.sh scripts/*.bash scripts/*.py scripts/slurm) '$(package)/scripts/'
 	@cp $(wildcard dev/bench/*.sh dev/bench/*.bash dev/bench/*.py) '$(package)/dev/bench/'
 	@ldd $^ | awk '/not found/ { print "missing library: " $$1 > "/dev/stderr"; exit 1 } \
 	    $$2 == "=>" && $$1 !~ /^($(not_taken))/ { print $$3 }' | sort -u > '$(BUILD)/libraries'
 	@xargs -r cp -L -t '$(package)/lib' < '$(BUILD)/libraries'
-	@tar -C '$(BUILD)' -czf '$(package).tar.gz' '$(notdir $(package))'
+	@xargs -r dev/dist/sbom.sh '$(version)' '$(epoch)' < '$(BUILD)/libraries' > '$(package)/sbom.spdx.json'
+	@dev/dist/pack.sh '$(package)' '$(package).tar.gz' '$(epoch)'
 	@echo 'package: $(package).tar.gz'
 
 # ---- telling --------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 // CUDA backend is behind llmc/backend/backend.h, and without nvcc this file compiles with any C++ compiler. Read next:
 // llmc/backend/backend.h (what an operation is), llmc/run/executor.cpp (the only loop over steps).
 #include "llmc/base/error.h"
+#include "llmc/base/last_words.h"
 #include "llmc/base/log.h"
+#include "llmc/base/mapped_reading.h"
 #include "llmc/base/output.h"
 #include "llmc/base/prepare_process.h"
 #include "llmc/base/printable.h"
@@ -202,6 +204,8 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
     prepare_process(argv);
+    end_with_last_words();
+    end_well_on_failed_reads();
     watch_stop_signals();
     std::signal(SIGXFSZ, SIG_IGN);  // A file-size limit shall be an error of write(), like a full disk.
     std::signal(SIGPIPE, SIG_IGN);  // As process 1 it would not end the program.

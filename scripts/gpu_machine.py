@@ -157,7 +157,7 @@ class Machine:
             digest = hashlib.sha256(file.read()).hexdigest()[:16]
         return {"date": time.strftime("%Y-%m-%d"), "gpu": self.card("name"), "driver": self.card("driver_version"),
                 "cuda": cuda[1] if cuda else "",
-                "version": output_of([self.binary, "--version"], env=self.ours).strip(),
+                "version": output_of([self.binary, "--version"], env=self.ours).partition("\n")[0],
                 "binary": digest, "dry": self.dry, **{field: self.card(field) for field in fields}}
 
     def run(self, command, seconds, name):

@@ -24,6 +24,12 @@ require_count() {
     case ${!1} in '' | 0* | *[!0-9]*) die "$1=${!1}: must be a number from 1" ;; esac
 }
 
+# make_secret: one for this job, by which its ranks know each other, unless the caller has one. Children inherit it.
+make_secret() {
+    [ -n "${LLMC_JOB_SECRET-}" ] || LLMC_JOB_SECRET=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+    export LLMC_JOB_SECRET
+}
+
 # ranks_here: one for every GPU, or two.
 ranks_here() {
     local gpus

@@ -302,7 +302,7 @@ class Sweep:
 
     def record(self, folder, status, reason, peak):
         """What is kept of a run beside what train_gpt wrote."""
-        version = self.program.ask("--version")[1].strip()
+        version = self.program.ask("--version")[1].partition("\n")[0]
         lines = [f"status={status}", f"reason={reason}", f"peak_rss_bytes={peak or ''}", f"version={version}"]
         common.write(os.path.join(folder, "sweep.txt"), "\n".join(lines) + "\n")
         say(f"{os.path.basename(folder)}: {status}{': ' if reason else ''}{reason}")

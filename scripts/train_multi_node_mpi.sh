@@ -40,7 +40,8 @@ if [ ${#where[@]} -eq 0 ] && [ -z "${SLURM_JOB_ID-}${PBS_JOBID-}${LSB_JOBID-}" ]
 fi
 
 # As many ranks as the hosts have slots.
+make_secret
 # shellcheck disable=SC2086  # words
-start mpirun "${where[@]}" --bind-to none ${MPIRUN_ARGS-} "$train_gpt" "$@"
+start mpirun "${where[@]}" --bind-to none -x LLMC_JOB_SECRET ${MPIRUN_ARGS-} "$train_gpt" "$@"
 wait_for_all
 exit "$status"

@@ -26,6 +26,7 @@ NP=${NP:-$(ranks_here)}
 require_count NP
 command -v mpirun >/dev/null || die "there is no mpirun; install Open MPI, or use train_multi_node_tcp.sh"
 
+make_secret
 # Not bound to single cores, since every rank computes with its share of them.
 # shellcheck disable=SC2086  # words
 start mpirun -np "$NP" --bind-to none ${MPIRUN_ARGS-} "$train_gpt" "$@"

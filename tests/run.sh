@@ -56,6 +56,12 @@ fi
 if [ -f dev/lint/leaks.supp ]; then
     export LSAN_OPTIONS="suppressions=$PWD/dev/lint/leaks.supp:print_suppressions=0${LSAN_OPTIONS:+:$LSAN_OPTIONS}"
 fi
+# The thread sanitizer does not know libgomp's barriers, so that under it OpenMP has one thread; what is left are the
+# program's own threads.
+if ldd "$TRAIN_GPT" 2>/dev/null | grep -q libtsan; then
+    export OMP_THREAD_LIMIT=1
+    export TSAN_OPTIONS="suppressions=$PWD/dev/lint/races.supp:exitcode=66${TSAN_OPTIONS:+:$TSAN_OPTIONS}"
+fi
 export UBSAN_OPTIONS="print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
 
 # How a command ended, in words, from its exit status; nothing if it simply ended.

@@ -61,7 +61,7 @@ mib() { calculate "$1 / 1048576"; }
 
 # about: what was measured on what, in one line.
 about() {
-    printf '%s, %s, %s, %s threads' "$(date +%F)" "$("$train_gpt" --version)" \
+    printf '%s, %s, %s, %s threads' "$(date +%F)" "$("$train_gpt" --version | head -n 1)" \
         "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)"
 }
 

@@ -351,7 +351,7 @@ def about_this_run(args, binary, torch):
     debian = output(["dpkg-query", "--showformat=${Version}", "--show", "python3-torch"])
     version = output([torch.python, "-c", "import torch; print(torch.__version__)"])
     return {"date": datetime.date.today().isoformat(),
-            "version": output([binary, "--version"]),
+            "version": output([binary, "--version"]).partition("\n")[0],
             "torch": version + (f" (python3-torch {debian})" if debian else ""),
             "cpu": cpu_name(), "threads": args.threads, "system": platform.platform(),
             "repeats": args.repeats, "quick": args.quick}

@@ -243,7 +243,7 @@ def report(options, results, failures):
     rows, passed = judge(results)
     versions = next((runs[0]["versions"] for sides in results.values() for side, runs in sides.items()
                      if side != "ours"), {})
-    ours = subprocess.run([options.train_gpt, "--version"], capture_output=True, text=True).stdout.strip()
+    ours = subprocess.run([options.train_gpt, "--version"], capture_output=True, text=True).stdout.partition("\n")[0]
     about = (f"{datetime.date.today()}, {ours.splitlines()[0]}, "
              f"{', '.join(f'{name} {version}' for name, version in versions.items())}, {processor()}, "
              f"{options.threads} threads, {platform.platform()}. {options.note}").strip()

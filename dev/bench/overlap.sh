@@ -67,6 +67,9 @@ slow_link() {
 
 # ---- the runs ----------------------------------------------------------------------------------
 
+LLMC_JOB_SECRET=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export LLMC_JOB_SECRET
+
 # train_pair OPTION...: trains with two ranks; prints the median of the steps after the warm-up, in milliseconds.
 train_pair() {
     local rank

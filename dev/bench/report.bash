@@ -16,7 +16,8 @@ write_report() {
     esac
     report=$("$program") || status=$?
     printf '%s\n' "$report"
-    printf '# %s\n\n%s, %s%s.\n\n%s\n' "$title" "$(date +%F)" "$("${TRAIN_GPT:-$root/train_gpt}" --version)" \
+    printf '# %s\n\n%s, %s%s.\n\n%s\n' "$title" "$(date +%F)" \
+        "$("${TRAIN_GPT:-$root/train_gpt}" --version | head -n 1)" \
         "$($about)" "$report" >"$root/dev/bench/results/$name.md"
     exit "$status"
 }

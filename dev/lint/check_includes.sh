@@ -57,7 +57,7 @@ LC_ALL=C awk '
         where["BLAS"] = "^llmc/backend/cpu/"
 
         # As in .clang-format; every other <header> counts as standard.
-        others = "^<(CLI|fmt|gmock|gtest|nlohmann|oneapi|spdlog|unicode)/|^<(cblas|mpi|nccl|pcre2|sentencepiece_[a-z]*|xxhash|zlib|zstd|cu[a-zA-Z_0-9]*|nv[a-z_]*)\\.h>"
+        others = "^<(CLI|fmt|gmock|gtest|nlohmann|oneapi|spdlog|unicode)/|^<(cblas|mpi|nccl|pcre2|sentencepiece_[a-z]*|sodium|xxhash|zlib|zstd|cu[a-zA-Z_0-9]*|nv[a-z_]*)\\.h>"
         split("own header,project,third party,standard", group, ",")
     }
 

@@ -67,6 +67,7 @@ MappedFile::MappedFile(int descriptor, const std::string& path) : path_(path) {
         fail("cannot read '{}': not a regular file", path);
     }
     size_ = info.st_size;
+    inode_ = info.st_ino;
     if (size_ > 0) {
         void* memory = mmap(nullptr, static_cast<size_t>(size_), PROT_READ, MAP_PRIVATE, descriptor, 0);
         if (memory == MAP_FAILED) {
@@ -85,12 +86,16 @@ MappedFile::~MappedFile() {
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
-    : path_(std::move(other.path_)), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : path_(std::move(other.path_)),
+      data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      inode_(other.inode_) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
     std::swap(path_, other.path_);
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
+    std::swap(inode_, other.inode_);
     return *this;
 }
 

@@ -12,7 +12,8 @@
 
 namespace llmc {
 
-/// A whole file, read-only, mapped into memory. Larger than memory is fine.
+/// A whole file, read-only, mapped into memory. Larger than memory is fine. What happens where it is cut meanwhile, or
+/// cannot be read: mapped_reading.h.
 class MappedFile {
   public:
     MappedFile() = default;
@@ -26,6 +27,7 @@ class MappedFile {
 
     const std::string& path() const { return path_; }
     int64_t size() const { return size_; }
+    uint64_t inode() const { return inode_; }  ///< The file itself, whatever has its name by now.
     const std::byte* data() const { return data_; }
     std::string_view text() const { return {reinterpret_cast<const char*>(data_), static_cast<size_t>(size_)}; }
     std::span<const std::byte> bytes() const { return {data_, static_cast<size_t>(size_)}; }
@@ -34,6 +36,7 @@ class MappedFile {
     std::string path_;
     const std::byte* data_ = nullptr;
     int64_t size_ = 0;
+    uint64_t inode_ = 0;
 };
 
 /// A file without a name, for content that may be larger than memory: in $TMPDIR, gone with its last user.

@@ -3,27 +3,24 @@
 #include "llmc/base/printable.h"
 
 #include <spdlog/pattern_formatter.h>
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/basic_file_sink.h>
-#include <spdlog/sinks/ringbuffer_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <deque>
 #include <memory>
+#include <mutex>
 #include <unistd.h>
 #include <utility>
-#include <vector>
 
 namespace llmc {
 namespace {
 
-/// Lines so far, for a file that is opened later.
-std::shared_ptr<spdlog::sinks::ringbuffer_sink_mt> earlier_lines;
-constexpr size_t kEarlierLines = 1000;
-/// The file that lines go to.
-std::shared_ptr<spdlog::sinks::sink> file_sink;
+constexpr const char* kLoggerName = "train_gpt";
 
 /// Lines by a pattern, with what no terminal can show escaped: names of files may be any bytes.
 class PrintableFormatter final : public spdlog::formatter {
@@ -44,6 +41,50 @@ class PrintableFormatter final : public spdlog::formatter {
     spdlog::pattern_formatter lines_;
 };
 
+/// Where lines go: to stderr, and to the file of the run folder once there is one. All of it happens under one lock,
+/// for other threads write lines at any time.
+class LogSink final : public spdlog::sinks::base_sink<std::mutex> {
+  public:
+    LogSink() {
+        terminal_.set_formatter(
+            std::make_unique<PrintableFormatter>(isatty(STDERR_FILENO) != 0 ? "%^%v%$" : "%H:%M:%S %L %v"));
+    }
+    /// Lines so far go there first.
+    void open_file(const std::string& path) {
+        auto file = std::make_unique<spdlog::sinks::basic_file_sink_st>(path);
+        file->set_formatter(std::make_unique<PrintableFormatter>("%Y-%m-%d %H:%M:%S %L %v"));
+        const std::lock_guard lock(mutex_);
+        file_ = std::move(file);
+        std::deque<spdlog::details::log_msg_buffer> lines;
+        lines.swap(earlier_);
+        for (const auto& line : lines) file_->log(line);
+    }
+
+  private:
+    void sink_it_(const spdlog::details::log_msg& line) override {
+        terminal_.log(line);
+        if (file_) return file_->log(line);
+        earlier_.emplace_back(line);
+        if (earlier_.size() > kEarlierLines) earlier_.pop_front();
+    }
+    void flush_() override {
+        terminal_.flush();
+        if (file_) file_->flush();
+    }
+    void set_pattern_(const std::string& pattern) override { terminal_.set_pattern(pattern); }
+    void set_formatter_(std::unique_ptr<spdlog::formatter> formatter) override {
+        terminal_.set_formatter(std::move(formatter));
+    }
+
+    static constexpr size_t kEarlierLines = 1000;
+    spdlog::sinks::stderr_color_sink_st terminal_;
+    std::unique_ptr<spdlog::sinks::basic_file_sink_st> file_;
+    std::deque<spdlog::details::log_msg_buffer> earlier_;  ///< For a file that is opened later.
+};
+
+/// That of the last init_log().
+std::shared_ptr<LogSink> log_sink;
+
 /// Of the log's file; lines that cannot be written there end nothing.
 void say_what_is_lost(const std::string& reason) {
     static std::atomic<bool> is_said = false;
@@ -54,10 +95,11 @@ void say_what_is_lost(const std::string& reason) {
 }  // namespace
 
 void init_log(const std::string& level) {
-    auto sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
-    sink->set_formatter(std::make_unique<PrintableFormatter>(isatty(STDERR_FILENO) ? "%^%v%$" : "%H:%M:%S %L %v"));
-    earlier_lines = std::make_shared<spdlog::sinks::ringbuffer_sink_mt>(kEarlierLines);
-    auto logger = std::make_shared<spdlog::logger>("train_gpt", spdlog::sinks_init_list{sink, earlier_lines});
+    if (log_sink != nullptr && spdlog::default_logger()->name() == kLoggerName) {
+        return spdlog::default_logger()->set_level(spdlog::level::from_str(level));
+    }
+    log_sink = std::make_shared<LogSink>();
+    auto logger = std::make_shared<spdlog::logger>(kLoggerName, log_sink);
     logger->set_level(spdlog::level::from_str(level));
     logger->flush_on(spdlog::level::info);
     logger->set_error_handler(say_what_is_lost);
@@ -71,18 +113,9 @@ void quieten_log(int rank, const std::string& level) {
 }
 
 void log_to_file(const std::string& path) {
-    auto& sinks = spdlog::default_logger()->sinks();
-    std::vector<spdlog::details::log_msg_buffer> lines;
-    if (earlier_lines != nullptr) lines = earlier_lines->last_raw();
-    std::erase(sinks, earlier_lines);
-    earlier_lines.reset();
+    if (log_sink == nullptr) return;
     try {
-        auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
-        sink->set_formatter(std::make_unique<PrintableFormatter>("%Y-%m-%d %H:%M:%S %L %v"));
-        std::erase(sinks, file_sink);
-        sinks.push_back(sink);
-        file_sink = sink;
-        for (const auto& line : lines) sink->log(line);
+        log_sink->open_file(path);
     } catch (const spdlog::spdlog_ex& error) {
         spdlog::warn("the log '{}' cannot be written ({}); the run goes on without it", path, error.what());
     }

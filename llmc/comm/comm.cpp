@@ -53,6 +53,10 @@ Comm::Comm(const CommSettings& settings) : Comm() {
     if (world.way != World::Way::One) raise_file_limit();
     find_mpi_world(&world);
     require_company(world, environment);
+    require_secret(world, settings.insecure);
+    if (const std::string warning = warning_of_strangers(world, settings.insecure); !warning.empty()) {
+        spdlog::warn("{}", warning);
+    }
     over_mpi_ = world.way == World::Way::Mpi;
     if (world.size == 1) return;
     Meeting meeting = prepare_meeting(world, host_, broadcast_over_mpi);
@@ -102,7 +106,10 @@ std::vector<std::vector<double>> Comm::all_gather(const std::vector<double>& min
     const std::string bytes(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(double));
     std::vector<std::vector<double>> all;
     for (const std::string& text : control_->all_gather(bytes, Collective::Numbers)) {
-        CHECK(text.size() == bytes.size(), text.size(), bytes.size());
+        if (text.size() != bytes.size()) {
+            llmc::fail("rank {} tells {} numbers, rank {} {}: do all ranks run with the same options?", all.size(),
+                       text.size() / sizeof(double), rank_, mine.size());
+        }
         std::memcpy(all.emplace_back(mine.size()).data(), text.data(), text.size());
     }
     return all;

@@ -30,6 +30,8 @@ struct CommSettings {
     /// tcp), "none".
     std::string init = "auto";
     double timeout_seconds = 300;
+    /// Ranks of other hosts may be let in without a secret (LLMC_JOB_SECRET).
+    bool insecure = false;
 };
 
 /// An operation under way; see Comm::wait().

@@ -17,6 +17,8 @@ constexpr std::chrono::seconds kDeliverFailure(2);
 /// So long may a rank that fails take to free its memory, before it tells why.
 constexpr double kLetOthersTell = 5;
 
+constexpr size_t kLongestDoing = 1000;
+
 const char* describe(Collective what_for) {
     switch (what_for) {
         case Collective::Broadcast: return "a broadcast";
@@ -39,6 +41,8 @@ Control::Control(Meeting meeting, double timeout_seconds, EndAction end)
     Star star = meet(meeting, timeout_seconds);
     members_ = std::move(star.members);
     links_ = std::move(star.links);
+    secret_ = star.secret;
+    expect_of_peers();
     reports_.resize(members_.size());
     inbox_.resize(members_.size());
     last_turn_ = now_seconds();
@@ -55,6 +59,23 @@ Control::~Control() {
     thread_.join();
 }
 
+/// Nothing else comes: who says something else counts as closed, and the run ends. The answer to a gather has all
+/// values.
+void Control::expect_of_peers() {
+    const std::vector<Expected> of_all = {{MessageType::Heartbeat, kLongestWords}, {MessageType::Goodbye, 0}};
+    std::vector<Expected> of_root = of_all, of_others = of_all;
+    const uint64_t longest_value = kLongestValue + kLongestWords;
+    of_root.push_back({MessageType::Values, static_cast<uint64_t>(size()) * longest_value});
+    of_root.push_back({MessageType::End, kLongestWords});
+    of_others.push_back({MessageType::Values, longest_value});
+    of_others.push_back({MessageType::Failure, kLongestWords});
+    for (size_t peer = 0; peer < links_.size(); ++peer) {
+        if (!links_[peer]) continue;
+        links_[peer].expect(peer == 0 ? of_root : of_others);
+        own_addresses_.push_back(own_address(links_[peer].socket()));
+    }
+}
+
 std::string Control::name_of(int rank) const { return fmt::format("rank {} ({})", rank, member(rank).host); }
 
 // ---- Collectives -------------------------------------------------------------------------------------------------
@@ -64,9 +85,9 @@ std::vector<std::string> Control::all_gather(const std::string& mine, Collective
     Part part = begin_part(what_for, mine);
     if (rank_ != 0) {
         send_part(0, part);
-        const auto values = unpack(receive_part(0, part));
-        CHECK(values && values->size() == members_.size());
-        return *values;
+        auto values = unpack(receive_part(0, part));
+        if (!values || values->size() != members_.size()) llmc::fail("{} sent no values of all ranks", name_of(0));
+        return std::move(*values);
     }
     std::vector<std::string> values = {mine};
     for (int rank = 1; rank < size(); ++rank) values.push_back(receive_part(rank, part));
@@ -88,6 +109,9 @@ std::string Control::broadcast(const std::string& of_root) {
 }
 
 Control::Part Control::begin_part(Collective what_for, const std::string& text) {
+    if (text.size() > kLongestValue) {
+        llmc::fail("{} cannot tell the others {} bytes at a time, only {}", name_of(rank_), text.size(), kLongestValue);
+    }
     const Lock lock(mutex_);
     return {parts_++, what_for, doing_, text};
 }
@@ -102,7 +126,7 @@ void Control::send_part(int to, const Part& part) {
 std::string Control::receive_part(int from, const Part& own) {
     for (;;) {
         auto fields = unpack(next_values(from));
-        CHECK(fields && fields->size() == 4, from);
+        if (!fields || fields->size() != 4) llmc::fail("{} sent what is no part of a collective", name_of(from));
         const int64_t number = to_integer((*fields)[0]).value_or(-1);
         const auto what_for = static_cast<Collective>(to_integer((*fields)[1]).value_or(-1));
         if (number == own.number && what_for == own.what_for) return std::move((*fields)[3]);
@@ -148,7 +172,7 @@ void Control::fail(const std::string& cause, int exit_code) noexcept {
         if (failure_) return;
         if (!finished_) {
             own_cause_ = Error(exit_code, cause);
-            if (rank_ != 0) outbox_.push_back({0, MessageType::Failure, pack({std::to_string(exit_code), cause})});
+            if (rank_ != 0) outbox_.push_back({0, MessageType::Failure, words_of_failure(exit_code, cause)});
             wake_.notify();
             if (changed_.wait_for(lock, kDeliverFailure, [&] { return failure_.has_value(); })) return;
         }
@@ -159,13 +183,13 @@ void Control::fail(const std::string& cause, int exit_code) noexcept {
 
 void Control::doing(const std::string& what) {
     const Lock lock(mutex_);
-    doing_ = what;
+    doing_ = what.substr(0, kLongestDoing);
 }
 
 std::string Control::begin_long_work(const std::string& what) {
     const Lock lock(mutex_);
     ++long_works_;
-    return std::exchange(doing_, what);
+    return std::exchange(doing_, what.substr(0, kLongestDoing));
 }
 
 void Control::end_long_work(const std::string& doing_before) {

@@ -23,8 +23,16 @@
 
 namespace llmc {
 
+/// Of what a rank tells the others at a time.
+constexpr uint64_t kLongestValue = 16 << 20;
+
 /// What a collective is for: all ranks must mean the same.
 enum class Collective : uint8_t { Broadcast, Gather, Numbers, Barrier, Finish };
+
+/// Of a reason, or of what a rank says of itself, as it travels.
+constexpr uint64_t kLongestWords = 64 << 10;
+/// "{exit code, reason}" for the others; cut where it is longer.
+std::string words_of_failure(int exit_code, const std::string& reason);
 
 class Control {
   public:
@@ -44,8 +52,12 @@ class Control {
     double timeout_seconds() const { return timeout_seconds_; }
     const Member& member(int rank) const { return members_[static_cast<size_t>(rank)]; }
     std::string name_of(int rank) const;  ///< "rank 2 (host)", for messages.
+    const Secret& secret() const { return secret_; }
+    /// This host's addresses, as its connections to others have them: the interfaces in use.
+    const std::vector<std::string>& own_addresses() const { return own_addresses_; }
 
-    // Collectives, of one thread; as in comm.h. Where ranks make different ones, an Error says which.
+    // Collectives, of one thread; as in comm.h. Where ranks make different ones, an Error says which; so does one where
+    // a text is longer than kLongestValue.
     std::vector<std::string> all_gather(const std::string& mine, Collective what_for = Collective::Gather);
     std::string broadcast(const std::string& of_root);
     void fail(const std::string& cause, int exit_code = kExitFailed) noexcept;
@@ -107,6 +119,7 @@ class Control {
     using Lock = std::unique_lock<std::mutex>;
 
     // The caller's side.
+    void expect_of_peers();
     void post(int to, MessageType type, std::string payload);
     void send_part(int to, const Part& part);
     std::string receive_part(int from, const Part& own);
@@ -138,6 +151,8 @@ class Control {
     double beat_seconds_ = 0;
     EndAction end_;
     std::vector<Member> members_;
+    Secret secret_;
+    std::vector<std::string> own_addresses_;
     WakeUp wake_;
 
     // Of the watch thread alone.

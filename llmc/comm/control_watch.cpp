@@ -35,6 +35,10 @@ Error to_error(const std::string& payload) {
 
 }  // namespace
 
+std::string words_of_failure(int exit_code, const std::string& reason) {
+    return pack({std::to_string(exit_code), reason.substr(0, kLongestWords / 2)});
+}
+
 void Control::run() {
     std::vector<int> ready;  // At first all: something may have come with the last message of the meeting.
     for (int peer = 0; peer < size(); ++peer) {
@@ -91,13 +95,13 @@ void Control::take_outbox() {
 void Control::hear(int peer) {
     Link& link = links_[static_cast<size_t>(peer)];
     RankReport& report = reports_[static_cast<size_t>(peer)];
-    const bool open = link.exchange();
+    link.exchange();
     report.last_heard = std::max(report.last_heard, link.last_heard());
     while (std::optional<Message> message = link.take()) {
         handle(peer, std::move(*message));
         if (over_) return;
     }
-    if (open) return;
+    if (link.is_open()) return;
     link.close();
     const bool has_said_why = reported_ && reported_->rank == peer;
     if (!report.finished && !has_said_why) lost_.push_back(peer);
@@ -222,7 +226,7 @@ void Control::send_all(MessageType type, const std::string& payload) {
 /// Rank 0 tells all. They hear it before this process goes: a connection closed too early would take the message along.
 void Control::end_all(const Verdict& verdict) {
     const std::string line = name_of(verdict.rank) + verdict.what;
-    send_all(MessageType::End, pack({std::to_string(verdict.exit_code), line}));
+    send_all(MessageType::End, words_of_failure(verdict.exit_code, line));
     spdlog::error("{}", line);
     drain(kDrainSeconds);
     end_here({verdict.exit_code, line});
@@ -261,6 +265,8 @@ void Control::drain(double seconds) {
         std::vector<pollfd> entries;
         for (Link& link : links_) {
             if (link && !link.exchange()) link.close();
+            while (link && link.take()) {  // Nothing counts any more.
+            }
             if (link) entries.push_back({link.socket().descriptor(), link.events(), 0});
         }
         const double left = deadline - now_seconds();

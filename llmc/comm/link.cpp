@@ -15,7 +15,7 @@
 namespace llmc {
 namespace {
 
-constexpr uint32_t kMagic = 0x31475447;  // "GTG1"
+constexpr uint32_t kMagic = 0x32475447;  // "GTG2"
 constexpr size_t kReadAtOnce = size_t{4} << 20;
 
 struct Header {
@@ -65,8 +65,14 @@ std::optional<int64_t> to_integer(std::string_view text) {
 Link::Link(Socket socket) : socket_(std::move(socket)), last_heard_(now_seconds()) {}
 
 Socket Link::release() {
-    CHECK(incoming_.empty() && messages_.empty() && outgoing_.empty());
-    return std::move(socket_);
+    CHECK(outgoing_.empty());
+    return held() == 0 ? std::move(socket_) : Socket();
+}
+
+void Link::expect(std::vector<Expected> messages) {
+    expected_ = std::move(messages);
+    longest_ = 0;
+    for (const Expected& each : expected_) longest_ = std::max(longest_, each.longest);
 }
 
 void Link::send(MessageType type, std::string payload) {
@@ -79,7 +85,7 @@ void Link::send(MessageType type, std::string payload) {
 bool Link::exchange() {
     write_some();
     read_some();
-    parse();
+    close_on_the_unexpected();
     return !closed_;
 }
 
@@ -103,10 +109,15 @@ void Link::write_some() {
     }
 }
 
+/// As much as one message of those that may come, so that nobody fills our memory.
 void Link::read_some() {
     std::array<char, 65536> buffer;
+    incoming_.erase(0, std::exchange(taken_, 0));
     for (size_t total = 0; !closed_ && total < kReadAtOnce;) {
-        const ssize_t bytes = recv(socket_.descriptor(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+        const uint64_t room = sizeof(Header) + longest_ - std::min(sizeof(Header) + longest_, uint64_t{held()});
+        if (room == 0) return;
+        const size_t most = std::min<uint64_t>(buffer.size(), room);
+        const ssize_t bytes = recv(socket_.descriptor(), buffer.data(), most, MSG_DONTWAIT);
         if (bytes < 0 && try_again()) return;
         if (bytes <= 0) {
             closed_ = true;
@@ -118,28 +129,29 @@ void Link::read_some() {
     }
 }
 
-void Link::parse() {
-    size_t at = 0;
+/// Looks at the next message's header, as soon as it is there.
+void Link::close_on_the_unexpected() {
     Header header;
-    while (incoming_.size() - at >= sizeof(header)) {
-        std::memcpy(&header, incoming_.data() + at, sizeof(header));
-        const auto last = static_cast<uint32_t>(MessageType::Goodbye);
-        if (header.magic != kMagic || header.type > last || header.length > limit_) {
-            closed_ = true;
-            break;
-        }
-        if (incoming_.size() - at - sizeof(header) < header.length) break;
-        at += sizeof(header);
-        messages_.push_back({static_cast<MessageType>(header.type), incoming_.substr(at, header.length)});
-        at += header.length;
-    }
-    incoming_.erase(0, at);
+    if (held() < sizeof(header)) return;
+    std::memcpy(&header, incoming_.data() + taken_, sizeof(header));
+    const bool is_expected = std::any_of(expected_.begin(), expected_.end(), [&](const Expected& each) {
+        return header.type == static_cast<uint32_t>(each.type) && header.length <= each.longest;
+    });
+    if (header.magic == kMagic && is_expected) return;
+    closed_ = true;
+    incoming_.clear();
+    taken_ = 0;
 }
 
 std::optional<Message> Link::take() {
-    if (messages_.empty()) return std::nullopt;
-    Message message = std::move(messages_.front());
-    messages_.pop_front();
+    close_on_the_unexpected();
+    Header header;
+    if (held() < sizeof(header)) return std::nullopt;
+    std::memcpy(&header, incoming_.data() + taken_, sizeof(header));
+    if (held() - sizeof(header) < header.length) return std::nullopt;
+    taken_ += sizeof(header);
+    Message message = {static_cast<MessageType>(header.type), incoming_.substr(taken_, header.length)};
+    taken_ += header.length;
     return message;
 }
 
@@ -153,7 +165,8 @@ void Link::wait(double deadline) const {
 std::optional<Message> Link::await(double deadline) {
     for (;;) {
         const bool open = exchange();
-        if (!messages_.empty() || !open || now_seconds() >= deadline) return take();
+        std::optional<Message> message = take();
+        if (message || !open || closed_ || now_seconds() >= deadline) return message;
         wait(deadline);
     }
 }

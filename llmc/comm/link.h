@@ -1,5 +1,6 @@
-// A link: messages over one TCP connection. A message is {magic, type, length} and that many bytes; whoever sends
-// anything else is a stranger and counts as closed. Nothing blocks but await() and flush(), which have a deadline.
+// A link: messages over one TCP connection. A message is {magic, type, length} and that many bytes. What may come, and
+// how long it may be, the owner says for every moment (expect()); whoever sends anything else counts as closed, and no
+// room is made for it. Nothing blocks but await() and flush(), which have a deadline.
 #pragma once
 
 #include "llmc/comm/socket.h"
@@ -14,9 +15,12 @@
 namespace llmc {
 
 enum class MessageType : uint32_t {
+    // At a gate (gate.h)
+    Knock,      ///< A nonce.
+    Challenge,  ///< The gate's nonce and its proof.
+    Hello,      ///< The guest's proof, and what he comes with.
     // While ranks meet (meet.h)
-    Hello,    ///< To rank 0: token, rank, size, host; of one that ends also exit code and cause.
-    Welcome,  ///< From rank 0: the token was right.
+    Welcome,  ///< From rank 0: it has seen the rank.
     Refuse,   ///< From rank 0: exit code and cause; the ranks do not come together.
     Start,    ///< From rank 0: all have come; host and address of each.
     // Afterwards (control.h)
@@ -30,6 +34,12 @@ enum class MessageType : uint32_t {
 struct Message {
     MessageType type = MessageType::Hello;
     std::string payload;
+};
+
+/// A message that may come now: its type, and the bytes that its payload has at most.
+struct Expected {
+    MessageType type = MessageType::Hello;
+    uint64_t longest = 0;
 };
 
 /// Texts as one, and back; nullopt if it is no such text.
@@ -46,10 +56,10 @@ class Link {
     explicit operator bool() const { return static_cast<bool>(socket_); }
     const Socket& socket() const { return socket_; }
     void close() { socket_.close(); }
-    /// The connection without the messages, once all of them were taken.
+    /// The connection without the messages, once all of them were taken and sent; no socket if more has come.
     Socket release();
-    /// A stranger's messages may not be long.
-    void limit_length(uint64_t bytes) { limit_ = bytes; }
+    /// What may come from now on; at first nothing may. Of what has come already, messages not taken are held to it.
+    void expect(std::vector<Expected> messages);
 
     /// Sends what can be without blocking; exchange() sends the rest.
     void send(MessageType type, std::string payload);
@@ -57,6 +67,7 @@ class Link {
     /// connection, or it is broken; messages that came before can still be taken.
     bool exchange();
     std::optional<Message> take();
+    bool is_open() const { return !closed_; }
     /// For poll().
     short events() const;
     /// now_seconds() when something came last.
@@ -70,15 +81,17 @@ class Link {
   private:
     void write_some();
     void read_some();
-    void parse();
+    size_t held() const { return incoming_.size() - taken_; }
+    void close_on_the_unexpected();
     void wait(double deadline) const;
 
     Socket socket_;
     std::deque<std::string> outgoing_;
     size_t sent_ = 0;  ///< Of the first of them.
     std::string incoming_;
-    std::deque<Message> messages_;
-    uint64_t limit_ = uint64_t{1} << 40;
+    size_t taken_ = 0;  ///< Bytes of it that were messages.
+    std::vector<Expected> expected_;
+    uint64_t longest_ = 0;  ///< Of them.
     bool closed_ = false;
     double last_heard_ = 0;
 };

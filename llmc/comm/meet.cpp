@@ -1,24 +1,29 @@
 #include "llmc/comm/meet.h"
 
 #include "llmc/base/error.h"
-#include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/comm/address.h"
+#include "llmc/comm/gate.h"
 
 #include <algorithm>
 #include <cmath>
 #include <poll.h>
-#include <unistd.h>
 #include <utility>
 
 namespace llmc {
 namespace {
 
-constexpr uint64_t kLongestHello = 4096;
-constexpr double kStrangerSeconds = 10;  ///< So long may one who connects say nothing.
-constexpr double kConnectSeconds = 3;    ///< For one address, of several that may be right.
+constexpr const char* kPurpose = "meet";
+constexpr uint64_t kLongestCause = 64 << 10;
+constexpr uint64_t kLongestMember = 1024;  ///< Name and address of a host.
 constexpr double kWelcomeSeconds = 5;
 constexpr double kLatecomerSeconds = 3;  ///< So long is told that there will be no meeting: ranks start together.
+
+std::string host_in_message(const std::string& host) { return host.substr(0, kLongestMember / 2); }
+
+std::string refusal(const Error& cause) {
+    return pack({std::to_string(cause.exit_code()), std::string(cause.what()).substr(0, kLongestCause / 2)});
+}
 
 /// With the exit code as another rank has sent it.
 Error error_of(const std::string& exit_code, const std::string& cause) {
@@ -27,15 +32,16 @@ Error error_of(const std::string& exit_code, const std::string& cause) {
 
 // ---- Rank 0 ----------------------------------------------------------------------------------------------------
 
-/// Those who connect to rank 0 are strangers until they have said hello with the token.
+/// Those who come through the gate say which rank they are.
 class Assembly {
   public:
     Assembly(Meeting& meeting, double timeout_seconds)
         : meeting_(meeting),
           timeout_seconds_(timeout_seconds),
+          gate_(std::move(meeting.listeners), meeting.secret, kPurpose),
           members_(static_cast<size_t>(meeting.size)),
           links_(static_cast<size_t>(meeting.size)) {
-        members_[0] = {meeting.host, ""};
+        members_[0] = {host_in_message(meeting.host), ""};
     }
 
     Star run();
@@ -44,11 +50,9 @@ class Assembly {
 
   private:
     void wait() const;
-    void accept_strangers();
-    void hear_strangers();
+    void hear_guests();
     void hear_members();
-    /// False if the stranger is to be dropped.
-    bool admit(Link& stranger, const Message& hello);
+    void admit(Guest guest);
     void start();
     std::vector<int> absent() const;
     /// One has come only to say why it ends.
@@ -59,9 +63,9 @@ class Assembly {
 
     Meeting& meeting_;
     double timeout_seconds_;
+    Gate gate_;
     std::vector<Member> members_;
     std::vector<Link> links_;
-    std::vector<Link> strangers_;
     const Error* called_off_ = nullptr;
     std::optional<Error> ended_;
 };
@@ -71,8 +75,7 @@ void Assembly::call_off(const Error& cause) {
     const double deadline = now_seconds() + std::min(timeout_seconds_, kLatecomerSeconds);
     while (!absent().empty() && now_seconds() < deadline) {
         wait();
-        accept_strangers();
-        hear_strangers();
+        hear_guests();
     }
 }
 
@@ -81,63 +84,46 @@ Star Assembly::run() {
     while (!absent().empty()) {
         if (now_seconds() >= deadline) {
             refuse(kExitFailed,
-                   fmt::format("{}: {} of {} did not come within {} s; see why not, or raise --comm-timeout",
-                               meeting_.init, list_ranks(absent()), meeting_.size, timeout_seconds_));
+                   fmt::format("{}: {} of {} did not come within {} s{}; see why not, or raise --comm-timeout",
+                               meeting_.init, list_ranks(absent()), meeting_.size, timeout_seconds_,
+                               gate_.remark_on_refused()));
         }
         wait();
-        accept_strangers();
-        hear_strangers();
+        hear_guests();
         if (ended_) end_with(*ended_);
         hear_members();
     }
     start();
-    return {std::move(members_), std::move(links_)};
+    return {std::move(members_), std::move(links_), meeting_.secret};
 }
 
 void Assembly::wait() const {
-    std::vector<pollfd> entries = {{meeting_.listener.descriptor(), POLLIN, 0}};
-    for (const std::vector<Link>* links : {&links_, &strangers_}) {
-        for (const Link& link : *links) {
-            if (link) entries.push_back({link.socket().descriptor(), link.events(), 0});
-        }
+    std::vector<pollfd> entries;
+    gate_.add_to(entries);
+    for (const Link& link : links_) {
+        if (link) entries.push_back({link.socket().descriptor(), link.events(), 0});
     }
     constexpr int kTickMs = 50;
     poll(entries.data(), entries.size(), kTickMs);
 }
 
-void Assembly::accept_strangers() {
+void Assembly::hear_guests() {
+    std::vector<Guest> guests;
     try {
-        while (Socket socket = accept_from(meeting_.listener)) {
-            strangers_.emplace_back(std::move(socket));
-            strangers_.back().limit_length(kLongestHello);
-        }
+        guests = gate_.admit();
     } catch (const Error& error) {
         refuse(error.exit_code(), fmt::format("rank 0 ({}): {}", meeting_.host, error.what()));
     }
+    for (Guest& guest : guests) admit(std::move(guest));
 }
 
-void Assembly::hear_strangers() {
-    std::vector<Link> silent;
-    for (Link& stranger : strangers_) {
-        const bool open = stranger.exchange();
-        if (!open) continue;  // Also one who has given up and come again: what he said was long ago.
-        if (const std::optional<Message> message = stranger.take()) {
-            if (!admit(stranger, *message)) spdlog::debug("a stranger at rank 0's port was sent away");
-        } else if (now_seconds() - stranger.last_heard() < kStrangerSeconds) {
-            silent.push_back(std::move(stranger));
-        }
-    }
-    strangers_ = std::move(silent);
-}
-
-bool Assembly::admit(Link& stranger, const Message& hello) {
-    const auto fields = unpack(hello.payload);
-    constexpr size_t kUsual = 4, kOfOneThatEnds = 6;
-    const bool whole = fields && (fields->size() == kUsual || fields->size() == kOfOneThatEnds);
-    if (hello.type != MessageType::Hello || !whole || (*fields)[0] != meeting_.token) return false;
-    const std::optional<int64_t> rank = to_integer((*fields)[1]), size = to_integer((*fields)[2]);
-    if (!rank || !size) return false;
-    const std::string& host = (*fields)[3];
+void Assembly::admit(Guest guest) {
+    const auto fields = unpack(guest.hello);
+    constexpr size_t kUsual = 3, kOfOneThatEnds = 5;
+    if (!fields || (fields->size() != kUsual && fields->size() != kOfOneThatEnds)) return;
+    const std::optional<int64_t> rank = to_integer((*fields)[0]), size = to_integer((*fields)[1]);
+    const std::string host = host_in_message((*fields)[2]);
+    if (!rank || !size) return;
     Member& member = members_[static_cast<size_t>(std::clamp<int64_t>(*rank, 0, meeting_.size - 1))];
     std::string cause;
     if (*size != meeting_.size) {
@@ -149,23 +135,21 @@ bool Assembly::admit(Link& stranger, const Message& hello) {
         cause = fmt::format("two processes say they are rank {}, on {} and on {}", *rank, member.host, host);
     }
     Link& link = cause.empty() ? links_[static_cast<size_t>(*rank)] : links_[0];
-    link = std::move(stranger);
+    link = std::move(guest.link);
     if (!cause.empty()) {
         refuse(kExitBadUsage, fmt::format("{}: {}; give every process its own rank and the same number of ranks",
                                           meeting_.init, cause));
     }
     member = {host, peer_address(link.socket())};
     if (fields->size() == kOfOneThatEnds) {
-        ended_ = error_of((*fields)[4], fmt::format("rank {} ({}): {}", *rank, host, (*fields)[5]));
+        ended_ = error_of((*fields)[3], fmt::format("rank {} ({}): {}", *rank, host, (*fields)[4]));
     }
-    link.limit_length(uint64_t{1} << 40);
     if (called_off_ != nullptr) {
-        link.send(MessageType::Refuse, pack({std::to_string(called_off_->exit_code()), called_off_->what()}));
+        link.send(MessageType::Refuse, refusal(*called_off_));
         link.flush(now_seconds() + 1);
     } else {
         link.send(MessageType::Welcome, "");
     }
-    return true;
 }
 
 void Assembly::hear_members() {
@@ -206,7 +190,7 @@ void Assembly::tell_members(const Error& cause) {
     const double deadline = now_seconds() + 1;
     for (Link& link : links_) {
         if (!link) continue;
-        link.send(MessageType::Refuse, pack({std::to_string(cause.exit_code()), cause.what()}));
+        link.send(MessageType::Refuse, refusal(cause));
         link.flush(deadline);
     }
 }
@@ -230,31 +214,35 @@ void Assembly::refuse(int exit_code, const std::string& cause) {
 /// A welcome link to rank 0, or no link and `why`. A rank that ends says its `cause` in the same breath.
 Link try_to_join(const Meeting& meeting, const std::string& host, const RootPlace& place, double deadline,
                  const Error* cause, std::string* why) {
-    Socket socket = connect_to(host, place.port, std::min(kConnectSeconds, deadline - now_seconds()), why);
-    if (!socket) return {};
-    Link link(std::move(socket));
-    std::vector<std::string> hello = {place.token, std::to_string(meeting.rank), std::to_string(meeting.size),
-                                      meeting.host};
+    std::vector<std::string> hello = {std::to_string(meeting.rank), std::to_string(meeting.size),
+                                      host_in_message(meeting.host)};
     if (cause != nullptr) {
         hello.push_back(std::to_string(cause->exit_code()));
         hello.push_back(std::string(cause->what()).substr(0, kLongestHello / 2));
     }
-    link.send(MessageType::Hello, pack(hello));
+    const double until = std::min(deadline, now_seconds() + kWelcomeSeconds);
+    Link link = knock(host, place.port, place.secret, kPurpose, pack(hello), until, why);
+    if (!link) return {};
+    link.expect({{MessageType::Welcome, 0}, {MessageType::Refuse, kLongestCause}});
     const std::optional<Message> answer = link.await(std::min(deadline, now_seconds() + kWelcomeSeconds));
     if (answer && answer->type == MessageType::Refuse) throw_refusal(meeting, *answer);
-    if (answer && answer->type == MessageType::Welcome) return link;
-    *why = "something answers there, but it is not rank 0 of this job";
+    if (answer) return link;
+    *why = "rank 0 is there, but gave no answer";
     return {};
 }
 
-Link join(const Meeting& meeting, double timeout_seconds, const Error* cause = nullptr) {
+/// The secret comes with the link: of ranks that meet by a file it is in there.
+Link join(const Meeting& meeting, double timeout_seconds, Secret* secret, const Error* cause = nullptr) {
     const double deadline = now_seconds() + timeout_seconds;
     std::string where, why = "no time to try";
     while (now_seconds() < deadline) {
         const std::optional<RootPlace> place = meeting.find_root(&why);
         for (size_t i = 0; place && i < place->hosts.size() && now_seconds() < deadline; ++i) {
             where = " at " + with_port(place->hosts[i], place->port);
-            if (Link link = try_to_join(meeting, place->hosts[i], *place, deadline, cause, &why)) return link;
+            Link link = try_to_join(meeting, place->hosts[i], *place, deadline, cause, &why);
+            if (!link) continue;
+            *secret = place->secret;
+            return link;
         }
         constexpr double kBetweenTries = 0.1;
         pause_for(kBetweenTries, deadline);
@@ -263,8 +251,10 @@ Link join(const Meeting& meeting, double timeout_seconds, const Error* cause = n
          meeting.advice);
 }
 
-Star await_start(const Meeting& meeting, Link link, double timeout_seconds) {
+Star await_start(const Meeting& meeting, Link link, const Secret& secret, double timeout_seconds) {
     const std::string root_address = peer_address(link.socket());
+    const uint64_t longest = static_cast<uint64_t>(meeting.size) * kLongestMember;
+    link.expect({{MessageType::Start, longest}, {MessageType::Refuse, kLongestCause}});
     constexpr double kSlack = 5;  // Rank 0 gives up first, and can say why.
     const std::optional<Message> answer = link.await(now_seconds() + timeout_seconds + kSlack);
     if (answer && answer->type == MessageType::Refuse) throw_refusal(meeting, *answer);
@@ -272,7 +262,9 @@ Star await_start(const Meeting& meeting, Link link, double timeout_seconds) {
     if (!fields || fields->size() != 2 * static_cast<size_t>(meeting.size)) {
         fail("rank {}: rank 0 at {} died before all ranks had come", meeting.rank, root_address);
     }
+    link.expect({});
     Star star;
+    star.secret = secret;
     for (size_t i = 0; i < fields->size(); i += 2) {
         // Whoever reached rank 0 by its loopback is on its host.
         const std::string& address = (*fields)[i + 1];
@@ -286,20 +278,11 @@ Star await_start(const Meeting& meeting, Link link, double timeout_seconds) {
 
 }  // namespace
 
-PlaceFile::PlaceFile(std::string path, std::string content) : path_(std::move(path)), content_(std::move(content)) {
-    write_text_atomically(path_, content_);
-}
-
-PlaceFile::~PlaceFile() {
-    try {
-        if (read_text(path_) == content_) unlink(path_.c_str());
-    } catch (const Error&) {  // Somebody has removed it.
-    }
-}
-
 Star meet(Meeting& meeting, double timeout_seconds) {
     if (meeting.rank == 0) return Assembly(meeting, timeout_seconds).run();
-    return await_start(meeting, join(meeting, timeout_seconds), timeout_seconds);
+    Secret secret;
+    Link link = join(meeting, timeout_seconds, &secret);
+    return await_start(meeting, std::move(link), secret, timeout_seconds);
 }
 
 void call_off(Meeting& meeting, const Error& cause, double seconds) noexcept {
@@ -308,7 +291,8 @@ void call_off(Meeting& meeting, const Error& cause, double seconds) noexcept {
             const Error shown(cause.exit_code(), fmt::format("rank 0 ({}): {}", meeting.host, cause.what()));
             return Assembly(meeting, seconds).call_off(shown);
         }
-        join(meeting, std::min(seconds, kLatecomerSeconds), &cause);
+        Secret ignored;
+        join(meeting, std::min(seconds, kLatecomerSeconds), &ignored, &cause);
     } catch (const std::exception&) {  // Nobody is there, or they know already.
     }
 }

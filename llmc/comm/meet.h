@@ -1,9 +1,12 @@
-// Ranks meet: every rank but 0 connects to rank 0, says who it is, and waits until rank 0 has seen all. What a rank
-// must know for that, its number and how to reach rank 0, comes from rendezvous.h (or from a test).
+// Ranks meet: every rank but 0 knocks at rank 0's gate (gate.h), says who it is, and waits until rank 0 has seen all.
+// What a rank must know for that, its number, how to reach rank 0 and the job's secret, comes from rendezvous.h (or
+// from a test).
 #pragma once
 
 #include "llmc/base/error.h"
 #include "llmc/comm/link.h"
+#include "llmc/comm/place_file.h"
+#include "llmc/comm/secret.h"
 
 #include <functional>
 #include <memory>
@@ -13,23 +16,11 @@
 
 namespace llmc {
 
-/// How to reach rank 0: addresses and names to be tried in turn, and what it wants to hear.
+/// How to reach rank 0: addresses and names to be tried in turn, and the secret that it knows.
 struct RootPlace {
     std::vector<std::string> hosts;
     int port = 0;
-    std::string token;
-};
-
-/// A file that tells where rank 0 is: removed at the end, unless another run has written its own there meanwhile.
-class PlaceFile {
-  public:
-    PlaceFile(std::string path, std::string content);
-    ~PlaceFile();
-    PlaceFile(const PlaceFile&) = delete;
-    PlaceFile& operator=(const PlaceFile&) = delete;
-
-  private:
-    std::string path_, content_;
+    Secret secret;
 };
 
 struct Meeting {
@@ -37,9 +28,9 @@ struct Meeting {
     std::string host;                  ///< This rank's host name.
     std::string init = "--comm-init";  ///< What was asked for, to begin messages with.
 
-    // Of rank 0
-    Socket listener;
-    std::string token;
+    // Of rank 0, which listens until all have come.
+    std::vector<Socket> listeners;
+    Secret secret;
     std::unique_ptr<PlaceFile> place_file;
 
     // Of the others: where rank 0 is by what is known now; without an answer, `why`.
@@ -56,6 +47,7 @@ struct Member {
 struct Star {
     std::vector<Member> members;
     std::vector<Link> links;
+    Secret secret;  ///< That they share.
 };
 
 /// Errors name who did not come, or where nobody answered, within the time.

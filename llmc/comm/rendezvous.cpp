@@ -3,12 +3,13 @@
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/log.h"
 #include "llmc/comm/address.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <optional>
-#include <random>
 #include <unistd.h>
 #include <utility>
 
@@ -16,6 +17,8 @@ namespace llmc {
 namespace {
 
 constexpr int64_t kMostRanks = 1 << 16;
+constexpr int64_t kLastPort = 65535;
+constexpr const char* kSecretVariable = "LLMC_JOB_SECRET";
 
 /// What to do where a launcher's variables are not enough: set them, or, where nobody has asked for ranks, do without.
 std::string remedy_for(const std::string& init, const std::string& remedy) {
@@ -53,6 +56,20 @@ std::string slurm_job(const Environment& environment, const Launcher& launcher) 
     return fmt::format("slurm-{}-{}{}", job, restarts, has_step ? "-" + *step : "");
 }
 
+std::string secret_of(const Environment& environment) {
+    const std::string secret = variable(environment, kSecretVariable).value_or("");
+    const std::string wrong = secret.empty() ? "" : wrong_with_secret(secret);
+    if (!wrong.empty())
+        fail_usage("{}: {}; take export {}={}", kSecretVariable, wrong, kSecretVariable, random_secret());
+    return secret;
+}
+
+/// Whether the launcher counts as many ranks on this host as there are.
+bool is_on_one_host(const Environment& environment, const Launcher& launcher) {
+    const auto local_size = variable(environment, launcher.local_size);
+    return local_size && local_size == variable(environment, launcher.size);
+}
+
 std::string job_of(const Environment& environment, const Launcher& launcher) {
     if (const auto job = variable(environment, "TRAIN_GPT_JOB")) return *job;
     const auto of_launcher = launcher.kind == Launcher::Kind::Mpi ? variable(environment, launcher.job) : std::nullopt;
@@ -81,8 +98,7 @@ std::string master_host(const Environment& environment, const Launcher& launcher
         fail_usage("--comm-init: {}={}: is no list of hosts; set MASTER_ADDR to the host of rank 0", name,
                    one_line(list));
     }
-    const auto local_size = variable(environment, launcher.local_size);
-    if (local_size && local_size == variable(environment, launcher.size)) return "127.0.0.1";
+    if (is_on_one_host(environment, launcher)) return "127.0.0.1";
     fail_usage("--comm-init: the variable MASTER_ADDR is not set; {}", remedy_for(init, remedy));
 }
 
@@ -96,11 +112,10 @@ int64_t number_of_job(const std::string& job) {
 
 int master_port(const Environment& environment, const Launcher& launcher, const std::string& init) {
     constexpr int64_t kFirst = 20000, kCount = 12000;  // Below those that systems give to outgoing connections.
-    constexpr int64_t kLast = 65535;
     constexpr int64_t kStride = 1009;  // Steps of a job, and jobs with numbers that follow, do not meet.
     const std::string remedy = "set it to a free port of rank 0's host, the same for every rank";
     if (variable(environment, "MASTER_PORT")) {
-        return static_cast<int>(integer_of(environment, "MASTER_PORT", 1, kLast, remedy));
+        return static_cast<int>(integer_of(environment, "MASTER_PORT", 1, kLastPort, remedy));
     }
     const auto job = variable(environment, launcher.job);
     if (!job) fail_usage("--comm-init: the variable MASTER_PORT is not set; {}", remedy_for(init, remedy));
@@ -147,9 +162,17 @@ void require_consistent(const Environment& environment, const std::string& init)
 // ---- Where rank 0 is, as text for MPI's broadcast or a file --------------------------------------------------------
 
 constexpr std::string_view kPlaceTitle = "train_gpt: where rank 0 listens";
+constexpr std::string_view kFromEnvironment = "environment";  ///< In place of a secret that all ranks have there.
 
-std::string to_text(const RootPlace& place, const std::string& job) {
-    std::string text = fmt::format("{}\njob {}\ntoken {}\nport {}\n", kPlaceTitle, job, place.token, place.port);
+struct Place {
+    std::vector<std::string> hosts;
+    int port = 0;
+    std::string job, secret;
+};
+
+std::string to_text(const Place& place) {
+    std::string text =
+        fmt::format("{}\njob {}\nsecret {}\nport {}\n", kPlaceTitle, place.job, place.secret, place.port);
     for (const std::string& host : place.hosts) text += fmt::format("host {}\n", host);
     return text;
 }
@@ -163,51 +186,79 @@ std::string line_after(const std::string& text, const std::string& word, size_t*
     return text.substr(value, end - value);
 }
 
-std::optional<RootPlace> parse_place(const std::string& text, std::string* job) {
+std::optional<Place> parse_place(const std::string& text) {
     size_t at = 0;
     if (!text.starts_with(kPlaceTitle) || !text.ends_with('\n')) return std::nullopt;
-    *job = line_after(text, "job", &at);
-    RootPlace place;
-    place.token = line_after(text, "token", &at);
+    Place place;
+    place.job = line_after(text, "job", &at);
+    place.secret = line_after(text, "secret", &at);
     place.port = static_cast<int>(to_integer(line_after(text, "port", &at)).value_or(0));
     for (std::string host = line_after(text, "host", &at); !host.empty(); host = line_after(text, "host", &at)) {
         place.hosts.push_back(host);
     }
-    if (place.hosts.empty() || place.port <= 0) return std::nullopt;
+    const bool is_whole = !place.hosts.empty() && !place.secret.empty() && place.port > 0 && place.port <= kLastPort;
+    if (!is_whole) return std::nullopt;
     return place;
 }
 
-std::string random_token() {
-    std::random_device random;
-    std::string token;
-    for (int i = 0; i < 4; ++i) token += fmt::format("{:08x}", random());
-    return token;
+/// Where rank 0 is, with the secret: that of the environment where it is there, as it is then on every rank.
+std::optional<RootPlace> root_place(const Place& place, const World& world, std::string* why) {
+    const bool from_environment = place.secret == kFromEnvironment;
+    if (from_environment != !world.secret.empty()) {
+        *why = fmt::format("{} is set on {} alone", kSecretVariable, from_environment ? "rank 0" : "this rank");
+        return std::nullopt;
+    }
+    return RootPlace{place.hosts, place.port, Secret(from_environment ? world.secret : place.secret, world.job)};
 }
 
-/// Listens wherever there is room, and says where. The loopback last: other hosts have one of their own.
-RootPlace listen_anywhere(Meeting* meeting) {
+/// Where ranks come by a way that only rank 0 knows: wherever there is room, on all interfaces unless all ranks are on
+/// this host, until all have come. The loopback last: other hosts have one of their own.
+Place listen_anywhere(Meeting* meeting, const World& world) {
+    const std::string loopback = "127.0.0.1";
     int error = 0;
-    meeting->listener = listen_on(0, &error);
-    if (!meeting->listener) {
+    Place place;
+    if (world.one_host) {
+        meeting->listeners = listen_at({loopback}, 0, &error);
+    } else {
+        if (Socket socket = listen_on(0, &error)) meeting->listeners.push_back(std::move(socket));
+        place.hosts = interface_addresses();
+        place.hosts.push_back(meeting->host);
+    }
+    if (meeting->listeners.empty()) {
         fail("{}: rank 0 cannot listen on {}: {}", meeting->init, meeting->host, words_of(error));
     }
-    meeting->token = random_token();
-    RootPlace place = {interface_addresses(), port_of(meeting->listener), meeting->token};
-    place.hosts.push_back(meeting->host);
-    place.hosts.emplace_back("127.0.0.1");
+    place.hosts.push_back(loopback);
+    place.port = port_of(meeting->listeners[0]);
+    place.job = world.job;
+    place.secret = world.secret.empty() ? random_secret() : std::string(kFromEnvironment);
+    std::string ignored;
+    meeting->secret = root_place(place, world, &ignored)->secret;
     return place;
+}
+
+/// On the interface that MASTER_ADDR names. A name may be this host's loopback here (as Debian has it for its own) and
+/// another address elsewhere, and an address may be that of a router before this host: then on all.
+std::vector<Socket> listen_for(const World& world, int* error) {
+    std::vector<Socket> listeners = listen_at({world.host}, world.port, error);
+    const bool is_in_use = listeners.empty() && *error == EADDRINUSE;
+    const auto is_local = [](const Socket& socket) { return is_loopback(own_address(socket)); };
+    const bool only_local = std::all_of(listeners.begin(), listeners.end(), is_local);
+    if (is_in_use || !only_local || is_loopback(world.host)) return listeners;
+    spdlog::debug("MASTER_ADDR={} is no interface of this host: rank 0 listens on all", world.host);
+    listeners.clear();
+    if (Socket socket = listen_on(world.port, error)) listeners.push_back(std::move(socket));
+    return listeners;
 }
 
 // ---- The three ways ------------------------------------------------------------------------------------------------
 
-void prepare_mpi(Meeting* meeting, const Broadcast& broadcast) {
+void prepare_mpi(Meeting* meeting, const World& world, const Broadcast& broadcast) {
     meeting->init = "--comm-init=mpi";
     meeting->advice = "see that its host is reached by that address, without a firewall between";
-    const std::string mine = meeting->rank == 0 ? to_text(listen_anywhere(meeting), "") : "";
-    std::string job;
-    const std::optional<RootPlace> place = parse_place(broadcast(mine), &job);
-    CHECK(place.has_value());
-    meeting->find_root = [place](std::string*) { return place; };
+    const std::string mine = meeting->rank == 0 ? to_text(listen_anywhere(meeting, world)) : "";
+    const std::optional<Place> place = parse_place(broadcast(mine));
+    if (!place) fail("--comm-init=mpi: what MPI brought from rank 0 is not where it listens");
+    meeting->find_root = [place, world](std::string* why) { return root_place(*place, world, why); };
 }
 
 void prepare_tcp(Meeting* meeting, const World& world) {
@@ -216,12 +267,13 @@ void prepare_tcp(Meeting* meeting, const World& world) {
         "see that rank 0 runs on {}, and that all ranks have the same MASTER_ADDR and "
         "MASTER_PORT",
         world.host);
-    meeting->token = world.job;
-    meeting->find_root = [world](std::string*) { return RootPlace{{world.host}, world.port, world.job}; };
+    meeting->secret = Secret(world.secret, world.job);
+    const RootPlace place = {{world.host}, world.port, meeting->secret};
+    meeting->find_root = [place](std::string*) { return place; };
     if (meeting->rank != 0) return;
     int error = 0;
-    meeting->listener = listen_on(world.port, &error);
-    if (meeting->listener) return;
+    meeting->listeners = listen_for(world, &error);
+    if (!meeting->listeners.empty()) return;
     if (error == EADDRINUSE) {
         fail_usage("--comm-init=tcp: port {} is in use on {}; set MASTER_PORT to another", world.port, meeting->host);
     }
@@ -229,21 +281,21 @@ void prepare_tcp(Meeting* meeting, const World& world) {
                meeting->host, words_of(error));
 }
 
-std::optional<RootPlace> read_place_file(const std::string& path, const std::string& job, std::string* why) {
-    if (!path_exists(path)) {
+std::optional<RootPlace> read_root_place(const World& world, std::string* why) {
+    if (!path_exists(world.path)) {
         *why = "the file is missing";
         return std::nullopt;
     }
-    std::optional<RootPlace> place;
-    std::string its_job;
+    std::optional<Place> place;
     try {
-        place = parse_place(read_text(path), &its_job);
+        place = parse_place(read_place_file(world.path));
     } catch (const Error& error) {
         *why = error.what();
         return std::nullopt;
     }
-    if (place && its_job == job) return place;
-    *why = !place ? "the file has other content" : fmt::format("the file is of job '{}', not '{}'", its_job, job);
+    if (place && place->job == world.job) return root_place(*place, world, why);
+    *why =
+        !place ? "the file has other content" : fmt::format("the file is of job '{}', not '{}'", place->job, world.job);
     return std::nullopt;
 }
 
@@ -253,9 +305,9 @@ void prepare_file(Meeting* meeting, const World& world) {
         "the file '{}' is stale or missing: remove it, see that rank 0 runs and that all ranks "
         "see the same file, and start all of them again",
         world.path);
-    meeting->find_root = [world](std::string* why) { return read_place_file(world.path, world.job, why); };
+    meeting->find_root = [world](std::string* why) { return read_root_place(world, why); };
     if (meeting->rank != 0) return;
-    const std::string text = to_text(listen_anywhere(meeting), world.job);
+    const std::string text = to_text(listen_anywhere(meeting, world));
     try {
         meeting->place_file = std::make_unique<PlaceFile>(world.path, text);
     } catch (const Error& error) {
@@ -280,9 +332,14 @@ World read_world(const std::string& init, const Environment& environment, bool w
     } else if (init != "none") {
         fail_usage("--comm-init={}: choose auto, mpi, tcp, file:PATH or none", init);
     }
-    if (world.way == World::Way::One) require_consistent(environment, init);
-    if (world.way == World::Way::One || world.way == World::Way::Mpi) return world;
-    const Launcher launcher = launcher_of(environment);
+    if (world.way == World::Way::One) {
+        require_consistent(environment, init);
+        return world;
+    }
+    world.secret = secret_of(environment);
+    const Launcher launcher = world.way == World::Way::Mpi ? mpi_launcher_of(environment) : launcher_of(environment);
+    world.one_host = is_on_one_host(environment, launcher);
+    if (world.way == World::Way::Mpi) return world;
     read_ranks(environment, launcher, init, &world);
     if (world.size == 1) return {};
     world.job = job_of(environment, launcher);
@@ -292,6 +349,22 @@ World read_world(const std::string& init, const Environment& environment, bool w
         world.port = master_port(environment, launcher, init);
     }
     return world;
+}
+
+void require_secret(const World& world, bool insecure) {
+    const bool among_strangers = world.way == World::Way::Tcp && !is_loopback(world.host);
+    if (!among_strangers || insecure || !world.secret.empty() || world.size == 1) return;
+    fail_usage(
+        "--comm-init=tcp: MASTER_ADDR={} is open to other hosts, and without a secret anybody there could join: for "
+        "every rank the same, export {}={} (or, where all of the network is trusted, --comm-insecure)",
+        world.host, kSecretVariable, random_secret());
+}
+
+std::string warning_of_strangers(const World& world, bool insecure) {
+    const bool is_open = world.way == World::Way::Tcp && insecure && world.secret.empty() && !is_loopback(world.host);
+    if (!is_open || world.rank != 0 || world.size == 1) return "";
+    return fmt::format("--comm-insecure: who reaches {} can join this run, until all ranks have come",
+                       with_port(world.host, world.port));
 }
 
 void require_company(const World& world, const Environment& environment) {
@@ -353,7 +426,7 @@ Meeting prepare_meeting(const World& world, const std::string& host, const Broad
     meeting.host = host;
     switch (world.way) {
         case World::Way::One: break;
-        case World::Way::Mpi: prepare_mpi(&meeting, broadcast); break;
+        case World::Way::Mpi: prepare_mpi(&meeting, world, broadcast); break;
         case World::Way::Tcp: prepare_tcp(&meeting, world); break;
         case World::Way::File: prepare_file(&meeting, world); break;
     }

@@ -18,11 +18,20 @@ struct World {
     int port = 0;            ///< and where it listens.
     std::string path;        ///< File.
     std::string job;         ///< What sets this job apart from others; may be "".
+    std::string secret;      ///< Tcp, File, Mpi: LLMC_JOB_SECRET; "" if it is not set.
+    bool one_host = false;   ///< The launcher says that all ranks are on this host.
 };
 
 /// What `init` (CommSettings) asks for. Variables that are missing, malformed or can never work are Errors that name
 /// them; so is an environment that says for sure that there are others, where the way to them is not known.
 World read_world(const std::string& init, const Environment& environment, bool with_mpi);
+
+/// Fails where ranks would meet over a network and there is no secret to know them by, with the line that makes one.
+/// (MPI and a shared file bring one along.)
+void require_secret(const World& world, bool insecure);
+
+/// What to tell a user who has asked for that all the same; "" where nobody is let in.
+std::string warning_of_strangers(const World& world, bool insecure);
 
 /// Fails where MPI has found nobody else, and the launcher's variables say that there are others.
 void require_company(const World& world, const Environment& environment);

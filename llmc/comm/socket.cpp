@@ -17,6 +17,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <set>
 #include <string_view>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
@@ -62,27 +63,67 @@ std::string text_of(const sockaddr* address, socklen_t length) {
     return std::string(is_mapped ? whole.substr(kMapped.size()) : whole);
 }
 
-/// Bound to a port on all interfaces, and listening. With IPv6 it hears IPv4, too.
-Socket listen_with(int family, int port, int* error) {
-    Socket socket = new_socket(family);
+/// Bound, and listening. With IPv6 it hears IPv4, too, where it is bound to all interfaces.
+Socket listen_with(const sockaddr* address, socklen_t length, int* error) {
+    Socket socket = new_socket(address->sa_family);
     if (!socket) {
         *error = errno;
         return {};
     }
     set(socket, SOL_SOCKET, SO_REUSEADDR);  // The port of a run that has just ended is free.
+    const int off = 0;
+    const int descriptor = socket.descriptor();
+    if (address->sa_family == AF_INET6) setsockopt(descriptor, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+    if (bind(descriptor, address, length) == 0 && listen(descriptor, kBacklog) == 0) return socket;
+    *error = errno;
+    return {};
+}
+
+Socket listen_everywhere(int family, int port, int* error) {
     sockaddr_in6 all6 = {};
     sockaddr_in all4 = {};
     all6.sin6_family = AF_INET6;
     all4.sin_family = AF_INET;
     all6.sin6_port = all4.sin_port = htons(static_cast<uint16_t>(port));
     const bool is_6 = family == AF_INET6;
-    const int off = 0;
-    if (is_6) setsockopt(socket.descriptor(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
     const auto* all = is_6 ? reinterpret_cast<const sockaddr*>(&all6) : reinterpret_cast<const sockaddr*>(&all4);
-    const socklen_t length = is_6 ? sizeof(all6) : sizeof(all4);
-    if (bind(socket.descriptor(), all, length) == 0 && listen(socket.descriptor(), kBacklog) == 0) return socket;
-    *error = errno;
-    return {};
+    return listen_with(all, is_6 ? sizeof(all6) : sizeof(all4), error);
+}
+
+/// TCP's part of what a name or an address stands for, or nullptr and getaddrinfo()'s error.
+using Addresses = std::unique_ptr<addrinfo, void (*)(addrinfo*)>;
+Addresses addresses_of(const std::string& host, int port, int* error) {
+    addrinfo hints = {};
+    hints.ai_family = AF_UNSPEC;
+    hints.ai_socktype = SOCK_STREAM;
+    addrinfo* first = nullptr;
+    *error = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &first);
+    return {*error == 0 ? first : nullptr, freeaddrinfo};
+}
+
+/// With `port` 0 all get the port that the system gives the first; EADDRINUSE where another one has it elsewhere.
+std::vector<Socket> listen_once(const std::vector<std::string>& hosts, int port, int* error) {
+    std::vector<Socket> sockets;
+    std::set<std::string> seen;  // Names may have an address twice.
+    *error = EADDRNOTAVAIL;
+    for (const std::string& host : hosts) {
+        int ignored = 0;
+        const Addresses addresses = addresses_of(host, port, &ignored);
+        for (const addrinfo* each = addresses.get(); each != nullptr; each = each->ai_next) {
+            if (!seen.insert(text_of(each->ai_addr, each->ai_addrlen)).second) continue;
+            auto* in = reinterpret_cast<sockaddr_in*>(each->ai_addr);  // IPv6 has the port in the same place.
+            if (!sockets.empty()) in->sin_port = htons(static_cast<uint16_t>(port_of(sockets[0])));
+            int why = 0;
+            Socket socket = listen_with(each->ai_addr, each->ai_addrlen, &why);
+            if (socket) {
+                sockets.push_back(std::move(socket));
+            } else if (why != EADDRNOTAVAIL && why != EAFNOSUPPORT) {
+                *error = why;
+                return {};
+            }
+        }
+    }
+    return sockets;
 }
 
 void require_room_for_one() { new_socket(AF_INET); }
@@ -123,10 +164,18 @@ void raise_file_limit() {
 }
 
 Socket listen_on(int port, int* error) {
-    Socket socket = listen_with(AF_INET6, port, error);
+    Socket socket = listen_everywhere(AF_INET6, port, error);
     const bool has_no_ipv6 =
         !socket && (*error == EAFNOSUPPORT || *error == EADDRNOTAVAIL || *error == EPROTONOSUPPORT);
-    return has_no_ipv6 ? listen_with(AF_INET, port, error) : std::move(socket);
+    return has_no_ipv6 ? listen_everywhere(AF_INET, port, error) : std::move(socket);
+}
+
+std::vector<Socket> listen_at(const std::vector<std::string>& hosts, int port, int* error) {
+    constexpr int kTries = 20;
+    for (int left = port == 0 ? kTries : 1;; --left) {
+        std::vector<Socket> sockets = listen_once(hosts, port, error);
+        if (!sockets.empty() || *error != EADDRINUSE || left == 1) return sockets;
+    }
 }
 
 int port_of(const Socket& socket) {
@@ -148,16 +197,14 @@ Socket accept_from(const Socket& listener) {
 
 Socket connect_to(const std::string& host, int port, double seconds, std::string* why) {
     require_room_for_one();  // Before the look-up, which opens files, too.
-    addrinfo hints = {};
-    hints.ai_family = AF_UNSPEC;
-    hints.ai_socktype = SOCK_STREAM;
-    addrinfo* first = nullptr;
-    if (const int error = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &first); error != 0) {
+    int error = 0;
+    const Addresses addresses = addresses_of(host, port, &error);
+    if (error != 0) {
         if (error == EAI_SYSTEM) require_room(errno);
         *why = fmt::format("unknown host: {}", gai_strerror(error));
         return {};
     }
-    const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(first, freeaddrinfo);
+    const addrinfo* first = addresses.get();
     const double deadline = now_seconds() + seconds;
     int left = 0;
     for (const addrinfo* each = first; each != nullptr; each = each->ai_next) ++left;
@@ -181,7 +228,18 @@ std::string peer_address(const Socket& socket) {
     return text_of(reinterpret_cast<const sockaddr*>(&address), length);
 }
 
-bool is_loopback(const std::string& address) { return address.starts_with("127.") || address == "::1"; }
+std::string own_address(const Socket& socket) {
+    sockaddr_storage address = {};
+    socklen_t length = sizeof(address);
+    getsockname(socket.descriptor(), reinterpret_cast<sockaddr*>(&address), &length);
+    return text_of(reinterpret_cast<const sockaddr*>(&address), length);
+}
+
+bool is_loopback(const std::string& address) {
+    in_addr number = {};
+    if (inet_aton(address.c_str(), &number) != 0) return ntohl(number.s_addr) >> 24 == IN_LOOPBACKNET;  // Also "127.1".
+    return address == "::1" || address == "localhost" || address.ends_with(".localhost");               // RFC 6761
+}
 
 std::vector<std::string> interface_addresses() {
     ifaddrs* first = nullptr;

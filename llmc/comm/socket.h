@@ -31,6 +31,9 @@ void raise_file_limit();
 /// Listens on all interfaces, for both kinds of addresses where the system has IPv6; port 0 lets the system choose.
 /// Without success no socket, and `error` is errno.
 Socket listen_on(int port, int* error);
+/// Listens on these addresses alone, at the same port, also those that names have; of them on those that this host has.
+/// Without success no socket, and `error` is errno: EADDRNOTAVAIL where the host has none of them.
+std::vector<Socket> listen_at(const std::vector<std::string>& hosts, int port, int* error);
 int port_of(const Socket& socket);
 
 /// The next connection that waits at a listening socket; no socket if none does.
@@ -39,8 +42,10 @@ Socket accept_from(const Socket& listener);
 /// says so in words: "connection refused".
 Socket connect_to(const std::string& host, int port, double seconds, std::string* why);
 
-/// The other end's address, "10.0.0.7" or "fd00::7".
+/// The other end's address, "10.0.0.7" or "fd00::7", and this one's.
 std::string peer_address(const Socket& socket);
+std::string own_address(const Socket& socket);
+/// Of an address, or of the name "localhost".
 bool is_loopback(const std::string& address);
 /// Addresses of this host's interfaces that are up, without loopback and those of one link only; IPv4 first.
 std::vector<std::string> interface_addresses();

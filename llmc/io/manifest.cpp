@@ -60,6 +60,10 @@ Manifest parse_manifest(const std::string& text, const std::string& path) {
         Manifest manifest = {root.at("step").get<int64_t>(), {}, root.at("state").dump()};
         for (const auto& file : root.at("files")) {
             manifest.files.push_back({file.at("name"), file.at("bytes"), file.at("xxh3")});
+            const std::string& name = manifest.files.back().name;
+            if (name.empty() || name == ".." || name.find_first_of(std::string_view("/\0", 2)) != std::string::npos) {
+                fail("'{}' names '{}', which is not a file of its folder; refused", path, name);
+            }
         }
         return manifest;
     } catch (const nlohmann::json::exception& error) {

@@ -2,6 +2,7 @@
 
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
+#include "llmc/base/mapped_reading.h"
 #include "llmc/io/tokenizer.h"
 
 #include <algorithm>
@@ -20,6 +21,7 @@ void TextFile::read(int64_t position, std::span<int32_t> out) const {
         out = out.subspan(1);
         position = 1;
     }
+    require_readable(file_, position - 1, static_cast<int64_t>(out.size()));
     const auto* bytes = reinterpret_cast<const uint8_t*>(file_.data()) + position - 1;
     std::copy(bytes, bytes + out.size(), out.begin());
 }

@@ -2,6 +2,7 @@
 
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
+#include "llmc/base/mapped_reading.h"
 #include "llmc/base/units.h"
 
 #include <algorithm>
@@ -145,7 +146,9 @@ void TokenFile::check_header(const std::string& option) {
 
 void TokenFile::read(int64_t position, std::span<int32_t> out) const {
     CHECK(position >= 0 && position + static_cast<int64_t>(out.size()) <= count_, position, out.size(), count_);
-    const std::byte* from = items() + position * format_->item_bytes;
+    const int64_t first = header_bytes_ + position * item_bytes();
+    require_readable(file_, first, static_cast<int64_t>(out.size()) * item_bytes());
+    const std::byte* from = file_.data() + first;
     if (format_->item_bytes == 2) {
         copy_items<uint16_t>(from, out);
     } else {

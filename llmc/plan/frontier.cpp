@@ -1,9 +1,11 @@
 #include "llmc/plan/frontier.h"
 
 #include "llmc/base/check.h"
+#include "llmc/base/parallel_for.h"
 
 #include <algorithm>
 #include <cmath>
+#include <omp.h>
 
 namespace llmc {
 namespace {
@@ -100,11 +102,10 @@ Frontier find_frontier(const Model& model, const PlanRequest& request, const OpT
     const auto smallest = static_cast<double>(search.smallest_arena());
     const auto largest = static_cast<double>(fixed.back().arena_bytes);
     frontier.points.resize(static_cast<size_t>(rungs));
-#pragma omp parallel for schedule(dynamic)
-    for (int i = 0; i < rungs; ++i) {
-        const double budget = smallest * std::pow(largest / smallest, i / static_cast<double>(rungs - 1));
+    parallel_for(omp_get_max_threads(), rungs, [&](int64_t i, int) {
+        const double budget = smallest * std::pow(largest / smallest, static_cast<double>(i) / (rungs - 1));
         frontier.points[static_cast<size_t>(i)] = search.fastest_within(static_cast<int64_t>(std::ceil(budget)));
-    }
+    });
     for (const FrontierComparison& row : frontier.comparisons) frontier.points.push_back(row.found);
     keep_best(&frontier.points);
     return frontier;

@@ -225,6 +225,8 @@ const std::vector<OptionRow>& option_table() {
              PathKind::Link),
         {"--comm-timeout", &O::comm_timeout, kTrain, kRanks,
          "Seconds to wait for other ranks before the run is ended", 1, 1e6, {}, false},
+        {"--comm-insecure", &O::comm_insecure, kTrain, kRanks,
+         "Let ranks of other hosts join without LLMC_JOB_SECRET: anybody on the network can", 0, 0, {}, false},
 
         {"--device", &O::device, kComputing, kDevice,
          "cpu, cuda, cuda:1 for the second GPU, or auto: a GPU if there is one", 0, 0, {}, false},

@@ -7,6 +7,7 @@
 #include "llmc/base/units.h"
 #include "llmc/base/version.h"
 #include "llmc/model/trainable.h"
+#include "llmc/train/about.h"
 #include "llmc/train/command_line.h"
 #include "llmc/train/config_file.h"
 #include "llmc/train/config_options.h"
@@ -252,7 +253,7 @@ Options parse_options(int argc, const char* const* argv) {
     CLI::App app(
         "train_gpt trains GPT-2 and LLaMA models, on as much memory as you have.\n"
         "Without a subcommand it trains; without any option it trains the demo.");
-    app.set_version_flag("--version", fmt::format("train_gpt {}", version()));
+    app.set_version_flag("--version", about_this_program());
     add_command(app, kTrain, options);
     app.require_subcommand(0, 1);
     std::vector<CLI::App*> subcommands;

@@ -107,6 +107,7 @@ struct Options {
     bool no_overlap = false;
     std::string comm_init = "auto";
     double comm_timeout = 300;
+    bool comm_insecure = false;
     int64_t memory_share = 0;        ///< No option: bytes every rank has available, where several agreed on it.
     std::string memory_share_limit;  ///< What bounds it, and on which rank; empty with one rank.
     int64_t memory_sharing = 1;      ///< No option: ranks that share the memory of this one's device.

@@ -19,7 +19,9 @@
 
 namespace llmc {
 
-CommSettings comm_settings(const Options& options) { return {options.comm_init, options.comm_timeout}; }
+CommSettings comm_settings(const Options& options) {
+    return {options.comm_init, options.comm_timeout, options.comm_insecure};
+}
 
 void tell_ranks_of_bad_usage(int argc, const char* const* argv, const Error& error) noexcept {
     const bool is_command = argc > 1 && argv[1][0] != '-';  // Which one rank does alone.

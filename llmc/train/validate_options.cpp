@@ -61,6 +61,7 @@ std::vector<Ignored> rows_of_run_and_plan(const Options& options) {
          "one rank has nobody to share with; add --ranks"},
         {"adam-epsilon", options.optimizer != "adamw", "only --optimizer=adamw has it"},
         {"comm-timeout", options.comm_init == "none", "there are no other ranks with --comm-init=none"},
+        {"comm-insecure", options.comm_init == "none", "there are no other ranks with --comm-init=none"},
         {"calibrate", !options.device_profile.empty(), "--device-profile has another device's times"},
         {"profile", options.dry_run, "--dry-run runs no operation"},
         {"gguf-type", options.command == Command::Export && options.format != "gguf",

@@ -27,9 +27,16 @@ requeue() {
 }
 
 # train_in_job OPTION...: one rank for every task of the job. Goes on with what an earlier start of the job has done.
+# Every start has a secret of its own, which srun hands to the ranks.
 train_in_job() {
     local folder=${OUTPUT_DIR:-runs/slurm-$SLURM_JOB_ID}
     not_passed_on=TERM
+    make_secret
+    case ${SLURM_EXPORT_ENV-} in
+        '' | ALL*) ;;
+        NONE | NIL) export SLURM_EXPORT_ENV=LLMC_JOB_SECRET ;;
+        *) export SLURM_EXPORT_ENV=$SLURM_EXPORT_ENV,LLMC_JOB_SECRET ;;
+    esac
     # srun forgets the job's --cpus-per-task since Slurm 22.05.
     start srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \
         "$train_gpt" --comm-init=tcp -y 1 --output-dir="$folder" "$@"

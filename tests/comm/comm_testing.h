@@ -26,14 +26,14 @@ constexpr double kPatient = 60;
 inline std::vector<Meeting> make_meetings(int size, const std::vector<std::string>& hosts = {}) {
     std::vector<Meeting> meetings(static_cast<size_t>(size));
     int error = 0, rank = 0;
-    meetings[0].listener = listen_on(0, &error);
-    const RootPlace place = {{"127.0.0.1"}, port_of(meetings[0].listener), "token"};
+    meetings[0].listeners = listen_at({"127.0.0.1"}, 0, &error);
+    const RootPlace place = {{"127.0.0.1"}, port_of(meetings[0].listeners[0]), Secret("of these tests", "")};
     for (Meeting& meeting : meetings) {
         meeting.rank = rank;
         meeting.size = size;
         meeting.host = hosts.empty() ? "here" : hosts[static_cast<size_t>(rank)];
         meeting.init = "--comm-init=test";
-        meeting.token = place.token;
+        meeting.secret = place.secret;
         meeting.advice = "start rank 0";
         meeting.find_root = [place](std::string*) { return place; };
         ++rank;

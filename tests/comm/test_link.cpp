@@ -26,6 +26,17 @@ std::pair<Socket, Socket> connected() {
     return {std::move(near), accept_from(listener)};
 }
 
+/// A link that takes what control.h may send, of any length.
+Link heard(Socket socket) {
+    Link link(std::move(socket));
+    constexpr uint64_t kAny = 1 << 30;
+    link.expect({{MessageType::Values, kAny},
+                 {MessageType::Heartbeat, kAny},
+                 {MessageType::Failure, kAny},
+                 {MessageType::Hello, kAny}});
+    return link;
+}
+
 TEST(Link, PackedTextsComeBack) {
     const std::vector<std::string> fields = {"", "one", std::string("\0\n\xff", 3), std::string(100000, 'x')};
     EXPECT_EQ(unpack(pack(fields)), fields);
@@ -47,7 +58,7 @@ TEST(Link, IntegersAreWholeTexts) {
 
 TEST(Link, MessagesKeepTheirOrderAndLength) {
     auto [a, b] = connected();
-    Link near(std::move(a)), far(std::move(b));
+    Link near(std::move(a)), far = heard(std::move(b));
     const std::string large(3 << 20, 'm');
     near.send(MessageType::Values, "first");
     near.send(MessageType::Heartbeat, "");
@@ -65,7 +76,7 @@ TEST(Link, MessagesKeepTheirOrderAndLength) {
 
 TEST(Link, WhatWasSentBeforeTheConnectionClosedIsStillHeard) {
     auto [a, b] = connected();
-    Link far(std::move(b));
+    Link far = heard(std::move(b));
     far.send(MessageType::Heartbeat, "unread, so that closing is a reset");
     {
         Link near(std::move(a));
@@ -82,23 +93,64 @@ TEST(Link, WhoSpeaksSomethingElseIsSentAway) {
     auto [a, b] = connected();
     const std::string request = "GET / HTTP/1.1\r\nHost: here\r\n\r\n";
     ASSERT_EQ(send(a.descriptor(), request.data(), request.size(), 0), static_cast<ssize_t>(request.size()));
-    Link far(std::move(b));
+    Link far = heard(std::move(b));
     EXPECT_FALSE(far.await(soon()));
     EXPECT_FALSE(far.exchange());
 }
 
 TEST(Link, AMessageBeyondTheLimitIsNotWaitedFor) {
     auto [a, b] = connected();
-    Link near(std::move(a)), far(std::move(b));
-    far.limit_length(100);
+    Link near(std::move(a)), far = heard(std::move(b));
+    far.expect({{MessageType::Hello, 100}});
     near.send(MessageType::Hello, std::string(101, 'x'));
     EXPECT_FALSE(far.await(soon()));
     EXPECT_FALSE(far.exchange());
 }
 
-TEST(Link, AwaitKeepsItsDeadline) {
+TEST(Link, OnlyWhatIsExpectedAtTheMomentIsTaken) {
     auto [a, b] = connected();
     Link near(std::move(a)), far(std::move(b));
+    near.send(MessageType::Welcome, "");
+    near.send(MessageType::Start, "names");
+    far.expect({{MessageType::Welcome, 0}});
+    ASSERT_TRUE(far.await(soon()));
+    far.expect({{MessageType::Start, 5}});  // Also of what has come already.
+    const auto start = far.await(soon());
+    ASSERT_TRUE(start);
+    EXPECT_EQ(start->payload, "names");
+    far.expect({});
+    near.send(MessageType::Start, "names");
+    EXPECT_FALSE(far.await(soon()));
+    EXPECT_FALSE(far.is_open());
+}
+
+TEST(Link, NobodyFillsOurMemory) {
+    auto [a, b] = connected();
+    Link far(std::move(b));
+    far.expect({{MessageType::Knock, 32}});
+    const uint32_t header[] = {0x32475447, static_cast<uint32_t>(MessageType::Knock), 32, 0};
+    std::string flood(reinterpret_cast<const char*>(header), sizeof(header));
+    flood += std::string(1 << 20, 'x');
+    send(a.descriptor(), flood.data(), flood.size(), MSG_DONTWAIT);
+    const auto knock = far.await(soon());
+    ASSERT_TRUE(knock);
+    EXPECT_EQ(knock->payload, std::string(32, 'x'));
+    EXPECT_FALSE(far.exchange());  // What follows is no message.
+    EXPECT_FALSE(far.take());
+}
+
+TEST(Link, ADeclaredLengthAloneTakesNoRoom) {
+    auto [a, b] = connected();
+    Link far = heard(std::move(b));
+    const uint32_t header[] = {0x32475447, static_cast<uint32_t>(MessageType::Values), 0, 1u << 8};  // A TiB.
+    send(a.descriptor(), header, sizeof(header), 0);
+    EXPECT_FALSE(far.await(soon()));
+    EXPECT_FALSE(far.is_open());
+}
+
+TEST(Link, AwaitKeepsItsDeadline) {
+    auto [a, b] = connected();
+    Link near(std::move(a)), far = heard(std::move(b));
     EXPECT_FALSE(far.await(now_seconds() + 0.05));
     EXPECT_TRUE(far.exchange());
 }

@@ -1,3 +1,4 @@
+#include "llmc/comm/gate.h"
 #include "llmc/comm/meet.h"
 #include "tests/comm/comm_testing.h"
 #include "tests/io/temp_dir.h"
@@ -18,7 +19,7 @@ std::vector<Error> errors_of(std::vector<Meeting> meetings, double timeout_secon
             } catch (const Error& error) {
                 errors[i] = error;
             }
-            meetings[i].listener.close();
+            meetings[i].listeners.clear();
         });
     }
     for (std::thread& thread : threads) thread.join();
@@ -60,7 +61,7 @@ TEST(Meet, RanksThatDoNotComeAreNamedToAllWhoDid) {
 
 TEST(Meet, Rank0ThatIsNotThereIsNamedWithItsAddress) {
     std::vector<Meeting> meetings = make_meetings(2);
-    const int port = port_of(meetings[0].listener);
+    const int port = port_of(meetings[0].listeners[0]);
     meetings.erase(meetings.begin());  // Closes the port.
     const auto errors = errors_of(std::move(meetings), 0.3);
     EXPECT_EQ(errors[0].what(), fmt::format("rank 1: no answer from rank 0 at 127.0.0.1:{} within 0.3 s (connection "
@@ -70,10 +71,10 @@ TEST(Meet, Rank0ThatIsNotThereIsNamedWithItsAddress) {
 
 TEST(Meet, SomethingElseAtThePortIsNoAnswer) {
     std::vector<Meeting> meetings = make_meetings(2);
-    meetings[0].token = "of another job";
+    meetings[0].secret = Secret("of another job", "");
     const auto errors = errors_of(std::move(meetings), 0.3);
-    EXPECT_TRUE(has(errors[0].what(), {"rank 1 of 2 did not come"}));
-    EXPECT_TRUE(has(errors[1].what(), {"no answer from rank 0", "it is not rank 0 of this job"}));
+    EXPECT_TRUE(has(errors[0].what(), {"rank 1 of 2 did not come", "did not know this job's secret"}));
+    EXPECT_TRUE(has(errors[1].what(), {"no answer from rank 0", "it does not know this job's secret"}));
 }
 
 TEST(Meet, TwoProcessesOfOneRankAreRefused) {
@@ -125,16 +126,16 @@ TEST(Meet, DifferentNumbersOfRanksAreRefused) {
 
 TEST(Meet, StrangersDoNoHarm) {
     std::vector<Meeting> meetings = make_meetings(2);
-    const int port = port_of(meetings[0].listener);
+    const int port = port_of(meetings[0].listeners[0]);
     std::string why;
     std::vector<Socket> strangers;
-    for (const char* said : {"", "GET / HTTP/1.1\r\n\r\n", "GTG1", "\x47\x54\x47\x31 and then something long enough"}) {
+    for (const char* said : {"", "GET / HTTP/1.1\r\n\r\n", "GTG2", "\x47\x54\x47\x32 and then something long enough"}) {
         strangers.push_back(connect_to("127.0.0.1", port, kPatient, &why));
         ASSERT_TRUE(strangers.back()) << why;
         send(strangers.back().descriptor(), said, std::string(said).size(), 0);
     }
     Link impostor(connect_to("127.0.0.1", port, kPatient, &why));
-    impostor.send(MessageType::Hello, pack({"token", "one", "2"}));
+    impostor.send(MessageType::Hello, pack({"proof", pack({"1", "2", "here"})}));
     const auto endings = run_ranks(std::move(meetings), kPatient, [](Control& control) {
         EXPECT_EQ(control.all_gather("x").size(), 2u);
         control.finish();
@@ -142,19 +143,42 @@ TEST(Meet, StrangersDoNoHarm) {
     for (const Ending& ending : endings) EXPECT_EQ(ending.error, "");
 }
 
-TEST(Meet, APlaceFileIsRemovedUnlessItIsAnotherRuns) {
-    const TempDir folder;
-    const std::string path = folder / "place";
-    {
-        const PlaceFile file(path, "mine");
-        EXPECT_EQ(slurp(path), "mine");
+TEST(Meet, GuestsThatLieAboutThemselvesDoNoHarm) {
+    std::vector<Meeting> meetings = make_meetings(2);
+    const int port = port_of(meetings[0].listeners[0]);
+    const Secret secret = meetings[0].secret;
+    std::vector<std::string> hellos = {"", "x", pack({"1"}), pack({"one", "2", "here"}), pack({"1", "2", "a", "b"})};
+    std::vector<std::thread> liars;
+    for (const std::string& hello : hellos) {
+        liars.emplace_back([&] {
+            std::string why;
+            Link link = knock("127.0.0.1", port, secret, "meet", hello, now_seconds() + kPatient, &why);
+            EXPECT_TRUE(link) << why;
+            link.expect({{MessageType::Welcome, 0}});
+            EXPECT_FALSE(link.await(now_seconds() + kPatient));
+        });
     }
-    EXPECT_FALSE(std::filesystem::exists(path));
-    {
-        const PlaceFile file(path, "mine");
-        folder.write("place", "yours");
-    }
-    EXPECT_EQ(slurp(path), "yours");
+    std::vector<Star> stars(2);
+    std::thread root([&] { stars[0] = meet(meetings[0], kPatient); });
+    for (std::thread& liar : liars) liar.join();
+    stars[1] = meet(meetings[1], kPatient);
+    root.join();
+    EXPECT_EQ(stars[0].members.size(), 2u);
+}
+
+TEST(Meet, AMemberThatSpeaksBeforeTheMeetingIsOverEndsIt) {
+    std::vector<Meeting> meetings = make_meetings(3);
+    const RootPlace place = *meetings[1].find_root(nullptr);
+    std::string error;
+    std::thread root([&] { error = error_of([&] { meet(meetings[0], kPatient); }); });
+    std::string why;
+    Link link =
+        knock("127.0.0.1", place.port, place.secret, "meet", pack({"1", "3", "liar"}), now_seconds() + kPatient, &why);
+    link.expect({{MessageType::Welcome, 0}});
+    ASSERT_TRUE(link.await(now_seconds() + kPatient));
+    link.send(MessageType::Values, std::string(1 << 20, 'x'));
+    root.join();
+    EXPECT_EQ(error, "rank 1 (liar) died before all ranks had come");
 }
 
 }  // namespace

@@ -148,6 +148,47 @@ TEST(Rendezvous, TheHostsNameCanBeGiven) {
     EXPECT_NE(host_name({}), "");
 }
 
+TEST(Rendezvous, StrangersNeedASecret) {
+    const Environment elsewhere = kTorchrun, here = with(kTorchrun, {{"MASTER_ADDR", "127.0.0.1"}});
+    const std::string secret = random_secret();
+    const auto refused = [](const Environment& environment, bool insecure) -> std::string {
+        try {
+            require_secret(read_world("tcp", environment, false), insecure);
+        } catch (const Error& error) {
+            EXPECT_EQ(error.exit_code(), kExitBadUsage);
+            return error.what();
+        }
+        return "";
+    };
+    const std::string error = refused(elsewhere, false);
+    EXPECT_TRUE(has(error, {"MASTER_ADDR=node7", "--comm-insecure"}));
+    // The advice works.
+    const size_t at = error.find("export LLMC_JOB_SECRET=");
+    ASSERT_NE(at, std::string::npos) << error;
+    const std::string advised = error.substr(at + 23, error.find(' ', at + 23) - at - 23);
+    EXPECT_EQ(refused(with(elsewhere, {{"LLMC_JOB_SECRET", advised}}), false), "");
+    EXPECT_EQ(refused(with(elsewhere, {{"LLMC_JOB_SECRET", secret}}), false), "");
+    EXPECT_EQ(refused(elsewhere, true), "");
+    for (const char* host : {"127.0.0.1", "127.8.0.1", "::1", "[::1]", "localhost"}) {
+        EXPECT_EQ(refused(with(kTorchrun, {{"MASTER_ADDR", host}}), false), "") << host;
+    }
+    for (const char* host : {"0.0.0.0", "10.0.0.1", "::", "localhost.example.org"}) {
+        EXPECT_TRUE(has(refused(with(kTorchrun, {{"MASTER_ADDR", host}}), false), {"LLMC_JOB_SECRET="})) << host;
+    }
+    const World world = read_world("tcp", with(elsewhere, {{"RANK", "0"}}), false);
+    EXPECT_TRUE(has(warning_of_strangers(world, true), {"--comm-insecure", "node7:29500"}));
+    EXPECT_EQ(warning_of_strangers(read_world("tcp", with(here, {{"RANK", "0"}}), false), true), "");
+}
+
+TEST(Rendezvous, WhatIsNoSecretIsNotRepeated) {
+    for (const char* text : {"short", "has blanks in its middle", "has-a-line-end\n"}) {
+        const std::string error = usage_error_of("tcp", with(kTorchrun, {{"LLMC_JOB_SECRET", text}}));
+        EXPECT_TRUE(has(error, {"LLMC_JOB_SECRET: ", "export LLMC_JOB_SECRET="}));
+        EXPECT_EQ(error.find(text), std::string::npos);
+    }
+    EXPECT_EQ(read_world("none", {{"LLMC_JOB_SECRET", "short"}}, false).way, Way::One);
+}
+
 // ---- Meetings ------------------------------------------------------------------------------------------------------
 
 World world_of(Way way, int rank, int size) {
@@ -206,15 +247,6 @@ TEST(Rendezvous, RanksMeetByMpisBroadcast) {
     });
 }
 
-TEST(Rendezvous, AUsedPortIsNamed) {
-    int ignored = 0;
-    const Socket other = listen_on(0, &ignored);
-    World world = world_of(Way::Tcp, 0, 2);
-    world.port = port_of(other);
-    const std::string error = error_of([&] { prepare_meeting(world, "here"); });
-    EXPECT_EQ(error, fmt::format("--comm-init=tcp: port {} is in use on here; set MASTER_PORT to another", world.port));
-}
-
 std::vector<World> worlds_with_file(const std::string& path, int size, const std::string& job) {
     std::vector<World> worlds;
     for (int rank = 0; rank < size; ++rank) {
@@ -223,6 +255,50 @@ std::vector<World> worlds_with_file(const std::string& path, int size, const std
         worlds.back().job = job;
     }
     return worlds;
+}
+
+TEST(Rendezvous, Rank0ListensOnTheInterfaceInUseAlone) {
+    World world = world_of(Way::Tcp, 0, 2);
+    int error = 0;
+    world.port = port_of(listen_on(0, &error));
+    const Meeting meeting = prepare_meeting(world, "here");
+    ASSERT_EQ(meeting.listeners.size(), 1u);
+    EXPECT_EQ(own_address(meeting.listeners[0]), "127.0.0.1");
+    World mpi = world_of(Way::Mpi, 0, 2);
+    mpi.one_host = true;
+    const Meeting over_mpi = prepare_meeting(mpi, "here", [](const std::string& text) { return text; });
+    EXPECT_EQ(own_address(over_mpi.listeners.at(0)), "127.0.0.1");
+}
+
+TEST(Rendezvous, ASecretOnSomeRanksAloneIsSaid) {
+    const TempDir folder;
+    std::vector<World> worlds = worlds_with_file(folder / "place", 2, "");
+    const auto error_with = [&](const std::string& of_root, const std::string& of_other) {
+        worlds[0].secret = of_root;
+        worlds[1].secret = of_other;
+        const Meeting root = prepare_meeting(worlds[0], "here");
+        Meeting other = prepare_meeting(worlds[1], "here");
+        return error_of([&] { meet(other, 0.3); });
+    };
+    EXPECT_TRUE(has(error_with("", "a secret of its own"), {"LLMC_JOB_SECRET is set on this rank alone"}));
+    EXPECT_TRUE(has(error_with("a secret of its own", ""), {"LLMC_JOB_SECRET is set on rank 0 alone"}));
+}
+
+TEST(Rendezvous, OthersCannotReadTheSecretInAFile) {
+    const TempDir folder;
+    const std::string path = folder / "place";
+    const Meeting root = prepare_meeting(worlds_with_file(path, 2, "")[0], "here");
+    EXPECT_TRUE(has(slurp(path), {"\nsecret "}));
+    EXPECT_EQ(std::filesystem::status(path).permissions(), std::filesystem::perms(0600));
+}
+
+TEST(Rendezvous, AUsedPortIsNamed) {
+    int ignored = 0;
+    const Socket other = listen_on(0, &ignored);
+    World world = world_of(Way::Tcp, 0, 2);
+    world.port = port_of(other);
+    const std::string error = error_of([&] { prepare_meeting(world, "here"); });
+    EXPECT_EQ(error, fmt::format("--comm-init=tcp: port {} is in use on here; set MASTER_PORT to another", world.port));
 }
 
 TEST(Rendezvous, RanksMeetByAFileThatIsGoneAfterwards) {

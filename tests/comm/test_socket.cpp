@@ -88,7 +88,7 @@ TEST(Socket, OneThatListensHearsBothKindsOfAddresses) {
 TEST(Socket, Rank0WithTooManyOpenFilesSaysSo) {
     std::vector<Meeting> meetings = make_meetings(2, {"a", "b"});
     std::string why;
-    const Socket comes = connect_to("127.0.0.1", port_of(meetings[0].listener), kPatient, &why);
+    const Socket comes = connect_to("127.0.0.1", port_of(meetings[0].listeners[0]), kPatient, &why);
     ASSERT_TRUE(comes) << why;
     FileLimit limit;
     limit.exhaust();

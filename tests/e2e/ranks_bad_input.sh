@@ -69,7 +69,7 @@ from_file() {
 from_file "a file nobody writes" 1 1 "the file is missing" place
 echo "something else" >place
 from_file "a file with other content" 1 1 "the file has other content" place
-printf 'train_gpt: where rank 0 listens\njob other\ntoken 12\nport 9\nhost 127.0.0.1\n' >place
+printf 'train_gpt: where rank 0 listens\njob other\nsecret 12\nport 9\nhost 127.0.0.1\n' >place
 from_file "the file of another job" 1 1 "the file is of job 'other', not 'this'" place
 sed -i 's/job other/job this/' place
 from_file "the file of a job that is gone" 1 1 "connection refused" place

@@ -6,6 +6,7 @@ set -u
 . tests/e2e/ranks.bash
 . tests/e2e/lib.bash
 
+export LLMC_JOB_SECRET=a-secret-of-two-hosts
 name=tg$$
 hosts=("$name-1" "$name-2")
 address=(10.77.0.1 10.77.0.2)

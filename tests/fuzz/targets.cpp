@@ -1,5 +1,6 @@
 #include "tests/fuzz/targets.h"
 
+#include "llmc/comm/gate.h"
 #include "llmc/comm/link.h"
 #include "llmc/comm/rendezvous.h"
 #include "llmc/io/hf_model.h"
@@ -196,16 +197,33 @@ Environment environment_of(const std::string& text) {
     return environment;
 }
 
-/// What another rank, or a stranger, could send.
-void hear(const std::string& content, bool is_stranger) {
+/// What another rank could send.
+void hear(const std::string& content) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0) return;
     Link link{Socket(ends[0])};
-    if (is_stranger) link.limit_length(4096);
+    link.expect({{MessageType::Hello, kLongestHello}, {MessageType::Start, 4096}, {MessageType::Heartbeat, 64}});
     (void)!::write(ends[1], content.data(), content.size());
     close(ends[1]);
-    for (int round = 0; round < 100 && link.exchange();) ++round;
-    while (const std::optional<Message> message = link.take()) unpack(message->payload);
+    for (int round = 0; round < 100; ++round) {
+        const bool is_open = link.exchange();
+        while (const std::optional<Message> message = link.take()) unpack(message->payload);
+        if (!is_open) break;
+    }
+}
+
+/// What a stranger could send to a gate.
+void knock_with(const std::string& content) {
+    int error = 0;
+    std::vector<Socket> listeners = listen_at({"127.0.0.1"}, 0, &error);
+    if (listeners.empty()) return;
+    std::string why;
+    const Socket stranger = connect_to("127.0.0.1", port_of(listeners[0]), 5, &why);
+    Gate gate(std::move(listeners), Secret("a secret", "job"), "meet");
+    (void)!::send(stranger.descriptor(), content.data(), content.size(), MSG_NOSIGNAL);
+    for (int round = 0; round < 4; ++round) {
+        if (!gate.admit().empty()) throw std::logic_error("a stranger was let in");
+    }
 }
 
 /// Messages as a link sends them.
@@ -213,7 +231,8 @@ std::string messages() {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0) return "";
     Link link{Socket(ends[0])};
-    link.send(MessageType::Hello, pack({"token", "1", "2", "host"}));
+    link.send(MessageType::Knock, std::string(kNonceBytes, 'n'));
+    link.send(MessageType::Hello, pack({std::string(kProofBytes, 'p'), pack({"1", "2", "host"})}));
     link.send(MessageType::Start, pack({"host", "10.0.0.1", "other", "10.0.0.2"}));
     link.send(MessageType::Heartbeat, "");
     link.exchange();
@@ -241,7 +260,7 @@ std::vector<FuzzTarget> rank_targets() {
              read_world("tcp", environment, false);
          }},
         {"the place of rank 0",
-         {"train_gpt: where rank 0 listens\njob 7\ntoken abc\nport 4000\nhost 10.0.0.1\nhost a\n"},
+         {"train_gpt: where rank 0 listens\njob 7\nsecret abc\nport 4000\nhost 10.0.0.1\nhost a\n"},
          [](const std::string& content, const std::string& place) {
              write_file(place + "/place", content);
              World world;
@@ -252,8 +271,8 @@ std::vector<FuzzTarget> rank_targets() {
         {"messages of ranks",
          {messages()},
          [](const std::string& content, const std::string&) {
-             hear(content, /*is_stranger=*/false);
-             hear(content, /*is_stranger=*/true);
+             hear(content);
+             knock_with(content);
              unpack(content);
              to_integer(content);
          }},

@@ -268,5 +268,13 @@ TEST(Manifest, KeepsTheBitsOfNumbers) {
     EXPECT_EQ(read.files[0].name, "a");
 }
 
+TEST(Manifest, NamesNothingOutsideItsFolder) {
+    for (const std::string name : {"", "..", "../a", "/etc/passwd", "a/b", "a/"}) {
+        const Manifest manifest = {7, {{name, 1, "x"}}, "{}"};
+        const std::string error = error_of([&] { parse_manifest(manifest_text(manifest), "m"); });
+        EXPECT_NE(error.find("'m' names '" + name + "', which is not a file of its folder"), std::string::npos);
+    }
+}
+
 }  // namespace
 }  // namespace llmc

@@ -45,7 +45,7 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--max-skipped-steps "
               "-r,--recompute --offload --update --calibrate --link-gbs --memory-budget --host-memory-budget "
               "--logits-chunk --no-fuse -z,--zero --rank-invariant --check-ranks --no-overlap --comm-init "
-              "--comm-timeout "
+              "--comm-timeout --comm-insecure "
               "--device --dtype --threads --cpu-products --peak-tflops "
               "-o,--output-dir -y,--resume --config --seed -v,--val-every --val-sequences -s,--sample-every "
               "-g,--sample-length --sample-prompt -n,--checkpoint-every --keep-checkpoints --keep-best --log-every "

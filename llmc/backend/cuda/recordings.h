@@ -5,6 +5,8 @@
 #include <cuda_runtime_api.h>
 
 #include <functional>
+#include <memory>
+#include <type_traits>
 #include <unordered_map>
 
 namespace llmc::cuda {
@@ -12,17 +14,19 @@ namespace llmc::cuda {
 class Recordings {
   public:
     explicit Recordings(cudaStream_t stream) : stream_(stream) {}
-    ~Recordings();
-    Recordings(const Recordings&) = delete;
-    Recordings& operator=(const Recordings&) = delete;
 
     /// Replays what was recorded under the key, or records what `work` does to the stream and then runs it.
     void repeat(const void* key, const std::function<void()>& work);
     void forget(const void* key);
 
   private:
+    struct DestroyExecutable {
+        void operator()(cudaGraphExec_t executable) const;
+    };
+    using Executable = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, DestroyExecutable>;
+
     cudaStream_t stream_;
-    std::unordered_map<const void*, cudaGraphExec_t> graphs_;
+    std::unordered_map<const void*, Executable> graphs_;
 };
 
 }  // namespace llmc::cuda

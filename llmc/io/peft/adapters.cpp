@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <map>
+#include <omp.h>
 #include <utility>
 
 namespace llmc {
@@ -181,23 +182,21 @@ Model with_adapters(Model base, const PeftConfig& config) {
 void add_product(std::span<float> weight, std::span<const float> b, std::span<const float> a, int64_t rank, int64_t in,
                  float scale) {
     const auto rows = static_cast<int64_t>(weight.size()) / in;
-#pragma omp parallel
-    {
-        std::vector<float> sum(static_cast<size_t>(in));
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < rows; ++i) {
-            std::fill(sum.begin(), sum.end(), 0.0f);
-            float* const sums = sum.data();
-            for (int64_t r = 0; r < rank; ++r) {
-                const float factor = b[static_cast<size_t>(i * rank + r)];
-                const float* const of_a = a.data() + r * in;
+    // Nothing may throw inside: room for all threads comes before.
+    std::vector<float> sums_of_threads(static_cast<size_t>(in) * static_cast<size_t>(omp_get_max_threads()));
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < rows; ++i) {
+        float* const sums = sums_of_threads.data() + in * omp_get_thread_num();
+        std::fill(sums, sums + in, 0.0f);
+        for (int64_t r = 0; r < rank; ++r) {
+            const float factor = b[static_cast<size_t>(i * rank + r)];
+            const float* const of_a = a.data() + r * in;
 #pragma omp simd
-                for (int64_t k = 0; k < in; ++k) sums[k] += factor * of_a[k];
-            }
-            float* const to = weight.data() + i * in;
-#pragma omp simd
-            for (int64_t k = 0; k < in; ++k) to[k] += scale * sums[k];
+            for (int64_t k = 0; k < in; ++k) sums[k] += factor * of_a[k];
         }
+        float* const to = weight.data() + i * in;
+#pragma omp simd
+        for (int64_t k = 0; k < in; ++k) to[k] += scale * sums[k];
     }
 }
 

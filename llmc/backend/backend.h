@@ -36,6 +36,7 @@
 #pragma once
 
 #include "llmc/base/adapter.h"
+#include "llmc/base/dropout.h"
 #include "llmc/base/fusion.h"
 #include "llmc/base/optimizer.h"
 #include "llmc/base/tensor.h"
@@ -327,12 +328,18 @@ class Backend {
     // ---- Low-rank adapters (Hu et al. 2021; base/adapter.h has the letters) ---------------------------------------
     // Factors, z and their gradients are fp32, x and out of the activation type: products are of fp32 numbers.
 
-    /// z (N, R) = x (N, IC) * a (R, IC)^T.
-    virtual void adapter_down_forward(Tensor z, Tensor x, Tensor a, Tensor workspace) = 0;
-    /// d_a (R, IC) = or += d_z^T * x.
-    virtual void adapter_down_backward_weight(Tensor d_a, bool adds, Tensor d_z, Tensor x, Tensor workspace) = 0;
-    /// d_x (N, IC) += d_z (N, R) * a.
-    virtual void adapter_down_backward_input(Tensor d_x, Tensor d_z, Tensor a, Tensor workspace) = 0;
+    // D is dropout of the adapter's input (or nothing, where its p is 0): group g has the mask of site dropout.site +
+    // g.
+
+    /// z (N, R) = D(x) (N, IC) * a (R, IC)^T.
+    virtual void adapter_down_forward(Tensor z, Tensor x, Tensor a, const AdapterShape& shape, const Dropout& dropout,
+                                      Tensor workspace) = 0;
+    /// d_a (R, IC) = or += d_z^T * D(x).
+    virtual void adapter_down_backward_weight(Tensor d_a, bool adds, Tensor d_z, Tensor x, const AdapterShape& shape,
+                                              const Dropout& dropout, Tensor workspace) = 0;
+    /// d_x (N, IC) += D(d_z (N, R) * a).
+    virtual void adapter_down_backward_input(Tensor d_x, Tensor d_z, Tensor a, const AdapterShape& shape,
+                                             const Dropout& dropout, Tensor workspace) = 0;
     /// out (N, OC) += scale * z (N, R) * b^T, group by group, in the group's columns; others stay.
     virtual void adapter_up_forward(Tensor out, Tensor z, Tensor b, const AdapterShape& shape, Tensor workspace) = 0;
     /// d_b (rows of all groups, rank) = or += scale * d_out^T * z.
@@ -393,6 +400,12 @@ class Backend {
     /// The activation's backward, d_pre of d_act and pre, and then d_weight, d_bias = or += as matmul_backward_weight()
     /// of d_pre and x; each where it is not empty. To be called only where fuses() says so.
     virtual void activation_and_weight_gradient(const ActivationAndWeightGradient& operands);
+
+    // ---- Dropout (Srivastava et al. 2014; base/dropout.h has the masks) ---------------------------------------
+
+    /// out (N, C) = residual + D(x (N, C)), rounded once. residual may be empty. The backward is the same operation on
+    /// d_out, without a residual. dropout.p > 0, and dropout.rows are those of the N rows.
+    virtual void dropout(Tensor out, Tensor x, Tensor residual, const Dropout& dropout) = 0;
 
     // ---- Rows -------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@
 namespace llmc {
 
 /// What a random number is for. Part of the counter, so that two uses never share a draw.
-enum class RngStream : uint32_t { Init = 1, Shuffle = 2, Sample = 3, Test = 4, Rounding = 5 };
+enum class RngStream : uint32_t { Init = 1, Shuffle = 2, Sample = 3, Test = 4, Rounding = 5, Dropout = 6 };
 
 /// Four independent 32-bit words for counter (stream, item, index) under `seed`.
 std::array<uint32_t, 4> philox(uint64_t seed, RngStream stream, uint32_t item, uint64_t index);

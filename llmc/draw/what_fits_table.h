@@ -58,8 +58,9 @@ struct PresetRow {
     std::string model;
     int64_t parameters = 0;
     int64_t seq_len = 0;
-    PresetCell full, part;
+    PresetCell full, part, lora;
 };
+/// With the setting of the first way that fits: in full, in part, with adapters.
 std::string presets_table(const std::vector<PresetRow>& rows, int width, bool has_head = true);
 
 }  // namespace llmc

@@ -1,6 +1,7 @@
 #include "llmc/model/lora.h"
 
 #include "llmc/base/check.h"
+#include "llmc/base/dropout.h"
 
 #include <cmath>
 #include <utility>
@@ -79,7 +80,9 @@ class Adapters {
                                 .in = row.in,
                                 .out = z,
                                 .weight = a,
-                                .adapter = adapter});
+                                .adapter = adapter,
+                                .dropout_site = next_site_});
+        next_site_ += static_cast<int>(shape.groups.size());
         model_.block.push_back(row);
         model_.block.push_back({.kind = OpKind::AdapterUp,
                                 .name = name + "_lora_b",
@@ -117,6 +120,7 @@ class Adapters {
     Model model_;
     const LoraSpec& spec_;
     std::vector<ParameterRow> rows_;  ///< Of a layer.
+    int next_site_ = static_cast<int>(DropoutSite::Adapters);
 };
 
 }  // namespace

@@ -19,6 +19,7 @@ struct LoraTarget {
 struct LoraSpec {
     int64_t rank = 0;  ///< 0: no adapters.
     std::vector<LoraTarget> targets;
+    float dropout = 0;  ///< Probability, of what adapters read in training.
     bool operator==(const LoraSpec&) const = default;
     explicit operator bool() const { return rank > 0; }
 };

@@ -72,7 +72,8 @@ struct OpRow {
     int weight = kNone;
     int bias = kNone;
     bool rope = false;
-    int adapter = kNone;  ///< AdapterDown, AdapterUp: of Model::adapters.
+    int adapter = kNone;       ///< AdapterDown, AdapterUp: of Model::adapters.
+    int dropout_site = kNone;  ///< Dropout, AdapterDown: where masks are drawn (base/dropout.h), an adapter's first.
 };
 
 struct Model {
@@ -86,6 +87,7 @@ struct Model {
 
     std::vector<ActivationRow> activations;  ///< Of one layer, by slot.
     std::vector<OpRow> block;                ///< In forward order; the last writes kLayerOutput.
+    float dropout = 0;                       ///< Probability; see with_dropout() (dropout.h).
     LoraSpec lora;                           ///< What with_lora() (lora.h) has added ...
     std::vector<AdapterShape> adapters;      ///< ... for the weights that have adapters.
     OpKind norm = OpKind::LayerNorm;         ///< Of the final norm.
@@ -101,6 +103,10 @@ struct Model {
     /// Those of them that train.
     int64_t trainable_count() const;
     bool has_frozen() const { return frozen_elements > 0; }
+    /// Whether training draws masks for operations of this kind.
+    bool drops(OpKind kind) const {
+        return (kind == OpKind::Dropout && dropout > 0) || (kind == OpKind::AdapterDown && lora.dropout > 0);
+    }
     /// Whether there is such a parameter row, and it is trainable.
     bool trains(int parameter) const {
         return parameter != kNone && parameters[static_cast<size_t>(parameter)].trainable;

@@ -78,6 +78,7 @@ constexpr OpFacts kFacts[kNumOpKinds] = {
                 {},
                 {.writes_gradients = true, .products = 1, .in = 1, .out = 1, .weight_sums = 2},
                 {.reads_parameters = true, .products = 1, .in = 1, .out = 1, .weight = 1}}},
+    {.kind = OpKind::Dropout, .name = "dropout", .passes = {{.in = 1, .residual = 1, .out = 1}, {.in = 1, .out = 1}}},
 };
 
 constexpr bool in_order() {

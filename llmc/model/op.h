@@ -28,8 +28,9 @@ enum class OpKind : uint8_t {
     LossSum,       ///< the losses join the sum of the update
     AdapterDown,   ///< z = in * A^T, fp32
     AdapterUp,     ///< out = residual + scale * in * B^T, in the residual's place; then RoPE on it if the row says so
+    Dropout,       ///< out = (residual +) in with some elements 0 and the others scaled (base/dropout.h)
 };
-constexpr int kNumOpKinds = 15;
+constexpr int kNumOpKinds = 16;
 
 /// What a step does with its operation.
 enum class Pass : uint8_t {

@@ -2,7 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/units.h"
-#include "llmc/model/lora.h"
+#include "llmc/model/dropout.h"
 
 #include <algorithm>
 #include <charconv>
@@ -209,7 +209,7 @@ std::string describe_trainable(const Model& model) {
 }
 
 Model with_layers(const Model& model, int64_t layers) {
-    Model few = with_lora(make_model(with_layers(model.config, layers)), model.lora);
+    Model few = with_config(model, with_layers(model.config, layers));
     const int lowest = GradientPath(model).lowest_layer(), L = static_cast<int>(model.config.L);
     const int in_layers = L * model.parameters_per_layer,
               few_in_layers = static_cast<int>(layers) * few.parameters_per_layer;

@@ -57,6 +57,7 @@ OpTimes times_by(const OpPrice& price, const Model& model, const BatchShape& sha
     times.embedding = all_passes(OpKind::Embedding, shape.N());
     times.final_norm = all_passes(model.norm, shape.N());
     times.scored_rows = all_passes(OpKind::ScoredRows, shape.N());
+    times.dropout = all_passes(OpKind::Dropout, shape.N());
     times.chunk_tokens = logits_chunk_tokens > 0 ? std::min(logits_chunk_tokens, shape.N()) : shape.N();
     times.classifier = all_passes(OpKind::Classifier, times.chunk_tokens);
     times.cross_entropy = all_passes(OpKind::CrossEntropy, times.chunk_tokens);
@@ -98,6 +99,7 @@ double& time_of(OpTimes& times, const Step& step) {
     OpTimes::Row& row = step.row >= 0                     ? times.block[static_cast<size_t>(step.row)]
                         : step.op == OpKind::Embedding    ? times.embedding
                         : step.op == OpKind::ScoredRows   ? times.scored_rows
+                        : step.op == OpKind::Dropout      ? times.dropout
                         : step.op == OpKind::Classifier   ? times.classifier
                         : step.op == OpKind::CrossEntropy ? times.cross_entropy
                                                           : times.final_norm;

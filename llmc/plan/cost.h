@@ -22,6 +22,7 @@ struct OpTimes {
     };
     std::vector<Row> block;  ///< By row of Model::block.
     Row embedding, final_norm, scored_rows;
+    Row dropout;  ///< Of the embedding.
     // Of one chunk of so many tokens.
     Row classifier;
     Row cross_entropy;  ///< forward: losses only.

@@ -1,6 +1,7 @@
 #include "llmc/plan/generate.h"
 
 #include "llmc/base/check.h"
+#include "llmc/model/dropout.h"
 #include "llmc/model/trainable.h"
 #include "llmc/plan/add_tensor.h"
 #include "llmc/plan/communicate.h"
@@ -18,7 +19,11 @@ namespace {
 class Generator {
   public:
     Generator(const Model& model, const PlanRequest& request, const std::string& name)
-        : model_(model), path_(model), request_(request), slots_(static_cast<int>(model.activations.size())) {
+        : model_(model),
+          path_(model),
+          request_(request),
+          slots_(static_cast<int>(model.activations.size())),
+          block_(model.block) {
         plan_.policy = name;
         plan_.shape = request.shape;
         plan_.dtype = request.dtype();
@@ -29,7 +34,10 @@ class Generator {
 
     Plan training(const KeepSet& keep) {
         keep_ = keep;
+        const bool drops = model_.drops(OpKind::Dropout);
+        if (drops || model_.drops(OpKind::AdapterDown)) mask_rows_ = new_input("mask_rows", /*cols=*/2);
         embedding();
+        if (drops) drop_embedding();
         for (int layer = 0; layer < layers(); ++layer) {
             if (layer > 0) drop_unkept(layer - 1);
             for (int row = 0; row < rows(); ++row) forward(layer, row, Phase::Forward);
@@ -42,6 +50,7 @@ class Generator {
     }
 
     Plan evaluation() {
+        block_ = block_without_dropout(model_);
         embedding();
         forward_only();
         head(/*training=*/false);
@@ -49,6 +58,7 @@ class Generator {
     }
 
     Plan generation(int64_t cache_tokens) {
+        block_ = block_without_dropout(model_);
         cache_tokens_ = cache_tokens;
         embedding();
         forward_only();
@@ -65,7 +75,7 @@ class Generator {
     int rows() const { return static_cast<int>(model_.block.size()); }
     int64_t N() const { return request_.shape.N(); }
     bool rotates(int layer, const OpRow& row) const { return row.rope && model_.config.rotates(layer); }
-    const OpRow& block_row(int row) const { return model_.block[static_cast<size_t>(row)]; }
+    const OpRow& block_row(int row) const { return block_[static_cast<size_t>(row)]; }
 
     // ---- Tensors ----
 
@@ -125,9 +135,19 @@ class Generator {
         if (model_.wpe != kNone) plan_.steps.back().operand(Slot::Documents) = documents_;
     }
 
-    /// What the caller writes, a number for every token.
-    int32_t new_input(const char* name) {
-        const int32_t id = new_tensor(name, -1, DType::I32, N(), 1, Consumer::Inputs);
+    /// The stream begins with what dropout leaves of the embedding.
+    void drop_embedding() {
+        const int32_t embedded = new_tensor("embedded", -1, plan_.dtype, N(), model_.config.C, Consumer::Boundaries);
+        const int32_t x = std::exchange(plan_.steps.back().operand(Slot::Out), embedded);
+        Step& step = add_step(OpKind::Dropout, Pass::Forward, Phase::Forward, -1, -1);
+        step.operand(Slot::In) = embedded;
+        step.operand(Slot::Out) = x;
+        tell_mask_rows(&step);
+    }
+
+    /// What the caller writes, numbers for every token.
+    int32_t new_input(const char* name, int64_t cols = 1) {
+        const int32_t id = new_tensor(name, -1, DType::I32, N(), cols, Consumer::Inputs);
         plan_.tensors[static_cast<size_t>(id)].external = true;
         return id;
     }
@@ -137,11 +157,17 @@ class Generator {
         if (step->op == OpKind::Attention || step->rope) step->operand(Slot::Documents) = documents_;
     }
 
+    /// In training, to a step that drops.
+    void tell_mask_rows(Step* step) const {
+        if (model_.drops(step->op)) step->operand(Slot::MaskRows) = mask_rows_;
+    }
+
     void forward(int layer, int row_index, Phase phase) {
         const OpRow& row = block_row(row_index);
         Step& step = add_step(row.kind, Pass::Forward, phase, layer, row_index);
         step.rope = rotates(layer, row);
         tell_documents(&step);
+        tell_mask_rows(&step);
         step.operand(Slot::In) = live(layer, row.in);
         if (row.residual != kNone) step.operand(Slot::Residual) = live(layer, row.residual);
         CHECK(step.operand(Slot::In) != kNone && (row.residual == kNone || step.operand(Slot::Residual) != kNone),
@@ -171,7 +197,9 @@ class Generator {
 
     void forward_only() {
         for (int layer = 0; layer < layers(); ++layer) {
-            for (int row = 0; row < rows(); ++row) forward(layer, row, Phase::Forward);
+            for (int row = 0; row < rows(); ++row) {
+                if (block_row(row).kind != OpKind::Dropout) forward(layer, row, Phase::Forward);
+            }
         }
     }
 
@@ -357,6 +385,7 @@ class Generator {
             Step& step = add_step(row.kind, Pass::BackwardWeight, Phase::Backward, layer, row_index);
             step.rope = std::exchange(rope, false);
             tell_documents(&step);
+            tell_mask_rows(&step);
             if (weight) step.operand(Slot::In) = live(layer, row.in);
             step.operand(Slot::DOut) = gradient_of(row.out);
             workspace(block_workspace(row_index).backward);
@@ -368,6 +397,7 @@ class Generator {
         Step step = plan_.steps[index];
         step.rope = rope;
         tell_documents(&step);
+        tell_mask_rows(&step);
         if (pass == Pass::Backward) {
             if (reads.in) step.operand(Slot::In) = live(layer, row.in);
             if (reads.out) step.operand(Slot::Out) = live(layer, row.out);
@@ -402,9 +432,20 @@ class Generator {
         step->operand(Slot::DIn) = d_in;
     }
 
-    void embedding_backward() {
-        Step& step = add_step(OpKind::Embedding, Pass::Backward, Phase::Backward, -1, -1);
+    /// Returns the gradient of what was dropped.
+    int32_t drop_embedding_backward() {
+        const int32_t d_embedded = new_gradient("embedded", -1, model_.config.C);
+        Step& step = add_step(OpKind::Dropout, Pass::Backward, Phase::Backward, -1, -1);
         step.operand(Slot::DOut) = d_residual_;
+        step.operand(Slot::DIn) = d_embedded;
+        tell_mask_rows(&step);
+        return d_embedded;
+    }
+
+    void embedding_backward() {
+        const int32_t d_out = model_.drops(OpKind::Dropout) ? drop_embedding_backward() : d_residual_;
+        Step& step = add_step(OpKind::Embedding, Pass::Backward, Phase::Backward, -1, -1);
+        step.operand(Slot::DOut) = d_out;
         if (model_.trains(model_.wpe)) step.operand(Slot::Documents) = documents_;
         if (model_.trains(model_.wte)) step.operand(Slot::Tokens) = tokens_;
         // Positions need neither tokens nor, where all sequences have the same, to be sorted.
@@ -416,12 +457,14 @@ class Generator {
     const GradientPath path_;
     const PlanRequest& request_;
     const int slots_;
+    std::vector<OpRow> block_;  ///< In training the model's; else without dropout.
     KeepSet keep_;
     Plan plan_;
     std::vector<std::vector<int32_t>> live_;  ///< [layer][slot] -> tensor; row L has only the last block's output.
     std::vector<int32_t> gradients_;          ///< Of the layer in its backward, by slot.
     int64_t cache_tokens_ = 0;
-    int32_t tokens_ = kNone, documents_ = kNone, lnf_out_ = kNone, head_in_ = kNone, d_residual_ = kNone;
+    int32_t tokens_ = kNone, documents_ = kNone, mask_rows_ = kNone, lnf_out_ = kNone, head_in_ = kNone,
+            d_residual_ = kNone;
 };
 
 }  // namespace

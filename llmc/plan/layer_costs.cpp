@@ -4,6 +4,7 @@
 #include "llmc/plan/simulate.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 namespace llmc {
@@ -31,17 +32,20 @@ std::vector<LayerMode> layer_modes(const Model& model) {
 
 namespace {
 
-/// Of what a layer may keep, that which something after the forward reads.
+/// Of what a layer may keep, that which something after the forward reads; what shares storage counts once.
 int64_t kept_bytes(const Plan& plan, const Model& model, int layer, const std::vector<bool>& slots) {
     const std::vector<Lifetime> lives = lifetimes(plan);
+    std::set<int32_t> counted;
     int64_t bytes = 0;
     for (size_t slot = 0; slot < slots.size(); ++slot) {
         if (!slots[slot]) continue;
         for (size_t i = 0; i < plan.tensors.size(); ++i) {
             const PlanTensor& tensor = plan.tensors[i];
             if (tensor.layer != layer || tensor.name != model.activations[slot].name) continue;
-            const Phase last = plan.steps[static_cast<size_t>(lives[i].last)].phase;
-            if (last == Phase::Recompute || last == Phase::Backward) bytes += tensor.bytes;
+            const int32_t storage = storage_of(plan, static_cast<int32_t>(i));
+            const Phase last = plan.steps[static_cast<size_t>(lives[static_cast<size_t>(storage)].last)].phase;
+            const bool is_kept = last == Phase::Recompute || last == Phase::Backward;
+            if (is_kept && counted.insert(storage).second) bytes += plan.tensor(storage).bytes;
             break;
         }
     }

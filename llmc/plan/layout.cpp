@@ -1,9 +1,9 @@
 #include "llmc/plan/layout.h"
 
 #include "llmc/base/units.h"
+#include "llmc/plan/placed_storages.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 namespace llmc {
@@ -47,62 +47,11 @@ struct Stack {
     }
 };
 
-/// What is placed already, sorted by where it begins, in columns: most of a search goes by them, a vector of lifetimes
-/// at a time.
-class PlacedColumns {
-  public:
-    explicit PlacedColumns(size_t count) : first_(count + kWidth), last_(count + kWidth), begin_(count), end_(count) {}
-
-    /// The lowest offset at which `bytes` are free all that time.
-    int64_t lowest_free(const Lifetime& life, int64_t bytes) const {
-        int64_t offset = 0;
-        for (size_t i = 0; i < count_; i += kWidth) {
-            if (begin_[i] >= offset + bytes) break;  // All that come after begin no lower: the gap is large enough.
-            uint32_t overlaps = overlapping(i, life);
-            for (; overlaps != 0; overlaps &= overlaps - 1) {
-                const size_t other = i + static_cast<size_t>(__builtin_ctz(overlaps));
-                if (begin_[other] >= offset + bytes) return offset;
-                offset = std::max(offset, end_[other]);
-            }
-        }
-        return offset;
-    }
-
-    void insert(const Lifetime& life, int64_t begin, int64_t end) {
-        const auto at = static_cast<size_t>(
-            std::upper_bound(begin_.begin(), begin_.begin() + static_cast<ptrdiff_t>(count_), begin) - begin_.begin());
-        const auto put = [&](auto& column, auto value) {
-            std::memmove(&column[at] + 1, &column[at], (count_ - at) * sizeof(value));
-            column[at] = value;
-        };
-        put(first_, life.first), put(last_, life.last), put(begin_, begin), put(end_, end);
-        ++count_;
-    }
-
-  private:
-    static constexpr size_t kWidth = 16;
-
-    /// A bit for each of the kWidth from `i` on whose life overlaps this one.
-    uint32_t overlapping(size_t i, const Lifetime& life) const {
-        const int32_t *first = &first_[i], *last = &last_[i];
-        uint32_t bits = 0;
-#pragma omp simd reduction(| : bits)
-        for (size_t k = 0; k < kWidth; ++k) {
-            bits |= static_cast<uint32_t>((first[k] <= life.last) & (life.first <= last[k])) << k;
-        }
-        return count_ - i >= kWidth ? bits : bits & ((1u << (count_ - i)) - 1);
-    }
-
-    std::vector<int32_t> first_, last_;  ///< A vector more than there are, so that one may be read at the end.
-    std::vector<int64_t> begin_, end_;
-    size_t count_ = 0;
-};
-
 /// Places storages in the given order, each at the lowest offset where it fits.
 Layout place(const Plan& plan, const std::vector<Lifetime>& lives, const std::vector<int32_t>& order) {
     Layout layout;
     layout.offsets.assign(plan.tensors.size(), 0);
-    PlacedColumns placed(order.size());
+    PlacedStorages placed(plan.steps.size());
     for (const int32_t tensor : order) {
         const Lifetime& life = lives[static_cast<size_t>(tensor)];
         const int64_t bytes = plan.tensors[static_cast<size_t>(tensor)].bytes;

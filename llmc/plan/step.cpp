@@ -44,6 +44,7 @@ Access access(const Step& step, Slot slot) {
         case Slot::Tokens:
         case Slot::Documents:
         case Slot::Rows:
+        case Slot::MaskRows:
         case Slot::Parameters:
         case Slot::FrozenParameters: return {.reads = true, .writes = false};
         case Slot::Out: return {.reads = !forward, .writes = forward};

@@ -91,8 +91,9 @@ enum class Slot : uint8_t {
     MomentV,
     Documents,  ///< Where documents begin in packed sequences: of what goes by positions, or attends.
     Rows,       ///< Of ScoredRows, for every row that is written which row is read.
+    MaskRows,   ///< Of what drops: what masks of a row are drawn by (base/dropout.h).
 };
-constexpr int kNumSlots = 20;
+constexpr int kNumSlots = 21;
 /// Where a step has what is gathered of these parameters.
 constexpr Slot slot_of(Buffer parameters) {
     return parameters == Buffer::Frozen ? Slot::FrozenParameters : Slot::Parameters;

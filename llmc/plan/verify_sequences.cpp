@@ -22,6 +22,20 @@ std::string SequencesCheck::fault_of_documents(const Step& step) {
     return "";
 }
 
+/// Masks are drawn in training, and there by one tensor.
+std::string SequencesCheck::fault_of_mask_rows(const Step& step) {
+    const int32_t told = step.operand(Slot::MaskRows);
+    const bool wanted = plan_.trains() && model_.drops(step.op);
+    if (wanted != (told >= 0)) {
+        return wanted ? "is not told what masks are drawn by" : "is told what masks are drawn by, and drops nothing";
+    }
+    if (told < 0) return "";
+    if (mask_rows_ == kNone) mask_rows_ = told;
+    if (!plan_.tensor(told).external || told != mask_rows_)
+        return "is told something else than what masks are drawn by";
+    return "";
+}
+
 std::string SequencesCheck::gather(const Step& step) {
     if (std::exchange(rows_, step.operand(Slot::Rows)) != kNone) return "comes twice";
     if (rows_ < 0 || !plan_.tensor(rows_).external) return "is not told which rows count";
@@ -46,6 +60,7 @@ std::string SequencesCheck::chunk(const Step& step) {
 std::string SequencesCheck::fault_of(const Step& step) {
     if (step.kind != StepKind::Compute) return "";
     if (std::string fault = fault_of_documents(step); !fault.empty()) return fault;
+    if (std::string fault = fault_of_mask_rows(step); !fault.empty()) return fault;
     if (step.op == OpKind::ScoredRows) {
         if (!plan_.shape.partly_scored) return "has no place where all rows count";
         return step.pass == Pass::Forward ? gather(step) : scatter(step);

@@ -5,7 +5,7 @@
 #include "llmc/base/log.h"
 #include "llmc/base/median.h"
 #include "llmc/base/version.h"
-#include "llmc/model/lora.h"
+#include "llmc/model/dropout.h"
 #include "llmc/plan/formats.h"
 
 #include <nlohmann/json.hpp>
@@ -21,7 +21,7 @@
 namespace llmc {
 namespace {
 
-constexpr int kFileVersion = 6;
+constexpr int kFileVersion = 7;
 
 /// Everything trains in what is measured: an operation takes as long whatever is frozen. The middle one of three layers
 /// is timed: as in a deep model, what its backward reads has left the caches since its forward.
@@ -45,7 +45,7 @@ OpTimes measure_times(const Model& model, const BatchShape& whole_shape, const P
     Places alone = with_formats(Places(places.activations(), places.optimizer()), formats);
     if (model.lora) alone = for_adapters(alone);
     const auto planned = [&](int64_t layers) {
-        Model few = with_lora(make_model(with_layers(model.config, layers)), model.lora);
+        Model few = with_config(model, with_layers(model.config, layers));
         PlannedMemory memory =
             plan_memory(few, shape, alone, find_policy("none"), logits_chunk_tokens, backend, {}, fuses);
         return std::pair(std::move(few), std::move(memory));
@@ -113,14 +113,14 @@ std::string calibration_path(const Model& model, const BatchShape& shape, const 
     if (folder.empty()) return "";
     ModelConfig config = with_layers(model.config, 1);
     config.name.clear();
-    std::string adapters;
-    for (const LoraTarget& target : model.lora.targets)
-        adapters += fmt::format("|{} {}", target.module, model.lora.rank);
-    const std::string key =
-        fmt::format("{}|{}|{}x{}|{}|{}|{}|{}|{}{}{}", backend.info().name, to_json(config), shape.B, shape.T,
-                    name_of(places.activations()), logits_chunk_tokens, optimizer_row(places.optimizer()).name,
-                    format_name(places.format(Buffer::MomentM)), places[Buffer::Masters].exists,
-                    fuses ? "" : "|no fusion", adapters);
+    std::string parts;
+    for (const LoraTarget& target : model.lora.targets) parts += fmt::format("|{} {}", target.module, model.lora.rank);
+    if (model.dropout > 0) parts += "|dropout";
+    if (model.lora.dropout > 0) parts += "|dropout of adapters";
+    const std::string key = fmt::format(
+        "{}|{}|{}x{}|{}|{}|{}|{}|{}{}{}", backend.info().name, to_json(config), shape.B, shape.T,
+        name_of(places.activations()), logits_chunk_tokens, optimizer_row(places.optimizer()).name,
+        format_name(places.format(Buffer::MomentM)), places[Buffer::Masters].exists, fuses ? "" : "|no fusion", parts);
     return fmt::format("{}/times-{}.json", folder, checksum_of(std::as_bytes(std::span(key))));
 }
 
@@ -136,6 +136,7 @@ std::string to_json(const OpTimes& times) {
         {"embedding", row(times.embedding)},
         {"final_norm", row(times.final_norm)},
         {"scored_rows", row(times.scored_rows)},
+        {"dropout", row(times.dropout)},
         {"classifier", row(times.classifier)},
         {"cross_entropy", row(times.cross_entropy)},
         {"chunk_tokens", times.chunk_tokens},
@@ -166,6 +167,7 @@ OpTimes times_of_json(const std::string& text, const Model& model) {
     times.embedding = row(json.at("embedding"));
     times.final_norm = row(json.at("final_norm"));
     times.scored_rows = row(json.at("scored_rows"));
+    times.dropout = row(json.at("dropout"));
     times.classifier = row(json.at("classifier"));
     times.cross_entropy = row(json.at("cross_entropy"));
     times.chunk_tokens = json.at("chunk_tokens").get<int64_t>();

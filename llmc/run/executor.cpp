@@ -37,6 +37,7 @@ Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* c
         if (step.kind != StepKind::Compute) return;
         if (step.op == OpKind::Embedding && step.pass == Pass::Forward) tokens_ = step.operand(Slot::Tokens);
         if (step.operand(Slot::Documents) >= 0) documents_ = step.operand(Slot::Documents);
+        if (step.operand(Slot::MaskRows) >= 0) mask_rows_ = step.operand(Slot::MaskRows);
         if (step.op == OpKind::ScoredRows) {
             (step.pass == Pass::Forward ? scored_rows_ : scored_places_) = step.operand(Slot::Rows);
         }
@@ -156,6 +157,16 @@ bool Executor::can_repeat(Turn turn) const {
 
 const OpRow* Executor::row_of(const Step& step) const {
     return step.row >= 0 ? &model_.block[static_cast<size_t>(step.row)] : nullptr;
+}
+
+/// Nothing of evaluation's steps, which are told no rows.
+Dropout Executor::dropout_of(const Step& step) {
+    const Tensor rows = touched(step.operand(Slot::MaskRows));
+    if (!rows) return {};
+    const float p = step.op == OpKind::Dropout ? model_.dropout : model_.lora.dropout;
+    const OpRow* const row = row_of(step);
+    const int site = row == nullptr ? static_cast<int>(DropoutSite::Embedding) : row->dropout_site;
+    return {p, optimizer_.seed, std::max<int32_t>(0, step.layer), site, rows};
 }
 
 /// A device's failure says in which operation.
@@ -458,11 +469,14 @@ void Executor::run_forward(const Step& step, const Views& v) {
         case OpKind::LossSum:
             return backend_.accumulate_loss(state_.loss_sum(), adds(step, turn_),
                                             v.losses.row_range(0, rows_of_head()));
-        case OpKind::AdapterDown: return backend_.adapter_down_forward(v.out, v.in, v.weight, v.workspace);
+        case OpKind::AdapterDown:
+            return backend_.adapter_down_forward(v.out, v.in, v.weight, adapter_shape(model_, step), dropout_of(step),
+                                                 v.workspace);
         case OpKind::AdapterUp:
             backend_.adapter_up_forward(v.out, v.in, v.weight, adapter_shape(model_, step), v.workspace);
             if (step.rope) backend_.rope(v.out, state_.rope_table(), shape, first, /*inverse=*/false);
             return;
+        case OpKind::Dropout: return backend_.dropout(v.out, v.in, v.residual, dropout_of(step));
     }
     CHECK(false, "no forward", name_of(step.op));
 }
@@ -503,11 +517,15 @@ void Executor::run_backward(const Step& step, const Views& v) {
             return backend_.matmul_backward_weight(v.d_weight, {}, adds_gradients, v.logits, v.in, v.workspace);
         case OpKind::CrossEntropy:
             return backend_.cross_entropy(v.losses, v.logits, v.tokens, model_.config.V, state_.loss_scale());
-        case OpKind::AdapterDown:
+        case OpKind::AdapterDown: {
+            const AdapterShape& adapter = adapter_shape(model_, step);
             if (step.pass == Pass::BackwardInput) {
-                return backend_.adapter_down_backward_input(v.d_in, v.d_out, v.weight, v.workspace);
+                return backend_.adapter_down_backward_input(v.d_in, v.d_out, v.weight, adapter, dropout_of(step),
+                                                            v.workspace);
             }
-            return backend_.adapter_down_backward_weight(v.d_weight, adds_gradients, v.d_out, v.in, v.workspace);
+            return backend_.adapter_down_backward_weight(v.d_weight, adds_gradients, v.d_out, v.in, adapter,
+                                                         dropout_of(step), v.workspace);
+        }
         case OpKind::AdapterUp: {
             const AdapterShape& adapter = adapter_shape(model_, step);
             if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, 0, /*inverse=*/true);
@@ -516,6 +534,7 @@ void Executor::run_backward(const Step& step, const Views& v) {
             }
             return backend_.adapter_up_backward_weight(v.d_weight, adds_gradients, v.d_out, v.in, adapter, v.workspace);
         }
+        case OpKind::Dropout: return backend_.dropout(v.d_in, v.d_out, {}, dropout_of(step));
         case OpKind::LossSum: break;
     }
     CHECK(false, "no backward", name_of(step.op));

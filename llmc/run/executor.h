@@ -33,11 +33,15 @@ class Executor {
     Executor(const Executor&) = delete;
     Executor& operator=(const Executor&) = delete;
 
+    const BatchShape& shape() const { return plan_.shape; }
     /// The plan's inputs, to be filled before run(): (N) int32. Targets below 0 do not count.
     Tensor tokens() const { return tensor(tokens_); }
     Tensor targets() const { return tensor(targets_); }
     /// Of packed sequences: the slot where the document of each slot begins; see backend.h. Empty for others.
     Tensor documents() const { return tensor(documents_); }
+    /// Of training with dropout, else empty: (N, 2), the number of each slot's document or sequence, and the slot's
+    /// position in it; see base/dropout.h.
+    Tensor mask_rows() const { return tensor(mask_rows_); }
     /// Of a plan of scored rows, else empty: the rows whose targets count, ascending, then -1 (`targets` has theirs in
     /// this order, then -1); and for each row which of them it is, or -1 (empty where nothing is trained).
     Tensor scored_rows() const { return tensor(scored_rows_); }
@@ -103,6 +107,7 @@ class Executor {
     void run_forward(const Step& step, const Views& v);
     void run_backward(const Step& step, const Views& v);
     const OpRow* row_of(const Step& step) const;
+    Dropout dropout_of(const Step& step);
 
     State& state_;
     Backend& backend_;
@@ -128,7 +133,7 @@ class Executor {
     int under_way_ = 0;                  ///< Gathers, reductions and shares.
     bool overlaps_ = true;
     int32_t tokens_ = -1, targets_ = -1, losses_ = -1, logits_ = -1;
-    int32_t documents_ = -1, scored_rows_ = -1, scored_places_ = -1;
+    int32_t documents_ = -1, mask_rows_ = -1, scored_rows_ = -1, scored_places_ = -1;
 };
 
 }  // namespace llmc

@@ -24,14 +24,33 @@ Batch empty_batch(int64_t B, const Sequences& sequences) {
     Batch batch;
     batch.tokens.assign(slots, 0);
     batch.targets.assign(slots, kIgnored);
+    batch.numbers.assign(slots, kIgnored);
     if (sequences.packed()) batch.documents.assign(slots, 0);
     return batch;
 }
+
+namespace {
+
+/// What masks of every slot are drawn by.
+std::vector<int32_t> mask_rows(const Batch& batch, int64_t T) {
+    std::vector<int32_t> rows;
+    for (size_t n = 0; n < batch.numbers.size(); ++n) {
+        const auto slot = static_cast<int32_t>(static_cast<int64_t>(n) % T);
+        rows.push_back(batch.numbers[n]);
+        rows.push_back(batch.documents.empty() ? slot : slot - batch.documents[n]);
+    }
+    return rows;
+}
+
+}  // namespace
 
 int64_t put_batch(const Executor& executor, Backend& backend, const Batch& batch) {
     backend.copy_to_device(executor.tokens(), batch.tokens.data());
     CHECK(static_cast<bool>(executor.documents()) == !batch.documents.empty(), batch.documents.size());
     if (!batch.documents.empty()) backend.copy_to_device(executor.documents(), batch.documents.data());
+    if (executor.mask_rows()) {
+        backend.copy_to_device(executor.mask_rows(), mask_rows(batch, executor.shape().T).data());
+    }
     if (!executor.scored_rows()) {
         backend.copy_to_device(executor.targets(), batch.targets.data());
         return -1;
@@ -91,8 +110,8 @@ void DataLoader::fill(Batch& batch, int64_t first_sequence) const {
     const int64_t T = sequences_.T();
     batch.first_sequence = first_sequence;
     for (int64_t b = 0; b < B_; ++b) {
-        sequences_.read(first_sequence + b,
-                        {row_of(batch.tokens, b, T), row_of(batch.targets, b, T), row_of(batch.documents, b, T)});
+        sequences_.read(first_sequence + b, {row_of(batch.tokens, b, T), row_of(batch.targets, b, T),
+                                             row_of(batch.documents, b, T), row_of(batch.numbers, b, T)});
     }
 }
 

@@ -17,6 +17,7 @@ struct Batch {
     std::vector<int32_t> tokens;     ///< (B, T)
     std::vector<int32_t> targets;    ///< (B, T); -1 where they do not count.
     std::vector<int32_t> documents;  ///< (B, T) the slot where a slot's document begins; empty if not packed.
+    std::vector<int32_t> numbers;    ///< (B, T) as SequenceSlots has them.
 };
 
 /// A batch of the shape of `sequences`, of nothing that counts.

@@ -16,7 +16,7 @@ namespace llmc {
 namespace {
 
 constexpr double kAdapterLearningRate = 2e-4;
-constexpr const char* kBesideLora[] = {"lora-alpha", "lora-targets", "lora-bias", "rslora"};
+constexpr const char* kBesideLora[] = {"lora-alpha", "lora-targets", "lora-bias", "lora-dropout", "rslora"};
 
 bool is_transposed(const Model& base) {
     const std::vector<HfPart> parts = hf_parts(base);
@@ -57,6 +57,7 @@ std::optional<PeftConfig> adapter_config(const Options& options, const Model& ba
     config.alpha = options.lora_alpha > 0 ? options.lora_alpha : 2 * static_cast<double>(options.lora);
     config.bias = options.lora_bias;
     config.rslora = options.rslora;
+    config.dropout = options.lora_dropout;
     config.fan_in_fan_out = is_transposed(base);
     config.base_model = base_name(options);
     config.target_modules = named_modules(base, "--lora-targets", options.lora_targets);
@@ -130,6 +131,7 @@ void settle_adapter(Options& options, const Model& base) {
     }
     options.lora = spec.rank, options.lora_alpha = alpha, options.lora_targets = targets;
     options.rslora = config.rslora, options.lora_bias = config.bias;
+    if (!options.was_given("lora-dropout")) options.lora_dropout = config.dropout;  // No part of what it computes.
     const bool freezes = !options.freeze.empty();
     for (const int row : adapter.replaced()) {  // What the folder has anew goes on training, and into the next folder.
         const std::string& name = base.parameters[static_cast<size_t>(row)].name;
@@ -146,9 +148,10 @@ void load_weights(const Options& options, const WeightSource& weights, State& st
 
 std::string describe_adapters(const Options& options, const Model& model) {
     const PeftConfig config = *adapter_config(options, make_model(model.config));
-    return fmt::format("adapters of rank {}, alpha {:g}{}, on {}; kept in fp32{}", config.rank, config.alpha,
+    return fmt::format("adapters of rank {}, alpha {:g}{}, on {}; kept in fp32{}{}", config.rank, config.alpha,
                        config.rslora ? " over the rank's root" : "", fmt::join(config.target_modules, ", "),
-                       config.bias == "none" ? "" : "; biases train: " + config.bias);
+                       config.bias == "none" ? "" : "; biases train: " + config.bias,
+                       config.dropout > 0 ? fmt::format("; dropout {:g}", config.dropout) : "");
 }
 
 void require_adapters_alone(const Options& options, const Model& model, DType dtype) {

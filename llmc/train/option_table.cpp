@@ -1,5 +1,6 @@
 // The table of all options (options.h). One row per option, in the order of --help.
 #include "llmc/backend/make_backend.h"
+#include "llmc/base/dropout.h"
 #include "llmc/base/optimizer.h"
 #include "llmc/model/config.h"
 #include "llmc/plan/device_profile.h"
@@ -178,6 +179,12 @@ const std::vector<OptionRow>& option_table() {
          "Matrices with adapters: all, or names with commas between them, such as q,v or c_attn"},
         {"--lora-bias", &O::lora_bias, kTrain | kPlan, kOptimiser,
          "Biases that train beside adapters: those of the same matrices, or all", 0, 0, {"none", "lora_only", "all"}},
+        {"--lora-dropout", &O::lora_dropout, kTrain | kPlan, kOptimiser,
+         "Probability that an element of what adapters read is dropped in training; the others count 1/(1-P) times", 0,
+         kLargestDropout},
+        {"--dropout", &O::dropout, kTrain | kPlan, kOptimiser,
+         "Probability that an element of the embedding, or of what attention and MLP add to the residual stream, is "
+         "dropped in training; the others count 1/(1-P) times", 0, kLargestDropout},
         {"--max-skipped-steps", &O::max_skipped_steps, kTrain, kOptimiser,
          "Stop after so many updates in a row were skipped for non-finite gradients", 1, kMany},
 

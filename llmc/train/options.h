@@ -72,6 +72,7 @@ struct Options {
     double beta1 = 0.9, beta2 = 0.95;
     double adam_epsilon = 1e-8;
     double grad_clip = 1.0;
+    double dropout = 0;
     int64_t max_skipped_steps = 5;
     std::string optimizer = "adamw";
     std::string moments = "fp32", masters = "fp32", gradients = "fp32";
@@ -85,6 +86,7 @@ struct Options {
     std::string lora_targets = "all";
     std::string lora_bias = "none";
     bool rslora = false;
+    double lora_dropout = 0;
     std::string adapter;  ///< Folder to begin with, or to generate, evaluate and export with.
     bool merge = false;
 

@@ -11,11 +11,13 @@
 #include "llmc/train/profile_file.h"
 #include "llmc/train/remedy.h"
 #include "llmc/train/setup.h"
-#include "llmc/train/what_fits.h"
+#include "llmc/train/what_fits_settings.h"
 
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <tuple>
+#include <utility>
 
 namespace llmc {
 namespace {
@@ -39,59 +41,8 @@ std::string describe_limit(const Options& options, const Backend& backend, int64
     return format_bytes(limit) + (bound.empty() ? "" : fmt::format(" ({})", bound));
 }
 
-/// What a run with a row's fastest batch is called with.
-struct Setting {
-    std::string recompute, offload;
-    int64_t batch_size = 0, seq_len = 0;
-    Fit fit;
-};
-
 Setting setting_of(const WhatFits& what_fits, const WhatFitsRow& row) {
     return {row.policy, what_fits.options().offload, row.fastest.size, what_fits.options().seq_len, row.fastest.plan};
-}
-
-/// The options of a setting, in the order of --help: what of them the command line of a run needs.
-std::vector<std::pair<std::string, std::string>> words_of(const Options& options, const Setting& setting, DType dtype,
-                                                          int64_t limit) {
-    std::vector<std::pair<std::string, std::string>> words = {{"model", options.model}};
-    for (const char* name : {"layers", "channels", "heads", "kv-heads", "head-size", "ffn-size", "vocab-size"}) {
-        for (const OptionRow& row : option_table()) {
-            if (row.name() != name || !options.was_given(name)) continue;
-            words.emplace_back(name, std::to_string(options.*std::get<int64_t Options::*>(row.field)));
-        }
-    }
-    words.emplace_back("batch-size", std::to_string(setting.batch_size));
-    words.emplace_back("seq-len", std::to_string(setting.seq_len));
-    for (const auto& [name, value] : {std::pair("optimizer", options.optimizer), std::pair("moments", options.moments),
-                                      std::pair("masters", options.masters), std::pair("gradients", options.gradients),
-                                      std::pair("freeze", options.freeze)}) {
-        if (options.was_given(name) || (name == std::string("freeze") && !value.empty()))
-            words.emplace_back(name, value);
-    }
-    words.emplace_back("recompute", setting.recompute);
-    if (setting.offload != "none") words.emplace_back("offload", setting.offload);
-    // What auto found was found within this; another budget is another plan.
-    if (setting.recompute == "auto") words.emplace_back("memory-budget", std::to_string(limit));
-    if (options.logits_chunk > 0) words.emplace_back("logits-chunk", std::to_string(options.logits_chunk));
-    if (options.zero > 0) words.emplace_back("zero", std::to_string(options.zero));
-    words.emplace_back("dtype", std::string(name_of(dtype)));
-    return words;
-}
-
-std::string command_of(const std::vector<std::pair<std::string, std::string>>& words) {
-    std::string text = "train_gpt";
-    for (const auto& [name, value] : words) text += fmt::format(" --{}={}", name, value);
-    return text;
-}
-
-/// The words as a file for --config.
-std::string config_of(const std::vector<std::pair<std::string, std::string>>& words, const std::string& remark) {
-    std::string text = fmt::format("# {}\n", remark);
-    for (const auto& [name, value] : words) {
-        const bool is_number = value.find_first_not_of("0123456789") == std::string::npos;
-        text += is_number ? fmt::format("{} = {}\n", name, value) : fmt::format("{} = \"{}\"\n", name, value);
-    }
-    return text;
 }
 
 nlohmann::ordered_json largest_json(const Largest& largest) {
@@ -115,7 +66,7 @@ nlohmann::ordered_json setting_json(const Setting& setting) {
 }
 
 std::string to_json(const Model& model, const WhatFits& what_fits, int64_t limit, DType dtype,
-                    const std::vector<WhatFitsRow>& rows, const WhatFitsRow* best) {
+                    const std::vector<WhatFitsRow>& rows, const WhatFitsRow* best, const nlohmann::ordered_json& ways) {
     constexpr int64_t kAnyLength = 100'000'000;
     nlohmann::ordered_json json = {{"model", model.config.name},
                                    {"parameters", model.parameter_count()},
@@ -134,6 +85,7 @@ std::string to_json(const Model& model, const WhatFits& what_fits, int64_t limit
         json["fits"].push_back(entry);
     }
     if (best != nullptr) json["fastest"] = setting_json(setting_of(what_fits, *best));
+    json.update(ways);
     return json_report(json);
 }
 
@@ -186,6 +138,37 @@ std::string nothing_fits(const Options& options, const Model& model, Backend& ba
     return fmt::format("{}{}\n", floor.empty() ? "" : floor + "; ", advice(one, model, shape, backend));
 }
 
+/// What a run of a way is called with.
+std::string command_of_way(const WayFit& way, const Backend& backend, int64_t limit) {
+    return command_of(words_of(way.options, way.setting, dtype_of_option(way.options, backend), limit));
+}
+
+/// How else the model trains in it, where the user left that open: a line for each way, and in `json`.
+std::string other_ways(const Options& given, const Model& model, Backend& backend, int64_t limit,
+                       nlohmann::ordered_json* json) {
+    if (given.lora > 0 || !given.freeze.empty()) return "";
+    std::string text;
+    for (const auto& [way, key, words] : {std::tuple(WayToTrain::Part, "in_part", "in part (its upper half)"),
+                                          std::tuple(WayToTrain::Lora, "with_lora", "with adapters")}) {
+        const WayFit fit = fit_of(way, given, model.config, backend, limit);
+        (*json)[key] = {{"fits", fit.fits}};
+        if (!fit.fits) {
+            text +=
+                fmt::format("{}: {}\n", words,
+                            fit.smallest_bytes > 0 ? fmt::format("no, it needs {}", format_bytes(fit.smallest_bytes))
+                                                   : "with --recompute=auto alone");
+            continue;
+        }
+        const std::string command = command_of_way(fit, backend, limit);
+        (*json)[key].update(setting_json(fit.setting));
+        (*json)[key]["command"] = command;
+        text += fmt::format("{}: {} tokens/s predicted, {}: {}\n", words,
+                            format_count(static_cast<int64_t>(fit.setting.fit.tokens_per_second)),
+                            format_bytes(fit.setting.fit.total_bytes), command);
+    }
+    return text;
+}
+
 std::string model_report(const Options& given, const Model& model, Backend& backend) {
     const int64_t limit = limit_of(given, backend);
     const DType dtype = dtype_of_option(given, backend);
@@ -222,50 +205,38 @@ std::string model_report(const Options& given, const Model& model, Backend& back
             words += fmt::format("written: {}\n", options.emit_config);
         }
     }
-    if (options.json) return to_json(model, what_fits, limit, dtype, rows, best);
+    nlohmann::ordered_json ways = nlohmann::ordered_json::object();
+    const std::string others = other_ways(given, model, backend, limit, &ways);
+    if (options.json) return to_json(model, what_fits, limit, dtype, rows, best, ways);
     std::string notes = what_fits_notes(limits, model.config.name, rows);
     if (best == nullptr) words += nothing_fits(options, model, backend, limit);
-    return notes + wrapped(words, limits.width);
+    return notes + wrapped(words + others, limits.width);
 }
 
-/// The fastest fixed level of a model, its placement and context found first.
-PresetCell preset_cell(const Options& given, const Model& model, Backend& backend, int64_t limit, int64_t* seq_len) {
-    const std::optional<Options> possible = with_what_fits(given, model, backend, limit);
-    PresetCell cell;
-    const Options& options = possible ? *possible : given;
-    *seq_len = options.seq_len;
-    const WhatFits what_fits(options, model, backend, limit);
-    if (!possible) {
-        cell.setting = "needs " + format_bytes(what_fits.measure("sqrt", {1, options.seq_len}).total_bytes);
-        return cell;
-    }
-    for (const PolicyRow& policy : policies()) {
-        if (policy.host_memory && options.offload != "none") continue;
-        const Largest batch = what_fits.batch(policy.name, options.seq_len);
-        if (batch.size == 0) continue;
-        const Largest fastest = what_fits.fastest(policy.name, options.seq_len, batch);
-        if (fastest.plan.tokens_per_second <= cell.tokens_per_second) continue;
-        cell.fits = true, cell.tokens_per_second = fastest.plan.tokens_per_second;
-        cell.setting = fmt::format("-r {} -b {}{}", policy.name, fastest.size,
-                                   options.offload != "none" ? " --offload=" + options.offload : "");
-    }
-    if (!cell.fits) cell.setting = "with auto alone";
-    return cell;
-}
+constexpr std::pair<WayToTrain, const char*> kWays[] = {
+    {WayToTrain::Full, "full"}, {WayToTrain::Part, "part"}, {WayToTrain::Lora, "lora"}};
 
-/// The lower half of the layers and the embeddings stay as they are.
-std::string lower_half(const ModelConfig& config) {
-    std::string text = "wte";
-    if (!config.is_rotary()) text += ",wpe";
-    return text + (config.L > 1 ? fmt::format(",layers.0-{}.*", config.L / 2 - 1) : "");
+/// "-r layer -b 11 --offload=all", or why not.
+PresetCell cell_of(const WayFit& way, int64_t context) {
+    if (!way.fits) {
+        return {false, way.smallest_bytes > 0 ? "needs " + format_bytes(way.smallest_bytes) : "with auto alone", 0};
+    }
+    const Setting& setting = way.setting;
+    std::string text = fmt::format("-r {} -b {}", setting.recompute, setting.batch_size);
+    if (setting.seq_len != context) text += fmt::format(" -t {}", setting.seq_len);
+    if (way.options.lora > 0) text += fmt::format(" --lora={}", way.options.lora);
+    if (!way.options.freeze.empty()) text += " --freeze=" + way.options.freeze;
+    if (setting.offload != "none") text += " --offload=" + setting.offload;
+    return {true, std::move(text), setting.fit.tokens_per_second};
 }
 
 std::string presets_report(const Options& given, Backend& backend) {
     const int64_t limit = limit_of(given, backend);
     const int width = output_columns();
-    show(given, wrapped(fmt::format("what trains in {}, {}: in full, and in part (the upper half of the layers; "
-                                    "embeddings and the lower half frozen)",
-                                    describe_limit(given, backend, limit), name_of(dtype_of_option(given, backend))),
+    show(given, wrapped(fmt::format("what trains in {}, {}: in full; in part (the upper half of the layers; embeddings "
+                                    "and the lower half frozen); and with adapters (--lora={})",
+                                    describe_limit(given, backend, limit), name_of(dtype_of_option(given, backend)),
+                                    options_of(WayToTrain::Lora, given, {}).lora),
                         width) +
                     "\n");
     nlohmann::ordered_json json = {{"limit_bytes", limit}, {"presets", nlohmann::ordered_json::array()}};
@@ -273,27 +244,27 @@ std::string presets_report(const Options& given, Backend& backend) {
     for (const std::string& name : preset_names()) {
         Options options = given;
         options.model = name;
-        const ModelConfig config = preset(name);
-        if (!options.was_given("seq-len") && config.maxT > 0) options.seq_len = config.maxT;
-        if (config.maxT > 0 && config.maxT < options.seq_len) options.seq_len = config.maxT;
-        const Model model = make_model(resolve_model(options, 0, 0));
-        PresetRow row = {name, model.parameter_count(), options.seq_len, {}, {}};
-        int64_t of_part = 0;
-        row.full = preset_cell(options, model, backend, limit, &row.seq_len);
-        options.freeze = lower_half(model.config);
-        row.part = preset_cell(options, model_to_train(options, model.config), backend, limit, &of_part);
+        const ModelConfig named = preset(name);
+        if (!options.was_given("seq-len") && named.maxT > 0) options.seq_len = named.maxT;
+        if (named.maxT > 0 && named.maxT < options.seq_len) options.seq_len = named.maxT;
+        const ModelConfig config = resolve_model(options, 0, 0);
+        PresetRow row = {name, make_model(config).parameter_count(), options.seq_len, {}, {}, {}};
+        nlohmann::ordered_json entry = {{"model", name}, {"parameters", row.parameters}};
+        PresetCell* const cells[] = {&row.full, &row.part, &row.lora};
+        for (const auto& [way, key] : kWays) {
+            const WayFit fit = fit_of(way, options, config, backend, limit);
+            if (way == WayToTrain::Full) entry["seq_len"] = row.seq_len = fit.options.seq_len;
+            PresetCell& cell = *cells[static_cast<int>(way)] = cell_of(fit, row.seq_len);
+            const std::string is = key;
+            entry[is] = cell.fits;
+            entry[is + "_setting"] = cell.setting;
+            entry[is + "_seq_len"] = fit.options.seq_len;
+            entry[is + "_tokens_per_second"] = cell.tokens_per_second;
+            if (cell.fits) entry[is + "_command"] = command_of_way(fit, backend, limit);
+        }
         show(given, presets_table({row}, width, has_head));
         has_head = false;
-        json["presets"].push_back({{"model", name},
-                                   {"parameters", row.parameters},
-                                   {"seq_len", row.seq_len},
-                                   {"full", row.full.fits},
-                                   {"full_setting", row.full.setting},
-                                   {"full_tokens_per_second", row.full.tokens_per_second},
-                                   {"part", row.part.fits},
-                                   {"part_setting", row.part.setting},
-                                   {"part_seq_len", of_part},
-                                   {"part_tokens_per_second", row.part.tokens_per_second}});
+        json["presets"].push_back(std::move(entry));
     }
     if (given.json) return json_report(json);
     return wrapped("fixed levels, one micro-batch per update; --model=NAME --what-fits has auto, too", width);

@@ -1,6 +1,7 @@
 #include "llmc/train/remedy.h"
 
 #include "llmc/base/units.h"
+#include "llmc/model/dropout.h"
 #include "llmc/plan/search.h"
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/largest.h"
@@ -159,7 +160,7 @@ class Remedies {
             other.model = name, other.freeze.clear();
             const ModelConfig config = preset(name);
             if (!options_.freeze.empty() || (config.maxT > 0 && config.maxT < shape_.T)) continue;
-            Model model = make_model(resolve_model(other, model_.config.V, 0));
+            Model model = with_dropout(make_model(resolve_model(other, model_.config.V, 0)), options_.dropout);
             const int64_t parameters = model.parameter_count();
             if (parameters >= model_.parameter_count()) continue;
             if (best && parameters <= best->parameter_count()) continue;

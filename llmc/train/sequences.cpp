@@ -94,6 +94,7 @@ void StreamSequences::read(int64_t sequence, const SequenceSlots& out) const {
     read_tokens(range_, order_(sequence), vocab_size_, &row);
     std::copy_n(row.begin(), T(), out.tokens.begin());
     std::copy_n(row.begin() + 1, T(), out.targets.begin());
+    std::ranges::fill(out.numbers, static_cast<int32_t>(static_cast<uint32_t>(sequence)));
 }
 
 DocumentSequences::DocumentSequences(const TokenRange& range, int64_t T, int32_t vocab_size,
@@ -107,8 +108,10 @@ DocumentSequences::DocumentSequences(const TokenRange& range, int64_t T, int32_t
     CHECK(packing_->sequences() > 0 && per_epoch > 0, packing_->sequences(), per_epoch);
 }
 
-/// Returns the slot behind it.
-int64_t DocumentSequences::read_document(const Document& document, int64_t slot, const SequenceSlots& out) const {
+/// Returns the slot behind it. A document's number is where it begins, counted on from epoch to epoch.
+int64_t DocumentSequences::read_document(const Document& document, int64_t slot, int64_t epoch,
+                                         const SequenceSlots& out) const {
+    const auto number = static_cast<uint32_t>(static_cast<uint64_t>(epoch * range_.size() + document.first));
     std::vector<int32_t> ids(static_cast<size_t>(document.tokens));
     read_tokens(range_, document.first, vocab_size_, &ids);
     std::vector<uint8_t> marks(ids.size(), kScored);
@@ -118,6 +121,7 @@ int64_t DocumentSequences::read_document(const Document& document, int64_t slot,
         out.tokens[at] = ids[i];
         out.targets[at] = (marks[i + 1] & kScored) != 0 ? ids[i + 1] : kIgnored;
         if (!out.documents.empty()) out.documents[at] = static_cast<int32_t>(slot);
+        if (!out.numbers.empty()) out.numbers[at] = static_cast<int32_t>(number);
     }
     return slot + document.slots();
 }
@@ -126,11 +130,12 @@ void DocumentSequences::read(int64_t sequence, const SequenceSlots& out) const {
     const auto which = static_cast<size_t>(order_(sequence));
     int64_t slot = 0;
     for (int64_t i = packing_->begins[which]; i < packing_->begins[which + 1]; ++i) {
-        slot = read_document(packing_->documents[static_cast<size_t>(i)], slot, out);
+        slot = read_document(packing_->documents[static_cast<size_t>(i)], slot, sequence / per_epoch_, out);
     }
     const auto rest = [&](std::span<int32_t> slots) { return slots.subspan(static_cast<size_t>(slot)); };
     std::ranges::fill(rest(out.tokens), kPadding);
     std::ranges::fill(rest(out.targets), kIgnored);
+    if (!out.numbers.empty()) std::ranges::fill(rest(out.numbers), kIgnored);
     // A document of its own.
     if (!out.documents.empty()) std::ranges::fill(rest(out.documents), static_cast<int32_t>(slot));
 }

@@ -38,8 +38,11 @@ SequenceOrder permuted_order(int64_t count, uint64_t seed);
 /// Where a sequence is written to: T numbers each.
 struct SequenceSlots {
     std::span<int32_t> tokens, targets;
-    std::span<int32_t>
-        documents;  ///< The slot where the document of a slot begins; empty for those that are not packed.
+    /// The slot where the document of a slot begins; empty for those that are not packed.
+    std::span<int32_t> documents;
+    /// A number of a slot's document, or of the sequence where it is a piece of a stream, modulo 2^32: the same however
+    /// documents are packed, and no other's, nor its own in another epoch.
+    std::span<int32_t> numbers;
 };
 
 class Sequences {
@@ -98,7 +101,7 @@ class DocumentSequences final : public Sequences {
     std::string describe() const override { return llmc::describe(*packing_, T()); }
 
   private:
-    int64_t read_document(const Document& document, int64_t slot, const SequenceSlots& out) const;
+    int64_t read_document(const Document& document, int64_t slot, int64_t epoch, const SequenceSlots& out) const;
 
     TokenRange range_;
     int32_t vocab_size_;

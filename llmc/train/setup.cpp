@@ -6,6 +6,7 @@
 #include "llmc/base/units.h"
 #include "llmc/base/version.h"
 #include "llmc/io/models_tokenizer.h"
+#include "llmc/model/dropout.h"
 #include "llmc/model/trainable.h"
 #include "llmc/plan/formats.h"
 #include "llmc/train/config_paths.h"
@@ -198,7 +199,7 @@ ModelConfig accept_model(const Options& options, const ModelConfig& config, cons
 }
 
 Model model_to_train(const Options& options, const ModelConfig& config) {
-    Model model = with_adapters(options, make_model(config));
+    Model model = with_adapters(options, with_dropout(make_model(config), options.dropout));
     if (options.freeze.empty()) return model;
     return with_trainable(std::move(model), parse_patterns("--freeze", options.freeze, /*trainable=*/false));
 }
@@ -299,6 +300,9 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     spdlog::info("model   {}: {}; {} parameters, {}", model.config.name, describe(model.config),
                  format_count(model.parameter_count()), weights);
     if (model.lora) spdlog::info("lora    {}", describe_adapters(options, model));
+    if (model.dropout > 0) {
+        spdlog::info("dropout {:g}, of the embedding and of what attention and MLP add", options.dropout);
+    }
     if (model.has_frozen()) {
         spdlog::info("trains  {}{}", describe_trainable(model),
                      options.freeze.empty() ? "" : "; --freeze=" + options.freeze);

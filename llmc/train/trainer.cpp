@@ -180,6 +180,11 @@ void Trainer::say_what_moved() const {
                      progress_.step, steps.back());
     }
     const Options before = options_of_run(run, "--resume=" + options_.resume);
+    const auto say_dropout = [](const char* name, double now_is, double was) {
+        if (now_is != was) spdlog::info("resume  --{}={:g} from here on; {:g} before", name, now_is, was);
+    };
+    say_dropout("dropout", options_.dropout, before.dropout);
+    say_dropout("lora-dropout", options_.lora_dropout, before.lora_dropout);
     const Schedule schedule = schedule_of(options_), earlier = schedule_of(before);
     if (progress_.train_tokens == 0 || schedule == earlier) return;
     spdlog::info(

@@ -1,7 +1,7 @@
 // Low-rank adapters for tests: shapes, operands, and what each operation is, in double precision and as plain loops.
 #pragma once
 
-#include "tests/backend/backend_testing.h"
+#include "tests/backend/dropout_testing.h"
 
 namespace llmc {
 
@@ -9,6 +9,10 @@ struct AdapterCase {
     const char* name;
     int64_t N, IC, OC;
     AdapterShape shape;
+    float p = 0;  ///< Of dropout.
+
+    /// Without its rows.
+    Dropout dropout() const { return {p, 99, 5, 7, {}}; }
 };
 
 inline const std::vector<AdapterCase>& adapter_cases() {
@@ -19,6 +23,10 @@ inline const std::vector<AdapterCase>& adapter_cases() {
         {"queries, keys, values", 130, 64, 128, {8, {{0, 64, 2}, {64, 32, 2}, {96, 32, 2}}}},
         {"wide", 300, 200, 520, {17, {{8, 512, 0.25f}}}},
         {"large rank", 65, 33, 70, {40, {{0, 40, 1}, {40, 30, 3}}}},
+        {"one dropped", 3, 5, 4, {2, {{0, 4, 1}}}, 0.5f},
+        {"queries and values dropped", 70, 90, 60, {4, {{0, 30, 2}, {45, 15, 0.5f}}}, 0.25f},
+        {"long and dropped", 300, 531, 40, {17, {{0, 40, 0.25f}}}, 0.1f},
+        {"large rank dropped", 65, 33, 70, {40, {{0, 40, 1}, {40, 30, 3}}}, 0.3f},
     };
     return cases;
 }
@@ -36,11 +44,14 @@ struct AdapterBuffers {
           d_x(random_buffer(dtype, c.N, c.IC, 1, 8)),
           d_a(random_buffer(DType::F32, c.shape.z_columns(), c.IC, 1, 9)),
           d_b(random_buffer(DType::F32, c.shape.b_rows(), c.shape.rank, 1, 10)),
+          rows(mask_rows(c.N)),
           new_z(DType::F32, c.N, c.shape.z_columns()),
           new_d_z(DType::F32, c.N, c.shape.z_columns()) {}
 
-    TestBuffer x, a, b, z, d_out, d_z;              ///< Operands.
-    TestBuffer out, d_x, d_a, d_b, new_z, new_d_z;  ///< Results.
+    TestBuffer x, a, b, z, d_out, d_z;  ///< Operands.
+    TestBuffer out, d_x, d_a, d_b;      ///< Results ...
+    TestBuffer rows;                    ///< What masks are drawn by.
+    TestBuffer new_z, new_d_z;          ///< ... and these.
     std::vector<const TestBuffer*> results() const { return {&out, &d_x, &d_a, &d_b, &new_z, &new_d_z}; }
 };
 
@@ -49,9 +60,11 @@ template <typename On>
 void run_adapter(Backend& backend, const AdapterCase& c, const AdapterBuffers& t, bool adds, const On& on) {
     const TestBuffer of_a = workspace_buffer(backend.adapter_workspace(c.N, c.shape.z_columns(), c.IC));
     const TestBuffer of_b = workspace_buffer(backend.adapter_workspace(c.N, c.shape.b_rows(), c.shape.rank));
-    backend.adapter_down_forward(on(t.new_z), on(t.x), on(t.a), on(of_a));
-    backend.adapter_down_backward_weight(on(t.d_a), adds, on(t.d_z), on(t.x), on(of_a));
-    backend.adapter_down_backward_input(on(t.d_x), on(t.d_z), on(t.a), on(of_a));
+    Dropout dropout = c.dropout();
+    dropout.rows = on(t.rows);
+    backend.adapter_down_forward(on(t.new_z), on(t.x), on(t.a), c.shape, dropout, on(of_a));
+    backend.adapter_down_backward_weight(on(t.d_a), adds, on(t.d_z), on(t.x), c.shape, dropout, on(of_a));
+    backend.adapter_down_backward_input(on(t.d_x), on(t.d_z), on(t.a), c.shape, dropout, on(of_a));
     backend.adapter_up_forward(on(t.out), on(t.z), on(t.b), c.shape, on(of_b));
     backend.adapter_up_backward_weight(on(t.d_b), adds, on(t.d_out), on(t.z), c.shape, on(of_b));
     backend.adapter_up_backward_input(on(t.new_d_z), on(t.d_out), on(t.b), c.shape, on(of_b));
@@ -72,20 +85,24 @@ std::vector<Values> plain_adapter(const AdapterCase& c, const AdapterBuffers& t,
     std::vector<Real> out = reals(t.out), d_x = reals(t.d_x), d_a = reals(t.d_a), d_b = reals(t.d_b),
                       new_z(static_cast<size_t>(c.N * R)), new_d_z(static_cast<size_t>(c.N * R));
     if (!adds) d_a.assign(d_a.size(), 0), d_b.assign(d_b.size(), 0);
+    const auto factor = [&](int64_t n, int64_t k, int64_t r) {  // Of what the group of row r of A reads.
+        if (c.p == 0) return Real{1};
+        return static_cast<Real>(plain_factor(c.dropout().at(c.dropout().site + r / rank), t.rows, n, k));
+    };
     for (int64_t r = 0; r < R; ++r) {
         for (int64_t k = 0; k < c.IC; ++k) {
             Real sum = 0;
-            for (int64_t n = 0; n < c.N; ++n) sum += d_z[n * R + r] * x[n * c.IC + k];
+            for (int64_t n = 0; n < c.N; ++n) sum += d_z[n * R + r] * factor(n, k, r) * x[n * c.IC + k];
             d_a[r * c.IC + k] += sum;
         }
     }
     for (int64_t n = 0; n < c.N; ++n) {
         for (int64_t r = 0; r < R; ++r) {
-            for (int64_t k = 0; k < c.IC; ++k) new_z[n * R + r] += x[n * c.IC + k] * a[r * c.IC + k];
+            for (int64_t k = 0; k < c.IC; ++k) new_z[n * R + r] += factor(n, k, r) * x[n * c.IC + k] * a[r * c.IC + k];
         }
         for (int64_t k = 0; k < c.IC; ++k) {
             Real sum = 0;
-            for (int64_t r = 0; r < R; ++r) sum += d_z[n * R + r] * a[r * c.IC + k];
+            for (int64_t r = 0; r < R; ++r) sum += factor(n, k, r) * d_z[n * R + r] * a[r * c.IC + k];
             d_x[n * c.IC + k] += sum;
         }
     }

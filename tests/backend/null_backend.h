@@ -78,11 +78,16 @@ class NullBackend : public Backend {
 
     /// Recorded with the weight's address, so that repeats of one layer's operation can be told from other layers'.
     void matmul_forward(Tensor, Tensor, Tensor weight, Tensor, Tensor, Tensor) override;
-    void adapter_down_forward(Tensor, Tensor, Tensor, Tensor) override { record("adapter_down_forward"); }
-    void adapter_down_backward_weight(Tensor, bool, Tensor, Tensor, Tensor) override {
+    void adapter_down_forward(Tensor, Tensor, Tensor, const AdapterShape&, const Dropout&, Tensor) override {
+        record("adapter_down_forward");
+    }
+    void adapter_down_backward_weight(Tensor, bool, Tensor, Tensor, const AdapterShape&, const Dropout&,
+                                      Tensor) override {
         record("adapter_down_backward_weight");
     }
-    void adapter_down_backward_input(Tensor, Tensor, Tensor, Tensor) override { record("adapter_down_backward_input"); }
+    void adapter_down_backward_input(Tensor, Tensor, Tensor, const AdapterShape&, const Dropout&, Tensor) override {
+        record("adapter_down_backward_input");
+    }
     void adapter_up_forward(Tensor, Tensor, Tensor, const AdapterShape&, Tensor) override {
         record("adapter_up_forward");
     }
@@ -94,6 +99,7 @@ class NullBackend : public Backend {
     }
     int64_t adapter_workspace(int64_t, int64_t, int64_t) const override { return workspace_bytes_; }
 
+    void dropout(Tensor, Tensor, Tensor, const Dropout&) override { record("dropout"); }
     void dequantize_nf4(Tensor, const Nf4Operands&) override { record("dequantize_nf4"); }
     void matmul_backward_input(Tensor, Tensor, Tensor, Tensor) override { record("matmul_backward_input"); }
     void matmul_backward_weight(Tensor, Tensor, bool, Tensor, Tensor, Tensor) override {

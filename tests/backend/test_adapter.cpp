@@ -48,13 +48,16 @@ TEST(Adapter, AddingAfterWritingIsTheSumOfBoth) {
 }
 
 TEST(Adapter, SameBitsAtEveryThreadCount) {
-    const AdapterCase c = {"large", 700, 512, 640, {16, {{0, 256, 2}, {384, 256, 2}}}};
-    for (const DType dtype : kActivationTypes) {
-        expect_same_bits_at_every_thread_count([&](Backend& backend) {
-            const AdapterBuffers t(c, dtype);
-            run_adapter(backend, c, t, true, in_place);
-            return joined({&t.out, &t.d_x, &t.d_a, &t.d_b, &t.new_z, &t.new_d_z});
-        });
+    AdapterCase c = {"large", 700, 512, 640, {16, {{0, 256, 2}, {384, 256, 2}}}};
+    for (const float p : {0.0f, 0.2f}) {
+        c.p = p;
+        for (const DType dtype : kActivationTypes) {
+            expect_same_bits_at_every_thread_count([&](Backend& backend) {
+                const AdapterBuffers t(c, dtype);
+                run_adapter(backend, c, t, true, in_place);
+                return joined({&t.out, &t.d_x, &t.d_a, &t.d_b, &t.new_z, &t.new_d_z});
+            });
+        }
     }
 }
 

@@ -102,13 +102,33 @@ TEST(PlanTables, WhatFits) {
 }
 
 TEST(PlanTables, Presets) {
-    const std::vector<PresetRow> rows = {
-        {"smollm2-135m", 134515008, 8192, {true, "-r none -b 4", 41000}, {true, "-r none -b 6", 64000}},
-        {"llama3-8b", 8030261248, 8192, {true, "-r layer -b 11 --offload=all", 1234}, {true, "-r layer -b 2", 2100}},
-        {"llama3.1-70b", 70553706496, 2048, {false, "needs 1.1 TiB", 0}, {false, "needs 700 GiB", 0}}};
+    const std::vector<PresetRow> rows = {{"smollm2-135m",
+                                          134515008,
+                                          8192,
+                                          {true, "-r none -b 4", 41000},
+                                          {true, "-r none -b 6", 64000},
+                                          {true, "-r none -b 5", 52000}},
+                                         {"llama3-8b",
+                                          8030261248,
+                                          8192,
+                                          {true, "-r layer -b 11 --offload=all", 1234},
+                                          {true, "-r layer -b 2", 2100},
+                                          {true, "-r layer -b 2", 1532}},
+                                         {"llama2-13b",
+                                          13015864320,
+                                          4096,
+                                          {false, "needs 97 GiB", 0},
+                                          {false, "needs 40 GiB", 0},
+                                          {true, "-r layer -b 1 --lora=16 --offload=parameters", 420}},
+                                         {"llama3.1-70b",
+                                          70553706496,
+                                          2048,
+                                          {false, "needs 1.1 TiB", 0},
+                                          {false, "needs 700 GiB", 0},
+                                          {false, "needs 140 GiB", 0}}};
     for (const int width : kWidths) {
         expect_golden("presets", width, presets_table(rows, width));
-        const std::string later = presets_table({rows[2]}, width, /*has_head=*/false);
+        const std::string later = presets_table({rows[3]}, width, /*has_head=*/false);
         EXPECT_NE(presets_table(rows, width).find(later), std::string::npos) << later;
     }
 }

@@ -46,6 +46,7 @@ Uses uses_of(const Model& model, const Step& step) {
         case OpKind::GeluExact:
         case OpKind::Swiglu:
         case OpKind::ScoredRows:
+        case OpKind::Dropout:
         case OpKind::CrossEntropy:
         case OpKind::LossSum: return {};
     }

@@ -1,5 +1,6 @@
 // Plans of packed sequences and scored rows: right under every policy, rank and place, and what a planted fault is
 // called. Plans of neither have nothing of it.
+#include "llmc/model/dropout.h"
 #include "llmc/plan/verify.h"
 #include "tests/plan/plan_cases.h"
 
@@ -100,6 +101,37 @@ TEST(Sequences, AStepThatDoesNotKnowOfDocumentsIsFound) {
             EXPECT_NE(bad.fault(), "");
         }
         EXPECT_GE(told, 9);
+    }
+}
+
+TEST(Sequences, StepsThatDropAreToldByWhatMasksAreDrawn) {
+    for (const Family family : {Family::Gpt2, Family::Llama}) {
+        const Model model = with_dropout(small_model(family, 3), 0.1);
+        for (const PolicyRow& policy : policies()) {
+            const Checked good = checked(model, make_training_plan(model, request_for(model, kShape), policy));
+            EXPECT_EQ(good.fault(), "") << policy.name;
+            int told = 0;
+            for (size_t i = 0; i < good.plan.steps.size(); ++i) {
+                const Step& step = good.plan.steps[i];
+                const bool drops = step.kind == StepKind::Compute && step.op == OpKind::Dropout;
+                EXPECT_EQ(step.operand(Slot::MaskRows) >= 0, drops);
+                if (!drops || told++ % 5 > 0) continue;
+                Checked bad = good;
+                bad.plan.steps[i].operand(Slot::MaskRows) = kNone;
+                EXPECT_NE(bad.fault().find("is not told what masks are drawn by"), std::string::npos) << bad.fault();
+                bad.plan.steps[i].operand(Slot::MaskRows) = bad.plan.steps[i].operand(Slot::Out) >= 0
+                                                                ? bad.plan.steps[i].operand(Slot::In)
+                                                                : bad.plan.steps[i].operand(Slot::DOut);
+                EXPECT_NE(bad.fault(), "");
+            }
+            EXPECT_GE(told, 14) << policy.name;  // 7 forward, 7 backward.
+        }
+        // Without training nothing drops, and the table's products add to the stream again.
+        const Checked evaluation = checked(model, make_evaluation_plan(model, request_for(model, kShape)));
+        EXPECT_EQ(evaluation.fault(), "");
+        const Plan plain = make_evaluation_plan(small_model(family, 3), request_for(model, kShape));
+        EXPECT_EQ(evaluation.plan.steps.size(), plain.steps.size());
+        EXPECT_EQ(evaluation.layout.arena_bytes, make_layout(plain).arena_bytes);
     }
 }
 

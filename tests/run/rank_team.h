@@ -4,6 +4,7 @@
 #include "llmc/backend/make_backend.h"
 #include "llmc/base/rng.h"
 #include "llmc/io/peft/adapters.h"
+#include "llmc/model/dropout.h"
 #include "llmc/model/trainable.h"
 #include "llmc/plan/formats.h"
 #include "llmc/run/executor.h"
@@ -25,8 +26,9 @@ namespace llmc {
 struct TeamRun {
     std::string device = "cpu";
     ModelConfig config;
-    std::string freeze;          ///< Patterns, as --freeze takes them.
-    int64_t lora = 0;            ///< Rank of adapters of all matrices, as --lora.
+    std::string freeze;  ///< Patterns, as --freeze takes them.
+    int64_t lora = 0;    ///< Rank of adapters of all matrices, as --lora.
+    double dropout = 0, lora_dropout = 0;
     BatchShape shape = {1, 16};  ///< Of one micro-batch of one rank.
     DType dtype = DType::F32;
     StateFormats formats;
@@ -51,9 +53,10 @@ struct TeamResult {
 
 class RankTeam {
   public:
-    explicit RankTeam(const TeamRun& run) : run_(run), model_(make_model(run.config)) {
+    explicit RankTeam(const TeamRun& run) : run_(run), model_(with_dropout(make_model(run.config), run.dropout)) {
         if (run.lora > 0) {
             PeftConfig adapters;
+            adapters.dropout = run.lora_dropout;
             adapters.rank = run.lora, adapters.target_modules = adaptable_modules(model_);
             model_ = with_adapters(std::move(model_), adapters);
         }
@@ -175,6 +178,8 @@ class RankTeam {
                 const int64_t number = micro * parallel.ranks + comm.rank();
                 backend.copy_to_device(executor.tokens(), tokens(step, number, 1).data());
                 backend.copy_to_device(executor.targets(), tokens(step, number, 2).data());
+                put_mask_rows(executor, backend,
+                              (step * parallel.micro_batches * parallel.ranks + number) * run_.shape.B);
             }
             state.set_control(UpdateControl::MicroBatch, static_cast<double>(micro * parallel.ranks));
             executor.run(arguments);

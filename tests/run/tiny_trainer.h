@@ -19,6 +19,17 @@ inline void fill_with_nan(Backend& backend, const Tensor& tensor) {
     backend.copy_to_device(tensor, values.data());
 }
 
+/// Where masks are drawn: those of whole sequences, counted from `first_sequence`.
+inline void put_mask_rows(const Executor& executor, Backend& backend, int64_t first_sequence = 0) {
+    if (!executor.mask_rows()) return;
+    std::vector<int32_t> rows;
+    for (int64_t n = 0; n < executor.shape().N(); ++n) {
+        rows.push_back(static_cast<int32_t>(first_sequence + n / executor.shape().T));
+        rows.push_back(static_cast<int32_t>(n % executor.shape().T));
+    }
+    backend.copy_to_device(executor.mask_rows(), rows.data());
+}
+
 class TinyTrainer {
   public:
     TinyTrainer(Model model, BatchShape shape, DType dtype, const KeepSet* keep, const std::string& policy,
@@ -64,6 +75,7 @@ class TinyTrainer {
     double micro_batch(const int32_t* tokens, const int32_t* targets, float loss_scale, Turn turn = kNoUpdate) {
         backend_->copy_to_device(executor_->tokens(), tokens);
         backend_->copy_to_device(executor_->targets(), targets);
+        put_mask_rows(*executor_, *backend_);
         state_->set_loss_scale(loss_scale);
         executor_->run({.turn = turn});
         double sum = 0;

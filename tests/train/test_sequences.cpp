@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
 namespace llmc {
@@ -22,13 +23,13 @@ std::vector<MarkedRow> rows() {
 SequenceSettings settings(const std::string& pack) { return {pack, kT, 10'000, 3, "--data"}; }
 
 struct Row {
-    std::vector<int32_t> tokens = std::vector<int32_t>(kT), targets = tokens, documents;
+    std::vector<int32_t> tokens = std::vector<int32_t>(kT), targets = tokens, documents, numbers = tokens;
 };
 
 Row read(const Sequences& sequences, int64_t number) {
     Row row;
     if (sequences.packed()) row.documents.resize(kT);
-    sequences.read(number, {row.tokens, row.targets, row.documents});
+    sequences.read(number, {row.tokens, row.targets, row.documents, row.numbers});
     return row;
 }
 
@@ -102,6 +103,35 @@ TEST(DocumentSequences, AnEpochHasEveryRowOnceInAnOrderOfItsOwn) {
         }
         EXPECT_EQ(orders.size(), 3u) << pack;
     }
+}
+
+/// By the first token of a document, which no other has: its numbers in the first epochs.
+std::map<int32_t, std::vector<int32_t>> numbers_of(const Sequences& sequences, int64_t epochs) {
+    std::map<int32_t, std::vector<int32_t>> numbers;
+    for (int64_t s = 0; s < epochs * sequences.per_epoch(); ++s) {
+        const Row row = read(sequences, s);
+        for (size_t slot = 0; slot < kT; ++slot) {
+            const size_t start = row.documents.empty() ? 0 : static_cast<size_t>(row.documents[slot]);
+            EXPECT_TRUE(row.numbers[slot] == row.numbers[start] || row.numbers[slot] == -1);
+            if (slot == start && row.numbers[slot] != -1) numbers[row.tokens[slot]].push_back(row.numbers[slot]);
+        }
+    }
+    return numbers;
+}
+
+/// What masks are drawn by: no two documents, and no two epochs, have the same, and packing changes none.
+TEST(DocumentSequences, ADocumentsNumberIsItsOwnHoweverItIsPacked) {
+    const MarkedSource source(rows());
+    const auto packed = numbers_of(*training_sequences(TokenRange(source), settings("documents")), 3);
+    EXPECT_EQ(packed, numbers_of(*training_sequences(TokenRange(source), settings("none")), 3));
+    std::set<int32_t> different;
+    size_t count = 0;
+    for (const auto& [token, numbers] : packed) {
+        EXPECT_EQ(numbers.size(), 3u) << token;
+        different.insert(numbers.begin(), numbers.end()), count += numbers.size();
+    }
+    EXPECT_EQ(different.size(), count);
+    EXPECT_EQ(count, 3 * expected_contents().size());
 }
 
 TEST(DocumentSequences, PackedTakeFewerSequences) {

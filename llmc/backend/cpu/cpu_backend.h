@@ -71,15 +71,21 @@ class CpuBackend : public Backend {
     void dequantize_nf4(Tensor out, const Nf4Operands& x) override;
 
     // adapter.cpp
-    void adapter_down_forward(Tensor z, Tensor x, Tensor a, Tensor workspace) override;
-    void adapter_down_backward_weight(Tensor d_a, bool adds, Tensor d_z, Tensor x, Tensor workspace) override;
-    void adapter_down_backward_input(Tensor d_x, Tensor d_z, Tensor a, Tensor workspace) override;
+    void adapter_down_forward(Tensor z, Tensor x, Tensor a, const AdapterShape& shape, const Dropout& dropout,
+                              Tensor workspace) override;
+    void adapter_down_backward_weight(Tensor d_a, bool adds, Tensor d_z, Tensor x, const AdapterShape& shape,
+                                      const Dropout& dropout, Tensor workspace) override;
+    void adapter_down_backward_input(Tensor d_x, Tensor d_z, Tensor a, const AdapterShape& shape,
+                                     const Dropout& dropout, Tensor workspace) override;
     void adapter_up_forward(Tensor out, Tensor z, Tensor b, const AdapterShape& shape, Tensor workspace) override;
     void adapter_up_backward_weight(Tensor d_b, bool adds, Tensor d_out, Tensor z, const AdapterShape& shape,
                                     Tensor workspace) override;
     void adapter_up_backward_input(Tensor d_z, Tensor d_out, Tensor b, const AdapterShape& shape,
                                    Tensor workspace) override;
     int64_t adapter_workspace(int64_t N, int64_t rows, int64_t columns) const override;
+
+    // dropout.cpp
+    void dropout(Tensor out, Tensor x, Tensor residual, const Dropout& dropout) override;
 
     // rope.cpp
     void rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) override;

@@ -154,7 +154,7 @@ std::vector<std::string> named_modules(const Model& base, const std::string& opt
 }
 
 LoraSpec lora_spec(const Model& base, const PeftConfig& config) {
-    LoraSpec spec = {config.rank, {}};
+    LoraSpec spec = {config.rank, {}, static_cast<float>(config.dropout)};
     for (const Adaptable& target : adaptable(base)) {
         if (target.layer > 0 || !config.names(target.part.name.substr(0, target.part.name.rfind('.')))) continue;
         spec.targets.push_back(

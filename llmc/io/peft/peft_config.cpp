@@ -1,5 +1,6 @@
 #include "llmc/io/peft/peft_config.h"
 
+#include "llmc/base/dropout.h"
 #include "llmc/base/error.h"
 #include "llmc/io/pipeline/json_fields.h"
 
@@ -60,6 +61,14 @@ double as_alpha(const json& value) {
     return alpha;
 }
 
+double as_dropout(const json& value) {
+    const double dropout = as_number(value);
+    if (!(dropout >= 0 && dropout <= kLargestDropout)) {
+        throw is_not(value, "a probability, 0 to " + std::to_string(kLargestDropout).substr(0, 4));
+    }
+    return dropout;
+}
+
 std::vector<std::string> as_texts(const json& value) {
     std::vector<std::string> texts;
     for (const json& item : as_list(value)) texts.push_back(as_text(item));
@@ -102,7 +111,7 @@ PeftConfig read(const json& content) {
     }
     if (const json* value = member_or_null(content, "r")) config.rank = as_rank(*value);
     if (const json* value = member_or_null(content, "lora_alpha")) config.alpha = as_alpha(*value);
-    if (const json* value = member_or_null(content, "lora_dropout")) config.dropout = as_number(*value);
+    if (const json* value = member_or_null(content, "lora_dropout")) config.dropout = as_dropout(*value);
     if (const json* value = member_or_null(content, "bias")) {
         config.bias = as_text(*value);
         if (config.bias != "none" && config.bias != "all" && config.bias != "lora_only") {

@@ -14,7 +14,7 @@ struct PeftConfig {
     std::string base_model;  ///< Name or folder of the model it was trained on; empty where unknown.
     int64_t rank = 8;
     double alpha = 8;
-    double dropout = 0;
+    double dropout = 0;         ///< Probability in training, of what adapters read.
     std::string bias = "none";  ///< Or "all", "lora_only": which biases were trained and are in the folder.
     bool rslora = false;
     bool dora = false;

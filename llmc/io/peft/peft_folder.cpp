@@ -218,6 +218,7 @@ LoraSpec PeftFolder::spec() const {
              folder_);
     }
     LoraSpec spec;
+    spec.dropout = static_cast<float>(config_.dropout);
     std::map<std::pair<std::string, int64_t>, std::pair<LoraTarget, int64_t>> targets;  // With the number of layers.
     for (size_t i = 0; i < parts_.size(); ++i) {
         if (factors_[i].a == nullptr) continue;

@@ -1,0 +1,127 @@
+#include "llmc/train/what_fits_settings.h"
+
+#include "llmc/base/printable.h"
+#include "llmc/plan/policy.h"
+#include "llmc/train/setup.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <charconv>
+#include <type_traits>
+#include <variant>
+
+namespace llmc {
+namespace {
+
+constexpr int64_t kUsualRank = 16;
+
+/// What a run is called with where the user, or a way to train, has it: before the shape of a batch, and behind it.
+constexpr const char* kOfModel[] = {"layers",    "channels", "heads",      "kv-heads",
+                                    "head-size", "ffn-size", "vocab-size", "max-seq-len"};
+constexpr const char* kOfTraining[] = {"optimizer",  "moments", "masters",      "gradients", "freeze",       "lora",
+                                       "lora-alpha", "rslora",  "lora-targets", "lora-bias", "lora-dropout", "dropout"};
+
+std::string value_text(const Options& options, const OptionRow& row) {
+    return std::visit(
+        [&](auto member) -> std::string {
+            const auto& value = options.*member;
+            if constexpr (std::is_same_v<std::remove_cvref_t<decltype(value)>, std::vector<std::string>>) {
+                return fmt::format("{}", fmt::join(value, ","));
+            } else {
+                return fmt::format("{}", value);
+            }
+        },
+        row.field);
+}
+
+const OptionRow& option_named(const std::string& name) {
+    const std::vector<OptionRow>& table = option_table();
+    return *std::find_if(table.begin(), table.end(), [&](const OptionRow& row) { return row.name() == name; });
+}
+
+/// As TOML has it: numbers and truth values without quotes.
+std::string toml_text(const std::string& value) {
+    double number = 0;
+    const auto read = std::from_chars(value.data(), value.data() + value.size(), number);
+    const bool is_number = read.ec == std::errc() && read.ptr == value.data() + value.size();
+    return is_number || value == "true" || value == "false" ? value : fmt::format("\"{}\"", value);
+}
+
+/// The lower half of the layers and the embeddings.
+std::string lower_half(const ModelConfig& config) {
+    std::string text = "wte";
+    if (!config.is_rotary()) text += ",wpe";
+    return text + (config.L > 1 ? fmt::format(",layers.0-{}.*", config.L / 2 - 1) : "");
+}
+
+}  // namespace
+
+OptionWords words_of(const Options& options, const Setting& setting, DType dtype, int64_t limit) {
+    OptionWords words = {{"model", options.model}};
+    const auto add_given = [&](const char* name) {
+        const bool is_of_way = (name == std::string("freeze") && !options.freeze.empty()) ||
+                               (name == std::string("lora") && options.lora > 0);
+        if (is_of_way || options.was_given(name)) words.emplace_back(name, value_text(options, option_named(name)));
+    };
+    for (const char* name : kOfModel) add_given(name);
+    words.emplace_back("batch-size", std::to_string(setting.batch_size));
+    words.emplace_back("seq-len", std::to_string(setting.seq_len));
+    for (const char* name : kOfTraining) add_given(name);
+    words.emplace_back("recompute", setting.recompute);
+    if (setting.offload != "none") words.emplace_back("offload", setting.offload);
+    // What auto found was found within this; another budget is another plan.
+    if (setting.recompute == "auto") words.emplace_back("memory-budget", std::to_string(limit));
+    if (options.logits_chunk > 0) words.emplace_back("logits-chunk", std::to_string(options.logits_chunk));
+    if (options.zero > 0) words.emplace_back("zero", std::to_string(options.zero));
+    words.emplace_back("dtype", std::string(name_of(dtype)));
+    return words;
+}
+
+std::string command_of(const OptionWords& words) {
+    std::string text = "train_gpt";
+    for (const auto& [name, value] : words) {
+        text += value == "true" ? fmt::format(" --{}", name) : fmt::format(" --{}={}", name, shell_word(value));
+    }
+    return text;
+}
+
+std::string config_of(const OptionWords& words, const std::string& remark) {
+    std::string text = fmt::format("# {}\n", remark);
+    for (const auto& [name, value] : words) text += fmt::format("{} = {}\n", name, toml_text(value));
+    return text;
+}
+
+Options options_of(WayToTrain way, const Options& given, const ModelConfig& config) {
+    Options options = given;
+    options.lora = 0;
+    options.freeze.clear();
+    if (way == WayToTrain::Part) options.freeze = lower_half(config);
+    if (way == WayToTrain::Lora) options.lora = given.lora > 0 ? given.lora : kUsualRank;
+    return options;
+}
+
+WayFit fit_of(WayToTrain way, const Options& given, const ModelConfig& config, Backend& backend, int64_t limit) {
+    WayFit result = {false, options_of(way, given, config), {}, 0};
+    const Model model = model_to_train(result.options, config);
+    const std::optional<Options> possible = with_what_fits(result.options, model, backend, limit);
+    if (possible) result.options = *possible;
+    const Options& options = result.options;
+    const WhatFits what_fits(options, model, backend, limit);
+    if (!possible) {
+        result.smallest_bytes = what_fits.measure("sqrt", {1, options.seq_len}).total_bytes;
+        return result;
+    }
+    for (const PolicyRow& policy : policies()) {
+        if (policy.host_memory && options.offload != "none") continue;
+        const Largest batch = what_fits.batch(policy.name, options.seq_len);
+        if (batch.size == 0) continue;
+        const Largest fastest = what_fits.fastest(policy.name, options.seq_len, batch);
+        if (fastest.plan.tokens_per_second <= result.setting.fit.tokens_per_second) continue;
+        result.fits = true;
+        result.setting = {policy.name, options.offload, fastest.size, options.seq_len, fastest.plan};
+    }
+    return result;
+}
+
+}  // namespace llmc

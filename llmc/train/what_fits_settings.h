@@ -1,0 +1,46 @@
+// Settings that `plan --what-fits` finds, as commands and files to run them with; and the ways to train a model: all of
+// it, a part, or adapters.
+#pragma once
+
+#include "llmc/train/what_fits.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace llmc {
+
+/// What a run with the fastest batch of a level is called with.
+struct Setting {
+    std::string recompute, offload;
+    int64_t batch_size = 0, seq_len = 0;
+    Fit fit;
+};
+
+/// Options by name, in the order of --help: what of them the command line of a run needs.
+using OptionWords = std::vector<std::pair<std::string, std::string>>;
+OptionWords words_of(const Options& options, const Setting& setting, DType dtype, int64_t limit);
+/// "train_gpt --model=gpt2 ...", for a shell.
+std::string command_of(const OptionWords& words);
+/// The words as a file for --config, below a remark.
+std::string config_of(const OptionWords& words, const std::string& remark);
+
+enum class WayToTrain : uint8_t {
+    Full,  ///< Everything.
+    Part,  ///< The upper half of the layers, and what is behind them.
+    Lora,  ///< Adapters of every matrix: of --lora's rank, or 16.
+};
+
+/// The options of a run that trains so.
+Options options_of(WayToTrain way, const Options& given, const ModelConfig& config);
+
+/// A way's fastest fixed level within `limit` bytes, with the placement and the context that it takes.
+struct WayFit {
+    bool fits = false;
+    Options options;             ///< Of the way, with what was found for it.
+    Setting setting;             ///< If it fits.
+    int64_t smallest_bytes = 0;  ///< Else what it needs about; 0: it fits with auto alone.
+};
+WayFit fit_of(WayToTrain way, const Options& given, const ModelConfig& config, Backend& backend, int64_t limit);
+
+}  // namespace llmc

@@ -79,6 +79,7 @@ struct Options {
     std::string recompute = "0";
     std::string memory_budget, host_memory_budget;
     std::string offload = "none";
+    std::string base_format = "auto";  ///< Of train and plan a WeightFormat's name, or "auto": as activations are.
     std::string update = "auto";
     bool calibrate = false;
     std::string device_profile;
@@ -155,7 +156,6 @@ struct Options {
     std::string out;
     std::string format = "hf";
     std::string gguf_type = "f16";
-    std::string base_format = "auto";
 
     // tokenize
     std::vector<std::string> files;

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Is the predicted memory the real one? Trains GPT-2 124M (B = 4, T = 1024) for three steps at levels 0, 1 and 2, and
-# with everything in host memory (--offload=all), each update at once and delayed. Compares the peak resident set of the
-# process with what `train_gpt plan` predicts of both memories plus a base: what a process needs besides its model
-# (code, libraries, stacks, their buffers). The base is measured in the same run, as the resident set of the same
-# command with a tiny model less the prediction for that.
+# Is the predicted memory the real one? Trains GPT-2 124M (B = 4, T = 1024) for three steps at levels 0, 1 and 2, with
+# everything in host memory (--offload=all), each update at once and delayed, and by adapters, on a base in fp32 and in
+# NF4. Compares the peak resident set of the process with what `train_gpt plan` predicts of both memories plus a base:
+# what a process needs besides its model (code, libraries, stacks, their buffers). The base is measured in the same run,
+# as the resident set of the same command with a tiny model less the prediction for that.
 #
 #   dev/bench/memory.sh [--quick]      or: make bench BENCH=memory
 #
 # --quick takes B = 1, T = 128. The process is measured from start to end, its last checkpoint included. Needs up to
 # 6 GiB of memory and 2 GiB in $TMPDIR; about ten minutes on two cores. Exits with 1 if a difference is above 5 %, or
-# 2 % with everything in host memory.
+# 2 % with everything in host memory, or by adapters.
 set -euo pipefail
 
 batch="--batch-size=4 --seq-len=1024"
@@ -39,7 +39,8 @@ say "base: $(mib "$base") MiB"
 status=0
 rows=""
 for setting in "5 0" "5 1" "5 2" "2 0 --offload=all --update=now" "2 1 --offload=all --update=now" \
-    "2 1 --offload=all --update=delayed" "2 2 --offload=all --update=delayed"; do
+    "2 1 --offload=all --update=delayed" "2 2 --offload=all --update=delayed" "2 0 --lora=16" "2 1 --lora=16" \
+    "2 1 --lora=16 --base-format=nf4" "2 1 --lora=16 --base-format=nf4-double --offload=parameters"; do
     read -r worst level places <<<"$setting"
     read -r -a options <<<"--recompute=$level $places"
     predicted=$(predicted_both "${common[@]}" "${options[@]}")

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Which models train in full on which card, by plan: the fastest placement that fits, with its bytes on device and
-host, and the predicted speed beside the best that is published for that card.
+"""Which models train on which card, in full and by adapters (--finetune), by plan: the fastest placement that fits, with
+its bytes on device and host, and the predicted speed beside the best that is published for that card.
 
-    dev/bench/reach.py [--out FOLDER] [--only WORD] [--no-runs]      or: make bench BENCH=reach
+    dev/bench/reach.py [--finetune] [--out FOLDER] [--only WORD] [--no-runs]      or: make bench BENCH=reach
 
 Every row tries --recompute levels and auto, places of the state (--offload) and micro-batches, and takes the fastest
 whose planned bytes fit the card less a gibibyte for the driver and a desktop. Then the row's placement is also run, two
@@ -25,7 +25,7 @@ import common  # noqa: E402  (from scripts/)
 
 GIB = 1 << 30
 RESERVE = GIB
-TOTAL_TOKENS = 524288
+TOTAL_TOKENS = {"full": 524288, "adapters": 65536}
 LEVELS = "0,1,2,auto"
 OFFLOADS = [
     "none",
@@ -37,9 +37,14 @@ OFFLOADS = [
     "moments,masters,gradients,parameters",
     "all",
 ]
+OFFLOADS_OF_ADAPTERS = ["none", "boundaries", "parameters", "parameters,boundaries"]
+# Full training by how its state is kept, adapters by how the base is.
 STATES = {
     "fp32": [],
     "small": ["--moments=8bit", "--masters=none", "--gradients=bf16"],
+    "lora": ["--lora=16"],
+    "nf4": ["--lora=16", "--base-format=nf4"],
+    "nf4-double": ["--lora=16", "--base-format=nf4-double"],
 }
 # Layers, channels, heads, key/value heads, MLP, vocabulary.
 SHAPES = {
@@ -57,6 +62,17 @@ ROWS = [
     ("14B", "rtx4090", 24, 1, 1350, "LLMQ, 14B, bf16"),
     ("32B", "l40s", 48, 1, None, "none found"),
     ("llama3-70b", "h100", 80, 4, None, "none found"),
+]
+# The same for adapters of rank 16 on every matrix, and the base's format. Published sizes are least GB of a card.
+ROWS_OF_ADAPTERS = [
+    ("llama3-8b", "rtx4090", 24, 1, 3080, "torchtune, LoRA", "lora"),
+    ("llama3-8b", "rtx5060ti-16gb", 16, 1, None, "Unsloth: 22 GB", "lora"),
+    ("llama3-8b", "rtx4060", 8, 1, None, "Unsloth: 22 GB", "lora"),
+    ("llama3-8b", "rtx4090", 24, 1, 2410, "torchtune, QLoRA", "nf4"),
+    ("llama3-8b", "rtx4060", 6, 1, None, "Unsloth: 6 GB", "nf4-double"),
+    ("14B", "rtx5060ti-16gb", 16, 1, None, "Unsloth: 8.5 GB", "nf4-double"),
+    ("llama3-70b", "l40s", 48, 1, None, "Unsloth: 41 GB", "nf4-double"),
+    ("llama3-70b", "h100", 80, 4, None, "Unsloth: 164 GB", "lora"),
 ]
 
 
@@ -77,6 +93,14 @@ def small_options(name):
             "--batch-size=2", "--total-batch-size=512", "--dtype=bf16"]
 
 
+def is_adapted(state):
+    return "--lora=16" in STATES[state]
+
+
+def tokens_per_update(state):
+    return TOTAL_TOKENS["adapters" if is_adapted(state) else "full"]
+
+
 def plans_of(program, options):
     """What `plan --json` says of these options; nothing where it refuses them."""
     done = subprocess.run([program, "plan", "--json", "--log-level=error", *options], capture_output=True, text=True,
@@ -89,12 +113,12 @@ def plans_of(program, options):
 def fastest(program, row, seq_len, state):
     """Of all placements and micro-batches, the plan with the most tokens per second; None if nothing fits."""
     name, profile, gib, cards, _, _ = row
-    best = None
-    for offload in OFFLOADS:
+    best, total = None, tokens_per_update(state)
+    for offload in OFFLOADS_OF_ADAPTERS if is_adapted(state) else OFFLOADS:
         batch = 1
-        while batch * seq_len * cards <= TOTAL_TOKENS:
+        while batch * seq_len * cards <= total:
             options = [*model_options(name), f"--batch-size={batch}", f"--seq-len={seq_len}",
-                       f"--max-seq-len={seq_len}", f"--total-batch-size={TOTAL_TOKENS}", "--dtype=bf16",
+                       f"--max-seq-len={seq_len}", f"--total-batch-size={total}", "--dtype=bf16",
                        f"--device-profile={profile}", f"--recompute={LEVELS}",
                        f"--memory-budget={gib * GIB - RESERVE}B",
                        f"--offload={offload}", *STATES[state]]
@@ -105,7 +129,7 @@ def fastest(program, row, seq_len, state):
                 if plan["total_bytes"] > gib * GIB - RESERVE:
                     continue
                 fits = True
-                speed = TOTAL_TOKENS / plan["predicted_step_ms"] * 1e3
+                speed = total / plan["predicted_step_ms"] * 1e3
                 if best is None or speed > 1.01 * best["tokens_per_second"]:
                     best = {"offload": offload, "recompute": plan["recompute"], "batch_size": batch,
                             "device_bytes": plan["total_bytes"], "host_bytes": plan.get("host_bytes", 0) * cards,
@@ -119,19 +143,21 @@ def fastest(program, row, seq_len, state):
 def bound(program, row, seq_len, state, batch):
     """Tokens per second of a card with memory for everything: nothing runs again, nothing comes from the host."""
     name, profile, _, cards, _, _ = row
+    total = tokens_per_update(state)
     options = [*model_options(name), f"--batch-size={batch}", f"--seq-len={seq_len}", f"--max-seq-len={seq_len}",
-               f"--total-batch-size={TOTAL_TOKENS}", "--dtype=bf16", f"--device-profile={profile}", "--recompute=none",
+               f"--total-batch-size={total}", "--dtype=bf16", f"--device-profile={profile}", "--recompute=none",
                *STATES[state]]
     if cards > 1:
         options += [f"--ranks={cards}", "--zero=3"]
-    return TOTAL_TOKENS / plans_of(program, options)[0]["predicted_step_ms"] * 1e3
+    return total / plans_of(program, options)[0]["predicted_step_ms"] * 1e3
 
 
 def small_run(program, device, row, found, state):
     """Bytes planned and allocated of the row's placement at a small size."""
     name = row[0]
+    state_options = [option.replace("--lora=16", "--lora=2") for option in STATES[state]]
     options = [*small_options(name), f"--device={device}", f"--recompute={found['recompute']}",
-               f"--offload={found['offload']}", f"--update={found['update']}", *STATES[state]]
+               f"--offload={found['offload']}", f"--update={found['update']}", *state_options]
     planned = plans_of(program, [*options, "--vocab-size=257"])
     with tempfile.TemporaryDirectory() as folder:
         text = pathlib.Path(folder) / "text.txt"
@@ -205,15 +231,18 @@ def main():
     parser.add_argument("--out", default=str(root / "dev/bench/results"), metavar="FOLDER")
     parser.add_argument("--only", default="", metavar="WORD", help="only rows with this word in model or card")
     parser.add_argument("--no-runs", action="store_true", help="plans alone")
+    parser.add_argument("--finetune", action="store_true", help="adapters instead of full training")
     options = parser.parse_args()
     tried = programs()
     version = subprocess.run([tried[0][0], "--version"], capture_output=True, text=True, check=False).stdout.strip()
     results = []
-    for row in ROWS:
+    rows = [(row[:6], [row[6]]) for row in ROWS_OF_ADAPTERS] if options.finetune \
+        else [(row, [state for state in STATES if not is_adapted(state)]) for row in ROWS]
+    for row, states in rows:
         if options.only not in row[0] and options.only not in row[1]:
             continue
         for seq_len in (1024, 4096):
-            for state in STATES:
+            for state in states:
                 results.append(measure(row, seq_len, state, not options.no_runs, tried))
                 common.say(table(results[-1:]).splitlines()[-1])
     if not results:
@@ -221,14 +250,18 @@ def main():
     text = table(results)
     print(text, end="")
     if not options.only:
-        head = ("# Full training by plan\n\n"
-                f"{version}. Updates of {TOTAL_TOKENS} tokens, bf16, the card less 1 GiB; device and host GB = 1e9\n"
-                "bytes (host: of all ranks); *small*: `" + " ".join(STATES["small"]) + "`. Speeds are predictions\n"
+        total = TOTAL_TOKENS["adapters" if options.finetune else "full"]
+        formats = ("`--lora=16` on every matrix, the base in bf16 (*lora*) or as `--base-format` says"
+                   if options.finetune else "*small*: `" + " ".join(STATES["small"]) + "`")
+        head = (f"# {'Adapters' if options.finetune else 'Full training'} by plan\n\n"
+                f"{version}. Updates of {total} tokens, bf16, the card less 1 GiB; device and host GB = 1e9\n"
+                "bytes (host: of all ranks); " + formats + ". Speeds are predictions\n"
                 "from data sheets; nothing here ran on such a card. *Bound*: with nothing repeated and nothing moved,\n"
                 "which no plan can beat. Small runs: the same placement at 1/32 of the width, planned against\n"
                 "allocated bytes.\n\n")
-        common.write(os.path.join(options.out, "reach.md"), head + text)
-        common.write(os.path.join(options.out, "reach.json"), json.dumps(results, indent=1) + "\n")
+        name = "reach_finetune" if options.finetune else "reach"
+        common.write(os.path.join(options.out, f"{name}.md"), head + text)
+        common.write(os.path.join(options.out, f"{name}.json"), json.dumps(results, indent=1) + "\n")
     misses = [r for r in results if "miss" in r]
     for r in misses:
         common.say(f"{r['model']} on {r['profile']}, T {r['seq_len']}, {r['state']}: {r['miss']}")

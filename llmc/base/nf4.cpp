@@ -3,10 +3,12 @@
 
 #include "llmc/base/check.h"
 #include "llmc/base/dynamic_map.h"
+#include "llmc/base/units.h"
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 
 namespace llmc {
 namespace {
@@ -164,6 +166,57 @@ Nf4Tensor quantise_nf4(std::span<const float> values, bool is_double) {
             tensor.codes.data() + first / 2, values.data() + first, std::min(kNf4Block, tensor.count - first));
     }
     if (is_double) quantise_absmax(&tensor);
+    return tensor;
+}
+
+Nf4Layout nf4_layout(int64_t count, bool is_double) {
+    Nf4Layout layout;
+    const auto place = [&](int64_t bytes) {
+        const int64_t begin = layout.bytes;
+        layout.bytes += round_up(bytes, kNf4Alignment);
+        return begin;
+    };
+    constexpr int64_t kFloat = sizeof(float);
+    layout.codes = place(nf4_bytes(count));
+    layout.absmax = place(nf4_blocks(count) * (is_double ? 1 : kFloat));
+    if (!is_double) return layout;
+    layout.nested_absmax = place(nf4_nested_blocks(count) * kFloat);
+    layout.offset = place(kFloat);
+    return layout;
+}
+
+void pack_nf4(const Nf4Tensor& tensor, std::span<std::byte> out) {
+    const bool is_double = !tensor.absmax_codes.empty();
+    const Nf4Layout layout = nf4_layout(tensor.count, is_double);
+    CHECK(static_cast<int64_t>(out.size()) == layout.bytes, out.size(), layout.bytes);
+    std::fill(out.begin(), out.end(), std::byte{0});
+    const auto put = [&](int64_t offset, const auto& values) {
+        std::memcpy(out.data() + offset, values.data(), values.size() * sizeof(values[0]));
+    };
+    put(layout.codes, tensor.codes);
+    if (!is_double) return put(layout.absmax, tensor.absmax);
+    put(layout.absmax, tensor.absmax_codes);
+    put(layout.nested_absmax, tensor.nested_absmax);
+    put(layout.offset, std::array<float, 1>{tensor.offset});
+}
+
+Nf4Tensor unpack_nf4(std::span<const std::byte> bytes, int64_t count, bool is_double) {
+    const Nf4Layout layout = nf4_layout(count, is_double);
+    CHECK(static_cast<int64_t>(bytes.size()) == layout.bytes, bytes.size(), layout.bytes);
+    Nf4Tensor tensor;
+    tensor.count = count;
+    const auto take = [&](int64_t offset, int64_t elements, auto* values) {
+        values->resize(static_cast<size_t>(elements));
+        std::memcpy(values->data(), bytes.data() + offset, values->size() * sizeof((*values)[0]));
+    };
+    take(layout.codes, nf4_bytes(count), &tensor.codes);
+    if (!is_double) {
+        take(layout.absmax, nf4_blocks(count), &tensor.absmax);
+        return tensor;
+    }
+    take(layout.absmax, nf4_blocks(count), &tensor.absmax_codes);
+    take(layout.nested_absmax, nf4_nested_blocks(count), &tensor.nested_absmax);
+    std::memcpy(&tensor.offset, bytes.data() + layout.offset, sizeof(float));
     return tensor;
 }
 

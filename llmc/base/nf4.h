@@ -7,6 +7,7 @@
 #include "llmc/base/dtype.h"
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -54,6 +55,18 @@ struct Nf4Tensor {
 
 /// Quantises finite values, on all threads.
 Nf4Tensor quantise_nf4(std::span<const float> values, bool is_double);
+
+/// A tensor in NF4 as bytes in one piece: where its parts begin, at multiples of kNf4Alignment.
+constexpr int64_t kNf4Alignment = 256;
+struct Nf4Layout {
+    int64_t codes = 0, absmax = 0, nested_absmax = 0, offset = 0;
+    int64_t bytes = 0;
+};
+Nf4Layout nf4_layout(int64_t count, bool is_double);
+/// out (nf4_layout().bytes) = the tensor; gaps are zero.
+void pack_nf4(const Nf4Tensor& tensor, std::span<std::byte> out);
+/// The tensor that pack_nf4() made these bytes of.
+Nf4Tensor unpack_nf4(std::span<const std::byte> bytes, int64_t count, bool is_double);
 
 /// The largest magnitude of a block of a double tensor: signed_map()[code] * nested_absmax + offset in fp32, where the
 /// product is rounded before the sum.

@@ -34,6 +34,7 @@ Look look_of(Consumer consumer) {
         case Consumer::BucketGradients: return {SvgHatch::Crossed, "#f6cfcb", "#a03a30"};
         case Consumer::Communication: return {SvgHatch::Dots, "#dccbee", "#4d2a7d"};
         case Consumer::UpdateSlots: return {SvgHatch::Falling, "#e9dcc4", "#7a5c1e"};
+        case Consumer::UnpackedWeights: return {SvgHatch::Level, "#cfe3e6", "#1f5f6b"};
     }
     return {SvgHatch::None, "#fff", "#111"};
 }

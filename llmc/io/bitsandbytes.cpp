@@ -132,7 +132,7 @@ MatrixFormat matrix_format_of(const HfFields& config) {
         fail("'{}': bnb_4bit_quant_storage is {}; save the model again with uint8, the library's default",
              config.path(), storage);
     }
-    return MatrixFormat::Nf4;
+    return fields.flag("bnb_4bit_use_double_quant", false) ? MatrixFormat::Nf4Double : MatrixFormat::Nf4;
 }
 
 json quantization_config(MatrixFormat format, DType dtype) {
@@ -213,8 +213,8 @@ void QuantisedTensor::open_state(const std::string& name, std::span<const std::v
     shape_ = shape.get<std::vector<int64_t>>();
     require_shape(weight_, shape_, shapes);
     const bool is_double = fields.contains("nested_offset") || fields.contains("nested_blocksize");
+    format_ = is_double ? MatrixFormat::Nf4Double : MatrixFormat::Nf4;
     if (!is_double) return;
-    format_ = MatrixFormat::Nf4Double;
     require("nested_blocksize", kNf4NestedBlock);
     require("nested_dtype", "float32");
     const json offset = fields.value("nested_offset", json());
@@ -243,6 +243,21 @@ void QuantisedTensor::read(std::span<float> out) const {
     if (format_ == MatrixFormat::Int8) return read_int8(out);
     read_nf4(out);
     round_to(dtype_, out);
+}
+
+Nf4Tensor QuantisedTensor::nf4() const {
+    CHECK(format_ == MatrixFormat::Nf4 || format_ == MatrixFormat::Nf4Double, static_cast<int>(format_));
+    Nf4Tensor tensor;
+    tensor.count = count();
+    tensor.codes = elements<uint8_t>(*weight_.view);
+    if (format_ == MatrixFormat::Nf4) {
+        tensor.absmax = elements<float>(*absmax_.view);
+        return tensor;
+    }
+    tensor.absmax_codes = elements<uint8_t>(*absmax_.view);
+    tensor.nested_absmax = elements<float>(*nested_absmax_.view);
+    tensor.offset = offset_;
+    return tensor;
 }
 
 void QuantisedTensor::read_nf4(std::span<float> out) const {

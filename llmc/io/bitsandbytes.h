@@ -25,7 +25,7 @@ namespace llmc {
 /// How the matrices of a folder are stored.
 enum class MatrixFormat : uint8_t { Plain, Nf4, Nf4Double, Int8 };
 
-/// What a config.json's quantization_config says; any form of NF4 is Nf4. What cannot be read is an Error that names
+/// What a config.json's quantization_config says; a tensor in NF4 may still be double or not. What cannot be read is an Error that names
 /// the field and the method.
 MatrixFormat matrix_format_of(const HfFields& config);
 /// quantization_config of a folder whose matrices are in NF4 and whose other tensors are of the type.
@@ -49,6 +49,10 @@ class QuantisedTensor {
                     std::span<const std::vector<int64_t>> shapes, const TakeTensor& take);
 
     const std::vector<int64_t>& shape() const { return shape_; }
+    /// Nf4, Nf4Double or Int8.
+    MatrixFormat format() const { return format_; }
+    /// Of one in NF4, as it is stored.
+    Nf4Tensor nf4() const;
     /// The elements, row-major, as the library dequantises them: rounded to the type they had.
     void read(std::span<float> out) const;
 

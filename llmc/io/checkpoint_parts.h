@@ -30,6 +30,9 @@ class CheckpointParts {
     /// Indexes the files STEM*.safetensors of a checkpoint, which must outlive this.
     CheckpointParts(const Checkpoint& checkpoint, const std::string& stem);
 
+    /// There is such a tensor, or a part of one.
+    bool has(const std::string& name) const { return parts_.contains(name); }
+
     /// The checkpoint has such files at all.
     bool any() const { return files_ > 0; }
 

@@ -22,13 +22,11 @@ enum class HfWindows : uint8_t {
     NoRope,      ///< the same, in the layers of layer_types, or in those without rotary positions
 };
 
-/// One of our parameters, and what it is called there; several names share its rows as given by `split`.
-enum class HfSplit : uint8_t { Whole, QueryKeyValue, Halves };
+/// One of our parameters, and what it is called there; several names are those of its parts.
 struct HfNameRow {
     const char* ours;
     std::vector<const char*> theirs;
     bool transposed = false;
-    HfSplit split = HfSplit::Whole;
 };
 
 /// The names of all parameters that models of a kind may have.

@@ -242,6 +242,26 @@ void HfModel::read(int parameter, std::span<float> out) const {
     }
 }
 
+std::optional<WeightFormat> HfModel::nf4_format() const {
+    std::optional<WeightFormat> format;
+    for (const Source& source : sources_) {
+        if (!source.quantised || source.quantised->format() == MatrixFormat::Int8) continue;
+        if (source.quantised->format() == MatrixFormat::Nf4) return WeightFormat::Nf4;  // Which loses nothing.
+        format = WeightFormat::Nf4Double;
+    }
+    return format;
+}
+
+std::optional<Nf4Tensor> HfModel::nf4_part(int parameter, int64_t first_row) const {
+    for (size_t i = 0; i < parts_.size(); ++i) {
+        if (parts_[i].parameter != parameter || parts_[i].first_row != first_row) continue;
+        const Source& source = sources_[i];
+        const bool has = source.quantised && !source.transposed && source.quantised->format() != MatrixFormat::Int8;
+        return has ? std::optional(source.quantised->nf4()) : std::nullopt;
+    }
+    return std::nullopt;
+}
+
 std::string HfModel::describe() const { return fmt::format("the Hugging Face folder '{}'", folder_); }
 
 std::string HfModel::tokenizer() const { return tokenizer_in(folder_); }

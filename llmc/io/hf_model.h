@@ -35,6 +35,8 @@ class HfModel final : public WeightSource {
     explicit HfModel(const std::string& folder);
 
     void read(int parameter, std::span<float> out) const override;
+    std::optional<WeightFormat> nf4_format() const override;
+    std::optional<Nf4Tensor> nf4_part(int parameter, int64_t first_row) const override;
     std::string describe() const override;
     std::string tokenizer() const override;
     std::string tokenizer_folder() const override { return folder_; }

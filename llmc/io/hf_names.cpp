@@ -11,13 +11,8 @@ namespace {
 
 const HfNames& names_of(Family family) { return hf_family(family).names(); }
 
-std::vector<int64_t> rows_of_parts(const ModelConfig& config, const HfNameRow& row, const ParameterRow& parameter) {
-    switch (row.split) {
-        case HfSplit::Whole: return {parameter.used_rows};
-        case HfSplit::QueryKeyValue: return {config.NH * config.HD, config.NKV * config.HD, config.NKV * config.HD};
-        case HfSplit::Halves: return {parameter.used_rows / 2, parameter.used_rows / 2};
-    }
-    return {};
+std::vector<int64_t> rows_of_parts(const ParameterRow& parameter) {
+    return parameter.parts.empty() ? std::vector<int64_t>{parameter.used_rows} : parameter.parts;
 }
 
 const HfNameRow& find_row(const std::vector<HfNameRow>& rows, std::string_view ours) {
@@ -51,7 +46,8 @@ std::vector<HfPart> hf_parts(const Model& model) {
             in_block ? names.prefix + (names.layer + std::to_string(layer)) + "." : std::string(names.prefix);
         const std::string leaf = parameter.name.substr(parameter.name.rfind('.') + 1);
         const HfNameRow& row = find_row(in_block ? names.block : names.model, leaf);
-        const std::vector<int64_t> rows = rows_of_parts(model.config, row, parameter);
+        const std::vector<int64_t> rows = rows_of_parts(parameter);
+        CHECK(rows.size() == row.theirs.size(), parameter.name, rows.size(), row.theirs.size());
         int64_t first = 0;
         for (size_t k = 0; k < row.theirs.size(); ++k) {
             parts.push_back({prefix + row.theirs[k], index, first, rows[k], row.transposed});

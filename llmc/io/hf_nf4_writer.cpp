@@ -11,12 +11,6 @@
 namespace llmc {
 namespace {
 
-bool is_linear_layer(const Model& model, const HfPart& part) {
-    const int in_layers = part.parameter - model.first_layer_parameter;
-    const bool in_block = in_layers >= 0 && in_layers < model.parameters_per_layer * model.config.L;
-    return in_block && model.parameters[static_cast<size_t>(part.parameter)].cols > 1;
-}
-
 /// A tensor of the file, and who writes it.
 struct Item {
     SafetensorsEntry entry;
@@ -37,7 +31,7 @@ class Nf4Writer {
           parts_(hf_parts(model_)),
           tensors_(parts_.size()) {
         for (size_t i = 0; i < parts_.size(); ++i) {
-            if (!is_linear_layer(model_, parts_[i])) {
+            if (!model_.is_layer_matrix(parts_[i].parameter)) {
                 items_.push_back({{parts_[i].name, dtype, parts_[i].shape(model_)}, &parts_[i]});
                 continue;
             }

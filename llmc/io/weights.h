@@ -4,8 +4,11 @@
 #pragma once
 
 #include "llmc/base/dtype.h"
+#include "llmc/base/nf4.h"
+#include "llmc/base/weight_format.h"
 #include "llmc/model/model.h"
 
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -24,6 +27,14 @@ class WeightSource {
 
     /// The values of a row of model().parameters, (used_rows, cols): without the padding rows of the vocabulary.
     virtual void read(int parameter, std::span<float> out) const = 0;
+    /// How the matrices of its layers are stored, where that is NF4; nothing where it is some plain type.
+    virtual std::optional<WeightFormat> nf4_format() const { return std::nullopt; }
+    /// The part of a parameter (ParameterRow::parts) that begins with a row, as it is in NF4 there; nothing where it is
+    /// not.
+    virtual std::optional<Nf4Tensor> nf4_part(int parameter, int64_t first_row) const {
+        static_cast<void>(parameter), static_cast<void>(first_row);
+        return std::nullopt;
+    }
     /// What it is, for messages: "the Hugging Face folder 'gpt2'".
     virtual std::string describe() const = 0;
     /// The tokenizer the model was trained with, as make_tokenizer() takes it; "none" where unknown.

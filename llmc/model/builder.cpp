@@ -12,13 +12,14 @@ double ModelBuilder::residual_stddev() const {
     return stddev() / std::sqrt(2.0 * static_cast<double>(model_.config.L));
 }
 
-int ModelBuilder::layer_matrix(const std::string& name, int64_t out, int64_t in, double stddev) {
-    layer_rows_.push_back({name, out, in, out, 0, true, Init::Normal, static_cast<float>(stddev)});
+int ModelBuilder::layer_matrix(const std::string& name, int64_t out, int64_t in, double stddev, Parts parts) {
+    layer_rows_.push_back(
+        {name, out, in, out, 0, true, Init::Normal, static_cast<float>(stddev), true, std::move(parts)});
     return static_cast<int>(layer_rows_.size()) - 1;
 }
 
-int ModelBuilder::layer_vector(const std::string& name, int64_t size, Init init) {
-    layer_rows_.push_back({name, size, 1, size, 0, false, init, 0});
+int ModelBuilder::layer_vector(const std::string& name, int64_t size, Init init, Parts parts) {
+    layer_rows_.push_back({name, size, 1, size, 0, false, init, 0, true, std::move(parts)});
     return static_cast<int>(layer_rows_.size()) - 1;
 }
 

@@ -3,18 +3,23 @@
 
 #include "llmc/model/model.h"
 
+#include <string>
+#include <utility>
+#include <vector>
+
 namespace llmc {
 
 /// Collects the parameter rows of one layer (names without the "layers.N." prefix) and of the model.
 class ModelBuilder {
   public:
     explicit ModelBuilder(const ModelConfig& config);
+    using Parts = std::vector<int64_t>;  ///< Of ParameterRow.
 
     /// Rows of every layer. Return the operand number for OpRow::weight and OpRow::bias.
-    int layer_matrix(const std::string& name, int64_t out, int64_t in, double stddev);
-    int layer_vector(const std::string& name, int64_t size, Init init);
-    int layer_vector_if(bool there, const std::string& name, int64_t size, Init init) {
-        return there ? layer_vector(name, size, init) : kNone;
+    int layer_matrix(const std::string& name, int64_t out, int64_t in, double stddev, Parts parts = {});
+    int layer_vector(const std::string& name, int64_t size, Init init, Parts parts = {});
+    int layer_vector_if(bool there, const std::string& name, int64_t size, Init init, Parts parts = {}) {
+        return there ? layer_vector(name, size, init, std::move(parts)) : kNone;
     }
 
     /// An activation of the layer; returns its slot.

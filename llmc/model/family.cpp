@@ -26,13 +26,13 @@ constexpr Features with_qk_norm(Features features) {
 }
 
 constexpr FamilyRow kFamilies[] = {
-    {Family::Gpt2, "gpt2", "GPT-2", kGpt2, /*grouped_queries=*/false},
-    {Family::Llama, "llama", "LLaMA", kLlama, true},
-    {Family::Mistral, "mistral", "Mistral", kLlama, true},
-    {Family::Qwen2, "qwen2", "Qwen2", with_qkv_bias(kLlama), true},
-    {Family::Qwen3, "qwen3", "Qwen3", with_qk_norm(kLlama), true},
-    {Family::SmolLm3, "smollm3", "SmolLM3", kLlama, true},
-    {Family::Phi3, "phi3", "Phi-3", kLlama, true},
+    {Family::Gpt2, "gpt2", "GPT-2", kGpt2, /*grouped_queries=*/false, /*separate_projections=*/false},
+    {Family::Llama, "llama", "LLaMA", kLlama, true, true},
+    {Family::Mistral, "mistral", "Mistral", kLlama, true, true},
+    {Family::Qwen2, "qwen2", "Qwen2", with_qkv_bias(kLlama), true, true},
+    {Family::Qwen3, "qwen3", "Qwen3", with_qk_norm(kLlama), true, true},
+    {Family::SmolLm3, "smollm3", "SmolLM3", kLlama, true, true},
+    {Family::Phi3, "phi3", "Phi-3", kLlama, true, false},
 };
 
 constexpr bool in_order() {

@@ -32,6 +32,7 @@ struct FamilyRow {
     std::string_view name;  ///< In messages.
     Features features;      ///< Unless a configuration says otherwise.
     bool grouped_queries;   ///< Several query heads may share a key/value head.
+    bool separate_projections;  ///< Queries, keys and values, and gate and up, are tensors of their own in its files.
 };
 
 /// One row each, in the order of the enumeration.

@@ -29,6 +29,9 @@ struct ParameterRow {
     Init init = Init::Zeros;
     float stddev = 0;       ///< Of Init::Normal; of Init::Uniform the largest magnitude.
     bool trainable = true;  ///< Otherwise frozen: no gradient, no moments, never changed. See trainable.h.
+    /// Rows of the projections that it is made of, one after the other: elsewhere they are tensors of their own, and
+    /// are quantised each by itself. Empty: it is one.
+    std::vector<int64_t> parts = {};
     int64_t count() const { return rows * cols; }
 };
 
@@ -110,6 +113,12 @@ struct Model {
     /// Whether there is such a parameter row, and it is trainable.
     bool trains(int parameter) const {
         return parameter != kNone && parameters[static_cast<size_t>(parameter)].trainable;
+    }
+    /// Whether it is a matrix of a layer: the linear layers that quantisation and adapters are about.
+    bool is_layer_matrix(int parameter) const {
+        const int in_layers = parameter - first_layer_parameter;
+        return in_layers >= 0 && in_layers < parameters_per_layer * config.L &&
+               parameters[static_cast<size_t>(parameter)].cols > 1;
     }
     /// The row of `block` that writes an activation slot; kNone for the layer's input.
     int producer(int slot) const;

@@ -46,20 +46,24 @@ Model make_model(const ModelConfig& config) {
     const int64_t F = config.F, FC = gate ? 2 * F : F;
     const std::string fc_name = gate ? "gate_up" : "fc";
     ModelBuilder b(config);
+    const bool apart = row_of(config.family).separate_projections;
+    const int64_t KV = config.NKV * HD;
+    const auto qkv_parts = apart ? ModelBuilder::Parts{config.NH * HD, KV, KV} : ModelBuilder::Parts{};
+    const auto fc_parts = apart && gate ? ModelBuilder::Parts{F, F} : ModelBuilder::Parts{};
 
     // Parameters of a layer, (out, in). What the model does not have is kNone.
     const int ln1_w = b.layer_vector("ln1_weight", C, Init::Ones);
     const int ln1_b = b.layer_vector_if(mean, "ln1_bias", C, Init::Zeros);
-    const int qkv_w = b.layer_matrix("qkv_weight", QKV, C, b.stddev());
-    const int qkv_b = b.layer_vector_if(has.qkv_bias, "qkv_bias", QKV, Init::Zeros);
+    const int qkv_w = b.layer_matrix("qkv_weight", QKV, C, b.stddev(), qkv_parts);
+    const int qkv_b = b.layer_vector_if(has.qkv_bias, "qkv_bias", QKV, Init::Zeros, qkv_parts);
     const int q_norm_w = b.layer_vector_if(has.qk_norm, "q_norm_weight", HD, Init::Ones);
     const int k_norm_w = b.layer_vector_if(has.qk_norm, "k_norm_weight", HD, Init::Ones);
     const int att_w = b.layer_matrix("att_proj_weight", C, ATT, b.residual_stddev());
     const int att_b = b.layer_vector_if(has.att_proj_bias, "att_proj_bias", C, Init::Zeros);
     const int ln2_w = b.layer_vector("ln2_weight", C, Init::Ones);
     const int ln2_b = b.layer_vector_if(mean, "ln2_bias", C, Init::Zeros);
-    const int fc_w = b.layer_matrix(fc_name + "_weight", FC, C, b.stddev());
-    const int fc_b = b.layer_vector_if(has.mlp_bias, fc_name + "_bias", FC, Init::Zeros);
+    const int fc_w = b.layer_matrix(fc_name + "_weight", FC, C, b.stddev(), fc_parts);
+    const int fc_b = b.layer_vector_if(has.mlp_bias, fc_name + "_bias", FC, Init::Zeros, fc_parts);
     const int proj_w = b.layer_matrix("fc_proj_weight", C, F, b.residual_stddev());
     const int proj_b = b.layer_vector_if(has.mlp_bias, "fc_proj_bias", C, Init::Zeros);
 

@@ -15,8 +15,8 @@ class Communication {
     Communication(const Model& model, Plan plan)
         : model_(model),
           plan_(std::move(plan)),
-          partition_(make_partition(model, plan_.parallel.ranks, /*frozen=*/false, plan_.places.row_multiple())),
-          frozen_(make_partition(model, plan_.parallel.ranks, /*frozen=*/true)) {}
+          partition_(make_partition(model, plan_.parallel.ranks, plan_.places.row_multiple())),
+          frozen_(make_frozen_partition(model, plan_.parallel.ranks, plan_.places)) {}
 
     Plan insert() {
         const size_t steps = plan_.steps.size();
@@ -360,6 +360,7 @@ class Communication {
 }  // namespace
 
 bool reads_parameters(const Step& step) {
+    if (step.kind == StepKind::Unpack) return true;
     return step.kind == StepKind::Compute && facts_of(step.op, step.pass).reads_parameters;
 }
 
@@ -370,6 +371,7 @@ bool writes_gradients(const Model& model, const Step& step) {
 }
 
 std::array<int, 2> parameters_of(const Model& model, const Step& step) {
+    if (step.kind == StepKind::Unpack) return {step.parameter, kNone};
     if (step.row >= 0) {
         const OpRow& row = model.block[static_cast<size_t>(step.row)];
         return {model.parameter_index(step.layer, row.weight), model.parameter_index(step.layer, row.bias)};
@@ -384,7 +386,7 @@ std::array<int, 2> parameters_of(const Model& model, const Step& step) {
 }
 
 int bucket_of(const Model& model, const Partition& partition, const Step& step) {
-    if (step.kind != StepKind::Compute) return kNone;
+    if (step.kind != StepKind::Compute && step.kind != StepKind::Unpack) return kNone;
     const int weight = parameters_of(model, step)[0];
     return weight == kNone ? kNone : partition.bucket_of_row(weight);
 }

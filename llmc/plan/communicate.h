@@ -30,13 +30,14 @@ namespace llmc {
 /// all it needs on the device.
 Plan with_communication(const Model& model, Plan plan);
 
-/// The bucket whose parameters or gradients an operation uses; kNone for operations without.
+/// The bucket whose parameters or gradients an operation, or an Unpack, uses; kNone for steps without.
 int bucket_of(const Model& model, const Partition& partition, const Step& step);
 
-/// Indices of an operation's weight and bias (positions, for the embedding) in Model::parameters; kNone where absent.
+/// Indices of an operation's weight and bias (positions, for the embedding) in Model::parameters, and of the row that
+/// an Unpack is about; kNone where absent.
 std::array<int, 2> parameters_of(const Model& model, const Step& step);
 
-/// Whether a step is an operation that reads parameters, or one that writes gradients of trainable ones.
+/// Whether a step is an operation (or an Unpack) that reads parameters, or one that writes gradients of trainable ones.
 bool reads_parameters(const Step& step);
 bool writes_gradients(const Model& model, const Step& step);
 

@@ -79,6 +79,7 @@ OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places
     times.link_bandwidth = profile.link_bandwidth;
     times.zeroing = times.square_sums = price.moved(sizeof(float));
     times.update = price.moved(places.update_bytes());
+    times.unpacking = price.moved(1);
     times.begin_update = profile.launch_seconds;
     return times;
 }
@@ -91,6 +92,7 @@ double& time_of(OpTimes& times, const Step& step) {
         case StepKind::ZeroGradients:
         case StepKind::AddGradients: return times.zeroing;
         case StepKind::SquareSums: return times.square_sums;
+        case StepKind::Unpack: return times.unpacking;
         case StepKind::BeginUpdate: return times.begin_update;
         case StepKind::Update: return times.update;
         default: break;
@@ -132,6 +134,7 @@ double step_seconds(const OpTimes& times, const Step& step) {
     switch (step.kind) {
         case StepKind::Fused: return fused_seconds(times, step);
         case StepKind::Compute:
+        case StepKind::Unpack:
         case StepKind::ZeroGradients:
         case StepKind::AddGradients:
         case StepKind::SquareSums:
@@ -209,7 +212,7 @@ int64_t copied_bytes(const Plan& plan, const Step& step) {
     if (step.kind != StepKind::CopyOut && step.kind != StepKind::Fetch) return 0;
     if (!step.is_copy_of_state()) return plan.tensor(step.copied()).bytes;
     const DType format = plan.places.format(step.buffer);
-    const int64_t scales = format == DType::U8 ? step.elements / kStateBlock * size_of(DType::F32) : 0;
+    const int64_t scales = format == DType::U8 && step.buffer != Buffer::Frozen ? step.elements / kStateBlock * size_of(DType::F32) : 0;
     return step.elements * size_of(format) + scales;
 }
 

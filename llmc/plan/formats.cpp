@@ -89,7 +89,7 @@ BlocksSlot blocks_slot(const Model& model, const Partition& partition, int64_t e
 int64_t buffer_bytes(const Model& model, const Partition& partition, const Place& place) {
     if (!place.exists) return 0;
     const bool in_pieces = place.spread == Spread::Pieces;
-    if (place.format == DType::U8) return blocks_layout(model, partition, in_pieces).bytes;
+    if (place.format == DType::U8 && !partition.frozen) return blocks_layout(model, partition, in_pieces).bytes;
     const int64_t elements = in_pieces ? partition.shard_elements : partition.elements;
     return round_up(elements * size_of(place.format), kPlanAlignment);
 }

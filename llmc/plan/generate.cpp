@@ -8,6 +8,7 @@
 #include "llmc/plan/fuse.h"
 #include "llmc/plan/gradients.h"
 #include "llmc/plan/host_boundaries.h"
+#include "llmc/plan/unpack.h"
 #include "llmc/plan/update.h"
 
 #include <algorithm>
@@ -474,7 +475,7 @@ Plan make_training_plan(const Model& model, const PlanRequest& request, const Ke
     CHECK(lowest == model.config.L || keep.slots[static_cast<size_t>(lowest)][kLayerInput],
           "the input of the lowest layer with a backward must survive: nothing below it could bring it back");
     CHECK(keep.host.empty() || !keep.host.back(), "the last layer's input is read before it could be fetched");
-    Plan plan = Generator(model, request, name).training(keep);
+    Plan plan = with_unpacking(model, Generator(model, request, name).training(keep));
     plan.update_ahead = request.update_ahead;
     const bool all = request.places.on_host(Buffer::Boundaries);
     if (all || !keep.host.empty()) {
@@ -490,13 +491,15 @@ Plan make_training_plan(const Model& model, const PlanRequest& request, const Po
 }
 
 Plan make_evaluation_plan(const Model& model, const PlanRequest& request) {
-    Plan plan = with_communication(model, Generator(model, request, "evaluate").evaluation());
+    Plan plan = with_unpacking(model, Generator(model, request, "evaluate").evaluation());
+    plan = with_communication(model, std::move(plan));
     return with_fusion(model, std::move(plan), request.fusions);
 }
 
 Plan make_generation_plan(const Model& model, const PlanRequest& request, int64_t cache_tokens) {
     CHECK(request.shape.B == 1 && cache_tokens >= request.shape.T, request.shape.B, cache_tokens);
-    Plan plan = with_communication(model, Generator(model, request, "generate").generation(cache_tokens));
+    Plan plan = with_unpacking(model, Generator(model, request, "generate").generation(cache_tokens));
+    plan = with_communication(model, std::move(plan));
     return with_fusion(model, std::move(plan), request.fusions);
 }
 

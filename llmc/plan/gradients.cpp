@@ -11,7 +11,7 @@ namespace {
 class GradientWrites {
   public:
     GradientWrites(const Model& model, Plan plan) : model_(model), plan_(std::move(plan)) {
-        plan_.partition = make_partition(model, plan_.parallel.ranks, /*frozen=*/false, plan_.places.row_multiple());
+        plan_.partition = make_partition(model, plan_.parallel.ranks, plan_.places.row_multiple());
     }
 
     Plan insert() {

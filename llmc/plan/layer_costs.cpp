@@ -146,7 +146,9 @@ class Measurement {
             costs_.outside_bytes = std::max(costs_.outside_bytes, simulation.live_bytes[i]);
         }
         for (const Step& step : plan.steps) {
-            const bool of_layer = step.is_operation() && step.row >= 0 && step.phase == Phase::Forward;
+            const bool computes = step.is_operation() && step.row >= 0;
+            const bool of_layer = (computes || (step.kind == StepKind::Unpack && step.layer >= 0)) &&
+                                  step.phase == Phase::Forward;
             if (of_layer) costs_.layer_seconds += step_seconds(times_, step) / L();
         }
     }

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "llmc/model/model.h"
+#include "llmc/plan/places.h"
 
 #include <cstdint>
 #include <vector>
@@ -37,9 +38,11 @@ struct Bucket {
 
 struct Partition {
     int ranks = 1;
-    bool frozen = false;               ///< Of the frozen rows; otherwise of the trainable ones.
+    bool frozen = false;               ///< Of the frozen rows, in bytes; otherwise of the trainable ones.
     std::vector<Bucket> buckets;       ///< Embedding, layer 0, ..., layer L-1, final norm (and head).
     std::vector<int64_t> row_offsets;  ///< By row of Model::parameters: where it begins in its bucket.
+    std::vector<int64_t> row_items;    ///< Elements of the buffer for one of the row; of frozen ones, bytes.
+    std::vector<int64_t> row_counts;   ///< Elements of a row, without padding rows; of one in NF4, bytes.
     int64_t elements = 0;              ///< Of a whole flat buffer: the sum of ranks * piece.
     int64_t shard_elements = 0;        ///< Of one rank's pieces: the sum of piece.
     /// Chunks of the bucket whose pieces have the most: the stride of sums that are kept by rank, bucket and chunk.
@@ -59,12 +62,14 @@ struct Partition {
     int64_t bucket_elements(int index) const { return ranks * bucket(index).piece; }
     /// Where a parameter row begins inside its bucket. It must be one that the partition holds; also for owned().
     int64_t row_in_bucket(const Model& model, int row) const;
-    /// The part of a row, in elements of the row without padding rows of the vocabulary, that lies in a rank's piece;
-    /// may be empty.
+    int64_t row_count(int row) const { return row_counts[static_cast<size_t>(row)]; }
+    /// The part of a row, in elements as row_count() has them, that lies in a rank's piece; may be empty.
     ElementRange owned(const Model& model, int row, int rank) const;
 };
 
-/// Of the trainable rows, or of the frozen ones, which begin at multiples of so many elements (Places::row_multiple()).
-Partition make_partition(const Model& model, int ranks, bool frozen = false, int64_t row_multiple = 1);
+/// Of the trainable rows, which begin at multiples of so many elements (Places::row_multiple()).
+Partition make_partition(const Model& model, int ranks, int64_t row_multiple = 1);
+/// Of the frozen rows, as they are stored; its elements are bytes.
+Partition make_frozen_partition(const Model& model, int ranks, const Places& places);
 
 }  // namespace llmc

@@ -24,12 +24,17 @@ std::string_view name_of(Buffer buffer) {
     return "?";
 }
 
-Places::Places(DType parameters, OptimizerKind optimizer) : optimizer_(optimizer) {
-    for (const Buffer buffer : {Buffer::Parameters, Buffer::Frozen, Buffer::Boundaries}) {
-        (*this)[buffer].format = parameters;
-    }
+Places::Places(DType parameters, OptimizerKind optimizer) : optimizer_(optimizer), base_(plain_format(parameters)) {
+    for (const Buffer buffer : {Buffer::Parameters, Buffer::Boundaries}) (*this)[buffer].format = parameters;
+    (*this)[Buffer::Frozen].format = DType::U8;
     (*this)[Buffer::Masters].exists = parameters != DType::F32;
     (*this)[Buffer::MomentV].exists = optimizer_row(optimizer).second_moment;
+}
+
+Places Places::at_hand() const {
+    Places places = *this;
+    for (Place& place : places.rows_) place.spread = Spread::Whole, place.memory = Memory::Device;
+    return places;
 }
 
 bool Places::rounds() const {
@@ -85,7 +90,7 @@ std::string Places::fault() const {
     if ((*this)[Buffer::Masters].exists && format(Buffer::Parameters) == DType::F32) {
         return "fp32 parameters have no master weights: they are the weights";
     }
-    if (format(Buffer::Frozen) != activations()) return "frozen parameters are kept as activations are";
+    if (format(Buffer::Frozen) != DType::U8) return "frozen parameters are kept as bytes";
     if (format(Buffer::Parameters) != activations() && format(Buffer::Parameters) != DType::F32) {
         return "parameters are kept as activations are, or in fp32";
     }

@@ -9,7 +9,8 @@
 // gradients   whole | pieces   device | host   fp32 | bf16
 // moment m    whole | pieces   device | host   fp32 | bf16 | uint8: blocks (formats.h)
 // moment v    whole | pieces   device | host   that of m; absent where the optimiser has none
-// frozen      whole | pieces   device | host   that of the activations; without a byte where every parameter trains
+// frozen      whole | pieces   device | host   bytes: matrices of layers as base() says, other rows in the activations'
+//                                              type (stored_row.h); without a byte where every parameter trains
 // boundaries  (a rank's own)   device | host   that of the activations
 //
 // What is in host memory comes to the device for the steps that use it, into tensors of the plan, and what they change
@@ -18,6 +19,7 @@
 
 #include "llmc/base/dtype.h"
 #include "llmc/base/optimizer.h"
+#include "llmc/base/weight_format.h"
 
 #include <array>
 #include <cstdint>
@@ -63,6 +65,11 @@ class Places {
     DType format(Buffer buffer) const { return (*this)[buffer].format; }
     /// Type of activations and their gradients.
     DType activations() const { return format(Buffer::Boundaries); }
+    /// How frozen matrices of layers are stored: as activations are, unless set.
+    WeightFormat base() const { return base_; }
+    void set_base(WeightFormat format) { base_ = format; }
+    /// The same formats, but everything whole and on the device.
+    Places at_hand() const;
 
     /// Each rank updates its piece of every bucket.
     bool updates_pieces() const { return in_pieces(Buffer::MomentM); }
@@ -100,6 +107,7 @@ class Places {
 
   private:
     OptimizerKind optimizer_;
+    WeightFormat base_;
     std::array<Place, kNumBuffers> rows_;
 };
 

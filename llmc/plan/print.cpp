@@ -10,9 +10,9 @@ namespace llmc {
 namespace {
 
 constexpr std::array<const char*, kNumSlots> kSlotNames = {
-    "in",     "residual", "out",    "stat",      "stat",       "d_out",  "d_in",
-    "tokens", "logits",   "losses", "workspace", "parameters", "frozen", "d_parameters",
-    "kept",   "masters",  "m",      "v",         "documents",  "rows",   "mask_rows"};
+    "in",     "residual", "out",       "stat",       "stat",      "d_out",        "d_in", "tokens",
+    "logits", "losses",   "workspace", "parameters", "frozen",    "d_parameters", "kept", "masters",
+    "m",      "v",        "documents", "rows",       "mask_rows", "weight",       "bias"};
 
 std::string operand_text(const Plan& plan, int32_t id, const Layout* layout) {
     const PlanTensor& tensor = plan.tensors[static_cast<size_t>(id)];
@@ -79,7 +79,7 @@ std::string print_steps(const Model& model, const Plan& plan, const Layout* layo
 
 std::string summarise_steps(const Plan& plan) {
     std::array<int, kNumPhases> count = {};
-    int copies = 0, reductions = 0, gathers = 0, zeroed = 0, fused = 0, pending = 0;
+    int copies = 0, reductions = 0, gathers = 0, zeroed = 0, fused = 0, pending = 0, unpacked = 0;
     for (const Step& step : plan.steps) {
         if (step.when == When::Pending) {
             ++pending;
@@ -89,6 +89,7 @@ std::string summarise_steps(const Plan& plan) {
         if (step.is_operation() || (step.phase == Phase::Update && !copies_state))
             ++count[static_cast<size_t>(step.phase)];
         fused += step.kind == StepKind::Fused ? 1 : 0;
+        unpacked += step.kind == StepKind::Unpack ? 1 : 0;
         copies += step.kind == StepKind::CopyOut || step.kind == StepKind::Fetch ? 1 : 0;
         reductions += step.kind == StepKind::Reduce ? 1 : 0;
         gathers += step.kind == StepKind::Gather && step.phase != Phase::Update ? 1 : 0;
@@ -96,6 +97,7 @@ std::string summarise_steps(const Plan& plan) {
     }
     std::string apart;
     if (fused > 0) apart += fmt::format(", {} of them several operations in one", fused);
+    if (unpacked > 0) apart += fmt::format(", {} weights unpacked", unpacked);
     if (copies > 0) apart += fmt::format(", {} copies and their waits", copies);
     if (gathers > 0) apart += fmt::format(", {} gathers and their waits", gathers);
     if (reductions > 0) apart += fmt::format(", {} reductions and their waits", reductions);

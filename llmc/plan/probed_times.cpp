@@ -93,6 +93,7 @@ OpTimes probed_times(const Model& model, const BatchShape& shape, const Places& 
     const Places plain(places.activations(), places.optimizer());
     times.update = rates.update * places.update_bytes() / plain.update_bytes();
     times.begin_update = rates.launch_seconds;
+    times.unpacking = 1 / rates.bandwidth;
     return times;
 }
 

@@ -99,6 +99,7 @@ OpCost step_cost(const Model& model, const Plan& plan, const Step& step, int att
             return {0, elements * static_cast<double>(size_of(DType::F32) +
                                                       2 * size_of(plan.places.format(Buffer::Gradients)))};
         case StepKind::Update: return {0, elements * plan.places.update_bytes()};
+        case StepKind::Unpack: return {0, elements};
         default: return {};
     }
     OpCall call = {.kind = step.op, .pass = step.pass, .tokens = plan.shape.N()};
@@ -131,6 +132,7 @@ const char* words_of(StepKind kind) {
     switch (kind) {
         case StepKind::Compute:
         case StepKind::Fused: return "";
+        case StepKind::Unpack: return "unpack";
         case StepKind::CopyOut: return "copy out of";
         case StepKind::WaitCopyOut: return "wait for copy out of";
         case StepKind::Fetch: return "fetch of";
@@ -171,6 +173,10 @@ std::string describe_step(const Model& model, const Step& step) {
             parts += (parts.empty() ? "" : " + ") + describe_step(model, part);
         }
         return where + parts;
+    }
+    if (step.kind == StepKind::Unpack) {
+        const std::string& row = model.parameters[static_cast<size_t>(step.parameter)].name;
+        return fmt::format("{}{} {}", where, words_of(step.kind), row.substr(row.rfind('.') + 1));
     }
     if (step.kind != StepKind::Compute) {
         return fmt::format("{}{} {}", where, words_of(step.kind), model.activations[kLayerInput].name);

@@ -13,6 +13,7 @@ Access access_of_transfer(StepKind kind, Adds adds, Slot slot) {
         case StepKind::AddGradients:
         case StepKind::WaitReduce:
             return {.reads = slot != Slot::KeptGradients || adds != Adds::Never, .writes = slot == Slot::KeptGradients};
+        case StepKind::Unpack: return {.reads = slot != Slot::Out, .writes = slot == Slot::Out};
         case StepKind::Fetch:
         case StepKind::ZeroGradients:
         case StepKind::Gather: return {.reads = false, .writes = true};
@@ -45,6 +46,8 @@ Access access(const Step& step, Slot slot) {
         case Slot::Documents:
         case Slot::Rows:
         case Slot::MaskRows:
+        case Slot::Weight:
+        case Slot::Bias:
         case Slot::Parameters:
         case Slot::FrozenParameters: return {.reads = true, .writes = false};
         case Slot::Out: return {.reads = !forward, .writes = forward};
@@ -100,6 +103,7 @@ std::string_view name_of(Consumer consumer) {
         case Consumer::BucketGradients: return "gradients in flight";
         case Consumer::Communication: return "received gradients";
         case Consumer::UpdateSlots: return "slots of the update";
+        case Consumer::UnpackedWeights: return "unpacked weights";
     }
     return "?";
 }

@@ -26,6 +26,7 @@ namespace llmc {
 enum class StepKind : uint8_t {
     Compute,  ///< An operation of the model.
     Fused,    ///< Several of them that the backend runs as one (fuse.h).
+    Unpack,   ///< Out gets a row of parameters as operations read it (unpack.h).
     // Of a tensor of the plan (`bucket` < 0), or of `elements` of `bucket` of `buffer`, which is kept in host memory.
     CopyOut,      ///< In goes to host memory.
     WaitCopyOut,  ///< In has been copied out.
@@ -92,8 +93,10 @@ enum class Slot : uint8_t {
     Documents,  ///< Where documents begin in packed sequences: of what goes by positions, or attends.
     Rows,       ///< Of ScoredRows, for every row that is written which row is read.
     MaskRows,   ///< Of what drops: what masks of a row are drawn by (base/dropout.h).
+    Weight,     ///< The operation's weight, where it has been unpacked for it ...
+    Bias,       ///< ... and its bias (positions, for the embedding).
 };
-constexpr int kNumSlots = 21;
+constexpr int kNumSlots = 23;
 /// Where a step has what is gathered of these parameters.
 constexpr Slot slot_of(Buffer parameters) {
     return parameters == Buffer::Frozen ? Slot::FrozenParameters : Slot::Parameters;
@@ -128,7 +131,9 @@ struct Step {
     int64_t host_offset = -1;            ///< CopyOut, Fetch of a tensor of the plan: where in host memory.
     int16_t bucket = -1;                 ///< Of Plan::partition, and Plan::frozen.
     Buffer buffer = Buffer::Parameters;  ///< Gather, CopyOut, Fetch and their waits: what travels.
-    int64_t elements = 0;                ///< ZeroGradients, AddGradients, SquareSums, Update, CopyOut, Fetch.
+    int64_t elements = 0;                ///< ZeroGradients, AddGradients, SquareSums, Update, CopyOut, Fetch. Of an
+                                         ///< Unpack, bytes that it reads and writes.
+    int32_t parameter = -1;              ///< Unpack: of Model::parameters.
     int64_t first_element = 0;           ///< Update, CopyOut, Fetch: counted from the begin of the bucket ...
     bool own_piece = false;              ///< ... or of this rank's piece of it.
     int64_t first_token = 0;  ///< Classifier and cross-entropy: the chunk, rows of In, DIn, Tokens and Losses ...
@@ -212,8 +217,9 @@ enum class Consumer : uint8_t {
     BucketGradients,     ///< Of the buckets whose backward or reduction is under way.
     Communication,       ///< What other ranks send to a reduction.
     UpdateSlots,         ///< What an update has here of what is kept in host memory.
+    UnpackedWeights,     ///< Rows that operations read in another format than they are stored in.
 };
-constexpr int kNumConsumers = 12;
+constexpr int kNumConsumers = 13;
 std::string_view name_of(Consumer consumer);
 std::string_view name_of(Phase phase);
 

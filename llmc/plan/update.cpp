@@ -269,7 +269,7 @@ UpdateParts update_parts(const Model& model, Plan* plan, When when, int ahead) {
 
 Plan with_update(const Model& model, Plan plan) {
     if (plan.partition.buckets.empty()) {
-        plan.partition = make_partition(model, plan.parallel.ranks, /*frozen=*/false, plan.places.row_multiple());
+        plan.partition = make_partition(model, plan.parallel.ranks, plan.places.row_multiple());
     }
     if (plan.delays_update()) plan = with_pending_update(model, std::move(plan));
     append_norm(&plan);

@@ -2,6 +2,7 @@
 
 #include "llmc/model/trainable.h"
 #include "llmc/plan/fuse.h"
+#include "llmc/plan/unpack.h"
 #include "llmc/plan/verify_communication.h"
 #include "llmc/plan/verify_sequences.h"
 #include "llmc/plan/verify_transfers.h"
@@ -224,7 +225,8 @@ class Walk {
           sequences_(model, plan),
           communication_(model, plan),
           update_(model, plan),
-          transfers_(model, plan) {}
+          transfers_(model, plan),
+          unpacking_(model, plan) {}
 
     std::string fault() {
         for (int32_t t = 0; t < static_cast<int32_t>(plan_.tensors.size()); ++t) {
@@ -298,7 +300,8 @@ class Walk {
     std::string fault_of_part(const Step& step, bool lacks_operands) {
         for (const std::string& fault :
              {copies_.fault_of(step), chunks_.fault_of(step), sequences_.fault_of(step), communication_.fault_of(step),
-              update_.fault_of(step, lacks_operands), transfers_.fault_of(step)}) {
+              update_.fault_of(step, lacks_operands), transfers_.fault_of(step),
+              unpacking_.fault_of(step)}) {
             if (!fault.empty()) return fault;
         }
         for (int slot = 0; slot < kNumSlots; ++slot) {
@@ -351,6 +354,7 @@ class Walk {
     CommunicationCheck communication_;
     UpdateCheck update_;
     TransferCheck transfers_;
+    UnpackCheck unpacking_;
 };
 
 }  // namespace

@@ -12,8 +12,8 @@ namespace llmc {
 CommunicationCheck::CommunicationCheck(const Model& model, const Plan& plan)
     : model_(model),
       plan_(plan),
-      partition_(make_partition(model, plan.parallel.ranks, /*frozen=*/false, plan.places.row_multiple())),
-      frozen_(make_partition(model, plan.parallel.ranks, /*frozen=*/true)),
+      partition_(make_partition(model, plan.parallel.ranks, plan.places.row_multiple())),
+      frozen_(make_frozen_partition(model, plan.parallel.ranks, plan.places)),
       gradients_(partition_.buckets.size()) {}
 
 std::string CommunicationCheck::fault_of(const Step& step) {
@@ -25,7 +25,8 @@ std::string CommunicationCheck::fault_of(const Step& step) {
         }
     }
     switch (step.kind) {
-        case StepKind::Compute: return compute(step);
+        case StepKind::Compute:
+        case StepKind::Unpack: return compute(step);
         case StepKind::Fused: break;  // Its parts come here.
         case StepKind::CopyOut:
         case StepKind::WaitCopyOut:

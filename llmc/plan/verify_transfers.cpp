@@ -13,8 +13,8 @@ namespace llmc {
 TransferCheck::TransferCheck(const Model& model, const Plan& plan)
     : model_(model),
       plan_(plan),
-      partition_(make_partition(model, plan.parallel.ranks, /*frozen=*/false, plan.places.row_multiple())),
-      frozen_(make_partition(model, plan.parallel.ranks, /*frozen=*/true)) {}
+      partition_(make_partition(model, plan.parallel.ranks, plan.places.row_multiple())),
+      frozen_(make_frozen_partition(model, plan.parallel.ranks, plan.places)) {}
 
 bool TransferCheck::Content::is_of(const Step& step) const {
     return bucket == step.bucket && first == step.first_element && elements == step.elements &&
@@ -44,7 +44,8 @@ std::string TransferCheck::fault_of(const Step& step) {
         case StepKind::CopyOut:
         case StepKind::Fetch:
         case StepKind::WaitCopyOut: return step.is_copy_of_state() ? copy(step) : "";
-        case StepKind::Compute: return compute(step);
+        case StepKind::Compute:
+        case StepKind::Unpack: return compute(step);
         case StepKind::AddGradients:
         case StepKind::WaitReduce:
         case StepKind::Share:

@@ -75,7 +75,8 @@ std::string UpdateCheck::too_early(const Step& step) {
     const bool brings = (step.kind == StepKind::Fetch || step.kind == StepKind::Gather) && step.bucket >= 0 &&
                         step.buffer == Buffer::Parameters;
     if (!writes && !reads && !brings) return "";
-    const int bucket = step.kind == StepKind::Compute ? bucket_of(model_, plan_.partition, step) : step.bucket;
+    const bool is_of_row = step.kind == StepKind::Compute || step.kind == StepKind::Unpack;
+    const int bucket = is_of_row ? bucket_of(model_, plan_.partition, step) : step.bucket;
     if (!is_pending(bucket)) return "";
     if (!writes || reads) return fmt::format("wants parameters of bucket {} before their update", bucket);
     return fmt::format("overwrites gradients of bucket {} that are not applied yet", bucket);

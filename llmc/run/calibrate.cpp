@@ -44,6 +44,7 @@ OpTimes measure_times(const Model& model, const BatchShape& whole_shape, const P
     formats.gradients = DType::F32;  // Where they are kept: a step that adds others to them is priced by its bytes.
     Places alone = with_formats(Places(places.activations(), places.optimizer()), formats);
     if (model.lora) alone = for_adapters(alone);
+    alone.set_base(places.base());
     const auto planned = [&](int64_t layers) {
         Model few = with_config(model, with_layers(model.config, layers));
         PlannedMemory memory =
@@ -97,6 +98,7 @@ OpTimes measure_times(const Model& model, const BatchShape& whole_shape, const P
     // Which no step of the plan is about: a row is read and written, as gradients are read for their squares.
     times.scored_rows.forward = times.scored_rows.backward =
         2 * static_cast<double>(shape.N() * model.config.C) * times.square_sums;
+    if (times.unpacking == 0) times.unpacking = times.square_sums / static_cast<double>(sizeof(float));
     // Where layers differ in their windows, of a layer as they are on average.
     const double of_measured = attention_span(few_layers.config, shape.T, measured_layer);
     for (size_t row = 0; row < model.block.size(); ++row) {
@@ -117,6 +119,7 @@ std::string calibration_path(const Model& model, const BatchShape& shape, const 
     for (const LoraTarget& target : model.lora.targets) parts += fmt::format("|{} {}", target.module, model.lora.rank);
     if (model.dropout > 0) parts += "|dropout";
     if (model.lora.dropout > 0) parts += "|dropout of adapters";
+    if (places.base() != plain_format(places.activations())) parts += fmt::format("|base {}", name_of(places.base()));
     const std::string key = fmt::format(
         "{}|{}|{}x{}|{}|{}|{}|{}|{}{}{}", backend.info().name, to_json(config), shape.B, shape.T,
         name_of(places.activations()), logits_chunk_tokens, optimizer_row(places.optimizer()).name,
@@ -140,6 +143,7 @@ std::string to_json(const OpTimes& times) {
         {"classifier", row(times.classifier)},
         {"cross_entropy", row(times.cross_entropy)},
         {"chunk_tokens", times.chunk_tokens},
+        {"unpacking", times.unpacking},
         {"update", {times.loss_sum, times.zeroing, times.square_sums, times.begin_update, times.update}},
         {"fused", times.fused},
         {"block", nlohmann::json::array()}};
@@ -172,6 +176,8 @@ OpTimes times_of_json(const std::string& text, const Model& model) {
     times.cross_entropy = row(json.at("cross_entropy"));
     times.chunk_tokens = json.at("chunk_tokens").get<int64_t>();
     if (times.chunk_tokens < 1) throw std::runtime_error("a chunk without tokens");
+    times.unpacking = json.value("unpacking", 0.0);
+    if (!(times.unpacking >= 0)) throw std::runtime_error("a negative time");
     json.at("fused").get_to(times.fused);
     for (const double seconds : times.fused) {
         if (!(seconds >= 0)) throw std::runtime_error("a negative time");

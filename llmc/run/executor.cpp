@@ -5,6 +5,7 @@
 #include "llmc/plan/communicate.h"
 #include "llmc/plan/gradients.h"
 #include "llmc/plan/simulate.h"
+#include "llmc/plan/stored_row.h"
 #include "llmc/run/fusion.h"
 
 #include <algorithm>
@@ -61,7 +62,8 @@ Tensor Executor::tensor(int32_t id) const {
     const Consumer consumer = tensor.consumer;
     const bool other_rows = consumer == Consumer::KeyValueCache || consumer == Consumer::Workspace ||
                             consumer == Consumer::GatheredParameters || consumer == Consumer::BucketGradients ||
-                            consumer == Consumer::Communication || consumer == Consumer::UpdateSlots;
+                            consumer == Consumer::Communication || consumer == Consumer::UpdateSlots ||
+                            consumer == Consumer::UnpackedWeights;
     const bool per_token = tensor.rows == plan_.shape.N() && !other_rows;
     const int64_t rows = per_token ? rows_ : tensor.rows;
     return {tensor.dtype, state_.arena() + layout_.offsets[static_cast<size_t>(id)], rows, tensor.cols};
@@ -349,14 +351,44 @@ Tensor Executor::row_of_bucket(const Tensor& bucket_tensor, int index) const {
     const Partition& partition = plan_.partition_of(state_.buffer_of_row(index));
     char* first =
         static_cast<char*>(bucket_tensor.data) + partition.row_in_bucket(model_, index) * size_of(bucket_tensor.dtype);
-    return {bucket_tensor.dtype, first, row.rows, row.cols};
+    if (!partition.frozen) return {bucket_tensor.dtype, first, row.rows, row.cols};
+    return stored_tensor(row, stored_format(model_, plan_.places, index), first);
 }
 
-/// A weight that the step does not read may be nowhere.
-Tensor Executor::parameter(const Step& step, int index) {
+/// As it is stored, where it has come to or is kept. A weight that the step does not read may be nowhere.
+Tensor Executor::stored_row(const Step& step, int index) {
     const Tensor gathered = touched(step.operand(slot_of(state_.buffer_of_row(index))));
     if (index == kNone) return {};
     return gathered ? row_of_bucket(gathered, index) : state_.parameter(index);
+}
+
+/// As an operation reads it.
+Tensor Executor::parameter(const Step& step, int index, Slot unpacked) {
+    const Tensor stored = stored_row(step, index), here = touched(step.operand(unpacked));
+    return here ? here : stored;
+}
+
+void Executor::unpack(const Step& step) {
+    const Tensor stored = stored_row(step, step.parameter), out = touched(step.operand(Slot::Out));
+    const WeightFormat format = stored_format(model_, plan_.places, step.parameter);
+    if (!is_nf4(format)) return backend_.convert(out, stored);
+    const ParameterRow& row = model_.parameters[static_cast<size_t>(step.parameter)];
+    for (const StoredPart& part : nf4_parts(row, format)) {
+        const int64_t count = part.rows * row.cols;
+        const auto at = [&](int64_t offset, DType dtype, int64_t elements) {
+            return Tensor(dtype, static_cast<char*>(stored.data) + part.offset + offset, elements);
+        };
+        Nf4Operands x;
+        x.codes = at(part.layout.codes, DType::U8, nf4_bytes(count));
+        if (format == WeightFormat::Nf4) {
+            x.absmax = at(part.layout.absmax, DType::F32, nf4_blocks(count));
+        } else {
+            x.absmax = at(part.layout.absmax, DType::U8, nf4_blocks(count));
+            x.nested_absmax = at(part.layout.nested_absmax, DType::F32, nf4_nested_blocks(count));
+            x.offset = at(part.layout.offset, DType::F32, 1);
+        }
+        backend_.dequantize_nf4(out.row_range(part.first_row, part.rows), x);
+    }
 }
 
 Tensor Executor::gradient(const Step& step, int index) {
@@ -370,6 +402,7 @@ void Executor::run_step(const Step& step) {
     if (under_way_ > 0) comm_->progress();
     if (step.is_of_bucket()) return run_update(step);
     if (step.kind == StepKind::Fused) return run_fused(step);
+    if (step.kind == StepKind::Unpack) return unpack(step);
     step.kind == StepKind::Compute ? run_operation(step) : run_copy(step);
 }
 
@@ -395,8 +428,8 @@ Executor::Views Executor::views_of(const Step& step) {
     v.rows = touched(step.operand(Slot::Rows));
     v.workspace = touched(step.operand(Slot::Workspace));
     const auto [weight, bias] = parameters_of(model_, step);
-    v.weight = parameter(step, weight);
-    v.bias = parameter(step, bias);
+    v.weight = parameter(step, weight, Slot::Weight);
+    v.bias = parameter(step, bias, Slot::Bias);
     v.d_weight = gradient(step, weight);
     v.d_bias = gradient(step, bias);
     return v;

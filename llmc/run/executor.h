@@ -85,6 +85,7 @@ class Executor {
     void run_step(const Step& step);
     Views views_of(const Step& step);
     void run_operation(const Step& step);
+    void unpack(const Step& step);
     void run_fused(const Step& step);
     void run_copy(const Step& step);
     void copy_state(const Step& step);
@@ -101,7 +102,8 @@ class Executor {
     Tensor own_piece(const Tensor& bucket_tensor) const;
     void join_gradients(Tensor kept, Tensor gradients, bool adds, std::span<const ParameterRange> rows);
     void zero_gradients(const Step& step);
-    Tensor parameter(const Step& step, int index);
+    Tensor stored_row(const Step& step, int index);
+    Tensor parameter(const Step& step, int index, Slot unpacked);
     Tensor gradient(const Step& step, int index);
     Tensor row_of_bucket(const Tensor& bucket_tensor, int index) const;
     void run_forward(const Step& step, const Views& v);

@@ -55,8 +55,8 @@ NormLayout norm_layout(const Partition& partition) {
 StateBytes state_bytes(const Model& model, const Places& places, int64_t T, const Parallel& parallel, bool training,
                        Memory memory) {
     const auto padded = [](int64_t bytes) { return round_up(bytes, kTensorAlignment); };
-    const Partition partition = make_partition(model, parallel.ranks, /*frozen=*/false, places.row_multiple());
-    const Partition frozen_rows = make_partition(model, parallel.ranks, /*frozen=*/true);
+    const Partition partition = make_partition(model, parallel.ranks, places.row_multiple());
+    const Partition frozen_rows = make_frozen_partition(model, parallel.ranks, places);
     const auto bytes_of = [&](Buffer buffer) {
         if (places[buffer].memory != memory) return int64_t{0};
         return buffer_bytes(model, buffer == Buffer::Frozen ? frozen_rows : partition, places[buffer]);

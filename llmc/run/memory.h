@@ -29,7 +29,7 @@ struct StateBytes {
         0;  ///< Gradients of some micro-batches, summed: only where the order of sums is the ranks' own.
     int64_t moment_m = 0, moment_v = 0;  ///< v only where the optimiser has it.
     int64_t master = 0;                  ///< fp32 master weights; 0 where there are none.
-    int64_t frozen = 0;                  ///< Parameters that do not train, as they are stored.
+    int64_t frozen = 0;                  ///< Parameters that do not train, as they are stored (plan/stored_row.h).
     int64_t rope_table = 0;              ///< 0 with learned positions.
     int64_t scalars = 0;                 ///< Loss sum, controls, gradient norm and what it is summed from.
     int64_t moments() const { return moment_m + moment_v; }

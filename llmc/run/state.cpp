@@ -62,8 +62,8 @@ State::State(Backend& backend, const Model& model, const Places& places, int64_t
       places_(places),
       parallel_(parallel),
       rank_(rank),
-      partition_(make_partition(model, parallel.ranks, /*frozen=*/false, places.row_multiple())),
-      frozen_(make_partition(model, parallel.ranks, /*frozen=*/true)),
+      partition_(make_partition(model, parallel.ranks, places.row_multiple())),
+      frozen_(make_frozen_partition(model, parallel.ranks, places)),
       blocks_(blocks_layout(model, partition_, places.updates_pieces())),
       slot_(blocks_slot(model, partition_, slice_elements(model, partition_, places.updates_pieces()))),
       scalars_layout_(scalars_layout(partition_, training)) {
@@ -126,17 +126,20 @@ void State::initialise_row(int index, uint64_t seed) {
     const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
     const ElementRange range = held(index);
     if (row.init == Init::Zeros) return;
-    std::vector<float> values;
-    for (int64_t first = range.begin; first < range.end; first += kPiece) {
-        const int64_t count = std::min(kPiece, range.end - first);
-        values.assign(static_cast<size_t>(count), 1.0f);
+    const auto drawn = [&](int64_t first, int64_t count) {
+        std::vector<float> values(static_cast<size_t>(count), 1.0f);
         const auto draw = [&](auto fill) {
             fill(values.data(), count, row.stddev, seed, RngStream::Init, static_cast<uint32_t>(index),
                  static_cast<uint64_t>(first));
         };
         if (row.init == Init::Uniform) draw(fill_uniform);
         if (row.init == Init::Normal) draw(fill_normal);
-        write_kept(Kept::Weights, index, {first, first + count}, values.data());
+        return values;
+    };
+    if (is_nf4(format_of(index))) return write_row(index, [&] { return drawn(0, row.used_rows * row.cols); });
+    for (int64_t first = range.begin; first < range.end; first += kPiece) {
+        const int64_t count = std::min(kPiece, range.end - first);
+        write_kept(Kept::Weights, index, {first, first + count}, drawn(first, count).data());
     }
 }
 
@@ -149,7 +152,7 @@ Tensor State::all(Buffer which) const {
 Tensor State::whole(Buffer which, int bucket) const {
     const Flat& flat = buffer(which);
     if (flat.data == nullptr || flat.in_pieces) return {};
-    CHECK(flat.dtype != DType::U8, name_of(which));
+    CHECK(!has_blocks(which), name_of(which));
     const Partition& partition = partition_of(which);
     char* data = flat.data + partition.bucket(bucket).offset * size_of(flat.dtype);
     return {flat.dtype, data, partition.bucket_elements(bucket)};
@@ -170,8 +173,10 @@ Tensor State::row(Buffer which, int index) const {
     if (!partition.holds(model_, index)) return {};
     const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
     const Bucket& bucket = partition.bucket(partition.bucket_of_row(index));
-    const int64_t first = bucket.offset + partition.row_in_bucket(model_, index);
-    return {flat.dtype, flat.data + first * size_of(flat.dtype), row.rows, row.cols};
+    char* const first =
+        flat.data + (bucket.offset + partition.row_in_bucket(model_, index)) * size_of(flat.dtype);
+    if (which == Buffer::Frozen) return stored_tensor(row, format_of(index), first);
+    return {flat.dtype, first, row.rows, row.cols};
 }
 
 Buffer State::buffer_of(Kept what, int index) const {
@@ -187,8 +192,7 @@ Buffer State::buffer_of(Kept what, int index) const {
 ElementRange State::held(int index) const {
     const bool in_pieces = model_.trains(index) ? places_.updates_pieces() : places_.in_pieces(Buffer::Frozen);
     if (in_pieces) return owned(index);
-    const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
-    return {0, row.used_rows * row.cols};
+    return {0, partition_of_row(index).row_count(index)};
 }
 
 void State::round_masters() {
@@ -214,6 +218,11 @@ void State::round_kept(Tensor rounded, Tensor values, bool on_host) const {
         std::transform(wide.begin(), wide.begin() + count, narrow.begin(), [](float value) { return to_bf16(value); });
         backend_.copy_to_device(rounded.row_range(first, count), narrow.data());
     }
+}
+
+Tensor stored_tensor(const ParameterRow& row, WeightFormat format, char* first) {
+    if (is_nf4(format)) return {DType::U8, first, stored_bytes(row, format)};
+    return {dtype_of(format), first, row.rows, row.cols};
 }
 
 Tensor State::partial_sum(int index) const {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "llmc/plan/formats.h"
+#include "llmc/plan/stored_row.h"
 #include "llmc/run/memory.h"
 
 #include <array>
@@ -66,11 +67,14 @@ class State {
     /// The same of one row; round_masters() is for afterwards.
     void initialise_row(int index, uint64_t seed);
 
-    /// A parameter tensor by row of Model::parameters, and its gradient; empty for kNone, and where they are in pieces
-    /// or in host memory.
+    /// A parameter tensor by row of Model::parameters, as it is stored (one in NF4 as its bytes), and its gradient; empty
+    /// for kNone, and where they are in pieces or in host memory.
     Tensor parameter(int index) const { return row(buffer_of_row(index), index); }
     Tensor gradient(int index) const { return row(Buffer::Gradients, index); }
 
+    /// How a row's weights are stored. Where that is NF4, ranges of the row, here and below, are of its bytes, and are
+    /// read and written whole alone, by write_row().
+    WeightFormat format_of(int index) const { return stored_format(model_, places_, index); }
     /// The part of a row for which this rank keeps weights and moments, in elements of the row.
     ElementRange held(int index) const;
     /// The same for writing a checkpoint, which every rank writes a piece of.
@@ -87,6 +91,9 @@ class State {
     /// The same to and from fp32 values of the host, which may be unaligned; rounded to what they are kept in.
     void read_kept(Kept what, int index, const ElementRange& range, void* values) const;
     void write_kept(Kept what, int index, const ElementRange& range, const void* values);
+    /// All of a row's values on the host into what this rank keeps of it; quantised where it is stored so, but for parts
+    /// that `source` has in NF4.
+    void write_row(int index, const ValuesOf& values, const Nf4Source& source = {});
     /// After fp32 weights were loaded: rounds those this rank keeps into its parameters. Nothing to do in fp32.
     void round_masters();
 
@@ -150,7 +157,9 @@ class State {
     int64_t reach(Buffer which, const char* end) const { return end - buffer(which).data; }
 
   private:
-    /// A flat buffer: all buckets, or this rank's pieces of them.
+    /// Whether moments in 8-bit blocks lie in a buffer; that of frozen rows has bytes, too.
+    bool has_blocks(Buffer which) const { return which != Buffer::Frozen && buffer(which).dtype == DType::U8; }
+    /// A flat buffer: all buckets, or this rank's pieces of them; elements of that of frozen rows are bytes.
     struct Flat {
         DType dtype = DType::F32;
         bool in_pieces = false;
@@ -189,6 +198,9 @@ class State {
     DeviceBuffer partial_sum_memory_, rope_memory_, scalar_memory_, arena_, host_;
     Tensor rope_table_;
 };
+
+/// A row as it is stored, from its first byte on.
+Tensor stored_tensor(const ParameterRow& row, WeightFormat format, char* first);
 
 /// The rows of a bucket as ranges with one weight decay each, in elements of the bucket; neighbours merged, unless each
 /// row is to be a range.

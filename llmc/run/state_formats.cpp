@@ -33,7 +33,13 @@ Tensor State::kept(Kept what, int index, const ElementRange& range) const {
     CHECK(range.begin >= here.begin && range.end <= here.end, range.begin, range.end, here.begin, here.end);
     const int64_t in_bucket = partition.row_in_bucket(model_, index) + range.begin;
     const int64_t in_piece = in_bucket - (flat.in_pieces ? rank_ * bucket.piece : 0);
-    if (flat.dtype == DType::U8) {
+    if (which == Buffer::Frozen) {
+        const DType dtype = dtype_of(format_of(index));
+        const int64_t first = partition.row_in_bucket(model_, index) + range.begin * size_of(dtype);
+        const int64_t base = flat.in_pieces ? bucket.shard_offset - rank_ * bucket.piece : bucket.offset;
+        return in_buffer(which, base + first, dtype, range.count());
+    }
+    if (has_blocks(which)) {
         const BlocksLayout::OfBucket& blocks = blocks_.buckets[static_cast<size_t>(bucket_index)];
         if (in_blocks(model_.parameters[static_cast<size_t>(index)])) {
             return in_buffer(which, blocks.codes + in_piece, DType::U8, range.count());
@@ -46,9 +52,9 @@ Tensor State::kept(Kept what, int index, const ElementRange& range) const {
 }
 
 Tensor State::kept_scales(Kept what, int index, const ElementRange& range) const {
-    const Tensor codes = kept(what, index, range);
-    if (codes.dtype != DType::U8) return {};
     const Buffer which = buffer_of(what, index);
+    const Tensor codes = kept(what, index, range);
+    if (codes.dtype != DType::U8 || !has_blocks(which)) return {};
     const auto bucket = static_cast<size_t>(partition_.bucket_of_row(index));
     const BlocksLayout::OfBucket& blocks = blocks_.buckets[bucket];
     const int64_t first = static_cast<char*>(codes.data) - (buffer(which).data + blocks.codes);
@@ -58,6 +64,7 @@ Tensor State::kept_scales(Kept what, int index, const ElementRange& range) const
 }
 
 void State::read_kept(Kept what, int index, const ElementRange& range, void* values) const {
+    CHECK(what != Kept::Weights || !is_nf4(format_of(index)), index, "is in NF4");
     const Tensor from = kept(what, index, range);
     if (from.dtype == DType::F32) return backend_.copy_to_host(values, from);
     std::vector<float> wide(static_cast<size_t>(range.count()));
@@ -80,6 +87,7 @@ void State::read_kept(Kept what, int index, const ElementRange& range, void* val
 }
 
 void State::write_kept(Kept what, int index, const ElementRange& range, const void* values) {
+    CHECK(what != Kept::Weights || !is_nf4(format_of(index)), index, "is in NF4");
     const Tensor to = kept(what, index, range);
     if (to.dtype == DType::F32) return backend_.copy_to_device(to, values);
     std::vector<float> wide(static_cast<size_t>(range.count()));
@@ -97,6 +105,18 @@ void State::write_kept(Kept what, int index, const ElementRange& range, const vo
     }
     backend_.copy_to_device(to, codes.data());
     backend_.copy_to_device(kept_scales(what, index, range), scales.data());
+}
+
+void State::write_row(int index, const ValuesOf& values, const Nf4Source& source) {
+    const ElementRange range = held(index);
+    if (range.count() <= 0) return;
+    if (!is_nf4(format_of(index))) {
+        const std::vector<float> all = values();
+        return write_kept(Kept::Weights, index, range, all.data() + range.begin);
+    }
+    const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
+    const std::vector<std::byte> stored = pack_row(row, format_of(index), values, source);
+    backend_.copy_to_device(kept(Kept::Weights, index, range), stored.data() + range.begin);
 }
 
 /// Of ranges of a bucket what lies in some elements of it, counted from the first of those.
@@ -150,7 +170,7 @@ std::vector<KeptSpan> State::kept_spans(Buffer which, int bucket, bool own_piece
     CHECK(flat.data != nullptr && (own_piece || !flat.in_pieces), name_of(which));
     const int64_t in_bucket = range.begin + (own_piece ? rank_ * b.piece : 0);
     const int64_t first = flat.in_pieces ? range.begin : in_bucket;
-    if (flat.dtype != DType::U8) {
+    if (!has_blocks(which)) {
         const int64_t begin = (flat.in_pieces ? b.shard_offset : b.offset) + first;
         return {{flat.data + begin * size_of(flat.dtype), 0, range.count() * size_of(flat.dtype)}};
     }

@@ -31,6 +31,37 @@ std::vector<int64_t> stored_shape(const ParameterRow& row) {
     return {row.used_rows, row.cols};
 }
 
+/// A row in NF4 is a tensor of its stored bytes, whose name says so.
+std::string nf4_name(const ParameterRow& row, WeightFormat format) {
+    return fmt::format("{}.{}", row.name, name_of(format));
+}
+
+/// The form of NF4 in which files have a row; nothing where it is in a plain type, or missing.
+std::optional<WeightFormat> nf4_format_in(const CheckpointParts& parts, const ParameterRow& row) {
+    for (const WeightFormat format : {WeightFormat::Nf4, WeightFormat::Nf4Double}) {
+        if (parts.has(nf4_name(row, format))) return format;
+    }
+    return std::nullopt;
+}
+
+/// The used rows of a row, whatever it is stored in.
+std::vector<float> values_in(const CheckpointParts& parts, const ParameterRow& row) {
+    std::vector<float> values(static_cast<size_t>(row.used_rows * row.cols));
+    const std::optional<WeightFormat> format = nf4_format_in(parts, row);
+    if (!format) {
+        parts.read_values(row.name, stored_shape(row), 0, row.used_rows * row.cols, values.data());
+        return values;
+    }
+    const int64_t shape[] = {stored_bytes(row, *format)};
+    std::vector<std::byte> stored(static_cast<size_t>(shape[0]));
+    parts.read(nf4_name(row, *format), DType::U8, shape, 0, shape[0],
+               [&](int64_t first, std::span<const std::byte> bytes) {
+                   std::copy(bytes.begin(), bytes.end(), stored.begin() + first);
+               });
+    unpack_row(row, *format, stored, values);
+    return values;
+}
+
 /// What is kept of a row, by the letters its tensors have in files.
 struct KeptTensor {
     Kept what;
@@ -46,7 +77,9 @@ void add_tensor(const State& state, int index, const KeptTensor& kept, std::vect
     const ElementRange range = state.owned(index);
     if (range.count() <= 0) return;
     const ParameterRow& row = state.model().parameters[static_cast<size_t>(index)];
-    const int64_t count = row.used_rows * row.cols;
+    const WeightFormat format = state.format_of(index);
+    const bool in_nf4 = kept.what == Kept::Weights && is_nf4(format);
+    const int64_t count = in_nf4 ? stored_bytes(row, format) : row.used_rows * row.cols;
     const bool is_whole = range.count() == count;
     const Tensor part = state.kept(kept.what, index, range);
     const auto add = [&](const std::string& name, const Tensor& values, std::vector<int64_t> shape) {
@@ -58,22 +91,22 @@ void add_tensor(const State& state, int index, const KeptTensor& kept, std::vect
                  return static_cast<const void*>(staging.data());
              }});
     };
-    const std::string name = kept.prefix + row.name;
+    const std::string name = in_nf4 ? nf4_name(row, format) : kept.prefix + row.name;
     add(part_name(name, range.begin, range.end, count), part,
-        is_whole ? stored_shape(row) : std::vector<int64_t>{range.count()});
+        is_whole && !in_nf4 ? stored_shape(row) : std::vector<int64_t>{range.count()});
     if (const Tensor scales = state.kept_scales(kept.what, index, range)) {
         const int64_t first = range.begin / kStateBlock, blocks = ceil_div(count, kStateBlock);
         add(part_name(scales_name(name), first, first + scales.count(), blocks), scales, {scales.count()});
     }
 }
 
-/// As it is stored, into what is kept in the same format.
+/// As it is stored, a tensor of this shape, into what is kept in the same format.
 void load_exactly(const CheckpointParts& parts, State& state, int index, const KeptTensor& kept,
-                  const std::string& name) {
+                  const std::string& name, const std::vector<int64_t>& shape) {
     const ParameterRow& row = state.model().parameters[static_cast<size_t>(index)];
     const ElementRange range = state.held(index);
     const DType dtype = state.kept(kept.what, index, range).dtype;
-    parts.read(name, dtype, stored_shape(row), range.begin, range.end,
+    parts.read(name, dtype, shape, range.begin, range.end,
                [&](int64_t first, std::span<const std::byte> elements) {
                    const int64_t count = static_cast<int64_t>(elements.size()) / size_of(dtype);
                    const Tensor to = state.kept(kept.what, index, {first, first + count});
@@ -95,9 +128,17 @@ void load_tensor(const CheckpointParts& parts, State& state, int index, const Ke
     const ElementRange range = state.held(index);
     if (range.count() <= 0) return;
     const ParameterRow& row = state.model().parameters[static_cast<size_t>(index)];
+    if (kept.what == Kept::Weights) {
+        const WeightFormat format = state.format_of(index);
+        const std::optional<WeightFormat> in_files = nf4_format_in(parts, row);
+        if (in_files && *in_files == format) {
+            return load_exactly(parts, state, index, kept, nf4_name(row, format), {stored_bytes(row, format)});
+        }
+        if (in_files || is_nf4(format)) return state.write_row(index, [&] { return values_in(parts, row); });
+    }
     const std::string name = kept.prefix + row.name;
     if (parts.dtype_of(name) == state.kept(kept.what, index, range).dtype) {
-        return load_exactly(parts, state, index, kept, name);
+        return load_exactly(parts, state, index, kept, name, stored_shape(row));
     }
     std::vector<float> values;
     for (int64_t first = range.begin; first < range.end; first += kPiece) {
@@ -136,6 +177,7 @@ std::string state_json(const ModelConfig& config, const Progress& progress) {
         {"freeze", progress.freeze},
         {"optimizer", progress.optimizer},
         {"formats", to_json(progress.formats)},
+        {"base", progress.base},
         {"seq_len", progress.seq_len},
         {"cpu_products", progress.cpu_products},
         {"pack", progress.pack},
@@ -219,12 +261,13 @@ CheckpointBytes checkpoint_bytes(const State& state) {
     const Places& places = state.places();
     const Buffer weights = places[Buffer::Masters].exists ? Buffer::Masters : Buffer::Parameters;
     CheckpointBytes bytes;
-    for (const ParameterRow& row : state.model().parameters) {
+    for (int index = 0; index < static_cast<int>(state.model().parameters.size()); ++index) {
+        const ParameterRow& row = state.model().parameters[static_cast<size_t>(index)];
         const int64_t count = row.used_rows * row.cols;
         if (row.trainable)
             bytes.each += count * size_of(places.format(weights));
         else
-            bytes.once += count * size_of(places.format(Buffer::Frozen));
+            bytes.once += state.partition_of(Buffer::Frozen).row_count(index) * size_of(dtype_of(state.format_of(index)));
         for (const Buffer moment : {Buffer::MomentM, Buffer::MomentV}) {
             if (!row.trainable || !places[moment].exists) continue;
             const DType format = places.format(moment);
@@ -313,6 +356,7 @@ Progress progress_of(const Checkpoint& checkpoint) {
         progress.freeze = json.value("freeze", "");
         if (json.contains("adapter") && !json["adapter"].is_null()) progress.adapter = json["adapter"].dump();
         progress.formats = formats_in(json, checkpoint.path);
+        progress.base = json.value("base", "");
         progress.optimizer = json.value("optimizer", std::string(optimizer_row(OptimizerKind::AdamW).name));
         json.at("seq_len").get_to(progress.seq_len);
         progress.pack = json.value("pack", "none");
@@ -364,14 +408,13 @@ CheckpointWeights::CheckpointWeights(Checkpoint checkpoint)
 
 void CheckpointWeights::read(int parameter, std::span<float> out) const {
     const ParameterRow& row = model().parameters[static_cast<size_t>(parameter)];
-    parts_.read_values(row.name, stored_shape(row), 0, row.used_rows * row.cols, out.data());
+    const std::vector<float> values = values_in(parts_, row);
+    std::copy(values.begin(), values.end(), out.begin());
     merge(row, out);
 }
 
 std::vector<float> CheckpointWeights::unmerged(const ParameterRow& row) const {
-    std::vector<float> values(static_cast<size_t>(row.used_rows * row.cols));
-    parts_.read_values(row.name, stored_shape(row), 0, row.used_rows * row.cols, values.data());
-    return values;
+    return values_in(parts_, row);
 }
 
 void CheckpointWeights::merge(const ParameterRow& row, std::span<float> values) const {
@@ -411,11 +454,12 @@ void load_checkpoint(const Checkpoint& checkpoint, State& state) {
 
 namespace {
 
-/// All of a row on the host, into what this rank keeps of it.
-void write_row(std::span<const float> all, int index, State& state) {
-    const ElementRange range = state.held(index);
-    if (range.count() <= 0) return;
-    state.write_kept(Kept::Weights, index, range, all.data() + range.begin);
+/// Row `of_weights` of the weights into what this rank keeps of row `index`: what they have in NF4 as it is, where it is
+/// stored so.
+void load_row(const WeightSource& weights, int of_weights, int index, State& state) {
+    state.write_row(
+        index, [&] { return weights.values(of_weights); },
+        [&](int64_t first_row) { return weights.nf4_part(of_weights, first_row); });
 }
 
 }  // namespace
@@ -424,7 +468,7 @@ void load_weights(const WeightSource& weights, State& state) {
     const Model& model = state.model();
     CHECK(model.config == weights.model().config, describe(model.config), describe(weights.model().config));
     for (int index = 0; index < static_cast<int>(model.parameters.size()); ++index) {
-        if (state.held(index).count() > 0) write_row(weights.values(index), index, state);
+        load_row(weights, index, index, state);
     }
     state.round_masters();
 }
@@ -438,18 +482,24 @@ void load_adapted(const WeightSource& weights, const PeftFolder* adapter, uint64
         if (is_adapter(model, index)) {
             if (adapter == nullptr) {
                 state.initialise_row(index, seed);
-            } else if (state.held(index).count() > 0) {
-                std::vector<float> values(static_cast<size_t>(row.count()));
-                adapter->read_adapter(row.name, values);
-                write_row(values, index, state);
+            } else {
+                state.write_row(index, [&] {
+                    std::vector<float> values(static_cast<size_t>(row.count()));
+                    adapter->read_adapter(row.name, values);
+                    return values;
+                });
             }
             continue;
         }
         CHECK(base.parameters[static_cast<size_t>(of_base)].name == row.name, row.name);
-        if (state.held(index).count() > 0) {
-            std::vector<float> values = weights.values(of_base);
-            if (adapter != nullptr) adapter->replace(of_base, values);
-            write_row(values, index, state);
+        if (state.model().trains(index)) {
+            state.write_row(index, [&] {
+                std::vector<float> values = weights.values(of_base);
+                if (adapter != nullptr) adapter->replace(of_base, values);
+                return values;
+            });
+        } else {
+            load_row(weights, of_base, index, state);
         }
         ++of_base;
     }

@@ -277,7 +277,9 @@ Places places_of(const Options& options, DType dtype) {
     Places places =
         places_of_zero(static_cast<int>(options.zero), static_cast<int>(options.ranks), dtype, optimizer_of(options));
     places = with_formats(places, formats);
-    return with_offload(options.lora > 0 ? for_adapters(places) : places, options.offload);
+    if (options.lora > 0) places = for_adapters(places);
+    if (const auto base = find_weight_format(options.base_format)) places.set_base(*base);
+    return with_offload(places, options.offload);
 }
 
 Places places_of(const Options& options, const Backend& backend) {

@@ -115,6 +115,19 @@ class FiniteWeights final : public WeightSource {
             "diverged: take an earlier checkpoint",
             weights_->describe(), row.name, *bad, place / row.cols, place % row.cols);
     }
+    std::optional<WeightFormat> nf4_format() const override { return weights_->nf4_format(); }
+    std::optional<Nf4Tensor> nf4_part(int parameter, int64_t first_row) const override {
+        std::optional<Nf4Tensor> part = weights_->nf4_part(parameter, first_row);
+        if (!part) return part;
+        const std::vector<float> largest =
+            part->absmax.empty() ? nf4_absmax(part->absmax_codes, part->nested_absmax, part->offset) : part->absmax;
+        const auto bad = std::find_if(largest.begin(), largest.end(), [](float x) { return !std::isfinite(x); });
+        if (bad == largest.end()) return part;
+        fail(
+            "{}: the tensor '{}' has a block of 4-bit weights whose largest magnitude is {}; the model is damaged: "
+            "quantize it again",
+            weights_->describe(), model().parameters[static_cast<size_t>(parameter)].name, *bad);
+    }
     std::string describe() const override { return weights_->describe(); }
     std::string tokenizer() const override { return weights_->tokenizer(); }
     std::string tokenizer_folder() const override { return weights_->tokenizer_folder(); }

@@ -154,14 +154,42 @@ std::string describe_adapters(const Options& options, const Model& model) {
                        config.dropout > 0 ? fmt::format("; dropout {:g}", config.dropout) : "");
 }
 
-void require_adapters_alone(const Options& options, const Model& model, DType dtype) {
-    if (!model.lora || dtype == DType::F32) return;
-    for (int index = 0; index < static_cast<int>(model.parameters.size()); ++index) {
-        if (!model.trains(index) || is_adapter(model, index)) continue;
-        fail_usage("--dtype={}: {} trains beside the adapters{}, which needs --dtype=fp32; or let adapters train alone",
-                   name_of(dtype), model.parameters[static_cast<size_t>(index)].name,
-                   options.lora_bias == "none" ? "" : " (--lora-bias=" + options.lora_bias + ")");
+namespace {
+
+bool has_frozen_matrices(const Model& model) {
+    for (int row = 0; row < static_cast<int>(model.parameters.size()); ++row) {
+        if (!model.trains(row) && model.is_layer_matrix(row) && !is_adapter(model, row)) return true;
     }
+    return false;
+}
+
+}  // namespace
+
+void settle_base_format(Options& options, const WeightSource& weights, const Model& model) {
+    const std::optional<WeightFormat> format = weights.nf4_format();
+    if (options.base_format == "auto" && format && has_frozen_matrices(model)) options.base_format = name_of(*format);
+}
+
+void require_base(const Options& options, const Model& model) {
+    if (options.base_format == "auto" || has_frozen_matrices(model)) return;
+    fail_usage(
+        "--base-format={}: is about frozen matrices of layers, and all of them train; add --lora=RANK, or leave "
+        "--base-format out",
+        options.base_format);
+}
+
+std::string describe_base(const Model& model, const Places& places) {
+    if (places.base() == plain_format(places.activations())) return "";
+    int64_t bytes = 0, elements = 0;
+    for (int row = 0; row < static_cast<int>(model.parameters.size()); ++row) {
+        if (model.trains(row) || !model.is_layer_matrix(row) || is_adapter(model, row)) continue;
+        const ParameterRow& parameter = model.parameters[static_cast<size_t>(row)];
+        bytes += stored_bytes(parameter, places.base());
+        elements += parameter.count();
+    }
+    if (elements == 0) return "";
+    return fmt::format("{} of the layers' frozen parameters as {}, {:.2f} bits each", format_count(elements),
+                       name_of(places.base()), 8 * static_cast<double>(bytes) / static_cast<double>(elements));
 }
 
 void settle_adapter_schedule(Options& options) {

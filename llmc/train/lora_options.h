@@ -2,6 +2,7 @@
 #pragma once
 
 #include "llmc/io/peft/peft_folder.h"
+#include "llmc/io/weights.h"
 #include "llmc/run/state.h"
 #include "llmc/train/options.h"
 
@@ -28,9 +29,14 @@ void load_weights(const Options& options, const WeightSource& weights, State& st
 /// "rank 16, alpha 32 on q_proj, v_proj; fp32".
 std::string describe_adapters(const Options& options, const Model& model);
 
-/// Fails (exit code 2) where parameters of the base train beside adapters and activations are not fp32: what trains is
-/// kept in fp32 then, which only adapters are read in.
-void require_adapters_alone(const Options& options, const Model& model, DType dtype);
+/// Where --base-format was left open: as the folder that --model names has its matrices in NF4, if it does.
+void settle_base_format(Options& options, const WeightSource& weights, const Model& model);
+
+/// Fails (exit code 2) where --base-format is about nothing: no matrix of a layer is frozen.
+void require_base(const Options& options, const Model& model);
+
+/// "matrices of layers as nf4-double, 4.13 bits each"; "" where they are as activations are.
+std::string describe_base(const Model& model, const Places& places);
 
 /// Learning rate and weight decay that suit adapters, where they were left open.
 void settle_adapter_schedule(Options& options);

@@ -189,6 +189,10 @@ const std::vector<OptionRow>& option_table() {
          "Stop after so many updates in a row were skipped for non-finite gradients", 1, kMany},
 
         may_be_number({"-r,--recompute", &O::recompute, kTrain | kPlan, kMemory, recompute_help().c_str()}),
+        {"--base-format", &O::base_format, kTrain | kPlan | kExport, kMemory,
+         "How frozen matrices of layers are stored (auto: as the model's folder has them in NF4, else as activations "
+         "are); nf4 has 4.5 bits each, nf4-double 4.13. With export --format=hf: as bitsandbytes quantises them", 0, 0,
+         {"auto", "bf16", "fp32", "nf4", "nf4-double"}},
         {"--offload", &O::offload, kTrain | kPlan, kMemory,
          "What is in (pinned) host memory, and comes to the device for the steps that use it: a list of moments, "
          "masters, gradients, parameters, boundaries, or all, none; auto, the fastest placement that fits both "
@@ -306,9 +310,6 @@ const std::vector<OptionRow>& option_table() {
         {"--gguf-type", &O::gguf_type, kExport, kOutput,
          "With --format=gguf: type of its matrices; q8_0 has 8 bits and a scale for 32 of them", 0, 0,
          {"f32", "f16", "bf16", "q8_0"}, false},
-        {"--base-format", &O::base_format, kExport, kOutput,
-         "With --format=hf: linear layers in 4 bits, quantised for bitsandbytes; nf4-double takes less for the scales "
-         "(auto: all tensors as --dtype says)", 0, 0, {"auto", "nf4", "nf4-double"}, false},
         {"words", &O::words, kExplain | kCompletion, kOutput, "What to explain; bash or zsh", 0, 0, {}, false},
         path({"runs", &O::runs, kReport, kModel, "Run folders (the newest in runs/)", 0, 0, {}, false}),
         path({"--out", &O::out, kImport | kExport | kTokenize | kReport, kOutput,

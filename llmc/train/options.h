@@ -94,6 +94,7 @@ struct Options {
     std::string recompute = "0";
     std::string memory_budget, host_memory_budget;
     std::string offload = "none";
+    std::string base_format = "auto";  ///< Of train and plan a WeightFormat's name, or "auto": as activations are.
     std::string update = "auto";
     bool calibrate = false;
     std::string device_profile;
@@ -172,7 +173,6 @@ struct Options {
     std::string out;
     std::string format = "hf";
     std::string gguf_type = "f16";
-    std::string base_format = "auto";
 
     std::vector<std::string> runs;   ///< Of report.
     std::vector<std::string> words;  ///< Of explain, completion.

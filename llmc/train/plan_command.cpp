@@ -8,12 +8,14 @@
 #include "llmc/draw/plan_tables.h"
 #include "llmc/draw/text_table.h"
 #include "llmc/draw/timeline.h"
+#include "llmc/io/hf_model.h"
 #include "llmc/io/json_text.h"
 #include "llmc/plan/formats.h"
 #include "llmc/plan/fuse.h"
 #include "llmc/plan/print.h"
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/offload.h"
 #include "llmc/train/output_file.h"
 #include "llmc/train/plan_frontier.h"
@@ -144,10 +146,20 @@ void draw_timeline_of(const Options& options, const Model& model, const PlannedM
     write_output("--timeline", options.timeline, draw_timeline(model, plan, memory.layout, title, subtitle));
 }
 
+/// As the folder's config.json says how its matrices are stored; its weights need not be there.
+void settle_planned_base(Options* options) {
+    if (options->base_format != "auto" || !is_hf_folder(options->model)) return;
+    const MatrixFormat format = read_matrix_format(options->model);
+    const bool freezes = options->lora > 0 || !options->freeze.empty();
+    if (!freezes || (format != MatrixFormat::Nf4 && format != MatrixFormat::Nf4Double)) return;
+    options->base_format = name_of(format == MatrixFormat::Nf4 ? WeightFormat::Nf4 : WeightFormat::Nf4Double);
+}
+
 /// May shorten the sequences to what the model takes.
 Model model_of(Options& options) {
     if (names_weights(options.model)) {
         const ModelConfig config = model_config_at(options.model, "--model");
+        settle_planned_base(&options);
         if (!options.what_fits.empty() && !options.was_given("seq-len")) options.seq_len = config.maxT;
         settle_seq_len(options, config);
         return model_to_train(options, accept_model(options, config, nullptr));
@@ -183,6 +195,7 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
         json["formats"] = {{"moments", format_name(formats.moments)},
                            {"masters", formats.masters ? "fp32" : "none"},
                            {"gradients", format_name(formats.gradients)}};
+        if (model.has_frozen()) json["formats"]["base"] = name_of(plans.front().memory.plan.places.base());
         if (options.ranks > 1) json["ranks"] = options.ranks, json["zero"] = options.zero;
         const int64_t budget = memory_limit(options, backend.info());
         json["limit_bytes"] = budget;
@@ -201,6 +214,9 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
         fmt::format("micro-batch {} x {} tokens, {}, LM head in chunks of {} tokens{}{}", first.shape.B, first.shape.T,
                     name_of(first.dtype), first.logits_chunk_tokens, formats.empty() ? "" : "; ", formats),
         width);
+    if (const std::string base = describe_base(model, first.places); !base.empty()) {
+        text += wrapped(fmt::format("base: {}", base), width);
+    }
     text += wrapped(fmt::format("fused: {}", plans.front().fusion), width);
     if (options.batch_size == 0) text += wrapped(chosen_batches(options, plans), width);
     if (options.ranks > 1) text += fmt::format("bytes are those of one rank of {}\n", options.ranks);
@@ -246,6 +262,7 @@ std::string plan_report(const Options& given) {
     const std::unique_ptr<Backend> backend = planning_backend(&options);
     if (options.all_presets) return all_presets_report(options, *backend);
     const Model model = model_of(options);
+    require_base(options, model);
     if (options.frontier) return frontier_report(options, model, *backend);
     if (!options.what_fits.empty()) return what_fits_report(options, model, *backend);
     return levels_report(options, model, *backend);

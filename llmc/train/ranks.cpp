@@ -266,9 +266,9 @@ std::string checksums_of_rows(State& state, int bucket_index, Buffer which, Comm
     std::vector<std::byte> bytes;
     for (int index = bucket.first_row; index < bucket.first_row + bucket.rows; ++index) {
         if (!partition.holds(model, index)) continue;
-        const ParameterRow& row = model.parameters[static_cast<size_t>(index)];
         const int64_t first = partition.row_in_bucket(model, index) * size_of(all.dtype);
-        const Tensor values(all.dtype, static_cast<char*>(all.data) + first, row.used_rows, row.cols);
+        const DType dtype = which == Buffer::Frozen ? dtype_of(state.format_of(index)) : all.dtype;
+        const Tensor values(dtype, static_cast<char*>(all.data) + first, partition.row_count(index));
         bytes.resize(static_cast<size_t>(values.bytes()));
         comm.synchronize();
         state.backend().copy_to_host(bytes.data(), values);

@@ -58,6 +58,8 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     run->model =
         model_to_train(options, fixed ? accept_model(options, *fixed, run->data.tokenizer.get())
                                       : resolve_model(options, run->data.vocab_size(), run->data.least_vocab_size()));
+    if (origin.weights != nullptr) settle_base_format(options, *origin.weights, run->model);
+    require_base(options, run->model);
     check_data(options, run->data, run->model.config.V, /*is_new=*/!fixed, comm);
     make_sequences(run.get());
     run->sample_prompt = sample_prompt(options, *run->data.tokenizer, run->model.config.V);
@@ -79,7 +81,6 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     const DType dtype = dtype_of_option(options, backend);
     options.dtype = name_of(dtype);
     require_dtype(backend, dtype);
-    require_adapters_alone(options, run->model, dtype);
     require_same_run_everywhere(options, run->model, run->data, origin.describe(options), comm);
     comm.open_transport(backend, options.rank_invariant);
     run->transport = std::make_unique<TransportGuard>(comm);

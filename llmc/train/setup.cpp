@@ -307,6 +307,9 @@ void log_banner(const Options& options, const Model& model, const std::string& w
         spdlog::info("trains  {}{}", describe_trainable(model),
                      options.freeze.empty() ? "" : "; --freeze=" + options.freeze);
     }
+    if (const std::string base = describe_base(model, memory.plan.places); !base.empty()) {
+        spdlog::info("base    {}", base);
+    }
     spdlog::info("data    {}; {} tokens for training, {} for validation{}", data.source->describe(),
                  format_count(data.train->size()), format_count(data.validation->size()),
                  data.val_source == nullptr ? "" : ": " + data.val_source->describe());

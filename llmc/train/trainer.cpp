@@ -78,6 +78,7 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
     progress_.dtype = options_.dtype;
     progress_.places = place_in_words(plan_);
     progress_.formats = formats_of(plan_.places);
+    progress_.base = name_of(plan_.places.base());
     progress_.freeze = options_.freeze;
     const std::optional<PeftConfig> adapter = adapter_config(options_, make_model(state.model().config));
     progress_.adapter = adapter ? to_json(*adapter) : "";
@@ -173,6 +174,10 @@ void Trainer::say_what_moved() const {
         spdlog::info("resume  parameters converted to {}; the run kept them in {} before", options_.dtype,
                      progress_.dtype);
     }
+    const std::string_view base = name_of(plan_.places.base());
+    if (progress_.train_tokens != 0 && !progress_.base.empty() && progress_.base != base && progress_.dtype != base) {
+        spdlog::info("resume  frozen matrices converted to {}; the run kept them as {} before", base, progress_.base);
+    }
     const std::string run = find_run_folder(options_.resume, "--resume");
     const std::vector<int64_t> steps = list_steps(run);
     if (options_.output_dir.empty() && !steps.empty() && steps.back() > progress_.step) {
@@ -200,7 +205,7 @@ void Trainer::make_generator(const PlannedMemory& memory) {
     if (!comm_.is_root() && !together) return;
     const bool at_hand = !state_.places().arrive(Buffer::Parameters) && !state_.places().arrive(Buffer::Frozen);
     const Parallel parallel = at_hand ? Parallel() : state_.parallel();
-    const Places places = at_hand ? Places(state_.dtype()) : state_.places();
+    const Places places = at_hand ? state_.places().at_hand() : state_.places();
     const Backend& backend = state_.backend();
     int64_t context = fitting_context(state_.model(), places, std::min(options_.seq_len, state_.model().config.maxT),
                                       memory.layout.arena_bytes, backend, parallel);

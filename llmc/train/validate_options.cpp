@@ -172,6 +172,10 @@ void require_type_of_format(const Options& options) {
         fail_usage("--dtype={}: --format=gguf takes --gguf-type instead (f32, f16, bf16, q8_0); leave --dtype out",
                    options.dtype);
     }
+    if (options.base_format == "bf16" || options.base_format == "fp32") {
+        fail_usage("--base-format={}: an export has all tensors in the type that --dtype says; take --dtype={}",
+                   options.base_format, options.base_format);
+    }
     if (options.base_format != "auto" && options.format != "hf") {
         fail_usage("--base-format={}: --format={} cannot have it; choose --format=hf, or leave --base-format out",
                    options.base_format, options.format);

@@ -37,10 +37,6 @@ refused "biases of what kind" 2 '--lora-bias: must be one of none, lora_only, al
 refused "biases that a model has not" 2 '--lora-bias=all: the model has no such biases' \
     plan --model=llama3-8b --lora=4 --lora-bias=all
 refused "adapters that are all frozen" 2 'every parameter is frozen' "${model[@]}" --lora=4 --freeze='*'
-if bf16_works; then
-    refused "biases beside adapters in bf16" 2 'beside the adapters \(--lora-bias=all\), which needs --dtype=fp32' \
-        "${model[@]}" --lora=4 --lora-bias=all --dtype=bf16
-fi
 
 # ---- runs ------------------------------------------------------------------------------
 refused "adapters at the resume of a full run" 2 \

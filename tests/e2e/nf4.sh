@@ -24,7 +24,42 @@ for model in llama_nf4_double llama_int8 gpt2_nf4; do
 done
 must "train adapters on it" --model="$golden/llama_nf4_double" --lora=2 "${data[@]}" --steps=4 --val-every=2 \
     --output-dir=adapted
+check "the base stays as the folder has it" grep -q -E 'base +.* as nf4-double, [0-9.]+ bits each$' err
 must "the adapter alone" export --run=adapted --format=peft --out=adapter
+
+# ---- adapters on a base in 4 bits -----------------------------------------------------------
+
+step() { echo "$1/checkpoints/step-0000000$2"; }
+same() {
+    local file
+    for file in model-frozen model optimizer; do
+        cmp "$(step "$1" 4)/$file.safetensors" "$(step "$2" 4)/$file.safetensors" || return
+    done
+}
+whole=(--lora=2 "${data[@]}" --steps=4 --val-every=2 --checkpoint-every=2)
+for base in nf4 nf4-double; do
+    must "quantised at import" --model="$golden/gpt2" "${whole[@]}" --base-format=$base --output-dir=$base-run
+    check "$base: the banner says so" grep -q -E "base +.* as $base, [0-9.]+ bits each$" err
+    must "in host memory" --model="$golden/gpt2" "${whole[@]}" --base-format=$base --offload=parameters --recompute=2 \
+        --output-dir=$base-host
+    check "$base: the same bits streamed from the host" same $base-run $base-host
+    must "resume" --resume="$(step $base-run 2)" --output-dir=$base-on
+    check "$base: the same bits after a resume" same $base-run $base-on
+done
+must "evaluate it" evaluate --run=nf4-run "${scoring[@]}"
+loss=$(sed -n 's/^loss  *//p' out)
+must "merge it" export --run=nf4-run --merge --out=nf4-merged
+must "evaluate what was merged" evaluate --model=nf4-merged "${scoring[@]}"
+check "run and merged model have the same loss" test -n "$loss" -a "$(sed -n 's/^loss  *//p' out)" = "$loss"
+must "plan it" plan --model="$golden/llama_nf4_double" --lora=2 --tokenizer=none --seq-len=8 --recompute=0
+check "the plan has the folder's format" grep -q 'base: .* as nf4-double, ' out
+must "plan the host's stream" plan --model=llama3-8b --lora=16 --base-format=nf4 --offload=parameters --recompute=1 \
+    --batch-size=1 --seq-len=1024 --device-profile=rtx3060
+check "the plan says what weights take" grep -q 'unpacked weights' out
+refused "4 bits of what trains" 2 '--base-format=nf4: is about frozen matrices.*--lora=RANK' \
+    --model="$golden/gpt2" "${data[@]}" --steps=1 --base-format=nf4
+refused "another type of an export" 2 '--base-format=bf16: .*--dtype=bf16' export --run=nf4-run --base-format=bf16 \
+    --out=x
 
 # ---- out ---------------------------------------------------------------------------------
 

@@ -129,8 +129,8 @@ TEST(RoundedGradients, TakeTheArenaOnlyAroundTheirBucketsBackward) {
 TEST(PartitionOfBlocks, RowsBeginAndPiecesAreCutAtBlocks) {
     for (const Model& model : small_models(3))
         for (const int ranks : {1, 2, 3, 8}) {
-            const Partition partition = make_partition(model, ranks, /*frozen=*/false, 256);
-            const Partition one = make_partition(model, 1, /*frozen=*/false, 256);
+            const Partition partition = make_partition(model, ranks, 256);
+            const Partition one = make_partition(model, 1, 256);
             EXPECT_EQ(partition.row_offsets, one.row_offsets) << "depends on the ranks";
             for (int row = 0; row < static_cast<int>(model.parameters.size()); ++row) {
                 const ParameterRow& parameter = model.parameters[static_cast<size_t>(row)];
@@ -155,7 +155,7 @@ TEST(PartitionOfBlocks, RowsBeginAndPiecesAreCutAtBlocks) {
 
 TEST(PartitionOfBlocks, OthersAreAsTheyWere) {
     for (const Model& model : small_models(3)) {
-        const Partition plain = make_partition(model, 3), ones = make_partition(model, 3, /*frozen=*/false, 1);
+        const Partition plain = make_partition(model, 3), ones = make_partition(model, 3, 1);
         EXPECT_EQ(plain.row_offsets, ones.row_offsets);
         EXPECT_EQ(plain.elements, ones.elements);
         for (int row = 0; row < static_cast<int>(model.parameters.size()); ++row) {
@@ -172,7 +172,7 @@ TEST(BlocksLayout, EveryBucketHasRoomForItsCodesScalesAndSmallRows) {
     const Model model = make_model(config);
     for (const int ranks : {1, 4})
         for (const bool in_pieces : {false, true}) {
-            const Partition partition = make_partition(model, ranks, /*frozen=*/false, 256);
+            const Partition partition = make_partition(model, ranks, 256);
             const BlocksLayout layout = blocks_layout(model, partition, in_pieces);
             int64_t end = 0;
             for (int b = 0; b <= partition.last_bucket(); ++b) {

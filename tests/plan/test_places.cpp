@@ -25,12 +25,13 @@ std::string spread_of(const Places& places) {
 
 void expect_formats(const Places& places, DType parameters) {
     for (const Buffer buffer : kBuffers) {
-        const bool of_parameters =
-            buffer == Buffer::Parameters || buffer == Buffer::Frozen || buffer == Buffer::Boundaries;
-        EXPECT_EQ(places.format(buffer), of_parameters ? parameters : DType::F32) << name_of(buffer);
+        const bool of_parameters = buffer == Buffer::Parameters || buffer == Buffer::Boundaries;
+        const DType other = buffer == Buffer::Frozen ? DType::U8 : DType::F32;
+        EXPECT_EQ(places.format(buffer), of_parameters ? parameters : other) << name_of(buffer);
         EXPECT_EQ(places[buffer].memory, Memory::Device) << name_of(buffer);
         EXPECT_EQ(places[buffer].exists, buffer != Buffer::Masters || parameters == DType::BF16) << name_of(buffer);
     }
+    EXPECT_EQ(places.base(), plain_format(parameters));
     EXPECT_EQ(places.optimizer(), OptimizerKind::AdamW);
     EXPECT_EQ(places.fault(), "");
 }
@@ -222,8 +223,7 @@ TEST(PlacesFault, FormatsThereAreNot) {
     EXPECT_EQ(kept_in(Buffer::MomentM, DType::F16), "first moments are kept in fp32, bf16 or 8-bit blocks");
     EXPECT_EQ(kept_in(Buffer::MomentV, DType::BF16), "first and second moments are kept in one format");
     EXPECT_EQ(kept_in(Buffer::MomentM, DType::U8), "");
-    EXPECT_EQ(fault_after(Places(DType::BF16), [](Places& p) { p[Buffer::Boundaries].format = DType::F32; }),
-              "frozen parameters are kept as activations are");
+    EXPECT_EQ(kept_in(Buffer::Frozen, DType::BF16), "frozen parameters are kept as bytes");
     EXPECT_EQ(kept_in(Buffer::Parameters, DType::F16), "parameters are kept as activations are, or in fp32");
     EXPECT_EQ(fault_after(for_adapters(DType::BF16), [](Places&) {}), "");
 }

@@ -31,6 +31,7 @@ struct TeamRun {
     double dropout = 0, lora_dropout = 0;
     BatchShape shape = {1, 16};  ///< Of one micro-batch of one rank.
     DType dtype = DType::F32;
+    std::optional<WeightFormat> base;  ///< As --base-format; the activations' type if absent.
     StateFormats formats;
     int threads = 1;
     uint64_t rounding_seed = 7;
@@ -116,7 +117,8 @@ class RankTeam {
             loader.emplace(*run_.sequences, shape.B, Stripe{comm.rank(), parallel.ranks});
         }
         const Places formatted = with_formats(places_of_zero(run_.zero, parallel.ranks, run_.dtype), run_.formats);
-        const Places places = with_offload(run_.lora > 0 ? for_adapters(formatted) : formatted, run_.offload);
+        Places places = with_offload(run_.lora > 0 ? for_adapters(formatted) : formatted, run_.offload);
+        if (run_.base) places.set_base(*run_.base);
         PlanRequest request = plan_request(model_, shape, places, 0, *backend, parallel);
         request.update_ahead = run_.update_ahead;
         const PlannedMemory memory = with_memory(model_, make_training_plan(model_, request, find_policy(run_.policy)));
@@ -205,7 +207,7 @@ class RankTeam {
         for (int index = 0; index < static_cast<int>(model_.parameters.size()); ++index) {
             const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
             const ElementRange range = state.owned(index);
-            if (range.count() > 0) {
+            if (range.count() > 0 && !is_nf4(state.format_of(index))) {
                 float* to = result_.weights.data() + first + range.begin;
                 state.read_kept(Kept::Weights, index, range, to);
             }

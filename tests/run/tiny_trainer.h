@@ -8,6 +8,7 @@
 
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,9 +34,11 @@ inline void put_mask_rows(const Executor& executor, Backend& backend, int64_t fi
 class TinyTrainer {
   public:
     TinyTrainer(Model model, BatchShape shape, DType dtype, const KeepSet* keep, const std::string& policy,
-                int threads = 2, int64_t logits_chunk = 0, const std::string& device = "cpu", bool fuses = true)
+                int threads = 2, int64_t logits_chunk = 0, const std::string& device = "cpu", bool fuses = true,
+                std::optional<WeightFormat> base = std::nullopt)
         : model_(std::move(model)), backend_(make_backend(device, threads)) {
-        const Places places = model_.lora ? for_adapters(dtype) : Places(dtype);
+        Places places = model_.lora ? for_adapters(dtype) : Places(dtype);
+        if (base) places.set_base(*base);
         memory_ = plan_memory(model_, shape, places, find_policy(policy), logits_chunk, *backend_, {}, fuses);
         if (keep != nullptr) {
             const PlanRequest request =

@@ -28,7 +28,7 @@ one_of() {
 common=("${tiny[@]}" --data="$PWD/data.txt" --lr-schedule=constant --warmup=0 --steps=30 --checkpoint-every=4
     --keep-checkpoints=2 --val-every=7 --val-sequences=4 --sample-every=11 --sample-length=5 -y 1)
 alone=("${common[@]}" --threads=1 --output-dir="$PWD/run")
-together=("${common[@]}" --total-batch-size=128 --zero=2 --comm-timeout=2 --output-dir="$PWD/team")
+together=("${common[@]}" --total-batch-size=128 --zero=2 --output-dir="$PWD/team")
 
 # ---- what there is without accidents -------------------------------------------------------------------------------
 
@@ -49,6 +49,7 @@ if [ -n "${FAULTS-}" ]; then
     for kind in full read sync new map clock; do
         CHAOS_COUNT=$PWD/count CHAOS_FAULT=$kind:0 LD_PRELOAD=$FAULTS "$TRAIN_GPT" "${alone[@]}" >out 2>err
         calls[$kind]=$(cat count)
+        [ "${calls[$kind]}" -gt 0 ] || { not_ok "chaos: $kind" "the library sees no such call"; exit 1; }
         rm -rf run
     done
 fi
@@ -108,9 +109,9 @@ accident_cut() {
     cat text.txt >data.txt
 }
 
-# with_ranks ACTION...: two of them; the action is done to the process of one, in the middle.
+# with_ranks SIGNAL [OPTION...]: two of them; the signal goes to one, in the middle.
 with_ranks() {
-    start_ranks 2 "${together[@]}"
+    start_ranks 2 "${together[@]}" "${@:2}"
     draw 2
     local victim=$drawn
     draw $((2 * run_ms))
@@ -125,7 +126,7 @@ with_ranks() {
     ended=("${codes[@]}")
 }
 accident_rank_kill() { with_ranks KILL; }
-accident_rank_hang() { with_ranks STOP; }
+accident_rank_hang() { with_ranks STOP --comm-timeout=2; }
 accident_rank_term() { with_ranks TERM; }
 accident_rank_lie() {
     draw 2
@@ -134,7 +135,7 @@ accident_rank_lie() {
     what+=" rank $liar, lie $((drawn + 1))"
     with=()
     with[liar]="env CHAOS_FAULT=lie:$((drawn + 1)) LD_PRELOAD=$FAULTS"
-    start_ranks 2 "${together[@]}"
+    start_ranks 2 "${together[@]}" --comm-timeout=4
     with=()
     end_of_ranks 20
     ended=("${codes[@]}")

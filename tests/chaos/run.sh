@@ -158,7 +158,8 @@ clear_end() {
 is_whole() {
     local left
     [ "$3" = 0 ] || { echo "going on: exit code $3: $(tail -n 3 err | head -c 500)"; return; }
-    cmp <(curve "$2") <(curve "$1") >/dev/null 2>&1 || { echo "the curve is another one"; return; }
+    cmp <(curve "$2") <(curve "$1") >/dev/null 2>&1 ||
+        { echo "the curve is another one: $(diff <(curve "$2") <(curve "$1") | head -c 400 | tr '\n' ' ')"; return; }
     [ "$(weights "$1")" = "$(weights "$2")" ] || { echo "the weights are others"; return; }
     left=$(find "$1" -name '*.tmp' -o -name '.tmp-*')
     [ -z "$left" ] || echo "left behind: $left"

@@ -154,12 +154,15 @@ clear_end() {
     [ "$lines" -gt 0 ] || [ -s "$1" ] || echo "exit code $2 without a word"
 }
 
-# is_whole FOLDER WHOLE CODE: the run that has gone on is the one without accidents.
+# A signal may cut the very last validation short, and then nothing is left to do.
+curve_but_the_end() { curve "$1" | grep -v '"step":30,"val_loss"'; }
+
+# is_whole FOLDER WHOLE CODE [CURVE]: the run that has gone on is the one without accidents; CURVE is what is compared.
 is_whole() {
-    local left
+    local left of=${4:-curve}
     [ "$3" = 0 ] || { echo "going on: exit code $3: $(tail -n 3 err | head -c 500)"; return; }
-    cmp <(curve "$2") <(curve "$1") >/dev/null 2>&1 ||
-        { echo "the curve is another one: $(diff <(curve "$2") <(curve "$1") | head -c 400 | tr '\n' ' ')"; return; }
+    cmp <($of "$2") <($of "$1") >/dev/null 2>&1 ||
+        { echo "the curve is another one: $(diff <($of "$2") <($of "$1") | head -c 400 | tr '\n' ' ')"; return; }
     [ "$(weights "$1")" = "$(weights "$2")" ] || { echo "the weights are others"; return; }
     grep -q 'nothing left to do' err && return # the next checkpoint clears up, and there is none to come
     left=$(find "$1" -name '*.tmp' -o -name '.tmp-*')
@@ -168,7 +171,8 @@ is_whole() {
 
 # judge KIND: why the accident was not survived; nothing where it was.
 judge() {
-    local why='' rank
+    local why='' rank of=curve
+    case $1 in *term) of=curve_but_the_end ;; esac
     case $1 in
         rank_*)
             for rank in 0 1; do
@@ -178,7 +182,7 @@ judge() {
             [ -n "$why" ] || {
                 tcp_ranks 2 "${together[@]}"
                 cat err.0 >err
-                why=$(is_whole team whole-team "$((codes[0] + codes[1]))")
+                why=$(is_whole team whole-team "$((codes[0] + codes[1]))" $of)
             }
             ;;
         *)
@@ -191,7 +195,7 @@ judge() {
             cp err err.accident
             [ -n "$why" ] || {
                 run "${alone[@]}"
-                why=$(is_whole run whole "$status")
+                why=$(is_whole run whole "$status" $of)
             }
             ;;
     esac

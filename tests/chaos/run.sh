@@ -99,6 +99,7 @@ accident_clock() { nth clock; one_of -86400 -3600 3600 100000000; with_fault clo
 accident_cut() {
     "$TRAIN_GPT" "${alone[@]}" >out 2>err &
     local pid=$!
+    eventually 10 grep -q ' I memory' err # its data is open
     draw $((run_ms))
     what+=" after $drawn ms"
     sleep "$(printf '0.%03d' $((drawn % 1000)))"

@@ -80,6 +80,14 @@ void say_what_was_done(int64_t step, const Options& options, const std::string& 
     if (step > 0) spdlog::info("report  ./train_gpt report {}", shell_word(run_folder));
 }
 
+/// All steps are done, but for the validation after the last.
+bool has_to_validate(const Origin& origin, const Options& options, Comm& comm) {
+    if (origin.checkpoint->step != options.steps) return false;
+    const std::string folder = comm.is_root() ? find_run_folder(origin.checkpoint->path, "--resume") : "";
+    const bool lacks = comm.is_root() && lacks_validation(options, folder, options.steps);
+    return comm.broadcast(lacks ? "yes" : "") == "yes";
+}
+
 /// One rank of a training run; most runs have just this one.
 void train_rank(const Options& given, Comm& comm) {
     std::optional<Comm::LongWork> start(std::in_place, comm, "its start");
@@ -91,7 +99,7 @@ void train_rank(const Options& given, Comm& comm) {
     if (origin.checkpoint) require_kept_options(given, *origin.checkpoint);
     const std::unique_ptr<const RunDescription> run = describe_run(given, origin, comm);
     const Options& options = run->options;
-    if (origin.checkpoint && origin.checkpoint->step >= options.steps) {
+    if (origin.checkpoint && origin.checkpoint->step >= options.steps && !has_to_validate(origin, options, comm)) {
         const int64_t done = origin.checkpoint->step;
         spdlog::info("nothing left to do: the run has done {} steps{}; ask for more with --steps={} or more", done,
                      done > options.steps ? fmt::format(", and --steps is {}", options.steps) : "", done + 1);

@@ -119,6 +119,12 @@ void Trainer::load(const Origin& origin) {
     gather_parameters(state_, comm_);
 }
 
+bool lacks_validation(const Options& options, const std::string& run_folder, int64_t step) {
+    if (options.val_every == 0 || (step % options.val_every != 0 && step != options.steps)) return false;
+    const auto losses = validation_losses(run_folder + "/metrics.jsonl");
+    return !losses.empty() && !losses.contains(step);
+}
+
 /// The model at the beginning is validated too, and so is one whose validation was cut short when the run was stopped.
 /// The best validation so far is that of the checkpoint that is kept for it.
 void Trainer::recall_validations(const Origin& origin) {
@@ -127,8 +133,7 @@ void Trainer::recall_validations(const Origin& origin) {
     if (comm_.is_root()) {
         const std::string run = origin.checkpoint ? find_run_folder(origin.checkpoint->path, "--resume") : run_folder_;
         const auto losses = validation_losses(run + "/metrics.jsonl");
-        const bool is_missing = is_due(options_.val_every) && !losses.empty() && !losses.contains(progress_.step);
-        recalled[0] = progress_.step == 0 || is_missing ? 1 : 0;
+        recalled[0] = progress_.step == 0 || lacks_validation(options_, run, progress_.step) ? 1 : 0;
         const auto best = losses.find(named_step(run_folder_, kBestName).value_or(-1));
         const bool is_known = best != losses.end() && best->first <= progress_.step && std::isfinite(best->second);
         if (is_known) recalled[1] = best->second;
@@ -226,6 +231,8 @@ void Trainer::run() {
     loader_.seek(progress_.next_sequence);
     read_step_data();
     if (validates_first_) validate();
+    // Of a run that has done all else.
+    if (first_validation_ && progress_.step == options_.steps) attempt([&] { begin_folder(); });
     exchange({});
     while (progress_.step < options_.steps && !is_ending()) after_step(try_step());
     finish();

@@ -32,6 +32,9 @@ namespace llmc {
 /// What an exception says, for the user.
 std::string words_of(const std::exception& error);
 
+/// Whether a run that validates has not done so at this step, where it should have: it was cut short, or has failed.
+bool lacks_validation(const Options& options, const std::string& run_folder, int64_t step);
+
 class Trainer {
   public:
     /// All arguments but `origin` must outlive the trainer. A checkpoint that it has is loaded; weights of a model are

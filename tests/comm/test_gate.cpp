@@ -181,7 +181,7 @@ TEST(Gate, GarbageAndOversizeAreSentAway) {
         message(MessageType::Knock, "", uint64_t{1} << 40),
         message(MessageType::Knock, nonce + "x", kNonceBytes + 1),
         message(MessageType::Knock, "short", 5),
-        message(MessageType::Hello, pack({std::string(kProofBytes, 'p'), "hello"}), 56),
+        message(MessageType::Hello, pack({std::string(kProofBytes, 'p'), "hello"}), 53),
         message(MessageType::Welcome, "", 0),
         message(static_cast<MessageType>(1000), "", 0),
     };
@@ -189,7 +189,7 @@ TEST(Gate, GarbageAndOversizeAreSentAway) {
     // After a proper knock.
     const std::string knock = message(MessageType::Knock, nonce, kNonceBytes);
     for (const std::string& hello :
-         {message(MessageType::Hello, pack({std::string(kProofBytes, 'p'), "hello"}), 56),
+         {message(MessageType::Hello, pack({std::string(kProofBytes, 'p'), "hello"}), 53),
           message(MessageType::Hello, "", 0), message(MessageType::Hello, "", uint64_t{1} << 62),
           message(MessageType::Knock, nonce, kNonceBytes)}) {
         EXPECT_NE(answer_to(gate.port, knock + hello), "open");

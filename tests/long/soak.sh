@@ -1,15 +1,15 @@
 #!/bin/bash
-# A hundred thousand steps of a tiny model, with checkpoints, validations and samples: what the process has in memory does
-# not grow. The resident set of the last fifth is that of the second within 1 % and what one page more would be.
+# A hundred thousand steps of a tiny model, with checkpoints, validations and samples: what the process has in memory
+# does not grow. The resident set of the last fifth is that of the second within 1 %, or a page.
 #
 # SOAK_STEPS has another number of steps.
 set -u
 . tests/e2e/lib.bash
 
 steps=${SOAK_STEPS:-100000}
-"$TRAIN_GPT" --layers=2 --channels=32 --heads=2 --batch-size=2 --seq-len=16 --data=text.txt --threads=1 "--steps=$steps" \
-    "--checkpoint-every=$((steps / 50))" "--val-every=$((steps / 100))" --val-sequences=4 \
-    "--sample-every=$((steps / 100))" --sample-length=8 --log-every=1000 --output-dir=run >out 2>err &
+"$TRAIN_GPT" --layers=2 --channels=32 --heads=2 --batch-size=2 --seq-len=16 --data=text.txt --threads=1 \
+    "--steps=$steps" "--checkpoint-every=$((steps / 50))" "--val-every=$((steps / 100))" \
+    --val-sequences=4 "--sample-every=$((steps / 100))" --sample-length=8 --log-every=1000 --output-dir=run >out 2>err &
 pid=$!
 steps_done() { wc -l <run/metrics.jsonl; }
 while kill -0 $pid 2>/dev/null; do

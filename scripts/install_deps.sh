@@ -17,7 +17,7 @@ required="$required libzstd-dev libicu-dev libgtest-dev libtomlplusplus-dev libh
 blas="libdnnl-dev"                     # oneDNN
 blas_fallback="libopenblas-openmp-dev" # only where oneDNN is not packaged
 optional="bible-kjv libsentencepiece-dev libopenmpi-dev openmpi-bin python3"
-bench="python3-torch python3-matplotlib"
+bench="python3-torch python3-venv python3-matplotlib"
 
 say() { printf '%s\n' "install_deps: $*" >&2; }
 

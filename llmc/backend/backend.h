@@ -77,8 +77,6 @@ struct DeviceInfo {
     std::string kind = "cpu";
     int attention_backward_products = 5;  ///< Matrix products that attention_backward() really runs.
     int workers = 1;                      ///< Threads of a CPU that share an operation; 1 on a GPU.
-    /// Which matrix products a CPU forms (cpu/product_rule.h), which decides bits; empty on a GPU.
-    std::string products;
 
     /// Bytes for each of so many processes that share the device: all there are, and those that may be planned with.
     int64_t total(int64_t processes = 1) const { return std::min(memory_total / processes, process_available); }

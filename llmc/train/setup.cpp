@@ -345,6 +345,7 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     spdlog::info("plan    --recompute={}: {}; {:+.1f} % FLOPs, LM head in chunks of {} tokens", memory.plan.policy,
                  chosen.words, 100 * simulation.extra_flops_ratio(), memory.plan.logits_chunk_tokens);
     spdlog::info("plan    fused: {}", chosen.fusion);
+    if (options.cpu_products != "auto") spdlog::info("plan    matrix products: {}", options.cpu_products);
     log_portable_attention(options, model, memory.plan, device);
     if (chosen.delays_update()) {
         spdlog::info(

@@ -85,7 +85,7 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
     progress_.optimizer = options_.optimizer;
     progress_.seq_len = options_.seq_len;
     progress_.pack = options_.pack;
-    progress_.cpu_products = state_.backend().info().products;
+    progress_.cpu_products = options_.cpu_products == "auto" ? "" : options_.cpu_products;
     progress_.total_batch_size = tokens_per_step_;
     progress_.seed = options_.seed;
     progress_.train_tokens = data_.train->size();

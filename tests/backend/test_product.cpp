@@ -220,7 +220,7 @@ TEST(ProductRules, AreFoundByName) {
     for (const cpu::ProductRules& rules : cpu::product_table()) {
         if (cpu::can_form_products(rules.name)) {
             EXPECT_EQ(cpu::product_rules(rules.name).name, rules.name);
-            EXPECT_EQ(cpu::CpuBackend(1, rules.name).info().products, rules.name);
+            EXPECT_EQ(cpu::CpuBackend(1, rules.name).products().name, rules.name);
         } else {
             EXPECT_THROW(cpu::product_rules(rules.name), Error);
         }

@@ -64,6 +64,8 @@ refused "an unknown policy" 2 "--recompute=9: .*none.*sqrt" "${with_text[@]}" --
 refused "an unknown schedule" 2 "--lr-schedule: .*cosine" "${with_text[@]}" --lr-schedule=step
 refused "an unknown type" 2 "--dtype: .*bf16" "${with_text[@]}" --dtype=fp8
 refused "an unknown device" 2 "--device=abacus" "${with_text[@]}" --device=abacus
+refused "unknown products" 2 "--cpu-products: .*fp32.*library" "${with_text[@]}" --cpu-products=mkl
+refused "the CPU's products on a GPU" 2 "--cpu-products" "${with_text[@]}" --cpu-products=fp32 --device=cuda
 refused "an unknown log level" 2 "--log-level: .*warn" "${with_text[@]}" --log-level=loud
 refused "no size" 2 "--memory-budget=much: .*6GiB" "${with_text[@]}" --memory-budget=much
 

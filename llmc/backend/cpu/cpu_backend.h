@@ -22,6 +22,8 @@ class CpuBackend : public Backend {
     explicit CpuBackend(int threads, std::string_view products = "auto");
     ~CpuBackend() override;
 
+    const ProductRules& products() const { return products_; }
+
     // device.cpp
     DeviceInfo info() const override;
     void* allocate(int64_t bytes, const std::string& what) override;

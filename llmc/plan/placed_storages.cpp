@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <span>
 #include <utility>
 
@@ -16,23 +17,26 @@ void PlaceColumns::insert(const Place& place) {
     end_.insert(end_.begin() + at, place.end);
 }
 
+/// From behind, so that everything is moved once, in runs between the new ones.
 void PlaceColumns::merge(std::vector<Place> places) {
     if (places.empty()) return;
-    const auto by_begin = [](const Place& a, const Place& b) { return a.begin < b.begin; };
-    std::sort(places.begin(), places.end(), by_begin);
-    PlaceColumns merged;
-    const size_t all = size() + places.size();
-    merged.first_.reserve(all + kWidth), merged.last_.reserve(all + kWidth);
-    merged.begin_.reserve(all), merged.end_.reserve(all);
-    for (size_t i = 0, j = 0; i + j < all;) {
-        const bool is_new = i == size() || (j < places.size() && places[j].begin < begin_[i]);
-        const Place place = is_new ? places[j] : Place{{first_[i], last_[i]}, begin_[i], end_[i]};
-        ++(is_new ? j : i);
-        merged.first_.push_back(place.life.first), merged.last_.push_back(place.life.last);
-        merged.begin_.push_back(place.begin), merged.end_.push_back(place.end);
+    std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.begin < b.begin; });
+    size_t old = size();
+    const size_t all = old + places.size();
+    begin_.resize(all), end_.resize(all);
+    first_.resize(all + kWidth), last_.resize(all + kWidth);
+    for (size_t left = places.size(); left > 0; --left) {
+        const Place& place = places[left - 1];
+        const auto end = begin_.begin() + static_cast<ptrdiff_t>(old);
+        const auto at = static_cast<size_t>(std::upper_bound(begin_.begin(), end, place.begin) - begin_.begin());
+        const auto move = [&](auto& column, auto value) {
+            std::memmove(column.data() + at + left, column.data() + at, (old - at) * sizeof(value));
+            column[at + left - 1] = value;
+        };
+        move(begin_, place.begin), move(end_, place.end);
+        move(first_, int32_t{place.life.first}), move(last_, int32_t{place.life.last});
+        old = at;
     }
-    merged.first_.resize(all + kWidth), merged.last_.resize(all + kWidth);
-    *this = std::move(merged);
 }
 
 /// A bit for each of the kWidth from `block` on whose life overlaps this one.

@@ -60,7 +60,7 @@ class PlacedStorages {
 
   private:
     /// Steps of a stretch. What lives no longer is brief, and lies in two stretches at most.
-    static constexpr int kStretch = 32;
+    static constexpr int kStretch = 128;
     static bool is_brief(const Lifetime& life) { return life.last - life.first < kStretch; }
 
     PlaceColumns long_;

@@ -1,8 +1,7 @@
 #include "llmc/plan/placed_storages.h"
 
 #include <algorithm>
-#include <array>
-#include <span>
+#include <cstring>
 #include <utility>
 
 namespace llmc {
@@ -16,23 +15,26 @@ void PlaceColumns::insert(const Place& place) {
     end_.insert(end_.begin() + at, place.end);
 }
 
+/// From behind, so that everything is moved once, in runs between the new ones.
 void PlaceColumns::merge(std::vector<Place> places) {
     if (places.empty()) return;
-    const auto by_begin = [](const Place& a, const Place& b) { return a.begin < b.begin; };
-    std::sort(places.begin(), places.end(), by_begin);
-    PlaceColumns merged;
-    const size_t all = size() + places.size();
-    merged.first_.reserve(all + kWidth), merged.last_.reserve(all + kWidth);
-    merged.begin_.reserve(all), merged.end_.reserve(all);
-    for (size_t i = 0, j = 0; i + j < all;) {
-        const bool is_new = i == size() || (j < places.size() && places[j].begin < begin_[i]);
-        const Place place = is_new ? places[j] : Place{{first_[i], last_[i]}, begin_[i], end_[i]};
-        ++(is_new ? j : i);
-        merged.first_.push_back(place.life.first), merged.last_.push_back(place.life.last);
-        merged.begin_.push_back(place.begin), merged.end_.push_back(place.end);
+    std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.begin < b.begin; });
+    size_t old = size();
+    const size_t all = old + places.size();
+    begin_.resize(all), end_.resize(all);
+    first_.resize(all + kWidth), last_.resize(all + kWidth);
+    for (size_t left = places.size(); left > 0; --left) {
+        const Place& place = places[left - 1];
+        const auto end = begin_.begin() + static_cast<ptrdiff_t>(old);
+        const auto at = static_cast<size_t>(std::upper_bound(begin_.begin(), end, place.begin) - begin_.begin());
+        const auto move = [&](auto& column, auto value) {
+            std::memmove(column.data() + at + left, column.data() + at, (old - at) * sizeof(value));
+            column[at + left - 1] = value;
+        };
+        move(begin_, place.begin), move(end_, place.end);
+        move(first_, int32_t{place.life.first}), move(last_, int32_t{place.life.last});
+        old = at;
     }
-    merged.first_.resize(all + kWidth), merged.last_.resize(all + kWidth);
-    *this = std::move(merged);
 }
 
 /// A bit for each of the kWidth from `block` on whose life overlaps this one.
@@ -66,45 +68,95 @@ void PlaceColumns::Cursor::next() {
     find();
 }
 
+void ByteRanges::add(Range range) {
+    const auto first = std::lower_bound(ranges_.begin(), ranges_.end(), range.begin,
+                                        [](const Range& other, int64_t begin) { return other.end < begin; });
+    auto last = first;
+    for (; last != ranges_.end() && last->begin <= range.end; ++last) {
+        range.begin = std::min(range.begin, last->begin), range.end = std::max(range.end, last->end);
+    }
+    if (first == last) {
+        ranges_.insert(first, range);
+        return;
+    }
+    *first = range;
+    ranges_.erase(first + 1, last);
+}
+
 namespace {
 
-/// Through several columns, by begins: the first gap that is large enough.
-int64_t first_gap(std::span<PlaceColumns::Cursor> cursors, int64_t bytes) {
-    int64_t offset = 0;
-    while (true) {
-        PlaceColumns::Cursor* lowest = nullptr;
-        for (PlaceColumns::Cursor& cursor : cursors) {
-            if (!cursor.is_done() && (lowest == nullptr || cursor.begin() < lowest->begin())) lowest = &cursor;
+/// Goes through ranges as PlaceColumns::Cursor through places.
+class RangeCursor {
+  public:
+    explicit RangeCursor(const ByteRanges& ranges) : at_(ranges.ranges().data()), end_(at_ + ranges.ranges().size()) {}
+    bool is_done() const { return at_ == end_; }
+    int64_t begin() const { return at_->begin; }
+    int64_t end() const { return at_->end; }
+    void next() { ++at_; }
+
+  private:
+    const ByteRanges::Range *at_, *end_;
+};
+
+/// The first gap that is large enough between what several cursors go through.
+class Gap {
+  public:
+    explicit Gap(int64_t bytes) : bytes_(bytes) {}
+
+    template <typename... Cursors>
+    int64_t find(Cursors... cursors) {
+        for (bool moves = true; moves;) {
+            moves = false;
+            (void(moves = pass(cursors) || moves), ...);
         }
-        if (lowest == nullptr || lowest->begin() >= offset + bytes) return offset;
-        offset = std::max(offset, lowest->end());
-        lowest->next();
+        return offset_;
     }
-}
+
+  private:
+    /// Passes what begins before the gap's end; whether there was any.
+    template <typename Cursor>
+    bool pass(Cursor& cursor) {
+        const int64_t before = offset_;
+        for (; !cursor.is_done() && cursor.begin() < offset_ + bytes_; cursor.next()) {
+            offset_ = std::max(offset_, cursor.end());
+        }
+        return offset_ != before;
+    }
+
+    const int64_t bytes_;
+    int64_t offset_ = 0;
+};
 
 }  // namespace
 
-PlacedStorages::PlacedStorages(size_t steps) : brief_(steps / kStretch + 1) {}
+PlacedStorages::PlacedStorages(size_t steps) : stretches_(steps / kSteps + 1) {}
 
 int64_t PlacedStorages::lowest_free(const Lifetime& life, int64_t bytes) {
     using Cursor = PlaceColumns::Cursor;
-    if (!is_brief(life)) {
-        all_.merge(std::exchange(not_in_all_, {}));
-        std::array cursors = {Cursor(all_, life)};
-        return first_gap(cursors, bytes);
+    Gap gap(bytes);
+    const size_t first = stretch_of(life.first), last = stretch_of(life.last);
+    if (last > first + 1) {
+        everything_.merge(std::exchange(not_yet_, {}));
+        return gap.find(Cursor(everything_, life));
     }
-    const auto stretch = static_cast<size_t>(life.first / kStretch), last = static_cast<size_t>(life.last / kStretch);
-    std::array cursors = {Cursor(long_, life), Cursor(brief_[stretch], life), Cursor(brief_[last], life)};
-    return first_gap(std::span(cursors).first(stretch == last ? 2 : 3), bytes);
+    const Stretch &a = stretches_[first], &b = stretches_[last];
+    if (first == last) return gap.find(RangeCursor(a.all), Cursor(a.some, life));
+    return gap.find(RangeCursor(a.all), RangeCursor(b.all), Cursor(a.some, life), Cursor(b.some, life));
 }
 
 void PlacedStorages::insert(const Lifetime& life, int64_t begin, int64_t end) {
     const PlaceColumns::Place place = {life, begin, end};
-    not_in_all_.push_back(place);
-    if (!is_brief(life)) return long_.insert(place);
-    const auto stretch = static_cast<size_t>(life.first / kStretch), last = static_cast<size_t>(life.last / kStretch);
-    brief_[stretch].insert(place);
-    if (last != stretch) brief_[last].insert(place);
+    not_yet_.push_back(place);
+    const size_t last = stretch_of(life.last);
+    for (size_t i = stretch_of(life.first); i <= last; ++i) {
+        const auto steps = static_cast<int>(i) * kSteps;
+        const bool is_throughout = life.first <= steps && steps + kSteps - 1 <= life.last;
+        if (is_throughout) {
+            stretches_[i].all.add({begin, end});
+        } else {
+            stretches_[i].some.insert(place);
+        }
+    }
 }
 
 }  // namespace llmc

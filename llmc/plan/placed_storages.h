@@ -1,6 +1,7 @@
 // Where storages lie so far, while a layout is made: the lowest offset at which another one's bytes are free during its
-// life. Most tensors of a plan live for a few steps, and meet only their neighbours in time and what lives long; so
-// brief ones are kept by stretches of steps, apart from long ones, and a search goes through what it can meet.
+// life. Most tensors of a plan live for a few steps, and meet only their neighbours in time and what lives long. So the
+// steps are cut into stretches: a search of a brief tensor goes through what begins or ends in its stretch, and through
+// the ranges of bytes that are taken throughout it, of which there are few.
 #pragma once
 
 #include "llmc/plan/simulate.h"
@@ -49,6 +50,19 @@ class PlaceColumns {
     std::vector<int64_t> begin_, end_;
 };
 
+/// Disjoint ranges of bytes, ascending; those that touch are one.
+class ByteRanges {
+  public:
+    struct Range {
+        int64_t begin = 0, end = 0;
+    };
+    void add(Range range);
+    const std::vector<Range>& ranges() const { return ranges_; }
+
+  private:
+    std::vector<Range> ranges_;
+};
+
 class PlacedStorages {
   public:
     /// Of a plan with so many steps.
@@ -59,15 +73,18 @@ class PlacedStorages {
     void insert(const Lifetime& life, int64_t begin, int64_t end);
 
   private:
-    /// Steps of a stretch. What lives no longer is brief, and lies in two stretches at most.
-    static constexpr int kStretch = 32;
-    static bool is_brief(const Lifetime& life) { return life.last - life.first < kStretch; }
+    /// Steps of a stretch. What lives no longer is brief, and meets two stretches at most.
+    static constexpr int kSteps = 64;
+    struct Stretch {
+        PlaceColumns some;  ///< What lives in some of its steps ...
+        ByteRanges all;     ///< ... and the places of what lives in all of them.
+    };
+    static size_t stretch_of(int step) { return static_cast<size_t>(step / kSteps); }
 
-    PlaceColumns long_;
-    std::vector<PlaceColumns> brief_;  ///< By stretch.
+    std::vector<Stretch> stretches_;
     // For what lives long: everything, brought up to date when it is asked for.
-    PlaceColumns all_;
-    std::vector<PlaceColumns::Place> not_in_all_;
+    PlaceColumns everything_;
+    std::vector<PlaceColumns::Place> not_yet_;
 };
 
 }  // namespace llmc

@@ -82,6 +82,14 @@ Fit WhatFits::measure(const std::string& policy, const BatchShape& shape) const 
     return {total <= limit_ && has_host, total, on_host, tokens / update_seconds(times, plan)};
 }
 
+double WhatFits::speed(const std::string& policy, const BatchShape& shape) const {
+    const Model model = model_for(shape.T);
+    const PlanRequest request = this->request(model, shape);
+    const OpTimes times = operation_times(options_, model, request, backend_);
+    return static_cast<double>(request.parallel.ranks * shape.N()) /
+           update_seconds(times, make_training_plan(model, request, find_policy(policy)));
+}
+
 int64_t WhatFits::guess(const std::string& policy, const BatchShape& unit, int64_t step) const {
     // Bytes grow evenly, so that two small plans say where the limit is about; auto's smallest is near sqrt's.
     const PolicyRow& row = find_policy(policy == "auto" ? "sqrt" : policy);
@@ -123,20 +131,33 @@ Largest WhatFits::sequence(const std::string& policy) const {
 
 Largest WhatFits::fastest(const std::string& policy, int64_t T, const Largest& largest,
                           const std::vector<int64_t>& others) const {
-    Largest best = largest;
-    if (largest.size == 0) return best;
+    if (largest.size == 0) return largest;
+    std::vector<Largest> found = {largest};
     std::set<int64_t> tried = {largest.size};
+    const auto faster = [](const Largest& a, const Largest& b) {
+        return a.plan.tokens_per_second < b.plan.tokens_per_second;
+    };
+    const auto best = [&] { return std::max_element(found.begin(), found.end(), faster); };
     const auto attempt = [&](int64_t B) {
         if (B < 1 || B > largest.size || !tried.insert(B).second) return;
-        const Fit fit = measure(policy, {B, T});
-        if (fit.fits && fit.tokens_per_second > best.plan.tokens_per_second) best = {B, 1, fit, false};
+        Fit fit = {true, 0, 0, 0};
+        if (policy == "auto") {
+            fit = measure(policy, {B, T});
+        } else {
+            fit.tokens_per_second = speed(policy, {B, T});
+        }
+        if (fit.fits) found.push_back({B, 1, fit, false});
     };
     for (const int64_t B : others) attempt(B);
     for (int64_t B = largest.size / 2, turn = 0; B >= 1 && turn < 4; B /= 2, ++turn) attempt(B);
     // Once more around the best.
-    const int64_t centre = best.size;
+    const int64_t centre = best()->size;
     for (const int64_t B : {centre + centre / 4, centre - centre / 8}) attempt(B);
-    return best;
+    while (best()->plan.total_bytes == 0) {  // Of a level, it is laid out only now.
+        best()->plan = measure(policy, {best()->size, T});
+        if (!best()->plan.fits) found.erase(best());
+    }
+    return *best();
 }
 
 WhatFitsRow WhatFits::row(const std::string& policy, int64_t T, const std::vector<int64_t>& others) const {

@@ -25,6 +25,9 @@ class WhatFits {
     /// With speed. Where it does not fit, auto's bytes are those of its smallest plan.
     Fit measure(const std::string& policy, const BatchShape& shape) const;
 
+    /// Tokens per second of a fixed level, whatever it needs: without the layout that bytes take.
+    double speed(const std::string& policy, const BatchShape& shape) const;
+
     /// The most sequences of `T` tokens.
     Largest batch(const std::string& policy, int64_t T) const;
     /// The longest of one sequence, a multiple of 64.

@@ -25,8 +25,9 @@ inline const std::vector<AdapterCase>& adapter_cases() {
         {"large rank", 65, 33, 70, {40, {{0, 40, 1}, {40, 30, 3}}}},
         {"one dropped", 3, 5, 4, {2, {{0, 4, 1}}}, 0.5f},
         {"queries and values dropped", 70, 90, 60, {4, {{0, 30, 2}, {45, 15, 0.5f}}}, 0.25f},
-        {"long and dropped", 300, 531, 40, {17, {{0, 40, 0.25f}}}, 0.1f},
-        {"large rank dropped", 65, 33, 70, {40, {{0, 40, 1}, {40, 30, 3}}}, 0.3f},
+        {"long and dropped", 19, 300, 8, {17, {{0, 8, 0.25f}}}, 0.1f},
+        {"large rank dropped", 20, 33, 12, {40, {{0, 8, 1}, {8, 4, 3}}}, 0.3f},
+        {"many tokens dropped", 300, 20, 8, {2, {{0, 8, 1}}}, 0.2f},
     };
     return cases;
 }

@@ -62,6 +62,7 @@ must "as JSON" plan --model=gpt2 --device-profile=rtx3060 --what-fits --json
 speeds() { # of every row's fastest batch, auto's last
     awk -F'[:,]' '/"fastest"/ { inside = 1 } inside && /"predicted_tokens_per_second"/ { print $2; inside = 0 }' out
 }
+cp out ways.json
 check "auto is no slower than any level" awk '{ rate[NR] = $1 } END {
     for (i = 1; i < 7; i++) if (rate[7] < rate[i]) exit 1
     exit NR < 7 }' <(speeds)
@@ -70,6 +71,19 @@ must "the file that was written" plan --config=best.toml --device-profile=rtx306
 check "fits" grep -q '"fits": true' out
 check "is for one batch" test "$(number batch_size)" = "$(config_value batch-size)"
 must "training takes it, too" --config=best.toml --data=text.txt --dtype=fp32 --dry-run --memory-budget=200GiB
+# Other ways to train, each with a command: what `plan` says of it is that it fits.
+for way in in_part with_lora; do
+    command=$(sed -n "/\"$way\"/,/}/s/^ *\"command\": \"train_gpt \(.*\)\",*$/\1/p" <ways.json)
+    eval "must '$way: $command' plan --device-profile=rtx3060 --json $command"
+    check "$way fits" test -n "$command" -a "$(grep -c '"fits": true' out)" = 1
+done
+must "with adapters" plan --model=gpt2 --device-profile=rtx3060 --what-fits --recompute=0,1 --lora=4 \
+    --lora-targets=c_attn --lora-dropout=0.1 --dropout=0.1 --emit-config=adapters.toml
+check "its file has their options" test "$(grep -c -E \
+    '^(lora = 4|lora-targets = "c_attn"|lora-dropout = 0.1|dropout = 0.1)$' adapters.toml)" = 4
+must "which fits when taken" plan --config=adapters.toml --device-profile=rtx3060 --json
+check "with adapters" test "$(grep -c '"fits": true' out)" = 1
+must "training takes it" --config=adapters.toml --data=text.txt --dtype=fp32 --dry-run --memory-budget=200GiB
 must "twice the batch" plan --config=best.toml --device-profile=rtx3060 --json \
     --batch-size=$(($(config_value batch-size) * 2))
 must "of four ranks" plan --model=llama3-8b --seq-len=4096 --device-profile=h100 --what-fits --ranks=4 --zero=3 \

@@ -1,6 +1,7 @@
 // Dropout: a thread has the eight channels of one counter.
-#include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/dropout.cuh"
+
+#include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/base/check.h"
 
 #include <algorithm>

@@ -28,7 +28,7 @@ struct Progress {
     std::string adapter;        ///< What adapters trained, as adapter_config.json has it; empty: none.
     std::string optimizer;      ///< Whose moments these are, as --optimizer names it.
     StateFormats formats;       ///< How they, weights and gradients were kept.
-    std::string base;           ///< How frozen matrices of layers were stored, as --base-format says; empty: as `dtype`.
+    std::string base;  ///< How frozen matrices of layers were stored, as --base-format says; empty: as `dtype`.
     int64_t seq_len = 0;
     /// Matrix products of the CPU, as --cpu-products names them; empty on a GPU.
     std::string cpu_products;

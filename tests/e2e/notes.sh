@@ -1,0 +1,30 @@
+#!/bin/bash
+# What the notes name is there: files that they link to, tests that prove a row, options, presets.
+set -u
+. tests/e2e/lib.bash
+root=$OLDPWD
+
+missing_links() { # of a note: files it links to that are not there
+    local note=$1 link
+    grep -oE '\]\([^)#: ]+' "$root/$note" | sed 's/^](//' | sort -u | while read -r link; do
+        [ -e "$root/$(dirname "$note")/$link" ] || echo "$link"
+    done
+}
+for note in README.md $(cd "$root" && ls dev/notes/*.md); do
+    check "$note: its links" test -z "$(missing_links "$note")"
+done
+
+cat "$root"/tests/*/*.cpp "$root"/tests/*/*.cu "$root"/tests/*/*/*.cpp 2>/dev/null | tr '\n' ' ' |
+    grep -oE 'TEST(_F|_P)?\( *[A-Za-z0-9]+, *[A-Za-z0-9]+' | sed -E 's/TEST(_F|_P)?\( *//; s/, */./' | sort -u >tests.txt
+check "tests are found" test "$(wc -l <tests.txt)" -gt 500
+for name in $(grep -oE '`[A-Z][A-Za-z0-9]+\.[A-Z][A-Za-z0-9]+`' "$root/dev/notes/determinism.md" | tr -d '`' | sort -u); do
+    check "determinism.md: $name" grep -qx "$name" tests.txt
+done
+for name in $(grep -oE '`[a-z_]+\.sh`' "$root"/dev/notes/{determinism,promises}.md | sed 's/.*:`//; s/`//' | sort -u); do
+    check "a script of the notes: $name" test -x "$root/tests/e2e/$name"
+done
+"$TRAIN_GPT" --help-all >all.txt && "$TRAIN_GPT" plan --help-all >>all.txt
+for name in $(grep -ohE '`--[a-z][a-z-]+' "$root"/dev/notes/{determinism,tour,recompute}.md | tr -d '`' | sort -u); do
+    check "an option of the notes: $name" grep -qE -e "(^| |,)$name( |$)" all.txt
+done
+exit $((failures > 0))

@@ -24,6 +24,7 @@
 #include "llmc/train/output_file.h"
 #include "llmc/train/plan_command.h"
 #include "llmc/train/ranks.h"
+#include "llmc/train/report_command.h"
 #include "llmc/train/resume_options.h"
 #include "llmc/train/run_description.h"
 #include "llmc/train/run_folder.h"
@@ -72,6 +73,7 @@ void say_what_was_done(int64_t step, const Options& options, const std::string& 
         spdlog::info("done: {} steps in '{}'; try ./train_gpt generate --run={}", step, run_folder,
                      shell_word(run_folder));
     }
+    if (step > 0) spdlog::info("report  ./train_gpt report {}", shell_word(run_folder));
 }
 
 /// One rank of a training run; most runs have just this one.
@@ -169,7 +171,8 @@ int run(int argc, char** argv) {
     if (computes) require_room_to_work();
     settle_threads(options.threads);
     if (options.command != Command::Train) say_remarks(options);
-    if (options.command != Command::Train && options.command != Command::Plan) warn_of_others_at_work();
+    const bool only_reads = options.command == Command::Plan || options.command == Command::Report;
+    if (options.command != Command::Train && !only_reads) warn_of_others_at_work();
     switch (options.command) {
         case Command::Train: train(options); break;
         case Command::Plan: print_output(plan_report(options)); break;
@@ -178,6 +181,7 @@ int run(int argc, char** argv) {
         case Command::Import: import_command(options); break;
         case Command::Export: export_command(options); break;
         case Command::Tokenize: tokenize_command(options); break;
+        case Command::Report: report_command(options); break;
         case Command::Help: break;
     }
     if (options.command == Command::Train) {

@@ -7,7 +7,9 @@
 
 #include <cerrno>
 #include <fcntl.h>
+#include <fstream>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
 
@@ -65,6 +67,18 @@ void FileLock::release() {
         if (is_same_file(descriptor_, path)) unlink(path.c_str());
     }
     close(std::exchange(descriptor_, -1));
+}
+
+bool is_locked(const std::string& path) {
+    struct stat file = {};
+    if (stat(path.c_str(), &file) != 0) return false;
+    // "7: FLOCK  ADVISORY  WRITE 1234 fd:01:2345 0 EOF"; some file systems have another device there than stat() says.
+    const std::string inode = fmt::format(":{} ", file.st_ino);
+    std::ifstream locks("/proc/locks");
+    for (std::string line; std::getline(locks, line);) {
+        if (line.find(" FLOCK ") != std::string::npos && line.find(inode) != std::string::npos) return true;
+    }
+    return false;
 }
 
 }  // namespace llmc

@@ -24,4 +24,8 @@ class FileLock {
     int descriptor_ = -1;
 };
 
+/// Whether some process of this host holds the lock of this path. Asks the system, and does not try the lock: nobody is
+/// kept from taking it meanwhile.
+bool is_locked(const std::string& path);
+
 }  // namespace llmc

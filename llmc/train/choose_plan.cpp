@@ -340,7 +340,34 @@ OpTimes times_to_choose_by(const Options& options, const Model& model, const Pla
     return predicted.measured ? predicted : nominal_times(options, model, request, backend);
 }
 
+namespace {
+
+ChosenPlan choose_placed(const Options& options, const std::string& policy, const Model& model, Backend& backend) {
+    Options placed = options;
+    placed.recompute = policy, placed.offload = "none";
+    std::optional<ChosenPlan> best;
+    for (const std::string& offload : placements_to_try(placed, backend)) {
+        placed.offload = offload;
+        // Of a batch that is open, one sequence.
+        const BatchShape shape = {std::max<int64_t>(1, options.batch_size), options.seq_len};
+        if (!is_fitting(placed, model, shape, backend)) continue;
+        ChosenPlan chosen = choose_plan(placed, policy, model, backend);
+        const PlannedMemory& memory = chosen.memory;
+        if (!fits_both(placed, backend, memory.total_bytes(), memory.host_bytes())) continue;
+        if (!best || chosen.step_seconds < best->step_seconds) best = std::move(chosen);
+        if (best->memory.host_bytes() == 0 && best->memory.simulation.extra_flops_ratio() == 0)
+            break;  // None is faster.
+    }
+    placed.offload = "none";  // If nothing fits, this says what is missing, or the caller does.
+    if (!best) best = choose_plan(placed, policy, model, backend);
+    best->placed = true;
+    return std::move(*best);
+}
+
+}  // namespace
+
 ChosenPlan choose_plan(const Options& options, const std::string& policy, const Model& model, Backend& backend) {
+    if (places_by_itself(options)) return choose_placed(options, policy, model, backend);
     if (options.batch_size == 0) return choose_batch(options, policy, model, backend);
     const PlanRequest request = request_for(options, model, {options.batch_size, options.seq_len}, backend);
     return plan_of(options, policy, model, request, operation_times(options, model, request, backend), backend);

@@ -16,6 +16,7 @@ struct ChosenPlan {
     std::string fusion;       ///< What runs as one, or why nothing does.
     double step_seconds = 0;  ///< Predicted, for a whole update of `micro_batches`.
     double now_seconds = 0;   ///< Where the update is delayed: the same with one at once.
+    bool placed = false;      ///< What is in host memory was chosen, too (--offload=auto); plan.places says it.
     bool delays_update() const { return memory.plan.delays_update(); }
 };
 
@@ -64,7 +65,8 @@ OpTimes times_to_choose_by(const Options& options, const Model& model, const Pla
 
 /// The plan of one policy, or of the search for "auto". Where --batch-size is auto, the fastest micro-batch among those
 /// that divide the total batch: every one is planned within the memory there is, and the plan's shape says which it
-/// became. Fails, saying the smallest budget that would do and what binds, if the search finds nothing.
+/// became. With --offload=auto the fastest of the placements that fit both memories. Fails, saying the smallest budget
+/// that would do and what binds, if the search finds nothing.
 ChosenPlan choose_plan(const Options& options, const std::string& policy, const Model& model, Backend& backend);
 
 /// The plan that another rank has chosen, from its keep-set, times and delay of the update.

@@ -23,7 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kBranchFiles[] = {"config.toml", "metrics.jsonl"};
+constexpr const char* kBranchFiles[] = {"config.toml", "metrics.jsonl", "samples.jsonl"};
 
 /// Where the files of the branch to come wait for their turn.
 std::string folder_of_next(const std::string& root) { return root + "/" + kTemporaryPrefix + "next"; }
@@ -132,7 +132,10 @@ std::string go_on_from(const std::string& root, int64_t step, const std::string&
     fs::remove_all(next, ignored);  // Of a process that was killed before its decision.
     make_directories(next, "--resume");
     write_text(next + "/config.toml", config);
-    write_text(next + "/metrics.jsonl", metrics_up_to(root + "/metrics.jsonl", step));
+    for (const char* file : {"metrics.jsonl", "samples.jsonl"}) {
+        const bool is_wanted = path_exists(root + "/" + file) || std::string(file) == "metrics.jsonl";
+        if (is_wanted) write_text(next + "/" + file, metrics_up_to(root + "/" + file, step));
+    }
     sync_directory(next);
 
     write_run_record(root, record);  // The decision.

@@ -2,12 +2,14 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/io/json_text.h"
 
 #include <nlohmann/json.hpp>
 
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <string_view>
 
 namespace llmc {
 namespace {
@@ -17,12 +19,12 @@ std::string number(double value) { return std::isfinite(value) ? fmt::format("{}
 
 /// Calls `use` with every whole line that is an object, and its JSON. A line cut off by a crash is none.
 template <typename Use>
-void for_each_line(const std::string& text, Use use) {
+void for_each_line(std::string_view text, Use use) {
     size_t begin = 0;
     while (begin < text.size()) {
         const size_t end = text.find('\n', begin);
-        if (end == std::string::npos) break;
-        const std::string line = text.substr(begin, end - begin);
+        if (end == std::string_view::npos) break;
+        const std::string line(text.substr(begin, end - begin));
         begin = end + 1;
         const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
         if (json.is_object()) use(line, json);
@@ -56,6 +58,59 @@ std::map<int64_t, double> validation_losses(const std::string& path) {
     return losses;
 }
 
+namespace {
+
+double number_in(const nlohmann::json& line, const char* name) {
+    const auto found = line.find(name);
+    return found != line.end() && found->is_number() ? found->get<double>() : std::nan("");
+}
+
+void take_step(const nlohmann::json& json, int64_t step, RunHistory* history) {
+    const auto at = static_cast<double>(step);
+    history->loss.add(at, number_in(json, "loss"));
+    history->learning_rate.add(at, number_in(json, "lr"));
+    history->grad_norm.add(at, number_in(json, "grad_norm"));
+    const double ms = number_in(json, "step_ms"), rate = number_in(json, "tokens_per_second");
+    history->step_ms.add(at, ms);
+    history->tokens_per_second.add(at, rate);
+    if (std::isfinite(ms * rate)) history->tokens += ms * rate / 1e3;
+    if (const double bytes = number_in(json, "memory_bytes"); bytes > 0) {
+        history->memory_bytes = static_cast<int64_t>(bytes);
+    }
+    if (json.contains("skipped")) ++history->skipped_steps;
+}
+
+}  // namespace
+
+RunHistory read_history(const std::string& path) {
+    RunHistory history;
+    if (!path_exists(path)) return history;
+    const MappedFile file(path);
+    for_each_line(file.text(), [&](const std::string&, const nlohmann::json& json) {
+        const int64_t step = step_of(json);
+        if (step < history.last_step) return;  // They ascend.
+        if (json.contains("loss")) {
+            take_step(json, step, &history);
+        } else if (json.contains("val_loss")) {
+            history.validation.add(static_cast<double>(step), number_in(json, "val_loss"));
+        } else {
+            return;
+        }
+        history.last_step = step;
+    });
+    return history;
+}
+
+std::vector<std::pair<int64_t, std::string>> read_samples(const std::string& path) {
+    std::vector<std::pair<int64_t, std::string>> samples;
+    if (!path_exists(path)) return samples;
+    for_each_line(read_text(path), [&](const std::string&, const nlohmann::json& json) {
+        if (!json.contains("sample") || !json["sample"].is_string()) return;
+        samples.emplace_back(step_of(json), json["sample"].get<std::string>());
+    });
+    return samples;
+}
+
 MetricsFile::~MetricsFile() {
     if (file_ != nullptr) std::fclose(file_);
 }
@@ -82,6 +137,10 @@ void MetricsFile::write(const StepMetrics& m) {
 
 void MetricsFile::write_validation(int64_t step, double loss) {
     write_line(fmt::format(R"({{"step":{},"val_loss":{}}})", step, number(loss)));
+}
+
+void MetricsFile::write_sample(int64_t step, const std::string& text) {
+    write_line(fmt::format(R"({{"step":{},"sample":{}}})", step, json_text(text)));
 }
 
 void MetricsFile::write_line(const std::string& line) {

@@ -1,10 +1,15 @@
 // metrics.jsonl: one JSON object per line, a line per update and a line per validation, for scripts and plots.
+// samples.jsonl: a line per sample.
 #pragma once
+
+#include "llmc/draw/series.h"
 
 #include <cstdint>
 #include <cstdio>
 #include <map>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace llmc {
 
@@ -33,8 +38,11 @@ class MetricsFile {
     /// Opens `path` for appending; what metrics_up_to() leaves out is dropped first, in one atomic replacement. May be
     /// called again, for another file.
     void open(const std::string& path, int64_t last_step);
+    bool is_open() const { return file_ != nullptr; }
     void write(const StepMetrics& metrics);
     void write_validation(int64_t step, double loss);
+    /// Bytes of `text` that are no UTF-8 are replaced.
+    void write_sample(int64_t step, const std::string& text);
 
   private:
     void write_line(const std::string& line);
@@ -49,5 +57,18 @@ std::string metrics_up_to(const std::string& path, int64_t last_step);
 
 /// Validation losses by step, as a run's metrics.jsonl has them; empty if there is no such file. Null is NaN.
 std::map<int64_t, double> validation_losses(const std::string& path);
+
+/// All that a run's metrics.jsonl has, for pictures.
+struct RunHistory {
+    Series loss, validation, learning_rate, grad_norm, step_ms, tokens_per_second;
+    int64_t last_step = 0, skipped_steps = 0, memory_bytes = 0;
+    double tokens = 0;  ///< Trained on, by time and speed of every step.
+};
+
+/// Empty if there is no such file. Lines that are cut off or damaged are left out.
+RunHistory read_history(const std::string& path);
+
+/// Samples by step, as a run's samples.jsonl has them.
+std::vector<std::pair<int64_t, std::string>> read_samples(const std::string& path);
 
 }  // namespace llmc

@@ -13,6 +13,7 @@ namespace {
 
 const char* const kAll = "all";
 const char* const kNone = "none";
+const char* const kAuto = "auto";
 
 std::vector<Buffer> buffers_named(const std::string& name) {
     if (name == "moments") return {Buffer::MomentM, Buffer::MomentV};
@@ -36,7 +37,7 @@ std::vector<std::string> words_of_list(const std::string& list) {
 
 void require_known(const std::string& list, const std::string& word) {
     std::vector<std::string> names = offloadable();
-    names.insert(names.end(), {kAll, kNone});
+    names.insert(names.end(), {kAll, kNone, kAuto});
     if (std::find(names.begin(), names.end(), word) != names.end()) return;
     const std::string meant = nearest_word(word, names);
     fail_usage("--offload={}: '{}' is nothing that can be in host memory{}; choose from {}", list, word,
@@ -53,7 +54,7 @@ const std::vector<std::string>& offloadable() {
 Places with_offload(Places places, const std::string& list) {
     const std::vector<std::string> words = words_of_list(list);
     for (const std::string& word : words) require_known(list, word);
-    for (const char* alone : {kAll, kNone}) {
+    for (const char* alone : {kAll, kNone, kAuto}) {
         const bool has_it = std::find(words.begin(), words.end(), alone) != words.end();
         if (has_it && words.size() > 1) {
             fail_usage("--offload={}: '{}' contradicts the rest of the list; give it alone, or leave it out", list,
@@ -78,9 +79,14 @@ std::string offload_of(const Places& places) {
     return list.empty() ? kNone : list;
 }
 
+bool places_by_itself(const Options& options) { return options.offload == kAuto; }
+
 void validate_offload(const Options& options) {
     const Places places = with_offload(Places(DType::BF16), options.offload);
-    if (options.recompute != "offload" || !options.was_typed("offload")) return;
+    if (places_by_itself(options) && options.frontier) {
+        fail_usage("--offload=auto: --frontier draws one placement; name it, as --what-fits does, or leave it out");
+    }
+    if (options.recompute != "offload" || !options.was_typed("offload") || places_by_itself(options)) return;
     if (places.on_host(Buffer::Boundaries)) return;
     fail_usage(
         "--offload={}: --recompute=offload keeps layer boundaries in host memory; add boundaries to the list, or take "

@@ -12,7 +12,7 @@ namespace {
 
 constexpr double kMany = 1e15;
 constexpr uint8_t kComputing = kTrain | kPlan | kGenerate | kEvaluate;
-constexpr uint8_t kAll = kComputing | kImport | kExport | kTokenize;
+constexpr uint8_t kAll = kComputing | kImport | kExport | kTokenize | kReport;
 
 const std::string& model_help() {
     static const std::string text =
@@ -188,7 +188,8 @@ const std::vector<OptionRow>& option_table() {
          {"auto", "bf16", "fp32", "nf4", "nf4-double"}},
         {"--offload", &O::offload, kTrain | kPlan, kMemory,
          "What is in (pinned) host memory, and comes to the device for the steps that use it: a list of moments, "
-         "masters, gradients, parameters, boundaries, or all, none; the same bits"},
+         "masters, gradients, parameters, boundaries, or all, none; auto, the fastest placement that fits both "
+         "memories; the same bits"},
         {"--update", &O::update, kTrain | kPlan, kMemory,
          "When parameters are updated: now, after the last micro-batch; delayed, each layer just before its first use "
          "in the next forward, so that what comes from host memory hides; auto, what is predicted to be faster; the "
@@ -296,8 +297,10 @@ const std::vector<OptionRow>& option_table() {
         {"--gguf-type", &O::gguf_type, kExport, kOutput,
          "With --format=gguf: type of its matrices; q8_0 has 8 bits and a scale for 32 of them", 0, 0,
          {"f32", "f16", "bf16", "q8_0"}, false},
-        path({"--out", &O::out, kImport | kExport | kTokenize, kOutput,
-         "Folder or file to make, or beginning of the token files' names; it must not be there", 0, 0, {}, false}),
+        path({"runs", &O::runs, kReport, kModel, "Run folders (the newest in runs/)", 0, 0, {}, false}),
+        path({"--out", &O::out, kImport | kExport | kTokenize | kReport, kOutput,
+         "Folder or file to make, or beginning of the token files' names; it must not be there, but for a report "
+         "(report.html in the run's folder, or here for several runs)", 0, 0, {}, false}),
         path({"files", &O::files, kTokenize, kData,
          "Text files, quoted patterns for them, folders, or - for standard input", 0, 0, {}, false}, PathKind::Data),
         {"--shard-tokens", &O::shard_tokens, kTokenize, kOutput, "Tokens in a file", 1, 2147483647, {}, false},
@@ -340,6 +343,7 @@ const std::vector<CommandRow>& subcommand_table() {
          "Loss and bits per byte of a trained model on a text, and HellaSwag"},
         {"import", Command::Import, kImport, "Make a run folder of a model from elsewhere"},
         {"export", Command::Export, kExport, "Write a trained model for transformers, llm.c or llama.cpp"},
+        {"report", Command::Report, kReport, "Write a page of runs: curves, memory, plan, samples, options"},
         {"tokenize", Command::Tokenize, kTokenize, "Turn text into token files, or learn a vocabulary from it"},
     };
     return table;

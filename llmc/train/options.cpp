@@ -338,6 +338,25 @@ Options options_of_run(const std::string& run_folder, const std::string& option)
     return options;
 }
 
+std::string option_text(const Options& options, const OptionRow& row) {
+    return std::visit(
+        [&](auto member) -> std::string {
+            const auto& value = options.*member;
+            using Value = std::remove_cvref_t<decltype(value)>;
+            if constexpr (std::is_same_v<Value, std::string>) {
+                return value;
+            } else if constexpr (std::is_same_v<Value, std::vector<std::string>>) {
+                return fmt::format("{}", fmt::join(value, ", "));
+            } else if constexpr (std::is_same_v<Value, bool>) {
+                return value ? "true" : "false";
+            } else {
+                if (value == Value() && !row.choices.empty()) return row.choices.front();
+                return value == Value() && row.minimum > 0 ? "" : fmt::format("{}", value);
+            }
+        },
+        row.field);
+}
+
 std::string to_toml(const Options& options) {
     std::string text = fmt::format("{}{}: the options of this run; usable with --config\n", kFirstWords, version());
     const char* group = "";

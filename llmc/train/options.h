@@ -14,7 +14,7 @@
 
 namespace llmc {
 
-enum class Command : uint8_t { Train, Plan, Generate, Evaluate, Import, Export, Tokenize, Help };
+enum class Command : uint8_t { Train, Plan, Generate, Evaluate, Import, Export, Tokenize, Report, Help };
 
 constexpr const char* kWholeDevice = "device";       ///< What --what-fits without a value stands for.
 constexpr int64_t kLargestVocabulary = 100'000'000;  ///< That --vocab-size takes.
@@ -157,6 +157,8 @@ struct Options {
     std::string format = "hf";
     std::string gguf_type = "f16";
 
+    std::vector<std::string> runs;  ///< Of report.
+
     // tokenize
     std::vector<std::string> files;
     int64_t shard_tokens = 100'000'000;
@@ -186,7 +188,8 @@ enum CommandMask : uint8_t {
     kEvaluate = 8,
     kImport = 16,
     kExport = 32,
-    kTokenize = 64
+    kTokenize = 64,
+    kReport = 128
 };
 
 using OptionField = std::variant<std::string Options::*, int64_t Options::*, double Options::*, bool Options::*,
@@ -244,6 +247,9 @@ Options parse_options(int argc, const char* const* argv);
 /// The options of a run, from its config.toml; `option` names the run in messages. They do not count as given. Paths
 /// are those where its files are now (config_paths.h).
 Options options_of_run(const std::string& run_folder, const std::string& option);
+
+/// The value of an option as text; "" where it was left open.
+std::string option_text(const Options& options, const OptionRow& row);
 
 /// The options that shape a run as TOML, readable by --config: one `name = value` per line, in a section per group.
 std::string to_toml(const Options& options);

@@ -4,6 +4,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/units.h"
 #include "llmc/plan/search.h"
+#include "llmc/train/offload.h"
 #include "llmc/train/remedy.h"
 
 #include <algorithm>
@@ -31,6 +32,21 @@ Room room_of(const Options& options, const Model& model, const BatchShape& shape
     return room;
 }
 
+/// Whether the device's memory is the host's.
+bool is_one_memory(const Options& options, const Backend& backend) {
+    return !backend.on_gpu() && options.device_profile.empty();
+}
+
+/// The options with every placement that --offload=auto may take.
+std::vector<Options> placed_options(const Options& options, const Backend& backend) {
+    std::vector<Options> all;
+    for (const std::string& list : placements_to_try(options, backend)) {
+        all.push_back(options);
+        all.back().offload = list;
+    }
+    return all;
+}
+
 }  // namespace
 
 const std::vector<std::string>& offloads_by_cost() {
@@ -46,8 +62,29 @@ const std::vector<std::string>& offloads_by_cost() {
     return lists;
 }
 
+std::vector<std::string> placements_to_try(const Options& options, const Backend& backend) {
+    if (is_one_memory(options, backend)) return {"none"};
+    std::vector<std::string> lists;
+    std::set<std::string> known;
+    for (const std::string& list : offloads_by_cost()) {
+        Options placed = options;
+        placed.offload = list;
+        const Places places = places_of(placed, backend);
+        if (known.insert(offload_of(places)).second) lists.push_back(list);
+    }
+    return lists;
+}
+
 std::optional<double> seconds_if_fitting(const Options& options, const Model& model, const BatchShape& shape,
                                          const Backend& backend) {
+    if (places_by_itself(options)) {
+        std::optional<double> least;
+        for (const Options& placed : placed_options(options, backend)) {
+            const std::optional<double> seconds = seconds_if_fitting(placed, model, shape, backend);
+            if (seconds && (!least || *seconds < *least)) least = seconds;
+        }
+        return least;
+    }
     const Room room = room_of(options, model, shape, backend);
     if (!fits_both(options, backend, room.on_device, room.on_host)) return std::nullopt;
     const OpTimes times = nominal_times(options, model, room.request, backend);
@@ -66,10 +103,15 @@ std::optional<double> seconds_if_fitting(const Options& options, const Model& mo
 }
 
 bool is_fitting(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
+    if (places_by_itself(options)) {
+        const std::vector<Options> all = placed_options(options, backend);
+        return std::any_of(all.begin(), all.end(),
+                           [&](const Options& placed) { return is_fitting(placed, model, shape, backend); });
+    }
     const Room room = room_of(options, model, shape, backend);
     if (!fits_both(options, backend, room.on_device, room.on_host)) return false;
-    const bool is_one_memory = !backend.on_gpu() && options.device_profile.empty();
-    if (is_one_memory && room.on_host > 0) return seconds_if_fitting(options, model, shape, backend).has_value();
+    const bool one_memory = is_one_memory(options, backend);
+    if (one_memory && room.on_host > 0) return seconds_if_fitting(options, model, shape, backend).has_value();
     if (options.recompute == "auto") {
         const bool goes_to_host = room.request.places.on_host(Buffer::Boundaries);
         if (goes_to_host) return seconds_if_fitting(options, model, shape, backend).has_value();
@@ -78,7 +120,7 @@ bool is_fitting(const Options& options, const Model& model, const BatchShape& sh
     const Plan plan = make_training_plan(model, room.request, find_policy(options.recompute));
     const int64_t on_host = room.on_host + plan.host_bytes;
     if (on_host > 0 && on_host > host_memory_limit(options)) return false;
-    if (is_one_memory && on_host > 0) return seconds_if_fitting(options, model, shape, backend).has_value();
+    if (one_memory && on_host > 0) return seconds_if_fitting(options, model, shape, backend).has_value();
     return arena_within(plan, room.arena).fits;
 }
 
@@ -124,8 +166,7 @@ bool fits_both(const Options& options, const Backend& backend, int64_t device_by
     if (device_bytes > memory_limit(options, device)) return false;
     if (host_bytes == 0) return true;
     if (host_bytes > host_memory_limit(options)) return false;
-    const bool is_one_memory = !backend.on_gpu() && options.device_profile.empty();
-    return !is_one_memory || device_bytes + host_bytes <= device.available(options.memory_sharing);
+    return !is_one_memory(options, backend) || device_bytes + host_bytes <= device.available(options.memory_sharing);
 }
 
 void require_host_memory(const Options& options, const Model& model, const PlannedMemory& memory,

@@ -22,6 +22,10 @@ std::optional<Placement> fitting_placement(const Options& options, const Model& 
 /// Values of --offload, from what costs least to everything.
 const std::vector<std::string>& offloads_by_cost();
 
+/// Those of them that --offload=auto may take: each another table of places. Nothing but "none" where the device's
+/// memory is the host's.
+std::vector<std::string> placements_to_try(const Options& options, const Backend& backend);
+
 /// The predicted time of a step of a run with these options and this batch, if both memories have room for it.
 std::optional<double> seconds_if_fitting(const Options& options, const Model& model, const BatchShape& shape,
                                          const Backend& backend);

@@ -16,8 +16,10 @@
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/lora_options.h"
+#include "llmc/train/offload.h"
 #include "llmc/train/output_file.h"
 #include "llmc/train/plan_frontier.h"
+#include "llmc/train/plan_json.h"
 #include "llmc/train/plan_output.h"
 #include "llmc/train/plan_ranks.h"
 #include "llmc/train/plan_what_fits.h"
@@ -32,51 +34,6 @@
 
 namespace llmc {
 namespace {
-
-std::string peak_position(const Model& model, const PlannedMemory& memory) {
-    return describe_step(model, memory.plan.steps[static_cast<size_t>(memory.simulation.peak_step)]);
-}
-
-nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen, int64_t limit) {
-    const PlannedMemory& memory = chosen.memory;
-    nlohmann::ordered_json by_consumer;
-    for (const MemoryRow& row : memory.rows()) by_consumer[row.name] = row.bytes;
-    nlohmann::ordered_json json = {{"recompute", memory.plan.policy},
-                                   {"batch_size", memory.plan.shape.B},
-                                   {"arena_bytes", memory.layout.arena_bytes},
-                                   {"activation_bytes", memory.simulation.activation_bytes},
-                                   {"layer_activation_bytes", memory.simulation.layer_activation_bytes},
-                                   {"logits_chunk_tokens", memory.plan.logits_chunk_tokens},
-                                   {"fused", fused_names(model, memory.plan)},
-                                   {"peak_position", peak_position(model, memory)},
-                                   {"extra_flops_ratio", memory.simulation.extra_flops_ratio()},
-                                   {"predicted_step_ms", chosen.step_seconds * 1e3},
-                                   {"update", chosen.delays_update() ? "delayed" : "now"},
-                                   {"total_bytes", memory.total_bytes()},
-                                   {"host_bytes", memory.host_bytes()},
-                                   {"by_consumer", by_consumer}};
-    if (memory.host_bytes() > 0) {
-        for (const MemoryRow& row : memory.host_rows()) json["host_by_consumer"][row.name] = row.bytes;
-        const HostTraffic traffic = host_traffic_per_update(memory.plan);
-        json["host_bytes_in_per_update"] = traffic.in, json["host_bytes_out_per_update"] = traffic.out;
-    }
-    json["layers"] = nlohmann::ordered_json::array();
-    const std::vector<LayerDecision> decisions = layer_decisions(model, memory.plan, chosen.keep, chosen.times);
-    for (const LayerDecision& row : decisions) {
-        json["layers"].push_back({{"first", row.first},
-                                  {"last", row.last},
-                                  {"keeps", row.keeps},
-                                  {"kept_bytes_each", row.kept_bytes},
-                                  {"host_bytes_each", row.host_bytes},
-                                  {"repeated_ms_each", row.repeated_seconds * 1e3}});
-    }
-    for (const ModeWords& mode : decision_words(decisions)) json["modes"][mode.name] = mode.words;
-    json["in_words"] = chosen.words;
-    json["fits"] = memory.total_bytes() <= limit;
-    if (chosen.delays_update()) json["predicted_step_ms_with_update_now"] = chosen.now_seconds * 1e3;
-    if (memory.plan.parallel.ranks > 1) add_communication(chosen, &json);
-    return json;
-}
 
 /// --batch-size=auto may choose another micro-batch for every plan.
 std::string chosen_batches(const Options& options, const std::vector<ChosenPlan>& plans) {
@@ -94,13 +51,21 @@ std::string overview(const Model& model, const std::vector<ChosenPlan>& plans, i
         const PlannedMemory& memory = chosen.memory;
         rows.push_back({memory.plan.policy, memory.simulation.layer_activation_bytes, memory.layout.arena_bytes,
                         memory.total_bytes(), memory.host_bytes(), memory.simulation.extra_flops_ratio(),
-                        chosen.step_seconds, memory.total_bytes() <= limit, peak_position(model, memory)});
+                        chosen.step_seconds, memory.total_bytes() <= limit, memory_peak(model, memory)});
     }
     std::string text = levels_table(rows, units, width);
     text += wrapped(fmt::format("step times: {}", plans.front().times.source), width);
     for (const ChosenPlan& chosen : plans) {
         const std::string& policy = chosen.memory.plan.policy;
         if (policy == "auto" || policy == "sqrt") text += wrapped(fmt::format("{}: {}", policy, chosen.words), width);
+    }
+    for (const ChosenPlan& chosen : plans) {
+        if (!chosen.placed) continue;
+        const Places& places = chosen.memory.plan.places;
+        const std::string list = offload_of(places);
+        text += wrapped(fmt::format("{}: {} (--offload={})", chosen.memory.plan.policy,
+                                    list == "none" ? "nothing on the host" : places.describe(), list),
+                        width);
     }
     for (const ChosenPlan& chosen : plans) {
         if (!chosen.delays_update()) continue;

@@ -9,6 +9,7 @@
 #include "llmc/comm/make_comm.h"
 #include "llmc/comm/rendezvous.h"
 #include "llmc/train/binding.h"
+#include "llmc/train/offload.h"
 
 #include <nlohmann/json.hpp>
 
@@ -206,14 +207,15 @@ namespace {
 nlohmann::json to_json(const ChosenPlan& chosen) {
     return {{"policy", chosen.memory.plan.policy},
             {"batch_size", chosen.memory.plan.shape.B},
+            {"offload", offload_of(chosen.memory.plan.places)},
+            {"placed", chosen.placed},
             {"update_ahead", chosen.memory.plan.update_ahead},
             {"words", chosen.words},
             {"times", to_json(chosen.times)},
             {"slots", chosen.keep.slots},
             {"walk", chosen.keep.walk},
             {"host", chosen.keep.host},
-            {"keep_last_layer", chosen.keep.keep_last_layer},
-            {"host", chosen.keep.host}};
+            {"keep_last_layer", chosen.keep.keep_last_layer}};
 }
 
 ChosenPlan plan_of_json(const std::string& text, Options options, const Model& model, const Backend& backend) {
@@ -223,12 +225,14 @@ ChosenPlan plan_of_json(const std::string& text, Options options, const Model& m
     json.at("walk").get_to(keep.walk);
     json.at("host").get_to(keep.host);
     json.at("keep_last_layer").get_to(keep.keep_last_layer);
-    json.at("host").get_to(keep.host);
     json.at("batch_size").get_to(options.batch_size);
+    const bool placed = json.at("placed").get<bool>();
+    if (placed) json.at("offload").get_to(options.offload);
     const OpTimes times = times_of_json(json.at("times"), model);
     ChosenPlan chosen =
         plan_of_keep_set(options, json.at("policy"), keep, model, times, json.at("update_ahead").get<int>(), backend);
     json.at("words").get_to(chosen.words);
+    chosen.placed = placed;
     return chosen;
 }
 

@@ -4,6 +4,7 @@
 #include "llmc/plan/search.h"
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/largest.h"
+#include "llmc/train/offload.h"
 #include "llmc/train/placement.h"
 #include "llmc/train/setup.h"
 
@@ -201,7 +202,9 @@ int64_t largest_batch(const Options& options, const Model& model, const Backend&
 }
 
 std::string floor_words(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
-    const PlanRequest request = request_for(options, model, shape, backend);
+    Options least = options;
+    if (places_by_itself(options)) least.offload = "all";
+    const PlanRequest request = request_for(least, model, shape, backend);
     const int64_t state = state_bytes(model, request.places, shape.T, request.parallel, /*training=*/true).total();
     if (state <= memory_limit(options, backend.info())) return "";
     return fmt::format("parameters, gradients and optimiser alone take {}", format_bytes(state));

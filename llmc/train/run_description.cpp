@@ -4,6 +4,7 @@
 #include "llmc/train/check_data.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/lora_options.h"
+#include "llmc/train/offload.h"
 #include "llmc/train/prompt.h"
 #include "llmc/train/ranks.h"
 #include "llmc/train/resume_options.h"
@@ -84,6 +85,7 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     run->chosen = agree_on_plan(options, run->model, backend, comm);
     const Plan& plan = run->plan();
     options.batch_size = plan.shape.B;
+    if (run->chosen.placed) options.offload = offload_of(plan.places);
     options.total_batch_size = plan.parallel.ranks * plan.parallel.micro_batches * plan.shape.N();
     return run;
 }

@@ -324,7 +324,12 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     } else if (options.zero > 0) {
         spdlog::info("ranks   1 rank: --zero={} has nobody to share with", options.zero);
     }
-    if (options.offload != "none") spdlog::info("offload {}", places.describe());
+    if (chosen.placed) {
+        spdlog::info("offload {}; --offload=auto: the fastest placement that fits",
+                     options.offload == "none" ? "nothing" : places.describe());
+    } else if (options.offload != "none") {
+        spdlog::info("offload {}", places.describe());
+    }
     spdlog::info("batch   {}{} x {} tokens, {} micro-batch{} per update, {} updates = {} tokens ({:.1f} epochs)",
                  parallel.ranks > 1 ? fmt::format("{} ranks x ", parallel.ranks) : "", options.batch_size,
                  options.seq_len, parallel.micro_batches, parallel.micro_batches == 1 ? "" : "es", options.steps,

@@ -53,7 +53,8 @@ double peak_flops(const Options& options, const DeviceInfo& device, DType dtype)
 
 Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, RunFolder* folder,
                  const std::string& run_folder, Comm& comm)
-    : options_(run.options),
+    : run_(run),
+      options_(run.options),
       state_(state),
       data_(run.data),
       sample_prompt_(run.sample_prompt),

@@ -79,6 +79,7 @@ class Trainer {
     bool has_diverged() const;
     void validate();
     void print_sample();
+    void keep_sample(const std::string& text);
     void save();
     SaveResult follow_folder();
     void tidy_checkpoints();
@@ -87,6 +88,7 @@ class Trainer {
     /// Steps at the beginning of a run that are not typical: caches and kernels warm up.
     static constexpr int64_t kWarmupSteps = 2;
 
+    const RunDescription& run_;
     const Options& options_;
     State& state_;
     const Data& data_;
@@ -103,7 +105,7 @@ class Trainer {
     DataLoader val_loader_;
     std::unique_ptr<TextGenerator> generator_;
     RunFolder* folder_;
-    MetricsFile metrics_file_;
+    MetricsFile metrics_file_, samples_file_;
     Progress progress_;
     std::vector<Batch> step_data_;            ///< This rank's first micro-batches of the step to come.
     const StopRequest* stop_ = nullptr;       ///< While it runs.

@@ -7,6 +7,7 @@
 #include "llmc/base/process_limits.h"
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
+#include "llmc/train/plan_files.h"
 #include "llmc/train/trainer.h"
 
 #include <algorithm>
@@ -67,7 +68,7 @@ void Trainer::begin_folder() {
         metrics_file_.open(run_folder_ + "/metrics.jsonl", first_step_);
         if (first_validation_) metrics_file_.write_validation(first_step_, *first_validation_);
     }
-    if (folder_ != nullptr) folder_->keep_tokenizer();
+    if (folder_ != nullptr) folder_->keep_tokenizer(), write_plan_files(run_, run_folder_);
     const bool is_here = options_.output_dir.empty();  // The checkpoint that this process began with.
     if (better_loss_ && is_here) note_best();
     better_loss_.reset();
@@ -205,10 +206,19 @@ void Trainer::print_sample() {
         return;
     }
     if (!comm_.is_root()) return;
-    const std::string text = data_.tokenizer->decode(tokens);
-    try_print_output(
-        fmt::format("---- sample after {} steps ----\n{}{}\n----\n", progress_.step, options_.sample_prompt, text),
-        "a sample");
+    const std::string text = options_.sample_prompt + data_.tokenizer->decode(tokens);
+    try_print_output(fmt::format("---- sample after {} steps ----\n{}\n----\n", progress_.step, text), "a sample");
+    keep_sample(text);
+}
+
+/// In samples.jsonl. Nothing depends on it.
+void Trainer::keep_sample(const std::string& text) {
+    try {
+        if (!samples_file_.is_open()) samples_file_.open(run_folder_ + "/samples.jsonl", first_step_);
+        samples_file_.write_sample(progress_.step, text);
+    } catch (const Error& error) {
+        spdlog::warn("step {}: a sample is not kept: {}", progress_.step, error.what());
+    }
 }
 
 /// All ranks write where rank 0 finds the folder.

@@ -266,6 +266,7 @@ void validate(const Options& options) {
             name);
     }
     if (options.command == Command::Tokenize) return validate_tokenize(options);
+    if (options.command == Command::Report) return;
     if (options.command != Command::Train && options.command != Command::Plan) {
         return require_operands(options);
     }

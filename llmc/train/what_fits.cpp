@@ -3,6 +3,7 @@
 #include "llmc/base/units.h"
 #include "llmc/plan/search.h"
 #include "llmc/train/largest.h"
+#include "llmc/train/offload.h"
 #include "llmc/train/placement.h"
 #include "llmc/train/setup.h"
 
@@ -145,7 +146,8 @@ WhatFitsRow WhatFits::row(const std::string& policy, int64_t T, const std::vecto
 
 std::optional<Options> with_what_fits(const Options& options, const Model& model, Backend& backend, int64_t limit) {
     constexpr int64_t kShortest = 128;
-    const bool may_place = !options.was_given("offload"), may_cut = !options.was_given("seq-len");
+    const bool may_place = !options.was_given("offload") || places_by_itself(options),
+               may_cut = !options.was_given("seq-len");
     for (int64_t T = options.seq_len; T > 0; T /= 2) {
         std::optional<Options> best;
         double most = 0;

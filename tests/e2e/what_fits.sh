@@ -31,6 +31,26 @@ for card in rtx3060 rtx3080 rtx3090 rtx4060 rtx4060ti-16gb rtx4070 rtx4080 rtx40
     check "$card" test "$status $(grep -c '"fits": true' out)" = "0 1"
 done
 
+# ---- --offload=auto ----------------------------------------------------------------------------------------------
+
+eight=(--model=llama3-8b -b 2 -t 2048 --device-profile=rtx4090)
+must "a placement of itself" plan "${eight[@]}" --recompute=0,auto --offload=auto
+check "is said for every level" grep -q -- '(--offload=moments,masters' out
+must "as JSON" plan "${eight[@]}" --recompute=auto --offload=auto --json
+check "it fits" grep -q '"fits": true' out
+best=$(number predicted_step_ms) list=$(sed -n 's/^ *"offload": "\(.*\)",$/\1/p' out)
+must "the one it chose" plan "${eight[@]}" --recompute=auto --offload="$list" --json
+check "is the same plan" test "$(number predicted_step_ms)" = "$best"
+must "all of it" plan "${eight[@]}" --recompute=auto --offload=all --json
+check "is no faster" awk -v a="$best" -v b="$(number predicted_step_ms)" 'BEGIN { exit !(a <= b) }'
+must "where nothing need go" plan --model=gpt2 -b 1 -t 64 -r 0 --device-profile=rtx4090 --offload=auto --json
+check "nothing goes" grep -q '"offload": "none"' out
+refused "host memory that is too small for any" 1 "lower --batch-size|--host-memory-budget|smaller model" \
+    plan "${eight[@]}" --recompute=auto --offload=auto --host-memory-budget=1GiB
+must "a run on a CPU" --layers=2 --channels=32 --heads=2 --batch-size=2 --seq-len=32 --data=text.txt --steps=2 \
+    --recompute=auto --offload=auto --sample-length=0 --output-dir=on-cpu
+check "keeps all where it is" grep -q 'offload nothing; --offload=auto' err
+
 # ---- what fits --------------------------------------------------------------------------------------------------
 
 must "--what-fits" plan --model=gpt2 --device-profile=rtx3060 --what-fits --emit-config=best.toml

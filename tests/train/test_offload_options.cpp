@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <string>
 
 namespace llmc {
@@ -15,6 +16,7 @@ namespace {
 TEST(OffloadOption, ListsAreFillingsOfTheTable) {
     const Places bf16(DType::BF16);
     EXPECT_EQ(with_offload(bf16, "none"), bf16);
+    EXPECT_EQ(with_offload(bf16, "auto"), bf16) << "until something is chosen";
     const Places moments = with_offload(bf16, "moments");
     EXPECT_TRUE(moments.on_host(Buffer::MomentM) && moments.on_host(Buffer::MomentV));
     EXPECT_FALSE(moments.on_host(Buffer::Masters));
@@ -37,7 +39,7 @@ TEST(OffloadOption, RefusesWhatItDoesNotKnowOrContradictsItself) {
     EXPECT_NE(refusal("optimizer").find("choose from moments, masters"), std::string::npos);
     for (const char* list : {"", ",", "moments,", "moments,,masters"})
         EXPECT_NE(refusal(list).find("'' is nothing"), std::string::npos) << list;
-    for (const char* list : {"none,moments", "moments,none", "all,masters", "all,none"})
+    for (const char* list : {"none,moments", "moments,none", "all,masters", "all,none", "auto,moments"})
         EXPECT_NE(refusal(list).find("contradicts the rest"), std::string::npos) << list;
 }
 
@@ -70,6 +72,45 @@ TEST(Placement, TheOneItNamesFitsAndIsTheFastestOfThose) {
     EXPECT_FALSE(fitting_placement(options, model, shape, *backend));
     options.memory_budget = std::to_string(least), options.host_memory_budget = "1KiB";
     EXPECT_FALSE(fitting_placement(options, model, shape, *backend)) << "the host has a budget, too";
+}
+
+/// --offload=auto against every list by itself.
+TEST(Placement, AutoIsTheFastestOfAllThatFit) {
+    Options options;
+    options.model = "gpt2-nano", options.batch_size = 2, options.seq_len = 64, options.device_profile = "rtx3060";
+    ModelConfig config = preset("gpt2-nano");
+    config.maxT = options.seq_len;
+    const Model model = make_model(config);
+    const auto backend = make_backend("cpu", 1);
+    const auto chosen = [&](const std::string& policy, const std::string& offload) -> std::optional<ChosenPlan> {
+        Options other = options;
+        other.recompute = policy, other.offload = offload;
+        if (!is_fitting(other, model, {2, 64}, *backend)) return std::nullopt;
+        return choose_plan(other, policy, model, *backend);
+    };
+    const int64_t most = chosen("none", "none")->memory.total_bytes();
+    const int64_t least = chosen("sqrt", "all")->memory.total_bytes();
+    int needs_host = 0;
+    for (const char* policy : {"none", "sqrt", "offload", "auto"}) {
+        for (const int64_t budget : {most, (most + least) / 2, least + least / 4, least}) {
+            options.memory_budget = std::to_string(budget);
+            std::optional<ChosenPlan> best;
+            for (const std::string& list : offloads_by_cost()) {
+                std::optional<ChosenPlan> one = chosen(policy, list);
+                if (one && (!best || one->step_seconds < best->step_seconds)) best = std::move(one);
+            }
+            const std::optional<ChosenPlan> found = chosen(policy, "auto");
+            ASSERT_EQ(found.has_value(), best.has_value()) << policy << " " << budget;
+            if (!found) continue;
+            EXPECT_TRUE(found->placed);
+            EXPECT_LE(found->step_seconds, best->step_seconds * (1 + 1e-12)) << policy << " " << budget;
+            EXPECT_LE(found->memory.total_bytes(), memory_limit(options, backend->info()));
+            needs_host += static_cast<int>(found->memory.host_bytes() > 0);
+        }
+    }
+    EXPECT_GT(needs_host, 4);
+    options.device_profile.clear(), options.memory_budget.clear(), options.dtype = "fp32";
+    EXPECT_EQ(chosen("none", "auto")->memory.host_bytes(), 0) << "a CPU's memory is the host's";
 }
 
 }  // namespace

@@ -68,7 +68,7 @@ struct JinjaStatement {
 /// template, the line and the construct.
 JinjaBody parse_jinja(std::string_view source, const std::string& name);
 
-/// Whether filters, tests and methods of these names are known (builtins.cpp).
+/// Whether filters, tests and methods of these names are known (filters.cpp, tests.cpp).
 bool is_jinja_filter(std::string_view name);
 bool is_jinja_test(std::string_view name);
 

@@ -1,0 +1,70 @@
+#include "llmc/train/plan_files.h"
+
+#include "llmc/base/error.h"
+#include "llmc/base/file.h"
+#include "llmc/base/log.h"
+#include "llmc/base/units.h"
+#include "llmc/draw/timeline.h"
+#include "llmc/io/json_text.h"
+#include "llmc/train/plan_json.h"
+
+#include <nlohmann/json.hpp>
+
+namespace llmc {
+namespace {
+
+/// The plan's rows "name": bytes.
+std::vector<std::pair<std::string, int64_t>> rows_in(const nlohmann::ordered_json& plan, const char* name) {
+    std::vector<std::pair<std::string, int64_t>> rows;
+    if (!plan.contains(name)) return rows;
+    for (const auto& [consumer, bytes] : plan.at(name).items()) {
+        if (bytes.get<int64_t>() > 0) rows.emplace_back(consumer, bytes.get<int64_t>());
+    }
+    return rows;
+}
+
+}  // namespace
+
+void write_plan_files(const RunDescription& run, const std::string& run_folder) {
+    const Plan& plan = run.plan();
+    const std::string title =
+        fmt::format("{}, --recompute={}: memory over one micro-batch", run.model.config.name, plan.policy);
+    const std::string subtitle =
+        fmt::format("{} x {} tokens, {}; parameters, gradients and optimiser take {} besides, all the time",
+                    plan.shape.B, plan.shape.T, name_of(plan.dtype), format_bytes(run.memory().state.total()));
+    const int64_t limit = memory_limit(run.options, run.backend->info());
+    try {
+        write_text_atomically(run_folder + "/" + kPlanFile, json_report(plan_json(run.model, run.chosen, limit)));
+        write_text_atomically(run_folder + "/" + kTimelineFile,
+                              draw_timeline(run.model, plan, run.memory().layout, title, subtitle));
+    } catch (const Error& error) {
+        spdlog::warn("{} and {} are not written: {}", kPlanFile, kTimelineFile, error.what());
+    }
+}
+
+void read_plan_files(const std::string& run_folder, PageRun* page) {
+    const std::string timeline = run_folder + "/" + kTimelineFile, path = run_folder + "/" + kPlanFile;
+    if (!path_exists(path)) return;
+    PageRun read = *page;
+    try {
+        const auto plan = nlohmann::ordered_json::parse(read_text(path));
+        read.predicted_ms = plan.at("predicted_step_ms");
+        read.plan_words =
+            fmt::format("--recompute={}: {}; {:+.1f} % FLOPs; activations peak at {}",
+                        plan.at("recompute").get<std::string>(), plan.at("in_words").get<std::string>(),
+                        100 * plan.at("extra_flops_ratio").get<double>(), plan.at("peak_position").get<std::string>());
+        read.memory = rows_in(plan, "by_consumer");
+        read.host_memory = rows_in(plan, "host_by_consumer");
+        for (const auto& row : plan.at("layers")) {
+            read.layers.push_back({row.at("first"), row.at("last"), row.at("keeps"), row.at("kept_bytes_each"),
+                                   row.at("host_bytes_each"), row.at("repeated_ms_each")});
+        }
+    } catch (const nlohmann::json::exception&) {
+        page->notes.push_back(fmt::format("{} is damaged", kPlanFile));
+        return;
+    }
+    *page = std::move(read);
+    if (path_exists(timeline)) page->timeline = read_text(timeline);
+}
+
+}  // namespace llmc

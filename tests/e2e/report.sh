@@ -1,0 +1,105 @@
+#!/bin/bash
+# `report`: pages of finished, running, interrupted and several runs; what they say, what they replace, what is refused;
+# in headless Chromium, where that is installed, without an error. Files for TensorBoard.
+set -u
+. tests/e2e/lib.bash
+root=$OLDPWD
+
+tiny=(--data=text.txt --layers=2 --channels=32 --heads=2 --batch-size=2 --seq-len=32 --val-every=3 --val-sequences=2)
+must "a run" "${tiny[@]}" --steps=6 --sample-every=3 --sample-length=8 --output-dir=runs/one
+check "its end names the command" grep -q 'report  ./train_gpt report runs/one' err
+check "its plan is kept" grep -q '"predicted_step_ms"' runs/one/plan.json
+check "and its picture" grep -q '^<svg' runs/one/timeline.svg
+check "and its samples" test "$(grep -c '"sample":' runs/one/samples.jsonl)" = 2
+
+must "a report" report runs/one
+check "prints its name" test "$(cat out)" = runs/one/report.html
+page=runs/one/report.html
+for words in '<!DOCTYPE html>' 'status finished' 'validation loss' 'Device memory' 'Plan, layer by layer' \
+    'after 6 steps' '0–1' '--learning-rate'; do
+    check "it has $words" grep -qE -e "$words" $page
+done
+check "it needs no network" test "$(grep -cE 'https?://|src=|@import' <(sed '/<svg/,/<\/svg>/d' $page))" = 0
+must "again" report runs/one
+must "the newest" report
+check "is that" test "$(cat out)" = runs/one/report.html
+
+must "another run" "${tiny[@]}" --steps=4 --learning-rate=1e-3 --sample-length=0 --output-dir=runs/two
+must "two runs" report runs/one runs/two/ --out=both.html
+check "have a switch each" test "$(grep -o 'type="checkbox"' both.html | wc -l)" = 2
+check "and what differs" grep -q 'What differs' both.html
+cp -r runs/one runs/three
+sed -i '/"step":[456]/d' runs/three/metrics.jsonl
+rm -r runs/three/plan.json runs/three/checkpoints
+must "an interrupted run without a plan" report runs/three
+check "says so" grep -q 'status interrupted' runs/three/report.html
+check "leaves out later samples" test "$(grep -c 'after 6 steps' runs/three/report.html)" = 0
+echo '{"step":4,"loss":' >>runs/three/metrics.jsonl
+echo '{' >runs/three/plan.json
+must "lines that are cut off" report runs/three
+check "a damaged plan is said" grep -q 'plan.json is damaged' runs/three/report.html
+
+"$TRAIN_GPT" "${tiny[@]}" --steps=100000 --sample-length=0 --output-dir=runs/long >/dev/null 2>&1 &
+long=$!
+for _ in $(seq 100); do
+    grep -q '"step":2' runs/long/metrics.jsonl 2>/dev/null && break
+    sleep 0.1
+done
+must "a running one" report runs/long
+check "says so" grep -q 'status running' runs/long/report.html
+kill -KILL $long
+wait $long 2>/dev/null
+must "once it is dead" report runs/long
+check "it is interrupted" grep -q 'status interrupted' runs/long/report.html
+
+# ---- going on from an earlier step ----
+
+must "back" --resume=runs/one --steps=8 --sample-every=2
+must "a report of that" report runs/one
+check "samples go on" grep -q 'after 8 steps' runs/one/report.html
+
+# ---- TensorBoard ----
+
+if command -v python3 >/dev/null; then
+    check "to_tensorboard.py" python3 "$root/scripts/to_tensorboard.py" runs/one runs/two --out=board
+    check "an event file per run" test "$(find board -name 'events.out.tfevents.*' | wc -l)" = 2
+    check "its records are whole" python3 - <<'END'
+import glob, struct
+for path in glob.glob("board/*/events*"):
+    data = open(path, "rb").read()
+    at = records = 0
+    while at < len(data):
+        (length,) = struct.unpack_from("<Q", data, at)
+        at += 12 + length + 4
+        records += 1
+    assert at == len(data) and records > 4, (path, at, len(data), records)
+END
+    check "no run" bash -c "! python3 '$root/scripts/to_tensorboard.py' nowhere 2>err && grep -q metrics.jsonl err"
+fi
+
+# ---- in a browser ----
+
+browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome)
+if [ -z "$browser" ]; then
+    skip "in a browser" "no Chromium is installed"
+else
+    for file in runs/one/report.html both.html; do
+        "$browser" --headless --no-sandbox --disable-gpu --enable-logging=stderr --v=0 --virtual-time-budget=2000 \
+            --user-data-dir="$PWD/profile" --dump-dom "file://$PWD/$file" >dom 2>console
+        check "$file: no console errors" test "$(grep -c 'CONSOLE' console)" = 0
+        check "$file: is drawn" grep -q '<figure class="chart">' dom
+    done
+fi
+# ---- what is refused ----
+
+mv runs kept # a refused command must not make any
+echo precious >text.html
+refused "a file that is no report" 2 "--out=text.html.*no report" report kept/one --out=text.html
+check "it is untouched" test "$(cat text.html)" = precious
+refused "no run" 1 "report=nowhere: no config.toml" report nowhere
+mkdir empty
+cd empty || exit 1
+refused "no runs at all" 2 "no run in runs/" report
+cd ..
+refused "a folder that is not there" 1 "--out" report kept/one --out=no/such/folder/x.html
+exit $((failures > 0))

@@ -1,4 +1,4 @@
-// `train_gpt completion bash|zsh` and `train_gpt man`: the option table for a shell and for man(1).
+// `train_gpt completion bash|zsh` and `train_gpt manual`: the option table for a shell and for man(1).
 #pragma once
 
 #include "llmc/train/options.h"

@@ -361,7 +361,7 @@ const std::vector<CommandRow>& subcommand_table() {
         {"tokenize", Command::Tokenize, kTokenize, "Turn text into token files, or learn a vocabulary from it"},
         {"explain", Command::Explain, kExplain, "Say more about an option, a level of --recompute, a preset, a card"},
         {"completion", Command::Completion, kCompletion, "Print what completes these commands in bash or zsh"},
-        {"man", Command::Manual, kManual, "Print the manual page: train_gpt man | man -l -"},
+        {"manual", Command::Manual, kManual, "Print the manual page: train_gpt manual | man -l -"},
     };
     return table;
 }

@@ -7,7 +7,7 @@ set -u
 must "--help" --help
 check "is short" test "$(grep -c '^  -' out)" -le 18
 check "says where the rest is" grep -q 'train_gpt --help-all' out
-commands='plan|generate|evaluate|import|export|report|tokenize|explain|completion|man'
+commands='plan|generate|evaluate|import|export|report|tokenize|explain|completion|manual'
 check "has every subcommand" test "$(grep -cE "^  ($commands) " out)" = 10
 check "keeps to the width" test "$(awk '{ if (length($0) > most) most = length($0) } END { print most }' out)" -le 80
 COLUMNS=120 must "wider" --help
@@ -62,7 +62,7 @@ if command -v zsh >/dev/null; then check "is a script for zsh" zsh -n out; fi
 refused "another shell" 2 "bash or zsh, not 'fish'" completion fish
 refused "no shell" 2 "train_gpt completion bash" completion
 
-must "the manual" man
+must "the manual" manual
 check "is one" grep -q '^\.TH TRAIN_GPT 1' out
 check "has options" grep -q 'learning\\-rate' out
 if command -v man >/dev/null && command -v groff >/dev/null; then

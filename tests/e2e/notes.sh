@@ -6,7 +6,7 @@ root=$OLDPWD
 
 missing_links() { # of a note: files it links to that are not there
     local note=$1 link
-XX | sed 's/^](//' | sort -u | while read -r link; do
+    grep -oE '\]\([^)# ]+' "$root/$note" | sed 's/^](//' | grep -v '^https*:' | sort -u | while read -r link; do
         [ -e "$root/$(dirname "$note")/$link" ] || echo "$link"
     done
 }

@@ -117,7 +117,7 @@ std::vector<Socket> listen_once(const std::vector<std::string>& hosts, int port,
             Socket socket = listen_with(each->ai_addr, each->ai_addrlen, &why);
             if (socket) {
                 sockets.push_back(std::move(socket));
-            } else if (why != EADDRNOTAVAIL && why != EAFNOSUPPORT) {
+            } else if (why == EADDRINUSE || why == EACCES) {  // Else it is none of this host's.
                 *error = why;
                 return {};
             }

@@ -296,4 +296,15 @@ check "--keep-best after a resume" test "$(cat best2/checkpoints/best) $(curve b
     "$(cat best/checkpoints/best) $(curve best | tail -n 1)"
 check "a best that is no longer the newest survives" test "$(best_of best)" != step-00000040
 
+# ---- a last validation that is missing, as where a signal has cut it short, or it has failed -----------------------
+
+must "a run that validates" "${tiny[@]}" --sample-length=0 --data=text.txt --steps=3 --val-every=2 --val-sequences=2 \
+    --output-dir=validated
+cp validated/metrics.jsonl whole.jsonl
+sed -i '/"step":3,"val_loss"/d' validated/metrics.jsonl
+must "without its last validation" --resume=validated
+check "the validation after the last step is made up for" cmp whole.jsonl validated/metrics.jsonl
+must "and now" --resume=validated
+check "then nothing is left" grep -q ' I nothing left to do' err
+
 exit $((failures > 0))

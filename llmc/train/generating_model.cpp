@@ -11,7 +11,8 @@ namespace llmc {
 
 GeneratingModel::GeneratingModel(const Options& options, const WeightSource& weights, const Tokenizer& tokenizer,
                                  int64_t context)
-    : backend_(make_backend(options.device, static_cast<int>(options.threads), options.cpu_products)), context_(context) {
+    : backend_(make_backend(options.device, static_cast<int>(options.threads), options.cpu_products)),
+      context_(context) {
     const Model& model = weights.model();
     const DType dtype = inference_dtype(weights, *backend_);
     GenerationPlan generation = plan_generation(model, dtype, context, *backend_);

@@ -62,11 +62,11 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--ranks -z,--zero --rank-invariant "
               "--device --dtype --threads --cpu-products --config --log-level --json --bytes --list-steps --frontier "
               "--plot --timeline --what-fits --all-presets --emit-config ");
-    EXPECT_EQ(
-        flags_of(kGenerate),
-        "-e,--model --tokenizer --chat-template --special-tokens --device --threads --cpu-products --seed "
-        "--log-level --run --adapter --prompt --chat --system --no-bos --ignore-eos --stop --length --samples --temperature --top-k "
-        "--top-p ");
+    EXPECT_EQ(flags_of(kGenerate),
+              "-e,--model --tokenizer --chat-template --special-tokens --device --threads --cpu-products --seed "
+              "--log-level --run --adapter --prompt --chat --system --no-bos --ignore-eos --stop --length --samples "
+              "--temperature --top-k "
+              "--top-p ");
     EXPECT_EQ(flags_of(kEvaluate),
               "-e,--model -i,--data --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field "
               "--special-tokens --skip-bad-lines --no-scan "

@@ -24,12 +24,11 @@ struct Shape {
     int64_t N, OC, IC;
 };
 
-constexpr Shape kShapes[] = {{"mini_qkv", 3072, 1152, 384},    {"mini_proj", 3072, 384, 384},
-                             {"mini_fc", 3072, 1536, 384},     {"mini_fcproj", 3072, 384, 1536},
-                             {"llama_qkv", 3072, 640, 384},    {"llama_fc", 3072, 2048, 384},
-                             {"llama_fcproj", 3072, 384, 1024}, {"gpt2_qkv", 1024, 2304, 768},
-                             {"gpt2_proj", 1024, 768, 768},    {"gpt2_fc", 1024, 3072, 768},
-                             {"gpt2_fcproj", 1024, 768, 3072}, {"gpt2_head", 256, 50304, 768}};
+constexpr Shape kShapes[] = {
+    {"mini_qkv", 3072, 1152, 384},     {"mini_proj", 3072, 384, 384},    {"mini_fc", 3072, 1536, 384},
+    {"mini_fcproj", 3072, 384, 1536},  {"llama_qkv", 3072, 640, 384},    {"llama_fc", 3072, 2048, 384},
+    {"llama_fcproj", 3072, 384, 1024}, {"gpt2_qkv", 1024, 2304, 768},    {"gpt2_proj", 1024, 768, 768},
+    {"gpt2_fc", 1024, 3072, 768},      {"gpt2_fcproj", 1024, 768, 3072}, {"gpt2_head", 256, 50304, 768}};
 
 double processor_seconds() {
     timespec t;
@@ -92,7 +91,8 @@ int main(int argc, char** argv) {
     const std::string only = argc > 2 ? argv[2] : "";
     const bool has_bf16 = cpu::CpuBackend(1).info().supports_bf16;
     for (const Shape& shape : kShapes) {
-        if (!only.empty() && ("," + only + ",").find("," + std::string(shape.name) + ",") == std::string::npos) continue;
+        if (!only.empty() && ("," + only + ",").find("," + std::string(shape.name) + ",") == std::string::npos)
+            continue;
         for (const DType type : {DType::F32, DType::BF16})
             if (type == DType::F32 || has_bf16) measure(shape, type, seconds);
     }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Which matrix products a CPU forms: said, recorded, kept by a resume, and the same bits at every level and thread count.
+# Which matrix products a CPU forms: said, recorded, kept by a resume; the same bits at every level and thread count.
 set -u
 . tests/e2e/lib.bash
 
@@ -20,7 +20,8 @@ for products in fp32 library; do
     must "$products" "${base[@]}" "${four[@]}" --cpu-products=$products --output-dir=$products
     check "$products: said" grep -q "plan    matrix products: $products\$" err
     for change in --recompute=sqrt --threads=1 --threads=3; do
-        must "$products $change" "${base[@]}" "${four[@]}" --cpu-products=$products $change --output-dir=$products$change
+        must "$products $change" "${base[@]}" "${four[@]}" --cpu-products=$products $change \
+            --output-dir=$products$change
         check "$products: the same curve with $change" same_curves $products $products$change
     done
     must "$products, six steps" "${base[@]}" --cpu-products=$products --steps=6 --output-dir=six-$products

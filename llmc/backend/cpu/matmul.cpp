@@ -116,15 +116,16 @@ void CpuBackend::matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool add
     });
 }
 
-// Asks the library's kernels themselves: they are made here if need be, which takes about a millisecond for a new shape,
-// and found again by the operations. A plan's products may run on fewer rows, too.
+// Asks the library's kernels themselves: they are made here if need be, which takes about a millisecond for a new
+// shape, and found again by the operations. A plan's products may run on fewer rows, too.
 int64_t CpuBackend::matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const {
     int64_t bytes_per_thread = 0;
     for (const int64_t rows : {N, std::min(N, kFewRows - 1)}) {
         const auto needs = [&](const ProductBlocks& blocks) {
             bytes_per_thread = std::max(bytes_per_thread, blocks.bytes_per_thread());
         };
-        for (const bool bias : {false, true}) needs(forward_blocks(products_, threads_, activations, rows, OC, IC, bias));
+        for (const bool bias : {false, true})
+            needs(forward_blocks(products_, threads_, activations, rows, OC, IC, bias));
         needs(backward_input_blocks(products_, threads_, activations, rows, OC, IC));
         needs(backward_weight_blocks(products_, threads_, activations, /*adds=*/true, rows, OC, IC));
     }

@@ -1,6 +1,6 @@
 // product.h: the right operand's part of the summed dimension is packed whole (it stays in the second cache), the left
-// operand's a row of tiles at a time (it stays in the first), just before it is used. Every element is the sum, over the
-// parts in their order, of the sums of the parts, each one chain of multiply-adds in a register.
+// operand's a row of tiles at a time (it stays in the first), just before it is used. Every element is the sum, over
+// the parts in their order, of the sums of the parts, each one chain of multiply-adds in a register.
 #include "llmc/backend/cpu/product.h"
 
 #include "llmc/backend/cpu/product_pack.h"
@@ -91,7 +91,8 @@ void tile(const TileEnd<T>& end, const Unit* left, const Unit* right, int64_t de
 }
 
 template <typename Product, LeftForm form, typename T>
-using TileFunction = void (*)(const TileEnd<T>&, const Unit*, const Unit*, int64_t, int64_t, int64_t, int64_t, int64_t, Fetcher&);
+using TileFunction = void (*)(const TileEnd<T>&, const Unit*, const Unit*, int64_t, int64_t, int64_t, int64_t, int64_t,
+                              Fetcher&);
 
 template <typename Product, LeftForm form, typename T>
 TileFunction<Product, form, T> tile_of(int rows) {
@@ -148,7 +149,7 @@ void run(const GemmSpec& spec, int64_t part, const ProductOperands& x, const Scr
             end.added = c;
         }
         (spec.transpose_b ? pack_right_columns<Product, In> : pack_right_rows<Product, In>)(scratch.right, b, 0, spec.n,
-                                                                                             begin, count);
+                                                                                            begin, count);
         for (int64_t row = 0; row < spec.m; row += kTileRows) {
             const int64_t present = std::min<int64_t>(kTileRows, spec.m - row);
             const int rows = rows_computed(present);
@@ -182,9 +183,7 @@ class Carving {
     int64_t bytes_ = 0;
 };
 
-int64_t units_of(const GemmSpec& spec, ProductKind kind) {
-    return ceil_div(spec.k, kind == ProductKind::Bf16 ? 2 : 1);
-}
+int64_t units_of(const GemmSpec& spec, ProductKind kind) { return ceil_div(spec.k, kind == ProductKind::Bf16 ? 2 : 1); }
 
 /// Sums of several parts of the summed dimension need fp32 memory of their own unless C can hold them.
 Scratch carve(Carving& carving, const GemmSpec& spec, const ProductRule& rule) {

@@ -1,8 +1,8 @@
 #include "llmc/backend/cpu/product_blocks.h"
 
+#include "llmc/backend/backend.h"
 #include "llmc/backend/cpu/machine.h"
 #include "llmc/backend/cpu/product_tile.h"
-#include "llmc/backend/backend.h"
 #include "llmc/base/units.h"
 
 #include <algorithm>
@@ -129,8 +129,10 @@ ProductBlock ProductBlocks::block_at(int64_t i, int64_t j) const {
 void ProductBlocks::multiply(const ProductBlock& block, const ProductOperands& whole, char* scratch) const {
     const DType ab = whole_.ab;
     ProductOperands part;
-    part.a = whole_.transpose_a ? element(whole.a, 0, 0, block.row, ab) : element(whole.a, block.row, whole_.lda, 0, ab);
-    part.b = whole_.transpose_b ? element(whole.b, block.col, whole_.ldb, 0, ab) : element(whole.b, 0, 0, block.col, ab);
+    part.a =
+        whole_.transpose_a ? element(whole.a, 0, 0, block.row, ab) : element(whole.a, block.row, whole_.lda, 0, ab);
+    part.b =
+        whole_.transpose_b ? element(whole.b, block.col, whole_.ldb, 0, ab) : element(whole.b, 0, 0, block.col, ab);
     part.c = element(whole.c, block.row, whole_.ldc, block.col, whole_.c);
     if (whole.bias) part.bias = element(whole.bias, 0, 0, block.col, ab);
     if (whole.residual) part.residual = element(whole.residual, block.row, whole_.ldc, block.col, whole_.c);

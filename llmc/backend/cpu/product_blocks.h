@@ -1,7 +1,7 @@
 // A matrix product cut into blocks of its output: an OpenMP loop over them, one single-threaded product per block, our
 // own (product.h) or a library's (gemm.h), as the rule says. Each block has one writer and its whole sum runs in one
-// thread, so the order in which threads take blocks cannot be seen in the result. Extents of the library's blocks depend
-// on the shape alone, since they may decide bits; those of our own do not, and go by caches and threads.
+// thread, so the order in which threads take blocks cannot be seen in the result. Extents of the library's blocks
+// depend on the shape alone, since they may decide bits; those of our own do not, and go by caches and threads.
 #pragma once
 
 #include "llmc/backend/cpu/gemm.h"

@@ -1,5 +1,5 @@
-// How the operands of our own matrix products are packed (product_tile.h says into what). The summed dimension is called
-// depth here; a "part" of it is packed at a time.
+// How the operands of our own matrix products are packed (product_tile.h says into what). The summed dimension is
+// called depth here; a "part" of it is packed at a time.
 #pragma once
 
 #include "llmc/backend/cpu/product_tile.h"
@@ -55,7 +55,8 @@ inline void pack_row(Unit* to, const T* from, int64_t count) {
     if (Product::kPerUnit == 2 && count % 2 != 0) elements[count] = Element{};
 }
 
-/// Rows `first`, ... of a left operand stored (m, depth): `count` elements from `begin` on. Rows up to `rows` are zeros.
+/// Rows `first`, ... of a left operand stored (m, depth): `count` elements from `begin` on. Rows up to `rows` are
+/// zeros.
 template <typename Product, typename T>
 void pack_left_rows(Unit* to, PackSource<T> a, int64_t first, int64_t present, int64_t rows, int64_t begin,
                     int64_t count) {
@@ -98,7 +99,8 @@ void pack_right_rows(Unit* to, PackSource<T> b, int64_t first, int64_t columns, 
         for (int64_t col = 0; col < columns; col += kTileColumns, panel += step) {
             const int64_t width = std::min<int64_t>(kTileColumns, columns - col);
             pack_across<Product>(panel, row + col, next ? next + col : nullptr, width, width);
-            if (width <= kTileColumns - kLanes) std::fill_n(panel + round_up(width, kLanes), kTileColumns - round_up(width, kLanes), Unit{0});
+            if (width <= kTileColumns - kLanes)
+                std::fill_n(panel + round_up(width, kLanes), kTileColumns - round_up(width, kLanes), Unit{0});
         }
     }
 }

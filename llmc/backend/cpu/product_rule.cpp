@@ -81,9 +81,10 @@ const ProductRules& product_rules(std::string_view name) {
     const ProductRules* const found = find_rules(name);
     if (found == nullptr) fail_usage("--cpu-products={} is unknown; choose from {}", name, names());
     if (!can_form(*found)) {
-        fail_usage("--cpu-products={}: {} has no bf16 dot products (AVX512_BF16), or this build does not use them; use "
-                   "--cpu-products=fp32",
-                   name, processor_name());
+        fail_usage(
+            "--cpu-products={}: {} has no bf16 dot products (AVX512_BF16), or this build does not use them; use "
+            "--cpu-products=fp32",
+            name, processor_name());
     }
     return *found;
 }

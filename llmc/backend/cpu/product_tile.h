@@ -86,7 +86,8 @@ inline void multiply_tile(Vec (&sums)[kTileRows][kTileVectors], const Unit* left
     Vec sum[rows][vectors] = {};
     for (int64_t strip = 0; strip < depth; strip += kFetchEvery) {
         fetcher.fetch_some();
-        for (int64_t k = std::min(kFetchEvery, depth - strip); k > 0; --k, left += depth_step(form), right += kTileColumns) {
+        for (int64_t k = std::min(kFetchEvery, depth - strip); k > 0;
+             --k, left += depth_step(form), right += kTileColumns) {
             Vec b[vectors];
 #pragma GCC unroll 4
             for (int j = 0; j < vectors; ++j) b[j] = load(right + j * kLanes);

@@ -83,4 +83,10 @@ void spare_address_space() {
     if (memory_limit_of_process()) mallopt(M_ARENA_MAX, 1);
 }
 
+void keep_freed_memory() {
+    if (memory_limit_of_process()) return;
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);  // What glibc takes at most.
+    mallopt(M_TRIM_THRESHOLD, 512 << 20);
+}
+
 }  // namespace llmc

@@ -34,4 +34,8 @@ std::string out_of_host_memory();
 /// in main().
 void spare_address_space();
 
+/// From now on memory that is freed is kept for what comes next, up to half a gibibyte: for work that makes and drops
+/// large plans by the hundred, which the system would otherwise clear page by page each time.
+void keep_freed_memory();
+
 }  // namespace llmc

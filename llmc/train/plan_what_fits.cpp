@@ -1,6 +1,7 @@
 #include "llmc/train/plan_what_fits.h"
 
 #include "llmc/base/output.h"
+#include "llmc/base/process_limits.h"
 #include "llmc/base/terminal.h"
 #include "llmc/base/units.h"
 #include "llmc/draw/labels.h"
@@ -273,9 +274,13 @@ std::string presets_report(const Options& given, Backend& backend) {
 }  // namespace
 
 std::string what_fits_report(const Options& options, const Model& model, Backend& backend) {
+    keep_freed_memory();
     return model_report(options, model, backend);
 }
 
-std::string all_presets_report(const Options& options, Backend& backend) { return presets_report(options, backend); }
+std::string all_presets_report(const Options& options, Backend& backend) {
+    keep_freed_memory();
+    return presets_report(options, backend);
+}
 
 }  // namespace llmc

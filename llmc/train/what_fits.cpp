@@ -172,14 +172,24 @@ std::optional<Options> with_what_fits(const Options& options, const Model& model
     for (int64_t T = options.seq_len; T > 0; T /= 2) {
         std::optional<Options> best;
         double most = 0;
-        for (const std::string& offload : offloads_by_cost()) {
-            if (!may_place && offload != "none") break;
+        const auto placed = [&](const std::string& offload) {
             Options other = options;
             other.seq_len = T;
             if (may_place) other.offload = offload;
+            return other;
+        };
+        // Where not even everything in host memory helps, no part of it does; shorter sequences are next.
+        const auto is_hopeless = [&] {
+            if (!may_cut || T / 2 < kShortest || !options.host_memory_budget.empty()) return false;
+            return !WhatFits(placed(offloads_by_cost().back()), model, backend, limit).fits("layer", {1, T});
+        };
+        for (const std::string& offload : offloads_by_cost()) {
+            if (!may_place && offload != "none") break;
+            const Options other = placed(offload);
             const WhatFits what_fits(other, model, backend, limit);
             const bool is_as_given = !may_place || offload == "none";
             if (is_as_given && what_fits.fits("auto", {1, T})) return other;
+            if (is_as_given && is_hopeless()) break;
             if (is_as_given || !what_fits.fits("layer", {1, T})) continue;
             const Largest batch = what_fits.batch("layer", T);
             if (batch.plan.tokens_per_second <= most) continue;

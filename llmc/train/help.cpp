@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
 
 namespace llmc {
 namespace {
@@ -40,7 +42,15 @@ constexpr CommonOption kCommon[] = {{"model", kTrain | kPlan},
 
 class Formatter : public CLI::Formatter {
   public:
-    Formatter() { label("OPTIONS", "options"); }
+    explicit Formatter(std::set<const CLI::Option*> left_out) : left_out_(std::move(left_out)) {
+        label("OPTIONS", "options");
+    }
+
+    std::string make_group(std::string group, bool is_positional,
+                           std::vector<const CLI::Option*> options) const override {
+        std::erase_if(options, [this](const CLI::Option* option) { return left_out_.count(option) > 0; });
+        return options.empty() ? "" : CLI::Formatter::make_group(std::move(group), is_positional, std::move(options));
+    }
 
     std::string make_option_opts(const CLI::Option* option) const override {
         if (option->get_type_size() == 0) return "";
@@ -74,13 +84,15 @@ class Formatter : public CLI::Formatter {
         }
         return left + text;
     }
+
+    const std::set<const CLI::Option*> left_out_;
 };
 
-/// An option of no group is in no help.
-void hide_all_but_common(CLI::App& app, CommandSet command) {
-    for (CLI::Option* option : app.get_options()) {
+/// Leaves all out that --help of the command does not have. (CLI11 has hidden options, whose names its errors lack.)
+void leave_to_help_all(CLI::App& app, CommandSet command, std::set<const CLI::Option*>* left_out) {
+    for (const CLI::Option* option : app.get_options()) {
         const std::string name = option->get_single_name();
-        if (name != "help" && name != "version" && !is_in_short_help(name, command)) option->group("");
+        if (name != "help" && name != "version" && !is_in_short_help(name, command)) left_out->insert(option);
     }
     const std::string who = command == kTrain ? "" : " plan";
     app.footer("All options: train_gpt" + who + " --help-all. More about one: train_gpt explain OPTION.");
@@ -99,12 +111,12 @@ void shape_help(CLI::App& app, std::vector<const char*>& words) {
     const auto all = std::find(words.begin(), words.end(), std::string_view("--help-all"));
     const bool has_all = all != words.end();
     if (has_all) *all = "--help";
-    const auto formatter = std::make_shared<Formatter>();
+    std::set<const CLI::Option*> left_out;
+    if (!has_all) leave_to_help_all(app, kTrain, &left_out);
+    if (!has_all) leave_to_help_all(*app.get_subcommand("plan"), kPlan, &left_out);
+    const auto formatter = std::make_shared<Formatter>(std::move(left_out));
     app.formatter(formatter);
     for (CLI::App* sub : app.get_subcommands({})) sub->formatter(formatter);
-    if (has_all) return;
-    hide_all_but_common(app, kTrain);
-    hide_all_but_common(*app.get_subcommand("plan"), kPlan);
 }
 
 }  // namespace llmc

@@ -78,7 +78,7 @@ std::string commands_with(const OptionRow& row) {
     std::replace(name.begin(), name.end(), '_', '-');
     std::vector<std::string> names = {"help"};
     for (const OptionRow& row : option_table()) {
-        if ((row.commands & mask) != 0 && std::string_view(row.flags).starts_with('-')) names.push_back(row.name());
+        if ((row.commands & mask) != 0 && !row.stands_alone()) names.push_back(row.name());
     }
     std::string hint = did_you_mean(name, mask);
     if (const std::string meant = nearest(name, names); hint.empty() && !meant.empty()) {

@@ -46,7 +46,7 @@ bool is_flag(const OptionRow& row) { return std::holds_alternative<bool Options:
 std::string bash_flags(CommandSet mask) {
     std::string flags = "--help --help-all";
     for (const OptionRow& row : option_table()) {
-        if ((row.commands & mask) == 0 || !std::string_view(row.flags).starts_with('-')) continue;
+        if ((row.commands & mask) == 0 || row.stands_alone()) continue;
         flags += fmt::format(" --{}{}", row.name(), is_flag(row) ? "" : "=");
     }
     return flags;
@@ -60,7 +60,7 @@ std::string bash_script() {
     }
     for (const OptionRow& row : option_table()) {
         const std::vector<std::string> words = words_of(row);
-        if (words.empty() || !std::string_view(row.flags).starts_with('-')) continue;
+        if (words.empty() || row.stands_alone()) continue;
         const bool files = row.path != PathKind::None;
         values += fmt::format("        --{}) words='{}'; files={} ;;\n", row.name(), fmt::join(words, " "),
                               files ? "yes" : "no");
@@ -123,7 +123,7 @@ std::string zsh_arguments(CommandSet mask) {
             action = fmt::format("{{_alternative \"names\\:name\\:({})\" \"files\\:file\\:_files\"}}",
                                  fmt::join(words, " "));
         }
-        if (!std::string_view(row.flags).starts_with('-')) {
+        if (row.stands_alone()) {
             text += fmt::format("            '*:{}:{}' \\\n", row.name(), is_path ? "_files" : "(bash zsh)");
         } else if (is_flag(row)) {
             text += fmt::format("            '--{}[{}]' \\\n", row.name(), zsh_text(row.help));

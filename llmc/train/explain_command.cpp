@@ -137,7 +137,7 @@ std::string about(const std::string& given) {
     for (const OptionRow& row : option_table()) {
         const std::string flags = row.flags;
         const bool is_letter = word.size() == 1 && flags.starts_with("-" + word + ",");
-        if (flags.starts_with('-') && (row.name() == word || is_letter)) return about_option(row);
+        if (!row.stands_alone() && (row.name() == word || is_letter)) return about_option(row);
     }
     if (word == "auto") return about_auto();
     for (const PolicyRow& row : policies()) {
@@ -156,7 +156,7 @@ std::string about(const std::string& given) {
 std::vector<std::string> known_words() {
     std::vector<std::string> words = {"presets", "levels", "cards", "auto"};
     for (const OptionRow& row : option_table()) {
-        if (std::string_view(row.flags).starts_with('-')) words.push_back(row.name());
+        if (!row.stands_alone()) words.push_back(row.name());
     }
     for (const PolicyRow& row : policies()) words.emplace_back(row.name);
     for (const std::string& name : preset_names()) words.push_back(name);

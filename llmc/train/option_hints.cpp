@@ -226,8 +226,9 @@ std::string without_dashes(std::string text) {
 
 bool exists(std::string_view name, CommandSet commands) {
     const auto& table = option_table();
-    return std::any_of(table.begin(), table.end(),
-                       [&](const OptionRow& row) { return (row.commands & commands) != 0 && row.name() == name; });
+    return std::any_of(table.begin(), table.end(), [&](const OptionRow& row) {
+        return (row.commands & commands) != 0 && !row.stands_alone() && row.name() == name;
+    });
 }
 
 /// The whole word, or a beginning of at least four letters that only one option has.
@@ -253,7 +254,7 @@ Hint hint_for(std::string_view given, CommandSet commands) {
     if (wanted.empty()) return {};
     std::vector<std::string> names;
     for (const OptionRow& row : option_table()) {
-        if ((row.commands & commands) != 0) names.push_back(row.name());
+        if ((row.commands & commands) != 0 && !row.stands_alone()) names.push_back(row.name());
     }
     if (const std::string same = same_or_begun(letters, names); without_dashes(same) == letters) return {same, ""};
     for (const OtherName& other : kOtherNames) {

@@ -247,6 +247,7 @@ struct OptionRow {
     bool repeats = false;            ///< A text that may be given several times: a list with commas.
     const char* implied = nullptr;   ///< The value that it has where it stands alone; null: it needs one.
     std::string name() const;        ///< "batch-size".
+    bool stands_alone() const { return flags[0] != '-'; }
 };
 
 /// All options, in the order of --help.

@@ -28,7 +28,7 @@ struct Taken {
 std::vector<Taken> every_option() {
     std::vector<Taken> all;
     for (const OptionRow& row : option_table()) {
-        if (std::string_view(row.flags) == "files") continue;
+        if (row.stands_alone()) continue;
         if ((row.commands & kTrain) != 0) all.push_back({&row, {}});
         for (const CommandRow& command : subcommand_table()) {
             if ((row.commands & command.mask) != 0) all.push_back({&row, {command.name}});

@@ -43,7 +43,8 @@ TEST(OptionTable, HoldsExactlyThese) {
               "-c,--weight-decay --optimizer --moments -w,--masters --gradients --beta1 --beta2 --adam-epsilon "
               "--grad-clip --freeze --trainable --lora --lora-alpha --rslora --lora-targets --lora-bias "
               "--lora-dropout --dropout --max-skipped-steps "
-              "-r,--recompute --offload --update --calibrate --link-gbs --memory-budget --host-memory-budget "
+              "-r,--recompute --base-format --offload --update --calibrate --link-gbs --memory-budget "
+              "--host-memory-budget "
               "--logits-chunk --no-fuse -z,--zero --rank-invariant --check-ranks --no-overlap --comm-init "
               "--comm-timeout --comm-insecure "
               "--device --dtype --threads --cpu-products --peak-tflops "
@@ -56,7 +57,7 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--rope-theta --tied -i,--data --tokenizer --data-format --jsonl-field --chat-template --score "
               "--special-tokens --skip-bad-lines --pack -b,--batch-size -t,--seq-len -d,--total-batch-size "
               "--optimizer --moments -w,--masters --gradients --freeze --trainable --lora --lora-alpha --rslora "
-              "--lora-targets --lora-bias --lora-dropout --dropout -r,--recompute --offload "
+              "--lora-targets --lora-bias --lora-dropout --dropout -r,--recompute --base-format --offload "
               "--update --calibrate --device-profile --link-gbs --memory-budget "
               "--host-memory-budget --logits-chunk --no-fuse "
               "--ranks -z,--zero --rank-invariant "
@@ -75,7 +76,7 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--run --adapter ");
     EXPECT_EQ(flags_of(kImport), "--tokenizer --log-level --from --out ");
     EXPECT_EQ(flags_of(kExport),
-              "--dtype --log-level --run --adapter --format --merge --gguf-type --base-format --out ");
+              "--base-format --dtype --log-level --run --adapter --format --merge --gguf-type --out ");
     EXPECT_EQ(flags_of(kTokenize),
               "--vocab-size --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field "
               "--chat-template --score --special-tokens --skip-bad-lines --threads --log-level "
@@ -210,7 +211,7 @@ TEST(ParseOptions, SubcommandsHaveTheirOwnOptions) {
     EXPECT_EQ(generate.top_p, 0.5);
     for (const OptionRow& row : option_table()) {
         for (const Subcommand& subcommand : kSubcommands) {
-            if ((row.commands & subcommand.mask) != 0 || std::string_view(row.flags) == "files") continue;
+            if ((row.commands & subcommand.mask) != 0 || row.stands_alone()) continue;
             const bool is_flag = std::holds_alternative<bool Options::*>(row.field);
             const std::string message = refusal({subcommand.word, "--" + row.name() + (is_flag ? "" : "=1")});
             EXPECT_TRUE(

@@ -62,6 +62,7 @@ TEST(OptionHints, NothingWhereNothingIsNear) {
 
 TEST(OptionHints, EveryOptionIsFoundByItsOwnName) {
     for (const OptionRow& row : option_table()) {
+        if (row.stands_alone()) continue;
         EXPECT_EQ(similar_option(row.name(), row.commands), row.name());
         std::string spelled = row.name();
         for (char& c : spelled) c = c == '-' ? '_' : c;

@@ -25,8 +25,8 @@ namespace llmc {
 /// How the matrices of a folder are stored.
 enum class MatrixFormat : uint8_t { Plain, Nf4, Nf4Double, Int8 };
 
-/// What a config.json's quantization_config says; a tensor in NF4 may still be double or not. What cannot be read is an Error that names
-/// the field and the method.
+/// What a config.json's quantization_config says; a tensor in NF4 may still be double or not. What cannot be read is an
+/// Error that names the field and the method.
 MatrixFormat matrix_format_of(const HfFields& config);
 /// quantization_config of a folder whose matrices are in NF4 and whose other tensors are of the type.
 nlohmann::json quantization_config(MatrixFormat format, DType dtype);

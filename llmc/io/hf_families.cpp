@@ -46,12 +46,8 @@ HfNames llama_like(std::vector<HfNameRow> block) {
 
 const HfNames& llama_names() {
     static const HfNames table = llama_like({
-        {"qkv_weight",
-         {"self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"},
-         false},
-        {"qkv_bias",
-         {"self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"},
-         false},
+        {"qkv_weight", {"self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"}, false},
+        {"qkv_bias", {"self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"}, false},
         {"gate_up_weight", {"mlp.gate_proj.weight", "mlp.up_proj.weight"}, false},
         {"gate_up_bias", {"mlp.gate_proj.bias", "mlp.up_proj.bias"}, false},
     });

@@ -28,10 +28,10 @@ enum class Family : uint8_t { Gpt2, Llama, Mistral, Qwen2, Qwen3, SmolLm3, Phi3 
 
 struct FamilyRow {
     Family family;
-    std::string_view key;   ///< In checkpoints.
-    std::string_view name;  ///< In messages.
-    Features features;      ///< Unless a configuration says otherwise.
-    bool grouped_queries;   ///< Several query heads may share a key/value head.
+    std::string_view key;       ///< In checkpoints.
+    std::string_view name;      ///< In messages.
+    Features features;          ///< Unless a configuration says otherwise.
+    bool grouped_queries;       ///< Several query heads may share a key/value head.
     bool separate_projections;  ///< Queries, keys and values, and gate and up, are tensors of their own in its files.
 };
 

@@ -210,7 +210,8 @@ int64_t copied_bytes(const Plan& plan, const Step& step) {
     if (step.kind != StepKind::CopyOut && step.kind != StepKind::Fetch) return 0;
     if (!step.is_copy_of_state()) return plan.tensor(step.copied()).bytes;
     const DType format = plan.places.format(step.buffer);
-    const int64_t scales = format == DType::U8 && step.buffer != Buffer::Frozen ? step.elements / kStateBlock * size_of(DType::F32) : 0;
+    const int64_t scales =
+        format == DType::U8 && step.buffer != Buffer::Frozen ? step.elements / kStateBlock * size_of(DType::F32) : 0;
     return step.elements * size_of(format) + scales;
 }
 

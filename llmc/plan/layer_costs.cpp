@@ -143,8 +143,8 @@ class Measurement {
         }
         for (const Step& step : plan.steps) {
             const bool computes = step.is_operation() && step.row >= 0;
-            const bool of_layer = (computes || (step.kind == StepKind::Unpack && step.layer >= 0)) &&
-                                  step.phase == Phase::Forward;
+            const bool of_layer =
+                (computes || (step.kind == StepKind::Unpack && step.layer >= 0)) && step.phase == Phase::Forward;
             if (of_layer) costs_.layer_seconds += step_seconds(times_, step) / L();
         }
     }

@@ -10,9 +10,9 @@ namespace llmc {
 namespace {
 
 constexpr std::array<const char*, kNumSlots> kSlotNames = {
-    "in",        "residual",   "out",    "stat",         "stat", "d_out",   "d_in", "tokens", "logits",    "losses",
-    "workspace", "parameters", "frozen", "d_parameters", "kept", "masters", "m",    "v",      "documents", "rows",
-    "weight",    "bias"};
+    "in",     "residual", "out",       "stat",       "stat",   "d_out",        "d_in", "tokens",
+    "logits", "losses",   "workspace", "parameters", "frozen", "d_parameters", "kept", "masters",
+    "m",      "v",        "documents", "rows",       "weight", "bias"};
 
 std::string operand_text(const Plan& plan, int32_t id, const Layout* layout) {
     const PlanTensor& tensor = plan.tensors[static_cast<size_t>(id)];

@@ -51,14 +51,13 @@ std::vector<std::byte> pack_row(const ParameterRow& row, WeightFormat format, co
                                                                      static_cast<size_t>(part.rows * row.cols));
             tensor = quantise_nf4(part_of, is_double);
         }
-        pack_nf4(*tensor, std::span(stored).subspan(static_cast<size_t>(part.offset),
-                                                    static_cast<size_t>(part.layout.bytes)));
+        pack_nf4(*tensor,
+                 std::span(stored).subspan(static_cast<size_t>(part.offset), static_cast<size_t>(part.layout.bytes)));
     }
     return stored;
 }
 
-void unpack_row(const ParameterRow& row, WeightFormat format, std::span<const std::byte> stored,
-                std::span<float> out) {
+void unpack_row(const ParameterRow& row, WeightFormat format, std::span<const std::byte> stored, std::span<float> out) {
     for (const StoredPart& part : nf4_parts(row, format)) {
         const int64_t count = part.rows * row.cols;
         const std::vector<float> values = dequantise_nf4(

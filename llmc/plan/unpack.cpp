@@ -101,8 +101,8 @@ std::string UnpackCheck::fault_of(const Step& step) {
         const bool needs = needs_unpacked(model_, plan_.places, step, rows[i]);
         if (!needs && tensor >= 0) return "has an unpacked row, and needs none";
         if (!needs) continue;
-        const bool has = tensor >= 0 && static_cast<size_t>(tensor) < rows_.size() &&
-                         rows_[static_cast<size_t>(tensor)] == rows[i];
+        const bool has =
+            tensor >= 0 && static_cast<size_t>(tensor) < rows_.size() && rows_[static_cast<size_t>(tensor)] == rows[i];
         if (!has) {
             return fmt::format("reads {}, which has not been unpacked",
                                model_.parameters[static_cast<size_t>(rows[i])].name);

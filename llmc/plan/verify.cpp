@@ -300,8 +300,7 @@ class Walk {
     std::string fault_of_part(const Step& step, bool lacks_operands) {
         for (const std::string& fault :
              {copies_.fault_of(step), chunks_.fault_of(step), sequences_.fault_of(step), communication_.fault_of(step),
-              update_.fault_of(step, lacks_operands), transfers_.fault_of(step),
-              unpacking_.fault_of(step)}) {
+              update_.fault_of(step, lacks_operands), transfers_.fault_of(step), unpacking_.fault_of(step)}) {
             if (!fault.empty()) return fault;
         }
         for (int slot = 0; slot < kNumSlots; ++slot) {

@@ -118,14 +118,13 @@ std::string calibration_path(const Model& model, const BatchShape& shape, const 
     std::string adapters;
     for (const LoraTarget& target : model.lora.targets)
         adapters += fmt::format("|{} {}", target.module, model.lora.rank);
-    const std::string key =
-        fmt::format("{}|{}|{}x{}|{}|{}|{}|{}|{}{}{}", backend.info().name, to_json(config), shape.B, shape.T,
-                    name_of(places.activations()), logits_chunk_tokens, optimizer_row(places.optimizer()).name,
-                    format_name(places.format(Buffer::MomentM)), places[Buffer::Masters].exists,
-                    fuses ? "" : "|no fusion",
-                    places.base() == plain_format(places.activations())
-                        ? adapters
-                        : fmt::format("{}|base {}", adapters, name_of(places.base())));
+    const std::string key = fmt::format(
+        "{}|{}|{}x{}|{}|{}|{}|{}|{}{}{}", backend.info().name, to_json(config), shape.B, shape.T,
+        name_of(places.activations()), logits_chunk_tokens, optimizer_row(places.optimizer()).name,
+        format_name(places.format(Buffer::MomentM)), places[Buffer::Masters].exists, fuses ? "" : "|no fusion",
+        places.base() == plain_format(places.activations())
+            ? adapters
+            : fmt::format("{}|base {}", adapters, name_of(places.base())));
     return fmt::format("{}/times-{}.json", folder, checksum_of(std::as_bytes(std::span(key))));
 }
 

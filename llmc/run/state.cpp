@@ -173,8 +173,7 @@ Tensor State::row(Buffer which, int index) const {
     if (!partition.holds(model_, index)) return {};
     const ParameterRow& row = model_.parameters[static_cast<size_t>(index)];
     const Bucket& bucket = partition.bucket(partition.bucket_of_row(index));
-    char* const first =
-        flat.data + (bucket.offset + partition.row_in_bucket(model_, index)) * size_of(flat.dtype);
+    char* const first = flat.data + (bucket.offset + partition.row_in_bucket(model_, index)) * size_of(flat.dtype);
     if (which == Buffer::Frozen) return stored_tensor(row, format_of(index), first);
     return {flat.dtype, first, row.rows, row.cols};
 }

@@ -67,8 +67,8 @@ class State {
     /// The same of one row; round_masters() is for afterwards.
     void initialise_row(int index, uint64_t seed);
 
-    /// A parameter tensor by row of Model::parameters, as it is stored (one in NF4 as its bytes), and its gradient; empty
-    /// for kNone, and where they are in pieces or in host memory.
+    /// A parameter tensor by row of Model::parameters, as it is stored (one in NF4 as its bytes), and its gradient;
+    /// empty for kNone, and where they are in pieces or in host memory.
     Tensor parameter(int index) const { return row(buffer_of_row(index), index); }
     Tensor gradient(int index) const { return row(Buffer::Gradients, index); }
 
@@ -91,8 +91,8 @@ class State {
     /// The same to and from fp32 values of the host, which may be unaligned; rounded to what they are kept in.
     void read_kept(Kept what, int index, const ElementRange& range, void* values) const;
     void write_kept(Kept what, int index, const ElementRange& range, const void* values);
-    /// All of a row's values on the host into what this rank keeps of it; quantised where it is stored so, but for parts
-    /// that `source` has in NF4.
+    /// All of a row's values on the host into what this rank keeps of it; quantised where it is stored so, but for
+    /// parts that `source` has in NF4.
     void write_row(int index, const ValuesOf& values, const Nf4Source& source = {});
     /// After fp32 weights were loaded: rounds those this rank keeps into its parameters. Nothing to do in fp32.
     void round_masters();

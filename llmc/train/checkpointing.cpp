@@ -106,12 +106,11 @@ void load_exactly(const CheckpointParts& parts, State& state, int index, const K
     const ParameterRow& row = state.model().parameters[static_cast<size_t>(index)];
     const ElementRange range = state.held(index);
     const DType dtype = state.kept(kept.what, index, range).dtype;
-    parts.read(name, dtype, shape, range.begin, range.end,
-               [&](int64_t first, std::span<const std::byte> elements) {
-                   const int64_t count = static_cast<int64_t>(elements.size()) / size_of(dtype);
-                   const Tensor to = state.kept(kept.what, index, {first, first + count});
-                   state.backend().copy_to_device(to, elements.data());
-               });
+    parts.read(name, dtype, shape, range.begin, range.end, [&](int64_t first, std::span<const std::byte> elements) {
+        const int64_t count = static_cast<int64_t>(elements.size()) / size_of(dtype);
+        const Tensor to = state.kept(kept.what, index, {first, first + count});
+        state.backend().copy_to_device(to, elements.data());
+    });
     const Tensor scales = state.kept_scales(kept.what, index, range);
     if (!scales) return;
     const int64_t begin = range.begin / kStateBlock, blocks[] = {ceil_div(row.used_rows * row.cols, kStateBlock)};
@@ -266,7 +265,8 @@ CheckpointBytes checkpoint_bytes(const State& state) {
         if (row.trainable)
             bytes.each += count * size_of(places.format(weights));
         else
-            bytes.once += state.partition_of(Buffer::Frozen).row_count(index) * size_of(dtype_of(state.format_of(index)));
+            bytes.once +=
+                state.partition_of(Buffer::Frozen).row_count(index) * size_of(dtype_of(state.format_of(index)));
         for (const Buffer moment : {Buffer::MomentM, Buffer::MomentV}) {
             if (!row.trainable || !places[moment].exists) continue;
             const DType format = places.format(moment);
@@ -411,9 +411,7 @@ void CheckpointWeights::read(int parameter, std::span<float> out) const {
     merge(row, out);
 }
 
-std::vector<float> CheckpointWeights::unmerged(const ParameterRow& row) const {
-    return values_in(parts_, row);
-}
+std::vector<float> CheckpointWeights::unmerged(const ParameterRow& row) const { return values_in(parts_, row); }
 
 void CheckpointWeights::merge(const ParameterRow& row, std::span<float> values) const {
     const size_t stem = row.name.rfind("_weight");
@@ -452,8 +450,8 @@ void load_checkpoint(const Checkpoint& checkpoint, State& state) {
 
 namespace {
 
-/// Row `of_weights` of the weights into what this rank keeps of row `index`: what they have in NF4 as it is, where it is
-/// stored so.
+/// Row `of_weights` of the weights into what this rank keeps of row `index`: what they have in NF4 as it is, where it
+/// is stored so.
 void load_row(const WeightSource& weights, int of_weights, int index, State& state) {
     state.write_row(
         index, [&] { return weights.values(of_weights); },

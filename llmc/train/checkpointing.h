@@ -28,7 +28,7 @@ struct Progress {
     std::string adapter;        ///< What adapters trained, as adapter_config.json has it; empty: none.
     std::string optimizer;      ///< Whose moments these are, as --optimizer names it.
     StateFormats formats;       ///< How they, weights and gradients were kept.
-    std::string base;           ///< How frozen matrices of layers were stored, as --base-format says; empty: as `dtype`.
+    std::string base;  ///< How frozen matrices of layers were stored, as --base-format says; empty: as `dtype`.
     int64_t seq_len = 0;
     std::string pack;  ///< What its sequences are made of, as --pack says.
     int64_t total_batch_size = 0;

@@ -15,8 +15,7 @@
 namespace llmc {
 namespace {
 
-constexpr WeightFormat kFormats[] = {WeightFormat::F32, WeightFormat::BF16, WeightFormat::Nf4,
-                                     WeightFormat::Nf4Double};
+constexpr WeightFormat kFormats[] = {WeightFormat::F32, WeightFormat::BF16, WeightFormat::Nf4, WeightFormat::Nf4Double};
 
 /// Last blocks of matrices are short.
 ModelConfig config_of_case(Family family, int L) {
@@ -62,8 +61,8 @@ std::vector<float> train(TinyTrainer& trainer) {
     trainer.set_optimizer({}, 1e-2f);
     for (uint64_t step = 1; step <= 3; ++step) {
         const std::vector<int32_t> tokens = trainer.random_tokens(step), targets = trainer.random_tokens(step + 100);
-        result.push_back(static_cast<float>(
-            trainer.micro_batch(tokens.data(), targets.data(), 1.0f / 18, TinyTrainer::kOnly)));
+        result.push_back(
+            static_cast<float>(trainer.micro_batch(tokens.data(), targets.data(), 1.0f / 18, TinyTrainer::kOnly)));
         const std::vector<float> gradients = trainer.gradients();
         result.insert(result.end(), gradients.begin(), gradients.end());
         result.push_back(static_cast<float>(trainer.norm()));
@@ -82,7 +81,8 @@ TEST(BaseFormat, BitsAreThoseOfTheValuesStored) {
         const Model model = adapted(config_of_case(family, 2));
         for (const DType dtype : types()) {
             for (const WeightFormat base : kFormats) {
-                TinyTrainer stored = trainer_of(model, dtype, base), plain = trainer_of(model, dtype, WeightFormat::F32);
+                TinyTrainer stored = trainer_of(model, dtype, base),
+                            plain = trainer_of(model, dtype, WeightFormat::F32);
                 stored.state().initialise(7);
                 for (int row = 0; row < static_cast<int>(model.parameters.size()); ++row) {
                     plain.state().write_row(row, [&] { return stored_values(stored.state(), row); });
@@ -104,8 +104,8 @@ TEST(BaseFormat, QuantisedMatricesAreNearTheirValues) {
         trainer.state().initialise(7);
         int quantised = 0;
         for (int row = 0; row < static_cast<int>(model.parameters.size()); ++row) {
-            const std::vector<float> ours = stored_values(trainer.state(), row), theirs =
-                                                                                   stored_values(exact.state(), row);
+            const std::vector<float> ours = stored_values(trainer.state(), row),
+                                     theirs = stored_values(exact.state(), row);
             const bool is_in_nf4 = is_nf4(trainer.state().format_of(row));
             quantised += is_in_nf4 ? 1 : 0;
             EXPECT_EQ(ours != theirs, is_in_nf4) << model.parameters[static_cast<size_t>(row)].name;
@@ -126,7 +126,8 @@ TEST(BaseFormat, SameBitsUnderEveryPolicyAndSearchInTheMemoryPredicted) {
         reference.state().initialise(7);
         const std::vector<float> expected = train(reference);
         const auto expect_same = [&](TinyTrainer& trainer, const std::string& words) {
-            EXPECT_EQ(trainer.state().allocated_bytes(), trainer.memory().state.total() + trainer.memory().layout.arena_bytes);
+            EXPECT_EQ(trainer.state().allocated_bytes(),
+                      trainer.memory().state.total() + trainer.memory().layout.arena_bytes);
             trainer.state().initialise(7);
             EXPECT_EQ(train(trainer), expected) << words;
             EXPECT_EQ(trainer.executor().high_water_bytes(), trainer.memory().layout.arena_bytes) << words;

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Which models train on which card, in full and by adapters (--finetune), by plan: the fastest placement that fits, with
-its bytes on device and host, and the predicted speed beside the best that is published for that card.
+"""Which models train on which card, in full and by adapters (--finetune), by plan: the fastest placement that fits,
+with its bytes on device and host, and the predicted speed beside the best that is published for that card.
 
     dev/bench/reach.py [--finetune] [--out FOLDER] [--only WORD] [--no-runs]      or: make bench BENCH=reach
 

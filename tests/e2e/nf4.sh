@@ -56,7 +56,9 @@ check "the plan has the folder's format" grep -q 'base: .* as nf4-double, ' out
 must "plan the host's stream" plan --model=llama3-8b --lora=16 --base-format=nf4 --offload=parameters --recompute=1 \
     --batch-size=1 --seq-len=1024 --device-profile=rtx3060 --list-steps
 check "the plan lists what is unpacked, after it has come" \
-    awk '/ layer 3, wait for fetch of frozen/ { come = 1 } come && / layer 3, unpack qkv_weight/ { ok = 1 } END { exit !ok }' out
+    awk '/ layer 3, wait for fetch of frozen/ { come = 1 }
+         come && / layer 3, unpack qkv_weight/ { ok = 1 }
+         END { exit !ok }' out
 refused "4 bits of what trains" 2 '--base-format=nf4: is about frozen matrices.*--lora=RANK' \
     --model="$golden/gpt2" "${data[@]}" --steps=1 --base-format=nf4
 refused "another type of an export" 2 '--base-format=bf16: .*--dtype=bf16' export --run=nf4-run --base-format=bf16 \

@@ -6,7 +6,7 @@ root=$OLDPWD
 
 missing_links() { # of a note: files it links to that are not there
     local note=$1 link
-    grep -oE '\]\([^)# ]+' "$root/$note" | sed 's/^](//' | grep -v '^https*:' | sort -u | while read -r link; do
+    grep -oE '\]\([^)# ]+' "$root/$note" | sed 's/^](//' | grep -v '^https*:' | while read -r link; do
         [ -e "$root/$(dirname "$note")/$link" ] || echo "$link"
     done
 }
@@ -17,14 +17,19 @@ done
 cat "$root"/tests/*/*.cpp "$root"/tests/*/*.cu "$root"/tests/*/*/*.cpp 2>/dev/null | tr '\n' ' ' |
     grep -oE 'TEST(_F|_P)?\( *[A-Za-z0-9]+, *[A-Za-z0-9]+' | sed -E 's/TEST(_F|_P)?\( *//; s/, */./' | sort -u >tests.txt
 check "tests are found" test "$(wc -l <tests.txt)" -gt 500
-for name in $(grep -oE '`[A-Z][A-Za-z0-9]+\.[A-Z][A-Za-z0-9]+`' "$root/dev/notes/determinism.md" | tr -d '`' | sort -u); do
+words() { # PATTERN NOTE...: what the notes have between backquotes
+    local pattern=$1
+    shift
+    (cd "$root/dev/notes" && grep -ohE "\`$pattern" "$@") | tr -d '\`' | sort -u
+}
+for name in $(words '[A-Z][A-Za-z0-9]+\.[A-Z][A-Za-z0-9]+' determinism.md); do
     check "determinism.md: $name" grep -qx "$name" tests.txt
 done
-for name in $(grep -oE '`[a-z_]+\.sh`' "$root"/dev/notes/{determinism,promises}.md | sed 's/.*:`//; s/`//' | sort -u); do
+for name in $(words '[a-z_]+\.sh' determinism.md promises.md); do
     check "a script of the notes: $name" test -x "$root/tests/e2e/$name"
 done
 "$TRAIN_GPT" --help-all >all.txt && "$TRAIN_GPT" plan --help-all >>all.txt
-for name in $(grep -ohE '`--[a-z][a-z-]+' "$root"/dev/notes/{determinism,tour,recompute}.md | tr -d '`' | sort -u); do
+for name in $(words '--[a-z][a-z-]+' determinism.md tour.md recompute.md); do
     check "an option of the notes: $name" grep -qE -e "(^| |,)$name( |$)" all.txt
 done
 exit $((failures > 0))

@@ -63,8 +63,8 @@ def main():
     other = options.against
     version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
     lines = [f"# How long `plan --what-fits` thinks, {options.card}", "",
-             f"{time.strftime('%Y-%m-%d')}, train_gpt {version}, {processor()}, load {os.getloadavg()[0]:.0f}; seconds of "
-             "the processor, one run each.",
+             f"{time.strftime('%Y-%m-%d')}, train_gpt {version}, {processor()}, load {os.getloadavg()[0]:.0f}; "
+             "seconds of the processor, one run each.",
              "", "| preset | ranks | levels (2 s) | with auto's row | auto's row (5 s) |"
              + (" other build, with auto | times ours |" if other else ""),
              "|---|---:|---:|---:|---:|" + ("---:|---:|" if other else "")]

@@ -26,7 +26,7 @@ entry() {
 # owner FILE: its Debian package, or nothing. A file may be listed under the path without /usr.
 owner() {
     local path
-    for path in "$1" "${1#/usr}" "$(readlink -f "$1")"; do
+    for path in "$(readlink -f "$1")" "$1" "${1#/usr}"; do
         dpkg-query -S "$path" 2>/dev/null | sed -n '1s/:.*//p' | grep . && return
     done || :
 }

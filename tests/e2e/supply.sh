@@ -24,7 +24,7 @@ check "another commit, another archive" bash -c '! cmp -s one.tar.gz later.tar.g
 mkdir unpacked && tar -C unpacked -xzf one.tar.gz
 check "what is in it comes out" bash -c "[ -x unpacked/package/lib/b ] && diff -r one unpacked"
 
-mapfile -t libraries < <(ldd "$TRAIN_GPT" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort)
+mapfile -t libraries < <(ldd "$TRAIN_GPT" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort | head -n 4)
 "$root/dev/dist/sbom.sh" v1 1700000000 "${libraries[@]}" >bill.json
 "$root/dev/dist/sbom.sh" v1 1700000000 "${libraries[@]}" >again.json
 check "the same libraries, the same bill" cmp bill.json again.json

@@ -49,8 +49,8 @@ def ours(program, seconds, shapes):
 
 def torch_products(python, seconds, shapes, dtype, extra):
     settings = {"task": "products", "shapes": [SHAPES[name] for name in shapes], "dtype": dtype, "seconds": seconds}
-    done = subprocess.run([python, str(HERE / "torch_cpu.py"), json.dumps(settings)], stdout=subprocess.PIPE, check=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1", **extra})
+    done = subprocess.run([python, str(HERE / "torch_cpu.py"), json.dumps(settings)], stdout=subprocess.PIPE,
+                          check=True, env={**os.environ, "OMP_NUM_THREADS": "1", **extra})
     times = json.loads(done.stdout)["seconds"]
     return {(name, operation): times[i][operation] for i, name in enumerate(shapes) for operation in OPERATIONS}
 
@@ -91,8 +91,8 @@ def blas_products(python, library, seconds, shapes):
     extra = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "BLIS_NUM_THREADS": "1"}
     if "avx512f" in cpu_field("flags"):
         extra["OPENBLAS_CORETYPE"] = "SkylakeX"  # An OpenBLAS older than the processor falls back to one without.
-    done = subprocess.run([python, __file__, "--blas", library, "--seconds", str(seconds), "--shapes", ",".join(shapes)],
-                          stdout=subprocess.PIPE, check=True, env={**os.environ, **extra})
+    command = [python, __file__, "--blas", library, "--seconds", str(seconds), "--shapes", ",".join(shapes)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env={**os.environ, **extra})
     return {tuple(key.split()): value for key, value in json.loads(done.stdout).items()}
 
 
@@ -133,7 +133,8 @@ def measure(args, shapes):
 def report(times, row):
     """Lines of the table, and how many products miss the target."""
     columns = list(dict.fromkeys(who for of in times.values() for who in of))
-    lines = ["| product | type | " + " | ".join(columns) + f" | {row} to the best |", "|---|---|" + "---:|" * len(columns) + "---|"]
+    lines = ["| product | type | " + " | ".join(columns) + f" | {row} to the best |",
+             "|---|---|" + "---:|" * len(columns) + "---|"]
     missed = 0
     for (shape, operation, dtype), rows in times.items():
         N, OC, IC = SHAPES[shape]
@@ -176,9 +177,9 @@ def main():
     load, row = os.getloadavg()[0], usual_row(os.environ.get("TRAIN_GPT", ROOT / "train_gpt"))
     lines, missed = report(measure(args, shapes), row)
     text = "\n".join(["# Matrix products on the CPU", "",
-                      f"GFLOP/s of one thread on {cpu_field('model name')} (family {cpu_field('cpu family')}), medians of "
-                      f"{args.rounds} rounds by processor time; load of the machine at the beginning {load:.1f}. Made by "
-                      "`dev/bench/products.py`.", "", *lines, ""])
+                      f"GFLOP/s of one thread on {cpu_field('model name')} (family {cpu_field('cpu family')}), medians "
+                      f"of {args.rounds} rounds by processor time; load of the machine at the beginning {load:.1f}. "
+                      "Made by `dev/bench/products.py`.", "", *lines, ""])
     print(text)
     if args.output:
         args.output.write_text(text)

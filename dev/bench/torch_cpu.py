@@ -1,4 +1,4 @@
-"""Our presets in PyTorch on a CPU, written for speed: the peer that cpu_vs_torch.py measures, a process per measurement.
+"""Our presets in PyTorch on a CPU, written for speed: the peer of cpu_vs_torch.py, a process per measurement.
 
     python torch_cpu.py '{"task": "gemm", "dtype": "fp32", "seconds": 1}'
 

@@ -35,8 +35,8 @@ def mkl_answer():
     library = FOLDER / "mkl_answer.so"
     if not library.exists():
         compiler = os.environ.get("CC", "cc")
-        done = subprocess.run([compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)], input=ANSWER, text=True,
-                              check=False)
+        done = subprocess.run([compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)], input=ANSWER,
+                              text=True, check=False)
         if done.returncode != 0:
             return None
     return str(library)

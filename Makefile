@@ -231,16 +231,19 @@ warn       := -Wall -Wextra $(if $(findstring clang,$(CXX)),,$(false_alarms_$(fl
 compile    := $(CXX) -std=c++20 $(optimise_$(flavour)) -march=$(ARCH)$(if $(WIDE), -mavx512bf16) -fopenmp -pthread \
     -fno-math-errno -fno-trapping-math $(warn) $(CXXFLAGS) $(preprocess)
 
-nvcc_compile = $(nvcc) -ccbin '$(CXX)' -std=c++20 $(if $(filter debug san,$(flavour)),-O1 -g,-O3) \
-    $(foreach a,$(GPU_ARCH),-gencode arch=compute_$a,code=sm_$a) \
-    -gencode arch=compute_$(lastword $(GPU_ARCH)),code=compute_$(lastword $(GPU_ARCH)) \
+# Files named *_hopper.cu use what only compute capability 9.0 has: machine code for it alone, no PTX for what is newer.
+nvcc_archs = $(foreach a,$(GPU_ARCH),-gencode arch=compute_$a,code=sm_$a) \
+    -gencode arch=compute_$(lastword $(GPU_ARCH)),code=compute_$(lastword $(GPU_ARCH))
+%_hopper.cu.o: nvcc_archs := -gencode arch=compute_90a,code=sm_90a
+nvcc_compile = $(nvcc) -ccbin '$(CXX)' -std=c++20 $(if $(filter debug san,$(flavour)),-O1 -g -DLLMC_COUNT_WAITS,-O3) \
+    $(nvcc_archs) \
     -Xptxas -v -Xcompiler -Wall,-Wextra,-fopenmp $(if $(filter 1,$(WERROR)),-Werror all-warnings) $(preprocess)
 
 # Kernels for the CPU: every access is checked through the thread sanitizer's hooks (its library is not linked). Not
 # vectorised, so that accesses stay those of the source; multiplications and additions rounded one by one.
 cuda_on_cpu  := -DLLMC_CUDA_ON_CPU -DLLMC_WITH_CUDA -DLLMC_GPU_ARCH='"the CPU"' -g1 $(cuda_isystem)
 cpu_kernel_compile = $(CXX) -std=c++20 -O2 -march=$(ARCH) -fsanitize=thread -fno-tree-vectorize -ffp-contract=off \
-    $(warn) -Wno-unknown-pragmas $(CXXFLAGS) $(preprocess) $(cuda_on_cpu)
+    $(warn) -Wno-unknown-pragmas -Wno-psabi $(CXXFLAGS) $(preprocess) $(cuda_on_cpu)
 
 # Open MPI's compiler says what it adds to g++, MPICH's the whole command.
 mpi_says    = $(if $(with_mpi),$(shell $(mpicxx) -showme:$1 2>/dev/null || $(mpicxx) -$1_info 2>/dev/null))

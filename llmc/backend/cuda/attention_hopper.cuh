@@ -58,6 +58,11 @@ struct FragmentPlace {
     int column = static_cast<int>(threadIdx.x) % 4 * 2;
 };
 
+/// The first key that a query sees, by its window and, where there are any, its document.
+__device__ __forceinline__ int first_key_seen(const AttentionSizes& sizes, int b, int query) {
+    return sizes.documents != nullptr ? sizes.first_seen(b, query) : max(0, query + 1 - sizes.window);
+}
+
 /// The four registers of A that K-step `step` of sums has, rounded to bf16.
 template <int kCount>
 __device__ __forceinline__ void pack_fragment(uint32_t (&a)[4], const float (&sums)[kCount], int step) {

@@ -24,7 +24,7 @@ Encode encoder() {
         CUDA_CHECK(cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &result));
 #endif
         if (result != cudaDriverEntryPointSuccess || function == nullptr)
-            fail("CUDA: the driver has no cuTensorMapEncodeTiled; update it, or use --kernels=portable");
+            fail("CUDA: the driver has no cuTensorMapEncodeTiled; update it");
         return reinterpret_cast<Encode>(function);
     }();
     return encode;

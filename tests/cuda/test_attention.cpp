@@ -50,6 +50,9 @@ Results on_cpu(const Operands& x, const AttentionShape& s) {
 Results on_cuda(const Operands& x, const AttentionShape& s, Backend& backend = cuda_backend()) {
     Results y(backend, x.qkv.dtype(), s);
     OnDevice device;
+    for (const TestBuffer* buffer : {&x.qkv, &x.d_out}) device(*buffer);
+    for (const TestBuffer* buffer : {&y.out, &y.lse, &y.d_qkv, &y.backward_workspace}) device(*buffer);
+    cuda_backend().synchronize();  // Its stream may be another than the backend's.
     run(backend, x, y, s, device);
     device.fetch();
     return y;

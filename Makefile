@@ -27,6 +27,7 @@ targets
   test      build and run all tests; the last line is "N passed, N failed"
   test-long the tests that take too long for every change (tests/long); the same last line
   build/release/gpu_tests    build the tests of the CUDA kernels for a card (make test runs the kernels on the CPU)
+  kernels-report             compile the kernels for Hopper and check the machine code; needs nvcc, but no card
   fuzz      give every parser damaged files, under sanitizers, for MINUTES=10
   lint      check the rules of the source tree and its formatting
   format    reformat the sources with clang-format
@@ -445,7 +446,7 @@ else
     binary := $(BUILD)/train_gpt
 endif
 
-.PHONY: train chat finetune test test-long fuzz lint format bench dist dist_package info help clean
+.PHONY: train chat finetune test test-long kernels-report fuzz lint format bench dist dist_package info help clean
 train: all
 	@data/demo.sh
 	$(strip $(binary) $(ARGS))
@@ -463,6 +464,9 @@ test: all $(BUILD)/tests $(if $(with_cuda_tests),$(BUILD)/cuda_tests $(BUILD)/tr
 
 test-long: all
 	@tests/run.sh $(BUILD) long
+
+kernels-report:
+	@dev/cuda_on_cpu/kernels_report.sh
 
 MINUTES ?= 10
 ifeq ($(flavour),san)

@@ -272,7 +272,7 @@ TEST(CudaAttentionScores, NanStaysInTheRowsThatSeeIt) {
 // The kernels for compute capability 9.0: heads of 64 and 128 channels, rows that do not fill tiles, grouped heads,
 // windows; what they leave to the portable ones is tested above.
 const AttentionShape kHopperShapes[] = {
-    {2, 1, 4, 2, 64},   {1, 65, 2, 2, 64},       {1, 127, 2, 1, 128},       {2, 200, 4, 2, 64},
+    {2, 1, 4, 2, 64},    {1, 65, 2, 2, 64},       {1, 127, 2, 1, 128},     {2, 200, 4, 2, 64},
     {1, 300, 2, 1, 128}, {1, 400, 1, 1, 64, 129}, {1, 330, 2, 1, 128, 33}, {1, 140, 2, 1, 64, 0, 0.5f},
 };
 

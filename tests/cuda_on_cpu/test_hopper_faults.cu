@@ -1,5 +1,5 @@
-// Mistakes that kernels for Hopper make, each planted in a small kernel: every one must be found at every seed and named
-// with its line, and the kernel without it must run clean.
+// Mistakes that kernels for Hopper make, each planted in a small kernel: every one must be found at every seed and
+// named with its line, and the kernel without it must run clean.
 #include "llmc/backend/cuda/hopper.cuh"
 #include "llmc/backend/cuda/tensor_map.h"
 #include "tests/cuda_on_cpu/device_buffer.h"
@@ -29,14 +29,38 @@ struct Tiles {
 enum class Fault {
     None,
     // Barriers.
-    ExtraArrival, InitTwice, WrongParity, TooManyBytes, TooFewBytes, UnfencedInit,
+    ExtraArrival,
+    InitTwice,
+    WrongParity,
+    TooManyBytes,
+    TooFewBytes,
+    UnfencedInit,
     // Bulk copies.
-    ReadBeforeWait, Misaligned, OverwrittenUnfenced, UnfencedStore, NegativeStore, StoreNotAwaited, SourceReused,
+    ReadBeforeWait,
+    Misaligned,
+    OverwrittenUnfenced,
+    UnfencedStore,
+    NegativeStore,
+    StoreNotAwaited,
+    SourceReused,
     // wgmma.
-    NoFence, TouchedAfterFence, ReadBeforeProductsWait, ChangedOperand, Unfenced, TileInFlight, OtherDescriptor,
-    OtherPredicate, OtherPlace, NeverWaited, BaseMisaligned, OutOfBounds, Overwritten,
+    NoFence,
+    TouchedAfterFence,
+    ReadBeforeProductsWait,
+    ChangedOperand,
+    Unfenced,
+    TileInFlight,
+    OtherDescriptor,
+    OtherPredicate,
+    OtherPlace,
+    NeverWaited,
+    BaseMisaligned,
+    OutOfBounds,
+    Overwritten,
     // setmaxnreg.
-    PoolTooSmall, RaisedByDec, NoMultiple,
+    PoolTooSmall,
+    RaisedByDec,
+    NoMultiple,
 };
 
 #define LAUNCH(kernel, fault, t) \
@@ -59,12 +83,12 @@ __global__ void copies(float* out, const __grid_constant__ CUtensorMap map,
     if (leader) {
         const int bytes = kTileBytes + (fault == Fault::TooManyBytes ? 128 : fault == Fault::TooFewBytes ? -128 : 0);
         barrier_arrive_expect(full, bytes);
-        if (fault == Fault::ExtraArrival) barrier_arrive(full);                          // fault: ExtraArrival
+        if (fault == Fault::ExtraArrival) barrier_arrive(full);  // fault: ExtraArrival
         const int shift = fault == Fault::Misaligned ? 128 : 0;
         tensor_load(tile + shift, &map, full, 0, 0, 0, 0);  // fault: Load
     }
-    if (fault != Fault::ReadBeforeWait) barrier_wait(full, 0);  // fault: Wait
-    if (fault == Fault::WrongParity) barrier_wait(full, 0);  // fault: WrongParity
+    if (fault != Fault::ReadBeforeWait) barrier_wait(full, 0);                                     // fault: Wait
+    if (fault == Fault::WrongParity) barrier_wait(full, 0);                                        // fault: WrongParity
     out[threadIdx.x] = to_float(*reinterpret_cast<const bf16*>(tile + 128 * (threadIdx.x % 64)));  // fault: Read
     if (fault != Fault::OverwrittenUnfenced) fence_async_proxy();
     barrier_arrive(other);
@@ -106,7 +130,9 @@ TEST(HopperFault, MoreArrivalsThanExpected) {
 TEST(HopperFault, WrongParity) { expect_copy_fault(Fault::WrongParity, "a wait that does not wait", "WrongParity"); }
 TEST(HopperFault, BytesThatNeverCome) { expect_copy_fault(Fault::TooManyBytes, "128 bytes to come", "Wait"); }
 TEST(HopperFault, BytesThatWereNotExpected) { expect_copy_fault(Fault::TooFewBytes, "-128 bytes to come", "Wait"); }
-TEST(HopperFault, ReadBeforeTheWait) { expect_copy_fault(Fault::ReadBeforeWait, "read of 2 bytes of shared memory", "Read"); }
+TEST(HopperFault, ReadBeforeTheWait) {
+    expect_copy_fault(Fault::ReadBeforeWait, "read of 2 bytes of shared memory", "Read");
+}
 TEST(HopperFault, MisalignedTarget) { expect_copy_fault(Fault::Misaligned, "misaligned", "Load"); }
 TEST(HopperFault, OverwrittenWithoutAProxyFence) {
     expect_copy_fault(Fault::OverwrittenUnfenced, "missing proxy fence", "LoadAgain");
@@ -148,8 +174,8 @@ __global__ void products(float* out, const __grid_constant__ CUtensorMap map, co
     const bool last = threadIdx.x == kWarpgroupSize - 1;
     const int shift = fault == Fault::BaseMisaligned ? 128 : fault == Fault::OutOfBounds ? 2 * kTileBytes - 1024 : 0;
     const uint64_t left = matrix_descriptor(tile, 0, 1024, Swizzle::Bytes128);
-    const uint64_t right = matrix_descriptor(tile + shift, 0, 1024, Swizzle::Bytes128) +
-                           (fault == Fault::OtherDescriptor && last ? 2 : 0);
+    const uint64_t right =
+        matrix_descriptor(tile + shift, 0, 1024, Swizzle::Bytes128) + (fault == Fault::OtherDescriptor && last ? 2 : 0);
     const bool accumulate = fault == Fault::OtherPredicate && last;
     if (fault == Fault::OtherPlace && last) {
         wgmma<64, false, false>(sums, left, right, accumulate);
@@ -184,14 +210,15 @@ TEST(HopperFault, SumsReadBeforeTheWait) {
     expect_product_fault(Fault::ReadBeforeProductsWait, "read of the sums of a wgmma before its wait", "Early");
 }
 TEST(HopperFault, OperandChangedBeforeTheWait) {
-    expect_product_fault(Fault::ChangedOperand, "write of the A registers of a wgmma before its wait", "ChangedOperand");
+    expect_product_fault(Fault::ChangedOperand, "write of the A registers of a wgmma before its wait",
+                         "ChangedOperand");
 }
 TEST(HopperFault, TileNotFenced) { expect_product_fault(Fault::Unfenced, "missing proxy fence", "Product"); }
 TEST(HopperFault, TileInFlight) { expect_product_fault(Fault::TileInFlight, "", "Product"); }
-TEST(HopperFault, TileOverwritten) {
-    expect_product_fault(Fault::Overwritten, "", "Overwritten");
+TEST(HopperFault, TileOverwritten) { expect_product_fault(Fault::Overwritten, "", "Overwritten"); }
+TEST(HopperFault, DescriptorsDiffer) {
+    expect_product_fault(Fault::OtherDescriptor, "different descriptors", "Product");
 }
-TEST(HopperFault, DescriptorsDiffer) { expect_product_fault(Fault::OtherDescriptor, "different descriptors", "Product"); }
 TEST(HopperFault, PredicatesDiffer) { expect_product_fault(Fault::OtherPredicate, "whether to accumulate", "Product"); }
 TEST(HopperFault, PlacesDiffer) { expect_product_fault(Fault::OtherPlace, "different wgmmas", "Product"); }
 TEST(HopperFault, NeverWaitedFor) { expect_product_fault(Fault::NeverWaited, "never waited for", "Product"); }

@@ -1,5 +1,5 @@
-// Causal attention, backward, on Hopper's instructions: two kernels with 7 products, each gradient with one owner, as in
-// attention_backward.cu, which has the formulas and gathers the rows' statistics.
+// Causal attention, backward, on Hopper's instructions: two kernels with 7 products, each gradient with one owner, as
+// in attention_backward.cu, which has the formulas and gathers the rows' statistics.
 //
 // For keys: a block has 128 keys, 64 a consumer, and walks the queries that see them, 64 at a time, of all heads of the
 // group. Scores come transposed (keys by queries), so that P^T and dS^T go from sums to operands in registers; the same
@@ -272,7 +272,8 @@ struct QueryBlock {
         b = static_cast<int>(blockIdx.x) / sizes.NH;
         h = static_cast<int>(blockIdx.x) % sizes.NH;
         first_query = static_cast<int>(gridDim.y - 1 - blockIdx.y) * kOwnRows;
-        begin = kBounded ? first_key_seen(sizes, b, first_query) / QueryTiling<kHD>::kKeys * QueryTiling<kHD>::kKeys : 0;
+        begin =
+            kBounded ? first_key_seen(sizes, b, first_query) / QueryTiling<kHD>::kKeys * QueryTiling<kHD>::kKeys : 0;
         end = min(sizes.T, first_query + kOwnRows);
     }
     __device__ __forceinline__ Tile queries() const { return {tiles}; }

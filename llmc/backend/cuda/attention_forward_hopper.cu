@@ -110,7 +110,8 @@ class Consumer {
         tile_row_ = (static_cast<int>(threadIdx.x) / kWarpgroupSize - 1) * kConsumerRows;
         first_query_ = first_query + tile_row_;
         visible_.query = first_query_ + FragmentPlace().row;
-        for (int half = 0; kBounded && half < 2; ++half) visible_.first_seen[half] = first_seen(visible_.query + 8 * half);
+        for (int half = 0; kBounded && half < 2; ++half)
+            visible_.first_seen[half] = first_seen(visible_.query + 8 * half);
     }
 
     /// Keys from `begin` on.
@@ -275,8 +276,7 @@ __global__ void __launch_bounds__(Tiling<kHD>::kThreads, 1)
     const int begin = kBounded ? first_key_seen(sizes, b, first_query) / T_::kKeys * T_::kKeys : 0;
     if (warpgroup() == 0) {
         give_registers<T_::kProducerRegisters>();
-        if (threadIdx.x == 0)
-            produce<kHD>(&map, sizes, barriers, queries, keys, values, b, h, first_query, begin);
+        if (threadIdx.x == 0) produce<kHD>(&map, sizes, barriers, queries, keys, values, b, h, first_query, begin);
     } else {
         take_registers<T_::kConsumerRegisters>();
         Consumer<kHD, kBounded>(sizes, barriers, queries, keys, values, b, h, first_query).run(out, lse, begin);
@@ -285,7 +285,8 @@ __global__ void __launch_bounds__(Tiling<kHD>::kThreads, 1)
 
 template <int kHD>
 void start(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, int B, cudaStream_t stream) {
-    const dim3 grid(static_cast<unsigned>(sizes.NH * B), static_cast<unsigned>(ceil_div(sizes.T, Tiling<kHD>::kQueries)));
+    const dim3 grid(static_cast<unsigned>(sizes.NH * B),
+                    static_cast<unsigned>(ceil_div(sizes.T, Tiling<kHD>::kQueries)));
     launch(sight_of(sizes) == Sight::Whole ? attention_forward_hopper_kernel<kHD, false>
                                            : attention_forward_hopper_kernel<kHD, true>,
            grid, Tiling<kHD>::kThreads, Tiling<kHD>::kBytes, stream, out, lse,

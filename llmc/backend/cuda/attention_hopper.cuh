@@ -1,5 +1,5 @@
-// What the Hopper kernels of attention share: tiles of a head's rows in shared memory, loaded by bulk copies and read by
-// wgmma, and how a warpgroup's sums leave through them.
+// What the Hopper kernels of attention share: tiles of a head's rows in shared memory, loaded by bulk copies and read
+// by wgmma, and how a warpgroup's sums leave through them.
 //
 // A block is a warpgroup that loads and warpgroups that compute (`consumers`), each with 64 rows of its own. Stages of
 // the tiles that all of them walk have two barriers each: `full`, which the copies' bytes complete, and `empty`, at

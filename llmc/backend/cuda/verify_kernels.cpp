@@ -42,8 +42,7 @@ class Case {
         lse_ = make(DType::F32, N, shape.NH);
         const int64_t workspace = backend.attention_backward_workspace(DType::BF16, shape);
         workspace_ = make(DType::F32, 1, workspace / int64_t{sizeof(float)});
-        for (const Tensor& tensor : {qkv_, d_out_})
-            backend.copy_to_device(tensor, some_numbers(tensor.count()).data());
+        for (const Tensor& tensor : {qkv_, d_out_}) backend.copy_to_device(tensor, some_numbers(tensor.count()).data());
     }
     ~Case() {
         for (const Tensor& tensor : {qkv_, d_out_, out_, d_qkv_, lse_, workspace_}) backend_.release(tensor.data);

@@ -38,7 +38,8 @@ for source in llmc/backend/cuda/*_hopper.cu; do
     name=$(basename "$source" .cu)
     log=$work/$name.log
     if ! "$nvcc" -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a -Xptxas -v,-warn-spills -I. \
-        -DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL -Xcompiler -fopenmp -cubin -o "$work/$name.cubin" "$source" >"$log" 2>&1; then
+        -DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL -Xcompiler -fopenmp \
+        -cubin -o "$work/$name.cubin" "$source" >"$log" 2>&1; then
         cat "$log" >&2
         echo "not ok $name: it does not compile"
         failures=$((failures + 1))

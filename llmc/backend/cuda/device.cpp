@@ -103,6 +103,13 @@ CudaBackend::CudaBackend(int index, Kernels kernels) : device_(index) {
     // Of PTX the driver has made code for this very card.
     kernels_ = code == ptx ? fmt::format("for sm_{}", code) : fmt::format("from PTX of compute_{}", ptx);
     CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    size_t available = 0, total = 0;
+    CUDA_CHECK(cudaMemGetInfo(&available, &total));
+    held_at_start_ = static_cast<int64_t>(total - available);
+    multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount, index);
+    matmuls_ = std::make_unique<PreparedMatmuls>();
+    recordings_ = std::make_unique<Recordings>(stream_);
+    staging_ = std::make_unique<Staging>(stream_);
     const bool is_hopper = attribute(cudaDevAttrComputeCapabilityMajor, index) == kHopperMajor &&
                            attribute(cudaDevAttrComputeCapabilityMinor, index) == 0;
     if (is_hopper && kernels == Kernels::Hopper) {
@@ -113,13 +120,6 @@ CudaBackend::CudaBackend(int index, Kernels kernels) : device_(index) {
                 "ones are used");
         }
     }
-    size_t available = 0, total = 0;
-    CUDA_CHECK(cudaMemGetInfo(&available, &total));
-    held_at_start_ = static_cast<int64_t>(total - available);
-    multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount, index);
-    matmuls_ = std::make_unique<PreparedMatmuls>();
-    recordings_ = std::make_unique<Recordings>(stream_);
-    staging_ = std::make_unique<Staging>(stream_);
 }
 
 CudaBackend::CudaBackend(PlanningOnly) : device_(-1) {}

@@ -27,7 +27,11 @@ targets
   test      build and run all tests; the last line is "N passed, N failed"
   test-long the tests that take too long for every change (tests/long); the same last line
   build/release/gpu_tests    build the tests of the CUDA kernels for a card (make test runs the kernels on the CPU)
+<<<<<<< HEAD
   chaos     accidents: kills, full disks, refused memory, cut files, ranks that hang or lie; HOURS=1, SEED=n
+=======
+  kernels-report             compile the kernels for Hopper and check the machine code; needs nvcc, but no card
+>>>>>>> hopper
   fuzz      give every parser damaged files, under sanitizers, for MINUTES=10
   lint      check the rules of the source tree and its formatting
   format    reformat the sources with clang-format
@@ -243,16 +247,25 @@ warn       := -Wall -Wextra $(if $(findstring clang,$(CXX)),,$(false_alarms_$(fl
 compile    := $(CXX) -std=c++20 $(optimise_$(flavour)) -march=$(ARCH)$(if $(WIDE), -mavx512bf16) -fopenmp -pthread \
     -fno-math-errno -fno-trapping-math $(warn) $(CXXFLAGS) $(preprocess)
 
+<<<<<<< HEAD
 nvcc_compile = $(nvcc) -ccbin '$(CXX)' -std=c++20 $(if $(filter debug san tsan,$(flavour)),-O1 -g,-O3) \
     $(foreach a,$(GPU_ARCH),-gencode arch=compute_$a,code=sm_$a) \
     -gencode arch=compute_$(lastword $(GPU_ARCH)),code=compute_$(lastword $(GPU_ARCH)) \
+=======
+# Files named *_hopper.cu use what only compute capability 9.0 has: machine code for it alone, no PTX for what is newer.
+nvcc_archs = $(foreach a,$(GPU_ARCH),-gencode arch=compute_$a,code=sm_$a) \
+    -gencode arch=compute_$(lastword $(GPU_ARCH)),code=compute_$(lastword $(GPU_ARCH))
+%_hopper.cu.o: nvcc_archs := -gencode arch=compute_90a,code=sm_90a
+nvcc_compile = $(nvcc) -ccbin '$(CXX)' -std=c++20 $(if $(filter debug san,$(flavour)),-O1 -g -DLLMC_COUNT_WAITS,-O3) \
+    $(nvcc_archs) \
+>>>>>>> hopper
     -Xptxas -v -Xcompiler -Wall,-Wextra,-fopenmp $(if $(filter 1,$(WERROR)),-Werror all-warnings) $(preprocess)
 
 # Kernels for the CPU: every access is checked through the thread sanitizer's hooks (its library is not linked). Not
 # vectorised, so that accesses stay those of the source; multiplications and additions rounded one by one.
 cuda_on_cpu  := -DLLMC_CUDA_ON_CPU -DLLMC_WITH_CUDA -DLLMC_GPU_ARCH='"the CPU"' -g1 $(cuda_isystem)
 cpu_kernel_compile = $(CXX) -std=c++20 -O2 -march=$(ARCH) -fsanitize=thread -fno-tree-vectorize -ffp-contract=off \
-    $(warn) -Wno-unknown-pragmas $(CXXFLAGS) $(preprocess) $(cuda_on_cpu)
+    $(warn) -Wno-unknown-pragmas -Wno-psabi $(CXXFLAGS) $(preprocess) $(cuda_on_cpu)
 
 # Open MPI's compiler says what it adds to g++, MPICH's the whole command.
 mpi_says    = $(if $(with_mpi),$(shell $(mpicxx) -showme:$1 2>/dev/null || $(mpicxx) -$1_info 2>/dev/null))
@@ -474,7 +487,11 @@ else
     binary := $(BUILD)/train_gpt
 endif
 
+<<<<<<< HEAD
 .PHONY: train chat finetune test test-long chaos fuzz lint format bench dist dist_package info help clean
+=======
+.PHONY: train chat finetune test test-long kernels-report fuzz lint format bench dist dist_package info help clean
+>>>>>>> hopper
 train: all
 	@data/demo.sh
 	$(strip $(binary) $(ARGS))
@@ -493,12 +510,17 @@ test: all $(BUILD)/tests $(BUILD)/faults.so $(if $(with_cuda_tests),$(BUILD)/cud
 test-long: all
 	@tests/run.sh $(BUILD) long
 
+<<<<<<< HEAD
 HOURS ?= 1
 SEED  ?= $(shell date +%s)
 chaos: all $(BUILD)/faults.so
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && WORK_DIR=$$work BUILD_DIR='$(abspath $(BUILD))' \
 	    TRAIN_GPT='$(abspath $(binary))' CHAOS_SECONDS=$$(awk 'BEGIN { print int(3600 * $(HOURS)) }') \
 	    CHAOS_SEED='$(SEED)' tests/e2e/chaos.sh
+=======
+kernels-report:
+	@dev/cuda_on_cpu/kernels_report.sh
+>>>>>>> hopper
 
 MINUTES ?= 10
 ifeq ($(flavour),san)

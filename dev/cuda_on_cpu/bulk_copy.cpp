@@ -73,7 +73,10 @@ std::vector<Piece> pieces_of(const TensorMap& map, void* shared, const int* coor
 }
 
 void check_target(const TensorMap& map, const void* shared, const char* what, const std::string& place) {
-    const int alignment = map.swizzle_bytes == 128 ? 1024 : map.swizzle_bytes == 64 ? 512 : map.swizzle_bytes ? 256 : 128;
+    const int alignment = map.swizzle_bytes == 128  ? 1024
+                          : map.swizzle_bytes == 64 ? 512
+                          : map.swizzle_bytes       ? 256
+                                                    : 128;
     const char* const end = end_of_shared_variable(shared);
     if (!end || static_cast<const char*>(shared) + map.box_bytes() > end)
         kernel_fault(format("out of bounds: %s of %d bytes at %p, which end outside of its shared variable, at %s",
@@ -151,8 +154,8 @@ void bulk_load(void* shared, const void* global, int bytes, uint64_t* barrier, c
                             global, shared, place.c_str()));
     std::vector<Piece> pieces;
     for (int byte = 0; byte < bytes; byte += kChunk)
-        pieces.push_back({static_cast<char*>(shared) + byte,
-                          const_cast<char*>(static_cast<const char*>(global)) + byte, kChunk});
+        pieces.push_back(
+            {static_cast<char*>(shared) + byte, const_cast<char*>(static_cast<const char*>(global)) + byte, kChunk});
     start_load(std::move(pieces), bytes, barrier, pc, where);
 }
 

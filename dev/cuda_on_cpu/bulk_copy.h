@@ -1,6 +1,6 @@
 // Bulk copies (TMA): boxes of tensors, and plain ranges, between global and shared memory ("cp.async.bulk" and
-// "cp.async.bulk.tensor" in the PTX ISA). A load's bytes arrive, at a random moment, at an mbarrier; a store's source is
-// read before the wait for its group.
+// "cp.async.bulk.tensor" in the PTX ISA). A load's bytes arrive, at a random moment, at an mbarrier; a store's source
+// is read before the wait for its group.
 //
 // Reported: misaligned or out-of-bounds targets and sources, a target or source in use, what threads wrote or read and
 // did not make known to the asynchronous proxy (fence.proxy.async), boxes that are stored below 0, unwritten sources,
@@ -20,7 +20,8 @@ namespace cuda_on_cpu {
 void tensor_load(void* shared, const CUtensorMap* map, uint64_t* barrier, std::initializer_list<int> coordinates,
                  const Where& where);
 /// What lies outside is skipped.
-void tensor_store(const CUtensorMap* map, const void* shared, std::initializer_list<int> coordinates, const Where& where);
+void tensor_store(const CUtensorMap* map, const void* shared, std::initializer_list<int> coordinates,
+                  const Where& where);
 
 void bulk_load(void* shared, const void* global, int bytes, uint64_t* barrier, const Where& where);
 

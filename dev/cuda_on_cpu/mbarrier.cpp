@@ -79,9 +79,10 @@ void mbarrier_init(uint64_t* p, int arrivals, const Where& where) {
     const ExecutorScope scope;
     if (reinterpret_cast<uintptr_t>(p) % sizeof *p || !end_of_shared_variable(p) || arrivals < 1 ||
         arrivals > kMostArrivals) {
-        kernel_fault(format("mbarrier.init of %p for %d arrivals at %s: takes 8 bytes of shared memory, aligned to 8, "
-                            "and 1 to 2^20 - 1 arrivals",
-                            static_cast<void*>(p), arrivals, lines_of(pc, where).c_str()));
+        kernel_fault(
+            format("mbarrier.init of %p for %d arrivals at %s: takes 8 bytes of shared memory, aligned to 8, "
+                   "and 1 to 2^20 - 1 arrivals",
+                   static_cast<void*>(p), arrivals, lines_of(pc, where).c_str()));
     }
     if (barriers.contains(p)) {
         kernel_fault(format("mbarrier.init of mbarrier %d, which is in use, at %s", barriers[p].number,
@@ -134,9 +135,10 @@ void mbarrier_wait(uint64_t* p, int parity, const Where& where) {
     }
     const int64_t over = barrier.phase - 1;
     if (barrier.had[thread.number] == over) {
-        kernel_fault(format("a wait that does not wait: parity %d of mbarrier %d is that of phase %lld, which this "
-                            "thread has seen over before, at %s",
-                            parity, barrier.number, static_cast<long long>(over), lines_of(pc, where).c_str()));
+        kernel_fault(
+            format("a wait that does not wait: parity %d of mbarrier %d is that of phase %lld, which this "
+                   "thread has seen over before, at %s",
+                   parity, barrier.number, static_cast<long long>(over), lines_of(pc, where).c_str()));
     }
     barrier.had[thread.number] = over;
     race::acquire(thread.warp(), barrier.over);
@@ -145,9 +147,10 @@ void mbarrier_wait(uint64_t* p, int parity, const Where& where) {
 int mbarrier_agent(const uint64_t* p, const void* pc, const Where& where) {
     const Barrier& barrier = find(p, "a bulk copy", pc, where);
     if (!barrier.fenced) {
-        kernel_fault(format("mbarrier %d is used by a bulk copy, but its initialisation was not fenced "
-                            "(fence.mbarrier_init), at %s",
-                            barrier.number, lines_of(pc, where).c_str()));
+        kernel_fault(
+            format("mbarrier %d is used by a bulk copy, but its initialisation was not fenced "
+                   "(fence.mbarrier_init), at %s",
+                   barrier.number, lines_of(pc, where).c_str()));
     }
     return race::kFirstAgent + race::kWarpgroups + barrier.number % (race::kTransferAgents - 1);
 }

@@ -138,7 +138,8 @@ void check_against_write(const Cell& cell, const Request& request, int me) {
     const bool was_atomic = cell.write_thread & kAtomic;
     const int writer = cell.write_thread & kThread;
     if (cell.write_thread & kCopying && cell.write_when >= block_start) {
-        if (cell.write_thread & kAgent) agent_found("use of the target of a bulk copy in flight", request, cell.write_pc);
+        if (cell.write_thread & kAgent)
+            agent_found("use of the target of a bulk copy in flight", request, cell.write_pc);
         race_found("use of the target of a cp.async before its wait", request, "copied", writer, cell.write_pc);
     }
     if (was_atomic && request.kind == Access::Atomic) return;
@@ -378,8 +379,7 @@ void check_earlier(uint32_t when, uint16_t who, uint32_t pc, const char* other, 
         return;
     }
     if (!ordered) race_found("race with a thread", request, other, who & kThread, pc);
-    if (!is_fenced(when, who & kThread, work))
-        race_found("missing proxy fence", request, other, who & kThread, pc);
+    if (!is_fenced(when, who & kThread, work)) race_found("missing proxy fence", request, other, who & kThread, pc);
 }
 
 }  // namespace

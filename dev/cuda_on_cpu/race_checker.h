@@ -40,8 +40,8 @@ void begin_block();
 void block_barrier();
 void warp_barrier(int warp);
 
-constexpr int kFirstAgent = 32;   ///< Below, agents are warps.
-constexpr int kWarpgroups = 8;    ///< An agent for the wgmmas of each,
+constexpr int kFirstAgent = 32;      ///< Below, agents are warps.
+constexpr int kWarpgroups = 8;       ///< An agent for the wgmmas of each,
 constexpr int kTransferAgents = 24;  ///< and for copies: one for each mbarrier, and one for all stores.
 constexpr int kAgents = kFirstAgent + kWarpgroups + kTransferAgents;
 constexpr int kStoreAgent = kAgents - 1;

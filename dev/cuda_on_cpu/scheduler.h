@@ -31,7 +31,17 @@ struct Launch {
     void (*call)(void* arguments);
 };
 
-enum class State : uint8_t { Ready, Running, AtBarrier, InWarpOperation, AtNamedBarrier, AtMbarrier, AtWgmma, AtRegisters, Done };
+enum class State : uint8_t {
+    Ready,
+    Running,
+    AtBarrier,
+    InWarpOperation,
+    AtNamedBarrier,
+    AtMbarrier,
+    AtWgmma,
+    AtRegisters,
+    Done
+};
 
 struct AsyncCopy {
     void* to;

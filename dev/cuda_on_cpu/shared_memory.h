@@ -22,8 +22,8 @@ void poison_shared();
 char* shared_base();
 constexpr size_t kSharedRegion = 512 << 10;
 
-/// Addresses within shared memory, as descriptors have them (18 bits). The dynamic array begins at a multiple of what was
-/// asked for, and no more. A kernel_fault outside of what can be named.
+/// Addresses within shared memory, as descriptors have them (18 bits). The dynamic array begins at a multiple of what
+/// was asked for, and no more. A kernel_fault outside of what can be named.
 uint32_t shared_address(const void* p);
 char* shared_pointer(uint32_t address);
 

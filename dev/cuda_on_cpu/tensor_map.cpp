@@ -54,7 +54,8 @@ std::string tensor_map_problem(CUtensorMapDataType type, unsigned rank, const vo
     for (unsigned i = 0; i < rank; ++i) {
         if (sizes[i] < 1 || sizes[i] > uint64_t{1} << 32) return format("size of dimension %u: 1 to 2^32", i);
         if (box[i] < 1 || box[i] > 256) return format("box side %u is %u: 1 to 256", i, box[i]);
-        if (element_strides[i] != 1) return format("element stride %u is %u: only 1 is modelled", i, element_strides[i]);
+        if (element_strides[i] != 1)
+            return format("element stride %u is %u: only 1 is modelled", i, element_strides[i]);
         if (i + 1 < rank && (strides[i] % 16 || strides[i] >= uint64_t{1} << 40))
             return format("stride %u is %llu: multiples of 16 below 2^40", i,
                           static_cast<unsigned long long>(strides[i]));
@@ -70,9 +71,9 @@ CUresult encode_tiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t ran
                       const cuuint64_t* strides, const cuuint32_t* box, const cuuint32_t* element_strides,
                       CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion,
                       CUtensorMapFloatOOBfill fill) {
-    const std::string problem = tensor_map_problem(type, rank, base, reinterpret_cast<const uint64_t*>(sizes),
-                                                   reinterpret_cast<const uint64_t*>(strides), box, element_strides,
-                                                   interleave, swizzle);
+    const std::string problem =
+        tensor_map_problem(type, rank, base, reinterpret_cast<const uint64_t*>(sizes),
+                           reinterpret_cast<const uint64_t*>(strides), box, element_strides, interleave, swizzle);
     const bool aligned = reinterpret_cast<uintptr_t>(map) % 64 == 0;
     if (!problem.empty() || !aligned || fill != CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) return CUDA_ERROR_INVALID_VALUE;
     TensorMap made{};
@@ -95,8 +96,8 @@ CUresult encode_tiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t ran
 const TensorMap& decode(const CUtensorMap* encoded, const std::string& place) {
     const auto& map = *reinterpret_cast<const TensorMap*>(encoded);
     if (reinterpret_cast<uintptr_t>(encoded) % 64 || map.mark != TensorMap::kMark)
-        kernel_fault(format("no tensor map at %p, or not aligned to 64 bytes, at %s",
-                            static_cast<const void*>(encoded), place.c_str()));
+        kernel_fault(format("no tensor map at %p, or not aligned to 64 bytes, at %s", static_cast<const void*>(encoded),
+                            place.c_str()));
     return map;
 }
 

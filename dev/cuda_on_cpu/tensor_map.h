@@ -12,8 +12,8 @@ struct TensorMap {
     static constexpr uint64_t kMark = 0x70616d726f736e74;
     uint64_t mark;
     char* base;
-    uint64_t strides[4];      ///< In bytes, from the second dimension on.
-    uint32_t last[5];         ///< Of each dimension, its size less 1.
+    uint64_t strides[4];  ///< In bytes, from the second dimension on.
+    uint32_t last[5];     ///< Of each dimension, its size less 1.
     uint16_t box[5];
     uint8_t rank, element_bytes, type, swizzle_bytes;  ///< swizzle_bytes: 0 or the span.
 

@@ -70,9 +70,7 @@ struct Registers {
 Registers registers_of[kMaxThreads];
 uint32_t last_epoch = 0;
 
-size_t word_of(const char* p) {
-    return static_cast<size_t>(p - stack_of_thread(self().number).low) / kWord;
-}
+size_t word_of(const char* p) { return static_cast<size_t>(p - stack_of_thread(self().number).low) / kWord; }
 
 // Every access of a thread to its local variables, once it has used wgmma.
 void watch(const char* p, size_t bytes, race::Access kind, const void* pc) {
@@ -98,12 +96,12 @@ struct Place {
 };
 
 void check_untouched(const Registers& mine, const void* p, size_t bytes, const char* what, const Place& place) {
-    if (mine.epoch == 0)
-        kernel_fault(format("missing wgmma.fence: none before the wgmma at %s", place.text().c_str()));
+    if (mine.epoch == 0) kernel_fault(format("missing wgmma.fence: none before the wgmma at %s", place.text().c_str()));
     const size_t first = word_of(static_cast<const char*>(p));
     for (size_t word = first; word < first + bytes / kWord; ++word) {
         if (mine.touched[word] == mine.epoch)
-            kernel_fault(format("missing wgmma.fence: %s were accessed after the last one, at %s", what, place.text().c_str()));
+            kernel_fault(
+                format("missing wgmma.fence: %s were accessed after the last one, at %s", what, place.text().c_str()));
     }
 }
 
@@ -168,7 +166,8 @@ void multiply(Product& product) {
 void check_tile(const WgmmaTile& tile, const char* what, const Product& product) {
     const std::string problem = tile.problem();
     const Place place{product.pc, product.where};
-    if (!problem.empty()) kernel_fault(format("the descriptor of %s at %s: %s", what, place.text().c_str(), problem.c_str()));
+    if (!problem.empty())
+        kernel_fault(format("the descriptor of %s at %s: %s", what, place.text().c_str(), problem.c_str()));
     for (int major = 0; major < (tile.mn_major() ? kK : tile.rows()); ++major) {
         for (int minor = 0; minor < (tile.mn_major() ? tile.rows() : kK); minor += 8) {
             const uint32_t address = tile.mn_major() ? tile.address(minor, major) : tile.address(major, minor);
@@ -200,8 +199,8 @@ void check_alike(const Product& product, const WgmmaShape& shape, uint64_t a, ui
     else if (product.accumulate != accumulate)
         difference = "differ in whether to accumulate";
     if (*difference)
-        kernel_fault(format("divergent wgmma: threads of a warpgroup %s, at %s and %s", difference, place.text().c_str(),
-                            lines_of(product.pc, product.where).c_str()));
+        kernel_fault(format("divergent wgmma: threads of a warpgroup %s, at %s and %s", difference,
+                            place.text().c_str(), lines_of(product.pc, product.where).c_str()));
 }
 
 /// A clock that has only what both have.
@@ -316,8 +315,8 @@ void wgmma_wait(int pending_groups) {
     std::erase_if(mine.held, [&](const Held& held) {
         if (held.last >= end) return false;
         if (held.sums)
-            move_sums(*held.sums, thread.number % kThreads,
-                      reinterpret_cast<float*>(const_cast<char*>(held.begin)), true);
+            move_sums(*held.sums, thread.number % kThreads, reinterpret_cast<float*>(const_cast<char*>(held.begin)),
+                      true);
         return true;
     });
     race::Clock clock;

@@ -29,7 +29,8 @@ std::string WgmmaTile::problem() const {
     // The pattern repeats every 8 rows of the span; the steps of K go along a row where K is, else over whole patterns.
     const uint32_t pattern = static_cast<uint32_t>(8 * span_), within = start_ % pattern;
     if (mn_major_ ? within == 0 : within < static_cast<uint32_t>(span_)) return "";
-    return format("misaligned: shared address %u is %u bytes into the swizzle's pattern of %u", start_, within, pattern);
+    return format("misaligned: shared address %u is %u bytes into the swizzle's pattern of %u", start_, within,
+                  pattern);
 }
 
 uint32_t WgmmaTile::address(int row, int k) const {

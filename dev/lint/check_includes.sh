@@ -39,6 +39,7 @@ LC_ALL=C awk '
         allow["llmc/train/"] = above
         allow["train_gpt.cu"] = above " llmc/train/"
         allow["llmc/backend/cuda/device.cuh"] = "llmc/base/ dev/cuda_on_cpu/language.h"
+        allow["llmc/backend/cuda/hopper.cuh"] = "llmc/base/ llmc/backend/cuda/ dev/cuda_on_cpu/language_hopper.h"
         allow["tests/"] = "llmc/ tests/"
         allow["tests/cuda/"] = allow["tests/cuda_on_cpu/"] = "llmc/ tests/ dev/cuda_on_cpu/"
 

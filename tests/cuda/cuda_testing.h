@@ -19,6 +19,12 @@ inline Backend& cuda_backend() {
     return backend;
 }
 
+/// The same with attention on the kernels for compute capability 9.0, where it is that.
+inline Backend& hopper_backend() {
+    static cuda::CudaBackend backend(0, cuda::Kernels::Hopper);
+    return backend;
+}
+
 /// The reference.
 inline Backend& cpu_backend() {
     static cpu::CpuBackend backend(1);

@@ -7,6 +7,7 @@
 // head start first. attention_tile.cuh has the products, attention_fp32.cuh the kernel for fp32, attention_backward.cu
 // the other pass.
 #include "llmc/backend/cuda/attention_fp32.cuh"
+#include "llmc/backend/cuda/attention_hopper.h"
 #include "llmc/backend/cuda/attention_tile.cuh"
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/base/check.h"
@@ -176,6 +177,9 @@ void CudaBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const At
                 grid, kThreadsFp32, sizeof(Shared), stream_, elements_of<float>(out), elements_of<float>(lse),
                 elements_of<const float>(qkv), sizes);
         });
+    } else if (hopper_ && hopper_kernels_take(sizes)) {
+        attention_forward_hopper(elements_of<bf16>(out), elements_of<float>(lse), elements_of<const bf16>(qkv), sizes,
+                                 shape.B, stream_);
     } else {
         with_head_size<32>(shape.HD, [&](auto head_size) {
             constexpr int kHD = head_size;

@@ -12,6 +12,7 @@
 // heads up to 64, the fragments of the warp's own rows fill the registers up to two blocks on a multiprocessor; the
 // columns of scores computed at a time (kStep) are as many as fit without spilling.
 #include "llmc/backend/cuda/attention_fp32.cuh"
+#include "llmc/backend/cuda/attention_hopper.h"
 #include "llmc/backend/cuda/attention_tile.cuh"
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/base/check.h"
@@ -308,6 +309,11 @@ void CudaBackend::attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Ten
         const bf16* const d_outs = elements_of<const bf16>(d_out);
         gather_statistics(rows, d_outs, elements_of<const bf16>(out), elements_of<const float>(lse), shape, sizes,
                           stream_);
+        if (hopper_ && hopper_kernels_take(sizes)) {
+            attention_backward_hopper(elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv), rows, sizes,
+                                      shape.B, stream_);
+            return;
+        }
         with_head_size<32>(shape.HD, [&](auto head_size) {
             using Keys = KeyTiling<head_size>;
             using Queries = QueryTiling<head_size>;

@@ -1,5 +1,5 @@
-// Causal attention, backward, on Hopper's instructions: two kernels with 7 products, each gradient with one owner, as in
-// attention_backward.cu, which has the formulas and gathers the rows' statistics.
+// Causal attention, backward, on Hopper's instructions: two kernels with 7 products, each gradient with one owner, as
+// in attention_backward.cu, which has the formulas and gathers the rows' statistics.
 //
 // For keys: a block has 128 keys, 64 a consumer, and walks the queries that see them, 64 at a time, of all heads of the
 // group. Scores come transposed (keys by queries), so that P^T and dS^T go from sums to operands in registers; the same
@@ -272,11 +272,9 @@ struct QueryBlock {
         b = static_cast<int>(blockIdx.x) / sizes.NH;
         h = static_cast<int>(blockIdx.x) % sizes.NH;
         first_query = static_cast<int>(gridDim.y - 1 - blockIdx.y) * kOwnRows;
-        begin = kBounded ? first_seen(first_query) / QueryTiling<kHD>::kKeys * QueryTiling<kHD>::kKeys : 0;
+        begin =
+            kBounded ? first_key_seen(sizes, b, first_query) / QueryTiling<kHD>::kKeys * QueryTiling<kHD>::kKeys : 0;
         end = min(sizes.T, first_query + kOwnRows);
-    }
-    __device__ __forceinline__ int first_seen(int query) const {
-        return sizes.documents != nullptr ? sizes.first_seen(b, query) : max(0, query + 1 - sizes.window);
     }
     __device__ __forceinline__ Tile queries() const { return {tiles}; }
     __device__ __forceinline__ Tile d_outs() const { return {tiles + Tile::kBytes}; }
@@ -324,7 +322,7 @@ __device__ __forceinline__ void consume_queries(const QueryBlock<kHD, kBounded>&
     for (int h = 0; h < 2; ++h) {
         const bool valid = query + 8 * h < sizes.T;
         statistics[h] = valid ? rows[sizes.row_index(block.b, block.h) + query + 8 * h] : float2{INFINITY, 0};
-        seen[h] = kBounded ? query + 8 * h - block.first_seen(query + 8 * h) : INT32_MAX;
+        seen[h] = kBounded ? query + 8 * h - first_key_seen(sizes, block.b, query + 8 * h) : INT32_MAX;
     }
     float d_queries[kHD / 2], p[64], d_scores[64];
     uint32_t fragments[8][4];

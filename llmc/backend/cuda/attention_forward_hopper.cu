@@ -110,11 +110,8 @@ class Consumer {
         tile_row_ = (static_cast<int>(threadIdx.x) / kWarpgroupSize - 1) * kConsumerRows;
         first_query_ = first_query + tile_row_;
         visible_.query = first_query_ + FragmentPlace().row;
-        for (int half = 0; kBounded && half < 2; ++half) {
-            const int query = visible_.query + 8 * half;
-            visible_.first_seen[half] =
-                sizes.documents != nullptr ? sizes.first_seen(b, query) : max(0, query + 1 - sizes.window);
-        }
+        for (int half = 0; kBounded && half < 2; ++half)
+            visible_.first_seen[half] = first_seen(visible_.query + 8 * half);
     }
 
     /// Keys from `begin` on.
@@ -127,18 +124,18 @@ class Consumer {
         float correction[2];
         clear(sums);
         barrier_wait(&barriers_.queries, 0);
-
-        barrier_wait(&barriers_.full_keys[0], 0);
+        int first_key = begin, tile = skip_unseen(&first_key, end);
+        barrier_wait(&barriers_.full_keys[tile % kStages], tile / kStages % 2);
         wgmma_fence(scores);
-        issue_scores(scores, 0);
+        issue_scores(scores, tile % kStages);
         wgmma_wait<0>(scores);
-        release(barriers_.empty_keys[0]);
-        hide(scores, begin);
+        release(barriers_.empty_keys[tile % kStages]);
+        hide(scores, first_key);
         online_softmax(scores, rows, correction, scale_log2);
         pack(p, scores);
-        int tile = 1;
+        ++tile;
 #pragma unroll 1
-        for (int first_key = begin + T_::kKeys; first_key < end; first_key += T_::kKeys, ++tile) {
+        for (first_key += T_::kKeys; first_key < end; first_key += T_::kKeys, ++tile) {
             const int stage = tile % kStages, last = (tile - 1) % kStages;
             barrier_wait(&barriers_.full_keys[stage], tile / kStages % 2);
             wgmma_fence(scores);
@@ -164,6 +161,23 @@ class Consumer {
     }
 
   private:
+    /// Passes tiles that none of the consumer's queries sees, whose values it must not touch (they may be NaN), and
+    /// returns how many. Those behind `end` need no passing: there is one at most, whose stage nobody waits for.
+    __device__ __forceinline__ int skip_unseen(int* first_key, int end) const {
+        int tile = 0;
+        if (!kBounded) return tile;
+        const int seen = min(end - 1, first_seen(first_query_)) / T_::kKeys * T_::kKeys;
+#pragma unroll 1
+        for (; *first_key < seen; *first_key += T_::kKeys, ++tile) {
+            const int stage = tile % kStages, parity = tile / kStages % 2;
+            barrier_wait(&barriers_.full_keys[stage], parity);
+            release(barriers_.empty_keys[stage]);
+            barrier_wait(&barriers_.full_values[stage], parity);
+            release(barriers_.empty_values[stage]);
+        }
+        return tile;
+    }
+    __device__ __forceinline__ int first_seen(int query) const { return first_key_seen(sizes_, b_, query); }
     __device__ __forceinline__ void issue_scores(float (&scores)[64], int stage) const {
         const typename T_::Keys keys{keys_ + stage * T_::Keys::kBytes};
 #pragma unroll
@@ -259,15 +273,10 @@ __global__ void __launch_bounds__(Tiling<kHD>::kThreads, 1)
         barrier_fence_init();
     }
     __syncthreads();
-    int begin = 0;
-    if (kBounded) {
-        const int seen = sizes.documents != nullptr ? sizes.first_seen(b, first_query) : first_query + 1 - sizes.window;
-        begin = max(0, seen) / T_::kKeys * T_::kKeys;
-    }
+    const int begin = kBounded ? first_key_seen(sizes, b, first_query) / T_::kKeys * T_::kKeys : 0;
     if (warpgroup() == 0) {
         give_registers<T_::kProducerRegisters>();
-        if (threadIdx.x == 0)
-            produce<kHD>(&map, sizes, barriers, queries, keys, values, b, h, first_query, begin);
+        if (threadIdx.x == 0) produce<kHD>(&map, sizes, barriers, queries, keys, values, b, h, first_query, begin);
     } else {
         take_registers<T_::kConsumerRegisters>();
         Consumer<kHD, kBounded>(sizes, barriers, queries, keys, values, b, h, first_query).run(out, lse, begin);
@@ -276,7 +285,8 @@ __global__ void __launch_bounds__(Tiling<kHD>::kThreads, 1)
 
 template <int kHD>
 void start(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, int B, cudaStream_t stream) {
-    const dim3 grid(static_cast<unsigned>(sizes.NH * B), static_cast<unsigned>(ceil_div(sizes.T, Tiling<kHD>::kQueries)));
+    const dim3 grid(static_cast<unsigned>(sizes.NH * B),
+                    static_cast<unsigned>(ceil_div(sizes.T, Tiling<kHD>::kQueries)));
     launch(sight_of(sizes) == Sight::Whole ? attention_forward_hopper_kernel<kHD, false>
                                            : attention_forward_hopper_kernel<kHD, true>,
            grid, Tiling<kHD>::kThreads, Tiling<kHD>::kBytes, stream, out, lse,

@@ -1,5 +1,5 @@
-// What the Hopper kernels of attention share: tiles of a head's rows in shared memory, loaded by bulk copies and read by
-// wgmma, and how a warpgroup's sums leave through them.
+// What the Hopper kernels of attention share: tiles of a head's rows in shared memory, loaded by bulk copies and read
+// by wgmma, and how a warpgroup's sums leave through them.
 //
 // A block is a warpgroup that loads and warpgroups that compute (`consumers`), each with 64 rows of its own. Stages of
 // the tiles that all of them walk have two barriers each: `full`, which the copies' bytes complete, and `empty`, at
@@ -57,6 +57,11 @@ struct FragmentPlace {
     int row = static_cast<int>(threadIdx.x) % kWarpgroupSize / kWarpSize * 16 + static_cast<int>(threadIdx.x) % 32 / 4;
     int column = static_cast<int>(threadIdx.x) % 4 * 2;
 };
+
+/// The first key that a query sees, by its window and, where there are any, its document.
+__device__ __forceinline__ int first_key_seen(const AttentionSizes& sizes, int b, int query) {
+    return sizes.documents != nullptr ? sizes.first_seen(b, query) : max(0, query + 1 - sizes.window);
+}
 
 /// The four registers of A that K-step `step` of sums has, rounded to bf16.
 template <int kCount>

@@ -8,6 +8,7 @@
 #include "llmc/backend/cuda/recordings.h"
 #include "llmc/backend/cuda/staging.h"
 #include "llmc/base/error.h"
+#include "llmc/base/log.h"
 #include "llmc/base/units.h"
 
 #include <algorithm>
@@ -18,6 +19,9 @@ namespace {
 
 /// Oldest architecture with bf16 tensor cores and cp.async, which the kernels need.
 constexpr int kOldestMajor = 8;
+
+/// The one that has kernels of its own, with minor version 0.
+constexpr int kHopperMajor = 9;
 
 /// Bytes left to CUDA for what it loads when it is first used: our kernels, the library's, graphs.
 constexpr int64_t kModules = 256 << 20;
@@ -80,7 +84,7 @@ std::string bus_address(int index) {
     return text;
 }
 
-CudaBackend::CudaBackend(int index) : device_(index) {
+CudaBackend::CudaBackend(int index, Kernels kernels) : device_(index) {
     const std::string reason = why_unusable(index);
     if (!reason.empty()) fail_usage("--device=cuda:{}: {}; or use --device=cpu", index, reason);
     CUDA_CHECK(cudaSetDevice(index));
@@ -106,6 +110,16 @@ CudaBackend::CudaBackend(int index) : device_(index) {
     matmuls_ = std::make_unique<PreparedMatmuls>();
     recordings_ = std::make_unique<Recordings>(stream_);
     staging_ = std::make_unique<Staging>(stream_);
+    const bool is_hopper = attribute(cudaDevAttrComputeCapabilityMajor, index) == kHopperMajor &&
+                           attribute(cudaDevAttrComputeCapabilityMinor, index) == 0;
+    if (is_hopper && kernels == Kernels::Hopper) {
+        hopper_ = hopper_kernels_agree();
+        if (!hopper_) {
+            spdlog::warn(
+                "attention: the kernels for sm_90a do not give on this card what the portable ones give; the portable "
+                "ones are used");
+        }
+    }
 }
 
 CudaBackend::CudaBackend(PlanningOnly) : device_(-1) {}
@@ -131,7 +145,8 @@ DeviceInfo CudaBackend::info() const {
     }
     cudaDeviceProp properties;
     CUDA_CHECK(cudaGetDeviceProperties(&properties, device_));
-    info.name = fmt::format("{}, sm_{}{}, kernels {}", properties.name, properties.major, properties.minor, kernels_);
+    info.name = fmt::format("{}, sm_{}{}, kernels {}{}", properties.name, properties.major, properties.minor, kernels_,
+                            hopper_ ? ", attention for sm_90a" : "");
     size_t available = 0, total = 0;
     CUDA_CHECK(cudaMemGetInfo(&available, &total));
     info.memory_total = static_cast<int64_t>(total);

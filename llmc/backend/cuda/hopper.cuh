@@ -25,10 +25,10 @@ __device__ __forceinline__ int warpgroup() {
 /// c ^ r / 2 % 4 (64), c ^ r / 4 % 2 (32).
 enum class Swizzle : uint64_t { None = 0, Bytes128 = 1, Bytes64 = 2, Bytes32 = 3 };
 
-/// The descriptor of a tile ("matrix descriptor" in the PTX ISA). With a swizzle of S bytes, the tile has rows of S bytes,
-/// along K if it is K-major, else along the other dimension; `stride` is 8·S for rows that follow each other, `leading`
-/// how far the next S bytes of that other dimension are. Without, 8x16-byte matrices lie `leading` bytes apart along K,
-/// `stride` along the other dimension.
+/// The descriptor of a tile ("matrix descriptor" in the PTX ISA). With a swizzle of S bytes, the tile has rows of S
+/// bytes, along K if it is K-major, else along the other dimension; `stride` is 8·S for rows that follow each other,
+/// `leading` how far the next S bytes of that other dimension are. Without, 8x16-byte matrices lie `leading` bytes
+/// apart along K, `stride` along the other dimension.
 __device__ __forceinline__ uint64_t matrix_descriptor(const void* tile, int leading, int stride, Swizzle swizzle) {
     return (shared_address(tile) & 0x3ffffu) >> 4 | uint64_t(leading >> 4) << 16 | uint64_t(stride >> 4) << 32 |
            static_cast<uint64_t>(swizzle) << 62;

@@ -11,7 +11,7 @@
 #include <cstdio>
 
 /// The block's dynamic shared memory for swizzled tiles: as DYNAMIC_SHARED, aligned to 1024 bytes.
-#define DYNAMIC_TILES(type, name)                                       \
+#define DYNAMIC_TILES(type, name)                                         \
     extern __shared__ __align__(1024) unsigned char llmc_dynamic_tiles[]; \
     type* const name = reinterpret_cast<type*>(llmc_dynamic_tiles)
 
@@ -38,11 +38,10 @@ __device__ __forceinline__ void barrier_arrive_expect(uint64_t* barrier, int byt
 /// Whether the phase of that parity (0 for the first) is over; may take a while to say no.
 __device__ __forceinline__ bool barrier_is_over(uint64_t* barrier, int parity) {
     uint32_t over;
-    asm volatile(
-        "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n"
-        : "=r"(over)
-        : "r"(shared_address(barrier)), "r"(parity)
-        : "memory");
+    asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n"
+                 : "=r"(over)
+                 : "r"(shared_address(barrier)), "r"(parity)
+                 : "memory");
     return over != 0;
 }
 /// Waits until the phase of that parity is over. On a fresh barrier parity 1 is over, as if a phase had been. A thread
@@ -72,8 +71,8 @@ __device__ __forceinline__ void fence_async_proxy() { asm volatile("fence.proxy.
 __device__ __forceinline__ void tensor_load(void* shared, const CUtensorMap* map, uint64_t* barrier, int c0, int c1,
                                             int c2, int c3) {
     asm volatile(
-        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3,%4,%5,%6}], [%2];\n" ::
-            "r"(shared_address(shared)),
+        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3,%4,%5,%6}], "
+        "[%2];\n" ::"r"(shared_address(shared)),
         "l"(map), "r"(shared_address(barrier)), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
         : "memory");
 }
@@ -86,11 +85,10 @@ __device__ __forceinline__ void tensor_store(const CUtensorMap* map, const void*
 }
 /// Starts loading so many bytes, a multiple of 16; both ends aligned to 16.
 __device__ __forceinline__ void bulk_load(void* shared, const void* global, int bytes, uint64_t* barrier) {
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::"r"(
-            shared_address(shared)),
-        "l"(global), "r"(bytes), "r"(shared_address(barrier))
-        : "memory");
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::"r"(
+                     shared_address(shared)),
+                 "l"(global), "r"(bytes), "r"(shared_address(barrier))
+                 : "memory");
 }
 /// Closes this thread's group of stores, and waits until at most the kPending youngest groups still read their sources.
 __device__ __forceinline__ void bulk_commit() { asm volatile("cp.async.bulk.commit_group;\n" ::: "memory"); }

@@ -27,11 +27,8 @@ targets
   test      build and run all tests; the last line is "N passed, N failed"
   test-long the tests that take too long for every change (tests/long); the same last line
   build/release/gpu_tests    build the tests of the CUDA kernels for a card (make test runs the kernels on the CPU)
-<<<<<<< HEAD
-  chaos     accidents: kills, full disks, refused memory, cut files, ranks that hang or lie; HOURS=1, SEED=n
-=======
   kernels-report             compile the kernels for Hopper and check the machine code; needs nvcc, but no card
->>>>>>> hopper
+  chaos     accidents: kills, full disks, refused memory, cut files, ranks that hang or lie; HOURS=1, SEED=n
   fuzz      give every parser damaged files, under sanitizers, for MINUTES=10
   lint      check the rules of the source tree and its formatting
   format    reformat the sources with clang-format
@@ -247,18 +244,12 @@ warn       := -Wall -Wextra $(if $(findstring clang,$(CXX)),,$(false_alarms_$(fl
 compile    := $(CXX) -std=c++20 $(optimise_$(flavour)) -march=$(ARCH)$(if $(WIDE), -mavx512bf16) -fopenmp -pthread \
     -fno-math-errno -fno-trapping-math $(warn) $(CXXFLAGS) $(preprocess)
 
-<<<<<<< HEAD
-nvcc_compile = $(nvcc) -ccbin '$(CXX)' -std=c++20 $(if $(filter debug san tsan,$(flavour)),-O1 -g,-O3) \
-    $(foreach a,$(GPU_ARCH),-gencode arch=compute_$a,code=sm_$a) \
-    -gencode arch=compute_$(lastword $(GPU_ARCH)),code=compute_$(lastword $(GPU_ARCH)) \
-=======
 # Files named *_hopper.cu use what only compute capability 9.0 has: machine code for it alone, no PTX for what is newer.
 nvcc_archs = $(foreach a,$(GPU_ARCH),-gencode arch=compute_$a,code=sm_$a) \
     -gencode arch=compute_$(lastword $(GPU_ARCH)),code=compute_$(lastword $(GPU_ARCH))
 %_hopper.cu.o: nvcc_archs := -gencode arch=compute_90a,code=sm_90a
-nvcc_compile = $(nvcc) -ccbin '$(CXX)' -std=c++20 $(if $(filter debug san,$(flavour)),-O1 -g -DLLMC_COUNT_WAITS,-O3) \
-    $(nvcc_archs) \
->>>>>>> hopper
+nvcc_compile = $(nvcc) -ccbin '$(CXX)' -std=c++20 \
+    $(if $(filter debug san tsan,$(flavour)),-O1 -g -DLLMC_COUNT_WAITS,-O3) $(nvcc_archs) \
     -Xptxas -v -Xcompiler -Wall,-Wextra,-fopenmp $(if $(filter 1,$(WERROR)),-Werror all-warnings) $(preprocess)
 
 # Kernels for the CPU: every access is checked through the thread sanitizer's hooks (its library is not linked). Not
@@ -487,11 +478,7 @@ else
     binary := $(BUILD)/train_gpt
 endif
 
-<<<<<<< HEAD
-.PHONY: train chat finetune test test-long chaos fuzz lint format bench dist dist_package info help clean
-=======
-.PHONY: train chat finetune test test-long kernels-report fuzz lint format bench dist dist_package info help clean
->>>>>>> hopper
+.PHONY: train chat finetune test test-long chaos kernels-report fuzz lint format bench dist dist_package info help clean
 train: all
 	@data/demo.sh
 	$(strip $(binary) $(ARGS))
@@ -510,17 +497,15 @@ test: all $(BUILD)/tests $(BUILD)/faults.so $(if $(with_cuda_tests),$(BUILD)/cud
 test-long: all
 	@tests/run.sh $(BUILD) long
 
-<<<<<<< HEAD
 HOURS ?= 1
 SEED  ?= $(shell date +%s)
 chaos: all $(BUILD)/faults.so
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && WORK_DIR=$$work BUILD_DIR='$(abspath $(BUILD))' \
 	    TRAIN_GPT='$(abspath $(binary))' CHAOS_SECONDS=$$(awk 'BEGIN { print int(3600 * $(HOURS)) }') \
 	    CHAOS_SEED='$(SEED)' tests/e2e/chaos.sh
-=======
+
 kernels-report:
 	@dev/cuda_on_cpu/kernels_report.sh
->>>>>>> hopper
 
 MINUTES ?= 10
 ifeq ($(flavour),san)

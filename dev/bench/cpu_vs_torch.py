@@ -241,7 +241,8 @@ class Ours:
             array.array("H", numbers.choices(range(50257), k=1 << 20)).tofile(file)
 
     def options(self, shape, dtype, level):
-        return [f"--model={shape.model}", f"--data={self.tokens if shape.model == 'gpt2' else self.text}", f"--batch-size={shape.B}",
+        data = self.tokens if shape.model == "gpt2" else self.text
+        return [f"--model={shape.model}", f"--data={data}", f"--batch-size={shape.B}",
                 f"--seq-len={shape.T}", f"--dtype={dtype}", f"--recompute={level}", f"--threads={self.threads}"]
 
     def plan(self, shape, dtype, level):
@@ -425,7 +426,8 @@ def report(result):
         + ".",
         "",
         *([f"llm.c's train_gpt2, {LlmC.SHAPE.title}, fp32: {result['llm.c']['llm.c']:.0f} tokens/s; ours "
-           f"{result['llm.c']['ours']:.0f}, {result['llm.c']['ours'] / result['llm.c']['llm.c']:.1f} times as fast.", ""]
+           f"{result['llm.c']['ours']:.0f}, "
+           f"{result['llm.c']['ours'] / result['llm.c']['llm.c']:.1f} times as fast.", ""]
           if "llm.c" in result else []),
         "PyTorch's settings, the fastest found:",
         "",

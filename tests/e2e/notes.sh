@@ -15,7 +15,8 @@ for note in README.md $(cd "$root" && ls dev/notes/*.md); do
 done
 
 cat "$root"/tests/*/*.cpp "$root"/tests/*/*.cu "$root"/tests/*/*/*.cpp 2>/dev/null | tr '\n' ' ' |
-    grep -oE 'TEST(_F|_P)?\( *[A-Za-z0-9]+, *[A-Za-z0-9]+' | sed -E 's/TEST(_F|_P)?\( *//; s/, */./' | sort -u >tests.txt
+    grep -oE 'TEST(_F|_P)?\( *[A-Za-z0-9]+, *[A-Za-z0-9]+' |
+    sed -E 's/TEST(_F|_P)?\( *//; s/, */./' | sort -u >tests.txt
 check "tests are found" test "$(wc -l <tests.txt)" -gt 500
 words() { # PATTERN NOTE...: what the notes have between backquotes
     local pattern=$1

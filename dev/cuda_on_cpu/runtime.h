@@ -13,8 +13,10 @@ cudaError_t usable();
 /// Remembers an error for cudaGetLastError, and returns it.
 cudaError_t finish(cudaError_t error);
 
-/// Static and dynamic shared memory that a launch of the kernel may use.
+/// Dynamic shared memory that a launch of the kernel may have: what cudaFuncSetAttribute() was asked for.
 size_t shared_limit(const void* kernel);
+/// Static and dynamic shared memory together: of a kernel that was asked for more, all that a block can have.
+size_t whole_shared_limit(const void* kernel);
 
 uint64_t executed_operations();
 

@@ -63,6 +63,11 @@ size_t shared_limit(const void* kernel) {
     return found == dynamic_limits.end() ? kWithoutAsking : found->second;
 }
 
+size_t whole_shared_limit(const void* kernel) {
+    const Device* const device = device_at(current_device());
+    return dynamic_limits.count(kernel) == 0 || device == nullptr ? kWithoutAsking : largest_shared(*device);
+}
+
 }  // namespace cuda_on_cpu
 
 using namespace cuda_on_cpu;

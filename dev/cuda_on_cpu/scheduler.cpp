@@ -226,7 +226,7 @@ void run_grid(const Launch& launch) {
     prepare_fault_handler();
     blockDim = launch.block;
     gridDim = launch.grid;
-    begin_shared(launch.shared_bytes, shared_limit(launch.kernel));
+    begin_shared(launch.shared_bytes, whole_shared_limit(launch.kernel));
     race::begin_launch();
     ++counters.launches;
     const unsigned blocks = launch.grid.x * launch.grid.y * launch.grid.z;

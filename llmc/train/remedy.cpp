@@ -72,7 +72,8 @@ class Remedies {
             other.memory_budget.clear();
             if (needed > memory_limit(other, device)) return;
             other.memory_budget = std::to_string(needed);
-            if (!fits(other, shape_)) return;
+            const Options raised = with_shape(other, shape_);
+            if (!fits(other, shape_) && !seconds_if_fitting(raised, model_, shape_, backend_)) return;  // With care.
             add(fmt::format("raise --memory-budget to {}", needed), {fmt::format("--memory-budget={}", needed)});
         } else if (options_.device_profile.empty() && needed > device.process_available &&
                    needed <= device.memory_available / options_.memory_sharing) {

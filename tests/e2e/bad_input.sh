@@ -65,13 +65,12 @@ refused "an unknown schedule" 2 "--lr-schedule: .*cosine" "${with_text[@]}" --lr
 refused "an unknown type" 2 "--dtype: .*bf16" "${with_text[@]}" --dtype=fp8
 refused "an unknown device" 2 "--device=abacus" "${with_text[@]}" --device=abacus
 refused "unknown products" 2 "--cpu-products: .*fp32.*library" "${with_text[@]}" --cpu-products=mkl
-refused "the CPU's products on a GPU" 2 "--cpu-products" "${with_text[@]}" --cpu-products=fp32 --device=cuda
 refused "an unknown log level" 2 "--log-level: .*warn" "${with_text[@]}" --log-level=loud
 refused "no size" 2 "--memory-budget=much: .*6GiB" "${with_text[@]}" --memory-budget=much
 
 # Every option with a number: below and above what it takes, and not a number at all. (--dry-run in case one is taken.)
 fractions="final-lr-fraction lr-decay-fraction weight-decay beta1 beta2 adam-epsilon grad-clip learning-rate rope-theta
-    peak-tflops comm-timeout lora-alpha link-gbs"
+    peak-tflops comm-timeout lora-alpha lora-dropout dropout link-gbs"
 counts="layers channels heads kv-heads head-size ffn-size vocab-size max-seq-len batch-size seq-len total-batch-size
     steps warmup max-skipped-steps logits-chunk threads seed val-every val-sequences sample-every sample-length
     checkpoint-every keep-checkpoints log-every zero lora"
@@ -86,7 +85,7 @@ for option in $fractions $counts; do
     done
     if [ -z "$why" ]; then ok "--$option out of range"; else not_ok "--$option out of range" "$why"; fi
 done
-in_help=$("$TRAIN_GPT" --help | sed -n 's/.*--\([a-z0-9-]*\) N.*/\1/p' | sort)
+in_help=$("$TRAIN_GPT" --help-all | sed -n 's/.*--\([a-z0-9-]*\) N.*/\1/p' | sort)
 check "no option with a number was forgotten here" test "$(printf '%s\n' $fractions $counts | sort)" = "$in_help"
 
 # ---- what does not fit together ------------------------------------------------------------------

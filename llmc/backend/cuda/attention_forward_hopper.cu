@@ -171,8 +171,10 @@ class Consumer {
         for (; *first_key < seen; *first_key += T_::kKeys, ++tile) {
             const int stage = tile % kStages, parity = tile / kStages % 2;
             barrier_wait(&barriers_.full_keys[stage], parity);
-            release(barriers_.empty_keys[stage]);
             barrier_wait(&barriers_.full_values[stage], parity);
+            // All have seen this phase before one of them lets the next begin; elsewhere the products see to that.
+            named_barrier_sync(warpgroup(), kWarpgroupSize);
+            release(barriers_.empty_keys[stage]);
             release(barriers_.empty_values[stage]);
         }
         return tile;

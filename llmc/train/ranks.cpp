@@ -184,7 +184,7 @@ void warm_up(Backend& backend, Comm& comm) {
 void share_memory(Options& options, Backend& backend, Comm& comm) {
     // What is available to a process on the host changes from one look to the next, with its own caches: the plan and
     // what it is held against go by one look, less what this process may yet come to need beside it.
-    constexpr int64_t kKeptBack = 64;
+    constexpr int64_t kKeptBack = 512;
     if (comm.size() == 1 && !backend.on_gpu()) {
         const int64_t available = backend.info().available();
         options.memory_share = std::max<int64_t>(1, available - available / kKeptBack);

@@ -6,8 +6,8 @@
     dev/readme.py list [PAGE...]       which blocks are run, and why the others are not
 
 A block that is run begins with ```sh run. Any other has a reason in a comment above it: <!-- not run: needs a card -->.
-`check` and `run` print "ok ..." and "not ok ..." lines, and end with 1 where something is wrong. $TRAIN_GPT is the program
-that is asked for its options (./train_gpt). Standard library only.
+`check` and `run` print "ok ..." and "not ok ..." lines, and end with 1 where something is wrong. $TRAIN_GPT is the
+program that is asked for its options (./train_gpt). Standard library only.
 """
 
 import dataclasses

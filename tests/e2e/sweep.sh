@@ -92,7 +92,8 @@ check "those of another seed are others" test "$(cat grid/b*/metrics.jsonl | gre
     sed 's/.*"loss":\([^,]*\).*/\1/' | sort -u | wc -l)" = 4
 check "repeats are one line of the table" test "$(grep -c 'learning-rate=1e-3 seed=1' out)" = 3
 check "with how far they spread" grep -q '^| batch size | recompute | setting |.*| ± |' out
-check "losses over seeds" test "$(grep -c '^| [0-9]* | [02] | learning-rate=[13]e-3 | 2 | [0-9.]* | [0-9.]* |$' out)" = 4
+check "losses over seeds" \
+    test "$(grep -c '^| [0-9]* | [02] | learning-rate=[13]e-3 | 2 | [0-9.]* | [0-9.]* |$' out)" = 4
 cp grid/sweep.md before
 sweep --grid learning-rate=1e-3,3e-3 --grid=seed=1,2 --recompute="0 2" --repeats=2 --out=grid --steps=3 "${model[@]}"
 check "again: nothing is run" test "$(grep -c 'was finished before' err) $(cmp before grid/sweep.md)" = "16 "

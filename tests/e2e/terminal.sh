@@ -1,5 +1,6 @@
 #!/bin/bash
-# What a terminal shows: a status below the log while a step is slow, colour for warnings and errors only, text that fits.
+# What a terminal shows: a status below the log while a step is slow, colour for warnings and errors only, text that
+# fits.
 set -u
 . tests/e2e/lib.bash
 

@@ -71,7 +71,7 @@ taken_back() {
 }
 
 for patch in ${EXTEND_TOGETHER:+policy model optimizer kernel tokenizer}; do
-    change $patch || not_ok "$patch applies to the others" "$(head -n 3 change.log | tr '\n' ' ')"
+    change "$patch" || not_ok "$patch applies to the others" "$(head -n 3 change.log | tr '\n' ' ')"
 done
 
 refused "policy: not there before" 2 '--recompute=alternate: no such policy' "${tiny[@]}" --data=text.txt \

@@ -1,9 +1,9 @@
 # What the recipes share: sourced by them, not run.
 #
-# A recipe sets two arrays, `setting` (what the plan knows, too) and `training` (what only training knows), perhaps a third,
-# `planning` (for the plan alone), and calls `take "$@"` with the options of its user, each as --name=value or --name: one
-# that the recipe has takes its place. Then `plan`, which fails with train_gpt's advice where memory is too small, and
-# `train`.
+# A recipe sets two arrays, `setting` (what the plan knows, too) and `training` (what only training knows), perhaps a
+# third, `planning` (for the plan alone), and calls `take "$@"` with the options of its user, each as --name=value or
+# --name: one that the recipe has takes its place. Then `plan`, which fails with train_gpt's advice where memory is too
+# small, and `train`.
 # shellcheck shell=bash disable=SC2154  # the arrays are the recipe's
 planning=()
 train_gpt=${TRAIN_GPT:-$(dirname "${BASH_SOURCE[0]}")/../../train_gpt}

@@ -8,12 +8,13 @@
 #
 # MODEL is the Hugging Face folder, DATA is text or token files. 4 x 2048 tokens at a time, 65,536 per update.
 #
-# Needs, by plan: 22.5 GiB of the card, and host memory of 147 GB with the optimiser's state in fp32. Where there is less,
-# the state is smaller: 8-bit moments, no master weights, bf16 gradients (50 GB). The plan comes first, tries both, and
-# refuses where neither fits; it needs no card. HOST_MEMORY=64GB is another limit than what is available here less 2 GB.
-# Disk: 16 GB of model, and what is trained: up to 112 GB for a checkpoint in fp32, 33 GB with the smaller state; one is
-# kept.
-# Takes, predicted for an RTX 4090 and never measured: 39 s an update (1690 tokens/s), 35 s with the smaller state (1850).
+# Needs, by plan: 22.5 GiB of the card, and host memory of 147 GB with the optimiser's state in fp32. Where there is
+# less, the state is smaller: 8-bit moments, no master weights, bf16 gradients (50 GB). The plan comes first, tries
+# both, and refuses where neither fits; it needs no card. HOST_MEMORY=64GB is another limit than what is available here
+# less 2 GB. Disk: 16 GB of model, and what is trained: up to 112 GB for a checkpoint in fp32, 33 GB with the smaller
+# state; one is kept.
+# Takes, predicted for an RTX 4090 and never measured: 39 s an update (1690 tokens/s), 35 s with the smaller state
+# (1850).
 #
 # Expect: what full fine-tuning gives, at the speed of the bus; adapters (llama3_8b_lora_24gb.sh) are faster, and need
 # little host memory. The smaller state rounds stochastically: what was measured of it is in dev/notes/log.md.
@@ -33,7 +34,7 @@ take "$@"
 status=0
 plan || status=$?
 if [ $status -eq 1 ]; then
-    echo "with the optimiser's state in fp32 it does not fit; with 8-bit moments, no master weights, bf16 gradients:" >&2
+    echo "state in fp32 does not fit; with 8-bit moments, no master weights, bf16 gradients:" >&2
     take --moments=8bit --masters=none --gradients=bf16
     plan
 elif [ $status -ne 0 ]; then

@@ -11,8 +11,8 @@
 # for a checkpoint, of which three are kept.
 # Takes: 2000 updates of 2048 tokens, 23 minutes on two cores (from 702.5 ms a step, measured on an AMD EPYC, Zen 4).
 #
-# Expect: words and the look of the text after some hundred updates. Bytes are tokens; for other units see
-# train_gpt tokenize --train-bpe, and give --tokenizer=FOLDER --data=TOKEN_FILES.
+# Expect: words and the look of the text after some hundred updates. Bytes are tokens; for other units see train_gpt
+# tokenize --train-bpe, and give --tokenizer=FOLDER --data=TOKEN_FILES.
 set -euo pipefail
 . "$(dirname "$0")/common.bash"
 [ $# -ge 1 ] || usage

@@ -1,8 +1,8 @@
 #!/bin/bash
-# The five diffs of dev/notes/extend.md: each is applied to a copy of the tree, built (without nvcc) into one build folder,
-# tested by the tests it adds and those of its neighbourhood, used by a command, and taken back. Where CUDA's headers are,
-# the tests of kernels run on the executor. The copy has no other tests. Three of the diffs change headers that most files
-# include, so that most of the tree is built anew for each.
+# The five diffs of dev/notes/extend.md: each is applied to a copy of the tree, built (without nvcc) into one build
+# folder, tested by the tests it adds and those of its neighbourhood, used by a command, and taken back. Where CUDA's
+# headers are, the tests of kernels run on the executor. The copy has no other tests. Three of the diffs change headers
+# that most files include, so that most of the tree is built anew for each.
 #
 # EXTEND_TOGETHER=1 applies all five at once and builds once.
 set -u
@@ -35,7 +35,8 @@ build() { make -C "$copy" CUDA=0 MPI=0 BUILD=build/extend "${@/#/build/extend/}"
 # passes NAME PROGRAM FILTER: its tests run, at least one, and none fails.
 passes() {
     local count
-    (cd "$copy" && TEST_TMPDIR=$WORK_DIR OMP_WAIT_POLICY=passive "$2" --gtest_brief=1 --gtest_filter="$3") >tests.log 2>&1
+    (cd "$copy" && TEST_TMPDIR=$WORK_DIR OMP_WAIT_POLICY=passive "$2" --gtest_brief=1 "--gtest_filter=$3") \
+        >tests.log 2>&1
     status=$?
     count=$(sed -n 's/^\[  PASSED  \] \([1-9][0-9]*\) tests*\.$/\1/p' tests.log)
     check "$1: ${count:-no} tests of $3" test "$status" -eq 0 -a -n "$count"

@@ -247,6 +247,7 @@ struct OptionRow {
     bool repeats = false;            ///< A text that may be given several times: a list with commas.
     const char* implied = nullptr;   ///< The value that it has where it stands alone; null: it needs one.
     std::string name() const;        ///< "batch-size".
+    bool is_flag() const { return std::holds_alternative<bool Options::*>(field); }
     bool stands_alone() const { return flags[0] != '-'; }
 };
 
@@ -264,6 +265,9 @@ struct CommandRow {
 };
 /// All subcommands; without one of them the program trains.
 const std::vector<CommandRow>& subcommand_table();
+
+/// The commands that take an option: "training, plan and evaluate".
+std::string commands_with(const OptionRow& row);
 
 /// Parses the command line (and --config, and on --resume the run's own config.toml under it). --help and --version are
 /// Command::Help, with the text to print. Anything wrong is an Error with exit code 2 that names the option, the value,

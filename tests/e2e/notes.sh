@@ -39,4 +39,15 @@ done
 for name in $(words '--[a-z][a-z-]+' determinism.md tour.md recompute.md scaling.md); do
     check "an option of the notes: $name" grep -qE -e "(^| |,)$name( |$)" all.txt
 done
+
+# Every command of the README that is ours: its options, files and targets are there. (Those of blocks marked `run` are
+# run in tests/long/readme.sh.)
+if command -v python3 >/dev/null; then
+    "$root/dev/readme.py" check >commands.txt 2>&1
+    cat commands.txt
+    failures=$((failures + $(grep -c -v '^ok ' commands.txt)))
+    check "commands are found" test "$(grep -c '^ok ' commands.txt)" -gt 40
+else
+    skip "commands of the README" "no python3"
+fi
 exit $((failures > 0))

@@ -72,7 +72,7 @@ check "fits" grep -q '"fits": true' out
 check "is for one batch" test "$(number batch_size)" = "$(config_value batch-size)"
 must "training takes it, too" --config=best.toml --data=text.txt --dtype=fp32 --dry-run --memory-budget=200GiB
 # Other ways to train, each with a command: what `plan` says of it is that it fits.
-for way in in_part with_lora; do
+for way in in_part with_lora with_qlora; do
     command=$(sed -n "/\"$way\"/,/}/s/^ *\"command\": \"train_gpt \(.*\)\",*$/\1/p" <ways.json)
     eval "must '$way: $command' plan --device-profile=rtx3060 --json $command"
     check "$way fits" test -n "$command" -a "$(grep -c '"fits": true' out)" = 1

@@ -119,6 +119,7 @@ void train_rank(const Options& given, Comm& comm) {
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
     CHECK(state.allocated_host_bytes() == memory.host_bytes(), state.allocated_host_bytes(), memory.host_bytes());
     const TransportGuard before_memory_goes(comm);
+    state.lend_arena();  // Until the trainer has loaded the weights, which takes memory for a while.
     if (origin.weights != nullptr) load_weights(options, *origin.weights, state);  // Damaged ones leave no folder.
     comm.barrier();
     std::optional<RunFolder> folder;  // Of rank 0.

@@ -2,14 +2,14 @@
 """Which models train on which card, in full and by adapters (--finetune), by plan: the fastest placement that fits,
 with its bytes on device and host, and the predicted speed beside the best that is published for that card.
 
-    dev/bench/reach.py [--finetune] [--out FOLDER] [--only WORD] [--no-runs|--again]      or: make bench BENCH=reach
+    dev/bench/reach.py [--finetune] [--out FOLDER] [--only WORD] [--no-runs|--again|--record]  or: make bench BENCH=reach
 
 Every row tries --recompute levels and auto, places of the state (--offload) and micro-batches, and takes the fastest
 whose planned bytes fit the card less a gibibyte for the driver and a desktop. Then the row's placement is also run, two
 steps at 1/32 of the width and two layers, on as many ranks, with $TRAIN_GPT and, where it is built, with its kernels on
 the executor ($TRAIN_GPT_CUDA_ON_CPU, or build/release/train_gpt_cuda_on_cpu): the bytes that were planned must be those
 that were allocated, and of the arena and of host memory those that were used at most. --again plans nothing: it runs
-what is in the results folder.
+what is in the results folder; --record writes there, too, how that went.
 
 Speeds are predictions: nothing here has run on such a card. Exits with 1 if a row does not fit, is slower than its
 peer, or if a small run's bytes differ. Standard library only."""
@@ -250,12 +250,17 @@ def measure(row, seq_len, state, tried, with_runs):
     return result
 
 
-def again(folder, tried):
+def again(folder, only, tried, records):
     """Small runs of all rows that are in the results folder; how many went wrong."""
     wrong = 0
     for name in ("reach", "reach_finetune"):
-        for result in json.loads(pathlib.Path(folder, f"{name}.json").read_text()):
-            result.pop("miss", None)
+        results = json.loads(pathlib.Path(folder, f"{name}.json").read_text())
+        for result in results:
+            if only not in result["model"] and only not in result["profile"]:
+                continue
+            if str(result.get("miss")).startswith("bytes"):
+                del result["miss"]
+            speed_miss = result.pop("miss", None)
             words = f"{result['model']} on {result['profile']}, T {result['seq_len']}, {result['state']}"
             row = [result[key] for key in ("model", "profile", "card_gib", "cards", "peer_tokens_per_second", "peer")]
             if result["found"] is None:
@@ -263,7 +268,19 @@ def again(folder, tried):
             run_small(row, result, tried)
             print(f"not ok {words}: {result['miss']}" if "miss" in result else f"ok {words}", flush=True)
             wrong += "miss" in result
+            if speed_miss is not None:
+                result.setdefault("miss", speed_miss)
+        if records:
+            publish(folder, name, results)
     return wrong
+
+
+def publish(folder, name, results):
+    """The results as JSON and as a table, below what they mean."""
+    path = pathlib.Path(folder) / f"{name}.md"
+    head = path.read_text().split("| model |")[0]
+    common.write(str(path), head + table(results))
+    common.write(os.path.join(folder, f"{name}.json"), json.dumps(results, indent=1) + "\n")
 
 
 def table(results):
@@ -296,10 +313,11 @@ def main():
     parser.add_argument("--no-runs", action="store_true", help="plans alone")
     parser.add_argument("--finetune", action="store_true", help="adapters instead of full training")
     parser.add_argument("--again", action="store_true", help="small runs of the rows in the results folder, alone")
+    parser.add_argument("--record", action="store_true", help="the same, written there")
     options = parser.parse_args()
     tried = programs()
-    if options.again:
-        return 1 if again(options.out, tried) else 0
+    if options.again or options.record:
+        return 1 if again(options.out, options.only, tried, options.record) else 0
     version = subprocess.run([tried[0][0], "--version"], capture_output=True, text=True, check=False).stdout.strip()
     results = []
     rows = [(row[:6], [row[6]]) for row in ROWS_OF_ADAPTERS] if options.finetune \

@@ -44,12 +44,12 @@ class Relaxation {
         });
         double seconds = operation_seconds();
         for (const Survivor& item : items) {
-            if (bytes <= budget) return seconds;
+            if (bytes <= budget) break;
             const double share = std::min(1.0, static_cast<double>(bytes - budget) / static_cast<double>(item.bytes));
             seconds += share * item.seconds;
             bytes -= item.bytes;
         }
-        return bytes <= budget ? seconds : std::numeric_limits<double>::infinity();
+        return bytes <= budget ? std::max(seconds, busiest_link()) : std::numeric_limits<double>::infinity();
     }
 
   private:
@@ -61,6 +61,22 @@ class Relaxation {
             if (runs(step, only_turn(plan_))) seconds += step_seconds(times_, step);
         }
         return seconds;
+    }
+
+    /// Seconds that the link to the host is busy one way or the other, or the one between ranks: nothing that is
+    /// repeated saves any.
+    double busiest_link() const {
+        double in = 0, out = 0, ranks = 0;
+        for (const Step& step : plan_.steps) {
+            if (!runs(step, only_turn(plan_))) continue;
+            const double copies = static_cast<double>(copied_bytes(plan_, step)) / times_.host_bandwidth;
+            if (step.kind == StepKind::Fetch) in += copies;
+            if (step.kind == StepKind::CopyOut) out += copies;
+            const bool sends =
+                step.kind == StepKind::Reduce || step.kind == StepKind::Share || step.kind == StepKind::Gather;
+            if (sends) ranks += transfer_seconds(times_, plan_, step);
+        }
+        return std::max({in, out, ranks});
     }
 
     /// What a layer's forward writes and a layer's backward reads.

@@ -118,6 +118,7 @@ void Trainer::load(const Origin& origin) {
         state_.initialise(static_cast<uint64_t>(options_.seed));
     }
     give_back_freed_memory();
+    state_.take_back_arena();
     gather_parameters(state_, comm_);
 }
 

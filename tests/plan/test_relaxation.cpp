@@ -43,25 +43,37 @@ TEST(Relaxation, IsWhatNothingRepeatedTakesWhereAllFits) {
     EXPECT_EQ(relaxed_seconds(model, request, times, 1024), std::numeric_limits<double>::infinity());
 }
 
-/// Shares of what the layers keep at most: of the whole, from level 0 down to the smallest plan.
+double above_bound(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget) {
+    const SearchResult found = search_plan(model, request, times, budget, SearchEffort::Quick);
+    EXPECT_TRUE(found.found) << model.config.name << ", " << budget;
+    return found.seconds / relaxed_seconds(model, request, times, budget) - 1;
+}
+
+/// From a tenth above the memory of level 1 up to that of level 0 what is found is within a hundredth of the bound
+/// (half of that when this was written). Below level 1 walks repeat layers, of which the bound knows nothing.
 TEST(Relaxation, TheSearchIsNearItForLargeModels) {
     for (const char* name : {"gpt2-xl", "llama3-8b", "llama3-70b"}) {
-        const Model model = make_model(preset(name));
-        PlanRequest request;
-        request.shape = {1, 1024};
-        request.places = Places(DType::BF16);
-        request.logits_chunk_tokens = default_logits_chunk(model, request.shape, "sm_90");
-        const OpTimes times = analytic_times(model, request.shape, request.places, find_device_profile("h100"));
-        const int64_t none = make_layout(make_training_plan(model, request, find_policy("none"))).arena_bytes;
-        const int64_t layer = make_layout(make_training_plan(model, request, find_policy("layer"))).arena_bytes;
-        for (const double share : {0.0, 0.25, 0.5, 0.75, 1.0}) {
-            const auto budget = layer + static_cast<int64_t>(share * static_cast<double>(none - layer));
-            const SearchResult found = search_plan(model, request, times, budget, SearchEffort::Quick);
-            ASSERT_TRUE(found.found) << name << " " << share;
-            const double ratio = found.seconds / relaxed_seconds(model, request, times, budget);
-            std::printf("%s %.2f %.4f\n", name, share, ratio);
-            EXPECT_GE(ratio, 1 - 1e-9) << name << " " << share;
-            EXPECT_LE(ratio, 1.03) << name << " " << share;
+        for (const BatchShape shape : {BatchShape{1, 1024}, BatchShape{4, 4096}}) {
+            ModelConfig config = preset(name);
+            config.maxT = std::max(config.maxT, shape.T);
+            const Model model = make_model(config);
+            PlanRequest request;
+            request.shape = shape;
+            request.places = Places(DType::BF16);
+            request.logits_chunk_tokens = default_logits_chunk(model, shape, "sm_90");
+            const OpTimes times =
+                analytic_times(model, shape, request.places, find_device_profile("h100"), request.logits_chunk_tokens);
+            const auto arena = [&](const char* policy) {
+                return make_layout(make_training_plan(model, request, find_policy(policy))).arena_bytes;
+            };
+            const int64_t none = arena("none"), layer = arena("layer"), sqrt = arena("sqrt");
+            for (const double share : {0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0}) {
+                const auto budget = layer + static_cast<int64_t>(share * static_cast<double>(none - layer));
+                const double above = above_bound(model, request, times, budget);
+                EXPECT_GE(above, -1e-9) << name << ", " << shape.N() << " tokens, " << share;
+                EXPECT_LE(above, share > 0 ? 0.01 : 0.025) << name << ", " << shape.N() << " tokens, " << share;
+            }
+            EXPECT_LE(above_bound(model, request, times, sqrt), 0.16) << name << ", " << shape.N() << " tokens";
         }
     }
 }

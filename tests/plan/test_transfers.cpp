@@ -125,8 +125,10 @@ TEST(Transfers, AnInputThatAnAdapterWritesLeavesTheDevice) {
         int left = 0, came = 0;
         for (int i = 0; i < static_cast<int>(plan.steps.size()); ++i) {
             const Step& step = plan.steps[static_cast<size_t>(i)];
-            if (step.kind == StepKind::WaitCopyOut) EXPECT_EQ(life(step).last, i) << model.config.name, ++left;
-            if (step.kind == StepKind::Fetch) EXPECT_EQ(life(step).first, i) << model.config.name, ++came;
+            const bool leaves = step.kind == StepKind::WaitCopyOut, comes = step.kind == StepKind::Fetch;
+            left += leaves ? 1 : 0, came += comes ? 1 : 0;
+            EXPECT_TRUE(!leaves || life(step).last == i) << model.config.name << ", layer " << step.layer;
+            EXPECT_TRUE(!comes || life(step).first == i) << model.config.name << ", layer " << step.layer;
         }
         EXPECT_EQ(left, 4);
         EXPECT_EQ(came, 4);

@@ -4,8 +4,8 @@ with its bytes on device and host, and the predicted speed beside the best that 
 
     dev/bench/reach.py [--finetune] [--out FOLDER] [--only WORD] [--no-runs|--again|--record]  or: make bench BENCH=reach
 
-Every row tries --recompute levels and auto, places of the state (--offload) and micro-batches, and takes the fastest
-whose planned bytes fit the card less a gibibyte for the driver and a desktop. Then the row's placement is also run, two
+Every row tries --recompute=auto with places of the state (--offload) and micro-batches, and takes the fastest whose
+planned bytes fit the card less a gibibyte for the driver and a desktop. Then the row's placement is also run, two
 steps at 1/32 of the width and two layers, on as many ranks, with $TRAIN_GPT and, where it is built, with its kernels on
 the executor ($TRAIN_GPT_CUDA_ON_CPU, or build/release/train_gpt_cuda_on_cpu): the bytes that were planned must be those
 that were allocated, and of the arena and of host memory those that were used at most. --again plans nothing: it runs
@@ -14,6 +14,7 @@ what is in the results folder; --record writes there, too, how that went.
 Speeds are predictions: nothing here has run on such a card. Exits with 1 if a row does not fit, is slower than its
 peer, or if a small run's bytes differ. Standard library only."""
 
+import datetime
 import json
 import os
 import pathlib
@@ -30,7 +31,7 @@ import common  # noqa: E402  (from scripts/)
 GIB = 1 << 30
 RESERVE = GIB
 TOTAL_TOKENS = {"full": 524288, "adapters": 65536}
-LEVELS = "0,1,2,auto"
+LEVELS = "auto"  # No slower than any level in the same memory, as the tests of the search have it.
 OFFLOADS = [
     "none",
     "moments",
@@ -108,7 +109,7 @@ def tokens_per_update(state):
 def plans_of(program, options):
     """What `plan --json` says of these options; nothing where it refuses them."""
     done = subprocess.run([program, "plan", "--json", "--log-level=error", *options], capture_output=True, text=True,
-                          check=False)
+                          env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     if done.returncode != 0:
         return []
     return json.loads(done.stdout)["plans"]
@@ -318,7 +319,7 @@ def main():
     tried = programs()
     if options.again or options.record:
         return 1 if again(options.out, options.only, tried, options.record) else 0
-    version = subprocess.run([tried[0][0], "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    version = subprocess.run([tried[0][0], "--version"], capture_output=True, text=True, check=False).stdout
     results = []
     rows = [(row[:6], [row[6]]) for row in ROWS_OF_ADAPTERS] if options.finetune \
         else [(row, [state for state in STATES if not is_adapted(state)]) for row in ROWS]
@@ -338,11 +339,14 @@ def main():
         formats = ("`--lora=16` on every matrix, the base in bf16 (*lora*) or as `--base-format` says"
                    if options.finetune else "*small*: `" + " ".join(STATES["small"]) + "`")
         head = (f"# {'Adapters' if options.finetune else 'Full training'} by plan\n\n"
-                f"{version}. Updates of {total} tokens, bf16, the card less 1 GiB; device and host GB = 1e9\n"
-                "bytes (host: of all ranks); " + formats + ". Speeds are predictions\n"
-                "from data sheets; nothing here ran on such a card. *Bound*: with nothing repeated and nothing moved,\n"
-                "which no plan can beat. Small runs: the same placement at 1/32 of the width, on as many ranks:\n"
-                "bytes planned are those that are allocated, and those of arena and host that are used at most.\n\n")
+                f"{datetime.date.today()}, {version.splitlines()[0]}, `dev/bench/reach.py"
+                f"{' --finetune' if options.finetune else ''}`. Updates of {total} tokens, bf16, the\n"
+                "card less 1 GiB; device and host GB = 1e9 bytes (host: of all ranks);\n"
+                f"{formats}.\n"
+                "Speeds are predictions from data sheets; nothing here ran on such a card. *Bound*: the same micro-batch\n"
+                "with nothing repeated and nothing moved, which no plan can beat. Small runs: the same placement at 1/32 of\n"
+                "the width and two layers, on as many ranks; *equal*: bytes planned are those that are allocated, and those\n"
+                "of arena and host that are used at most.\n\n")
         name = "reach_finetune" if options.finetune else "reach"
         common.write(os.path.join(options.out, f"{name}.md"), head + text)
         common.write(os.path.join(options.out, f"{name}.json"), json.dumps(results, indent=1) + "\n")

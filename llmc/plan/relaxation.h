@@ -14,8 +14,8 @@ namespace llmc {
 /// backward reads and does not find there has been repeated by then, at least once: every operation that wrote it. The
 /// least time for which the rest fits is a fractional knapsack over tensors (Dantzig 1957): those that cost the least
 /// time per byte are repeated first. An operation with several outputs is paid by each in proportion to its bytes,
-/// which adds up to at most its time. Copies and communication count as hidden, but for what a link needs in all. With host memory in the budget the
-/// inputs of layers take none of the device's.
+/// which adds up to at most its time. Copies and communication count as hidden, but for what a link needs in all. With
+/// host memory in the budget the inputs of layers take none of the device's.
 double relaxed_seconds(const Model& model, const PlanRequest& request, const OpTimes& times,
                        const SearchBudget& budget);
 

@@ -17,9 +17,9 @@ struct ChosenPlan {
     double step_seconds = 0;  ///< Predicted, for a whole update of `micro_batches`.
     double now_seconds = 0;   ///< Where the update is delayed: the same with one at once.
     /// Of the search: by which share of its time a micro-batch is above what no plan beats (plan/relaxation.h), by the
-    /// times it was chosen by; negative: no search.
+    /// times it was chosen by; -1: no search.
     double above_bound = -1;
-    bool placed = false;      ///< What is in host memory was chosen, too (--offload=auto); plan.places says it.
+    bool placed = false;  ///< What is in host memory was chosen, too (--offload=auto); plan.places says it.
     bool delays_update() const { return memory.plan.delays_update(); }
 };
 

@@ -9,9 +9,6 @@
 
 namespace llmc {
 
-void Backend::lend(void*) {}
-void Backend::take_back(void*) {}
-
 CopyTicket Backend::copy_out(void* host, Tensor x) {
     copy_to_host(host, x);
     return 0;

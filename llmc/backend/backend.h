@@ -231,10 +231,6 @@ class Backend {
     /// Zeroed, resident memory, aligned to kTensorAlignment. `what` names it in an out-of-memory Error.
     virtual void* allocate(int64_t bytes, const std::string& what) = 0;
     virtual void release(void* memory) = 0;
-    /// Memory of allocate() that is not needed for a while: where it is the host's, its pages are free until
-    /// take_back(), after which it is as allocate() returned it. Elsewhere nothing happens.
-    virtual void lend(void* memory);
-    virtual void take_back(void* memory);
 
     /// The tensor may also lie in memory of allocate_host(); then calls made before have finished when it is touched.
     virtual void copy_to_device(Tensor destination, const void* source) = 0;

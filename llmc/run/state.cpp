@@ -110,14 +110,6 @@ State::State(Backend& backend, const Model& model, const Places& places, int64_t
     }
 }
 
-void State::lend_arena() {
-    if (arena_.data() != nullptr) backend_.lend(arena_.data());
-}
-
-void State::take_back_arena() {
-    if (arena_.data() != nullptr) backend_.take_back(arena_.data());
-}
-
 void State::reserve_host(int64_t bytes) {
     if (bytes <= host_.bytes()) return;
     host_ = {};

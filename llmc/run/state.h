@@ -61,11 +61,6 @@ class State {
     /// is before the first of them runs; their plans share it.
     void reserve_host(int64_t bytes);
 
-    /// Between the two nothing may use the arena: its pages are free for loading weights, so that what that takes for a
-    /// while comes in the place of activations, not on top of them.
-    void lend_arena();
-    void take_back_arena();
-
     /// Draws the initial parameters that this rank keeps: counter-based, so the values depend on the seed, the tensor's
     /// place in the table and the element only.
     void initialise(uint64_t seed);

@@ -118,7 +118,9 @@ void Trainer::load(const Origin& origin) {
         state_.initialise(static_cast<uint64_t>(options_.seed));
     }
     give_back_freed_memory();
-    state_.take_back_arena();
+    // Activations have their memory back (train_gpt.cu lends it), and are where the threads that use them are.
+    if (!state_.backend().on_gpu())
+        state_.backend().zero({DType::U8, state_.arena(), run_.memory().layout.arena_bytes});
     gather_parameters(state_, comm_);
 }
 

@@ -40,19 +40,6 @@ TEST(Device, AllocateIsZeroedAlignedAndResident) {
     EXPECT_DEATH(backend.release(&backend), "allocate");
 }
 
-TEST(Device, WhatIsLentIsFreeAndComesBackAsItWasAllocated) {
-    cpu::CpuBackend backend(2);
-    constexpr int64_t kBytes = 5'000'001;
-    auto* memory = static_cast<char*>(backend.allocate(kBytes, "test"));
-    std::memset(memory, 1, kBytes);
-    backend.lend(memory);
-    EXPECT_EQ(resident_bytes(memory, kBytes), 0);
-    backend.take_back(memory);
-    EXPECT_GE(resident_bytes(memory, kBytes), kBytes);
-    EXPECT_TRUE(std::all_of(memory, memory + kBytes, [](char byte) { return byte == 0; }));
-    backend.release(memory);
-}
-
 TEST(Device, AllocateSaysWhatDidNotFit) {
     cpu::CpuBackend backend(1);
     try {

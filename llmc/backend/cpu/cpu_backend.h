@@ -28,8 +28,6 @@ class CpuBackend : public Backend {
     DeviceInfo info() const override;
     void* allocate(int64_t bytes, const std::string& what) override;
     void release(void* memory) override;
-    void lend(void* memory) override;
-    void take_back(void* memory) override;
     void copy_to_device(Tensor destination, const void* source) override;
     void copy_to_host(void* destination, Tensor source) override;
     void* allocate_host(int64_t bytes, const std::string& what) override { return allocate(bytes, what); }

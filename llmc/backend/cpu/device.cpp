@@ -163,18 +163,6 @@ void CpuBackend::release(void* memory) {
     allocations_.erase(entry);
 }
 
-void CpuBackend::lend(void* memory) {
-    const auto entry = allocations_.find(memory);
-    CHECK(entry != allocations_.end(), "not a start that allocate() returned");
-    madvise(memory, static_cast<size_t>(entry->second), MADV_DONTNEED);
-}
-
-void CpuBackend::take_back(void* memory) {
-    const auto entry = allocations_.find(memory);
-    CHECK(entry != allocations_.end(), "not a start that allocate() returned");
-    touch_pages(static_cast<char*>(memory), entry->second, sysconf(_SC_PAGESIZE));
-}
-
 void CpuBackend::copy_to_device(Tensor destination, const void* source) {
     copy_bytes(destination.data, source, destination.bytes());
 }

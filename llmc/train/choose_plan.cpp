@@ -11,6 +11,7 @@
 #include "llmc/plan/logits_chunk.h"
 #include "llmc/plan/measured_profile.h"
 #include "llmc/plan/probed_times.h"
+#include "llmc/plan/relaxation.h"
 #include "llmc/plan/search.h"
 #include "llmc/run/fusion.h"
 #include "llmc/run/probe.h"
@@ -120,9 +121,9 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
                   const Backend& backend) {
     const int64_t limit = memory_limit(options, backend.info());
     const int64_t state = state_bytes_of(model, request);
-    SearchResult found =
-        search_plan(model, request, times,
-                    {arena_room(options, model, request, backend), room_for_inputs(options, model, request, backend)});
+    const SearchBudget budget(arena_room(options, model, request, backend),
+                              room_for_inputs(options, model, request, backend));
+    SearchResult found = search_plan(model, request, times, budget);
     if (!found.found) {
         const int64_t smallest = state + found.smallest_bytes;
         const std::string bound = memory_bound(options, backend.info());
@@ -140,6 +141,7 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
             advice(options, model, request.shape, backend));
     }
     ChosenPlan chosen;
+    chosen.above_bound = found.seconds / relaxed_seconds(model, request, times, budget) - 1;
     chosen.memory = with_memory(model, std::move(found.plan));
     chosen.keep = std::move(found.keep);
     chosen.words = fmt::format("the fastest within {}: {}", format_bytes(limit), found.summary);

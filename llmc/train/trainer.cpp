@@ -5,6 +5,7 @@
 #include "llmc/base/log.h"
 #include "llmc/base/output.h"
 #include "llmc/base/printable.h"
+#include "llmc/base/process_limits.h"
 #include "llmc/base/stop_signal.h"
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
@@ -117,6 +118,10 @@ void Trainer::load(const Origin& origin) {
     } else {
         state_.initialise(static_cast<uint64_t>(options_.seed));
     }
+    give_back_freed_memory();
+    // Activations have their memory back (train_gpt.cu lends it), and are where the threads that use them are.
+    if (!state_.backend().on_gpu())
+        state_.backend().zero({DType::U8, state_.arena(), run_.memory().layout.arena_bytes});
     gather_parameters(state_, comm_);
 }
 
@@ -237,6 +242,8 @@ void Trainer::run() {
     exchange({});
     while (progress_.step < options_.steps && !is_ending()) after_step(try_step());
     finish();
+    spdlog::debug("used    {} bytes of the arena, {} of host memory, at most", executor_.high_water_bytes(),
+                  executor_.host_high_water_bytes());
     stop_ = nullptr;
 }
 

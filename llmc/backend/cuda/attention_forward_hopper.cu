@@ -297,6 +297,12 @@ void start(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, 
 
 }  // namespace
 
+cudaError_t load_hopper_kernels() {
+    cudaFuncAttributes attributes = {};
+    return cudaFuncGetAttributes(&attributes,
+                                 reinterpret_cast<const void*>(attention_forward_hopper_kernel<64, false>));
+}
+
 void attention_forward_hopper(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, int64_t B,
                               cudaStream_t stream) {
     (sizes.HD == 64 ? start<64> : start<128>)(out, lse, qkv, sizes, static_cast<int>(B), stream);

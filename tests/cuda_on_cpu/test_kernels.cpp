@@ -92,7 +92,8 @@ TEST(Kernels, HoppersChangeNothingWhereTheyTakeNothing) {
 TEST(Kernels, Tf32RoundsProductsOfFp32AndNothingElse) {
     const ModelConfig config = config_of(32, 20);
     const Arithmetic tf32 = {"", kPortableKernels, true};
-    const Trained exact = train(config, DType::F32, "none", kPortable), rounded = train(config, DType::F32, "none", tf32);
+    const Trained exact = train(config, DType::F32, "none", kPortable),
+                  rounded = train(config, DType::F32, "none", tf32);
     EXPECT_NE(exact.gradients, rounded.gradients);
     for (size_t i = 0; i < exact.losses.size(); ++i) EXPECT_NEAR(exact.losses[i], rounded.losses[i], 1e-3);
     EXPECT_TRUE(train(config, DType::F32, "layer", tf32) == rounded) << "the same bits at another level";

@@ -16,9 +16,6 @@ inline bool runs_on_hopper(bool hopper, const AttentionSizes& sizes) {
     return hopper && sizes.aligned && hopper_kernels_take(DType::BF16, sizes.HD);
 }
 
-/// What CUDA says of loading one of them: an error if this build has none for the device.
-cudaError_t load_hopper_kernels();
-
 void attention_forward_hopper(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, int64_t B,
                               cudaStream_t stream);
 

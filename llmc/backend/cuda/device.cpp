@@ -1,7 +1,6 @@
 // The device itself: which one, what it can do, its memory, copies, and time.
 #include "llmc/backend/cuda/device.h"
 
-#include "llmc/backend/cuda/attention_hopper.h"
 #include "llmc/backend/cuda/check.h"
 #include "llmc/backend/cuda/cublaslt.h"
 #include "llmc/backend/cuda/cuda_backend.h"
@@ -173,9 +172,7 @@ std::string CudaBackend::why_no_hopper() const {
     const int major = attribute(cudaDevAttrComputeCapabilityMajor, device_);
     const int minor = attribute(cudaDevAttrComputeCapabilityMinor, device_);
     if (10 * major + minor != kHopper) return fmt::format("its compute capability is {}.{}, not 9.0", major, minor);
-    if (load_hopper_kernels() == cudaSuccess) return "";
-    cudaGetLastError();  // It is answered.
-    return "this build has no kernels for sm_90a";
+    return can_load_hopper_kernels() ? "" : "this build has no kernels for sm_90a";
 }
 
 std::string CudaBackend::why_unsupported(const AttentionShape& shape) const {

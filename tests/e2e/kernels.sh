@@ -50,14 +50,16 @@ LLMC_CUDA_CAPABILITY=86 run "${base[@]}" --device=cuda --dtype=bf16 --steps=2 --
 check "it cannot have Hopper's" test "$status" = 2
 check "and says why" says "kernels=hopper: its compute capability is 8.6, not 9.0; use --kernels=portable"
 fit narrow --heads=2 --kernels=hopper
-check "heads they do not take" says "kernels=hopper: has no effect; Hopper's are for heads of 64 or 128 channels, not 32"
+check "heads they do not take" \
+    says "kernels=hopper: has no effect; Hopper's are for heads of 64 or 128 channels, not 32"
 check "are on the portable ones" recorded narrow portable
 refused "unknown kernels" 2 "--kernels: .*ampere" "${base[@]}" --kernels=ampere
 
 # ---- the comparison ------------------------------------------------------------------------------------------------
 
 LLMC_CUDA_FAULT=wgmma fit wrong
-check "wrong ones are found, and not used" test "$(grep -c "W attention is on the portable kernels, not on Hopper's" err)" = 1
+warnings=$(grep -c "W attention is on the portable kernels, not on Hopper's" err)
+check "wrong ones are found, and not used" test "$warnings" = 1
 check "which is noted" recorded wrong portable
 check "nothing is spoiled" same_curves portable wrong
 
@@ -69,12 +71,14 @@ check "a resume takes Hopper's again" grep -q "$hopper\$" err
 check "and goes on with their bits" same_curves whole hopper
 for setting in LLMC_CUDA_CAPABILITY=86 LLMC_CUDA_FAULT=wgmma; do
     export "${setting?}"
-    refused "$setting: a resume stops" 2 "resume=hopper: .*on Hopper's kernels.*--kernels=portable" --resume=hopper --steps=4
+    refused "$setting: a resume stops" 2 "resume=hopper: .*on Hopper's kernels.*--kernels=portable" --resume=hopper \
+        --steps=4
     unset "${setting%%=*}"
 done
 refused "so it does on a CPU" 2 "it is no GPU; add --kernels=portable" --resume=hopper --steps=4 --device=cpu
 LLMC_CUDA_CAPABILITY=86 must "as advised" --resume=hopper --steps=4 --kernels=portable
-check "with the advice it goes on" says "portable kernels from here on; before: attention on Hopper's kernels; the last bits"
+check "with the advice it goes on" \
+    says "portable kernels from here on; before: attention on Hopper's kernels; the last bits"
 check "and notes that" recorded hopper portable
 must "back on a Hopper card" --resume=hopper --steps=5
 check "what was portable stays so" grep -q "$portable\$" err

@@ -2,12 +2,19 @@
 #include "dev/cuda_on_cpu/control.h"
 #include "llmc/backend/make_backend.h"
 #include "llmc/plan/policy.h"
+#include "llmc/train/arithmetic.h"
+#include "tests/comm/comm_testing.h"
 #include "tests/cuda_on_cpu/seeds.h"
 #include "tests/run/tiny_trainer.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
 
 namespace llmc {
 namespace {
@@ -21,6 +28,50 @@ TEST(Kernels, HoppersAgreeWithThePortableOnes) {
         cuda_on_cpu::set_wrong_wgmma(false);
     }
     EXPECT_EQ(backend->info().arithmetic, (Arithmetic{"", "portable", false})) << "nobody asked for them";
+}
+
+/// What becomes of --kernels=fastest on each of so many ranks, each with a card.
+std::vector<std::string> settled_on_ranks(int ranks) {
+    cuda_on_cpu::set_machine({.devices = {static_cast<size_t>(ranks), cuda_on_cpu::Device()}});
+    ModelConfig config = preset("gpt2-nano");
+    config.HD = 64;
+    std::vector<std::string> kernels(static_cast<size_t>(ranks));
+    const auto settle = [&](int rank, Comm& comm) {
+        const auto backend = make_backend(fmt::format("cuda:{}", rank), 1);
+        Options options;
+        settle_arithmetic(options, config, DType::BF16, *backend, comm);
+        EXPECT_EQ(backend->info().arithmetic.kernels, options.kernels);
+        kernels[static_cast<size_t>(rank)] = options.kernels;
+        comm.finish();
+    };
+    if (ranks == 1) {
+        Comm alone;
+        settle(0, alone);
+        return kernels;
+    }
+    std::vector<std::thread> threads;
+    for (Meeting& meeting : make_meetings(ranks)) {
+        threads.emplace_back([&settle, meeting = std::move(meeting)]() mutable {
+            const int rank = meeting.rank;
+            const auto end = [](const std::string& line) { ADD_FAILURE() << line; };
+            Comm comm(std::make_unique<Control>(std::move(meeting), kPatient, end));
+            settle(rank, comm);
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    return kernels;
+}
+
+TEST(Kernels, RanksWhoseCardsAreWrongTakeThePortableOnes) {
+    for (const int ranks : {1, 2}) {
+        const auto all = [ranks](const char* name) {
+            return std::vector<std::string>(static_cast<size_t>(ranks), name);
+        };
+        EXPECT_EQ(settled_on_ranks(ranks), all("hopper"));
+        cuda_on_cpu::set_wrong_wgmma(true);
+        EXPECT_EQ(settled_on_ranks(ranks), all("portable"));
+        cuda_on_cpu::set_wrong_wgmma(false);
+    }
 }
 
 TEST(Kernels, HoppersAreOfOneCapabilityAndOfBuildsThatHaveThem) {

@@ -36,6 +36,7 @@
 #pragma once
 
 #include "llmc/base/adapter.h"
+#include "llmc/base/arithmetic.h"
 #include "llmc/base/dropout.h"
 #include "llmc/base/fusion.h"
 #include "llmc/base/optimizer.h"
@@ -76,6 +77,7 @@ struct DeviceInfo {
     /// Kind of device, for what is fixed by it and decides bits (DESIGN: the contract of bits): "cpu", "sm_90".
     std::string kind = "cpu";
     int attention_backward_products = 5;  ///< Matrix products that attention_backward() really runs.
+    Arithmetic arithmetic;                ///< In use.
     int workers = 1;                      ///< Threads of a CPU that share an operation; 1 on a GPU.
 
     /// Bytes for each of so many processes that share the device: all there are, and those that may be planned with.
@@ -227,6 +229,15 @@ class Backend {
 
     /// Why models of these sizes cannot run here, in words for a user that say what can; "" if they can.
     virtual std::string why_unsupported(const AttentionShape& shape) const;
+
+    /// Before anything is computed, if at all: a GPU begins with the portable kernels and exact operands. A CPU's
+    /// products are chosen where it is made.
+    virtual void set_arithmetic(const Arithmetic&) {}
+    /// Why it cannot run the kernels for compute capability 9.0, in words for a user; "" if it can.
+    virtual std::string why_no_hopper() const;
+    /// Whether attention on them, with heads of so many channels, gives what it gives on the portable ones but for
+    /// rounding, on small cases that are run both ways. For a device that can; leaves arithmetic() as it was.
+    virtual bool hopper_kernels_agree(int64_t) { return false; }
 
     /// Zeroed, resident memory, aligned to kTensorAlignment. `what` names it in an out-of-memory Error.
     virtual void* allocate(int64_t bytes, const std::string& what) = 0;

@@ -71,6 +71,7 @@ DeviceProfile profile_of(const Backend& backend) {
     profile.efficiency = 0.8;
     profile.kind = device.kind;
     profile.attention_backward_products = device.attention_backward_products;
+    profile.hopper_attention = device.arithmetic.kernels == kHopperKernels;
     profile.memory_bytes = device.memory_total;
     profile.reserve_bytes = std::min(device.memory_held, device.memory_total / 2);
     if (backend.on_gpu()) assume_known(&profile);
@@ -79,8 +80,12 @@ DeviceProfile profile_of(const Backend& backend) {
 
 /// Of --device-profile, or of this device; with --link-gbs.
 DeviceProfile planned_profile(const Options& options, const Backend& backend) {
-    if (!options.device_profile.empty()) return device_profile_of(options);
-    return with_link(profile_of(backend), options.link_gbs);
+    const bool is_elsewhere = !options.device_profile.empty();
+    DeviceProfile profile =
+        is_elsewhere ? device_profile_of(options) : with_link(profile_of(backend), options.link_gbs);
+    profile.hopper_attention = profile.hopper_attention && options.kernels != kPortableKernels;
+    profile.tf32 = options.tf32 && profile.kind != "cpu";
+    return profile;
 }
 
 int64_t state_bytes_of(const Model& model, const PlanRequest& request) {

@@ -122,6 +122,8 @@ struct Options {
     std::string dtype = "auto";
     int64_t threads = 0;
     std::string cpu_products = "auto";
+    std::string kernels = "fastest";
+    bool tf32 = false;
     double peak_tflops = 0;
 
     // Run.

@@ -10,6 +10,7 @@
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/run/profile.h"
+#include "llmc/train/arithmetic.h"
 #include "llmc/train/lora_options.h"
 #include "llmc/train/output_file.h"
 #include "llmc/train/ranks.h"
@@ -47,6 +48,7 @@ std::string place_in_words(const Plan& plan) {
 
 double peak_flops(const Options& options, const DeviceInfo& device, DType dtype) {
     if (options.peak_tflops > 0) return options.peak_tflops * 1e12;
+    if (device.arithmetic.tf32) return device.peak_flops_bf16 / kTf32Operands;
     return dtype == DType::BF16 ? device.peak_flops_bf16 : device.peak_flops_fp32;
 }
 
@@ -87,7 +89,7 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
     progress_.optimizer = options_.optimizer;
     progress_.seq_len = options_.seq_len;
     progress_.pack = options_.pack;
-    progress_.cpu_products = options_.cpu_products == "auto" ? "" : options_.cpu_products;
+    progress_.arithmetic = state.backend().info().arithmetic;
     progress_.total_batch_size = tokens_per_step_;
     progress_.seed = options_.seed;
     progress_.train_tokens = data_.train->size();
@@ -188,6 +190,11 @@ void Trainer::say_what_moved() const {
     const std::string_view base = name_of(plan_.places.base());
     if (progress_.train_tokens != 0 && !progress_.base.empty() && progress_.base != base && progress_.dtype != base) {
         spdlog::info("resume  frozen matrices converted to {}; the run kept them as {} before", base, progress_.base);
+    }
+    const Arithmetic arithmetic = state_.backend().info().arithmetic;
+    if (progress_.train_tokens != 0 && changes(progress_.arithmetic, arithmetic)) {
+        spdlog::info("resume  {} from here on; before: {}; the last bits change", describe(arithmetic),
+                     describe(progress_.arithmetic));
     }
     const std::string run = find_run_folder(options_.resume, "--resume");
     const std::vector<int64_t> steps = list_steps(run);

@@ -11,8 +11,9 @@
 
 namespace llmc::cuda {
 
-inline bool hopper_kernels_take(const AttentionSizes& sizes) {
-    return sizes.aligned && (sizes.HD == 64 || sizes.HD == 128);
+/// Which kernels a call of attention in bf16 takes, in either pass; `hopper` is the backend's choice.
+inline bool runs_on_hopper(bool hopper, const AttentionSizes& sizes) {
+    return hopper && sizes.aligned && hopper_kernels_take(DType::BF16, sizes.HD);
 }
 
 void attention_forward_hopper(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, int64_t B,

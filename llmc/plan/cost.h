@@ -22,7 +22,7 @@ struct OpTimes {
     };
     std::vector<Row> block;  ///< By row of Model::block.
     Row embedding, final_norm, scored_rows;
-    Row dropout;  ///< Of the embedding.
+    Row dropout;         ///< Of the embedding.
     int64_t tokens = 0;  ///< Of a micro-batch: all of the above; a tile takes its share.
     // Of one chunk of so many tokens.
     Row classifier;

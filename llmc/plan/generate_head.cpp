@@ -44,8 +44,7 @@ class Head {
 
     void generation(int32_t x) {
         final_norm(x);
-        const int32_t logits =
-            builder_.new_tensor("logits", -1, plan_.dtype, 1, model_.config.Vp(), Consumer::Logits);
+        const int32_t logits = builder_.new_tensor("logits", -1, plan_.dtype, 1, model_.config.Vp(), Consumer::Logits);
         builder_.tensor(logits).output = true;
         classifier_step(Pass::Forward, logits, Slot::In, lnf_out_, kNone, {});
         builder_.add_workspace(builder_.request.workspace.classifier.forward);
@@ -58,8 +57,8 @@ class Head {
         Step& step = builder_.add_step(OpKind::ScoredRows, Pass::Forward, Phase::Head, -1, -1);
         step.operand(Slot::Rows) = rows;
         step.operand(Slot::In) = lnf_out_;
-        head_in_ = builder_.new_tensor("scored", -1, plan_.dtype, builder_.N(), model_.config.C,
-                                       Consumer::HeadActivations);
+        head_in_ =
+            builder_.new_tensor("scored", -1, plan_.dtype, builder_.N(), model_.config.C, Consumer::HeadActivations);
         step.operand(Slot::Out) = head_in_;
     }
 
@@ -102,8 +101,8 @@ class Head {
         for (int64_t first = 0; first < N; first += chunk) {
             const RowRange rows = {first, std::min(chunk, N - first)};
             classifier_step(Pass::Forward, logits, Slot::In, head_in_, scratch, rows);
-            Step& loss = builder_.add_step(OpKind::CrossEntropy, training ? Pass::Backward : Pass::Forward,
-                                           Phase::Head, -1, -1);
+            Step& loss =
+                builder_.add_step(OpKind::CrossEntropy, training ? Pass::Backward : Pass::Forward, Phase::Head, -1, -1);
             loss.first_token = rows.first, loss.tokens = rows.count;
             loss.operand(Slot::Logits) = logits;
             loss.operand(Slot::Tokens) = targets;

@@ -258,7 +258,7 @@ struct Plan {
     int64_t logits_chunk_tokens = 0;
     int64_t block_tokens = 0;  ///< Token-wise operations have so many tokens at a time (token_blocks.h); 0: all.
     int64_t tile_tokens = 0;   ///< Whole blocks that layers' internals live for (tiles.h); 0: all tokens.
-    int64_t host_bytes = 0;  ///< Host memory that tensors are copied out to.
+    int64_t host_bytes = 0;    ///< Host memory that tensors are copied out to.
     /// Where not 0, an update is pending after the last micro-batch, until the next one or a flush; and beside a slice
     /// of it that is updated in the forward, so many come from host memory, and as many go back.
     int update_ahead = 0;

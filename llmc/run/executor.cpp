@@ -551,8 +551,8 @@ void Executor::run_forward(const Step& step, const Views& v) {
             return backend_.accumulate_loss(state_.loss_sum(), adds(step, turn_),
                                             v.losses.row_range(0, rows_of_head()));
         case OpKind::AdapterDown:
-            return backend_.adapter_down_forward(v.out, v.in, v.weight, adapter_shape(model_, step), dropout_of(step, v),
-                                                 v.workspace);
+            return backend_.adapter_down_forward(v.out, v.in, v.weight, adapter_shape(model_, step),
+                                                 dropout_of(step, v), v.workspace);
         case OpKind::AdapterUp:
             backend_.adapter_up_forward(v.out, v.in, v.weight, adapter_shape(model_, step), v.workspace);
             if (step.rope) rotate(step, v.out, v, /*inverse=*/false);

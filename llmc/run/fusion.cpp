@@ -46,7 +46,8 @@ std::vector<FusedRun> fused_runs(const Model& model, const BatchShape& shape, in
         FusionAnswer answer = backend.fuses(query);
         if (!answer.fuses) continue;
         query.N = shape.N() % block;  // What is left for the last block is fused as the others are.
-        if (query.N > 0) answer.workspace_bytes = std::max(answer.workspace_bytes, backend.fuses(query).workspace_bytes);
+        if (query.N > 0)
+            answer.workspace_bytes = std::max(answer.workspace_bytes, backend.fuses(query).workspace_bytes);
         runs.push_back(fused_run(
             query, answer, {{activation.kind, Pass::Backward, act}, {matmul.kind, Pass::BackwardWeight, before}}));
     }

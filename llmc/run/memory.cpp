@@ -97,22 +97,19 @@ WorkspaceBytes workspace_bytes(const Model& model, const BatchShape& shape, DTyp
         const int weight = model.parameter_index(0, row.weight);
         const ParameterRow* const factor = weight == kNone ? nullptr : &model.parameters[static_cast<size_t>(weight)];
         if (row.kind == OpKind::Matmul) {
-            bytes.forward = bytes.backward = of_blocks([&](int64_t tokens) {
-                return backend.matmul_workspace(dtype, tokens, factor->rows, factor->cols);
-            });
+            bytes.forward = bytes.backward = of_blocks(
+                [&](int64_t tokens) { return backend.matmul_workspace(dtype, tokens, factor->rows, factor->cols); });
         } else if (row.kind == OpKind::Attention) {
             bytes.forward = backend.attention_forward_workspace(dtype, attention);
             bytes.backward = backend.attention_backward_workspace(dtype, attention);
         } else if (row.kind == OpKind::AdapterDown || row.kind == OpKind::AdapterUp) {
-            bytes.forward = bytes.backward = of_blocks([&](int64_t tokens) {
-                return backend.adapter_workspace(tokens, factor->rows, factor->cols);
-            });
+            bytes.forward = bytes.backward = of_blocks(
+                [&](int64_t tokens) { return backend.adapter_workspace(tokens, factor->rows, factor->cols); });
         } else if (row.kind == OpKind::LayerNorm || row.kind == OpKind::RmsNorm) {
             bytes.backward = of_blocks(of_norm);
         } else if (row.kind == OpKind::HeadNorm) {
-            bytes.backward = of_blocks([&](int64_t tokens) {
-                return backend.head_norm_backward_workspace(tokens, config.HD);
-            });
+            bytes.backward =
+                of_blocks([&](int64_t tokens) { return backend.head_norm_backward_workspace(tokens, config.HD); });
         }
         result.block.push_back(bytes);
     }
@@ -152,8 +149,8 @@ PlanRequest plan_request(const Model& model, const BatchShape& shape, const Plac
     const std::string kind = backend.info().kind;
     request.logits_chunk_tokens = chosen(at_once.logits_chunk, default_logits_chunk(model, shape, kind));
     request.block_tokens = std::min(shape.N(), chosen(at_once.block, default_block_tokens(model, shape, kind)));
-    request.workspace = workspace_bytes(model, shape, request.dtype(),
-                                        {request.logits_chunk_tokens, request.block_tokens}, backend);
+    request.workspace =
+        workspace_bytes(model, shape, request.dtype(), {request.logits_chunk_tokens, request.block_tokens}, backend);
     request.parallel = parallel;
     if (fuses) request.fusions = fused_runs(model, shape, request.block_tokens, request.dtype(), backend);
     return request;

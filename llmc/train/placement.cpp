@@ -101,7 +101,8 @@ std::vector<std::string> placements_to_try(const Options& options, const Backend
 std::optional<double> seconds_if_fitting(const Options& options, const Model& model, const BatchShape& shape,
                                          const Backend& backend) {
     if (places_by_itself(options)) return least_seconds(placed_options(options, backend), model, shape, backend);
-    if (chooses_tiles(options)) return least_seconds(tiled_options(options, model, shape, backend), model, shape, backend);
+    if (chooses_tiles(options))
+        return least_seconds(tiled_options(options, model, shape, backend), model, shape, backend);
     const Room room = room_of(options, model, shape, backend);
     if (!fits_both(options, backend, room.on_device, room.on_host)) return std::nullopt;
     const OpTimes times = nominal_times(options, model, room.request, backend);

@@ -23,8 +23,7 @@ TEST_P(CudaTiles, SameBitsUnderEveryPolicy) {
     for (const PolicyRow& policy : policies()) {
         const std::string name = policy.name;
         if (dtype == DType::F32 && name != "layer" && name != "none") continue;
-        TinyTrainer trainer =
-            trainer_of(model, shape, dtype, {.policy = name, .tile_tokens = 128, .device = "cuda"});
+        TinyTrainer trainer = trainer_of(model, shape, dtype, {.policy = name, .tile_tokens = 128, .device = "cuda"});
         EXPECT_EQ(trainer.plan().tile_tokens, 128);
         EXPECT_TRUE(run(trainer, 1) == expected) << name;
     }

@@ -37,7 +37,8 @@ TEST(TilePlans, AreRightUnderEveryPolicy) {
             for (const PolicyRow& policy : policies()) {
                 const Plan plan = make_training_plan(model, tiled_request(model, {3, 67}, block, tile), policy);
                 EXPECT_EQ(plan.tile_tokens, tile < 201 ? tile : 0);
-                EXPECT_EQ(fault_of(model, plan), "") << label(model, plan.shape, DType::F32, policy.name) << " " << tile;
+                EXPECT_EQ(fault_of(model, plan), "")
+                    << label(model, plan.shape, DType::F32, policy.name) << " " << tile;
             }
             PlanRequest request = tiled_request(model, {3, 67}, block, tile);
             EXPECT_EQ(fault_of(model, make_evaluation_plan(model, request)), "");
@@ -107,8 +108,9 @@ TEST(TilePlans, FaultsAreSeen) {
         const std::string fault = fault_of(model, plan);
         EXPECT_NE(fault.find(words), std::string::npos) << "\"" << fault << "\" and not \"" << words << "\"";
     };
-    const auto is_weight_gradient = [](const Step& step) { return step.is_of_tile() && step.first_token == 32 &&
-                                                                  step.pass == Pass::BackwardWeight; };
+    const auto is_weight_gradient = [](const Step& step) {
+        return step.is_of_tile() && step.first_token == 32 && step.pass == Pass::BackwardWeight;
+    };
     // A tile's weight gradient left out, which no memory shows; twice; too long; in part of a block.
     expect_fault("begins at token 64 instead of 32", [&](Plan& plan) {
         plan.steps.erase(plan.steps.begin() + (&find_step(plan, is_weight_gradient) - plan.steps.data()));
@@ -144,11 +146,12 @@ TEST(TilePlans, FaultsAreSeen) {
 TEST(TilePlans, SmallerTilesTakeLessMemory) {
     for (const Model& model : small_models(6)) {
         for (const char* policy : {"layer", "sqrt", "offload", "attn"}) {
-            int64_t before = make_layout(make_training_plan(model, tiled_request(model, {1, 4096}, 128, 0),
-                                                            find_policy(policy))).arena_bytes;
+            int64_t before =
+                make_layout(make_training_plan(model, tiled_request(model, {1, 4096}, 128, 0), find_policy(policy)))
+                    .arena_bytes;
             for (const int64_t tile : {2048, 512, 128}) {
-                const Plan plan = make_training_plan(model, tiled_request(model, {1, 4096}, 128, tile),
-                                                     find_policy(policy));
+                const Plan plan =
+                    make_training_plan(model, tiled_request(model, {1, 4096}, 128, tile), find_policy(policy));
                 const int64_t bytes = make_layout(plan).arena_bytes;
                 EXPECT_LT(bytes, before) << model.config.name << ", " << policy << ", " << tile;
                 before = bytes;

@@ -35,8 +35,8 @@ TEST_P(TilesTest, SameBitsUnderEveryPolicyTileAndThreadCount) {
     for (const PolicyRow& policy : policies()) {
         for (const int64_t tile : {0, 128, 256}) {
             for (const int threads : {1, 2}) {
-                TinyTrainer trainer = trainer_of(
-                    model(), kShape, dtype(), {.policy = policy.name, .tile_tokens = tile, .threads = threads});
+                TinyTrainer trainer = trainer_of(model(), kShape, dtype(),
+                                                 {.policy = policy.name, .tile_tokens = tile, .threads = threads});
                 EXPECT_EQ(trainer.plan().tile_tokens, tile);
                 EXPECT_TRUE(run(trainer) == expected) << policy.name << ", tiles of " << tile << ", " << threads;
             }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""How long a sequence trains on one card, by plan: what tiles of tokens do to memory and predicted time, and the longest
-context of llama3.2-1b and llama3-8b in 24 and 80 GB, with bytes on device and host.
+"""How long a sequence trains on one card, by plan: what tiles of tokens do to memory and predicted time, and the
+longest context of llama3.2-1b and llama3-8b in 24 and 80 GB, with bytes on device and host.
 
     dev/bench/long_context.py [--out FOLDER]      or: make bench BENCH=long_context
 

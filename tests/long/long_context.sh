@@ -6,7 +6,8 @@ set -u
 
 make_text text.txt 400000 7
 base=(--model=llama-nano --layers=2 --channels=32 --heads=2 --kv-heads=1 --ffn-size=96 --seq-len=65536
-    --max-seq-len=65536 --batch-size=1 --steps=2 --warmup=1 --sample-length=0 --val-every=0 --data=text.txt --dtype=fp32)
+    --max-seq-len=65536 --batch-size=1 --steps=2 --warmup=1 --sample-length=0 --val-every=0 --data=text.txt
+    --dtype=fp32)
 
 # resident FOLDER ARGUMENTS...: a run, and the most memory that it had.
 resident() {

@@ -45,7 +45,8 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--lora-dropout --dropout --max-skipped-steps "
               "-r,--recompute --base-format --offload --update --calibrate --link-gbs --memory-budget "
               "--host-memory-budget "
-              "--logits-chunk --no-fuse -z,--zero --rank-invariant --check-ranks --no-overlap --comm-init "
+              "--logits-chunk --block-tokens --tile-tokens --no-fuse "
+              "-z,--zero --rank-invariant --check-ranks --no-overlap --comm-init "
               "--comm-timeout --comm-insecure "
               "--device --dtype --threads --cpu-products --peak-tflops "
               "-o,--output-dir -y,--resume --config --seed -v,--val-every --val-sequences -s,--sample-every "
@@ -59,7 +60,7 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--optimizer --moments -w,--masters --gradients --freeze --trainable --lora --lora-alpha --rslora "
               "--lora-targets --lora-bias --lora-dropout --dropout -r,--recompute --base-format --offload "
               "--update --calibrate --device-profile --link-gbs --memory-budget "
-              "--host-memory-budget --logits-chunk --no-fuse "
+              "--host-memory-budget --logits-chunk --block-tokens --tile-tokens --no-fuse "
               "--ranks -z,--zero --rank-invariant "
               "--device --dtype --threads --cpu-products --config --log-level --json --bytes --list-steps --frontier "
               "--plot --timeline --what-fits --all-presets --emit-config ");

@@ -29,6 +29,8 @@ TEST_P(CudaTiles, SameBitsUnderEveryPolicy) {
     }
 }
 
+TEST(CudaTileWorkspaces, DoNotGrowWithTheSquareOfTheLength) { expect_linear_workspaces("cuda"); }
+
 INSTANTIATE_TEST_SUITE_P(Families, CudaTiles, family_cases(), family_case_name);
 
 }  // namespace

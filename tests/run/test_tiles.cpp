@@ -134,6 +134,8 @@ TEST(Tiles, SameBitsWithNormalisedHeads) {
     expect_same_bits_in_tiles(make_model(config_of_family(Family::Qwen3, 3, kShape.T)), kShape, DType::F32);
 }
 
+TEST(Tiles, NoWorkspaceGrowsWithTheSquareOfTheLength) { expect_linear_workspaces("cpu"); }
+
 TEST(Tiles, SameBitsWithoutFusion) {
     expect_same_bits_in_tiles(make_model(config_of_family(Family::Gpt2, 3, kShape.T)), kShape, DType::F32, false);
 }

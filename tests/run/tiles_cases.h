@@ -72,4 +72,24 @@ inline Result run(TinyTrainer& trainer, int micro_batches = 2) {
     return result;
 }
 
+/// Twice as long a sequence has at most twice as large workspaces.
+inline void expect_linear_workspaces(const std::string& device) {
+    const auto backend = make_backend(device, 2);
+    const Model model = make_model(config_of_family(Family::Llama, 1, 1 << 18));
+    for (const DType dtype : {DType::F32, DType::BF16}) {
+        const auto bytes_of = [&](int64_t T) {
+            const WorkspaceBytes bytes = workspace_bytes(model, {1, T}, dtype, {}, *backend);
+            std::vector<int64_t> all = {bytes.embedding.backward, bytes.final_norm.backward, bytes.classifier.backward};
+            for (const WorkspaceBytes::Row& row : bytes.block) {
+                all.push_back(row.forward);
+                all.push_back(row.backward);
+            }
+            return all;
+        };
+        const std::vector<int64_t> once = bytes_of(1 << 17), twice = bytes_of(1 << 18);
+        constexpr int64_t kRounding = 1 << 16;
+        for (size_t i = 0; i < once.size(); ++i) EXPECT_LE(twice[i], 2 * once[i] + kRounding) << i;
+    }
+}
+
 }  // namespace llmc::tiles_cases

@@ -134,6 +134,32 @@ TEST(Tiles, SameBitsWithNormalisedHeads) {
     expect_same_bits_in_tiles(make_model(config_of_family(Family::Qwen3, 3, kShape.T)), kShape, DType::F32);
 }
 
+/// The projection of queries, keys and values in parts, whose output attention reads in the product's place; the last
+/// product of a layer, whose output is the next one's input.
+Model with_adapters(Model model, float dropout) {
+    LoraSpec spec = {.rank = 4, .dropout = dropout};
+    spec.targets = {{"qkv_weight", "q", 0, 64, 2},
+                    {"qkv_weight", "v", 96, 32, 2},
+                    {"att_proj_weight", "o", 0, 64, 1},
+                    {"gate_up_weight", "up", 88, 88, 1},
+                    {"fc_proj_weight", "down", 0, 64, 1}};
+    return with_lora(std::move(model), spec);
+}
+
+TEST(Tiles, SameBitsWithAdapters) {
+    for (const float dropout : {0.0f, 0.25f}) {
+        const Model base = make_model(config_of_family(Family::Llama, 3, kShape.T));
+        expect_same_bits_in_tiles(with_adapters(base, dropout), kShape, DType::F32);
+    }
+}
+
+TEST(Tiles, SameBitsWithPackedDocuments) {
+    BatchShape shape = kShape;
+    shape.packed = true;
+    expect_same_bits_in_tiles(make_model(config_of_family(Family::Llama, 3, kShape.T)), shape, DType::F32);
+    expect_same_bits_in_tiles(make_model(config_of_family(Family::Qwen3, 3, kShape.T)), shape, DType::F32);
+}
+
 TEST(Tiles, NoWorkspaceGrowsWithTheSquareOfTheLength) { expect_linear_workspaces("cpu"); }
 
 TEST(Tiles, SameBitsWithoutFusion) {

@@ -55,9 +55,21 @@ inline TinyTrainer trainer_of(const Model& model, const BatchShape& shape, DType
     return {model, std::move(backend), std::move(plan)};
 }
 
+/// Of packed sequences: documents that begin in the middle of blocks.
+inline void put_documents(TinyTrainer& trainer) {
+    const BatchShape& shape = trainer.plan().shape;
+    std::vector<int32_t> begins;
+    for (int64_t n = 0; n < shape.N(); ++n) {
+        const int64_t slot = n % shape.T;
+        begins.push_back(slot < 37 ? 0 : slot < 64 ? 37 : 64);
+    }
+    trainer.backend().copy_to_device(trainer.executor().documents(), begins.data());
+}
+
 /// The update itself leaves the gradients as they are.
 inline Result run(TinyTrainer& trainer, int micro_batches = 2) {
     trainer.state().initialise(7);
+    if (trainer.executor().documents()) put_documents(trainer);
     Result result;
     const float scale = 1.0f / static_cast<float>(micro_batches * trainer.plan().shape.N());
     for (int micro = 0; micro < micro_batches; ++micro) {

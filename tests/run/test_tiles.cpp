@@ -137,7 +137,8 @@ TEST(Tiles, SameBitsWithNormalisedHeads) {
 /// The projection of queries, keys and values in parts, whose output attention reads in the product's place; the last
 /// product of a layer, whose output is the next one's input.
 Model with_adapters(Model model, float dropout) {
-    LoraSpec spec = {.rank = 4, .dropout = dropout};
+    LoraSpec spec;
+    spec.rank = 4, spec.dropout = dropout;
     spec.targets = {{"qkv_weight", "q", 0, 64, 2},
                     {"qkv_weight", "v", 96, 32, 2},
                     {"att_proj_weight", "o", 0, 64, 1},

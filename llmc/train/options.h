@@ -100,6 +100,8 @@ struct Options {
     std::string device_profile;
     double link_gbs = 0;  ///< 0 = as the profile, or what is usual.
     int64_t logits_chunk = 0;
+    int64_t block_tokens = 0;          ///< 0 = by model, shape and kind of device.
+    std::string tile_tokens = "none";  ///< A number, "auto" or "none".
     bool no_fuse = false;
 
     // Ranks. How many there are comes from what started them; `plan` is told.

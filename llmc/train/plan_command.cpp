@@ -25,6 +25,7 @@
 #include "llmc/train/plan_what_fits.h"
 #include "llmc/train/remedy.h"
 #include "llmc/train/setup.h"
+#include "llmc/train/tile_options.h"
 
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
@@ -44,8 +45,8 @@ std::string chosen_batches(const Options& options, const std::vector<ChosenPlan>
     return text;
 }
 
-std::string overview(const Model& model, const std::vector<ChosenPlan>& plans, int64_t limit, const ReportUnits& units,
-                     int width) {
+std::string overview(const Options& options, const Model& model, const std::vector<ChosenPlan>& plans, int64_t limit,
+                     const ReportUnits& units, int width) {
     std::vector<LevelRow> rows;
     for (const ChosenPlan& chosen : plans) {
         const PlannedMemory& memory = chosen.memory;
@@ -66,6 +67,10 @@ std::string overview(const Model& model, const std::vector<ChosenPlan>& plans, i
         text += wrapped(fmt::format("{}: {} (--offload={})", chosen.memory.plan.policy,
                                     list == "none" ? "nothing on the host" : places.describe(), list),
                         width);
+    }
+    for (const ChosenPlan& chosen : plans) {
+        const std::string tiles = describe_tiles(options, chosen.memory.plan);
+        if (!tiles.empty()) text += wrapped(fmt::format("{}: tiles: {}", chosen.memory.plan.policy, tiles), width);
     }
     for (const ChosenPlan& chosen : plans) {
         if (!chosen.delays_update()) continue;
@@ -212,7 +217,7 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
     if (options.batch_size == 0) text += wrapped(chosen_batches(options, plans), width);
     if (options.ranks > 1) text += fmt::format("bytes are those of one rank of {}\n", options.ranks);
     const int64_t limit = memory_limit(options, backend.info());
-    text += "\n" + overview(model, plans, limit, units, width) + "\n" + breakdown(plans, units, width);
+    text += "\n" + overview(options, model, plans, limit, units, width) + "\n" + breakdown(plans, units, width);
     text += decided(model, plans, units, width);
     if (options.ranks > 1) text += communication_table(plans, options.zero, units, width);
     if (options.list_steps) text += steps_listed(model, plans);

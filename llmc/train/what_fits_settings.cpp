@@ -74,6 +74,8 @@ OptionWords words_of(const Options& options, const Setting& setting, DType dtype
     if (setting.offload != "none") words.emplace_back("offload", setting.offload);
     // What auto found was found within this; another budget is another plan.
     if (setting.recompute == "auto") words.emplace_back("memory-budget", std::to_string(limit));
+    if (options.block_tokens > 0) words.emplace_back("block-tokens", std::to_string(options.block_tokens));
+    if (options.tile_tokens != "none") words.emplace_back("tile-tokens", options.tile_tokens);
     if (options.logits_chunk > 0) words.emplace_back("logits-chunk", std::to_string(options.logits_chunk));
     if (options.zero > 0) words.emplace_back("zero", std::to_string(options.zero));
     words.emplace_back("dtype", std::string(name_of(dtype)));

@@ -11,8 +11,10 @@
 
 namespace llmc::cuda {
 
+/// Their grids have the tiles of a sequence, of 128 rows or more, in the second dimension.
 inline bool hopper_kernels_take(const AttentionSizes& sizes) {
-    return sizes.aligned && (sizes.HD == 64 || sizes.HD == 128);
+    constexpr int kSmallestTile = 128;
+    return sizes.aligned && (sizes.HD == 64 || sizes.HD == 128) && sizes.T <= kMaxGridRows * kSmallestTile;
 }
 
 void attention_forward_hopper(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, int64_t B,

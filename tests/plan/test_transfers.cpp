@@ -65,7 +65,7 @@ TEST(Transfers, EveryFillingOfTheTableMakesASoundPlan) {
                     const Plan evaluation = make_evaluation_plan(model, request);
                     EXPECT_EQ(find_fault(model, evaluation, make_layout(evaluation)), "");
                     const Plan generation =
-                        make_generation_plan(model, {{1, 4}, 1, {}, request.parallel, request.places, {}}, 16);
+                        make_generation_plan(model, {{1, 4}, 1, 0, 0, {}, request.parallel, request.places, {}}, 16);
                     EXPECT_EQ(find_fault(model, generation, make_layout(generation)), "");
                 }
 }

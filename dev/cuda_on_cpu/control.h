@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,15 @@ void set_host_check(bool on);
 
 /// Bytes of device memory in use.
 size_t allocated_bytes();
+
+/// A launch: the kernel's name, demangled, and the grid.
+struct Grid {
+    std::string kernel;
+    uint64_t x, y, z;
+};
+/// From now on launches run only the blocks whose numbers this gives, x + grid.x * (y + grid.y * z); empty: all.
+using BlockChooser = std::function<std::vector<uint64_t>(const Grid&)>;
+void set_block_chooser(BlockChooser wanted);
 
 /// What was executed since the program began.
 struct Counts {

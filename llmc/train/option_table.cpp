@@ -214,6 +214,12 @@ const std::vector<OptionRow>& option_table() {
          "The same of host memory, per rank: what --offload keeps there (all that is available)", 0, 0, {}, false}),
         {"--logits-chunk", &O::logits_chunk, kTrain | kPlan, kMemory,
          "Tokens the LM head handles at a time (by model and kind of device); decides the last bits", 1, kMany},
+        {"--block-tokens", &O::block_tokens, kTrain | kPlan, kMemory,
+         "Tokens that norms, products and activations handle at a time, in multiples of 128 (by model and kind of "
+         "device); decides the last bits where a micro-batch has more", 1, kMany},
+        may_be_number({"--tile-tokens", &O::tile_tokens, kTrain | kPlan, kMemory,
+         "Layers' internals live for so many tokens at a time, in whole blocks: long sequences in little memory, the "
+         "same bits; auto: as many as fit; none: for all", 0, 0, {}, false}),
         {"--no-fuse", &O::no_fuse, kTrain | kPlan, kMemory,
          "Run every operation by itself, to compare: without, those run as one that the device does faster so"},
 

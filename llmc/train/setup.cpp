@@ -15,6 +15,7 @@
 #include "llmc/train/lora_options.h"
 #include "llmc/train/placement.h"
 #include "llmc/train/remedy.h"
+#include "llmc/train/tile_options.h"
 
 #include <algorithm>
 #include <cmath>
@@ -340,6 +341,9 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     }
     spdlog::info("plan    --recompute={}: {}; {:+.1f} % FLOPs, LM head in chunks of {} tokens", memory.plan.policy,
                  chosen.words, 100 * simulation.extra_flops_ratio(), memory.plan.logits_chunk_tokens);
+    if (const std::string tiles = describe_tiles(options, memory.plan); !tiles.empty()) {
+        spdlog::info("plan    tiles: {}", tiles);
+    }
     spdlog::info("plan    fused: {}", chosen.fusion);
     spdlog::info("plan    arithmetic: {}", describe_arithmetic(model, memory.plan, device));
     if (chosen.delays_update()) {

@@ -164,7 +164,13 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 }  // namespace
 
-void CudaBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, Tensor) {
+void CudaBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, Tensor workspace) {
+    if (shape.B > kMaxGridRows) {
+        return for_each_part(shape, [&](const AttentionShape& part, int64_t row, int64_t rows) {
+            attention_forward(out.row_range(row, rows), lse.row_range(row, rows), qkv.row_range(row, rows), part,
+                              workspace);
+        });
+    }
     const AttentionSizes sizes = attention_sizes(shape, {qkv}, {out}, lse);
     if (qkv.count() == 0) return;
     if (qkv.dtype == DType::F32) {

@@ -284,6 +284,12 @@ void gather_statistics(float2* rows, const T* d_out, const T* out, const float* 
 
 void CudaBackend::attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse,
                                      const AttentionShape& shape, Tensor workspace) {
+    if (shape.B > kMaxGridRows) {
+        return for_each_part(shape, [&](const AttentionShape& part, int64_t row, int64_t rows) {
+            attention_backward(d_qkv.row_range(row, rows), d_out.row_range(row, rows), qkv.row_range(row, rows),
+                               out.row_range(row, rows), lse.row_range(row, rows), part, workspace);
+        });
+    }
     const AttentionSizes sizes = attention_sizes(shape, {d_qkv, qkv}, {d_out, out}, lse);
     CHECK(workspace.bytes() >= attention_backward_workspace(qkv.dtype, shape), workspace.bytes());
     CHECK(all_aligned({workspace.data}));

@@ -288,8 +288,7 @@ __global__ void __launch_bounds__(Tiling<kHD>::kThreads, 1)
 
 template <int kHD>
 void start(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, int B, cudaStream_t stream) {
-    const dim3 grid(static_cast<unsigned>(sizes.NH * B),
-                    static_cast<unsigned>(ceil_div(sizes.T, Tiling<kHD>::kQueries)));
+    const dim3 grid = blocks_of(int64_t{sizes.NH} * B, ceil_div(sizes.T, Tiling<kHD>::kQueries));
     launch(sight_of(sizes) == Sight::Whole ? attention_forward_hopper_kernel<kHD, false>
                                            : attention_forward_hopper_kernel<kHD, true>,
            grid, Tiling<kHD>::kThreads, Tiling<kHD>::kBytes, stream, out, lse,

@@ -31,10 +31,13 @@ inline bool all_aligned(std::initializer_list<const void*> addresses) {
     return true;
 }
 
+/// The most blocks of a grid in its second and third dimension.
+constexpr int64_t kMaxGridRows = 65535;
+
 /// A grid of so many blocks.
-inline dim3 blocks_of(int64_t count) {
-    CHECK(count > 0 && count <= 0x7fffffff, count);
-    return dim3(static_cast<unsigned>(count));
+inline dim3 blocks_of(int64_t count, int64_t rows = 1) {
+    CHECK(count > 0 && count <= 0x7fffffff && rows > 0 && rows <= kMaxGridRows, count, rows);
+    return dim3(static_cast<unsigned>(count), static_cast<unsigned>(rows));
 }
 
 /// kSize consecutive elements; their address must be a multiple of the group's size, at most 16 bytes.

@@ -290,6 +290,7 @@ void CudaBackend::embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tens
     const int64_t N = d_out.shape[0], C = d_out.shape[1];
     CHECK(!d_wte || (tokens.count() == N && d_wte.shape[1] == C), tokens.count(), N, d_wte.shape[1], C);
     CHECK(!d_wpe || std::min(T, N) <= d_wpe.shape[0], T, d_wpe.shape[0]);
+    CHECK(N <= INT32_MAX, N);  // Rows are sorted as int32.
     const bool sorts = d_wte || (d_wpe && documents);
     CHECK(!sorts || workspace.bytes() >= embedding_backward_workspace(N, C, 0, static_cast<bool>(documents)),
           workspace.bytes());

@@ -58,8 +58,8 @@ void rotate(T* qkv, const float* table, int R, const AttentionShape& shape, int6
     const int HD = static_cast<int>(shape.HD);
     // Where a head is a multiple of a pack, so is a row of qkv; half of R is half a row of the table, too.
     const bool aligned = HD % Pack<T>::kSize == 0 && R % (2 * Pack<T>::kSize) == 0 && all_aligned({qkv, table});
-    launch(aligned ? rope_kernel<T, Pack<T>::kSize> : rope_kernel<T, 1>, dim3(shape.B * shape.T), kThreads, 0, stream,
-           qkv, table, static_cast<int>(shape.T), static_cast<int>(shape.NH + shape.NKV), HD, R,
+    launch(aligned ? rope_kernel<T, Pack<T>::kSize> : rope_kernel<T, 1>, blocks_of(shape.B * shape.T), kThreads, 0,
+           stream, qkv, table, static_cast<int>(shape.T), static_cast<int>(shape.NH + shape.NKV), HD, R,
            static_cast<int>(shape.qkv_columns()), static_cast<int>(first_position),
            elements_of<const int32_t>(shape.documents), inverse ? -1.0f : 1.0f);
 }

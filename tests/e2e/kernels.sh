@@ -113,7 +113,8 @@ TRAIN_GPT=$on_cpu
 must "a CPU" "${base[@]}" --device=cpu --dtype=fp32 --steps=2 --tf32 --output-dir=cpu
 check "a CPU has no use for it" says "--tf32: has no effect; a CPU"
 run plan --model=gpt2 -b 32 -t 1024 --device-profile=h100 --dtype=bf16 --recompute=0
-check "plan knows Hopper's kernels" grep -q "attention on Hopper's kernels estimated, not measured" <(tr -s '\n ' ' ' <out)
+check "plan knows Hopper's kernels" \
+    grep -q "attention on Hopper's kernels estimated, not measured" <(tr -s '\n ' ' ' <out)
 run plan --model=gpt2 -b 32 -t 1024 --device-profile=h100 --dtype=bf16 --recompute=0 --kernels=portable
 check "and the portable ones" grep -q "usually within 15 %" out
 refused "plan: no such card" 2 "rtx4090 is no Hopper card; use --kernels=portable" plan --device-profile=rtx4090 \

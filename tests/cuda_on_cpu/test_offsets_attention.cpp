@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kTile = 128, kChunk = 3 * kTile;
 
-/// One head of one sequence is looked at in each chunk.
+/// The last head of one sequence is looked at in each chunk.
 struct Chunk {
     int64_t b, first;    ///< Position.
     int64_t begin, end;  ///< Of the rows, in the chunk, that a sequence of the chunk alone has, too.
@@ -80,28 +80,27 @@ class AttentionOffsets {
         return rows;
     }
 
-    /// Blocks of the chunks' tiles, from the start and from the end of the dimension, since some kernels begin at the
-    /// end; of the last head.
+    /// Blocks of the chunks' tiles, of the last key/value head and its queries' heads. Kernels that walk keys begin
+    /// with the last tile.
     Choice by_tile(Tiles tiles) const {
         return [this, tiles](const cuda_on_cpu::Grid& grid) {
-            const bool first = tiles == Tiles::First || grid.kernel.find("_rows_kernel") != std::string::npos;
+            const auto is_of = [&](const char* word) { return grid.kernel.find(word) != std::string::npos; };
+            const bool first = tiles == Tiles::First || is_of("_rows_kernel");
+            const bool from_the_end = is_of("forward") || is_of("queries");
             const auto all_tiles = static_cast<int64_t>(first ? grid.x : grid.y);
-            const auto sequences = shape().B;
-            const int64_t heads = static_cast<int64_t>(first ? grid.y : grid.x / static_cast<uint64_t>(sequences));
-            const int64_t rows_of_tile = ceil_div(shape().T, all_tiles);
+            const auto heads = static_cast<int64_t>(first ? grid.y : grid.x / static_cast<uint64_t>(shape().B));
+            const int64_t rows_of_tile = ceil_div(shape().T, all_tiles), of_group = heads / shape().NKV;
             std::set<uint64_t> blocks;
-            for (const Chunk& chunk : setting_.chunks) {
-                const int64_t begin = chunk.first / rows_of_tile - 2;
-                const int64_t end = (chunk.first + setting_.rows) / rows_of_tile + 2;
-                for (int64_t at = begin; at <= end; ++at)
-                    for (const int64_t tile : {at, all_tiles - 1 - at}) {
-                        if (tile < 0 || tile >= all_tiles) continue;
-                        const int64_t x = first ? tile : chunk.b * heads + heads - 1;
-                        const int64_t y = first ? heads - 1 : tile, z = first ? chunk.b : 0;
+            for (const Chunk& chunk : setting_.chunks)
+                for (int64_t at = chunk.first; at < chunk.first + setting_.rows; at += rows_of_tile)
+                    for (int64_t h = heads - of_group; h < heads; ++h) {
+                        const int64_t in_order = at / rows_of_tile;
+                        const int64_t tile = from_the_end ? all_tiles - 1 - in_order : in_order;
+                        const int64_t x = first ? tile : chunk.b * heads + h, y = first ? h : tile;
+                        const int64_t z = first ? chunk.b : 0;
                         blocks.insert(static_cast<uint64_t>(x) +
                                       grid.x * (static_cast<uint64_t>(y) + grid.y * static_cast<uint64_t>(z)));
                     }
-            }
             return std::vector<uint64_t>(blocks.begin(), blocks.end());
         };
     }
@@ -191,7 +190,8 @@ int64_t count_of(const Setting& setting) { return setting.shape.B * setting.shap
 void run_attention(Backend& backend, DType dtype, Tiles tiles) {
     AttentionOffsets(backend, dtype, many_sequences()).run(tiles, false);
     AttentionOffsets of_long(backend, dtype, long_sequence());
-    of_long.run(tiles, false);
+    // Only the portable kernels of bf16 are others for windows than for documents.
+    if (dtype == DType::BF16 && tiles == Tiles::First) of_long.run(tiles, false);
     of_long.run(tiles, true);
 }
 

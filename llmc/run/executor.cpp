@@ -34,6 +34,8 @@ Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* c
       by_bucket_(plan.partition.buckets.size()) {
     CHECK(plan.parallel.ranks == 1 || comm != nullptr, "a plan that communicates");
     state.reserve_host(plan.host_bytes);
+    for (const PlanTensor& tensor : plan.tensors)
+        if (tensor.consumer == Consumer::KeyValueCache) cache_rows_ = tensor.rows;
     const auto find_inputs = [this](const Step& step) {
         if (step.kind != StepKind::Compute) return;
         if (step.op == OpKind::Embedding && step.pass == Pass::Forward) tokens_ = step.operand(Slot::Tokens);
@@ -77,15 +79,13 @@ Tensor Executor::touched(int32_t id) {
 }
 
 void Executor::run(const RunArguments& arguments, std::vector<double>* seconds) {
-    const bool other_rows = arguments.rows != arguments_.rows || arguments.first_position != arguments_.first_position;
     arguments_ = arguments;
     rows_ = arguments.rows > 0 ? arguments.rows : plan_.shape.N();
     CHECK(rows_ <= plan_.shape.N(), rows_, plan_.shape.N());
     CHECK(arguments.scored < 0 || plan_.shape.partly_scored, "a plan of all rows", arguments.scored);
-    for (auto& [turn, walked] : walked_) {
-        if (!other_rows) break;
-        backend_.forget(&walked);
-        walked = false;
+    if (cache_rows_ > 0) {
+        CHECK(arguments.first_position + rows_ <= cache_rows_, arguments.first_position, rows_, cache_rows_);
+        state_.set_position(arguments.first_position);
     }
     turn_ = arguments.turn;
     CHECK(turn_.first || !has_pending_update_, "a micro-batch that would overwrite gradients of a pending update");
@@ -111,7 +111,9 @@ void Executor::walk() {
 void Executor::walk(std::vector<double>* seconds) {
     if (seconds != nullptr) return run_timed(seconds);
     const int64_t turn = (turn_.first ? 1 : 0) + (turn_.last ? 2 : 0) + (turn_.pending ? 4 : 0);
-    bool& walked = walked_[{turn, rows_of_head()}];
+    // Of generation's counts of rows two come again and again: those of a prompt's pieces, and one token.
+    if (rows_ != plan_.shape.N() && rows_ != 1) return walk();
+    bool& walked = walked_[{turn, rows_, rows_of_head()}];
     // The first walk may load kernels, which no recording likes.
     if (walked && can_repeat(turn_)) return backend_.repeat(&walked, [this] { walk(); });
     walk();
@@ -475,7 +477,7 @@ const AdapterShape& adapter_shape(const Model& model, const Step& step) {
 void Executor::run_forward(const Step& step, const Views& v) {
     const AttentionShape shape = attention_shape(model_, plan_, rows_, step, v.documents);
     const auto epsilon = static_cast<float>(model_.config.norm_epsilon);
-    const int64_t first = arguments_.first_position;
+    const FirstPosition first = cache_rows_ > 0 ? state_.position() : Tensor();
     switch (step.op) {
         case OpKind::Embedding:
             return backend_.embedding_forward(v.out, v.tokens, v.weight, v.bias, shape.T, first, v.documents);
@@ -491,7 +493,7 @@ void Executor::run_forward(const Step& step, const Views& v) {
             if (step.rope) backend_.rope(v.out, state_.rope_table(), shape, first, /*inverse=*/false);
             return;
         case OpKind::Attention:
-            if (v.stat1) return backend_.attention_cached(v.out, v.stat0, v.stat1, v.in, shape, first);
+            if (v.stat1) return backend_.attention_cached(v.out, v.stat0, v.stat1, v.in, shape, first, v.workspace);
             return backend_.attention_forward(v.out, v.stat0, v.in, shape, v.workspace);
         case OpKind::Gelu: return backend_.gelu_forward(v.out, v.in);
         case OpKind::GeluExact: return backend_.gelu_exact_forward(v.out, v.in);
@@ -528,11 +530,11 @@ void Executor::run_backward(const Step& step, const Views& v) {
             return backend_.rmsnorm_backward(v.d_in, step.accumulate, v.d_weight, adds_gradients, v.d_out, v.in,
                                              v.stat1, v.weight, v.workspace);
         case OpKind::HeadNorm:
-            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, 0, /*inverse=*/true);
+            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, {}, /*inverse=*/true);
             return backend_.head_norm_backward(v.d_in, v.d_weight, v.d_bias, adds_gradients, v.d_out, v.in, v.stat1,
                                                v.weight, v.bias, shape, v.workspace);
         case OpKind::Matmul:
-            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, 0, /*inverse=*/true);
+            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, {}, /*inverse=*/true);
             if (step.pass == Pass::BackwardInput) {
                 return backend_.matmul_backward_input(v.d_in, v.d_out, v.weight, v.workspace);
             }
@@ -561,7 +563,7 @@ void Executor::run_backward(const Step& step, const Views& v) {
         }
         case OpKind::AdapterUp: {
             const AdapterShape& adapter = adapter_shape(model_, step);
-            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, 0, /*inverse=*/true);
+            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, {}, /*inverse=*/true);
             if (step.pass == Pass::BackwardInput) {
                 return backend_.adapter_up_backward_input(v.d_in, v.d_out, v.weight, adapter, v.workspace);
             }

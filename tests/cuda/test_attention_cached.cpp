@@ -4,13 +4,20 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <numeric>
+
 namespace llmc {
 namespace {
 
 struct Results {
-    TestBuffer out, k_cache, v_cache;
+    TestBuffer out, k_cache, v_cache, workspace, positions;  ///< The last has 0, 1, 2, ...
     Results(DType dtype, const AttentionShape& s)
-        : out(dtype, s.T, s.NH * s.HD), k_cache(dtype, s.T + 3, s.NKV * s.HD), v_cache(dtype, s.T + 3, s.NKV * s.HD) {
+        : out(dtype, s.T, s.NH * s.HD),
+          k_cache(dtype, s.T + 3, s.NKV * s.HD),
+          v_cache(dtype, s.T + 3, s.NKV * s.HD),
+          workspace(workspace_buffer(cuda_backend().attention_cached_workspace(s, s.T + 3))),
+          positions(DType::I32, s.T) {
+        std::iota(positions.tensor().as<int32_t>(), positions.tensor().as<int32_t>() + s.T, 0);
         k_cache.set(Values(k_cache.count(), 0.0));
         v_cache.set(Values(v_cache.count(), 0.0));
     }
@@ -25,7 +32,8 @@ void run(Backend& backend, const TestBuffer& qkv, const Results& y, const Attent
         AttentionShape part = s;
         part.T = std::min(chunk, s.T - first);
         backend.attention_cached(device(y.out).row_range(first, part.T), device(y.k_cache), device(y.v_cache),
-                                 device(qkv).row_range(first, part.T), part, first);
+                                 device(qkv).row_range(first, part.T), part, device(y.positions).row_range(first, 1),
+                                 device(y.workspace));
     }
     backend.synchronize();
 }
@@ -75,6 +83,18 @@ TEST(CudaAttentionCached, HasTheSameBitsUnderEveryScheduleAndInEveryChunk) {
         const std::vector<std::byte> expected = on_cuda(qkv, s, s.T).bytes();
         cuda::for_each_seed([&] { EXPECT_TRUE(on_cuda(qkv, s, 60).bytes() == expected); });
     }
+}
+
+/// Few new tokens over a cache of several parts of 512 positions: a part has a block of its own.
+TEST(CudaAttentionCached, HasTheSameBitsHoweverPartsAreDivided) {
+    for (const AttentionShape& s : {AttentionShape{1, 1100, 2, 1, 16}, AttentionShape{1, 1100, 2, 2, 20, 600}})
+        for (const DType dtype : kActivationTypes) {
+            const TestBuffer qkv = random_buffer(dtype, s.T, s.qkv_columns(), 1.0, 1);
+            const Results cpu = on_cpu(qkv, s), truth = on_cpu(converted(DType::F32, qkv), s);
+            const Results whole = on_cuda(qkv, s, s.T);
+            expect_as_good_as_cpu(whole.out, cpu.out, truth.out);
+            EXPECT_TRUE(on_cuda(qkv, s, 8).bytes() == whole.bytes());
+        }
 }
 
 TEST(CudaAttentionCached, LargeScoresStayFinite) {

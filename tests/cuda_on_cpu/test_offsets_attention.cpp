@@ -242,7 +242,7 @@ constexpr int64_t kPositions = (1 << 18) + 64, kCacheHeads = 128, kCacheColumns 
 /// Three new tokens at the end of a cache, of which they see a hundred positions.
 void run_cache() {
     constexpr int64_t kSeen = 100, kNew = 3, kFirst = kPositions - kNew;
-    AttentionShape shape = {.B = 1, .T = kNew, .NH = kCacheHeads, .NKV = kCacheHeads, .HD = 128, .window = kSeen};
+    const AttentionShape shape = {.B = 1, .T = kNew, .NH = kCacheHeads, .NKV = kCacheHeads, .HD = 128, .window = kSeen};
     const HugeTensor keys(DType::BF16, kPositions, kCacheColumns), values(DType::BF16, kPositions, kCacheColumns);
     // The same positions modulo the kernel's pieces, at the end and at the start of a cache.
     constexpr int64_t kAlone = kFirst % 1024 + 1024;
@@ -256,10 +256,18 @@ void run_cache() {
     keys.set(at_end, old_keys), values.set(at_end, old_values);
     few_keys.set(at_start, old_keys), few_values.set(at_start, old_values);
     const TestBuffer out(DType::BF16, kNew, kCacheColumns), alone(DType::BF16, kNew, kCacheColumns);
+    const TestBuffer first(std::vector<int32_t>{kFirst}), other(std::vector<int32_t>{kAlone});
+    const HugeTensor parts(DType::F32, cuda_backend().attention_cached_workspace(shape, kPositions) / 4);
+    const Choice last_parts = [](const cuda_on_cpu::Grid& grid) {
+        std::vector<uint64_t> blocks;
+        for (uint64_t z = grid.z < 3 ? 0 : grid.z - 3; z < grid.z; ++z)
+            for (uint64_t i = 0; i < grid.x * grid.y; ++i) blocks.push_back(i + grid.x * grid.y * z);
+        return blocks;
+    };
     OnDevice device;
-    with_blocks({}, [&] {
-        cuda_backend().attention_cached(device(out), keys, values, device(qkv), shape, kFirst);
-        cuda_backend().attention_cached(device(alone), few_keys, few_values, device(qkv), shape, kAlone);
+    with_blocks({{"attention_cached_kernel", last_parts}}, [&] {
+        cuda_backend().attention_cached(device(out), keys, values, device(qkv), shape, device(first), parts);
+        cuda_backend().attention_cached(device(alone), few_keys, few_values, device(qkv), shape, device(other), parts);
     });
     device.fetch();
     EXPECT_TRUE(out.bytes() == alone.bytes());
@@ -297,7 +305,9 @@ std::vector<OffsetCase> offset_cases_of_attention() {
           {"attention_backward_queries_kernel", kSequences * 3 * 64}},
          run_parts},
         {"AttentionCached",
-         {{"append_kernel", kPositions * kCacheColumns}, {"attention_cached_kernel", kPositions * kCacheColumns}},
+         {{"append_kernel", kPositions * kCacheColumns},
+          {"attention_cached_kernel", kPositions * kCacheColumns},
+          {"join_parts_kernel", kPositions * kCacheColumns}},
          run_cache},
     };
 }

@@ -21,4 +21,7 @@ inline int64_t position_of(const int32_t* documents, int64_t n, int64_t T) {
     return documents ? n % T - documents[n] : n % T;
 }
 
+/// Of a FirstPosition.
+inline int64_t value_of(const Tensor& first) { return first ? *first.as<int32_t>() : 0; }
+
 }  // namespace llmc::cpu

@@ -132,7 +132,7 @@ TEST(Embedding, ThreadCountDoesNotMatter) {
             const TestBuffer d_wte = random_buffer(DType::F32, Vp, C, 1, 5),
                              d_wpe = random_buffer(DType::F32, T, C, 1, 6);
             const TestBuffer workspace = workspace_buffer(backend.embedding_backward_workspace(N, C, Vp, false));
-            backend.embedding_forward(out, tokens, wte, wpe, T, 0, {});
+            backend.embedding_forward(out, tokens, wte, wpe, T, {}, {});
             backend.embedding_backward(d_wte, d_wpe, true, d_out, tokens, T, {}, workspace);
             return joined({&out, &d_wte, &d_wpe});
         });

@@ -45,7 +45,7 @@ bool print_predicted() {
     bool good = true;
     std::printf("| kind | model | tokens | chunk | logits | unchunked | predicted cost |\n");
     std::printf("|---|---|---:|---:|---:|---:|---:|\n");
-    for (const LogitsChunkRow& row : logits_chunk_table()) {
+    for (const TokensByKind& row : logits_chunk_table()) {
         const std::string kind(row.kind);
         const DType dtype = kind == "cpu" ? DType::F32 : DType::BF16;
         for (const std::string& name : preset_names()) {

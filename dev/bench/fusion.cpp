@@ -53,7 +53,7 @@ void fill(Backend& backend, const Tensor& tensor) {
 /// The operations of one layer that are one in a model's plans; a line of the table.
 bool measure_pair(const Case& item, const Model& model, int rounds) {
     const auto backend = make_backend("cpu", 1);
-    const FusedRun run = fused_runs(model, item.shape, DType::F32, *backend).front();
+    const FusedRun run = fused_runs(model, item.shape, 0, DType::F32, *backend).front();
     const OpRow &act = model.block[static_cast<size_t>(run.parts[0].row)],
                 &matmul = model.block[static_cast<size_t>(run.parts[1].row)];
     const ParameterRow& weight = model.parameters[static_cast<size_t>(model.parameter_index(0, matmul.weight))];

@@ -38,6 +38,8 @@ int64_t Backend::attention_cached_workspace(const AttentionShape&, int64_t) cons
 
 std::string Backend::why_unsupported(const AttentionShape&) const { return ""; }
 
+std::string Backend::why_no_hopper() const { return "it is no GPU"; }
+
 TimeMark Backend::mark() {
     const auto now = std::chrono::steady_clock::now().time_since_epoch();
     return {std::chrono::duration<double>(now).count(), nullptr};

@@ -36,6 +36,7 @@
 #pragma once
 
 #include "llmc/base/adapter.h"
+#include "llmc/base/arithmetic.h"
 #include "llmc/base/dropout.h"
 #include "llmc/base/fusion.h"
 #include "llmc/base/optimizer.h"
@@ -76,6 +77,7 @@ struct DeviceInfo {
     /// Kind of device, for what is fixed by it and decides bits (DESIGN: the contract of bits): "cpu", "sm_90".
     std::string kind = "cpu";
     int attention_backward_products = 5;  ///< Matrix products that attention_backward() really runs.
+    Arithmetic arithmetic;                ///< In use.
     int workers = 1;                      ///< Threads of a CPU that share an operation; 1 on a GPU.
 
     /// Bytes for each of so many processes that share the device: all there are, and those that may be planned with.
@@ -114,9 +116,14 @@ struct ParameterRange {
     int64_t moments_shift = 0;  ///< In the tensors of moments the range is at offset + moments_shift.
 };
 
-/// Where new tokens of generation begin, which lies in memory of the device so that recorded calls stay valid: (1)
-/// int32, the position of their first row; or empty: 0. Calls rely on it, and few can check it.
-using FirstPosition = Tensor;
+/// The position of the first row of an operation. In generation a part of it lies in memory of the device, so that
+/// recorded calls stay valid; the host cannot check that.
+struct FirstPosition {
+    int64_t offset = 0;
+    Tensor on_device = {};  ///< (1) int32, added to the offset; or empty: 0.
+    FirstPosition(int64_t position = 0, Tensor more = {}) : offset(position), on_device(more) {}
+    FirstPosition(Tensor position) : on_device(position) {}
+};
 
 /// What an optimiser is told once. Clipping by global norm comes before all of them.
 struct OptimizerSettings {
@@ -231,6 +238,15 @@ class Backend {
 
     /// Why models of these sizes cannot run here, in words for a user that say what can; "" if they can.
     virtual std::string why_unsupported(const AttentionShape& shape) const;
+
+    /// Before anything is computed, if at all: a GPU begins with the portable kernels and exact operands. A CPU's
+    /// products are chosen where it is made.
+    virtual void set_arithmetic(const Arithmetic&) {}
+    /// Why it cannot run the kernels for compute capability 9.0, in words for a user; "" if it can.
+    virtual std::string why_no_hopper() const;
+    /// Whether attention on them, with heads of so many channels, gives what it gives on the portable ones but for
+    /// rounding, on small cases that are run both ways. For a device that can; leaves arithmetic() as it was.
+    virtual bool hopper_kernels_agree(int64_t) { return false; }
 
     /// Zeroed, resident memory, aligned to kTensorAlignment. `what` names it in an out-of-memory Error.
     virtual void* allocate(int64_t bytes, const std::string& what) = 0;

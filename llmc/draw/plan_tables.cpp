@@ -87,6 +87,11 @@ std::string decisions_table(const std::string& policy, const std::vector<LayerDe
     for (const ModeWords& mode : decision_words(decisions)) {
         text += wrapped(fmt::format("{}: {}", mode.name, mode.words), width, 4);
     }
+    if (!decisions.empty() && decisions.front().tile_tokens > 0) {
+        text += wrapped(fmt::format("tiled: what they do not keep, and gradients beside it, for {} tokens at a time",
+                                    decisions.front().tile_tokens),
+                        width, 4);
+    }
     if (has_host) {
         text += wrapped("to host: its input is copied out beside the forward, and back beside the backward above it",
                         width, 4);

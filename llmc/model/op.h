@@ -72,6 +72,30 @@ const OpFacts& facts_of(OpKind kind);
 inline const PassFacts& facts_of(OpKind kind, Pass pass) { return facts_of(kind).passes[static_cast<size_t>(pass)]; }
 inline std::string_view name_of(OpKind kind) { return facts_of(kind).name; }
 
+/// Whether rows of an operation of layers, or the final norm, do not depend on each other: it may have some tokens at a
+/// time, and gradients of its parameters add up.
+constexpr bool is_token_wise(OpKind kind) {
+    switch (kind) {
+        case OpKind::LayerNorm:
+        case OpKind::RmsNorm:
+        case OpKind::HeadNorm:
+        case OpKind::Matmul:
+        case OpKind::Gelu:
+        case OpKind::GeluExact:
+        case OpKind::Swiglu:
+        case OpKind::AdapterDown:
+        case OpKind::AdapterUp:
+        case OpKind::Dropout: return true;
+        case OpKind::Embedding:
+        case OpKind::Attention:
+        case OpKind::ScoredRows:
+        case OpKind::Classifier:
+        case OpKind::CrossEntropy:
+        case OpKind::LossSum: break;
+    }
+    return false;
+}
+
 /// Sizes of one micro-batch, and what its sequences are.
 struct BatchShape {
     int64_t B = 0, T = 0;

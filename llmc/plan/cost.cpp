@@ -21,12 +21,14 @@ class Pricing {
     double operator()(OpCall call) const {
         call.attention_backward_products = profile_.attention_backward_products;
         OpCost cost = op_cost(model_, call, shape_.T, size_of(dtype_));
-        double share = profile_.efficiency;
+        const bool is_library = call.kind == OpKind::Matmul || call.kind == OpKind::Classifier;
+        double rate = (is_library ? profile_.product_flops(dtype_) : profile_.flops(dtype_)) * profile_.efficiency;
         if (call.kind == OpKind::Attention) {
-            share = call.pass == Pass::Forward ? profile_.attention_forward : profile_.attention_backward;
-            cost.flops *= 1 + static_cast<double>(profile_.attention_overhead) / static_cast<double>(shape_.T);
+            const bool backward = call.pass != Pass::Forward;
+            const AttentionRate attention = profile_.attention_rate(dtype_, model_.config.HD, backward);
+            rate = profile_.flops(dtype_) * attention.share;
+            cost.flops *= 1 + attention.more_tokens / static_cast<double>(shape_.T);
         }
-        const double rate = (dtype_ == DType::BF16 ? profile_.flops_bf16 : profile_.flops_fp32) * share;
         return std::max(cost.flops / rate, moved(cost.bytes)) + profile_.launch_seconds;
     }
 
@@ -41,12 +43,22 @@ class Pricing {
 
 }  // namespace
 
-OpTimes times_by(const OpPrice& price, const Model& model, const BatchShape& shape, int64_t logits_chunk_tokens) {
+OpTimes times_by(const OpPrice& price, const Model& model, const BatchShape& shape, const TokensAtOnce& at_once) {
+    /// Block after block, the last of which may be smaller.
+    const auto in_blocks = [&](OpCall call) {
+        const int64_t tokens = call.tokens, block = at_once.block;
+        if (block == 0 || tokens <= block || !is_token_wise(call.kind)) return price(call);
+        call.tokens = block;
+        double seconds = static_cast<double>(tokens / block) * price(call);
+        call.tokens = tokens % block;
+        if (call.tokens > 0) seconds += price(call);
+        return seconds;
+    };
     const auto all_passes = [&](OpKind kind, int64_t tokens, const OpRow* row = nullptr) -> OpTimes::Row {
         OpCall call = {kind, Pass::Forward, row, tokens};
         const auto seconds = [&](Pass pass, bool only_bias = false) {
             call.pass = pass, call.only_bias = only_bias;
-            return price(call);
+            return in_blocks(call);
         };
         if (!facts_of(kind).splits_backward) return {seconds(Pass::Forward), seconds(Pass::Backward)};
         return {seconds(Pass::Forward), seconds(Pass::BackwardInput), seconds(Pass::BackwardWeight),
@@ -58,7 +70,8 @@ OpTimes times_by(const OpPrice& price, const Model& model, const BatchShape& sha
     times.final_norm = all_passes(model.norm, shape.N());
     times.scored_rows = all_passes(OpKind::ScoredRows, shape.N());
     times.dropout = all_passes(OpKind::Dropout, shape.N());
-    times.chunk_tokens = logits_chunk_tokens > 0 ? std::min(logits_chunk_tokens, shape.N()) : shape.N();
+    times.tokens = shape.N();
+    times.chunk_tokens = at_once.logits_chunk > 0 ? std::min(at_once.logits_chunk, shape.N()) : shape.N();
     times.classifier = all_passes(OpKind::Classifier, times.chunk_tokens);
     times.cross_entropy = all_passes(OpKind::CrossEntropy, times.chunk_tokens);
     times.loss_sum = price({OpKind::LossSum, Pass::Forward, nullptr, shape.N()});
@@ -71,10 +84,13 @@ std::string uncalibrated(double usual_error) {
 }
 
 OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places& places, const DeviceProfile& profile,
-                       int64_t logits_chunk_tokens) {
+                       const TokensAtOnce& at_once) {
     const Pricing price(model, shape, places.activations(), profile);
-    OpTimes times = times_by(price, model, shape, logits_chunk_tokens);
-    times.source = fmt::format("analytic, {}; {}", profile.name, uncalibrated(profile.usual_error));
+    OpTimes times = times_by(price, model, shape, at_once);
+    const bool estimates = profile.estimates_attention(places.activations(), model.config.HD);
+    times.source = fmt::format("analytic, {}; {}", profile.name,
+                               estimates ? "uncalibrated, attention on Hopper's kernels estimated, not measured"
+                                         : uncalibrated(profile.usual_error));
     times.host_bandwidth = profile.host_bandwidth;
     times.link_bandwidth = profile.link_bandwidth;
     times.zeroing = times.square_sums = price.moved(sizeof(float));
@@ -111,7 +127,9 @@ double& time_of(OpTimes& times, const Step& step) {
 }
 
 double units_of(const OpTimes& times, const Step& step) {
-    if (step.kind == StepKind::BeginUpdate || step.kind == StepKind::Fused) return 1;
+    if (step.kind == StepKind::BeginUpdate) return 1;
+    if (step.is_of_tile()) return static_cast<double>(step.tokens) / static_cast<double>(times.tokens);
+    if (step.kind == StepKind::Fused) return 1;
     if (step.kind == StepKind::AddGradients) return 2 * static_cast<double>(step.elements);  // 8 bytes, not 4.
     if (step.kind != StepKind::Compute) return static_cast<double>(step.elements);
     if (!step.is_of_chunk()) return 1;
@@ -122,7 +140,7 @@ namespace {
 
 double fused_seconds(const OpTimes& times, const Step& step) {
     const auto fusion = static_cast<size_t>(step.fusion);
-    if (fusion < times.fused.size() && times.fused[fusion] > 0) return times.fused[fusion];
+    if (fusion < times.fused.size() && times.fused[fusion] > 0) return units_of(times, step) * times.fused[fusion];
     double seconds = 0;
     for (const Step& part : step.parts) seconds += step_seconds(times, part);
     return seconds;

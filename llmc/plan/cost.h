@@ -22,7 +22,8 @@ struct OpTimes {
     };
     std::vector<Row> block;  ///< By row of Model::block.
     Row embedding, final_norm, scored_rows;
-    Row dropout;  ///< Of the embedding.
+    Row dropout;         ///< Of the embedding.
+    int64_t tokens = 0;  ///< Of a micro-batch: all of the above; a tile takes its share.
     // Of one chunk of so many tokens.
     Row classifier;
     Row cross_entropy;  ///< forward: losses only.
@@ -45,17 +46,25 @@ double& time_of(OpTimes& times, const Step& step);
 /// How many units a step has: chunks, elements, else 1.
 double units_of(const OpTimes& times, const Step& step);
 
+/// How many tokens operations have at a time; 0: all of them.
+struct TokensAtOnce {
+    TokensAtOnce(int64_t of_classifier = 0, int64_t of_token_wise = 0)
+        : logits_chunk(of_classifier), block(of_token_wise) {}
+    int64_t logits_chunk;
+    int64_t block;
+};
+
 /// Seconds of one call of an operation.
 using OpPrice = std::function<double(const OpCall& call)>;
-/// Times of the operations by such a price; those of the update stay 0. `logits_chunk_tokens` = 0: all tokens at once.
-OpTimes times_by(const OpPrice& price, const Model& model, const BatchShape& shape, int64_t logits_chunk_tokens);
+/// Times of the operations by such a price; those of the update stay 0.
+OpTimes times_by(const OpPrice& price, const Model& model, const BatchShape& shape, const TokensAtOnce& at_once);
 
 /// That times were not measured, and by how much they are usually off: in words.
 std::string uncalibrated(double usual_error);
 
 /// By the attributes of a device.
 OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places& places, const DeviceProfile& profile,
-                       int64_t logits_chunk_tokens = 0);
+                       const TokensAtOnce& at_once = {});
 
 /// The micro-batch of a plan that is an update's first and last; in training the update before it is pending, where
 /// the plan delays it.

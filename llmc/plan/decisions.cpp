@@ -72,6 +72,7 @@ std::vector<LayerDecision> layer_decisions(const Model& model, const Plan& plan,
     for (int layer = 0; layer < static_cast<int>(layers); ++layer) {
         LayerDecision& decision = of_layer[static_cast<size_t>(layer)];
         decision.first = decision.last = layer;
+        decision.tile_tokens = plan.tile_tokens;
         decision.keeps = name_of_mode(model, keep, layer);
         const bool is_still_there = keep.keep_last_layer && layer + 1 == static_cast<int>(layers);
         if (is_still_there && decision.repeated_seconds == 0) decision.keeps = "all";

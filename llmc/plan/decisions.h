@@ -18,6 +18,7 @@ struct LayerDecision {
     int64_t kept_bytes = 0;       ///< Of device memory, from the forward until its backward.
     int64_t host_bytes = 0;       ///< Copied out, and back.
     double repeated_seconds = 0;  ///< Of what runs again for it in one micro-batch.
+    int64_t tile_tokens = 0;      ///< That what is not kept lives for; 0: all (tiles.h).
     int count() const { return last - first + 1; }
 };
 

@@ -160,6 +160,7 @@ class FusionPass {
         step.kind = StepKind::Fused;
         step.op = first.op, step.pass = first.pass, step.phase = first.phase;
         step.layer = first.layer, step.row = first.row;
+        step.first_token = first.first_token, step.tokens = first.tokens;
         step.fusion = static_cast<int16_t>(found.run);
         for (const size_t i : found.parts) {
             step.parts.push_back(steps[i]);

@@ -1,17 +1,20 @@
 #include "llmc/plan/generate.h"
 
 #include "llmc/base/check.h"
+#include "llmc/base/units.h"
 #include "llmc/model/dropout.h"
-#include "llmc/model/trainable.h"
-#include "llmc/plan/add_tensor.h"
 #include "llmc/plan/communicate.h"
 #include "llmc/plan/fuse.h"
+#include "llmc/plan/generate_head.h"
 #include "llmc/plan/gradients.h"
 #include "llmc/plan/host_boundaries.h"
+#include "llmc/plan/plan_builder.h"
+#include "llmc/plan/tiles.h"
 #include "llmc/plan/unpack.h"
 #include "llmc/plan/update.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 namespace llmc {
@@ -19,79 +22,88 @@ namespace {
 
 class Generator {
   public:
-    Generator(const Model& model, const PlanRequest& request, const std::string& name)
-        : model_(model),
-          path_(model),
+    Generator(const Model& model, const PlanRequest& request, const std::string& name, bool drops)
+        : builder_(model, request, name),
+          plan_(builder_.plan),
+          model_(model),
           request_(request),
           slots_(static_cast<int>(model.activations.size())),
-          block_(model.block) {
-        plan_.policy = name;
-        plan_.shape = request.shape;
-        plan_.dtype = request.dtype();
-        plan_.parallel = request.parallel;
-        plan_.places = request.places;
+          block_(drops ? model.block : block_without_dropout(model)),
+          tiling_(block_, request.shape.N(), request.tile_tokens) {
+        plan_.tile_tokens = tiling_.tile_tokens();
         live_.assign(static_cast<size_t>(layers()) + 1, std::vector<int32_t>(static_cast<size_t>(slots_), kNone));
+        whole_.assign(static_cast<size_t>(layers()), tiling_.whole_slots(slots_, {}));
     }
 
     Plan training(const KeepSet& keep) {
         keep_ = keep;
+        for (size_t layer = 0; layer < whole_.size(); ++layer) {
+            whole_[layer] = tiling_.whole_slots(slots_, keep_.slots[layer]);
+        }
         const bool drops = model_.drops(OpKind::Dropout);
-        if (drops || model_.drops(OpKind::AdapterDown)) mask_rows_ = new_input("mask_rows", /*cols=*/2);
+        if (drops || model_.drops(OpKind::AdapterDown)) mask_rows_ = builder_.new_input("mask_rows", /*cols=*/2);
         embedding();
         if (drops) drop_embedding();
         for (int layer = 0; layer < layers(); ++layer) {
             if (layer > 0) drop_unkept(layer - 1);
-            for (int row = 0; row < rows(); ++row) forward(layer, row, Phase::Forward);
+            forward_layer(layer);
         }
         if (!keep_.keep_last_layer) drop_unkept(layers() - 1);
-        head(/*training=*/true);
+        d_residual_ = add_head(&builder_, live(layers(), kLayerInput), /*training=*/true);
         for (int layer = layers() - 1; layer >= path_.lowest_layer(); --layer) backward_layer(layer);
         if (path_.reaches(0)) embedding_backward();
         return std::move(plan_);
     }
 
     Plan evaluation() {
-        block_ = block_without_dropout(model_);
         embedding();
-        forward_only();
-        head(/*training=*/false);
+        for (int layer = 0; layer < layers(); ++layer) forward_layer(layer);
+        add_head(&builder_, live(layers(), kLayerInput), /*training=*/false);
         return std::move(plan_);
     }
 
     Plan generation(int64_t cache_tokens) {
-        block_ = block_without_dropout(model_);
         cache_tokens_ = cache_tokens;
         embedding();
-        forward_only();
-        final_norm();
-        const int32_t logits = new_tensor("logits", -1, plan_.dtype, 1, model_.config.Vp(), Consumer::Logits);
-        plan_.tensors[static_cast<size_t>(logits)].output = true;
-        classifier_step(Pass::Forward, logits, Slot::In, lnf_out_, kNone, {});
-        workspace(request_.workspace.classifier.forward);
+        for (int layer = 0; layer < layers(); ++layer) forward_layer(layer);
+        add_generation_head(&builder_, live(layers(), kLayerInput));
         return std::move(plan_);
     }
 
   private:
-    int layers() const { return static_cast<int>(model_.config.L); }
+    int layers() const { return builder_.layers(); }
     int rows() const { return static_cast<int>(model_.block.size()); }
-    int64_t N() const { return request_.shape.N(); }
+    int64_t N() const { return builder_.N(); }
     bool rotates(int layer, const OpRow& row) const { return row.rope && model_.config.rotates(layer); }
     const OpRow& block_row(int row) const { return block_[static_cast<size_t>(row)]; }
 
     // ---- Tensors ----
 
-    int32_t new_tensor(const std::string& name, int layer, DType dtype, int64_t rows, int64_t cols, Consumer consumer) {
-        return add_tensor(&plan_, name, layer, dtype, rows, cols, consumer);
+    /// Whether an activation has all tokens, and not those of a tile.
+    bool is_whole(int layer, int slot) const {
+        return slot == kLayerOutput || slot == kLayerInput ||
+               whole_[static_cast<size_t>(layer)][static_cast<size_t>(slot)];
+    }
+
+    /// In the first of a group's tiles a new tensor; in the others the same one, of which they write other rows, or the
+    /// same rows for other tokens.
+    int32_t layer_tensor(const std::string& name, int layer, DType dtype, int64_t cols, bool whole, Consumer consumer) {
+        const auto made = made_.find(name);
+        if (tile_.count > 0 && made != made_.end()) return made->second;
+        const int64_t rows = whole ? N() : tiling_.tile_tokens();
+        const int32_t id = builder_.new_tensor(name, layer, dtype, rows, cols, consumer);
+        builder_.tensor(id).is_tile = !whole;
+        if (tile_.count > 0) made_[name] = id;
+        return id;
     }
 
     int32_t new_activation(int layer, int slot) {
         const ActivationRow& row = model_.activations[static_cast<size_t>(slot)];
         const bool boundary = row.role == ActivationRole::LayerInput;
         const Consumer consumer = boundary ? Consumer::Boundaries : Consumer::LayerInternals;
-        const int32_t id =
-            new_tensor(row.name, layer, row.is_stat() ? DType::F32 : plan_.dtype, N(), row.columns, consumer);
-        live(layer, slot) = id;
-        return id;
+        const DType dtype = row.is_stat() ? DType::F32 : plan_.dtype;
+        const bool whole = is_whole(layer, tiling_.place_of(slot));
+        return live(layer, slot) = layer_tensor(row.name, layer, dtype, row.columns, whole, consumer);
     }
 
     /// The tensor that holds an activation now; kNone if it has to be brought back. The block's output is the next
@@ -107,18 +119,23 @@ class Generator {
 
     // ---- Steps ----
 
+    /// Of a layer: of the tile at hand.
     Step& add_step(OpKind op, Pass pass, Phase phase, int layer, int row) {
-        Step step;
-        step.op = op, step.pass = pass, step.phase = phase;
-        step.layer = static_cast<int16_t>(layer), step.row = static_cast<int16_t>(row);
-        plan_.steps.push_back(step);
-        return plan_.steps.back();
+        Step& step = builder_.add_step(op, pass, phase, layer, row);
+        step.first_token = tile_.first, step.tokens = tile_.count;
+        return step;
     }
 
+    /// Of the last step; the steps of a group of tiles share one.
     void workspace(int64_t bytes) {
-        if (bytes == 0) return;
-        const int32_t id = new_tensor("workspace", plan_.steps.back().layer, DType::U8, bytes, 1, Consumer::Workspace);
-        plan_.steps.back().operand(Slot::Workspace) = id;
+        if (tile_.count == 0 || bytes == 0 || workspace_ == kNone) {
+            const int32_t id = builder_.add_workspace(bytes);
+            if (tile_.count > 0 && bytes > 0) workspace_ = id;
+            return;
+        }
+        PlanTensor& shared = builder_.tensor(workspace_);
+        if (bytes > shared.rows) shared.rows = bytes, shared.bytes = round_up(bytes, kPlanAlignment);
+        plan_.steps.back().operand(Slot::Workspace) = workspace_;
     }
 
     WorkspaceBytes::Row block_workspace(int row) const {
@@ -126,31 +143,42 @@ class Generator {
                                                 : request_.workspace.block[static_cast<size_t>(row)];
     }
 
+    /// Tile after tile of a group of rows; what a tile leaves in tensors of a tile is gone after it.
+    template <typename Body>
+    void for_each_tile(int layer, const RowGroup& group, Body body) {
+        if (!group.is_tiled) return body();
+        CHECK(tile_.count == 0, "tiles inside a tile", layer);
+        made_.clear();
+        workspace_ = kNone;
+        for (const RowRange& tile : tiling_.tiles(group)) {
+            tile_ = tile;
+            body();
+            for (int slot = 0; slot < slots_; ++slot) {
+                if (!is_whole(layer, slot)) live(layer, slot) = kNone;
+            }
+        }
+        tile_ = {};
+    }
+
     void embedding() {
-        tokens_ = new_input("tokens");
+        tokens_ = builder_.new_input("tokens");
         add_step(OpKind::Embedding, Pass::Forward, Phase::Forward, -1, -1).operand(Slot::Tokens) = tokens_;
         const int32_t x = new_activation(0, kLayerInput);
         plan_.steps.back().operand(Slot::Out) = x;
         if (!plan_.shape.packed) return;
-        documents_ = new_input("documents");
+        documents_ = builder_.new_input("documents");
         if (model_.wpe != kNone) plan_.steps.back().operand(Slot::Documents) = documents_;
     }
 
     /// The stream begins with what dropout leaves of the embedding.
     void drop_embedding() {
-        const int32_t embedded = new_tensor("embedded", -1, plan_.dtype, N(), model_.config.C, Consumer::Boundaries);
+        const int32_t embedded =
+            builder_.new_tensor("embedded", -1, plan_.dtype, N(), model_.config.C, Consumer::Boundaries);
         const int32_t x = std::exchange(plan_.steps.back().operand(Slot::Out), embedded);
         Step& step = add_step(OpKind::Dropout, Pass::Forward, Phase::Forward, -1, -1);
         step.operand(Slot::In) = embedded;
         step.operand(Slot::Out) = x;
         tell_mask_rows(&step);
-    }
-
-    /// What the caller writes, numbers for every token.
-    int32_t new_input(const char* name, int64_t cols = 1) {
-        const int32_t id = new_tensor(name, -1, DType::I32, N(), cols, Consumer::Inputs);
-        plan_.tensors[static_cast<size_t>(id)].external = true;
-        return id;
     }
 
     /// Of packed sequences, to a step that goes by positions or attends.
@@ -161,6 +189,17 @@ class Generator {
     /// In training, to a step that drops.
     void tell_mask_rows(Step* step) const {
         if (model_.drops(step->op)) step->operand(Slot::MaskRows) = mask_rows_;
+    }
+
+    void forward_layer(int layer) {
+        const bool drops = !keep_.slots.empty();
+        for (const RowGroup& group : tiling_.groups()) {
+            for_each_tile(layer, group, [&] {
+                for (int row = group.first; row <= group.last; ++row) {
+                    if (drops || block_row(row).kind != OpKind::Dropout) forward(layer, row, Phase::Forward);
+                }
+            });
+        }
     }
 
     void forward(int layer, int row_index, Phase phase) {
@@ -190,124 +229,14 @@ class Generator {
 
     int32_t cache_tensor(const std::string& name, int layer) {
         const int64_t columns = model_.config.NKV * model_.config.HD;
-        const int32_t id = new_tensor(name, layer, plan_.dtype, cache_tokens_, columns, Consumer::KeyValueCache);
+        const int32_t id =
+            builder_.new_tensor(name, layer, plan_.dtype, cache_tokens_, columns, Consumer::KeyValueCache);
         plan_.tensors[static_cast<size_t>(id)].external = true;
         plan_.tensors[static_cast<size_t>(id)].output = true;
         return id;
     }
 
-    void forward_only() {
-        for (int layer = 0; layer < layers(); ++layer) {
-            for (int row = 0; row < rows(); ++row) {
-                if (block_row(row).kind != OpKind::Dropout) forward(layer, row, Phase::Forward);
-            }
-        }
-    }
-
-    void final_norm() {
-        Step& step = add_step(model_.norm, Pass::Forward, Phase::Head, -1, -1);
-        step.operand(Slot::In) = live(layers(), kLayerInput);
-        const auto head_tensor = [this](const char* name, DType dtype, int64_t cols) {
-            return new_tensor(name, -1, dtype, N(), cols, Consumer::HeadActivations);
-        };
-        lnf_out_ = step.operand(Slot::Out) = head_tensor("lnf_out", plan_.dtype, model_.config.C);
-        if (model_.norm == OpKind::LayerNorm) step.operand(Slot::Stat0) = head_tensor("lnf_mean", DType::F32, 1);
-        step.operand(Slot::Stat1) = head_tensor("lnf_rstd", DType::F32, 1);
-    }
-
-    /// Rows that count, one after the other from the first on: the rest of the chunks is for nothing.
-    void gather_scored() {
-        const int32_t rows = new_input("scored_rows");
-        Step& step = add_step(OpKind::ScoredRows, Pass::Forward, Phase::Head, -1, -1);
-        step.operand(Slot::Rows) = rows;
-        step.operand(Slot::In) = lnf_out_;
-        head_in_ = new_tensor("scored", -1, plan_.dtype, N(), model_.config.C, Consumer::HeadActivations);
-        step.operand(Slot::Out) = head_in_;
-    }
-
-    /// Their gradients go back to where they came from. Returns those of all rows.
-    int32_t scatter_scored(int32_t d_scored) {
-        const int32_t places = new_input("scored_places"), d_all = new_gradient("lnf_out", -1, model_.config.C);
-        Step& step = add_step(OpKind::ScoredRows, Pass::Backward, Phase::Head, -1, -1);
-        step.operand(Slot::Rows) = places;
-        step.operand(Slot::DOut) = d_scored;
-        step.operand(Slot::DIn) = d_all;
-        return d_all;
-    }
-
-    /// Final norm and classifier; for training their backward too, since the classifier makes its gradients at once.
-    void head(bool training) {
-        final_norm();
-        const Step norm = plan_.steps.back();
-        head_in_ = lnf_out_;
-        if (plan_.shape.partly_scored) gather_scored();
-        const int32_t d_head_in = classifier(training);
-        if (d_head_in == kNone) return;
-        const int32_t d_lnf_out = plan_.shape.partly_scored ? scatter_scored(d_head_in) : d_head_in;
-
-        Step backward = norm;
-        backward.pass = Pass::Backward;
-        backward.operand(Slot::Out) = kNone;
-        backward.operand(Slot::DOut) = d_lnf_out;
-        if (path_.reaches(layers())) {
-            backward.operand(Slot::DIn) = d_residual_ = new_gradient("residual", -1, model_.config.C);
-        }
-        plan_.steps.push_back(backward);
-        workspace(request_.workspace.final_norm.backward);
-    }
-
-    /// Chunk after chunk of tokens: logits, losses and in place the logits' gradient, then the head's gradients. The
-    /// gradient of a chunk's input takes the place of the input, which has given its weight gradient by then. Returns
-    /// that gradient, all chunks of it; kNone where nothing wants it.
-    int32_t classifier(bool training) {
-        const int64_t chunk = plan_.logits_chunk_tokens = std::clamp<int64_t>(request_.logits_chunk_tokens, 1, N());
-        const int32_t targets = new_input("targets");
-        const int32_t losses = new_tensor("losses", -1, DType::F32, N(), 1, Consumer::Inputs);
-        plan_.tensors[static_cast<size_t>(losses)].output = true;
-        const int32_t logits = new_tensor("logits", -1, plan_.dtype, chunk, model_.config.Vp(), Consumer::Logits);
-        const bool norm_trains = model_.trains(model_.lnf_weight) || model_.trains(model_.lnf_bias);
-        const bool d_in = training && (norm_trains || path_.reaches(layers()));
-        const bool d_weight = training && model_.trains(model_.head);
-        const char* name = head_in_ == lnf_out_ ? "lnf_out" : "scored";
-        const int32_t d_head_in = d_in ? new_gradient(name, -1, model_.config.C) : kNone;
-        if (d_in) plan_.tensors[static_cast<size_t>(d_head_in)].alias = head_in_;
-        const WorkspaceBytes::Row& bytes = request_.workspace.classifier;
-        const int64_t scratch_bytes = training ? bytes.backward : bytes.forward;
-        int32_t scratch = kNone;
-        if (scratch_bytes > 0) scratch = new_tensor("workspace", -1, DType::U8, scratch_bytes, 1, Consumer::Workspace);
-
-        for (int64_t first = 0; first < N(); first += chunk) {
-            const RowRange rows = {first, std::min(chunk, N() - first)};
-            classifier_step(Pass::Forward, logits, Slot::In, head_in_, scratch, rows);
-            Step& loss = add_step(OpKind::CrossEntropy, training ? Pass::Backward : Pass::Forward, Phase::Head, -1, -1);
-            loss.first_token = rows.first, loss.tokens = rows.count;
-            loss.operand(Slot::Logits) = logits;
-            loss.operand(Slot::Tokens) = targets;
-            loss.operand(Slot::Losses) = losses;
-            if (d_weight) classifier_step(Pass::BackwardWeight, logits, Slot::In, head_in_, scratch, rows);
-            if (d_in) classifier_step(Pass::BackwardInput, logits, Slot::DIn, d_head_in, scratch, rows);
-        }
-        Step& sum = add_step(OpKind::LossSum, Pass::Forward, Phase::Head, -1, -1);
-        sum.operand(Slot::Losses) = losses;
-        // Losses of micro-batches that are reduced one by one are added up in the ranks' own order.
-        sum.adds = training && !plan_.parallel.rank_invariant ? Adds::AfterFirst : Adds::Never;
-        return d_head_in;
-    }
-
-    /// One product with the head, of the rows of `tensor` in `slot`.
-    void classifier_step(Pass pass, int32_t logits, Slot slot, int32_t tensor, int32_t scratch, RowRange rows) {
-        Step& step = add_step(OpKind::Classifier, pass, Phase::Head, -1, -1);
-        step.first_token = rows.first, step.tokens = rows.count;
-        step.operand(Slot::Logits) = logits;
-        step.operand(slot) = tensor;
-        step.operand(Slot::Workspace) = scratch;
-    }
-
     // ---- Backward, and what it needs brought back ----
-
-    int32_t new_gradient(const std::string& of, int layer, int64_t cols) {
-        return new_tensor("d_" + of, layer, plan_.dtype, N(), cols, Consumer::Gradients);
-    }
 
     void drop_unkept(int layer) {
         for (int slot = 0; slot < slots_; ++slot) {
@@ -320,6 +249,7 @@ class Generator {
         if (live(layer, slot) != kNone) return;
         if (slot == kLayerInput) return bring_back_input(layer);
         const int row = model_.producer(slot);
+        if (is_whole(layer, slot)) return run_again(layer, row);
         require_inputs(layer, row);
         forward(layer, row, Phase::Recompute);
     }
@@ -327,6 +257,26 @@ class Generator {
     void require_inputs(int layer, int row) {
         require(layer, block_row(row).in);
         if (block_row(row).residual != kNone) require(layer, block_row(row).residual);
+    }
+
+    /// An operation again whose output has all tokens.
+    void run_again(int layer, int row) {
+        require_whole_inputs(layer, row);
+        for_each_tile(layer, tiling_.group_of(row), [&] {
+            require_inputs(layer, row);
+            forward(layer, row, Phase::Recompute);
+        });
+    }
+
+    /// Of what an operation reads, and of what brings that back, tensors of all tokens.
+    void require_whole_inputs(int layer, int row) {
+        require_whole(layer, block_row(row).in);
+        if (block_row(row).residual != kNone) require_whole(layer, block_row(row).residual);
+    }
+
+    void require_whole(int layer, int slot) {
+        if (live(layer, slot) != kNone) return;
+        is_whole(layer, slot) ? require(layer, slot) : require_whole_inputs(layer, model_.producer(slot));
     }
 
     /// Walks from the nearest live boundary below. Internals made on the way are given up again; of the boundaries
@@ -337,8 +287,7 @@ class Generator {
         const auto& held = keep_.walk[static_cast<size_t>(target)];
         for (int layer = from; layer < target; ++layer) {
             const std::vector<int32_t> before = live_[static_cast<size_t>(layer)];
-            require_inputs(layer, rows() - 1);
-            forward(layer, rows() - 1, Phase::Recompute);
+            run_again(layer, rows() - 1);
             live_[static_cast<size_t>(layer)] = before;
             const bool holds = std::find(held.begin(), held.end(), layer) != held.end();
             if (layer != from && !holds) live(layer, kLayerInput) = kNone;
@@ -347,7 +296,24 @@ class Generator {
 
     void backward_layer(int layer) {
         gradients_.assign(static_cast<size_t>(slots_), kNone);
-        for (int row = rows() - 1; row >= 0; --row) backward(layer, row);
+        for (auto group = tiling_.groups().rbegin(); group != tiling_.groups().rend(); ++group) {
+            for (int row = group->last; row >= group->first && group->is_tiled; --row) require_whole_reads(layer, row);
+            const std::vector<int32_t> before = gradients_;
+            for_each_tile(layer, *group, [&] {
+                gradients_ = before;
+                for (int row = group->last; row >= group->first; --row) backward(layer, row);
+            });
+        }
+    }
+
+    /// Before the first tile, what the backward of a row reads, or what that is brought back from, of all tokens.
+    void require_whole_reads(int layer, int row_index) {
+        const OpRow& row = block_row(row_index);
+        const BackwardReads reads = reads_of(layer, row);
+        if (reads.in) require_whole(layer, row.in);
+        if (reads.out) require_whole(layer, row.out);
+        if (reads.stats && row.stat0 != kNone) require_whole(layer, row.stat0);
+        if (reads.stats && row.stat1 != kNone) require_whole(layer, row.stat1);
     }
 
     int32_t gradient_of(int slot) const {
@@ -411,6 +377,9 @@ class Generator {
         workspace(block_workspace(row_index).backward);
     }
 
+    /// Where an activation is kept of all tokens its gradient need not be: only where attention is on one side of it.
+    bool is_whole_gradient(int slot) const { return whole_without_keeping_[static_cast<size_t>(slot)]; }
+
     void set_input_gradient(int layer, const OpRow& row, Step* step) {
         const ActivationRow& in = model_.activations[static_cast<size_t>(row.in)];
         if (in.is_residual()) {
@@ -425,9 +394,11 @@ class Generator {
             return;
         }
         const DType dtype = in.is_stat() ? DType::F32 : plan_.dtype;
-        const int32_t d_in = new_tensor("d_" + in.name, layer, dtype, N(), in.columns, Consumer::Gradients);
-        if (facts_of(row.kind).d_in_replaces_d_out) {
-            plan_.tensors[static_cast<size_t>(d_in)].alias = step->operand(Slot::DOut);
+        const bool whole = is_whole_gradient(row.in);
+        const int32_t d_in = layer_tensor("d_" + in.name, layer, dtype, in.columns, whole, Consumer::Gradients);
+        const int32_t d_out = step->operand(Slot::DOut);
+        if (facts_of(row.kind).d_in_replaces_d_out && builder_.tensor(d_out).is_tile == !whole) {
+            builder_.tensor(d_in).alias = d_out;
         }
         of_slot = d_in;
         step->operand(Slot::DIn) = d_in;
@@ -435,7 +406,7 @@ class Generator {
 
     /// Returns the gradient of what was dropped.
     int32_t drop_embedding_backward() {
-        const int32_t d_embedded = new_gradient("embedded", -1, model_.config.C);
+        const int32_t d_embedded = builder_.new_gradient("embedded", -1, model_.config.C);
         Step& step = add_step(OpKind::Dropout, Pass::Backward, Phase::Backward, -1, -1);
         step.operand(Slot::DOut) = d_residual_;
         step.operand(Slot::DIn) = d_embedded;
@@ -454,18 +425,24 @@ class Generator {
         if (sorts) workspace(request_.workspace.embedding.backward);
     }
 
+    PlanBuilder builder_;
+    Plan& plan_;
     const Model& model_;
-    const GradientPath path_;
     const PlanRequest& request_;
+    const GradientPath& path_ = builder_.path;
     const int slots_;
-    std::vector<OpRow> block_;  ///< In training the model's; else without dropout.
+    const std::vector<OpRow> block_;  ///< In training the model's; else without dropout.
+    const Tiling tiling_;
+    const std::vector<bool> whole_without_keeping_ = tiling_.whole_slots(slots_, {});
     KeepSet keep_;
-    Plan plan_;
+    std::vector<std::vector<bool>> whole_;    ///< [layer][slot]
     std::vector<std::vector<int32_t>> live_;  ///< [layer][slot] -> tensor; row L has only the last block's output.
+    RowRange tile_;                           ///< At hand; `count` is 0 outside of tiles.
+    std::map<std::string, int32_t> made_;     ///< By name, tensors of the group whose tile it is.
+    int32_t workspace_ = kNone;               ///< Of that group.
     std::vector<int32_t> gradients_;          ///< Of the layer in its backward, by slot.
     int64_t cache_tokens_ = 0;
-    int32_t tokens_ = kNone, documents_ = kNone, mask_rows_ = kNone, lnf_out_ = kNone, head_in_ = kNone,
-            d_residual_ = kNone;
+    int32_t tokens_ = kNone, documents_ = kNone, mask_rows_ = kNone, d_residual_ = kNone;
 };
 
 }  // namespace
@@ -475,7 +452,7 @@ Plan make_training_plan(const Model& model, const PlanRequest& request, const Ke
     CHECK(lowest == model.config.L || keep.slots[static_cast<size_t>(lowest)][kLayerInput],
           "the input of the lowest layer with a backward must survive: nothing below it could bring it back");
     CHECK(keep.host.empty() || !keep.host.back(), "the last layer's input is read before it could be fetched");
-    Plan plan = with_unpacking(model, Generator(model, request, name).training(keep));
+    Plan plan = with_unpacking(model, Generator(model, request, name, /*drops=*/true).training(keep));
     plan.update_ahead = request.update_ahead;
     const bool all = request.places.on_host(Buffer::Boundaries);
     if (all || !keep.host.empty()) {
@@ -491,14 +468,14 @@ Plan make_training_plan(const Model& model, const PlanRequest& request, const Po
 }
 
 Plan make_evaluation_plan(const Model& model, const PlanRequest& request) {
-    Plan plan = with_unpacking(model, Generator(model, request, "evaluate").evaluation());
+    Plan plan = with_unpacking(model, Generator(model, request, "evaluate", /*drops=*/false).evaluation());
     plan = with_communication(model, std::move(plan));
     return with_fusion(model, std::move(plan), request.fusions);
 }
 
 Plan make_generation_plan(const Model& model, const PlanRequest& request, int64_t cache_tokens) {
     CHECK(request.shape.B == 1 && cache_tokens >= request.shape.T, request.shape.B, cache_tokens);
-    Plan plan = with_unpacking(model, Generator(model, request, "generate").generation(cache_tokens));
+    Plan plan = with_unpacking(model, Generator(model, request, "generate", /*drops=*/false).generation(cache_tokens));
     plan = with_communication(model, std::move(plan));
     return with_fusion(model, std::move(plan), request.fusions);
 }

@@ -23,6 +23,8 @@ struct WorkspaceBytes {
 struct PlanRequest {
     BatchShape shape;
     int64_t logits_chunk_tokens = 0;  ///< Tokens the classifier handles at a time, 1 .. N.
+    int64_t block_tokens = 0;         ///< Token-wise operations have so many tokens at a time (token_blocks.h); 0: all.
+    int64_t tile_tokens = 0;          ///< Whole blocks that a layer's internals live for (tiles.h); 0: all tokens.
     WorkspaceBytes workspace;         ///< `block` may be empty: no workspaces.
     Parallel parallel;                ///< With more than one rank, plans get their communication (communicate.h).
     Places places;

@@ -83,9 +83,9 @@ class ProbedPricing {
 }  // namespace
 
 OpTimes probed_times(const Model& model, const BatchShape& shape, const Places& places, const ProbedRates& rates,
-                     int64_t logits_chunk_tokens) {
+                     const TokensAtOnce& at_once) {
     const ProbedPricing price(model, shape, places.activations(), rates);
-    OpTimes times = times_by(price, model, shape, logits_chunk_tokens);
+    OpTimes times = times_by(price, model, shape, at_once);
     times.source = fmt::format("a probe of {}; {}", rates.device, uncalibrated(kProbeError));
     times.zeroing = rates.zeroing;
     times.square_sums = rates.square_sums;

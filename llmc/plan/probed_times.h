@@ -40,6 +40,6 @@ struct ProbedRates {
 
 /// Times of the model's operations by these rates.
 OpTimes probed_times(const Model& model, const BatchShape& shape, const Places& places, const ProbedRates& rates,
-                     int64_t logits_chunk_tokens = 0);
+                     const TokensAtOnce& at_once = {});
 
 }  // namespace llmc

@@ -105,6 +105,7 @@ OpCost step_cost(const Model& model, const Plan& plan, const Step& step, int att
     OpCall call = {.kind = step.op, .pass = step.pass, .tokens = plan.shape.N()};
     if (step.row >= 0) call.row = &model.block[static_cast<size_t>(step.row)];
     if (step.is_of_chunk()) call.tokens = std::max<int64_t>(1, step.tokens);
+    if (step.is_of_tile()) call.tokens = step.tokens;
     call.attention_backward_products = attention_backward_products;
     call.only_bias = step.is_only_bias();
     return op_cost(model, call, plan.shape.T, size_of(plan.dtype));

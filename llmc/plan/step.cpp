@@ -75,8 +75,31 @@ Access access(const Step& step, Slot slot) {
     return {};
 }
 
-RowRange rows_of(const Step& step, Slot slot, int64_t rows) {
-    if (step.kind != StepKind::Compute || !step.is_of_chunk()) return {0, rows};
+namespace {
+
+/// Of operations of layers, and so of tiles.
+bool has_row_per_token(Slot slot) {
+    switch (slot) {
+        case Slot::In:
+        case Slot::Residual:
+        case Slot::Out:
+        case Slot::Stat0:
+        case Slot::Stat1:
+        case Slot::DOut:
+        case Slot::DIn:
+        case Slot::Documents:
+        case Slot::MaskRows: return true;
+        default: return false;
+    }
+}
+
+}  // namespace
+
+RowRange rows_of(const Step& step, Slot slot, const PlanTensor& tensor) {
+    const int64_t rows = tensor.rows;
+    if (step.kind != StepKind::Compute) return {0, rows};
+    if (step.is_of_tile() && has_row_per_token(slot)) return {tensor.is_tile ? 0 : step.first_token, step.tokens};
+    if (!step.is_of_chunk()) return {0, rows};
     switch (slot) {
         case Slot::In:
             if (step.tokens == 0) return {rows - 1, 1};

@@ -138,6 +138,7 @@ struct Step {
     bool own_piece = false;              ///< ... or of this rank's piece of it.
     int64_t first_token = 0;  ///< Classifier and cross-entropy: the chunk, rows of In, DIn, Tokens and Losses ...
     int64_t tokens = 0;       ///< ... and the first so many of Logits. 0: in generation, the last row of In.
+                              ///< Token-wise operations of layers: the tile; 0: all tokens.
     int16_t fusion = -1;      ///< Fused: of Plan::fusions.
     std::vector<Step> parts;  ///< Fused: the operations; the step itself has no operands.
     std::array<int32_t, kNumSlots> operands;
@@ -152,6 +153,7 @@ struct Step {
         return operand(kind == StepKind::CopyOut || kind == StepKind::WaitCopyOut ? Slot::In : Slot::Out);
     }
     bool is_of_chunk() const { return op == OpKind::Classifier || op == OpKind::CrossEntropy; }
+    bool is_of_tile() const { return is_operation() && tokens > 0 && !is_of_chunk(); }
 
     /// BackwardWeight of a frozen weight and a bias that trains: no product, and no input read.
     bool is_only_bias() const { return pass == Pass::BackwardWeight && operand(Slot::In) < 0; }
@@ -197,11 +199,9 @@ struct Access {
 };
 Access access(const Step& step, Slot slot);
 
-/// Rows of a tensor of `rows` rows that a step means by its operand: all, or its chunk's.
 struct RowRange {
     int64_t first = 0, count = 0;
 };
-RowRange rows_of(const Step& step, Slot slot, int64_t rows);
 
 /// What memory is spent on; the rows of the memory table.
 enum class Consumer : uint8_t {
@@ -225,7 +225,7 @@ std::string_view name_of(Phase phase);
 
 /// One tensor of a plan. A tensor that is brought back is a new PlanTensor: it may live at another place.
 struct PlanTensor {
-    std::string name;  ///< "ln1_out"; gradients start with "d_".
+    std::string name = {};  ///< "ln1_out"; gradients start with "d_".
     int layer = -1;
     DType dtype = DType::F32;
     int64_t rows = 0, cols = 1;
@@ -234,7 +234,11 @@ struct PlanTensor {
     int32_t alias = -1;     ///< Shares the storage of this earlier tensor: an operation that works in place.
     bool external = false;  ///< Written before the first step (token ids), or kept between runs (key/value cache).
     bool output = false;    ///< Read after the last step.
+    bool is_tile = false;   ///< Has the rows of one tile of tokens at a time, from its own first row on.
 };
+
+/// Rows of the operand's tensor that a step means by it: all, or its chunk's or tile's.
+RowRange rows_of(const Step& step, Slot slot, const PlanTensor& tensor);
 
 constexpr int64_t kPlanAlignment = 256;
 
@@ -252,7 +256,9 @@ struct Plan {
     BatchShape shape;
     DType dtype = DType::F32;
     int64_t logits_chunk_tokens = 0;
-    int64_t host_bytes = 0;  ///< Host memory that tensors are copied out to.
+    int64_t block_tokens = 0;  ///< Token-wise operations have so many tokens at a time (token_blocks.h); 0: all.
+    int64_t tile_tokens = 0;   ///< Whole blocks that layers' internals live for (tiles.h); 0: all tokens.
+    int64_t host_bytes = 0;    ///< Host memory that tensors are copied out to.
     /// Where not 0, an update is pending after the last micro-batch, until the next one or a flush; and beside a slice
     /// of it that is updated in the forward, so many come from host memory, and as many go back.
     int update_ahead = 0;

@@ -2,6 +2,7 @@
 
 #include "llmc/model/trainable.h"
 #include "llmc/plan/fuse.h"
+#include "llmc/plan/tiles.h"
 #include "llmc/plan/unpack.h"
 #include "llmc/plan/verify_communication.h"
 #include "llmc/plan/verify_sequences.h"
@@ -222,6 +223,7 @@ class Walk {
           layout_(layout),
           copies_(plan),
           chunks_(model, plan),
+          tiles_(model, plan),
           sequences_(model, plan),
           communication_(model, plan),
           update_(model, plan),
@@ -243,8 +245,8 @@ class Walk {
                                describe_step(model_, plan_.steps[static_cast<size_t>(step)]));
         }
         for (const std::string& fault :
-             {copies_.fault_of_end(), chunks_.fault_of_end(), sequences_.fault_of_end(), communication_.fault_of_end(),
-              update_.fault_of_end(), transfers_.fault_of_end()}) {
+             {copies_.fault_of_end(), chunks_.fault_of_end(), tiles_.fault_of_end(), sequences_.fault_of_end(),
+              communication_.fault_of_end(), update_.fault_of_end(), transfers_.fault_of_end()}) {
             if (!fault.empty()) return "the plan " + fault;
         }
         for (int32_t t = 0; t < static_cast<int32_t>(plan_.tensors.size()); ++t) {
@@ -294,13 +296,14 @@ class Walk {
 
     RowRange rows(const Step& step, int slot) const {
         const int32_t t = step.operands[static_cast<size_t>(slot)];
-        return rows_of(step, static_cast<Slot>(slot), plan_.tensor(t).rows);
+        return rows_of(step, static_cast<Slot>(slot), plan_.tensor(t));
     }
 
     std::string fault_of_part(const Step& step, bool lacks_operands) {
         for (const std::string& fault :
-             {copies_.fault_of(step), chunks_.fault_of(step), sequences_.fault_of(step), communication_.fault_of(step),
-              update_.fault_of(step, lacks_operands), transfers_.fault_of(step), unpacking_.fault_of(step)}) {
+             {copies_.fault_of(step), chunks_.fault_of(step), tiles_.fault_of(step), sequences_.fault_of(step),
+              communication_.fault_of(step), update_.fault_of(step, lacks_operands), transfers_.fault_of(step),
+              unpacking_.fault_of(step)}) {
             if (!fault.empty()) return fault;
         }
         for (int slot = 0; slot < kNumSlots; ++slot) {
@@ -349,6 +352,7 @@ class Walk {
     Ownership memory_;
     CopyChecker copies_;
     Chunks chunks_;
+    TilesCheck tiles_;
     SequencesCheck sequences_;
     CommunicationCheck communication_;
     UpdateCheck update_;

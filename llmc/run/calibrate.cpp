@@ -21,7 +21,7 @@
 namespace llmc {
 namespace {
 
-constexpr int kFileVersion = 7;
+constexpr int kFileVersion = 8;
 
 /// Everything trains in what is measured: an operation takes as long whatever is frozen. The middle one of three layers
 /// is timed: as in a deep model, what its backward reads has left the caches since its forward.
@@ -79,6 +79,7 @@ OpTimes measure_times(const Model& model, const BatchShape& whole_shape, const P
     times.measured = true;
     times.block.resize(model.block.size());
     times.fused.resize(plan.fusions.size());
+    times.tokens = shape.N();
     times.chunk_tokens = plan.logits_chunk_tokens;
     // Where several steps share a number: seconds over units.
     std::map<const double*, std::pair<double, double>> sums;
@@ -142,6 +143,7 @@ std::string to_json(const OpTimes& times) {
         {"dropout", row(times.dropout)},
         {"classifier", row(times.classifier)},
         {"cross_entropy", row(times.cross_entropy)},
+        {"tokens", times.tokens},
         {"chunk_tokens", times.chunk_tokens},
         {"unpacking", times.unpacking},
         {"update", {times.loss_sum, times.zeroing, times.square_sums, times.begin_update, times.update}},
@@ -175,7 +177,8 @@ OpTimes times_of_json(const std::string& text, const Model& model) {
     times.classifier = row(json.at("classifier"));
     times.cross_entropy = row(json.at("cross_entropy"));
     times.chunk_tokens = json.at("chunk_tokens").get<int64_t>();
-    if (times.chunk_tokens < 1) throw std::runtime_error("a chunk without tokens");
+    times.tokens = json.at("tokens").get<int64_t>();
+    if (times.chunk_tokens < 1 || times.tokens < 1) throw std::runtime_error("a chunk without tokens");
     times.unpacking = json.value("unpacking", 0.0);
     if (!(times.unpacking >= 0)) throw std::runtime_error("a negative time");
     json.at("fused").get_to(times.fused);

@@ -14,8 +14,10 @@
 namespace llmc {
 
 struct Executor::Views {
-    Tensor in, residual, out, stat0, stat1, d_out, d_in, tokens, logits, losses, documents, rows, workspace;
+    Tensor in, residual, out, stat0, stat1, d_out, d_in, tokens, logits, losses, documents, mask_rows, rows, workspace;
     Tensor weight, bias, d_weight, d_bias;
+    RowRange range;  ///< Tokens.
+    bool adds_gradients = false;
 };
 
 Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* comm, const OptimizerSettings& optimizer)
@@ -164,13 +166,12 @@ const OpRow* Executor::row_of(const Step& step) const {
 }
 
 /// Nothing of evaluation's steps, which are told no rows.
-Dropout Executor::dropout_of(const Step& step) {
-    const Tensor rows = touched(step.operand(Slot::MaskRows));
-    if (!rows) return {};
+Dropout Executor::dropout_of(const Step& step, const Views& v) {
+    if (!v.mask_rows) return {};
     const float p = step.op == OpKind::Dropout ? model_.dropout : model_.lora.dropout;
     const OpRow* const row = row_of(step);
     const int site = row == nullptr ? static_cast<int>(DropoutSite::Embedding) : row->dropout_site;
-    return {p, optimizer_.seed, std::max<int32_t>(0, step.layer), site, rows};
+    return {p, optimizer_.seed, std::max<int32_t>(0, step.layer), site, v.mask_rows};
 }
 
 /// A device's failure says in which operation.
@@ -408,14 +409,40 @@ void Executor::run_step(const Step& step) {
     step.kind == StepKind::Compute ? run_operation(step) : run_copy(step);
 }
 
-Executor::Views Executor::views_of(const Step& step) {
+/// Of an operation of layers: its tile, or all of this run.
+RowRange Executor::tokens_of(const Step& step) const {
+    return step.is_of_tile() ? RowRange{step.first_token, step.tokens} : RowRange{0, rows_};
+}
+
+/// Block after block of the tokens of a step whose rows do not depend on each other: what a tile of several blocks
+/// adds up is added up in the same order whatever the tiles are.
+void Executor::for_each_block(const Step& step, const std::function<void(RowRange tokens)>& run) {
+    const RowRange all = tokens_of(step);
+    const bool in_blocks = plan_.block_tokens > 0 && is_token_wise(step.op);
+    const int64_t most = in_blocks ? plan_.block_tokens : all.count;
+    for (int64_t done = 0; done < all.count; done += most) {
+        run({all.first + done, std::min(most, all.count - done)});
+    }
+}
+
+/// Of a step's tokens those given.
+Executor::Views Executor::views_of(const Step& step, RowRange tokens) {
+    const RowRange all = tokens_of(step);
     const auto view = [&](Slot slot) {
-        const Tensor whole = touched(step.operand(slot));
-        if (!whole || !step.is_of_chunk()) return whole;
-        const RowRange rows = rows_of(step, slot, whole.shape[0]);
+        const int32_t id = step.operand(slot);
+        const Tensor whole = touched(id);
+        if (!whole) return whole;
+        RowRange rows = {0, whole.shape[0]};
+        if (step.is_of_chunk()) {
+            rows = rows_of(step, slot, plan_.tensor(id));
+        } else if (is_token_wise(step.op)) {
+            rows = {tokens.first - (plan_.tensor(id).is_tile ? all.first : 0), tokens.count};
+        }
         return rows.count == whole.shape[0] ? whole : whole.row_range(rows.first, rows.count);
     };
     Views v;
+    v.range = tokens;
+    v.adds_gradients = adds(step, turn_) || tokens.first > all.first;
     v.in = view(Slot::In);
     v.residual = view(Slot::Residual);
     v.out = view(Slot::Out);
@@ -426,7 +453,8 @@ Executor::Views Executor::views_of(const Step& step) {
     v.tokens = view(Slot::Tokens);
     v.logits = view(Slot::Logits);
     v.losses = view(Slot::Losses);
-    v.documents = touched(step.operand(Slot::Documents));
+    v.documents = view(Slot::Documents);
+    v.mask_rows = view(Slot::MaskRows);
     v.rows = touched(step.operand(Slot::Rows));
     v.workspace = touched(step.operand(Slot::Workspace));
     const auto [weight, bias] = parameters_of(model_, step);
@@ -438,35 +466,26 @@ Executor::Views Executor::views_of(const Step& step) {
 }
 
 void Executor::run_operation(const Step& step) {
-    const Views v = views_of(step);
-    step.pass == Pass::Forward ? run_forward(step, v) : run_backward(step, v);
+    for_each_block(step, [&](RowRange tokens) {
+        const Views v = views_of(step, tokens);
+        step.pass == Pass::Forward ? run_forward(step, v) : run_backward(step, v);
+    });
 }
 
 void Executor::run_fused(const Step& step) {
     switch (plan_.fusions[static_cast<size_t>(step.fusion)].fusion) {
         case Fusion::ActivationAndWeightGradient: {
             const Step &activation = step.parts[0], &matmul = step.parts[1];
-            const Views act = views_of(activation), v = views_of(matmul);
-            const bool adds_gradients = adds(matmul, turn_);
-            return backend_.activation_and_weight_gradient({activation_of(activation.op), act.d_in, act.d_out, act.in,
-                                                            v.d_weight, v.d_bias, adds_gradients, v.in, act.workspace});
+            return for_each_block(matmul, [&](RowRange tokens) {
+                const Views act = views_of(activation, tokens), v = views_of(matmul, tokens);
+                backend_.activation_and_weight_gradient({activation_of(activation.op), act.d_in, act.d_out, act.in,
+                                                         v.d_weight, v.d_bias, v.adds_gradients, v.in, act.workspace});
+            });
         }
     }
 }
 
 namespace {
-
-AttentionShape attention_shape(const Model& model, const Plan& plan, int64_t rows, const Step& step,
-                               const Tensor& documents) {
-    const ModelConfig& config = model.config;
-    const bool whole = rows == plan.shape.N();
-    AttentionShape shape = {whole ? plan.shape.B : 1, whole ? plan.shape.T : rows, config.NH, config.NKV, config.HD};
-    shape.documents = documents;
-    if (step.layer < 0) return shape;
-    shape.window = config.window_of(step.layer);
-    shape.scale = config.score_scale(step.layer);
-    return shape;
-}
 
 const AdapterShape& adapter_shape(const Model& model, const Step& step) {
     return model.adapters[static_cast<size_t>(model.block[static_cast<size_t>(step.row)].adapter)];
@@ -474,10 +493,43 @@ const AdapterShape& adapter_shape(const Model& model, const Step& step) {
 
 }  // namespace
 
+/// Sequences of the tokens at hand: those of the plan, or where these are others, one of all of them.
+AttentionShape Executor::shape_of(const Step& step, const Views& v) const {
+    const ModelConfig& config = model_.config;
+    const bool whole = v.range.count == plan_.shape.N();
+    AttentionShape shape = {whole ? plan_.shape.B : 1, whole ? plan_.shape.T : v.range.count, config.NH, config.NKV,
+                            config.HD};
+    shape.documents = v.documents;
+    if (step.layer < 0) return shape;
+    shape.window = config.window_of(step.layer);
+    shape.scale = config.score_scale(step.layer);
+    return shape;
+}
+
+/// Of slot `slot` of a run.
+FirstPosition Executor::first_position(int64_t slot) const {
+    return {slot, cache_rows_ > 0 ? state_.position() : Tensor()};
+}
+
+/// RoPE of the tokens at hand, sequence by sequence where they are not all there are.
+void Executor::rotate(const Step& step, const Tensor& qkv, const Views& v, bool inverse) {
+    const AttentionShape shape = shape_of(step, v);
+    if (v.range.count == rows_) return backend_.rope(qkv, state_.rope_table(), shape, first_position(), inverse);
+    const int64_t T = rows_ == plan_.shape.N() ? plan_.shape.T : rows_;
+    for (int64_t done = 0; done < v.range.count;) {
+        AttentionShape part = shape;
+        const int64_t slot = (v.range.first + done) % T;
+        part.B = 1, part.T = std::min(T - slot, v.range.count - done);
+        if (part.documents) part.documents = part.documents.row_range(done, part.T);
+        backend_.rope(qkv.row_range(done, part.T), state_.rope_table(), part, first_position(slot), inverse);
+        done += part.T;
+    }
+}
+
 void Executor::run_forward(const Step& step, const Views& v) {
-    const AttentionShape shape = attention_shape(model_, plan_, rows_, step, v.documents);
+    const AttentionShape shape = shape_of(step, v);
     const auto epsilon = static_cast<float>(model_.config.norm_epsilon);
-    const FirstPosition first = cache_rows_ > 0 ? state_.position() : Tensor();
+    const FirstPosition first = first_position();
     switch (step.op) {
         case OpKind::Embedding:
             return backend_.embedding_forward(v.out, v.tokens, v.weight, v.bias, shape.T, first, v.documents);
@@ -486,11 +538,11 @@ void Executor::run_forward(const Step& step, const Views& v) {
         case OpKind::RmsNorm: return backend_.rmsnorm_forward(v.out, v.stat1, v.in, v.weight, epsilon);
         case OpKind::HeadNorm:
             backend_.head_norm_forward(v.out, v.stat1, v.in, v.weight, v.bias, shape, epsilon);
-            if (step.rope) backend_.rope(v.out, state_.rope_table(), shape, first, /*inverse=*/false);
+            if (step.rope) rotate(step, v.out, v, /*inverse=*/false);
             return;
         case OpKind::Matmul:
             backend_.matmul_forward(v.out, v.in, v.weight, v.bias, v.residual, v.workspace);
-            if (step.rope) backend_.rope(v.out, state_.rope_table(), shape, first, /*inverse=*/false);
+            if (step.rope) rotate(step, v.out, v, /*inverse=*/false);
             return;
         case OpKind::Attention:
             if (v.stat1) return backend_.attention_cached(v.out, v.stat0, v.stat1, v.in, shape, first, v.workspace);
@@ -505,20 +557,20 @@ void Executor::run_forward(const Step& step, const Views& v) {
             return backend_.accumulate_loss(state_.loss_sum(), adds(step, turn_),
                                             v.losses.row_range(0, rows_of_head()));
         case OpKind::AdapterDown:
-            return backend_.adapter_down_forward(v.out, v.in, v.weight, adapter_shape(model_, step), dropout_of(step),
-                                                 v.workspace);
+            return backend_.adapter_down_forward(v.out, v.in, v.weight, adapter_shape(model_, step),
+                                                 dropout_of(step, v), v.workspace);
         case OpKind::AdapterUp:
             backend_.adapter_up_forward(v.out, v.in, v.weight, adapter_shape(model_, step), v.workspace);
-            if (step.rope) backend_.rope(v.out, state_.rope_table(), shape, first, /*inverse=*/false);
+            if (step.rope) rotate(step, v.out, v, /*inverse=*/false);
             return;
-        case OpKind::Dropout: return backend_.dropout(v.out, v.in, v.residual, dropout_of(step));
+        case OpKind::Dropout: return backend_.dropout(v.out, v.in, v.residual, dropout_of(step, v));
     }
     CHECK(false, "no forward", name_of(step.op));
 }
 
 void Executor::run_backward(const Step& step, const Views& v) {
-    const AttentionShape shape = attention_shape(model_, plan_, rows_, step, v.documents);
-    const bool adds_gradients = adds(step, turn_);
+    const AttentionShape shape = shape_of(step, v);
+    const bool adds_gradients = v.adds_gradients;
     switch (step.op) {
         case OpKind::Embedding:
             return backend_.embedding_backward(v.d_weight, v.d_bias, adds_gradients, v.d_out, v.tokens, shape.T,
@@ -530,11 +582,11 @@ void Executor::run_backward(const Step& step, const Views& v) {
             return backend_.rmsnorm_backward(v.d_in, step.accumulate, v.d_weight, adds_gradients, v.d_out, v.in,
                                              v.stat1, v.weight, v.workspace);
         case OpKind::HeadNorm:
-            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, {}, /*inverse=*/true);
+            if (step.rope) rotate(step, v.d_out, v, /*inverse=*/true);
             return backend_.head_norm_backward(v.d_in, v.d_weight, v.d_bias, adds_gradients, v.d_out, v.in, v.stat1,
                                                v.weight, v.bias, shape, v.workspace);
         case OpKind::Matmul:
-            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, {}, /*inverse=*/true);
+            if (step.rope) rotate(step, v.d_out, v, /*inverse=*/true);
             if (step.pass == Pass::BackwardInput) {
                 return backend_.matmul_backward_input(v.d_in, v.d_out, v.weight, v.workspace);
             }
@@ -555,21 +607,21 @@ void Executor::run_backward(const Step& step, const Views& v) {
         case OpKind::AdapterDown: {
             const AdapterShape& adapter = adapter_shape(model_, step);
             if (step.pass == Pass::BackwardInput) {
-                return backend_.adapter_down_backward_input(v.d_in, v.d_out, v.weight, adapter, dropout_of(step),
+                return backend_.adapter_down_backward_input(v.d_in, v.d_out, v.weight, adapter, dropout_of(step, v),
                                                             v.workspace);
             }
             return backend_.adapter_down_backward_weight(v.d_weight, adds_gradients, v.d_out, v.in, adapter,
-                                                         dropout_of(step), v.workspace);
+                                                         dropout_of(step, v), v.workspace);
         }
         case OpKind::AdapterUp: {
             const AdapterShape& adapter = adapter_shape(model_, step);
-            if (step.rope) backend_.rope(v.d_out, state_.rope_table(), shape, {}, /*inverse=*/true);
+            if (step.rope) rotate(step, v.d_out, v, /*inverse=*/true);
             if (step.pass == Pass::BackwardInput) {
                 return backend_.adapter_up_backward_input(v.d_in, v.d_out, v.weight, adapter, v.workspace);
             }
             return backend_.adapter_up_backward_weight(v.d_weight, adds_gradients, v.d_out, v.in, adapter, v.workspace);
         }
-        case OpKind::Dropout: return backend_.dropout(v.d_in, v.d_out, {}, dropout_of(step));
+        case OpKind::Dropout: return backend_.dropout(v.d_in, v.d_out, {}, dropout_of(step, v));
         case OpKind::LossSum: break;
     }
     CHECK(false, "no backward", name_of(step.op));

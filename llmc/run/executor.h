@@ -9,6 +9,7 @@
 #include "llmc/run/update.h"
 
 #include <array>
+#include <functional>
 #include <map>
 #include <span>
 #include <vector>
@@ -83,7 +84,12 @@ class Executor {
     void run_timed(std::vector<double>* seconds);
     void run_named(const Step& step);
     void run_step(const Step& step);
-    Views views_of(const Step& step);
+    RowRange tokens_of(const Step& step) const;
+    Views views_of(const Step& step, RowRange tokens);
+    FirstPosition first_position(int64_t slot = 0) const;
+    void rotate(const Step& step, const Tensor& qkv, const Views& v, bool inverse);
+    AttentionShape shape_of(const Step& step, const Views& v) const;
+    void for_each_block(const Step& step, const std::function<void(RowRange tokens)>& run);
     void run_operation(const Step& step);
     void unpack(const Step& step);
     void run_fused(const Step& step);
@@ -109,7 +115,7 @@ class Executor {
     void run_forward(const Step& step, const Views& v);
     void run_backward(const Step& step, const Views& v);
     const OpRow* row_of(const Step& step) const;
-    Dropout dropout_of(const Step& step);
+    Dropout dropout_of(const Step& step, const Views& v);
 
     State& state_;
     Backend& backend_;

@@ -2,6 +2,8 @@
 
 #include "llmc/base/check.h"
 
+#include <algorithm>
+
 namespace llmc {
 namespace {
 
@@ -24,7 +26,9 @@ ActivationFunction activation_of(OpKind kind) {
                                        : ActivationFunction::Swiglu;
 }
 
-std::vector<FusedRun> fused_runs(const Model& model, const BatchShape& shape, DType dtype, const Backend& backend) {
+std::vector<FusedRun> fused_runs(const Model& model, const BatchShape& shape, int64_t block_tokens, DType dtype,
+                                 const Backend& backend) {
+    const int64_t block = block_tokens > 0 ? std::min(block_tokens, shape.N()) : shape.N();
     std::vector<FusedRun> runs;
     for (int act = 0; act < static_cast<int>(model.block.size()); ++act) {
         const OpRow& activation = model.block[static_cast<size_t>(act)];
@@ -33,14 +37,17 @@ std::vector<FusedRun> fused_runs(const Model& model, const BatchShape& shape, DT
         const OpRow& matmul = model.block[static_cast<size_t>(before)];
         if (matmul.bias == kNone) continue;
         const ParameterRow& weight = model.parameters[static_cast<size_t>(model.parameter_index(0, matmul.weight))];
-        const FusionQuery query = {.fusion = Fusion::ActivationAndWeightGradient,
-                                   .activation = activation_of(activation.kind),
-                                   .dtype = dtype,
-                                   .N = shape.N(),
-                                   .OC = weight.rows,
-                                   .IC = weight.cols};
-        const FusionAnswer answer = backend.fuses(query);
+        FusionQuery query = {.fusion = Fusion::ActivationAndWeightGradient,
+                             .activation = activation_of(activation.kind),
+                             .dtype = dtype,
+                             .N = block,
+                             .OC = weight.rows,
+                             .IC = weight.cols};
+        FusionAnswer answer = backend.fuses(query);
         if (!answer.fuses) continue;
+        query.N = shape.N() % block;  // What is left for the last block is fused as the others are.
+        if (query.N > 0)
+            answer.workspace_bytes = std::max(answer.workspace_bytes, backend.fuses(query).workspace_bytes);
         runs.push_back(fused_run(
             query, answer, {{activation.kind, Pass::Backward, act}, {matmul.kind, Pass::BackwardWeight, before}}));
     }

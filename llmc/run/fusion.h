@@ -11,7 +11,8 @@ namespace llmc {
 
 /// For the plan pass (plan/fuse.h). A function of model, shape, type and kind of device: no policy, budget or number of
 /// ranks can change it.
-std::vector<FusedRun> fused_runs(const Model& model, const BatchShape& shape, DType dtype, const Backend& backend);
+std::vector<FusedRun> fused_runs(const Model& model, const BatchShape& shape, int64_t block_tokens, DType dtype,
+                                 const Backend& backend);
 
 /// Of an operation that is one.
 ActivationFunction activation_of(OpKind kind);

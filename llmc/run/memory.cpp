@@ -3,10 +3,12 @@
 #include "llmc/base/units.h"
 #include "llmc/plan/formats.h"
 #include "llmc/plan/logits_chunk.h"
+#include "llmc/plan/token_blocks.h"
 #include "llmc/plan/verify.h"
 #include "llmc/run/fusion.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace llmc {
 
@@ -78,40 +80,45 @@ StateBytes state_bytes(const Model& model, const Places& places, int64_t T, cons
     return bytes;
 }
 
-WorkspaceBytes workspace_bytes(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
+WorkspaceBytes workspace_bytes(const Model& model, const BatchShape& shape, DType dtype, const TokensAtOnce& at_once,
                                const Backend& backend) {
     const ModelConfig& config = model.config;
     const int64_t N = shape.N();
+    // The last piece may be smaller, and a backend may treat it differently.
+    const auto largest = [N](int64_t piece, const std::function<int64_t(int64_t)>& bytes_of) {
+        const int64_t most = piece > 0 ? std::min(piece, N) : N, last = N % most;
+        return last > 0 ? std::max(bytes_of(most), bytes_of(last)) : bytes_of(most);
+    };
+    const auto of_blocks = [&](const std::function<int64_t(int64_t)>& bytes) { return largest(at_once.block, bytes); };
     const AttentionShape attention = {shape.B, shape.T, config.NH, config.NKV, config.HD};
+    const auto of_norm = [&](int64_t tokens) { return backend.norm_backward_workspace(tokens, config.C); };
     WorkspaceBytes result;
     for (const OpRow& row : model.block) {
         WorkspaceBytes::Row bytes;
+        const int weight = model.parameter_index(0, row.weight);
+        const ParameterRow* const factor = weight == kNone ? nullptr : &model.parameters[static_cast<size_t>(weight)];
         if (row.kind == OpKind::Matmul) {
-            const ParameterRow& weight = model.parameters[static_cast<size_t>(model.parameter_index(0, row.weight))];
-            bytes.forward = bytes.backward = backend.matmul_workspace(dtype, N, weight.rows, weight.cols);
+            bytes.forward = bytes.backward = of_blocks(
+                [&](int64_t tokens) { return backend.matmul_workspace(dtype, tokens, factor->rows, factor->cols); });
         } else if (row.kind == OpKind::Attention) {
             bytes.forward = backend.attention_forward_workspace(dtype, attention);
             bytes.backward = backend.attention_backward_workspace(dtype, attention);
         } else if (row.kind == OpKind::AdapterDown || row.kind == OpKind::AdapterUp) {
-            const ParameterRow& factor = model.parameters[static_cast<size_t>(model.parameter_index(0, row.weight))];
-            bytes.forward = bytes.backward = backend.adapter_workspace(N, factor.rows, factor.cols);
+            bytes.forward = bytes.backward = of_blocks(
+                [&](int64_t tokens) { return backend.adapter_workspace(tokens, factor->rows, factor->cols); });
         } else if (row.kind == OpKind::LayerNorm || row.kind == OpKind::RmsNorm) {
-            bytes.backward = backend.norm_backward_workspace(N, config.C);
+            bytes.backward = of_blocks(of_norm);
         } else if (row.kind == OpKind::HeadNorm) {
-            bytes.backward = backend.head_norm_backward_workspace(N, config.HD);
+            bytes.backward =
+                of_blocks([&](int64_t tokens) { return backend.head_norm_backward_workspace(tokens, config.HD); });
         }
         result.block.push_back(bytes);
     }
     result.embedding.backward = backend.embedding_backward_workspace(N, config.C, config.Vp(), shape.packed);
-    result.final_norm.backward = backend.norm_backward_workspace(N, config.C);
-    const int64_t chunk = std::clamp<int64_t>(logits_chunk_tokens, 1, N);
-    const int64_t last = N % chunk;  // The last chunk may be shorter, and a backend may treat it differently.
-    result.classifier.forward = backend.matmul_workspace(dtype, chunk, config.Vp(), config.C);
-    if (last > 0) {
-        result.classifier.forward =
-            std::max(result.classifier.forward, backend.matmul_workspace(dtype, last, config.Vp(), config.C));
-    }
-    result.classifier.backward = result.classifier.forward;
+    result.final_norm.backward = of_blocks(of_norm);
+    result.classifier.forward = result.classifier.backward = largest(at_once.logits_chunk, [&](int64_t tokens) {
+        return backend.matmul_workspace(dtype, tokens, config.Vp(), config.C);
+    });
     return result;
 }
 
@@ -134,16 +141,19 @@ std::vector<MemoryRow> PlannedMemory::host_rows() const {
     return rows;
 }
 
-PlanRequest plan_request(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
+PlanRequest plan_request(const Model& model, const BatchShape& shape, const Places& places, const TokensAtOnce& at_once,
                          const Backend& backend, const Parallel& parallel, bool fuses) {
     PlanRequest request;
     request.shape = shape;
     request.places = places;
-    request.logits_chunk_tokens =
-        logits_chunk_tokens > 0 ? logits_chunk_tokens : default_logits_chunk(model, shape, backend.info().kind);
-    request.workspace = workspace_bytes(model, shape, request.dtype(), request.logits_chunk_tokens, backend);
+    const auto chosen = [](int64_t given, int64_t usual) { return given > 0 ? given : usual; };
+    const std::string kind = backend.info().kind;
+    request.logits_chunk_tokens = chosen(at_once.logits_chunk, default_logits_chunk(model, shape, kind));
+    request.block_tokens = std::min(shape.N(), chosen(at_once.block, default_block_tokens(model, shape, kind)));
+    request.workspace =
+        workspace_bytes(model, shape, request.dtype(), {request.logits_chunk_tokens, request.block_tokens}, backend);
     request.parallel = parallel;
-    if (fuses) request.fusions = fused_runs(model, shape, request.dtype(), backend);
+    if (fuses) request.fusions = fused_runs(model, shape, request.block_tokens, request.dtype(), backend);
     return request;
 }
 
@@ -164,8 +174,8 @@ PlannedMemory with_memory(const Model& model, Plan plan) {
 }
 
 PlannedMemory plan_memory(const Model& model, const BatchShape& shape, const Places& places, const PolicyRow& policy,
-                          int64_t logits_chunk_tokens, const Backend& backend, const Parallel& parallel, bool fuses) {
-    const PlanRequest request = plan_request(model, shape, places, logits_chunk_tokens, backend, parallel, fuses);
+                          const TokensAtOnce& at_once, const Backend& backend, const Parallel& parallel, bool fuses) {
+    const PlanRequest request = plan_request(model, shape, places, at_once, backend, parallel, fuses);
     return with_memory(model, make_training_plan(model, request, policy));
 }
 

@@ -4,6 +4,7 @@
 
 #include "llmc/backend/backend.h"
 #include "llmc/model/model.h"
+#include "llmc/plan/cost.h"
 #include "llmc/plan/generate.h"
 #include "llmc/plan/layout.h"
 
@@ -55,8 +56,9 @@ struct ScalarsLayout {
 ScalarsLayout scalars_layout(const Partition& partition, bool training);
 NormLayout norm_layout(const Partition& partition);
 
-/// The backend's scratch sizes for every operation of the model at this shape.
-WorkspaceBytes workspace_bytes(const Model& model, const BatchShape& shape, DType dtype, int64_t logits_chunk_tokens,
+/// The backend's scratch sizes for every operation of the model at this shape, where operations have so many tokens at
+/// a time.
+WorkspaceBytes workspace_bytes(const Model& model, const BatchShape& shape, DType dtype, const TokensAtOnce& at_once,
                                const Backend& backend);
 
 /// Everything about one policy at one shape.
@@ -74,16 +76,17 @@ struct PlannedMemory {
     std::vector<MemoryRow> host_rows() const;
 };
 
-/// The plan request that plan_memory() makes: chunk, workspaces and, unless told not to, what is fused filled in.
-/// `logits_chunk_tokens` = 0 chooses default_logits_chunk() for the backend's kind of device.
-PlanRequest plan_request(const Model& model, const BatchShape& shape, const Places& places, int64_t logits_chunk_tokens,
+/// The plan request that plan_memory() makes: chunk, blocks, workspaces and, unless told not to, what is fused filled
+/// in. A number of tokens that is 0 is chosen for the backend's kind of device: default_logits_chunk(),
+/// default_block_tokens().
+PlanRequest plan_request(const Model& model, const BatchShape& shape, const Places& places, const TokensAtOnce& at_once,
                          const Backend& backend, const Parallel& parallel = {}, bool fuses = true);
 
 /// Wraps a plan that is there already.
 PlannedMemory with_memory(const Model& model, Plan plan);
 
 PlannedMemory plan_memory(const Model& model, const BatchShape& shape, const Places& places, const PolicyRow& policy,
-                          int64_t logits_chunk_tokens, const Backend& backend, const Parallel& parallel = {},
+                          const TokensAtOnce& at_once, const Backend& backend, const Parallel& parallel = {},
                           bool fuses = true);
 
 }  // namespace llmc

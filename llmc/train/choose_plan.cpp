@@ -11,7 +11,10 @@
 #include "llmc/plan/logits_chunk.h"
 #include "llmc/plan/measured_profile.h"
 #include "llmc/plan/probed_times.h"
+#include "llmc/plan/relaxation.h"
 #include "llmc/plan/search.h"
+#include "llmc/plan/tiles.h"
+#include "llmc/plan/token_blocks.h"
 #include "llmc/run/fusion.h"
 #include "llmc/run/probe.h"
 #include "llmc/train/choose_update.h"
@@ -19,6 +22,7 @@
 #include "llmc/train/placement.h"
 #include "llmc/train/profile_file.h"
 #include "llmc/train/remedy.h"
+#include "llmc/train/tile_options.h"
 
 #include <algorithm>
 #include <cctype>
@@ -70,6 +74,7 @@ DeviceProfile profile_of(const Backend& backend) {
     profile.efficiency = 0.8;
     profile.kind = device.kind;
     profile.attention_backward_products = device.attention_backward_products;
+    profile.hopper_attention = device.arithmetic.kernels == kHopperKernels;
     profile.memory_bytes = device.memory_total;
     profile.reserve_bytes = std::min(device.memory_held, device.memory_total / 2);
     if (backend.on_gpu()) assume_known(&profile);
@@ -78,8 +83,12 @@ DeviceProfile profile_of(const Backend& backend) {
 
 /// Of --device-profile, or of this device; with --link-gbs.
 DeviceProfile planned_profile(const Options& options, const Backend& backend) {
-    if (!options.device_profile.empty()) return device_profile_of(options);
-    return with_link(profile_of(backend), options.link_gbs);
+    const bool is_elsewhere = !options.device_profile.empty();
+    DeviceProfile profile =
+        is_elsewhere ? device_profile_of(options) : with_link(profile_of(backend), options.link_gbs);
+    profile.hopper_attention = profile.hopper_attention && options.kernels != kPortableKernels;
+    profile.tf32 = options.tf32 && profile.kind != "cpu";
+    return profile;
 }
 
 int64_t state_bytes_of(const Model& model, const PlanRequest& request) {
@@ -111,7 +120,8 @@ int64_t room_for_inputs(const Options& options, const Model& model, const PlanRe
 std::string describe_fusion(const Options& options, const Model& model, const Plan& plan, const Backend& backend) {
     const std::vector<std::string> names = fused_names(model, plan);
     if (!names.empty()) return fmt::format("{}", fmt::join(names, ", "));
-    const bool would = options.device_profile.empty() && !fused_runs(model, plan.shape, plan.dtype, backend).empty();
+    const bool would = options.device_profile.empty() &&
+                       !fused_runs(model, plan.shape, plan.block_tokens, plan.dtype, backend).empty();
     if (options.no_fuse && would) return "nothing (--no-fuse)";
     return options.no_fuse ? "nothing; --no-fuse changes nothing: no operations of this model would be" : "nothing";
 }
@@ -120,9 +130,9 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
                   const Backend& backend) {
     const int64_t limit = memory_limit(options, backend.info());
     const int64_t state = state_bytes_of(model, request);
-    SearchResult found =
-        search_plan(model, request, times,
-                    {arena_room(options, model, request, backend), room_for_inputs(options, model, request, backend)});
+    const SearchBudget budget(arena_room(options, model, request, backend),
+                              room_for_inputs(options, model, request, backend));
+    SearchResult found = search_plan(model, request, times, budget);
     if (!found.found) {
         const int64_t smallest = state + found.smallest_bytes;
         const std::string bound = memory_bound(options, backend.info());
@@ -140,14 +150,23 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
             advice(options, model, request.shape, backend));
     }
     ChosenPlan chosen;
+    chosen.above_bound = found.seconds / relaxed_seconds(model, request, times, budget) - 1;
     chosen.memory = with_memory(model, std::move(found.plan));
     chosen.keep = std::move(found.keep);
     chosen.words = fmt::format("the fastest within {}: {}", format_bytes(limit), found.summary);
     return chosen;
 }
 
-ChosenPlan plan_of(const Options& options, const std::string& policy, const Model& model, const PlanRequest& request,
-                   const OpTimes& times, const Backend& backend) {
+/// Whether some plan of the policy stays within the arena's room.
+bool fits_arena(const Options& options, const std::string& policy, const Model& model, const PlanRequest& request,
+                const Backend& backend) {
+    const int64_t room = arena_room(options, model, request, backend);
+    if (policy == "auto") return search_fits(model, request, nominal_times(options, model, request, backend), room);
+    return arena_within(make_training_plan(model, request, find_policy(policy)), room).fits;
+}
+
+ChosenPlan plan_of_request(const Options& options, const std::string& policy, const Model& model,
+                           const PlanRequest& request, const OpTimes& times, const Backend& backend) {
     ChosenPlan chosen;
     if (policy == "auto") {
         chosen = search(options, model, request, times_to_choose_by(options, model, request, times, backend), backend);
@@ -162,6 +181,25 @@ ChosenPlan plan_of(const Options& options, const std::string& policy, const Mode
     return chosen;
 }
 
+/// With --tile-tokens=auto the largest tiles that fit, or of a search the fastest plan; if nothing fits, that of the
+/// smallest tiles.
+ChosenPlan plan_of(const Options& options, const std::string& policy, const Model& model, const PlanRequest& request,
+                   const OpTimes& times, const Backend& backend) {
+    const std::vector<PlanRequest> requests = tiled_requests(options, request);
+    std::optional<ChosenPlan> best;
+    for (const PlanRequest& tiled : requests) {
+        const bool is_last = !best && tiled.tile_tokens == requests.back().tile_tokens;
+        if (!is_last && !fits_arena(options, policy, model, tiled, backend)) continue;
+        ChosenPlan chosen = plan_of_request(options, policy, model, tiled, times, backend);
+        if (policy != "auto") return chosen;
+        constexpr double kSlower = 0.999;  // Larger tiles where they are as fast.
+        const bool is_faster = !best || chosen.step_seconds < kSlower * best->step_seconds;
+        if (is_faster) best = std::move(chosen);
+        if (best->memory.simulation.extra_flops_ratio() == 0 && best->memory.plan.host_bytes == 0) break;
+    }
+    return std::move(*best);
+}
+
 /// Micro-batches in sequences that divide the total batch and fit, by the smallest plan there is for them.
 std::vector<PlanRequest> feasible_requests(const Options& options, const std::string& policy, const Model& model,
                                            const Backend& backend) {
@@ -170,10 +208,10 @@ std::vector<PlanRequest> feasible_requests(const Options& options, const std::st
     for (int64_t B = 1; B <= sequences; ++B) {
         if (sequences % (B * options.ranks) != 0) continue;
         const PlanRequest request = request_for(options, model, {B, options.seq_len}, backend);
-        const int64_t room = arena_room(options, model, request, backend);
-        const bool fits = policy == "auto"
-                              ? search_fits(model, request, nominal_times(options, model, request, backend), room)
-                              : arena_within(make_training_plan(model, request, find_policy(policy)), room).fits;
+        const std::vector<PlanRequest> tiled = tiled_requests(options, request);
+        const bool fits = std::any_of(tiled.begin(), tiled.end(), [&](const PlanRequest& each) {
+            return fits_arena(options, policy, model, each, backend);
+        });
         if (!fits) break;  // A larger one needs more.
         feasible.push_back(request);
     }
@@ -220,7 +258,8 @@ bool fuses(const Options& options) { return !options.no_fuse && options.device_p
 OpTimes nominal_times(const Options& options, const Model& model, const PlanRequest& request, const Backend& backend) {
     constexpr int64_t kRanksOfHost = 8;  // More ranks are assumed to be on several hosts.
     const DeviceProfile profile = planned_profile(options, backend);
-    OpTimes times = analytic_times(model, request.shape, request.places, profile, request.logits_chunk_tokens);
+    OpTimes times = analytic_times(model, request.shape, request.places, profile,
+                                   {request.logits_chunk_tokens, request.block_tokens});
     if (options.ranks > kRanksOfHost) times.link_bandwidth = profile.node_bandwidth;
     return times;
 }
@@ -248,14 +287,17 @@ Parallel parallel_of(const Options& options, int64_t B, const Backend& backend) 
 }
 
 PlanRequest request_for(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
-    int64_t chunk = options.logits_chunk;
-    if (chunk == 0 && !options.device_profile.empty()) {  // That of the device planned for.
-        chunk = default_logits_chunk(model, shape, device_profile_of(options).kind);
+    TokensAtOnce at_once(options.logits_chunk, round_up(options.block_tokens, kBlockMultiple));
+    if (!options.device_profile.empty()) {  // Those of the device planned for.
+        const std::string kind = device_profile_of(options).kind;
+        if (at_once.logits_chunk == 0) at_once.logits_chunk = default_logits_chunk(model, shape, kind);
+        if (at_once.block == 0) at_once.block = default_block_tokens(model, shape, kind);
     }
     const BatchShape of_data = {shape.B, shape.T, options.packed, options.partly_scored};
-    PlanRequest request = plan_request(model, of_data, places_of(options, backend), chunk, backend,
+    PlanRequest request = plan_request(model, of_data, places_of(options, backend), at_once, backend,
                                        parallel_of(options, shape.B, backend), fuses(options));
     request.update_ahead = options.update == "delayed" ? 1 : 0;
+    request.tile_tokens = tile_tokens_of(given_tile_tokens(options), request.block_tokens, shape.N());
     return request;
 }
 
@@ -323,7 +365,8 @@ OpTimes operation_times(const Options& options, const Model& model, const PlanRe
     if (!options.calibrate) {
         const ProbedRates* const rates = backend.on_gpu() ? nullptr : probe_once(model, request.places, backend);
         if (rates == nullptr) return nominal_times(options, model, request, backend);
-        times = probed_times(model, request.shape, request.places, *rates, request.logits_chunk_tokens);
+        times = probed_times(model, request.shape, request.places, *rates,
+                             {request.logits_chunk_tokens, request.block_tokens});
         return with_given_link();
     }
     times = measure_times(model, request.shape, request.places, request.logits_chunk_tokens, backend, fuses(options));

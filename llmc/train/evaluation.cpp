@@ -13,7 +13,10 @@ Plan plan_evaluation(const Model& model, const Plan& training, const Backend& ba
     request.shape = training.shape;
     request.places = training.places;
     request.logits_chunk_tokens = training.logits_chunk_tokens;
-    request.workspace = workspace_bytes(model, training.shape, training.dtype, training.logits_chunk_tokens, backend);
+    request.block_tokens = training.block_tokens;
+    request.tile_tokens = training.tile_tokens;
+    request.workspace = workspace_bytes(model, training.shape, training.dtype,
+                                        {training.logits_chunk_tokens, training.block_tokens}, backend);
     request.parallel = training.parallel;
     return make_evaluation_plan(model, request);
 }

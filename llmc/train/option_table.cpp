@@ -214,6 +214,12 @@ const std::vector<OptionRow>& option_table() {
          "The same of host memory, per rank: what --offload keeps there (all that is available)", 0, 0, {}, false}),
         {"--logits-chunk", &O::logits_chunk, kTrain | kPlan, kMemory,
          "Tokens the LM head handles at a time (by model and kind of device); decides the last bits", 1, kMany},
+        {"--block-tokens", &O::block_tokens, kTrain | kPlan, kMemory,
+         "Tokens that norms, products and activations handle at a time, in multiples of 128 (by model and kind of "
+         "device); decides the last bits where a micro-batch has more", 1, kMany},
+        may_be_number({"--tile-tokens", &O::tile_tokens, kTrain | kPlan, kMemory,
+         "Layers' internals live for so many tokens at a time, in whole blocks: long sequences in little memory, the "
+         "same bits; auto: as many as fit; none: for all", 0, 0, {}, false}),
         {"--no-fuse", &O::no_fuse, kTrain | kPlan, kMemory,
          "Run every operation by itself, to compare: without, those run as one that the device does faster so"},
 
@@ -250,6 +256,14 @@ const std::vector<OptionRow>& option_table() {
          "Matrix products of the CPU: our own for amd-avx512, amx, or, of fp32 numbers, any processor (fp32), or the "
          "library's; decides the last bits (auto: by processor; a run keeps to what it began with)", 0, 0,
          cpu_product_names()},
+        {"--kernels", &O::kernels, kTrain | kPlan | kEvaluate, kDevice,
+         "Attention of a GPU in bf16: hopper, the kernels for compute capability 9.0 and heads of 64 or 128 channels, "
+         "compared with the others before they are used; portable, those for every card; decides the last bits "
+         "(fastest: hopper where it can be; a run keeps to what it began with)", 0, 0,
+         {"fastest", "hopper", "portable"}},
+        {"--tf32", &O::tf32, kComputing, kDevice,
+         "Matrix products of fp32 numbers on a GPU's tensor cores, which round them to TF32, 10 bits of mantissa; for "
+         "--dtype=fp32"},
         {"--peak-tflops", &O::peak_tflops, kTrain, kDevice,
          "Peak of the device, for MFU (measured)", 0, 1e6, {}, false},
 

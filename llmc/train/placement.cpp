@@ -6,6 +6,7 @@
 #include "llmc/plan/search.h"
 #include "llmc/train/offload.h"
 #include "llmc/train/remedy.h"
+#include "llmc/train/tile_options.h"
 
 #include <algorithm>
 #include <limits>
@@ -47,6 +48,28 @@ std::vector<Options> placed_options(const Options& options, const Backend& backe
     return all;
 }
 
+/// The options with every size of tiles that --tile-tokens=auto may take.
+std::vector<Options> tiled_options(const Options& options, const Model& model, const BatchShape& shape,
+                                   const Backend& backend) {
+    std::vector<Options> all;
+    for (const PlanRequest& request : tiled_requests(options, request_for(options, model, shape, backend))) {
+        all.push_back(options);
+        all.back().tile_tokens = request.tile_tokens > 0 ? std::to_string(request.tile_tokens) : "none";
+    }
+    return all;
+}
+
+/// Of those that fit.
+std::optional<double> least_seconds(const std::vector<Options>& all, const Model& model, const BatchShape& shape,
+                                    const Backend& backend) {
+    std::optional<double> least;
+    for (const Options& each : all) {
+        const std::optional<double> seconds = seconds_if_fitting(each, model, shape, backend);
+        if (seconds && (!least || *seconds < *least)) least = seconds;
+    }
+    return least;
+}
+
 }  // namespace
 
 const std::vector<std::string>& offloads_by_cost() {
@@ -77,14 +100,9 @@ std::vector<std::string> placements_to_try(const Options& options, const Backend
 
 std::optional<double> seconds_if_fitting(const Options& options, const Model& model, const BatchShape& shape,
                                          const Backend& backend) {
-    if (places_by_itself(options)) {
-        std::optional<double> least;
-        for (const Options& placed : placed_options(options, backend)) {
-            const std::optional<double> seconds = seconds_if_fitting(placed, model, shape, backend);
-            if (seconds && (!least || *seconds < *least)) least = seconds;
-        }
-        return least;
-    }
+    if (places_by_itself(options)) return least_seconds(placed_options(options, backend), model, shape, backend);
+    if (chooses_tiles(options))
+        return least_seconds(tiled_options(options, model, shape, backend), model, shape, backend);
     const Room room = room_of(options, model, shape, backend);
     if (!fits_both(options, backend, room.on_device, room.on_host)) return std::nullopt;
     const OpTimes times = nominal_times(options, model, room.request, backend);
@@ -103,11 +121,12 @@ std::optional<double> seconds_if_fitting(const Options& options, const Model& mo
 }
 
 bool is_fitting(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
-    if (places_by_itself(options)) {
-        const std::vector<Options> all = placed_options(options, backend);
+    const auto fits_one = [&](const std::vector<Options>& all) {
         return std::any_of(all.begin(), all.end(),
-                           [&](const Options& placed) { return is_fitting(placed, model, shape, backend); });
-    }
+                           [&](const Options& each) { return is_fitting(each, model, shape, backend); });
+    };
+    if (places_by_itself(options)) return fits_one(placed_options(options, backend));
+    if (chooses_tiles(options)) return fits_one(tiled_options(options, model, shape, backend));
     const Room room = room_of(options, model, shape, backend);
     if (!fits_both(options, backend, room.on_device, room.on_host)) return false;
     const bool one_memory = is_one_memory(options, backend);

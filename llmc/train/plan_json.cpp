@@ -23,6 +23,8 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen, i
                                    {"activation_bytes", memory.simulation.activation_bytes},
                                    {"layer_activation_bytes", memory.simulation.layer_activation_bytes},
                                    {"logits_chunk_tokens", memory.plan.logits_chunk_tokens},
+                                   {"block_tokens", memory.plan.block_tokens},
+                                   {"tile_tokens", memory.plan.tile_tokens},
                                    {"fused", fused_names(model, memory.plan)},
                                    {"peak_position", memory_peak(model, memory)},
                                    {"extra_flops_ratio", memory.simulation.extra_flops_ratio()},
@@ -44,11 +46,13 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen, i
                                   {"last", row.last},
                                   {"keeps", row.keeps},
                                   {"kept_bytes_each", row.kept_bytes},
+                                  {"tile_tokens", row.tile_tokens},
                                   {"host_bytes_each", row.host_bytes},
                                   {"repeated_ms_each", row.repeated_seconds * 1e3}});
     }
     for (const ModeWords& mode : decision_words(decisions)) json["modes"][mode.name] = mode.words;
     json["in_words"] = chosen.words;
+    if (chosen.above_bound > -1) json["above_bound_ratio"] = chosen.above_bound;
     json["fits"] = memory.total_bytes() <= limit;
     if (chosen.delays_update()) json["predicted_step_ms_with_update_now"] = chosen.now_seconds * 1e3;
     if (memory.plan.parallel.ranks > 1) add_communication(chosen, &json);

@@ -218,6 +218,7 @@ nlohmann::json to_json(const ChosenPlan& chosen) {
             {"batch_size", chosen.memory.plan.shape.B},
             {"offload", offload_of(chosen.memory.plan.places)},
             {"placed", chosen.placed},
+            {"tile_tokens", chosen.memory.plan.tile_tokens},
             {"update_ahead", chosen.memory.plan.update_ahead},
             {"words", chosen.words},
             {"times", to_json(chosen.times)},
@@ -235,6 +236,8 @@ ChosenPlan plan_of_json(const std::string& text, Options options, const Model& m
     json.at("host").get_to(keep.host);
     json.at("keep_last_layer").get_to(keep.keep_last_layer);
     json.at("batch_size").get_to(options.batch_size);
+    const auto tile_tokens = json.at("tile_tokens").get<int64_t>();
+    options.tile_tokens = tile_tokens > 0 ? std::to_string(tile_tokens) : "none";
     const bool placed = json.at("placed").get<bool>();
     if (placed) json.at("offload").get_to(options.offload);
     const OpTimes times = times_of_json(json.at("times"), model);

@@ -4,6 +4,7 @@
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
 #include "llmc/plan/logits_chunk.h"
+#include "llmc/plan/token_blocks.h"
 #include "llmc/plan/verify.h"
 
 #include <algorithm>
@@ -60,7 +61,9 @@ ScoringPlan plan_scoring(const Model& model, const BatchShape& shape, DType dtyp
     request.shape = shape;
     request.places = dtype;
     request.logits_chunk_tokens = default_logits_chunk(model, shape, backend.info().kind);
-    request.workspace = workspace_bytes(model, shape, dtype, request.logits_chunk_tokens, backend);
+    request.block_tokens = default_block_tokens(model, shape, backend.info().kind);
+    request.workspace =
+        workspace_bytes(model, shape, dtype, {request.logits_chunk_tokens, request.block_tokens}, backend);
     ScoringPlan result;
     result.plan = make_evaluation_plan(model, request);
     result.layout = make_layout(result.plan);

@@ -6,6 +6,7 @@
 #include "llmc/train/options.h"
 #include "llmc/train/profile_file.h"
 #include "llmc/train/ranks.h"
+#include "llmc/train/tile_options.h"
 
 #include <algorithm>
 #include <utility>
@@ -280,6 +281,7 @@ void validate(const Options& options) {
         parse_budget("--host-memory-budget", options.host_memory_budget, int64_t{1} << 40);
     }
     validate_offload(options);
+    given_tile_tokens(options);
     if (options.rank_invariant && options.gradients != "fp32") {
         fail_usage(
             "--rank-invariant: adds up micro-batches in an order that holds for any number of ranks, in fp32; take "

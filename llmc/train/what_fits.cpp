@@ -6,6 +6,7 @@
 #include "llmc/train/offload.h"
 #include "llmc/train/placement.h"
 #include "llmc/train/setup.h"
+#include "llmc/train/tile_options.h"
 
 #include <algorithm>
 #include <set>
@@ -45,9 +46,14 @@ PlanRequest WhatFits::request(const Model& model, const BatchShape& shape) const
 
 bool WhatFits::fits(const std::string& policy, const BatchShape& shape) const {
     const Model model = model_for(shape.T);
-    const PlanRequest request = this->request(model, shape);
+    const std::vector<PlanRequest> requests = tiled_requests(options_, request(model, shape));
+    return std::any_of(requests.begin(), requests.end(),
+                       [&](const PlanRequest& request) { return fits(policy, model, request); });
+}
+
+bool WhatFits::fits(const std::string& policy, const Model& model, const PlanRequest& request) const {
     const auto state = [&](Memory memory) {
-        return state_bytes(model, request.places, shape.T, request.parallel, true, memory).total();
+        return state_bytes(model, request.places, request.shape.T, request.parallel, true, memory).total();
     };
     const int64_t room = limit_ - state(Memory::Device);
     if (room <= 0) return false;
@@ -60,10 +66,19 @@ bool WhatFits::fits(const std::string& policy, const BatchShape& shape) const {
 
 Fit WhatFits::measure(const std::string& policy, const BatchShape& shape) const {
     const Model model = model_for(shape.T);
-    const PlanRequest request = this->request(model, shape);
+    std::optional<Fit> best;
+    for (const PlanRequest& request : tiled_requests(options_, request(model, shape))) {
+        const Fit fit = measure(policy, model, request);
+        if (!best || !best->fits || (fit.fits && fit.tokens_per_second > best->tokens_per_second)) best = fit;
+        if (best->fits && policy != "auto") break;  // Smaller tiles are no faster.
+    }
+    return *best;
+}
+
+Fit WhatFits::measure(const std::string& policy, const Model& model, const PlanRequest& request) const {
     const OpTimes times = operation_times(options_, model, request, backend_);
     const auto state = [&](Memory memory) {
-        return state_bytes(model, request.places, shape.T, request.parallel, true, memory).total();
+        return state_bytes(model, request.places, request.shape.T, request.parallel, true, memory).total();
     };
     int64_t total = state(Memory::Device);
     Plan plan;
@@ -78,7 +93,7 @@ Fit WhatFits::measure(const std::string& policy, const BatchShape& shape) const 
     }
     const int64_t on_host = state(Memory::Host) + plan.host_bytes;
     const bool has_host = options_.host_memory_budget.empty() || on_host <= host_memory_limit(options_);
-    const auto tokens = static_cast<double>(request.parallel.ranks * shape.N());
+    const auto tokens = static_cast<double>(request.parallel.ranks * request.shape.N());
     return {total <= limit_ && has_host, total, on_host, tokens / update_seconds(times, plan)};
 }
 

@@ -42,6 +42,8 @@ class WhatFits {
   private:
     Model model_for(int64_t T) const;
     PlanRequest request(const Model& model, const BatchShape& shape) const;
+    bool fits(const std::string& policy, const Model& model, const PlanRequest& request) const;
+    Fit measure(const std::string& policy, const Model& model, const PlanRequest& request) const;
     /// What `shape` needs at least, and one sequence more or less: where to begin to look.
     int64_t guess(const std::string& policy, const BatchShape& unit, int64_t step) const;
 

@@ -146,7 +146,7 @@ void expect_rope_as_alone(const Runner& run, DType dtype, const DocumentsCase& c
             TestBuffer result = rows_of(qkv, {0, shape.B * shape.T});
             run([&](Backend& backend, const auto& on) {
                 if (documents != nullptr) shape.documents = on(*documents);
-                backend.rope(on(result), on(table), shape, {}, inverse);
+                backend.rope(on(result), on(table), shape, 0, inverse);
             });
             return result;
         };
@@ -187,7 +187,7 @@ void expect_embedding_by_position(const Runner& run, DType dtype, const Document
         run([&](Backend& backend, const auto& on) {
             workspace = std::make_unique<TestBuffer>(
                 workspace_buffer(backend.embedding_backward_workspace(N, C, Vp, /*has_documents=*/true)));
-            backend.embedding_forward(on(out), on(tokens), on(wte), on(wpe), c.T(), {}, on(starts));
+            backend.embedding_forward(on(out), on(tokens), on(wte), on(wpe), c.T(), 0, on(starts));
             backend.embedding_backward(on(d_wte), on(d_wpe), adds, on(d_out), on(tokens), c.T(), on(starts),
                                        on(*workspace));
         });

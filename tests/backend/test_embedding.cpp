@@ -25,7 +25,6 @@ TEST(Embedding, Forward) {
         const std::vector<int32_t> token = random_integers(s.N, s.Vp, 1);
         const TestBuffer tokens(token), wte = random_buffer(dtype, s.Vp, s.C, 1, 2);
         const TestBuffer wpe = random_buffer(dtype, s.T + s.first_position, s.C, 1, 3);
-        const TestBuffer first(std::vector<int32_t>{static_cast<int32_t>(s.first_position)});
         const Values w = wte.values(), p = wpe.values();
         for (const bool positions : {true, false}) {
             Values expected(s.N * s.C);
@@ -35,7 +34,7 @@ TEST(Embedding, Forward) {
                 expected[i] = positions ? token_part + static_cast<float>(p[position * s.C + c]) : token_part;
             }
             const TestBuffer out(dtype, s.N, s.C), rounded(dtype, s.N, s.C, expected);
-            backend.embedding_forward(out, tokens, wte, positions ? wpe.tensor() : Tensor(), s.T, first, {});
+            backend.embedding_forward(out, tokens, wte, positions ? wpe.tensor() : Tensor(), s.T, s.first_position, {});
             EXPECT_TRUE(out.bytes() == rounded.bytes());
             EXPECT_TRUE(out.intact());
         }
@@ -132,7 +131,7 @@ TEST(Embedding, ThreadCountDoesNotMatter) {
             const TestBuffer d_wte = random_buffer(DType::F32, Vp, C, 1, 5),
                              d_wpe = random_buffer(DType::F32, T, C, 1, 6);
             const TestBuffer workspace = workspace_buffer(backend.embedding_backward_workspace(N, C, Vp, false));
-            backend.embedding_forward(out, tokens, wte, wpe, T, {}, {});
+            backend.embedding_forward(out, tokens, wte, wpe, T, 0, {});
             backend.embedding_backward(d_wte, d_wpe, true, d_out, tokens, T, {}, workspace);
             return joined({&out, &d_wte, &d_wpe});
         });

@@ -76,22 +76,20 @@ void check_case(const Case& c, double tolerance) {
     const AttentionShape& s = c.shape;
     std::vector<float> table = make_table(c.first_position + s.T, c.columns());
     const Tensor table_tensor(DType::F32, table.data(), c.first_position + s.T, c.columns());
-    auto at = static_cast<int32_t>(c.first_position);
-    const FirstPosition first(DType::I32, &at, 1);
     const Data<T> original(s);
     Data<T> turned(s);
     CpuBackend backend(2);
-    backend.rope(turned.tensor, table_tensor, s, first, false);
+    backend.rope(turned.tensor, table_tensor, s, c.first_position, false);
     for (int64_t n = 0; n < s.B * s.T; ++n)
         for (int64_t column = 0; column < s.qkv_columns(); ++column)
             ASSERT_NEAR(turned.at(n * s.qkv_columns() + column), rotated(original, table, c, n, column), tolerance);
     for (const int threads : {1, 3}) {
         CpuBackend other_backend(threads);
         Data<T> other(s);
-        other_backend.rope(other.tensor, table_tensor, s, first, false);
+        other_backend.rope(other.tensor, table_tensor, s, c.first_position, false);
         EXPECT_EQ(std::memcmp(other.memory.data(), turned.memory.data(), turned.memory.size() * sizeof(T)), 0);
     }
-    backend.rope(turned.tensor, table_tensor, s, first, true);
+    backend.rope(turned.tensor, table_tensor, s, c.first_position, true);
     for (int64_t i = 0; i < s.B * s.T * s.qkv_columns(); ++i) ASSERT_NEAR(turned.at(i), original.at(i), 3 * tolerance);
     EXPECT_TRUE(turned.intact());
 }
@@ -119,8 +117,8 @@ TEST(Rope, TheBackwardIsTheTranspose) {
     Data<float> turned_b = b, turned_a = a;
     turned_b.tensor.data = turned_b.memory.data() + kGuards, turned_a.tensor.data = turned_a.memory.data() + kGuards;
     CpuBackend backend(1);
-    backend.rope(turned_b.tensor, table_tensor, s, {}, false);
-    backend.rope(turned_a.tensor, table_tensor, s, {}, true);
+    backend.rope(turned_b.tensor, table_tensor, s, 0, false);
+    backend.rope(turned_a.tensor, table_tensor, s, 0, true);
     double forward = 0, backward = 0;
     for (int64_t i = 0; i < s.T * s.qkv_columns(); ++i) {
         forward += static_cast<double>(a.at(i)) * turned_b.at(i);
@@ -133,7 +131,7 @@ TEST(Rope, TheBackwardIsTheTranspose) {
 TEST(RopeDeathTest, OddHeadSizesAreRefused) {
     float data[9] = {}, table[3] = {};
     EXPECT_DEATH(
-        CpuBackend(1).rope(Tensor(DType::F32, data, 1, 9), Tensor(DType::F32, table, 1, 3), {1, 1, 1, 1, 3}, {}, false),
+        CpuBackend(1).rope(Tensor(DType::F32, data, 1, 9), Tensor(DType::F32, table, 1, 3), {1, 1, 1, 1, 3}, 0, false),
         "% 2");
 }
 

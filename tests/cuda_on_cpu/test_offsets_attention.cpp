@@ -239,6 +239,9 @@ void run_parts() {
 
 constexpr int64_t kPositions = (1 << 18) + 64, kCacheHeads = 128, kCacheColumns = kCacheHeads * 128;
 
+/// What three tokens have of each part of 512 positions: two sums and a head's channels.
+constexpr int64_t kPartNumbers = 3 * kCacheHeads * ceil_div(kPositions, 512) * (128 + 2);
+
 /// Three new tokens at the end of a cache, of which they see a hundred positions.
 void run_cache() {
     constexpr int64_t kSeen = 100, kNew = 3, kFirst = kPositions - kNew;
@@ -307,7 +310,7 @@ std::vector<OffsetCase> offset_cases_of_attention() {
         {"AttentionCached",
          {{"append_kernel", kPositions * kCacheColumns},
           {"attention_cached_kernel", kPositions * kCacheColumns},
-          {"join_parts_kernel", kPositions * kCacheColumns}},
+          {"join_parts_kernel", kPartNumbers}},
          run_cache},
     };
 }

@@ -34,6 +34,23 @@ TEST(RopeTable, WithoutScalingFollowsTheFormula) {
     }
 }
 
+/// Angles of a million radians: in fp32 they would be off by a sixteenth.
+TEST(RopeTable, IsExactAtAMillionPositions) {
+    ModelConfig config = preset("llama-mini");
+    constexpr int64_t kPositions = 1 << 20;
+    const auto table = rope_table(config, kPositions);
+    for (const int64_t t : {kPositions - 1, kPositions / 2 + 1}) {
+        for (int64_t pair = 0; pair < config.HD / 2; ++pair) {
+            const long double f =
+                std::pow(static_cast<long double>(config.rope_theta),
+                         -2.0L * static_cast<long double>(pair) / static_cast<long double>(config.HD));
+            const long double angle = static_cast<long double>(t) * f;
+            expect_turn(table, config, t, pair,
+                        {static_cast<double>(std::cos(angle)), static_cast<double>(std::sin(angle))});
+        }
+    }
+}
+
 TEST(RopeTable, LinearScalingStretchesEveryPair) {
     ModelConfig config = preset("llama-mini");
     config.rope_scaling.kind = RopeScaling::Kind::Linear;

@@ -16,8 +16,8 @@ using namespace plan_cases;
 
 constexpr BatchShape kManyTokens = {1 << 20, 512};
 
-const LogitsChunkRow& row_of(std::string_view kind) {
-    for (const LogitsChunkRow& row : logits_chunk_table()) {
+const TokensByKind& row_of(std::string_view kind) {
+    for (const TokensByKind& row : logits_chunk_table()) {
         if (row.kind == kind) return row;
     }
     ADD_FAILURE() << kind << " is not in the table";
@@ -26,7 +26,7 @@ const LogitsChunkRow& row_of(std::string_view kind) {
 
 TEST(LogitsChunkTable, HasEachKindOnceWithMultiplesOf64) {
     std::set<std::string_view> kinds;
-    for (const LogitsChunkRow& row : logits_chunk_table()) {
+    for (const TokensByKind& row : logits_chunk_table()) {
         EXPECT_GT(row.tokens, 0) << row.kind;
         EXPECT_EQ(row.tokens % 64, 0) << row.kind;
         EXPECT_TRUE(kinds.insert(row.kind).second) << row.kind << " is in two places";
@@ -39,7 +39,7 @@ TEST(LogitsChunkTable, HasEachKindOnceWithMultiplesOf64) {
 TEST(LogitsChunkTable, GpusStandByAge) {
     // The nearest older architecture is the last one passed on the way to a newer one.
     int before = 0;
-    for (const LogitsChunkRow& row : logits_chunk_table()) {
+    for (const TokensByKind& row : logits_chunk_table()) {
         if (!row.kind.starts_with("sm_")) continue;
         const int architecture = std::stoi(std::string(row.kind.substr(3)));
         EXPECT_GE(architecture, before);
@@ -52,7 +52,7 @@ TEST(DefaultLogitsChunk, IsTheRowOfTheKindForModelsOfUsualSizes) {
         ModelConfig config = preset(name);
         config.maxT = std::max<int64_t>(config.maxT, 512);
         const Model model = make_model(config);
-        for (const LogitsChunkRow& row : logits_chunk_table()) {
+        for (const TokensByKind& row : logits_chunk_table()) {
             EXPECT_EQ(default_logits_chunk(model, kManyTokens, row.kind), row.tokens) << name << ", " << row.kind;
         }
     }
@@ -62,7 +62,7 @@ TEST(DefaultLogitsChunk, OfASmallClassifierIsWorthItsLaunches) {
     ModelConfig config = preset("gpt2-mini");
     config.V = 257, config.maxT = 512;
     const Model model = make_model(config);
-    for (const LogitsChunkRow& row : logits_chunk_table()) {
+    for (const TokensByKind& row : logits_chunk_table()) {
         const int64_t chunk = default_logits_chunk(model, kManyTokens, row.kind);
         EXPECT_EQ(chunk % 64, 0) << row.kind;
         EXPECT_GE(chunk * logits_work(config), row.least_work) << row.kind;
@@ -91,7 +91,7 @@ TEST(DefaultLogitsChunk, OfAnotherKindIsThatOfTheNearest) {
 TEST(DefaultLogitsChunk, IsAtMostAllTokens) {
     for (const Family family : kFamilies) {
         const Model model = small_model(family, 2);
-        for (const LogitsChunkRow& row : logits_chunk_table()) {
+        for (const TokensByKind& row : logits_chunk_table()) {
             const int64_t most = default_logits_chunk(model, {1 << 30, 1}, row.kind);
             for (const int64_t tokens : {int64_t{1}, int64_t{63}, most - 1, most, most + 1, 3 * most}) {
                 const int64_t chunk = default_logits_chunk(model, {1, tokens}, row.kind);

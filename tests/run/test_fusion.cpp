@@ -172,7 +172,7 @@ TEST(FusedSteps, OfABackendThatComputesNothing) {
             EXPECT_EQ(backend.count("matmul_backward_weight"), 5 * 3 + 1) << policy.name;
         }
         NullBackend backend(512);
-        EXPECT_TRUE(fused_runs(model, kShape, DType::BF16, backend).empty()) << "a backend states what it fuses";
+        EXPECT_TRUE(fused_runs(model, kShape, 0, DType::BF16, backend).empty()) << "a backend states what it fuses";
     }
 }
 

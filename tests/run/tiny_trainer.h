@@ -46,9 +46,12 @@ class TinyTrainer {
             memory_.plan = make_training_plan(model_, request, *keep, "given");
             memory_.layout = make_layout(memory_.plan);
         }
-        state_ = std::make_unique<State>(*backend_, model_, places, shape.T, memory_.layout.arena_bytes, true);
-        fill_with_nan(*backend_, state_->all_gradients());
-        set_optimizer({});
+        make_state();
+    }
+    /// Of a plan for this backend.
+    TinyTrainer(Model model, std::unique_ptr<Backend> backend, Plan plan)
+        : model_(std::move(model)), backend_(std::move(backend)), memory_(with_memory(model_, std::move(plan))) {
+        make_state();
     }
     TinyTrainer(const ModelConfig& config, BatchShape shape, DType dtype, const KeepSet* keep,
                 const std::string& policy, int threads = 2, int64_t logits_chunk = 0, const std::string& device = "cpu",
@@ -127,6 +130,14 @@ class TinyTrainer {
     }
 
   private:
+    void make_state() {
+        const Plan& plan = memory_.plan;
+        state_ =
+            std::make_unique<State>(*backend_, model_, plan.places, plan.shape.T, memory_.layout.arena_bytes, true);
+        fill_with_nan(*backend_, state_->all_gradients());
+        set_optimizer({});
+    }
+
     Model model_;
     std::unique_ptr<Backend> backend_;
     PlannedMemory memory_;

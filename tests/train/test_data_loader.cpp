@@ -154,6 +154,21 @@ TEST(DataLoader, TheShortestRangeWorks) {
     for (int s = 0; s < 3; ++s) EXPECT_EQ(loader.next().targets, (std::vector<int32_t>{1, 2, 3, 4, 5, 1, 2, 3, 4, 5}));
 }
 
+TEST(DataLoader, SequencesOfAMillionTokens) {
+    constexpr int64_t kTokens = 1 << 20;
+    const Counting source(5 * kTokens + 1);
+    const SequenceOrder order = shuffled_order(source.size(), kTokens, 3);
+    const StreamSequences sequences(TokenRange(source), kTokens, kAnyToken, order, 1);
+    DataLoader loader(sequences, 1);
+    for (int64_t s = 0; s < 3; ++s) {
+        const Batch& batch = loader.next();
+        ASSERT_EQ(batch.tokens.size(), static_cast<size_t>(kTokens));
+        EXPECT_EQ(batch.tokens.front(), order(s));
+        EXPECT_EQ(batch.tokens.back(), order(s) + kTokens - 1);
+        EXPECT_EQ(batch.targets.back(), order(s) + kTokens);
+    }
+}
+
 TEST(DataLoader, ATokenBeyondTheVocabularyIsNamed) {
     const TempDir dir;
     TokenShardWriter writer(dir / "x_train", kGpt2Tokens, 50);

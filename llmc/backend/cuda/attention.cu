@@ -183,7 +183,7 @@ void CudaBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const At
                 grid, kThreadsFp32, sizeof(Shared), stream_, elements_of<float>(out), elements_of<float>(lse),
                 elements_of<const float>(qkv), sizes);
         });
-    } else if (hopper_ && hopper_kernels_take(sizes)) {
+    } else if (runs_on_hopper(hopper_, sizes)) {
         attention_forward_hopper(elements_of<bf16>(out), elements_of<float>(lse), elements_of<const bf16>(qkv), sizes,
                                  shape.B, stream_);
     } else {

@@ -325,7 +325,7 @@ void CudaBackend::attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Ten
         const bf16* const d_outs = elements_of<const bf16>(d_out);
         gather_statistics(rows, d_outs, elements_of<const bf16>(out), elements_of<const float>(lse), shape, sizes,
                           stream_);
-        if (hopper_ && hopper_kernels_take(sizes)) {
+        if (runs_on_hopper(hopper_, sizes)) {
             attention_backward_hopper(elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv), rows, sizes,
                                       shape.B, stream_);
             return;

@@ -26,11 +26,11 @@ static_assert(kMaxHeadSize % kThreads == 0);
 
 struct CacheSizes {
     int NH, NKV, HD, window;  ///< 0: none.
-    const int32_t* first;     ///< Position of the first new token; or null.
     float scale;
     bool aligned;
+    Position first;
 
-    __device__ __forceinline__ int first_position() const { return first ? *first : 0; }
+    __device__ __forceinline__ int first_position() const { return static_cast<int>(first.value()); }
 };
 
 constexpr int kPart = 512;  ///< Positions. Decides bits.
@@ -244,14 +244,15 @@ void CudaBackend::attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, T
           shape.NKV);
     CHECK(qkv.shape[0] == shape.T && qkv.shape[1] == shape.qkv_columns(), qkv.shape[0], qkv.shape[1], shape.T);
     CHECK(out.shape[0] == shape.T && out.shape[1] == shape.NH * shape.HD, out.shape[0], out.shape[1]);
-    CHECK(shape.T <= k_cache.shape[0] && k_cache.shape[0] <= kPart * kMaxGridRows, shape.T, k_cache.shape[0]);
+    CHECK(first.offset >= 0 && first.offset + shape.T <= k_cache.shape[0] && k_cache.shape[0] <= kPart * kMaxGridRows,
+          first.offset, shape.T, k_cache.shape[0]);
     CHECK(k_cache.shape == v_cache.shape && k_cache.shape[1] == shape.NKV * shape.HD, k_cache.shape[1]);
     if (shape.T == 0) return;
     CacheSizes sizes;
     sizes.NH = static_cast<int>(shape.NH);
     sizes.NKV = static_cast<int>(shape.NKV);
     sizes.HD = static_cast<int>(shape.HD);
-    sizes.first = elements_of<const int32_t>(first);
+    sizes.first = position_of(first);
     sizes.window = static_cast<int>(std::min<int64_t>(shape.window, INT32_MAX));
     sizes.scale = shape.score_scale();
     sizes.aligned = shape.HD * size_of(qkv.dtype) % 16 == 0 && all_aligned({qkv.data, k_cache.data, v_cache.data});

@@ -7,6 +7,7 @@
 // operand in registers. The longest rows of all heads start first.
 #include "llmc/backend/cuda/attention_hopper.cuh"
 #include "llmc/backend/cuda/attention_hopper.h"
+#include "llmc/backend/cuda/device.h"
 #include "llmc/base/units.h"
 
 #include <cstdint>
@@ -295,6 +296,14 @@ void start(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, 
 }
 
 }  // namespace
+
+bool can_load_hopper_kernels() {
+    cudaFuncAttributes attributes = {};
+    const auto* const kernel = reinterpret_cast<const void*>(attention_forward_hopper_kernel<64, false>);
+    if (cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess) return true;
+    cudaGetLastError();  // It is answered.
+    return false;
+}
 
 void attention_forward_hopper(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, int64_t B,
                               cudaStream_t stream) {

@@ -23,15 +23,15 @@ constexpr int kWalkGroup = 4;   ///< Columns of a thread that walks rows; few, s
 constexpr int kRowsAhead = 16;  ///< load so many rows together.
 
 template <typename E, int kSize>
-__global__ void embed_kernel(E* out, const int32_t* tokens, const E* wte, const E* wpe, int64_t T,
-                             const int32_t* position, const int32_t* documents, int64_t C, int pieces) {
+__global__ void embed_kernel(E* out, const int32_t* tokens, const E* wte, const E* wpe, int64_t T, Position position,
+                             const int32_t* documents, int64_t C, int pieces) {
     const int64_t row = blockIdx.x / pieces;
     const int64_t c = (static_cast<int64_t>(blockIdx.x % pieces) * blockDim.x + threadIdx.x) * kSize;
     if (c >= C) return;
     Group<E, kSize> sum = load_group<kSize>(wte + tokens[row] * C + c);
     if (wpe) {
         const int64_t in_document = row % T - (documents ? documents[row] : 0);
-        const Group<E, kSize> add = load_group<kSize>(wpe + ((position ? *position : 0) + in_document) * C + c);
+        const Group<E, kSize> add = load_group<kSize>(wpe + (position.value() + in_document) * C + c);
 #pragma unroll
         for (int k = 0; k < kSize; ++k) sum[k] = from_float<E>(to_float(sum[k]) + to_float(add[k]));
     }
@@ -240,7 +240,7 @@ void embed(cudaStream_t stream, Tensor out, Tensor tokens, Tensor wte, Tensor wp
     const RowPieces cut(C, whole ? kSize : 1);
     launch(whole ? embed_kernel<E, kSize> : embed_kernel<E, 1>, blocks_of(N * cut.pieces), cut.threads, 0, stream,
            elements_of<E>(out), elements_of<const int32_t>(tokens), elements_of<const E>(wte),
-           elements_of<const E>(wpe), T, elements_of<const int32_t>(first), elements_of<const int32_t>(documents), C,
+           elements_of<const E>(wpe), T, position_of(first), elements_of<const int32_t>(documents), C,
            static_cast<int>(cut.pieces));
 }
 
@@ -280,7 +280,7 @@ void CudaBackend::embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tenso
                                     Tensor documents) {
     CHECK(tokens.count() == out.shape[0] && wte.shape[1] == out.shape[1], tokens.count(), wte.shape[1], out.shape[1]);
     CHECK(!documents || documents.count() == tokens.count(), documents.count(), tokens.count());
-    CHECK(!wpe || std::min(T, out.shape[0]) <= wpe.shape[0], T, wpe.shape[0]);
+    CHECK(!wpe || first.offset + std::min(T, out.shape[0]) <= wpe.shape[0], first.offset, T, wpe.shape[0]);
     out.dtype == DType::BF16 ? embed<bf16>(stream_, out, tokens, wte, wpe, T, first, documents)
                              : embed<float>(stream_, out, tokens, wte, wpe, T, first, documents);
 }

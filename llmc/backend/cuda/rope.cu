@@ -24,12 +24,12 @@ __device__ __forceinline__ void turn(T& lower, T& upper, float cosine, float sin
 /// is -1 to turn back.
 template <typename T, int kSize>
 __global__ void __launch_bounds__(kThreads)
-    rope_kernel(T* qkv, const float* table, int T_, int heads, int HD, int R, int columns, const int32_t* first,
+    rope_kernel(T* qkv, const float* table, int T_, int heads, int HD, int R, int columns, Position first,
                 const int32_t* documents, float direction) {
     T* const row = qkv + int64_t{blockIdx.x} * columns;
     const int slot = static_cast<int>(blockIdx.x) % T_;
     const int position = documents ? slot - documents[blockIdx.x] : slot;
-    const float* const cosines = table + (int64_t{first ? *first : 0} + position) * R;
+    const float* const cosines = table + (first.value() + position) * R;
     const int half = R / 2, items_per_head = half / kSize;
     for (int item = threadIdx.x; item < heads * items_per_head; item += kThreads) {
         const int pair = item % items_per_head * kSize;
@@ -60,8 +60,8 @@ void rotate(T* qkv, const float* table, int R, const AttentionShape& shape, Firs
     const bool aligned = HD % Pack<T>::kSize == 0 && R % (2 * Pack<T>::kSize) == 0 && all_aligned({qkv, table});
     launch(aligned ? rope_kernel<T, Pack<T>::kSize> : rope_kernel<T, 1>, blocks_of(shape.B * shape.T), kThreads, 0,
            stream, qkv, table, static_cast<int>(shape.T), static_cast<int>(shape.NH + shape.NKV), HD, R,
-           static_cast<int>(shape.qkv_columns()), elements_of<const int32_t>(first),
-           elements_of<const int32_t>(shape.documents), inverse ? -1.0f : 1.0f);
+           static_cast<int>(shape.qkv_columns()), position_of(first), elements_of<const int32_t>(shape.documents),
+           inverse ? -1.0f : 1.0f);
 }
 
 }  // namespace
@@ -69,7 +69,7 @@ void rotate(T* qkv, const float* table, int R, const AttentionShape& shape, Firs
 void CudaBackend::rope(Tensor qkv, Tensor table, const AttentionShape& shape, FirstPosition first, bool inverse) {
     CHECK(qkv.shape[0] == shape.B * shape.T && qkv.shape[1] == shape.qkv_columns(), qkv.shape[0], qkv.shape[1]);
     CHECK(table.shape[1] % 2 == 0 && table.shape[1] <= shape.HD, table.shape[1], shape.HD);
-    CHECK(shape.T <= table.shape[0], shape.T, table.shape[0]);
+    CHECK(first.offset >= 0 && first.offset + shape.T <= table.shape[0], first.offset, shape.T, table.shape[0]);
     if (qkv.count() == 0) return;
     const float* const angles = elements_of<const float>(table);
     const int R = static_cast<int>(table.shape[1]);

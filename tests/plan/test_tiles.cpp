@@ -1,0 +1,206 @@
+// Plans in tiles: that they are right by the verifier, that the verifier sees what is wrong with others, and what tiles
+// do to memory and time.
+#include "llmc/plan/tiles.h"
+
+#include "llmc/plan/cost.h"
+#include "llmc/plan/policy.h"
+#include "llmc/plan/simulate.h"
+#include "llmc/plan/token_blocks.h"
+#include "llmc/plan/verify.h"
+#include "tests/plan/plan_cases.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <set>
+#include <tuple>
+
+namespace llmc {
+namespace {
+
+using namespace plan_cases;
+
+PlanRequest tiled_request(const Model& model, const BatchShape& shape, int64_t block, int64_t tile) {
+    PlanRequest request = request_of(model, shape, DType::F32, /*workspace=*/1000);
+    request.block_tokens = block, request.tile_tokens = tile;
+    return request;
+}
+
+std::string fault_of(const Model& model, const Plan& plan) { return find_fault(model, plan, make_layout(plan)); }
+
+/// Ranks, places and depths that tiles have to get on with.
+TEST(TilePlans, AreRightUnderEveryPolicy) {
+    for (const Model& model : small_models(5)) {
+        for (const auto& [block, tile] : {std::pair<int64_t, int64_t>{16, 16}, {16, 48}, {64, 128}, {512, 512}}) {
+            for (const PolicyRow& policy : policies()) {
+                const Plan plan = make_training_plan(model, tiled_request(model, {3, 67}, block, tile), policy);
+                EXPECT_EQ(plan.tile_tokens, tile < 201 ? tile : 0);
+                EXPECT_EQ(fault_of(model, plan), "")
+                    << label(model, plan.shape, DType::F32, policy.name) << " " << tile;
+            }
+            PlanRequest request = tiled_request(model, {3, 67}, block, tile);
+            EXPECT_EQ(fault_of(model, make_evaluation_plan(model, request)), "");
+            request.parallel.ranks = 4;
+            for (const int zero : {0, 1, 2, 3}) {
+                request.places = places_of_zero(zero, 4, DType::F32);
+                EXPECT_EQ(fault_of(model, make_training_plan(model, request, find_policy("sqrt"))), "") << zero;
+            }
+        }
+    }
+}
+
+TEST(TilePlans, AreRightUnderRandomKeepSets) {
+    Dice dice(3);
+    for (int i = 0; i < 60; ++i) {
+        const Model model = small_models(4)[static_cast<size_t>(i % 4)];
+        const KeepSet keep = random_keep_set(model, dice);
+        const Plan plan = make_training_plan(model, tiled_request(model, {1, 101}, 16, 32), keep, "random");
+        EXPECT_EQ(fault_of(model, plan), "") << i;
+    }
+}
+
+/// The work of a plan with tiles is that of the plan without, but for norms before attention's products, which run once
+/// more where they would still have been there.
+TEST(TilePlans, DoTheSameWorkInPieces) {
+    using Key = std::tuple<int, int, Pass, bool>;
+    const auto tokens_of = [](const Plan& plan) {
+        std::map<Key, int64_t> tokens;
+        for (const Step& step : plan.steps) {
+            if (step.kind != StepKind::Compute || step.row < 0) continue;
+            tokens[{step.layer, step.row, step.pass, step.phase == Phase::Recompute}] +=
+                step.is_of_tile() ? step.tokens : plan.shape.N();
+        }
+        return tokens;
+    };
+    const Model model = small_model(Family::Llama, 4);
+    const Plan whole = make_training_plan(model, tiled_request(model, {2, 100}, 32, 0), find_policy("layer"));
+    const Plan tiled = make_training_plan(model, tiled_request(model, {2, 100}, 32, 32), find_policy("layer"));
+    const auto of_whole = tokens_of(whole), of_tiled = tokens_of(tiled);
+    for (const auto& [key, tokens] : of_tiled) {
+        const auto [layer, row, pass, repeated] = key;
+        const std::string& name = model.block[static_cast<size_t>(row)].name;
+        const auto found = of_whole.find(key);
+        const int64_t before = found == of_whole.end() ? 0 : found->second;
+        if (repeated && (name == "ln1" || layer == 3)) {
+            EXPECT_LE(tokens, before + whole.shape.N()) << name << " of layer " << layer;
+        } else {
+            EXPECT_EQ(tokens, before) << name << " of layer " << layer;
+        }
+    }
+    const OpTimes times = analytic_times(model, whole.shape, DType::F32, find_device_profile("h100"), {64, 32});
+    EXPECT_LT(plan_seconds(times, tiled), 1.25 * plan_seconds(times, whole));
+}
+
+/// The first step that a test likes.
+Step& find_step(Plan& plan, const std::function<bool(const Step&)>& is_it) {
+    return *std::find_if(plan.steps.begin(), plan.steps.end(), is_it);
+}
+
+TEST(TilePlans, FaultsAreSeen) {
+    const Model model = small_model(Family::Gpt2, 3);
+    const Plan right = make_training_plan(model, tiled_request(model, {1, 100}, 16, 32), find_policy("layer"));
+    ASSERT_EQ(fault_of(model, right), "");
+    const auto expect_fault = [&](const std::string& words, const std::function<void(Plan&)>& spoil) {
+        Plan plan = right;
+        spoil(plan);
+        const std::string fault = fault_of(model, plan);
+        EXPECT_NE(fault.find(words), std::string::npos) << "\"" << fault << "\" and not \"" << words << "\"";
+    };
+    const auto is_weight_gradient = [](const Step& step) {
+        return step.is_of_tile() && step.first_token == 32 && step.pass == Pass::BackwardWeight;
+    };
+    // A tile's weight gradient left out, which no memory shows; twice; too long; in part of a block.
+    expect_fault("begins at token 64 instead of 32", [&](Plan& plan) {
+        plan.steps.erase(plan.steps.begin() + (&find_step(plan, is_weight_gradient) - plan.steps.data()));
+    });
+    expect_fault("begins at token 32 instead of 64", [&](Plan& plan) {
+        const auto at = plan.steps.begin() + (&find_step(plan, is_weight_gradient) - plan.steps.data());
+        plan.steps.insert(at, *at);
+    });
+    expect_fault("too many tokens", [&](Plan& plan) { find_step(plan, is_weight_gradient).tokens = 68; });
+    expect_fault("too many tokens", [&](Plan& plan) { find_step(plan, is_weight_gradient).tokens = 24; });
+    // What the last tile left, for the first of the next loop.
+    expect_fault("of its own tokens", [&](Plan& plan) {
+        const auto is_repeat = [](const Step& step) {
+            return step.phase == Phase::Recompute && step.is_of_tile() && step.first_token == 64 &&
+                   step.op == OpKind::Gelu;
+        };
+        plan.steps.erase(plan.steps.begin() + (&find_step(plan, is_repeat) - plan.steps.data()));
+    });
+    expect_fault("needs all of them", [&](Plan& plan) {
+        find_step(plan, [](const Step& step) { return step.op == OpKind::Attention; }).tokens = 32;
+    });
+    expect_fault("a plan without tiles", [&](Plan& plan) { plan.tile_tokens = 0; });
+    expect_fault("ends before", [&](Plan& plan) {
+        for (size_t i = plan.steps.size(); i-- > 0;) {
+            if (!plan.steps[i].is_of_tile() || plan.steps[i].first_token != 96) continue;
+            if (plan.steps[i].pass != Pass::BackwardWeight) continue;
+            plan.steps.erase(plan.steps.begin() + static_cast<int64_t>(i));
+            return;
+        }
+    });
+}
+
+TEST(TilePlans, SmallerTilesTakeLessMemory) {
+    for (const Model& model : small_models(6)) {
+        for (const char* policy : {"layer", "sqrt", "offload", "attn"}) {
+            int64_t before =
+                make_layout(make_training_plan(model, tiled_request(model, {1, 4096}, 128, 0), find_policy(policy)))
+                    .arena_bytes;
+            for (const int64_t tile : {2048, 512, 128}) {
+                const Plan plan =
+                    make_training_plan(model, tiled_request(model, {1, 4096}, 128, tile), find_policy(policy));
+                const int64_t bytes = make_layout(plan).arena_bytes;
+                EXPECT_LT(bytes, before) << model.config.name << ", " << policy << ", " << tile;
+                before = bytes;
+            }
+        }
+    }
+}
+
+TEST(TilePlans, ChoicesGoFromAllTokensToABlock) {
+    EXPECT_EQ(tile_choices(128, 100), (std::vector<int64_t>{0}));
+    EXPECT_EQ(tile_choices(128, 129), (std::vector<int64_t>{0, 128}));
+    EXPECT_EQ(tile_choices(128, 4096), (std::vector<int64_t>{0, 1024, 256, 128}));
+    EXPECT_EQ(tile_choices(0, 4096), (std::vector<int64_t>{0}));
+    EXPECT_EQ(tile_tokens_of(129, 128, 4096), 256);
+    EXPECT_EQ(tile_tokens_of(4000, 128, 4096), 0) << "as many as there are: no tiles";
+    EXPECT_EQ(tile_tokens_of(0, 128, 4096), 0);
+}
+
+TEST(TokenBlocks, AreAMultipleAndDependOnModelShapeAndKindAlone) {
+    for (const std::string& name : {std::string("gpt2"), std::string("llama3.2-1b"), std::string("llama3-8b")}) {
+        const Model model = make_model(preset(name));
+        for (const TokensByKind& row : token_blocks_table()) {
+            EXPECT_EQ(row.tokens % kBlockMultiple, 0);
+            const int64_t block = default_block_tokens(model, {1, 1 << 20}, row.kind);
+            EXPECT_EQ(block % kBlockMultiple, 0) << name << ", " << row.kind;
+            EXPECT_GE(block, row.tokens);
+            EXPECT_EQ(default_block_tokens(model, {1, 100}, row.kind), 100) << "one block is no block";
+            EXPECT_EQ(default_block_tokens(model, {8, 1 << 17}, row.kind), block);
+        }
+    }
+}
+
+/// What a block costs by the cost model: at most 2 % of a layer, forward and backward, where attention takes little.
+TEST(TokenBlocks, CostAtMostTwoPercentByTheCostModel) {
+    for (const std::string& name : {std::string("gpt2"), std::string("llama3.2-1b"), std::string("llama3-8b")}) {
+        const Model model = make_model(preset(name));
+        const BatchShape shape = {128, 1024};
+        for (const DeviceProfile& profile : device_profiles()) {
+            const int64_t block = default_block_tokens(model, shape, profile.kind);
+            const auto seconds = [&](int64_t tokens) {
+                const OpTimes times = analytic_times(model, shape, DType::BF16, profile, {0, tokens});
+                double sum = 0;
+                for (const OpTimes::Row& row : times.block) sum += row.forward + row.backward + row.backward_weight;
+                return sum;
+            };
+            EXPECT_LT(seconds(block), 1.02 * seconds(0)) << name << ", " << profile.name;
+        }
+    }
+}
+
+}  // namespace
+}  // namespace llmc

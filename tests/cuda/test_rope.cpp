@@ -36,7 +36,7 @@ TestBuffer first_of(const Case& c) { return TestBuffer(std::vector<int32_t>{stat
 
 TestBuffer turned_by_cpu(DType dtype, const TestBuffer& qkv, const TestBuffer& table, const Case& c, bool inverse) {
     TestBuffer result = converted(dtype, qkv);
-    cpu_backend().rope(result, table, c.shape, first_of(c), inverse);
+    cpu_backend().rope(result, table, c.shape, c.first_position, inverse);
     return result;
 }
 

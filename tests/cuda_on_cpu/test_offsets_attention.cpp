@@ -239,12 +239,12 @@ void run_parts() {
 
 constexpr int64_t kPositions = (1 << 18) + 64, kCacheHeads = 128, kCacheColumns = kCacheHeads * 128;
 
-/// What three tokens have of each part of 512 positions: two sums and a head's channels.
-constexpr int64_t kPartNumbers = 3 * kCacheHeads * ceil_div(kPositions, 512) * (128 + 2);
+/// What a token's heads have of each part of 512 positions: two sums and a head's channels.
+constexpr int64_t kPartNumbers = kCacheHeads * ceil_div(kPositions, 512) * (128 + 2);
 
-/// Three new tokens at the end of a cache, of which they see a hundred positions.
+/// A new token at the end of a cache, of which it sees a hundred positions.
 void run_cache() {
-    constexpr int64_t kSeen = 100, kNew = 3, kFirst = kPositions - kNew;
+    constexpr int64_t kSeen = 100, kNew = 1, kFirst = kPositions - kNew;
     const AttentionShape shape = {.B = 1, .T = kNew, .NH = kCacheHeads, .NKV = kCacheHeads, .HD = 128, .window = kSeen};
     const HugeTensor keys(DType::BF16, kPositions, kCacheColumns), values(DType::BF16, kPositions, kCacheColumns);
     // The same positions modulo the kernel's pieces, at the end and at the start of a cache.

@@ -4,7 +4,7 @@
 // positions of a piece. The groups are added up at the part's end, in order, and parts are put together in order, too
 // (Dao et al. 2023, "Flash-Decoding").
 //
-// A long cache is read by many blocks where few tokens are new: each part has one, and a third kernel puts them
+// A long cache is read by many blocks where one token is new: each part has one, and a third kernel puts them
 // together. Else a block does all parts, one after the other, by the same arithmetic: bits do not depend on which. The
 // position lies in device memory and grids are those of the whole cache, so that one recording serves all positions;
 // blocks behind the position leave at once.
@@ -212,14 +212,11 @@ __global__ void __launch_bounds__(kThreads) join_parts_kernel(T* out, PartRows p
     }
 }
 
-/// Parts that get a block each; 1 where a block has all: the cache is short, or new tokens are many.
-int64_t parts_in_blocks(const AttentionShape& shape, int64_t maxT) {
-    constexpr int64_t kManyTokens = 8;
-    return shape.T > kManyTokens ? 1 : ceil_div(maxT, kPart);
-}
+/// Parts that get a block each; 1 where a block has all: the cache is short, or there are many blocks without.
+int64_t parts_in_blocks(const AttentionShape& shape, int64_t maxT) { return shape.T > 1 ? 1 : ceil_div(maxT, kPart); }
 
-int64_t parts_bytes(const AttentionShape& shape, int64_t tokens, int64_t parts) {
-    return parts == 1 ? 0 : tokens * shape.NH * parts * (shape.HD + 2) * size_of(DType::F32);
+int64_t parts_bytes(const AttentionShape& shape, int64_t parts) {
+    return parts == 1 ? 0 : shape.NH * parts * (shape.HD + 2) * size_of(DType::F32);
 }
 
 template <typename T>
@@ -228,7 +225,7 @@ void run(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const Attention
     T *const keys = elements_of<T>(k_cache), *const values = elements_of<T>(v_cache), *const to = elements_of<T>(out);
     launch(append_kernel<T>, blocks_of(shape.T), kThreads, 0, stream, keys, values, elements_of<const T>(qkv), sizes);
     const int64_t count = parts_in_blocks(shape, k_cache.shape[0]);
-    CHECK(workspace.bytes() >= parts_bytes(shape, shape.T, count), workspace.bytes(), shape.T, count);
+    CHECK(workspace.bytes() >= parts_bytes(shape, count), workspace.bytes(), count);
     const PartRows parts = {static_cast<float*>(workspace.data), static_cast<int>(count), sizes.HD};
     dim3 grid = blocks_of(shape.T, sizes.NH);
     launch(attention_cached_kernel<T>, dim3(grid.x, grid.y, static_cast<unsigned>(count)), kThreads, 0, stream, to,
@@ -263,13 +260,7 @@ void CudaBackend::attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, T
 }
 
 int64_t CudaBackend::attention_cached_workspace(const AttentionShape& shape, int64_t maxT) const {
-    int64_t bytes = 0;
-    for (int64_t tokens = 1; tokens <= shape.T; ++tokens) {
-        AttentionShape few = shape;
-        few.T = tokens;
-        bytes = std::max(bytes, parts_bytes(shape, tokens, parts_in_blocks(few, maxT)));
-    }
-    return round_up(bytes, kTensorAlignment);
+    return round_up(parts_bytes(shape, ceil_div(maxT, kPart)), kTensorAlignment);  // Of one token, the only case.
 }
 
 }  // namespace llmc::cuda

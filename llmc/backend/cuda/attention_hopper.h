@@ -11,8 +11,8 @@
 
 namespace llmc::cuda {
 
-/// Which kernels a call of attention in bf16 takes, in either pass; `hopper` is the backend's choice. Their grids have the
-/// tiles of a sequence, of 128 rows or more, in the second dimension.
+/// Which kernels a call of attention in bf16 takes, in either pass; `hopper` is the backend's choice. Their grids have
+/// the tiles of a sequence, of 128 rows or more, in the second dimension.
 inline bool runs_on_hopper(bool hopper, const AttentionSizes& sizes) {
     constexpr int kSmallestTile = 128;
     return hopper && sizes.aligned && hopper_kernels_take(DType::BF16, sizes.HD) &&

@@ -116,6 +116,15 @@ struct ParameterRange {
     int64_t moments_shift = 0;  ///< In the tensors of moments the range is at offset + moments_shift.
 };
 
+/// The position of the first row of an operation. In generation a part of it lies in memory of the device, so that
+/// recorded calls stay valid; the host cannot check that.
+struct FirstPosition {
+    int64_t offset = 0;
+    Tensor on_device = {};  ///< (1) int32, added to the offset; or empty: 0.
+    FirstPosition(int64_t position = 0, Tensor more = {}) : offset(position), on_device(more) {}
+    FirstPosition(Tensor position) : on_device(position) {}
+};
+
 /// What an optimiser is told once. Clipping by global norm comes before all of them.
 struct OptimizerSettings {
     OptimizerKind kind = OptimizerKind::AdamW;
@@ -283,8 +292,8 @@ class Backend {
     // ---- Embedding --------------------------------------------------------------------------------------------
 
     /// out (N, C) = wte[token] + wpe[position]. tokens (N) int32 in [0, V); wte (Vp, C); wpe (maxT, C), or empty for
-    /// models without learned positions. Row n has position first_position + n % T; with documents that in its own.
-    virtual void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, int64_t first_position,
+    /// models without learned positions. Row n has position first + n % T; with documents that in its own.
+    virtual void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, FirstPosition first,
                                    Tensor documents) = 0;
     /// d_wte (Vp, C) fp32 +=, always. d_wpe (maxT, C) fp32 = or +=, its first min(T, N) rows; or empty. Several rows
     /// with one token or position add in row order. Without d_wte and documents, tokens and workspace may be empty.
@@ -364,10 +373,10 @@ class Backend {
 
     /// Rotates the first R <= HD columns of the query and key heads of qkv (N, QKV) in place: for head h, pair
     /// (i, i + R/2) turns by the angle whose cosine and sine stand in table (maxT, R) fp32: cosines of the R/2 pairs,
-    /// then sines, both perhaps times a factor. Rotate-half form. Row n has position first_position + n % T, or that in
+    /// then sines, both perhaps times a factor. Rotate-half form. Row n has position first + n % T, or that in
     /// its document. `inverse` applies the transposed map: turns back, times the factor. It is the backward operation,
     /// applied to d_qkv.
-    virtual void rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) = 0;
+    virtual void rope(Tensor qkv, Tensor table, const AttentionShape& shape, FirstPosition first, bool inverse) = 0;
 
     /// Causal attention, within documents. out (N, NH*HD), lse (N, NH) fp32 = log-sum-exp of each row's scaled scores;
     /// qkv (N, QKV). Scale and window are the shape's. Query head h reads key/value head h / (NH/NKV). Never holds T x
@@ -380,11 +389,13 @@ class Backend {
     virtual int64_t attention_forward_workspace(DType activations, const AttentionShape& shape) const = 0;
     virtual int64_t attention_backward_workspace(DType activations, const AttentionShape& shape) const = 0;
 
-    /// Attention of new tokens over a cache, for generation. shape.B == 1, shape.T new tokens at positions
-    /// first_position ..; k_cache and v_cache (maxT, NKV*HD) hold the earlier positions and receive the new rows from
-    /// qkv. out (T, NH*HD). first_position + T <= maxT. Scale and window as above.
+    /// Attention of new tokens over a cache, for generation. shape.B == 1, shape.T new tokens at positions first ..;
+    /// k_cache and v_cache (maxT, NKV*HD) hold the earlier positions and receive the new rows from qkv. out (T, NH*HD).
+    /// first + T <= maxT. Scale and window as above.
     virtual void attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
-                                  int64_t first_position) = 0;
+                                  FirstPosition first, Tensor workspace) = 0;
+    /// For any number of new tokens up to shape.T.
+    virtual int64_t attention_cached_workspace(const AttentionShape& shape, int64_t maxT) const;
 
     // ---- Activations ------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ void run_embed() {
                      {"wte", dtype, kColumns},
                      {"wpe", dtype, kColumns}},
                     [](Backend& b, const auto& x, auto&, auto&) {
-                        b.embedding_forward(x[0], flat(x[1]), x[2], x[3], x[0].shape[0], 0, {});
+                        b.embedding_forward(x[0], flat(x[1]), x[2], x[3], x[0].shape[0], {}, {});
                     });
 }
 
@@ -53,7 +53,7 @@ void run_rope() {
         for (const bool inverse : {false, true})
             expect_rows(
                 kRows, 1, {{"qkv", dtype, kHeads.qkv_columns()}, {"table", DType::F32, 64}},
-                [&](Backend& b, const auto& x, auto&, auto&) { b.rope(x[0], x[1], heads_of(x[0]), 0, inverse); });
+                [&](Backend& b, const auto& x, auto&, auto&) { b.rope(x[0], x[1], heads_of(x[0]), {}, inverse); });
 }
 
 void run_head_norm() {

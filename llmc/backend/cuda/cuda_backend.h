@@ -68,7 +68,7 @@ class CudaBackend final : public Backend {
     static cudaError_t try_kernels(int* code, int* ptx);
 
     // embedding.cu
-    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, int64_t first_position,
+    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, FirstPosition first,
                            Tensor documents) override;
     void embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
                             Tensor documents, Tensor workspace) override;
@@ -120,7 +120,7 @@ class CudaBackend final : public Backend {
     void dropout(Tensor out, Tensor x, Tensor residual, const Dropout& dropout) override;
 
     // rope.cu
-    void rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) override;
+    void rope(Tensor qkv, Tensor table, const AttentionShape& shape, FirstPosition first, bool inverse) override;
 
     // attention.cu, attention_backward.cu
     void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, Tensor workspace) override;
@@ -134,7 +134,8 @@ class CudaBackend final : public Backend {
 
     // attention_cached.cu
     void attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
-                          int64_t first_position) override;
+                          FirstPosition first, Tensor workspace) override;
+    int64_t attention_cached_workspace(const AttentionShape& shape, int64_t maxT) const override;
 
     // activation.cu
     void gelu_forward(Tensor out, Tensor x) override;

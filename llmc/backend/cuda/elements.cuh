@@ -3,6 +3,7 @@
 // instantiated for whole groups and for single elements; the host chooses by sizes and addresses.
 #pragma once
 
+#include "llmc/backend/backend.h"
 #include "llmc/backend/cuda/device.cuh"
 #include "llmc/base/check.h"
 #include "llmc/base/tensor.h"
@@ -22,6 +23,16 @@ T* elements_of(Tensor tensor) {
     } else {
         return tensor.as<T>();
     }
+}
+
+/// What kernels take of a FirstPosition.
+struct Position {
+    int64_t offset;
+    const int32_t* more;
+    __device__ __forceinline__ int64_t value() const { return more ? offset + *more : offset; }
+};
+inline Position position_of(const FirstPosition& first) {
+    return {first.offset, elements_of<const int32_t>(first.on_device)};
 }
 
 /// Whether all addresses are multiples of 16 (null is).

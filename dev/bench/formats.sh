@@ -3,17 +3,18 @@
 # bf16 with two micro-batches per update, with fp32 state and with every smaller format, and compares the validation
 # losses at the end.
 #
-#   dev/bench/formats.sh [--quick|--long|--demo SEED...]      or: make bench BENCH=formats
+#   dev/bench/formats.sh [--only=WORD] [--quick|--long|--demo SEED...]      or: make bench BENCH=formats
 #
 # Prints a table and writes dev/bench/results/formats.md and .json; --quick has a tenth of the steps and writes nothing,
-# --long has ten times as many. --demo trains the demo alone, as long as `make train` does and at its rate (2,000 updates,
-# 3e-3), from each of the seeds, and adds their rows to dev/bench/results/formats_demo.md; a quarter of an hour a seed on
-# two cores. Where the processor has no bf16 dot products everything is fp32, with masters as it is.
-# About three minutes on two cores, half an hour with --long. Exits with 1 if a loss is more than 0.5 % above
-# that of fp32 state, or 1 % with all formats together.
+# --long has ten times as many. --demo trains the demo alone, as long as `make train` does and at its rate (2,000
+# updates, 3e-3), from each of the seeds, and adds their rows to dev/bench/results/formats_demo.md; half an hour a seed
+# on two cores. --only takes the formats with that word. Where the processor has no bf16 dot products everything is fp32,
+# with masters as it is. About three minutes on two cores, half an hour with --long. Exits with 1 if a loss is more than
+# 0.5 % above that of fp32 state, or 1 % with all formats together.
 set -euo pipefail
 
-tenths=10 seeds=()
+tenths=10 seeds=() only=""
+case "${1-}" in --only=*) only=${1#*=} && shift ;; esac
 case "${1-}" in
     --quick) tenths=1 ;;
     --long) tenths=100 ;;
@@ -52,6 +53,7 @@ compare() {
     training=("${training[@]:1}" "--steps=$steps" "--val-every=$steps")
     [ ${#seeds[@]} -gt 0 ] || training+=("--warmup=$((steps / 12))")
     for setting in "fp32 state" "moments bf16" "moments 8bit" "no masters" "gradients bf16" "all, moments 8bit"; do
+        [[ $setting == "fp32 state" || $setting == *"$only"* ]] || continue
         target=0.5
         case $setting in
             "fp32 state") arguments="" ;;
@@ -86,7 +88,8 @@ compare() {
 if [ ${#seeds[@]} -gt 0 ]; then
     for seed in "${seeds[@]}"; do
         compare "demo, seed $seed" 2000 --batch-size=8 --total-batch-size=2048 -- --seed="$seed"
-        printf '%s' "$rows" | tail -n 6 >> "$root/dev/bench/results/formats_demo.md"
+        printf '%s' "$rows" >> "$root/dev/bench/results/formats_demo.md"
+        rows=""
     done
     exit "$status"
 fi
@@ -103,5 +106,5 @@ Demo text, $dtype parameters and activations, two micro-batches per update; MiB 
 |---|---|---:|---:|---:|---|
 $rows"
 printf '%s\n' "$report"
-[ "$tenths" = 1 ] || publish formats "$report" "$objects"
+[[ $tenths = 1 || -n $only ]] || publish formats "$report" "$objects"
 exit "$status"

@@ -2,7 +2,8 @@
 """Which models train on which card, in full and by adapters (--finetune), by plan: the fastest placement that fits,
 with its bytes on device and host, and the predicted speed beside the best that is published for that card.
 
-    dev/bench/reach.py [--finetune] [--out FOLDER] [--only WORD] [--no-runs|--again|--record]  or: make bench BENCH=reach
+    dev/bench/reach.py [--finetune] [--out FOLDER] [--only WORD] [--no-runs | --again | --record]
+    or: make bench BENCH=reach
 
 Every row tries --recompute=auto with places of the state (--offload) and micro-batches, and takes the fastest whose
 planned bytes fit the card less a gibibyte for the driver and a desktop. Then the row's placement is also run, two
@@ -307,6 +308,20 @@ def table(results):
     return "\n".join(lines) + "\n"
 
 
+def head_of(finetune, version):
+    total = TOTAL_TOKENS["adapters" if finetune else "full"]
+    formats = ("`--lora=16` on every matrix, the base in bf16 (*lora*) or as `--base-format` says" if finetune
+               else "*small*: `" + " ".join(STATES["small"]) + "`")
+    return (f"# {'Adapters' if finetune else 'Full training'} by plan\n\n"
+            f"{datetime.date.today()}, {version}, `dev/bench/reach.py{' --finetune' if finetune else ''}`. Updates of "
+            f"{total} tokens, bf16, the\ncard less 1 GiB; device and host GB = 1e9 bytes (host: of all ranks);\n"
+            f"{formats}.\n"
+            "Speeds are predictions from data sheets; nothing here ran on such a card. *Bound*: the same micro-batch\n"
+            "with nothing repeated and nothing moved, which no plan can beat. Small runs: the same placement at 1/32\n"
+            "of the width and two layers, on as many ranks; *equal*: bytes planned are those that are allocated, and\n"
+            "those of arena and host memory that are used at most.\n\n")
+
+
 def main():
     parser = common.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default=str(root / "dev/bench/results"), metavar="FOLDER")
@@ -335,18 +350,7 @@ def main():
     text = table(results)
     print(text, end="")
     if not options.only:
-        total = TOTAL_TOKENS["adapters" if options.finetune else "full"]
-        formats = ("`--lora=16` on every matrix, the base in bf16 (*lora*) or as `--base-format` says"
-                   if options.finetune else "*small*: `" + " ".join(STATES["small"]) + "`")
-        head = (f"# {'Adapters' if options.finetune else 'Full training'} by plan\n\n"
-                f"{datetime.date.today()}, {version.splitlines()[0]}, `dev/bench/reach.py"
-                f"{' --finetune' if options.finetune else ''}`. Updates of {total} tokens, bf16, the\n"
-                "card less 1 GiB; device and host GB = 1e9 bytes (host: of all ranks);\n"
-                f"{formats}.\n"
-                "Speeds are predictions from data sheets; nothing here ran on such a card. *Bound*: the same micro-batch\n"
-                "with nothing repeated and nothing moved, which no plan can beat. Small runs: the same placement at 1/32 of\n"
-                "the width and two layers, on as many ranks; *equal*: bytes planned are those that are allocated, and those\n"
-                "of arena and host that are used at most.\n\n")
+        head = head_of(options.finetune, version.splitlines()[0])
         name = "reach_finetune" if options.finetune else "reach"
         common.write(os.path.join(options.out, f"{name}.md"), head + text)
         common.write(os.path.join(options.out, f"{name}.json"), json.dumps(results, indent=1) + "\n")

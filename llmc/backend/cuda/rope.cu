@@ -24,12 +24,12 @@ __device__ __forceinline__ void turn(T& lower, T& upper, float cosine, float sin
 /// is -1 to turn back.
 template <typename T, int kSize>
 __global__ void __launch_bounds__(kThreads)
-    rope_kernel(T* qkv, const float* table, int T_, int heads, int HD, int R, int columns, Position first,
-                const int32_t* documents, float direction) {
+    rope_kernel(T* qkv, const float* table, int T_, int heads, int HD, int R, int columns, int64_t first,
+                const int32_t* more, const int32_t* documents, float direction) {
     T* const row = qkv + int64_t{blockIdx.x} * columns;
     const int slot = static_cast<int>(blockIdx.x) % T_;
     const int position = documents ? slot - documents[blockIdx.x] : slot;
-    const float* const cosines = table + (first.value() + position) * R;
+    const float* const cosines = table + (Position{first, more}.value() + position) * R;
     const int half = R / 2, items_per_head = half / kSize;
     for (int item = threadIdx.x; item < heads * items_per_head; item += kThreads) {
         const int pair = item % items_per_head * kSize;
@@ -60,8 +60,8 @@ void rotate(T* qkv, const float* table, int R, const AttentionShape& shape, Firs
     const bool aligned = HD % Pack<T>::kSize == 0 && R % (2 * Pack<T>::kSize) == 0 && all_aligned({qkv, table});
     launch(aligned ? rope_kernel<T, Pack<T>::kSize> : rope_kernel<T, 1>, blocks_of(shape.B * shape.T), kThreads, 0,
            stream, qkv, table, static_cast<int>(shape.T), static_cast<int>(shape.NH + shape.NKV), HD, R,
-           static_cast<int>(shape.qkv_columns()), position_of(first), elements_of<const int32_t>(shape.documents),
-           inverse ? -1.0f : 1.0f);
+           static_cast<int>(shape.qkv_columns()), first.offset, elements_of<const int32_t>(first.on_device),
+           elements_of<const int32_t>(shape.documents), inverse ? -1.0f : 1.0f);
 }
 
 }  // namespace

@@ -153,7 +153,7 @@ TEST(TilePlans, SmallerTilesTakeLessMemory) {
                 const Plan plan =
                     make_training_plan(model, tiled_request(model, {1, 4096}, 128, tile), find_policy(policy));
                 const int64_t bytes = make_layout(plan).arena_bytes;
-                EXPECT_LT(bytes, before) << model.config.name << ", " << policy << ", " << tile;
+                EXPECT_LE(bytes, before) << model.config.name << ", " << policy << ", " << tile;
                 before = bytes;
             }
         }

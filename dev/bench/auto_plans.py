@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Plans of --recompute=auto, without running them: beside a bound that no plan beats, beside the fixed levels, and beside
-the `auto` of an older program.
+"""Plans of --recompute=auto, without running them: beside a bound that no plan beats, beside the fixed levels, and
+beside the `auto` of an older program.
 
     OLD_TRAIN_GPT=PROGRAM dev/bench/auto_plans.py [--out FOLDER]      or: make bench BENCH=auto, at its end
 
@@ -117,10 +117,10 @@ def main():
                 rows.append(row)
                 common.say(line_of(row) if row["auto_ms"] else str(row))
     version = subprocess.run([new, "--version"], capture_output=True, text=True, check=False).stdout.splitlines()[0]
-    text = (f"# Plans of auto\n\n{version}; `dev/bench/auto_plans.py`, which runs nothing. Predicted time of a step over "
-            "level 0, on the card\nthat was \"h100\" in 3e66bb4. *Share*: 0 % is the smallest budget with which 3e66bb4 finds "
-            "a plan, 100 % what\nlevel 0 takes. *Above the bound*: by how much at most another plan could be faster "
-            "(`llmc/plan/relaxation.h`).\n\n"
+    text = (f"# Plans of auto\n\n{version}; `dev/bench/auto_plans.py`, which runs nothing. Predicted time of a step "
+            "over level 0, on the card\nthat was \"h100\" in 3e66bb4. *Share*: 0 % is the smallest budget with which "
+            "3e66bb4 finds a plan, 100 % what\nlevel 0 takes. *Above the bound*: by how much at most another plan could"
+            " be faster (`llmc/plan/relaxation.h`).\n\n"
             "| model | budget, GiB | share | auto | best level that fits | auto of 3e66bb4 | above the bound |\n"
             "|---|---:|---:|---:|---:|---:|---:|\n" + "".join(line_of(row) + "\n" for row in rows if row["auto_ms"]))
     print(text, end="")

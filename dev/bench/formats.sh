@@ -7,10 +7,10 @@
 #
 # Prints a table and writes dev/bench/results/formats.md and .json; --quick has a tenth of the steps and writes nothing,
 # --long has ten times as many. --demo trains the demo alone, as long as `make train` does and at its rate (2,000
-# updates, 3e-3), from each of the seeds, and adds their rows to dev/bench/results/formats_demo.md; half an hour a seed
-# on two cores. --only takes the formats with that word. Where the processor has no bf16 dot products everything is fp32,
-# with masters as it is. About three minutes on two cores, half an hour with --long. Exits with 1 if a loss is more than
-# 0.5 % above that of fp32 state, or 1 % with all formats together.
+# updates, 3e-3), from each of the seeds, and adds their rows to dev/bench/results/formats_demo.md; half an hour a
+# seed on two cores. --only takes the formats with that word. Where the processor has no bf16 dot products everything
+# is fp32, with masters as it is. About three minutes on two cores, half an hour with --long. Exits with 1 if a loss
+# is more than 0.5 % above that of fp32 state, or 1 % with all formats together.
 set -euo pipefail
 
 tenths=10 seeds=() only=""

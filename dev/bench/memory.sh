@@ -7,10 +7,10 @@
 #
 #   dev/bench/memory.sh [--quick] [--only=WORD]      or: make bench BENCH=memory
 #
-# Prints a table; a whole one, of full size, goes to dev/bench/results/memory.md and .json. --quick takes B = 1, T = 128;
-# --only the settings with that word. The process is measured from start to end, its last checkpoint included. Needs up to
-# 6 GiB of memory and 2 GiB in $TMPDIR; about ten minutes on two cores. Exits with 1 if a difference is above 5 %, or
-# 2 % with everything in host memory, or by adapters.
+# Prints a table; a whole one, of full size, goes to dev/bench/results/memory.md and .json. --quick takes B = 1, T =
+# 128; --only the settings with that word. The process is measured from start to end, its last checkpoint included.
+# Needs up to 6 GiB of memory and 2 GiB in $TMPDIR; about ten minutes on two cores. Exits with 1 if a difference is
+# above 5 %, or 2 % with everything in host memory, or by adapters.
 set -euo pipefail
 
 batch="--batch-size=4 --seq-len=1024" only="" quick=no

@@ -143,18 +143,22 @@ class Generator {
                                                 : request_.workspace.block[static_cast<size_t>(row)];
     }
 
-    /// Tile after tile of a group of rows; what a tile leaves in tensors of a tile is gone after it.
+    /// Tile after tile of a group of rows. What a tile leaves in tensors of a tile is gone after it, and what was there
+    /// of all tokens before the first is what the next reads, even if the tile has brought its own part back again.
     template <typename Body>
     void for_each_tile(int layer, const RowGroup& group, Body body) {
         if (!group.is_tiled) return body();
         CHECK(tile_.count == 0, "tiles inside a tile", layer);
         made_.clear();
         workspace_ = kNone;
+        const std::vector<int32_t> before = live_[static_cast<size_t>(layer)];
         for (const RowRange& tile : tiling_.tiles(group)) {
             tile_ = tile;
             body();
             for (int slot = 0; slot < slots_; ++slot) {
+                const int32_t whole = before[static_cast<size_t>(slot)];
                 if (!is_whole(layer, slot)) live(layer, slot) = kNone;
+                if (is_whole(layer, slot) && whole != kNone) live(layer, slot) = whole;
             }
         }
         tile_ = {};

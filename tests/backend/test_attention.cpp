@@ -389,8 +389,8 @@ TEST(Attention, CachedEqualsForward) {
                     part.T = std::min(chunk, s.T - first);
                     auto at = static_cast<int32_t>(first);
                     backend.attention_cached(out.tensor.row_range(first, part.T), k_cache.tensor, v_cache.tensor,
-                                             call.qkv.tensor.row_range(first, part.T), part,
-                                             Tensor(DType::I32, &at, 1), {});
+                                             call.qkv.tensor.row_range(first, part.T), part, Tensor(DType::I32, &at, 1),
+                                             {});
                 }
                 EXPECT_LE(largest_error(values_of<float>(out.tensor), truth, s.NH * s.HD, 0, s.NH * s.HD), bound)
                     << c.name() << " in chunks of " << chunk;

@@ -153,11 +153,29 @@ TEST(TilePlans, SmallerTilesTakeLessMemory) {
                 const Plan plan =
                     make_training_plan(model, tiled_request(model, {1, 4096}, 128, tile), find_policy(policy));
                 const int64_t bytes = make_layout(plan).arena_bytes;
-                EXPECT_LT(bytes, before) << model.config.name << ", " << policy << ", " << tile;
+                EXPECT_LE(bytes, before) << model.config.name << ", " << policy << ", " << tile;
                 before = bytes;
             }
         }
     }
+}
+
+/// llama3.2-1b at 131,072 tokens with its inputs on the host needed 15.3 GB. By plan, without the backend's scratch.
+TEST(TilePlans, TakeAThirdOfALongContext) {
+    const Model model = make_model(preset("llama3.2-1b"));
+    PlanRequest request;
+    request.shape = {1, 1 << 17};
+    request.places = Places(DType::BF16);
+    request.logits_chunk_tokens = default_logits_chunk(model, request.shape, "sm_90");
+    request.block_tokens = default_block_tokens(model, request.shape, "sm_90");
+    const Plan whole = make_training_plan(model, request, find_policy("offload"));
+    request.tile_tokens = request.block_tokens;
+    const Plan tiled = make_training_plan(model, request, find_policy("offload"));
+    EXPECT_NEAR(static_cast<double>(make_layout(whole).arena_bytes), 15.3e9, 0.1e9);
+    EXPECT_LT(static_cast<double>(make_layout(tiled).arena_bytes), 15.3e9 / 3);
+    const OpTimes times = analytic_times(model, request.shape, request.places, find_device_profile("h100"),
+                                         {request.logits_chunk_tokens, request.block_tokens});
+    EXPECT_LT(plan_seconds(times, tiled), 1.1 * plan_seconds(times, whole));
 }
 
 TEST(TilePlans, ChoicesGoFromAllTokensToABlock) {

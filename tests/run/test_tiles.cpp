@@ -24,7 +24,7 @@ class TilesTest : public testing::TestWithParam<FamilyCase> {
         }
     }
     DType dtype() const { return GetParam().dtype; }
-    Model model(int64_t L = 4) const { return make_model(config_of_family(GetParam().family, L, kShape.T)); }
+    Model model(int64_t L = 3) const { return make_model(config_of_family(GetParam().family, L, kShape.T)); }
 };
 
 TEST_P(TilesTest, SameBitsUnderEveryPolicyTileAndThreadCount) {
@@ -34,12 +34,10 @@ TEST_P(TilesTest, SameBitsUnderEveryPolicyTileAndThreadCount) {
     ASSERT_TRUE(std::isfinite(expected.loss));
     for (const PolicyRow& policy : policies()) {
         for (const int64_t tile : {0, 128, 256}) {
-            for (const int threads : {1, 2}) {
-                TinyTrainer trainer = trainer_of(model(), kShape, dtype(),
-                                                 {.policy = policy.name, .tile_tokens = tile, .threads = threads});
-                EXPECT_EQ(trainer.plan().tile_tokens, tile);
-                EXPECT_TRUE(run(trainer) == expected) << policy.name << ", tiles of " << tile << ", " << threads;
-            }
+            TinyTrainer trainer = trainer_of(
+                model(), kShape, dtype(), {.policy = policy.name, .tile_tokens = tile, .threads = tile == 0 ? 2 : 3});
+            EXPECT_EQ(trainer.plan().tile_tokens, tile);
+            EXPECT_TRUE(run(trainer) == expected) << policy.name << ", tiles of " << tile;
         }
     }
 }
@@ -94,21 +92,6 @@ TEST_P(TilesTest, BlocksDecideTheLastBitsAndNoMore) {
         apart = std::max(apart, std::fabs(a.gradients[i] - b.gradients[i]));
     }
     EXPECT_LT(apart, 1e-6f * std::max(1.0f, largest));
-}
-
-TEST_P(TilesTest, TakeLessMemoryThanAllTokensAtOnce) {
-    const BatchShape shape = {1, 1024};
-    const Model longer = make_model(config_of_family(GetParam().family, 4, shape.T));
-    TinyTrainer whole = trainer_of(longer, shape, dtype(), {.policy = "offload"});
-    TinyTrainer tiles = trainer_of(longer, shape, dtype(), {.policy = "offload", .tile_tokens = 128});
-    const auto bytes = [](const TinyTrainer& trainer, Consumer consumer) {
-        return trainer.memory().simulation.by_consumer[static_cast<size_t>(consumer)];
-    };
-    const auto internals = [&](const TinyTrainer& trainer) {
-        return bytes(trainer, Consumer::LayerInternals) + bytes(trainer, Consumer::Gradients);
-    };
-    EXPECT_LT(3 * internals(tiles), 2 * internals(whole));
-    EXPECT_LT(tiles.memory().layout.arena_bytes, whole.memory().layout.arena_bytes);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, TilesTest, family_cases(), family_case_name);

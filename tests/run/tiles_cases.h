@@ -69,12 +69,12 @@ inline void put_documents(TinyTrainer& trainer) {
 /// The update itself leaves the gradients as they are.
 inline Result run(TinyTrainer& trainer, int micro_batches = 2) {
     trainer.state().initialise(7);
-    if (trainer.executor().documents()) put_documents(trainer);
     Result result;
     const float scale = 1.0f / static_cast<float>(micro_batches * trainer.plan().shape.N());
     for (int micro = 0; micro < micro_batches; ++micro) {
         const auto seed = static_cast<uint64_t>(2 * micro);
         const auto tokens = trainer.random_tokens(seed), targets = trainer.random_tokens(seed + 1);
+        if (trainer.executor().documents()) put_documents(trainer);
         const Turn turn = {.first = micro == 0, .last = micro + 1 == micro_batches};
         result.loss = trainer.micro_batch(tokens.data(), targets.data(), scale, turn);
     }

@@ -1,6 +1,7 @@
 // train_gpt: options -> a description of the run (ranks, data, model, backend, plan) -> state -> loop. Plain C++: the
 // CUDA backend is behind llmc/backend/backend.h, and without nvcc this file compiles with any C++ compiler. Read next:
 // llmc/backend/backend.h (what an operation is), llmc/run/executor.cpp (the only loop over steps).
+#include "llmc/base/drop_pages.h"
 #include "llmc/base/error.h"
 #include "llmc/base/last_words.h"
 #include "llmc/base/log.h"
@@ -88,6 +89,14 @@ bool has_to_validate(const Origin& origin, const Options& options, Comm& comm) {
     return comm.broadcast(lacks ? "yes" : "") == "yes";
 }
 
+/// Loading weights takes memory for a while: on a CPU that of activations, whose pages the trainer takes back
+/// afterwards.
+void lend_arena(const RunDescription& run, const State& state) {
+    if (run.backend->on_gpu()) return;
+    const auto* start = reinterpret_cast<const std::byte*>(state.arena());
+    drop_pages({start, static_cast<size_t>(run.memory().layout.arena_bytes)});
+}
+
 /// One rank of a training run; most runs have just this one.
 void train_rank(const Options& given, Comm& comm) {
     std::optional<Comm::LongWork> start(std::in_place, comm, "its start");
@@ -119,6 +128,7 @@ void train_rank(const Options& given, Comm& comm) {
     CHECK(state.allocated_bytes() == memory.total_bytes(), state.allocated_bytes(), memory.total_bytes());
     CHECK(state.allocated_host_bytes() == memory.host_bytes(), state.allocated_host_bytes(), memory.host_bytes());
     const TransportGuard before_memory_goes(comm);
+    lend_arena(*run, state);
     if (origin.weights != nullptr) load_weights(options, *origin.weights, state);  // Damaged ones leave no folder.
     comm.barrier();
     std::optional<RunFolder> folder;  // Of rank 0.

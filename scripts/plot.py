@@ -21,6 +21,7 @@ import sys
 import tomllib
 import warnings
 from itertools import groupby
+from statistics import median
 
 sys.dont_write_bytecode = True
 import common  # noqa: E402
@@ -99,7 +100,8 @@ def read_sweep(path):
         for row in reader:
             row.update({key: float(row[key]) if row[key] else None for key in numbers})
             rows.append({**row, "batch_size": int(row["batch_size"]), "curve": row["curve"] or "",
-                         "level": row["recompute"], "folder": path.parent / row["run"]})
+                         "level": row["recompute"], "folder": path.parent / row["run"],
+                         "setting": row.get("setting") or "", "repeat": row.get("repeat") or "1"})
     except (ValueError, KeyError, TypeError, csv.Error):
         fail(f"{path}:{reader.line_num}: is not a row of scripts/sweep.py; run that again to make the file anew")
     if not rows:
@@ -166,20 +168,39 @@ def rounded(value):
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def by_batch_size(rows):
-    return [(size, list(group)) for size, group in groupby(rows, key=lambda row: row["batch_size"])]
+def by_panel(rows):
+    """The rows of each batch size and setting, with the title of their panel."""
+    def key(row):
+        return row["batch_size"], row["setting"]
+    return [(f"batch size {size}" + (f"\n{shown(setting)}" if setting else ""), list(group))
+            for (size, setting), group in groupby(rows, key=key)]
+
+
+def without_repeats(rows):
+    """One row for the repeats of a run: the first of them, with medians of what was measured."""
+    merged = {}
+    for row in rows:
+        merged.setdefault((row["batch_size"], row["setting"], row["level"]), []).append(row)
+    measured = ("measured_bytes", "step_ms", "tokens_per_second", "overhead")
+    return [{**group[0], **{key: middle([row[key] for row in group]) for key in measured}}
+            for group in merged.values()]
+
+
+def middle(values):
+    found = [value for value in values if value is not None]
+    return median(found) if found else None
 
 
 def panels(pyplot, rows, title, unit):
-    """A figure with an axis per batch size, side by side, all of one scale."""
-    groups = by_batch_size(rows)
+    """A figure with an axis per batch size and setting, side by side, all of one scale."""
+    groups = by_panel(rows)
     width = sum(1.2 + 0.75 * len(group) for _, group in groups)
     figure, axes = pyplot.subplots(1, len(groups), sharey=True, squeeze=False, layout="constrained",
                                    figsize=(max(6, width), 4.6))
     figure.suptitle(title)
     axes[0, 0].set_ylabel(unit)
-    for axis, (size, _) in zip(axes.flat, groups):
-        axis.set_title(f"batch size {size}", fontsize=11)
+    for axis, (name, _) in zip(axes.flat, groups):
+        axis.set_title(name, fontsize=11)
         axis.grid(axis="y", alpha=0.3)
         axis.set_axisbelow(True)
     return figure, [(axis, group) for axis, (_, group) in zip(axes.flat, groups)]
@@ -240,7 +261,8 @@ def loss_curves(pyplot, rows):
 
 
 def plot_sweep(pyplot, path):
-    rows = read_sweep(path)
+    runs = read_sweep(path)
+    rows = without_repeats(runs)
     memory = [("predicted_bytes", "predicted", PREDICTED, 1 / MIB), ("measured_bytes", "measured", MEASURED, 1 / MIB)]
     times = [("predicted_step_ms", "predicted", PREDICTED, 1), ("step_ms", "measured", MEASURED, 1)]
     figures = {
@@ -249,7 +271,7 @@ def plot_sweep(pyplot, path):
         "time": bars(pyplot, rows, "Time per step, predicted and measured", "ms", times, rounded),
         "overhead": bars(pyplot, rows, "Time per step over that of level 0", "%",
                          [("overhead", "", MEASURED, 100)], "{:+.1f}".format),
-        "loss": loss_curves(pyplot, rows)}
+        "loss": loss_curves(pyplot, [row for row in runs if row["repeat"] == "1"])}
     return {name: figure for name, figure in figures.items() if figure}
 
 

@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""Trains one model at every combination of batch size and --recompute level, and compares prediction with measurement:
-memory, time per step, overhead against level 0, and whether the loss curves of a batch size are equal bit for bit.
+"""Trains one model at every combination of batch size, --recompute level and whatever else is named, and compares
+prediction with measurement: memory, time per step, overhead against level 0, and whether loss curves that differ in
+nothing but the level are equal bit for bit.
 
   scripts/sweep.py --batch-sizes="4 8" --recompute="0 1 2 act auto" --model=gpt2-mini --out=runs/sweep1 [-- OPTION...]
+  scripts/sweep.py --grid learning-rate=1e-3,3e-3 --grid seed=1,2,3 --steps=200 --out=runs/rates [-- OPTION...]
 
-  --batch-sizes=LIST       sequences in a micro-batch, separated by blanks or commas
-  --recompute=LIST         levels, as --recompute of train_gpt takes them
+  --batch-sizes=LIST       sequences in a micro-batch, separated by blanks or commas (one: what train_gpt would take)
+  --recompute=LIST         levels, as --recompute of train_gpt takes them (0)
+  --grid=OPTION=LIST       values of any option of train_gpt, separated by commas; may be given several times
+  --repeats=N              runs of each combination, for how far times spread (1)
   --out=FOLDER             where everything goes: a run folder per combination, sweep.csv, sweep.md, plots
   --model=NAME             as for train_gpt, its default otherwise
   --steps=N                updates of each run (20)
@@ -53,6 +57,8 @@ class Request:
     levels: list
     out: str
     total: str = ""
+    grids: list = dataclasses.field(default_factory=list)  # (option, values)
+    repeats: int = 1
     keep_checkpoints: bool = False
     options: list = dataclasses.field(default_factory=list)  # of train_gpt, for all runs
 
@@ -69,8 +75,26 @@ def words_of(option, text, pattern):
     return words
 
 
+def grid_of(text, before):
+    """A --grid as (option, values)."""
+    name, equals, listed = text.partition("=")
+    name, values = name.lstrip("-"), listed.split(",")
+    if not equals or not re.fullmatch(r"[a-z0-9-]+", name) or "" in values:
+        fail(2, f"--grid={text}: must be an option's long name and its values, such as learning-rate=1e-3,3e-3")
+    elsewhere = {"batch-size": "--batch-sizes", "recompute": "--recompute", "output-dir": "--out"}
+    if name in elsewhere:
+        fail(2, f"--grid={text}: is {elsewhere[name]} of the sweep itself; write {elsewhere[name]}={listed}")
+    if f"--{name}" in OWN and name != "total-batch-size":
+        fail(2, f"--grid={text}: {name} is for the sweep to say; see --help")
+    if name in [other for other, _ in before]:
+        fail(2, f"--grid={text}: {name} is there twice; name all its values in one --grid")
+    if len(set(values)) < len(values):
+        fail(2, f"--grid={text}: a value is there twice; name it once, or see --repeats")
+    return name, values
+
+
 def parse(arguments):
-    given, options, words = {}, [], list(arguments)
+    given, grids, options, words = {}, [], [], list(arguments)
     while words:
         word = words.pop(0)
         name, equals, value = word.partition("=")
@@ -82,22 +106,32 @@ def parse(arguments):
         if word == "--checkpoints":
             given[word] = True
             continue
-        if name not in ("--batch-sizes", "--recompute", "--out", "--model", "--steps", "--total-batch-size"):
+        if name not in ("--batch-sizes --recompute --grid --repeats --out --model --steps "
+                        "--total-batch-size").split():
             fail(2, f"{word}: no such option; those of train_gpt come after --; see --help")
         if not equals:
             if not words:
                 fail(2, f"{word}: wants a value; see --help")
             value = words.pop(0)
-        if name in ("--model", "--steps"):
+        if name == "--grid":
+            grids.append(grid_of(value, grids))
+        elif name in ("--model", "--steps"):
             options.append(f"{name}={value}")
         else:
             given[name] = value
     total = given.get("--total-batch-size", "")
     if total and not re.fullmatch(r"[0-9]+", total):
         fail(2, f"--total-batch-size={total}: must be a number of tokens")
-    request = Request(words_of("--batch-sizes", given.get("--batch-sizes", ""), r"[1-9][0-9]*"),
-                      words_of("--recompute", given.get("--recompute", ""), r"[a-z0-9]+"), given.get("--out", ""),
-                      total, "--checkpoints" in given, words + options)
+    repeats = given.get("--repeats", "1")
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", repeats):
+        fail(2, f"--repeats={repeats}: must be a number of runs, from 1 to 9999")
+    if total and "total-batch-size" in [name for name, _ in grids]:
+        fail(2, "--total-batch-size: is in a --grid, too; leave one of them out")
+    alone = grids or int(repeats) > 1  # There is something to sweep over without batch sizes and levels.
+    sizes, levels = given.get("--batch-sizes"), given.get("--recompute")
+    request = Request([] if sizes is None and alone else words_of("--batch-sizes", sizes or "", r"[1-9][0-9]*"),
+                      ["0"] if levels is None and alone else words_of("--recompute", levels or "", r"[a-z0-9]+"),
+                      given.get("--out", ""), total, grids, int(repeats), "--checkpoints" in given, words + options)
     if not request.out:
         fail(2, "--out: name the folder for the runs; see --help")
     return request
@@ -117,18 +151,22 @@ def given(names, options):
     return next((name_of(word)[0] for word in options if name_of(word)[0] in names), "")
 
 
-def fill_in(options):
+def fill_in(request):
     """What a sweep wants where the user has said nothing of it."""
+    options, swept = request.options, [f"--{name}" for name, _ in request.grids]
     own = given(OWN, options)
     if own:
         fail(2, f"{own}: is for the sweep to say, not after --; see --help for --batch-sizes, --recompute, --out")
-    if not given(["-i", "--data", "--config"], options):
+    twice = given(swept, options)
+    if twice:
+        fail(2, f"{twice}: is in a --grid, too; leave one of them out")
+    if not given(["-i", "--data", "--config"], options + swept):
         near = os.path.join("data", "demo.txt")
         options.append("--data=" + (near if os.path.exists(near) else os.path.join(ROOT, near)))
     for names, option in [("-x --steps", "--steps=20"),
                           ("-v --val-every -j --val-data --val-sequences", "--val-every=0"),
                           ("-g --sample-length -s --sample-every --sample-prompt", "--sample-length=0")]:
-        if not given([*names.split(), "--config"], options):
+        if not given([*names.split(), "--config"], options + swept):
             options.append(option)
 
 
@@ -238,32 +276,58 @@ class Sweep:
         self.options = request.options
         self.finished = 0  # Runs that came to their end, now or before.
 
+    def combinations(self):
+        request = self.request
+        return sweep_report.combinations(request.batch_sizes, request.levels, request.grids, request.repeats)
+
     def prepare(self):
         """Everything is checked before anything is written."""
-        fill_in(self.options)
-        first = self.request.batch_sizes[0]
-        # The sequence length may come from an option or a file. Too little memory is for the runs to find.
-        code, _, stderr = self.program.ask(*self.options, f"--batch-size={first}", "--recompute=none", "--dry-run")
-        seq_len = re.search(r" I batch +[0-9]+ x ([0-9]+) tokens", stderr)
-        if not seq_len:
-            fail(code if code in (1, 2) else 1, error_of(stderr, code))
-        total = self.request.total or math.lcm(*map(int, self.request.batch_sizes)) * int(seq_len[1])
-        self.options.append(f"--total-batch-size={total}")
-        self.plan_options = self.program.select(self.program.names_in("  -", "plan"), self.options)
-        for level in self.request.levels:
-            code, _, stderr = self.plan(first, level)
+        request = self.request
+        fill_in(request)
+        shapes = [self.shape_with(setting) for setting in self.settings_to_try()]
+        request.batch_sizes = request.batch_sizes or [shapes[0][0]]
+        if not self.total_is_given():
+            total = request.total or math.lcm(*map(int, request.batch_sizes)) * math.lcm(*[int(T) for _, T in shapes])
+            self.options.append(f"--total-batch-size={total}")
+        self.plan_names = self.program.names_in("  -", "plan")
+        for level in request.levels:
+            code, _, stderr = self.plan(dataclasses.replace(self.combinations()[0], level=level))
             if code == 2 and error_of(stderr, code).startswith("--recompute="):
                 fail(2, error_of(stderr, code))
         self.check_folder()
 
-    def plan(self, batch_size, level):
-        arguments = [f"--batch-size={batch_size}", f"--recompute={level}", *self.plan_options]
-        return self.program.ask("plan", "--json", *arguments)
+    def total_is_given(self):
+        return "total-batch-size" in [name for name, _ in self.request.grids]
+
+    def settings_to_try(self):
+        """Every value of every --grid once, beside the first of the others."""
+        grids = self.request.grids
+        first = [(name, values[0]) for name, values in grids]
+        return [tuple(first)] + [tuple(first[:at] + [(name, value)] + first[at + 1:])
+                                 for at, (name, values) in enumerate(grids) for value in values[1:]]
+
+    def shape_with(self, setting):
+        """Sequences in a micro-batch and their tokens, which may come from an option, a --grid or a file. Too little
+        memory is for the runs to find."""
+        sizes = [f"--batch-size={size}" for size in self.request.batch_sizes[:1]]
+        options = sweep_report.Combination("", "", setting).options()
+        code, _, stderr = self.program.ask(*self.options, *options, *sizes, "--recompute=none", "--dry-run")
+        shape = re.search(r" I batch +([0-9]+) x ([0-9]+) tokens", stderr)
+        if not shape:
+            fail(code if code in (1, 2) else 1, error_of(stderr, code))
+        return shape[1], shape[2]
+
+    def plan(self, combination):
+        options = self.program.select(self.plan_names, self.options + combination.options())
+        return self.program.ask("plan", "--json", f"--batch-size={combination.batch_size}",
+                                f"--recompute={combination.level}", *options)
 
     def described(self):
         request = self.request
         lines = [f"batch sizes: {' '.join(request.batch_sizes)}", f"levels: {' '.join(request.levels)}",
                  f"checkpoints: {'yes' if request.keep_checkpoints else 'no'}"]
+        lines += [f"grid: {name}={','.join(values)}" for name, values in request.grids]
+        lines += [f"repeats: {request.repeats}"] if request.repeats > 1 else []
         options = [option.replace("\n", "\\n") for option in self.options]
         return "\n".join(lines + [f"option: {option}" for option in options]) + "\n"
 
@@ -312,7 +376,7 @@ class Sweep:
         no_room = any(words in reason for words in ("not enough memory", "out of memory", "is not enough for"))
         self.record(folder, "out of memory" if no_room else "failed", reason, peak)
 
-    def begin(self, folder, batch_size, level):
+    def begin(self, folder, combination):
         """The options that start a run or go on with it; None where it is over already."""
         name, notes = os.path.basename(folder), sweep_report.recorded(folder)
         if notes.get("status") == "finished":
@@ -322,21 +386,22 @@ class Sweep:
         if not notes and os.path.exists(os.path.join(folder, "checkpoints", "latest")):
             say(f"{name}: goes on from its checkpoint")
             kept = "--threads --device --memory-budget --peak-tflops".split()
-            return [f"--resume={folder}", *self.program.select(kept, self.options)]
+            return [f"--resume={folder}", *self.program.select(kept, self.options + combination.options())]
         if os.path.lexists(folder):
             shutil.rmtree(folder)
         os.mkdir(folder)
-        code, plan, stderr = self.plan(batch_size, level)
+        code, plan, stderr = self.plan(combination)
         if code != 0:
             self.record_failure(folder, stderr, code, None)
             return None
         common.write(os.path.join(folder, "plan.json"), plan)
-        return [f"--batch-size={batch_size}", f"--recompute={level}", f"--output-dir={folder}", *self.options]
+        return [f"--batch-size={combination.batch_size}", f"--recompute={combination.level}",
+                f"--output-dir={folder}", *self.options, *combination.options()]
 
-    def run(self, batch_size, level):
+    def run(self, combination):
         """Makes sure of that run, one way or the other."""
-        folder = os.path.join(self.out, f"b{batch_size}-r{level}")
-        arguments = self.begin(folder, batch_size, level)
+        folder = os.path.join(self.out, combination.folder())
+        arguments = self.begin(folder, combination)
         if arguments is None:
             return
         stderr = os.path.join(folder, "stderr.txt")
@@ -360,8 +425,7 @@ class Sweep:
     def measure_base(self, temporary):
         """What the program takes besides its model, once, if there is anything to take it from."""
         path = os.path.join(self.out, "base_bytes")
-        folders = [os.path.join(self.out, f"b{size}-r{level}") for size in self.request.batch_sizes
-                   for level in self.request.levels]
+        folders = [os.path.join(self.out, combination.folder()) for combination in self.combinations()]
         if os.path.exists(path) or not any(sweep_report.recorded(f).get("peak_rss_bytes") for f in folders):
             return
         kept = "-i --data --tokenizer -t --seq-len --dtype --threads --device --config".split()
@@ -394,10 +458,9 @@ def main():
     try:
         sweep.prepare()
         with sweep.claimed(), tempfile.TemporaryDirectory() as temporary:
-            for batch_size in request.batch_sizes:
-                for level in request.levels:
-                    program.stop_here()
-                    sweep.run(batch_size, level)
+            for combination in sweep.combinations():
+                program.stop_here()
+                sweep.run(combination)
             program.stop_here()
             sweep.measure_base(temporary)
             same = sweep_report.report(request.out)

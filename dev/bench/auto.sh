@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Is --recompute=auto worth it? With the memory of level 1 it must not be slower than level 1, with that of level 2 it
-# must be faster than level 2; both beside each other in one run, after one --calibrate.
+# must be faster than level 2; both beside each other in one run, after one --calibrate. Then, without running them, its
+# plans beside a bound, the levels and an older program: auto_plans.py.
 #
 #   dev/bench/auto.sh [--quick]      or: make bench BENCH=auto
 #
@@ -81,4 +82,5 @@ $(about).
 $rows"
 printf '%s\n' "$report"
 [ "$quick" = yes ] || publish auto "$report" "$objects"
+[ "$quick" = yes ] || TRAIN_GPT=$train_gpt python3 "$root/dev/bench/auto_plans.py" || status=1
 exit "$status"

@@ -3,18 +3,22 @@
 # bf16 with two micro-batches per update, with fp32 state and with every smaller format, and compares the validation
 # losses at the end.
 #
-#   dev/bench/formats.sh [--quick|--long]      or: make bench BENCH=formats
+#   dev/bench/formats.sh [--only=WORD] [--quick|--long|--demo SEED...]      or: make bench BENCH=formats
 #
 # Prints a table and writes dev/bench/results/formats.md and .json; --quick has a tenth of the steps and writes nothing,
-# --long has ten times as many. Where the processor has no bf16 dot products everything is fp32, with masters as it is.
-# About three minutes on two cores, half an hour with --long. Exits with 1 if a loss is more than 0.5 % above
-# that of fp32 state, or 1 % with all formats together.
+# --long has ten times as many. --demo trains the demo alone, as long as `make train` does and at its rate (2,000
+# updates, 3e-3), from each of the seeds, and adds their rows to dev/bench/results/formats_demo.md; half an hour a
+# seed on two cores. --only takes the formats with that word. Where the processor has no bf16 dot products everything
+# is fp32, with masters as it is. About three minutes on two cores, half an hour with --long. Exits with 1 if a loss
+# is more than 0.5 % above that of fp32 state, or 1 % with all formats together.
 set -euo pipefail
 
-tenths=10
+tenths=10 seeds=() only=""
+case "${1-}" in --only=*) only=${1#*=} && shift ;; esac
 case "${1-}" in
     --quick) tenths=1 ;;
     --long) tenths=100 ;;
+    --demo) seeds=("${@:2}") ;;
     "") ;;
     *) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
@@ -46,8 +50,10 @@ compare() {
     for option in "${@:3}"; do
         if [ "$option" = -- ] || [ ${#training[@]} -gt 0 ]; then training+=("$option"); else shape+=("$option"); fi
     done
-    training=("${training[@]:1}" "--steps=$steps" "--val-every=$steps" "--warmup=$((steps / 12))")
+    training=("${training[@]:1}" "--steps=$steps" "--val-every=$steps")
+    [ ${#seeds[@]} -gt 0 ] || training+=("--warmup=$((steps / 12))")
     for setting in "fp32 state" "moments bf16" "moments 8bit" "no masters" "gradients bf16" "all, moments 8bit"; do
+        [[ $setting == "fp32 state" || $setting == *"$only"* ]] || continue
         target=0.5
         case $setting in
             "fp32 state") arguments="" ;;
@@ -79,6 +85,14 @@ compare() {
 }
 
 # At rates at which two trainings that differ in a last bit stay near each other: otherwise chance decides the digits.
+if [ ${#seeds[@]} -gt 0 ]; then
+    for seed in "${seeds[@]}"; do
+        compare "demo, seed $seed" 2000 --batch-size=8 --total-batch-size=2048 -- --seed="$seed"
+        printf '%s' "$rows" >> "$root/dev/bench/results/formats_demo.md"
+        rows=""
+    done
+    exit "$status"
+fi
 compare "demo" 150 --batch-size=8 --total-batch-size=2048 -- --learning-rate=1e-3
 compare "gpt2-mini" 60 --model=gpt2-mini --batch-size=4 --seq-len=128 --total-batch-size=1024 -- \
     --learning-rate=5e-4 --val-sequences=160
@@ -92,5 +106,5 @@ Demo text, $dtype parameters and activations, two micro-batches per update; MiB 
 |---|---|---:|---:|---:|---|
 $rows"
 printf '%s\n' "$report"
-[ "$tenths" = 1 ] || publish formats "$report" "$objects"
+[[ $tenths = 1 || -n $only ]] || publish formats "$report" "$objects"
 exit "$status"

@@ -5,19 +5,22 @@
 # what a process needs besides its model (code, libraries, stacks, their buffers). The base is measured in the same run,
 # as the resident set of the same command with a tiny model less the prediction for that.
 #
-#   dev/bench/memory.sh [--quick]      or: make bench BENCH=memory
+#   dev/bench/memory.sh [--quick] [--only=WORD]      or: make bench BENCH=memory
 #
-# --quick takes B = 1, T = 128. The process is measured from start to end, its last checkpoint included. Needs up to
-# 6 GiB of memory and 2 GiB in $TMPDIR; about ten minutes on two cores. Exits with 1 if a difference is above 5 %, or
-# 2 % with everything in host memory, or by adapters.
+# Prints a table; a whole one, of full size, goes to dev/bench/results/memory.md and .json. --quick takes B = 1, T =
+# 128; --only the settings with that word. The process is measured from start to end, its last checkpoint included.
+# Needs up to 6 GiB of memory and 2 GiB in $TMPDIR; about ten minutes on two cores. Exits with 1 if a difference is
+# above 5 %, or 2 % with everything in host memory, or by adapters.
 set -euo pipefail
 
-batch="--batch-size=4 --seq-len=1024"
-case "${1-}" in
-    --quick) batch="--batch-size=1 --seq-len=128" ;;
-    "") ;;
-    *) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
-esac
+batch="--batch-size=4 --seq-len=1024" only="" quick=no
+for argument in "$@"; do
+    case $argument in
+        --quick) batch="--batch-size=1 --seq-len=128" quick=yes ;;
+        --only=*) only=${argument#*=} ;;
+        *) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    esac
+done
 # shellcheck source=dev/bench/common.bash
 source "$(dirname "$0")/common.bash"
 
@@ -38,9 +41,11 @@ say "base: $(mib "$base") MiB"
 
 status=0
 rows=""
+objects=""
 for setting in "5 0" "5 1" "5 2" "2 0 --offload=all --update=now" "2 1 --offload=all --update=now" \
     "2 1 --offload=all --update=delayed" "2 2 --offload=all --update=delayed" "2 0 --lora=16" "2 1 --lora=16" \
     "2 1 --lora=16 --base-format=nf4" "2 1 --lora=16 --base-format=nf4-double --offload=parameters"; do
+    [[ $setting == *"$only"* ]] || continue
     read -r worst level places <<<"$setting"
     read -r -a options <<<"--recompute=$level $places"
     predicted=$(predicted_both "${common[@]}" "${options[@]}")
@@ -50,15 +55,18 @@ for setting in "5 0" "5 1" "5 2" "2 0 --offload=all --update=now" "2 1 --offload
     holds "$difference >= -$worst && $difference <= $worst" || { verdict='**MISS**'; status=1; }
     rows+="| $level $places | $(mib "$predicted") | $(mib $((predicted + base))) | $(mib "$peak") "
     rows+="| $difference % | $worst % | $verdict |"$'\n'
+    objects+="${objects:+,}"$'\n'"  {\"level\": $level, \"options\": \"$places\", \"predicted_bytes\": $predicted, "
+    objects+="\"base_bytes\": $base, \"peak_bytes\": $peak, \"percent\": ${difference#+}, \"at_most\": $worst}"
     say "level $level $places: measured $(mib "$peak") MiB, $difference %"
 done
 
-cat <<REPORT
-Peak resident memory of GPT-2 124M, $batch, in MiB ($(about)).
-Base: $(mib "$base") MiB.
+report="# Peak resident memory, predicted and measured
+
+$(about). GPT-2 124M, $batch, MiB. Base: $(mib "$base") MiB.
 
 | level | predicted | predicted + base | measured | difference | within | |
 |---|---:|---:|---:|---:|---:|---|
-$rows
-REPORT
+$rows"
+printf '%s\n' "$report"
+[[ -n $only || $quick = yes ]] || publish memory "$report" "$objects"
 exit $status

@@ -154,7 +154,7 @@ def usual_row(binary):
     """What --cpu-products=auto is here, as the banner says."""
     done = subprocess.run([binary, "--dry-run", "--device=cpu", f"--data={HERE.parent.parent / 'README.md'}"],
                           stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, check=True)
-    return re.search(r"matrix products: (\S+)", done.stderr).group(1)
+    return re.search(r"matrix products (\S+)", done.stderr).group(1)
 
 
 def main():

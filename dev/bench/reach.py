@@ -2,19 +2,25 @@
 """Which models train on which card, in full and by adapters (--finetune), by plan: the fastest placement that fits,
 with its bytes on device and host, and the predicted speed beside the best that is published for that card.
 
-    dev/bench/reach.py [--finetune] [--out FOLDER] [--only WORD] [--no-runs]      or: make bench BENCH=reach
+    dev/bench/reach.py [--finetune] [--out FOLDER] [--only WORD] [--no-runs | --again | --record]
+    or: make bench BENCH=reach
 
-Every row tries --recompute levels and auto, places of the state (--offload) and micro-batches, and takes the fastest
-whose planned bytes fit the card less a gibibyte for the driver and a desktop. Then the row's placement is also run, two
-steps at 1/32 of the width and two layers, with $TRAIN_GPT and, where it is built, with its kernels on the executor
-(build/release/train_gpt_cuda_on_cpu): the bytes that were planned must be the bytes that were allocated.
+Every row tries --recompute=auto with places of the state (--offload) and micro-batches, and takes the fastest whose
+planned bytes fit the card less a gibibyte for the driver and a desktop. Then the row's placement is also run, two
+steps at 1/32 of the width and two layers, on as many ranks, with $TRAIN_GPT and, where it is built, with its kernels on
+the executor ($TRAIN_GPT_CUDA_ON_CPU, or build/release/train_gpt_cuda_on_cpu): the bytes that were planned must be those
+that were allocated, and of the arena and of host memory those that were used at most. --again plans nothing: it runs
+what is in the results folder; --record writes there, too, how that went.
 
 Speeds are predictions: nothing here has run on such a card. Exits with 1 if a row does not fit, is slower than its
 peer, or if a small run's bytes differ. Standard library only."""
 
+import datetime
 import json
 import os
 import pathlib
+import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,7 +32,7 @@ import common  # noqa: E402  (from scripts/)
 GIB = 1 << 30
 RESERVE = GIB
 TOTAL_TOKENS = {"full": 524288, "adapters": 65536}
-LEVELS = "0,1,2,auto"
+LEVELS = "auto"  # No slower than any level in the same memory, as the tests of the search have it.
 OFFLOADS = [
     "none",
     "moments",
@@ -84,13 +90,13 @@ def model_options(name):
             f"--kv-heads={kv_heads}", f"--ffn-size={ffn}", f"--vocab-size={vocabulary}"]
 
 
-def small_options(name):
+def small_options(name, cards):
     """The same at 1/32 of the width, two layers, heads of 16 channels."""
     _, channels, heads, kv_heads, ffn, _ = SHAPES[name]
     small_heads = channels // 32 // 16
     return ["--model=llama-nano", "--layers=2", f"--channels={channels // 32}", f"--heads={small_heads}",
             f"--kv-heads={max(1, small_heads * kv_heads // heads)}", f"--ffn-size={ffn // 32}", "--seq-len=64",
-            "--batch-size=2", "--total-batch-size=512", "--dtype=bf16"]
+            "--batch-size=2", f"--total-batch-size={512 * cards}", "--dtype=bf16"]
 
 
 def is_adapted(state):
@@ -104,7 +110,7 @@ def tokens_per_update(state):
 def plans_of(program, options):
     """What `plan --json` says of these options; nothing where it refuses them."""
     done = subprocess.run([program, "plan", "--json", "--log-level=error", *options], capture_output=True, text=True,
-                          check=False)
+                          env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     if done.returncode != 0:
         return []
     return json.loads(done.stdout)["plans"]
@@ -152,24 +158,60 @@ def bound(program, row, seq_len, state, batch):
     return total / plans_of(program, options)[0]["predicted_step_ms"] * 1e3
 
 
-def small_run(program, device, row, found, state):
-    """Bytes planned and allocated of the row's placement at a small size."""
-    name = row[0]
+def small_settings(program, device, row, found, state):
+    """The row's placement at a small size; where auto chose, it has half of what it could use."""
+    name, cards = row[0], row[3]
     state_options = [option.replace("--lora=16", "--lora=2") for option in STATES[state]]
-    options = [*small_options(name), f"--device={device}", f"--recompute={found['recompute']}",
-               f"--offload={found['offload']}", f"--update={found['update']}", *state_options]
-    planned = plans_of(program, [*options, "--vocab-size=257"])
+    options = [*small_options(name, cards), f"--device={device}", f"--offload={found['offload']}",
+               f"--update={found['update']}", *state_options]
+    if cards > 1:
+        options.append("--zero=3")
+    if found["recompute"] != "auto":
+        return [*options, f"--recompute={found['recompute']}"]
+    ranks = [f"--ranks={cards}"] if cards > 1 else []
+    least, most = (plans_of(program, [*options, *ranks, "--vocab-size=257", f"--recompute={level}"])[0]["total_bytes"]
+                   for level in ("layer", "none"))
+    return [*options, "--recompute=auto", f"--memory-budget={(least + most) // 2}B"]
+
+
+def environments(ranks):
+    """Of processes that are started one by one: ranks find each other at a port, and know each other by a secret."""
+    common_part = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if ranks == 1:
+        return [common_part]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        common_part |= {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]),
+                        "LLMC_JOB_SECRET": os.urandom(32).hex()}
+    return [common_part | {"RANK": str(rank)} for rank in range(ranks)]
+
+
+def small_run(program, device, row, found, state):
+    """What is planned of the row's placement at a small size, and what a run of it took: bytes of the device, of the
+    arena at most, and of the host; of rank 0. Of the latter None if it failed, with its last words."""
+    ranks = row[3]
+    options = small_settings(program, device, row, found, state)
+    plans = plans_of(program, [*options, "--vocab-size=257", *([f"--ranks={ranks}"] if ranks > 1 else [])])
+    if not plans:
+        return None, "no plan"
+    planned = [plans[0]["total_bytes"], plans[0]["arena_bytes"], plans[0]["host_bytes"]]
     with tempfile.TemporaryDirectory() as folder:
         text = pathlib.Path(folder) / "text.txt"
         text.write_text("the same words once more, to be read byte by byte\n" * 400)
         command = [program, *options, f"--data={text}", "--steps=2", "--val-every=0", "--sample-length=0",
-                   f"--output-dir={folder}/run", "--log-level=error"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            return None, done.stderr.strip()[-200:]
+                   f"--output-dir={folder}/run", "--log-level=debug"]
+        jobs = []
+        for rank, environment in enumerate(environments(ranks)):
+            with open(f"{folder}/err-{rank}", "w") as err:
+                jobs.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=err, env=environment))
+        codes = [job.wait() for job in jobs]
+        words = pathlib.Path(folder, "err-0").read_text()
+        if any(codes):
+            return planned, words.strip()[-200:]
         lines = pathlib.Path(folder, "run", "metrics.jsonl").read_text().splitlines()
     allocated = [json.loads(line)["memory_bytes"] for line in lines if "memory_bytes" in line]
-    return (planned[0]["total_bytes"] if planned else None), allocated[-1]
+    used = re.search(r"used +(\d+) bytes of the arena, (\d+) of host memory", words)
+    return planned, [allocated[-1], int(used[1]), int(used[2])] if used else words.strip()[-200:]
 
 
 def programs():
@@ -178,13 +220,23 @@ def programs():
     if not os.access(own, os.X_OK):
         common.fail(2, f"no program '{own}'; run make, or set TRAIN_GPT")
     found = [(own, "cpu")]
-    executor = root / "build/release/train_gpt_cuda_on_cpu"
+    executor = os.environ.get("TRAIN_GPT_CUDA_ON_CPU", str(root / "build/release/train_gpt_cuda_on_cpu"))
     if os.access(executor, os.X_OK):
-        found.append((str(executor), "cuda"))
+        found.append((executor, "cuda"))
     return found
 
 
-def measure(row, seq_len, state, with_runs, tried):
+def run_small(row, result, tried):
+    """Runs what was found; notes a miss."""
+    result["runs"] = []
+    for program, device in tried:
+        planned, taken = small_run(program, device, row, result["found"], result["state"])
+        result["runs"].append({"device": device, "planned": planned, "taken": taken})
+        if planned != taken:
+            result["miss"] = f"bytes of the small run on {device}: {planned} planned, {taken} taken"
+
+
+def measure(row, seq_len, state, tried, with_runs):
     found = fastest(tried[0][0], row, seq_len, state)
     name, profile, gib, cards, peer, by = row
     result = {"model": name, "profile": profile, "cards": cards, "card_gib": gib, "seq_len": seq_len, "state": state,
@@ -195,12 +247,42 @@ def measure(row, seq_len, state, with_runs, tried):
     result["bound_tokens_per_second"] = bound(tried[0][0], row, seq_len, state, found["batch_size"])
     if peer is not None and found["tokens_per_second"] < peer:
         result["miss"] = "slower than the peer"
-    for program, device in tried if with_runs else []:
-        planned, allocated = small_run(program, device, row, found, state)
-        result["runs"].append({"device": device, "planned": planned, "allocated": allocated})
-        if planned != allocated:
-            result["miss"] = f"bytes of the small run on {device}: {planned} planned, {allocated} allocated"
+    if with_runs:
+        run_small(row, result, tried)
     return result
+
+
+def again(folder, only, tried, records):
+    """Small runs of all rows that are in the results folder; how many went wrong."""
+    wrong = 0
+    for name in ("reach", "reach_finetune"):
+        results = json.loads(pathlib.Path(folder, f"{name}.json").read_text())
+        for result in results:
+            if only not in result["model"] and only not in result["profile"]:
+                continue
+            if str(result.get("miss")).startswith("bytes"):
+                del result["miss"]
+            speed_miss = result.pop("miss", None)
+            words = f"{result['model']} on {result['profile']}, T {result['seq_len']}, {result['state']}"
+            row = [result[key] for key in ("model", "profile", "card_gib", "cards", "peer_tokens_per_second", "peer")]
+            if result["found"] is None:
+                continue
+            run_small(row, result, tried)
+            print(f"not ok {words}: {result['miss']}" if "miss" in result else f"ok {words}", flush=True)
+            wrong += "miss" in result
+            if speed_miss is not None:
+                result.setdefault("miss", speed_miss)
+        if records:
+            publish(folder, name, results)
+    return wrong
+
+
+def publish(folder, name, results):
+    """The results as JSON and as a table, below what they mean."""
+    path = pathlib.Path(folder) / f"{name}.md"
+    head = path.read_text().split("| model |")[0]
+    common.write(str(path), head + table(results))
+    common.write(os.path.join(folder, f"{name}.json"), json.dumps(results, indent=1) + "\n")
 
 
 def table(results):
@@ -217,7 +299,7 @@ def table(results):
         places = (f"level {found['recompute']}, {found['batch_size']} rows, {found['offload']}, "
                   f"update {found['update']}")
         peer = f"{r['peer_tokens_per_second']} ({r['peer']})" if r["peer_tokens_per_second"] else r["peer"]
-        runs = ", ".join(f"{run['device']} equal" if run["planned"] == run["allocated"] else f"{run['device']} **MISS**"
+        runs = ", ".join(f"{run['device']} equal" if run["planned"] == run["taken"] else f"{run['device']} **MISS**"
                          for run in r["runs"]) or "not run"
         mark = " **MISS**" if r.get("miss") == "slower than the peer" else ""
         lines.append(f"{head}| {places} | {found['device_bytes'] / 1e9:.1f} | {found['host_bytes'] / 1e9:.1f} "
@@ -226,15 +308,33 @@ def table(results):
     return "\n".join(lines) + "\n"
 
 
+def head_of(finetune, version):
+    total = TOTAL_TOKENS["adapters" if finetune else "full"]
+    formats = ("`--lora=16` on every matrix, the base in bf16 (*lora*) or as `--base-format` says" if finetune
+               else "*small*: `" + " ".join(STATES["small"]) + "`")
+    return (f"# {'Adapters' if finetune else 'Full training'} by plan\n\n"
+            f"{datetime.date.today()}, {version}, `dev/bench/reach.py{' --finetune' if finetune else ''}`. Updates of "
+            f"{total} tokens, bf16, the\ncard less 1 GiB; device and host GB = 1e9 bytes (host: of all ranks);\n"
+            f"{formats}.\n"
+            "Speeds are predictions from data sheets; nothing here ran on such a card. *Bound*: the same micro-batch\n"
+            "with nothing repeated and nothing moved, which no plan can beat. Small runs: the same placement at 1/32\n"
+            "of the width and two layers, on as many ranks; *equal*: bytes planned are those that are allocated, and\n"
+            "those of arena and host memory that are used at most.\n\n")
+
+
 def main():
     parser = common.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default=str(root / "dev/bench/results"), metavar="FOLDER")
     parser.add_argument("--only", default="", metavar="WORD", help="only rows with this word in model or card")
     parser.add_argument("--no-runs", action="store_true", help="plans alone")
     parser.add_argument("--finetune", action="store_true", help="adapters instead of full training")
+    parser.add_argument("--again", action="store_true", help="small runs of the rows in the results folder, alone")
+    parser.add_argument("--record", action="store_true", help="the same, written there")
     options = parser.parse_args()
     tried = programs()
-    version = subprocess.run([tried[0][0], "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    if options.again or options.record:
+        return 1 if again(options.out, options.only, tried, options.record) else 0
+    version = subprocess.run([tried[0][0], "--version"], capture_output=True, text=True, check=False).stdout
     results = []
     rows = [(row[:6], [row[6]]) for row in ROWS_OF_ADAPTERS] if options.finetune \
         else [(row, [state for state in STATES if not is_adapted(state)]) for row in ROWS]
@@ -243,22 +343,14 @@ def main():
             continue
         for seq_len in (1024, 4096):
             for state in states:
-                results.append(measure(row, seq_len, state, not options.no_runs, tried))
+                results.append(measure(row, seq_len, state, tried, not options.no_runs))
                 common.say(table(results[-1:]).splitlines()[-1])
     if not results:
         common.fail(2, f"--only={options.only}: no row has that")
     text = table(results)
     print(text, end="")
     if not options.only:
-        total = TOTAL_TOKENS["adapters" if options.finetune else "full"]
-        formats = ("`--lora=16` on every matrix, the base in bf16 (*lora*) or as `--base-format` says"
-                   if options.finetune else "*small*: `" + " ".join(STATES["small"]) + "`")
-        head = (f"# {'Adapters' if options.finetune else 'Full training'} by plan\n\n"
-                f"{version}. Updates of {total} tokens, bf16, the card less 1 GiB; device and host GB = 1e9\n"
-                "bytes (host: of all ranks); " + formats + ". Speeds are predictions\n"
-                "from data sheets; nothing here ran on such a card. *Bound*: with nothing repeated and nothing moved,\n"
-                "which no plan can beat. Small runs: the same placement at 1/32 of the width, planned against\n"
-                "allocated bytes.\n\n")
+        head = head_of(options.finetune, version.splitlines()[0])
         name = "reach_finetune" if options.finetune else "reach"
         common.write(os.path.join(options.out, f"{name}.md"), head + text)
         common.write(os.path.join(options.out, f"{name}.json"), json.dumps(results, indent=1) + "\n")

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,7 @@ struct Device {
     int compute_capability = 90;
     int kernels = 0;  ///< Which of the program's kernels it runs: 0 those of its own architecture, -1 none, else PTX's.
     int multiprocessors = 8;
+    bool hopper_kernels = true;  ///< The program has kernels for compute capability 9.0 alone (*_hopper_kernel).
 };
 enum class Driver { Present, Absent, TooOld };
 struct Machine {
@@ -39,7 +41,12 @@ struct Machine {
     int driver_version = 13000;
 };
 void set_machine(const Machine& machine);
+/// Until one is set: a device of LLMC_CUDA_CAPABILITY (such as 86), or 90.
 const Machine& machine();
+
+/// While true every wgmma leaves out a product, as a descriptor that is wrong somewhere would. At first it is if
+/// LLMC_CUDA_FAULT is "wgmma".
+void set_wrong_wgmma(bool on);
 
 /// The n-th cudaMalloc from now (1: the next) fails with out of memory; 0: none.
 void fail_allocation(int n);
@@ -52,6 +59,15 @@ void set_host_check(bool on);
 
 /// Bytes of device memory in use.
 size_t allocated_bytes();
+
+/// A launch: the kernel's name, demangled, and the grid.
+struct Grid {
+    std::string kernel;
+    uint64_t x, y, z;
+};
+/// From now on launches run only the blocks whose numbers this gives, x + grid.x * (y + grid.y * z); empty: all.
+using BlockChooser = std::function<std::vector<uint64_t>(const Grid&)>;
+void set_block_chooser(BlockChooser wanted);
 
 /// What was executed since the program began.
 struct Counts {

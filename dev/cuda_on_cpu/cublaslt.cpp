@@ -1,4 +1,5 @@
-// Stand-in for libcublasLt: C = epilogue(alpha·op(A)·op(B) + beta·C) for fp32 and bf16, accumulated in fp32.
+// Stand-in for libcublasLt: C = epilogue(alpha·op(A)·op(B) + beta·C) for fp32 and bf16, accumulated in fp32; operands
+// in fp32 rounded to TF32 where that was asked for.
 //
 // It is as strict as the documentation: layouts must match, types be a documented combination, pointers aligned, ranges
 // inside allocations, the workspace as large as the algorithm said, and an algorithm is used only for the problem it

@@ -6,6 +6,7 @@
 #include <cuda_bf16.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -18,6 +19,12 @@ constexpr uint32_t kBias = 4, kGelu = 32, kDerivative = 64, kAux = 128, kKnown =
 float load(const void* p, int64_t i, int type) {
     if (type == CUDA_R_32F) return static_cast<const float*>(p)[i];
     return __bfloat162float(static_cast<const __nv_bfloat16*>(p)[i]);
+}
+
+/// As tensor cores read an fp32 number: to the nearest of 10 bits behind the point, halves away from 0.
+float to_tf32(float x) {
+    if (!std::isfinite(x)) return x;
+    return std::bit_cast<float>((std::bit_cast<uint32_t>(x) + 0x1000u) & ~uint32_t{0x1fff});
 }
 
 void store(void* p, int64_t i, int type, float value) {
@@ -42,18 +49,23 @@ int bias_type(const Problem& p) { return p.description.bias_type >= 0 ? p.descri
 std::vector<float> product(const Problem& p, const Operands& x, int64_t batch) {
     const int64_t M = p.m(), N = p.n(), K = p.k();
     const bool a_as_is = p.description.transpose_a == CUBLAS_OP_N, b_as_is = p.description.transpose_b == CUBLAS_OP_N;
+    const bool rounds = p.description.compute == CUBLAS_COMPUTE_32F_FAST_TF32 && p.a.type == CUDA_R_32F;
+    const auto element = [rounds](const void* from, int64_t i, int type) {
+        const float x = load(from, i, type);
+        return rounds ? to_tf32(x) : x;
+    };
     std::vector<float> a(M * K), result(M * N);
     for (int64_t k = 0; k < K; ++k) {
         for (int64_t m = 0; m < M; ++m) {
             const int64_t at = a_as_is ? p.a.at(m, k) : p.a.at(k, m);
-            a[k * M + m] = load(x.a, batch * p.a.batch_stride + at, p.a.type);
+            a[k * M + m] = element(x.a, batch * p.a.batch_stride + at, p.a.type);
         }
     }
     for (int64_t n = 0; n < N; ++n) {
         float* const column = &result[n * M];
         for (int64_t k = 0; k < K; ++k) {
             const int64_t at = b_as_is ? p.b.at(k, n) : p.b.at(n, k);
-            const float factor = load(x.b, batch * p.b.batch_stride + at, p.b.type);
+            const float factor = element(x.b, batch * p.b.batch_stride + at, p.b.type);
             const float* const from = &a[k * M];
             for (int64_t m = 0; m < M; ++m) column[m] += from[m] * factor;
         }

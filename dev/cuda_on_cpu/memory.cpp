@@ -3,6 +3,7 @@
 #include "dev/cuda_on_cpu/control.h"
 #include "dev/cuda_on_cpu/race_checker.h"
 #include "dev/cuda_on_cpu/report.h"
+#include "dev/cuda_on_cpu/sparse_memory.h"
 
 #include <cstdint>
 #include <cstdio>
@@ -141,13 +142,14 @@ bool free_device(void* p) {
 }
 
 bool is_device_memory(const void* p, size_t bytes) {
+    if (is_sparse(p, bytes)) return true;
     const Allocation* const one = find(p);
     return one && static_cast<const char*>(p) + bytes <= one->data + one->bytes;
 }
 
 bool in_device_region(const void* p) {
     const auto* address = static_cast<const char*>(p);
-    return region && address >= region && address < region + kRegion;
+    return (region && address >= region && address < region + kRegion) || is_sparse(p, 1);
 }
 
 size_t allocated_bytes(int device) {

@@ -4,6 +4,7 @@
 #include "dev/cuda_on_cpu/memory.h"
 #include "dev/cuda_on_cpu/scheduler.h"
 #include "dev/cuda_on_cpu/shared_memory.h"
+#include "dev/cuda_on_cpu/sparse_memory.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -333,7 +334,7 @@ void access(const void* p, size_t bytes, Access kind, const void* pc) {
     const bool global = global_base && address >= global_base && address < global_base + global_bytes;
     request.shared = !global && address >= shared_base() && address < shared_base() + kSharedRegion;
     if (!global && !request.shared) {
-        access_host_memory(request);
+        if (!is_sparse(p, bytes)) access_host_memory(request);
         return;
     }
     ++accesses;
@@ -445,6 +446,7 @@ void written(const void* p, size_t bytes) {
 }
 
 bool is_written(const void* p, size_t bytes) {
+    if (is_sparse(p, bytes)) return true;
     const uint8_t* const first = life + (static_cast<const char*>(p) - global_base) / kGrain;
     return std::all_of(first, first + cells_of(p, bytes), [](uint8_t one) { return one == kWritten; });
 }

@@ -98,8 +98,8 @@ void copy_done(const void* to, size_t bytes, const void* pc);
 void attach(char* base, size_t bytes);
 void allocated(const void* p, size_t bytes);
 void freed(const void* p, size_t bytes);
-void written(const void* p, size_t bytes);  ///< By a copy, a memset or a library.
-bool is_written(const void* p, size_t bytes);
+void written(const void* p, size_t bytes);     ///< By a copy, a memset or a library.
+bool is_written(const void* p, size_t bytes);  ///< Sparse memory counts as written.
 
 uint64_t access_count();
 

@@ -9,6 +9,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <string>
@@ -17,7 +18,15 @@ namespace cuda_on_cpu {
 
 namespace {
 
-Machine pretended;
+Machine machine_of_environment() {
+    Machine machine;
+    if (const char* text = std::getenv("LLMC_CUDA_CAPABILITY")) {
+        machine.devices.front().compute_capability = std::atoi(text);
+    }
+    return machine;
+}
+
+Machine pretended = machine_of_environment();
 thread_local int device_of_thread = 0;
 thread_local cudaError_t last_error = cudaSuccess;
 std::map<const void*, size_t> dynamic_limits;
@@ -34,6 +43,9 @@ size_t largest_shared(const Device& device) {
     const int capability = device.compute_capability;
     return static_cast<size_t>(capability >= 90 ? 227 : capability == 80 || capability == 87 ? 163 : 99) << 10;
 }
+
+/// Compiled for sm_90a alone.
+bool is_for_hopper(const void* kernel) { return function_at(kernel).find("_hopper_kernel") != std::string::npos; }
 
 }  // namespace
 
@@ -192,7 +204,8 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* ke
     const Lock held = lock();
     if (const cudaError_t error = usable()) return finish(error);
     const Device& device = *device_at(current_device());
-    if (device.kernels < 0) return finish(cudaErrorNoKernelImageForDevice);
+    const bool runs_hoppers = device.compute_capability == 90 && device.hopper_kernels;
+    if (device.kernels < 0 || (!runs_hoppers && is_for_hopper(kernel))) return finish(cudaErrorNoKernelImageForDevice);
     std::memset(attributes, 0, sizeof *attributes);
     attributes->maxThreadsPerBlock = kMaxThreads;
     attributes->maxDynamicSharedSizeBytes = static_cast<int>(shared_limit(kernel));

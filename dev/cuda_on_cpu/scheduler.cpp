@@ -18,6 +18,7 @@
 #include <cstdlib>
 #include <map>
 #include <numeric>
+#include <utility>
 
 namespace cuda_on_cpu {
 
@@ -48,6 +49,7 @@ thread_local bool this_os_thread_executes = false;
 Order order = Order::Random;
 uint64_t seed_value = 2, random_state = 0;
 Counts counters{};
+BlockChooser chooser;
 
 void set_ranks() {
     const bool descending = order == Order::Descending;
@@ -217,6 +219,22 @@ void run_block(const dim3& block) {
     e.current = nullptr;
 }
 
+// The numbers of a launch's blocks, in the order in which they run.
+std::vector<uint64_t> sequence_of(const Launch& launch) {
+    std::vector<uint64_t> sequence;
+    const dim3& grid = launch.grid;
+    if (chooser) {
+        sequence = chooser({function_at(launch.kernel), grid.x, grid.y, grid.z});
+    } else {
+        sequence.resize(uint64_t{grid.x} * grid.y * grid.z);
+        std::iota(sequence.begin(), sequence.end(), uint64_t{0});
+    }
+    if (order == Order::Descending) std::reverse(sequence.begin(), sequence.end());
+    for (size_t i = sequence.size(); order == Order::Random && i > 1; --i)
+        std::swap(sequence[i - 1], sequence[random_bits() % i]);
+    return sequence;
+}
+
 }  // namespace
 
 void run_grid(const Launch& launch) {
@@ -229,15 +247,10 @@ void run_grid(const Launch& launch) {
     begin_shared(launch.shared_bytes, whole_shared_limit(launch.kernel));
     race::begin_launch();
     ++counters.launches;
-    const unsigned blocks = launch.grid.x * launch.grid.y * launch.grid.z;
-    std::vector<unsigned> sequence(blocks);
-    std::iota(sequence.begin(), sequence.end(), 0u);
-    if (order == Order::Descending) std::reverse(sequence.begin(), sequence.end());
-    for (unsigned i = blocks; order == Order::Random && i > 1; --i)
-        std::swap(sequence[i - 1], sequence[random_bits() % i]);
-    for (const unsigned block : sequence) {
-        blockIdx = {block % launch.grid.x, block / launch.grid.x % launch.grid.y,
-                    block / (launch.grid.x * launch.grid.y)};
+    const uint64_t columns = launch.grid.x, rows = launch.grid.y;
+    for (const uint64_t block : sequence_of(launch)) {
+        blockIdx = {static_cast<unsigned>(block % columns), static_cast<unsigned>(block / columns % rows),
+                    static_cast<unsigned>(block / columns / rows)};
         run_block(launch.block);
         if (executor.failed) break;
     }
@@ -297,6 +310,8 @@ uint32_t random_bits() {
     random_state ^= random_state << 17;
     return static_cast<uint32_t>(random_state >> 32);
 }
+
+void set_block_chooser(BlockChooser wanted) { chooser = std::move(wanted); }
 
 bool random_order() { return order == Order::Random; }
 uint64_t current_seed() { return seed_value; }

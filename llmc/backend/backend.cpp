@@ -34,7 +34,11 @@ void Nf4Operands::check(Tensor out) const {
     CHECK(offset.dtype == DType::F32 && offset.count() == 1, offset.count());
 }
 
+int64_t Backend::attention_cached_workspace(const AttentionShape&, int64_t) const { return 0; }
+
 std::string Backend::why_unsupported(const AttentionShape&) const { return ""; }
+
+std::string Backend::why_no_hopper() const { return "it is no GPU"; }
 
 TimeMark Backend::mark() {
     const auto now = std::chrono::steady_clock::now().time_since_epoch();

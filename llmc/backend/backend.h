@@ -36,6 +36,7 @@
 #pragma once
 
 #include "llmc/base/adapter.h"
+#include "llmc/base/arithmetic.h"
 #include "llmc/base/dropout.h"
 #include "llmc/base/fusion.h"
 #include "llmc/base/optimizer.h"
@@ -76,6 +77,7 @@ struct DeviceInfo {
     /// Kind of device, for what is fixed by it and decides bits (DESIGN: the contract of bits): "cpu", "sm_90".
     std::string kind = "cpu";
     int attention_backward_products = 5;  ///< Matrix products that attention_backward() really runs.
+    Arithmetic arithmetic;                ///< In use.
     int workers = 1;                      ///< Threads of a CPU that share an operation; 1 on a GPU.
 
     /// Bytes for each of so many processes that share the device: all there are, and those that may be planned with.
@@ -112,6 +114,15 @@ struct ParameterRange {
     int32_t row = 0;            ///< Of the table of parameters.
     int64_t first = 0;          ///< A multiple of 8; with 8-bit blocks, of kStateBlock.
     int64_t moments_shift = 0;  ///< In the tensors of moments the range is at offset + moments_shift.
+};
+
+/// The position of the first row of an operation. In generation a part of it lies in memory of the device, so that
+/// recorded calls stay valid; the host cannot check that.
+struct FirstPosition {
+    int64_t offset = 0;
+    Tensor on_device = {};  ///< (1) int32, added to the offset; or empty: 0.
+    FirstPosition(int64_t position = 0, Tensor more = {}) : offset(position), on_device(more) {}
+    FirstPosition(Tensor position) : on_device(position) {}
 };
 
 /// What an optimiser is told once. Clipping by global norm comes before all of them.
@@ -228,6 +239,15 @@ class Backend {
     /// Why models of these sizes cannot run here, in words for a user that say what can; "" if they can.
     virtual std::string why_unsupported(const AttentionShape& shape) const;
 
+    /// Before anything is computed, if at all: a GPU begins with the portable kernels and exact operands. A CPU's
+    /// products are chosen where it is made.
+    virtual void set_arithmetic(const Arithmetic&) {}
+    /// Why it cannot run the kernels for compute capability 9.0, in words for a user; "" if it can.
+    virtual std::string why_no_hopper() const;
+    /// Whether attention on them, with heads of so many channels, gives what it gives on the portable ones but for
+    /// rounding, on small cases that are run both ways. For a device that can; leaves arithmetic() as it was.
+    virtual bool hopper_kernels_agree(int64_t) { return false; }
+
     /// Zeroed, resident memory, aligned to kTensorAlignment. `what` names it in an out-of-memory Error.
     virtual void* allocate(int64_t bytes, const std::string& what) = 0;
     virtual void release(void* memory) = 0;
@@ -272,8 +292,8 @@ class Backend {
     // ---- Embedding --------------------------------------------------------------------------------------------
 
     /// out (N, C) = wte[token] + wpe[position]. tokens (N) int32 in [0, V); wte (Vp, C); wpe (maxT, C), or empty for
-    /// models without learned positions. Row n has position first_position + n % T; with documents that in its own.
-    virtual void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, int64_t first_position,
+    /// models without learned positions. Row n has position first + n % T; with documents that in its own.
+    virtual void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, FirstPosition first,
                                    Tensor documents) = 0;
     /// d_wte (Vp, C) fp32 +=, always. d_wpe (maxT, C) fp32 = or +=, its first min(T, N) rows; or empty. Several rows
     /// with one token or position add in row order. Without d_wte and documents, tokens and workspace may be empty.
@@ -353,10 +373,10 @@ class Backend {
 
     /// Rotates the first R <= HD columns of the query and key heads of qkv (N, QKV) in place: for head h, pair
     /// (i, i + R/2) turns by the angle whose cosine and sine stand in table (maxT, R) fp32: cosines of the R/2 pairs,
-    /// then sines, both perhaps times a factor. Rotate-half form. Row n has position first_position + n % T, or that in
+    /// then sines, both perhaps times a factor. Rotate-half form. Row n has position first + n % T, or that in
     /// its document. `inverse` applies the transposed map: turns back, times the factor. It is the backward operation,
     /// applied to d_qkv.
-    virtual void rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) = 0;
+    virtual void rope(Tensor qkv, Tensor table, const AttentionShape& shape, FirstPosition first, bool inverse) = 0;
 
     /// Causal attention, within documents. out (N, NH*HD), lse (N, NH) fp32 = log-sum-exp of each row's scaled scores;
     /// qkv (N, QKV). Scale and window are the shape's. Query head h reads key/value head h / (NH/NKV). Never holds T x
@@ -369,11 +389,13 @@ class Backend {
     virtual int64_t attention_forward_workspace(DType activations, const AttentionShape& shape) const = 0;
     virtual int64_t attention_backward_workspace(DType activations, const AttentionShape& shape) const = 0;
 
-    /// Attention of new tokens over a cache, for generation. shape.B == 1, shape.T new tokens at positions
-    /// first_position ..; k_cache and v_cache (maxT, NKV*HD) hold the earlier positions and receive the new rows from
-    /// qkv. out (T, NH*HD). first_position + T <= maxT. Scale and window as above.
+    /// Attention of new tokens over a cache, for generation. shape.B == 1, shape.T new tokens at positions first ..;
+    /// k_cache and v_cache (maxT, NKV*HD) hold the earlier positions and receive the new rows from qkv. out (T, NH*HD).
+    /// first + T <= maxT. Scale and window as above.
     virtual void attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
-                                  int64_t first_position) = 0;
+                                  FirstPosition first, Tensor workspace) = 0;
+    /// For any number of new tokens up to shape.T.
+    virtual int64_t attention_cached_workspace(const AttentionShape& shape, int64_t maxT) const;
 
     // ---- Activations ------------------------------------------------------------------------------------------
 

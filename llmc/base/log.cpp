@@ -1,6 +1,8 @@
 #include "llmc/base/log.h"
 
 #include "llmc/base/printable.h"
+#include "llmc/base/terminal.h"
+#include "llmc/base/utf8.h"
 
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/base_sink.h>
@@ -11,6 +13,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -46,8 +49,12 @@ class PrintableFormatter final : public spdlog::formatter {
 class LogSink final : public spdlog::sinks::base_sink<std::mutex> {
   public:
     LogSink() {
-        terminal_.set_formatter(
-            std::make_unique<PrintableFormatter>(isatty(STDERR_FILENO) != 0 ? "%^%v%$" : "%H:%M:%S %L %v"));
+        terminal_.set_formatter(std::make_unique<PrintableFormatter>(is_terminal_ ? "%^%v%$" : "%H:%M:%S %L %v"));
+        const char* no_color = std::getenv("NO_COLOR");  // https://no-color.org
+        if (no_color != nullptr && *no_color != '\0') terminal_.set_color_mode(spdlog::color_mode::never);
+        // Colour is for what needs attention.
+        terminal_.set_color(spdlog::level::info, std::string_view());
+        terminal_.set_color(spdlog::level::debug, std::string_view());
     }
     /// Lines so far go there first.
     void open_file(const std::string& path) {
@@ -60,9 +67,24 @@ class LogSink final : public spdlog::sinks::base_sink<std::mutex> {
         for (const auto& line : lines) file_->log(line);
     }
 
+    bool is_terminal() const { return is_terminal_; }
+    void show(const std::string& status) {
+        if (!is_terminal_) return;
+        const std::lock_guard lock(mutex_);
+        if (status.empty() && status_.empty()) return;
+        status_ = first_characters(printable(status), error_columns() - 1);
+        draw_status();
+    }
+
   private:
+    void draw_status() const {
+        std::fprintf(stderr, "\r\033[K%s", status_.c_str());
+        std::fflush(stderr);
+    }
     void sink_it_(const spdlog::details::log_msg& line) override {
+        if (!status_.empty()) std::fputs("\r\033[K", stderr);
         terminal_.log(line);
+        if (!status_.empty()) draw_status();
         if (file_) return file_->log(line);
         earlier_.emplace_back(line);
         if (earlier_.size() > kEarlierLines) earlier_.pop_front();
@@ -77,6 +99,8 @@ class LogSink final : public spdlog::sinks::base_sink<std::mutex> {
     }
 
     static constexpr size_t kEarlierLines = 1000;
+    const bool is_terminal_ = isatty(STDERR_FILENO) != 0;
+    std::string status_;
     spdlog::sinks::stderr_color_sink_st terminal_;
     std::unique_ptr<spdlog::sinks::basic_file_sink_st> file_;
     std::deque<spdlog::details::log_msg_buffer> earlier_;  ///< For a file that is opened later.
@@ -125,11 +149,17 @@ double now_seconds() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+void show_status(const std::string& line) {
+    if (log_sink != nullptr) log_sink->show(line);
+}
+
+bool shows_status() { return log_sink != nullptr && log_sink->is_terminal(); }
+
 ProgressBar::ProgressBar(std::string label, int64_t total)
-    : label_(std::move(label)), total_(total), enabled_(total > 0 && isatty(STDERR_FILENO) != 0) {}
+    : label_(std::move(label)), total_(total), enabled_(total > 0 && shows_status()) {}
 
 ProgressBar::~ProgressBar() {
-    if (enabled_ && last_draw_ > 0) std::fprintf(stderr, "\r\033[K");
+    if (enabled_ && last_draw_ > 0) show_status("");
 }
 
 void ProgressBar::update(int64_t done) {
@@ -138,8 +168,7 @@ void ProgressBar::update(int64_t done) {
     constexpr int kWidth = 30;
     const double share = std::clamp(static_cast<double>(done) / static_cast<double>(total_), 0.0, 1.0);
     const int filled = static_cast<int>(share * kWidth);
-    std::fprintf(stderr, "\r%s [%s%s] %3.0f%%", label_.c_str(), std::string(filled, '#').c_str(),
-                 std::string(kWidth - filled, '.').c_str(), share * 100);
+    show_status(fmt::format("{} [{:#<{}}{:.<{}}] {:3.0f} %", label_, "", filled, "", kWidth - filled, share * 100));
 }
 
 }  // namespace llmc

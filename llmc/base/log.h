@@ -20,7 +20,15 @@ void quieten_log(int rank, const std::string& level);
 /// earlier call gets no more. What cannot be written there, then or later, is said on stderr, once, and ends nothing.
 void log_to_file(const std::string& path);
 
-/// A one-line progress bar for long silent work, drawn on stderr only when that is a terminal. Erased at the end.
+/// A line below those of the log while something goes on: how far it is. The next call replaces it, "" takes it away,
+/// and lines of the log come above it. Cut to the width of the terminal; nothing is shown where stderr is none. Any
+/// thread may call it.
+void show_status(const std::string& line);
+
+/// Whether show_status() shows anything.
+bool shows_status();
+
+/// A one-line progress bar for long silent work, as a status. Erased at the end.
 class ProgressBar {
   public:
     ProgressBar(std::string label, int64_t total);

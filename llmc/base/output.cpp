@@ -34,6 +34,7 @@ void flush_output() {
 
 void try_print_output(std::string_view text, std::string_view what) {
     if (first_failure) return;
+    show_status("");
     try {
         print_output(text);
         flush_output();

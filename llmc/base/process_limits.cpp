@@ -89,4 +89,6 @@ void keep_freed_memory() {
     mallopt(M_TRIM_THRESHOLD, 512 << 20);
 }
 
+void give_back_freed_memory() { malloc_trim(0); }
+
 }  // namespace llmc

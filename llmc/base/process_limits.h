@@ -38,4 +38,7 @@ void spare_address_space();
 /// large plans by the hundred, which the system would otherwise clear page by page each time.
 void keep_freed_memory();
 
+/// Gives memory that is freed back to the system: what loading a model took for a while would count as resident still.
+void give_back_freed_memory();
+
 }  // namespace llmc

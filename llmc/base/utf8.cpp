@@ -1,5 +1,6 @@
 #include "llmc/base/utf8.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -39,6 +40,25 @@ size_t valid_utf8_prefix(std::string_view text) {
         i += bytes;
     }
     return i;
+}
+
+std::string as_utf8(std::string_view text) {
+    std::string valid;
+    while (!text.empty()) {
+        const size_t prefix = valid_utf8_prefix(text);
+        valid += text.substr(0, prefix);
+        if (prefix < text.size()) valid += "\uFFFD";
+        text.remove_prefix(std::min(prefix + 1, text.size()));
+    }
+    return valid;
+}
+
+std::string first_characters(std::string_view text, int count) {
+    size_t bytes = 0;
+    for (int character = 0; character < count && bytes < text.size(); ++character) {
+        bytes += std::max<size_t>(1, character_bytes(text.substr(bytes, 4)));
+    }
+    return std::string(text.substr(0, bytes));
 }
 
 }  // namespace llmc

@@ -67,7 +67,8 @@ class Drawing {
             is_log_ ? 1 : 0);
         text += axes();
         for (const PageCurve& curve : chart_.curves) text += drawn(curve);
-        return text + "<line class=\"cursor\" y1=\"10\" y2=\"250\"/></svg></figure>\n";
+        return text + fmt::format("<line class=\"cursor\" y1=\"{:g}\" y2=\"{:g}\"/></svg></figure>\n", kTop,
+                                  kHeight - kBottom);
     }
 
   private:

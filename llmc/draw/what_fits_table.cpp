@@ -92,15 +92,18 @@ std::string presets_table(const std::vector<PresetRow>& rows, int width, bool ha
                      {.header = "in full\n tokens/s"},
                      {.header = "in part\n tokens/s"},
                      {.header = "adapters\n tokens/s"},
+                     {.header = "on 4 bits\n tokens/s"},
                      {.header = "\nsetting of the first that fits", .left = true, .rank = 3, .prose = true}});
     for (const PresetRow& row : rows) {
-        const PresetCell& first = row.full.fits || !(row.part.fits || row.lora.fits) ? row.full
-                                  : row.part.fits                                    ? row.part
-                                                                                     : row.lora;
+        const PresetCell* first = &row.full;  // Says what it needs, where none fits.
+        for (const PresetCell* cell : {&row.qlora, &row.lora, &row.part, &row.full}) {
+            if (cell->fits) first = cell;
+        }
         const auto millions = static_cast<double>(row.parameters) / 1e6;
         table.add_row({row.model,
                        millions < 1000 ? fmt::format("{:.0f}M", millions) : fmt::format("{:.1f}B", millions / 1e3),
-                       format_count(row.seq_len), speed(row.full), speed(row.part), speed(row.lora), first.setting});
+                       format_count(row.seq_len), speed(row.full), speed(row.part), speed(row.lora), speed(row.qlora),
+                       first->setting});
     }
     const std::string text = table.text(width);
     if (has_head) return text;

@@ -58,9 +58,10 @@ struct PresetRow {
     std::string model;
     int64_t parameters = 0;
     int64_t seq_len = 0;
-    PresetCell full, part, lora;
+    PresetCell full, part, lora, qlora;
 };
-/// With the setting of the first way that fits: in full, in part, with adapters.
+/// With the setting of the first way that fits: in full, in part, with adapters, with adapters on
+/// 4 bits.
 std::string presets_table(const std::vector<PresetRow>& rows, int width, bool has_head = true);
 
 }  // namespace llmc

@@ -21,12 +21,14 @@ class Pricing {
     double operator()(OpCall call) const {
         call.attention_backward_products = profile_.attention_backward_products;
         OpCost cost = op_cost(model_, call, shape_.T, size_of(dtype_));
-        double share = profile_.efficiency;
+        const bool is_library = call.kind == OpKind::Matmul || call.kind == OpKind::Classifier;
+        double rate = (is_library ? profile_.product_flops(dtype_) : profile_.flops(dtype_)) * profile_.efficiency;
         if (call.kind == OpKind::Attention) {
-            share = call.pass == Pass::Forward ? profile_.attention_forward : profile_.attention_backward;
-            cost.flops *= 1 + static_cast<double>(profile_.attention_overhead) / static_cast<double>(shape_.T);
+            const bool backward = call.pass != Pass::Forward;
+            const AttentionRate attention = profile_.attention_rate(dtype_, model_.config.HD, backward);
+            rate = profile_.flops(dtype_) * attention.share;
+            cost.flops *= 1 + attention.more_tokens / static_cast<double>(shape_.T);
         }
-        const double rate = (dtype_ == DType::BF16 ? profile_.flops_bf16 : profile_.flops_fp32) * share;
         return std::max(cost.flops / rate, moved(cost.bytes)) + profile_.launch_seconds;
     }
 
@@ -85,7 +87,10 @@ OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places
                        const TokensAtOnce& at_once) {
     const Pricing price(model, shape, places.activations(), profile);
     OpTimes times = times_by(price, model, shape, at_once);
-    times.source = fmt::format("analytic, {}; {}", profile.name, uncalibrated(profile.usual_error));
+    const bool estimates = profile.estimates_attention(places.activations(), model.config.HD);
+    times.source = fmt::format("analytic, {}; {}", profile.name,
+                               estimates ? "uncalibrated, attention on Hopper's kernels estimated, not measured"
+                                         : uncalibrated(profile.usual_error));
     times.host_bandwidth = profile.host_bandwidth;
     times.link_bandwidth = profile.link_bandwidth;
     times.zeroing = times.square_sums = price.moved(sizeof(float));

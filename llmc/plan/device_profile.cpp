@@ -37,20 +37,20 @@ struct Card {
 // white papers of GA102, AD102, AD103 and GB202 for GeForce (their tensor cores halve bf16 where sums are fp32, which
 // is the figure here) and the product pages for memory and lanes. "a100" keeps the rates it has always had here, which
 // are those of the 80 GB card, and has the memory of the smaller one, so that what is planned for it fits either.
-// Networks are those of the makers' own machines, by card.
+// Networks are those of the makers' own machines, by card. What was looked up, and where: dev/notes/cards.md.
 constexpr Card kCards[] = {
     {"rtx3060", "sm_86", 12.7e12, 25.5e12, 0.360e12, 12288, kDesktop, kPcie4x16},
     {"rtx3080", "sm_86", 29.8e12, 59.5e12, 0.760e12, 10240, kDesktop, kPcie4x16},
-    {"rtx3090", "sm_86", 35.6e12, 71e12, 0.936e12, 24576, kDesktop, kPcie4x16},
+    {"rtx3090", "sm_86", 35.6e12, 71.2e12, 0.936e12, 24576, kDesktop, kPcie4x16},
     {"rtx4060", "sm_89", 15.1e12, 30.2e12, 0.272e12, 8188, kDesktop, kPcie4x8},
     {"rtx4060ti-16gb", "sm_89", 22.1e12, 44.1e12, 0.288e12, 16380, kDesktop, kPcie4x8},
     {"rtx4070", "sm_89", 29.1e12, 58.3e12, 0.504e12, 12282, kDesktop, kPcie4x16},
     {"rtx4080", "sm_89", 48.7e12, 97.5e12, 0.717e12, 16376, kDesktop, kPcie4x16},
-    {"rtx4090", "sm_89", 82.6e12, 165e12, 1.008e12, 24564, kDesktop, kPcie4x16},
+    {"rtx4090", "sm_89", 82.6e12, 165.2e12, 1.008e12, 24564, kDesktop, kPcie4x16},
     {"rtx5060ti-16gb", "sm_120", 23.7e12, 47.4e12, 0.448e12, 16311, kDesktop, kPcie5x8},
     {"rtx5070ti", "sm_120", 43.9e12, 87.9e12, 0.896e12, 16303, kDesktop, kPcie5x16},
     {"rtx5080", "sm_120", 56.3e12, 112.6e12, 0.960e12, 16303, kDesktop, kPcie5x16},
-    {"rtx5090", "sm_120", 104.8e12, 209e12, 1.792e12, 32607, kDesktop, kPcie5x16},
+    {"rtx5090", "sm_120", 104.8e12, 209.5e12, 1.792e12, 32607, kDesktop, kPcie5x16},
     {"a10", "sm_86", 31.2e12, 125e12, 0.600e12, 23028, kContext, kPcie4x16},
     {"a100", "sm_80", 19.5e12, 312e12, 2.04e12, 40960, kContext, kPcie4x16, 300e9, 25e9},
     {"a100-80gb", "sm_80", 19.5e12, 312e12, 2.04e12, 81920, kContext, kPcie4x16, 300e9, 25e9},
@@ -58,7 +58,7 @@ constexpr Card kCards[] = {
     {"l40s", "sm_89", 91.6e12, 362e12, 0.864e12, 46068, kContext, kPcie4x16, 0, kNetwork, 0.6},
     {"h100", "sm_90", 67e12, 989e12, 3.35e12, 81559, kContext, kPcie5x16, 450e9, 50e9, 0.65, 0.15},
     {"h200", "sm_90", 67e12, 989e12, 4.8e12, 143771, kContext, kPcie5x16, 450e9, 50e9, 0.65},
-    {"b200", "sm_100", 75e12, 2250e12, 8e12, 183359, kContext, kPcie5x16, 900e9, 50e9, 0.6},
+    {"b200", "sm_100", 75e12, 2250e12, 7.7e12, 183359, kContext, kPcie5x16, 900e9, 50e9, 0.6},
     {"gh200", "sm_90", 67e12, 989e12, 4.0e12, 97871, kContext, kC2c, 450e9, 50e9, 0.65},
 };
 
@@ -79,6 +79,7 @@ DeviceProfile profile_of(const Card& card) {
     profile.attention_overhead = 512;
     profile.bandwidth_efficiency = 0.75;
     profile.kind = card.kind;
+    profile.hopper_attention = profile.kind == "sm_90";
     profile.usual_error = card.usual_error;
     profile.memory_bytes = card.memory_mib * kMiB;
     profile.reserve_bytes = card.reserve_bytes;
@@ -93,7 +94,18 @@ std::string squeezed(std::string name) {
     return name;
 }
 
+/// Of the kernels for compute capability 9.0, by head size, 64 and 128: estimated, not measured. On an H100 they are to
+/// reach, in TFLOP/s, at 1,024 and at 4,096 tokens: forward 280 and 400 with heads of 64, 550 at 4,096 with heads of
+/// 128; backward, row sums included, 348, 416 and 463. dev/notes/gpu.md says where that comes from.
+constexpr AttentionRate kHopperForward[] = {{0.472, 683}, {0.649, 683}};
+constexpr AttentionRate kHopperBackward[] = {{0.450, 285}, {0.501, 285}};
+
 }  // namespace
+
+AttentionRate DeviceProfile::attention_rate(DType dtype, int64_t HD, bool backward) const {
+    if (estimates_attention(dtype, HD)) return (backward ? kHopperBackward : kHopperForward)[HD == 128];
+    return {backward ? attention_backward : attention_forward, static_cast<double>(attention_overhead)};
+}
 
 const std::vector<DeviceProfile>& device_profiles() {
     static const std::vector<DeviceProfile> table = [] {

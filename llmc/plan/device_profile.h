@@ -2,11 +2,22 @@
 // that is not here may take.
 #pragma once
 
+#include "llmc/base/arithmetic.h"
+#include "llmc/base/dtype.h"
+
 #include <cstdint>
 #include <string>
 #include <vector>
 
 namespace llmc {
+
+/// What kernels of attention reach: a share of the peak, of the products that really run; and what a row costs besides
+/// its products (the tile that the diagonal cuts, filling and draining the pipeline), as if its sequence had so many
+/// more tokens.
+struct AttentionRate {
+    double share = 0.8;
+    double more_tokens = 0;
+};
 
 struct DeviceProfile {
     std::string name;
@@ -21,12 +32,12 @@ struct DeviceProfile {
     // nothing is known: processes on CPUs, which send through the host's memory or its usual network.
     double link_bandwidth = 5e9;
     double node_bandwidth = 5e9;
-    // What our own kernels reach of it.
-    double attention_forward = 0.8, attention_backward = 0.8;  ///< Share of the peak, of the products that really run.
+    // What our own kernels reach of it: of attention, those that run on every card (see AttentionRate).
+    double attention_forward = 0.8, attention_backward = 0.8;
     int attention_backward_products = 5;
-    /// What a row of attention costs besides its products (the tile that the diagonal cuts, filling and draining the
-    /// pipeline), as if its sequence had so many more tokens.
     int64_t attention_overhead = 0;
+    bool hopper_attention = false;      ///< Attention is on the kernels for compute capability 9.0 where they take it.
+    bool tf32 = false;                  ///< See Arithmetic.
     double bandwidth_efficiency = 1.0;  ///< Share of the bandwidth that what is bound by it reaches.
     std::string kind = "cpu";           ///< Kind of device; see DeviceInfo.
     double usual_error = 0;             ///< Of predicted step times, as measured on such a device; 0: unknown.
@@ -34,6 +45,16 @@ struct DeviceProfile {
     int64_t reserve_bytes = 0;          ///< Of it, what a run cannot have: CUDA's context, and a desktop's screen.
 
     int64_t usable_bytes() const { return memory_bytes - reserve_bytes; }
+    double flops(DType dtype) const { return dtype == DType::BF16 ? flops_bf16 : flops_fp32; }
+    /// Of the library's products.
+    double product_flops(DType dtype) const {
+        return tf32 && dtype != DType::BF16 ? flops_bf16 / kTf32Operands : flops(dtype);
+    }
+    /// Whether attention of heads of so many channels is on kernels that no card has timed yet.
+    bool estimates_attention(DType dtype, int64_t HD) const {
+        return hopper_attention && hopper_kernels_take(dtype, HD);
+    }
+    AttentionRate attention_rate(DType dtype, int64_t HD, bool backward) const;
     bool operator==(const DeviceProfile&) const = default;
 };
 

@@ -92,7 +92,8 @@ class BoundaryMoves {
             auto& operands = plan_.steps[static_cast<size_t>(i)].operands;
             std::replace(operands.begin(), operands.end(), here, back);
         }
-        const PlanTensor copy = *found;
+        PlanTensor copy = *found;
+        copy.alias = -1;  // An adapter writes the input in the place of what it adds to; this has its own.
         plan_.tensors.push_back(copy);
         const StepRange &out = forward_[static_cast<size_t>(layer)], &next = forward_[static_cast<size_t>(layer) + 1];
         const StepRange& above = backward_[static_cast<size_t>(asked) + 1];

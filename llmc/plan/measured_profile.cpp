@@ -21,7 +21,8 @@ struct Work {
 
 DeviceProfile measured_profile(DeviceProfile assumed, const Model& model, const BatchShape& shape, const Places& places,
                                const OpTimes& times) {
-    const bool is_bf16 = places.activations() == DType::BF16;
+    const DType dtype = places.activations();
+    assumed.hopper_attention = false;  // Whichever kernels they were, their rates are what is measured.
     Work products, attention_forward, attention_backward;
     for (size_t i = 0; i < model.block.size(); ++i) {
         const OpRow& row = model.block[i];
@@ -41,13 +42,11 @@ DeviceProfile measured_profile(DeviceProfile assumed, const Model& model, const 
             products.add(flops(Pass::BackwardWeight), took.backward_weight - assumed.launch_seconds);
         }
     }
-    double& peak = is_bf16 ? assumed.flops_bf16 : assumed.flops_fp32;
-    double& other = is_bf16 ? assumed.flops_fp32 : assumed.flops_bf16;
     if (products.rate() > 0) {
-        const double measured = products.rate() / assumed.efficiency;
-        other *= measured / peak;
-        peak = measured;
+        const double scale = products.rate() / assumed.efficiency / assumed.product_flops(dtype);
+        assumed.flops_fp32 *= scale, assumed.flops_bf16 *= scale;
     }
+    const double peak = assumed.flops(dtype);
     if (attention_forward.rate() > 0) assumed.attention_forward = attention_forward.rate() / peak;
     if (attention_backward.rate() > 0) assumed.attention_backward = attention_backward.rate() / peak;
     if (times.update > 0) {

@@ -36,6 +36,8 @@ Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* c
       by_bucket_(plan.partition.buckets.size()) {
     CHECK(plan.parallel.ranks == 1 || comm != nullptr, "a plan that communicates");
     state.reserve_host(plan.host_bytes);
+    for (const PlanTensor& tensor : plan.tensors)
+        if (tensor.consumer == Consumer::KeyValueCache) cache_rows_ = tensor.rows;
     const auto find_inputs = [this](const Step& step) {
         if (step.kind != StepKind::Compute) return;
         if (step.op == OpKind::Embedding && step.pass == Pass::Forward) tokens_ = step.operand(Slot::Tokens);
@@ -79,15 +81,13 @@ Tensor Executor::touched(int32_t id) {
 }
 
 void Executor::run(const RunArguments& arguments, std::vector<double>* seconds) {
-    const bool other_rows = arguments.rows != arguments_.rows || arguments.first_position != arguments_.first_position;
     arguments_ = arguments;
     rows_ = arguments.rows > 0 ? arguments.rows : plan_.shape.N();
     CHECK(rows_ <= plan_.shape.N(), rows_, plan_.shape.N());
     CHECK(arguments.scored < 0 || plan_.shape.partly_scored, "a plan of all rows", arguments.scored);
-    for (auto& [turn, walked] : walked_) {
-        if (!other_rows) break;
-        backend_.forget(&walked);
-        walked = false;
+    if (cache_rows_ > 0) {
+        CHECK(arguments.first_position + rows_ <= cache_rows_, arguments.first_position, rows_, cache_rows_);
+        state_.set_position(arguments.first_position);
     }
     turn_ = arguments.turn;
     CHECK(turn_.first || !has_pending_update_, "a micro-batch that would overwrite gradients of a pending update");
@@ -113,7 +113,9 @@ void Executor::walk() {
 void Executor::walk(std::vector<double>* seconds) {
     if (seconds != nullptr) return run_timed(seconds);
     const int64_t turn = (turn_.first ? 1 : 0) + (turn_.last ? 2 : 0) + (turn_.pending ? 4 : 0);
-    bool& walked = walked_[{turn, rows_of_head()}];
+    // Of generation's counts of rows two come again and again: those of a prompt's pieces, and one token.
+    if (rows_ != plan_.shape.N() && rows_ != 1) return walk();
+    bool& walked = walked_[{turn, rows_, rows_of_head()}];
     // The first walk may load kernels, which no recording likes.
     if (walked && can_repeat(turn_)) return backend_.repeat(&walked, [this] { walk(); });
     walk();
@@ -504,18 +506,22 @@ AttentionShape Executor::shape_of(const Step& step, const Views& v) const {
     return shape;
 }
 
+/// Of slot `slot` of a run.
+FirstPosition Executor::first_position(int64_t slot) const {
+    return {slot, cache_rows_ > 0 ? state_.position() : Tensor()};
+}
+
 /// RoPE of the tokens at hand, sequence by sequence where they are not all there are.
 void Executor::rotate(const Step& step, const Tensor& qkv, const Views& v, bool inverse) {
     const AttentionShape shape = shape_of(step, v);
-    const int64_t before = arguments_.first_position;
-    if (v.range.count == rows_) return backend_.rope(qkv, state_.rope_table(), shape, before, inverse);
+    if (v.range.count == rows_) return backend_.rope(qkv, state_.rope_table(), shape, first_position(), inverse);
     const int64_t T = rows_ == plan_.shape.N() ? plan_.shape.T : rows_;
     for (int64_t done = 0; done < v.range.count;) {
         AttentionShape part = shape;
         const int64_t slot = (v.range.first + done) % T;
         part.B = 1, part.T = std::min(T - slot, v.range.count - done);
         if (part.documents) part.documents = part.documents.row_range(done, part.T);
-        backend_.rope(qkv.row_range(done, part.T), state_.rope_table(), part, before + slot, inverse);
+        backend_.rope(qkv.row_range(done, part.T), state_.rope_table(), part, first_position(slot), inverse);
         done += part.T;
     }
 }
@@ -523,7 +529,7 @@ void Executor::rotate(const Step& step, const Tensor& qkv, const Views& v, bool 
 void Executor::run_forward(const Step& step, const Views& v) {
     const AttentionShape shape = shape_of(step, v);
     const auto epsilon = static_cast<float>(model_.config.norm_epsilon);
-    const int64_t first = arguments_.first_position;
+    const FirstPosition first = first_position();
     switch (step.op) {
         case OpKind::Embedding:
             return backend_.embedding_forward(v.out, v.tokens, v.weight, v.bias, shape.T, first, v.documents);
@@ -539,7 +545,7 @@ void Executor::run_forward(const Step& step, const Views& v) {
             if (step.rope) rotate(step, v.out, v, /*inverse=*/false);
             return;
         case OpKind::Attention:
-            if (v.stat1) return backend_.attention_cached(v.out, v.stat0, v.stat1, v.in, shape, first);
+            if (v.stat1) return backend_.attention_cached(v.out, v.stat0, v.stat1, v.in, shape, first, v.workspace);
             return backend_.attention_forward(v.out, v.stat0, v.in, shape, v.workspace);
         case OpKind::Gelu: return backend_.gelu_forward(v.out, v.in);
         case OpKind::GeluExact: return backend_.gelu_exact_forward(v.out, v.in);

@@ -86,6 +86,7 @@ class Executor {
     void run_step(const Step& step);
     RowRange tokens_of(const Step& step) const;
     Views views_of(const Step& step, RowRange tokens);
+    FirstPosition first_position(int64_t slot = 0) const;
     void rotate(const Step& step, const Tensor& qkv, const Views& v, bool inverse);
     AttentionShape shape_of(const Step& step, const Views& v) const;
     void for_each_block(const Step& step, const std::function<void(RowRange tokens)>& run);
@@ -124,9 +125,10 @@ class Executor {
     RunArguments arguments_;
     int64_t rows_ = 0;
     Turn turn_;  ///< What is being walked.
-    /// By turn (first + 2 last + 4 pending) and how many chunks of the head run: whether it was walked, which loads
-    /// kernels that a recording could not. Its address is the recording's key.
-    std::map<std::array<int64_t, 2>, bool> walked_;
+    /// By turn (first + 2 last + 4 pending), rows, and how many of them the head's chunks have: whether it was walked,
+    /// which loads kernels that a recording could not. Its address is the recording's key.
+    std::map<std::array<int64_t, 3>, bool> walked_;
+    int64_t cache_rows_ = 0;  ///< Of a generation plan: positions of its cache.
     bool has_pending_update_ = false;
     int64_t high_water_bytes_ = 0;
     Comm* comm_;

@@ -39,7 +39,8 @@ ScalarsLayout scalars_layout(const Partition& partition, bool training) {
         layout.bytes += round_up(bytes, kTensorAlignment);
         return offset;
     };
-    layout.loss_sum = place(size_of(DType::F64));
+    layout.loss_sum = place(size_of(DType::F64) + size_of(DType::I32));
+    layout.position = layout.loss_sum + size_of(DType::F64);
     if (!training) return layout;
     layout.loss_scale = place(size_of(DType::F32));
     layout.controls = place(kNumControls * size_of(DType::F64));

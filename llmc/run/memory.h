@@ -51,7 +51,7 @@ int partial_sum_count(const Parallel& parallel);
 struct ScalarsLayout {
     int64_t loss_sum = 0, bytes = 0;
     // Of training only.
-    int64_t loss_scale = 0, controls = 0, factors = 0, grad_norm = 0, norm_pieces = 0, norm_sums = 0;
+    int64_t position = 0, loss_scale = 0, controls = 0, factors = 0, grad_norm = 0, norm_pieces = 0, norm_sums = 0;
 };
 ScalarsLayout scalars_layout(const Partition& partition, bool training);
 NormLayout norm_layout(const Partition& partition);

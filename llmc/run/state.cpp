@@ -246,6 +246,12 @@ Tensor State::loss_scale() const { return scalars(scalars_layout_.loss_scale, DT
 Tensor State::controls() const { return scalars(scalars_layout_.controls, DType::F64, kNumControls); }
 Tensor State::factors() const { return scalars(scalars_layout_.factors, DType::F32, kNumFactors); }
 Tensor State::grad_norm() const { return scalars(scalars_layout_.grad_norm, DType::F64, 1); }
+Tensor State::position() const { return scalars(scalars_layout_.position, DType::I32, 1); }
+
+void State::set_position(int64_t position) {
+    const auto value = static_cast<int32_t>(position);
+    backend_.copy_to_device(this->position(), &value);
+}
 
 void State::set_loss_scale(float scale) { backend_.copy_to_device(loss_scale(), &scale); }
 

@@ -128,6 +128,8 @@ class State {
     Tensor controls() const;    ///< (kNumControls) fp64; see UpdateControl.
     Tensor factors() const;     ///< (kNumFactors) fp32; see Factor.
     Tensor grad_norm() const;   ///< (1) fp64.
+    Tensor position() const;    ///< (1) int32: of the first new token, in generation; see FirstPosition.
+    void set_position(int64_t position);
     void set_loss_scale(float scale);
     void set_control(UpdateControl control, double value);
     Tensor norm_pieces() const;

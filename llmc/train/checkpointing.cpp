@@ -11,6 +11,7 @@
 #include "llmc/io/peft/adapters.h"
 #include "llmc/model/lora.h"
 #include "llmc/model/trainable.h"
+#include "llmc/train/arithmetic.h"
 
 #include <nlohmann/json.hpp>
 
@@ -178,7 +179,7 @@ std::string state_json(const ModelConfig& config, const Progress& progress) {
         {"formats", to_json(progress.formats)},
         {"base", progress.base},
         {"seq_len", progress.seq_len},
-        {"cpu_products", progress.cpu_products},
+        {"arithmetic", to_json(progress.arithmetic)},
         {"pack", progress.pack},
         {"total_batch_size", progress.total_batch_size},
         {"seed", progress.seed},
@@ -360,7 +361,7 @@ Progress progress_of(const Checkpoint& checkpoint) {
         progress.optimizer = json.value("optimizer", std::string(optimizer_row(OptimizerKind::AdamW).name));
         json.at("seq_len").get_to(progress.seq_len);
         progress.pack = json.value("pack", "none");
-        progress.cpu_products = json.value("cpu_products", "library");  // All that there was before it was noted.
+        progress.arithmetic = arithmetic_in(json);
         json.at("total_batch_size").get_to(progress.total_batch_size);
         json.at("seed").get_to(progress.seed);
         json.at("train_tokens").get_to(progress.train_tokens);

@@ -4,6 +4,7 @@
 // The folder format is io/checkpoint.h.
 #pragma once
 
+#include "llmc/base/arithmetic.h"
 #include "llmc/comm/comm.h"
 #include "llmc/io/checkpoint.h"
 #include "llmc/io/checkpoint_parts.h"
@@ -30,9 +31,8 @@ struct Progress {
     StateFormats formats;       ///< How they, weights and gradients were kept.
     std::string base;  ///< How frozen matrices of layers were stored, as --base-format says; empty: as `dtype`.
     int64_t seq_len = 0;
-    /// Matrix products of the CPU, as --cpu-products names them; empty on a GPU.
-    std::string cpu_products;
-    std::string pack;  ///< What its sequences are made of, as --pack says.
+    Arithmetic arithmetic;  ///< What it was computed with.
+    std::string pack;       ///< What its sequences are made of, as --pack says.
     int64_t total_batch_size = 0;
     int64_t seed = 0;
     int64_t train_tokens =

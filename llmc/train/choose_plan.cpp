@@ -11,6 +11,7 @@
 #include "llmc/plan/logits_chunk.h"
 #include "llmc/plan/measured_profile.h"
 #include "llmc/plan/probed_times.h"
+#include "llmc/plan/relaxation.h"
 #include "llmc/plan/search.h"
 #include "llmc/plan/tiles.h"
 #include "llmc/plan/token_blocks.h"
@@ -73,6 +74,7 @@ DeviceProfile profile_of(const Backend& backend) {
     profile.efficiency = 0.8;
     profile.kind = device.kind;
     profile.attention_backward_products = device.attention_backward_products;
+    profile.hopper_attention = device.arithmetic.kernels == kHopperKernels;
     profile.memory_bytes = device.memory_total;
     profile.reserve_bytes = std::min(device.memory_held, device.memory_total / 2);
     if (backend.on_gpu()) assume_known(&profile);
@@ -81,8 +83,12 @@ DeviceProfile profile_of(const Backend& backend) {
 
 /// Of --device-profile, or of this device; with --link-gbs.
 DeviceProfile planned_profile(const Options& options, const Backend& backend) {
-    if (!options.device_profile.empty()) return device_profile_of(options);
-    return with_link(profile_of(backend), options.link_gbs);
+    const bool is_elsewhere = !options.device_profile.empty();
+    DeviceProfile profile =
+        is_elsewhere ? device_profile_of(options) : with_link(profile_of(backend), options.link_gbs);
+    profile.hopper_attention = profile.hopper_attention && options.kernels != kPortableKernels;
+    profile.tf32 = options.tf32 && profile.kind != "cpu";
+    return profile;
 }
 
 int64_t state_bytes_of(const Model& model, const PlanRequest& request) {
@@ -124,9 +130,9 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
                   const Backend& backend) {
     const int64_t limit = memory_limit(options, backend.info());
     const int64_t state = state_bytes_of(model, request);
-    SearchResult found =
-        search_plan(model, request, times,
-                    {arena_room(options, model, request, backend), room_for_inputs(options, model, request, backend)});
+    const SearchBudget budget(arena_room(options, model, request, backend),
+                              room_for_inputs(options, model, request, backend));
+    SearchResult found = search_plan(model, request, times, budget);
     if (!found.found) {
         const int64_t smallest = state + found.smallest_bytes;
         const std::string bound = memory_bound(options, backend.info());
@@ -144,6 +150,7 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
             advice(options, model, request.shape, backend));
     }
     ChosenPlan chosen;
+    chosen.above_bound = found.seconds / relaxed_seconds(model, request, times, budget) - 1;
     chosen.memory = with_memory(model, std::move(found.plan));
     chosen.keep = std::move(found.keep);
     chosen.words = fmt::format("the fastest within {}: {}", format_bytes(limit), found.summary);

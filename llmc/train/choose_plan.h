@@ -16,7 +16,10 @@ struct ChosenPlan {
     std::string fusion;       ///< What runs as one, or why nothing does.
     double step_seconds = 0;  ///< Predicted, for a whole update of `micro_batches`.
     double now_seconds = 0;   ///< Where the update is delayed: the same with one at once.
-    bool placed = false;      ///< What is in host memory was chosen, too (--offload=auto); plan.places says it.
+    /// Of the search: by which share of its time a micro-batch is above what no plan beats (plan/relaxation.h), by the
+    /// times it was chosen by; -1: no search.
+    double above_bound = -1;
+    bool placed = false;  ///< What is in host memory was chosen, too (--offload=auto); plan.places says it.
     bool delays_update() const { return memory.plan.delays_update(); }
 };
 

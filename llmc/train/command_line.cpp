@@ -34,7 +34,6 @@ const OptionRow* row_of(std::string_view word) {
     return nullptr;
 }
 
-bool is_flag(const OptionRow& row) { return std::holds_alternative<bool Options::*>(row.field); }
 bool is_option(std::string_view word) { return row_of(word) != nullptr || word == "--help" || word == "--version"; }
 
 /// "plan --help".
@@ -51,18 +50,6 @@ std::string nearest(const std::string& given, const std::vector<std::string>& na
         if (name.starts_with(given)) begun = begun.empty() ? name : "?";
     }
     return begun == "?" ? "" : begun;
-}
-
-/// "training and evaluate".
-std::string commands_with(const OptionRow& row) {
-    std::vector<std::string> names;
-    if ((row.commands & kTrain) != 0) names.emplace_back("training");
-    for (const CommandRow& command : subcommand_table()) {
-        if ((row.commands & command.mask) != 0) names.emplace_back(command.name);
-    }
-    const std::string last = names.back();
-    names.pop_back();
-    return names.empty() ? last : fmt::format("{} and {}", fmt::join(names, ", "), last);
 }
 
 [[noreturn]] void refuse_option(std::string_view word, const CommandRow* command) {
@@ -103,7 +90,7 @@ const char* option_for(const CommandRow* command) {
                               const std::vector<const char*>& words) {
     for (size_t i = 2; i < words.size(); ++i) {
         const OptionRow* before = row_of(words[i - 1]);
-        if (word != words[i] || before == nullptr || !is_flag(*before)) continue;
+        if (word != words[i] || before == nullptr || !before->is_flag()) continue;
         fail_usage("--{}: takes no value, but is followed by '{}'; write it alone, or --{}=false", before->name(), word,
                    before->name());
     }
@@ -148,7 +135,7 @@ void refuse_before_subcommand(const CLI::App& app, const CLI::App& used) {
         if (option->count() == 0 || row == nullptr) continue;
         if ((row->commands & command->mask) == 0) refuse_option(option->get_name(), command);
         fail_usage("{}: stands before the subcommand; write train_gpt {} {}{}", option->get_name(), used.get_name(),
-                   option->get_name(), is_flag(*row) ? "" : "=" + option->results().front());
+                   option->get_name(), row->is_flag() ? "" : "=" + option->results().front());
     }
 }
 
@@ -168,7 +155,7 @@ void require_plain_words(const std::vector<const char*>& words) {
             fail_usage("{}: there is no value behind the '='; write {}VALUE, or leave it out", before_value(word),
                        word);
         }
-        if (is_flag(*row) || word.find('=') != std::string_view::npos || i + 1 == words.size()) continue;
+        if (row->is_flag() || word.find('=') != std::string_view::npos || i + 1 == words.size()) continue;
         const std::string_view value = words[++i];
         if (row->implied != nullptr && is_option(value)) {
             --i;

@@ -37,17 +37,15 @@ std::vector<std::string> words_of(const OptionRow& row) {
         for (const PolicyRow& policy : policies()) names.emplace_back(policy.name);
         return names;
     }
-    if (std::holds_alternative<bool Options::*>(row.field)) return {"true", "false"};
+    if (row.is_flag()) return {"true", "false"};
     return row.choices;
 }
-
-bool is_flag(const OptionRow& row) { return std::holds_alternative<bool Options::*>(row.field); }
 
 std::string bash_flags(CommandSet mask) {
     std::string flags = "--help --help-all";
     for (const OptionRow& row : option_table()) {
         if ((row.commands & mask) == 0 || row.stands_alone()) continue;
-        flags += fmt::format(" --{}{}", row.name(), is_flag(row) ? "" : "=");
+        flags += fmt::format(" --{}{}", row.name(), row.is_flag() ? "" : "=");
     }
     return flags;
 }
@@ -125,7 +123,7 @@ std::string zsh_arguments(CommandSet mask) {
         }
         if (row.stands_alone()) {
             text += fmt::format("            '*:{}:{}' \\\n", row.name(), is_path ? "_files" : "(bash zsh)");
-        } else if (is_flag(row)) {
+        } else if (row.is_flag()) {
             text += fmt::format("            '--{}[{}]' \\\n", row.name(), zsh_text(row.help));
         } else {
             text +=
@@ -194,7 +192,7 @@ std::string manual_of(const Subject& subject) {
         text +=
             fmt::format(".TP\n.BR {}{}\n{}\n", fmt::format("\"{}\"", roff(flags)),
                         value_name(row).empty() ? "" : fmt::format(" \" {}\"", roff(value_name(row))), roff(row.help));
-        if (const std::string is = option_text(Options(), row); !is.empty() && !is_flag(row)) {
+        if (const std::string is = option_text(Options(), row); !is.empty() && !row.is_flag()) {
             text += fmt::format("Default: {}.\n", roff(is));
         }
     }

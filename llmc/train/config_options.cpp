@@ -92,14 +92,12 @@ const OptionRow& row_of(const ConfigEntry& entry, const std::string& at) {
 }
 
 bool is_text(const OptionRow& row) { return std::holds_alternative<std::string Options::*>(row.field); }
-bool is_flag(const OptionRow& row) { return std::holds_alternative<bool Options::*>(row.field); }
-
 /// Whether a value of this kind can be the option's, whatever its range.
 bool takes(const OptionRow& row, const ConfigValue& value) {
     const bool is_choice = std::count(row.choices.begin(), row.choices.end(), value.text) > 0;
     switch (value.kind) {
-        case Kind::Boolean: return is_flag(row) || (is_text(row) && is_choice);
-        case Kind::Integer: return is_text(row) ? row.may_be_number : !is_flag(row);
+        case Kind::Boolean: return row.is_flag() || (is_text(row) && is_choice);
+        case Kind::Integer: return is_text(row) ? row.may_be_number : !row.is_flag();
         case Kind::Float: return std::holds_alternative<double Options::*>(row.field);
         case Kind::String: return is_text(row) || is_choice;
         default: return false;
@@ -108,7 +106,7 @@ bool takes(const OptionRow& row, const ConfigValue& value) {
 
 /// "must be a whole number from 1 to 1000".
 std::string wanted(const OptionRow& row) {
-    if (is_flag(row)) return "must be true or false";
+    if (row.is_flag()) return "must be true or false";
     if (is_text(row)) {
         return row.choices.empty() ? "must be a text in quotes"
                                    : fmt::format("must be one of {}, in quotes", fmt::join(row.choices, ", "));

@@ -5,6 +5,7 @@
 #include "llmc/base/log.h"
 #include "llmc/base/output.h"
 #include "llmc/base/units.h"
+#include "llmc/train/arithmetic.h"
 #include "llmc/train/check_data.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/config_paths.h"
@@ -120,6 +121,7 @@ void evaluate_command(const Options& options) {
     const DType dtype =
         options.was_given("dtype") ? dtype_of_option(options, *backend) : inference_dtype(*weights, *backend);
     require_dtype(*backend, dtype);
+    settle_arithmetic(options, model.config, dtype, *backend);
 
     // What to score, and a plan for each.
     std::vector<HellaswagExample> examples;

@@ -28,15 +28,6 @@ std::string lines(const std::string& text) {
     return out;
 }
 
-std::string commands_of(const OptionRow& row) {
-    std::vector<std::string> names;
-    if ((row.commands & kTrain) != 0) names.emplace_back("training");
-    for (const CommandRow& command : subcommand_table()) {
-        if ((row.commands & command.mask) != 0) names.emplace_back(command.name);
-    }
-    return fmt::format("{}", fmt::join(names, ", "));
-}
-
 std::string range_of(const OptionRow& row) {
     if (row.minimum == 0 && row.maximum == 0) return "";
     const std::string word = row.choices.empty() ? "" : fmt::format(", or {}", row.choices.front());
@@ -52,7 +43,7 @@ std::string about_option(const OptionRow& row) {
     std::string text = flags + (value.empty() ? "" : " " + value) + "\n\n" + row.help + "\n\n";
     if (const std::string is = option_text(Options(), row); !is.empty()) text += fmt::format("default: {}\n", is);
     text += range_of(row);
-    text += fmt::format("of: {}\n", commands_of(row));
+    text += fmt::format("of: {}\n", commands_with(row));
     if ((row.commands & kTrain) != 0 && row.shapes_run) {
         text += fmt::format("in a run's config.toml: {} in [{}]\n", row.name(), section_of_group(row.group));
     } else if ((row.commands & kTrain) != 0) {

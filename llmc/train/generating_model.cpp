@@ -2,6 +2,7 @@
 
 #include "llmc/base/log.h"
 #include "llmc/base/units.h"
+#include "llmc/train/arithmetic.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/initial_weights.h"
 
@@ -15,6 +16,9 @@ GeneratingModel::GeneratingModel(const Options& options, const WeightSource& wei
       context_(context) {
     const Model& model = weights.model();
     const DType dtype = inference_dtype(weights, *backend_);
+    Options portable = options;  // Attention over a cache has no other kernels.
+    portable.kernels = kPortableKernels;
+    settle_arithmetic(portable, model.config, dtype, *backend_);
     GenerationPlan generation = plan_generation(model, dtype, context, *backend_);
     state_.emplace(*backend_, model, dtype, context, generation.layout.arena_bytes, /*training=*/false);
     load_weights(weights, *state_);

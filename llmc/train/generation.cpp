@@ -34,7 +34,13 @@ GenerationPlan plan_generation(const Model& model, const Places& places, int64_t
     // Fewer rows may need another kernel, and so another workspace: take the larger of both ends.
     const WorkspaceBytes one = workspace_bytes(model, {1, 1}, dtype, 1, backend);
     for (size_t row = 0; row < one.block.size(); ++row) {
-        request.workspace.block[row].forward = std::max(request.workspace.block[row].forward, one.block[row].forward);
+        int64_t& bytes = request.workspace.block[row].forward;
+        bytes = std::max(bytes, one.block[row].forward);
+        if (model.block[row].kind == OpKind::Attention) {
+            const ModelConfig& config = model.config;
+            const AttentionShape shape = {1, request.shape.T, config.NH, config.NKV, config.HD};
+            bytes = std::max(bytes, backend.attention_cached_workspace(shape, context));
+        }
     }
     request.workspace.classifier.forward = one.classifier.forward;
     generation.plan = make_generation_plan(model, request, context);

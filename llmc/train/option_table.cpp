@@ -256,6 +256,14 @@ const std::vector<OptionRow>& option_table() {
          "Matrix products of the CPU: our own for amd-avx512, amx, or, of fp32 numbers, any processor (fp32), or the "
          "library's; decides the last bits (auto: by processor; a run keeps to what it began with)", 0, 0,
          cpu_product_names()},
+        {"--kernels", &O::kernels, kTrain | kPlan | kEvaluate, kDevice,
+         "Attention of a GPU in bf16: hopper, the kernels for compute capability 9.0 and heads of 64 or 128 channels, "
+         "compared with the others before they are used; portable, those for every card; decides the last bits "
+         "(fastest: hopper where it can be; a run keeps to what it began with)", 0, 0,
+         {"fastest", "hopper", "portable"}},
+        {"--tf32", &O::tf32, kComputing, kDevice,
+         "Matrix products of fp32 numbers on a GPU's tensor cores, which round them to TF32, 10 bits of mantissa; for "
+         "--dtype=fp32"},
         {"--peak-tflops", &O::peak_tflops, kTrain, kDevice,
          "Peak of the device, for MFU (measured)", 0, 1e6, {}, false},
 

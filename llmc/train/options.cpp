@@ -103,23 +103,6 @@ void add_command(CLI::App& app, CommandSet command, Options& options) {
     }
 }
 
-std::string toml_value(const Options& options, const OptionRow& row) {
-    return std::visit(
-        [&](auto member) -> std::string {
-            const auto& value = options.*member;
-            using Value = std::remove_cvref_t<decltype(value)>;
-            if constexpr (std::is_same_v<Value, std::string>) {
-                return quoted(value);
-            } else if constexpr (std::is_same_v<Value, std::vector<std::string>>) {
-                return quoted(fmt::format("{}", fmt::join(value, ", ")));
-            } else {
-                return value == Value() && !row.choices.empty() ? quoted(row.choices.front())
-                                                                : fmt::format("{}", value);
-            }
-        },
-        row.field);
-}
-
 constexpr std::string_view kFirstWords = "# train_gpt ";  ///< Of every file that a run wrote, of earlier versions too.
 
 /// What CLI11 has to say, as our error, in one line.
@@ -315,7 +298,7 @@ Options options_of_run(const std::string& run_folder, const std::string& option)
 }
 
 std::string value_name(const OptionRow& row) {
-    if (std::holds_alternative<bool Options::*>(row.field)) return "";
+    if (row.is_flag()) return "";
     if (std::holds_alternative<int64_t Options::*>(row.field)) {
         return row.choices.empty() ? "N" : "N|" + row.choices.front();
     }
@@ -323,6 +306,17 @@ std::string value_name(const OptionRow& row) {
     std::string names;
     for (const std::string& choice : row.choices) names += (names.empty() ? "" : "|") + choice;
     return names.empty() ? "TEXT" : names;
+}
+
+std::string commands_with(const OptionRow& row) {
+    std::vector<std::string> names;
+    if ((row.commands & kTrain) != 0) names.emplace_back("training");
+    for (const CommandRow& command : subcommand_table()) {
+        if ((row.commands & command.mask) != 0) names.emplace_back(command.name);
+    }
+    const std::string last = names.back();
+    names.pop_back();
+    return names.empty() ? last : fmt::format("{} and {}", fmt::join(names, ", "), last);
 }
 
 std::string option_text(const Options& options, const OptionRow& row) {
@@ -344,16 +338,24 @@ std::string option_text(const Options& options, const OptionRow& row) {
         row.field);
 }
 
+/// As TOML has it: numbers and flags bare, all else in quotes.
+std::string toml_value(const OptionRow& row, const std::string& value) {
+    const bool is_word = std::find(row.choices.begin(), row.choices.end(), value) != row.choices.end();
+    const bool is_text = std::holds_alternative<std::string Options::*>(row.field) ||
+                         std::holds_alternative<std::vector<std::string> Options::*>(row.field);
+    return is_text || is_word ? quoted(value) : value;
+}
+
 std::string to_toml(const Options& options) {
     std::string text = fmt::format("{}{}: the options of this run; usable with --config\n", kFirstWords, version());
     const char* group = "";
     for (const OptionRow& row : option_table()) {
         if ((row.commands & kTrain) == 0 || !row.shapes_run) continue;
         // An empty or zero override means "not given", and stays so.
-        const std::string value = toml_value(options, row);
-        if (value == "\"\"" || (value == "0" && row.minimum > 0)) continue;
+        const std::string value = option_text(options, row);
+        if (value.empty()) continue;
         if (std::string(group) != row.group) text += fmt::format("\n[{}]\n", section_of_group(group = row.group));
-        text += fmt::format("{} = {}\n", row.name(), value);
+        text += fmt::format("{} = {}\n", row.name(), toml_value(row, value));
     }
     return text;
 }

@@ -124,6 +124,8 @@ struct Options {
     std::string dtype = "auto";
     int64_t threads = 0;
     std::string cpu_products = "auto";
+    std::string kernels = "fastest";
+    bool tf32 = false;
     double peak_tflops = 0;
 
     // Run.
@@ -249,6 +251,7 @@ struct OptionRow {
     bool repeats = false;            ///< A text that may be given several times: a list with commas.
     const char* implied = nullptr;   ///< The value that it has where it stands alone; null: it needs one.
     std::string name() const;        ///< "batch-size".
+    bool is_flag() const { return std::holds_alternative<bool Options::*>(field); }
     bool stands_alone() const { return flags[0] != '-'; }
 };
 
@@ -266,6 +269,9 @@ struct CommandRow {
 };
 /// All subcommands; without one of them the program trains.
 const std::vector<CommandRow>& subcommand_table();
+
+/// The commands that take an option: "training, plan and evaluate".
+std::string commands_with(const OptionRow& row);
 
 /// Parses the command line (and --config, and on --resume the run's own config.toml under it). --help and --version are
 /// Command::Help, with the text to print. Anything wrong is an Error with exit code 2 that names the option, the value,

@@ -7,12 +7,12 @@
 #include "llmc/draw/labels.h"
 #include "llmc/draw/plan_tables.h"
 #include "llmc/draw/text_table.h"
-#include "llmc/draw/timeline.h"
 #include "llmc/io/hf_model.h"
 #include "llmc/io/json_text.h"
 #include "llmc/plan/formats.h"
 #include "llmc/plan/fuse.h"
 #include "llmc/plan/print.h"
+#include "llmc/train/arithmetic.h"
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/lora_options.h"
@@ -141,16 +141,6 @@ std::string within_budget(const Options& options, const Model& model, const std:
     return wrapped(text, width);
 }
 
-void draw_timeline_of(const Options& options, const Model& model, const PlannedMemory& memory) {
-    const Plan& plan = memory.plan;
-    const std::string title =
-        fmt::format("{}, --recompute={}: memory over one micro-batch", model.config.name, plan.policy);
-    const std::string subtitle =
-        fmt::format("{} x {} tokens, {}; parameters, gradients and optimiser take {} besides, all the time",
-                    plan.shape.B, plan.shape.T, name_of(plan.dtype), format_bytes(memory.state.total()));
-    write_output("--timeline", options.timeline, draw_timeline(model, plan, memory.layout, title, subtitle));
-}
-
 /// As the folder's config.json says how its matrices are stored; its weights need not be there.
 void settle_planned_base(Options* options) {
     if (options->base_format != "auto" || !is_hf_folder(options->model)) return;
@@ -192,7 +182,8 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
     for (const std::string& policy : wanted_policies(options)) {
         plans.push_back(choose_plan(options, policy, model, backend));
     }
-    if (!options.timeline.empty()) draw_timeline_of(options, model, plans.front().memory);
+    if (!options.timeline.empty())
+        write_output("--timeline", options.timeline, timeline_picture(model, plans.front().memory));
     if (options.json) {
         nlohmann::ordered_json json = {{"model", model.config.name}, {"parameters", model.parameter_count()}};
         if (model.has_frozen()) json["trainable_parameters"] = model.trainable_count();
@@ -265,6 +256,7 @@ std::string plan_report(const Options& given) {
     Options options = given;
     options.packed = options.partly_scored = options.pack == "documents";
     const std::unique_ptr<Backend> backend = planning_backend(&options);
+    assume_arithmetic(options, *backend);
     if (options.all_presets) return all_presets_report(options, *backend);
     const Model model = model_of(options);
     require_base(options, model);

@@ -3,10 +3,9 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
-#include "llmc/base/units.h"
-#include "llmc/draw/timeline.h"
 #include "llmc/io/json_text.h"
 #include "llmc/train/plan_json.h"
+#include "llmc/train/plan_output.h"
 
 #include <nlohmann/json.hpp>
 
@@ -26,17 +25,10 @@ std::vector<std::pair<std::string, int64_t>> rows_in(const nlohmann::ordered_jso
 }  // namespace
 
 void write_plan_files(const RunDescription& run, const std::string& run_folder) {
-    const Plan& plan = run.plan();
-    const std::string title =
-        fmt::format("{}, --recompute={}: memory over one micro-batch", run.model.config.name, plan.policy);
-    const std::string subtitle =
-        fmt::format("{} x {} tokens, {}; parameters, gradients and optimiser take {} besides, all the time",
-                    plan.shape.B, plan.shape.T, name_of(plan.dtype), format_bytes(run.memory().state.total()));
     const int64_t limit = memory_limit(run.options, run.backend->info());
     try {
         write_text_atomically(run_folder + "/" + kPlanFile, json_report(plan_json(run.model, run.chosen, limit)));
-        write_text_atomically(run_folder + "/" + kTimelineFile,
-                              draw_timeline(run.model, plan, run.memory().layout, title, subtitle));
+        write_text_atomically(run_folder + "/" + kTimelineFile, timeline_picture(run.model, run.memory()));
     } catch (const Error& error) {
         spdlog::warn("{} and {} are not written: {}", kPlanFile, kTimelineFile, error.what());
     }

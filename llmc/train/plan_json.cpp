@@ -52,6 +52,7 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen, i
     }
     for (const ModeWords& mode : decision_words(decisions)) json["modes"][mode.name] = mode.words;
     json["in_words"] = chosen.words;
+    if (chosen.above_bound > -1) json["above_bound_ratio"] = chosen.above_bound;
     json["fits"] = memory.total_bytes() <= limit;
     if (chosen.delays_update()) json["predicted_step_ms_with_update_now"] = chosen.now_seconds * 1e3;
     if (memory.plan.parallel.ranks > 1) add_communication(chosen, &json);

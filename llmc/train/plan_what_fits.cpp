@@ -150,7 +150,8 @@ std::string other_ways(const Options& given, const Model& model, Backend& backen
     if (given.lora > 0 || !given.freeze.empty()) return "";
     std::string text;
     for (const auto& [way, key, words] : {std::tuple(WayToTrain::Part, "in_part", "in part (its upper half)"),
-                                          std::tuple(WayToTrain::Lora, "with_lora", "with adapters")}) {
+                                          std::tuple(WayToTrain::Lora, "with_lora", "with adapters"),
+                                          std::tuple(WayToTrain::QLora, "with_qlora", "with adapters on 4 bits")}) {
         const WayFit fit = fit_of(way, given, model.config, backend, limit);
         (*json)[key] = {{"fits", fit.fits}};
         if (!fit.fits) {
@@ -215,7 +216,7 @@ std::string model_report(const Options& given, const Model& model, Backend& back
 }
 
 constexpr std::pair<WayToTrain, const char*> kWays[] = {
-    {WayToTrain::Full, "full"}, {WayToTrain::Part, "part"}, {WayToTrain::Lora, "lora"}};
+    {WayToTrain::Full, "full"}, {WayToTrain::Part, "part"}, {WayToTrain::Lora, "lora"}, {WayToTrain::QLora, "qlora"}};
 
 /// "-r layer -b 11 --offload=all", or why not.
 PresetCell cell_of(const WayFit& way, int64_t context) {
@@ -226,6 +227,7 @@ PresetCell cell_of(const WayFit& way, int64_t context) {
     std::string text = fmt::format("-r {} -b {}", setting.recompute, setting.batch_size);
     if (setting.seq_len != context) text += fmt::format(" -t {}", setting.seq_len);
     if (way.options.lora > 0) text += fmt::format(" --lora={}", way.options.lora);
+    if (way.options.base_format != "auto") text += " --base-format=" + way.options.base_format;
     if (!way.options.freeze.empty()) text += " --freeze=" + way.options.freeze;
     if (setting.offload != "none") text += " --offload=" + setting.offload;
     return {true, std::move(text), setting.fit.tokens_per_second};
@@ -235,7 +237,8 @@ std::string presets_report(const Options& given, Backend& backend) {
     const int64_t limit = limit_of(given, backend);
     const int width = output_columns();
     show(given, wrapped(fmt::format("what trains in {}, {}: in full; in part (the upper half of the layers; embeddings "
-                                    "and the lower half frozen); and with adapters (--lora={})",
+                                    "and the lower half frozen); with adapters (--lora={}); and with adapters on "
+                                    "a base in 4 bits (--base-format=nf4-double)",
                                     describe_limit(given, backend, limit), name_of(dtype_of_option(given, backend)),
                                     options_of(WayToTrain::Lora, given, {}).lora),
                         width) +
@@ -249,9 +252,9 @@ std::string presets_report(const Options& given, Backend& backend) {
         if (!options.was_given("seq-len") && named.maxT > 0) options.seq_len = named.maxT;
         if (named.maxT > 0 && named.maxT < options.seq_len) options.seq_len = named.maxT;
         const ModelConfig config = resolve_model(options, 0, 0);
-        PresetRow row = {name, make_model(config).parameter_count(), options.seq_len, {}, {}, {}};
+        PresetRow row = {name, make_model(config).parameter_count(), options.seq_len, {}, {}, {}, {}};
         nlohmann::ordered_json entry = {{"model", name}, {"parameters", row.parameters}};
-        PresetCell* const cells[] = {&row.full, &row.part, &row.lora};
+        PresetCell* const cells[] = {&row.full, &row.part, &row.lora, &row.qlora};
         for (const auto& [way, key] : kWays) {
             const WayFit fit = fit_of(way, options, config, backend, limit);
             if (way == WayToTrain::Full) entry["seq_len"] = row.seq_len = fit.options.seq_len;

@@ -170,6 +170,7 @@ DeviceProfile read_device_profile(const std::string& path) {
     // What a file does not say is as on the other cards.
     DeviceProfile profile = kind == "cpu" ? DeviceProfile() : find_device_profile("h100");
     profile.kind = kind, profile.usual_error = 0;
+    profile.hopper_attention = kind == "sm_90" && !file.has("attention-forward");
     profile.name = file.text("name", path.substr(path.rfind('/') + 1));
     for (const Field& field : kFields) {
         if (field.required || file.has(field.name)) profile.*field.member = file.number(field.name) * field.unit;

@@ -1,6 +1,5 @@
 #include "llmc/train/resume_options.h"
 
-#include "llmc/backend/make_backend.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/train/checkpointing.h"
@@ -148,16 +147,6 @@ void require_same_run(const Options& options, const ModelConfig& config, const C
     fail_usage("--resume={}: the checkpoint holds another model than {}: {}; {}", options.resume,
                is_asked_for ? "asked for" : "the run's config.toml says", other,
                is_asked_for ? "leave the model options out" : "put back a copy of that file");
-}
-
-void keep_cpu_products(Options& options, const Checkpoint& checkpoint) {
-    const Progress progress = progress_of(checkpoint);
-    if (options.was_typed("cpu-products")) return;
-    options.cpu_products = progress.train_tokens == 0 || progress.cpu_products.empty() ? "auto" : progress.cpu_products;
-    if (has_cpu_products(options.cpu_products)) return;
-    spdlog::info("cpu     the run's matrix products ({}) are not of this processor: the last bits change",
-                 options.cpu_products);
-    options.cpu_products = "auto";
 }
 
 void keep_total_batch(Options& options, const Checkpoint& checkpoint) {

@@ -19,7 +19,4 @@ void require_same_run(const Options& options, const ModelConfig& config, const C
 /// they are spread over, the training stays the same.
 void keep_total_batch(Options& options, const Checkpoint& checkpoint);
 
-/// Takes over the CPU's matrix products, which decide bits, where none were asked for and this processor has them.
-void keep_cpu_products(Options& options, const Checkpoint& checkpoint);
-
 }  // namespace llmc

@@ -1,6 +1,7 @@
 #include "llmc/train/run_description.h"
 
 #include "llmc/base/error.h"
+#include "llmc/train/arithmetic.h"
 #include "llmc/train/check_data.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/lora_options.h"
@@ -66,7 +67,7 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     if (origin.checkpoint) {
         require_same_run(options, run->model.config, *origin.checkpoint);
         keep_total_batch(options, *origin.checkpoint);
-        keep_cpu_products(options, *origin.checkpoint);
+        keep_arithmetic(options, *origin.checkpoint);
     }
     require_divisible(options);
     const bool is_imported = origin.checkpoint && progress_of(*origin.checkpoint).train_tokens == 0;
@@ -77,11 +78,11 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     if (options.cpu_products == "auto") options.cpu_products = comm.broadcast(usual_cpu_products());
     run->backend = make_backend(options.device, static_cast<int>(options.threads), options.cpu_products);
     Backend& backend = *run->backend;
-    if (backend.on_gpu()) options.cpu_products = "auto";
     const DType dtype = dtype_of_option(options, backend);
     options.dtype = name_of(dtype);
     require_dtype(backend, dtype);
     require_same_run_everywhere(options, run->model, run->data, origin.describe(options), comm);
+    settle_arithmetic(options, run->model.config, dtype, backend, comm);
     comm.open_transport(backend, options.rank_invariant);
     run->transport = std::make_unique<TransportGuard>(comm);
     share_memory(options, backend, comm);

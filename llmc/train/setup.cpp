@@ -9,6 +9,7 @@
 #include "llmc/model/dropout.h"
 #include "llmc/model/trainable.h"
 #include "llmc/plan/formats.h"
+#include "llmc/train/arithmetic.h"
 #include "llmc/train/config_paths.h"
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/lora_options.h"
@@ -278,16 +279,11 @@ std::string describe_schedule(const Options& options) {
                        warmup, is_short ? " (5 % of the run; --warmup for more)" : "");
 }
 
-/// Where the portable kernels run although the card has faster ones: these know nothing of what is asked for.
-void log_portable_attention(const Options& options, const Model& model, const Plan& plan, const DeviceInfo& device) {
-    if (device.kind != "sm_90") return;
-    if (plan.shape.packed) {
-        spdlog::info("plan    attention runs on the portable kernels: sequences hold several documents");
-    } else if (model.config.window > 0 && model.config.window < options.seq_len) {
-        spdlog::info(
-            "plan    attention runs on the portable kernels: windows of {} tokens are shorter than the sequences",
-            model.config.window);
-    }
+/// What decides the last bits, and why the portable kernels run although the card may have faster ones.
+std::string describe_arithmetic(const Model& model, const Plan& plan, const DeviceInfo& device) {
+    const bool is_portable = device.kind == "sm_90" && device.arithmetic.kernels == kPortableKernels;
+    const std::string why = is_portable ? why_portable(plan.dtype, model.config) : "";
+    return describe(device.arithmetic) + (why.empty() ? "" : fmt::format(" ({})", why));
 }
 
 }  // namespace
@@ -349,8 +345,7 @@ void log_banner(const Options& options, const Model& model, const std::string& w
         spdlog::info("plan    tiles: {}", tiles);
     }
     spdlog::info("plan    fused: {}", chosen.fusion);
-    if (options.cpu_products != "auto") spdlog::info("plan    matrix products: {}", options.cpu_products);
-    log_portable_attention(options, model, memory.plan, device);
+    spdlog::info("plan    arithmetic: {}", describe_arithmetic(model, memory.plan, device));
     if (chosen.delays_update()) {
         spdlog::info(
             "plan    update delayed: each layer's comes before its first use in the next forward; at once, a step "

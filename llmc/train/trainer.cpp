@@ -5,10 +5,12 @@
 #include "llmc/base/log.h"
 #include "llmc/base/output.h"
 #include "llmc/base/printable.h"
+#include "llmc/base/process_limits.h"
 #include "llmc/base/stop_signal.h"
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/run/profile.h"
+#include "llmc/train/arithmetic.h"
 #include "llmc/train/lora_options.h"
 #include "llmc/train/output_file.h"
 #include "llmc/train/ranks.h"
@@ -46,6 +48,7 @@ std::string place_in_words(const Plan& plan) {
 
 double peak_flops(const Options& options, const DeviceInfo& device, DType dtype) {
     if (options.peak_tflops > 0) return options.peak_tflops * 1e12;
+    if (device.arithmetic.tf32) return device.peak_flops_bf16 / kTf32Operands;
     return dtype == DType::BF16 ? device.peak_flops_bf16 : device.peak_flops_fp32;
 }
 
@@ -70,7 +73,8 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
       val_loader_(*run.val_sequences, options_.batch_size, {comm.rank(), comm.size()}),
       folder_(folder),
       predicted_step_ms_(run.chosen.step_seconds * 1e3),
-      times_source_(run.chosen.times.source) {
+      times_source_(run.chosen.times.source),
+      status_line_(comm.is_root() && spdlog::should_log(spdlog::level::info)) {
     if (options_.no_overlap) executor_.do_not_overlap();
     load(origin);
     state_.set_control(UpdateControl::Updates, static_cast<double>(progress_.updates));
@@ -85,7 +89,7 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
     progress_.optimizer = options_.optimizer;
     progress_.seq_len = options_.seq_len;
     progress_.pack = options_.pack;
-    progress_.cpu_products = options_.cpu_products == "auto" ? "" : options_.cpu_products;
+    progress_.arithmetic = state.backend().info().arithmetic;
     progress_.total_batch_size = tokens_per_step_;
     progress_.seed = options_.seed;
     progress_.train_tokens = data_.train->size();
@@ -116,6 +120,10 @@ void Trainer::load(const Origin& origin) {
     } else {
         state_.initialise(static_cast<uint64_t>(options_.seed));
     }
+    give_back_freed_memory();
+    // Activations have their memory back (train_gpt.cu lends it), and are where the threads that use them are.
+    if (!state_.backend().on_gpu())
+        state_.backend().zero({DType::U8, state_.arena(), run_.memory().layout.arena_bytes});
     gather_parameters(state_, comm_);
 }
 
@@ -183,6 +191,11 @@ void Trainer::say_what_moved() const {
     if (progress_.train_tokens != 0 && !progress_.base.empty() && progress_.base != base && progress_.dtype != base) {
         spdlog::info("resume  frozen matrices converted to {}; the run kept them as {} before", base, progress_.base);
     }
+    const Arithmetic arithmetic = state_.backend().info().arithmetic;
+    if (progress_.train_tokens != 0 && changes(progress_.arithmetic, arithmetic)) {
+        spdlog::info("resume  {} from here on; before: {}; the last bits change", describe(arithmetic),
+                     describe(progress_.arithmetic));
+    }
     const std::string run = find_run_folder(options_.resume, "--resume");
     const std::vector<int64_t> steps = list_steps(run);
     if (options_.output_dir.empty() && !steps.empty() && steps.back() > progress_.step) {
@@ -236,6 +249,8 @@ void Trainer::run() {
     exchange({});
     while (progress_.step < options_.steps && !is_ending()) after_step(try_step());
     finish();
+    spdlog::debug("used    {} bytes of the arena, {} of host memory, at most", executor_.high_water_bytes(),
+                  executor_.host_high_water_bytes());
     stop_ = nullptr;
 }
 
@@ -252,6 +267,7 @@ std::vector<double> Trainer::run_update() {
     const bool one_by_one = state_.parallel().rank_invariant;
     std::vector<double> losses;
     for (int64_t micro = 0; micro < micro_batches_; ++micro) {
+        status_line_.micro_batch(micro);
         run_micro_batch(micro);
         if (!one_by_one && micro + 1 < micro_batches_) continue;
         if (micro + 1 == micro_batches_ && progress_.step + 1 < options_.steps) attempt([&] { read_step_data(); });
@@ -373,6 +389,13 @@ StepMetrics Trainer::train_step() {
     comm_.doing(fmt::format("step {}", progress_.step + 1));
     state_.set_loss_scale(1.0f / static_cast<float>(scored));
     state_.set_control(UpdateControl::LearningRate, static_cast<float>(metrics.learning_rate));
+    const double expected_ms = smoothed_step_ms_ > 0 ? smoothed_step_ms_ : predicted_step_ms_;
+    status_line_.begin({.step = progress_.step + 1,
+                        .steps = options_.steps,
+                        .micro_batch = 1,
+                        .micro_batches = micro_batches_,
+                        .expected_seconds = expected_ms / 1e3,
+                        .loss = last_loss_});
     const std::vector<double> losses = run_update();
     state_.backend().copy_to_host(&metrics.grad_norm, state_.grad_norm());
 
@@ -393,6 +416,8 @@ StepMetrics Trainer::train_step() {
         metrics.mfu = model_flops_per_token(state_.model(), options_.seq_len) * metrics.tokens_per_second / peak_flops_;
     }
     metrics.memory_bytes = state_.allocated_bytes();
+    last_loss_ = metrics.loss;
+    status_line_.end();
     return metrics;
 }
 

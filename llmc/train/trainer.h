@@ -18,6 +18,7 @@
 #include "llmc/train/metrics.h"
 #include "llmc/train/run_description.h"
 #include "llmc/train/run_folder.h"
+#include "llmc/train/step_status.h"
 
 #include <exception>
 #include <functional>
@@ -131,6 +132,8 @@ class Trainer {
     int64_t steps_timed_ = 0;
     double predicted_step_ms_;
     std::string times_source_;  ///< Of the prediction.
+    double last_loss_ = 0;      ///< Of the step before; 0 before the first.
+    StepStatusLine status_line_;
 };
 
 }  // namespace llmc

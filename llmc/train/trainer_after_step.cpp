@@ -6,6 +6,7 @@
 #include "llmc/base/printable.h"
 #include "llmc/base/process_limits.h"
 #include "llmc/base/units.h"
+#include "llmc/base/utf8.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/train/plan_files.h"
 #include "llmc/train/trainer.h"
@@ -206,7 +207,7 @@ void Trainer::print_sample() {
         return;
     }
     if (!comm_.is_root()) return;
-    const std::string text = options_.sample_prompt + data_.tokenizer->decode(tokens);
+    const std::string text = as_utf8(options_.sample_prompt + data_.tokenizer->decode(tokens));
     try_print_output(fmt::format("---- sample after {} steps ----\n{}\n----\n", progress_.step, text), "a sample");
     keep_sample(text);
 }

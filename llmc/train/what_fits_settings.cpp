@@ -19,8 +19,9 @@ constexpr int64_t kUsualRank = 16;
 /// What a run is called with where the user, or a way to train, has it: before the shape of a batch, and behind it.
 constexpr const char* kOfModel[] = {"layers",    "channels", "heads",      "kv-heads",
                                     "head-size", "ffn-size", "vocab-size", "max-seq-len"};
-constexpr const char* kOfTraining[] = {"optimizer",  "moments", "masters",      "gradients", "freeze",       "lora",
-                                       "lora-alpha", "rslora",  "lora-targets", "lora-bias", "lora-dropout", "dropout"};
+constexpr const char* kOfTraining[] = {"optimizer",    "moments",    "masters",    "gradients",    "freeze",
+                                       "lora",         "lora-alpha", "rslora",     "lora-targets", "lora-bias",
+                                       "lora-dropout", "dropout",    "base-format"};
 
 std::string value_text(const Options& options, const OptionRow& row) {
     return std::visit(
@@ -61,7 +62,8 @@ OptionWords words_of(const Options& options, const Setting& setting, DType dtype
     OptionWords words = {{"model", options.model}};
     const auto add_given = [&](const char* name) {
         const bool is_of_way = (name == std::string("freeze") && !options.freeze.empty()) ||
-                               (name == std::string("lora") && options.lora > 0);
+                               (name == std::string("lora") && options.lora > 0) ||
+                               (name == std::string("base-format") && options.base_format != "auto");
         if (is_of_way || options.was_given(name)) words.emplace_back(name, value_text(options, option_named(name)));
     };
     for (const char* name : kOfModel) add_given(name);
@@ -99,7 +101,8 @@ Options options_of(WayToTrain way, const Options& given, const ModelConfig& conf
     options.lora = 0;
     options.freeze.clear();
     if (way == WayToTrain::Part) options.freeze = lower_half(config);
-    if (way == WayToTrain::Lora) options.lora = given.lora > 0 ? given.lora : kUsualRank;
+    if (way == WayToTrain::Lora || way == WayToTrain::QLora) options.lora = given.lora > 0 ? given.lora : kUsualRank;
+    if (way == WayToTrain::QLora) options.base_format = name_of(WeightFormat::Nf4Double);
     return options;
 }
 

@@ -1,5 +1,5 @@
 // Settings that `plan --what-fits` finds, as commands and files to run them with; and the ways to train a model: all of
-// it, a part, or adapters.
+// it, a part, or adapters, on a base as it is or in 4 bits.
 #pragma once
 
 #include "llmc/train/what_fits.h"
@@ -26,9 +26,10 @@ std::string command_of(const OptionWords& words);
 std::string config_of(const OptionWords& words, const std::string& remark);
 
 enum class WayToTrain : uint8_t {
-    Full,  ///< Everything.
-    Part,  ///< The upper half of the layers, and what is behind them.
-    Lora,  ///< Adapters of every matrix: of --lora's rank, or 16.
+    Full,   ///< Everything.
+    Part,   ///< The upper half of the layers, and what is behind them.
+    Lora,   ///< Adapters of every matrix: of --lora's rank, or 16.
+    QLora,  ///< The same on a base in 4 bits.
 };
 
 /// The options of a run that trains so.

@@ -49,7 +49,7 @@ class NullBackend : public Backend {
     void convert(Tensor, Tensor) override { record("convert"); }
     void synchronize() override { record("synchronize"); }
 
-    void embedding_forward(Tensor, Tensor, Tensor, Tensor, int64_t, int64_t, Tensor) override {
+    void embedding_forward(Tensor, Tensor, Tensor, Tensor, int64_t, FirstPosition, Tensor) override {
         record("embedding_forward");
     }
     void embedding_backward(Tensor, Tensor, bool, Tensor, Tensor, int64_t, Tensor, Tensor) override {
@@ -109,7 +109,7 @@ class NullBackend : public Backend {
     /// Forward matmuls with this weight.
     int64_t matmuls_with(const void* weight) const;
 
-    void rope(Tensor, Tensor, const AttentionShape&, int64_t, bool inverse) override {
+    void rope(Tensor, Tensor, const AttentionShape&, FirstPosition, bool inverse) override {
         record(inverse ? "rope_backward" : "rope_forward");
     }
     void attention_forward(Tensor, Tensor, Tensor, const AttentionShape&, Tensor) override {
@@ -120,7 +120,7 @@ class NullBackend : public Backend {
     }
     int64_t attention_forward_workspace(DType, const AttentionShape&) const override { return workspace_bytes_; }
     int64_t attention_backward_workspace(DType, const AttentionShape&) const override { return workspace_bytes_; }
-    void attention_cached(Tensor, Tensor, Tensor, Tensor, const AttentionShape&, int64_t) override {
+    void attention_cached(Tensor, Tensor, Tensor, Tensor, const AttentionShape&, FirstPosition, Tensor) override {
         record("attention_cached");
     }
 

@@ -387,8 +387,10 @@ TEST(Attention, CachedEqualsForward) {
                 for (int64_t first = 0; first < s.T; first += chunk) {
                     AttentionShape part = s;
                     part.T = std::min(chunk, s.T - first);
+                    auto at = static_cast<int32_t>(first);
                     backend.attention_cached(out.tensor.row_range(first, part.T), k_cache.tensor, v_cache.tensor,
-                                             call.qkv.tensor.row_range(first, part.T), part, first);
+                                             call.qkv.tensor.row_range(first, part.T), part, Tensor(DType::I32, &at, 1),
+                                             {});
                 }
                 EXPECT_LE(largest_error(values_of<float>(out.tensor), truth, s.NH * s.HD, 0, s.NH * s.HD), bound)
                     << c.name() << " in chunks of " << chunk;
@@ -411,7 +413,7 @@ TEST(Attention, CachedHasTheSameBitsAtEveryThreadCount) {
         CpuBackend backend(threads);
         auto out = std::make_unique<Guarded>(DType::F32, s.T, s.NH * s.HD);
         Guarded k_cache(DType::F32, s.T, s.NKV * s.HD), v_cache(DType::F32, s.T, s.NKV * s.HD);
-        backend.attention_cached(out->tensor, k_cache.tensor, v_cache.tensor, qkv.tensor, s, 0);
+        backend.attention_cached(out->tensor, k_cache.tensor, v_cache.tensor, qkv.tensor, s, {}, {});
         if (!expected)
             expected = std::move(out);
         else

@@ -21,7 +21,8 @@ inline Backend& cuda_backend() {
 
 /// The same with attention on the kernels for compute capability 9.0, where it is that.
 inline Backend& hopper_backend() {
-    static cuda::CudaBackend backend(0, cuda::Kernels::Hopper);
+    static cuda::CudaBackend backend(0);
+    if (backend.why_no_hopper().empty()) backend.set_arithmetic({"", kHopperKernels, false});
     return backend;
 }
 

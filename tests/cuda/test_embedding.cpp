@@ -19,6 +19,7 @@ struct Case {
           tokens(random_integers(s.N, s.Vp, 1)),
           wte(random_buffer(dtype, s.Vp, s.C, 1, 2)),
           wpe(random_buffer(dtype, s.T + s.first_position, s.C, 1, 3)),
+          first(std::vector<int32_t>{static_cast<int32_t>(s.first_position)}),
           d_out(random_buffer(dtype, s.N, s.C, 1, item + 4)),
           out(dtype, s.N, s.C),
           tokens_only(dtype, s.N, s.C),
@@ -29,15 +30,15 @@ struct Case {
 
     template <typename On>
     void run(Backend& backend, On on) const {
-        backend.embedding_forward(on(out), on(tokens), on(wte), on(wpe), s.T, s.first_position, {});
-        backend.embedding_forward(on(tokens_only), on(tokens), on(wte), Tensor(), s.T, s.first_position, {});
+        backend.embedding_forward(on(out), on(tokens), on(wte), on(wpe), s.T, on(first), {});
+        backend.embedding_forward(on(tokens_only), on(tokens), on(wte), Tensor(), s.T, on(first), {});
         backend.embedding_backward(on(d_wte), on(d_wpe), true, on(d_out), on(tokens), s.T, {}, on(workspace));
         backend.embedding_backward(on(d_wte), Tensor(), true, on(d_out), on(tokens), s.T, {}, on(workspace));
     }
     std::vector<std::byte> results() const { return joined({&out, &tokens_only, &d_wte, &d_wpe}); }
 
     Shape s;
-    TestBuffer tokens, wte, wpe, d_out, out, tokens_only, d_wte, d_wpe, workspace;
+    TestBuffer tokens, wte, wpe, first, d_out, out, tokens_only, d_wte, d_wpe, workspace;
 };
 
 TEST(CudaEmbedding, SameBitsAsCpu) {

@@ -32,6 +32,8 @@ TestBuffer angles(int64_t max_T, int64_t HD) {
     return TestBuffer(DType::F32, max_T, HD, table);
 }
 
+TestBuffer first_of(const Case& c) { return TestBuffer(std::vector<int32_t>{static_cast<int32_t>(c.first_position)}); }
+
 TestBuffer turned_by_cpu(DType dtype, const TestBuffer& qkv, const TestBuffer& table, const Case& c, bool inverse) {
     TestBuffer result = converted(dtype, qkv);
     cpu_backend().rope(result, table, c.shape, c.first_position, inverse);
@@ -41,7 +43,8 @@ TestBuffer turned_by_cpu(DType dtype, const TestBuffer& qkv, const TestBuffer& t
 TestBuffer turned_by_cuda(const TestBuffer& qkv, const TestBuffer& table, const Case& c, bool inverse) {
     TestBuffer result = converted(qkv.dtype(), qkv);
     OnDevice device;
-    cuda_backend().rope(device(result), device(table), c.shape, c.first_position, inverse);
+    const TestBuffer first = first_of(c);
+    cuda_backend().rope(device(result), device(table), c.shape, device(first), inverse);
     device.fetch();
     return result;
 }

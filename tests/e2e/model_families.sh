@@ -49,7 +49,8 @@ emulated=$BUILD_DIR/train_gpt_cuda_on_cpu
 if [ -x "$emulated" ]; then
     on_cpu=$TRAIN_GPT TRAIN_GPT=$emulated
     fit on-cuda mistral_window --steps=2 --device=cuda
-    check "a Hopper card: the banner names the kernels of windows" says "portable kernels: windows of 6 tokens"
+    check "a Hopper card: the banner says why attention is on the portable kernels" \
+        says "attention on the portable kernels .Hopper's are for bf16, not fp32."
     must "evaluate on CUDA" evaluate --model="$kinds/mistral_window" --data=ids.bin --seq-len=21 --dtype=fp32 \
         --device=cuda
     loss out | cut -c 1-14 >there
@@ -60,10 +61,6 @@ if [ -x "$emulated" ]; then
 else
     skip "windows on the CUDA backend" "built without CUDA's headers"
 fi
-length=6
-fit wide mistral_window --steps=1
-check "nothing is said where no window is shorter than the sequences" test "$(grep -c 'portable kernels' err)" = 0
-
 # ---- plans ---------------------------------------------------------------------------------------------------------
 
 must "plan" plan --model="$kinds/mistral_window" --seq-len=24 --batch-size=2 --recompute=0

@@ -89,6 +89,18 @@ must "export a model of bytes" export --run=bytes --base-format=nf4-double --out
 must "generate from it" generate --model=bytes4 --prompt=the --length=9
 check "it says nine bytes" test "$(wc -c <out)" -ge 10
 must "evaluate it" evaluate --model=bytes4 --data=text.txt --batch-size=2 --seq-len=32
+must "train adapters on it" --model=bytes4 --lora=4 --data=text.txt --batch-size=2 --seq-len=32 "${quiet[@]}" \
+    --learning-rate=1e-2 --warmup=0 --steps=9 --output-dir=bytes4-run
+check "its base is in 4 bits" grep -q -E 'base +.* as nf4-double' err
+say=(--prompt=the --length=12 --seed=3)
+must "generate from the base" generate --model=bytes4 "${say[@]}"
+mv out base.out
+must "generate from the run" generate --run=bytes4-run "${say[@]}"
+mv out run.out
+must "export its adapter" export --run=bytes4-run --format=peft --out=bytes4-adapter
+must "generate with the adapter" generate --model=bytes4 --adapter=bytes4-adapter "${say[@]}"
+check "the run and base + adapter generate alike" cmp out run.out
+check "and not what the base does" test "$(cat base.out)" != "$(cat run.out)"
 
 # ---- what is refused ---------------------------------------------------------------------------
 

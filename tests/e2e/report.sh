@@ -77,6 +77,82 @@ END
     check "no run" bash -c "! python3 '$root/scripts/to_tensorboard.py' nowhere 2>err && grep -q metrics.jsonl err"
 fi
 
+# ---- Weights & Biases, by a package of that name which writes down what it is told ----
+
+if command -v python3 >/dev/null; then
+    wandb() { PYTHONPATH=$PWD/stand_in python3 "$root/scripts/to_wandb.py" "$@"; }
+    mkdir stand_in
+    check "without the package wandb" bash -c \
+        "! PYTHONPATH=$PWD/stand_in python3 -S '$root/scripts/to_wandb.py' runs/one 2>err && grep -q 'pip install' err"
+    cat >stand_in/wandb.py <<'END'
+import json
+
+def tell(what, **values):
+    with open("told.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps({"what": what, **values}) + "\n")
+
+class Html:
+    def __init__(self, data):
+        self.data = data
+
+class Run:
+    def log(self, data, step=None):
+        tell("log", step=step, data={key: {"html": value.data} if isinstance(value, Html) else value
+                                     for key, value in data.items()})
+    def finish(self):
+        tell("finish")
+
+def init(**values):
+    tell("init", **values)
+    return Run()
+END
+    sed -i 's/"sample":"/"sample":"a <b> \& /' runs/one/samples.jsonl
+    check "to_wandb.py" wandb runs/one --project=p
+    mv told.jsonl first.jsonl
+    check "again, offline" wandb runs/one/ --offline
+    check "two runs at once" wandb runs/one runs/two
+    check "and no run" bash -c "! python3 '$root/scripts/to_wandb.py' nowhere 2>err && grep -q metrics.jsonl err"
+    check "what was sent" python3 - <<'END'
+import json
+try:
+    import tomllib
+except ImportError:  # Before Python 3.11, whose scripts send no options.
+    tomllib = None
+
+def told(path):
+    return [json.loads(line) for line in open(path, encoding="utf-8")]
+
+def lines(name):
+    return [json.loads(line) for line in open(f"runs/one/{name}.jsonl", encoding="utf-8")]
+
+first, second = told("first.jsonl"), told("told.jsonl")[:len(told("first.jsonl"))]
+assert [entry["what"] for entry in first] == ["init"] + ["log"] * (len(first) - 2) + ["finish"], first
+init, logs = first[0], first[1:-1]
+assert (init["project"], init["name"], init["mode"], init["resume"]) == ("p", "one", "online", "allow"), init
+assert init["id"] and init["id"] == json.load(open("runs/one/run.json"))["id"], init
+if tomllib:
+    options = tomllib.load(open("runs/one/config.toml", "rb"))
+    assert init["config"] == options and options["model"]["layers"] == 2, init
+assert second[0]["id"] == init["id"] and second[0]["mode"] == "offline" and second[1:] == first[1:], second[0]
+
+steps = [entry["step"] for entry in logs]
+assert steps == sorted(set(steps)) and {line["step"] for line in lines("metrics")} <= set(steps), steps
+assert not [entry for entry in logs if None in entry["data"].values() or "step" in entry["data"]]
+sent = {entry["step"]: entry["data"] for entry in logs}
+for line in lines("metrics"):
+    for key, value in line.items():
+        assert key == "step" or value is None or key in sent[line["step"]], (line["step"], key)
+losses = {line["step"]: line["loss"] for line in lines("metrics") if line.get("loss") is not None}
+assert len(losses) == 8 and all(sent[step]["loss"] == loss for step, loss in losses.items()), losses
+samples = {line["step"]: line["sample"] for line in lines("samples")}
+pages = {step: data["sample"]["html"] for step, data in sent.items() if "sample" in data}
+assert samples and set(pages) == set(samples), (pages, samples)
+assert all(page.startswith("<pre>a &lt;b> &amp; ") and page.endswith("</pre>") for page in pages.values()), pages
+last = [entry for entry in told("told.jsonl") if entry["what"] == "init"]
+assert [entry["name"] for entry in last] == ["one", "one", "two"] and last[2]["id"] != last[0]["id"], last
+END
+fi
+
 # ---- in a browser ----
 
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome)

@@ -79,6 +79,42 @@ sed -i '2s/"loss":[0-9]/&9/' whole/b4-r2/metrics.jsonl
 sweep --batch-sizes="2 4" --recompute="0 2" --out=whole --steps=3 "${model[@]}"
 check "a curve that differs is an error" test "$status $(grep -c 'Batch size 4.*DIFFER.* 2 from 0' out)" = "1 1"
 
+# ---- over other options, and repeats ------------------------------------------------------------------
+
+sweep --grid learning-rate=1e-3,3e-3 --grid=seed=1,2 --recompute="0 2" --repeats=2 --out=grid --steps=3 "${model[@]}"
+check "a grid ends well" test $status -eq 0
+check "a row for every combination and repeat" test "$(column run grid/sweep.csv | wc -l)" = 16
+check "named by its values" grep -q '^[0-9]*,2,b[0-9]*-r2-learning-rate=3e-3-seed=2-n2,finished,' grid/sweep.csv
+check "each run has the options of its row" test "$(cat grid/*learning-rate=3e-3-seed=2*/config.toml |
+    grep -c -x -e 'learning-rate = 0.003' -e 'seed = 2')" = 8
+check "curves of a setting are equal" test "$(grep -c 'equal bit for bit' out)" = 4
+check "those of another seed are others" test "$(cat grid/b*/metrics.jsonl | grep '"step":3,' |
+    sed 's/.*"loss":\([^,]*\).*/\1/' | sort -u | wc -l)" = 4
+check "repeats are one line of the table" test "$(grep -c 'learning-rate=1e-3 seed=1' out)" = 3
+check "with how far they spread" grep -q '^| batch size | recompute | setting |.*| ± |' out
+check "losses over seeds" \
+    test "$(grep -c '^| [0-9]* | [02] | learning-rate=[13]e-3 | 2 | [0-9.]* | [0-9.]* |$' out)" = 4
+cp grid/sweep.md before
+sweep --grid learning-rate=1e-3,3e-3 --grid=seed=1,2 --recompute="0 2" --repeats=2 --out=grid --steps=3 "${model[@]}"
+check "again: nothing is run" test "$(grep -c 'was finished before' err) $(cmp before grid/sweep.md)" = "16 "
+sweep --batch-sizes=4 --recompute="0 auto" --out=same --steps=2 "${model[@]}"
+check "auto says that it is another row" grep -q '^- auto at batch size 4 is the plan of 0: ' out
+check "in the table, too" test "$(list same_plan_as same/sweep.csv)" = " b4-r0 "
+sweep --grid=data="it's a text.txt,text.txt" --grid seq-len=16,32 --out=texts --steps=2 -- "${model[@]:1:3}"
+check "texts with blanks in their names, lengths of a sequence" test "$status $(list status texts/sweep.csv)" \
+    = "0 finished finished finished finished "
+rates=("$root/scripts/sweep.py" --out=new)
+says "a grid without values" 2 "^sweep: --grid=seed: must be" "${rates[@]}" --grid=seed "${model[@]}"
+says "an option of the sweep in a grid" 2 "^sweep: --grid=recompute=0,1: .*write --recompute=0,1" \
+    "${rates[@]}" --grid=recompute=0,1 "${model[@]}"
+says "a grid of what is unknown" 2 "^sweep: --sed: there is no such option" "${rates[@]}" --grid=sed=1,2 "${model[@]}"
+says "a value in a grid that cannot be" 2 "^sweep: .*learning-rate" "${rates[@]}" --grid=learning-rate=1e-3,-1 \
+    "${model[@]}"
+says "an option in a grid and beside it" 2 "^sweep: --seed: is in a --grid" "${rates[@]}" --grid=seed=1,2 \
+    "${model[@]}" --seed=3
+says "a value twice" 2 "^sweep: --grid=seed=1,1: .*--repeats" "${rates[@]}" --grid=seed=1,1 "${model[@]}"
+says "no number of repeats" 2 "^sweep: --repeats=0" "${rates[@]}" --grid=seed=1,2 --repeats=0 "${model[@]}"
+
 # ---- at the same time, and in odd places ---------------------------------------------------------------
 
 # The number of a process that lives, as a container's restart finds its own, and as scripts/sweep.sh left it.

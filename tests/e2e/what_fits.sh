@@ -72,7 +72,7 @@ check "fits" grep -q '"fits": true' out
 check "is for one batch" test "$(number batch_size)" = "$(config_value batch-size)"
 must "training takes it, too" --config=best.toml --data=text.txt --dtype=fp32 --dry-run --memory-budget=200GiB
 # Other ways to train, each with a command: what `plan` says of it is that it fits.
-for way in in_part with_lora; do
+for way in in_part with_lora with_qlora; do
     command=$(sed -n "/\"$way\"/,/}/s/^ *\"command\": \"train_gpt \(.*\)\",*$/\1/p" <ways.json)
     eval "must '$way: $command' plan --device-profile=rtx3060 --json $command"
     check "$way fits" test -n "$command" -a "$(grep -c '"fits": true' out)" = 1
@@ -124,6 +124,10 @@ check "a table of layers" grep -q '^auto: what each layer keeps for its backward
 names=$(sed -n '/^auto: what each/,$p' out | sed -n 's/^[0-9][0-9-]*  *\([a-z-]*\)  *[0-9].*/\1/p' | sort -u)
 for name in $names; do check "the name $name is explained" grep -q "^$name: " out; done
 check "there were names" test -n "$names"
+must "auto as JSON" plan --model=gpt2 --batch-size=16 --seq-len=1024 --device-profile=rtx3060 --recompute=auto \
+    --memory-budget=6GiB --json
+check "auto says how far it may be from the best" awk -v a="$(number above_bound_ratio)" \
+    'BEGIN { exit !(a != "" && a > -1e-9 && a < 0.02) }'
 must "sqrt" plan --model=gpt2 --batch-size=16 --seq-len=1024 --recompute=sqrt
 check "sqrt prints its k" test "$(tr '\n' ' ' <out | grep -c '(k = 3)')" = 1
 

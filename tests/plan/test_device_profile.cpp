@@ -52,6 +52,69 @@ TEST(DeviceProfiles, AreFoundByTheNamesOfDevices) {
     EXPECT_EQ(profile_of_device("AMD EPYC 9454"), nullptr);
 }
 
+/// Milliseconds of attention in all layers of one micro-batch, forward and backward, in bf16.
+std::pair<double, double> attention_ms(const std::string& name, int64_t B, int64_t T, const DeviceProfile& device) {
+    const Model model = make_model(preset(name));
+    const OpTimes times = analytic_times(model, {B, T}, Places(DType::BF16), device);
+    const auto attention = std::find_if(model.block.begin(), model.block.end(),
+                                        [](const OpRow& row) { return row.kind == OpKind::Attention; });
+    const OpTimes::Row& row = times.block[static_cast<size_t>(attention - model.block.begin())];
+    const double layers_ms = 1e3 * static_cast<double>(model.config.L);
+    return {row.forward * layers_ms, row.backward * layers_ms};
+}
+
+TEST(HopperAttention, IsPredictedByTheArithmeticThatItWasDesignedBy) {
+    struct Expected {
+        const char* model;
+        int64_t B, T;
+        double forward, least, most;
+    };
+    const Expected rows[] = {{"gpt2", 32, 1024, 2.2, 5.8, 6.6},
+                             {"gpt2-xl", 8, 1024, 4.6, 12, 14},
+                             {"llama3.2-1b", 4, 4096, 11, 35, 39},
+                             {"llama2-7b", 2, 4096, 16, 63, 70}};
+    for (const Expected& row : rows) {
+        SCOPED_TRACE(row.model);
+        for (const char* card : {"h100", "h200", "gh200"}) {
+            DeviceProfile device = find_device_profile(card);
+            const auto [forward, backward] = attention_ms(row.model, row.B, row.T, device);
+            EXPECT_NEAR(forward, row.forward, 0.05 * row.forward);
+            EXPECT_GE(backward, row.least);
+            EXPECT_LE(backward, row.most);
+            device.hopper_attention = false;
+            EXPECT_GT(attention_ms(row.model, row.B, row.T, device).first, 1.3 * forward);
+        }
+    }
+}
+
+TEST(HopperAttention, IsOfHopperCardsBf16AndTwoHeadSizes) {
+    for (const DeviceProfile& device : device_profiles()) EXPECT_EQ(device.hopper_attention, device.kind == "sm_90");
+    const DeviceProfile& device = find_device_profile("h100");
+    EXPECT_TRUE(device.estimates_attention(DType::BF16, 64));
+    EXPECT_TRUE(device.estimates_attention(DType::BF16, 128));
+    EXPECT_FALSE(device.estimates_attention(DType::BF16, 80));
+    EXPECT_FALSE(device.estimates_attention(DType::F32, 64));
+    EXPECT_EQ(device.attention_rate(DType::BF16, 80, false).share, device.attention_forward);
+    EXPECT_EQ(device.attention_rate(DType::F32, 64, true).share, device.attention_backward);
+}
+
+TEST(Tf32, IsOfNothingButTheLibrarysProductsOfFp32) {
+    DeviceProfile device = find_device_profile("h100");
+    EXPECT_EQ(device.product_flops(DType::F32), device.flops_fp32);
+    device.tf32 = true;
+    EXPECT_EQ(device.product_flops(DType::F32), device.flops_bf16 / 2);
+    EXPECT_EQ(device.product_flops(DType::BF16), device.flops_bf16);
+    const Model model = small_model(Family::Llama, 1);
+    const OpTimes tf32 = analytic_times(model, {64, 512}, Places(), device);
+    device.tf32 = false;
+    const OpTimes exact = analytic_times(model, {64, 512}, Places(), device);
+    for (size_t i = 0; i < model.block.size(); ++i) {
+        if (model.block[i].kind != OpKind::Matmul) {
+            EXPECT_EQ(tf32.block[i].forward, exact.block[i].forward) << model.block[i].name;
+        }
+    }
+}
+
 TEST(MeasuredProfile, FindsTheRatesAgain) {
     const Model model = small_model(Family::Llama, 3);
     const BatchShape shape = {4, 257};

@@ -1,5 +1,6 @@
 // Plans whose state is in host memory: every filling of the table of places makes a plan that the verifier accepts,
 // what it moves, how it is pipelined, and that the verifier sees what is wrong.
+#include "llmc/io/peft/adapters.h"
 #include "llmc/plan/cost.h"
 #include "llmc/plan/formats.h"
 #include "llmc/plan/search.h"
@@ -106,6 +107,32 @@ TEST(Transfers, ALayersParametersComeALayerAhead) {
         EXPECT_GE(between, static_cast<int>(model.block.size())) << "a layer's work";
     }
     EXPECT_EQ(fetches, 2) << "for the forward, and for repeat and backward";
+}
+
+/// An adapter of the last product writes a layer's input in the place of that product's output, a tensor of its own.
+TEST(Transfers, AnInputThatAnAdapterWritesLeavesTheDevice) {
+    for (const Family family : {Family::Gpt2, Family::Llama}) {
+        Model model = small_model(family, 6);
+        PeftConfig adapters;
+        adapters.rank = 3, adapters.target_modules = adaptable_modules(model);
+        model = with_adapters(std::move(model), adapters);
+        PlanRequest request = request_of(model, kShape, DType::BF16);
+        request.places = with_host(for_adapters(DType::BF16), 32);
+        const Plan plan = make_training_plan(model, request, find_policy("layer"));
+        EXPECT_EQ(find_fault(model, plan, make_layout(plan)), "");
+        const std::vector<Lifetime> lives = lifetimes(plan);
+        const auto life = [&](const Step& step) { return lives[static_cast<size_t>(storage_of(plan, step.copied()))]; };
+        int left = 0, came = 0;
+        for (int i = 0; i < static_cast<int>(plan.steps.size()); ++i) {
+            const Step& step = plan.steps[static_cast<size_t>(i)];
+            const bool leaves = step.kind == StepKind::WaitCopyOut, comes = step.kind == StepKind::Fetch;
+            left += leaves ? 1 : 0, came += comes ? 1 : 0;
+            EXPECT_TRUE(!leaves || life(step).last == i) << model.config.name << ", layer " << step.layer;
+            EXPECT_TRUE(!comes || life(step).first == i) << model.config.name << ", layer " << step.layer;
+        }
+        EXPECT_EQ(left, 4);
+        EXPECT_EQ(came, 4);
+    }
 }
 
 /// While a slice is updated the next one comes and the one before goes; a bucket has several.

@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <set>
 
 namespace llmc {
 namespace {
@@ -275,6 +276,38 @@ TEST(ExecutorCalls, GenerationUsesTheCacheAndOneRowOfLogits) {
         EXPECT_EQ(executor.logits().shape[0], 1);
         EXPECT_EQ(executor.logits().shape[1], 128);
     }
+}
+
+/// Counts what would be recorded.
+class Recorder : public NullBackend {
+  public:
+    void repeat(const void* key, const std::function<void()>& work) override {
+        ++repeats;
+        if (keys.insert(key).second) work();
+    }
+    void forget(const void* key) override { forgotten += keys.contains(key) ? 1 : 0; }
+    std::set<const void*> keys;
+    int repeats = 0, forgotten = 0;
+};
+
+TEST(ExecutorCalls, OneRecordingServesAllPositions) {
+    const Model model = make_model(config_of(Family::Gpt2, 3));
+    Recorder backend;
+    PlanRequest request;
+    request.shape = {1, 16};
+    const Plan plan = make_generation_plan(model, request, 64);
+    const Layout layout = make_layout(plan);
+    State state(backend, model, DType::F32, 64, layout.arena_bytes, /*training=*/false);
+    Executor executor(state, plan, layout);
+    int64_t position = 0;
+    for (const int64_t rows : {16, 16, 5, 1, 1, 16, 1, 1, 1}) {
+        executor.run({.rows = rows, .first_position = position});
+        position += rows;
+    }
+    EXPECT_EQ(backend.keys.size(), 2u) << "a prompt's pieces, and one token";
+    EXPECT_EQ(backend.repeats, 2 + 4);
+    EXPECT_EQ(backend.forgotten, 0);
+    EXPECT_DEATH(executor.run({.rows = 1, .first_position = 64}), "first_position");
 }
 
 }  // namespace

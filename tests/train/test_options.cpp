@@ -48,7 +48,7 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--logits-chunk --block-tokens --tile-tokens --no-fuse "
               "-z,--zero --rank-invariant --check-ranks --no-overlap --comm-init "
               "--comm-timeout --comm-insecure "
-              "--device --dtype --threads --cpu-products --peak-tflops "
+              "--device --dtype --threads --cpu-products --kernels --tf32 --peak-tflops "
               "-o,--output-dir -y,--resume --config --seed -v,--val-every --val-sequences -s,--sample-every "
               "-g,--sample-length --sample-prompt -n,--checkpoint-every --keep-checkpoints --keep-best --log-every "
               "--log-level "
@@ -62,17 +62,18 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--update --calibrate --device-profile --link-gbs --memory-budget "
               "--host-memory-budget --logits-chunk --block-tokens --tile-tokens --no-fuse "
               "--ranks -z,--zero --rank-invariant "
-              "--device --dtype --threads --cpu-products --config --log-level --json --bytes --list-steps --frontier "
+              "--device --dtype --threads --cpu-products --kernels --tf32 --config --log-level --json --bytes "
+              "--list-steps --frontier "
               "--plot --timeline --what-fits --all-presets --emit-config ");
     EXPECT_EQ(flags_of(kGenerate),
-              "-e,--model --tokenizer --chat-template --special-tokens --device --threads --cpu-products --seed "
+              "-e,--model --tokenizer --chat-template --special-tokens --device --threads --cpu-products --tf32 --seed "
               "--log-level --run --adapter --prompt --chat --system --no-bos --ignore-eos --stop --length --samples "
               "--temperature --top-k "
               "--top-p ");
     EXPECT_EQ(flags_of(kEvaluate),
               "-e,--model -i,--data --tokenizer --document-token --tokenizer-pattern --data-format --jsonl-field "
               "--special-tokens --skip-bad-lines --no-scan "
-              "-b,--batch-size -t,--seq-len --device --dtype --threads --cpu-products --log-level "
+              "-b,--batch-size -t,--seq-len --device --dtype --threads --cpu-products --kernels --tf32 --log-level "
               "--hellaswag "
               "--run --adapter ");
     EXPECT_EQ(flags_of(kImport), "--tokenizer --log-level --from --out ");

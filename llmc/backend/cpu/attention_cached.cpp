@@ -3,6 +3,7 @@
 // once per task: with one new token this is bound by reading the cache once.
 #include "llmc/backend/cpu/attention_simd.h"
 #include "llmc/backend/cpu/cpu_backend.h"
+#include "llmc/backend/cpu/documents.h"
 #include "llmc/backend/cpu/parallel.h"
 #include "llmc/backend/cpu/vector_math.h"
 #include "llmc/base/check.h"
@@ -143,7 +144,8 @@ void run(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const Attention
 }  // namespace
 
 void CpuBackend::attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
-                                  int64_t first_position) {
+                                  FirstPosition first, Tensor /*workspace*/) {
+    const int64_t first_position = value_of(first);
     CHECK(shape.B == 1 && shape.HD <= kMaxHeadSize && shape.NH % shape.NKV == 0, shape.B, shape.HD, shape.NH,
           shape.NKV);
     CHECK(qkv.shape[0] == shape.T && qkv.shape[1] == shape.qkv_columns(), qkv.shape[0], qkv.shape[1], shape.T);

@@ -38,7 +38,7 @@ class CpuBackend : public Backend {
     void synchronize() override {}
 
     // embedding.cpp
-    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, int64_t first_position,
+    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, FirstPosition first,
                            Tensor documents) override;
     void embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
                             Tensor documents, Tensor workspace) override;
@@ -90,7 +90,7 @@ class CpuBackend : public Backend {
     void dropout(Tensor out, Tensor x, Tensor residual, const Dropout& dropout) override;
 
     // rope.cpp
-    void rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) override;
+    void rope(Tensor qkv, Tensor table, const AttentionShape& shape, FirstPosition first, bool inverse) override;
 
     // attention.cpp
     void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, Tensor workspace) override;
@@ -101,7 +101,7 @@ class CpuBackend : public Backend {
 
     // attention_cached.cpp
     void attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
-                          int64_t first_position) override;
+                          FirstPosition first, Tensor workspace) override;
 
     // activation.cpp
     void gelu_forward(Tensor out, Tensor x) override;

@@ -130,6 +130,7 @@ DeviceInfo CpuBackend::info() const {
                             extension.empty() ? "" : ", ", extension);
     const int cores = std::min(threads_, usable_cores(allowed_processors()));
     info.workers = threads_;
+    info.arithmetic.cpu_products = products_.name;
     info.peak_flops_fp32 = measured_flops_per_core() * cores;
     info.peak_flops_bf16 = info.supports_bf16 ? 2 * info.peak_flops_fp32 : 0;
     return info;

@@ -2,7 +2,7 @@
 // with tiles that begin where it begins; so results are those of the document alone wherever in a sequence it lies.
 #pragma once
 
-#include "llmc/base/tensor.h"
+#include "llmc/backend/backend.h"
 
 #include <cstdint>
 #include <vector>
@@ -19,6 +19,10 @@ std::vector<DocumentRows> documents_in(Tensor documents, int64_t B, int64_t T);
 /// The position of row n in its document, or its sequence.
 inline int64_t position_of(const int32_t* documents, int64_t n, int64_t T) {
     return documents ? n % T - documents[n] : n % T;
+}
+
+inline int64_t value_of(const FirstPosition& first) {
+    return first.offset + (first.on_device ? *first.on_device.as<int32_t>() : 0);
 }
 
 }  // namespace llmc::cpu

@@ -112,8 +112,9 @@ void embed_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor 
 
 }  // namespace
 
-void CpuBackend::embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, int64_t first_position,
+void CpuBackend::embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, FirstPosition first,
                                    Tensor documents) {
+    const int64_t first_position = value_of(first);
     CHECK(tokens.count() == out.shape[0] && wte.shape[1] == out.shape[1], tokens.count(), wte.shape[1], out.shape[1]);
     CHECK(!documents || documents.count() == tokens.count(), documents.count(), tokens.count());
     CHECK(!wpe || first_position + std::min(T, out.shape[0]) <= wpe.shape[0], first_position, T, wpe.shape[0]);

@@ -46,7 +46,8 @@ void rotate_tokens(Tensor qkv, Tensor table, const AttentionShape& shape, int64_
 
 }  // namespace
 
-void CpuBackend::rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) {
+void CpuBackend::rope(Tensor qkv, Tensor table, const AttentionShape& shape, FirstPosition first, bool inverse) {
+    const int64_t first_position = value_of(first);
     CHECK(qkv.shape[0] == shape.B * shape.T && qkv.shape[1] == shape.qkv_columns(), qkv.shape[0], qkv.shape[1]);
     CHECK(table.shape[1] % 2 == 0 && table.shape[1] <= shape.HD, table.shape[1], shape.HD);
     CHECK(first_position >= 0 && first_position + shape.T <= table.shape[0], first_position, shape.T, table.shape[0]);

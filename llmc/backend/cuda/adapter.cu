@@ -96,8 +96,7 @@ __global__ void __launch_bounds__(kDotThreads) dot_kernel(float* out, int64_t ou
 template <typename T, bool kDrops = false>
 void dots(cudaStream_t stream, float* out, int64_t out_stride, const T* x, int64_t x_stride, int64_t N,
           const Factor& factor, float scale, const Masks& masks = {}) {
-    dim3 grid = blocks_of(ceil_div(N, kDotRows));
-    grid.y = static_cast<unsigned>(ceil_div(factor.rank, kTile));
+    const dim3 grid = blocks_of(ceil_div(N, kDotRows), ceil_div(factor.rank, kTile));
     launch(dot_kernel<T, kDrops>, grid, kDotThreads, 0, stream, out, out_stride, x, x_stride, N, factor, scale, masks);
 }
 
@@ -229,8 +228,7 @@ template <typename T, bool kDrops = false>
 void sums(cudaStream_t stream, const Factor& partials, int64_t factor_elements, const float* z, int64_t z_stride,
           const T* x, int64_t x_stride, int64_t N, float scale, const Masks& masks = {}) {
     const int64_t groups = token_groups(N), pieces = ceil_div(partials.length, kSumThreads);
-    dim3 grid = blocks_of(groups * pieces);
-    grid.y = static_cast<unsigned>(ceil_div(partials.rank, kTile));
+    const dim3 grid = blocks_of(groups * pieces, ceil_div(partials.rank, kTile));
     launch(sum_kernel<T, kDrops>, grid, kSumThreads, 0, stream, partials, factor_elements, z, z_stride, x, x_stride, N,
            ceil_div(N, groups), scale, static_cast<int>(pieces), masks);
 }

@@ -164,7 +164,13 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 }  // namespace
 
-void CudaBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, Tensor) {
+void CudaBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, Tensor workspace) {
+    if (shape.B > kMaxGridRows) {
+        return for_each_part(shape, [&](const AttentionShape& part, int64_t row, int64_t rows) {
+            attention_forward(out.row_range(row, rows), lse.row_range(row, rows), qkv.row_range(row, rows), part,
+                              workspace);
+        });
+    }
     const AttentionSizes sizes = attention_sizes(shape, {qkv}, {out}, lse);
     if (qkv.count() == 0) return;
     if (qkv.dtype == DType::F32) {
@@ -177,7 +183,7 @@ void CudaBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const At
                 grid, kThreadsFp32, sizeof(Shared), stream_, elements_of<float>(out), elements_of<float>(lse),
                 elements_of<const float>(qkv), sizes);
         });
-    } else if (hopper_ && hopper_kernels_take(sizes)) {
+    } else if (runs_on_hopper(hopper_, sizes)) {
         attention_forward_hopper(elements_of<bf16>(out), elements_of<float>(lse), elements_of<const bf16>(qkv), sizes,
                                  shape.B, stream_);
     } else {

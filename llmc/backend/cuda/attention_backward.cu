@@ -28,18 +28,28 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpSize;
 
-/// rows[b][h][t] = {lse, D}, lse in base 2 for bf16. Rows that pad T get probability 0. A warp has one row at a time.
+/// Lanes that share a row of a head, 16 bytes to each: a power of two.
+template <typename T>
+__host__ __device__ int lanes_of_row(const AttentionSizes& sizes) {
+    int lanes = sizes.aligned ? 1 : kWarpSize;
+    while (lanes < kWarpSize && lanes * Pack<T>::kSize < sizes.HD) lanes *= 2;
+    return lanes;
+}
+
+/// rows[b][h][t] = {lse, D}, lse in base 2 for bf16. Rows that pad T get probability 0. A warp has as many rows at a
+/// time as its lanes can share. Bytes: reads d_out, out and lse, writes rows, each once.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     attention_rows_kernel(float2* rows, const T* d_out, const T* out, const float* lse, AttentionSizes sizes) {
-    const int t = blockIdx.x * kWarps + threadIdx.x / kWarpSize, h = blockIdx.y, b = blockIdx.z;
-    const int lane = threadIdx.x % kWarpSize;
+    const int lanes = lanes_of_row<T>(sizes), lane = threadIdx.x % lanes;
+    const int t = blockIdx.x * (kThreads / lanes) + threadIdx.x / lanes, h = blockIdx.y, b = blockIdx.z;
     float sum = 0;
     if (t < sizes.T) {
         const T* x = sizes.out(out, b, h).row(t);
         const T* d_x = sizes.out(d_out, b, h).row(t);
         if (sizes.aligned) {
-            for (int i = lane * Pack<T>::kSize; i < sizes.HD; i += kWarpSize * Pack<T>::kSize) {
+            const int i = lane * Pack<T>::kSize;
+            if (i < sizes.HD) {
                 const Pack<T> xs = load128(x + i), d_xs = load128(d_x + i);
 #pragma unroll
                 for (int e = 0; e < Pack<T>::kSize; ++e) sum = fmaf(to_float(xs[e]), to_float(d_xs[e]), sum);
@@ -48,8 +58,8 @@ __global__ void __launch_bounds__(kThreads)
             for (int i = lane; i < sizes.HD; i += kWarpSize) sum = fmaf(to_float(x[i]), to_float(d_x[i]), sum);
         }
     }
-    sum = warp_sum(sum);
-    if (lane != 0) return;
+    for (int offset = lanes / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(kFullMask, sum, offset);
+    if (lane != 0 || t >= sizes.padded_T()) return;
     const float base = sizeof(T) == sizeof(bf16) ? kLog2e : 1.0f;
     const float exponent = t < sizes.T ? lse[(int64_t{b} * sizes.T + t) * sizes.NH + h] * base : INFINITY;
     rows[sizes.row_index(b, h) + t] = {exponent, sum};
@@ -276,7 +286,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 template <typename T>
 void gather_statistics(float2* rows, const T* d_out, const T* out, const float* lse, const AttentionShape& shape,
                        const AttentionSizes& sizes, cudaStream_t stream) {
-    const dim3 grid(sizes.padded_T() / kWarps, shape.NH, shape.B);
+    const dim3 grid(ceil_div(sizes.padded_T(), kThreads / lanes_of_row<T>(sizes)), shape.NH, shape.B);
     launch(attention_rows_kernel<T>, grid, kThreads, 0, stream, rows, d_out, out, lse, sizes);
 }
 
@@ -284,6 +294,12 @@ void gather_statistics(float2* rows, const T* d_out, const T* out, const float* 
 
 void CudaBackend::attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse,
                                      const AttentionShape& shape, Tensor workspace) {
+    if (shape.B > kMaxGridRows) {
+        return for_each_part(shape, [&](const AttentionShape& part, int64_t row, int64_t rows) {
+            attention_backward(d_qkv.row_range(row, rows), d_out.row_range(row, rows), qkv.row_range(row, rows),
+                               out.row_range(row, rows), lse.row_range(row, rows), part, workspace);
+        });
+    }
     const AttentionSizes sizes = attention_sizes(shape, {d_qkv, qkv}, {d_out, out}, lse);
     CHECK(workspace.bytes() >= attention_backward_workspace(qkv.dtype, shape), workspace.bytes());
     CHECK(all_aligned({workspace.data}));
@@ -309,7 +325,7 @@ void CudaBackend::attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Ten
         const bf16* const d_outs = elements_of<const bf16>(d_out);
         gather_statistics(rows, d_outs, elements_of<const bf16>(out), elements_of<const float>(lse), shape, sizes,
                           stream_);
-        if (hopper_ && hopper_kernels_take(sizes)) {
+        if (runs_on_hopper(hopper_, sizes)) {
             attention_backward_hopper(elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv), rows, sizes,
                                       shape.B, stream_);
             return;

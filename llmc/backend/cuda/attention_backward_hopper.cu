@@ -386,15 +386,15 @@ void start(bf16* d_qkv, const bf16* d_out, const bf16* qkv, const float2* rows, 
            cudaStream_t stream) {
     const CUtensorMap of_qkv = head_map(qkv, kHD, sizes.qkv_columns, sizes.T, B);
     const CUtensorMap of_d_out = head_map(d_out, kHD, sizes.out_columns, sizes.T, B);
-    const auto tiles = static_cast<unsigned>(ceil_div(sizes.T, kOwnRows));
+    const int64_t tiles = ceil_div(sizes.T, kOwnRows);
     launch(sizes.documents ? attention_backward_keys_hopper_kernel<kHD, true>
                            : attention_backward_keys_hopper_kernel<kHD, false>,
-           dim3(static_cast<unsigned>(sizes.NKV * B), tiles), kThreads, KeyTiling<kHD>::kBytes, stream, d_qkv, of_qkv,
-           of_d_out, rows, sizes);
+           blocks_of(int64_t{sizes.NKV} * B, tiles), kThreads, KeyTiling<kHD>::kBytes, stream, d_qkv, of_qkv, of_d_out,
+           rows, sizes);
     launch(sight_of(sizes) == Sight::Whole ? attention_backward_queries_hopper_kernel<kHD, false>
                                            : attention_backward_queries_hopper_kernel<kHD, true>,
-           dim3(static_cast<unsigned>(sizes.NH * B), tiles), kThreads, QueryTiling<kHD>::kBytes, stream, d_qkv, of_qkv,
-           of_d_out, rows, sizes);
+           blocks_of(int64_t{sizes.NH} * B, tiles), kThreads, QueryTiling<kHD>::kBytes, stream, d_qkv, of_qkv, of_d_out,
+           rows, sizes);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 // operand in registers. The longest rows of all heads start first.
 #include "llmc/backend/cuda/attention_hopper.cuh"
 #include "llmc/backend/cuda/attention_hopper.h"
+#include "llmc/backend/cuda/device.h"
 #include "llmc/base/units.h"
 
 #include <cstdint>
@@ -287,8 +288,7 @@ __global__ void __launch_bounds__(Tiling<kHD>::kThreads, 1)
 
 template <int kHD>
 void start(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, int B, cudaStream_t stream) {
-    const dim3 grid(static_cast<unsigned>(sizes.NH * B),
-                    static_cast<unsigned>(ceil_div(sizes.T, Tiling<kHD>::kQueries)));
+    const dim3 grid = blocks_of(int64_t{sizes.NH} * B, ceil_div(sizes.T, Tiling<kHD>::kQueries));
     launch(sight_of(sizes) == Sight::Whole ? attention_forward_hopper_kernel<kHD, false>
                                            : attention_forward_hopper_kernel<kHD, true>,
            grid, Tiling<kHD>::kThreads, Tiling<kHD>::kBytes, stream, out, lse,
@@ -296,6 +296,14 @@ void start(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, 
 }
 
 }  // namespace
+
+bool can_load_hopper_kernels() {
+    cudaFuncAttributes attributes = {};
+    const auto* const kernel = reinterpret_cast<const void*>(attention_forward_hopper_kernel<64, false>);
+    if (cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess) return true;
+    cudaGetLastError();  // It is answered.
+    return false;
+}
 
 void attention_forward_hopper(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, int64_t B,
                               cudaStream_t stream) {

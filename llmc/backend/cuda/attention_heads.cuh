@@ -5,6 +5,7 @@
 #include "llmc/backend/cuda/device.cuh"
 #include "llmc/backend/cuda/elements.cuh"
 
+#include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 #include <type_traits>
@@ -39,6 +40,7 @@ struct AttentionSizes {
     bool aligned;              ///< Every head's rows begin at multiples of 16 bytes.
 
     static constexpr int kNoWindow = INT32_MAX / 2;
+    static constexpr int kMaxT = INT32_MAX / 4;  ///< So that a position and a window add up to an int.
     /// The first key that a query sees, rounded down to a tile.
     __device__ __forceinline__ int first_key_tile(int query, int tile) const {
         return query < window ? 0 : (query - window + 1) / tile * tile;
@@ -95,13 +97,26 @@ struct AttentionSizes {
     }
 };
 
+/// Grids have a dimension for sequences, which has fewer blocks than there may be sequences. Calls
+/// run(shape of a part, its first row, its rows) for parts of them that fit.
+template <typename Run>
+void for_each_part(const AttentionShape& shape, const Run& run) {
+    for (int64_t first = 0; first < shape.B; first += kMaxGridRows) {
+        AttentionShape part = shape;
+        part.B = std::min(kMaxGridRows, shape.B - first);
+        const int64_t row = first * shape.T, rows = part.B * shape.T;
+        if (shape.documents) part.documents = Tensor(shape.documents.dtype, shape.documents.as<int32_t>() + row, rows);
+        run(part, row, rows);
+    }
+}
+
 /// Checks the operands' shapes and what the kernels rely on.
 inline AttentionSizes attention_sizes(const AttentionShape& shape, std::initializer_list<Tensor> qkvs,
                                       std::initializer_list<Tensor> outs, Tensor lse) {
-    constexpr int64_t kMaxHeadSize = 128, kMaxGrid = 65535;
+    constexpr int64_t kMaxHeadSize = 128;
     CHECK(shape.HD >= 1 && shape.HD <= kMaxHeadSize, shape.HD);
-    CHECK(shape.NKV >= 1 && shape.NH % shape.NKV == 0 && shape.NH <= kMaxGrid, shape.NH, shape.NKV);
-    CHECK(shape.T <= INT32_MAX / 2 && shape.B <= kMaxGrid, shape.T, shape.B);
+    CHECK(shape.NKV >= 1 && shape.NH % shape.NKV == 0 && shape.NH <= kMaxGridRows, shape.NH, shape.NKV);
+    CHECK(shape.T <= AttentionSizes::kMaxT && shape.B <= kMaxGridRows, shape.T, shape.B);
     CHECK(shape.qkv_columns() <= INT32_MAX, shape.qkv_columns());
     const int64_t N = shape.B * shape.T;
     bool aligned = true;

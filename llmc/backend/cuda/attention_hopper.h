@@ -11,8 +11,12 @@
 
 namespace llmc::cuda {
 
-inline bool hopper_kernels_take(const AttentionSizes& sizes) {
-    return sizes.aligned && (sizes.HD == 64 || sizes.HD == 128);
+/// Which kernels a call of attention in bf16 takes, in either pass; `hopper` is the backend's choice. Their grids have
+/// the tiles of a sequence, of 128 rows or more, in the second dimension.
+inline bool runs_on_hopper(bool hopper, const AttentionSizes& sizes) {
+    constexpr int kSmallestTile = 128;
+    return hopper && sizes.aligned && hopper_kernels_take(DType::BF16, sizes.HD) &&
+           sizes.T <= kMaxGridRows * kSmallestTile;
 }
 
 void attention_forward_hopper(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, int64_t B,

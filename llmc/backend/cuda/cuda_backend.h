@@ -21,19 +21,13 @@ class PreparedMatmuls;
 class Recordings;
 class Staging;
 
-/// Which kernels attention runs on where the device has others beside those that run everywhere.
-enum class Kernels {
-    Portable,
-    Hopper,  ///< Those for compute capability 9.0 (attention_hopper.h). No command asks for them: no card has run them.
-};
-
 /// Asks for a backend without a device.
 struct PlanningOnly {};
 
 class CudaBackend final : public Backend {
   public:
     /// Device `index` of those this process may use. Fails, saying why, if it cannot be used.
-    explicit CudaBackend(int index, Kernels kernels = Kernels::Portable);
+    explicit CudaBackend(int index);
     /// No device: only the sizes of workspaces may be asked for, to plan on a machine without a GPU.
     explicit CudaBackend(PlanningOnly);
     ~CudaBackend() override;
@@ -41,6 +35,8 @@ class CudaBackend final : public Backend {
     // device.cpp
     DeviceInfo info() const override;
     std::string why_unsupported(const AttentionShape& shape) const override;
+    void set_arithmetic(const Arithmetic& arithmetic) override;
+    std::string why_no_hopper() const override;
     void* allocate(int64_t bytes, const std::string& what) override;
     void release(void* memory) override;
     void copy_to_device(Tensor destination, const void* source) override;
@@ -50,8 +46,6 @@ class CudaBackend final : public Backend {
     void synchronize() override;
     bool on_gpu() const override { return true; }
     void* stream() override { return stream_; }
-    /// What attention runs on: Portable where Hopper was asked for, too, if the device is another or they disagree.
-    Kernels kernels() const { return hopper_ ? Kernels::Hopper : Kernels::Portable; }
     TimeMark mark() override;
     double seconds_between(const TimeMark& first, const TimeMark& second) override;
 
@@ -74,7 +68,7 @@ class CudaBackend final : public Backend {
     static cudaError_t try_kernels(int* code, int* ptx);
 
     // embedding.cu
-    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, int64_t first_position,
+    void embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, FirstPosition first,
                            Tensor documents) override;
     void embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
                             Tensor documents, Tensor workspace) override;
@@ -126,7 +120,7 @@ class CudaBackend final : public Backend {
     void dropout(Tensor out, Tensor x, Tensor residual, const Dropout& dropout) override;
 
     // rope.cu
-    void rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) override;
+    void rope(Tensor qkv, Tensor table, const AttentionShape& shape, FirstPosition first, bool inverse) override;
 
     // attention.cu, attention_backward.cu
     void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, Tensor workspace) override;
@@ -136,13 +130,12 @@ class CudaBackend final : public Backend {
     int64_t attention_backward_workspace(DType activations, const AttentionShape& shape) const override;
 
     // verify_kernels.cpp
-    /// Whether attention on the kernels for capability 9.0 gives what the portable ones do, on small cases. A few
-    /// milliseconds; leaves hopper_ as it was.
-    bool hopper_kernels_agree();
+    bool hopper_kernels_agree(int64_t HD) override;
 
     // attention_cached.cu
     void attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
-                          int64_t first_position) override;
+                          FirstPosition first, Tensor workspace) override;
+    int64_t attention_cached_workspace(const AttentionShape& shape, int64_t maxT) const override;
 
     // activation.cu
     void gelu_forward(Tensor out, Tensor x) override;
@@ -174,6 +167,7 @@ class CudaBackend final : public Backend {
   private:
     int device_ = 0;
     bool hopper_ = false;      ///< Attention runs on the kernels for capability 9.0 (attention_hopper.h) where it can.
+    bool tf32_ = false;        ///< See Arithmetic.
     std::string kernels_;      ///< Which of the build's run on it: "for sm_90", "from PTX of compute_90".
     int multiprocessors_ = 0;  ///< Grids of persistent blocks are multiples of it; results never depend on it.
     cudaStream_t stream_ = nullptr;

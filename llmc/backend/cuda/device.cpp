@@ -20,8 +20,8 @@ namespace {
 /// Oldest architecture with bf16 tensor cores and cp.async, which the kernels need.
 constexpr int kOldestMajor = 8;
 
-/// The one that has kernels of its own, with minor version 0.
-constexpr int kHopperMajor = 9;
+/// The one that has kernels of its own, as 10 * major + minor.
+constexpr int kHopper = 90;
 
 /// Bytes left to CUDA for what it loads when it is first used: our kernels, the library's, graphs.
 constexpr int64_t kModules = 256 << 20;
@@ -84,7 +84,7 @@ std::string bus_address(int index) {
     return text;
 }
 
-CudaBackend::CudaBackend(int index, Kernels kernels) : device_(index) {
+CudaBackend::CudaBackend(int index) : device_(index) {
     const std::string reason = why_unusable(index);
     if (!reason.empty()) fail_usage("--device=cuda:{}: {}; or use --device=cpu", index, reason);
     CUDA_CHECK(cudaSetDevice(index));
@@ -110,16 +110,6 @@ CudaBackend::CudaBackend(int index, Kernels kernels) : device_(index) {
     matmuls_ = std::make_unique<PreparedMatmuls>();
     recordings_ = std::make_unique<Recordings>(stream_);
     staging_ = std::make_unique<Staging>(stream_);
-    const bool is_hopper = attribute(cudaDevAttrComputeCapabilityMajor, index) == kHopperMajor &&
-                           attribute(cudaDevAttrComputeCapabilityMinor, index) == 0;
-    if (is_hopper && kernels == Kernels::Hopper) {
-        hopper_ = hopper_kernels_agree();
-        if (!hopper_) {
-            spdlog::warn(
-                "attention: the kernels for sm_90a do not give on this card what the portable ones give; the portable "
-                "ones are used");
-        }
-    }
 }
 
 CudaBackend::CudaBackend(PlanningOnly) : device_(-1) {}
@@ -137,6 +127,7 @@ DeviceInfo CudaBackend::info() const {
     DeviceInfo info;
     info.supports_bf16 = true;
     info.default_dtype = DType::BF16;
+    info.arithmetic = {.cpu_products = "", .kernels = hopper_ ? kHopperKernels : kPortableKernels, .tf32 = tf32_};
     info.attention_backward_products = 7;  // The scores and their gradient are made for dK, dV and again for dQ.
     if (device_ < 0) {
         info.name = "a CUDA device";
@@ -146,7 +137,8 @@ DeviceInfo CudaBackend::info() const {
     cudaDeviceProp properties;
     CUDA_CHECK(cudaGetDeviceProperties(&properties, device_));
     info.name = fmt::format("{}, sm_{}{}, kernels {}{}", properties.name, properties.major, properties.minor, kernels_,
-                            hopper_ ? ", attention for sm_90a" : "");
+                            hopper_ ? ", attention for sm_90a" : "") +
+                (tf32_ ? ", fp32 products in TF32" : "");
     size_t available = 0, total = 0;
     CUDA_CHECK(cudaMemGetInfo(&available, &total));
     info.memory_total = static_cast<int64_t>(total);
@@ -167,6 +159,20 @@ DeviceInfo CudaBackend::info() const {
     info.bandwidth =
         2e3 * attribute(cudaDevAttrMemoryClockRate, device_) * attribute(cudaDevAttrGlobalMemoryBusWidth, device_) / 8;
     return info;
+}
+
+void CudaBackend::set_arithmetic(const Arithmetic& arithmetic) {
+    hopper_ = arithmetic.kernels == kHopperKernels;
+    tf32_ = arithmetic.tf32;
+    if (matmuls_ != nullptr) matmuls_->set_tf32(tf32_);
+}
+
+std::string CudaBackend::why_no_hopper() const {
+    if (device_ < 0) return "there is no GPU here";
+    const int major = attribute(cudaDevAttrComputeCapabilityMajor, device_);
+    const int minor = attribute(cudaDevAttrComputeCapabilityMinor, device_);
+    if (10 * major + minor != kHopper) return fmt::format("its compute capability is {}.{}, not 9.0", major, minor);
+    return can_load_hopper_kernels() ? "" : "this build has no kernels for sm_90a";
 }
 
 std::string CudaBackend::why_unsupported(const AttentionShape& shape) const {

@@ -3,6 +3,7 @@
 // instantiated for whole groups and for single elements; the host chooses by sizes and addresses.
 #pragma once
 
+#include "llmc/backend/backend.h"
 #include "llmc/backend/cuda/device.cuh"
 #include "llmc/base/check.h"
 #include "llmc/base/tensor.h"
@@ -24,6 +25,16 @@ T* elements_of(Tensor tensor) {
     }
 }
 
+/// What kernels take of a FirstPosition.
+struct Position {
+    int64_t offset;
+    const int32_t* more;
+    __device__ __forceinline__ int64_t value() const { return more ? offset + *more : offset; }
+};
+inline Position position_of(const FirstPosition& first) {
+    return {first.offset, elements_of<const int32_t>(first.on_device)};
+}
+
 /// Whether all addresses are multiples of 16 (null is).
 inline bool all_aligned(std::initializer_list<const void*> addresses) {
     for (const void* address : addresses)
@@ -31,10 +42,13 @@ inline bool all_aligned(std::initializer_list<const void*> addresses) {
     return true;
 }
 
+/// The most blocks of a grid in its second and third dimension.
+constexpr int64_t kMaxGridRows = 65535;
+
 /// A grid of so many blocks.
-inline dim3 blocks_of(int64_t count) {
-    CHECK(count > 0 && count <= 0x7fffffff, count);
-    return dim3(static_cast<unsigned>(count));
+inline dim3 blocks_of(int64_t count, int64_t rows = 1) {
+    CHECK(count > 0 && count <= 0x7fffffff && rows > 0 && rows <= kMaxGridRows, count, rows);
+    return dim3(static_cast<unsigned>(count), static_cast<unsigned>(rows));
 }
 
 /// kSize consecutive elements; their address must be a multiple of the group's size, at most 16 bytes.

@@ -23,7 +23,7 @@ constexpr int kWalkGroup = 4;   ///< Columns of a thread that walks rows; few, s
 constexpr int kRowsAhead = 16;  ///< load so many rows together.
 
 template <typename E, int kSize>
-__global__ void embed_kernel(E* out, const int32_t* tokens, const E* wte, const E* wpe, int64_t T, int64_t position,
+__global__ void embed_kernel(E* out, const int32_t* tokens, const E* wte, const E* wpe, int64_t T, Position position,
                              const int32_t* documents, int64_t C, int pieces) {
     const int64_t row = blockIdx.x / pieces;
     const int64_t c = (static_cast<int64_t>(blockIdx.x % pieces) * blockDim.x + threadIdx.x) * kSize;
@@ -31,7 +31,7 @@ __global__ void embed_kernel(E* out, const int32_t* tokens, const E* wte, const 
     Group<E, kSize> sum = load_group<kSize>(wte + tokens[row] * C + c);
     if (wpe) {
         const int64_t in_document = row % T - (documents ? documents[row] : 0);
-        const Group<E, kSize> add = load_group<kSize>(wpe + (position + in_document) * C + c);
+        const Group<E, kSize> add = load_group<kSize>(wpe + (position.value() + in_document) * C + c);
 #pragma unroll
         for (int k = 0; k < kSize; ++k) sum[k] = from_float<E>(to_float(sum[k]) + to_float(add[k]));
     }
@@ -135,6 +135,7 @@ __device__ __forceinline__ void add_rows(float* sum, bool adds, const E* x, int6
 }
 
 /// A block to a piece of the columns of place i in the sorted rows, if a token's rows begin there.
+/// Bytes: reads d_out; reads and writes 4 C for each token that occurs.
 template <typename E, int kSize>
 __global__ void add_by_token_kernel(float* d_wte, const E* d_out, const int32_t* keys, const int32_t* rows, int64_t N,
                                     int64_t C, int pieces) {
@@ -232,7 +233,7 @@ std::pair<const int32_t*, const int32_t*> sort_by_token(cudaStream_t stream, con
 }
 
 template <typename E>
-void embed(cudaStream_t stream, Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, int64_t position,
+void embed(cudaStream_t stream, Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, FirstPosition first,
            Tensor documents) {
     constexpr int kSize = Pack<E>::kSize;
     const int64_t N = out.shape[0], C = out.shape[1];
@@ -240,7 +241,7 @@ void embed(cudaStream_t stream, Tensor out, Tensor tokens, Tensor wte, Tensor wp
     const RowPieces cut(C, whole ? kSize : 1);
     launch(whole ? embed_kernel<E, kSize> : embed_kernel<E, 1>, blocks_of(N * cut.pieces), cut.threads, 0, stream,
            elements_of<E>(out), elements_of<const int32_t>(tokens), elements_of<const E>(wte),
-           elements_of<const E>(wpe), T, position, elements_of<const int32_t>(documents), C,
+           elements_of<const E>(wpe), T, position_of(first), elements_of<const int32_t>(documents), C,
            static_cast<int>(cut.pieces));
 }
 
@@ -276,13 +277,13 @@ void embed_backward(cudaStream_t stream, Tensor d_wte, Tensor d_wpe, bool adds, 
 
 }  // namespace
 
-void CudaBackend::embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T,
-                                    int64_t first_position, Tensor documents) {
+void CudaBackend::embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, FirstPosition first,
+                                    Tensor documents) {
     CHECK(tokens.count() == out.shape[0] && wte.shape[1] == out.shape[1], tokens.count(), wte.shape[1], out.shape[1]);
     CHECK(!documents || documents.count() == tokens.count(), documents.count(), tokens.count());
-    CHECK(!wpe || first_position + std::min(T, out.shape[0]) <= wpe.shape[0], first_position, T, wpe.shape[0]);
-    out.dtype == DType::BF16 ? embed<bf16>(stream_, out, tokens, wte, wpe, T, first_position, documents)
-                             : embed<float>(stream_, out, tokens, wte, wpe, T, first_position, documents);
+    CHECK(!wpe || first.offset + std::min(T, out.shape[0]) <= wpe.shape[0], first.offset, T, wpe.shape[0]);
+    out.dtype == DType::BF16 ? embed<bf16>(stream_, out, tokens, wte, wpe, T, first, documents)
+                             : embed<float>(stream_, out, tokens, wte, wpe, T, first, documents);
 }
 
 void CudaBackend::embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tensor d_out, Tensor tokens, int64_t T,
@@ -290,6 +291,7 @@ void CudaBackend::embedding_backward(Tensor d_wte, Tensor d_wpe, bool adds, Tens
     const int64_t N = d_out.shape[0], C = d_out.shape[1];
     CHECK(!d_wte || (tokens.count() == N && d_wte.shape[1] == C), tokens.count(), N, d_wte.shape[1], C);
     CHECK(!d_wpe || std::min(T, N) <= d_wpe.shape[0], T, d_wpe.shape[0]);
+    CHECK(N <= INT32_MAX, N);  // Rows are sorted as int32.
     const bool sorts = d_wte || (d_wpe && documents);
     CHECK(!sorts || workspace.bytes() >= embedding_backward_workspace(N, C, 0, static_cast<bool>(documents)),
           workspace.bytes());

@@ -49,7 +49,7 @@ __device__ __forceinline__ void for_columns(int HD, Work work) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) forward_kernel(HeadNorm<T> op) {
+__global__ void __launch_bounds__(kThreads) head_norm_forward_kernel(HeadNorm<T> op) {
     const int64_t item = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarpSize;
     if (item >= op.N * op.heads()) return;
     const int64_t token = item / op.heads();
@@ -94,7 +94,7 @@ __device__ __forceinline__ void head_backward(const HeadNorm<T>& op, int64_t tok
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) backward_kernel(HeadNorm<T> op) {
+__global__ void __launch_bounds__(kThreads) head_norm_backward_kernel(HeadNorm<T> op) {
     SHARED(float[kWarps][2][kMaxHeadSize], sums);
     const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
     const int64_t first = static_cast<int64_t>(blockIdx.x) * op.tokens, end = min(op.N, first + op.tokens);
@@ -145,14 +145,14 @@ template <typename T>
 void forward(cudaStream_t stream, HeadNorm<T> op, float epsilon) {
     op.epsilon = epsilon;
     const int64_t items = op.N * (op.NH + 2 * op.NKV);
-    launch(forward_kernel<T>, blocks_of(ceil_div(items, kWarps)), kThreads, 0, stream, op);
+    launch(head_norm_forward_kernel<T>, blocks_of(ceil_div(items, kWarps)), kThreads, 0, stream, op);
 }
 
 template <typename T>
 void backward(cudaStream_t stream, HeadNorm<T> op, Tensor d_q_weight, Tensor d_k_weight, bool adds, Tensor workspace) {
     op.partials = static_cast<float*>(workspace.data);
     const int64_t groups = ceil_div(op.N, op.tokens);
-    launch(backward_kernel<T>, blocks_of(groups), kThreads, 0, stream, op);
+    launch(head_norm_backward_kernel<T>, blocks_of(groups), kThreads, 0, stream, op);
     sum_partials(stream, elements_of<float>(d_q_weight), elements_of<float>(d_k_weight), 2, adds, op.partials, groups,
                  op.HD);
 }

@@ -57,7 +57,7 @@ __device__ __forceinline__ void write_normalised(const Forward<T>& op, T* out, c
 }
 
 template <typename T, int kSize>
-__global__ void __launch_bounds__(kMaxThreads) forward_kernel(Forward<T> op) {
+__global__ void __launch_bounds__(kMaxThreads) norm_forward_kernel(Forward<T> op) {
     const int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y, C = op.C;
     if (row >= op.N) return;  // Only where a row has one warp: no barriers follow.
     const int64_t first = static_cast<int64_t>(threadIdx.x) * kSize, step = static_cast<int64_t>(blockDim.x) * kSize;
@@ -159,8 +159,9 @@ __device__ __forceinline__ void write_gradient(T* d_x, const Group<T, kSize>& be
     store_group(d_x, result);
 }
 
+/// Bytes: reads x and d_out, and d_x where it adds; writes d_x, and 8 C for each group. The weight comes from L1.
 template <typename T, int kSize>
-__global__ void __launch_bounds__(kMaxThreads) backward_kernel(Backward<T> op) {
+__global__ void __launch_bounds__(kMaxThreads) norm_backward_kernel(Backward<T> op) {
     const bool centred = op.mean != nullptr;
     const int64_t C = op.C, first_row = blockIdx.x * op.rows, end = min(op.N, first_row + op.rows);
     const int64_t first = static_cast<int64_t>(threadIdx.x) * kSize, step = static_cast<int64_t>(blockDim.x) * kSize;
@@ -259,8 +260,8 @@ void forward(cudaStream_t stream, Tensor out, Tensor mean, Tensor rstd, Tensor x
                            N,
                            C,
                            epsilon};
-    launch(whole ? forward_kernel<T, kSize> : forward_kernel<T, 1>, blocks_of(ceil_div(N, block.y)), block, 0, stream,
-           op);
+    launch(whole ? norm_forward_kernel<T, kSize> : norm_forward_kernel<T, 1>, blocks_of(ceil_div(N, block.y)), block, 0,
+           stream, op);
 }
 
 template <typename T>
@@ -284,8 +285,8 @@ void backward(cudaStream_t stream, Tensor d_x, bool accumulate, Tensor d_weight,
                             C,
                             rows,
                             accumulate && d_x};
-    launch(whole ? backward_kernel<T, kSize> : backward_kernel<T, 1>, blocks_of(groups), block, shared_bytes, stream,
-           op);
+    launch(whole ? norm_backward_kernel<T, kSize> : norm_backward_kernel<T, 1>, blocks_of(groups), block, shared_bytes,
+           stream, op);
     sum_partials(stream, elements_of<float>(d_weight), elements_of<float>(d_bias), mean ? 2 : 1, adds, partials, groups,
                  C);
 }

@@ -68,10 +68,17 @@ PreparedMatmuls::~PreparedMatmuls() {
     cublaslt().Destroy(handle_);
 }
 
+void PreparedMatmuls::set_tf32(bool tf32) {
+    if (tf32 != tf32_) calls_.clear();
+    tf32_ = tf32;
+}
+
 std::unique_ptr<PreparedMatmuls::Call> PreparedMatmuls::prepare(const Key& key) const {
     const MatmulShape& shape = key.shape;
     auto call = std::make_unique<Call>();
-    CUBLAS_CHECK(cublaslt().MatmulDescCreate(&call->description, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    const bool rounds = tf32_ && shape.input == DType::F32;
+    CUBLAS_CHECK(cublaslt().MatmulDescCreate(&call->description,
+                                             rounds ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F));
     set(call->description, CUBLASLT_MATMUL_DESC_TRANSA, shape.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(call->description, CUBLASLT_MATMUL_DESC_TRANSB, shape.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     if (shape.has_bias) {

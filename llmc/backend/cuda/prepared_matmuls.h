@@ -42,6 +42,9 @@ class PreparedMatmuls {
     PreparedMatmuls(const PreparedMatmuls&) = delete;
     PreparedMatmuls& operator=(const PreparedMatmuls&) = delete;
 
+    /// Whether operands in fp32 are rounded to TF32, for the tensor cores.
+    void set_tf32(bool tf32);
+
     void run(const MatmulShape& shape, const MatmulOperands& operands, cudaStream_t stream);
 
   private:
@@ -55,6 +58,7 @@ class PreparedMatmuls {
     };
     std::unique_ptr<Call> prepare(const Key& key) const;
 
+    bool tf32_ = false;
     cublasLtHandle_t handle_ = nullptr;
     std::map<Key, std::unique_ptr<Call>> calls_;
 };

@@ -24,12 +24,12 @@ __device__ __forceinline__ void turn(T& lower, T& upper, float cosine, float sin
 /// is -1 to turn back.
 template <typename T, int kSize>
 __global__ void __launch_bounds__(kThreads)
-    rope_kernel(T* qkv, const float* table, int T_, int heads, int HD, int R, int columns, int first_position,
+    rope_kernel(T* qkv, const float* table, int T_, int heads, int HD, int R, int columns, Position first,
                 const int32_t* documents, float direction) {
     T* const row = qkv + int64_t{blockIdx.x} * columns;
     const int slot = static_cast<int>(blockIdx.x) % T_;
     const int position = documents ? slot - documents[blockIdx.x] : slot;
-    const float* const cosines = table + (int64_t{first_position} + position) * R;
+    const float* const cosines = table + (first.value() + position) * R;
     const int half = R / 2, items_per_head = half / kSize;
     for (int item = threadIdx.x; item < heads * items_per_head; item += kThreads) {
         const int pair = item % items_per_head * kSize;
@@ -53,30 +53,30 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename T>
-void rotate(T* qkv, const float* table, int R, const AttentionShape& shape, int64_t first_position, bool inverse,
+void rotate(T* qkv, const float* table, int R, const AttentionShape& shape, FirstPosition first, bool inverse,
             cudaStream_t stream) {
     const int HD = static_cast<int>(shape.HD);
     // Where a head is a multiple of a pack, so is a row of qkv; half of R is half a row of the table, too.
     const bool aligned = HD % Pack<T>::kSize == 0 && R % (2 * Pack<T>::kSize) == 0 && all_aligned({qkv, table});
-    launch(aligned ? rope_kernel<T, Pack<T>::kSize> : rope_kernel<T, 1>, dim3(shape.B * shape.T), kThreads, 0, stream,
-           qkv, table, static_cast<int>(shape.T), static_cast<int>(shape.NH + shape.NKV), HD, R,
-           static_cast<int>(shape.qkv_columns()), static_cast<int>(first_position),
-           elements_of<const int32_t>(shape.documents), inverse ? -1.0f : 1.0f);
+    launch(aligned ? rope_kernel<T, Pack<T>::kSize> : rope_kernel<T, 1>, blocks_of(shape.B * shape.T), kThreads, 0,
+           stream, qkv, table, static_cast<int>(shape.T), static_cast<int>(shape.NH + shape.NKV), HD, R,
+           static_cast<int>(shape.qkv_columns()), position_of(first), elements_of<const int32_t>(shape.documents),
+           inverse ? -1.0f : 1.0f);
 }
 
 }  // namespace
 
-void CudaBackend::rope(Tensor qkv, Tensor table, const AttentionShape& shape, int64_t first_position, bool inverse) {
+void CudaBackend::rope(Tensor qkv, Tensor table, const AttentionShape& shape, FirstPosition first, bool inverse) {
     CHECK(qkv.shape[0] == shape.B * shape.T && qkv.shape[1] == shape.qkv_columns(), qkv.shape[0], qkv.shape[1]);
     CHECK(table.shape[1] % 2 == 0 && table.shape[1] <= shape.HD, table.shape[1], shape.HD);
-    CHECK(first_position >= 0 && first_position + shape.T <= table.shape[0], first_position, shape.T, table.shape[0]);
+    CHECK(first.offset >= 0 && first.offset + shape.T <= table.shape[0], first.offset, shape.T, table.shape[0]);
     if (qkv.count() == 0) return;
     const float* const angles = elements_of<const float>(table);
     const int R = static_cast<int>(table.shape[1]);
     if (qkv.dtype == DType::F32)
-        rotate(elements_of<float>(qkv), angles, R, shape, first_position, inverse, stream_);
+        rotate(elements_of<float>(qkv), angles, R, shape, first, inverse, stream_);
     else
-        rotate(elements_of<bf16>(qkv), angles, R, shape, first_position, inverse, stream_);
+        rotate(elements_of<bf16>(qkv), angles, R, shape, first, inverse, stream_);
 }
 
 }  // namespace llmc::cuda

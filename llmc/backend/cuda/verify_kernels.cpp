@@ -12,9 +12,11 @@ namespace llmc::cuda {
 
 namespace {
 
-/// Heads of both sizes, shared and not, more than one tile of queries and of keys, rows that fill neither, a window.
-constexpr AttentionShape kCases[] = {{.B = 1, .T = 200, .NH = 2, .NKV = 1, .HD = 64},
-                                     {.B = 1, .T = 140, .NH = 1, .NKV = 1, .HD = 128, .window = 70}};
+/// Heads that share keys and ones that do not, more than one tile of queries and of keys, rows that fill neither, a
+/// window, two documents: between them every kernel for a head size.
+const AttentionShape kCases[] = {{.B = 1, .T = 200, .NH = 2, .NKV = 1},
+                                 {.B = 1, .T = 140, .NH = 1, .NKV = 1, .window = 70}};
+constexpr int32_t kSecondDocument = 77;  ///< Where it begins, where there are windows.
 
 /// Results may differ by so much of the largest: a few roundings to bf16, on the way and at the end.
 constexpr float kTolerance = 0x1p-5f;
@@ -43,9 +45,16 @@ class Case {
         const int64_t workspace = backend.attention_backward_workspace(DType::BF16, shape);
         workspace_ = make(DType::F32, 1, workspace / int64_t{sizeof(float)});
         for (const Tensor& tensor : {qkv_, d_out_}) backend.copy_to_device(tensor, some_numbers(tensor.count()).data());
+        if (shape.window == 0) return;
+        std::vector<int32_t> starts(static_cast<size_t>(N), 0);
+        std::fill(starts.begin() + kSecondDocument, starts.end(), kSecondDocument);
+        shape_.documents = make(DType::I32, N, 1);
+        backend.copy_to_device(shape_.documents, starts.data());
     }
     ~Case() {
-        for (const Tensor& tensor : {qkv_, d_out_, out_, d_qkv_, lse_, workspace_}) backend_.release(tensor.data);
+        for (const Tensor& tensor : {qkv_, d_out_, out_, d_qkv_, lse_, workspace_, shape_.documents}) {
+            backend_.release(tensor.data);
+        }
     }
     Case(const Case&) = delete;
 
@@ -94,10 +103,11 @@ bool agree(const std::vector<float>& a, const std::vector<float>& b) {
 
 }  // namespace
 
-bool CudaBackend::hopper_kernels_agree() {
+bool CudaBackend::hopper_kernels_agree(int64_t HD) {
     const bool before = hopper_;
     bool same = true;
-    for (const AttentionShape& shape : kCases) {
+    for (AttentionShape shape : kCases) {
+        shape.HD = HD;
         Case one(*this, shape);
         hopper_ = false;
         const auto portable = one.run();

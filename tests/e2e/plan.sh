@@ -17,7 +17,8 @@ else
 fi
 check "the keys of the object" test "$(sed -n 's/^  "\([a-z_]*\)":.*/\1/p' plan.json | tr '\n' ' ')" \
     = "model parameters formats limit_bytes plans "
-keys="recompute batch_size arena_bytes activation_bytes layer_activation_bytes logits_chunk_tokens fused"
+keys="recompute batch_size arena_bytes activation_bytes layer_activation_bytes logits_chunk_tokens block_tokens"
+keys="$keys tile_tokens fused"
 keys="$keys peak_position extra_flops_ratio predicted_step_ms update total_bytes offload host_bytes by_consumer"
 last="layers modes in_words fits"
 of_host="host_by_consumer host_bytes_in_per_update host_bytes_out_per_update"

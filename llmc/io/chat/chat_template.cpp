@@ -70,20 +70,6 @@ std::optional<Found> in_file(const std::string& path) {
     return found;
 }
 
-/// The text with U+FFFD for every byte that is no part of valid UTF-8.
-std::string as_utf8(std::string_view text) {
-    std::string valid;
-    while (!text.empty()) {
-        const size_t size = valid_utf8_prefix(text);
-        valid += text.substr(0, size);
-        text.remove_prefix(size);
-        if (text.empty()) break;
-        valid += "\xef\xbf\xbd";
-        text.remove_prefix(1);
-    }
-    return valid;
-}
-
 /// A message as a template sees it.
 JinjaValue value_of(const ChatMessage& message, size_t index) {
     JinjaMap map;

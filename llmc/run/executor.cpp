@@ -434,7 +434,9 @@ Executor::Views Executor::views_of(const Step& step, RowRange tokens) {
         if (!whole) return whole;
         RowRange rows = {0, whole.shape[0]};
         if (step.is_of_chunk()) {
-            rows = rows_of(step, slot, plan_.tensor(id));
+            PlanTensor of_run = plan_.tensor(id);  // With the rows of this run: generation wants its last.
+            of_run.rows = whole.shape[0];
+            rows = rows_of(step, slot, of_run);
         } else if (is_token_wise(step.op)) {
             rows = {tokens.first - (plan_.tensor(id).is_tile ? all.first : 0), tokens.count};
         }

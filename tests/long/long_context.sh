@@ -16,7 +16,6 @@ resident() {
     /usr/bin/time -f %M -o "$folder.peak" "$TRAIN_GPT" "${base[@]}" "$@" --output-dir="$folder" >out 2>err
     status=$?
 }
-in_json() { sed -n "s/^ *\"$1\": \([0-9][0-9]*\),*$/\1/p" "$2" | head -n 1; }
 
 resident whole --recompute=1
 check "65,536 tokens, no tiles" test $status = 0
@@ -29,5 +28,7 @@ check "the same losses and norms at level 2" cmp <(curve whole) <(curve sqrt)
 for folder in whole tiled sqrt; do
     bytes=$(sed -n 's/.*"memory_bytes":\([0-9]*\).*/\1/p' $folder/metrics.jsonl | tail -n 1)
     echo "$folder: planned $bytes bytes, resident at most $(cat $folder.peak) KiB"
+    # The program itself takes 25 MiB.
+    check "$folder: what was planned, and the program" test $(($(cat $folder.peak) * 1024 - bytes)) -lt $((64 << 20))
 done
 exit $((failures > 0))

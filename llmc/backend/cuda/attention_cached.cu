@@ -149,10 +149,12 @@ __device__ __forceinline__ PartSums attend_part(float (&out)[kMaxHeadSize / kThr
     return all;
 }
 
-/// The last block of the third dimension is one for all parts, or for a part of its own.
+/// The last block of the third dimension is one for all parts, or for a part of its own. Left to itself the compiler
+/// takes 48 registers in fp32, and spills.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) attention_cached_kernel(T* out, PartRows parts, const T* k_cache,
-                                                                    const T* v_cache, const T* qkv, CacheSizes sizes) {
+__global__ void __launch_bounds__(kThreads, 4)
+    attention_cached_kernel(T* out, PartRows parts, const T* k_cache, const T* v_cache, const T* qkv,
+                            CacheSizes sizes) {
     SHARED(float[kMaxHeadSize], query);
     const int token = gridDim.x - 1 - blockIdx.x, h = blockIdx.y, HD = sizes.HD;  // the longest rows first
     const int positions = sizes.first_position() + token + 1, columns = sizes.NKV * HD;

@@ -17,7 +17,7 @@ import sys
 root = pathlib.Path(__file__).resolve().parents[2]
 GIB = 1 << 30
 RESERVE = GIB
-# What today's plan without tiles needs: the issue that asked for them has it rounded.
+# What the plan without tiles needed before there were any, rounded.
 UNTILED_ARENA = 15.3e9
 BLOCK = 8192
 # Model, profile, GB of the card, options that its state needs there.

@@ -73,7 +73,7 @@ fractions="final-lr-fraction lr-decay-fraction weight-decay beta1 beta2 adam-eps
     peak-tflops comm-timeout lora-alpha lora-dropout dropout link-gbs"
 counts="layers channels heads kv-heads head-size ffn-size vocab-size max-seq-len batch-size seq-len total-batch-size
     steps warmup max-skipped-steps logits-chunk threads seed val-every val-sequences sample-every sample-length
-    checkpoint-every keep-checkpoints log-every zero lora"
+    checkpoint-every keep-checkpoints log-every zero lora block-tokens"
 for option in $fractions $counts; do
     why=
     for value in -1 1e31 nan inf x '1 2' 0x10; do
@@ -104,6 +104,8 @@ refused "a vocabulary smaller than the data's" 2 "--vocab-size=99: .*257" "${wit
 refused "a warm-up longer than the run" 2 "--warmup=9: .*--steps=3" "${with_text[@]}" --warmup=9
 run "${with_text[@]}" --lr-decay-fraction=0.5 --dry-run
 check "an option without effect is noted" test "$status $(grep -c 'W --lr-decay-fraction: has no effect' err)" = "0 1"
+run "${with_text[@]}" --cpu-products=fp32 --device=cuda --dry-run
+check "one of another device, too" grep -q 'W --cpu-products: has no effect; --device=cuda' err
 
 # ---- configuration files ---------------------------------------------------------------------------
 

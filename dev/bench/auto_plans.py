@@ -61,7 +61,8 @@ def smallest(program, options, low, high):
 
 def rows_of(new, old, profile, model, batch, seq_len):
     # The same chunk of the classifier: the older program chose smaller ones, which took less memory and more time.
-    options = [f"--model={model}", f"--batch-size={batch}", f"--seq-len={seq_len}", "--dtype=bf16", "--logits-chunk=256"]
+    options = [f"--model={model}", f"--batch-size={batch}", f"--seq-len={seq_len}", "--dtype=bf16",
+               "--logits-chunk=256"]
     of_new, of_old = [*options, f"--device-profile={profile}"], [*options, "--device-profile=h100"]
     levels = plans_of(new, [*of_new, "--recompute=0,1,2,act,attn"])
     least = min(plan["total_bytes"] for plan in levels.values())
@@ -121,9 +122,9 @@ def main():
                 common.say(line_of(row) if row["auto_ms"] else str(row))
     version = subprocess.run([new, "--version"], capture_output=True, text=True, check=False).stdout.splitlines()[0]
     text = (f"# Plans of auto\n\n{version}; `dev/bench/auto_plans.py`, which runs nothing. Predicted\n"
-            "milliseconds of a step over those of level 0, on the card that was \"h100\" in 3e66bb4. *Share*: 0 % is the\n"
-            "smallest budget with which 3e66bb4 finds a plan, 100 % what level 0 takes. *Above the bound*: by how much at\n"
-            "most another plan could be faster (`llmc/plan/relaxation.h`).\n\n"
+            "milliseconds of a step over those of level 0, on the card that was \"h100\" in 3e66bb4. *Share*: 0 % is the "
+            "smallest\nbudget with which 3e66bb4 finds a plan, 100 % what level 0 takes. *Above the bound*: by how "
+            "much\nat most another plan could be faster (`llmc/plan/relaxation.h`).\n\n"
             "| model | budget, GiB | share | auto | best level that fits | auto of 3e66bb4 | above the bound |\n"
             "|---|---:|---:|---:|---:|---:|---:|\n" + "".join(line_of(row) + "\n" for row in rows if row["auto_ms"]))
     print(text, end="")

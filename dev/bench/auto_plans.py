@@ -122,8 +122,8 @@ def main():
                 common.say(line_of(row) if row["auto_ms"] else str(row))
     version = subprocess.run([new, "--version"], capture_output=True, text=True, check=False).stdout.splitlines()[0]
     text = (f"# Plans of auto\n\n{version}; `dev/bench/auto_plans.py`, which runs nothing. Predicted\n"
-            "milliseconds of a step over those of level 0, on the card that was \"h100\" in 3e66bb4. *Share*: 0 % is the "
-            "smallest\nbudget with which 3e66bb4 finds a plan, 100 % what level 0 takes. *Above the bound*: by how "
+            "milliseconds of a step over those of level 0, on the card that was \"h100\" in 3e66bb4. *Share*: 0 % is "
+            "the smallest\nbudget with which 3e66bb4 finds a plan, 100 % what level 0 takes. *Above the bound*: by how "
             "much\nat most another plan could be faster (`llmc/plan/relaxation.h`).\n\n"
             "| model | budget, GiB | share | auto | best level that fits | auto of 3e66bb4 | above the bound |\n"
             "|---|---:|---:|---:|---:|---:|---:|\n" + "".join(line_of(row) + "\n" for row in rows if row["auto_ms"]))

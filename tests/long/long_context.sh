@@ -4,6 +4,10 @@
 set -u
 . tests/e2e/lib.bash
 
+if [ ! -x /usr/bin/time ]; then
+    skip "long context" "there is no /usr/bin/time: the Debian package time"
+    exit 0
+fi
 make_text text.txt 400000 7
 base=(--model=llama-nano --layers=2 --channels=32 --heads=2 --kv-heads=1 --ffn-size=96 --seq-len=65536
     --max-seq-len=65536 --batch-size=1 --steps=2 --warmup=1 --sample-length=0 --val-every=0 --data=text.txt

@@ -18,5 +18,5 @@ cd clone || exit 1
 unset TRAIN_GPT BUILD_DIR
 dev/readme.py run
 status=$?
-check "no file of the tree was changed" test -z "$(git status --porcelain)"
+check "no file of the tree was changed" test -z "$(git status --porcelain --untracked-files=no)"
 exit $((status != 0 || failures > 0))

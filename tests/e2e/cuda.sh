@@ -4,13 +4,7 @@
 set -u
 . tests/e2e/lib.bash
 
-emulated=$BUILD_DIR/train_gpt_cuda_on_cpu
-if [ ! -x "$emulated" ]; then
-    skip "the program on the CUDA backend" "built without CUDA's headers"
-    exit 0
-fi
-on_cpu=$TRAIN_GPT
-TRAIN_GPT=$emulated
+on_executor "the program on the CUDA backend"
 small=(--layers=2 --channels=64 --heads=2 --batch-size=2 --seq-len=32 --data=text.txt --warmup=1 --seed=3)
 fit() { # fit FOLDER ARGUMENTS...
     must "$1" "${small[@]}" --device=cuda --val-every=2 --val-sequences=4 --sample-length=4 --output-dir="$1" "${@:2}"

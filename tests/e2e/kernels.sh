@@ -4,13 +4,7 @@
 set -u
 . tests/e2e/lib.bash
 
-emulated=$BUILD_DIR/train_gpt_cuda_on_cpu
-if [ ! -x "$emulated" ]; then
-    skip "the choice of kernels" "built without CUDA's headers"
-    exit 0
-fi
-on_cpu=$TRAIN_GPT
-TRAIN_GPT=$emulated
+on_executor "the choice of kernels"
 base=(--data=text.txt --layers=2 --channels=64 --batch-size=1 --seq-len=80 --warmup=1 --seed=3
     --lr-schedule=constant "${quiet[@]}")
 heads=1 dtype=bf16

@@ -255,23 +255,37 @@ TEST(ExecutorCalls, EvaluationRunsForwardOnlyWithoutGradients) {
     }
 }
 
+/// Generation over a cache of 64 positions, up to 16 tokens at a time.
+struct Generating {
+    Generating(NullBackend& backend, const Model& model)
+        : plan(plan_of(model)),
+          layout(make_layout(plan)),
+          state(backend, model, DType::F32, 64, layout.arena_bytes, /*training=*/false),
+          executor(state, plan, layout) {}
+    static Plan plan_of(const Model& model) {
+        PlanRequest request;
+        request.shape = {1, 16};
+        return make_generation_plan(model, request, 64);
+    }
+    const Plan plan;
+    const Layout layout;
+    State state;
+    Executor executor;
+};
+
 TEST(ExecutorCalls, GenerationUsesTheCacheAndOneRowOfLogits) {
     for (const Family family : kBoth) {
         const Model model = make_model(config_of(family, 3));
         NullBackend backend;
-        PlanRequest request;
-        request.shape = {1, 16};
-        const Plan plan = make_generation_plan(model, request, 64);
-        const Layout layout = make_layout(plan);
-        State state(backend, model, DType::F32, 64, layout.arena_bytes, /*training=*/false);
-        Executor executor(state, plan, layout);
+        Generating generating(backend, model);
+        Executor& executor = generating.executor;
         executor.run({.rows = 16, .first_position = 0});
         executor.run({.rows = 1, .first_position = 16});
-        EXPECT_EQ(executor.high_water_bytes(), layout.arena_bytes);
+        EXPECT_EQ(executor.high_water_bytes(), generating.layout.arena_bytes);
         EXPECT_EQ(backend.count("attention_cached"), 2 * 3);
         EXPECT_EQ(backend.count("attention_forward"), 0);
         EXPECT_EQ(backend.count("cross_entropy"), 0);
-        EXPECT_EQ(backend.matmuls_with(state.parameter(model.head).data), 2);
+        EXPECT_EQ(backend.matmuls_with(generating.state.parameter(model.head).data), 2);
         EXPECT_EQ(executor.tokens().shape[0], 1) << "a view of this run's rows";
         EXPECT_EQ(executor.logits().shape[0], 1);
         EXPECT_EQ(executor.logits().shape[1], 128);
@@ -293,12 +307,8 @@ class Recorder : public NullBackend {
 TEST(ExecutorCalls, OneRecordingServesAllPositions) {
     const Model model = make_model(config_of(Family::Gpt2, 3));
     Recorder backend;
-    PlanRequest request;
-    request.shape = {1, 16};
-    const Plan plan = make_generation_plan(model, request, 64);
-    const Layout layout = make_layout(plan);
-    State state(backend, model, DType::F32, 64, layout.arena_bytes, /*training=*/false);
-    Executor executor(state, plan, layout);
+    Generating generating(backend, model);
+    Executor& executor = generating.executor;
     int64_t position = 0;
     for (const int64_t rows : {16, 16, 5, 1, 1, 16, 1, 1, 1}) {
         executor.run({.rows = rows, .first_position = position});

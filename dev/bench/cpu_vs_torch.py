@@ -45,6 +45,7 @@ from dataclasses import dataclass
 
 import torch_venv
 from measure import enough, peak_bytes
+from torch_environment import axes_of, cpu_flags, cpu_name, default_choice, environment_of
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -118,44 +119,6 @@ def say(text):
 # ---------------------------------------------------------------------------------------------------------------------
 # PyTorch
 
-def cpu_flags():
-    with open("/proc/cpuinfo") as cpuinfo:
-        return next((line.split() for line in cpuinfo if line.startswith("flags")), [])
-
-
-def cpu_name():
-    with open("/proc/cpuinfo") as cpuinfo:
-        return next((line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith("model name")), "CPU")
-
-
-def physical_cores():
-    seen = set()
-    for cpu in os.sched_getaffinity(0):
-        try:
-            seen.add(pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text())
-        except OSError:
-            return len(os.sched_getaffinity(0))
-    return len(seen)
-
-
-def environments(threads):
-    """Axes of PyTorch's environment: {axis: {choice: variables}}; the first choice of each is the default."""
-    mkl, allocators = {"auto": {}}, {"auto": {}}
-    if "avx512f" in cpu_flags() and "Intel" not in cpu_name() and torch_venv.mkl_answer():
-        mkl["avx512"] = {"LD_PRELOAD": torch_venv.mkl_answer()}
-    keep = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 36)}
-    huge = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-    allocators |= {"keep": keep, "keep, huge pages": {**keep, **huge}}
-    for name in ("tcmalloc", "jemalloc"):
-        for library in sorted(pathlib.Path("/usr/lib").glob(f"*/lib{name}*.so.?"))[:1]:
-            allocators[name] = {"LD_PRELOAD": str(library)}
-    counts = {str(threads): {}}
-    if physical_cores() < threads:
-        counts[str(physical_cores())] = {"OMP_NUM_THREADS": str(physical_cores())}
-    return {"threads": counts, "mkl": mkl, "allocator": allocators,
-            "waiting": {"auto": {}, "passive": {"OMP_WAIT_POLICY": "passive"}}}
-
-
 VARIANTS = {"attention": ["sdpa", "plain"], "optimizer": ["foreach", "fused", "loop"], "compile": [False, True]}
 
 
@@ -165,20 +128,12 @@ class Torch:
     def __init__(self, python, threads):
         self.python = python
         self.threads = threads
-        self.axes = environments(threads)
-        self.default = {**{axis: next(iter(names)) for axis, names in self.axes.items()},
-                        **{axis: names[0] for axis, names in VARIANTS.items()}}
+        self.axes = axes_of(threads)
+        self.default = {**default_choice(self.axes), **{axis: names[0] for axis, names in VARIANTS.items()}}
 
     def run(self, settings, choice):
-        env = {key: value for key, value in os.environ.items()
-               if not key.startswith(("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_", "LD_", "ATEN_"))}
-        env["OMP_NUM_THREADS"] = str(self.threads)
-        for axis, names in self.axes.items():
-            added = dict(names[choice[axis]])
-            if "LD_PRELOAD" in added and "LD_PRELOAD" in env:
-                added["LD_PRELOAD"] += ":" + env["LD_PRELOAD"]
-            env.update(added)
         command = [self.python, str(HERE / "torch_cpu.py"), json.dumps(settings)]
+        env = environment_of(self.axes, choice, self.threads)
         done = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True)
         return json.loads(done.stdout)
 

@@ -156,20 +156,17 @@ clear_end() {
     [ "$lines" -gt 0 ] || [ -s "$1" ] || echo "exit code $2 without a word"
 }
 
-# A signal may cut the very last validation short, and then nothing is left to do.
-curve_but_the_end() { curve "$1" | grep -v '"step":30,"val_loss"'; }
-
 # A run that failed as it wrote a line of metrics has said so and saved the step: that line alone is missing.
 lacks_one_line() {
     [ "${ended[0]}" = 1 ] && [ "$(grep -c '^<' difference)" -eq 1 ] && ! grep -q '^>' difference &&
         grep -q 'is saved: go on with' err.accident && echo "$what" >>lost_lines
 }
 
-# is_whole FOLDER WHOLE CODE [CURVE]: the run that has gone on is the one without accidents; CURVE is what is compared.
+# is_whole FOLDER WHOLE CODE: the run that has gone on is the one without accidents.
 is_whole() {
-    local left of=${4:-curve}
+    local left
     [ "$3" = 0 ] || { echo "going on: exit code $3: $(tail -n 3 err | head -c 500)"; return; }
-    diff <($of "$2") <($of "$1") >difference 2>&1 || lacks_one_line ||
+    diff <(curve "$2") <(curve "$1") >difference 2>&1 || lacks_one_line ||
         { echo "the curve is another one: $(head -c 400 difference | tr '\n' ' ')"; return; }
     [ "$(weights "$1")" = "$(weights "$2")" ] || { echo "the weights are others"; return; }
     grep -q 'nothing left to do' err && return # the next checkpoint clears up, and there is none to come
@@ -179,8 +176,7 @@ is_whole() {
 
 # judge KIND: why the accident was not survived; nothing where it was.
 judge() {
-    local why='' rank of=curve
-    case $1 in *term) of=curve_but_the_end ;; esac
+    local why='' rank
     case $1 in
         rank_*)
             for rank in 0 1; do
@@ -190,7 +186,7 @@ judge() {
             [ -n "$why" ] || {
                 tcp_ranks 2 "${together[@]}"
                 cat err.0 >err
-                why=$(is_whole team whole-team "$((codes[0] + codes[1]))" $of)
+                why=$(is_whole team whole-team "$((codes[0] + codes[1]))")
             }
             ;;
         *)
@@ -203,7 +199,7 @@ judge() {
             cp err err.accident
             [ -n "$why" ] || {
                 run "${alone[@]}"
-                why=$(is_whole run whole "$status" $of)
+                why=$(is_whole run whole "$status")
             }
             ;;
     esac

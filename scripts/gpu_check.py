@@ -7,16 +7,17 @@ equal bits at every --recompute level, predicted against real memory), then how 
   --minutes=N      time for this call; what is most important comes first, what was left out is said (no limit)
   --out=FOLDER     for results (gpu_check beside train_gpt); a second call with the same one goes on where this stopped
   --again          forget what an earlier call found in that folder (with --only: of those)
-  --only=A,B       only these: tests, bits, sanitizer, speed, attention, long, generate, again; or one part, speed:gpt2
+  --only=A,B       only these: tests, bits, sanitizer, speed, attention, long, generate, variants, again; or one part, speed:gpt2
   --against=FILE   compare with an earlier gpu_check.json; on the same card, more than 3 % slower or larger is a miss
   --dry            test this script where there is no card: tiny models on the executor of make test, or on the CPU,
                    stand-ins for NVIDIA's programs and PyTorch; the figures mean nothing
   --list           the parts in their order, with the seconds they take on an H100; nothing is run
 
 Runs from a source tree (after make and make build/release/gpu_tests) or from the package that make dist makes, on a
-card that nothing else uses; nine minutes are enough for all of it on an H100. Measured are GPT-2 124M 32 x 1024,
-gpt2-xl 8 x 1024, llama3.2-1b 4 x 4096 at levels 0, 1, 2, auto and offload, each operation against the roofline,
-PyTorch with torch.compile and scaled_dot_product_attention, llama3.2-1b with 131,072 tokens at level 2, and generation.
+card that nothing else uses; nine minutes are enough on an H100 for all but the variants. Measured are GPT-2 124M
+32 x 1024, gpt2-xl 8 x 1024, llama3.2-1b 4 x 4096 at levels 0, 1, 2, auto and offload, each operation against the
+roofline, PyTorch with torch.compile and scaled_dot_product_attention, llama3.2-1b with 131,072 tokens at level 2,
+generation, and variants of our side: the portable kernels, LoRA, QLoRA, tiles at 131,072 and 262,144 tokens.
 
 Prints a table; writes gpu_check.json, gpu_check.md (with the tables for the README), profiles.txt and log.txt to
 FOLDER, after every part, each whole or not at all. Exits with 1 if anything failed or missed its target (what was left
@@ -40,11 +41,12 @@ sys.dont_write_bytecode = True
 import common  # noqa: E402
 import gpu_parts  # noqa: E402
 import gpu_report  # noqa: E402
+import gpu_variants  # noqa: E402
 from common import fail, say, shown  # noqa: E402
 from gpu_machine import ROOT, Machine, NoTime  # noqa: E402
 from gpu_parts import Part, verdict  # noqa: E402
 
-STAGES = ("tests", "bits", "sanitizer", "speed", "attention", "long", "generate", "again")
+STAGES = ("tests", "bits", "sanitizer", "speed", "attention", "long", "generate", "variants", "again")
 LEVELS = ("none", "layer", "sqrt", "act", "attn", "offload", "auto")
 # What measurements take on an H100, and at most.
 SECONDS = {"ours": {"gpt2": (4, 90), "gpt2-xl": (12, 90), "llama3.2-1b": (14, 90)},
@@ -71,7 +73,7 @@ def parse(arguments):
     request.seconds = 60 * float(request.minutes) if request.minutes else float("inf")
     request.only = [word for word in request.only.split(",") if word]
     for word in request.only:
-        if not any(chosen(part.key, [word]) for part in listed(None, None, None, None, {})):
+        if not any(chosen(part.key, [word]) for part in listed(None, None, None, None, None, {})):
             fail(2, f"--only={shown(word)}: choose from {', '.join(STAGES)}, or a part that --list shows")
     if not request.out:
         fail(2, "--out: name a folder; see --help")
@@ -98,7 +100,7 @@ def chosen(key, words):
 
 # ---- the parts, the most important first ---------------------------------------------------------------------------
 
-def listed(tests, levels, generation, speed, found):
+def listed(tests, levels, generation, speed, variants, found):
     """All parts. Without their makers, only to be listed."""
     def curve():
         return next((found[key]["curve"] for key in (f"bits:{level}" for level in LEVELS)
@@ -120,6 +122,10 @@ def listed(tests, levels, generation, speed, found):
             parts.append(Part("attention", 10, 90, lambda seconds: speed.attention(seconds)))
         if key == "speed:gpt2:torch:checkpointed":
             parts.append(Part("generate", 15, 60, lambda seconds: generation.part(seconds)))
+        if key == gpu_parts.AGAIN:
+            parts += [Part(f"variants:{name}", variant.seconds, 3 * variant.seconds + 60,
+                           lambda seconds, name=name: variants.part(name, seconds))
+                      for name, variant in gpu_variants.VARIANTS.items()]
         parts.append(measurement(key))
     return parts
 
@@ -226,7 +232,7 @@ def main():
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))  # by way of every clean-up
     if request.list:
-        for part in listed(None, None, None, None, {}):
+        for part in listed(None, None, None, None, None, {}):
             print(f"{part.seconds:4}  {part.key}")
         return 0
     start = time.monotonic()
@@ -259,7 +265,8 @@ def check(request, out, machine, start, earlier):
         say(f"{row['step']}: {row['name']}: {row['verdict']}, {row['figure']}")
     tests, levels = gpu_parts.KernelTests(machine), gpu_parts.Levels(machine)
     speed = gpu_parts.Speed(machine, results.found)
-    order = listed(tests, levels, gpu_parts.Generation(machine, levels), speed, results.found)
+    order = listed(tests, levels, gpu_parts.Generation(machine, levels), speed, gpu_variants.Variants(machine, speed),
+                   results.found)
     before = results.seconds
 
     def write():

@@ -27,6 +27,7 @@ TOOLS = ("memcheck", "racecheck", "initcheck")
 SMALL_TESTS = "-*Training*:*ModelKind*:*MoreHostMemory*:Nccl*"
 DRY_TESTS = "CudaConvert.*:Nccl.OneRankMovesAndAddsNothing"
 ONE_STEP = {"steps": 1, "warmup": 0, "min_steps": 1, "min_seconds": 0, "max_seconds": 0}
+AGAIN = "again:gpt2:ours:none"
 LONG_MODEL, LONG_TOKENS, DRY_LONG_TOKENS = "llama3.2-1b", 131072, 64
 
 
@@ -340,4 +341,4 @@ def measurements():
     keys.append(f"long:{LONG_MODEL}:ours:sqrt")
     keys += [f"speed:{model}:ours:offload" for model in gpu_vs_torch.SHAPES]
     keys += [f"speed:{model}:torch:checkpointed" for model in gpu_vs_torch.SHAPES]
-    return keys + ["again:gpt2:ours:none"]
+    return keys + [AGAIN]

@@ -4,6 +4,7 @@ import json
 
 import common
 import gpu_machine  # noqa: F401 (finds dev/bench)
+import gpu_variants
 
 import torch_report
 import torch_sides
@@ -108,6 +109,7 @@ def markdown(result):
     rate = (result["generate"] or {}).get("tokens_per_second")
     if rate:
         lines += ["", f"Generation with GPT-2 124M, one text: {rate:.0f} tokens/s."]
+    lines += gpu_variants.report(result["parts"])
     lines += [*memory(result["memory"]), *against(result), *verdicts(result)]
     return "\n".join(lines) + "\n"
 

@@ -103,7 +103,7 @@ class Torch:
         return result
 
     def train(self, shape, checkpointing, seconds):
-        dimensions = {key: value for key, value in dataclasses.asdict(shape).items() if key != "batches"}
+        dimensions = {key: value for key, value in dataclasses.asdict(shape).items() if key not in ("batches", "options")}
         result = self.run({"task": "train", "checkpointing": checkpointing, "compile": True, **dimensions}, seconds)
         result["median_ms"] = statistics.median(result["step_ms"])
         return result
@@ -144,7 +144,7 @@ class Ours:
             options += [f"--layers={shape.L}", f"--channels={shape.C}", f"--heads={shape.NH}",
                         f"--kv-heads={shape.NKV}", f"--head-size={shape.HD}", f"--ffn-size={shape.F}",
                         f"--vocab-size={shape.V}"]
-        return options + ([f"--memory-budget={budget}"] if level == "auto" else [])
+        return options + ([f"--memory-budget={budget}"] if level == "auto" else []) + list(shape.options)
 
     @functools.lru_cache(maxsize=None)
     def plan(self, shape, level, budget=0):

@@ -104,6 +104,9 @@ check "every operation against the roofline" found target \
     'all(len(rows) > 10 and rows[0]["ms"] > 0 for rows in r["benchmarks"]["operations"].values())'
 check "a long context, offloading, generation" found target 'all(any(key.startswith(part) for key in r["parts"])
     for part in ("long:", "speed:gpt2-xl:ours:offload", "generate"))'
+check "variants: the portable kernels, LoRA, QLoRA, tiles, each in the memory that was predicted" found target \
+    'sum(step == "variants" and v == "pass" for (step, name), v in c.items()) == 6'
+check "and told beside what they are variants of" grep -q '^| GPT-2 124M .*--kernels=portable | .* | [0-9.]* |$' out
 if [ -n "${GPU_TESTS-}" ]; then
     check "tests and sanitizers" found target 'c["tests", "gpu_tests"] == "pass" and
         all(c["sanitizer", tool] == "pass" for tool in ("memcheck", "racecheck", "initcheck"))'
@@ -213,7 +216,7 @@ case " \$* " in
     *" plan "*) ;;
     *=sqrt*) set -- "\$@" --seed=5 ;;
     *=act*) echo 'no such thing' >&2; exit 1 ;;
-    *=attn*) set -- "\$@" --optimizer=lion ;;
+    *=attn* | *--tile-tokens=*) set -- "\$@" --optimizer=lion ;;
 esac
 exec '$TRAIN_GPT' "\$@"
 F
@@ -222,6 +225,8 @@ judged "other bits at a level" bits miss 'loss .*: not the same' 1 "$turning" --
 judged "a level that fails" bits miss 'no such thing' 1 "$turning" -- --only=bits:act
 judged "more memory than was predicted" \
     memory miss 'predicted [0-9]+, allocated [0-9]+' 1 "$turning" -- --only=bits:attn
+judged "a variant that needs more than was predicted" \
+    variants miss 'predicted [0-9]+, allocated' 1 "$turning" -- --only=variants:llama3.2-1b:tiles-131072
 judged "a measurement that fails" \
     speed miss 'no such thing' 1 "TRAIN_GPT=fakes/broken$device" -- --only=speed:gpt2:ours:none \
     < <(printf '#!/bin/sh\necho no such thing >&2\nexit 1\n' | program "broken$device")

@@ -7,7 +7,8 @@ equal bits at every --recompute level, predicted against real memory), then how 
   --minutes=N      time for this call; what is most important comes first, what was left out is said (no limit)
   --out=FOLDER     for results (gpu_check beside train_gpt); a second call with the same one goes on where this stopped
   --again          forget what an earlier call found in that folder (with --only: of those)
-  --only=A,B       only these: tests, bits, sanitizer, speed, attention, long, generate, variants, again; or one part, speed:gpt2
+  --only=A,B       only these: tests, bits, sanitizer, speed, attention, long, generate, variants, again; or one part,
+                   as speed:gpt2
   --against=FILE   compare with an earlier gpu_check.json; on the same card, more than 3 % slower or larger is a miss
   --dry            test this script where there is no card: tiny models on the executor of make test, or on the CPU,
                    stand-ins for NVIDIA's programs and PyTorch; the figures mean nothing

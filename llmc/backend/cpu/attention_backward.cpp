@@ -6,9 +6,9 @@
 // of keys and values, one for those of queries, at the price of computing the scores twice. Both ways add the same
 // numbers in the same order, so they give the same bits.
 //
-// In the place of qkv: in one sweep, a task writes a row of its heads when it has read it for the last time. In two, for
-// some heads at a time, the gradients of keys and values wait in the workspace, since the tasks for queries read those;
-// such a task has packed its queries, which no other reads, when it writes over them.
+// In the place of qkv: in one sweep, a task writes a row of its heads when it has read it for the last time. In two,
+// for some heads at a time, the gradients of keys and values wait in the workspace, since the tasks for queries read
+// those; such a task has packed its queries, which no other reads, when it writes over them.
 //
 // In bf16, probabilities and their gradients are rounded to bf16 before they are multiplied, where the processor has
 // bf16 dot products; sums and everything else are fp32.

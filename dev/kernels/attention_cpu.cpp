@@ -90,7 +90,7 @@ struct Operands {
           d_out(backend, s.B * s.T * s.NH * s.HD * 4),
           lse(backend, s.B * s.T * s.NH * 4),
           workspace(backend, std::max(backend.attention_forward_workspace(dtype, s),
-                                      backend.attention_backward_workspace(dtype, s))) {
+                                      backend.attention_backward_workspace(dtype, s, /*in_place=*/false))) {
         const auto fill = [&](Memory& memory, int64_t count) {
             std::vector<float> values(count);
             fill_normal(values.data(), count, 1.0f, 1, RngStream::Test, 1);

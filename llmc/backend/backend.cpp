@@ -3,7 +3,9 @@
 
 #include "llmc/base/check.h"
 #include "llmc/base/nf4.h"
+#include "llmc/base/units.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -22,6 +24,14 @@ CopyTicket Backend::copy_in(Tensor out, const void* host) {
 void Backend::wait_copy(CopyTicket) {}
 
 float AttentionShape::score_scale() const { return scale != 0 ? scale : 1.0f / std::sqrt(static_cast<float>(HD)); }
+
+int64_t AttentionShape::kv_heads_in_place() const {
+    constexpr int64_t kBusyRows = 1 << 17;                      // A thousand tiles of 128.
+    const int64_t within_a_quarter = (NH + 2 * NKV) / (4 * 2);  // Of qkv: of each head, keys and values wait.
+    const int64_t busy = kBusyRows / std::max<int64_t>(1, B * T);
+    const int64_t most = std::clamp<int64_t>(std::min(within_a_quarter, busy), 1, NKV);
+    return ceil_div(NKV, ceil_div(NKV, most));
+}
 
 void Nf4Operands::check(Tensor out) const {
     const int64_t n = out.count();

@@ -103,6 +103,9 @@ struct AttentionShape {
     int64_t first_seen(int64_t position) const { return window == 0 || position < window ? 0 : position + 1 - window; }
     /// Behind the last of `T` positions whose query sees the key at `position`.
     int64_t end_seeing(int64_t position) const { return window == 0 || T - position < window ? T : position + window; }
+    /// Key/value heads that attention_backward() has at a time where d_qkv is qkv: as few as keep a device busy, and in
+    /// about equal parts.
+    int64_t kv_heads_in_place() const;
 };
 
 /// A range of the flat parameter buffers, in elements, that shares one weight decay. Where anything is rounded
@@ -383,11 +386,14 @@ class Backend {
     /// T scores.
     virtual void attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape,
                                    Tensor workspace) = 0;
-    /// d_qkv (N, QKV) = gradient of all three parts; d_out and out (N, NH*HD).
+    /// d_qkv (N, QKV) = gradient of all three parts; d_out and out (N, NH*HD). d_qkv may be qkv, with the workspace for
+    /// that (`in_place`): some heads at a time, the gradients of keys and values wait there until nothing reads those
+    /// any more. Bits are the same.
     virtual void attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse,
                                     const AttentionShape& shape, Tensor workspace) = 0;
     virtual int64_t attention_forward_workspace(DType activations, const AttentionShape& shape) const = 0;
-    virtual int64_t attention_backward_workspace(DType activations, const AttentionShape& shape) const = 0;
+    virtual int64_t attention_backward_workspace(DType activations, const AttentionShape& shape,
+                                                 bool in_place) const = 0;
 
     /// Attention of new tokens over a cache, for generation. shape.B == 1, shape.T new tokens at positions first ..;
     /// k_cache and v_cache (maxT, NKV*HD) hold the earlier positions and receive the new rows from qkv. out (T, NH*HD).

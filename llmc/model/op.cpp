@@ -36,6 +36,7 @@ constexpr OpFacts kFacts[kNumOpKinds] = {
     {.kind = OpKind::Attention,
      .name = "attention",
      .backward_reads = {.in = true, .out = true, .stats = true},
+     .d_in_replaces_in = true,
      .passes = {{.products = 2, .in = 1, .out = 1}, {.products = 5, .in = 2, .out = 2}}},
     {.kind = OpKind::Gelu,
      .name = "gelu",

@@ -65,6 +65,7 @@ struct OpFacts {
     BackwardReads backward_reads = {};
     bool splits_backward = false;        ///< Into BackwardWeight and BackwardInput.
     bool d_in_replaces_d_out = false;    ///< The gradient of the input may take the place of that of the output.
+    bool d_in_replaces_in = false;       ///< It may take that of the input, which nothing else reads any more.
     bool out_replaces_residual = false;  ///< The output takes the place of the residual, which nothing else reads.
     PassFacts passes[kNumPasses] = {};
 };

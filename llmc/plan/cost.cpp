@@ -152,6 +152,8 @@ double step_seconds(const OpTimes& times, const Step& step) {
     switch (step.kind) {
         case StepKind::Fused: return fused_seconds(times, step);
         case StepKind::Compute:
+            return units_of(times, step) * time_of(const_cast<OpTimes&>(times), step) +
+                   static_cast<double>(step.elements) * times.unpacking;
         case StepKind::Unpack:
         case StepKind::ZeroGradients:
         case StepKind::AddGradients:

@@ -32,7 +32,7 @@ struct OpTimes {
     std::vector<double> fused;  ///< By Plan::fusions, where measured; else a fused step is the sum of its parts.
     // Per element of gradients or parameters.
     double zeroing = 0, square_sums = 0, update = 0;
-    double unpacking = 0;  ///< Per byte that is read or written.
+    double unpacking = 0;  ///< Per byte that is read or written; so of gradients that take their inputs' places.
     double begin_update = 0;
     double host_bandwidth = DeviceProfile().host_bandwidth;  ///< Of copies; never measured.
     double link_bandwidth = DeviceProfile().link_bandwidth;  ///< Between ranks; so are these two.

@@ -378,7 +378,8 @@ class Generator {
         step.operand(Slot::DOut) = gradient_of(row.out);
         if (d_in) set_input_gradient(layer, row, &step);
         plan_.steps[index] = step;
-        workspace(block_workspace(row_index).backward);
+        const WorkspaceBytes::Row bytes = block_workspace(row_index);
+        workspace(step.elements > 0 ? bytes.backward_in_place : bytes.backward);
     }
 
     /// Where an activation is kept of all tokens its gradient need not be: only where attention is on one side of it.
@@ -403,6 +404,11 @@ class Generator {
         const int32_t d_out = step->operand(Slot::DOut);
         if (facts_of(row.kind).d_in_replaces_d_out && builder_.tensor(d_out).is_tile == !whole) {
             builder_.tensor(d_in).alias = d_out;
+        }
+        if (facts_of(row.kind).d_in_replaces_in && tiling_.is_tiled()) {
+            builder_.tensor(d_in).alias = std::exchange(live(layer, row.in), kNone);
+            const int64_t waits = in.columns - model_.config.attention_columns();  // Gradients of keys and values.
+            step->elements = 2 * N() * waits * size_of(dtype);                     // Read and written once more.
         }
         of_slot = d_in;
         step->operand(Slot::DIn) = d_in;

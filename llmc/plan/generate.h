@@ -14,6 +14,7 @@ namespace llmc {
 struct WorkspaceBytes {
     struct Row {
         int64_t forward = 0, backward = 0;
+        int64_t backward_in_place = 0;  ///< Where the gradient of the input takes the input's place.
     };
     std::vector<Row> block;  ///< By row of Model::block.
     Row embedding, final_norm;

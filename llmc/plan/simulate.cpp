@@ -108,7 +108,9 @@ OpCost step_cost(const Model& model, const Plan& plan, const Step& step, int att
     if (step.is_of_tile()) call.tokens = step.tokens;
     call.attention_backward_products = attention_backward_products;
     call.only_bias = step.is_only_bias();
-    return op_cost(model, call, plan.shape.T, size_of(plan.dtype));
+    OpCost cost = op_cost(model, call, plan.shape.T, size_of(plan.dtype));
+    cost.bytes += elements;
+    return cost;
 }
 
 double step_flops(const Model& model, const Plan& plan, const Step& step) {

@@ -132,7 +132,8 @@ struct Step {
     int16_t bucket = -1;                 ///< Of Plan::partition, and Plan::frozen.
     Buffer buffer = Buffer::Parameters;  ///< Gather, CopyOut, Fetch and their waits: what travels.
     int64_t elements = 0;                ///< ZeroGradients, AddGradients, SquareSums, Update, CopyOut, Fetch. Of an
-                                         ///< Unpack, bytes that it reads and writes.
+                                         ///< Unpack, bytes that it reads and writes; so of an operation whose DIn
+                                         ///< takes the place of In, what it moves for that.
     int32_t parameter = -1;              ///< Unpack: of Model::parameters.
     int64_t first_element = 0;           ///< Update, CopyOut, Fetch: counted from the begin of the bucket ...
     bool own_piece = false;              ///< ... or of this rank's piece of it.

@@ -3,6 +3,10 @@
 // each other needs room for these tokens alone. Attention reads and writes tensors of all tokens, and so do a layer's
 // input and output, and what the policy keeps.
 //
+// In a plan with tiles, whatever its policy, the gradient of attention's input takes the place of the input, which
+// nothing reads any more: of what attention has of all tokens, that is the most. The backend makes copies for it, so
+// that plans without tiles leave it apart.
+//
 // A tile is a whole number of blocks (token_blocks.h), and tiles follow each other in the order of tokens, forward,
 // repeated and backward: every sum over tokens has the same parts in the same order as without tiles.
 #pragma once

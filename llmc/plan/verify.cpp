@@ -332,7 +332,8 @@ class Walk {
                 const bool replaces_residual = part.kind == StepKind::Compute && part.pass == Pass::Forward &&
                                                facts_of(part.op).out_replaces_residual &&
                                                t == part.operand(Slot::Residual);
-                return replaces(Slot::DIn) || (replaces_residual && replaces(Slot::Out));
+                const bool may_go = t != part.operand(Slot::In) || facts_of(part.op).d_in_replaces_in;
+                return (may_go && replaces(Slot::DIn)) || (replaces_residual && replaces(Slot::Out));
             });
         };
         for (const Step& part : parts_of(step)) {

@@ -102,7 +102,8 @@ WorkspaceBytes workspace_bytes(const Model& model, const BatchShape& shape, DTyp
                 [&](int64_t tokens) { return backend.matmul_workspace(dtype, tokens, factor->rows, factor->cols); });
         } else if (row.kind == OpKind::Attention) {
             bytes.forward = backend.attention_forward_workspace(dtype, attention);
-            bytes.backward = backend.attention_backward_workspace(dtype, attention);
+            bytes.backward = backend.attention_backward_workspace(dtype, attention, /*in_place=*/false);
+            bytes.backward_in_place = backend.attention_backward_workspace(dtype, attention, /*in_place=*/true);
         } else if (row.kind == OpKind::AdapterDown || row.kind == OpKind::AdapterUp) {
             bytes.forward = bytes.backward = of_blocks(
                 [&](int64_t tokens) { return backend.adapter_workspace(tokens, factor->rows, factor->cols); });

@@ -182,7 +182,8 @@ void Probing::add_attention(int64_t T, double* forward, double* backward) {
             const Tensor out = operands.take(type_, N, columns), lse = operands.take(DType::F32, N, shape.NH);
             const Tensor qkv = operands.take(type_, N, shape.qkv_columns()), d_out = operands.take(type_, N, columns);
             const Tensor d_qkv = operands.take(type_, N, shape.qkv_columns());
-            const Tensor workspace = operands.take(DType::F32, backend_.attention_backward_workspace(type_, shape) / 4);
+            const int64_t bytes = backend_.attention_backward_workspace(type_, shape, /*in_place=*/false);
+            const Tensor workspace = operands.take(DType::F32, bytes / 4);
             return [=, this] { backend_.attention_backward(d_qkv, d_out, qkv, out, lse, shape, workspace); };
         },
         keep_in(backward));

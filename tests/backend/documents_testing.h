@@ -66,7 +66,7 @@ inline TestBuffer rows_of(const TestBuffer& buffer, const DocumentsCase::Rows& r
     return part;
 }
 
-/// Both passes of attention.
+/// Both passes of attention; the backward also in the place of its input.
 struct AttentionResults {
     TestBuffer out, lse, d_qkv;
 
@@ -76,17 +76,24 @@ struct AttentionResults {
         : out(qkv.dtype(), shape.B * shape.T, shape.NH * shape.HD),
           lse(DType::F32, shape.B * shape.T, shape.NH),
           d_qkv(qkv.dtype(), shape.B * shape.T, shape.qkv_columns()) {
-        std::unique_ptr<TestBuffer> forward, backward;
+        std::unique_ptr<TestBuffer> forward, backward, backward_in_place;
+        const TestBuffer in_place = rows_of(qkv, {0, shape.B * shape.T});
         run([&](Backend& backend, const auto& on) {
             forward =
                 std::make_unique<TestBuffer>(workspace_buffer(backend.attention_forward_workspace(qkv.dtype(), shape)));
             backward = std::make_unique<TestBuffer>(
-                workspace_buffer(backend.attention_backward_workspace(qkv.dtype(), shape)));
+                workspace_buffer(backend.attention_backward_workspace(qkv.dtype(), shape, /*in_place=*/false)));
+            backward_in_place = std::make_unique<TestBuffer>(
+                workspace_buffer(backend.attention_backward_workspace(qkv.dtype(), shape, /*in_place=*/true)));
             if (documents != nullptr) shape.documents = on(*documents);
             backend.attention_forward(on(out), on(lse), on(qkv), shape, on(*forward));
             backend.attention_backward(on(d_qkv), on(d_out), on(qkv), on(out), on(lse), shape, on(*backward));
+            backend.attention_backward(on(in_place), on(d_out), on(in_place), on(out), on(lse), shape,
+                                       on(*backward_in_place));
             backend.synchronize();
         });
+        EXPECT_TRUE(in_place.bytes() == d_qkv.bytes()) << "other bits in the place of the input";
+        EXPECT_TRUE(in_place.intact() && backward_in_place->intact());
         EXPECT_TRUE(out.intact() && lse.intact() && d_qkv.intact() && forward->intact() && backward->intact());
     }
 };

@@ -119,7 +119,7 @@ class NullBackend : public Backend {
         record("attention_backward");
     }
     int64_t attention_forward_workspace(DType, const AttentionShape&) const override { return workspace_bytes_; }
-    int64_t attention_backward_workspace(DType, const AttentionShape&) const override { return workspace_bytes_; }
+    int64_t attention_backward_workspace(DType, const AttentionShape&, bool) const override { return workspace_bytes_; }
     void attention_cached(Tensor, Tensor, Tensor, Tensor, const AttentionShape&, FirstPosition, Tensor) override {
         record("attention_cached");
     }

@@ -179,6 +179,9 @@ constexpr Case kCases[] = {
     {1, 97, 2, 2, 33, 0, 1},
     {1, 65, 2, 1, 16, 0, 0.04f},
     {1, 300, 2, 1, 16, 50, 0.5f},
+    // Heads that are several, and no multiple of that, at a time where the gradient takes the place of its input.
+    {1, 210, 7, 7, 8},
+    {2, 97, 12, 4, 16, 40},
 };
 
 /// Everything that one forward and backward call reads and writes.
@@ -192,7 +195,7 @@ struct Call {
           lse(DType::F32, s.B * s.T, s.NH),
           d_qkv(dtype, s.B * s.T, s.qkv_columns()) {
         Guarded forward_workspace(DType::U8, backend.attention_forward_workspace(dtype, s));
-        Guarded backward_workspace(DType::U8, backend.attention_backward_workspace(dtype, s));
+        Guarded backward_workspace(DType::U8, backend.attention_backward_workspace(dtype, s, /*in_place=*/false));
         // What a workspace holds must not matter: NaN.
         std::memset(forward_workspace.tensor.data, 0xff, forward_workspace.tensor.bytes());
         std::memset(backward_workspace.tensor.data, 0xff, backward_workspace.tensor.bytes());
@@ -201,6 +204,14 @@ struct Call {
                                    backward_workspace.tensor);
         EXPECT_TRUE(forward_workspace.intact() && backward_workspace.intact());
         EXPECT_TRUE(qkv.intact() && d_out.intact() && out.intact() && lse.intact() && d_qkv.intact());
+    }
+
+    /// The backward again, in the place of qkv.
+    void backward_in_place(CpuBackend& backend, const AttentionShape& s) {
+        Guarded workspace(DType::U8, backend.attention_backward_workspace(qkv.tensor.dtype, s, /*in_place=*/true));
+        std::memset(workspace.tensor.data, 0xff, workspace.tensor.bytes());
+        backend.attention_backward(qkv.tensor, d_out.tensor, qkv.tensor, out.tensor, lse.tensor, s, workspace.tensor);
+        EXPECT_TRUE(workspace.intact() && qkv.intact());
     }
 };
 
@@ -276,6 +287,18 @@ TEST_P(AttentionShapes, SameBitsAtEveryThreadCountAndInEveryCall) {
     }
 }
 
+TEST_P(AttentionShapes, SameBitsInThePlaceOfItsInput) {
+    const AttentionShape s = GetParam().shape();
+    for (const DType dtype : {DType::F32, DType::BF16}) {
+        for (const int threads : {1, 2, 3, 16}) {
+            CpuBackend backend(threads);
+            Call call(backend, dtype, s);
+            call.backward_in_place(backend, s);
+            EXPECT_TRUE(call.qkv.same_bytes(call.d_qkv)) << threads;
+        }
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(Attention, AttentionShapes, testing::ValuesIn(kCases),
                          [](const auto& info) { return info.param.name(); });
 
@@ -324,7 +347,7 @@ TEST(Attention, EnormousScoresPickTheLargest) {
         set(qkv.tensor, 3 * n + 2, static_cast<float>(n));
     }
     Guarded workspace(DType::U8, std::max(backend.attention_forward_workspace(DType::F32, s),
-                                          backend.attention_backward_workspace(DType::F32, s)));
+                                          backend.attention_backward_workspace(DType::F32, s, /*in_place=*/false)));
     backend.attention_forward(out.tensor, lse.tensor, qkv.tensor, s, workspace.tensor);
     EXPECT_EQ(get(out.tensor, 0), 0.0f);
     EXPECT_EQ(get(out.tensor, 2), 1.0f);
@@ -427,9 +450,32 @@ TEST(Attention, WorkspaceStaysSmall) {
         const int64_t per_thread = 3 << 20;
         EXPECT_LE(backend.attention_forward_workspace(dtype, {4, 1024, 12, 12, 64}), 2 * per_thread);
         EXPECT_LE(backend.attention_forward_workspace(dtype, {4, 65536, 12, 12, 64}), 2 * per_thread);
-        EXPECT_LE(backend.attention_backward_workspace(dtype, {4, 1024, 12, 12, 64}),
+        EXPECT_LE(backend.attention_backward_workspace(dtype, {4, 1024, 12, 12, 64}, /*in_place=*/false),
                   2 * per_thread + 4 * 1024 * 12 * 4);
-        EXPECT_LE(backend.attention_backward_workspace(dtype, {1, 8192, 32, 8, 128}), 2 * (20 << 20));
+        EXPECT_LE(backend.attention_backward_workspace(dtype, {1, 8192, 32, 8, 128}, /*in_place=*/false),
+                  2 * (20 << 20));
+    }
+}
+
+/// What waits of a gradient in the place of its input is a quarter of that, or one head.
+TEST(Attention, HeadsInPlaceAreFew) {
+    const auto heads = [](int64_t B, int64_t T, int64_t NH, int64_t NKV) {
+        return AttentionShape{B, T, NH, NKV, 64}.kv_heads_in_place();
+    };
+    EXPECT_EQ(heads(1, 1 << 10, 1, 1), 1);
+    EXPECT_EQ(heads(1, 1 << 10, 12, 12), 4) << "a quarter: 4.5";
+    EXPECT_EQ(heads(1, 1 << 10, 7, 7), 2);
+    EXPECT_EQ(heads(1, 1 << 10, 32, 8), 4) << "a quarter: 6, so twice; then as many each time";
+    EXPECT_EQ(heads(4, 1 << 14, 32, 8), 2) << "131,072 rows";
+    EXPECT_EQ(heads(1, 1 << 17, 32, 8), 1);
+    EXPECT_EQ(heads(1, 1 << 20, 32, 8), 1);
+    EXPECT_EQ(heads(1, 1, 64, 1), 1);
+    CpuBackend backend(2);
+    for (const DType dtype : {DType::F32, DType::BF16}) {
+        const AttentionShape s = {1, 1 << 17, 32, 8, 64};
+        EXPECT_EQ(backend.attention_backward_workspace(dtype, s, /*in_place=*/true) -
+                      backend.attention_backward_workspace(dtype, s, /*in_place=*/false),
+                  s.T * 2 * s.HD * size_of(dtype));
     }
 }
 

@@ -25,7 +25,25 @@ TEST_P(CudaTiles, SameBitsUnderEveryPolicy) {
         if (dtype == DType::F32 && name != "layer" && name != "none") continue;
         TinyTrainer trainer = trainer_of(model, shape, dtype, {.policy = name, .tile_tokens = 128, .device = "cuda"});
         EXPECT_EQ(trainer.plan().tile_tokens, 128);
+        EXPECT_TRUE(is_in_place(trainer.plan()));
         EXPECT_TRUE(run(trainer, 1) == expected) << name;
+    }
+}
+
+/// Heads of 64 channels; packed documents, windows, and more heads than there are at a time in place.
+TEST(CudaTilesOnHopper, SameBits) {
+    BatchShape shape = {2, 140};
+    for (const bool packed : {false, true}) {
+        shape.packed = packed;
+        ModelConfig config = config_of_family(Family::Llama, 2, shape.T);
+        config.NH = 4, config.NKV = 2, config.HD = 64;
+        config.window = 50, config.window_layers = {true, false};
+        TinyTrainer reference = trainer_of(make_model(config), shape, DType::BF16, {.device = "cuda", .hopper = true});
+        const Result expected = run(reference, 1);
+        TinyTrainer trainer = trainer_of(make_model(config), shape, DType::BF16,
+                                         {.policy = "layer", .tile_tokens = 128, .device = "cuda", .hopper = true});
+        EXPECT_TRUE(is_in_place(trainer.plan()));
+        EXPECT_TRUE(run(trainer, 1) == expected) << (packed ? "packed" : "whole");
     }
 }
 

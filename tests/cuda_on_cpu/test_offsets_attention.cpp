@@ -36,7 +36,7 @@ class AttentionOffsets {
           out_(dtype, N(), shape().NH * shape().HD),
           d_out_(dtype, N(), shape().NH * shape().HD),
           lse_(DType::F32, N(), shape().NH),
-          workspace_(DType::F32, backend.attention_backward_workspace(dtype, shape()) / 4),
+          workspace_(DType::F32, backend.attention_backward_workspace(dtype, shape(), /*in_place=*/true) / 4),
           documents_(DType::I32, N()) {
         for (size_t i = 0; i < setting.chunks.size(); ++i) {
             const auto item = static_cast<uint32_t>(3 * i + 1);
@@ -47,7 +47,8 @@ class AttentionOffsets {
         }
     }
 
-    /// Both passes. With documents, one begins in the middle tile of every chunk.
+    /// Both passes, the backward also in the place of qkv. With documents, one begins in the middle tile of every
+    /// chunk.
     void run(Tiles tiles, bool with_documents) {
         AttentionShape whole = shape();
         if (with_documents) {
@@ -57,15 +58,21 @@ class AttentionOffsets {
                         static_cast<int32_t>(setting_.chunks[i].first + document_of(row));
             whole.documents = flat(documents_);
         }
-        with_blocks(
-            {{"attention_rows_kernel", by_tile(Tiles::First)}},
-            [&] {
-                backend_.attention_forward(out_, lse_, qkv_, whole, {});
-                backend_.attention_backward(d_qkv_, d_out_, qkv_, out_, lse_, whole, workspace_);
-                backend_.synchronize();
-            },
-            by_tile(tiles));
-        for (size_t i = 0; i < setting_.chunks.size(); ++i) compare(i, with_documents);
+        const auto run_blocks = [&](const std::function<void()>& work) {
+            with_blocks(
+                {{"attention_rows_kernel", by_tile(Tiles::First)}, {"place_key_gradients_kernel", by_row()}},
+                [&] { work(), backend_.synchronize(); }, by_tile(tiles));
+        };
+        run_blocks([&] {
+            backend_.attention_forward(out_, lse_, qkv_, whole, {});
+            backend_.attention_backward(d_qkv_, d_out_, qkv_, out_, lse_, whole, workspace_);
+        });
+        for (size_t i = 0; i < setting_.chunks.size(); ++i) compare(i, with_documents, d_qkv_);
+        run_blocks([&] { backend_.attention_backward(qkv_, d_out_, qkv_, out_, lse_, whole, workspace_); });
+        for (size_t i = 0; i < setting_.chunks.size(); ++i) {
+            compare(i, with_documents, qkv_);
+            qkv_.set(places(i), numbers_[i]);
+        }
     }
 
   private:
@@ -89,7 +96,8 @@ class AttentionOffsets {
             const bool from_the_end = is_of("forward") || is_of("queries");
             const auto all_tiles = static_cast<int64_t>(first ? grid.x : grid.y);
             const auto heads = static_cast<int64_t>(first ? grid.y : grid.x / static_cast<uint64_t>(shape().B));
-            const int64_t rows_of_tile = ceil_div(shape().T, all_tiles), of_group = heads / shape().NKV;
+            const int64_t rows_of_tile = ceil_div(shape().T, all_tiles);
+            const int64_t of_group = is_of("keys") ? 1 : shape().NH / shape().NKV;
             std::set<uint64_t> blocks;
             for (const Chunk& chunk : setting_.chunks)
                 for (int64_t at = chunk.first; at < chunk.first + setting_.rows; at += rows_of_tile)
@@ -105,7 +113,22 @@ class AttentionOffsets {
         };
     }
 
-    void compare(size_t i, bool with_documents) {
+    /// Blocks of the chunks' rows where keys' and values' gradients are put in place: 256 threads, 16 bytes to each, of
+    /// one row after the other.
+    Choice by_row() const {
+        return [this](const cuda_on_cpu::Grid&) {
+            const int64_t of_row = 2 * shape().kv_heads_in_place() * shape().HD;
+            const int64_t of_block = 256 * 16 / size_of(dtype_);
+            std::set<uint64_t> blocks;
+            for (size_t i = 0; i < setting_.chunks.size(); ++i)
+                for (const int64_t row : places(i))
+                    for (int64_t at = row * of_row / of_block; at * of_block < (row + 1) * of_row; ++at)
+                        blocks.insert(static_cast<uint64_t>(at));
+            return std::vector<uint64_t>(blocks.begin(), blocks.end());
+        };
+    }
+
+    void compare(size_t i, bool with_documents, const HugeTensor& gradient) {
         SCOPED_TRACE(fmt::format("{} chunk {}", name_of(dtype_), i));
         AttentionShape alone = shape();
         alone.B = 1, alone.T = setting_.rows;
@@ -115,7 +138,8 @@ class AttentionOffsets {
         std::vector<int32_t> starts;
         for (int64_t row = 0; row < alone.T; ++row) starts.push_back(static_cast<int32_t>(document_of(row)));
         const TestBuffer documents(starts);
-        const TestBuffer workspace = workspace_buffer(backend_.attention_backward_workspace(dtype_, alone));
+        const TestBuffer workspace =
+            workspace_buffer(backend_.attention_backward_workspace(dtype_, alone, /*in_place=*/false));
         OnDevice device;
         for (const TestBuffer* buffer : std::initializer_list<const TestBuffer*>{
                  &out, &lse, &d_qkv, &documents, &workspace, &numbers_[i], &d_numbers_[i]})
@@ -130,9 +154,9 @@ class AttentionOffsets {
         const int64_t HD = alone.HD, of_keys = columns + (alone.NKV - 1) * HD;
         compare_columns(i, out_, out, columns - HD, HD, "out");
         compare_columns(i, lse_, lse, alone.NH - 1, 1, "lse");
-        compare_columns(i, d_qkv_, d_qkv, columns - HD, HD, "d_queries");
-        compare_columns(i, d_qkv_, d_qkv, of_keys, HD, "d_keys");
-        compare_columns(i, d_qkv_, d_qkv, of_keys + alone.NKV * HD, HD, "d_values");
+        compare_columns(i, gradient, d_qkv, columns - HD, HD, "d_queries");
+        compare_columns(i, gradient, d_qkv, of_keys, HD, "d_keys");
+        compare_columns(i, gradient, d_qkv, of_keys + alone.NKV * HD, HD, "d_values");
     }
 
     /// Columns [first, first + count), those of the last head, of the rows that both have.
@@ -208,7 +232,8 @@ void run_parts() {
                      d_values = random_buffer(DType::BF16, n, 64, 1, 2);
     const HugeTensor qkv(DType::BF16, kSequences, 3 * 64), d_qkv(DType::BF16, kSequences, 3 * 64);
     const HugeTensor out(DType::BF16, kSequences, 64), d_out(DType::BF16, kSequences, 64), lse(DType::F32, kSequences);
-    const HugeTensor workspace(DType::F32, cuda_backend().attention_backward_workspace(DType::BF16, shape) / 4);
+    const HugeTensor workspace(DType::F32,
+                               cuda_backend().attention_backward_workspace(DType::BF16, shape, /*in_place=*/true) / 4);
     const auto value = [&](const HugeTensor& tensor, int64_t place) {
         return tensor.row(place) + 2 * 64 * sizeof(bf16);
     };
@@ -227,11 +252,14 @@ void run_parts() {
         [&] {
             cuda_backend().attention_forward(out, lse, qkv, shape, {});
             cuda_backend().attention_backward(d_qkv, d_out, qkv, out, lse, shape, workspace);
+            cuda_backend().attention_backward(qkv, d_out, qkv, out, lse, shape, workspace);
         },
         choice);
     out.expect(places, values, "out");
-    for (int64_t i = 0; i < n; ++i)
+    for (int64_t i = 0; i < n; ++i) {
         EXPECT_EQ(std::memcmp(value(d_qkv, places[i]), expected(d_values, i), 64 * sizeof(bf16)), 0) << places[i];
+        EXPECT_EQ(std::memcmp(value(qkv, places[i]), expected(d_values, i), 64 * sizeof(bf16)), 0) << places[i];
+    }
 }
 
 // ---- a cache
@@ -287,25 +315,29 @@ std::vector<OffsetCase> offset_cases_of_attention() {
          {{"attention_forward_fp32_kernel", count},
           {"attention_rows_kernel", count / 2},
           {"attention_backward_keys_fp32_kernel", count},
-          {"attention_backward_queries_fp32_kernel", count}},
+          {"attention_backward_queries_fp32_kernel", count},
+          {"place_key_gradients_kernel", count}},
          [] { run_attention(cuda_backend(), DType::F32, Tiles::First); }},
         {"Attention",
          {{"attention_forward_kernel", count},
           {"attention_rows_kernel", count / 2},
           {"attention_backward_keys_kernel", count},
-          {"attention_backward_queries_kernel", count}},
+          {"attention_backward_queries_kernel", count},
+          {"place_key_gradients_kernel", count}},
          [] { run_attention(cuda_backend(), DType::BF16, Tiles::First); }},
         {"AttentionHopper",
          {{"attention_forward_hopper_kernel", count},
           {"attention_rows_kernel", count / 2},
           {"attention_backward_keys_hopper_kernel", count},
-          {"attention_backward_queries_hopper_kernel", count}},
+          {"attention_backward_queries_hopper_kernel", count},
+          {"place_key_gradients_kernel", count}},
          [] { run_attention(hopper_backend(), DType::BF16, Tiles::Second); }},
         {"AttentionInParts",
          {{"attention_forward_kernel", kSequences * 3 * 64},
           {"attention_rows_kernel", kSequences * 64},
           {"attention_backward_keys_kernel", kSequences * 3 * 64},
-          {"attention_backward_queries_kernel", kSequences * 3 * 64}},
+          {"attention_backward_queries_kernel", kSequences * 3 * 64},
+          {"place_key_gradients_kernel", kSequences * 3 * 64}},
          run_parts},
         {"AttentionCached",
          {{"append_kernel", kPositions * kCacheColumns},

@@ -78,6 +78,7 @@ TEST(OpFacts, BackwardReadsWhatItsFormulaNeeds) {
         EXPECT_EQ(reads.out, attention) << name_of(kind);
         EXPECT_EQ(reads.stats, norm || attention) << name_of(kind);
         EXPECT_EQ(facts_of(kind).d_in_replaces_d_out, gelu || heads) << name_of(kind);
+        EXPECT_EQ(facts_of(kind).d_in_replaces_in, attention) << name_of(kind);
     }
 }
 

@@ -48,7 +48,7 @@ inline PlanRequest request_of(const Model& model, const BatchShape& shape, DType
         // Another size for every operation, so that they cannot be mixed up.
         for (size_t row = 0; row < model.block.size(); ++row) {
             const auto i = static_cast<int64_t>(row);
-            request.workspace.block.push_back({workspace + 3 * i, 2 * workspace + 5 * i});
+            request.workspace.block.push_back({workspace + 3 * i, 2 * workspace + 5 * i, 3 * workspace + 7 * i});
         }
         request.workspace.embedding.backward = workspace + 1;
         request.workspace.final_norm.backward = workspace + 2;

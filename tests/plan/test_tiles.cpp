@@ -2,6 +2,7 @@
 // do to memory and time.
 #include "llmc/plan/tiles.h"
 
+#include "llmc/model/lora.h"
 #include "llmc/plan/cost.h"
 #include "llmc/plan/policy.h"
 #include "llmc/plan/simulate.h"
@@ -143,6 +144,78 @@ TEST(TilePlans, FaultsAreSeen) {
     });
 }
 
+/// Attention's backward, of a layer.
+bool is_attention_backward(const Step& step, int layer) {
+    return step.op == OpKind::Attention && step.pass == Pass::Backward && step.layer == layer;
+}
+
+/// With tiles the gradient of queries, keys and values is in their place, whatever writes and reads them; and its step
+/// has the workspace and the price of that.
+TEST(TilePlans, AttentionsGradientTakesThePlaceOfItsInput) {
+    std::vector<Model> models = small_models(3);
+    LoraSpec lora;
+    lora.rank = 3, lora.targets = {{"qkv_weight", "q", 0, 48, 2}, {"qkv_weight", "v", 64, 16, 2}};
+    models.push_back(with_lora(small_model(Family::Llama, 3), lora));
+    for (const Model& model : models) {
+        const PlanRequest request = tiled_request(model, {2, 50}, 16, 32);
+        PlanRequest whole_request = request;
+        whole_request.tile_tokens = 0;
+        const auto row = static_cast<size_t>(
+            std::find_if(model.block.begin(), model.block.end(),
+                         [](const OpRow& candidate) { return candidate.kind == OpKind::Attention; }) -
+            model.block.begin());
+        const WorkspaceBytes::Row& bytes = request.workspace.block[row];
+        for (const PolicyRow& policy : policies()) {
+            Plan tiled = make_training_plan(model, request, policy);
+            Plan whole = make_training_plan(model, whole_request, policy);
+            for (int layer = 0; layer < 3; ++layer) {
+                const auto is_it = [&](const Step& step) { return is_attention_backward(step, layer); };
+                const Step &in_place = find_step(tiled, is_it), &apart = find_step(whole, is_it);
+                const std::string where = model.config.name + ", " + policy.name;
+                EXPECT_EQ(storage_of(tiled, in_place.operand(Slot::DIn)), storage_of(tiled, in_place.operand(Slot::In)))
+                    << where;
+                EXPECT_NE(storage_of(whole, apart.operand(Slot::DIn)), storage_of(whole, apart.operand(Slot::In)))
+                    << where;
+                EXPECT_EQ(tiled.tensor(in_place.operand(Slot::Workspace)).rows, bytes.backward_in_place) << where;
+                EXPECT_EQ(whole.tensor(apart.operand(Slot::Workspace)).rows, bytes.backward) << where;
+                const double copies = 2.0 * 100 * 2 * static_cast<double>(model.config.NKV * model.config.HD) * 4;
+                EXPECT_EQ(step_cost(model, tiled, in_place, 5).bytes, step_cost(model, whole, apart, 5).bytes + copies);
+                const OpTimes times = analytic_times(model, tiled.shape, DType::F32, find_device_profile("h100"));
+                EXPECT_DOUBLE_EQ(step_seconds(times, in_place), step_seconds(times, apart) + copies * times.unpacking);
+            }
+        }
+    }
+}
+
+/// What no byte of memory would show at once: queries, keys and values are read again although their gradient is there;
+/// and a gradient in the place of an input that its operation still needs.
+TEST(TilePlans, ReadsOfWhatWasReplacedAreSeen) {
+    const Model model = small_model(Family::Gpt2, 3);
+    for (const char* policy : {"none", "layer"}) {
+        Plan plan = make_training_plan(model, tiled_request(model, {1, 100}, 16, 32), find_policy(policy));
+        ASSERT_EQ(fault_of(model, plan), "");
+        const Step backward = find_step(plan, [](const Step& step) { return is_attention_backward(step, 1); });
+        const auto forward = std::find_if(plan.steps.begin(), plan.steps.end(), [](const Step& step) {
+            return step.op == OpKind::Attention && step.pass == Pass::Forward && step.layer == 1;
+        });
+        Step again = *forward;
+        again.phase = Phase::Recompute;
+        again.operand(Slot::In) = backward.operand(Slot::In);
+        const auto at = std::find_if(plan.steps.begin(), plan.steps.end(),
+                                     [](const Step& step) { return is_attention_backward(step, 1); });
+        plan.steps.insert(at + 1, again);
+        EXPECT_NE(fault_of(model, plan).find("needs qkv of layer 1, which d_qkv of layer 1 has overwritten"),
+                  std::string::npos)
+            << fault_of(model, plan);
+    }
+    Plan plan = make_training_plan(model, tiled_request(model, {1, 100}, 16, 0), find_policy("none"));
+    Step& gelu =
+        find_step(plan, [](const Step& step) { return step.op == OpKind::Gelu && step.pass == Pass::Backward; });
+    plan.tensors[static_cast<size_t>(gelu.operand(Slot::DIn))].alias = gelu.operand(Slot::In);
+    EXPECT_NE(fault_of(model, plan).find("which d_fc_out of layer 2 has overwritten"), std::string::npos)
+        << fault_of(model, plan);
+}
+
 TEST(TilePlans, SmallerTilesTakeLessMemory) {
     for (const Model& model : small_models(6)) {
         for (const char* policy : {"layer", "sqrt", "offload", "attn"}) {
@@ -173,6 +246,17 @@ TEST(TilePlans, TakeAThirdOfALongContext) {
     const Plan tiled = make_training_plan(model, request, find_policy("offload"));
     EXPECT_NEAR(static_cast<double>(make_layout(whole).arena_bytes), 15.3e9, 0.1e9);
     EXPECT_LT(static_cast<double>(make_layout(tiled).arena_bytes), 15.3e9 / 3);
+    // Attention's backward has, of X = all tokens' channels: two layers' inputs and the stream's gradient, queries,
+    // keys and values or their gradient (1.5 X), its output and the gradient of that; and a log-sum-exp for each head.
+    const Simulation simulation = simulate(model, tiled);
+    const double X = static_cast<double>(request.shape.N() * model.config.C * size_of(DType::BF16));
+    int64_t most = 0;
+    for (size_t i = 0; i < tiled.steps.size(); ++i) {
+        const Step& step = tiled.steps[i];
+        const bool is_it = step.op == OpKind::Attention && step.pass == Pass::Backward;
+        if (is_it) most = std::max(most, simulation.live_bytes[i]);
+    }
+    EXPECT_NEAR(static_cast<double>(most), 6.5 * X, 0.05 * X);
     const OpTimes times = analytic_times(model, request.shape, request.places, find_device_profile("h100"),
                                          {request.logits_chunk_tokens, request.block_tokens});
     EXPECT_LT(plan_seconds(times, tiled), 1.1 * plan_seconds(times, whole));

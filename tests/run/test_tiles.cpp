@@ -1,4 +1,5 @@
 // Blocks and tiles of tokens: the same bits with and without tiles, whatever the policy, in the memory predicted.
+#include "llmc/model/trainable.h"
 #include "llmc/plan/search.h"
 #include "llmc/plan/tiles.h"
 #include "tests/plan/plan_cases.h"
@@ -37,6 +38,7 @@ TEST_P(TilesTest, SameBitsUnderEveryPolicyTileAndThreadCount) {
             TinyTrainer trainer = trainer_of(
                 model(), kShape, dtype(), {.policy = policy.name, .tile_tokens = tile, .threads = tile == 0 ? 2 : 3});
             EXPECT_EQ(trainer.plan().tile_tokens, tile);
+            EXPECT_EQ(is_in_place(trainer.plan()), tile > 0);
             EXPECT_TRUE(run(trainer) == expected) << policy.name << ", tiles of " << tile;
         }
     }
@@ -96,13 +98,17 @@ TEST_P(TilesTest, BlocksDecideTheLastBitsAndNoMore) {
 
 INSTANTIATE_TEST_SUITE_P(Families, TilesTest, family_cases(), family_case_name);
 
-void expect_same_bits_in_tiles(const Model& model, const BatchShape& shape, DType dtype, bool fuses = true) {
-    TinyTrainer reference = trainer_of(model, shape, dtype, {.fuses = fuses});
+void expect_same_bits_in_tiles(const Model& model, const BatchShape& shape, DType dtype, Way way = {}) {
+    TinyTrainer reference = trainer_of(model, shape, dtype, way);
     const Result expected = run(reference);
+    way.tile_tokens = 128;
     for (const PolicyRow& policy : policies()) {
-        TinyTrainer trainer =
-            trainer_of(model, shape, dtype, {.policy = policy.name, .tile_tokens = 128, .fuses = fuses});
-        EXPECT_TRUE(run(trainer) == expected) << policy.name;
+        way.policy = policy.name;
+        for (way.threads = 1; way.threads <= 3; ++way.threads) {
+            TinyTrainer trainer = trainer_of(model, shape, dtype, way);
+            EXPECT_TRUE(is_in_place(trainer.plan()));
+            EXPECT_TRUE(run(trainer) == expected) << policy.name << ", " << way.threads << " threads";
+        }
     }
 }
 
@@ -137,6 +143,38 @@ TEST(Tiles, SameBitsWithAdapters) {
     }
 }
 
+TEST(Tiles, SameBitsWithAdaptersOnFourBits) {
+    const Model model = with_adapters(make_model(config_of_family(Family::Llama, 3, kShape.T)), 0);
+    for (const WeightFormat base : {WeightFormat::Nf4, WeightFormat::Nf4Double}) {
+        expect_same_bits_in_tiles(model, kShape, DType::F32, {.base = base});
+    }
+}
+
+/// Of half of the layers, whose queries see 30 tokens.
+TEST(Tiles, SameBitsWithWindows) {
+    ModelConfig config = config_of_family(Family::Llama, 4, kShape.T);
+    config.window = 30, config.window_layers = {true, false, true, false};
+    expect_same_bits_in_tiles(make_model(config), kShape, DType::F32);
+}
+
+/// More heads than attention's backward has at a time in the place of its input, of keys or of queries alone.
+TEST(Tiles, SameBitsWithManyHeads) {
+    for (const int64_t NKV : {2, 8}) {
+        ModelConfig config = config_of_family(Family::Llama, 2, kShape.T);
+        config.NH = 8, config.NKV = NKV, config.HD = 8;
+        ASSERT_LT((AttentionShape{3, 100, 8, NKV, 8}.kv_heads_in_place()), NKV);
+        expect_same_bits_in_tiles(make_model(config), kShape, DType::F32);
+    }
+}
+
+/// The upper layer, and parts of layers: in the lowest nobody asks for the gradient of queries, keys and values.
+TEST(Tiles, SameBitsWhereSomeTrain) {
+    for (const char* frozen : {"*,!layers.2.*", "*,!layers.*.gate_up_weight", "*,!layers.*.att_proj_weight"}) {
+        const Model model = make_model(config_of_family(Family::Llama, 3, kShape.T));
+        expect_same_bits_in_tiles(with_trainable(model, parse_patterns("--freeze", frozen, false)), kShape, DType::F32);
+    }
+}
+
 TEST(Tiles, SameBitsWithPackedDocuments) {
     BatchShape shape = kShape;
     shape.packed = true;
@@ -147,7 +185,8 @@ TEST(Tiles, SameBitsWithPackedDocuments) {
 TEST(Tiles, NoWorkspaceGrowsWithTheSquareOfTheLength) { expect_linear_workspaces("cpu"); }
 
 TEST(Tiles, SameBitsWithoutFusion) {
-    expect_same_bits_in_tiles(make_model(config_of_family(Family::Gpt2, 3, kShape.T)), kShape, DType::F32, false);
+    expect_same_bits_in_tiles(make_model(config_of_family(Family::Gpt2, 3, kShape.T)), kShape, DType::F32,
+                              {.fuses = false});
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,6 +42,8 @@ struct Way {
     int threads = 1;
     std::string device = "cpu";
     bool fuses = true;
+    std::optional<WeightFormat> base = std::nullopt;
+    bool hopper = false;  ///< Attention on the kernels for compute capability 9.0, where the device is that.
 };
 
 using MakePlan = std::function<Plan(const Model& model, const PlanRequest& request)>;
@@ -48,7 +51,9 @@ using MakePlan = std::function<Plan(const Model& model, const PlanRequest& reque
 inline TinyTrainer trainer_of(const Model& model, const BatchShape& shape, DType dtype, const Way& way,
                               const MakePlan& make_plan = {}) {
     auto backend = make_backend(way.device, way.threads);
-    const Places places = model.lora ? for_adapters(dtype) : Places(dtype);
+    if (way.hopper && backend->why_no_hopper().empty()) backend->set_arithmetic({"", kHopperKernels, false});
+    Places places = model.lora ? for_adapters(dtype) : Places(dtype);
+    if (way.base) places.set_base(*way.base);
     PlanRequest request = plan_request(model, shape, places, {0, way.block_tokens}, *backend, {}, way.fuses);
     request.tile_tokens = way.tile_tokens;
     Plan plan = make_plan ? make_plan(model, request) : make_training_plan(model, request, find_policy(way.policy));
@@ -84,6 +89,18 @@ inline Result run(TinyTrainer& trainer, int micro_batches = 2) {
     return result;
 }
 
+/// Whether the gradient of attention's input is in the place of it, in every layer that has one.
+inline bool is_in_place(const Plan& plan) {
+    int in_place = 0, apart = 0;
+    for (const Step& step : plan.steps) {
+        if (step.op != OpKind::Attention || step.pass != Pass::Backward) continue;
+        const int32_t in = step.operand(Slot::In), d_in = step.operand(Slot::DIn);
+        ++(storage_of(plan, in) == storage_of(plan, d_in) ? in_place : apart);
+    }
+    EXPECT_TRUE(in_place == 0 || apart == 0);
+    return in_place > 0;
+}
+
 /// Twice as long a sequence has at most twice as large workspaces.
 inline void expect_linear_workspaces(const std::string& device) {
     const auto backend = make_backend(device, 2);
@@ -95,6 +112,7 @@ inline void expect_linear_workspaces(const std::string& device) {
             for (const WorkspaceBytes::Row& row : bytes.block) {
                 all.push_back(row.forward);
                 all.push_back(row.backward);
+                all.push_back(row.backward_in_place);
             }
             return all;
         };

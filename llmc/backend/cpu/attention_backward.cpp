@@ -6,6 +6,10 @@
 // of keys and values, one for those of queries, at the price of computing the scores twice. Both ways add the same
 // numbers in the same order, so they give the same bits.
 //
+// In the place of qkv: in one sweep, a task writes a row of its heads when it has read it for the last time. In two,
+// for some heads at a time, the gradients of keys and values wait in the workspace, since the tasks for queries read
+// those; such a task has packed its queries, which no other reads, when it writes over them.
+//
 // In bf16, probabilities and their gradients are rounded to bf16 before they are multiplied, where the processor has
 // bf16 dot products; sums and everything else are fp32.
 #include "llmc/backend/cpu/attention_common.h"
@@ -18,6 +22,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace llmc::cpu {
@@ -138,6 +143,13 @@ void backward_tile(const BackwardBuffers<Product>& buffers, float* d_queries, fl
     }
 }
 
+/// Where the gradients of keys and values go: in (N, columns) rows, those of the head `first_head` at the columns
+/// `keys` and `values`, other heads behind it.
+struct KeyGradients {
+    Tensor rows;
+    int64_t keys, values, first_head;
+};
+
 /// The backward pass in the shape.T rows from `first_row` on: the operands, and the three kinds of task.
 template <typename T>
 class Backward {
@@ -145,9 +157,10 @@ class Backward {
     using Product = typename ProductFor<T>::Type;
     using Buffers = BackwardBuffers<Product>;
 
-    Backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor lse, const float* delta, const AttentionShape& shape,
-             int64_t first_row)
+    Backward(Tensor d_qkv, const KeyGradients& d_keys, Tensor d_out, Tensor qkv, Tensor lse, const float* delta,
+             const AttentionShape& shape, int64_t first_row)
         : d_qkv_(d_qkv),
+          d_keys_(d_keys),
           d_out_(d_out),
           qkv_(qkv),
           lse_(lse),
@@ -164,8 +177,8 @@ class Backward {
         for (int64_t first_key = 0; first_key < shape_.T; first_key += kKeys)
             key_block(kv_head, first_key, buffers, buffers.d_queries);
         for (int64_t i = 0; i < group_; ++i) {
-            store_gradient(buffers.d_queries + i * rows * columns_, query_column(shape_, kv_head * group_ + i), 0,
-                           shape_.T, shape_.score_scale());
+            store_gradient(d_qkv_, query_column(shape_, kv_head * group_ + i), buffers.d_queries + i * rows * columns_,
+                           {0, shape_.T}, shape_.score_scale());
         }
     }
 
@@ -183,8 +196,9 @@ class Backward {
                                        first_query - first_key, shape_);
             }
         }
-        store_gradient(buffers.d_keys, key_column(shape_, kv_head), first_key, keys, shape_.score_scale());
-        store_gradient(buffers.d_values, value_column(shape_, kv_head), first_key, keys, 1.0f);
+        const int64_t column = (kv_head - d_keys_.first_head) * shape_.HD;
+        store_gradient(d_keys_.rows, d_keys_.keys + column, buffers.d_keys, {first_key, keys}, shape_.score_scale());
+        store_gradient(d_keys_.rows, d_keys_.values + column, buffers.d_values, {first_key, keys}, 1.0f);
     }
 
     /// The gradient of one block of queries.
@@ -197,7 +211,8 @@ class Backward {
             backward_tile<Product>(buffers, buffers.d_queries, nullptr, nullptr, queries, keys, first_query - first_key,
                                    shape_);
         }
-        store_gradient(buffers.d_queries, query_column(shape_, h), first_query, queries, shape_.score_scale());
+        store_gradient(d_qkv_, query_column(shape_, h), buffers.d_queries, {first_query, queries},
+                       shape_.score_scale());
     }
 
     static int64_t padded_queries(const AttentionShape& shape) { return round_up(shape.T, kQueries); }
@@ -234,13 +249,15 @@ class Backward {
     }
     static int64_t padded(int64_t queries) { return round_up(queries, kMicroRows); }
 
-    void store_gradient(const float* from, int64_t column, int64_t first, int64_t count, float scale) const {
-        const auto head = head_of<T>(d_qkv_, first_row_, column);
-        for (int64_t row = 0; row < count; ++row)
-            store_row(head.row(first + row), from + row * columns_, shape_.HD, scale);
+    void store_gradient(Tensor to, int64_t column, const float* from, const DocumentRows& rows, float scale) const {
+        const auto head = head_of<T>(to, first_row_, column);
+        for (int64_t row = 0; row < rows.count; ++row)
+            store_row(head.row(rows.first + row), from + row * columns_, shape_.HD, scale);
     }
 
-    Tensor d_qkv_, d_out_, qkv_, lse_;
+    Tensor d_qkv_;
+    KeyGradients d_keys_;
+    Tensor d_out_, qkv_, lse_;
     const float* delta_;  ///< (N, NH)
     AttentionShape shape_;
     int64_t first_row_, columns_, group_;
@@ -280,26 +297,74 @@ void compute_delta(float* delta, const T* d_out, const T* out, int64_t rows, int
     }
 }
 
-/// One for every head of every document that has such a block, from position `first` on.
-void add_tasks(const std::vector<DocumentRows>& documents, int64_t heads, int64_t first,
-               std::vector<AttentionTask>* tasks) {
-    for (const DocumentRows& document : documents) {
-        for (int64_t head = 0; first < document.count && head < heads; ++head)
-            tasks->push_back({document, head, first});
+/// Key/value heads.
+struct Heads {
+    int64_t first = 0, count = 0;
+};
+
+enum class Work { WholeHead, KeyBlock, QueryBlock };
+
+struct Task {
+    Work work;
+    AttentionTask at;
+};
+
+/// Tasks that may run in any order.
+class Tasks {
+  public:
+    Tasks(const std::vector<DocumentRows>& documents, const AttentionShape& shape)
+        : documents_(documents), shape_(shape) {}
+
+    void add_whole_heads() { add(Work::WholeHead, {0, shape_.NKV}, 0); }
+
+    // Long tasks come first: the first keys are seen by the most queries, the last queries see the most keys.
+
+    void add_key_blocks(const Heads& heads) {
+        for (int64_t first = 0; first < shape_.T; first += kKeys) add(Work::KeyBlock, heads, first);
     }
+    void add_query_blocks(const Heads& heads) {
+        const int64_t group = shape_.NH / shape_.NKV;
+        for (int64_t block = ceil_div(shape_.T, kQueries) - 1; block >= 0; --block)
+            add(Work::QueryBlock, {heads.first * group, heads.count * group}, block * kQueries);
+    }
+
+    const std::vector<Task>& all() const { return tasks_; }
+
+  private:
+    /// One for each of the heads in every document that has a block from position `first` on.
+    void add(Work work, const Heads& heads, int64_t first) {
+        for (const DocumentRows& document : documents_) {
+            if (first >= document.count) continue;
+            for (int64_t head = heads.first; head < heads.first + heads.count; ++head)
+                tasks_.push_back({work, {document, head, first}});
+        }
+    }
+
+    const std::vector<DocumentRows>& documents_;
+    const AttentionShape& shape_;
+    std::vector<Task> tasks_;
+};
+
+/// The gradients of keys and values of so many heads, while they wait.
+KeyGradients waiting_gradients(DType dtype, char* memory, const AttentionShape& shape, const Heads& heads) {
+    const int64_t columns = heads.count * shape.HD;
+    return {Tensor(dtype, memory, shape.B * shape.T, 2 * columns), 0, columns, heads.first};
 }
 
-// Long tasks come first: the first keys are seen by the most queries, the last queries see the most keys.
-
-void add_key_tasks(const std::vector<DocumentRows>& documents, const AttentionShape& shape,
-                   std::vector<AttentionTask>* tasks) {
-    for (int64_t first = 0; first < shape.T; first += kKeys) add_tasks(documents, shape.NKV, first, tasks);
+int64_t waiting_bytes(DType dtype, const AttentionShape& shape) {
+    return round_up(waiting_gradients(dtype, nullptr, shape, {0, shape.kv_heads_in_place()}).rows.bytes(), 64);
 }
 
-void add_query_tasks(const std::vector<DocumentRows>& documents, const AttentionShape& shape,
-                     std::vector<AttentionTask>* tasks) {
-    for (int64_t block = ceil_div(shape.T, kQueries) - 1; block >= 0; --block)
-        add_tasks(documents, shape.NH, block * kQueries, tasks);
+/// Of these heads, to where they belong.
+void put_in_place(Tensor d_qkv, const KeyGradients& from, const AttentionShape& shape, int threads) {
+    const int64_t item = size_of(d_qkv.dtype), bytes = (from.values - from.keys) * item, N = d_qkv.shape[0];
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t n = 0; n < N; ++n) {
+        char* const to = static_cast<char*>(d_qkv.row_range(n, 1).data);
+        const char* const row = static_cast<const char*>(from.rows.row_range(n, 1).data);
+        std::memcpy(to + key_column(shape, from.first_head) * item, row, static_cast<size_t>(bytes));
+        std::memcpy(to + value_column(shape, from.first_head) * item, row + bytes, static_cast<size_t>(bytes));
+    }
 }
 
 template <typename T>
@@ -309,36 +374,50 @@ void backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse, co
     auto* delta = reinterpret_cast<float*>(memory);
     memory += delta_bytes(shape);
     const int64_t bytes = backward_bytes<T>(shape, threads), held = query_rows_held<T>(shape, threads);
-    const bool one_sweep = in_one_sweep<T>(shape, threads);
-    const std::vector<DocumentRows> documents = documents_in(shape.documents, shape.B, shape.T);
-    std::vector<AttentionTask> tasks;
-    if (one_sweep) add_tasks(documents, shape.NKV, 0, &tasks);
-    if (!one_sweep) add_key_tasks(documents, shape, &tasks);
-    const auto key_tasks = static_cast<int64_t>(tasks.size());
-    if (!one_sweep) add_query_tasks(documents, shape, &tasks);
-    const auto count = static_cast<int64_t>(tasks.size());
     const int64_t N = shape.B * shape.T;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t n = 0; n < N; ++n) {
+        const int64_t at = n * shape.NH * shape.HD;
+        compute_delta(delta + n * shape.NH, d_out.as<T>() + at, out.as<T>() + at, shape.NH, shape.HD);
+    }
+    const auto run = [&](const Tasks& tasks, const KeyGradients& d_keys) {
+        const auto count = static_cast<int64_t>(tasks.all().size());
 #pragma omp parallel num_threads(threads)
-    {
-        Carver carver(memory + omp_get_thread_num() * bytes);
-        const BackwardBuffers<typename ProductFor<T>::Type> buffers(carver, shape.HD, held);
-#pragma omp for schedule(static)
-        for (int64_t n = 0; n < N; ++n) {
-            const int64_t at = n * shape.NH * shape.HD;
-            compute_delta(delta + n * shape.NH, d_out.as<T>() + at, out.as<T>() + at, shape.NH, shape.HD);
-        }
+        {
+            Carver carver(memory + omp_get_thread_num() * bytes);
+            const BackwardBuffers<typename ProductFor<T>::Type> buffers(carver, shape.HD, held);
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < count; ++i) {
-            const auto& [document, head, first] = tasks[static_cast<size_t>(i)];
-            const Backward<T> pass(d_qkv, d_out, qkv, lse, delta, shape_of(shape, document), document.first);
-            if (one_sweep) {
-                pass.whole_head(head, buffers);
-            } else if (i < key_tasks) {
-                pass.key_block(head, first, buffers, nullptr);
-            } else {
-                pass.query_block(head, first, buffers);
+            for (int64_t i = 0; i < count; ++i) {
+                const auto& [work, task] = tasks.all()[static_cast<size_t>(i)];
+                const Backward<T> pass(d_qkv, d_keys, d_out, qkv, lse, delta, shape_of(shape, task.document),
+                                       task.document.first);
+                switch (work) {
+                    case Work::WholeHead: pass.whole_head(task.head, buffers); break;
+                    case Work::KeyBlock: pass.key_block(task.head, task.first, buffers, nullptr); break;
+                    case Work::QueryBlock: pass.query_block(task.head, task.first, buffers); break;
+                }
             }
         }
+    };
+    const std::vector<DocumentRows> documents = documents_in(shape.documents, shape.B, shape.T);
+    const bool one_sweep = in_one_sweep<T>(shape, threads);
+    if (one_sweep || d_qkv.data != qkv.data) {
+        Tasks tasks(documents, shape);
+        if (one_sweep) tasks.add_whole_heads();
+        if (!one_sweep) tasks.add_key_blocks({0, shape.NKV}), tasks.add_query_blocks({0, shape.NKV});
+        return run(tasks, {d_qkv, key_column(shape, 0), value_column(shape, 0), 0});
+    }
+    char* const waiting = memory + threads * bytes;
+    const int64_t at_once = shape.kv_heads_in_place();
+    for (Heads heads = {0, at_once}; heads.first < shape.NKV; heads.first += at_once) {
+        heads.count = std::min(at_once, shape.NKV - heads.first);
+        const KeyGradients d_keys = waiting_gradients(qkv.dtype, waiting, shape, heads);
+        Tasks of_keys(documents, shape), of_queries(documents, shape);
+        of_keys.add_key_blocks(heads);
+        of_queries.add_query_blocks(heads);
+        run(of_keys, d_keys);
+        run(of_queries, d_keys);
+        put_in_place(d_qkv, d_keys, shape, threads);
     }
 }
 
@@ -348,16 +427,21 @@ void CpuBackend::attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tens
                                     const AttentionShape& shape, Tensor workspace) {
     check_shape(shape, qkv, out, lse);
     check_shape(shape, d_qkv, d_out, lse);
-    CHECK(workspace.bytes() >= attention_backward_workspace(qkv.dtype, shape), workspace.bytes());
+    CHECK(workspace.bytes() >= attention_backward_workspace(qkv.dtype, shape, d_qkv.data == qkv.data),
+          workspace.bytes());
     if (qkv.dtype == DType::F32)
         backward<float>(d_qkv, d_out, qkv, out, lse, shape, workspace, threads_);
     else
         backward<bf16>(d_qkv, d_out, qkv, out, lse, shape, workspace, threads_);
 }
 
-int64_t CpuBackend::attention_backward_workspace(DType activations, const AttentionShape& shape) const {
-    return delta_bytes(shape) + threads_ * (activations == DType::F32 ? backward_bytes<float>(shape, threads_)
-                                                                      : backward_bytes<bf16>(shape, threads_));
+int64_t CpuBackend::attention_backward_workspace(DType activations, const AttentionShape& shape, bool in_place) const {
+    const auto bytes = [&]<typename T>(T) {
+        const bool waits = in_place && !in_one_sweep<T>(shape, threads_);
+        return delta_bytes(shape) + threads_ * backward_bytes<T>(shape, threads_) +
+               (waits ? waiting_bytes(activations, shape) : 0);
+    };
+    return activations == DType::F32 ? bytes(float()) : bytes(bf16());
 }
 
 }  // namespace llmc::cpu

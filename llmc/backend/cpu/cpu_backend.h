@@ -97,7 +97,7 @@ class CpuBackend : public Backend {
     void attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse, const AttentionShape& shape,
                             Tensor workspace) override;
     int64_t attention_forward_workspace(DType activations, const AttentionShape& shape) const override;
-    int64_t attention_backward_workspace(DType activations, const AttentionShape& shape) const override;
+    int64_t attention_backward_workspace(DType activations, const AttentionShape& shape, bool in_place) const override;
 
     // attention_cached.cpp
     void attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,

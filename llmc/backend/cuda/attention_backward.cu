@@ -8,6 +8,10 @@
 // of the next product (the second kernel computes them transposed), where a single kernel would pass them between warps
 // through shared memory, and dQ is not sent through memory once per key tile, in whose order it would have to be added.
 //
+// In the place of qkv, for some heads at a time: dK and dV wait in the workspace, since the third kernel still reads
+// keys and values; a block of that has read its queries, which no other reads, when it writes their gradients over
+// them. A fourth kernel puts dK and dV in their place.
+//
 // A block has 4 warps with 16 or 32 rows each; the tiles it walks are double-buffered (cp.async). Sums, scores and, for
 // heads up to 64, the fragments of the warp's own rows fill the registers up to two blocks on a multiprocessor; the
 // columns of scores computed at a time (kStep) are as many as fit without spilling.
@@ -18,6 +22,7 @@
 #include "llmc/base/check.h"
 #include "llmc/base/units.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -76,8 +81,8 @@ struct KeyTiling {
 
 template <int kHD, bool kDocuments>
 __global__ void __launch_bounds__(kThreads, 2)
-    attention_backward_keys_kernel(bf16* d_qkv, const bf16* d_out, const bf16* qkv, const float2* rows,
-                                   AttentionSizes sizes) {
+    attention_backward_keys_kernel(HeadGradients<bf16> gradients, const bf16* d_out, const bf16* qkv,
+                                   const float2* rows, AttentionSizes sizes) {
     using Tiling = KeyTiling<kHD>;
     constexpr int kRowTiles = Tiling::kRowTiles, kKeys = Tiling::kKeys, kQueries = Tiling::kQueries;
     constexpr int kStep = Tiling::kStep;
@@ -88,8 +93,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     bf16* const d_out_tiles = query_tiles + 2 * kQueries * kHD;
     float2* const row_tiles = reinterpret_cast<float2*>(d_out_tiles + 2 * kQueries * kHD);
     int* const documents = reinterpret_cast<int*>(row_tiles + 2 * kQueries);  // Where those of the queries begin.
-    const int first_key = blockIdx.x * kKeys, kv_head = blockIdx.y, b = blockIdx.z, heads = sizes.NH / sizes.NKV;
-    const int T = sizes.T, HD = sizes.HD, lane = threadIdx.x % kWarpSize;
+    const int first_key = blockIdx.x * kKeys, kv_head = gradients.first + blockIdx.y, b = blockIdx.z;
+    const int T = sizes.T, HD = sizes.HD, heads = sizes.NH / sizes.NKV, lane = threadIdx.x % kWarpSize;
     const int warp_row = threadIdx.x / kWarpSize * 16 * kRowTiles, warp_key = first_key + warp_row;
 
     const auto copy_queries = [&](int h, int first_query, int buffer) {
@@ -172,9 +177,9 @@ __global__ void __launch_bounds__(kThreads, 2)
         key_scale[r] = sizes.scale;
         value_scale[r] = 1.0f;
     }
-    store_rows<kHD, kRowTiles>(sizes.key(d_qkv, b, kv_head), warp_key, T, HD, sizes.aligned, key_tile, warp_row, d_keys,
-                               key_scale);
-    store_rows<kHD, kRowTiles>(sizes.value(d_qkv, b, kv_head), warp_key, T, HD, sizes.aligned, value_tile, warp_row,
+    store_rows<kHD, kRowTiles>(gradients.key(sizes, b, kv_head), warp_key, T, HD, sizes.aligned, key_tile, warp_row,
+                               d_keys, key_scale);
+    store_rows<kHD, kRowTiles>(gradients.value(sizes, b, kv_head), warp_key, T, HD, sizes.aligned, value_tile, warp_row,
                                d_values, value_scale);
 }
 
@@ -189,8 +194,8 @@ struct QueryTiling {
 
 template <int kHD, Sight kSight>
 __global__ void __launch_bounds__(kThreads, 2)
-    attention_backward_queries_kernel(bf16* d_qkv, const bf16* d_out, const bf16* qkv, const float2* rows,
-                                      AttentionSizes sizes) {
+    attention_backward_queries_kernel(HeadGradients<bf16> gradients, const bf16* d_out, const bf16* qkv,
+                                      const float2* rows, AttentionSizes sizes) {
     using Tiling = QueryTiling<kHD>;
     constexpr int kRowTiles = Tiling::kRowTiles, kQueries = Tiling::kQueries, kKeys = Tiling::kKeys;
     constexpr int kStep = Tiling::kStep;
@@ -201,8 +206,9 @@ __global__ void __launch_bounds__(kThreads, 2)
     bf16* const value_tiles = key_tiles + 2 * kKeys * kHD;
     float2* const row_tile = reinterpret_cast<float2*>(value_tiles + 2 * kKeys * kHD);
     int* const first_seen = reinterpret_cast<int*>(row_tile + kQueries);  // By query.
-    const int first_query = (gridDim.x - 1 - blockIdx.x) * kQueries, h = blockIdx.y, b = blockIdx.z;
-    const int T = sizes.T, HD = sizes.HD, lane = threadIdx.x % kWarpSize, kv_head = sizes.kv_head(h);
+    const int first_query = (gridDim.x - 1 - blockIdx.x) * kQueries, b = blockIdx.z;
+    const int h = gradients.first_query + blockIdx.y, kv_head = sizes.kv_head(h);
+    const int T = sizes.T, HD = sizes.HD, lane = threadIdx.x % kWarpSize;
     const int warp_row = threadIdx.x / kWarpSize * 16 * kRowTiles, warp_query = first_query + warp_row;
 
     const auto copy_keys = [&](int first_key) {
@@ -279,7 +285,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     float scale[2 * kRowTiles];
 #pragma unroll
     for (int r = 0; r < 2 * kRowTiles; ++r) scale[r] = sizes.scale;
-    store_rows<kHD, kRowTiles>(sizes.query(d_qkv, b, h), warp_query, T, HD, sizes.aligned, query_tile, warp_row,
+    store_rows<kHD, kRowTiles>(gradients.query(sizes, b, h), warp_query, T, HD, sizes.aligned, query_tile, warp_row,
                                d_queries, scale);
 }
 
@@ -290,67 +296,123 @@ void gather_statistics(float2* rows, const T* d_out, const T* out, const float* 
     launch(attention_rows_kernel<T>, grid, kThreads, 0, stream, rows, d_out, out, lse, sizes);
 }
 
+/// Keys' and values' gradients that wait, row by row, go to their columns. A thread moves a group of elements.
+template <typename T, int kSize>
+__global__ void __launch_bounds__(kElementThreads)
+    place_key_gradients_kernel(HeadGradients<T> gradients, int64_t count, AttentionSizes sizes) {
+    const int64_t i = group_begin<kSize>();
+    if (i >= count) return;
+    const int64_t row = i / gradients.columns;
+    const int column = static_cast<int>(i % gradients.columns), of_keys = gradients.count * sizes.HD;
+    const int head = column < of_keys ? sizes.NH : sizes.NH + sizes.NKV - gradients.count;
+    T* const to = gradients.queries + row * sizes.qkv_columns + (head + gradients.first) * sizes.HD + column;
+    store_group(to, load_group<kSize>(gradients.keys + i));
+}
+
+template <typename T>
+void place_key_gradients(const HeadGradients<T>& gradients, int64_t N, const AttentionSizes& sizes,
+                         cudaStream_t stream) {
+    constexpr int kSize = Pack<T>::kSize;
+    const int64_t count = N * gradients.columns, groups = sizes.aligned ? count / kSize : count;
+    launch(sizes.aligned ? place_key_gradients_kernel<T, kSize> : place_key_gradients_kernel<T, 1>,
+           blocks_of(ceil_div(groups, kElementThreads)), kElementThreads, 0, stream, gradients, count, sizes);
+}
+
+void run_kernels(const HeadGradients<float>& gradients, const float* d_out, const float* qkv, const float2* rows,
+                 const AttentionShape& shape, const AttentionSizes& sizes, bool, cudaStream_t stream) {
+    with_head_size<64>(shape.HD, [&](auto head_size) {
+        using Shared = BackwardShared<head_size>;
+        const int64_t tiles = ceil_div(shape.T, Shared::kRows), heads = gradients.count;
+        launch(sizes.documents ? attention_backward_keys_fp32_kernel<head_size, true>
+                               : attention_backward_keys_fp32_kernel<head_size, false>,
+               dim3(tiles, heads, shape.B), kThreadsFp32, sizeof(Shared), stream, gradients, d_out, qkv, rows, sizes);
+        launch(sizes.documents ? attention_backward_queries_fp32_kernel<head_size, true>
+                               : attention_backward_queries_fp32_kernel<head_size, false>,
+               dim3(tiles, heads * (shape.NH / shape.NKV), shape.B), kThreadsFp32, sizeof(Shared), stream, gradients,
+               d_out, qkv, rows, sizes);
+    });
+}
+
+void run_kernels(const HeadGradients<bf16>& gradients, const bf16* d_out, const bf16* qkv, const float2* rows,
+                 const AttentionShape& shape, const AttentionSizes& sizes, bool hopper, cudaStream_t stream) {
+    if (runs_on_hopper(hopper, sizes))
+        return attention_backward_hopper(gradients, d_out, qkv, rows, sizes, shape.B, stream);
+    with_head_size<32>(shape.HD, [&](auto head_size) {
+        using Keys = KeyTiling<head_size>;
+        using Queries = QueryTiling<head_size>;
+        const int64_t heads = gradients.count;
+        launch(sizes.documents ? attention_backward_keys_kernel<head_size, true>
+                               : attention_backward_keys_kernel<head_size, false>,
+               dim3(ceil_div(shape.T, Keys::kKeys), heads, shape.B), kThreads,
+               Keys::kBytes + (sizes.documents ? sizeof(int) * 2 * Keys::kQueries : 0), stream, gradients, d_out, qkv,
+               rows, sizes);
+        const Sight sight = sight_of(sizes);
+        launch(sight == Sight::Documents ? attention_backward_queries_kernel<head_size, Sight::Documents>
+               : sight == Sight::Window  ? attention_backward_queries_kernel<head_size, Sight::Window>
+                                         : attention_backward_queries_kernel<head_size, Sight::Whole>,
+               dim3(ceil_div(shape.T, Queries::kQueries), heads * (shape.NH / shape.NKV), shape.B), kThreads,
+               Queries::kBytes + (sizes.documents ? sizeof(int) * Queries::kQueries : 0), stream, gradients, d_out, qkv,
+               rows, sizes);
+    });
+}
+
+int64_t statistics_bytes(const AttentionShape& shape) {
+    return shape.B * shape.NH * round_up(shape.T, AttentionSizes::kRowPadding) * int64_t{sizeof(float2)};
+}
+
+struct BackwardOperands {
+    Tensor d_qkv, d_out, qkv, out, lse, workspace;
+};
+
+/// `at_once`: key/value heads.
+template <typename T>
+void backward(const BackwardOperands& x, const AttentionShape& shape, int64_t at_once, bool hopper,
+              cudaStream_t stream) {
+    const AttentionSizes sizes = attention_sizes(shape, {x.d_qkv, x.qkv}, {x.d_out, x.out}, x.lse);
+    T* const d_qkv = elements_of<T>(x.d_qkv);
+    const T *const d_out = elements_of<const T>(x.d_out), *const qkv = elements_of<const T>(x.qkv);
+    const bool in_place = d_qkv == qkv;
+    float2* const rows = static_cast<float2*>(x.workspace.data);
+    T* const waiting = reinterpret_cast<T*>(static_cast<char*>(x.workspace.data) + statistics_bytes(shape));
+    gather_statistics(rows, d_out, elements_of<const T>(x.out), elements_of<const float>(x.lse), shape, sizes, stream);
+    const int most = static_cast<int>(at_once);
+    for (int first = 0; first < sizes.NKV; first += most) {
+        HeadGradients<T> gradients = {.queries = d_qkv,
+                                      .keys = d_qkv + (sizes.NH + first) * sizes.HD,
+                                      .values = d_qkv + (sizes.NH + sizes.NKV + first) * sizes.HD,
+                                      .columns = sizes.qkv_columns,
+                                      .first = first,
+                                      .count = std::min(most, sizes.NKV - first),
+                                      .first_query = first * (sizes.NH / sizes.NKV)};
+        if (in_place) {
+            gradients.keys = waiting, gradients.values = waiting + gradients.count * sizes.HD;
+            gradients.columns = 2 * gradients.count * sizes.HD;
+        }
+        run_kernels(gradients, d_out, qkv, rows, shape, sizes, hopper, stream);
+        if (in_place) place_key_gradients(gradients, shape.B * shape.T, sizes, stream);
+    }
+}
+
 }  // namespace
 
 void CudaBackend::attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse,
                                      const AttentionShape& shape, Tensor workspace) {
-    if (shape.B > kMaxGridRows) {
-        return for_each_part(shape, [&](const AttentionShape& part, int64_t row, int64_t rows) {
-            attention_backward(d_qkv.row_range(row, rows), d_out.row_range(row, rows), qkv.row_range(row, rows),
-                               out.row_range(row, rows), lse.row_range(row, rows), part, workspace);
-        });
-    }
-    const AttentionSizes sizes = attention_sizes(shape, {d_qkv, qkv}, {d_out, out}, lse);
-    CHECK(workspace.bytes() >= attention_backward_workspace(qkv.dtype, shape), workspace.bytes());
+    const bool in_place = d_qkv.data == qkv.data;
+    CHECK(workspace.bytes() >= attention_backward_workspace(qkv.dtype, shape, in_place), workspace.bytes());
     CHECK(all_aligned({workspace.data}));
     if (qkv.count() == 0) return;
-    float2* const rows = static_cast<float2*>(workspace.data);
-    if (qkv.dtype == DType::F32) {
-        const float* const d_outs = elements_of<const float>(d_out);
-        gather_statistics(rows, d_outs, elements_of<const float>(out), elements_of<const float>(lse), shape, sizes,
-                          stream_);
-        with_head_size<64>(shape.HD, [&](auto head_size) {
-            using Shared = BackwardShared<head_size>;
-            const int64_t tiles = ceil_div(shape.T, Shared::kRows);
-            launch(sizes.documents ? attention_backward_keys_fp32_kernel<head_size, true>
-                                   : attention_backward_keys_fp32_kernel<head_size, false>,
-                   dim3(tiles, shape.NKV, shape.B), kThreadsFp32, sizeof(Shared), stream_, elements_of<float>(d_qkv),
-                   d_outs, elements_of<const float>(qkv), rows, sizes);
-            launch(sizes.documents ? attention_backward_queries_fp32_kernel<head_size, true>
-                                   : attention_backward_queries_fp32_kernel<head_size, false>,
-                   dim3(tiles, shape.NH, shape.B), kThreadsFp32, sizeof(Shared), stream_, elements_of<float>(d_qkv),
-                   d_outs, elements_of<const float>(qkv), rows, sizes);
-        });
-    } else {
-        const bf16* const d_outs = elements_of<const bf16>(d_out);
-        gather_statistics(rows, d_outs, elements_of<const bf16>(out), elements_of<const float>(lse), shape, sizes,
-                          stream_);
-        if (runs_on_hopper(hopper_, sizes)) {
-            attention_backward_hopper(elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv), rows, sizes,
-                                      shape.B, stream_);
-            return;
-        }
-        with_head_size<32>(shape.HD, [&](auto head_size) {
-            using Keys = KeyTiling<head_size>;
-            using Queries = QueryTiling<head_size>;
-            launch(sizes.documents ? attention_backward_keys_kernel<head_size, true>
-                                   : attention_backward_keys_kernel<head_size, false>,
-                   dim3(ceil_div(shape.T, Keys::kKeys), shape.NKV, shape.B), kThreads,
-                   Keys::kBytes + (sizes.documents ? sizeof(int) * 2 * Keys::kQueries : 0), stream_,
-                   elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv), rows, sizes);
-            const Sight sight = sight_of(sizes);
-            launch(sight == Sight::Documents ? attention_backward_queries_kernel<head_size, Sight::Documents>
-                   : sight == Sight::Window  ? attention_backward_queries_kernel<head_size, Sight::Window>
-                                             : attention_backward_queries_kernel<head_size, Sight::Whole>,
-                   dim3(ceil_div(shape.T, Queries::kQueries), shape.NH, shape.B), kThreads,
-                   Queries::kBytes + (sizes.documents ? sizeof(int) * Queries::kQueries : 0), stream_,
-                   elements_of<bf16>(d_qkv), d_outs, elements_of<const bf16>(qkv), rows, sizes);
-        });
-    }
+    const int64_t at_once = in_place ? shape.kv_heads_in_place() : shape.NKV;
+    for_each_part(shape, [&](const AttentionShape& part, int64_t row, int64_t rows) {
+        const BackwardOperands operands = {d_qkv.row_range(row, rows), d_out.row_range(row, rows),
+                                           qkv.row_range(row, rows),   out.row_range(row, rows),
+                                           lse.row_range(row, rows),   workspace};
+        (qkv.dtype == DType::F32 ? backward<float> : backward<bf16>)(operands, part, at_once, hopper_, stream_);
+    });
 }
 
-int64_t CudaBackend::attention_backward_workspace(DType, const AttentionShape& shape) const {
-    return shape.B * shape.NH * round_up(shape.T, AttentionSizes::kRowPadding) * int64_t{sizeof(float2)};
+int64_t CudaBackend::attention_backward_workspace(DType activations, const AttentionShape& shape, bool in_place) const {
+    const int64_t columns = in_place ? 2 * shape.kv_heads_in_place() * shape.HD : 0;
+    return statistics_bytes(shape) + shape.B * shape.T * columns * size_of(activations);
 }
 
 }  // namespace llmc::cuda

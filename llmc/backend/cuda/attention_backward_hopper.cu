@@ -61,14 +61,16 @@ template <int kHD, bool kDocuments>
 struct KeyBlock {
     using T_ = KeyTiling<kHD>;
     const AttentionSizes& sizes;
+    const HeadGradients<bf16>& gradients;
     Barriers& barriers;
     char* tiles;
     int b, kv_head, first_key, end;
 
-    __device__ __forceinline__ KeyBlock(const AttentionSizes& all, Barriers& shared, char* memory)
-        : sizes(all), barriers(shared), tiles(memory) {
-        b = static_cast<int>(blockIdx.x) / sizes.NKV;
-        kv_head = static_cast<int>(blockIdx.x) % sizes.NKV;
+    __device__ __forceinline__ KeyBlock(const AttentionSizes& all, const HeadGradients<bf16>& some, Barriers& shared,
+                                        char* memory)
+        : sizes(all), gradients(some), barriers(shared), tiles(memory) {
+        b = static_cast<int>(blockIdx.x) / gradients.count;
+        kv_head = gradients.first + static_cast<int>(blockIdx.x) % gradients.count;
         first_key = static_cast<int>(blockIdx.y) * kOwnRows;
         end = kDocuments ? sizes.end_seeing_in_document(b, first_key + kOwnRows - 1)
                          : sizes.end_seeing(first_key + kOwnRows - 1);
@@ -168,7 +170,7 @@ __device__ __forceinline__ void hide_queries(float (&scores)[32], const Attentio
 }
 
 template <int kHD, bool kDocuments>
-__device__ __forceinline__ void consume_keys(const KeyBlock<kHD, kDocuments>& block, bf16* d_qkv) {
+__device__ __forceinline__ void consume_keys(const KeyBlock<kHD, kDocuments>& block) {
     const AttentionSizes& sizes = block.sizes;
     const FragmentPlace place;
     const int row = own_row(), first_key = block.first_key + row, last_key = first_key + kConsumerRows - 1;
@@ -224,27 +226,28 @@ __device__ __forceinline__ void consume_keys(const KeyBlock<kHD, kDocuments>& bl
         if (threadIdx.x % kWarpSize == 0) barrier_arrive(&block.barriers.empty[stage]);
     });
     const float key_scale[2] = {sizes.scale, sizes.scale}, value_scale[2] = {1.0f, 1.0f};
-    store_consumer_rows(sizes.key(d_qkv, block.b, block.kv_head), first_key, sizes.T, block.keys(), row, d_keys,
-                        key_scale);
-    store_consumer_rows(sizes.value(d_qkv, block.b, block.kv_head), first_key, sizes.T, block.values(), row, d_values,
-                        value_scale);
+    store_consumer_rows(block.gradients.key(sizes, block.b, block.kv_head), first_key, sizes.T, block.keys(), row,
+                        d_keys, key_scale);
+    store_consumer_rows(block.gradients.value(sizes, block.b, block.kv_head), first_key, sizes.T, block.values(), row,
+                        d_values, value_scale);
 }
 
 template <int kHD, bool kDocuments>
 __global__ void __launch_bounds__(kThreads, 1)
-    attention_backward_keys_hopper_kernel(bf16* d_qkv, const __grid_constant__ CUtensorMap qkv,
+    attention_backward_keys_hopper_kernel(const __grid_constant__ HeadGradients<bf16> gradients,
+                                          const __grid_constant__ CUtensorMap qkv,
                                           const __grid_constant__ CUtensorMap d_out, const float2* rows,
                                           const __grid_constant__ AttentionSizes sizes) {
     DYNAMIC_TILES(char, tiles);
     SHARED(Barriers, barriers);
     init(barriers, kConsumers * kWarpgroupSize / kWarpSize);
-    const KeyBlock<kHD, kDocuments> block(sizes, barriers, tiles);
+    const KeyBlock<kHD, kDocuments> block(sizes, gradients, barriers, tiles);
     if (warpgroup() == 0) {
         give_registers<kProducerRegisters>();
         if (threadIdx.x == 0) block.produce(&qkv, &d_out, rows);
     } else {
         take_registers<kConsumerRegisters>();
-        consume_keys(block, d_qkv);
+        consume_keys(block);
     }
 }
 
@@ -263,14 +266,17 @@ template <int kHD, bool kBounded>
 struct QueryBlock {
     using Tile = typename QueryTiling<kHD>::Tile;
     const AttentionSizes& sizes;
+    const HeadGradients<bf16>& gradients;
     Barriers& barriers;
     char* tiles;
     int b, h, first_query, begin, end;
 
-    __device__ __forceinline__ QueryBlock(const AttentionSizes& all, Barriers& shared, char* memory)
-        : sizes(all), barriers(shared), tiles(memory) {
-        b = static_cast<int>(blockIdx.x) / sizes.NH;
-        h = static_cast<int>(blockIdx.x) % sizes.NH;
+    __device__ __forceinline__ QueryBlock(const AttentionSizes& all, const HeadGradients<bf16>& some, Barriers& shared,
+                                          char* memory)
+        : sizes(all), gradients(some), barriers(shared), tiles(memory) {
+        const int heads = gradients.count * (sizes.NH / sizes.NKV);
+        b = static_cast<int>(blockIdx.x) / heads;
+        h = gradients.first_query + static_cast<int>(blockIdx.x) % heads;
         first_query = static_cast<int>(gridDim.y - 1 - blockIdx.y) * kOwnRows;
         begin =
             kBounded ? first_key_seen(sizes, b, first_query) / QueryTiling<kHD>::kKeys * QueryTiling<kHD>::kKeys : 0;
@@ -310,8 +316,7 @@ __device__ __forceinline__ void multiply_rows(float (&out)[64], const SwizzledTi
 }
 
 template <int kHD, bool kBounded>
-__device__ __forceinline__ void consume_queries(const QueryBlock<kHD, kBounded>& block, bf16* d_qkv,
-                                                const float2* rows) {
+__device__ __forceinline__ void consume_queries(const QueryBlock<kHD, kBounded>& block, const float2* rows) {
     const AttentionSizes& sizes = block.sizes;
     const FragmentPlace place;
     const int row = own_row(), first_query = block.first_query + row, query = first_query + place.row;
@@ -359,49 +364,49 @@ __device__ __forceinline__ void consume_queries(const QueryBlock<kHD, kBounded>&
         if (threadIdx.x % kWarpgroupSize == 0) barrier_arrive(&block.barriers.empty[stage]);
     }
     const float scale[2] = {sizes.scale, sizes.scale};
-    store_consumer_rows(sizes.query(d_qkv, block.b, block.h), first_query, sizes.T, block.queries(), row, d_queries,
-                        scale);
+    store_consumer_rows(block.gradients.query(sizes, block.b, block.h), first_query, sizes.T, block.queries(), row,
+                        d_queries, scale);
 }
 
 template <int kHD, bool kBounded>
 __global__ void __launch_bounds__(kThreads, 1)
-    attention_backward_queries_hopper_kernel(bf16* d_qkv, const __grid_constant__ CUtensorMap qkv,
+    attention_backward_queries_hopper_kernel(const __grid_constant__ HeadGradients<bf16> gradients,
+                                             const __grid_constant__ CUtensorMap qkv,
                                              const __grid_constant__ CUtensorMap d_out, const float2* rows,
                                              const __grid_constant__ AttentionSizes sizes) {
     DYNAMIC_TILES(char, tiles);
     SHARED(Barriers, barriers);
     init(barriers, kConsumers);
-    const QueryBlock<kHD, kBounded> block(sizes, barriers, tiles);
+    const QueryBlock<kHD, kBounded> block(sizes, gradients, barriers, tiles);
     if (warpgroup() == 0) {
         give_registers<kProducerRegisters>();
         if (threadIdx.x == 0) block.produce(&qkv, &d_out);
     } else {
         take_registers<kConsumerRegisters>();
-        consume_queries(block, d_qkv, rows);
+        consume_queries(block, rows);
     }
 }
 
 template <int kHD>
-void start(bf16* d_qkv, const bf16* d_out, const bf16* qkv, const float2* rows, const AttentionSizes& sizes, int B,
-           cudaStream_t stream) {
+void start(const HeadGradients<bf16>& gradients, const bf16* d_out, const bf16* qkv, const float2* rows,
+           const AttentionSizes& sizes, int B, cudaStream_t stream) {
     const CUtensorMap of_qkv = head_map(qkv, kHD, sizes.qkv_columns, sizes.T, B);
     const CUtensorMap of_d_out = head_map(d_out, kHD, sizes.out_columns, sizes.T, B);
-    const int64_t tiles = ceil_div(sizes.T, kOwnRows);
+    const int64_t tiles = ceil_div(sizes.T, kOwnRows), heads = int64_t{gradients.count} * B;
     launch(sizes.documents ? attention_backward_keys_hopper_kernel<kHD, true>
                            : attention_backward_keys_hopper_kernel<kHD, false>,
-           blocks_of(int64_t{sizes.NKV} * B, tiles), kThreads, KeyTiling<kHD>::kBytes, stream, d_qkv, of_qkv, of_d_out,
-           rows, sizes);
+           blocks_of(heads, tiles), kThreads, KeyTiling<kHD>::kBytes, stream, gradients, of_qkv, of_d_out, rows, sizes);
     launch(sight_of(sizes) == Sight::Whole ? attention_backward_queries_hopper_kernel<kHD, false>
                                            : attention_backward_queries_hopper_kernel<kHD, true>,
-           blocks_of(int64_t{sizes.NH} * B, tiles), kThreads, QueryTiling<kHD>::kBytes, stream, d_qkv, of_qkv, of_d_out,
-           rows, sizes);
+           blocks_of(heads * (sizes.NH / sizes.NKV), tiles), kThreads, QueryTiling<kHD>::kBytes, stream, gradients,
+           of_qkv, of_d_out, rows, sizes);
 }
 
 }  // namespace
 
-void attention_backward_hopper(bf16* d_qkv, const bf16* d_out, const bf16* qkv, const float2* rows,
-                               const AttentionSizes& sizes, int64_t B, cudaStream_t stream) {
-    (sizes.HD == 64 ? start<64> : start<128>)(d_qkv, d_out, qkv, rows, sizes, static_cast<int>(B), stream);
+void attention_backward_hopper(const HeadGradients<bf16>& gradients, const bf16* d_out, const bf16* qkv,
+                               const float2* rows, const AttentionSizes& sizes, int64_t B, cudaStream_t stream) {
+    (sizes.HD == 64 ? start<64> : start<128>)(gradients, d_out, qkv, rows, sizes, static_cast<int>(B), stream);
 }
 
 }  // namespace llmc::cuda

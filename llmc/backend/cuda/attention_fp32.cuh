@@ -271,14 +271,14 @@ __device__ __forceinline__ void score_gradients(float (&p)[kA][kA], float (&d_sc
 
 template <int kHD, bool kDocuments>
 __global__ void __launch_bounds__(kThreadsFp32, 1)
-    attention_backward_keys_fp32_kernel(float* d_qkv, const float* d_out, const float* qkv, const float2* rows,
-                                        AttentionSizes sizes) {
+    attention_backward_keys_fp32_kernel(HeadGradients<float> gradients, const float* d_out, const float* qkv,
+                                        const float2* rows, AttentionSizes sizes) {
     using Shared = BackwardShared<kHD>;
     constexpr int kRows = Shared::kRows, kA = kRows / 16;
     DYNAMIC_SHARED(Shared, memory);
     Shared& shared = *memory;
-    const int first_key = blockIdx.x * kRows, kv_head = blockIdx.y, b = blockIdx.z, heads = sizes.NH / sizes.NKV;
-    const int T = sizes.T, HD = sizes.HD;
+    const int first_key = blockIdx.x * kRows, kv_head = gradients.first + blockIdx.y, b = blockIdx.z;
+    const int T = sizes.T, HD = sizes.HD, heads = sizes.NH / sizes.NKV;
     load_tile(shared.keys, sizes.key(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
     load_tile(shared.values, sizes.value(qkv, b, kv_head), first_key, T, HD, sizes.aligned);
     float d_keys[kA][kHD / 16] = {}, d_values[kA][kHD / 16] = {};
@@ -304,21 +304,21 @@ __global__ void __launch_bounds__(kThreadsFp32, 1)
 #pragma unroll
     for (int i = 0; i < kA; ++i) {
         const int position = first_key + group() * kA + i;
-        store_sums<kHD>(sizes.key(d_qkv, b, kv_head), position, sizes, d_keys[i], sizes.scale);
-        store_sums<kHD>(sizes.value(d_qkv, b, kv_head), position, sizes, d_values[i], 1.0f);
+        store_sums<kHD>(gradients.key(sizes, b, kv_head), position, sizes, d_keys[i], sizes.scale);
+        store_sums<kHD>(gradients.value(sizes, b, kv_head), position, sizes, d_values[i], 1.0f);
     }
 }
 
 template <int kHD, bool kDocuments>
 __global__ void __launch_bounds__(kThreadsFp32, 1)
-    attention_backward_queries_fp32_kernel(float* d_qkv, const float* d_out, const float* qkv, const float2* rows,
-                                           AttentionSizes sizes) {
+    attention_backward_queries_fp32_kernel(HeadGradients<float> gradients, const float* d_out, const float* qkv,
+                                           const float2* rows, AttentionSizes sizes) {
     using Shared = BackwardShared<kHD>;
     constexpr int kRows = Shared::kRows, kA = kRows / 16;
     DYNAMIC_SHARED(Shared, memory);
     Shared& shared = *memory;
-    const int first_query = (gridDim.x - 1 - blockIdx.x) * kRows, h = blockIdx.y, b = blockIdx.z;
-    const int T = sizes.T, HD = sizes.HD, kv_head = sizes.kv_head(h);
+    const int first_query = (gridDim.x - 1 - blockIdx.x) * kRows, b = blockIdx.z;
+    const int T = sizes.T, HD = sizes.HD, h = gradients.first_query + blockIdx.y, kv_head = sizes.kv_head(h);
     load_tile(shared.queries, sizes.query(qkv, b, h), first_query, T, HD, sizes.aligned);
     load_tile(shared.d_outs, sizes.out(d_out, b, h), first_query, T, HD, sizes.aligned);
     float d_queries[kA][kHD / 16] = {};
@@ -338,7 +338,7 @@ __global__ void __launch_bounds__(kThreadsFp32, 1)
     }
 #pragma unroll
     for (int i = 0; i < kA; ++i)
-        store_sums<kHD>(sizes.query(d_qkv, b, h), first_query + group() * kA + i, sizes, d_queries[i], sizes.scale);
+        store_sums<kHD>(gradients.query(sizes, b, h), first_query + group() * kA + i, sizes, d_queries[i], sizes.scale);
 }
 
 }  // namespace llmc::cuda

@@ -97,6 +97,27 @@ struct AttentionSizes {
     }
 };
 
+/// What the backward's kernels write in one go: the gradients of some key/value heads, and of the query heads that read
+/// them.
+template <typename T>
+struct HeadGradients {
+    T* queries;        ///< (N, qkv_columns), of all heads.
+    T *keys, *values;  ///< Of head `first`; those of the next heads lie behind it.
+    int columns;       ///< From a row of these to the next.
+    int first, count;  ///< Key/value heads.
+    int first_query;   ///< Of the query heads; a field, since kernels have no register for it.
+
+    __device__ __forceinline__ HeadRows<T> key(const AttentionSizes& sizes, int b, int kv_head) const {
+        return {keys + int64_t{b} * sizes.T * columns + (kv_head - first) * sizes.HD, columns};
+    }
+    __device__ __forceinline__ HeadRows<T> value(const AttentionSizes& sizes, int b, int kv_head) const {
+        return {values + int64_t{b} * sizes.T * columns + (kv_head - first) * sizes.HD, columns};
+    }
+    __device__ __forceinline__ HeadRows<T> query(const AttentionSizes& sizes, int b, int h) const {
+        return sizes.query(queries, b, h);
+    }
+};
+
 /// Grids have a dimension for sequences, which has fewer blocks than there may be sequences. Calls
 /// run(shape of a part, its first row, its rows) for parts of them that fit.
 template <typename Run>

@@ -22,8 +22,8 @@ inline bool runs_on_hopper(bool hopper, const AttentionSizes& sizes) {
 void attention_forward_hopper(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, int64_t B,
                               cudaStream_t stream);
 
-/// After the statistics of attention_backward.cu: dK and dV, then dQ.
-void attention_backward_hopper(bf16* d_qkv, const bf16* d_out, const bf16* qkv, const float2* rows,
-                               const AttentionSizes& sizes, int64_t B, cudaStream_t stream);
+/// After the statistics of attention_backward.cu: dK and dV of some heads, then dQ.
+void attention_backward_hopper(const HeadGradients<bf16>& gradients, const bf16* d_out, const bf16* qkv,
+                               const float2* rows, const AttentionSizes& sizes, int64_t B, cudaStream_t stream);
 
 }  // namespace llmc::cuda

@@ -127,7 +127,7 @@ class CudaBackend final : public Backend {
     void attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse, const AttentionShape& shape,
                             Tensor workspace) override;
     int64_t attention_forward_workspace(DType activations, const AttentionShape& shape) const override;
-    int64_t attention_backward_workspace(DType activations, const AttentionShape& shape) const override;
+    int64_t attention_backward_workspace(DType activations, const AttentionShape& shape, bool in_place) const override;
 
     // verify_kernels.cpp
     bool hopper_kernels_agree(int64_t HD) override;

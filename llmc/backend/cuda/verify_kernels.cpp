@@ -42,7 +42,7 @@ class Case {
         out_ = make(DType::BF16, N, columns);
         d_qkv_ = make(DType::BF16, N, shape.qkv_columns());
         lse_ = make(DType::F32, N, shape.NH);
-        const int64_t workspace = backend.attention_backward_workspace(DType::BF16, shape);
+        const int64_t workspace = backend.attention_backward_workspace(DType::BF16, shape, /*in_place=*/false);
         workspace_ = make(DType::F32, 1, workspace / int64_t{sizeof(float)});
         for (const Tensor& tensor : {qkv_, d_out_}) backend.copy_to_device(tensor, some_numbers(tensor.count()).data());
         if (shape.window == 0) return;

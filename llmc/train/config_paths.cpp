@@ -39,7 +39,7 @@ size_t path_begin(const OptionRow& row, const std::string& value) {
 /// Whether the option's path is one to read from: if it is not there, another may be meant.
 bool is_read(const OptionRow& row) {
     return row.path == PathKind::Data || row.path == PathKind::Model || row.path == PathKind::Tokenizer ||
-           row.path == PathKind::ChatTemplate;
+           row.path == PathKind::ChatTemplate || row.path == PathKind::Algorithms;
 }
 
 bool is_pattern(const std::string& path) {

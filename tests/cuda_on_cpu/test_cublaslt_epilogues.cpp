@@ -73,6 +73,12 @@ struct Problem {
         cublasLtMatmulPreference_t preference;
         cublasLtMatmulPreferenceCreate(&preference);
         const uint64_t bytes = workspace.count();
+        const uint32_t alignment = 128;
+        for (const auto operand :
+             {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+              CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+            cublasLtMatmulPreferenceSetAttribute(preference, operand, &alignment, sizeof alignment);
+        }
         cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
                                              sizeof bytes);
         found.resize(static_cast<size_t>(most));

@@ -416,8 +416,8 @@ class Backend {
 
     // ---- Runs of operations that are one ----------------------------------------------------------------------
 
-    /// Whether the backend runs these operations as one where they follow each other: it does where that is faster. A
-    /// function of the query and the kind of device alone, but for the bytes, which may depend on the thread count.
+    /// Whether the backend runs these operations as one where they follow each other: where that is faster. By query,
+    /// kind of device and its library's version alone, but for the bytes, which may depend on the thread count.
     virtual FusionAnswer fuses(const FusionQuery& query) const;
 
     /// The activation's backward, d_pre of d_act and pre, and then d_weight, d_bias = or += as matmul_backward_weight()

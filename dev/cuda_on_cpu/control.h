@@ -33,6 +33,8 @@ struct Device {
     int kernels = 0;  ///< Which of the program's kernels it runs: 0 those of its own architecture, -1 none, else PTX's.
     int multiprocessors = 8;
     bool hopper_kernels = true;  ///< The program has kernels for compute capability 9.0 alone (*_hopper_kernel).
+    bool backward_epilogues =
+        true;  ///< cuBLASLt has algorithms that take a bias's gradient or GELU's derivative along.
 };
 enum class Driver { Present, Absent, TooOld };
 struct Machine {
@@ -41,12 +43,17 @@ struct Machine {
     int driver_version = 13000;
 };
 void set_machine(const Machine& machine);
-/// Until one is set: a device of LLMC_CUDA_CAPABILITY (such as 86), or 90.
+/// Until one is set: a device of LLMC_CUDA_CAPABILITY (such as 86), or 90, without backward_epilogues where
+/// LLMC_CUBLASLT_EPILOGUES is 0.
 const Machine& machine();
 
 /// While true every wgmma leaves out a product, as a descriptor that is wrong somewhere would. At first it is if
 /// LLMC_CUDA_FAULT is "wgmma".
 void set_wrong_wgmma(bool on);
+
+/// How much longer than it does each of cuBLASLt's four algorithms seems to take, first to last, between events; empty:
+/// no longer. At first, what LLMC_CUBLASLT_TIMES says, with commas.
+void set_algorithm_times(std::vector<double> milliseconds);
 
 /// The n-th cudaMalloc from now (1: the next) fails with out of memory; 0: none.
 void fail_allocation(int n);

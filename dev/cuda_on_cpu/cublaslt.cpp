@@ -4,6 +4,7 @@
 // It is as strict as the documentation: layouts must match, types be a documented combination, pointers aligned, ranges
 // inside allocations, the workspace as large as the algorithm said, and an algorithm is used only for the problem it
 // was found for. It fills the workspace, so that one used by somebody else shows. It says nothing about speed.
+#include "dev/cuda_on_cpu/control.h"
 #include "dev/cuda_on_cpu/cublaslt_problem.h"
 #include "dev/cuda_on_cpu/memory.h"
 #include "dev/cuda_on_cpu/race_checker.h"
@@ -15,7 +16,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
 
 using namespace cuda_on_cpu;
 
@@ -34,12 +40,29 @@ struct Algorithm {
     uint64_t problem;
     uint64_t workspace_bytes;
     uint32_t alignment[4];
+    uint32_t sums;  // Operands::sums; from 1.
 };
 static_assert(sizeof(Algorithm) <= sizeof(cublasLtMatmulAlgo_t));
 
 constexpr uint64_t kWorkspaceBytes = 64 << 10;  // What the first algorithm asks for, if it may.
+constexpr int kAlgorithms = 4;
 
 std::atomic<uint64_t> searches = 0;
+
+std::vector<double> times_from_environment() {
+    const char* text = std::getenv("LLMC_CUBLASLT_TIMES");
+    std::istringstream words(text ? text : "");
+    std::vector<double> times;
+    for (std::string word; std::getline(words, word, ',');) times.push_back(std::atof(word.c_str()));
+    return times;
+}
+std::vector<double> algorithm_times = times_from_environment();
+
+// Whether this thread's device has an algorithm with such an epilogue.
+bool has_algorithm(const Problem& problem) {
+    const bool fuses = machine().devices[static_cast<size_t>(current_device())].backward_epilogues;
+    return fuses || !(problem.has(CUBLASLT_EPILOGUE_BGRADB) || problem.has(CUBLASLT_EPILOGUE_DGELU));
+}
 
 Description* own(cublasLtMatmulDesc_t p) { return reinterpret_cast<Description*>(p); }
 Layout* own(cublasLtMatrixLayout_t p) { return reinterpret_cast<Layout*>(p); }
@@ -85,6 +108,8 @@ void check_written(const char* name, const Layout& layout, const void* p) {
 
 uint64_t cuda_on_cpu::algorithm_searches() { return searches; }
 
+void cuda_on_cpu::set_algorithm_times(std::vector<double> milliseconds) { algorithm_times = std::move(milliseconds); }
+
 extern "C" {
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
@@ -98,7 +123,10 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
     return CUBLAS_STATUS_SUCCESS;
 }
 
-size_t cublasLtGetVersion() { return 130000; }
+size_t cublasLtGetVersion() {
+    const char* text = std::getenv("LLMC_CUBLASLT_VERSION");
+    return text ? std::strtoull(text, nullptr, 10) : 130000;
+}
 size_t cublasLtGetCudartVersion() { return CUDART_VERSION; }
 
 const char* cublasLtGetStatusName(cublasStatus_t status) {
@@ -207,7 +235,7 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
     }
 }
 
-// ---- algorithms: one that uses a workspace, and one that needs none ----
+// ---- algorithms: they use a workspace, if they may, or none, and sum up in different orders ----
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t description,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
@@ -219,10 +247,11 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     ++searches;
     const Problem problem{*own(description), *own(a), *own(b), *own(c), *own(d)};
     if (const cublasStatus_t status = check(problem)) return status;
+    if (!has_algorithm(problem)) return CUBLAS_STATUS_NOT_SUPPORTED;
     const Preference& wish = *own(preference);
-    for (const uint64_t workspace : {std::min(wish.workspace_bytes, kWorkspaceBytes), uint64_t{0}}) {
-        if (*returned == requested) break;
-        Algorithm algorithm{hash_of(problem), workspace, {}};
+    for (int i = 0; i < std::min(requested, kAlgorithms); ++i) {
+        const uint64_t workspace = i % 2 == 0 ? std::min(wish.workspace_bytes, kWorkspaceBytes) : 0;
+        Algorithm algorithm{hash_of(problem), workspace, {}, static_cast<uint32_t>(i + 1)};
         std::copy_n(wish.alignment, 4, algorithm.alignment);
         cublasLtMatmulHeuristicResult_t& result = results[(*returned)++];
         std::memset(&result, 0, sizeof result);
@@ -231,6 +260,24 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
         result.state = CUBLAS_STATUS_SUCCESS;
         result.wavesCount = 1.0f;
     }
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t description,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
+                                       cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t* algo,
+                                       cublasLtMatmulHeuristicResult_t* result) {
+    if (!handle) return CUBLAS_STATUS_NOT_INITIALIZED;
+    const Problem problem{*own(description), *own(a), *own(b), *own(c), *own(d)};
+    if (const cublasStatus_t status = check(problem)) return status;
+    Algorithm algorithm;
+    std::memcpy(&algorithm, algo, sizeof algorithm);
+    const bool is_one = algorithm.sums >= 1 && algorithm.sums <= kAlgorithms;
+    if (!is_one || algorithm.problem != hash_of(problem)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (!has_algorithm(problem)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    result->workspaceSize = algorithm.workspace_bytes;
+    result->state = CUBLAS_STATUS_SUCCESS;
+    result->wavesCount = 1.0f;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -252,14 +299,15 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     if (usable() != cudaSuccess) return CUBLAS_STATUS_EXECUTION_FAILED;
     const Problem problem{*own(description), *own(a_layout), *own(b_layout), *own(c_layout), *own(d_layout)};
     if (const cublasStatus_t status = check(problem)) return status;
-    Algorithm algorithm{hash_of(problem), 0, {16, 16, 16, 16}};
+    Algorithm algorithm{hash_of(problem), 0, {16, 16, 16, 16}, 1};
     if (algo) std::memcpy(&algorithm, algo, sizeof algorithm);
     if (algorithm.problem != hash_of(problem)) return CUBLAS_STATUS_INVALID_VALUE;
     if (algorithm.workspace_bytes > workspace_bytes) return CUBLAS_STATUS_INVALID_VALUE;
     if (algorithm.workspace_bytes > 0 && !is_device_memory(workspace, workspace_bytes)) {
         return CUBLAS_STATUS_INVALID_VALUE;
     }
-    Operands operands{*static_cast<const float*>(alpha), *static_cast<const float*>(beta), a, b, c, d};
+    Operands operands{*static_cast<const float*>(alpha), *static_cast<const float*>(beta), a, b, c, d,
+                      static_cast<int>(algorithm.sums)};
     const bool reads_c = operands.beta != 0.0f;
     const auto& alignment = algorithm.alignment;
     if (const auto status = check_pointer(a, problem.a.bytes(), alignment[0])) return status;
@@ -275,6 +323,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
         check_written("A", problem.a, operands.a);
         check_written("B", problem.b, operands.b);
         if (reads_c) check_written("C", problem.c, operands.c);
+        check_epilogue_written(problem);
+        const auto algorithm = static_cast<size_t>(operands.sums - 1);
+        if (algorithm < algorithm_times.size()) pretend_to_take(algorithm_times[algorithm]);
         if (used > 0) std::memset(workspace, 0xff, used);
         multiply(problem, operands);
         for (int64_t batch = 0; batch < problem.d.batch_count; ++batch) {

@@ -2,6 +2,7 @@
 
 #include "dev/cuda_on_cpu/memory.h"
 #include "dev/cuda_on_cpu/race_checker.h"
+#include "dev/cuda_on_cpu/report.h"
 
 #include <cuda_bf16.h>
 
@@ -14,7 +15,11 @@ namespace cuda_on_cpu {
 
 namespace {
 
-constexpr uint32_t kBias = 4, kGelu = 32, kDerivative = 64, kAux = 128, kKnown = kBias | kGelu | kDerivative | kAux;
+// DGELU alone stores no bias gradient, BGRADB alone does nothing else.
+constexpr uint32_t kBias = 4, kGelu = 32, kDerivative = 64, kAux = 128, kSums = CUBLASLT_EPILOGUE_BGRADB;
+constexpr uint32_t kKnown[] = {CUBLASLT_EPILOGUE_DEFAULT,   CUBLASLT_EPILOGUE_BIAS,     CUBLASLT_EPILOGUE_GELU,
+                               CUBLASLT_EPILOGUE_GELU_BIAS, CUBLASLT_EPILOGUE_GELU_AUX, CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
+                               CUBLASLT_EPILOGUE_DGELU,     CUBLASLT_EPILOGUE_BGRADB};
 
 float load(const void* p, int64_t i, int type) {
     if (type == CUDA_R_32F) return static_cast<const float*>(p)[i];
@@ -54,7 +59,7 @@ std::vector<float> product(const Problem& p, const Operands& x, int64_t batch) {
         const float x = load(from, i, type);
         return rounds ? to_tf32(x) : x;
     };
-    std::vector<float> a(M * K), result(M * N);
+    std::vector<float> a(M * K), result(M * N), part(x.sums > 1 ? M : 0);
     for (int64_t k = 0; k < K; ++k) {
         for (int64_t m = 0; m < M; ++m) {
             const int64_t at = a_as_is ? p.a.at(m, k) : p.a.at(k, m);
@@ -62,15 +67,52 @@ std::vector<float> product(const Problem& p, const Operands& x, int64_t batch) {
         }
     }
     for (int64_t n = 0; n < N; ++n) {
-        float* const column = &result[n * M];
-        for (int64_t k = 0; k < K; ++k) {
-            const int64_t at = b_as_is ? p.b.at(k, n) : p.b.at(n, k);
-            const float factor = element(x.b, batch * p.b.batch_stride + at, p.b.type);
-            const float* const from = &a[k * M];
-            for (int64_t m = 0; m < M; ++m) column[m] += from[m] * factor;
+        for (int sum = 0; sum < x.sums; ++sum) {
+            float* const column = sum == 0 ? &result[n * M] : part.data();
+            std::fill_n(column, M, 0.0f);
+            for (int64_t k = sum; k < K; k += x.sums) {
+                const int64_t at = b_as_is ? p.b.at(k, n) : p.b.at(n, k);
+                const float factor = element(x.b, batch * p.b.batch_stride + at, p.b.type);
+                const float* const from = &a[k * M];
+                for (int64_t m = 0; m < M; ++m) column[m] += from[m] * factor;
+            }
+            for (int64_t m = 0; sum > 0 && m < M; ++m) result[n * M + m] += part[m];
         }
     }
     return result;
+}
+
+// The row sums of op(B), of D's type.
+void store_sums_of_b(const Problem& p, const Operands& x) {
+    const bool as_is = p.description.transpose_b == CUBLAS_OP_N;
+    for (int64_t n = 0; n < p.n(); ++n) {
+        float sum = 0;
+        for (int64_t k = 0; k < p.k(); ++k) sum += load(x.b, as_is ? p.b.at(k, n) : p.b.at(n, k), p.b.type);
+        store(p.description.bias, n, p.d.type, sum);
+    }
+    race::written(p.description.bias, static_cast<size_t>(p.n() * size_of(p.d.type)));
+}
+
+// What the documentation says of each epilogue, and what is known of it besides.
+cublasStatus_t check_epilogue(const Problem& p) {
+    const Description& d = p.description;
+    if (d.epilogue == CUBLASLT_EPILOGUE_DEFAULT) return CUBLAS_STATUS_SUCCESS;
+    const bool known = std::find(std::begin(kKnown), std::end(kKnown), d.epilogue) != std::end(kKnown);
+    if (!known || p.d.order != CUBLASLT_ORDER_COL) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if ((p.has(kBias) || p.has(kSums)) && bias_type(p) != static_cast<int>(p.d.type)) {
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    if (p.has(kSums) && (!d.bias || p.d.batch_count > 1)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (!p.has(kAux)) return CUBLAS_STATUS_SUCCESS;
+    if (d.aux_type >= 0 && d.aux_type != static_cast<int>(p.d.type)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (p.has(kDerivative) && p.d.type != CUDA_R_16BF) return CUBLAS_STATUS_NOT_SUPPORTED;
+    const bool fits = d.aux && d.aux_leading >= p.m() && d.aux_leading % 8 == 0;
+    const bool aligned = reinterpret_cast<uintptr_t>(d.aux) % 16 == 0;
+    return fits && aligned ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+}
+
+size_t aux_bytes(const Problem& p) {
+    return static_cast<size_t>(((p.n() - 1) * p.description.aux_leading + p.m()) * size_of(p.d.type));
 }
 
 }  // namespace
@@ -100,27 +142,24 @@ cublasStatus_t check(const Problem& p) {
     if (a_rows != p.m() || b_rows != p.k() || b_columns != p.n() || p.c.rows != p.m() || p.c.columns != p.n()) {
         return CUBLAS_STATUS_INVALID_VALUE;
     }
-    if (d.epilogue != CUBLASLT_EPILOGUE_DEFAULT) {
-        if (d.epilogue & ~kKnown || p.d.order != CUBLASLT_ORDER_COL) return CUBLAS_STATUS_NOT_SUPPORTED;
-        if (p.has(kBias) && bias_type(p) != static_cast<int>(p.d.type)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    }
-    return CUBLAS_STATUS_SUCCESS;
+    return check_epilogue(p);
 }
 
 cublasStatus_t check_epilogue_pointers(const Problem& p) {
     if (p.description.epilogue == CUBLASLT_EPILOGUE_DEFAULT) return CUBLAS_STATUS_SUCCESS;
     const auto item = static_cast<size_t>(size_of(p.d.type));
-    if (p.has(kBias) && !is_device_memory(p.description.bias, static_cast<size_t>(p.m()) * item)) {
+    const auto numbers = static_cast<size_t>(p.has(kSums) ? p.n() : p.m());
+    if ((p.has(kBias) || p.has(kSums)) && !is_device_memory(p.description.bias, numbers * item)) {
         return CUBLAS_STATUS_INVALID_VALUE;
     }
-    if (p.has(kAux)) {
-        const int64_t leading = p.description.aux_leading;
-        if (leading < p.m() || leading % 8 != 0) return CUBLAS_STATUS_INVALID_VALUE;
-        if (!is_device_memory(p.description.aux, static_cast<size_t>((p.n() - 1) * leading + p.m()) * item)) {
-            return CUBLAS_STATUS_INVALID_VALUE;
-        }
-    }
-    return CUBLAS_STATUS_SUCCESS;
+    const bool lacks_aux = p.has(kAux) && !is_device_memory(p.description.aux, aux_bytes(p));
+    return lacks_aux ? CUBLAS_STATUS_INVALID_VALUE : CUBLAS_STATUS_SUCCESS;
+}
+
+void check_epilogue_written(const Problem& p) {
+    if (!p.has(kDerivative) || race::is_written(p.description.aux, aux_bytes(p))) return;
+    report(cudaErrorIllegalAddress, format("read of unwritten memory: the auxiliary matrix of cublasLtMatmul at %p",
+                                           static_cast<const void*>(p.description.aux)));
 }
 
 uint64_t hash_of(const Problem& p) {
@@ -145,6 +184,7 @@ void multiply(const Problem& p, const Operands& x) {
     const Description& d = p.description;
     const int type = p.d.type;
     const bool epilogue = d.epilogue != CUBLASLT_EPILOGUE_DEFAULT;
+    if (p.has(kSums)) store_sums_of_b(p, x);
     for (int64_t batch = 0; batch < p.d.batch_count; ++batch) {
         const std::vector<float> products = product(p, x, batch);
         for (int64_t n = 0; n < p.n(); ++n) {

@@ -55,13 +55,19 @@ struct Operands {
     float alpha, beta;
     const void *a, *b, *c;
     void* d;
+    /// Of the algorithm: so many partial sums, each of every so many-th product, are added up in the end.
+    int sums = 1;
 };
 
-/// Whether shapes, leading dimensions, types and epilogue fit each other.
+/// Whether shapes, leading dimensions, types and epilogue fit each other, and the epilogue's operands are given and
+/// aligned.
 cublasStatus_t check(const Problem& problem);
 
-/// Whether bias and auxiliary matrix are there.
+/// Whether bias and auxiliary matrix are in memory of the device.
 cublasStatus_t check_epilogue_pointers(const Problem& problem);
+
+/// Reports what the epilogue reads and nobody has written.
+void check_epilogue_written(const Problem& problem);
 
 /// Of all that an algorithm depends on: shapes, layouts, types, epilogue; not the pointers.
 uint64_t hash_of(const Problem& problem);

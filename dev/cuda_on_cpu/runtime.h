@@ -20,4 +20,7 @@ size_t whole_shared_limit(const void* kernel);
 
 uint64_t executed_operations();
 
+/// Events of whatever is executed after this are so much later.
+void pretend_to_take(double milliseconds);
+
 }  // namespace cuda_on_cpu

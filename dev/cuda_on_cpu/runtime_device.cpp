@@ -23,6 +23,9 @@ Machine machine_of_environment() {
     if (const char* text = std::getenv("LLMC_CUDA_CAPABILITY")) {
         machine.devices.front().compute_capability = std::atoi(text);
     }
+    if (const char* text = std::getenv("LLMC_CUBLASLT_EPILOGUES")) {
+        machine.devices.front().backward_epilogues = std::atoi(text) != 0;
+    }
     return machine;
 }
 

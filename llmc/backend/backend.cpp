@@ -67,4 +67,14 @@ FusionAnswer Backend::fuses(const FusionQuery&) const { return {}; }
 
 void Backend::activation_and_weight_gradient(const ActivationAndWeightGradient&) { CHECK(false, "not fused here"); }
 
+void Backend::input_gradient_and_activation(ActivationFunction, Tensor, Tensor, Tensor, Tensor, Tensor) {
+    CHECK(false, "not fused here");
+}
+
+void Backend::weight_and_bias_gradient(Tensor, Tensor, bool, Tensor, Tensor, Tensor) { CHECK(false, "not fused here"); }
+
+void Backend::set_gemm_algorithms(const GemmAlgorithms&) { CHECK(false, "products have one algorithm each"); }
+
+GemmAlgorithms Backend::time_gemms(const std::vector<GemmQuery>&, const std::vector<GemmAlgorithm>&) { return {}; }
+
 }  // namespace llmc

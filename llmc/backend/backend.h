@@ -39,6 +39,7 @@
 #include "llmc/base/arithmetic.h"
 #include "llmc/base/dropout.h"
 #include "llmc/base/fusion.h"
+#include "llmc/base/gemm_algorithms.h"
 #include "llmc/base/optimizer.h"
 #include "llmc/base/tensor.h"
 
@@ -49,6 +50,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace llmc {
 
@@ -183,7 +185,8 @@ struct NormLayout {
     }
 };
 
-/// A run of operations by what decides whether it is one: kinds, sizes and type. See ActivationAndWeightGradient.
+/// A run of operations by what decides whether it is one: kinds, sizes and type. OC and IC are those of the matmul's
+/// weight.
 struct FusionQuery {
     Fusion fusion = Fusion::ActivationAndWeightGradient;
     ActivationFunction activation = ActivationFunction::Gelu;
@@ -194,9 +197,9 @@ struct FusionQuery {
 /// Whether a backend runs it as one, and what that is like.
 struct FusionAnswer {
     bool fuses = false;
-    bool same_bits = false;      ///< As its operations one after the other. Forward operations are fused only then.
-    bool stores_between = true;  ///< What one operation gives to the next, and nobody else reads, is stored.
-    int64_t workspace_bytes = 0;
+    bool same_bits = false;       ///< As its operations one after the other. Forward operations are fused only then.
+    bool stores_between = true;   ///< What one operation gives to the next, and nobody else reads, is stored.
+    int64_t workspace_bytes = 0;  ///< What the operation needs in all.
 };
 
 /// Operands of Backend::activation_and_weight_gradient().
@@ -419,13 +422,37 @@ class Backend {
 
     // ---- Runs of operations that are one ----------------------------------------------------------------------
 
-    /// Whether the backend runs these operations as one where they follow each other: it does where that is faster. A
-    /// function of the query and the kind of device alone, but for the bytes, which may depend on the thread count.
+    /// Whether the backend runs these operations as one where they follow each other: where that is faster. By query,
+    /// kind of device and its library's version alone, but for the bytes, which may depend on the thread count.
     virtual FusionAnswer fuses(const FusionQuery& query) const;
 
     /// The activation's backward, d_pre of d_act and pre, and then d_weight, d_bias = or += as matmul_backward_weight()
     /// of d_pre and x; each where it is not empty. To be called only where fuses() says so.
     virtual void activation_and_weight_gradient(const ActivationAndWeightGradient& operands);
+
+    /// matmul_backward_input() of d_out (N, OC) and weight (OC, IC), and of that the activation's backward: d_pre (N,
+    /// IC) of the gradient and pre (N, IC). The gradient between them is never rounded, nor stored. To be called only
+    /// where fuses() says so.
+    virtual void input_gradient_and_activation(ActivationFunction activation, Tensor d_pre, Tensor d_out, Tensor weight,
+                                               Tensor pre, Tensor workspace);
+
+    /// As matmul_backward_weight(), of which d_weight is wanted, d_bias may be empty. The sums of d_bias may be taken
+    /// in another order than there. To be called only where fuses() says so.
+    virtual void weight_and_bias_gradient(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
+                                          Tensor workspace);
+
+    // ---- Algorithms of matrix products (base/gemm_algorithms.h) -------------------------------------------------
+
+    /// Library and device, and the algorithms of all products that were chosen or formed so far, in the order of their
+    /// keys.
+    virtual GemmAlgorithms gemm_algorithms() const { return {}; }
+    /// From now on these products are formed with these algorithms; before any is formed. An Error where they are of
+    /// another library or device, or the library refuses one for its product.
+    virtual void set_gemm_algorithms(const GemmAlgorithms& algorithms);
+    /// Of each of these products the library's first algorithm, or, of the best few that it names, the fastest, where
+    /// that takes less than 97 % of the first one's time on this device. Operands lie at multiples of
+    /// 128 bytes. What `known` has is not timed. Takes memory of the device while it runs; changes nothing here.
+    virtual GemmAlgorithms time_gemms(const std::vector<GemmQuery>& queries, const std::vector<GemmAlgorithm>& known);
 
     // ---- Dropout (Srivastava et al. 2014; base/dropout.h has the masks) ---------------------------------------
 

@@ -9,6 +9,10 @@ namespace llmc {
 enum class Fusion : uint8_t {
     /// The backward of an activation, then the weight gradient of the matmul before it, which has a bias.
     ActivationAndWeightGradient,
+    /// The input gradient of a matmul, then the backward of the activation before it.
+    InputGradientAndActivation,
+    /// One operation, the weight gradient of a matmul with a bias: both gradients in one pass.
+    WeightAndBiasGradient,
 };
 
 enum class ActivationFunction : uint8_t { Gelu, GeluExact, Swiglu };

@@ -142,7 +142,7 @@ double fused_seconds(const OpTimes& times, const Step& step) {
     const auto fusion = static_cast<size_t>(step.fusion);
     if (fusion < times.fused.size() && times.fused[fusion] > 0) return units_of(times, step) * times.fused[fusion];
     double seconds = 0;
-    for (const Step& part : step.parts) seconds += step_seconds(times, part);
+    for (const Step& part : step.parts) seconds += part.share * step_seconds(times, part);
     return seconds;
 }
 

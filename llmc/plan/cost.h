@@ -29,7 +29,7 @@ struct OpTimes {
     Row cross_entropy;  ///< forward: losses only.
     int64_t chunk_tokens = 1;
     double loss_sum = 0;
-    std::vector<double> fused;  ///< By Plan::fusions, where measured; else a fused step is the sum of its parts.
+    std::vector<double> fused;  ///< By Plan::fusions, where measured; else a step is the sum of its parts' shares.
     // Per element of gradients or parameters.
     double zeroing = 0, square_sums = 0, update = 0;
     double unpacking = 0;  ///< Per byte that is read or written; so of gradients that take their inputs' places.

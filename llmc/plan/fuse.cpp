@@ -14,8 +14,10 @@ namespace {
 
 using Steps = std::vector<Step>;
 
+/// A bias's gradient beside a frozen weight is no product, and so another operation.
 bool is_part(const Step& step, const FusedPart& part) {
-    return step.kind == StepKind::Compute && step.op == part.op && step.pass == part.pass && step.row == part.row;
+    return step.kind == StepKind::Compute && step.op == part.op && step.pass == part.pass && step.row == part.row &&
+           !step.is_only_bias();
 }
 
 /// Whether a step reads a tensor that another writes.
@@ -164,6 +166,7 @@ class FusionPass {
         step.fusion = static_cast<int16_t>(found.run);
         for (const size_t i : found.parts) {
             step.parts.push_back(steps[i]);
+            step.parts.back().share = run.parts[step.parts.size() - 1].share;
             step.parts.back().operand(Slot::Workspace) = kNone;
         }
         if (run.workspace_bytes > 0) {

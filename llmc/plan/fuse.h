@@ -1,4 +1,5 @@
-// Fusion: steps that the backend runs as one become one step, StepKind::Fused.
+// Fusion: steps that the backend runs as one become one step, StepKind::Fused. So does a step by itself, whose
+// operation the backend has in another form than usual.
 //
 // Which steps those are must not depend on the policy, or policies would differ in their bits. Between two parts of a
 // run of the forward or backward nothing ever stands that is the same in all plans: only repeats, copies, gathers,

@@ -88,7 +88,7 @@ std::string summarise_steps(const Plan& plan) {
         const bool copies_state = step.is_copy() && step.phase == Phase::Update;
         if (step.is_operation() || (step.phase == Phase::Update && !copies_state))
             ++count[static_cast<size_t>(step.phase)];
-        fused += step.kind == StepKind::Fused ? 1 : 0;
+        fused += step.parts.size() > 1 ? 1 : 0;
         unpacked += step.kind == StepKind::Unpack ? 1 : 0;
         copies += step.kind == StepKind::CopyOut || step.kind == StepKind::Fetch ? 1 : 0;
         reductions += step.kind == StepKind::Reduce ? 1 : 0;

@@ -175,7 +175,8 @@ std::string describe_step(const Model& model, const Step& step) {
             part.layer = -1;
             parts += (parts.empty() ? "" : " + ") + describe_step(model, part);
         }
-        return where + parts;
+        // One operation in one pass, where it usually takes two.
+        return where + (step.parts.size() == 1 ? "in one pass, " : "") + parts;
     }
     if (step.kind == StepKind::Unpack) {
         const std::string& row = model.parameters[static_cast<size_t>(step.parameter)].name;

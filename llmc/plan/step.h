@@ -141,6 +141,7 @@ struct Step {
     int64_t tokens = 0;       ///< ... and the first so many of Logits. 0: in generation, the last row of In.
                               ///< Token-wise operations of layers: the tile; 0: all tokens.
     int16_t fusion = -1;      ///< Fused: of Plan::fusions.
+    float share = 1;          ///< A part of a fused step: FusedPart::share.
     std::vector<Step> parts;  ///< Fused: the operations; the step itself has no operands.
     std::array<int32_t, kNumSlots> operands;
 

@@ -9,12 +9,62 @@ namespace {
 
 bool is_activation(OpKind kind) { return kind == OpKind::Gelu || kind == OpKind::GeluExact || kind == OpKind::Swiglu; }
 
-FusedRun fused_run(const FusionQuery& query, const FusionAnswer& answer, std::vector<FusedPart> parts) {
-    return {.fusion = query.fusion,
-            .parts = std::move(parts),
-            .same_bits = answer.same_bits,
-            .stores_between = answer.stores_between,
-            .workspace_bytes = answer.workspace_bytes};
+/// What is asked about a run, but for N.
+struct Candidate {
+    FusionQuery query;
+    std::vector<FusedPart> parts;
+};
+
+const ParameterRow& weight_of(const Model& model, const OpRow& matmul) {
+    return model.parameters[static_cast<size_t>(model.parameter_index(0, matmul.weight))];
+}
+
+Candidate candidate(const Model& model, Fusion fusion, const OpRow& matmul, std::vector<FusedPart> parts) {
+    const ParameterRow& weight = weight_of(model, matmul);
+    return {{.fusion = fusion, .OC = weight.rows, .IC = weight.cols}, std::move(parts)};
+}
+
+/// Those that a block has, whatever the backend says to them.
+std::vector<Candidate> candidates(const Model& model) {
+    // An activation moves its own gradient, its result's and what it was applied to: of these only the last is left.
+    constexpr float kReadsOneOfThree = 1.0f / 3;
+    std::vector<Candidate> all;
+    for (int row = 0; row < static_cast<int>(model.block.size()); ++row) {
+        const OpRow& op = model.block[static_cast<size_t>(row)];
+        if (is_activation(op.kind)) {
+            const int before = model.producer(op.in);
+            const OpRow& matmul = model.block[static_cast<size_t>(before)];
+            if (matmul.bias == kNone) continue;
+            all.push_back(candidate(model, Fusion::ActivationAndWeightGradient, matmul,
+                                    {{op.kind, Pass::Backward, row}, {matmul.kind, Pass::BackwardWeight, before}}));
+            all.back().query.activation = activation_of(op.kind);
+        }
+        if (op.kind != OpKind::Matmul) continue;
+        const int before = model.producer(op.in);
+        if (before >= 0 && is_activation(model.block[static_cast<size_t>(before)].kind)) {
+            const OpRow& activation = model.block[static_cast<size_t>(before)];
+            all.push_back(candidate(
+                model, Fusion::InputGradientAndActivation, op,
+                {{op.kind, Pass::BackwardInput, row}, {activation.kind, Pass::Backward, before, kReadsOneOfThree}}));
+            all.back().query.activation = activation_of(activation.kind);
+        }
+        if (op.bias != kNone) {
+            all.push_back(candidate(model, Fusion::WeightAndBiasGradient, op, {{op.kind, Pass::BackwardWeight, row}}));
+        }
+    }
+    return all;
+}
+
+/// For blocks of so many tokens, of so many in all: what is left for the last block is fused as the others are.
+FusionAnswer answer_of(FusionQuery query, int64_t tokens, int64_t block, const Backend& backend) {
+    query.N = block;
+    FusionAnswer answer = backend.fuses(query);
+    query.N = tokens % block;
+    if (!answer.fuses || query.N == 0) return answer;
+    const FusionAnswer of_last = backend.fuses(query);
+    answer.fuses = of_last.fuses;
+    answer.workspace_bytes = std::max(answer.workspace_bytes, of_last.workspace_bytes);
+    return answer;
 }
 
 }  // namespace
@@ -30,26 +80,15 @@ std::vector<FusedRun> fused_runs(const Model& model, const BatchShape& shape, in
                                  const Backend& backend) {
     const int64_t block = block_tokens > 0 ? std::min(block_tokens, shape.N()) : shape.N();
     std::vector<FusedRun> runs;
-    for (int act = 0; act < static_cast<int>(model.block.size()); ++act) {
-        const OpRow& activation = model.block[static_cast<size_t>(act)];
-        if (!is_activation(activation.kind)) continue;
-        const int before = model.producer(activation.in);
-        const OpRow& matmul = model.block[static_cast<size_t>(before)];
-        if (matmul.bias == kNone) continue;
-        const ParameterRow& weight = model.parameters[static_cast<size_t>(model.parameter_index(0, matmul.weight))];
-        FusionQuery query = {.fusion = Fusion::ActivationAndWeightGradient,
-                             .activation = activation_of(activation.kind),
-                             .dtype = dtype,
-                             .N = block,
-                             .OC = weight.rows,
-                             .IC = weight.cols};
-        FusionAnswer answer = backend.fuses(query);
+    for (Candidate& each : candidates(model)) {
+        each.query.dtype = dtype;
+        const FusionAnswer answer = answer_of(each.query, shape.N(), block, backend);
         if (!answer.fuses) continue;
-        query.N = shape.N() % block;  // What is left for the last block is fused as the others are.
-        if (query.N > 0)
-            answer.workspace_bytes = std::max(answer.workspace_bytes, backend.fuses(query).workspace_bytes);
-        runs.push_back(fused_run(
-            query, answer, {{activation.kind, Pass::Backward, act}, {matmul.kind, Pass::BackwardWeight, before}}));
+        runs.push_back({.fusion = each.query.fusion,
+                        .parts = std::move(each.parts),
+                        .same_bits = answer.same_bits,
+                        .stores_between = answer.stores_between,
+                        .workspace_bytes = answer.workspace_bytes});
     }
     return runs;
 }

@@ -9,8 +9,8 @@
 
 namespace llmc {
 
-/// For the plan pass (plan/fuse.h). A function of model, shape, type and kind of device: no policy, budget or number of
-/// ranks can change it.
+/// For the plan pass (plan/fuse.h). A function of model, shape, type and kind of device with its library: no policy,
+/// budget or number of ranks can change it.
 std::vector<FusedRun> fused_runs(const Model& model, const BatchShape& shape, int64_t block_tokens, DType dtype,
                                  const Backend& backend);
 

@@ -99,6 +99,22 @@ void Executor::run_fused(const Step& step) {
                                                          v.d_weight, v.d_bias, v.adds_gradients, v.in, act.workspace});
             });
         }
+        case Fusion::InputGradientAndActivation: {
+            const Step &matmul = step.parts[0], &activation = step.parts[1];
+            return for_each_block(matmul, [&](RowRange tokens) {
+                const Views v = views_of(matmul, tokens), act = views_of(activation, tokens);
+                backend_.input_gradient_and_activation(activation_of(activation.op), act.d_in, v.d_out, v.weight,
+                                                       act.in, v.workspace);
+            });
+        }
+        case Fusion::WeightAndBiasGradient: {
+            const Step& matmul = step.parts[0];
+            return for_each_block(matmul, [&](RowRange tokens) {
+                const Views v = views_of(matmul, tokens);
+                if (matmul.rope) rotate(matmul, v.d_out, v, /*inverse=*/true);
+                backend_.weight_and_bias_gradient(v.d_weight, v.d_bias, v.adds_gradients, v.d_out, v.in, v.workspace);
+            });
+        }
     }
 }
 

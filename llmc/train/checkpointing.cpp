@@ -12,6 +12,7 @@
 #include "llmc/model/lora.h"
 #include "llmc/model/trainable.h"
 #include "llmc/train/arithmetic.h"
+#include "llmc/train/gemm_choice.h"
 
 #include <nlohmann/json.hpp>
 
@@ -180,6 +181,7 @@ std::string state_json(const ModelConfig& config, const Progress& progress) {
         {"base", progress.base},
         {"seq_len", progress.seq_len},
         {"arithmetic", to_json(progress.arithmetic)},
+        {"gemms", progress.gemms.library.empty() ? nlohmann::json() : to_json(progress.gemms)},
         {"pack", progress.pack},
         {"total_batch_size", progress.total_batch_size},
         {"seed", progress.seed},
@@ -362,6 +364,7 @@ Progress progress_of(const Checkpoint& checkpoint) {
         json.at("seq_len").get_to(progress.seq_len);
         progress.pack = json.value("pack", "none");
         progress.arithmetic = arithmetic_in(json);
+        if (json.contains("gemms") && !json["gemms"].is_null()) progress.gemms = gemm_algorithms_in(json["gemms"]);
         json.at("total_batch_size").get_to(progress.total_batch_size);
         json.at("seed").get_to(progress.seed);
         json.at("train_tokens").get_to(progress.train_tokens);

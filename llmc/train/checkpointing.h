@@ -5,6 +5,7 @@
 #pragma once
 
 #include "llmc/base/arithmetic.h"
+#include "llmc/base/gemm_algorithms.h"
 #include "llmc/comm/comm.h"
 #include "llmc/io/checkpoint.h"
 #include "llmc/io/checkpoint_parts.h"
@@ -32,6 +33,7 @@ struct Progress {
     std::string base;  ///< How frozen matrices of layers were stored, as --base-format says; empty: as `dtype`.
     int64_t seq_len = 0;
     Arithmetic arithmetic;  ///< What it was computed with.
+    GemmAlgorithms gemms;   ///< Of its matrix products, where a library has several for each.
     std::string pack;       ///< What its sequences are made of, as --pack says.
     int64_t total_batch_size = 0;
     int64_t seed = 0;

@@ -116,12 +116,17 @@ int64_t room_for_inputs(const Options& options, const Model& model, const PlanRe
     return std::max<int64_t>(0, host_memory_limit(options) - away);
 }
 
+/// Whether the backend can say what the device runs as one: it is the device, or one of its kind.
+bool can_fuse(const Options& options, const Backend& backend) {
+    return options.device_profile.empty() || (backend.on_gpu() && device_profile_of(options).kind != "cpu");
+}
+
 /// What the plan runs as one, in words, or why it is nothing.
 std::string describe_fusion(const Options& options, const Model& model, const Plan& plan, const Backend& backend) {
     const std::vector<std::string> names = fused_names(model, plan);
     if (!names.empty()) return fmt::format("{}", fmt::join(names, ", "));
-    const bool would = options.device_profile.empty() &&
-                       !fused_runs(model, plan.shape, plan.block_tokens, plan.dtype, backend).empty();
+    const bool would =
+        can_fuse(options, backend) && !fused_runs(model, plan.shape, plan.block_tokens, plan.dtype, backend).empty();
     if (options.no_fuse && would) return "nothing (--no-fuse)";
     return options.no_fuse ? "nothing; --no-fuse changes nothing: no operations of this model would be" : "nothing";
 }
@@ -253,7 +258,7 @@ int64_t arena_room(const Options& options, const Model& model, const PlanRequest
     return away == 0 ? room : std::min(room, device.available(options.memory_sharing) - state - away);
 }
 
-bool fuses(const Options& options) { return !options.no_fuse && options.device_profile.empty(); }
+bool fuses(const Options& options, const Backend& backend) { return !options.no_fuse && can_fuse(options, backend); }
 
 OpTimes nominal_times(const Options& options, const Model& model, const PlanRequest& request, const Backend& backend) {
     constexpr int64_t kRanksOfHost = 8;  // More ranks are assumed to be on several hosts.
@@ -295,7 +300,7 @@ PlanRequest request_for(const Options& options, const Model& model, const BatchS
     }
     const BatchShape of_data = {shape.B, shape.T, options.packed, options.partly_scored};
     PlanRequest request = plan_request(model, of_data, places_of(options, backend), at_once, backend,
-                                       parallel_of(options, shape.B, backend), fuses(options));
+                                       parallel_of(options, shape.B, backend), fuses(options, backend));
     request.update_ahead = options.update == "delayed" ? 1 : 0;
     request.tile_tokens = tile_tokens_of(given_tile_tokens(options), request.block_tokens, shape.N());
     return request;
@@ -354,8 +359,8 @@ std::string memory_bound(const Options& options, const DeviceInfo& device) {
 
 OpTimes operation_times(const Options& options, const Model& model, const PlanRequest& request, Backend& backend) {
     if (!options.device_profile.empty()) return nominal_times(options, model, request, backend);
-    const std::string path =
-        calibration_path(model, request.shape, request.places, request.logits_chunk_tokens, backend, fuses(options));
+    const std::string path = calibration_path(model, request.shape, request.places, request.logits_chunk_tokens,
+                                              backend, fuses(options, backend));
     OpTimes times;
     const auto with_given_link = [&] {
         if (options.link_gbs > 0) times.host_bandwidth = options.link_gbs * 1e9;
@@ -369,7 +374,8 @@ OpTimes operation_times(const Options& options, const Model& model, const PlanRe
                              {request.logits_chunk_tokens, request.block_tokens});
         return with_given_link();
     }
-    times = measure_times(model, request.shape, request.places, request.logits_chunk_tokens, backend, fuses(options));
+    times = measure_times(model, request.shape, request.places, request.logits_chunk_tokens, backend,
+                          fuses(options, backend));
     if (save_times(path, times)) {
         spdlog::info("calibrated: operation times of this model at {} x {} tokens are kept in '{}'", request.shape.B,
                      request.shape.T, path);

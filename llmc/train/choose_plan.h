@@ -14,6 +14,7 @@ struct ChosenPlan {
     OpTimes times;
     std::string words;        ///< What is kept and what runs again.
     std::string fusion;       ///< What runs as one, or why nothing does.
+    std::string gemms;        ///< Of a run: which algorithms its products have; "" where there is one for each.
     double step_seconds = 0;  ///< Predicted, for a whole update of `micro_batches`.
     double now_seconds = 0;   ///< Where the update is delayed: the same with one at once.
     /// Of the search: by which share of its time a micro-batch is above what no plan beats (plan/relaxation.h), by the
@@ -38,8 +39,9 @@ Places places_of(const Options& options, const Backend& backend);
 /// --optimizer.
 OptimizerKind optimizer_of(const Options& options);
 
-/// Whether steps are fused: without --no-fuse, and not for a device that --device-profile names, which fuses none.
-bool fuses(const Options& options);
+/// Whether steps are fused: without --no-fuse, and, of a device that --device-profile names, where `backend` is one of
+/// that kind to ask.
+bool fuses(const Options& options, const Backend& backend);
 
 /// The plan of B sequences at a time, before anything is chosen. What decides bits is that of the device the plan is
 /// for.

@@ -29,6 +29,7 @@ size_t path_begin(const OptionRow& row, const std::string& value) {
         case PathKind::Model: is_word |= find_preset(value).has_value(); break;
         case PathKind::Tokenizer: is_word |= value == "bytes" || value == "none"; break;
         case PathKind::ChatTemplate: is_word |= is_chat_template_name(value); break;
+        case PathKind::Algorithms: is_word |= value == kFirstAlgorithms || value == kTimedAlgorithms; break;
         case PathKind::Profile: is_word |= !is_profile_file(value); break;
         case PathKind::Link: return has_file ? kFile.size() : std::string::npos;
     }
@@ -38,7 +39,7 @@ size_t path_begin(const OptionRow& row, const std::string& value) {
 /// Whether the option's path is one to read from: if it is not there, another may be meant.
 bool is_read(const OptionRow& row) {
     return row.path == PathKind::Data || row.path == PathKind::Model || row.path == PathKind::Tokenizer ||
-           row.path == PathKind::ChatTemplate;
+           row.path == PathKind::ChatTemplate || row.path == PathKind::Algorithms;
 }
 
 bool is_pattern(const std::string& path) {

@@ -30,6 +30,8 @@ enum class Command : uint8_t {
 };
 
 constexpr const char* kWholeDevice = "device";       ///< What --what-fits without a value stands for.
+constexpr const char* kFirstAlgorithms = "first";    ///< --gemm-algorithms: the library's first of each product ...
+constexpr const char* kTimedAlgorithms = "timed";    ///< ... or the fastest of its best few.
 constexpr int64_t kLargestVocabulary = 100'000'000;  ///< That --vocab-size takes.
 
 struct Options {
@@ -126,6 +128,7 @@ struct Options {
     std::string cpu_products = "auto";
     std::string kernels = "fastest";
     bool tf32 = false;
+    std::string gemm_algorithms = kFirstAlgorithms;  ///< Or kTimedAlgorithms, or a file.
     double peak_tflops = 0;
 
     // Run.
@@ -232,6 +235,7 @@ enum class PathKind : uint8_t {
     ChatTemplate,  ///< A family's name.
     Link,          ///< A word, or "file:" and a path.
     Profile,       ///< A device's name (profile_file.h).
+    Algorithms,    ///< "first" or "timed".
 };
 
 /// One option. Numbers outside [minimum, maximum] and texts outside `choices` (if there are any) are refused. A number

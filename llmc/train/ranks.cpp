@@ -8,6 +8,7 @@
 #include "llmc/base/version.h"
 #include "llmc/comm/make_comm.h"
 #include "llmc/comm/rendezvous.h"
+#include "llmc/plan/fuse.h"
 #include "llmc/train/binding.h"
 #include "llmc/train/offload.h"
 
@@ -248,13 +249,26 @@ ChosenPlan plan_of_json(const std::string& text, Options options, const Model& m
     return chosen;
 }
 
-}  // namespace
-
-ChosenPlan agree_on_plan(const Options& options, const Model& model, Backend& backend, Comm& comm) {
+ChosenPlan plan_of_root(const Options& options, const Model& model, Backend& backend, Comm& comm) {
     if (!comm.is_root()) return plan_of_json(comm.broadcast(""), options, model, backend);
     ChosenPlan chosen = choose_plan(options, options.recompute, model, backend);
     if (comm.size() > 1) comm.broadcast(to_json(chosen).dump());
     return chosen;
+}
+
+}  // namespace
+
+ChosenPlan agree_on_plan(Options& options, const Model& model, Backend& backend, Comm& comm) {
+    ChosenPlan chosen = plan_of_root(options, model, backend, comm);
+    if (comm.size() == 1) return chosen;
+    const std::vector<std::string> fused =
+        comm.all_gather(fmt::format("{}", fmt::join(fused_names(model, chosen.memory.plan), ", ")));
+    const auto other = std::find_if(fused.begin(), fused.end(), [&](const auto& each) { return each != fused[0]; });
+    if (other == fused.end()) return chosen;
+    spdlog::warn("nothing is fused: the libraries of rank 0 and rank {} have not the same operations for it",
+                 other - fused.begin());
+    options.no_fuse = true;
+    return plan_of_root(options, model, backend, comm);
 }
 
 namespace {

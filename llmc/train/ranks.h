@@ -38,8 +38,9 @@ void share_memory(Options& options, Backend& backend, Comm& comm);
 /// Fails where rank 0's run folder is not to be seen: every rank writes its part of the checkpoints there.
 void require_shared_folder(const std::string& run_folder);
 
-/// choose_plan() on rank 0, whose choice all follow.
-ChosenPlan agree_on_plan(const Options& options, const Model& model, Backend& backend, Comm& comm);
+/// choose_plan() on rank 0, whose choice all follow. Where the devices of other ranks do not run the same operations as
+/// one, none do: options.no_fuse is set.
+ChosenPlan agree_on_plan(Options& options, const Model& model, Backend& backend, Comm& comm);
 
 /// Checksum of the parameters, the same for any number of ranks and any ZeRO stage; fails, naming the ranks, if they
 /// differ. Between steps only: it may use the arena.

@@ -4,6 +4,7 @@
 #include "llmc/train/arithmetic.h"
 #include "llmc/train/check_data.h"
 #include "llmc/train/checkpointing.h"
+#include "llmc/train/gemm_choice.h"
 #include "llmc/train/lora_options.h"
 #include "llmc/train/offload.h"
 #include "llmc/train/prompt.h"
@@ -89,6 +90,8 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
 
     run->chosen = agree_on_plan(options, run->model, backend, comm);
     const Plan& plan = run->plan();
+    const GemmAlgorithms before = origin.checkpoint ? progress_of(*origin.checkpoint).gemms : GemmAlgorithms();
+    run->chosen.gemms = settle_gemm_algorithms(options, before, run->model, plan, backend, comm);
     options.batch_size = plan.shape.B;
     if (run->chosen.placed) options.offload = offload_of(plan.places);
     options.total_batch_size = plan.parallel.ranks * plan.parallel.micro_batches * plan.shape.N();

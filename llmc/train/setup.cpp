@@ -346,6 +346,7 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     }
     spdlog::info("plan    fused: {}", chosen.fusion);
     spdlog::info("plan    arithmetic: {}", describe_arithmetic(model, memory.plan, device));
+    if (!chosen.gemms.empty()) spdlog::info("plan    products: {}", chosen.gemms);
     if (chosen.delays_update()) {
         spdlog::info(
             "plan    update delayed: each layer's comes before its first use in the next forward; at once, a step "

@@ -86,6 +86,7 @@ class Trainer {
     void keep_sample(const std::string& text);
     void save();
     SaveResult follow_folder();
+    void keep_gemms() const;
     void tidy_checkpoints();
     bool is_due(int64_t every) const;
 

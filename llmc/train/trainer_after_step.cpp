@@ -8,6 +8,7 @@
 #include "llmc/base/units.h"
 #include "llmc/base/utf8.h"
 #include "llmc/io/checkpoint_folder.h"
+#include "llmc/train/gemm_choice.h"
 #include "llmc/train/plan_files.h"
 #include "llmc/train/trainer.h"
 
@@ -241,6 +242,7 @@ void Trainer::save() {
     comm_.doing("a checkpoint");
     checkpoint_is_due_ = false;
     save_result_ = follow_folder();
+    progress_.gemms = state_.backend().gemm_algorithms();
     if (save_result_.ok()) save_result_ = save_checkpoint(run_folder_, state_, progress_, comm_, frozen_file_);
     if (!save_result_.ok()) {
         better_loss_.reset();
@@ -255,7 +257,18 @@ void Trainer::save() {
     }
     saved_step_ = progress_.step;
     spdlog::info("step {}: checkpoint in '{}/checkpoints'", progress_.step, run_folder_);
+    keep_gemms();
     tidy_checkpoints();
+}
+
+/// What --gemm-algorithms of another run may be told, as the checkpoint has it.
+void Trainer::keep_gemms() const {
+    if (!comm_.is_root() || progress_.gemms.library.empty()) return;
+    try {
+        write_gemm_algorithms(run_folder_ + "/" + kGemmFile, progress_.gemms);
+    } catch (const Error& error) {
+        spdlog::warn("step {}: {}", progress_.step, error.what());
+    }
 }
 
 /// What is not needed for going on; a full disk may prevent it. After a failure nothing is thrown away.

@@ -20,7 +20,9 @@ class NullBackend : public Backend {
     const std::vector<std::string>& calls() const { return calls_; }
     int64_t count(const std::string& call) const;
     /// What fuses() answers from now on.
-    void set_fusion(const FusionAnswer& answer) { fusion_ = answer; }
+    void set_fusion(const FusionAnswer& answer, Fusion of = Fusion::ActivationAndWeightGradient) {
+        fusions_[of] = answer;
+    }
     int64_t allocated_bytes() const { return allocated_bytes_; }
     int64_t peak_allocated_bytes() const { return peak_allocated_bytes_; }
     int64_t host_bytes() const { return host_bytes_; }
@@ -131,9 +133,18 @@ class NullBackend : public Backend {
     void swiglu_forward(Tensor, Tensor) override { record("swiglu_forward"); }
     void swiglu_backward(Tensor, Tensor, Tensor) override { record("swiglu_backward"); }
 
-    FusionAnswer fuses(const FusionQuery&) const override { return fusion_; }
+    FusionAnswer fuses(const FusionQuery& query) const override {
+        const auto answer = fusions_.find(query.fusion);
+        return answer == fusions_.end() ? FusionAnswer() : answer->second;
+    }
     void activation_and_weight_gradient(const ActivationAndWeightGradient&) override {
         record("activation_and_weight_gradient");
+    }
+    void input_gradient_and_activation(ActivationFunction, Tensor, Tensor, Tensor, Tensor, Tensor) override {
+        record("input_gradient_and_activation");
+    }
+    void weight_and_bias_gradient(Tensor, Tensor, bool, Tensor, Tensor, Tensor) override {
+        record("weight_and_bias_gradient");
     }
 
     void gather_rows(Tensor, Tensor, Tensor) override { record("gather_rows"); }
@@ -157,7 +168,7 @@ class NullBackend : public Backend {
     int64_t give_back(void* memory);
 
     int64_t workspace_bytes_;
-    FusionAnswer fusion_;
+    std::map<Fusion, FusionAnswer> fusions_;
     std::vector<std::string> calls_;
     std::map<const void*, int64_t> matmuls_;
     std::unordered_map<void*, int64_t> allocations_;

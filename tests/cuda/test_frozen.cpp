@@ -1,11 +1,28 @@
 // Frozen parameters on the CUDA backend: gradients of the rest are those of an unfrozen run, to the bit, under policies
-// that keep much and little.
+// that keep much and little. Only in bf16, where a bias's gradient comes with its weight's product, that of one whose
+// weight is frozen is summed by itself, and differs by rounding.
 #include "tests/cuda/cuda_testing.h"
 #include "tests/plan/plan_cases.h"
 #include "tests/run/frozen_cases.h"
 
 namespace llmc {
 namespace {
+
+bool is_summed_alone(const Model& model, DType dtype, int index) {
+    for (int layer = 0; dtype == DType::BF16 && layer < static_cast<int>(model.config.L); ++layer) {
+        for (const OpRow& row : model.block) {
+            if (row.kind != OpKind::Matmul || row.bias == kNone) continue;
+            if (model.parameter_index(layer, row.bias) != index) continue;
+            return !model.trains(model.parameter_index(layer, row.weight));
+        }
+    }
+    return false;
+}
+
+double largest_relative_error(const std::vector<float>& values, const std::vector<float>& exact) {
+    const Values expected(exact.begin(), exact.end());
+    return largest_error(Values(values.begin(), values.end()), expected) / largest_magnitude(expected);
+}
 
 class CudaFrozen : public testing::TestWithParam<Family> {};
 
@@ -32,6 +49,10 @@ TEST_P(CudaFrozen, GradientsAreThoseOfAnUnfrozenRun) {
         EXPECT_EQ(result.first_loss, expected[type].first_loss) << policy.name;
         for (size_t i = 0; i < model.parameters.size(); ++i) {
             const ParameterRow& row = model.parameters[i];
+            if (row.trainable && is_summed_alone(model, kActivationTypes[type], static_cast<int>(i))) {
+                EXPECT_LE(largest_relative_error(result.gradients[i], expected[type].gradients[i]), 1e-6) << row.name;
+                continue;
+            }
             const bool is_same = same_bits(result.gradients[i], expected[type].gradients[i]);
             EXPECT_TRUE(row.trainable ? is_same : result.gradients[i].empty()) << row.name;
         }

@@ -3,6 +3,7 @@
 #include "llmc/backend/make_backend.h"
 #include "llmc/plan/policy.h"
 #include "llmc/train/arithmetic.h"
+#include "llmc/train/ranks.h"
 #include "tests/comm/comm_testing.h"
 #include "tests/cuda_on_cpu/seeds.h"
 #include "tests/run/tiny_trainer.h"
@@ -10,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -30,36 +32,67 @@ TEST(Kernels, HoppersAgreeWithThePortableOnes) {
     EXPECT_EQ(backend->info().arithmetic, (Arithmetic{"", "portable", false})) << "nobody asked for them";
 }
 
-/// What becomes of --kernels=fastest on each of so many ranks, each with a card.
+/// On each of so many ranks, each with a card.
+void on_ranks(int ranks, const std::function<void(int rank, Backend& backend, Comm& comm)>& run) {
+    const auto run_on = [&run](int rank, Comm& comm) {
+        const auto backend = make_backend(fmt::format("cuda:{}", rank), 1);
+        run(rank, *backend, comm);
+        comm.finish();
+    };
+    if (ranks == 1) {
+        Comm alone;
+        return run_on(0, alone);
+    }
+    std::vector<std::thread> threads;
+    for (Meeting& meeting : make_meetings(ranks)) {
+        threads.emplace_back([&run_on, meeting = std::move(meeting)]() mutable {
+            const int rank = meeting.rank;
+            const auto end = [](const std::string& line) { ADD_FAILURE() << line; };
+            Comm comm(std::make_unique<Control>(std::move(meeting), kPatient, end));
+            run_on(rank, comm);
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+}
+
+/// What becomes of --kernels=fastest.
 std::vector<std::string> settled_on_ranks(int ranks) {
     cuda_on_cpu::set_machine({.devices = {static_cast<size_t>(ranks), cuda_on_cpu::Device()}});
     ModelConfig config = preset("gpt2-nano");
     config.HD = 64;
     std::vector<std::string> kernels(static_cast<size_t>(ranks));
-    const auto settle = [&](int rank, Comm& comm) {
-        const auto backend = make_backend(fmt::format("cuda:{}", rank), 1);
+    on_ranks(ranks, [&](int rank, Backend& backend, Comm& comm) {
         Options options;
-        settle_arithmetic(options, config, DType::BF16, *backend, comm);
-        EXPECT_EQ(backend->info().arithmetic.kernels, options.kernels);
+        settle_arithmetic(options, config, DType::BF16, backend, comm);
+        EXPECT_EQ(backend.info().arithmetic.kernels, options.kernels);
         kernels[static_cast<size_t>(rank)] = options.kernels;
-        comm.finish();
-    };
-    if (ranks == 1) {
-        Comm alone;
-        settle(0, alone);
-        return kernels;
-    }
-    std::vector<std::thread> threads;
-    for (Meeting& meeting : make_meetings(ranks)) {
-        threads.emplace_back([&settle, meeting = std::move(meeting)]() mutable {
-            const int rank = meeting.rank;
-            const auto end = [](const std::string& line) { ADD_FAILURE() << line; };
-            Comm comm(std::make_unique<Control>(std::move(meeting), kPatient, end));
-            settle(rank, comm);
-        });
-    }
-    for (std::thread& thread : threads) thread.join();
+    });
     return kernels;
+}
+
+/// What the plans of two ranks have fused, of which the cards' libraries have algorithms for it or have not.
+std::vector<size_t> fused_on_ranks(bool first_has, bool second_has) {
+    cuda_on_cpu::set_machine({.devices = {{.backward_epilogues = first_has}, {.backward_epilogues = second_has}}});
+    ModelConfig config = preset("gpt2-nano");
+    config.maxT = 32;
+    const Model model = make_model(config);
+    std::vector<size_t> fused(2);
+    on_ranks(2, [&](int rank, Backend& backend, Comm& comm) {
+        Options options;
+        options.batch_size = 1, options.seq_len = 32, options.total_batch_size = 64, options.ranks = 2;
+        const ChosenPlan chosen = agree_on_plan(options, model, backend, comm);
+        fused[static_cast<size_t>(rank)] = chosen.memory.plan.fusions.size();
+        EXPECT_EQ(options.no_fuse, first_has != second_has);
+    });
+    cuda_on_cpu::set_machine({});
+    return fused;
+}
+
+TEST(Kernels, RanksFuseTheSameOrNothing) {
+    EXPECT_EQ(fused_on_ranks(true, true), (std::vector<size_t>{5, 5}));
+    EXPECT_EQ(fused_on_ranks(false, false), (std::vector<size_t>{0, 0}));
+    EXPECT_EQ(fused_on_ranks(true, false), (std::vector<size_t>{0, 0}));
+    EXPECT_EQ(fused_on_ranks(false, true), (std::vector<size_t>{0, 0}));
 }
 
 TEST(Kernels, RanksWhoseCardsAreWrongTakeThePortableOnes) {

@@ -40,6 +40,13 @@ struct Mlp {
         all.stores_between = false;
         return all;
     }
+    /// As a product that takes the activation's backward along, and a weight's that takes the bias's.
+    FusedRun input_gradient() const {
+        FusedRun both = run({part(proj, Pass::BackwardInput), part(act, Pass::Backward)});
+        both.stores_between = false;
+        return both;
+    }
+    FusedRun alone() const { return run({part(fc, Pass::BackwardWeight)}); }
     FusedRun forward() const {
         FusedRun both = run({part(fc, Pass::Forward), part(act, Pass::Forward)});
         both.same_bits = true, both.workspace_bytes = 0;
@@ -61,7 +68,8 @@ std::vector<Runs> runs_of(const Model& model) {
     return {{{mlp.backward()}, 1},
             {{mlp.three(), mlp.backward()}, 1},
             {{norm, mlp.backward()}, 2},
-            {{mlp.forward(), mlp.three()}, 1}};
+            {{mlp.forward(), mlp.three()}, 1},
+            {{mlp.input_gradient(), mlp.alone()}, 2}};
 }
 
 /// How many steps are one with others in a phase.
@@ -120,7 +128,7 @@ TEST(Fusion, IsTheSameForRandomKeepSets) {
         const Model model = small_models(1 + static_cast<int>(dice.below(6)))[dice.below(4)];
         const PlanRequest request = request_of(model, {2, 5}, DType::F32, 300);
         SCOPED_TRACE(item);
-        expect_right(model, request, random_keep_set(model, dice), runs_of(model)[dice.below(4)]);
+        expect_right(model, request, random_keep_set(model, dice), runs_of(model)[dice.below(5)]);
     }
 }
 
@@ -330,6 +338,25 @@ TEST(Fusion, IsPrintedWithBothNamesAndTakesTheTimeOfBoth) {
     measured.fused = {1.0};
     EXPECT_GT(plan_seconds(measured, plan), 3);
     EXPECT_LT(plan_seconds(measured, separate), 1);
+}
+
+/// A part takes its share of the time that it takes by itself.
+TEST(Fusion, OfOneOperationIsPrintedAndPartsHaveTheirShares) {
+    const Model model = small_model(Family::Gpt2, 3);
+    PlanRequest request = request_of(model, {3, 7}, DType::F32);
+    const OpTimes times = analytic_times(model, request.shape, request.places, find_device_profile("h100"));
+    const Plan separate = make_training_plan(model, request, find_policy("layer"));
+    const Mlp mlp(model);
+    FusedRun both = mlp.input_gradient();
+    both.parts[1].share = 0.25f;
+    request.fusions = {both, mlp.alone()};
+    const Plan plan = make_training_plan(model, request, find_policy("layer"));
+    const std::string text = print_steps(model, plan, nullptr);
+    EXPECT_NE(text.find("layer 2, in one pass, weight gradient of fc "), std::string::npos) << text;
+    EXPECT_NE(text.find("layer 2, input gradient of fc_proj + backward of gelu "), std::string::npos) << text;
+    EXPECT_NE(summarise_steps(plan).find(", 3 of them several operations in one"), std::string::npos);
+    const double saved = 3 * 0.75 * times.block[static_cast<size_t>(mlp.act)].backward;
+    EXPECT_NEAR(plan_seconds(times, separate) - plan_seconds(times, plan), saved, 1e-6 * saved);
 }
 
 TEST(FindFault, SeesSetsOfStepsThatMayNotBeOne) {

@@ -176,5 +176,47 @@ TEST(FusedSteps, OfABackendThatComputesNothing) {
     }
 }
 
+/// What a product takes along: two operations, of which the gradient between them is stored nowhere, and one by itself.
+TEST(FusedSteps, OfProductsThatTakeMoreAlong) {
+    for (const Family family : {Family::Gpt2, Family::Llama}) {
+        ModelConfig config = tiny(family);
+        config.features.mlp_bias = true;
+        const Model model = make_model(config);
+        const auto biases = std::count_if(model.block.begin(), model.block.end(), [](const OpRow& row) {
+            return row.kind == OpKind::Matmul && row.bias != kNone;
+        });
+        for (const PolicyRow& policy : policies()) {
+            NullBackend backend(512);
+            backend.set_fusion({.fuses = true, .stores_between = false, .workspace_bytes = 4097},
+                               Fusion::InputGradientAndActivation);
+            backend.set_fusion({.fuses = true, .workspace_bytes = 700}, Fusion::WeightAndBiasGradient);
+            const PlannedMemory memory = plan_memory(model, kShape, DType::BF16, policy, 0, backend);
+            State state(backend, model, DType::BF16, kShape.T, memory.layout.arena_bytes, /*training=*/true);
+            Executor executor(state, memory.plan, memory.layout);
+            executor.run({});
+            EXPECT_EQ(executor.high_water_bytes(), memory.layout.arena_bytes) << policy.name;
+            EXPECT_EQ(backend.count("input_gradient_and_activation"), 5) << policy.name;
+            EXPECT_EQ(backend.count("weight_and_bias_gradient"), 5 * biases) << policy.name;
+            EXPECT_EQ(backend.count("matmul_backward_input"), 5 * 3 + 1) << policy.name;
+            EXPECT_EQ(backend.count("matmul_backward_weight"), 5 * (4 - biases) + 1) << policy.name;
+            for (const PlanTensor& tensor : memory.plan.tensors) EXPECT_NE(tensor.name, "d_act_out") << policy.name;
+        }
+    }
+}
+
+/// Blocks decide bits: what only whole blocks can is not fused where the last one is smaller.
+TEST(FusedSteps, AreOfTheLastBlockToo) {
+    class OnlyWholeBlocks final : public NullBackend {
+      public:
+        FusionAnswer fuses(const FusionQuery& query) const override {
+            return {.fuses = query.fusion == Fusion::WeightAndBiasGradient && query.N == 128};
+        }
+    };
+    const Model model = make_model(tiny(Family::Gpt2));
+    const OnlyWholeBlocks backend;
+    EXPECT_EQ(fused_runs(model, {2, 128}, 128, DType::BF16, backend).size(), 4u);
+    EXPECT_TRUE(fused_runs(model, {2, 70}, 128, DType::BF16, backend).empty());
+}
+
 }  // namespace
 }  // namespace llmc

@@ -48,7 +48,7 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--logits-chunk --block-tokens --tile-tokens --no-fuse "
               "-z,--zero --rank-invariant --check-ranks --no-overlap --comm-init "
               "--comm-timeout --comm-insecure "
-              "--device --dtype --threads --cpu-products --kernels --tf32 --peak-tflops "
+              "--device --dtype --threads --cpu-products --kernels --tf32 --gemm-algorithms --peak-tflops "
               "-o,--output-dir -y,--resume --config --seed -v,--val-every --val-sequences -s,--sample-every "
               "-g,--sample-length --sample-prompt -n,--checkpoint-every --keep-checkpoints --keep-best --log-every "
               "--log-level "

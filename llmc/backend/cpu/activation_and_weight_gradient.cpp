@@ -60,7 +60,7 @@ void add_groups(float* total, bool adds, const float* sums, int64_t groups, int6
 }  // namespace
 
 FusionAnswer CpuBackend::fuses(const FusionQuery& query) const {
-    if (query.dtype != DType::F32) return {};
+    if (query.fusion != Fusion::ActivationAndWeightGradient || query.dtype != DType::F32) return {};
     const int64_t of_sums = groups_of(query.N) * query.OC * size_of(DType::F32);
     const int64_t of_product = matmul_workspace(query.dtype, query.N, query.OC, query.IC);
     return {.fuses = true, .same_bits = true, .workspace_bytes = std::max(of_sums, of_product)};

@@ -46,7 +46,9 @@ CublasLt find_functions() {
     LLMC_FIND(Create);
     LLMC_FIND(Destroy);
     LLMC_FIND(GetStatusString);
+    LLMC_FIND(GetVersion);
     LLMC_FIND(Matmul);
+    LLMC_FIND(MatmulAlgoCheck);
     LLMC_FIND(MatmulAlgoGetHeuristic);
     LLMC_FIND(MatmulDescCreate);
     LLMC_FIND(MatmulDescDestroy);

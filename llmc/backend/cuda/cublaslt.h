@@ -13,7 +13,9 @@ struct CublasLt {
     decltype(&cublasLtCreate) Create = nullptr;
     decltype(&cublasLtDestroy) Destroy = nullptr;
     decltype(&cublasLtGetStatusString) GetStatusString = nullptr;
+    decltype(&cublasLtGetVersion) GetVersion = nullptr;
     decltype(&cublasLtMatmul) Matmul = nullptr;
+    decltype(&cublasLtMatmulAlgoCheck) MatmulAlgoCheck = nullptr;
     decltype(&cublasLtMatmulAlgoGetHeuristic) MatmulAlgoGetHeuristic = nullptr;
     decltype(&cublasLtMatmulDescCreate) MatmulDescCreate = nullptr;
     decltype(&cublasLtMatmulDescDestroy) MatmulDescDestroy = nullptr;

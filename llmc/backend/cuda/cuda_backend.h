@@ -92,12 +92,22 @@ class CudaBackend final : public Backend {
                             Tensor workspace) override;
     int64_t head_norm_backward_workspace(int64_t N, int64_t HD) const override;
 
-    // matmul.cpp; the bias gradient's kernel is in column_sum.cu
+    // matmul.cpp; the kernel of a bias gradient by itself is in column_sum.cu
     void matmul_forward(Tensor out, Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor workspace) override;
     void matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight, Tensor workspace) override;
     void matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
                                 Tensor workspace) override;
     int64_t matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const override;
+    FusionAnswer fuses(const FusionQuery& query) const override;
+    void input_gradient_and_activation(ActivationFunction activation, Tensor d_pre, Tensor d_out, Tensor weight,
+                                       Tensor pre, Tensor workspace) override;
+    void weight_and_bias_gradient(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
+                                  Tensor workspace) override;
+
+    // gemm_algorithms.cpp
+    GemmAlgorithms gemm_algorithms() const override;
+    void set_gemm_algorithms(const GemmAlgorithms& algorithms) override;
+    GemmAlgorithms time_gemms(const std::vector<GemmQuery>& queries, const std::vector<GemmAlgorithm>& known) override;
 
     // nf4.cu
     void dequantize_nf4(Tensor out, const Nf4Operands& x) override;

@@ -1,12 +1,13 @@
-// Matrix products by cuBLASLt. Our tensors are row-major, the library counts columns: a row-major (rows, cols) is a
-// column-major (cols, rows), so every product is computed as its transpose, with the operands exchanged. Bias and
-// residual enter the accumulator before it is rounded; weight gradients are accumulated in fp32 by beta = 1, or with
-// the same algorithm written by beta = 0.
+// Matrix products by cuBLASLt. Bias and residual enter the accumulator before it is rounded; weight gradients are
+// accumulated in fp32 by beta = 1, or with the same algorithm written by beta = 0.
 //
-// The activation function is not part of the product. cuBLASLt could apply GELU to the accumulator; an activation that
-// runs again starts from the rounded pre-activation, and would not give the same bits.
+// The activation function is not part of the forward product. cuBLASLt could apply GELU to the accumulator; an
+// activation that runs again starts from the rounded pre-activation, and would not give the same bits. What runs once,
+// in the backward, may be part of a product: GELU's derivative of an input gradient, and, of a weight gradient, the
+// sums of the bias's.
 #include "llmc/backend/cuda/column_sum.h"
 #include "llmc/backend/cuda/cuda_backend.h"
+#include "llmc/backend/cuda/gemm_shape.h"
 #include "llmc/backend/cuda/prepared_matmuls.h"
 
 #include <algorithm>
@@ -23,6 +24,39 @@ int64_t library_workspace(int64_t item, int64_t N, int64_t OC, int64_t IC) {
 
 }  // namespace
 
+GemmShape gemm_shape(const GemmQuery& query) {
+    const auto [kind, dtype, N, OC, IC, has_bias, has_residual, bytes] = query;
+    switch (kind) {
+        case GemmKind::Forward:
+            return {.m = OC,
+                    .n = N,
+                    .k = IC,
+                    .transpose_a = true,
+                    .input = dtype,
+                    .output = dtype,
+                    .epilogue = has_bias ? Epilogue::Bias : Epilogue::None,
+                    .adds_c = has_residual};
+        case GemmKind::InputGradient:
+        case GemmKind::InputGradientAndGelu:
+            return {.m = IC,
+                    .n = N,
+                    .k = OC,
+                    .input = dtype,
+                    .output = dtype,
+                    .epilogue = kind == GemmKind::InputGradient ? Epilogue::None : Epilogue::GeluGradient};
+        case GemmKind::WeightGradient:
+        case GemmKind::WeightAndBiasGradient: break;
+    }
+    return {.m = IC,
+            .n = OC,
+            .k = N,
+            .transpose_b = true,
+            .input = dtype,
+            .output = DType::F32,
+            .epilogue = kind == GemmKind::WeightGradient ? Epilogue::None : Epilogue::BiasGradient,
+            .adds_c = true};
+}
+
 int64_t CudaBackend::matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const {
     return std::max(library_workspace(size_of(activations), N, OC, IC), column_sum_workspace(N, OC));
 }
@@ -30,25 +64,28 @@ int64_t CudaBackend::matmul_workspace(DType activations, int64_t N, int64_t OC, 
 void CudaBackend::matmul_forward(Tensor out, Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor workspace) {
     const int64_t N = x.shape[0], IC = weight.shape[1], OC = weight.shape[0];
     CHECK(x.shape[1] == IC && out.shape[0] == N && out.shape[1] == OC, N, IC, OC);
-    const MatmulShape shape = {.m = OC,
-                               .n = N,
-                               .k = IC,
-                               .transpose_a = true,
-                               .input = x.dtype,
-                               .output = out.dtype,
-                               .has_bias = bool{bias},
-                               .adds_c = bool{residual}};
-    matmuls_->run(shape,
-                  {out.data, weight.data, x.data, bias.data, residual.data, false, workspace.data, workspace.bytes()},
+    CHECK(out.dtype == x.dtype, name_of(out.dtype), name_of(x.dtype));
+    matmuls_->run(gemm_shape({GemmKind::Forward, x.dtype, N, OC, IC, bool{bias}, bool{residual}}),
+                  {.d = out.data,
+                   .a = weight.data,
+                   .b = x.data,
+                   .of_epilogue = bias.data,
+                   .c = residual.data,
+                   .workspace = workspace.data,
+                   .workspace_bytes = workspace.bytes()},
                   stream_);
 }
 
 void CudaBackend::matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight, Tensor workspace) {
     const int64_t N = d_out.shape[0], IC = weight.shape[1], OC = weight.shape[0];
     CHECK(d_out.shape[1] == OC && d_x.shape[0] == N && d_x.shape[1] == IC, N, IC, OC);
-    const MatmulShape shape = {.m = IC, .n = N, .k = OC, .input = d_out.dtype, .output = d_x.dtype};
-    matmuls_->run(shape,
-                  {d_x.data, weight.data, d_out.data, nullptr, nullptr, false, workspace.data, workspace.bytes()},
+    CHECK(d_x.dtype == d_out.dtype, name_of(d_x.dtype), name_of(d_out.dtype));
+    matmuls_->run(gemm_shape({GemmKind::InputGradient, d_out.dtype, N, OC, IC}),
+                  {.d = d_x.data,
+                   .a = weight.data,
+                   .b = d_out.data,
+                   .workspace = workspace.data,
+                   .workspace_bytes = workspace.bytes()},
                   stream_);
 }
 
@@ -58,11 +95,85 @@ void CudaBackend::matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool ad
     if (!d_weight) return;
     const int64_t N = x.shape[0], IC = x.shape[1], OC = d_out.shape[1];
     CHECK(d_weight.shape[0] == OC && d_weight.shape[1] == IC && d_out.shape[0] == N, N, IC, OC);
-    const MatmulShape shape = {
-        .m = IC, .n = OC, .k = N, .transpose_b = true, .input = x.dtype, .output = d_weight.dtype, .adds_c = true};
-    matmuls_->run(shape,
-                  {d_weight.data, x.data, d_out.data, nullptr, d_weight.data, !adds, workspace.data, workspace.bytes()},
+    CHECK(d_weight.dtype == DType::F32, name_of(d_weight.dtype));
+    matmuls_->run(gemm_shape({GemmKind::WeightGradient, x.dtype, N, OC, IC}),
+                  {.d = d_weight.data,
+                   .a = x.data,
+                   .b = d_out.data,
+                   .c = d_weight.data,
+                   .ignores_c = !adds,
+                   .workspace = workspace.data,
+                   .workspace_bytes = workspace.bytes()},
                   stream_);
+}
+
+// ---- with more than the product -----------------------------------------------------------------------------------
+
+/// In bf16 alone: what is trained in fp32 is there to be compared with.
+FusionAnswer CudaBackend::fuses(const FusionQuery& query) const {
+    constexpr int64_t kMultiple = 8;  // Of what GELU's derivative is taken at the library wants such rows.
+    if (query.dtype != DType::BF16) return {};
+    const int64_t of_library = library_workspace(size_of(query.dtype), query.N, query.OC, query.IC);
+    GemmQuery product = {.dtype = query.dtype, .N = query.N, .OC = query.OC, .IC = query.IC};
+    FusionAnswer answer = {.fuses = true};
+    switch (query.fusion) {
+        case Fusion::ActivationAndWeightGradient: return {};
+        case Fusion::InputGradientAndActivation:
+            if (query.activation != ActivationFunction::Gelu || query.IC % kMultiple != 0) return {};
+            product.kind = GemmKind::InputGradientAndGelu;
+            answer.stores_between = false;
+            answer.workspace_bytes = of_library;
+            break;
+        case Fusion::WeightAndBiasGradient:
+            product.kind = GemmKind::WeightAndBiasGradient;
+            answer.workspace_bytes = bias_gradient_bytes(query.OC) + of_library;
+            break;
+    }
+    // Without a device, what the library's documentation promises.
+    if (matmuls_ != nullptr) answer.fuses = matmuls_->can(matmuls_->key_of(gemm_shape(product), of_library));
+    return answer;
+}
+
+void CudaBackend::input_gradient_and_activation(ActivationFunction activation, Tensor d_pre, Tensor d_out,
+                                                Tensor weight, Tensor pre, Tensor workspace) {
+    const int64_t N = d_out.shape[0], IC = weight.shape[1], OC = weight.shape[0];
+    CHECK(activation == ActivationFunction::Gelu, static_cast<int>(activation));
+    CHECK(d_out.shape[1] == OC && d_pre.shape[0] == N && d_pre.shape[1] == IC, N, IC, OC);
+    CHECK(pre.shape == d_pre.shape && pre.dtype == d_pre.dtype && d_pre.dtype == d_out.dtype, N, IC);
+    matmuls_->run(gemm_shape({GemmKind::InputGradientAndGelu, d_out.dtype, N, OC, IC}),
+                  {.d = d_pre.data,
+                   .a = weight.data,
+                   .b = d_out.data,
+                   .of_epilogue = pre.data,
+                   .workspace = workspace.data,
+                   .workspace_bytes = workspace.bytes()},
+                  stream_);
+}
+
+/// The library overwrites: where the bias's gradient is added, and where nobody wants it, it goes into the workspace.
+void CudaBackend::weight_and_bias_gradient(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
+                                           Tensor workspace) {
+    const int64_t N = x.shape[0], IC = x.shape[1], OC = d_out.shape[1];
+    CHECK(d_weight.shape[0] == OC && d_weight.shape[1] == IC && d_out.shape[0] == N, N, IC, OC);
+    CHECK(d_weight.dtype == DType::F32 && (!d_bias || d_bias.count() == OC), d_bias.count(), OC);
+    const GemmQuery product = {.kind = GemmKind::WeightAndBiasGradient,
+                               .dtype = x.dtype,
+                               .N = N,
+                               .OC = OC,
+                               .IC = IC,
+                               .workspace_bytes = workspace.bytes()};
+    const Tensor apart(DType::F32, workspace.data, OC);
+    matmuls_->run(gemm_shape(product),
+                  {.d = d_weight.data,
+                   .a = x.data,
+                   .b = d_out.data,
+                   .of_epilogue = d_bias && !adds ? d_bias.data : apart.data,
+                   .c = d_weight.data,
+                   .ignores_c = !adds,
+                   .workspace = static_cast<char*>(workspace.data) + bias_gradient_bytes(OC),
+                   .workspace_bytes = library_bytes(product)},
+                  stream_);
+    if (d_bias && adds) add(d_bias, apart);
 }
 
 }  // namespace llmc::cuda

@@ -1,14 +1,21 @@
 #include "llmc/backend/cuda/prepared_matmuls.h"
 
+#include "llmc/backend/cuda/check.h"
 #include "llmc/backend/cuda/cublaslt.h"
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 
 namespace llmc::cuda {
 namespace {
+
+/// Multiples of this are as good as any for the library. Rows of parameters in bf16 are, and tensors of the arena.
+constexpr uint32_t kLargestAlignment = 128;
+/// Of bias, and of what GELU's derivative is taken at.
+constexpr uint32_t kEpilogueAlignment = 16;
 
 void check(cublasStatus_t status, const char* call) {
     if (status != CUBLAS_STATUS_SUCCESS) fail("CUDA: {} failed: {}", call, cublaslt().GetStatusString(status));
@@ -20,9 +27,9 @@ cudaDataType_t type_of(DType dtype) {
     return dtype == DType::F32 ? CUDA_R_32F : CUDA_R_16BF;
 }
 
-/// The largest power of two, up to the arena's, that divides an address.
+/// The largest power of two, up to that, that divides an address.
 uint32_t alignment_of(const void* address) {
-    const auto bits = reinterpret_cast<uintptr_t>(address) | 256u;
+    const auto bits = reinterpret_cast<uintptr_t>(address) | kLargestAlignment;
     return 1u << std::countr_zero(bits);
 }
 
@@ -44,19 +51,65 @@ void set(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttribut
     CUBLAS_CHECK(cublaslt().MatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value));
 }
 
+void set_operand(cublasLtMatmulDesc_t description, Epilogue epilogue, const void* operand) {
+    if (epilogue == Epilogue::None) return;
+    const bool is_matrix = epilogue == Epilogue::GeluGradient;
+    set(description, is_matrix ? CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER : CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+        operand);
+}
+
+/// The library looks for algorithms by the addresses of an epilogue's operand, too. Before there is one it is told an
+/// address that is aligned as the real one will be, and does not read there.
+const void* expected_operand() { return reinterpret_cast<const void*>(uintptr_t{kEpilogueAlignment}); }
+
+void set_epilogue(cublasLtMatmulDesc_t description, const GemmShape& shape) {
+    switch (shape.epilogue) {
+        case Epilogue::None: return;
+        case Epilogue::Bias: set(description, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS); break;
+        case Epilogue::BiasGradient: set(description, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BGRADB); break;
+        case Epilogue::GeluGradient:
+            set(description, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_DGELU);
+            set(description, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, shape.m);
+            break;
+    }
+    if (shape.epilogue != Epilogue::GeluGradient) {
+        set(description, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(shape.output));
+    }
+    set_operand(description, shape.epilogue, expected_operand());
+}
+
+std::vector<uint64_t> words_of(const cublasLtMatmulAlgo_t& algorithm) {
+    return {std::begin(algorithm.data), std::end(algorithm.data)};
+}
+
 }  // namespace
 
 struct PreparedMatmuls::Call {
-    cublasLtMatmulDesc_t description = nullptr;
-    cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;
-    cublasLtMatmulAlgo_t algorithm{};
+    explicit Call(const GemmKey& key);
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
     ~Call() {
         for (cublasLtMatrixLayout_t made : {a, b, d}) {
             if (made != nullptr) cublaslt().MatrixLayoutDestroy(made);
         }
         if (description != nullptr) cublaslt().MatmulDescDestroy(description);
     }
+    cublasLtMatmulDesc_t description = nullptr;
+    cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;
+    cublasLtMatmulAlgo_t algorithm{};
 };
+
+PreparedMatmuls::Call::Call(const GemmKey& key) {
+    const GemmShape& shape = key.shape;
+    CUBLAS_CHECK(cublaslt().MatmulDescCreate(&description, key.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
+                                             CUDA_R_32F));
+    set(description, CUBLASLT_MATMUL_DESC_TRANSA, shape.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+    set(description, CUBLASLT_MATMUL_DESC_TRANSB, shape.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+    set_epilogue(description, shape);
+    a = shape.transpose_a ? layout(shape.input, shape.k, shape.m) : layout(shape.input, shape.m, shape.k);
+    b = shape.transpose_b ? layout(shape.input, shape.n, shape.k) : layout(shape.input, shape.k, shape.n);
+    d = layout(shape.output, shape.m, shape.n);
+}
 
 PreparedMatmuls::PreparedMatmuls() {
     if (!cublaslt().problem.empty()) fail("{}; or use --device=cpu", cublaslt().problem);
@@ -68,27 +121,15 @@ PreparedMatmuls::~PreparedMatmuls() {
     cublaslt().Destroy(handle_);
 }
 
-void PreparedMatmuls::set_tf32(bool tf32) {
-    if (tf32 != tf32_) calls_.clear();
-    tf32_ = tf32;
+GemmKey PreparedMatmuls::key_of(const GemmShape& shape, int64_t workspace_bytes) const {
+    GemmKey key = {shape, tf32_ && shape.input == DType::F32, {}, workspace_bytes};
+    key.alignment.fill(kLargestAlignment);
+    return key;
 }
 
-std::unique_ptr<PreparedMatmuls::Call> PreparedMatmuls::prepare(const Key& key) const {
-    const MatmulShape& shape = key.shape;
-    auto call = std::make_unique<Call>();
-    const bool rounds = tf32_ && shape.input == DType::F32;
-    CUBLAS_CHECK(cublaslt().MatmulDescCreate(&call->description,
-                                             rounds ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F));
-    set(call->description, CUBLASLT_MATMUL_DESC_TRANSA, shape.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
-    set(call->description, CUBLASLT_MATMUL_DESC_TRANSB, shape.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
-    if (shape.has_bias) {
-        set(call->description, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-        set(call->description, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(shape.output));
-    }
-    call->a = shape.transpose_a ? layout(shape.input, shape.k, shape.m) : layout(shape.input, shape.m, shape.k);
-    call->b = shape.transpose_b ? layout(shape.input, shape.n, shape.k) : layout(shape.input, shape.k, shape.n);
-    call->d = layout(shape.output, shape.m, shape.n);
-
+/// The library's first choice comes first.
+std::vector<cublasLtMatmulAlgo_t> PreparedMatmuls::best_of_library(const Call& call, const GemmKey& key,
+                                                                   int most) const {
     cublasLtMatmulPreference_t preference = nullptr;
     CUBLAS_CHECK(cublaslt().MatmulPreferenceCreate(&preference));
     set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(key.workspace_bytes));
@@ -99,38 +140,119 @@ std::unique_ptr<PreparedMatmuls::Call> PreparedMatmuls::prepare(const Key& key) 
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.alignment[1]);
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.alignment[2]);
     set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.alignment[3]);
-    cublasLtMatmulHeuristicResult_t found{};
+    std::vector<cublasLtMatmulHeuristicResult_t> found(static_cast<size_t>(most));
     int count = 0;
-    const cublasStatus_t status = cublaslt().MatmulAlgoGetHeuristic(handle_, call->description, call->a, call->b,
-                                                                    call->d, call->d, preference, 1, &found, &count);
+    const cublasStatus_t status = cublaslt().MatmulAlgoGetHeuristic(handle_, call.description, call.a, call.b, call.d,
+                                                                    call.d, preference, most, found.data(), &count);
     cublaslt().MatmulPreferenceDestroy(preference);
-    if (status != CUBLAS_STATUS_SUCCESS || count == 0) {
-        fail("CUDA: cuBLASLt knows no way to multiply {} x {} x {} in {}: {}", shape.m, shape.n, shape.k,
-             name_of(shape.input), cublaslt().GetStatusString(status));
+    std::vector<Algorithm> algorithms;
+    for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < count; ++i) {
+        const cublasLtMatmulHeuristicResult_t& result = found[static_cast<size_t>(i)];
+        if (result.state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(result.algo);
     }
-    call->algorithm = found.algo;
-    return call;
+    return algorithms;
 }
 
-void PreparedMatmuls::run(const MatmulShape& shape, const MatmulOperands& operands, cudaStream_t stream) {
+const PreparedMatmuls::Call* PreparedMatmuls::call_of(const GemmKey& key) {
+    const auto [at, is_new] = calls_.try_emplace(key);
+    if (!is_new) return at->second.get();
+    auto call = std::make_unique<Call>(key);
+    const std::vector<Algorithm> first = best_of_library(*call, key, 1);
+    if (first.empty()) return nullptr;
+    call->algorithm = first.front();
+    at->second = std::move(call);
+    return at->second.get();
+}
+
+cublasStatus_t PreparedMatmuls::start(const Call& call, const Algorithm& algorithm, const GemmShape& shape,
+                                      const MatmulOperands& operands, cudaStream_t stream) const {
     const void* c = shape.adds_c ? operands.c : operands.d;
-    const Key key = {shape,
-                     {alignment_of(operands.a), alignment_of(operands.b), alignment_of(c), alignment_of(operands.d)},
-                     operands.workspace_bytes};
-    std::unique_ptr<Call>& call = calls_[key];
-    if (call == nullptr) call = prepare(key);
-    if (shape.has_bias) {
-        CHECK(alignment_of(operands.bias) >= 16);  // The algorithm was found without knowing it.
-        set(call->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias);
-    }
+    set_operand(call.description, shape.epilogue, operands.of_epilogue);
     const float alpha = 1, beta = shape.adds_c && !operands.ignores_c ? 1 : 0;
-    const cublasStatus_t status = cublaslt().Matmul(
-        handle_, call->description, &alpha, operands.a, call->a, operands.b, call->b, &beta, c, call->d, operands.d,
-        call->d, &call->algorithm, operands.workspace, static_cast<size_t>(operands.workspace_bytes), stream);
+    return cublaslt().Matmul(handle_, call.description, &alpha, operands.a, call.a, operands.b, call.b, &beta, c,
+                             call.d, operands.d, call.d, &algorithm, operands.workspace,
+                             static_cast<size_t>(operands.workspace_bytes), stream);
+}
+
+void PreparedMatmuls::run(const GemmShape& shape, const MatmulOperands& operands, cudaStream_t stream) {
+    const void* c = shape.adds_c ? operands.c : operands.d;
+    GemmKey key = key_of(shape, operands.workspace_bytes);
+    key.alignment = {alignment_of(operands.a), alignment_of(operands.b), alignment_of(c), alignment_of(operands.d)};
+    CHECK(shape.epilogue == Epilogue::None || alignment_of(operands.of_epilogue) >= kEpilogueAlignment);
+    const Call* const call = call_of(key);
+    if (call == nullptr) {
+        fail("CUDA: cuBLASLt knows no way to multiply {} x {} x {} in {}", shape.m, shape.n, shape.k,
+             name_of(shape.input));
+    }
+    const cublasStatus_t status = start(*call, call->algorithm, shape, operands, stream);
     if (status != CUBLAS_STATUS_SUCCESS) {
         fail("CUDA: multiplying {} x {} x {} in {} failed: {}", shape.m, shape.n, shape.k, name_of(shape.input),
              cublaslt().GetStatusString(status));
     }
+}
+
+std::string PreparedMatmuls::library() {
+    const size_t version = cublaslt().GetVersion();  // 130100: 13.1.0.
+    return fmt::format("cuBLASLt {}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
+
+std::vector<GemmAlgorithm> PreparedMatmuls::algorithms() const {
+    std::vector<GemmAlgorithm> all;
+    for (const auto& [key, call] : calls_) {
+        if (call != nullptr) all.push_back({key, words_of(call->algorithm)});
+    }
+    return all;
+}
+
+bool PreparedMatmuls::choose(const GemmAlgorithm& algorithm) {
+    auto call = std::make_unique<Call>(algorithm.key);
+    if (algorithm.words.size() != std::size(call->algorithm.data)) return false;
+    std::copy(algorithm.words.begin(), algorithm.words.end(), call->algorithm.data);
+    cublasLtMatmulHeuristicResult_t result{};
+    const cublasStatus_t status = cublaslt().MatmulAlgoCheck(handle_, call->description, call->a, call->b, call->d,
+                                                             call->d, &call->algorithm, &result);
+    const auto room = static_cast<size_t>(algorithm.key.workspace_bytes);
+    if (status != CUBLAS_STATUS_SUCCESS || result.workspaceSize > room) return false;
+    calls_[algorithm.key] = std::move(call);
+    return true;
+}
+
+/// The least of several; infinite where the library cannot after all.
+float PreparedMatmuls::milliseconds(const Call& call, const Algorithm& algorithm, const GemmShape& shape,
+                                    const MatmulOperands& operands, cudaStream_t stream) const {
+    constexpr int kRuns = 4;  // The first of them loads the kernel.
+    cudaEvent_t begin = nullptr, end = nullptr;
+    CUDA_CHECK(cudaEventCreate(&begin));
+    CUDA_CHECK(cudaEventCreate(&end));
+    float least = std::numeric_limits<float>::infinity();
+    for (int i = 0; i < kRuns; ++i) {
+        CUDA_CHECK(cudaEventRecord(begin, stream));
+        if (start(call, algorithm, shape, operands, stream) != CUBLAS_STATUS_SUCCESS) break;
+        CUDA_CHECK(cudaEventRecord(end, stream));
+        CUDA_CHECK(cudaEventSynchronize(end));
+        float taken = 0;
+        CUDA_CHECK(cudaEventElapsedTime(&taken, begin, end));
+        if (i > 0) least = std::min(least, taken);
+    }
+    CUDA_CHECK(cudaEventDestroy(begin));
+    CUDA_CHECK(cudaEventDestroy(end));
+    return least;
+}
+
+GemmAlgorithm PreparedMatmuls::fastest(const GemmKey& key, const MatmulOperands& operands, cudaStream_t stream) const {
+    constexpr int kMost = 8;
+    constexpr float kWorthIt = 0.97f;
+    const Call call(key);
+    const std::vector<Algorithm> candidates = best_of_library(call, key, kMost);
+    if (candidates.empty()) return {key, {}};
+    size_t best = 0;
+    float least = candidates.size() == 1 ? 0 : milliseconds(call, candidates[0], key.shape, operands, stream);
+    least *= kWorthIt;
+    for (size_t i = 1; i < candidates.size(); ++i) {
+        const float taken = milliseconds(call, candidates[i], key.shape, operands, stream);
+        if (taken < least) least = taken, best = i;
+    }
+    return {key, words_of(candidates[best])};
 }
 
 }  // namespace llmc::cuda

@@ -1,8 +1,9 @@
-// cuBLASLt calls with everything decided once per shape: layouts, epilogue, algorithm. The algorithm is the library's
-// first choice and never a timed one: the same shape gets the same algorithm in every run, and so the same bits.
+// cuBLASLt calls with everything decided once per product: layouts, epilogue, algorithm. The algorithm is the library's
+// first choice, or what it was told (base/gemm_algorithms.h), and never one that was timed on the way: the same product
+// gets the same algorithm in every run, and so the same bits.
 #pragma once
 
-#include "llmc/base/dtype.h"
+#include "llmc/base/gemm_algorithms.h"
 
 #include <cublasLt.h>
 
@@ -10,25 +11,17 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <string>
+#include <vector>
 
 namespace llmc::cuda {
-
-/// D (m, n) = op(A) op(B) [+ bias down the columns] [+ C], column-major as the library counts. A and B have the type
-/// `input`; D, C and bias the type `output`; products are summed in fp32.
-struct MatmulShape {
-    int64_t m = 0, n = 0, k = 0;
-    bool transpose_a = false, transpose_b = false;
-    DType input = DType::F32, output = DType::F32;
-    bool has_bias = false;
-    bool adds_c = false;
-    auto operator<=>(const MatmulShape&) const = default;
-};
 
 struct MatmulOperands {
     void* d = nullptr;
     const void* a = nullptr;
     const void* b = nullptr;
-    const void* bias = nullptr;
+    /// The bias, where its gradient goes, or what GELU's derivative is taken at; at a multiple of 16 bytes.
+    const void* of_epilogue = nullptr;
     const void* c = nullptr;  ///< May be d.
     bool ignores_c = false;   ///< Of a shape that adds C: does not, this time. The algorithm is the same.
     void* workspace = nullptr;
@@ -43,24 +36,40 @@ class PreparedMatmuls {
     PreparedMatmuls& operator=(const PreparedMatmuls&) = delete;
 
     /// Whether operands in fp32 are rounded to TF32, for the tensor cores.
-    void set_tf32(bool tf32);
+    void set_tf32(bool tf32) { tf32_ = tf32; }
 
-    void run(const MatmulShape& shape, const MatmulOperands& operands, cudaStream_t stream);
+    /// Of operands whose addresses are multiples of 128.
+    GemmKey key_of(const GemmShape& shape, int64_t workspace_bytes) const;
+
+    /// Whether the library has an algorithm. It is asked once.
+    bool can(const GemmKey& key) { return call_of(key) != nullptr; }
+
+    void run(const GemmShape& shape, const MatmulOperands& operands, cudaStream_t stream);
+
+    /// "cuBLASLt 13.1.0".
+    static std::string library();
+    /// Of all products that run() or can() has met, and those of choose(), by key.
+    std::vector<GemmAlgorithm> algorithms() const;
+    /// Takes this algorithm for its product from now on. False where the library refuses it.
+    bool choose(const GemmAlgorithm& algorithm);
+    /// The library's first algorithm, or the fastest of the first eight where that takes less than 97 % of its time.
+    /// The operands are overwritten; c is d.
+    GemmAlgorithm fastest(const GemmKey& key, const MatmulOperands& operands, cudaStream_t stream) const;
 
   private:
     struct Call;
-    /// Shape, alignments of A, B, C and D in bytes, bytes of workspace.
-    struct Key {
-        MatmulShape shape;
-        std::array<uint32_t, 4> alignment;
-        int64_t workspace_bytes;
-        auto operator<=>(const Key&) const = default;
-    };
-    std::unique_ptr<Call> prepare(const Key& key) const;
+    using Algorithm = cublasLtMatmulAlgo_t;
+
+    const Call* call_of(const GemmKey& key);
+    std::vector<Algorithm> best_of_library(const Call& call, const GemmKey& key, int most) const;
+    cublasStatus_t start(const Call& call, const Algorithm& algorithm, const GemmShape& shape,
+                         const MatmulOperands& operands, cudaStream_t stream) const;
+    float milliseconds(const Call& call, const Algorithm& algorithm, const GemmShape& shape,
+                       const MatmulOperands& operands, cudaStream_t stream) const;
 
     bool tf32_ = false;
     cublasLtHandle_t handle_ = nullptr;
-    std::map<Key, std::unique_ptr<Call>> calls_;
+    std::map<GemmKey, std::unique_ptr<Call>> calls_;  ///< Null: the library has no algorithm.
 };
 
 }  // namespace llmc::cuda

@@ -14,6 +14,7 @@ namespace llmc {
 namespace {
 
 constexpr double kWidth = 560, kHeight = 280, kLeft = 62, kRight = 12, kTop = 10, kBottom = 30;
+constexpr double kHalfLabel = 20;  ///< Of a step's number, on a phone.
 constexpr size_t kBuckets = 600;
 constexpr double kLogarithmicSpan = 20;
 
@@ -23,10 +24,10 @@ struct Range {
     bool is_empty() const { return low > high; }
 };
 
-/// "3.1e-05", "0.25", "1,200,000" without the noise of a binary fraction.
+/// "3.1e-05", "0.25", "1.2M", without the noise of a binary fraction.
 std::string number_words(double value) {
     const double size = std::abs(value);
-    if (size >= 1e4 && size < 1e15) {
+    if (size >= 1e3 && size < 1e15) {
         for (const auto& [unit, letter] : {std::pair(1e9, "G"), std::pair(1e6, "M"), std::pair(1e3, "k")}) {
             if (size >= unit) return fmt::format("{:g}{}", value / unit, letter);
         }
@@ -90,8 +91,10 @@ class Drawing {
                 kLeft, kWidth - kRight, y(tick), y(tick), kLeft - 6, y(tick) + 4, number_words(tick));
         }
         for (const double tick : linear_ticks(x_.low, x_.high, kMostColumns)) {
-            text += fmt::format("<text x=\"{:.1f}\" y=\"{:g}\" text-anchor=\"middle\">{}</text>", x(tick),
-                                kHeight - kBottom + 18, number_words(tick));
+            const bool is_at_edge = x(tick) > kWidth - kRight - kHalfLabel;
+            text += fmt::format("<text x=\"{:.1f}\" y=\"{:g}\" text-anchor=\"{}\">{}</text>",
+                                is_at_edge ? kWidth : x(tick), kHeight - kBottom + 18, is_at_edge ? "end" : "middle",
+                                number_words(tick));
         }
         return text + "</g>\n";
     }

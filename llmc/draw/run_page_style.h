@@ -57,6 +57,8 @@ th { text-align: left; font-weight: 500; } td, th { padding: 2px 14px 2px 0; bor
 .wide { overflow-x: auto; }
 .paper { background: #fff; overflow-x: auto; border-radius: 6px; margin: 10px 0; }
 .paper svg { max-width: 100%; height: auto; }
+@media (prefers-color-scheme: dark) { .paper { filter: invert(.88) hue-rotate(180deg); } }
+@media (max-width: 600px) { .paper svg { max-width: none; } }
 details { margin: 6px 0; } summary { cursor: pointer; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--card); padding: 10px; border-radius: 6px;
   margin: 4px 0; }

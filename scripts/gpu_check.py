@@ -18,7 +18,8 @@ Runs from a source tree (after make and make build/release/gpu_tests) or from th
 card that nothing else uses; nine minutes are enough on an H100 for all but the variants. Measured are GPT-2 124M
 32 x 1024, gpt2-xl 8 x 1024, llama3.2-1b 4 x 4096 at levels 0, 1, 2, auto and offload, each operation against the
 roofline, PyTorch with torch.compile and scaled_dot_product_attention, llama3.2-1b with 131,072 tokens at level 2,
-generation, and variants of our side: the portable kernels, LoRA, QLoRA, tiles at 131,072 and 262,144 tokens.
+generation, and variants of our side: nothing fused, timed algorithms of cuBLASLt, the portable kernels, LoRA, QLoRA,
+tiles at 131,072 and 262,144 tokens.
 
 Prints a table; writes gpu_check.json, gpu_check.md (with the tables for the README), profiles.txt and log.txt to
 FOLDER, after every part, each whole or not at all. Exits with 1 if anything failed or missed its target (what was left

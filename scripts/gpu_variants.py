@@ -27,6 +27,8 @@ class Variant:
 
 LORA = ("--lora=16",)
 VARIANTS = {variant.key: variant for variant in (
+    Variant("no-fuse", "gpt2", ("--no-fuse",), seconds=5),
+    Variant("timed-gemms", "gpt2", ("--gemm-algorithms=timed",), seconds=15),
     Variant("portable", "gpt2", ("--kernels=portable",), seconds=5),
     Variant("portable", "llama3.2-1b", ("--kernels=portable",), seconds=14),
     Variant("lora", "llama3.2-1b", LORA, B=4, T=2048),

@@ -92,9 +92,9 @@ class Drawing {
         }
         for (const double tick : linear_ticks(x_.low, x_.high, kMostColumns)) {
             const bool is_at_edge = x(tick) > kWidth - kRight - kHalfLabel;
-            text += fmt::format("<text x=\"{:.1f}\" y=\"{:g}\" text-anchor=\"{}\">{}</text>",
-                                is_at_edge ? kWidth : x(tick), kHeight - kBottom + 18, is_at_edge ? "end" : "middle",
-                                number_words(tick));
+            text +=
+                fmt::format("<text x=\"{:.1f}\" y=\"{:g}\" text-anchor=\"{}\">{}</text>", is_at_edge ? kWidth : x(tick),
+                            kHeight - kBottom + 18, is_at_edge ? "end" : "middle", number_words(tick));
         }
         return text + "</g>\n";
     }

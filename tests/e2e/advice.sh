@@ -14,7 +14,7 @@ number() { sed -n "s/^ *\"$1\": \([0-9]*\),*$/\1/p" out | head -n 1; }
 options_of() {
     case $1 in
         *--*=*) grep -oE -e '--[a-z-]+=[^ )]+' <<<"$1" ;;
-        *"raise --"*" to "*) sed -n 's/.*raise \(--[a-z-]*\) to \([0-9]*\).*/\1=\2/p' <<<"$1" ;;
+        *"raise --"*" to "*) sed -n 's/.*raise \(--[a-z-]*\) to \([0-9]*[GMK]*i*B\).*/\1=\2/p' <<<"$1" ;;
         *"lower --"*" to "*) sed -n 's/.*lower \(--[a-z-]*\) to \([0-9]*\).*/\1=\2/p' <<<"$1" ;;
     esac
 }
@@ -70,15 +70,15 @@ for level in none auto; do
     floor=$(number total_bytes)
     for budget in $((least * 9 / 10)) $(((least + floor) / 2)) $((floor * 8 / 10)) $((floor / 2)); do
         [ "$budget" -lt "$whole" ] || continue
-        take "--recompute=$level in $budget" "${base[@]}" "${train[@]}" --recompute=$level --memory-budget="$budget"
+        take "--recompute=$level in $budget" "${base[@]}" "${train[@]}" --recompute=$level --memory-budget="$budget"B
     done
 done
-take "batch 1, the optimiser too large" "${base[@]}" "${train[@]}" --batch-size=1 --memory-budget=$((floor * 6 / 10))
-run "${base[@]}" "${train[@]}" --batch-size=1 --memory-budget=$((floor * 6 / 10))
+take "batch 1, the optimiser too large" "${base[@]}" "${train[@]}" --batch-size=1 --memory-budget=$((floor * 6 / 10))B
+run "${base[@]}" "${train[@]}" --batch-size=1 --memory-budget=$((floor * 6 / 10))B
 check "a batch of one is not to be lowered" test "$(grep -c 'lower --batch-size' err)" = 0
 check "what binds is named" grep -q 'parameters, gradients and optimiser alone take' err
 take "an update of 8 sequences" "${base[@]}" "${train[@]}" --recompute=none --total-batch-size=512 \
-    --memory-budget=$((least * 8 / 10))
+    --memory-budget=$((least * 8 / 10))B
 take "host memory" "${base[@]}" "${train[@]}" --offload=all --host-memory-budget=100KiB
 check "there was advice" test "$taken" -ge 20
 

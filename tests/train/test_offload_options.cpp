@@ -1,6 +1,7 @@
 // --offload and --host-memory-budget as options: lists, what contradicts itself, and what is said where memory is
 // short.
 #include "llmc/backend/make_backend.h"
+#include "llmc/base/advice_text.h"
 #include "llmc/train/offload.h"
 #include "llmc/train/placement.h"
 #include "tests/io/temp_dir.h"
@@ -61,16 +62,16 @@ TEST(Placement, TheOneItNamesFitsAndIsTheFastestOfThose) {
     options.recompute = "none";
     double before = 0;
     for (const int64_t budget : {most, (most + least) / 2, least + least / 4, least}) {
-        options.memory_budget = std::to_string(budget);
+        options.memory_budget = size_option(budget);
         const auto found = fitting_placement(options, model, shape, *backend);
         ASSERT_TRUE(found) << budget;
         EXPECT_LE(memory_of(found->recompute, found->offload).total_bytes(), budget);
         EXPECT_GE(found->step_seconds, before) << "less memory takes no less time";
         before = found->step_seconds;
     }
-    options.memory_budget = std::to_string(least / 2);
+    options.memory_budget = size_option(least / 2);
     EXPECT_FALSE(fitting_placement(options, model, shape, *backend));
-    options.memory_budget = std::to_string(least), options.host_memory_budget = "1KiB";
+    options.memory_budget = size_option(least), options.host_memory_budget = "1KiB";
     EXPECT_FALSE(fitting_placement(options, model, shape, *backend)) << "the host has a budget, too";
 }
 
@@ -93,7 +94,7 @@ TEST(Placement, AutoIsTheFastestOfAllThatFit) {
     int needs_host = 0;
     for (const char* policy : {"none", "sqrt", "offload", "auto"}) {
         for (const int64_t budget : {most, (most + least) / 2, least + least / 4, least}) {
-            options.memory_budget = std::to_string(budget);
+            options.memory_budget = size_option(budget);
             std::optional<ChosenPlan> best;
             for (const std::string& list : offloads_by_cost()) {
                 std::optional<ChosenPlan> one = chosen(policy, list);

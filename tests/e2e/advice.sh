@@ -80,6 +80,15 @@ check "what binds is named" grep -q 'parameters, gradients and optimiser alone t
 take "an update of 8 sequences" "${base[@]}" "${train[@]}" --recompute=none --total-batch-size=512 \
     --memory-budget=$((least * 8 / 10))B
 take "host memory" "${base[@]}" "${train[@]}" --offload=all --host-memory-budget=100KiB
+# Where the host is too small it is the host that is named, by a search as by a level.
+for level in 1 auto; do
+    refused "host memory, --recompute=$level" 1 "not enough host memory: --offload=all keeps .* there" \
+        "${base[@]}" "${train[@]}" --layers=64 --channels=4096 --heads=32 --recompute=$level --offload=all \
+        --memory-budget=20GiB
+    run plan "${base[@]}" --device-profile=rtx4090 --recompute=$level --offload=all --host-memory-budget=100KiB
+    check "a plan of --recompute=$level does not fit" grep -q -E '^(1 layer|  auto) .* no ' out
+    check "nor is it said to" grep -q '^within .* and 100.0 KiB of host memory (--host-memory-budget): none; ' out
+done
 check "there was advice" test "$taken" -ge 20
 
 # A plan for a card says that it does not fit, and what would; taking it, something fits.

@@ -333,18 +333,25 @@ void set_smallest(const Model& model, SearchResult* result) {
     result->binding_step = describe_step(model, result->plan.steps[static_cast<size_t>(simulation.peak_step)]);
 }
 
-/// Layers that differ in what trains are priced alike, too high some of them: a fixed policy may then be better.
-SearchResult or_fixed_policy(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes,
-                             SearchResult best) {
-    best.found = !best.plan.steps.empty() && best.layout.arena_bytes <= budget_bytes;
+/// Whether the plan of a fixed policy may use what it does of host memory. What the table of places has there anyway is
+/// not the search's to decide.
+bool has_host_room(const PlanRequest& request, const Plan& plan, const SearchBudget& budget) {
+    return request.places.on_host(Buffer::Boundaries) || plan.host_bytes <= budget.host_bytes;
+}
+
+/// Layers that differ in what trains are priced alike, too high some of them, and of inputs in host memory only some
+/// choices are tried: a fixed policy may then be better.
+SearchResult or_fixed_policy(const Model& model, const PlanRequest& request, const OpTimes& times,
+                             const SearchBudget& budget, SearchResult best) {
+    best.found = !best.plan.steps.empty() && best.layout.arena_bytes <= budget.device_bytes;
     for (const PolicyRow& policy : policies()) {
-        if (policy.host_memory) continue;
         SearchResult other;
         other.keep = policy.function(model);
         other.summary = fmt::format("as --recompute={}", policy.name);
         other.plan = make_training_plan(model, request, other.keep, "auto");
+        if (!has_host_room(request, other.plan, budget)) continue;
         other.seconds = plan_seconds(times, other.plan);
-        other.found = arena_within(other.plan, budget_bytes).fits;
+        other.found = arena_within(other.plan, budget.device_bytes).fits;
         const bool both = best.found && other.found, none = !best.found && !other.found;
         if ((best.found && !other.found) || (both && other.seconds >= best.seconds)) continue;
         other.layout = make_layout(other.plan);
@@ -481,20 +488,24 @@ class LayerSearch {
     const ChainCheckpointing chain_;
 };
 
+/// Whether no plan is better than what the layers' search finds: all layers train alike, in the device's memory.
+bool finds_the_best(const Model& model, const PlanRequest& request, const SearchBudget& budget) {
+    return !model.has_frozen() && !request.places.on_host(Buffer::Boundaries) && budget.host_bytes == 0;
+}
+
 }  // namespace
 
 SearchResult search_plan(const Model& model, const PlanRequest& request, const OpTimes& times,
                          const SearchBudget& budget, SearchEffort effort) {
-    const bool is_exact = !model.has_frozen() && !request.places.on_host(Buffer::Boundaries);
-    if (is_exact) return LayerSearch(model, request, times, budget, effort).run();
     const bool decides = GradientPath(model).lowest_layer() < model.config.L;  // Else no layer has a backward.
-    return or_fixed_policy(
-        model, request, times, budget.device_bytes,
-        decides ? LayerSearch(model, request, times, {budget.device_bytes}, effort).run() : SearchResult{});
+    SearchResult best = decides ? LayerSearch(model, request, times, budget, effort).run() : SearchResult{};
+    return finds_the_best(model, request, budget) ? best
+                                                  : or_fixed_policy(model, request, times, budget, std::move(best));
 }
 
-bool search_fits(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes) {
-    const bool is_exact = !model.has_frozen() && !request.places.on_host(Buffer::Boundaries);
+bool search_fits(const Model& model, const PlanRequest& request, const OpTimes& times, const SearchBudget& budget) {
+    const int64_t budget_bytes = budget.device_bytes;
+    const bool is_exact = finds_the_best(model, request, budget);
     if (GradientPath(model).lowest_layer() < model.config.L) {
         const ModelCosts costs = measure_layers(model, request, times);
         const ChainCheckpointing chain(costs.L, costs.cost.front().walk_seconds, costs.cost.front().extra_seconds);
@@ -512,7 +523,8 @@ bool search_fits(const Model& model, const PlanRequest& request, const OpTimes& 
     }
     if (is_exact) return false;
     return std::any_of(policies().begin(), policies().end(), [&](const PolicyRow& policy) {
-        return !policy.host_memory && arena_within(make_training_plan(model, request, policy), budget_bytes).fits;
+        const Plan plan = make_training_plan(model, request, policy);
+        return has_host_room(request, plan, budget) && arena_within(plan, budget_bytes).fits;
     });
 }
 

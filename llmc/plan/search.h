@@ -55,13 +55,14 @@ struct SearchBudget {
 
 /// The fastest plan whose arena stays within the budget. Only layers with a backward (model/trainable.h) are decided.
 /// With host memory, a layer's input may go there instead of staying; what the link to it cannot move beside the
-/// operations counts (plan_seconds()), and where nothing is gained nothing goes.
+/// operations counts (plan_seconds()), and where nothing is gained nothing goes. No fixed policy that stays within the
+/// budget is faster.
 SearchResult search_plan(const Model& model, const PlanRequest& request, const OpTimes& times,
                          const SearchBudget& budget, SearchEffort effort = SearchEffort::Thorough);
 
 /// Whether the smallest plans fit; then search_plan() finds something, too. Sooner than that, and where an arena has
 /// gaps sometimes more careful.
-bool search_fits(const Model& model, const PlanRequest& request, const OpTimes& times, int64_t budget_bytes);
+bool search_fits(const Model& model, const PlanRequest& request, const OpTimes& times, const SearchBudget& budget);
 
 /// Extra time of bringing back a segment: R(n, m) above, with full forward time `layer_seconds` and repeat time
 /// `repeat_seconds`, and where to split. Exposed for the tests, which hold it against closed forms.

@@ -105,17 +105,6 @@ void keep_profile(const DeviceProfile& profile) {
                  path);
 }
 
-/// Host memory that a search may send inputs of layers to: of a device with memory of its own, where
-/// --host-memory-budget says so.
-int64_t room_for_inputs(const Options& options, const Model& model, const PlanRequest& request,
-                        const Backend& backend) {
-    const bool is_one_memory = !backend.on_gpu() && options.device_profile.empty();
-    if (options.host_memory_budget.empty() || is_one_memory) return 0;
-    const int64_t away =
-        state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true, Memory::Host).total();
-    return std::max<int64_t>(0, host_memory_limit(options) - away);
-}
-
 /// Whether the backend can say what the device runs as one: it is the device, or one of its kind.
 bool can_fuse(const Options& options, const Backend& backend) {
     return options.device_profile.empty() || (backend.on_gpu() && device_profile_of(options).kind != "cpu");
@@ -139,6 +128,7 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
                               room_for_inputs(options, model, request, backend));
     SearchResult found = search_plan(model, request, times, budget);
     if (!found.found) {
+        require_host_memory(options, model, with_memory(model, std::move(found.plan)), backend);
         const int64_t smallest = state + found.smallest_bytes;
         const std::string bound = memory_bound(options, backend.info());
         const std::string floor = floor_words(options, model, request.shape, backend);
@@ -158,7 +148,14 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
     chosen.above_bound = found.seconds / relaxed_seconds(model, request, times, budget) - 1;
     chosen.memory = with_memory(model, std::move(found.plan));
     chosen.keep = std::move(found.keep);
-    chosen.words = fmt::format("the fastest within {}: {}", format_bytes(limit), found.summary);
+    const bool may_gain = budget.host_bytes == 0 && !is_one_memory(options, backend) &&
+                          !request.places.on_host(Buffer::Boundaries) &&
+                          chosen.memory.simulation.extra_flops_ratio() > 0;
+    chosen.words = fmt::format("the fastest within {}{}: {}", format_bytes(limit),
+                               may_gain ? " without host memory (--offload=auto, or --host-memory-budget, lets it send "
+                                          "layers' inputs there)"
+                                        : "",
+                               found.summary);
     return chosen;
 }
 
@@ -166,7 +163,10 @@ ChosenPlan search(const Options& options, const Model& model, const PlanRequest&
 bool fits_arena(const Options& options, const std::string& policy, const Model& model, const PlanRequest& request,
                 const Backend& backend) {
     const int64_t room = arena_room(options, model, request, backend);
-    if (policy == "auto") return search_fits(model, request, nominal_times(options, model, request, backend), room);
+    if (policy == "auto") {
+        return search_fits(model, request, nominal_times(options, model, request, backend),
+                           {room, room_for_inputs(options, model, request, backend)});
+    }
     return arena_within(make_training_plan(model, request, find_policy(policy)), room).fits;
 }
 
@@ -256,6 +256,14 @@ int64_t arena_room(const Options& options, const Model& model, const PlanRequest
     const int64_t away =
         state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true, Memory::Host).total();
     return away == 0 ? room : std::min(room, device.available(options.memory_sharing) - state - away);
+}
+
+int64_t room_for_inputs(const Options& options, const Model& model, const PlanRequest& request,
+                        const Backend& backend) {
+    if (options.host_memory_budget.empty() || is_one_memory(options, backend)) return 0;
+    const int64_t away =
+        state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true, Memory::Host).total();
+    return std::max<int64_t>(0, host_memory_limit(options) - away);
 }
 
 bool fuses(const Options& options, const Backend& backend) { return !options.no_fuse && can_fuse(options, backend); }

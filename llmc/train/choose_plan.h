@@ -54,6 +54,10 @@ int64_t memory_limit(const Options& options, const DeviceInfo& device);
 /// there counts too.
 int64_t arena_room(const Options& options, const Model& model, const PlanRequest& request, const Backend& backend);
 
+/// Host memory that a search may send inputs of layers to: of a device with memory of its own, where
+/// --host-memory-budget says so.
+int64_t room_for_inputs(const Options& options, const Model& model, const PlanRequest& request, const Backend& backend);
+
 /// What that limit comes from, if not from the device's size, in words for messages.
 std::string memory_bound(const Options& options, const DeviceInfo& device);
 

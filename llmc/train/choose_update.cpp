@@ -26,6 +26,7 @@ class UpdateChoice {
           request_(request),
           by_(by),
           room_(arena_room(options, model, request, backend)),
+          for_inputs_(room_for_inputs(options, model, request, backend)),
           limit_(memory_limit(options, backend.info())) {}
 
     /// The fastest delay of this keep-set that fits, if it is faster than `seconds`.
@@ -50,7 +51,7 @@ class UpdateChoice {
         if (of_update < kWorthASearch * seconds) return std::nullopt;
         const int64_t excess = with_ahead(chosen, ahead).layout.arena_bytes - room_;
         if (excess <= 0) return std::nullopt;
-        SearchResult found = search_plan(model_, request_, by_, room_ - excess);
+        SearchResult found = search_plan(model_, request_, by_, {room_ - excess, for_inputs_});
         if (!found.found) return std::nullopt;
         ChosenPlan less = chosen;
         less.keep = std::move(found.keep);
@@ -73,7 +74,7 @@ class UpdateChoice {
     const Model& model_;
     const PlanRequest& request_;
     const OpTimes& by_;
-    const int64_t room_, limit_;
+    const int64_t room_, for_inputs_, limit_;
 };
 
 }  // namespace

@@ -18,6 +18,7 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
@@ -383,6 +384,9 @@ int64_t parse_budget(const std::string& option, const std::string& text, int64_t
             return static_cast<int64_t>(static_cast<double>(whole) * percent / 100);
         }
     } else if (parse_bytes(text, &bytes) && bytes > 0) {
+        const bool is_bare = std::isdigit(static_cast<unsigned char>(text.back())) != 0;
+        constexpr int64_t kLeastBare = 1 << 20;  // Less is meant as another unit.
+        if (is_bare && bytes < kLeastBare) fail_usage("{}={}: {} bytes; write {}GiB", option, text, text, text);
         return bytes;
     }
     fail_usage("{}={}: not a size; write for example 6GiB, 512MiB or 80%", option, text);

@@ -298,7 +298,7 @@ std::string config_of_run(const Options& options, const std::string& run_folder)
 /// Warns of what the options of a file became, such as data that was found elsewhere. One of all ranks does it.
 void say_remarks(const Options& options);
 
-/// "1500", "6GiB" or "80%" of `whole`; fails naming the option.
+/// "6GiB", "80%" of `whole`, or bytes: "1500B"; a number alone only from 1 MiB on. Fails naming the option.
 int64_t parse_budget(const std::string& option, const std::string& text, int64_t whole);
 
 /// Refuses combinations that make no sense, before anything is allocated.

@@ -19,6 +19,7 @@ namespace {
 struct Room {
     PlanRequest request;
     int64_t on_device = 0, on_host = 0, arena = 0;
+    int64_t for_inputs = 0;  ///< Of the host, to a search.
 };
 
 Room room_of(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
@@ -30,12 +31,8 @@ Room room_of(const Options& options, const Model& model, const BatchShape& shape
     };
     room.on_device = state(Memory::Device), room.on_host = state(Memory::Host);
     room.arena = memory_limit(options, backend.info()) - room.on_device;
+    room.for_inputs = room_for_inputs(options, model, room.request, backend);
     return room;
-}
-
-/// Whether the device's memory is the host's.
-bool is_one_memory(const Options& options, const Backend& backend) {
-    return !backend.on_gpu() && options.device_profile.empty();
 }
 
 /// The options with every placement that --offload=auto may take.
@@ -108,7 +105,7 @@ std::optional<double> seconds_if_fitting(const Options& options, const Model& mo
     const OpTimes times = nominal_times(options, model, room.request, backend);
     PlannedMemory memory;
     if (options.recompute == "auto") {
-        SearchResult found = search_plan(model, room.request, times, room.arena);
+        SearchResult found = search_plan(model, room.request, times, {room.arena, room.for_inputs});
         if (!found.found) return std::nullopt;
         memory = with_memory(model, std::move(found.plan));
     } else {
@@ -134,7 +131,8 @@ bool is_fitting(const Options& options, const Model& model, const BatchShape& sh
     if (options.recompute == "auto") {
         const bool goes_to_host = room.request.places.on_host(Buffer::Boundaries);
         if (goes_to_host) return seconds_if_fitting(options, model, shape, backend).has_value();
-        return search_fits(model, room.request, nominal_times(options, model, room.request, backend), room.arena);
+        return search_fits(model, room.request, nominal_times(options, model, room.request, backend),
+                           {room.arena, room.for_inputs});
     }
     const Plan plan = make_training_plan(model, room.request, find_policy(options.recompute));
     const int64_t on_host = room.on_host + plan.host_bytes;
@@ -180,6 +178,10 @@ std::string host_memory_bound(const Options& options) {
     return options.host_memory_budget.empty() ? host_memory().limit(options.host_sharing) : "--host-memory-budget";
 }
 
+bool is_one_memory(const Options& options, const Backend& backend) {
+    return !backend.on_gpu() && options.device_profile.empty();
+}
+
 bool fits_both(const Options& options, const Backend& backend, int64_t device_bytes, int64_t host_bytes) {
     const DeviceInfo device = backend.info();
     if (device_bytes > memory_limit(options, device)) return false;
@@ -198,9 +200,8 @@ void require_host_memory(const Options& options, const Model& model, const Plann
     const std::string bound = host_memory_bound(options);
     fail("not enough host memory: --offload={} keeps {} there{}, {} {} available{}; {}", options.offload,
          format_bytes(memory.host_bytes()),
-         together
-             ? fmt::format(" besides the {} of the device, which is this host,", format_bytes(memory.total_bytes()))
-             : "",
+         together ? fmt::format(" besides the {} of the device, which is this host", format_bytes(memory.total_bytes()))
+                  : "",
          format_bytes(together ? backend.info().available(options.memory_sharing) : limit), "are",
          bound.empty() ? "" : ", by " + bound, advice(options, model, memory.plan.shape, backend));
 }

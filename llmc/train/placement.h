@@ -38,6 +38,9 @@ int64_t host_memory_limit(const Options& options);
 /// What that limit comes from, in words; "" for the size of the host.
 std::string host_memory_bound(const Options& options);
 
+/// Whether the device's memory is the host's.
+bool is_one_memory(const Options& options, const Backend& backend);
+
 /// Whether both memories have room; a CPU's are one.
 bool fits_both(const Options& options, const Backend& backend, int64_t device_bytes, int64_t host_bytes);
 

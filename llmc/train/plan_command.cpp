@@ -18,6 +18,7 @@
 #include "llmc/train/lora_options.h"
 #include "llmc/train/offload.h"
 #include "llmc/train/output_file.h"
+#include "llmc/train/placement.h"
 #include "llmc/train/plan_frontier.h"
 #include "llmc/train/plan_json.h"
 #include "llmc/train/plan_output.h"
@@ -45,14 +46,18 @@ std::string chosen_batches(const Options& options, const std::vector<ChosenPlan>
     return text;
 }
 
-std::string overview(const Options& options, const Model& model, const std::vector<ChosenPlan>& plans, int64_t limit,
-                     const ReportUnits& units, int width) {
+bool fits(const Options& options, const ChosenPlan& chosen, const Backend& backend) {
+    return fits_both(options, backend, chosen.memory.total_bytes(), chosen.memory.host_bytes());
+}
+
+std::string overview(const Options& options, const Model& model, const std::vector<ChosenPlan>& plans,
+                     const Backend& backend, const ReportUnits& units, int width) {
     std::vector<LevelRow> rows;
     for (const ChosenPlan& chosen : plans) {
         const PlannedMemory& memory = chosen.memory;
         rows.push_back({memory.plan.policy, memory.simulation.layer_activation_bytes, memory.layout.arena_bytes,
                         memory.total_bytes(), memory.host_bytes(), memory.simulation.extra_flops_ratio(),
-                        chosen.step_seconds, memory.total_bytes() <= limit, memory_peak(model, memory)});
+                        chosen.step_seconds, fits(options, chosen, backend), memory_peak(model, memory)});
     }
     std::string text = levels_table(rows, units, width);
     text += wrapped(fmt::format("step times: {}", plans.front().times.source), width);
@@ -96,6 +101,18 @@ std::string breakdown(const std::vector<ChosenPlan>& plans, const ReportUnits& u
     return text;
 }
 
+/// What of the shape nobody gave; "" if all was.
+std::string assumed_shape(const Options& options, const Model& model) {
+    std::string names;
+    for (const char* name : {"batch-size", "seq-len"}) {
+        if (!options.was_given(name)) names += fmt::format("{}--{}", names.empty() ? "" : " and ", name);
+    }
+    if (names.empty()) return "";
+    const bool is_open = !options.was_given("seq-len") && model.config.maxT > options.seq_len;
+    return fmt::format("{} not given: as train takes; {}--what-fits looks for the fastest", names,
+                       is_open ? fmt::format("the model takes {} tokens; ", format_count(model.config.maxT)) : "");
+}
+
 /// What each layer keeps: of auto, and of a level that was asked for by its name alone.
 std::string decided(const Model& model, const std::vector<ChosenPlan>& plans, const ReportUnits& units, int width) {
     std::string text;
@@ -124,13 +141,17 @@ std::string within_budget(const Options& options, const Model& model, const std:
     const int64_t budget = memory_limit(options, backend.info());
     std::string names;
     for (const ChosenPlan& chosen : plans) {
-        if (chosen.memory.total_bytes() <= budget) names += " " + chosen.memory.plan.policy;
+        if (fits(options, chosen, backend)) names += " " + chosen.memory.plan.policy;
     }
     const std::string bound = memory_bound(options, backend.info());
     const std::string what = options.memory_budget.empty()
                                  ? fmt::format("{}{}", format_bytes(budget), bound.empty() ? "" : " (" + bound + ")")
                                  : fmt::format("--memory-budget={} ({})", options.memory_budget, format_bytes(budget));
-    std::string text = fmt::format("\nwithin {}:{}", what, names);
+    const std::string host =
+        options.host_memory_budget.empty()
+            ? ""
+            : fmt::format(" and {} of host memory (--host-memory-budget)", format_bytes(host_memory_limit(options)));
+    std::string text = fmt::format("\nwithin {}{}:{}", what, host, names);
     if (names.empty()) {
         const BatchShape& shape = plans.front().memory.plan.shape;
         Options of_plan = options;
@@ -195,8 +216,11 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
         if (options.ranks > 1) json["ranks"] = options.ranks, json["zero"] = options.zero;
         const int64_t budget = memory_limit(options, backend.info());
         json["limit_bytes"] = budget;
+        if (!options.host_memory_budget.empty()) json["host_limit_bytes"] = host_memory_limit(options);
         json["plans"] = nlohmann::ordered_json::array();
-        for (const ChosenPlan& chosen : plans) json["plans"].push_back(plan_json(model, chosen, budget));
+        for (const ChosenPlan& chosen : plans) {
+            json["plans"].push_back(plan_json(model, chosen, fits(options, chosen, backend)));
+        }
         return json_report(json);
     }
     const Plan& first = plans.front().memory.plan;
@@ -210,20 +234,21 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
         fmt::format("micro-batch {} x {} tokens, {}, LM head in chunks of {} tokens{}{}", first.shape.B, first.shape.T,
                     name_of(first.dtype), first.logits_chunk_tokens, formats.empty() ? "" : "; ", formats),
         width);
+    if (const std::string assumed = assumed_shape(options, model); !assumed.empty()) text += wrapped(assumed, width);
     if (const std::string base = describe_base(model, first.places); !base.empty()) {
         text += wrapped(fmt::format("base: {}", base), width);
     }
     text += wrapped(fmt::format("fused: {}", plans.front().fusion), width);
     if (options.batch_size == 0) text += wrapped(chosen_batches(options, plans), width);
     if (options.ranks > 1) text += fmt::format("bytes are those of one rank of {}\n", options.ranks);
-    const int64_t limit = memory_limit(options, backend.info());
-    text += "\n" + overview(options, model, plans, limit, units, width) + "\n" + breakdown(plans, units, width);
+    text += "\n" + overview(options, model, plans, backend, units, width) + "\n" + breakdown(plans, units, width);
     text += decided(model, plans, units, width);
     if (options.ranks > 1) text += communication_table(plans, options.zero, units, width);
     if (options.list_steps) text += steps_listed(model, plans);
     const bool fits_none = std::none_of(plans.begin(), plans.end(),
-                                        [&](const ChosenPlan& chosen) { return chosen.memory.total_bytes() <= limit; });
-    if (!options.memory_budget.empty() || !options.device_profile.empty() || fits_none) {
+                                        [&](const ChosenPlan& chosen) { return fits(options, chosen, backend); });
+    if (!options.memory_budget.empty() || !options.host_memory_budget.empty() || !options.device_profile.empty() ||
+        fits_none) {
         text += within_budget(options, model, plans, backend, width);
     }
     if (!options.timeline.empty()) text += fmt::format("\npicture: {}\n", options.timeline);

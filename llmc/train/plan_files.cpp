@@ -4,6 +4,7 @@
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/io/json_text.h"
+#include "llmc/train/placement.h"
 #include "llmc/train/plan_json.h"
 #include "llmc/train/plan_output.h"
 
@@ -25,10 +26,11 @@ std::vector<std::pair<std::string, int64_t>> rows_in(const nlohmann::ordered_jso
 }  // namespace
 
 void write_plan_files(const RunDescription& run, const std::string& run_folder) {
-    const int64_t limit = memory_limit(run.options, run.backend->info());
+    const PlannedMemory& memory = run.memory();
+    const bool fits = fits_both(run.options, *run.backend, memory.total_bytes(), memory.host_bytes());
     try {
-        write_text_atomically(run_folder + "/" + kPlanFile, json_report(plan_json(run.model, run.chosen, limit)));
-        write_text_atomically(run_folder + "/" + kTimelineFile, timeline_picture(run.model, run.memory()));
+        write_text_atomically(run_folder + "/" + kPlanFile, json_report(plan_json(run.model, run.chosen, fits)));
+        write_text_atomically(run_folder + "/" + kTimelineFile, timeline_picture(run.model, memory));
     } catch (const Error& error) {
         spdlog::warn("{} and {} are not written: {}", kPlanFile, kTimelineFile, error.what());
     }

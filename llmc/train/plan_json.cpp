@@ -13,7 +13,7 @@ std::string memory_peak(const Model& model, const PlannedMemory& memory) {
     return describe_step(model, memory.plan.steps[static_cast<size_t>(memory.simulation.peak_step)]);
 }
 
-nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen, int64_t limit) {
+nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen, bool fits) {
     const PlannedMemory& memory = chosen.memory;
     nlohmann::ordered_json by_consumer;
     for (const MemoryRow& row : memory.rows()) by_consumer[row.name] = row.bytes;
@@ -53,7 +53,7 @@ nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen, i
     for (const ModeWords& mode : decision_words(decisions)) json["modes"][mode.name] = mode.words;
     json["in_words"] = chosen.words;
     if (chosen.above_bound > -1) json["above_bound_ratio"] = chosen.above_bound;
-    json["fits"] = memory.total_bytes() <= limit;
+    json["fits"] = fits;
     if (chosen.delays_update()) json["predicted_step_ms_with_update_now"] = chosen.now_seconds * 1e3;
     if (memory.plan.parallel.ranks > 1) add_communication(chosen, &json);
     return json;

@@ -5,14 +5,13 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-#include <cstdint>
 #include <string>
 
 namespace llmc {
 
-/// Bytes by consumer on device and host, decisions by layer, predicted milliseconds per update. `limit`: bytes that the
-/// device may take, of which it says whether the plan fits.
-nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen, int64_t limit);
+/// Bytes by consumer on device and host, decisions by layer, predicted milliseconds per update; and whether it `fits`
+/// both memories, as the caller says.
+nlohmann::ordered_json plan_json(const Model& model, const ChosenPlan& chosen, bool fits);
 
 /// The step of the plan that needs the most memory, in words.
 std::string memory_peak(const Model& model, const PlannedMemory& memory);

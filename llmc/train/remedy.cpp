@@ -1,5 +1,6 @@
 #include "llmc/train/remedy.h"
 
+#include "llmc/base/advice_text.h"
 #include "llmc/base/units.h"
 #include "llmc/model/dropout.h"
 #include "llmc/plan/search.h"
@@ -71,10 +72,11 @@ class Remedies {
         if (!options_.memory_budget.empty()) {
             other.memory_budget.clear();
             if (needed > memory_limit(other, device)) return;
-            other.memory_budget = std::to_string(needed);
+            other.memory_budget = size_option_from(needed);
             const Options raised = with_shape(other, shape_);
             if (!fits(other, shape_) && !seconds_if_fitting(raised, model_, shape_, backend_)) return;  // With care.
-            add(fmt::format("raise --memory-budget to {}", needed), {fmt::format("--memory-budget={}", needed)});
+            add(fmt::format("raise --memory-budget to {}", other.memory_budget),
+                {fmt::format("--memory-budget={}", other.memory_budget)});
         } else if (options_.device_profile.empty() && needed > device.process_available &&
                    needed <= device.memory_available / options_.memory_sharing) {
             add(fmt::format("raise the limit of {}", device.process_limit), {});
@@ -82,17 +84,19 @@ class Remedies {
     }
 
     void raise_host_budget() {
-        if (options_.host_memory_budget.empty() || options_.recompute == "auto") return;
+        if (options_.host_memory_budget.empty()) return;
+        const bool is_auto = options_.recompute == "auto";
         const PlanRequest request = request_for(options_, model_, shape_, backend_);
         const int64_t needed =
             state_bytes(model_, request.places, shape_.T, request.parallel, /*training=*/true, Memory::Host).total() +
-            make_training_plan(model_, request, find_policy(options_.recompute)).host_bytes;
+            (is_auto ? 0 : make_training_plan(model_, request, find_policy(options_.recompute)).host_bytes);
         Options other = options_;
         other.host_memory_budget.clear();
         if (needed <= host_memory_limit(options_) || needed > host_memory_limit(other)) return;
-        other.host_memory_budget = std::to_string(needed);
+        other.host_memory_budget = size_option_from(needed);
         if (!fits(other, shape_)) return;
-        add(fmt::format("raise --host-memory-budget to {}", needed), {fmt::format("--host-memory-budget={}", needed)});
+        add(fmt::format("raise --host-memory-budget to {}", other.host_memory_budget),
+            {fmt::format("--host-memory-budget={}", other.host_memory_budget)});
     }
 
     void fewer_sequences() {
@@ -127,19 +131,33 @@ class Remedies {
         if (found->recompute != options_.recompute) change.push_back("--recompute=" + found->recompute);
         if (found->offload != options_.offload) change.push_back("--offload=" + found->offload);
         if (change.empty()) return;
-        add(fmt::format("take {} (predicted {:.0f} ms per step)", fmt::join(change, " "), found->step_seconds * 1e3),
+        add(fmt::format("take {} (predicted {} per step)", fmt::join(change, " "),
+                        format_step_seconds(found->step_seconds)),
             change);
     }
 
     /// Fewer bytes of optimiser state for other numbers: only where nothing that keeps the numbers helps.
     void less_state() {
         if (!options_.resume.empty()) return;
-        for (const auto& [moments, offload] :
-             {std::pair("bf16", false), std::pair("8bit", false), std::pair("8bit", true)}) {
+        struct Less {
+            const char* moments;
+            bool all_formats, offload;
+        };
+        for (const auto& [moments, all_formats, offload] :
+             {Less{"bf16", false, false}, Less{"8bit", false, false}, Less{"8bit", false, true},
+              Less{"8bit", true, false}, Less{"8bit", true, true}}) {
             Options other = options_;
-            if (other.moments == "8bit") return;
-            other.moments = moments;
-            std::vector<std::string> change = {fmt::format("--moments={}", moments)};
+            std::vector<std::string> change;
+            if (other.moments != moments && other.moments != "8bit") {
+                other.moments = moments;
+                change.push_back(fmt::format("--moments={}", moments));
+            }
+            if (all_formats && dtype_of_option(options_, backend_) == DType::BF16 && !options_.rank_invariant) {
+                if (other.masters != "none") change.push_back("--masters=none");
+                if (other.gradients != "bf16") change.push_back("--gradients=bf16");
+                other.masters = "none", other.gradients = "bf16";
+            }
+            if (change.empty()) continue;
             if (offload) {
                 other.offload = "all", other.recompute = "layer";
                 change.insert(change.end(), {"--recompute=layer", "--offload=all"});

@@ -14,7 +14,7 @@ number() { sed -n "s/^ *\"$1\": \([0-9]*\),*$/\1/p" out | head -n 1; }
 options_of() {
     case $1 in
         *--*=*) grep -oE -e '--[a-z-]+=[^ )]+' <<<"$1" ;;
-        *"raise --"*" to "*) sed -n 's/.*raise \(--[a-z-]*\) to \([0-9]*\).*/\1=\2/p' <<<"$1" ;;
+        *"raise --"*" to "*) sed -n 's/.*raise \(--[a-z-]*\) to \([0-9]*[GMK]*i*B\).*/\1=\2/p' <<<"$1" ;;
         *"lower --"*" to "*) sed -n 's/.*lower \(--[a-z-]*\) to \([0-9]*\).*/\1=\2/p' <<<"$1" ;;
     esac
 }
@@ -70,16 +70,25 @@ for level in none auto; do
     floor=$(number total_bytes)
     for budget in $((least * 9 / 10)) $(((least + floor) / 2)) $((floor * 8 / 10)) $((floor / 2)); do
         [ "$budget" -lt "$whole" ] || continue
-        take "--recompute=$level in $budget" "${base[@]}" "${train[@]}" --recompute=$level --memory-budget="$budget"
+        take "--recompute=$level in $budget" "${base[@]}" "${train[@]}" --recompute=$level --memory-budget="$budget"B
     done
 done
-take "batch 1, the optimiser too large" "${base[@]}" "${train[@]}" --batch-size=1 --memory-budget=$((floor * 6 / 10))
-run "${base[@]}" "${train[@]}" --batch-size=1 --memory-budget=$((floor * 6 / 10))
+take "batch 1, the optimiser too large" "${base[@]}" "${train[@]}" --batch-size=1 --memory-budget=$((floor * 6 / 10))B
+run "${base[@]}" "${train[@]}" --batch-size=1 --memory-budget=$((floor * 6 / 10))B
 check "a batch of one is not to be lowered" test "$(grep -c 'lower --batch-size' err)" = 0
 check "what binds is named" grep -q 'parameters, gradients and optimiser alone take' err
 take "an update of 8 sequences" "${base[@]}" "${train[@]}" --recompute=none --total-batch-size=512 \
-    --memory-budget=$((least * 8 / 10))
+    --memory-budget=$((least * 8 / 10))B
 take "host memory" "${base[@]}" "${train[@]}" --offload=all --host-memory-budget=100KiB
+# Where the host is too small it is the host that is named, by a search as by a level.
+for level in 1 auto; do
+    refused "host memory, --recompute=$level" 1 "not enough host memory: --offload=all keeps .* there" \
+        "${base[@]}" "${train[@]}" --layers=64 --channels=4096 --heads=32 --recompute=$level --offload=all \
+        --memory-budget=20GiB
+    run plan "${base[@]}" --device-profile=rtx4090 --recompute=$level --offload=all --host-memory-budget=100KiB
+    check "a plan of --recompute=$level does not fit" grep -q -E '^(1 layer|  auto) .* no ' out
+    check "nor is it said to" grep -q '^within .* and 100.0 KiB of host memory (--host-memory-budget): none; ' out
+done
 check "there was advice" test "$taken" -ge 20
 
 # A plan for a card says that it does not fit, and what would; taking it, something fits.

@@ -18,7 +18,7 @@ fit() { # fit FOLDER ARGUMENTS...
     must "$1" "${shape[@]}" "${quiet[@]}" --data=text.txt --steps=4 --warmup=1 --output-dir="$1" "${@:2}"
 }
 auto_train() { # auto_train FOLDER BUDGET ARGUMENTS...
-    fit "$1" --recompute=auto --memory-budget="$2" "${@:3}"
+    fit "$1" --recompute=auto --memory-budget="$2"B "${@:3}"
 }
 memory_of() { sed -n 's/.*"memory_bytes":\([0-9]*\).*/\1/p' "$1/metrics.jsonl" | head -n 1; }
 
@@ -31,26 +31,27 @@ done
 check "with all the memory it wants, auto keeps everything" test "$(memory_of "auto-$none")" -eq "$none"
 
 check "plan names what auto keeps" grep -q "auto: the fastest within" <(
-    run plan "${shape[@]}" --recompute=2,auto --memory-budget="$sqrt" && cat out
+    run plan "${shape[@]}" --recompute=2,auto --memory-budget="$sqrt"B && cat out
 )
 run plan "${shape[@]}" --recompute=auto --memory-budget=1MiB
 check "nothing fits: exit code 1" test "$status" -eq 1
 check "nothing fits: one line that says what would" \
     grep -Eq "^.*--recompute=auto: the smallest plan .* needs .* is not enough .*raise --memory-budget to [0-9]+" err
-smallest=$(sed -n 's/.*raise --memory-budget to \([0-9]*\).*/\1/p' err)
-run plan "${shape[@]}" --recompute=auto --memory-budget="$smallest"
+bytes_of() { numfmt --from=iec-i <<<"${1%B}"; } # bytes_of 512KiB
+smallest=$(bytes_of "$(sed -n 's/.*raise --memory-budget to \([0-9A-Za-z]*\).*/\1/p' err)")
+run plan "${shape[@]}" --recompute=auto --memory-budget="$smallest"B
 check "the smallest budget it names is enough" test "$status" -eq 0
 
 # take BUDGET: every way out that the error names is one.
 ways=0
 take() {
     local way advice batch length bytes level more
-    run plan "${shape[@]}" --recompute=auto --memory-budget="$1"
+    run plan "${shape[@]}" --recompute=auto --memory-budget="$1"B
     advice=$(sed -n 's/.*; //p' err | sed 's/, or /\n/g')
     while read -r way; do
         batch=4 length=64 bytes=$1 level=(--recompute=auto) more=()
         case $way in
-            "raise --memory-budget to "*) bytes=${way##* } ;;
+            "raise --memory-budget to "*) bytes=$(bytes_of "${way##* }") ;;
             "lower --batch-size to "*) batch=${way##* } ;;
             "lower --seq-len to "*) length=${way##* } ;;
             "take --"* | "keep less of the optimiser"* | "take a smaller model, such as"*)
@@ -63,7 +64,7 @@ take() {
             *) more=(--unknown) ;;
         esac
         run plan --layers=8 --channels=32 --heads=2 "--batch-size=$batch" "--seq-len=$length" "${level[@]}" \
-            "--memory-budget=$bytes" "${more[@]}"
+            "--memory-budget=${bytes}B" "${more[@]}"
         check "advice with $1 bytes, $way: it helps" test "$status" = 0
         ways=$((ways + 1))
     done <<<"$advice"
@@ -72,10 +73,10 @@ for share in 99 90 80 60 1; do take $((smallest * share / 100)); done
 check "there was advice" test "$ways" -ge 8
 
 refused "too large for a level" 1 "none needs .*, fits with --batch-size=[1-3]; layer needs" "${shape[@]}" \
-    --data=text.txt --output-dir=new --memory-budget=$((none * 7 / 10))
+    --data=text.txt --output-dir=new --memory-budget=$((none * 7 / 10))B
 batch=$(sed -n 's/.* none needs [^,]*, fits with --batch-size=\([0-9]*\);.*/\1/p' err)
 must "the batch size it names" "${shape[@]/--batch-size=4/--batch-size=$batch}" --data=text.txt --dry-run \
-    --memory-budget=$((none * 7 / 10))
+    --memory-budget=$((none * 7 / 10))B
 
 auto_train calibrated "$none" --calibrate
 check "--calibrate keeps its times" test -n "$(ls "$XDG_CACHE_HOME/train_gpt/")"
@@ -96,7 +97,7 @@ check "what a step took stands beside what was predicted" \
 small=(--layers=8 --channels=32 --heads=2 --seq-len=64 --total-batch-size=512 --batch-size=auto)
 train_auto() { # train_auto FOLDER BUDGET ARGUMENTS...
     must "$1" "${small[@]}" "${quiet[@]}" --data=text.txt --steps=4 --warmup=1 --output-dir="$1" \
-        --memory-budget="$2" "${@:3}"
+        --memory-budget="$2"B "${@:3}"
 }
 batch_of() { sed -n 's/^batch-size = //p' "$1/config.toml"; }
 plan_total() { # plan_total POLICY BATCH
@@ -112,7 +113,7 @@ check "auto and auto: fits" test "$(memory_of search)" -lt "$(plan_total sqrt 8)
 loss_of() { sed -n 's/.*"step":4,"loss":\([0-9.]*\).*/\1/p' "$1/metrics.jsonl"; }
 check "the same training, whatever the micro-batch" \
     awk -v a="$(loss_of roomy)" -v b="$(loss_of tight)" 'BEGIN { exit !(a > 0 && (a - b) ^ 2 < 1e-8) }'
-run plan "${small[@]}" --vocab-size=257 --recompute=none,sqrt --memory-budget=$(($(plan_total none 4) - 1))
+run plan "${small[@]}" --vocab-size=257 --recompute=none,sqrt --memory-budget=$(($(plan_total none 4) - 1))B
 check "plan says which micro-batch each level gets" grep -q "512 tokens per update.*micro-batch: none 2 sqrt [48]" out
 run --batch-size=auto --total-batch-size=100 --seq-len=64
 check "a total that is no multiple of the sequence is refused" \

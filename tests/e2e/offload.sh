@@ -110,10 +110,10 @@ rm -rf new
 run plan --json "${tiny[@]}" --vocab-size=257 --recompute=sqrt --offload=all --dtype=fp32
 budget=$(($(in_json total_bytes) + 200000))
 refused "too little device memory" 1 "not enough memory: .*What would do: .*take .*--offload=" "${setting[@]}" \
-    --dtype=fp32 --memory-budget=$budget
+    --dtype=fp32 --memory-budget="$budget"B
 advice=$(sed -n 's/.* take\( --[^(]*\) (predicted.*/\1/p' err)
 # shellcheck disable=SC2086  # words
-run "${setting[@]}" --dtype=fp32 --memory-budget=$budget $advice
+run "${setting[@]}" --dtype=fp32 --memory-budget="$budget"B $advice
 check "the placement it names works, too:$advice" test "$status" = 0
 rm -rf new
 

@@ -37,7 +37,7 @@ at_least() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a >= b) }'; }
 check "auto gains 2 points in level 2's memory (${gained[0]})" at_least "${gained[0]}" 2
 check "auto gains 10 points halfway to level 1 (${gained[1]})" at_least "${gained[1]}" 10
 budget=$(values total_bytes <out | sed -n 5p)
-must "one point of it" plan "${xl[@]}" --recompute=auto --memory-budget="$budget" --json
+must "one point of it" plan "${xl[@]}" --recompute=auto --memory-budget="$budget"B --json
 check "a point's total is a budget that gives it" test "$(values total_bytes <out)" -le "$budget"
 
 # ---- what fits ---------------------------------------------------------------------------------

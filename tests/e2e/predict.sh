@@ -18,7 +18,7 @@ check "and the frontier" grep -q "step times: $uncalibrated" out
 
 # What a probe finds is never twice the same.
 plan_of() { # sizes and choices, without the times
-    "$TRAIN_GPT" plan "${shape[@]}" --device=cpu --json --recompute=0,1,2,auto --memory-budget="$budget" 2>err
+    "$TRAIN_GPT" plan "${shape[@]}" --device=cpu --json --recompute=0,1,2,auto --memory-budget="$budget"B 2>err
 }
 run plan "${shape[@]}" --device=cpu --json --recompute=1
 budget=$(sed -n 's/.*"total_bytes": \([0-9]*\).*/\1/p' out)

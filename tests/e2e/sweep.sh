@@ -163,7 +163,7 @@ check "a failing combination is recorded, the others run" \
     test "$status $(list status misfit/sweep.csv)" = "0 finished failed "
 check "with its reason" grep -q '^3,.*,"--total-batch-size=128: must be a multiple of .*"$' misfit/sweep.csv
 budget=$(column predicted_bytes whole/sweep.csv | sed -n 4p)
-sweep --batch-sizes=4 --recompute="0 2" --out=tight --steps=3 "${model[@]}" --memory-budget="$budget"
+sweep --batch-sizes=4 --recompute="0 2" --out=tight --steps=3 "${model[@]}" --memory-budget="$budget"B
 check "what does not fit is recorded" test "$status $(list status tight/sweep.csv)" = "0 out of memory finished "
 check "with the reason in the report" grep -q '^- b4-r0: not enough memory' out
 

@@ -2,6 +2,7 @@
 #include "llmc/run/probe.h"
 
 #include "llmc/backend/make_backend.h"
+#include "llmc/base/advice_text.h"
 #include "llmc/base/error.h"
 #include "llmc/train/choose_plan.h"
 #include "tests/backend/null_backend.h"
@@ -122,7 +123,7 @@ TEST_F(PlansByProbe, SizesAndChoicesDoNotDependOnIt) {
         options_.batch_size = batch;
         for (const char* policy : {"none", "layer", "act", "auto"}) {
             for (const int64_t budget : {whole, (whole + least) / 2, least}) {
-                options_.memory_budget = std::to_string(budget);
+                options_.memory_budget = size_option(budget);
                 if (policy != std::string("auto") && budget != whole) continue;
                 const ChosenPlan by_fast = choose_plan(options_, policy, model, fast);
                 const ChosenPlan by_slow = choose_plan(options_, policy, model, slow);

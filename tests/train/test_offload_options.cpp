@@ -1,14 +1,18 @@
 // --offload and --host-memory-budget as options: lists, what contradicts itself, and what is said where memory is
 // short.
 #include "llmc/backend/make_backend.h"
+#include "llmc/base/advice_text.h"
+#include "llmc/plan/policy.h"
 #include "llmc/train/offload.h"
 #include "llmc/train/placement.h"
+#include "llmc/train/setup.h"
 #include "tests/io/temp_dir.h"
 
 #include <gtest/gtest.h>
 
 #include <optional>
 #include <string>
+#include <tuple>
 
 namespace llmc {
 namespace {
@@ -61,17 +65,63 @@ TEST(Placement, TheOneItNamesFitsAndIsTheFastestOfThose) {
     options.recompute = "none";
     double before = 0;
     for (const int64_t budget : {most, (most + least) / 2, least + least / 4, least}) {
-        options.memory_budget = std::to_string(budget);
+        options.memory_budget = size_option(budget);
         const auto found = fitting_placement(options, model, shape, *backend);
         ASSERT_TRUE(found) << budget;
         EXPECT_LE(memory_of(found->recompute, found->offload).total_bytes(), budget);
         EXPECT_GE(found->step_seconds, before) << "less memory takes no less time";
         before = found->step_seconds;
     }
-    options.memory_budget = std::to_string(least / 2);
+    options.memory_budget = size_option(least / 2);
     EXPECT_FALSE(fitting_placement(options, model, shape, *backend));
-    options.memory_budget = std::to_string(least), options.host_memory_budget = "1KiB";
+    options.memory_budget = size_option(least), options.host_memory_budget = "1KiB";
     EXPECT_FALSE(fitting_placement(options, model, shape, *backend)) << "the host has a budget, too";
+}
+
+/// In the same memory of device and host: with all parameters, with adapters, with some frozen; every placement.
+TEST(Auto, IsNoSlowerThanAnyLevelThatFits) {
+    const auto backend = make_backend("cpu", 1);
+    int compared = 0, on_host = 0;
+    for (const auto& [name, lora, freeze] :
+         {std::tuple("gpt2-mini", 0, ""), std::tuple("llama-mini", 0, ""), std::tuple("llama-mini", 4, ""),
+          std::tuple("gpt2-mini", 0, "wte,wpe,layers.0-1.*")}) {
+        Options options;
+        options.model = name, options.batch_size = 4, options.seq_len = 256, options.device_profile = "rtx3060";
+        options.lora = lora, options.freeze = freeze;
+        const Model model = model_to_train(options, resolve_model(options, 0, 0));
+        const auto bytes = [&](const char* policy) {
+            return choose_plan(options, policy, model, *backend).memory.total_bytes();
+        };
+        const int64_t most = bytes("none"), least = bytes("offload");
+        for (const char* host : {"", "4MiB", "1GiB"}) {
+            for (const char* offload : {"none", "moments", "boundaries"}) {
+                for (const int64_t budget : {(most + least) / 2, least}) {
+                    options.offload = offload, options.host_memory_budget = host;
+                    options.memory_budget = size_option(budget);
+                    std::optional<ChosenPlan> best;
+                    for (const PolicyRow& policy : policies()) {
+                        ChosenPlan level = choose_plan(options, policy.name, model, *backend);
+                        const PlannedMemory& memory = level.memory;
+                        if (!fits_both(options, *backend, memory.total_bytes(), memory.host_bytes())) continue;
+                        if (policy.host_memory && *host == '\0') continue;  // auto may not use it.
+                        if (!best || level.step_seconds < best->step_seconds) best = std::move(level);
+                    }
+                    if (!best) continue;
+                    const ChosenPlan chosen = choose_plan(options, "auto", model, *backend);
+                    const PlannedMemory& memory = chosen.memory;
+                    EXPECT_TRUE(fits_both(options, *backend, memory.total_bytes(), memory.host_bytes()));
+                    const bool may_send = *host != '\0' || std::string(offload) == "boundaries";
+                    EXPECT_TRUE(may_send || memory.plan.host_bytes == 0) << "host memory that nobody named";
+                    EXPECT_LE(chosen.step_seconds, best->step_seconds * (1 + 1e-9))
+                        << name << " lora " << lora << " freeze '" << freeze << "' in " << budget << " and '" << host
+                        << "' with " << offload << ": " << best->memory.plan.policy;
+                    ++compared, on_host += memory.plan.host_bytes > 0 ? 1 : 0;
+                }
+            }
+        }
+    }
+    EXPECT_GE(compared, 50);
+    EXPECT_GE(on_host, 15);
 }
 
 /// --offload=auto against every list by itself.
@@ -93,7 +143,7 @@ TEST(Placement, AutoIsTheFastestOfAllThatFit) {
     int needs_host = 0;
     for (const char* policy : {"none", "sqrt", "offload", "auto"}) {
         for (const int64_t budget : {most, (most + least) / 2, least + least / 4, least}) {
-            options.memory_budget = std::to_string(budget);
+            options.memory_budget = size_option(budget);
             std::optional<ChosenPlan> best;
             for (const std::string& list : offloads_by_cost()) {
                 std::optional<ChosenPlan> one = chosen(policy, list);

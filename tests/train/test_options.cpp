@@ -419,7 +419,8 @@ TEST(Validate, APlanIsOneReport) {
 }
 
 TEST(ParseBudget, ReadsSizesAndShares) {
-    EXPECT_EQ(parse_budget("--memory-budget", "1500", 8), 1500);
+    EXPECT_EQ(parse_budget("--memory-budget", "1500B", 8), 1500);
+    EXPECT_EQ(parse_budget("--memory-budget", "1048576", 8), 1048576);
     EXPECT_EQ(parse_budget("--memory-budget", "6GiB", 8), int64_t{6} << 30);
     EXPECT_EQ(parse_budget("--memory-budget", "512MiB", 8), int64_t{512} << 20);
     EXPECT_EQ(parse_budget("--memory-budget", "80%", 1000), 800);
@@ -427,6 +428,8 @@ TEST(ParseBudget, ReadsSizesAndShares) {
     for (const char* text : {"", "0", "-5", "x", "5X", "0%", "101%", "-1%", "%", "5%%", "1e30", "nan", "nan%"}) {
         EXPECT_TRUE(has(error_of([&] { parse_budget("--memory-budget", text, 1000); }), {"--memory-budget"})) << text;
     }
+    EXPECT_TRUE(has(error_of([] { parse_budget("--what-fits", "24", 8); }), {"--what-fits=24: 24 bytes; write 24GiB"}));
+    EXPECT_TRUE(has(error_of([] { parse_budget("--what-fits", "1048575", 8); }), {"1048575 bytes"}));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include "llmc/train/what_fits.h"
 
 #include "llmc/backend/make_backend.h"
+#include "llmc/base/advice_text.h"
 #include "llmc/plan/search.h"
 #include "llmc/train/largest.h"
 #include "llmc/train/placement.h"
@@ -96,7 +97,7 @@ TEST(WaysOut, AllFit) {
     for (const char* level : {"none", "sqrt", "auto"}) {
         for (const int64_t budget : {250'000, 600'000, 900'000, 1'500'000}) {
             c.options.recompute = level, c.options.batch_size = 6;
-            c.options.memory_budget = std::to_string(budget);
+            c.options.memory_budget = size_option(budget);
             const BatchShape shape = {6, 32};
             if (is_fitting(c.options, c.model, shape, *c.backend)) continue;
             for (const WayOut& way : ways_out(c.options, c.model, shape, *c.backend)) {
@@ -112,7 +113,7 @@ TEST(WaysOut, AllFit) {
                                                              {"--seq-len", "32"},
                                                              {"--dtype", "fp32"},
                                                              {"--recompute", level},
-                                                             {"--memory-budget", std::to_string(budget)}};
+                                                             {"--memory-budget", size_option(budget)}};
                 for (const std::string& option : way.options) {
                     const size_t at = option.find('=');
                     values[option.substr(0, at)] = option.substr(at + 1);
@@ -132,7 +133,7 @@ TEST(WaysOut, AllFit) {
 
 TEST(WaysOut, ABatchOfOneIsNotLoweredAndTheFloorIsNamed) {
     Case c;
-    c.options.memory_budget = "300000", c.options.batch_size = 1;
+    c.options.memory_budget = "300000B", c.options.batch_size = 1;
     for (const WayOut& way : ways_out(c.options, c.model, {1, 32}, *c.backend)) {
         EXPECT_EQ(way.words.find("--batch-size"), std::string::npos) << way.words;
     }

@@ -193,7 +193,8 @@ std::string model_report(const Options& given, const Model& model, Backend& back
 
     const std::vector<WhatFitsRow> rows = find_rows(options, what_fits, limits);
     const Options searched = with_length(given, options.seq_len);
-    const std::optional<Setting> best = fastest_setting(searched, model, backend, limit);
+    const std::optional<Setting> best =
+        possible ? fastest_setting(searched, model, backend, limit) : std::optional<Setting>();
     std::string words;
     if (best) {
         const Setting& setting = *best;

@@ -80,8 +80,8 @@ Placed fastest_level(const Options& options, const std::string& offload, const s
     const WhatFits what_fits(with_offload_option(options, offload), model, backend, limit);
     for (const std::string& level : levels) {
         if (level == "auto" || (find_policy(level).host_memory && offload != "none")) continue;
+        if (!what_fits.fits(level, {1, options.seq_len})) continue;
         const Largest batch = what_fits.batch(level, options.seq_len);
-        if (batch.size == 0) continue;
         const Largest fastest = what_fits.fastest(level, options.seq_len, batch);
         placed.batches.insert(placed.batches.end(), {fastest.size, batch.size});
         if (fastest.plan.tokens_per_second <= placed.speed()) continue;

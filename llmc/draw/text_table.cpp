@@ -55,6 +55,33 @@ std::string wrapped(const std::string& text, int width, int indent) {
     return result;
 }
 
+std::string wrapped_command(const std::string& command, int width, int indent) {
+    std::vector<std::string> words;
+    bool is_quoted = false;  // A space inside quotes is part of a word.
+    for (const std::string& piece : lines_of(command, ' ')) {
+        if (is_quoted) {
+            words.back() += " " + piece;
+        } else {
+            words.push_back(piece);
+        }
+        if (std::count(piece.begin(), piece.end(), '\'') % 2 == 1) is_quoted = !is_quoted;
+    }
+    constexpr int kBreak = 2;  // " \".
+    std::string text, line(static_cast<size_t>(indent), ' ');
+    bool begins = true;
+    for (size_t i = 0; i < words.size(); ++i) {
+        const int behind = i + 1 < words.size() ? kBreak : 0;
+        if (!begins && length_of(line) + 1 + length_of(words[i]) + behind > width) {
+            text += line + " \\\n";
+            line = std::string(static_cast<size_t>(2 * indent), ' ') + words[i];
+        } else {
+            line += (begins ? "" : " ") + words[i];
+        }
+        begins = false;
+    }
+    return text + line + "\n";
+}
+
 void TextTable::add_row(const std::vector<std::string>& cells) {
     CHECK(cells.size() == columns_.size(), cells.size(), columns_.size());
     for (size_t i = 0; i < cells.size(); ++i) columns_[i].cells.push_back(cells[i]);

@@ -41,4 +41,8 @@ class TextTable {
 /// spaces.
 std::string wrapped(const std::string& text, int width, int indent = 2);
 
+/// A shell command in lines of at most `width` characters, as far as its words allow, to be pasted: all but the last
+/// end in " \". It begins with `indent` spaces, further lines with twice as many.
+std::string wrapped_command(const std::string& command, int width, int indent = 2);
+
 }  // namespace llmc

@@ -8,6 +8,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace llmc {
 namespace {
@@ -82,6 +83,20 @@ std::string what_fits_notes(const WhatFitsLimits& limits, const std::string& mod
                             least.policy, shortest, format_bytes(least.sequence.plan.total_bytes));
     }
     return wrapped(text, limits.width);
+}
+
+std::string contexts_line(const PresetRow& row, int width) {
+    std::string text;
+    bool differs = false;
+    for (const auto& [cell, way] : {std::pair(&row.full, "in full"), std::pair(&row.part, "in part"),
+                                    std::pair(&row.lora, "with adapters"), std::pair(&row.qlora, "on 4 bits")}) {
+        if (!cell->fits) continue;
+        differs = differs || cell->seq_len != row.seq_len;
+        text += fmt::format("{}{} at {} {}", text.empty() ? "" : ", ", rate_text(cell->tokens_per_second),
+                            format_count(cell->seq_len), way);
+    }
+    constexpr int kIndent = 2;
+    return differs ? "  " + wrapped(text, width - kIndent, 2 * kIndent) : "";
 }
 
 std::string presets_table(const std::vector<PresetRow>& rows, int width, bool has_head) {

@@ -53,6 +53,7 @@ struct PresetCell {
     bool fits = false;
     std::string setting;  ///< "layer -b 4"; else "needs 28.1 GiB".
     double tokens_per_second = 0;
+    int64_t seq_len = 0;  ///< If it fits.
 };
 struct PresetRow {
     std::string model;
@@ -63,5 +64,8 @@ struct PresetRow {
 /// With the setting of the first way that fits: in full, in part, with adapters, with adapters on
 /// 4 bits.
 std::string presets_table(const std::vector<PresetRow>& rows, int width, bool has_head = true);
+
+/// "102 at 16,384 in full, ...", where the ways of a row that fit have different contexts; else "".
+std::string contexts_line(const PresetRow& row, int width);
 
 }  // namespace llmc

@@ -1,5 +1,6 @@
 #include "llmc/train/plan_what_fits.h"
 
+#include "llmc/base/advice_text.h"
 #include "llmc/base/output.h"
 #include "llmc/base/process_limits.h"
 #include "llmc/base/terminal.h"
@@ -8,6 +9,7 @@
 #include "llmc/draw/text_table.h"
 #include "llmc/io/json_text.h"
 #include "llmc/train/output_file.h"
+#include "llmc/train/placement.h"
 #include "llmc/train/plan_output.h"
 #include "llmc/train/profile_file.h"
 #include "llmc/train/remedy.h"
@@ -67,7 +69,8 @@ nlohmann::ordered_json setting_json(const Setting& setting) {
 }
 
 std::string to_json(const Model& model, const WhatFits& what_fits, int64_t limit, DType dtype,
-                    const std::vector<WhatFitsRow>& rows, const WhatFitsRow* best, const nlohmann::ordered_json& ways) {
+                    const std::vector<WhatFitsRow>& rows, const std::optional<Setting>& best,
+                    const nlohmann::ordered_json& ways) {
     constexpr int64_t kAnyLength = 100'000'000;
     nlohmann::ordered_json json = {{"model", model.config.name},
                                    {"parameters", model.parameter_count()},
@@ -85,21 +88,9 @@ std::string to_json(const Model& model, const WhatFits& what_fits, int64_t limit
         if (row.fastest.size > 0) entry["fastest"] = setting_json(setting_of(what_fits, row));
         json["fits"].push_back(entry);
     }
-    if (best != nullptr) json["fastest"] = setting_json(setting_of(what_fits, *best));
+    if (best) json["fastest"] = setting_json(*best);
     json.update(ways);
     return json_report(json);
-}
-
-/// The row with the fastest batch; null if nothing fits.
-const WhatFitsRow* fastest_row(const std::vector<WhatFitsRow>& rows) {
-    const WhatFitsRow* best = nullptr;
-    for (const WhatFitsRow& row : rows) {
-        if (row.fastest.size == 0) continue;
-        const bool is_faster =
-            best == nullptr || row.fastest.plan.tokens_per_second > best->fastest.plan.tokens_per_second;
-        if (is_faster) best = &row;
-    }
-    return best;
 }
 
 /// Prints now: the next row takes seconds.
@@ -111,8 +102,7 @@ void show(const Options& options, const std::string& text) {
 
 /// Every level, and auto, whose batches go through those of the levels: what it finds is no slower than any of them.
 std::vector<WhatFitsRow> find_rows(const Options& options, const WhatFits& what_fits, const WhatFitsLimits& limits) {
-    std::vector<std::string> wanted = wanted_policies(options);
-    if (!options.was_given("recompute")) wanted.push_back("auto");
+    const std::vector<std::string> wanted = levels_to_fit(options);
     std::vector<WhatFitsRow> rows;
     std::vector<int64_t> batches;
     for (const std::string& policy : wanted) {
@@ -131,12 +121,30 @@ std::vector<WhatFitsRow> find_rows(const Options& options, const WhatFits& what_
 /// What is said where nothing fits: what binds, and what would do.
 std::string nothing_fits(const Options& options, const Model& model, Backend& backend, int64_t limit) {
     Options one = options;
-    one.batch_size = 1, one.memory_budget = std::to_string(limit);
+    one.batch_size = 1, one.memory_budget = size_option(limit);
     one.recompute = "auto";
     one.total_batch_size = 0;
     const BatchShape shape = {1, options.seq_len};
     const std::string floor = floor_words(one, model, shape, backend);
     return fmt::format("{}{}\n", floor.empty() ? "" : floor + "; ", advice(one, model, shape, backend));
+}
+
+/// "fastest: 1,239 tokens/s predicted, 22.3 GiB, 155.3 GiB of host memory:", and below it the command.
+std::string setting_line(const std::string& name, const Setting& setting, const std::string& command) {
+    const std::string host =
+        setting.fit.host_bytes > 0 ? fmt::format(", {} of host memory", format_bytes(setting.fit.host_bytes)) : "";
+    const int width = output_columns();
+    return wrapped(fmt::format("{}: {} tokens/s predicted, {}{}:", name,
+                               format_count(static_cast<int64_t>(setting.fit.tokens_per_second)),
+                               format_bytes(setting.fit.total_bytes), host),
+                   width) +
+           wrapped_command(command, width);
+}
+
+Options with_length(const Options& options, int64_t T) {
+    Options other = options;
+    other.seq_len = T;
+    return other;
 }
 
 /// What a run of a way is called with.
@@ -152,21 +160,17 @@ std::string other_ways(const Options& given, const Model& model, Backend& backen
     for (const auto& [way, key, words] : {std::tuple(WayToTrain::Part, "in_part", "in part (its upper half)"),
                                           std::tuple(WayToTrain::Lora, "with_lora", "with adapters"),
                                           std::tuple(WayToTrain::QLora, "with_qlora", "with adapters on 4 bits")}) {
-        const WayFit fit = fit_of(way, given, model.config, backend, limit);
+        const WayFit fit = fit_of(way, given, model.config, backend, limit, Candidates::All);
         (*json)[key] = {{"fits", fit.fits}};
         if (!fit.fits) {
             text +=
-                fmt::format("{}: {}\n", words,
-                            fit.smallest_bytes > 0 ? fmt::format("no, it needs {}", format_bytes(fit.smallest_bytes))
-                                                   : "with --recompute=auto alone");
+                wrapped(fmt::format("{}: no, it needs {}", words, format_bytes(fit.smallest_bytes)), output_columns());
             continue;
         }
         const std::string command = command_of_way(fit, backend, limit);
         (*json)[key].update(setting_json(fit.setting));
         (*json)[key]["command"] = command;
-        text += fmt::format("{}: {} tokens/s predicted, {}: {}\n", words,
-                            format_count(static_cast<int64_t>(fit.setting.fit.tokens_per_second)),
-                            format_bytes(fit.setting.fit.total_bytes), command);
+        text += setting_line(words, fit.setting, command);
     }
     return text;
 }
@@ -188,35 +192,35 @@ std::string model_report(const Options& given, const Model& model, Backend& back
     show(options, wrapped(head, limits.width) + "\n");
 
     const std::vector<WhatFitsRow> rows = find_rows(options, what_fits, limits);
-    const WhatFitsRow* best = fastest_row(rows);
+    const Options searched = with_length(given, options.seq_len);
+    const std::optional<Setting> best =
+        possible ? fastest_setting(searched, model, backend, limit) : std::optional<Setting>();
     std::string words;
-    if (best != nullptr) {
-        const Setting setting = setting_of(what_fits, *best);
+    if (best) {
+        const Setting& setting = *best;
         const auto of_command = words_of(options, setting, dtype, limit);
-        const std::string host =
-            setting.fit.host_bytes > 0 ? fmt::format(", {} of host memory", format_bytes(setting.fit.host_bytes)) : "";
-        words = fmt::format("fastest: {} tokens/s predicted, {}{}: {}\n",
-                            format_count(static_cast<int64_t>(setting.fit.tokens_per_second)),
-                            format_bytes(setting.fit.total_bytes), host, command_of(of_command));
+        words = setting_line("fastest", setting, command_of(of_command));
         if (!options.emit_config.empty()) {
             write_output(
                 "--emit-config", options.emit_config,
                 config_of(of_command, fmt::format("The fastest that fits {}: {} tokens/s predicted",
                                                   describe_limit(given, backend, limit),
                                                   format_count(static_cast<int64_t>(setting.fit.tokens_per_second)))));
-            words += fmt::format("written: {}\n", options.emit_config);
+            words += wrapped(fmt::format("written: {}", options.emit_config), limits.width);
         }
     }
     nlohmann::ordered_json ways = nlohmann::ordered_json::object();
     const std::string others = other_ways(given, model, backend, limit, &ways);
     if (options.json) return to_json(model, what_fits, limit, dtype, rows, best, ways);
     std::string notes = what_fits_notes(limits, model.config.name, rows);
-    if (best == nullptr) words += nothing_fits(options, model, backend, limit);
-    return notes + wrapped(words + others, limits.width);
+    if (!best) words += wrapped(nothing_fits(options, model, backend, limit), limits.width);
+    return notes + words + others;
 }
 
-constexpr std::pair<WayToTrain, const char*> kWays[] = {
-    {WayToTrain::Full, "full"}, {WayToTrain::Part, "part"}, {WayToTrain::Lora, "lora"}, {WayToTrain::QLora, "qlora"}};
+constexpr std::tuple<WayToTrain, const char*, const char*> kWays[] = {{WayToTrain::Full, "full", "in full"},
+                                                                      {WayToTrain::Part, "part", "in part"},
+                                                                      {WayToTrain::Lora, "lora", "with adapters"},
+                                                                      {WayToTrain::QLora, "qlora", "on 4 bits"}};
 
 /// "-r layer -b 11 --offload=all", or why not.
 PresetCell cell_of(const WayFit& way, int64_t context) {
@@ -230,7 +234,19 @@ PresetCell cell_of(const WayFit& way, int64_t context) {
     if (way.options.base_format != "auto") text += " --base-format=" + way.options.base_format;
     if (!way.options.freeze.empty()) text += " --freeze=" + way.options.freeze;
     if (setting.offload != "none") text += " --offload=" + setting.offload;
-    return {true, std::move(text), setting.fit.tokens_per_second};
+    return {true, std::move(text), setting.fit.tokens_per_second, setting.seq_len};
+}
+
+/// What of the host is counted on, and what else is assumed.
+std::string presets_assume(const Options& given) {
+    const std::string host = given.host_memory_budget.empty()
+                                 ? "as much host memory as it takes (--host-memory-budget says how much there is)"
+                                 : fmt::format("with {} of host memory", format_bytes(host_memory_limit(given)));
+    return fmt::format(
+        "{}; {}", host,
+        given.was_given("seq-len")
+            ? fmt::format("sequences of {} tokens, or the model's context", format_count(given.seq_len))
+            : fmt::format("sequences of the model's context, halved until they fit, to {} tokens", kShortestContext));
 }
 
 std::string presets_report(const Options& given, Backend& backend) {
@@ -242,8 +258,12 @@ std::string presets_report(const Options& given, Backend& backend) {
                                     describe_limit(given, backend, limit), name_of(dtype_of_option(given, backend)),
                                     options_of(WayToTrain::Lora, given, {}).lora),
                         width) +
-                    "\n");
-    nlohmann::ordered_json json = {{"limit_bytes", limit}, {"presets", nlohmann::ordered_json::array()}};
+                    wrapped(presets_assume(given), width) + "\n");
+    nlohmann::ordered_json json = {{"limit_bytes", limit}};
+    if (!given.host_memory_budget.empty()) json["host_limit_bytes"] = host_memory_limit(given);
+    json["presets"] = nlohmann::ordered_json::array();
+    int64_t most_on_host = 0;
+    std::string most_of;
     bool has_head = true;
     for (const std::string& name : preset_names()) {
         Options options = given;
@@ -255,8 +275,8 @@ std::string presets_report(const Options& given, Backend& backend) {
         PresetRow row = {name, make_model(config).parameter_count(), options.seq_len, {}, {}, {}, {}};
         nlohmann::ordered_json entry = {{"model", name}, {"parameters", row.parameters}};
         PresetCell* const cells[] = {&row.full, &row.part, &row.lora, &row.qlora};
-        for (const auto& [way, key] : kWays) {
-            const WayFit fit = fit_of(way, options, config, backend, limit);
+        for (const auto& [way, key, words] : kWays) {
+            const WayFit fit = fit_of(way, options, config, backend, limit, Candidates::Levels);
             if (way == WayToTrain::Full) entry["seq_len"] = row.seq_len = fit.options.seq_len;
             PresetCell& cell = *cells[static_cast<int>(way)] = cell_of(fit, row.seq_len);
             const std::string is = key;
@@ -264,14 +284,25 @@ std::string presets_report(const Options& given, Backend& backend) {
             entry[is + "_setting"] = cell.setting;
             entry[is + "_seq_len"] = fit.options.seq_len;
             entry[is + "_tokens_per_second"] = cell.tokens_per_second;
+            entry[is + "_host_bytes"] = fit.setting.fit.host_bytes;
+            if (fit.setting.fit.host_bytes > most_on_host) {
+                most_on_host = fit.setting.fit.host_bytes;
+                most_of = fmt::format("{} {}", name, words);
+            }
             if (cell.fits) entry[is + "_command"] = command_of_way(fit, backend, limit);
         }
-        show(given, presets_table({row}, width, has_head));
+        show(given, presets_table({row}, width, has_head) + contexts_line(row, width));
         has_head = false;
         json["presets"].push_back(std::move(entry));
     }
     if (given.json) return json_report(json);
-    return wrapped("fixed levels, one micro-batch per update; --model=NAME --what-fits has auto, too", width);
+    const std::string host = most_on_host > 0
+                                 ? fmt::format("at most {} of host memory: {}\n", format_bytes(most_on_host), most_of)
+                                 : "no host memory\n";
+    return wrapped(host +
+                       "fixed levels, with an --offload where nothing fits without, one micro-batch per update; "
+                       "--model=NAME --what-fits has auto and every placement, too",
+                   width);
 }
 
 }  // namespace

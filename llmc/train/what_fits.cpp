@@ -57,7 +57,11 @@ bool WhatFits::fits(const std::string& policy, const Model& model, const PlanReq
     };
     const int64_t room = limit_ - state(Memory::Device);
     if (room <= 0) return false;
-    if (policy == "auto") return search_fits(model, request, nominal_times(options_, model, request, backend_), room);
+    if (policy == "auto") {
+        if (!options_.host_memory_budget.empty() && state(Memory::Host) > host_memory_limit(options_)) return false;
+        return search_fits(model, request, nominal_times(options_, model, request, backend_),
+                           {room, room_for_inputs(options_, model, request, backend_)});
+    }
     const Plan plan = make_training_plan(model, request, find_policy(policy));
     const int64_t on_host = state(Memory::Host) + plan.host_bytes;
     if (!options_.host_memory_budget.empty() && on_host > host_memory_limit(options_)) return false;
@@ -83,8 +87,9 @@ Fit WhatFits::measure(const std::string& policy, const Model& model, const PlanR
     int64_t total = state(Memory::Device);
     Plan plan;
     if (policy == "auto") {
-        SearchResult result = search_plan(model, request, times_to_choose_by(options_, model, request, times, backend_),
-                                          limit_ - total, SearchEffort::Quick);
+        SearchResult result =
+            search_plan(model, request, times_to_choose_by(options_, model, request, times, backend_),
+                        {limit_ - total, room_for_inputs(options_, model, request, backend_)}, SearchEffort::Quick);
         total += result.found ? result.layout.arena_bytes : result.smallest_bytes;
         plan = std::move(result.plan);
     } else {
@@ -181,7 +186,6 @@ WhatFitsRow WhatFits::row(const std::string& policy, int64_t T, const std::vecto
 }
 
 std::optional<Options> with_what_fits(const Options& options, const Model& model, Backend& backend, int64_t limit) {
-    constexpr int64_t kShortest = 128;
     const bool may_place = !options.was_given("offload") || places_by_itself(options),
                may_cut = !options.was_given("seq-len");
     for (int64_t T = options.seq_len; T > 0; T /= 2) {
@@ -195,7 +199,7 @@ std::optional<Options> with_what_fits(const Options& options, const Model& model
         };
         // Where not even everything in host memory helps, no part of it does; shorter sequences are next.
         const auto is_hopeless = [&] {
-            if (!may_cut || T / 2 < kShortest || !options.host_memory_budget.empty()) return false;
+            if (!may_cut || T / 2 < kShortestContext || !options.host_memory_budget.empty()) return false;
             return !WhatFits(placed(offloads_by_cost().back()), model, backend, limit).fits("layer", {1, T});
         };
         for (const std::string& offload : offloads_by_cost()) {
@@ -211,7 +215,7 @@ std::optional<Options> with_what_fits(const Options& options, const Model& model
             most = batch.plan.tokens_per_second, best = other;
         }
         if (best) return best;
-        if (!may_cut || T / 2 < kShortest) break;
+        if (!may_cut || T / 2 < kShortestContext) break;
     }
     return std::nullopt;
 }

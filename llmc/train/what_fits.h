@@ -54,6 +54,9 @@ class WhatFits {
     int64_t published_length_ = 0;
 };
 
+/// Sequences are not shortened below this.
+constexpr int64_t kShortestContext = 128;
+
 /// The options with a --offload, and perhaps shorter sequences, with which something fits: as they are, if that does;
 /// else the fastest placement. Only what the user left open is changed. Nothing if nothing fits.
 std::optional<Options> with_what_fits(const Options& options, const Model& model, Backend& backend, int64_t limit);

@@ -4,6 +4,7 @@
 
 #include "llmc/train/what_fits.h"
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -35,13 +36,28 @@ enum class WayToTrain : uint8_t {
 /// The options of a run that trains so.
 Options options_of(WayToTrain way, const Options& given, const ModelConfig& config);
 
-/// A way's fastest fixed level within `limit` bytes, with the placement and the context that it takes.
+/// Among what a way's fastest setting is looked for.
+enum class Candidates : uint8_t {
+    Levels,  ///< Fixed levels, with an --offload only where nothing fits without.
+    All,     ///< --recompute's levels and auto, with every placement that is open (fastest_setting()).
+};
+
+/// A way's fastest setting within `limit` bytes, with the placement and the context that it takes.
 struct WayFit {
     bool fits = false;
     Options options;             ///< Of the way, with what was found for it.
     Setting setting;             ///< If it fits.
     int64_t smallest_bytes = 0;  ///< Else what it needs about; 0: it fits with auto alone.
 };
-WayFit fit_of(WayToTrain way, const Options& given, const ModelConfig& config, Backend& backend, int64_t limit);
+WayFit fit_of(WayToTrain way, const Options& given, const ModelConfig& config, Backend& backend, int64_t limit,
+              Candidates candidates);
+
+/// The fastest setting of sequences as long as the options': of --recompute's levels, or all and auto, with --offload's
+/// placement, or where that is open or auto with each of placements_to_try(); auto with the three whose levels are
+/// fastest. Nothing if none fits.
+std::optional<Setting> fastest_setting(const Options& options, const Model& model, Backend& backend, int64_t limit);
+
+/// The levels that --what-fits is about: --recompute's, or all of them and "auto".
+std::vector<std::string> levels_to_fit(const Options& options);
 
 }  // namespace llmc

@@ -101,6 +101,16 @@ TEST(PlanTables, WhatFits) {
     }
 }
 
+TEST(PlanTables, ContextsWhereTheyDiffer) {
+    PresetRow row = {
+        "llama3-70b",           70553706496,           16384, {true, "", 102, 16384}, {false, "needs 1.1 TiB", 0},
+        {true, "", 119, 32768}, {true, "", 118, 16384}};
+    EXPECT_EQ(contexts_line(row, 120),
+              "  102 at 16,384 in full, 119 at 32,768 with adapters, 118 at 16,384 on 4 bits\n");
+    row.lora.seq_len = 16384;
+    EXPECT_EQ(contexts_line(row, 120), "");
+}
+
 TEST(PlanTables, Presets) {
     const std::vector<PresetRow> rows = {
         {"smollm2-135m",

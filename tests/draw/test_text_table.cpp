@@ -66,6 +66,19 @@ TEST(Wrapped, BreaksAtSpaces) {
     EXPECT_EQ(wrapped("", 80), "\n");
 }
 
+TEST(WrappedCommand, CanBePasted) {
+    EXPECT_EQ(wrapped_command("train_gpt --steps=1", 40), "  train_gpt --steps=1\n");
+    EXPECT_EQ(wrapped_command("train_gpt --one=1 --two=2 --three=3", 24),
+              "  train_gpt --one=1 \\\n    --two=2 --three=3\n");
+    const std::string quoted = "train_gpt --data='a b c d e f g' --steps=1";
+    EXPECT_EQ(wrapped_command(quoted, 16), "  train_gpt \\\n    --data='a b c d e f g' \\\n    --steps=1\n");
+    for (int width = 12; width < 60; ++width) {
+        std::string joined = wrapped_command("train_gpt --one=1 --two=2 --three=3 --four=4", width);
+        for (size_t at = 0; (at = joined.find(" \\\n    ")) != std::string::npos;) joined.replace(at, 7, " ");
+        EXPECT_EQ(joined, "  train_gpt --one=1 --two=2 --three=3 --four=4\n") << width;
+    }
+}
+
 TEST(ReportUnits, RoundOrInFull) {
     const ReportUnits units(false, int64_t{5} << 30), small(false, 5 << 20), full(true, int64_t{5} << 30);
     EXPECT_EQ(units.bytes(int64_t{3} << 29), "1.50");

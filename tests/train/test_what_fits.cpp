@@ -9,6 +9,7 @@
 #include "llmc/train/placement.h"
 #include "llmc/train/remedy.h"
 #include "llmc/train/setup.h"
+#include "llmc/train/what_fits_settings.h"
 #include "tests/train/words.h"
 
 #include <gtest/gtest.h>
@@ -88,6 +89,37 @@ TEST(WhatFits, FindsAPlacementWhereNothingElseFits) {
     Options fixed = c.options;
     fixed.given["offload"] = true;
     EXPECT_FALSE(with_what_fits(fixed, c.model, *c.backend, state)) << "the user's word counts";
+}
+
+/// Of a way to train by itself, and of a run that was asked for so: the same candidates, none slower than a row.
+TEST(FastestSetting, IsTheSameOfAWayAndOfItsOptions) {
+    Case c;
+    for (const int64_t limit : {700'000, 2'000'000, 5'000'000}) {
+        const WayFit way = fit_of(WayToTrain::Lora, c.options, c.model.config, *c.backend, limit, Candidates::All);
+        Options adapters = c.options;
+        adapters.lora = 16;
+        const Model model = model_to_train(adapters, c.model.config);
+        const std::optional<Setting> found = fastest_setting(adapters, model, *c.backend, limit);
+        ASSERT_EQ(way.fits, found.has_value()) << limit;
+        if (!found) continue;
+        EXPECT_EQ(way.setting.recompute, found->recompute);
+        EXPECT_EQ(way.setting.offload, found->offload);
+        EXPECT_EQ(way.setting.batch_size, found->batch_size);
+        Options placed = adapters;
+        for (const std::string& offload : placements_to_try(adapters, *c.backend)) {
+            placed.offload = offload;
+            const WhatFits what_fits(placed, model, *c.backend, limit);
+            for (const char* level : {"none", "layer", "sqrt", "act", "attn"}) {
+                const double speed = what_fits.row(level, 32).fastest.plan.tokens_per_second;
+                if (what_fits.batch(level, 32).size == 0) continue;
+                EXPECT_LE(speed, found->fit.tokens_per_second * (1 + 1e-9)) << level << " with " << offload;
+            }
+        }
+        // What was named is kept to.
+        adapters.offload = "moments", adapters.given["offload"] = true;
+        const std::optional<Setting> named = fastest_setting(adapters, model, *c.backend, limit);
+        EXPECT_TRUE(!named || named->offload == "moments");
+    }
 }
 
 /// Every way out, taken in the options, fits both memories.

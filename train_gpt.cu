@@ -1,6 +1,7 @@
 // train_gpt: options -> a description of the run (ranks, data, model, backend, plan) -> state -> loop. Plain C++: the
 // CUDA backend is behind llmc/backend/backend.h, and without nvcc this file compiles with any C++ compiler. Read next:
 // llmc/backend/backend.h (what an operation is), llmc/run/executor.cpp (the only loop over steps).
+#include "llmc/base/counted.h"
 #include "llmc/base/drop_pages.h"
 #include "llmc/base/error.h"
 #include "llmc/base/last_words.h"
@@ -10,6 +11,7 @@
 #include "llmc/base/prepare_process.h"
 #include "llmc/base/printable.h"
 #include "llmc/base/process_limits.h"
+#include "llmc/base/program_name.h"
 #include "llmc/base/stop_signal.h"
 #include "llmc/base/threads.h"
 #include "llmc/comm/socket.h"
@@ -51,7 +53,9 @@ constexpr const char* kReported = "";  ///< An Error whose reason is in the log 
 /// Of what a step may have open at a time: lock, log, metrics, a checkpoint's file and folder, data.
 constexpr int kFilesOfTraining = 8;
 
-std::string out_of_memory() { return out_of_host_memory() + "; train_gpt plan shows what every setting needs"; }
+std::string out_of_memory() {
+    return out_of_host_memory() + "; " + program_name() + " plan shows what every setting needs";
+}
 
 /// The folder of a new run has the tokenizer the model goes by; that of one that goes on stays as it is for now.
 void begin_new_run(RunFolder& folder, const RunDescription& run, const Origin& origin) {
@@ -72,13 +76,13 @@ void say_what_was_done(int64_t step, const Options& options, const std::string& 
     if (step == 0) {
         spdlog::info("stopped before the first step");
     } else if (step < options.steps) {
-        spdlog::info("stopped: {} of {} steps are done; go on with ./train_gpt --resume={}", step, options.steps,
+        spdlog::info("stopped: {} of {} steps are done; go on with {} --resume={}", step, options.steps, program_name(),
                      shell_word(run_folder));
     } else {
-        spdlog::info("done: {} steps in '{}'; try ./train_gpt generate --run={}", step, run_folder,
+        spdlog::info("done: {} in '{}'; try {} generate --run={}", counted(step, "step"), run_folder, program_name(),
                      shell_word(run_folder));
     }
-    if (step > 0) spdlog::info("report  ./train_gpt report {}", shell_word(run_folder));
+    if (step > 0) spdlog::info("report  {} report {}", program_name(), shell_word(run_folder));
 }
 
 /// All steps are done, but for the validation after the last.
@@ -110,18 +114,21 @@ void train_rank(const Options& given, Comm& comm) {
     const Options& options = run->options;
     if (origin.checkpoint && origin.checkpoint->step >= options.steps && !has_to_validate(origin, options, comm)) {
         const int64_t done = origin.checkpoint->step;
-        spdlog::info("nothing left to do: the run has done {} steps{}; ask for more with --steps={} or more", done,
+        spdlog::info("nothing left to do: the run has done {}{}; ask for more with --steps={} or more",
+                     counted(done, "step"),
                      done > options.steps ? fmt::format(", and --steps is {}", options.steps) : "", done + 1);
         return;
     }
     const PlannedMemory& memory = run->memory();
+    std::optional<RunFolder> folder;  // Of rank 0.
+    if (comm.is_root() && !options.dry_run) folder.emplace(options);
     log_banner(options, run->model, origin.describe(options), run->data, *run->sequences, run->chosen,
                run->backend->info(), comm.describe());
     require_memory(options, run->model, memory, *run->backend);
     if (comm.is_root() && !options.profile.empty()) require_output("--profile", options.profile);
     if (options.dry_run) return;
 
-    // One allocation of everything, the weights to begin with, the run folder, and the loop.
+    // One allocation of everything, the weights to begin with, and the loop.
     State state(*run->backend, run->model, memory.plan.places, options.seq_len, memory.layout.arena_bytes,
                 /*training=*/true, memory.plan.parallel, comm.rank());
     state.reserve_host(memory.plan.host_bytes);
@@ -131,8 +138,7 @@ void train_rank(const Options& given, Comm& comm) {
     lend_arena(*run, state);
     if (origin.weights != nullptr) load_weights(options, *origin.weights, state);  // Damaged ones leave no folder.
     comm.barrier();
-    std::optional<RunFolder> folder;  // Of rank 0.
-    if (comm.is_root()) begin_new_run(folder.emplace(options), *run, origin);
+    if (folder) begin_new_run(*folder, *run, origin);
     const std::string run_folder = comm.broadcast(folder ? folder->path() : "");
     require_shared_folder(run_folder);
     if (!comm.is_root()) rehearse_checkpoint(run_folder, comm.rank(), "--output-dir");
@@ -222,6 +228,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
     prepare_process(argv);
+    name_program(argv[0]);
     end_with_last_words();
     end_well_on_failed_reads();
     watch_stop_signals();

@@ -81,7 +81,9 @@ def grid_of(text, before):
     name, values = name.lstrip("-"), listed.split(",")
     if not equals or not re.fullmatch(r"[a-z0-9-]+", name) or "" in values:
         fail(2, f"--grid={text}: must be an option's long name and its values, such as learning-rate=1e-3,3e-3")
-    elsewhere = {"batch-size": "--batch-sizes", "recompute": "--recompute", "output-dir": "--out"}
+    elsewhere = {"batch-size": "--batch-sizes", "recompute": "--recompute"}
+    if name == "output-dir":
+        fail(2, f"--grid={text}: the sweep names the folders of its runs itself; give --out=FOLDER, which they go into")
     if name in elsewhere:
         fail(2, f"--grid={text}: is {elsewhere[name]} of the sweep itself; write {elsewhere[name]}={listed}")
     if f"--{name}" in OWN and name != "total-batch-size":
@@ -108,6 +110,10 @@ def parse(arguments):
             continue
         if name not in ("--batch-sizes --recompute --grid --repeats --out --model --steps "
                         "--total-batch-size").split():
+            if grids and not word.startswith("-"):
+                option, values = grids[-1]
+                fail(2, f"'{word}': stands alone; the values of a --grid are separated by commas: "
+                     f"--grid={option}={','.join([*values, word])}")
             fail(2, f"{word}: no such option; those of train_gpt come after --; see --help")
         if not equals:
             if not words:
@@ -127,10 +133,9 @@ def parse(arguments):
         fail(2, f"--repeats={repeats}: must be a number of runs, from 1 to 9999")
     if total and "total-batch-size" in [name for name, _ in grids]:
         fail(2, "--total-batch-size: is in a --grid, too; leave one of them out")
-    alone = grids or int(repeats) > 1  # There is something to sweep over without batch sizes and levels.
-    sizes, levels = given.get("--batch-sizes"), given.get("--recompute")
-    request = Request([] if sizes is None and alone else words_of("--batch-sizes", sizes or "", r"[1-9][0-9]*"),
-                      ["0"] if levels is None and alone else words_of("--recompute", levels or "", r"[a-z0-9]+"),
+    sizes, levels = given.get("--batch-sizes"), given.get("--recompute", "0")
+    request = Request([] if sizes is None else words_of("--batch-sizes", sizes, r"[1-9][0-9]*"),
+                      words_of("--recompute", levels, r"[a-z0-9]+"),
                       given.get("--out", ""), total, grids, int(repeats), "--checkpoints" in given, words + options)
     if not request.out:
         fail(2, "--out: name the folder for the runs; see --help")
@@ -338,6 +343,8 @@ class Sweep:
             difference = next((line for line in before.split("\n") if line and line not in ours), "fewer of them")
             fail(2, f"--out={self.out}: holds a sweep with other options ({difference}); repeat its own, or choose "
                  "another folder")
+        if os.path.exists(self.out) and not os.path.isdir(self.out):
+            fail(2, f"--out={self.out}: is a file; choose another")
         if not before and os.path.lexists(self.out):
             try:
                 others = [name for name in os.listdir(self.out) if name != "sweep.lock" and name[:5] != ".tmp-"]

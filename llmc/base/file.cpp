@@ -54,7 +54,9 @@ std::string hex(uint64_t hash) { return fmt::format("{:016x}", hash); }
 
 }  // namespace
 
-MappedFile::MappedFile(const std::string& path) : MappedFile(open(path.c_str(), O_RDONLY | O_CLOEXEC), path) {
+// Without O_NONBLOCK a named pipe would not open until somebody writes to it.
+MappedFile::MappedFile(const std::string& path)
+    : MappedFile(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK), path) {
     if (!is_lfs_pointer(text())) return;
     fail("'{}' is a Git LFS pointer, not the file itself; fetch that: git lfs pull, in the folder's repository", path);
 }

@@ -1,6 +1,7 @@
 #include "llmc/base/last_words.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/program_name.h"
 
 #include <array>
 #include <cstdlib>
@@ -26,9 +27,8 @@ void two_digits(char* to, long value) {
         if (const std::exception_ptr error = std::current_exception()) std::rethrow_exception(error);
         write_last_line({"ended without a reason"});
     } catch (const std::bad_alloc&) {
-        write_last_line(
-            {"out of memory: an allocation of this process was refused; train_gpt plan shows what every "
-             "setting needs"});
+        write_last_line({"out of memory: an allocation of this process was refused; ", program_name().c_str(),
+                         " plan shows what every setting needs"});
     } catch (const std::exception& error) {
         write_last_line({"unexpected failure: ", error.what()});
     } catch (...) {

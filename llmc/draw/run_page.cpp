@@ -136,10 +136,10 @@ std::string samples(const Runs& runs) {
         for (size_t k = 0; k < shown; ++k) {  // Of many, evenly spread, the first and the last among them.
             const PageSample& sample = all[shown == 1 ? all.size() - 1 : k * (all.size() - 1) / (shown - 1)];
             const bool is_long = sample.text.size() > kLongestSample;
-            content +=
-                fmt::format("<details{}><summary>after {} steps</summary><pre>{}{}</pre></details>\n",
-                            k + 1 == shown ? " open" : "", format_count(sample.step),
-                            html_text(std::string_view(sample.text).substr(0, kLongestSample)), is_long ? " …" : "");
+            content += fmt::format(
+                "<details{}><summary>after {}</summary><pre>{}{}</pre></details>\n", k + 1 == shown ? " open" : "",
+                sample.step == 1 ? "1 step" : format_count(sample.step) + " steps",
+                html_text(std::string_view(sample.text).substr(0, kLongestSample)), is_long ? " …" : "");
         }
         text += about(runs, i, content);
     }

@@ -3,6 +3,7 @@
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/log.h"
 #include "llmc/base/printable.h"
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
@@ -142,10 +143,15 @@ std::string find_step_folder(std::string path, const std::string& option) {
              fs::read_symlink(checkpoints_folder(path)).string());
     }
     if (!step) {
-        fail("{}: '{}' holds no complete checkpoint; give a run folder, in which there is checkpoints/{}", option, path,
-             step_name(100));
+        fail("{}: '{}' holds no complete checkpoint; give a run folder, with folders such as checkpoints/{} in it",
+             option, path, step_name(100));
     }
-    return checkpoints_folder(path) + "/" + step_name(*step);
+    const std::string found = checkpoints_folder(path) + "/" + step_name(*step);
+    if (const auto skipped = newest_incomplete_step(path); skipped > step) {
+        spdlog::warn("{}: '{}/{}' is passed over, since {} is missing; the newest complete checkpoint is '{}'", option,
+                     checkpoints_folder(path), step_name(*skipped), kManifestName, found);
+    }
+    return found;
 }
 
 /// Opens one file of a checkpoint and compares its size and checksum with the manifest.

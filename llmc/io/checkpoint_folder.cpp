@@ -65,6 +65,15 @@ std::vector<int64_t> list_steps(const std::string& root) {
     return steps;
 }
 
+std::optional<int64_t> newest_incomplete_step(const std::string& root) {
+    std::optional<int64_t> newest;
+    for (const std::string& name : names_in(checkpoints_folder(root))) {
+        const auto step = step_from_name(name);
+        if (step && !has_manifest(root, *step)) newest = std::max(newest, step);
+    }
+    return newest;
+}
+
 std::optional<int64_t> named_step(const std::string& root, const std::string& name) {
     std::string text;
     try {

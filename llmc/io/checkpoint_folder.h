@@ -30,6 +30,9 @@ std::vector<int64_t> list_steps(const std::string& root);
 /// The same with those.
 std::vector<int64_t> list_all_steps(const std::string& root);
 
+/// The newest folder of a step that has no manifest, and so is no checkpoint; nothing if there is none.
+std::optional<int64_t> newest_incomplete_step(const std::string& root);
+
 /// The step that the text file `name` (latest, best) names, or nothing if it is missing, damaged, or names a checkpoint
 /// that is not complete.
 std::optional<int64_t> named_step(const std::string& root, const std::string& name);

@@ -321,6 +321,25 @@ bool is_in_vocabulary(const json& ids, int64_t V) {
     return ids.is_array() ? std::all_of(ids.begin(), ids.end(), is_token) : is_token(ids);
 }
 
+/// validate() speaks of options, which nobody gave: "--channels=-64: must ..." is about hidden_size, or n_embd.
+std::string in_fields(const std::string& message, HfSpelling spelling) {
+    struct Name {
+        const char *option, *gpt2, *llama;
+    };
+    constexpr Name kNames[] = {
+        {"--layers", "n_layer", "num_hidden_layers"},      {"--channels", "n_embd", "hidden_size"},
+        {"--heads", "n_head", "num_attention_heads"},      {"--kv-heads", "n_head", "num_key_value_heads"},
+        {"--head-size", "n_embd over n_head", "head_dim"}, {"--ffn-size", "n_inner", "intermediate_size"},
+        {"--vocab-size", "vocab_size", "vocab_size"},      {"--max-seq-len", "n_positions", "max_position_embeddings"}};
+    const size_t equals = message.find('=');
+    for (const Name& name : kNames) {
+        if (message.substr(0, equals) != name.option) continue;
+        const std::string field = spelling == HfSpelling::Gpt2 ? name.gpt2 : name.llama;
+        return fmt::format("{} is {}", field, message.substr(equals + 1));
+    }
+    return message;
+}
+
 }  // namespace
 
 ModelConfig model_config_from_hf(const std::string& text, const std::string& path) {
@@ -333,9 +352,9 @@ ModelConfig model_config_from_hf(const std::string& text, const std::string& pat
         validate(config);
         require_token_ids(fields, config.V);
         return config;
-    } catch (const Error& error) {  // validate() speaks of options, which nobody gave.
+    } catch (const Error& error) {
         if (error.exit_code() != kExitBadUsage) throw;
-        fail("'{}' describes a model that cannot be: {}", path, error.what());
+        fail("'{}' describes a model that cannot be: {}", path, in_fields(error.what(), family.spelling));
     }
 }
 

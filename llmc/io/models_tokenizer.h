@@ -1,5 +1,5 @@
 // The tokenizer that came with a model or with token files, which nobody asked for: one that this program cannot read
-// must not keep anybody from using token files.
+// must not keep anybody from using token files. And the one that somebody asked for in its place.
 #pragma once
 
 #include "llmc/io/tokenizer.h"
@@ -13,5 +13,10 @@ namespace llmc {
 /// knows ids and no text (vocab_size() is 0), and gives the reason to who asks it to encode. Choices that make no sense
 /// are still an Error.
 std::unique_ptr<Tokenizer> make_models_tokenizer(const std::string& reference, const TokenizerChoices& choices = {});
+
+/// make_tokenizer() for what --tokenizer names; its errors name the option. `models` is the reference of the tokenizer
+/// that the model came with, "" or "none" if there is none: where an id is another token there, that is a warning.
+std::unique_ptr<Tokenizer> make_given_tokenizer(const std::string& reference, const std::string& models,
+                                                const TokenizerChoices& choices = {});
 
 }  // namespace llmc

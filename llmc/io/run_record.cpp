@@ -44,6 +44,10 @@ std::string new_run_id() {
     return fmt::format("{:08x}{:08x}", random(), random());
 }
 
+bool is_run_id(std::string_view text) {
+    return text.size() == 16 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
 std::string run_of_checkpoint(const std::string& step_folder) {
     if (!path_exists(name_path(step_folder))) return "";
     try {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace llmc {
 
@@ -27,6 +28,9 @@ void write_run_record(const std::string& root, const RunRecord& record);
 
 /// 16 hexadecimal digits, unlike any other run's.
 std::string new_run_id();
+
+/// Whether it is one.
+bool is_run_id(std::string_view text);
 
 /// Which run wrote the checkpoint in this step folder, as its file `run` says; empty if it does not.
 std::string run_of_checkpoint(const std::string& step_folder);

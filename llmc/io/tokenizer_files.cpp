@@ -32,13 +32,13 @@ void require_likely_size(const std::string& path) {
     constexpr int64_t kMost = int64_t{1} << 29;
     const MappedFile file(path);
     if (file.size() <= kMost) return;
-    fail("tokenizer: '{}' has {}, and a tokenizer's file has at most {}; name another file", path,
-         format_bytes(file.size()), format_bytes(kMost));
+    fail("'{}' has {}, and a tokenizer's file has at most {}; name another file", path, format_bytes(file.size()),
+         format_bytes(kMost));
 }
 
 TokenizerFiles find_pair(const std::string& vocab, const std::string& merges) {
     for (const auto& [path, other] : {std::pair(vocab, merges), std::pair(merges, vocab)}) {
-        if (!path_exists(path)) fail("tokenizer: '{}' is not there; it belongs to '{}'", path, other);
+        if (!path_exists(path)) fail("'{}' is not there; it belongs to '{}'", path, other);
         require_likely_size(path);
     }
     return {TokenizerKind::VocabAndMerges, vocab, merges, ""};
@@ -84,9 +84,8 @@ TokenizerFiles look_at_file(const std::string& path) {
     if (looks_like_ranks(text)) return {TokenizerKind::Ranks, path, "", ""};
     if (looks_like_sentencepiece(text)) return {TokenizerKind::SentencePiece, path, "", ""};
     fail(
-        "tokenizer: '{}' is none of tokenizer.json, vocab.json, merges.txt, a SentencePiece model, a rank file, or "
-        "llm.c's "
-        "tokenizer file",
+        "'{}' is no tokenizer: none of tokenizer.json, vocab.json, merges.txt, a SentencePiece model, a rank file, or "
+        "llm.c's tokenizer file",
         path);
 }
 
@@ -102,8 +101,7 @@ TokenizerFiles look_in_folder(const std::string& folder) {
     }
     if (path_exists(folder + kLlmcName)) return look_at_file(folder + kLlmcName);
     fail(
-        "tokenizer: the folder '{}' has no tokenizer.json, tokenizer.model, vocab.json with merges.txt, or "
-        "encoder.json with "
+        "the folder '{}' has no tokenizer.json, tokenizer.model, vocab.json with merges.txt, or encoder.json with "
         "vocab.bpe",
         folder);
 }
@@ -127,7 +125,7 @@ TokenizerFiles find_tokenizer_files(const std::string& reference) {
         files = look_at_file(reference);
         files.folder = folder_of(reference);
     } else {
-        fail("unknown tokenizer '{}': neither 'bytes' nor a file or folder that exists", reference);
+        fail("'{}' is neither 'bytes' nor a file or folder that exists", reference);
     }
     return files;
 }

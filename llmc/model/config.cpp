@@ -1,6 +1,7 @@
 #include "llmc/model/config.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/nearest_word.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -140,9 +141,7 @@ std::optional<ModelConfig> find_preset(const std::string& name) {
 
 ModelConfig preset(const std::string& name) {
     if (const auto config = find_preset(name)) return *config;
-    std::string names;
-    for (const std::string& known : preset_names()) names += " " + known;
-    fail_usage("--model={}: no such model; choose one of:{}, or d6, d12, d24, d36, d48, d60, d72, d84", name, names);
+    fail_usage("--model={}: there is no such preset{}", name, likely_as_question(name, preset_names()));
 }
 
 namespace {

@@ -1,6 +1,7 @@
 #include "llmc/plan/policy.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/nearest_word.h"
 #include "llmc/model/trainable.h"
 
 namespace llmc {
@@ -86,12 +87,15 @@ const std::vector<PolicyRow>& policies() {
 
 const PolicyRow& find_policy(const std::string& name) {
     std::string names;
+    std::vector<std::string> words = {"auto"};
     for (const PolicyRow& row : policies()) {
         if (name == row.name || (*row.level != '\0' && name == row.level)) return row;
+        words.emplace_back(row.name);
         names += fmt::format("{}{}", names.empty() ? "" : ", ", row.name);
         if (*row.level != '\0') names += fmt::format(" ({})", row.level);
     }
-    fail_usage("--recompute={}: no such policy; choose one of {}, auto", name, names);
+    fail_usage("--recompute={}: no such policy{}; choose one of {}, auto", name, likely_as_question(name, words),
+               names);
 }
 
 std::string policy_words(const PolicyRow& policy, const Model& model) {

@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/output.h"
+#include "llmc/base/shown_text.h"
 #include "llmc/io/chat/row_encoder.h"
 #include "llmc/io/special_names.h"
 #include "llmc/train/conversation.h"
@@ -43,6 +44,7 @@ class Answer {
     void finish() {
         turn_.finish();
         stop_.finish();
+        print_output(shown_.finish());
         while (!text_.empty() && (text_.back() == ' ' || text_.back() == '\n')) text_.pop_back();
     }
     const std::string& text() const { return text_; }
@@ -51,11 +53,12 @@ class Answer {
     void print(std::string_view part) {
         if (text_.empty()) part.remove_prefix(std::min(part.find_first_not_of(" \n"), part.size()));
         text_ += part;
-        print_output(part);
+        print_output(shown_.add(part));
         flush_output();
     }
 
     std::string text_;
+    ShownText shown_;
     StopText stop_, turn_;
     bool is_stopped_ = false;
 };

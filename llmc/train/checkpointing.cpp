@@ -1,5 +1,6 @@
 #include "llmc/train/checkpointing.h"
 
+#include "llmc/base/counted.h"
 #include "llmc/base/dynamic_map.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
@@ -435,7 +436,7 @@ void CheckpointWeights::merge(const ParameterRow& row, std::span<float> values) 
 }
 
 std::string CheckpointWeights::describe() const {
-    return fmt::format("the checkpoint '{}', {} steps", checkpoint_.path, progress_.step);
+    return fmt::format("the checkpoint '{}', {}", checkpoint_.path, counted(progress_.step, "step"));
 }
 
 std::string CheckpointWeights::tokenizer_folder() const { return tokenizer_folder_of(checkpoint_); }

@@ -2,6 +2,8 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/nearest_word.h"
+#include "llmc/base/program_name.h"
 #include "llmc/train/option_hints.h"
 #include "llmc/train/options.h"
 
@@ -38,18 +40,7 @@ bool is_option(std::string_view word) { return row_of(word) != nullptr || word =
 
 /// "plan --help".
 std::string help_of(const CommandRow* command) {
-    return command == nullptr ? "train_gpt --help" : fmt::format("train_gpt {} --help", command->name);
-}
-
-/// The one of `names` that was probably meant: nearly the same letters, or the only one that begins so; "" if none.
-std::string nearest(const std::string& given, const std::vector<std::string>& names) {
-    const std::string found = nearest_word(given, names);
-    if (!found.empty() || given.size() < 3) return found;
-    std::string begun;
-    for (const std::string& name : names) {
-        if (name.starts_with(given)) begun = begun.empty() ? name : "?";
-    }
-    return begun == "?" ? "" : begun;
+    return command == nullptr ? program_name() + " --help" : fmt::format("{} {} --help", program_name(), command->name);
 }
 
 [[noreturn]] void refuse_option(std::string_view word, const CommandRow* command) {
@@ -68,22 +59,27 @@ std::string nearest(const std::string& given, const std::vector<std::string>& na
         if ((row.commands & mask) != 0 && !row.stands_alone()) names.push_back(row.name());
     }
     std::string hint = did_you_mean(name, mask);
-    if (const std::string meant = nearest(name, names); hint.empty() && !meant.empty()) {
+    if (const std::string meant = likely_word(name, names); hint.empty() && !meant.empty()) {
         hint = fmt::format("; did you mean --{}?", meant);
     }
     fail_usage("{}: there is no such option{} see {}", given, hint.empty() ? ";" : hint + " If not,", help_of(command));
 }
 
-/// The option that a word without dashes is probably for.
-const char* option_for(const CommandRow* command) {
+/// The option that a word without dashes is probably for; "" if the command has none that names what it is about.
+std::string option_for(const CommandRow* command) {
     if (command == nullptr) return "data";
     switch (command->command) {
         case Command::Plan: return "model";
         case Command::Generate: return "prompt";
         case Command::Evaluate: return "data";
         case Command::Import: return "from";
-        default: return "run";
+        default: break;
     }
+    const auto& table = option_table();
+    const bool has_run = std::any_of(table.begin(), table.end(), [&](const OptionRow& row) {
+        return (row.commands & command->mask) != 0 && row.name() == "run";
+    });
+    return has_run ? "run" : "";
 }
 
 [[noreturn]] void refuse_word(const std::string& word, const CommandRow* command,
@@ -94,14 +90,15 @@ const char* option_for(const CommandRow* command) {
         fail_usage("--{}: takes no value, but is followed by '{}'; write it alone, or --{}=false", before->name(), word,
                    before->name());
     }
+    if (word == "help" && !path_exists(word)) fail_usage("'help': is an option; write {}", help_of(command));
     std::vector<std::string> names;
     for (const CommandRow& row : subcommand_table()) names.emplace_back(row.name);
-    const char* option = option_for(command);
+    const std::string option = option_for(command);
     const std::string quoted_word = word.find_first_of(" *?'\"") == std::string::npos ? word : "'" + word + "'";
     if (command == nullptr) {
         std::vector<std::string> with_train = names;
         with_train.emplace_back("train");
-        const std::string meant = nearest(word, with_train);
+        const std::string meant = likely_word(word, with_train);
         if (meant == "train" && !path_exists(word)) {
             fail_usage("'{}': training is no subcommand, but what happens without one; leave it out", word);
         }
@@ -114,11 +111,13 @@ const char* option_for(const CommandRow* command) {
                        word, fmt::join(names, ", "));
         }
     }
+    if (option.empty())
+        fail_usage("'{}': {} takes no such word; leave it out, or see {}", word, command->name, help_of(command));
     fail_usage("'{}': stands alone; {}{}", word,
                subcommand_named(word) != nullptr && command != nullptr
                    ? "one subcommand at a time"
                    : fmt::format("if it is what --{} is about, write --{}={}", option, option, quoted_word),
-               std::string_view(option) == "data" ? ", and for several files a folder or a quoted pattern" : "");
+               option == "data" ? ", and for several files a folder or a quoted pattern" : "");
 }
 
 /// The option that a message of CLI11 begins with.
@@ -134,8 +133,8 @@ void refuse_before_subcommand(const CLI::App& app, const CLI::App& used) {
         const OptionRow* row = row_of(option->get_name());
         if (option->count() == 0 || row == nullptr) continue;
         if ((row->commands & command->mask) == 0) refuse_option(option->get_name(), command);
-        fail_usage("{}: stands before the subcommand; write train_gpt {} {}{}", option->get_name(), used.get_name(),
-                   option->get_name(), row->is_flag() ? "" : "=" + option->results().front());
+        fail_usage("{}: stands before the subcommand; write {} {} {}{}", option->get_name(), program_name(),
+                   used.get_name(), option->get_name(), row->is_flag() ? "" : "=" + option->results().front());
     }
 }
 

@@ -1,6 +1,7 @@
 #include "llmc/train/completion_command.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/program_name.h"
 #include "llmc/model/config.h"
 #include "llmc/plan/device_profile.h"
 #include "llmc/plan/policy.h"
@@ -205,8 +206,8 @@ std::string completion_script(const Options& options) {
     const std::string shell = options.words.size() == 1 ? options.words.front() : "";
     if (shell == "bash") return bash_script();
     if (shell == "zsh") return zsh_script();
-    fail_usage("completion: is for bash or zsh{}; write train_gpt completion bash",
-               options.words.empty() ? "" : fmt::format(", not '{}'", fmt::join(options.words, " ")));
+    fail_usage("completion: is for bash or zsh{}; write {} completion bash",
+               options.words.empty() ? "" : fmt::format(", not '{}'", fmt::join(options.words, " ")), program_name());
 }
 
 std::string manual_page() {

@@ -1,6 +1,8 @@
 #include "llmc/train/config_options.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/nearest_word.h"
+#include "llmc/base/program_name.h"
 #include "llmc/train/option_hints.h"
 
 #include <algorithm>
@@ -77,7 +79,7 @@ const OptionRow& row_of(const ConfigEntry& entry, const std::string& at) {
     if (row == nullptr) {
         const std::string hint = did_you_mean(entry.name, kFromFiles, "");
         fail_usage("{}: '{}' is no option for a file{}", at, entry.name,
-                   hint.empty() ? "; see train_gpt --help" : hint);
+                   hint.empty() ? fmt::format("; see {} --help", program_name()) : hint);
     }
     if (entry.name == "config" || entry.name == "resume") {
         fail_usage("{}: '{}' is no option for a file; give --{} on the command line", at, entry.name, entry.name);

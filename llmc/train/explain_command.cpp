@@ -1,6 +1,8 @@
 #include "llmc/train/explain_command.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/nearest_word.h"
+#include "llmc/base/program_name.h"
 #include "llmc/base/terminal.h"
 #include "llmc/base/units.h"
 #include "llmc/draw/text_table.h"
@@ -54,9 +56,9 @@ std::string about_option(const OptionRow& row) {
 
 std::string about_policy(const PolicyRow& row) {
     return lines(fmt::format(
-        "--recompute={}{}\n\n{}.\n\nEvery level gives the same bits; they differ in memory and time. train_gpt plan "
+        "--recompute={}{}\n\n{}.\n\nEvery level gives the same bits; they differ in memory and time. {} plan "
         "--model=NAME shows both for all of them, and dev/notes/recompute.md how it works.",
-        row.name, *row.level != '\0' ? fmt::format(", or {}", row.level) : "", row.description));
+        row.name, *row.level != '\0' ? fmt::format(", or {}", row.level) : "", row.description, program_name()));
 }
 
 std::string about_auto() {
@@ -81,18 +83,19 @@ std::string about_preset(const ModelConfig& config) {
     const int64_t parameters = parameters_of(config);
     return lines(fmt::format(
         "--model={}\n\n{}.\n{} parameters; trained in bf16 with AdamW they, their gradients and the optimiser take {} "
-        "before any activation (train_gpt plan --model={} has the rest).",
-        config.name, describe(config), format_count(parameters), format_bytes(18 * parameters), config.name));
+        "before any activation ({} plan --model={} has the rest).",
+        config.name, describe(config), format_count(parameters), format_bytes(18 * parameters), program_name(),
+        config.name));
 }
 
 std::string about_card(const DeviceProfile& card) {
     return lines(fmt::format(
         "--device-profile={}\n\n{} of memory, {} of them for a run; {:.0f} TFLOP/s in bf16, {:.0f} in fp32; {:.0f} "
         "GB/s "
-        "of its memory, {:.1f} GB/s to the host's.\n\ntrain_gpt plan --device-profile={} --what-fits --all-presets "
+        "of its memory, {:.1f} GB/s to the host's.\n\n{} plan --device-profile={} --what-fits --all-presets "
         "shows what it can train.",
         card.name, format_bytes(card.memory_bytes), format_bytes(card.usable_bytes()), card.flops_bf16 / 1e12,
-        card.flops_fp32 / 1e12, card.bandwidth / 1e9, card.host_bandwidth / 1e9, card.name));
+        card.flops_fp32 / 1e12, card.bandwidth / 1e9, card.host_bandwidth / 1e9, program_name(), card.name));
 }
 
 std::string list_of_presets() {
@@ -138,7 +141,8 @@ std::string about(const std::string& given) {
     if (const DeviceProfile* card = known_device_profile(word)) return about_card(*card);
     for (const CommandRow& command : subcommand_table()) {
         if (word == command.name) {
-            return lines(fmt::format("train_gpt {}\n\n{}. Its options: train_gpt {} --help", word, command.help, word));
+            return lines(
+                fmt::format("{0} {1}\n\n{2}. Its options: {0} {1} --help", program_name(), word, command.help));
         }
     }
     return "";
@@ -160,10 +164,9 @@ std::vector<std::string> known_words() {
 
 std::string explanation(const Options& options) {
     if (options.words.empty()) {
-        return lines(
-            "train_gpt explain WORD: an option (recompute, or its letter, r), a level of --recompute (sqrt), a preset "
-            "(llama3-8b), a "
-            "card (rtx4090), a subcommand (plan); or one of the lists: presets, levels, cards");
+        return lines(program_name() +
+                     " explain WORD: an option (recompute, or its letter, r), a level of --recompute (sqrt), a preset "
+                     "(llama3-8b), a card (rtx4090), a subcommand (plan); or one of the lists: presets, levels, cards");
     }
     std::string text;
     for (const std::string& word : options.words) {
@@ -171,8 +174,8 @@ std::string explanation(const Options& options) {
         if (one.empty()) {
             std::string meant = nearest_word(word, known_words());
             if (meant.empty()) meant = similar_option(word, static_cast<CommandSet>(~CommandSet{0}));
-            fail_usage("explain: there is no '{}'{}; train_gpt explain says what there is", word,
-                       meant.empty() ? "" : fmt::format("; did you mean {}?", meant));
+            fail_usage("explain: there is no '{}'{}; {} explain says what there is", word,
+                       meant.empty() ? "" : fmt::format("; did you mean {}?", meant), program_name());
         }
         text += (text.empty() ? "" : "\n") + one;
     }

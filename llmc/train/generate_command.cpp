@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/output.h"
+#include "llmc/base/shown_text.h"
 #include "llmc/io/tokenizer.h"
 #include "llmc/train/chat_command.h"
 #include "llmc/train/generating_model.h"
@@ -50,9 +51,10 @@ void generate_command(const Options& options) {
 
     for (int64_t sample = 0; sample < options.samples; ++sample) {
         if (options.samples > 1) print_output(fmt::format("---- sample {} ----\n", sample + 1));
-        print_output(options.prompt);
-        StopText text(options.stop, [](std::string_view part) {
-            print_output(part);
+        ShownText shown;
+        print_output(shown.add(options.prompt));
+        StopText text(options.stop, [&](std::string_view part) {
+            print_output(shown.add(part));
             flush_output();
         });
         bool is_over = false;
@@ -64,7 +66,7 @@ void generate_command(const Options& options) {
         model.generator().generate(prompt, options.length, sampler_settings(options), static_cast<uint32_t>(sample),
                                    emit, [&](int32_t) { return is_over; });
         text.finish();
-        print_output("\n");
+        print_output(shown.finish() + "\n");
     }
 }
 

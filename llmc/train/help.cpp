@@ -1,7 +1,10 @@
 #include "llmc/train/help.h"
 
+#include "llmc/base/program_name.h"
 #include "llmc/base/terminal.h"
 #include "llmc/draw/text_table.h"
+
+#include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
 #include <memory>
@@ -95,7 +98,9 @@ void leave_to_help_all(CLI::App& app, CommandSet command, std::set<const CLI::Op
         if (name != "help" && name != "version" && !is_in_short_help(name, command)) left_out->insert(option);
     }
     const std::string who = command == kTrain ? "" : " plan";
-    app.footer("All options: train_gpt" + who + " --help-all. More about one: train_gpt explain OPTION.");
+    app.footer(
+        wrapped(fmt::format("All options: {0}{1} --help-all. More about one: {0} explain OPTION.", program_name(), who),
+                std::max(output_columns(), kNarrowest), /*indent=*/0));
 }
 
 }  // namespace

@@ -2,7 +2,9 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/nearest_word.h"
 #include "llmc/base/printable.h"
+#include "llmc/base/program_name.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/io/hf_model.h"
 #include "llmc/io/llmc_model.h"
@@ -14,6 +16,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <filesystem>
 #include <utility>
@@ -58,16 +61,36 @@ bool is_run_or_checkpoint(const std::string& folder) {
     if (option != "--model" && find_preset(path)) {
         fail_usage("{}={}: that is an architecture without weights; give a folder or file that has them", option, path);
     }
-    std::string names;
-    for (const std::string& name : preset_names()) names += " " + name;
-    fail_usage(
-        "{}={}: {}, neither a Hugging Face folder (config.json and safetensors), nor a run folder or checkpoint, "
-        "nor an llm.c model file{}",
-        option, path, path_exists(path) ? "of no known kind" : "not there",
-        option == "--model" ? "; nor is it one of the architectures" + names +
-                                  ", d6, d12, d24, d36, d48, d60, "
-                                  "d72, d84"
-                            : "");
+    const std::string place = without_slash(path), folder = std::filesystem::path(place).parent_path().string();
+    if (!path_exists(place)) {
+        if (option != "--model") fail_usage("{}={}: not there; check the name and the current folder", option, path);
+        std::string small = path;
+        std::transform(small.begin(), small.end(), small.begin(), [](unsigned char c) { return std::tolower(c); });
+        const std::string question = likely_as_question(small, preset_names());
+        fail_usage("--model={}: neither a preset nor a file or folder that is there{}", path,
+                   question.empty() ? fmt::format("; {} explain presets lists the presets", program_name()) : question);
+    }
+    if (is_peft_folder(place)) {
+        fail_usage(
+            "{}={}: an adapter, not a whole model; name the model that it was trained on, and the adapter beside it: "
+            "{} --adapter={}",
+            option, path, option == "--from" ? "export --run=BASE" : option + "=BASE", shell_word(path));
+    }
+    if (is_directory(place)) {
+        fail_usage(
+            "{}={}: of no known kind: the folder has no config.json, as Hugging Face's have, and neither the "
+            "config.toml nor the checkpoints of a run",
+            option, path);
+    }
+    if (place.ends_with(".gguf")) {
+        fail_usage("{}={}: GGUF files are written here, not read; give the Hugging Face folder that it was made from",
+                   option, path);
+    }
+    const bool is_part = is_hf_folder(folder.empty() ? "." : folder);
+    fail_usage("{}={}: of no known kind: {}", option, path,
+               is_part ? fmt::format("a file of a Hugging Face folder; give the folder: {}={}", option,
+                                     shell_word(folder.empty() ? "." : folder))
+                       : "neither a folder of a model nor an llm.c model file (.bin)");
 }
 
 }  // namespace
@@ -151,6 +174,11 @@ std::unique_ptr<WeightSource> adapted_weights(const Options& options, const std:
                                               const std::string& option) {
     std::unique_ptr<WeightSource> weights = open_weights(path, option);
     if (options.adapter.empty()) return weights;
+    const auto* const checkpoint = dynamic_cast<const CheckpointWeights*>(weights.get());
+    if (checkpoint != nullptr && !checkpoint->adapter().empty()) {
+        fail_usage("--adapter={}: the run {}={} has adapters of its own; leave --adapter out", options.adapter, option,
+                   path);
+    }
     require_adapter_folder(options);
     return merged(std::move(weights), options.adapter);
 }
@@ -169,7 +197,7 @@ std::unique_ptr<WeightSource> trained_weights(const Options& options) {
 std::unique_ptr<Tokenizer> tokenizer_for(const Options& options, const WeightSource& weights) {
     const TokenizerChoices choices = {options.document_token, options.tokenizer_pattern};
     auto tokenizer = options.tokenizer.empty() ? make_models_tokenizer(weights.tokenizer(), choices)
-                                               : make_tokenizer(options.tokenizer, choices);
+                                               : make_given_tokenizer(options.tokenizer, weights.tokenizer(), choices);
     require_vocabulary(*tokenizer, weights.model().config.V);
     return tokenizer;
 }

@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/printable.h"
+#include "llmc/base/program_name.h"
 #include "llmc/base/units.h"
 #include "llmc/io/peft/adapters.h"
 #include "llmc/train/checkpointing.h"
@@ -85,9 +86,9 @@ void require_adapter_folder(const Options& options) {
     const bool is_run =
         path_exists(options.adapter + "/config.toml") || path_exists(options.adapter + "/manifest.json");
     fail_usage("--adapter={}: {}", options.adapter,
-               is_run ? fmt::format("is a run, not an adapter's folder; make one of it: train_gpt export --run={} "
+               is_run ? fmt::format("is a run, not an adapter's folder; make one of it: {} export --run={} "
                                     "--format=peft --out=FOLDER",
-                                    shell_word(options.adapter))
+                                    program_name(), shell_word(options.adapter))
                       : "has no adapter_config.json, as PEFT writes it beside adapter_model.safetensors");
 }
 
@@ -126,8 +127,8 @@ void settle_adapter(Options& options, const Model& base) {
     if (spec.rank == 0) {
         fail(
             "--adapter={}: it has no adapters, only parameters that were trained whole; go on with those by merging "
-            "it first: train_gpt export --adapter",
-            options.adapter);
+            "it first: {} export --adapter",
+            options.adapter, program_name());
     }
     options.lora = spec.rank, options.lora_alpha = alpha, options.lora_targets = targets;
     options.rslora = config.rslora, options.lora_bias = config.bias;
@@ -196,6 +197,15 @@ void settle_adapter_schedule(Options& options) {
     if (options.lora == 0 || !options.resume.empty()) return;
     if (!options.was_given("learning-rate")) options.learning_rate = kAdapterLearningRate;
     if (!options.was_given("weight-decay")) options.weight_decay = 0;
+}
+
+std::string remark_on_lora(const Options& options) {
+    const bool trains = options.command == Command::Train && options.resume.empty();
+    if (!trains || options.lora == 0 || !find_preset(options.model)) return "";
+    return fmt::format(
+        "--lora={}: --model={} is an architecture, whose weights are random and stay so; name a folder that has "
+        "weights",
+        options.lora, options.model);
 }
 
 void validate_lora(const Options& options) {

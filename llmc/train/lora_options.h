@@ -42,6 +42,9 @@ std::string describe_base(const Model& model, const Places& places);
 void settle_adapter_schedule(Options& options);
 
 /// Options that mean nothing without --lora or --adapter, and those that contradict each other.
+/// What to say of adapters whose model nobody has trained; "" where there are none.
+std::string remark_on_lora(const Options& options);
+
 void validate_lora(const Options& options);
 
 }  // namespace llmc

@@ -1,7 +1,7 @@
 #include "llmc/train/offload.h"
 
 #include "llmc/base/error.h"
-#include "llmc/train/option_hints.h"
+#include "llmc/base/nearest_word.h"
 
 #include <spdlog/fmt/ranges.h>
 

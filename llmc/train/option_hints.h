@@ -18,28 +18,4 @@ std::string similar_option(std::string_view given, CommandSet commands);
 /// counts something else, it says what ours counts. `dashes` stand in front of the name.
 std::string did_you_mean(std::string_view given, CommandSet commands, std::string_view dashes = "--");
 
-/// The word among `words` that differs from `given` by the fewest slips (a letter too many, too few, another, or two
-/// swapped), if they are few for its length; else empty.
-template <typename Words>
-std::string nearest_word(std::string_view given, const Words& words);
-
-/// Slips between two words: Damerau-Levenshtein distance with adjacent swaps.
-int slips_between(std::string_view a, std::string_view b);
-
-/// How many slips a word may have and still be recognised.
-int tolerated_slips(std::string_view word);
-
-template <typename Words>
-std::string nearest_word(std::string_view given, const Words& words) {
-    std::string nearest;
-    int least = tolerated_slips(given) + 1;
-    for (const auto& word : words) {
-        const int slips = slips_between(given, word);
-        if (slips >= least) continue;
-        least = slips;
-        nearest = word;
-    }
-    return nearest;
-}
-
 }  // namespace llmc

@@ -4,6 +4,7 @@
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/base/output.h"
+#include "llmc/base/program_name.h"
 #include "llmc/base/units.h"
 #include "llmc/base/version.h"
 #include "llmc/model/trainable.h"
@@ -13,6 +14,7 @@
 #include "llmc/train/config_options.h"
 #include "llmc/train/config_paths.h"
 #include "llmc/train/help.h"
+#include "llmc/train/lora_options.h"
 #include "llmc/train/run_folder.h"
 
 #include <CLI/CLI.hpp>
@@ -110,7 +112,7 @@ constexpr std::string_view kFirstWords = "# train_gpt ";  ///< Of every file tha
 [[noreturn]] void refuse(const std::string& where, const CLI::ParseError& error) {
     std::string message = where + error.what();
     std::replace(message.begin(), message.end(), '\n', ' ');
-    throw Error(kExitBadUsage, message + "; see train_gpt --help");
+    throw Error(kExitBadUsage, message + "; see " + program_name() + " --help");
 }
 
 /// A file of options, --config or a run's own.
@@ -276,7 +278,10 @@ Options parse_options(int argc, const char* const* argv) {
     }
     if (!options.config.empty()) apply_config_file(options.config, used, options);
     if (!options.resume.empty()) {
-        apply_run_config(find_run_folder(options.resume, "--resume"), "--resume=" + options.resume, used, options);
+        const std::string run_folder = find_run_folder(options.resume, "--resume");
+        apply_run_config(run_folder, "--resume=" + options.resume, used, options);
+        std::error_code elsewhere;  // It goes on in its own folder anyway.
+        if (std::filesystem::equivalent(options.output_dir, run_folder, elsewhere)) options.output_dir.clear();
     }
     note_given(used, /*typed=*/false, options);
     join_patterns(used, options);
@@ -287,6 +292,7 @@ Options parse_options(int argc, const char* const* argv) {
     if (asks_what_fits && options.what_fits.empty()) options.what_fits = kWholeDevice;
     validate(options);
     for (std::string& line : without_effect(options)) options.remarks.push_back(std::move(line));
+    if (std::string remark = remark_on_lora(options); !remark.empty()) options.remarks.push_back(std::move(remark));
     return options;
 }
 

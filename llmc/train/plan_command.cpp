@@ -9,6 +9,7 @@
 #include "llmc/draw/text_table.h"
 #include "llmc/io/hf_model.h"
 #include "llmc/io/json_text.h"
+#include "llmc/io/models_tokenizer.h"
 #include "llmc/plan/formats.h"
 #include "llmc/plan/fuse.h"
 #include "llmc/plan/print.h"
@@ -187,7 +188,7 @@ Model model_of(Options& options) {
     // Without --data the preset keeps its published vocabulary.
     int64_t vocabulary = 0, least = 0;
     if (!options.tokenizer.empty()) {
-        vocabulary = least = make_tokenizer(options.tokenizer)->vocab_size();
+        vocabulary = least = make_given_tokenizer(options.tokenizer, "")->vocab_size();
     } else if (options.was_given("data")) {
         const auto source =
             open_token_source(options.data, "--data", nullptr, reading_of(options), FolderUse::Training);

@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/nearest_word.h"
 #include "llmc/base/units.h"
 #include "llmc/train/config_file.h"
 #include "llmc/train/option_hints.h"

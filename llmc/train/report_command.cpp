@@ -5,6 +5,7 @@
 #include "llmc/base/file_lock.h"
 #include "llmc/base/log.h"
 #include "llmc/base/output.h"
+#include "llmc/base/program_name.h"
 #include "llmc/base/units.h"
 #include "llmc/draw/run_page.h"
 #include "llmc/io/checkpoint_folder.h"
@@ -100,8 +101,10 @@ PageRun page_of(const std::string& given, const std::string& name) {
     page.status = status_of(folder, history.last_step, options.steps);
     if (history.loss.size() == 0) page.notes.emplace_back("no step of this run is in metrics.jsonl yet");
     if (history.skipped_steps > 0) {
-        page.notes.push_back(fmt::format("{} updates were skipped: their gradients were not finite",
-                                         format_count(history.skipped_steps)));
+        page.notes.push_back(history.skipped_steps == 1
+                                 ? std::string("1 update was skipped: its gradient was not finite")
+                                 : fmt::format("{} updates were skipped: their gradients were not finite",
+                                               format_count(history.skipped_steps)));
     }
     if (page.status == "interrupted") {
         const std::optional<int64_t> saved = newest_step(folder);
@@ -144,7 +147,8 @@ void report_command(const Options& options) {
     std::vector<std::string> runs = options.runs;
     if (runs.empty()) {
         runs.push_back(newest_run());
-        if (runs.front().empty()) fail_usage("report: there is no run in runs/; name one: train_gpt report FOLDER");
+        if (runs.front().empty())
+            fail_usage("report: there is no run in runs/; name one: {} report FOLDER", program_name());
     }
     for (std::string& run : runs) {
         while (run.size() > 1 && run.ends_with('/')) run.pop_back();

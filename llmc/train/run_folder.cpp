@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <system_error>
 #include <unistd.h>
+#include <utility>
 
 namespace llmc {
 
@@ -54,7 +55,15 @@ std::string run_folder_of(const std::string& path) {
 
 std::string find_run_folder(const std::string& path, const std::string& option) {
     const std::string folder = run_folder_of(path);
-    if (folder.empty()) fail("{}={}: no config.toml there; give a run folder, such as runs/NAME", option, path);
+    if (folder.empty()) {
+        const std::string separator = option.starts_with("--") ? "=" : " ";
+        if (!path_exists(path)) {
+            fail("{}{}{}: {}; give a run folder, such as runs/NAME", option, separator, path,
+                 fs::is_symlink(path) ? "is a link whose target is not there" : "does not exist");
+        }
+        fail("{}{}{}: has no config.toml, which every run folder has; give a run folder, such as runs/NAME", option,
+             separator, path);
+    }
     settle_run_folder(folder);
     return folder;
 }
@@ -62,6 +71,13 @@ std::string find_run_folder(const std::string& path, const std::string& option) 
 void require_own_checkpoint(const std::string& checkpoint, const std::string& run_folder, const std::string& given) {
     const std::string is = read_run_record(run_folder).id, of = run_of_checkpoint(checkpoint);
     if (is.empty() || of.empty() || is == of) return;
+    for (const auto& [id, file] : {std::pair(of, checkpoint + "/run"), std::pair(is, run_folder + "/run.json")}) {
+        if (is_run_id(id)) continue;
+        fail(
+            "--resume={}: '{}' is damaged: '{}' is no run's name; put back a copy of it, or begin a new run with "
+            "its weights: --model={}",
+            given, file, printable(id), shell_word(checkpoint));
+    }
     fail_usage(
         "--resume={}: '{}' is a checkpoint of another run than '{}'; resume that run, or begin a new one with its "
         "weights: --model={}",
@@ -76,14 +92,16 @@ std::string name_of_model(const std::string& model) {
     return path.parent_path().filename().string();
 }
 
+constexpr const char* kRuns = "runs";
+
 /// Creates runs/MODEL-TIME; runs that start in the same second get a number.
 std::string make_fresh_folder(const Options& options) {
     char time_text[32];
     const std::time_t now = std::time(nullptr);
     std::strftime(time_text, sizeof time_text, "%Y%m%d-%H%M%S", std::localtime(&now));
-    make_directories("runs", "--output-dir");
+    make_directories(kRuns, "--output-dir");
     for (int number = 1;; ++number) {
-        std::string folder = fmt::format("runs/{}-{}", name_of_model(options.model), time_text);
+        std::string folder = fmt::format("{}/{}-{}", kRuns, name_of_model(options.model), time_text);
         if (number > 1) folder += fmt::format("-{}", number);
         std::error_code error;
         if (fs::create_directory(folder, error)) return folder;
@@ -100,6 +118,7 @@ RunFolder::RunFolder(const Options& options) : goes_on_(options.output_dir.empty
         path_ = find_run_folder(options.resume, "--resume");
         make_directories(path_, "--resume");
     } else if (options.output_dir.empty()) {
+        made_runs_ = !path_exists(kRuns);
         path_ = make_fresh_folder(options);
         is_made_here_ = true;
     } else {
@@ -130,6 +149,7 @@ void RunFolder::undo() {
     std::error_code not_empty;
     fs::remove(checkpoints_folder(path_), not_empty);
     fs::remove(path_, not_empty);
+    if (made_runs_) fs::remove(kRuns, not_empty);
 }
 
 void RunFolder::open_folder() {

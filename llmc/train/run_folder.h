@@ -14,7 +14,7 @@
 namespace llmc {
 
 /// The run folder that `path` names: itself, or the folder of the checkpoint it is or leads to. What a killed process
-/// has left half-moved there is settled first (going_back.h). Fails naming `option` if neither.
+/// has left half-moved there is settled first (going_back.h). Fails naming `option` (or the command) if neither.
 std::string find_run_folder(const std::string& path, const std::string& option);
 
 /// Whether there is something to go on from.
@@ -58,7 +58,7 @@ class RunFolder {
     void make_anew();
 
     std::string path_;
-    bool goes_on_ = false, is_made_here_ = false, has_begun_ = false;
+    bool goes_on_ = false, is_made_here_ = false, made_runs_ = false, has_begun_ = false;
     FileLock lock_;
     int directory_ = -1;                                         ///< The open folder.
     std::string config_, id_;                                    ///< What config.toml and run.json say.

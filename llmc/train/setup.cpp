@@ -1,5 +1,6 @@
 #include "llmc/train/setup.h"
 
+#include "llmc/base/counted.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
@@ -76,7 +77,8 @@ Data open_data(const Options& options, const std::string& models_tokenizer) {
     const TokenizerChoices choices = {options.document_token, options.tokenizer_pattern};
     if (!tokenizer.empty()) {
         const bool was_asked_for = tokenizer == options.tokenizer;
-        data.tokenizer = was_asked_for ? make_tokenizer(tokenizer, choices) : make_models_tokenizer(tokenizer, choices);
+        data.tokenizer = was_asked_for ? make_given_tokenizer(tokenizer, models_tokenizer, choices)
+                                       : make_models_tokenizer(tokenizer, choices);
     }
     const Tokenizer* reads_text = data.tokenizer.get();
     data.source = open_token_source(options.data, "--data", reads_text, reading, FolderUse::Training);
@@ -271,9 +273,8 @@ namespace {
 std::string describe_schedule(const Options& options) {
     const bool trained = !options.was_given("learning-rate") && options.learning_rate == kTrainedLearningRate;
     const bool is_short = !options.was_given("warmup") && options.warmup < Options().warmup;
-    const std::string warmup = options.warmup == 0 ? "without warm-up"
-                                                   : fmt::format("after {} update{} of warm-up", options.warmup,
-                                                                 options.warmup == 1 ? "" : "s");
+    const std::string warmup =
+        options.warmup == 0 ? "without warm-up" : fmt::format("after {} of warm-up", counted(options.warmup, "update"));
     return fmt::format("peak {:g}{}, {}, {}{}", options.learning_rate,
                        trained ? " (the model has been trained; --learning-rate for another)" : "", options.lr_schedule,
                        warmup, is_short ? " (5 % of the run; --warmup for more)" : "");
@@ -331,10 +332,10 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     } else if (options.offload != "none") {
         spdlog::info("offload {}", places.describe());
     }
-    spdlog::info("batch   {}{} x {} tokens, {} micro-batch{} per update, {} updates = {} tokens ({:.1f} epochs)",
+    spdlog::info("batch   {}{} x {} tokens, {} per update, {} = {} tokens ({:.1f} epochs)",
                  parallel.ranks > 1 ? fmt::format("{} ranks x ", parallel.ranks) : "", options.batch_size,
-                 options.seq_len, parallel.micro_batches, parallel.micro_batches == 1 ? "" : "es", options.steps,
-                 format_count(total * options.steps), epochs);
+                 options.seq_len, counted(parallel.micro_batches, "micro-batch", "micro-batches"),
+                 counted(options.steps, "update"), format_count(total * options.steps), epochs);
     spdlog::info("rate    {}", describe_schedule(options));
     if (const std::string formats = describe(formats_of(places)); !formats.empty()) {
         spdlog::info("state   {}{}", formats, places.rounds() ? "; bf16 of it is rounded stochastically" : "");
@@ -357,9 +358,10 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     constexpr double kLongUpdate = 600;
     if (chosen.step_seconds > kLongUpdate) {
         spdlog::warn(
-            "--total-batch-size={}: an update of {} micro-batches takes about {}; between updates only can the run be "
+            "--total-batch-size={}: an update of {} takes about {}; between updates only can the run be "
             "stopped and saved",
-            options.total_batch_size, parallel.micro_batches, format_duration(chosen.step_seconds));
+            options.total_batch_size, counted(parallel.micro_batches, "micro-batch", "micro-batches"),
+            format_duration(chosen.step_seconds));
     }
     for (const MemoryRow& row : memory.rows()) spdlog::info("memory  {:>12}  {}", format_bytes(row.bytes), row.name);
     if (device.memory_held > 0) {

@@ -6,11 +6,14 @@
 #include "llmc/base/output.h"
 #include "llmc/base/parallel_for.h"
 #include "llmc/base/pending_output.h"
+#include "llmc/base/printable.h"
+#include "llmc/base/program_name.h"
 #include "llmc/base/units.h"
 #include "llmc/io/bpe_learn.h"
 #include "llmc/io/chat/chat_template.h"
 #include "llmc/io/encode_corpus.h"
 #include "llmc/io/llmc_tokenizer.h"
+#include "llmc/io/models_tokenizer.h"
 #include "llmc/io/pipeline/unicode.h"
 #include "llmc/io/text_corpus.h"
 #include "llmc/io/token_file.h"
@@ -107,14 +110,14 @@ bool keep_tokenizer(const Options& options, const Tokenizer& tokenizer, CloseSha
 /// How to train on what was written, and the names on stdout.
 void say_how_to_train(const Options& options, bool has_validation, bool has_tokenizer,
                       const std::vector<std::string>& paths) {
-    spdlog::info("train on them: ./train_gpt --data='{}_train_*.bin'{}{}", options.out,
+    spdlog::info("train on them: {} --data='{}_train_*.bin'{}{}", program_name(), options.out,
                  has_validation ? fmt::format(" --val-data='{}_val_*.bin'", options.out) : "",
                  has_tokenizer ? "" : " --tokenizer=" + options.tokenizer);
     for (const std::string& path : paths) print_output(path + "\n");
 }
 
 void write_rows(const Options& options, const std::vector<DataFile>& files) {
-    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(options.tokenizer, choices_of(options));
+    const std::unique_ptr<Tokenizer> tokenizer = make_given_tokenizer(options.tokenizer, "", choices_of(options));
     require_new_names(options.out);
     bool has_files = false;
     const TokenizedRows rows = tokenize_rows(options, files, *tokenizer, [&](const std::function<void()>& close) {
@@ -135,7 +138,7 @@ void write_tokens(const Options& options, TextCorpus& corpus) {
                 name);
         }
     }
-    const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(options.tokenizer, choices_of(options));
+    const std::unique_ptr<Tokenizer> tokenizer = make_given_tokenizer(options.tokenizer, "", choices_of(options));
     require_new_names(options.out);
     SplitWriter writer(options, corpus, format_for(*tokenizer));
     if (!tokenizer->describe_end_of_text().empty()) spdlog::info("{}", tokenizer->describe_end_of_text());
@@ -192,9 +195,9 @@ void learn_vocabulary(const Options& options, TextCorpus& corpus) {
         spdlog::warn("--vocab-size={}: the text has only {} tokens to learn, so the vocabulary is {}; give more text",
                      options.vocab_size, bpe.merges.size(), size);
     }
-    spdlog::info("learned {} tokens from {} in {}; use them: ./train_gpt --tokenizer={} --data=...",
+    spdlog::info("learned {} tokens from {} in {}; use them: {} --tokenizer={} --data=...",
                  format_count(static_cast<int64_t>(bpe.merges.size())), format_bytes(corpus.bytes()),
-                 format_duration(now_seconds() - begin), folder.path());
+                 format_duration(now_seconds() - begin), program_name(), shell_word(folder.path()));
     print_output(folder.path() + "\n");
 }
 

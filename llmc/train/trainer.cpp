@@ -1,5 +1,6 @@
 #include "llmc/train/trainer.h"
 
+#include "llmc/base/counted.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
@@ -113,7 +114,7 @@ void Trainer::load(const Origin& origin) {
                 "would have read",
                 format_count(data_.train->size()), format_count(progress_.train_tokens));
         }
-        spdlog::info("resumed from '{}', {} steps done", origin.checkpoint->path, progress_.step);
+        spdlog::info("resumed from '{}', {} done", origin.checkpoint->path, counted(progress_.step, "step"));
         say_what_moved();
     } else if (origin.weights != nullptr) {
         progress_.padded_vocab_size = origin.weights->padded_vocab_size();
@@ -210,10 +211,9 @@ void Trainer::say_what_moved() const {
     say_dropout("lora-dropout", options_.lora_dropout, before.lora_dropout);
     const Schedule schedule = schedule_of(options_), earlier = schedule_of(before);
     if (progress_.train_tokens == 0 || schedule == earlier) return;
-    spdlog::info(
-        "resume  another schedule of learning rates ({} steps in all, {} before): {:.2e} at step {}, not {:.2e}",
-        options_.steps, before.steps, learning_rate(schedule, progress_.step), progress_.step + 1,
-        learning_rate(earlier, progress_.step));
+    spdlog::info("resume  another schedule of learning rates ({} in all, {} before): {:.2e} at step {}, not {:.2e}",
+                 counted(options_.steps, "step"), before.steps, learning_rate(schedule, progress_.step),
+                 progress_.step + 1, learning_rate(earlier, progress_.step));
 }
 
 /// Samples are rank 0's, or, where no rank has all parameters, everybody's together.
@@ -417,6 +417,7 @@ StepMetrics Trainer::train_step() {
     }
     metrics.memory_bytes = state_.allocated_bytes();
     last_loss_ = metrics.loss;
+    losses_.add(metrics.loss);
     status_line_.end();
     return metrics;
 }

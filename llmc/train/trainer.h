@@ -36,6 +36,17 @@ std::string words_of(const std::exception& error);
 /// Whether a run that validates has not done so at this step, where it should have: it was cut short, or has failed.
 bool lacks_validation(const Options& options, const std::string& run_folder, int64_t step);
 
+/// The first and the last loss of this process.
+struct LossEnds {
+    std::optional<double> first, last;
+    void add(double loss) {
+        if (!first) first = loss;
+        last = loss;
+    }
+    /// Whether what was learned before, or at first, is lost: the last is no number, or far above the first.
+    bool have_diverged() const { return first && !(*last <= 1 + 1.25 * *first); }
+};
+
 class Trainer {
   public:
     /// All arguments but `origin` must outlive the trainer. A checkpoint that it has is loaded; weights of a model are
@@ -79,6 +90,7 @@ class Trainer {
     void write_profile(const std::vector<double>& seconds) const;
     void report(const StepMetrics& metrics);
     void report_times() const;
+    void warn_of_divergence() const;
     void count_skipped(const StepMetrics& metrics);
     bool has_diverged() const;
     void validate();
@@ -134,6 +146,7 @@ class Trainer {
     double predicted_step_ms_;
     std::string times_source_;  ///< Of the prediction.
     double last_loss_ = 0;      ///< Of the step before; 0 before the first.
+    LossEnds losses_, validation_losses_;
     StepStatusLine status_line_;
 };
 

@@ -1,10 +1,12 @@
 // What comes after a step: lines, validation, samples, checkpoints, and the end of the run.
+#include "llmc/base/counted.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/median.h"
 #include "llmc/base/output.h"
 #include "llmc/base/printable.h"
 #include "llmc/base/process_limits.h"
+#include "llmc/base/shown_text.h"
 #include "llmc/base/units.h"
 #include "llmc/base/utf8.h"
 #include "llmc/io/checkpoint_folder.h"
@@ -52,6 +54,7 @@ void Trainer::finish() {
     }
     if (saved_step_ != progress_.step) save();
     report_times();
+    warn_of_divergence();
     const bool is_saved = saved_step_ == progress_.step;
     if (failed_rank_ < 0 && is_saved) return;
     std::string cause = failure_;
@@ -158,6 +161,17 @@ void Trainer::report_times() const {
                  step_ms_.size(), predicted_step_ms_, 100 * (predicted_step_ms_ / typical - 1), times_source_);
 }
 
+/// A run that came to its end may have learned nothing.
+void Trainer::warn_of_divergence() const {
+    const bool validated = validation_losses_.first.has_value();
+    const LossEnds& losses = validated ? validation_losses_ : losses_;
+    if (!comm_.is_root() || !losses.have_diverged()) return;
+    spdlog::warn(
+        "the training diverged: the {} loss is {:.4g} in the end, and was {:.4g} at first; begin again with less than "
+        "--learning-rate={:g}, or with more --warmup",
+        validated ? "validation" : "training", *losses.last, *losses.first, options_.learning_rate);
+}
+
 void Trainer::count_skipped(const StepMetrics& metrics) {
     skipped_in_a_row_ = metrics.skipped ? skipped_in_a_row_ + 1 : 0;
     if (!metrics.skipped) return;
@@ -167,7 +181,7 @@ void Trainer::count_skipped(const StepMetrics& metrics) {
     }
     if (!has_diverged()) return;
     failed_rank_ = 0;
-    fail("{} updates in a row had non-finite gradients", skipped_in_a_row_);
+    fail("{} in a row had non-finite gradients", counted(skipped_in_a_row_, "update"));
 }
 
 /// Cut short where the run is asked to stop; there is no line of it then, and a resume begins with it.
@@ -176,6 +190,7 @@ void Trainer::validate() {
     const auto loss =
         evaluator_.loss(val_loader_, val_loader_.sequences().per_epoch(), [&] { return stop_->signal() != 0; });
     if (!loss) return;
+    validation_losses_.add(*loss);
     // There is no checkpoint of step 0.
     if (options_.keep_best && progress_.step > 0 && *loss < best_loss_) better_loss_ = loss;
     const bool bytes = data_.tokenizer->name() == "bytes";
@@ -209,7 +224,9 @@ void Trainer::print_sample() {
     }
     if (!comm_.is_root()) return;
     const std::string text = as_utf8(options_.sample_prompt + data_.tokenizer->decode(tokens));
-    try_print_output(fmt::format("---- sample after {} steps ----\n{}\n----\n", progress_.step, text), "a sample");
+    try_print_output(
+        fmt::format("---- sample after {} ----\n{}\n----\n", counted(progress_.step, "step"), shown_on_output(text)),
+        "a sample");
     keep_sample(text);
 }
 

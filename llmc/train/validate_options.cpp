@@ -1,5 +1,6 @@
 // What no single option can know: combinations that make no sense, refused before anything is allocated.
 #include "llmc/base/error.h"
+#include "llmc/base/program_name.h"
 #include "llmc/plan/policy.h"
 #include "llmc/train/lora_options.h"
 #include "llmc/train/offload.h"
@@ -102,7 +103,7 @@ std::vector<Ignored> rows_of_tokenize(const Options& options) {
 }
 
 void validate_tokenize(const Options& options) {
-    if (options.files.empty()) fail_usage("tokenize needs text files: train_gpt tokenize [options] FILE...");
+    if (options.files.empty()) fail_usage("tokenize needs text files: {} tokenize [options] FILE...", program_name());
     if (options.out.empty()) {
         fail_usage("tokenize needs --out=NAME (token files NAME_train_000000.bin ..., or with --train-bpe a folder)");
     }
@@ -265,8 +266,8 @@ void validate(const Options& options) {
         if (path != "-" || options.command == Command::Evaluate) continue;
         fail_usage(
             "--{}=-: standard input can be read only once, by one rank; save it to a file, or make token files of "
-            "it: train_gpt tokenize [options] -",
-            name);
+            "it: {} tokenize [options] -",
+            name, program_name());
     }
     if (options.command == Command::Tokenize) return validate_tokenize(options);
     const bool only_reads = options.command == Command::Report || options.command == Command::Explain ||

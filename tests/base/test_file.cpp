@@ -141,6 +141,8 @@ TEST(MappedFile, ErrorsNameThePath) {
     const TempDir dir;
     EXPECT_TRUE(has(error_of([&] { MappedFile(dir / "missing"); }), {dir / "missing", "No such file or directory"}));
     EXPECT_TRUE(has(error_of([&] { MappedFile(dir.path()); }), {dir.path(), "not a regular file"}));
+    ASSERT_EQ(mkfifo((dir / "pipe").c_str(), 0600), 0);  // Nobody writes to it.
+    EXPECT_TRUE(has(error_of([&] { read_text(dir / "pipe"); }), {dir / "pipe", "not a regular file"}));
     EXPECT_TRUE(has(error_of([&] { read_text(dir / "missing"); }), {dir / "missing"}));
 }
 

@@ -11,7 +11,7 @@ step4=run/checkpoints/step-00000004
 
 mkdir folder
 refused "resume of nothing" 1 "--resume=absent" --resume=absent
-refused "resume of a folder that is no run" 1 "--resume=folder: no config.toml" --resume=folder
+refused "resume of a folder that is no run" 1 "--resume=folder: has no config.toml" --resume=folder
 refused "resume of a file" 1 "--resume=text.txt" --resume=text.txt
 refused "resume of a step that is not there" 1 "--resume.*step-00000003" --resume=run/checkpoints/step-00000003
 refused "resume with a configuration" 2 "--config=x: .*leave --config out" --resume=run --config=x

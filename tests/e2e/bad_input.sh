@@ -33,6 +33,17 @@ refused "binary data" 1 "--data: 'binary.txt' is a binary file" "${good[@]}" --d
 refused "UTF-16 data" 1 "--data: 'utf16.txt' is UTF-16" "${good[@]}" --data=utf16.txt
 refused "an empty folder as data" 1 "--data: 'folder' is a folder without files" "${good[@]}" --data=folder
 refused "a device as data" 1 "--data: '/dev/null' is not a regular file" "${good[@]}" --data=/dev/null
+mkfifo pipe # Nobody writes to it.
+refused "a pipe as a tokenizer" 1 "--tokenizer: cannot read 'pipe': not a regular file" "${with_text[@]}" --tokenizer=pipe
+refused "a pipe as --config" 2 "--config=pipe: cannot read 'pipe': not a regular file" "${with_text[@]}" --config=pipe
+mkdir piped
+mkfifo piped/config.json
+refused "a pipe in a model's folder" 1 "cannot read 'piped/config.json': not a regular file" \
+    --data=text.txt --model=piped
+touch afile
+refused "a file as the run folder" 1 "--output-dir: cannot create the folder 'afile'" \
+    "${tiny[@]}" "${quiet[@]}" --data=text.txt --output-dir=afile
+check "is said before anything else" test "$(grep -c ' I ' err)" = 0
 refused "a truncated token file" 1 "--data: token file 'truncated.bin' is truncated" "${good[@]}" --data=truncated.bin
 refused "a token file without its header" 1 "--data: token file 'header.bin' is truncated" "${good[@]}" \
     --data=header.bin
@@ -55,11 +66,11 @@ refused "a token beyond the vocabulary" 1 "--data: token 60000 in 'vocabulary.bi
 refused "an unknown option" 2 "--frobnicate" --frobnicate
 refused "an unknown subcommand" 2 "frobnicate" frobnicate
 refused "an option of another subcommand" 2 "--steps" plan --steps=3
-refused "an option before the subcommand" 2 "--layers: .*write train_gpt plan --layers=3$" --layers=3 plan
+refused "an option before the subcommand" 2 "--layers: .*write .*train_gpt plan --layers=3$" --layers=3 plan
 refused "one that the subcommand lacks" 2 "--steps: plan does not have this option, only training" --steps=3 plan
 refused "an option twice" 2 "--seed" "${with_text[@]}" --seed=1 --seed=2
 refused "an option without its value" 2 "--batch-size" --batch-size
-refused "an unknown model" 2 "--model=gpt5: .*gpt2-nano.*llama3-70b" --model=gpt5 --data=text.txt
+refused "an unknown model" 2 "--model=gpt5: .*did you mean gpt2\?" --model=gpt5 --data=text.txt
 refused "an unknown policy" 2 "--recompute=9: .*none.*sqrt" "${with_text[@]}" --recompute=9
 refused "an unknown schedule" 2 "--lr-schedule: .*cosine" "${with_text[@]}" --lr-schedule=step
 refused "an unknown type" 2 "--dtype: .*bf16" "${with_text[@]}" --dtype=fp8

@@ -35,7 +35,7 @@ for pair in "offlod offload" "lama3-8b llama3-8b" "rtx4091 rtx4090" "learning_ra
     read -r word meant <<<"$pair"
     refused "explain $word" 2 "did you mean $meant" explain "$word"
 done
-refused "nonsense" 2 "there is no 'qqqqqqqq'; train_gpt explain" explain qqqqqqqq
+refused "nonsense" 2 "there is no 'qqqqqqqq'; .*train_gpt explain" explain qqqqqqqq
 
 must "completion for bash" completion bash
 cp out script.bash

@@ -136,7 +136,7 @@ folder() {
     cp -r "$golden/$1" changed
     sed -i "$2" changed/config.json
 }
-refused "a path that is nothing" 2 "--model=nothing: not there.*Hugging Face folder.*run folder.*llm.c.*gpt2-mini" \
+refused "a path that is nothing" 2 "--model=nothing: neither a preset nor a file or folder" \
     --model=nothing --data=train.bin --output-dir=new
 mkdir empty
 refused "a folder of no kind" 2 "--from=empty: of no known kind" import --from=empty --out=new

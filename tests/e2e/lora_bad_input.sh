@@ -72,6 +72,11 @@ must "so it is exported" export --run=tied --format=hf --out=tied-hf
 
 # ---- folders ------------------------------------------------------------------------------
 refused "a folder that is not there" 2 '--adapter=nowhere: is not there' "${model[@]}" --adapter=nowhere
+for command in "generate --length=2" "evaluate" "export --out=new"; do
+    # shellcheck disable=SC2086
+    refused "on a run with adapters: $command" 2 'the run --run=lora has adapters of its own; leave --adapter out' \
+        $command --run=lora --adapter=peft
+done
 refused "to generate with" 2 '--adapter=nowhere: is not there' generate --run=base --adapter=nowhere
 refused "a model's folder" 2 '--adapter=hf: has no adapter_config.json' "${model[@]}" --adapter=hf
 refused "a run" 2 '--adapter=lora: is a run, not .*train_gpt export --run=lora --format=peft' \

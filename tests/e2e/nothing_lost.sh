@@ -200,7 +200,8 @@ kill -INT $job
 end
 check "a validation is cut short by a signal" \
     test "$status:$(newest cut):$(grep -c '"step":3,"val' cut/metrics.jsonl)" = 0:3:0
-check "the end says how to go on" grep -q 'stopped: 3 of 6 steps are done; go on with ./train_gpt --resume=cut$' err
+check "the end says how to go on" \
+    grep -q "stopped: 3 of 6 steps are done; go on with $TRAIN_GPT --resume=cut\$" err
 must "after the stop" --resume=cut
 check "the resume begins with that validation" cmp <(curve straight) <(curve cut)
 

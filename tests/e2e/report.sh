@@ -7,7 +7,7 @@ root=$OLDPWD
 
 tiny=(--data=text.txt --layers=2 --channels=32 --heads=2 --batch-size=2 --seq-len=32 --val-every=3 --val-sequences=2)
 must "a run" "${tiny[@]}" --steps=6 --sample-every=3 --sample-length=8 --output-dir=runs/one
-check "its end names the command" grep -q 'report  ./train_gpt report runs/one' err
+check "its end names the command" grep -q "report  $TRAIN_GPT report runs/one" err
 check "its plan is kept" grep -q '"predicted_step_ms"' runs/one/plan.json
 check "and its picture" grep -q '^<svg' runs/one/timeline.svg
 check "and its samples" test "$(grep -c '"sample":' runs/one/samples.jsonl)" = 2
@@ -172,7 +172,7 @@ mv runs kept # a refused command must not make any
 echo precious >text.html
 refused "a file that is no report" 2 "--out=text.html.*no report" report kept/one --out=text.html
 check "it is untouched" test "$(cat text.html)" = precious
-refused "no run" 1 "report=nowhere: no config.toml" report nowhere
+refused "no run" 1 "report nowhere: does not exist" report nowhere
 mkdir empty
 cd empty || exit 1
 refused "no runs at all" 2 "no run in runs/" report

@@ -258,8 +258,8 @@ must "a name that is not UTF-8" "${tiny[@]}" --data=$'t\xff.txt' --steps=2 --val
 check "a name that is not UTF-8: trained and saved" test -s "$odd/checkpoints/step-00000002/manifest.json"
 check "a name that is not UTF-8: shown escaped" grep -q 'r\\xff\\xfe n' err
 check "a name that is not UTF-8: no such byte in the log" test -z "$(LC_ALL=C grep -a $'\xff' err)"
-advice=$(sed -n "s/.*try \.\/train_gpt //p" err)
-(eval "\"\$TRAIN_GPT\" $advice --length=3" >out 2>err)
+advice=$(sed -n "s/.*; try //p" err)
+(eval "$advice --length=3" >out 2>err)
 check "a name that is not UTF-8: the advice can be pasted" test $? -eq 0
 must "resume of it" --resume="$odd" --steps=4
 must "evaluate it" evaluate --run="$odd"

@@ -200,6 +200,10 @@ bad=("$root/scripts/sweep.py" --batch-sizes=2 --recompute=0 --out=new)
 says "an unknown option" 2 "^sweep: --bogus: no such option" "${bad[@]}" --bogus
 says "a missing value" 2 "^sweep: --model: wants a value" "${bad[@]}" --model
 says "a bad batch size" 2 "^sweep: --batch-sizes=x" "${bad[@]}" --batch-sizes="2 x"
+says "folders in a grid" 2 "^sweep: --grid=output-dir=a,b: .*give --out=FOLDER" "${bad[@]}" --grid=output-dir=a,b
+says "values without commas" 2 "^sweep: '2': .*--grid=seed=1,2$" "${bad[@]}" --grid seed=1 2 "${model[@]}"
+touch afile
+says "a file as --out" 2 "^sweep: --out=./afile: is a file; choose another" "${bad[@]:0:3}" --out=afile "${model[@]}"
 says "no level" 2 "^sweep: --recompute: name at least one" "${bad[@]}" --recompute=
 says "an unknown level" 2 "^sweep: --recompute=zero: no such policy" "${bad[@]}" --recompute=zero "${model[@]}"
 says "an option of the sweep's own" 2 "^sweep: --output-dir: " "${bad[@]}" "${model[@]}" --output-dir=x

@@ -46,6 +46,14 @@ check "a status fits a narrow terminal" test "${longest:-99}" -le 39
 
 printf 'odd \377\376 bytes \303 that are no text %s\n' {1..400} >bytes.txt
 run "${tiny[@]}" --val-every=0 --data=bytes.txt --steps=1 --sample-length=200 --sample-every=1 --output-dir=bytes
-check "samples are UTF-8" bash -c 'iconv -f UTF-8 -t UTF-8 out >/dev/null && grep -q "sample after 1 steps" out'
+check "samples are UTF-8" bash -c 'iconv -f UTF-8 -t UTF-8 out >/dev/null && grep -q "sample after 1 step " out'
+
+controls=$'[\x01-\x08\x0e-\x1a]' # Without the escapes of the log's own colours.
+talks=(generate --run=file --length=300 --temperature=1 --threads=1)
+terminal 80 "${talks[@]}"
+check "a terminal gets no control character of a model" test "$status $(LC_ALL=C grep -a -c "$controls" seen)" = "0 0"
+check "but what it is" grep -q '\\x0[0-9a-f]' seen
+run "${talks[@]}"
+check "a pipe gets the bytes" test "$(LC_ALL=C grep -a -q "$controls" out && grep -a -c '\\x0[0-9a-f]' out)" = 0
 
 exit $((failures > 0))

@@ -160,7 +160,8 @@ must "--train-bpe and --tokenizer" tokenize --train-bpe --vocab-size=300 --token
 check "it is noted" grep -q 'W --tokenizer: has no effect; --train-bpe' err
 refused "two sizes of validation" 2 '--val-tokens=5.*--val-fraction' \
     tokenize --tokenizer=vocab --val-tokens=5 --val-fraction=0.5 --out=new text.txt
-refused "an unknown tokenizer" 1 "unknown tokenizer 'gpt9'" tokenize --tokenizer=gpt9 --out=new text.txt
+refused "an unknown tokenizer" 1 "--tokenizer: 'gpt9' is neither 'bytes' nor" \
+    tokenize --tokenizer=gpt9 --out=new text.txt
 refused "no tokenizer in the folder" 1 "folder 'shards' has no tokenizer.json" \
     tokenize --tokenizer=shards --out=new text.txt
 refused "a text that is not there" 1 "'no.txt' does not exist" tokenize --tokenizer=vocab --out=new no.txt

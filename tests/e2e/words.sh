@@ -171,19 +171,19 @@ with_field() {
 }
 tokenizes() { refused "$1" 1 "$2" tokenize --tokenizer=changed --out=new text.txt; }
 with_field '' 's/"added_tokens": *\[[^]]*\]/"added_tokens": "x"/'
-tokenizes "added_tokens that are a text" "E 'changed/tokenizer.json': added_tokens is \"x\", not a list"
+tokenizes "added_tokens that are a text" "E --tokenizer: 'changed/tokenizer.json': added_tokens is \"x\", not a list"
 with_field '' 's/"merges": *\[/"merges": [ 1,/'
-tokenizes "a merge that is a number" "E 'changed/tokenizer.json': model.merges\[0\] is 1, not a merge, which is two"
+tokenizes "a merge that is a number" "E --tokenizer: 'changed/tokenizer.json': model.merges\[0\] is 1, not a merge, which is two"
 with_field '' 's/"model": .*/"model": "BPE" }/'
-tokenizes "a model that is a text" "E 'changed/tokenizer.json': model is \"BPE\", not an object"
+tokenizes "a model that is a text" "E --tokenizer: 'changed/tokenizer.json': model is \"BPE\", not an object"
 cp "$golden/tokenizers/tokenizer.json" changed
 : >changed/config.json
-tokenizes "an empty config.json" "E 'changed/config.json' is empty; copy or download it again"
+tokenizes "an empty config.json" "E --tokenizer: 'changed/config.json' is empty; copy or download it again"
 echo '{"eos_token_id": "x"}' >changed/config.json
-tokenizes "an id that is a text" "E 'changed/config.json': eos_token_id is \"x\", not a whole number"
+tokenizes "an id that is a text" "E --tokenizer: 'changed/config.json': eos_token_id is \"x\", not a whole number"
 rm changed/config.json
 echo '{"add_bos_token": "yes"}' >changed/tokenizer_config.json
-tokenizes "a flag that is a text" "E 'changed/tokenizer_config.json': add_bos_token is \"yes\", not true or false"
+tokenizes "a flag that is a text" "E --tokenizer: 'changed/tokenizer_config.json': add_bos_token is \"yes\", not true or false"
 rm changed/tokenizer_config.json
 part='(?:a|aa|a?){1,20}'
 hard="{\"type\": \"Split\", \"pattern\": {\"Regex\": \"$part$part$part[xy]\"}, \"behavior\": \"Isolated\"}"

@@ -4,6 +4,7 @@
 #include "llmc/io/manifest.h"
 #include "tests/io/file_limit.h"
 #include "tests/io/temp_dir.h"
+#include "tests/io/warnings.h"
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -94,7 +95,11 @@ TEST(Checkpoint, WithoutLatestTheNewestCompleteOneIsTaken) {
     for (const char* content :
          {"step-00000200\n", "step-0000002\n", "../../etc\n", "", "step-00000020 step-00000005\n"}) {
         run.write("checkpoints/latest", content);
+        const Warnings warnings;
         EXPECT_EQ(open_checkpoint(run.path(), "--resume").step, 100) << content;
+        EXPECT_TRUE(has(warnings.text(), {"--resume: ", "step-00000200' is passed over, since manifest.json is missing",
+                                          "step-00000100'"}));
+        EXPECT_EQ(warnings.count(), 1);
     }
     fs::remove(run / "checkpoints/latest");
     EXPECT_EQ(open_checkpoint(run.path(), "--resume").step, 100);

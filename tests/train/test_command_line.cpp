@@ -155,6 +155,26 @@ TEST(CommandLine, WordsThatStandAlone) {
     }
 }
 
+TEST(CommandLine, WordsOfCommandsThatTakeNone) {
+    EXPECT_TRUE(
+        has(refusal({"manual", "x"}), {"'x': manual takes no such word; leave it out, or see train_gpt manual"}));
+    EXPECT_TRUE(has(refusal({"help"}), {"'help': is an option; write train_gpt --help"}));
+    EXPECT_TRUE(has(refusal({"plan", "help"}), {"'help': is an option; write train_gpt plan --help"}));
+}
+
+TEST(CommandLine, AdaptersOnRandomWeightsAreWarnedOf) {
+    const auto remarks = [](const Words& words) { return fmt::format("{}", fmt::join(parse(words).remarks, "\n")); };
+    EXPECT_TRUE(has(remarks({"--model=gpt2", "--lora=4"}), {"--lora=4: --model=gpt2 is an architecture"}));
+    EXPECT_EQ(remarks({"--model=./gpt2", "--lora=4"}), "");
+    EXPECT_EQ(remarks({"--model=gpt2"}), "");
+    EXPECT_EQ(remarks({"plan", "--model=gpt2", "--lora=4"}), "");
+}
+
+TEST(CommandLine, LevelsMisspelled) {
+    EXPECT_TRUE(has(refusal({"--recompute=sqr"}), {"--recompute=sqr: no such policy; did you mean sqrt?"}));
+    EXPECT_EQ(refusal({"--recompute=zzzzzzzz"}).find("did you mean"), std::string::npos);
+}
+
 TEST(CommandLine, NumbersWrittenOtherwise) {
     for (const auto& [given, digits] :
          {std::pair("1e3", "1000"), std::pair("4_096", "4096"), std::pair("64.0", "64"), std::pair("1,000", "1000")}) {

@@ -131,11 +131,20 @@ std::string refusal(const std::string& path, const std::string& option) {
 
 TEST(InitialWeights, RefusesOtherPaths) {
     const TempDir dir;
-    const std::initializer_list<std::string_view> kinds = {"Hugging Face folder", "run folder", "llm.c"};
-    EXPECT_TRUE(has(refusal(dir / "nothing", "--model"), kinds));
-    EXPECT_TRUE(has(refusal(dir / "nothing", "--model"), {"not there", "gpt2-mini", "llama3-8b", "d12"}));
-    EXPECT_TRUE(has(refusal(dir.path(), "--from"), kinds));
-    EXPECT_TRUE(has(refusal(dir.write("a.txt", "text"), "--run"), kinds));
+    EXPECT_TRUE(has(refusal(dir / "nothing", "--model"), {"neither a preset nor a file", "explain presets"}));
+    EXPECT_TRUE(has(refusal(dir / "nothing", "--run"), {"not there"}));
+    for (const auto& [given, meant] : {std::pair("gpt2-nan", "gpt2-nano"), std::pair("GPT2", "gpt2"),
+                                       std::pair("llama3-8B", "llama3-8b"), std::pair("lama3-8b", "llama3-8b")}) {
+        EXPECT_TRUE(has(refusal(given, "--model"), {std::string("did you mean ") + meant + "?"}));
+    }
+    EXPECT_TRUE(has(refusal(dir.path(), "--from"), {"the folder has no config.json", "config.toml"}));
+    EXPECT_TRUE(has(refusal(dir.write("a.txt", "text"), "--run"), {"neither a folder of a model", "llm.c"}));
+    EXPECT_TRUE(has(refusal(dir.write("m.gguf", "GGUF"), "--model"), {"GGUF files are written here, not read"}));
+    EXPECT_TRUE(
+        has(refusal(kGolden + "gpt2/config.json", "--model"), {"give the folder: --model=" + kGolden + "gpt2"}));
+    std::filesystem::create_directory(dir / "ad");
+    dir.write("ad/adapter_config.json", "{}");
+    EXPECT_TRUE(has(refusal(dir / "ad", "--model"), {"an adapter", "--model=BASE --adapter=" + dir / "ad"}));
     EXPECT_TRUE(has(refusal("gpt2-xl", "--from"), {"architecture without weights"}));
     EXPECT_TRUE(has(refusal(dir.write("m.safetensors", "x"), "--model"), {"config.json"}));
     // A .bin is taken for llm.c's, and what is wrong with it is said of the file.

@@ -1,6 +1,7 @@
 // What a name that is no option may stand for.
 #include "llmc/train/option_hints.h"
 
+#include "llmc/base/nearest_word.h"
 #include "llmc/train/options.h"
 
 #include <gtest/gtest.h>

@@ -4,6 +4,7 @@
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "tests/io/temp_dir.h"
+#include "tests/train/words.h"
 
 #include <gtest/gtest.h>
 
@@ -50,9 +51,39 @@ TEST_F(RunFolders, IsFoundFromItselfAndFromItsCheckpoints) {
 
 TEST_F(RunFolders, WhatIsNoneIsNamed) {
     fs::create_directories("empty");
-    for (const char* path : {"absent", "empty"}) {
-        EXPECT_TRUE(has(error_of([&] { find_run_folder(path, "--resume"); }), {"--resume", path, "config.toml"}));
+    EXPECT_TRUE(has(error_of([&] { find_run_folder("absent", "--resume"); }), {"--resume=absent: does not exist"}));
+    EXPECT_TRUE(has(error_of([&] { find_run_folder("empty", "--resume"); }), {"--resume=empty: has no config.toml"}));
+    EXPECT_TRUE(has(error_of([&] { find_run_folder("absent", "report"); }), {"report absent: does not exist"}));
+}
+
+TEST_F(RunFolders, ACheckpointOfAnotherRunIsToldFromADamagedName) {
+    make_run("old");
+    const std::string step = "old/checkpoints/step-00000010";
+    const auto refusal = [&](const std::string& run, const std::string& checkpoint) {
+        dir_.write("old/run.json", "{\"id\": \"" + run + "\"}");
+        dir_.write(step + "/run", checkpoint + "\n");
+        return error_of([&] { require_own_checkpoint(step, "old", "old"); });
+    };
+    EXPECT_TRUE(has(refusal("0123456789abcdef", "0123456789abcde0"), {"is a checkpoint of another run than 'old'"}));
+    EXPECT_TRUE(has(refusal("0123456789abcdef", "012345"), {"'" + step + "/run' is damaged: '012345'"}));
+    EXPECT_TRUE(has(refusal("0123", "0123456789abcdef"), {"'old/run.json' is damaged: '0123'"}));
+}
+
+TEST_F(RunFolders, TheFolderOfRunsIsLeftAsItWas) {
+    { const RunFolder folder{Options()}; }
+    EXPECT_FALSE(path_exists("runs"));
+    fs::create_directory("runs");
+    { const RunFolder folder{Options()}; }
+    EXPECT_TRUE(path_exists("runs"));
+}
+
+TEST_F(RunFolders, ItsOwnAsOutputDirIsWhereItGoesOn) {
+    make_run("old");
+    dir_.write("old/config.toml", to_toml(parse({"--model=gpt2-nano"})));
+    for (const char* same : {"old", "./old/", "old/checkpoints/.."}) {
+        EXPECT_EQ(parse({"--resume=old", std::string("--output-dir=") + same}).output_dir, "") << same;
     }
+    EXPECT_EQ(parse({"--resume=old", "--output-dir=new"}).output_dir, "new");
 }
 
 TEST_F(RunFolders, IsTheOutputDir) {

@@ -103,5 +103,22 @@ TEST(Trainer, TheLossIsOverAllThatCountsInTheUpdate) {
     }
 }
 
+TEST(LossEnds, AreFarApartWhereTheTrainingDiverged) {
+    const auto diverged = [](double first, double last) {
+        LossEnds losses;
+        losses.add(first);
+        losses.add(1e9);  // What was in between does not count.
+        losses.add(last);
+        return losses.have_diverged();
+    };
+    EXPECT_FALSE(LossEnds().have_diverged());
+    EXPECT_FALSE(diverged(5.5, 1.3));
+    EXPECT_FALSE(diverged(0.01, 0.5));
+    EXPECT_FALSE(diverged(2, 3));
+    EXPECT_TRUE(diverged(2, 3.6));
+    EXPECT_TRUE(diverged(10.8, 5e6));
+    EXPECT_TRUE(diverged(10.8, std::numeric_limits<double>::quiet_NaN()));
+}
+
 }  // namespace
 }  // namespace llmc

@@ -54,7 +54,7 @@ std::optional<Found> in_folder(const std::string& folder) {
     return path_exists(config) ? in_configuration(config) : std::nullopt;
 }
 
-std::optional<Found> in_file(const std::string& path) {
+Found in_file(const std::string& path) {
     if (!path_exists(path)) {
         fail_usage("--chat-template={}: there is no such file, and the families that are known are {}", path,
                    chat_template_names());
@@ -62,12 +62,12 @@ std::optional<Found> in_file(const std::string& path) {
     if (is_directory(path)) {
         std::optional<Found> found = in_folder(path);
         if (!found) fail_usage("--chat-template={}: the folder has no chat template; name another, or a family", path);
-        return found;
+        return *std::move(found);
     }
-    if (!path.ends_with(".json")) return Found{read_text(path), fmt::format("'{}'", path)};
+    if (!path.ends_with(".json")) return {read_text(path), fmt::format("'{}'", path)};
     std::optional<Found> found = in_configuration(path);
     if (!found) fail_usage("--chat-template={}: the file has no field 'chat_template'; name another", path);
-    return found;
+    return *std::move(found);
 }
 
 /// A message as a template sees it.
@@ -130,6 +130,20 @@ TokenRoles token_roles(const std::string& folder) {
     return roles;
 }
 
+namespace {
+
+ChatTemplate chosen_template(const std::string& choice, TokenRoles roles) {
+    try {
+        const Found found = in_file(choice);
+        return {found.source, found.name, std::move(roles)};
+    } catch (const Error& error) {
+        if (error.exit_code() == kExitBadUsage) throw;  // It names the option.
+        fail("--chat-template: {}", error.what());
+    }
+}
+
+}  // namespace
+
 std::optional<ChatTemplate> find_chat_template(const std::string& choice, const std::string& folder) {
     TokenRoles roles = token_roles(folder);
     if (const ChatFamily* family = find_chat_family(choice)) {
@@ -141,12 +155,8 @@ std::optional<ChatTemplate> find_chat_template(const std::string& choice, const 
         }
         return ChatTemplate(family->source, fmt::format("'{}'", family->name), std::move(roles));
     }
-    std::optional<Found> found;
-    if (!choice.empty()) {
-        found = in_file(choice);
-    } else if (!folder.empty()) {
-        found = in_folder(folder);
-    }
+    if (!choice.empty()) return chosen_template(choice, std::move(roles));
+    const std::optional<Found> found = folder.empty() ? std::nullopt : in_folder(folder);
     if (!found) return {};
     return ChatTemplate(found->source, found->name, std::move(roles));
 }

@@ -144,7 +144,7 @@ EncodedRow RowEncoder::encode(const ChatRow& row) {
     const bool all = format_.scored == Scored::All;
     if (row.kind == ChatRow::Kind::Messages) {
         if (!format_.chat_template) {
-            fail(
+            fail_usage(
                 "it is a conversation, and the tokenizer '{}' has no chat template; name one with --chat-template: {}, "
                 "or a file; to read the file as plain text, give --data-format=text",
                 lengths_.tokenizer().name(), chat_template_names());

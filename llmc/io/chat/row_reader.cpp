@@ -18,7 +18,8 @@ namespace {
 struct Work {
     RowFile::Item item;
     EncodedRow row;
-    std::string fault;  ///< What is wrong with it, if it is not "".
+    std::string fault;           ///< What is wrong with it, if it is not "".
+    bool lacks_setting = false;  ///< The fault is none of the row's.
     bool is_dropped = false;
 };
 
@@ -37,6 +38,7 @@ void encode(RowEncoder* encoder, SpecialNames* names, Work* work) {
         work->row = encoder->encode(row);
     } catch (const Error& error) {
         work->fault = std::string(": ") + error.what();
+        work->lacks_setting = error.exit_code() == kExitBadUsage;
         return;
     }
     count_names(row, names);
@@ -89,6 +91,7 @@ RowCounts RowReader::read(const DataFile& file, const Take& take) {
             encode(encoders[static_cast<size_t>(thread)].get(), &names_, &batch[static_cast<size_t>(i)]);
         });
         for (const Work& work : batch) {
+            if (work.lacks_setting) fail("{}: '{}' line {}{}", option_, path, work.item.line, work.fault);
             if (!work.fault.empty()) {
                 skip_or_refuse(work.item.line, work.fault);
                 continue;
@@ -109,6 +112,10 @@ RowCounts RowReader::read(const DataFile& file, const Take& take) {
     if (counts.bad > 0) {
         spdlog::warn("{}: {} bad row{} skipped (--skip-bad-lines); the first, {}", option_, format_count(counts.bad),
                      counts.bad == 1 ? " was" : "s were", first_bad);
+    }
+    if (counts.rows == 0 && counts.dropped == 0 && counts.bad > 0) {
+        fail("{}: '{}' has no row that can be used: {} skipped; {}; mend that instead of skipping", option_, path,
+             counts.bad == 1 ? "its one row was" : fmt::format("all {} were", format_count(counts.bad)), first_bad);
     }
     if (counts.scored == 0) {
         fail(

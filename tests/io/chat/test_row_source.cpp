@@ -121,6 +121,24 @@ TEST(RowSource, RefusesBadRowsByFileLineAndKey) {
         << warnings.text();
 }
 
+TEST(RowSource, AFileOfWhichAllIsSkippedIsNotOneWithNothingScored) {
+    const TempDir dir;
+    const std::string path = dir.write("x.jsonl", "{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}\n");
+    DataReading skipping = chatml();
+    skipping.skip_bad_lines = true;
+    skipping.data_format = "rows";
+    const std::string fault = error_of([&] { open(path, skipping); });
+    EXPECT_NE(fault.find("x.jsonl' has no row that can be used: its one row was skipped"), std::string::npos) << fault;
+    EXPECT_NE(fault.find("line 1 has 'messages[0].role' 'tool'"), std::string::npos) << fault;
+    // A template is missing to all of them: none is bad, and skipping no remedy.
+    for (const bool skips : {false, true}) {
+        const std::string lacking =
+            error_of([&] { open(dir.write("y.jsonl", kRows), {.data_format = "rows", .skip_bad_lines = skips}); });
+        EXPECT_NE(lacking.find("name one with --chat-template"), std::string::npos) << lacking;
+        EXPECT_EQ(lacking.find("skip"), std::string::npos) << lacking;
+    }
+}
+
 TEST(RowSource, RefusesAFileWithNothingScored) {
     const TempDir dir;
     const std::string path = dir.write("x.jsonl", "{\"instruction\":\"Say\",\"output\":\" \"}\n");

@@ -6,20 +6,21 @@
 
 Needs ./train_gpt (or $TRAIN_GPT). PyTorch, transformers and PEFT are those of dev/bench/requirements.txt, in a virtual
 environment which is made at the first run (torch_venv.py); --python names another.
-GPT-2 124M with random weights from our own export, rank 16 on every linear layer, alpha 32, fp32 on both sides, random
-tokens, AdamW without weight decay, clipping to norm 1. Sides: ours at --recompute=act, which repeats norms and activation
-functions and no product; eager and compile (torch.compile of the whole model) as they come from PyPI; tuned-eager and
-tuned-compile, for which PyTorch's environment (threads, MKL's kernels, allocator, OpenMP waiting) is chosen first, by
-timing eager steps of the first shape. What fails or takes longer than --limit seconds is left out, with the reason.
+GPT-2 124M with random weights from our own export, rank 16 on every linear layer, alpha 32, fp32 on both sides,
+random tokens, AdamW without weight decay, clipping to norm 1. Sides: ours at --recompute=act, which repeats norms and
+activation functions and no product; eager and compile (torch.compile of the whole model) as they come from PyPI;
+tuned-eager and tuned-compile, for which PyTorch's environment (threads, MKL's kernels, allocator, OpenMP waiting) is
+chosen first, by timing eager steps of the first shape. What fails or takes longer than --limit seconds is left out,
+with the reason.
 
 Every measurement is a process of its own, the sides take turns, and the medians are over the repeats. Speed is tokens
 per step over the median step of a process after two; with --processor-time, for a machine that is busy, over the
 processor's seconds of a step after the first: PEFT's median, and what a run of ours of --steps steps takes more than
 one of a single step. That says something with --threads=1.
 Memory is the peak resident set of the process, loading the model included; a part of it is the library's own code.
-Exits with 1 if a target is missed: 1.4 x the faster of PEFT's speeds as installed, half of the smallest of its memories.
-The ratio to the fastest of all is beside it: the frozen model's products are most of a step on either side, and nobody
-runs them faster than the processor can (train_gpt --profile says what share of that ours reach).
+Exits with 1 if a target is missed: 1.4 x the faster of PEFT's speeds as installed, half of the smallest of its
+memories. The ratio to the fastest of all is beside it: the frozen model's products are most of a step on either side,
+and nobody runs them faster than the processor can (train_gpt --profile says what share of that ours reach).
 Writes lora_vs_peft.json and .md to --output-dir.
 """
 

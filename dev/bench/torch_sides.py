@@ -103,7 +103,8 @@ class Torch:
         return result
 
     def train(self, shape, checkpointing, seconds):
-        dimensions = {key: value for key, value in dataclasses.asdict(shape).items() if key not in ("batches", "options")}
+        ours = ("batches", "options")
+        dimensions = {key: value for key, value in dataclasses.asdict(shape).items() if key not in ours}
         result = self.run({"task": "train", "checkpointing": checkpointing, "compile": True, **dimensions}, seconds)
         result["median_ms"] = statistics.median(result["step_ms"])
         return result

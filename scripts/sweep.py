@@ -337,14 +337,14 @@ class Sweep:
         return "\n".join(lines + [f"option: {option}" for option in options]) + "\n"
 
     def check_folder(self):
+        if os.path.exists(self.out) and not os.path.isdir(self.out):
+            fail(2, f"--out={self.out}: is a file; choose another")
         before = common.read(os.path.join(self.out, "sweep.options"))
         if before and before != self.described():
             ours = self.described().split("\n")
             difference = next((line for line in before.split("\n") if line and line not in ours), "fewer of them")
             fail(2, f"--out={self.out}: holds a sweep with other options ({difference}); repeat its own, or choose "
                  "another folder")
-        if os.path.exists(self.out) and not os.path.isdir(self.out):
-            fail(2, f"--out={self.out}: is a file; choose another")
         if not before and os.path.lexists(self.out):
             try:
                 others = [name for name in os.listdir(self.out) if name != "sweep.lock" and name[:5] != ".tmp-"]

@@ -34,7 +34,8 @@ refused "UTF-16 data" 1 "--data: 'utf16.txt' is UTF-16" "${good[@]}" --data=utf1
 refused "an empty folder as data" 1 "--data: 'folder' is a folder without files" "${good[@]}" --data=folder
 refused "a device as data" 1 "--data: '/dev/null' is not a regular file" "${good[@]}" --data=/dev/null
 mkfifo pipe # Nobody writes to it.
-refused "a pipe as a tokenizer" 1 "--tokenizer: cannot read 'pipe': not a regular file" "${with_text[@]}" --tokenizer=pipe
+refused "a pipe as a tokenizer" 1 "--tokenizer: cannot read 'pipe': not a regular file" \
+    "${with_text[@]}" --tokenizer=pipe
 refused "a pipe as --config" 2 "--config=pipe: cannot read 'pipe': not a regular file" "${with_text[@]}" --config=pipe
 mkdir piped
 mkfifo piped/config.json

@@ -171,14 +171,14 @@ check "--what-fits counts what trains" grep -q '"trainable_parameters": 41943040
 
 bash "$recipes/llama3_8b_lora_24gb.sh" nowhere text.txt >out 2>err
 check "the recipe's plan fits into 24 GB" grep -q '^within --memory-budget=22GB' out
-check "and its model is asked for" grep -q -e '--model=nowhere: not there' err
+check "and its model is asked for" grep -q -e '--model=nowhere: neither a preset' err
 # Four ranks, here perhaps on fewer cores, and perhaps as root.
 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 \
     OMPI_MCA_btl_vader_single_copy_mechanism=none \
     bash "$recipes/llama3_70b_lora_4x80gb.sh" nowhere text.txt >out 2>err
 check "the recipe of 70B fits into four cards" grep -q '^within --memory-budget=74GB' out
 if command -v mpirun >/dev/null && ldd "$TRAIN_GPT" | grep -q libmpi; then
-    check "and its model is asked for, too" grep -q -e '--model=nowhere: not there' err
+    check "and its model is asked for, too" grep -q -e '--model=nowhere: neither a preset' err
 fi
 
 exit $((failures > 0))

@@ -60,7 +60,7 @@ check "and the card is asked for" test "$status" -ne 0 -a "$(grep -c ' E --devic
 HOST_MEMORY=20GB recipe llama3_8b_full_24gb llama3-8b text.txt
 check "8B with 20 GB is refused" test "$status" -eq 1 -a "$(grep -c ' E --recompute=auto: ' err)" -eq 2 -a ! -e runs
 recipe llama3_8b_full_24gb nowhere text.txt
-check "no model" test "$status" -ne 0 -a "$(grep -c ' E --model=nowhere: not there' err)" -eq 1
+check "no model" test "$status" -ne 0 -a "$(grep -c ' E --model=nowhere: neither a preset' err)" -eq 1
 if bf16_works; then
     # shellcheck disable=SC2046
     token_file low.bin uint16 $(seq 400 | awk '{ print $1 * 7 % 29 }')

@@ -173,7 +173,8 @@ tokenizes() { refused "$1" 1 "$2" tokenize --tokenizer=changed --out=new text.tx
 with_field '' 's/"added_tokens": *\[[^]]*\]/"added_tokens": "x"/'
 tokenizes "added_tokens that are a text" "E --tokenizer: 'changed/tokenizer.json': added_tokens is \"x\", not a list"
 with_field '' 's/"merges": *\[/"merges": [ 1,/'
-tokenizes "a merge that is a number" "E --tokenizer: 'changed/tokenizer.json': model.merges\[0\] is 1, not a merge, which is two"
+tokenizes "a merge that is a number" \
+    "E --tokenizer: 'changed/tokenizer.json': model.merges\[0\] is 1, not a merge, which is two"
 with_field '' 's/"model": .*/"model": "BPE" }/'
 tokenizes "a model that is a text" "E --tokenizer: 'changed/tokenizer.json': model is \"BPE\", not an object"
 cp "$golden/tokenizers/tokenizer.json" changed
@@ -183,7 +184,8 @@ echo '{"eos_token_id": "x"}' >changed/config.json
 tokenizes "an id that is a text" "E --tokenizer: 'changed/config.json': eos_token_id is \"x\", not a whole number"
 rm changed/config.json
 echo '{"add_bos_token": "yes"}' >changed/tokenizer_config.json
-tokenizes "a flag that is a text" "E --tokenizer: 'changed/tokenizer_config.json': add_bos_token is \"yes\", not true or false"
+tokenizes "a flag that is a text" \
+    "E --tokenizer: 'changed/tokenizer_config.json': add_bos_token is \"yes\", not true or false"
 rm changed/tokenizer_config.json
 part='(?:a|aa|a?){1,20}'
 hard="{\"type\": \"Split\", \"pattern\": {\"Regex\": \"$part$part$part[xy]\"}, \"behavior\": \"Isolated\"}"

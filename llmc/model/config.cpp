@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/nearest_word.h"
+#include "llmc/base/program_name.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -141,7 +142,8 @@ std::optional<ModelConfig> find_preset(const std::string& name) {
 
 ModelConfig preset(const std::string& name) {
     if (const auto config = find_preset(name)) return *config;
-    fail_usage("--model={}: there is no such preset{}", name, likely_as_question(name, preset_names()));
+    fail_usage("--model={}: there is no such preset{}; {} explain presets lists them", name,
+               likely_as_question(name, preset_names()), program_name());
 }
 
 namespace {

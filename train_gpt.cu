@@ -120,15 +120,14 @@ void train_rank(const Options& given, Comm& comm) {
         return;
     }
     const PlannedMemory& memory = run->memory();
-    std::optional<RunFolder> folder;  // Of rank 0.
-    if (comm.is_root() && !options.dry_run) folder.emplace(options);
+    if (comm.is_root() && !options.dry_run) RunFolder{options};  // Refuses what is no place for it; leaves nothing.
     log_banner(options, run->model, origin.describe(options), run->data, *run->sequences, run->chosen,
                run->backend->info(), comm.describe());
     require_memory(options, run->model, memory, *run->backend);
     if (comm.is_root() && !options.profile.empty()) require_output("--profile", options.profile);
     if (options.dry_run) return;
 
-    // One allocation of everything, the weights to begin with, and the loop.
+    // One allocation of everything, the weights to begin with, the run folder, and the loop.
     State state(*run->backend, run->model, memory.plan.places, options.seq_len, memory.layout.arena_bytes,
                 /*training=*/true, memory.plan.parallel, comm.rank());
     state.reserve_host(memory.plan.host_bytes);
@@ -138,7 +137,8 @@ void train_rank(const Options& given, Comm& comm) {
     lend_arena(*run, state);
     if (origin.weights != nullptr) load_weights(options, *origin.weights, state);  // Damaged ones leave no folder.
     comm.barrier();
-    if (folder) begin_new_run(*folder, *run, origin);
+    std::optional<RunFolder> folder;  // Of rank 0.
+    if (comm.is_root()) begin_new_run(folder.emplace(options), *run, origin);
     const std::string run_folder = comm.broadcast(folder ? folder->path() : "");
     require_shared_folder(run_folder);
     if (!comm.is_root()) rehearse_checkpoint(run_folder, comm.rank(), "--output-dir");

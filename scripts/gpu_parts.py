@@ -139,7 +139,7 @@ class Levels:
         if level != "auto":
             return [f"--recompute={level}"], level
         budget = sum(list(self.plan().values())[:2]) // 2
-        return ["--recompute=auto", f"--memory-budget={budget}"], f"auto in {mib(budget)} MiB"
+        return ["--recompute=auto", f"--memory-budget={budget}B"], f"auto in {mib(budget)} MiB"
 
     def part(self, level, reference, seconds):
         """`reference`: the curve of the first level that was run, "" if this is the first."""

@@ -39,7 +39,7 @@ compare() {
     for ((round = 1; round <= rounds; ++round)); do
         for setting in 0 1 auto1 2 auto2; do
             case $setting in
-                auto*) arguments="--recompute=auto --memory-budget=${bytes[${setting#auto}]}" ;;
+                auto*) arguments="--recompute=auto --memory-budget=${bytes[${setting#auto}]}B" ;;
                 *) arguments="--recompute=$setting" ;;
             esac
             # shellcheck disable=SC2086

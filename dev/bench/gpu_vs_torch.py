@@ -66,7 +66,8 @@ class Shape:
     speed_target: float = None  # times PyTorch
     tied: bool = True
     B: int = 0  # the one chosen of `batches`
-    options: tuple = ()  # more of ours
+    options: tuple = ()  # more of ours,
+    training: tuple = ()  # and those that plan does not have
 
     @property
     def name(self):

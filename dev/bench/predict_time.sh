@@ -37,7 +37,7 @@ objects=""
 # options_of LEVEL: how to ask for it; $budget is set for auto.
 options_of() {
     printf -- '--recompute=%s' "$1"
-    [ "$1" != auto ] || printf ' --memory-budget=%s' "$budget"
+    [ "$1" != auto ] || printf ' --memory-budget=%sB' "$budget"
 }
 
 # predicted_ms CACHE OPTION...: the step time that `plan` says, with the calibrations of that cache.

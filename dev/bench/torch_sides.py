@@ -103,7 +103,7 @@ class Torch:
         return result
 
     def train(self, shape, checkpointing, seconds):
-        ours = ("batches", "options")
+        ours = ("batches", "options", "training")
         dimensions = {key: value for key, value in dataclasses.asdict(shape).items() if key not in ours}
         result = self.run({"task": "train", "checkpointing": checkpointing, "compile": True, **dimensions}, seconds)
         result["median_ms"] = statistics.median(result["step_ms"])
@@ -145,7 +145,7 @@ class Ours:
             options += [f"--layers={shape.L}", f"--channels={shape.C}", f"--heads={shape.NH}",
                         f"--kv-heads={shape.NKV}", f"--head-size={shape.HD}", f"--ffn-size={shape.F}",
                         f"--vocab-size={shape.V}"]
-        return options + ([f"--memory-budget={budget}"] if level == "auto" else []) + list(shape.options)
+        return options + ([f"--memory-budget={budget}B"] if level == "auto" else []) + list(shape.options)
 
     @functools.lru_cache(maxsize=None)
     def plan(self, shape, level, budget=0):
@@ -172,7 +172,8 @@ class Ours:
         deadline, rule = Deadline(seconds), rule or self.rule
         planned = self.plan(shape, level, budget)[1]
         with tempfile.TemporaryDirectory(dir=self.folder) as run:
-            command = [self.binary, *self.options(shape, level, budget), f"--steps={rule.get('steps', 100000)}",
+            command = [self.binary, *self.options(shape, level, budget), *shape.training,
+                       f"--steps={rule.get('steps', 100000)}",
                        "--val-every=0", "--sample-length=0", f"--output-dir={run}/run", f"--profile={run}/trace.json",
                        "--log-level=warn"]
             with open(f"{run}/out", "w") as out, open(f"{run}/log", "w") as log:

@@ -44,7 +44,7 @@ refused "a pipe in a model's folder" 1 "cannot read 'piped/config.json': not a r
 touch afile
 refused "a file as the run folder" 1 "--output-dir: cannot create the folder 'afile'" \
     "${tiny[@]}" "${quiet[@]}" --data=text.txt --output-dir=afile
-check "is said before anything else" test "$(grep -c ' I ' err)" = 0
+check "is said before anything else but the device" test "$(grep ' I ' err | grep -vc ' I device ')" = 0
 refused "a truncated token file" 1 "--data: token file 'truncated.bin' is truncated" "${good[@]}" --data=truncated.bin
 refused "a token file without its header" 1 "--data: token file 'header.bin' is truncated" "${good[@]}" \
     --data=header.bin

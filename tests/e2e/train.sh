@@ -79,9 +79,11 @@ check "--config repeats a run, the command line wins" \
 check "the repeated run begins with the same loss" \
     test "$(curve run | sed -n '1s/"lr".*//p')" = "$(curve again | sed -n '1s/"lr".*//p')"
 
+must "--log-level=warn" "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=3 --output-dir=silent --log-level=warn
+check "is silent when all is well" test ! -s err
 must "a learning rate that ruins the model" "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=3 --output-dir=warm \
     --learning-rate=1 --lr-schedule=constant --warmup=0 --grad-clip=0 --log-level=warn
-check "--log-level=warn is silent when all is well" test ! -s err
+check "is one warning" test "$(wc -l <err) $(grep -c ' W the training diverged: ' err)" = "1 1"
 
 must "--profile" "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=3 --output-dir=profiled --profile=trace.json
 check "--profile prints a table" grep -Eq "^weight gradient of qkv +[0-9]+ +[0-9.]+ +[0-9.]+%" out

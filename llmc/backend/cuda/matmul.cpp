@@ -22,6 +22,22 @@ int64_t library_workspace(int64_t item, int64_t N, int64_t OC, int64_t IC) {
     return std::clamp((N * (OC + IC) + OC * IC) * item * 2, kLeast, kMost);
 }
 
+/// Operands of both kinds of input gradient: d_x (N, IC) of d_out (N, OC) and weight (OC, IC), whose sizes are checked.
+MatmulOperands of_input_gradient(Tensor d_x, Tensor d_out, Tensor weight, Tensor workspace) {
+    const int64_t N = d_out.shape[0], IC = weight.shape[1], OC = weight.shape[0];
+    CHECK(d_out.shape[1] == OC && d_x.shape[0] == N && d_x.shape[1] == IC, N, IC, OC);
+    CHECK(d_x.dtype == d_out.dtype, name_of(d_x.dtype), name_of(d_out.dtype));
+    return {.d = d_x.data,
+            .a = weight.data,
+            .b = d_out.data,
+            .workspace = workspace.data,
+            .workspace_bytes = workspace.bytes()};
+}
+
+GemmQuery input_gradient(GemmKind kind, Tensor d_out, Tensor weight) {
+    return {.kind = kind, .dtype = d_out.dtype, .N = d_out.shape[0], .OC = weight.shape[0], .IC = weight.shape[1]};
+}
+
 }  // namespace
 
 GemmShape gemm_shape(const GemmQuery& query) {
@@ -77,16 +93,8 @@ void CudaBackend::matmul_forward(Tensor out, Tensor x, Tensor weight, Tensor bia
 }
 
 void CudaBackend::matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight, Tensor workspace) {
-    const int64_t N = d_out.shape[0], IC = weight.shape[1], OC = weight.shape[0];
-    CHECK(d_out.shape[1] == OC && d_x.shape[0] == N && d_x.shape[1] == IC, N, IC, OC);
-    CHECK(d_x.dtype == d_out.dtype, name_of(d_x.dtype), name_of(d_out.dtype));
-    matmuls_->run(gemm_shape({GemmKind::InputGradient, d_out.dtype, N, OC, IC}),
-                  {.d = d_x.data,
-                   .a = weight.data,
-                   .b = d_out.data,
-                   .workspace = workspace.data,
-                   .workspace_bytes = workspace.bytes()},
-                  stream_);
+    const MatmulOperands operands = of_input_gradient(d_x, d_out, weight, workspace);
+    matmuls_->run(gemm_shape(input_gradient(GemmKind::InputGradient, d_out, weight)), operands, stream_);
 }
 
 void CudaBackend::matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
@@ -136,18 +144,11 @@ FusionAnswer CudaBackend::fuses(const FusionQuery& query) const {
 
 void CudaBackend::input_gradient_and_activation(ActivationFunction activation, Tensor d_pre, Tensor d_out,
                                                 Tensor weight, Tensor pre, Tensor workspace) {
-    const int64_t N = d_out.shape[0], IC = weight.shape[1], OC = weight.shape[0];
     CHECK(activation == ActivationFunction::Gelu, static_cast<int>(activation));
-    CHECK(d_out.shape[1] == OC && d_pre.shape[0] == N && d_pre.shape[1] == IC, N, IC, OC);
-    CHECK(pre.shape == d_pre.shape && pre.dtype == d_pre.dtype && d_pre.dtype == d_out.dtype, N, IC);
-    matmuls_->run(gemm_shape({GemmKind::InputGradientAndGelu, d_out.dtype, N, OC, IC}),
-                  {.d = d_pre.data,
-                   .a = weight.data,
-                   .b = d_out.data,
-                   .of_epilogue = pre.data,
-                   .workspace = workspace.data,
-                   .workspace_bytes = workspace.bytes()},
-                  stream_);
+    CHECK(pre.shape == d_pre.shape && pre.dtype == d_pre.dtype, d_pre.shape[0], d_pre.shape[1]);
+    MatmulOperands operands = of_input_gradient(d_pre, d_out, weight, workspace);
+    operands.of_epilogue = pre.data;
+    matmuls_->run(gemm_shape(input_gradient(GemmKind::InputGradientAndGelu, d_out, weight)), operands, stream_);
 }
 
 /// The library overwrites: where the bias's gradient is added, and where nobody wants it, it goes into the workspace.

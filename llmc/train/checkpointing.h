@@ -10,7 +10,6 @@
 #include "llmc/io/checkpoint.h"
 #include "llmc/io/checkpoint_parts.h"
 #include "llmc/io/constant_file.h"
-#include "llmc/io/peft/peft_folder.h"
 #include "llmc/io/weights.h"
 #include "llmc/run/state.h"
 
@@ -117,12 +116,5 @@ class CheckpointWeights final : public WeightSource {
 /// ranks have parameters that this one needs, gather_parameters() is still to follow. A missing tensor or another shape
 /// is an Error naming it.
 void load_checkpoint(const Checkpoint& checkpoint, State& state);
-
-/// Fills parameters (and master weights) from a model of the same table, as load_checkpoint().
-void load_weights(const WeightSource& weights, State& state);
-
-/// The same for a model with adapters (model/lora.h): those of `adapter`, with what else it has anew, or where there is
-/// none new ones, drawn with `seed`.
-void load_adapted(const WeightSource& weights, const PeftFolder* adapter, uint64_t seed, State& state);
 
 }  // namespace llmc

@@ -11,6 +11,7 @@
 #include "llmc/train/config_paths.h"
 #include "llmc/train/hellaswag_tokens.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/load_weights.h"
 #include "llmc/train/run_folder.h"
 #include "llmc/train/scoring.h"
 #include "llmc/train/setup.h"

@@ -5,6 +5,7 @@
 #include "llmc/train/arithmetic.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/load_weights.h"
 
 #include <utility>
 

@@ -7,6 +7,7 @@
 #include "llmc/base/units.h"
 #include "llmc/io/peft/adapters.h"
 #include "llmc/train/checkpointing.h"
+#include "llmc/train/load_weights.h"
 
 #include <algorithm>
 #include <cmath>

@@ -41,10 +41,10 @@ std::string describe_base(const Model& model, const Places& places);
 /// Learning rate and weight decay that suit adapters, where they were left open.
 void settle_adapter_schedule(Options& options);
 
-/// Options that mean nothing without --lora or --adapter, and those that contradict each other.
 /// What to say of adapters whose model nobody has trained; "" where there are none.
 std::string remark_on_lora(const Options& options);
 
+/// Options that mean nothing without --lora or --adapter, and those that contradict each other.
 void validate_lora(const Options& options);
 
 }  // namespace llmc

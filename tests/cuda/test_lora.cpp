@@ -1,5 +1,6 @@
 // Low-rank adapters on the CUDA backend: trained as PEFT trains them, and to the same bits under every policy; and on
 // bases in 4 bits, wherever they are.
+#include "llmc/train/load_weights.h"
 #include "tests/cuda/cuda_testing.h"
 #include "tests/plan/plan_cases.h"
 #include "tests/run/frozen_cases.h"

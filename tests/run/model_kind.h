@@ -5,6 +5,7 @@
 #include "llmc/base/error.h"
 #include "llmc/io/hf_model.h"
 #include "llmc/train/checkpointing.h"
+#include "llmc/train/load_weights.h"
 #include "tests/run/tiny_trainer.h"
 
 #include <gtest/gtest.h>

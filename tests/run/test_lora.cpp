@@ -1,6 +1,7 @@
 // Low-rank adapters trained as PEFT trains them, and to the same bits under every policy, in the memory predicted.
 #include "llmc/io/peft/adapters.h"
 #include "llmc/plan/search.h"
+#include "llmc/train/load_weights.h"
 #include "tests/backend/null_backend.h"
 #include "tests/io/temp_dir.h"
 #include "tests/plan/plan_cases.h"

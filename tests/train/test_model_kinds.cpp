@@ -1,6 +1,7 @@
 // Every feature that a config.json can say, against transformers: loss, gradients, memory, the same bits under every
 // policy, and generation. The models: dev/oracle/model_kinds.py.
 #include "llmc/train/generation.h"
+#include "llmc/train/load_weights.h"
 #include "tests/io/temp_dir.h"
 #include "tests/run/model_kind.h"
 

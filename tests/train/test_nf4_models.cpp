@@ -5,6 +5,7 @@
 #include "llmc/io/peft/peft_folder.h"
 #include "llmc/model/lora.h"
 #include "llmc/train/checkpointing.h"
+#include "llmc/train/load_weights.h"
 #include "llmc/train/scoring.h"
 #include "tests/io/temp_dir.h"
 #include "tests/run/tiny_trainer.h"

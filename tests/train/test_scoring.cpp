@@ -2,6 +2,7 @@
 #include "llmc/io/hf_model.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/initial_weights.h"
+#include "llmc/train/load_weights.h"
 #include "llmc/train/scoring.h"
 #include "tests/io/temp_dir.h"
 

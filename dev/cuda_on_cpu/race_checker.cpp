@@ -184,16 +184,19 @@ void check_against_read(const Cell& cell, const Request& request, int me) {
 }
 
 void remember_read(Cell& cell, int me, uint32_t pc) {
+    const int warp = me / kLanes, reader = cell.read_thread & kThread;
+    // Reads by this warp alone, before its last barrier: whatever follows comes after them.
+    const bool is_past =
+        reader / kLanes == warp && !(cell.read_thread & kOtherWarps) && cell.read_warp_when < warp_now[warp];
     uint16_t flags = 0;
-    if (cell.read_when == now && !(cell.read_thread & kAgent)) {
-        const int reader = cell.read_thread & kThread;
+    if (cell.read_when == now && !(cell.read_thread & kAgent) && !is_past) {
         flags = cell.read_thread & (kSameWarp | kOtherWarps);
-        if (reader != me) flags |= reader / kLanes == me / kLanes ? kSameWarp : kOtherWarps;
+        if (reader != me) flags |= reader / kLanes == warp ? kSameWarp : kOtherWarps;
     }
     cell.read_when = now;
     cell.read_pc = pc;
     cell.read_thread = static_cast<uint16_t>(me) | flags;
-    cell.read_warp_when = warp_now[me / kLanes];
+    cell.read_warp_when = warp_now[warp];
 }
 
 void remember_write(Cell& cell, int me, uint32_t pc, uint16_t flags) {

@@ -148,6 +148,27 @@ TEST(PlantedFault, MissingSyncwarp) {
     expect_clean([&] { launch(exchange_in_a_warp<false>, 2, kThreads, 0, nullptr, v.out.data()); });
 }
 
+// A place that several lanes of a warp have read, one of them then reads and writes.
+template <bool kFault>
+__global__ void take_over_in_a_warp(float* out) {
+    SHARED(float[kThreads], values);
+    const int lane = static_cast<int>(threadIdx.x) % 32, first = static_cast<int>(threadIdx.x) - lane;
+    values[threadIdx.x] = 1.0f;
+    __syncwarp();
+    float sum = values[first] + values[first + (lane + 1) % 32];
+    if (!kFault) __syncwarp();
+    sum += values[threadIdx.x];
+    values[threadIdx.x] = sum;  // fault: TakeOver
+    out[blockIdx.x * kThreads + threadIdx.x] = sum;
+}
+
+TEST(PlantedFault, WhatAWarpReadBeforeItsBarrierIsOver) {
+    const Values v;
+    const auto run = [&] { launch(take_over_in_a_warp<true>, 2, kThreads, 0, nullptr, v.out.data()); };
+    expect_report(run, "race inside a warp", "TakeOver", __FILE__);
+    expect_clean([&] { launch(take_over_in_a_warp<false>, 2, kThreads, 0, nullptr, v.out.data()); });
+}
+
 template <bool kFault>
 __global__ void blocks_overlap(float* out) {
     out[blockIdx.x * (kFault ? kThreads - 1 : kThreads) + threadIdx.x] = 1.0f;  // fault: Overlap

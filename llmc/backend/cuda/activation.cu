@@ -1,19 +1,11 @@
-// GELU and SwiGLU: element by element, 16 bytes of each operand to a thread, at the speed of memory. GELU's tanh form
-// is written with the logistic function, since (1 + tanh(u)) / 2 = sigmoid(2u): one exponential and one division, and
-// the relative accuracy is kept where tanh(u) is close to -1. Its exact form keeps it by erfc.
+// GELU and SwiGLU: element by element, 16 bytes of each operand to a thread, at the speed of memory. The exact form of
+// GELU keeps the relative accuracy of its left tail by erfc.
+#include "llmc/backend/cuda/activation.cuh"
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/elements.cuh"
 
 namespace llmc::cuda {
 namespace {
-
-constexpr float kGeluScale = 2 * 0.79788456080286536f;  // 2 sqrt(2/pi)
-constexpr float kGeluCubic = 0.044715f;
-
-template <typename T>
-__device__ __forceinline__ float sigmoid(float x) {
-    return reciprocal<T>(1.0f + exponential<T>(-x));
-}
 
 template <typename T, int kSize>
 __global__ void gelu_kernel(int64_t count, T* out, const T* in) {
@@ -21,10 +13,7 @@ __global__ void gelu_kernel(int64_t count, T* out, const T* in) {
     if (i >= count) return;
     Group<T, kSize> values = load_group<kSize>(in + i);
 #pragma unroll
-    for (int k = 0; k < kSize; ++k) {
-        const float x = to_float(values[k]);
-        values[k] = from_float<T>(x * sigmoid<T>(kGeluScale * x * (1.0f + kGeluCubic * x * x)));
-    }
+    for (int k = 0; k < kSize; ++k) values[k] = from_float<T>(gelu_tanh<T>(to_float(values[k])));
     store_group(out + i, values);
 }
 
@@ -87,10 +76,7 @@ __global__ void swiglu_kernel(T* out, const T* gate_up, int64_t F, int pieces) {
     Group<T, kSize> gate = load_group<kSize>(gate_up + 2 * row * F + i);
     const Group<T, kSize> up = load_group<kSize>(gate_up + (2 * row + 1) * F + i);
 #pragma unroll
-    for (int k = 0; k < kSize; ++k) {
-        const float g = to_float(gate[k]);
-        gate[k] = from_float<T>(g * sigmoid<T>(g) * to_float(up[k]));
-    }
+    for (int k = 0; k < kSize; ++k) gate[k] = from_float<T>(silu_times<T>(to_float(gate[k]), to_float(up[k])));
     store_group(out + row * F + i, gate);
 }
 

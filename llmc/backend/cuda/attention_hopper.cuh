@@ -7,56 +7,14 @@
 #pragma once
 
 #include "llmc/backend/cuda/attention_heads.cuh"
-#include "llmc/backend/cuda/hopper.cuh"
+#include "llmc/backend/cuda/swizzled_tile.cuh"
 #include "llmc/backend/cuda/tensor_map.h"
 
 #include <cstdint>
 
 namespace llmc::cuda {
 
-constexpr int kConsumerRows = 64;  ///< Of a wgmma.
 constexpr int kStages = 2;
-
-/// Rows of kHD columns, as parts of 64 columns one after the other; a part's rows are 128 bytes, under the swizzle of
-/// 128 bytes. Boxes of 64 x 64 elements fill it.
-template <int kRows, int kHD>
-struct SwizzledTile {
-    static_assert(kRows % 64 == 0 && kHD % 64 == 0);
-    static constexpr int kRowBytes = 128, kPattern = 8 * kRowBytes, kPart = kRows * kRowBytes;
-    static constexpr int kBytes = kHD / 64 * kPart;
-    char* data;  ///< Aligned to 1024 bytes.
-
-    /// Starts loading a head's rows from `first` on; kBytes arrive at the barrier.
-    __device__ __forceinline__ void load(const CUtensorMap* map, uint64_t* barrier, int head, int first, int b) const {
-#pragma unroll
-        for (int part = 0; part < kHD / 64; ++part)
-#pragma unroll
-            for (int row = 0; row < kRows; row += 64)
-                tensor_load(data + part * kPart + row * kRowBytes, map, barrier, part * 64, head, first + row, b);
-    }
-    /// Rows from `row` on, 16 columns of each, which are K.
-    __device__ __forceinline__ uint64_t k_major(int row, int step) const {
-        return matrix_descriptor(data + step / 4 * kPart + row * kRowBytes + step % 4 * 32, 0, kPattern,
-                                 Swizzle::Bytes128);
-    }
-    /// 16 rows, which are K, all columns of each.
-    __device__ __forceinline__ uint64_t mn_major(int step) const {
-        return matrix_descriptor(data + step * 16 * kRowBytes, kPart, kPattern, Swizzle::Bytes128);
-    }
-    /// 8 columns of a row.
-    __device__ __forceinline__ char* chunk(int row, int chunk) const {
-        return data + chunk / 8 * kPart + row * kRowBytes + (chunk % 8 ^ row % 8) * 16;
-    }
-    __device__ __forceinline__ uint32_t* pair(int row, int column) const {
-        return reinterpret_cast<uint32_t*>(chunk(row, column / 8) + column % 8 * 2);
-    }
-};
-
-/// A thread's place in the fragments of its consumer: rows `row` and row + 8, columns `column` and + 1 of every 8.
-struct FragmentPlace {
-    int row = static_cast<int>(threadIdx.x) % kWarpgroupSize / kWarpSize * 16 + static_cast<int>(threadIdx.x) % 32 / 4;
-    int column = static_cast<int>(threadIdx.x) % 4 * 2;
-};
 
 /// The first key that a query sees, by its window and, where there are any, its document.
 __device__ __forceinline__ int first_key_seen(const AttentionSizes& sizes, int b, int query) {

@@ -1,0 +1,143 @@
+// Hopper's own products against plain sums, and what they take along against the kernels that do it alone.
+#include "llmc/backend/cuda/gemm_hopper.h"
+#include "tests/cuda/cuda_testing.h"
+
+namespace llmc {
+namespace {
+
+using cuda::Applied;
+
+struct Shape {
+    int64_t N, OC, IC;
+};
+/// Of tiles of 128 x 256 (of SwiGLU 128 twice) and 64 of IC, with a ring of four: one row, less than a tile, whole
+/// ones, a remainder in each dimension, and many.
+constexpr Shape kShapes[] = {{1, 16, 8},     {128, 256, 64}, {129, 264, 72}, {200, 144, 328},
+                             {37, 528, 136}, {300, 784, 80}, {2100, 272, 8}, {64, 48, 24}};
+
+__nv_bfloat16* elements(const Tensor& tensor) { return reinterpret_cast<__nv_bfloat16*>(tensor.data); }
+
+/// Whole numbers of -3 to 3, of which all sums are exact in fp32.
+TestBuffer whole_numbers(int64_t rows, int64_t columns, uint32_t item) {
+    Values values;
+    for (const int32_t value : random_integers(rows * columns, 7, item)) values.push_back(value - 3);
+    return TestBuffer(DType::BF16, rows, columns, values);
+}
+
+struct Operands {
+    explicit Operands(const Shape& s, bool whole)
+        : shape(s),
+          x(numbers(whole, s.N, s.IC, 1)),
+          weight(numbers(whole, s.OC, s.IC, 2)),
+          bias(numbers(whole, 1, s.OC, 3)),
+          residual(numbers(whole, s.N, s.OC, 4)) {}
+    static TestBuffer numbers(bool whole, int64_t rows, int64_t columns, uint32_t item) {
+        return whole ? whole_numbers(rows, columns, item) : random_buffer(DType::BF16, rows, columns, 0.5, item);
+    }
+    Shape shape;
+    TestBuffer x, weight, bias, residual;
+};
+
+struct Wanted {
+    bool bias = false, residual = false, in_place = false;
+    Applied applied = Applied::Nothing;
+    int multiprocessors = 8;
+};
+
+struct Results {
+    TestBuffer out, activated;
+};
+
+Results multiply(const Operands& operands, const Wanted& wanted) {
+    const auto [N, OC, IC] = operands.shape;
+    Results results = {TestBuffer(DType::BF16, N, OC),
+                       TestBuffer(DType::BF16, N, wanted.applied == Applied::Swiglu ? OC / 2 : OC)};
+    if (wanted.in_place) results.out.set(operands.residual.values());
+    run_on_cuda([&](Backend& b, auto on) {
+        const TestBuffer& residual = wanted.in_place ? results.out : operands.residual;
+        const cuda::HopperProduct product = {
+            .out = elements(on(results.out)),
+            .activated = wanted.applied == Applied::Nothing ? nullptr : elements(on(results.activated)),
+            .x = elements(on(operands.x)),
+            .weight = elements(on(operands.weight)),
+            .bias = wanted.bias ? elements(on(operands.bias)) : nullptr,
+            .residual = wanted.residual ? elements(on(residual)) : nullptr,
+            .N = static_cast<int>(N),
+            .OC = static_cast<int>(OC),
+            .IC = static_cast<int>(IC)};
+        b.synchronize();
+        cuda::gemm_hopper(product, wanted.applied, wanted.multiprocessors, static_cast<cudaStream_t>(b.stream()));
+    });
+    EXPECT_TRUE(results.out.intact() && results.activated.intact());
+    return results;
+}
+
+/// Rounded to bf16 as it is stored.
+TestBuffer exact_product(const Operands& operands, bool bias, bool residual) {
+    const auto [N, OC, IC] = operands.shape;
+    const Values x = operands.x.values(), weight = operands.weight.values(), of_bias = operands.bias.values(),
+                 of_residual = operands.residual.values();
+    Values out;
+    for (int64_t n = 0; n < N; ++n)
+        for (int64_t c = 0; c < OC; ++c) {
+            double sum = (bias ? of_bias[c] : 0) + (residual ? of_residual[n * OC + c] : 0);
+            for (int64_t k = 0; k < IC; ++k) sum += x[n * IC + k] * weight[c * IC + k];
+            out.push_back(sum);
+        }
+    return TestBuffer(DType::BF16, N, OC, out);
+}
+
+class CudaHopperGemm : public testing::TestWithParam<Shape> {
+  protected:
+    void SetUp() override {
+        if (const std::string why = cuda_backend().why_no_hopper(); !why.empty()) GTEST_SKIP() << why;
+    }
+};
+
+TEST_P(CudaHopperGemm, IsTheProductRoundedOnce) {
+    const Operands operands(GetParam(), /*whole=*/true);
+    for (const Wanted& wanted : {Wanted{}, Wanted{.bias = true}, Wanted{.bias = true, .residual = true},
+                                 Wanted{.residual = true, .in_place = true}}) {
+        const TestBuffer expected = exact_product(operands, wanted.bias, wanted.residual);
+        EXPECT_TRUE(same_values(multiply(operands, wanted).out, expected)) << wanted.bias << wanted.residual;
+    }
+}
+
+TEST_P(CudaHopperGemm, HasTheSameBitsOnAnyNumberOfBlocksAtEverySchedule) {
+    const Operands operands(GetParam(), /*whole=*/false);
+    Wanted wanted = {.bias = true};
+    const std::vector<std::byte> expected = multiply(operands, wanted).out.bytes();
+    const TestBuffer exact = exact_product(operands, true, false);
+    EXPECT_LE(largest_error(multiply(operands, wanted).out.values(), exact.values()),
+              0x1p-8 * largest_magnitude(exact.values()));
+    cuda::for_each_seed([&] {
+        for (const int multiprocessors : {2, 3}) {
+            wanted.multiprocessors = multiprocessors;
+            EXPECT_TRUE(multiply(operands, wanted).out.bytes() == expected) << multiprocessors;
+        }
+    });
+}
+
+TEST_P(CudaHopperGemm, AppliesActivationsAsTheirOwnKernelsDo) {
+    const Operands operands(GetParam(), /*whole=*/false);
+    const std::vector<std::byte> expected = multiply(operands, {.bias = true}).out.bytes();
+    for (const Applied applied : {Applied::Gelu, Applied::Swiglu}) {
+        const bool is_gelu = applied == Applied::Gelu;
+        if (!is_gelu && GetParam().OC % 16 != 0) continue;
+        const Results fused = multiply(operands, {.bias = true, .applied = applied});
+        EXPECT_TRUE(fused.out.bytes() == expected) << "the product's own bits";
+        const TestBuffer apart(DType::BF16, fused.activated.tensor().shape[0], fused.activated.tensor().shape[1]);
+        run_on_cuda([&](Backend& b, auto on) {
+            if (is_gelu) return b.gelu_forward(on(apart), on(fused.out));
+            b.swiglu_forward(on(apart), on(fused.out));
+        });
+        EXPECT_TRUE(fused.activated.bytes() == apart.bytes()) << (is_gelu ? "GELU" : "SwiGLU");
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, CudaHopperGemm, testing::ValuesIn(kShapes), [](const auto& info) {
+    return fmt::format("N{}OC{}IC{}", info.param.N, info.param.OC, info.param.IC);
+});
+
+}  // namespace
+}  // namespace llmc

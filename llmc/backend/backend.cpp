@@ -73,6 +73,10 @@ void Backend::input_gradient_and_activation(ActivationFunction, Tensor, Tensor, 
 
 void Backend::weight_and_bias_gradient(Tensor, Tensor, bool, Tensor, Tensor, Tensor) { CHECK(false, "not fused here"); }
 
+void Backend::matmul_and_activation(ActivationFunction, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) {
+    CHECK(false, "not fused here");
+}
+
 void Backend::set_gemm_algorithms(const GemmAlgorithms&) { CHECK(false, "products have one algorithm each"); }
 
 GemmAlgorithms Backend::time_gemms(const std::vector<GemmQuery>&, const std::vector<GemmAlgorithm>&) { return {}; }

@@ -253,6 +253,8 @@ class Backend {
     /// Whether attention on them, with heads of so many channels, gives what it gives on the portable ones but for
     /// rounding, on small cases that are run both ways. For a device that can; leaves arithmetic() as it was.
     virtual bool hopper_kernels_agree(int64_t) { return false; }
+    /// The same of our own matrix products for it, beside the library's.
+    virtual bool own_gemms_agree() { return false; }
 
     /// Zeroed, resident memory, aligned to kTensorAlignment. `what` names it in an out-of-memory Error.
     virtual void* allocate(int64_t bytes, const std::string& what) = 0;
@@ -423,7 +425,8 @@ class Backend {
     // ---- Runs of operations that are one ----------------------------------------------------------------------
 
     /// Whether the backend runs these operations as one where they follow each other: where that is faster. By query,
-    /// kind of device and its library's version alone, but for the bytes, which may depend on the thread count.
+    /// kind of device, its library's version and what offer_own_gemms() said alone, but for the bytes, which may depend
+    /// on the thread count.
     virtual FusionAnswer fuses(const FusionQuery& query) const;
 
     /// The activation's backward, d_pre of d_act and pre, and then d_weight, d_bias = or += as matmul_backward_weight()
@@ -441,18 +444,30 @@ class Backend {
     virtual void weight_and_bias_gradient(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
                                           Tensor workspace);
 
+    /// matmul_forward() without a residual, and the activation's forward of out: act_out (N, OC), of SwiGLU (N, OC /
+    /// 2). Bits are those of one after the other, which is also what runs where the product's algorithm is the
+    /// library's. To be called only where fuses() says so.
+    virtual void matmul_and_activation(ActivationFunction activation, Tensor act_out, Tensor out, Tensor x,
+                                       Tensor weight, Tensor bias, Tensor workspace);
+
     // ---- Algorithms of matrix products (base/gemm_algorithms.h) -------------------------------------------------
 
+    /// Whether our own kernel may form products: whether fuses() counts on it, time_gemms() tries it, own_gemms() names
+    /// it and set_gemm_algorithms() accepts it. Before the plan is made; at first it may not.
+    virtual void offer_own_gemms(bool) {}
     /// Library and device, and the algorithms of all products that were chosen or formed so far, in the order of their
     /// keys.
     virtual GemmAlgorithms gemm_algorithms() const { return {}; }
     /// From now on these products are formed with these algorithms; before any is formed. An Error where they are of
-    /// another library or device, or the library refuses one for its product.
+    /// another library or device, or one is refused for its product.
     virtual void set_gemm_algorithms(const GemmAlgorithms& algorithms);
     /// Of each of these products the library's first algorithm, or, of the best few that it names, the fastest, where
-    /// that takes less than 97 % of the first one's time on this device. Operands lie at multiples of
-    /// 128 bytes. What `known` has is not timed. Takes memory of the device while it runs; changes nothing here.
+    /// that takes less than 97 % of the first one's time on this device; or our own kernel, where it takes less than
+    /// 97 % of the time of that, either with the activation. Operands lie at multiples of 128 bytes. What `known` has
+    /// is not timed. Takes memory of the device while it runs; changes nothing here.
     virtual GemmAlgorithms time_gemms(const std::vector<GemmQuery>& queries, const std::vector<GemmAlgorithm>& known);
+    /// Our own kernel, for those of these products that it forms.
+    virtual std::vector<GemmAlgorithm> own_gemms(const std::vector<GemmQuery>&) const { return {}; }
 
     // ---- Dropout (Srivastava et al. 2014; base/dropout.h has the masks) ---------------------------------------
 

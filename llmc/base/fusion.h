@@ -13,6 +13,8 @@ enum class Fusion : uint8_t {
     InputGradientAndActivation,
     /// One operation, the weight gradient of a matmul with a bias: both gradients in one pass.
     WeightAndBiasGradient,
+    /// A matmul, then the activation after it.
+    MatmulAndActivation,
 };
 
 enum class ActivationFunction : uint8_t { Gelu, GeluExact, Swiglu };

@@ -1,6 +1,6 @@
-// Which of its algorithms a library forms each of a run's matrix products with, as data. An algorithm decides the last
-// bits of its product: what is noted here and given back to the same library on the same kind of device gives the same
-// bits again. Noted in run folder and checkpoint (train/gemm_choice.h).
+// Which of its algorithms a library forms each of a run's matrix products with, or whether a kernel of our own does, as
+// data. An algorithm decides the last bits of its product: what is noted here and given back to the same library on the
+// same kind of device gives the same bits again. Noted in run folder and checkpoint (train/gemm_choice.h).
 #pragma once
 
 #include "llmc/base/dtype.h"
@@ -41,9 +41,13 @@ struct GemmKey {
     auto operator<=>(const GemmKey&) const = default;
 };
 
+/// The one word of our own kernel for compute capability 9.0; another number whenever the order of its sums changes.
+constexpr uint64_t kOwnGemm = 1;
+
 struct GemmAlgorithm {
     GemmKey key;
-    std::vector<uint64_t> words;  ///< The library's own description of it, to be handed back as it is.
+    std::vector<uint64_t> words;  ///< The library's own description of it, to be handed back as it is; or kOwnGemm.
+    bool is_own() const { return words.size() == 1 && words[0] == kOwnGemm; }
     bool operator==(const GemmAlgorithm&) const = default;
 };
 
@@ -58,14 +62,23 @@ struct GemmAlgorithms {
     bool operator==(const GemmAlgorithms&) const = default;
 };
 
-/// One product of a plan, as Backend::time_gemms() is asked about it: which operation, and its sizes.
-enum class GemmKind : uint8_t { Forward, InputGradient, WeightGradient, InputGradientAndGelu, WeightAndBiasGradient };
+/// One product of a plan, as Backend::time_gemms() is asked about it: which operation, and its sizes. A forward product
+/// is the same with an activation and without, which a repeat may be; those with one come first, and decide for both.
+enum class GemmKind : uint8_t {
+    ForwardAndGelu,
+    ForwardAndSwiglu,
+    Forward,
+    InputGradient,
+    WeightGradient,
+    InputGradientAndGelu,
+    WeightAndBiasGradient
+};
 
 struct GemmQuery {
     GemmKind kind = GemmKind::Forward;
     DType dtype = DType::F32;  ///< Of activations.
     int64_t N = 0, OC = 0, IC = 0;
-    bool has_bias = false, has_residual = false;  ///< Of a Forward.
+    bool has_bias = false, has_residual = false;  ///< Of a forward.
     int64_t workspace_bytes = 0;                  ///< That the operation is given.
     auto operator<=>(const GemmQuery&) const = default;
 };

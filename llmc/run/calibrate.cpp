@@ -34,6 +34,19 @@ double bias_seconds(const Model& model, const BatchShape& shape, const OpRow& ro
     return static_cast<double>(shape.N() * weight.rows) * times.square_sums;
 }
 
+/// Of a forward that the measured plan runs as one, its operations alone, which a repeat may need: an activation takes
+/// as long as gradients of so many bytes to be read, and the matmul what is left.
+void divide_fused_forward(const Model& model, const BatchShape& shape, const Places& places, const FusedRun& run,
+                          double fused_seconds, OpTimes* times) {
+    const FusedPart &matmul = run.parts[0], &activation = run.parts[1];
+    const OpCall alone = {
+        .kind = activation.op, .row = &model.block[static_cast<size_t>(activation.row)], .tokens = shape.N()};
+    const double bytes = op_cost(model, alone, shape.T, size_of(places.activations())).bytes;
+    const double seconds = bytes / static_cast<double>(sizeof(float)) * times->square_sums;
+    times->block[static_cast<size_t>(activation.row)].forward = seconds;
+    times->block[static_cast<size_t>(matmul.row)].forward = std::max(0.0, fused_seconds - activation.share * seconds);
+}
+
 }  // namespace
 
 OpTimes measure_times(const Model& model, const BatchShape& whole_shape, const Places& places,
@@ -95,6 +108,11 @@ OpTimes measure_times(const Model& model, const BatchShape& whole_shape, const P
     for (size_t row = 0; row < model.block.size(); ++row) {
         if (!facts_of(model.block[row].kind).splits_backward) continue;
         times.block[row].backward_bias = bias_seconds(model, shape, model.block[row], times);
+    }
+    for (size_t fusion = 0; fusion < plan.fusions.size(); ++fusion) {
+        const FusedRun& run = plan.fusions[fusion];
+        if (run.fusion == Fusion::MatmulAndActivation && times.fused[fusion] > 0)
+            divide_fused_forward(model, shape, places, run, times.fused[fusion], &times);
     }
     // Which no step of the plan is about: a row is read and written, as gradients are read for their squares.
     times.scored_rows.forward = times.scored_rows.backward =

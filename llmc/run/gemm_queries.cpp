@@ -10,9 +10,13 @@ namespace {
 
 GemmKind kind_of(const Plan& plan, const Step& step) {
     if (step.kind == StepKind::Fused) {
-        const Fusion fusion = plan.fusions[static_cast<size_t>(step.fusion)].fusion;
-        if (fusion == Fusion::InputGradientAndActivation) return GemmKind::InputGradientAndGelu;
-        return fusion == Fusion::WeightAndBiasGradient ? GemmKind::WeightAndBiasGradient : GemmKind::WeightGradient;
+        switch (plan.fusions[static_cast<size_t>(step.fusion)].fusion) {
+            case Fusion::ActivationAndWeightGradient: return GemmKind::WeightGradient;
+            case Fusion::InputGradientAndActivation: return GemmKind::InputGradientAndGelu;
+            case Fusion::WeightAndBiasGradient: return GemmKind::WeightAndBiasGradient;
+            case Fusion::MatmulAndActivation: break;
+        }
+        return step.parts.back().op == OpKind::Swiglu ? GemmKind::ForwardAndSwiglu : GemmKind::ForwardAndGelu;
     }
     if (step.pass == Pass::Forward) return GemmKind::Forward;
     return step.pass == Pass::BackwardInput ? GemmKind::InputGradient : GemmKind::WeightGradient;

@@ -115,6 +115,14 @@ void Executor::run_fused(const Step& step) {
                 backend_.weight_and_bias_gradient(v.d_weight, v.d_bias, v.adds_gradients, v.d_out, v.in, v.workspace);
             });
         }
+        case Fusion::MatmulAndActivation: {
+            const Step &matmul = step.parts[0], &activation = step.parts[1];
+            return for_each_block(matmul, [&](RowRange tokens) {
+                const Views v = views_of(matmul, tokens), act = views_of(activation, tokens);
+                backend_.matmul_and_activation(activation_of(activation.op), act.out, v.out, v.in, v.weight, v.bias,
+                                               v.workspace);
+            });
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 #include "llmc/base/log.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/profile_file.h"
+#include "llmc/train/ranks.h"
 
 #include <nlohmann/json.hpp>
 
@@ -35,8 +36,8 @@ void say_without_effect(const Options& options, bool on_gpu, DType dtype) {
     }
 }
 
-/// Why the ranks cannot all take Hopper's kernels: of the first that cannot, and which it is; "" if all can.
-std::string first_objection(const ModelConfig& config, Backend& backend, Comm& comm) {
+/// Why the ranks cannot all take Hopper's kernels; "" if they can.
+std::string objection_to_hopper(const ModelConfig& config, Backend& backend, Comm& comm) {
     std::string mine = backend.why_no_hopper();
     try {
         if (mine.empty() && !backend.hopper_kernels_agree(config.HD)) mine = kDisagree;
@@ -45,12 +46,7 @@ std::string first_objection(const ModelConfig& config, Backend& backend, Comm& c
                                                    "--kernels=portable does without them",
                                                    error.what()));
     }
-    const std::vector<std::string> all = comm.all_gather(mine);
-    for (size_t rank = 0; rank < all.size(); ++rank) {
-        if (all[rank].empty()) continue;
-        return all.size() == 1 ? all[rank] : fmt::format("{} (rank {})", all[rank], rank);
-    }
-    return "";
+    return first_objection(mine, comm);
 }
 
 [[noreturn]] void refuse_hopper(const Options& options, const std::string& objection) {
@@ -73,7 +69,7 @@ std::string settled_kernels(const Options& options, const ModelConfig& config, D
         if (is_required) spdlog::warn("--kernels=hopper: has no effect; {}", why);
         return otherwise;
     }
-    const std::string objection = first_objection(config, backend, comm);
+    const std::string objection = objection_to_hopper(config, backend, comm);
     if (objection.empty()) return kHopperKernels;
     if (is_required) refuse_hopper(options, objection);
     if (objection.starts_with(kDisagree)) {
@@ -111,12 +107,16 @@ void settle_arithmetic(const Options& options, const ModelConfig& config, DType 
     settle_arithmetic(settled, config, dtype, backend, alone);
 }
 
+std::string objection_to_planned_hopper(const Options& options, const Backend& backend) {
+    if (options.device_profile.empty()) return backend.why_no_hopper();
+    const DeviceProfile planned = device_profile_of(options);
+    return planned.kind == "sm_90" ? "" : fmt::format("{} is no Hopper card", planned.name);
+}
+
 void assume_arithmetic(const Options& options, Backend& backend) {
     const bool is_elsewhere = !options.device_profile.empty();
-    const DeviceProfile planned = is_elsewhere ? device_profile_of(options) : DeviceProfile();
-    const bool on_gpu = is_elsewhere ? planned.kind != "cpu" : backend.on_gpu();
-    std::string objection = backend.why_no_hopper();
-    if (is_elsewhere) objection = planned.kind == "sm_90" ? "" : fmt::format("{} is no Hopper card", planned.name);
+    const bool on_gpu = is_elsewhere ? device_profile_of(options).kind != "cpu" : backend.on_gpu();
+    const std::string objection = objection_to_planned_hopper(options, backend);
     if (options.kernels == kHopperKernels && !objection.empty()) refuse_hopper(options, objection);
     const bool bf16 = options.dtype == "bf16" || (options.dtype == "auto" && on_gpu);
     say_without_effect(options, on_gpu, bf16 ? DType::BF16 : DType::F32);

@@ -27,6 +27,8 @@ void settle_arithmetic(Options& options, const ModelConfig& config, DType dtype,
 /// The same for commands of one process, whose options are not written down.
 void settle_arithmetic(const Options& options, const ModelConfig& config, DType dtype, Backend& backend);
 
+/// Why the device that `plan` is for has no kernels for compute capability 9.0; "" if it has.
+std::string objection_to_planned_hopper(const Options& options, const Backend& backend);
 /// For `plan`: what a run with these options would take on this device, without running anything.
 void assume_arithmetic(const Options& options, Backend& backend);
 

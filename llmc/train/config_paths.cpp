@@ -29,7 +29,9 @@ size_t path_begin(const OptionRow& row, const std::string& value) {
         case PathKind::Model: is_word |= find_preset(value).has_value(); break;
         case PathKind::Tokenizer: is_word |= value == "bytes" || value == "none"; break;
         case PathKind::ChatTemplate: is_word |= is_chat_template_name(value); break;
-        case PathKind::Algorithms: is_word |= value == kFirstAlgorithms || value == kTimedAlgorithms; break;
+        case PathKind::Algorithms:
+            is_word |= value == kFirstAlgorithms || value == kTimedAlgorithms || value == kOwnAlgorithms;
+            break;
         case PathKind::Profile: is_word |= !is_profile_file(value); break;
         case PathKind::Link: return has_file ? kFile.size() : std::string::npos;
     }

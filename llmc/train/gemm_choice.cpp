@@ -5,6 +5,8 @@
 #include "llmc/base/log.h"
 #include "llmc/io/json_text.h"
 #include "llmc/run/gemm_queries.h"
+#include "llmc/train/arithmetic.h"
+#include "llmc/train/ranks.h"
 
 #include <nlohmann/json.hpp>
 
@@ -91,9 +93,9 @@ std::string other_rank(const GemmAlgorithms& here, Comm& comm) {
     return "";
 }
 
-/// What was timed on such a device before; "" where there is no place for it.
+/// What was timed on such a device before, beside this kernel of our own; "" where there is no place for it.
 std::string cache_path(const GemmAlgorithms& here) {
-    const std::string folder = cache_folder(), kind = kind_of(here);
+    const std::string folder = cache_folder(), kind = fmt::format("{}, own {}", kind_of(here), kOwnGemm);
     return folder.empty() ? "" : fmt::format("{}/gemms-{}.json", folder, checksum_of(std::as_bytes(std::span(kind))));
 }
 
@@ -140,6 +142,52 @@ void add_timed(const Options& options, const Model& model, const Plan& plan, Bac
     if (kept.chosen.size() != before.size() || options.calibrate) keep(path, kept);
 }
 
+bool is_file(const std::string& option) {
+    return option != kFirstAlgorithms && option != kTimedAlgorithms && option != kOwnAlgorithms;
+}
+
+/// Whether a resumed run takes what it has had, if that can be.
+bool goes_on(const Options& options, const GemmAlgorithms& before) {
+    return !before.library.empty() && !options.was_typed("gemm-algorithms");
+}
+
+bool names_own(const GemmAlgorithms& algorithms) {
+    return std::any_of(algorithms.chosen.begin(), algorithms.chosen.end(),
+                       [](const GemmAlgorithm& algorithm) { return algorithm.is_own(); });
+}
+
+/// Whether our own kernel may be among a run's algorithms, if it can be.
+bool may_be_own(const Options& options, const GemmAlgorithms& before, const GemmAlgorithms& here) {
+    const std::string& option = options.gemm_algorithms;
+    if (option == kTimedAlgorithms || option == kOwnAlgorithms) return true;
+    if (goes_on(options, before)) return before.is_of_same_kind(here) && names_own(before);
+    return is_file(option) && names_own(read_gemm_algorithms(option, "--gemm-algorithms=" + option));
+}
+
+constexpr const char* kDisagree = "on a small case it does not give what the library gives";
+
+/// Why the ranks cannot all have our own kernel; "" if they can.
+std::string objection_to_own(Backend& backend, Comm& comm) {
+    std::string mine = backend.why_no_hopper();
+    try {
+        if (mine.empty() && !backend.own_gemms_agree()) mine = kDisagree;
+    } catch (const Error& error) {
+        throw Error(error.exit_code(), fmt::format("a first try of our own kernel of matrix products: {}; "
+                                                   "--gemm-algorithms=first does without it",
+                                                   error.what()));
+    }
+    return first_objection(mine, comm);
+}
+
+void say_without_effect(const Options& options) {
+    if (!options.was_typed("gemm-algorithms")) return;
+    spdlog::warn("--gemm-algorithms: has no effect; a CPU's products have one algorithm each");
+}
+
+[[noreturn]] void refuse_own(const std::string& objection) {
+    fail_usage("--gemm-algorithms=own: {}; take first, or timed", objection);
+}
+
 struct Choice {
     GemmAlgorithms algorithms;
     std::string words;
@@ -150,17 +198,16 @@ Choice known_choice(const Options& options, const GemmAlgorithms& before, const 
                     const std::string& other) {
     Choice choice = {{here.library, here.device, {}}, "its first algorithm for each"};
     const std::string& option = options.gemm_algorithms;
-    const bool is_file = option != kFirstAlgorithms && option != kTimedAlgorithms;
-    const bool goes_on = !before.library.empty() && !options.was_typed("gemm-algorithms");
-    if (goes_on && before.is_of_same_kind(here) && other.empty())
+    const bool is_resumed = goes_on(options, before);
+    if (is_resumed && before.is_of_same_kind(here) && other.empty())
         return {before, "the algorithms that the run has had"};
-    if (goes_on) {
+    if (is_resumed) {
         spdlog::info(
             "resume  products by {} from here on, with algorithms of its own; before: {}; the last bits change",
             other.empty() ? kind_of(here) : other, kind_of(before));
         return choice;
     }
-    if (!is_file) return choice;
+    if (!is_file(option)) return choice;
     choice = {read_gemm_algorithms(option, "--gemm-algorithms=" + option),
               fmt::format("the algorithms in '{}'", option)};
     if (choice.algorithms.is_of_same_kind(here) && other.empty()) return choice;
@@ -170,19 +217,49 @@ Choice known_choice(const Options& options, const GemmAlgorithms& before, const 
 
 }  // namespace
 
+void settle_own_gemms(const Options& options, const GemmAlgorithms& before, DType dtype, Backend& backend, Comm& comm) {
+    const GemmAlgorithms here = backend.gemm_algorithms();
+    if (here.library.empty() || !other_rank(here, comm).empty() || !may_be_own(options, before, here)) return;
+    const bool is_required = options.gemm_algorithms == kOwnAlgorithms && options.was_typed("gemm-algorithms");
+    if (dtype != DType::BF16) {
+        if (is_required)
+            spdlog::warn("--gemm-algorithms=own: has no effect; our own kernel multiplies bf16, not {}",
+                         llmc::name_of(dtype));
+        return;
+    }
+    const std::string objection = objection_to_own(backend, comm);
+    if (objection.empty()) return backend.offer_own_gemms(true);
+    if (is_required) refuse_own(objection);
+    if (objection.starts_with(kDisagree)) {
+        spdlog::warn("our own kernel of matrix products is not taken: {}", objection);
+    }
+}
+
+void assume_own_gemms(const Options& options, Backend& backend) {
+    if (!backend.on_gpu()) return say_without_effect(options);
+    if (!may_be_own(options, {}, {})) return;
+    const std::string objection = objection_to_planned_hopper(options, backend);
+    if (options.gemm_algorithms == kOwnAlgorithms && !objection.empty()) refuse_own(objection);
+    backend.offer_own_gemms(objection.empty());
+}
+
 std::string settle_gemm_algorithms(const Options& options, const GemmAlgorithms& before, const Model& model,
                                    const Plan& plan, Backend& backend, Comm& comm) {
     const GemmAlgorithms here = backend.gemm_algorithms();
     if (here.library.empty()) {
-        if (options.was_typed("gemm-algorithms")) {
-            spdlog::warn("--gemm-algorithms: has no effect; a CPU's products have one algorithm each");
-        }
+        say_without_effect(options);
         return "";
     }
     const std::string other = other_rank(here, comm);
     Choice choice = known_choice(options, before, here, other);
-    if (options.gemm_algorithms == kTimedAlgorithms && !other.empty()) {
-        spdlog::warn("--gemm-algorithms=timed: has no effect; {}", other);
+    const bool is_file_or_first = is_file(options.gemm_algorithms) || options.gemm_algorithms == kFirstAlgorithms;
+    if (!is_file_or_first && !other.empty()) {
+        spdlog::warn("--gemm-algorithms={}: has no effect; {}", options.gemm_algorithms, other);
+    } else if (options.gemm_algorithms == kOwnAlgorithms) {
+        const std::vector<GemmAlgorithm> own = backend.own_gemms(gemm_queries(model, plan));
+        const bool is_new = choice.algorithms.chosen.empty() && !own.empty();
+        if (is_new) choice.words = "our own kernel for what it forms, the library's first algorithm for the rest";
+        add_missing(&choice.algorithms.chosen, own);
     } else if (options.gemm_algorithms == kTimedAlgorithms && !options.dry_run) {
         if (choice.algorithms.chosen.empty()) choice.words = "its fastest algorithm for each, timed";
         if (comm.is_root()) add_timed(options, model, plan, backend, &choice.algorithms);

@@ -1,6 +1,7 @@
 // How a run comes to the algorithms of its matrix products (base/gemm_algorithms.h), where a library has several for
-// each: the library's first; timed once on this device; those of a file; or, of a resumed run, those that it has had.
-// They decide the last bits, so rank 0 decides for all, and run folder and checkpoints keep what was used.
+// each: the library's first; timed once on this device; our own kernel; those of a file; or, of a resumed run, those
+// that it has had. They decide the last bits, so rank 0 decides for all, and run folder and checkpoints keep what was
+// used.
 #pragma once
 
 #include "llmc/backend/backend.h"
@@ -18,6 +19,14 @@ namespace llmc {
 /// In a run folder, as --gemm-algorithms takes it: a JSON object of library, device and products, each with what it was
 /// chosen by (GemmKey) and its algorithm in words of 64 bits.
 constexpr const char* kGemmFile = "gemm-algorithms.json";
+
+/// Before the plan is made, which depends on it: whether our own kernel may form products, alike on all ranks, which
+/// all call it; tells the backend. It may where options or records name it, every rank can run it, and it agrees with
+/// the library on every rank; a warning says where it does not. --gemm-algorithms=own, typed, is an Error (exit code 2)
+/// where it cannot be.
+void settle_own_gemms(const Options& options, const GemmAlgorithms& before, DType dtype, Backend& backend, Comm& comm);
+/// For `plan`: what a run with these options would do on the device that is planned for, without running anything.
+void assume_own_gemms(const Options& options, Backend& backend);
 
 /// Decides, alike on all ranks, which all call it, and tells the backend. `before` is what the checkpoint of a resumed
 /// run says; that of another library or kind of device is not used, which is said. What was timed is kept in

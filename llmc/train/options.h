@@ -31,7 +31,8 @@ enum class Command : uint8_t {
 
 constexpr const char* kWholeDevice = "device";       ///< What --what-fits without a value stands for.
 constexpr const char* kFirstAlgorithms = "first";    ///< --gemm-algorithms: the library's first of each product ...
-constexpr const char* kTimedAlgorithms = "timed";    ///< ... or the fastest of its best few.
+constexpr const char* kTimedAlgorithms = "timed";    ///< ... or the fastest of its best few and our own kernel ...
+constexpr const char* kOwnAlgorithms = "own";        ///< ... or our own kernel wherever it forms the product.
 constexpr int64_t kLargestVocabulary = 100'000'000;  ///< That --vocab-size takes.
 
 struct Options {
@@ -128,7 +129,7 @@ struct Options {
     std::string cpu_products = "auto";
     std::string kernels = "fastest";
     bool tf32 = false;
-    std::string gemm_algorithms = kFirstAlgorithms;  ///< Or kTimedAlgorithms, or a file.
+    std::string gemm_algorithms = kFirstAlgorithms;  ///< Or another of these words, or a file.
     double peak_tflops = 0;
 
     // Run.

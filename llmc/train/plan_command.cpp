@@ -15,6 +15,7 @@
 #include "llmc/plan/print.h"
 #include "llmc/train/arithmetic.h"
 #include "llmc/train/choose_plan.h"
+#include "llmc/train/gemm_choice.h"
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/lora_options.h"
 #include "llmc/train/offload.h"
@@ -283,6 +284,7 @@ std::string plan_report(const Options& given) {
     options.packed = options.partly_scored = options.pack == "documents";
     const std::unique_ptr<Backend> backend = planning_backend(&options);
     assume_arithmetic(options, *backend);
+    assume_own_gemms(options, *backend);
     if (options.all_presets) return all_presets_report(options, *backend);
     const Model model = model_of(options);
     require_base(options, model);

@@ -206,6 +206,15 @@ void share_memory(Options& options, Backend& backend, Comm& comm) {
     options.host_share = static_cast<int64_t>(*std::min_element(of_hosts.begin(), of_hosts.end()));
 }
 
+std::string first_objection(const std::string& mine, Comm& comm) {
+    const std::vector<std::string> all = comm.all_gather(mine);
+    for (size_t rank = 0; rank < all.size(); ++rank) {
+        if (all[rank].empty()) continue;
+        return all.size() == 1 ? all[rank] : fmt::format("{} (rank {})", all[rank], rank);
+    }
+    return "";
+}
+
 void require_shared_folder(const std::string& run_folder) {
     if (path_exists(run_folder + "/config.toml")) return;
     fail("the run folder '{}' of rank 0 is not here; choose an --output-dir on a disk that all ranks share",

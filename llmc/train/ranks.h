@@ -35,6 +35,10 @@ void require_same_run_everywhere(const Options& options, const Model& model, con
 /// transport is open, and gets what it wants first.
 void share_memory(Options& options, Backend& backend, Comm& comm);
 
+/// Why the ranks cannot all do something, where each says why it cannot, or "": what the first of them says, and which
+/// it is; "" if all can.
+std::string first_objection(const std::string& mine, Comm& comm);
+
 /// Fails where rank 0's run folder is not to be seen: every rank writes its part of the checkpoints there.
 void require_shared_folder(const std::string& run_folder);
 

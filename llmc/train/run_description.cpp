@@ -84,13 +84,14 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     require_dtype(backend, dtype);
     require_same_run_everywhere(options, run->model, run->data, origin.describe(options), comm);
     settle_arithmetic(options, run->model.config, dtype, backend, comm);
+    const GemmAlgorithms before = origin.checkpoint ? progress_of(*origin.checkpoint).gemms : GemmAlgorithms();
+    settle_own_gemms(options, before, dtype, backend, comm);
     comm.open_transport(backend, options.rank_invariant);
     run->transport = std::make_unique<TransportGuard>(comm);
     share_memory(options, backend, comm);
 
     run->chosen = agree_on_plan(options, run->model, backend, comm);
     const Plan& plan = run->plan();
-    const GemmAlgorithms before = origin.checkpoint ? progress_of(*origin.checkpoint).gemms : GemmAlgorithms();
     run->chosen.gemms = settle_gemm_algorithms(options, before, run->model, plan, backend, comm);
     options.batch_size = plan.shape.B;
     if (run->chosen.placed) options.offload = offload_of(plan.places);

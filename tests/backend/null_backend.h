@@ -146,6 +146,9 @@ class NullBackend : public Backend {
     void weight_and_bias_gradient(Tensor, Tensor, bool, Tensor, Tensor, Tensor) override {
         record("weight_and_bias_gradient");
     }
+    void matmul_and_activation(ActivationFunction, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) override {
+        record("matmul_and_activation");
+    }
 
     void gather_rows(Tensor, Tensor, Tensor) override { record("gather_rows"); }
     void cross_entropy(Tensor, Tensor, Tensor, int64_t, Tensor) override { record("cross_entropy"); }

@@ -234,7 +234,7 @@ TEST(CublasLtAlgorithms, AreCheckedAgainstTheirProblem) {
 /// The algorithm that fastest() finds, as a place in the library's list.
 size_t fastest_of(const std::vector<double>& milliseconds) {
     cuda_on_cpu::set_algorithm_times(milliseconds);
-    const PreparedMatmuls matmuls;
+    const PreparedMatmuls matmuls(/*multiprocessors=*/1);
     const GemmShape shape = {.m = kM, .n = kN, .k = kK, .transpose_b = true, .input = DType::BF16};
     Problem x(CUBLASLT_EPILOGUE_DEFAULT, CUDA_R_32F);
     const auto bytes = static_cast<int64_t>(x.workspace.count());

@@ -1,4 +1,5 @@
 // Kernels that go row by row, on tensors of more than 2^32 elements.
+#include "llmc/backend/cuda/gemm_hopper.h"
 #include "tests/cuda_on_cpu/offsets.h"
 
 namespace llmc {
@@ -86,6 +87,36 @@ void run_norm() {
     }
 }
 
+constexpr int64_t kGemmRows = (1 << 24) + 64, kGemmColumns = 256;
+
+/// A block to a tile of 128 rows.
+void run_gemm() {
+    constexpr int64_t kTile = 128;
+    constexpr int kBlocks = 1 << 20;
+    const TestBuffer weight = random_buffer(DType::BF16, kGemmColumns, kGemmColumns, 0.2, 21),
+                     bias = random_buffer(DType::BF16, 1, kGemmColumns, 1, 22);
+    const auto data = [](const Tensor& tensor) { return static_cast<__nv_bfloat16*>(tensor.data); };
+    for (const cuda::Applied applied : {cuda::Applied::Nothing, cuda::Applied::Gelu, cuda::Applied::Swiglu})
+        expect_rows(
+            kGemmRows, kTile,
+            {{"out", DType::BF16, kGemmColumns, Fill::Nothing},
+             {"activated", DType::BF16, kGemmColumns / (applied == cuda::Applied::Swiglu ? 2 : 1), Fill::Nothing},
+             {"x", DType::BF16, kGemmColumns},
+             {"residual", DType::BF16, kGemmColumns}},
+            [&](Backend& b, const auto& x, const auto& on, auto&) {
+                cuda::gemm_hopper({.out = data(x[0]),
+                                   .activated = data(x[1]),
+                                   .x = data(x[2]),
+                                   .weight = data(on(weight)),
+                                   .bias = data(on(bias)),
+                                   .residual = data(x[3]),
+                                   .N = static_cast<int>(x[0].shape[0]),
+                                   .OC = kGemmColumns,
+                                   .IC = kGemmColumns},
+                                  applied, kBlocks, static_cast<cudaStream_t>(b.stream()));
+            });
+}
+
 constexpr int64_t kVocabulary = 65536, kLogitRows = (1 << 16) + 64;
 
 void run_cross_entropy() {
@@ -132,6 +163,7 @@ std::vector<OffsetCase> offset_cases_of_rows() {
         {"Rope", {{"rope_kernel", kCount}}, run_rope},
         {"HeadNorm", {{"head_norm_forward_kernel", kCount}}, run_head_norm},
         {"Norm", {{"norm_forward_kernel", kCount}}, run_norm},
+        {"Gemm", {{"gemm_hopper_kernel", kGemmRows * kGemmColumns}}, run_gemm},
         {"CrossEntropy", {{"cross_entropy_kernel", kLogitRows * kVocabulary}}, run_cross_entropy},
         {"AdapterDown", {{"dot_kernel", kAdapterRows * kIn}}, [] { run_adapter(true); }},
         {"AdapterDownInput", {{"spread_kernel", kAdapterRows * kIn}}, [] { run_adapter(false); }},

@@ -13,6 +13,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -200,6 +201,38 @@ TEST(FusedSteps, OfProductsThatTakeMoreAlong) {
             EXPECT_EQ(backend.count("matmul_backward_input"), 5 * 3 + 1) << policy.name;
             EXPECT_EQ(backend.count("matmul_backward_weight"), 5 * (4 - biases) + 1) << policy.name;
             for (const PlanTensor& tensor : memory.plan.tensors) EXPECT_NE(tensor.name, "d_act_out") << policy.name;
+        }
+    }
+}
+
+/// A forward that is one step is one in repeats of both, and separate where only one of them is repeated.
+TEST(FusedSteps, OfAMatmulAndItsActivation) {
+    for (const Family family : {Family::Gpt2, Family::Llama}) {
+        const Model model = make_model(tiny(family));
+        const std::string activation = family == Family::Gpt2 ? "gelu_forward" : "swiglu_forward";
+        for (const PolicyRow& policy : policies()) {
+            const auto calls = [&](bool fuses) {
+                NullBackend backend(512);
+                backend.set_fusion({.fuses = fuses, .same_bits = true, .workspace_bytes = 512},
+                                   Fusion::MatmulAndActivation);
+                const PlannedMemory memory = plan_memory(model, kShape, DType::BF16, policy, 0, backend);
+                EXPECT_EQ(find_fault(model, memory.plan, memory.layout), "");
+                State state(backend, model, DType::BF16, kShape.T, memory.layout.arena_bytes, /*training=*/true);
+                Executor executor(state, memory.plan, memory.layout);
+                executor.run({});
+                EXPECT_EQ(executor.high_water_bytes(), memory.layout.arena_bytes) << policy.name;
+                return std::array{backend.count("matmul_and_activation"), backend.count("matmul_forward"),
+                                  backend.count(activation)};
+            };
+            const auto [none, matmuls, activations] = calls(false);
+            const auto [fused, other_matmuls, other_activations] = calls(true);
+            EXPECT_EQ(none, 0);
+            EXPECT_GE(fused, 5) << policy.name;
+            EXPECT_EQ(fused + other_matmuls, matmuls) << policy.name;
+            EXPECT_EQ(fused + other_activations, activations) << policy.name;
+            if (policy.name == std::string_view("act")) {
+                EXPECT_EQ(fused, 5) << "it repeats the activation alone";
+            }
         }
     }
 }

@@ -43,7 +43,8 @@ struct Way {
     std::string device = "cpu";
     bool fuses = true;
     std::optional<WeightFormat> base = std::nullopt;
-    bool hopper = false;  ///< Attention on the kernels for compute capability 9.0, where the device is that.
+    bool hopper = false;     ///< Attention on the kernels for compute capability 9.0, where the device is that.
+    bool own_gemms = false;  ///< Our own kernel may form products, where the device is that.
 };
 
 using MakePlan = std::function<Plan(const Model& model, const PlanRequest& request)>;
@@ -52,6 +53,7 @@ inline TinyTrainer trainer_of(const Model& model, const BatchShape& shape, DType
                               const MakePlan& make_plan = {}) {
     auto backend = make_backend(way.device, way.threads);
     if (way.hopper && backend->why_no_hopper().empty()) backend->set_arithmetic({"", kHopperKernels, false});
+    backend->offer_own_gemms(way.own_gemms && backend->why_no_hopper().empty());
     Places places = model.lora ? for_adapters(dtype) : Places(dtype);
     if (way.base) places.set_base(*way.base);
     PlanRequest request = plan_request(model, shape, places, {0, way.block_tokens}, *backend, {}, way.fuses);

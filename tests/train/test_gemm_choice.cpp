@@ -56,6 +56,22 @@ class FakeLibrary final : public NullBackend {
         }
         return result;
     }
+    std::string why_no_hopper() const override { return lacks_; }
+    bool own_gemms_agree() override { return agrees_; }
+    void offer_own_gemms(bool offered) override { offered_ = offered; }
+    /// As if it formed all forward products.
+    std::vector<GemmAlgorithm> own_gemms(const std::vector<GemmQuery>& queries) const override {
+        std::vector<GemmAlgorithm> own;
+        for (const GemmQuery& query : queries) {
+            if (query.kind != GemmKind::Forward || !offered_) continue;
+            own.push_back(
+                {{{.m = query.OC, .n = query.N, .k = query.IC}, false, {}, query.has_bias ? 1 : 0}, {kOwnGemm}});
+        }
+        return own;
+    }
+    /// What makes our own kernel impossible, in words, and whether it gives what the library gives.
+    void set_own(const std::string& lacks, bool agrees) { lacks_ = lacks, agrees_ = agrees; }
+    bool offered() const { return offered_; }
     const std::vector<GemmAlgorithm>& told() const { return told_; }
     int timed() const { return timed_; }
 
@@ -64,6 +80,8 @@ class FakeLibrary final : public NullBackend {
     uint64_t fastest_;
     std::vector<GemmAlgorithm> told_;
     int timed_ = 0;
+    std::string lacks_;
+    bool agrees_ = true, offered_ = false;
 };
 
 class GemmChoice : public testing::Test {
@@ -278,6 +296,99 @@ TEST_F(GemmChoice, AFileIsForcedOrRefused) {
     refused(changed("m", 0), "0 x 6 x 7 is no product");
     json["products"][0].erase("n");
     refused(json.dump(), "'n'");
+}
+
+TEST_F(GemmChoice, OurOwnKernelIsOfferedWhereItMayBeNamed) {
+    const auto offered = [](const Options& options, const GemmAlgorithms& before = {}, DType dtype = DType::BF16,
+                            const std::string& lacks = "", bool agrees = true) {
+        FakeLibrary library;
+        library.set_own(lacks, agrees);
+        Comm alone;
+        settle_own_gemms(options, before, dtype, library, alone);
+        return library.offered();
+    };
+    const auto refused = [&](const std::string& lacks, bool agrees) {
+        try {
+            offered(asked("own"), {}, DType::BF16, lacks, agrees);
+        } catch (const Error& error) {
+            EXPECT_EQ(error.exit_code(), kExitBadUsage);
+            return std::string(error.what());
+        }
+        return std::string("taken");
+    };
+    EXPECT_FALSE(offered(Options()));
+    EXPECT_TRUE(offered(asked("timed")));
+    EXPECT_TRUE(offered(asked("own")));
+    const std::string path = folder_ / "gemms.json";
+    GemmAlgorithms named = record();
+    write_gemm_algorithms(path, named);
+    EXPECT_FALSE(offered(asked(path)));
+    EXPECT_FALSE(offered(Options(), named));
+    named.chosen.front().words = {kOwnGemm};
+    write_gemm_algorithms(path, named);
+    EXPECT_TRUE(offered(asked(path)));
+    EXPECT_TRUE(offered(Options(), named));
+    EXPECT_FALSE(offered(asked("first"), named)) << "an option that was typed wins";
+    named.library = "cuBLASLt 13.1.0";
+    EXPECT_FALSE(offered(Options(), named)) << "of another library";
+
+    const std::string lacks = "its compute capability is 8.6, not 9.0";
+    EXPECT_FALSE(offered(asked("timed"), {}, DType::BF16, lacks));
+    EXPECT_EQ(log(), "");
+    EXPECT_FALSE(offered(asked("timed"), {}, DType::BF16, "", /*agrees=*/false));
+    EXPECT_NE(log().find("our own kernel of matrix products is not taken: on a small case it does not give what the "
+                         "library gives"),
+              std::string::npos)
+        << log();
+    EXPECT_EQ(refused(lacks, true), "--gemm-algorithms=own: " + lacks + "; take first, or timed");
+    EXPECT_EQ(refused("", false),
+              "--gemm-algorithms=own: on a small case it does not give what the library gives; take first, or timed");
+    EXPECT_FALSE(offered(asked("own"), {}, DType::F32));
+    EXPECT_NE(log().find("--gemm-algorithms=own: has no effect; our own kernel multiplies bf16, not fp32"),
+              std::string::npos);
+    NullBackend cpu;
+    Comm alone;
+    settle_own_gemms(asked("own"), {}, DType::BF16, cpu, alone);
+}
+
+TEST_F(GemmChoice, OwnIsOurKernelForWhatItFormsAndTheLibrarysFirstForTheRest) {
+    FakeLibrary library, resumed, more;
+    library.offer_own_gemms(true), resumed.offer_own_gemms(true), more.offer_own_gemms(true);
+    EXPECT_EQ(settle(library, asked("own")),
+              "cuBLASLt 13.0.0, our own kernel for what it forms, the library's first algorithm for the rest");
+    EXPECT_EQ(library.told().size(), 5u);
+    for (const GemmAlgorithm& each : library.told()) EXPECT_TRUE(each.is_own());
+    Options of_config;
+    of_config.gemm_algorithms = "own";
+    GemmAlgorithms before = library.gemm_algorithms();
+    EXPECT_EQ(settle(resumed, of_config, before), "cuBLASLt 13.0.0, the algorithms that the run has had");
+    EXPECT_EQ(resumed.told(), library.told());
+    before.chosen.pop_back();
+    settle(more, of_config, before);
+    EXPECT_EQ(more.told().size(), 5u) << "what the plan has beside them";
+    FakeLibrary cannot;
+    EXPECT_EQ(settle(cannot, asked("own")), "cuBLASLt 13.0.0, its first algorithm for each");
+}
+
+TEST_F(GemmChoice, RanksTakeOurOwnKernelTogetherOrNotAtAll) {
+    for (const bool agrees : {true, false}) {
+        FakeLibrary zero, one;
+        one.set_own("", agrees);
+        std::vector<FakeLibrary*> libraries = {&zero, &one};
+        std::vector<std::thread> threads;
+        std::vector<Meeting> meetings = make_meetings(2);
+        for (size_t rank = 0; rank < libraries.size(); ++rank) {
+            threads.emplace_back([&, rank, meeting = std::move(meetings[rank])]() mutable {
+                const auto end = [](const std::string& line) { ADD_FAILURE() << line; };
+                Comm comm(std::make_unique<Control>(std::move(meeting), kPatient, end));
+                settle_own_gemms(asked("timed"), {}, DType::BF16, *libraries[rank], comm);
+                comm.finish();
+            });
+        }
+        for (std::thread& thread : threads) thread.join();
+        EXPECT_EQ(zero.offered(), agrees);
+        EXPECT_EQ(one.offered(), agrees);
+    }
 }
 
 TEST_F(GemmChoice, RanksShareWhatRankZeroDecides) {

@@ -53,18 +53,20 @@ TEST(OptionTable, HoldsExactlyThese) {
               "-g,--sample-length --sample-prompt -n,--checkpoint-every --keep-checkpoints --keep-best --log-every "
               "--log-level "
               "--profile --dry-run --adapter ");
-    EXPECT_EQ(flags_of(kPlan),
-              "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
-              "--rope-theta --tied -i,--data --tokenizer --data-format --jsonl-field --chat-template --score "
-              "--special-tokens --skip-bad-lines --pack -b,--batch-size -t,--seq-len -d,--total-batch-size "
-              "--optimizer --moments -w,--masters --gradients --freeze --trainable --lora --lora-alpha --rslora "
-              "--lora-targets --lora-bias --lora-dropout --dropout -r,--recompute --base-format --offload "
-              "--update --calibrate --device-profile --link-gbs --memory-budget "
-              "--host-memory-budget --logits-chunk --block-tokens --tile-tokens --no-fuse "
-              "--ranks -z,--zero --rank-invariant "
-              "--device --dtype --threads --cpu-products --kernels --tf32 --config --log-level --json --bytes "
-              "--list-steps --frontier "
-              "--plot --timeline --what-fits --all-presets --emit-config ");
+    EXPECT_EQ(
+        flags_of(kPlan),
+        "-e,--model --layers --channels --heads --kv-heads --head-size --ffn-size --vocab-size --max-seq-len "
+        "--rope-theta --tied -i,--data --tokenizer --data-format --jsonl-field --chat-template --score "
+        "--special-tokens --skip-bad-lines --pack -b,--batch-size -t,--seq-len -d,--total-batch-size "
+        "--optimizer --moments -w,--masters --gradients --freeze --trainable --lora --lora-alpha --rslora "
+        "--lora-targets --lora-bias --lora-dropout --dropout -r,--recompute --base-format --offload "
+        "--update --calibrate --device-profile --link-gbs --memory-budget "
+        "--host-memory-budget --logits-chunk --block-tokens --tile-tokens --no-fuse "
+        "--ranks -z,--zero --rank-invariant "
+        "--device --dtype --threads --cpu-products --kernels --tf32 --gemm-algorithms --config --log-level --json "
+        "--bytes "
+        "--list-steps --frontier "
+        "--plot --timeline --what-fits --all-presets --emit-config ");
     EXPECT_EQ(flags_of(kGenerate),
               "-e,--model --tokenizer --chat-template --special-tokens --device --threads --cpu-products --tf32 --seed "
               "--log-level --run --adapter --prompt --chat --system --no-bos --ignore-eos --stop --length --samples "

@@ -103,8 +103,12 @@ class CudaBackend final : public Backend {
                                        Tensor pre, Tensor workspace) override;
     void weight_and_bias_gradient(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
                                   Tensor workspace) override;
+    void matmul_and_activation(ActivationFunction activation, Tensor act_out, Tensor out, Tensor x, Tensor weight,
+                               Tensor bias, Tensor workspace) override;
 
     // gemm_algorithms.cpp
+    void offer_own_gemms(bool offered) override;
+    std::vector<GemmAlgorithm> own_gemms(const std::vector<GemmQuery>& queries) const override;
     GemmAlgorithms gemm_algorithms() const override;
     void set_gemm_algorithms(const GemmAlgorithms& algorithms) override;
     GemmAlgorithms time_gemms(const std::vector<GemmQuery>& queries, const std::vector<GemmAlgorithm>& known) override;
@@ -141,6 +145,7 @@ class CudaBackend final : public Backend {
 
     // verify_kernels.cpp
     bool hopper_kernels_agree(int64_t HD) override;
+    bool own_gemms_agree() override;
 
     // attention_cached.cu
     void attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
@@ -175,9 +180,13 @@ class CudaBackend final : public Backend {
                 const OptimizerSettings& settings, Tensor factors) override;
 
   private:
+    /// Of a product with this key; without words where there is no algorithm.
+    GemmAlgorithm time_gemm(const GemmQuery& query, const GemmKey& key);
+
     int device_ = 0;
-    bool hopper_ = false;      ///< Attention runs on the kernels for capability 9.0 (attention_hopper.h) where it can.
-    bool tf32_ = false;        ///< See Arithmetic.
+    bool hopper_ = false;  ///< Attention runs on the kernels for capability 9.0 (attention_hopper.h) where it can.
+    bool tf32_ = false;    ///< See Arithmetic.
+    bool offers_own_gemms_ = false;
     std::string kernels_;      ///< Which of the build's run on it: "for sm_90", "from PTX of compute_90".
     int multiprocessors_ = 0;  ///< Grids of persistent blocks are multiples of it; results never depend on it.
     cudaStream_t stream_ = nullptr;

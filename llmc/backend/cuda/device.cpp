@@ -107,7 +107,7 @@ CudaBackend::CudaBackend(int index) : device_(index) {
     CUDA_CHECK(cudaMemGetInfo(&available, &total));
     held_at_start_ = static_cast<int64_t>(total - available);
     multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount, index);
-    matmuls_ = std::make_unique<PreparedMatmuls>();
+    matmuls_ = std::make_unique<PreparedMatmuls>(multiprocessors_);
     recordings_ = std::make_unique<Recordings>(stream_);
     staging_ = std::make_unique<Staging>(stream_);
 }

@@ -1,4 +1,4 @@
-// Algorithms of matrix products as data: what was used, what shall be, and which is the fastest.
+// Algorithms of matrix products as data: what was used, what shall be, and which is the fastest; our own kernel is one.
 #include "llmc/backend/cuda/check.h"
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/gemm_shape.h"
@@ -41,6 +41,13 @@ int64_t epilogue_bytes(const GemmShape& shape) {
     return 0;
 }
 
+/// Null if there is none.
+const GemmAlgorithm* find_key(const std::vector<GemmAlgorithm>& algorithms, const GemmKey& key) {
+    const auto at = std::find_if(algorithms.begin(), algorithms.end(),
+                                 [&key](const GemmAlgorithm& algorithm) { return algorithm.key == key; });
+    return at == algorithms.end() ? nullptr : &*at;
+}
+
 }  // namespace
 
 GemmAlgorithms CudaBackend::gemm_algorithms() const {
@@ -59,38 +66,70 @@ void CudaBackend::set_gemm_algorithms(const GemmAlgorithms& algorithms) {
     }
     for (const GemmAlgorithm& algorithm : algorithms.chosen) {
         const GemmShape& shape = algorithm.key.shape;
+        if (algorithm.is_own() && !offers_own_gemms_) fail("CUDA: our own matrix products cannot be formed here");
         if (matmuls_->choose(algorithm)) continue;
-        fail("CUDA: {} refuses the algorithm for {} x {} x {} in {}", here.library, shape.m, shape.n, shape.k,
-             name_of(shape.input));
+        fail("CUDA: {} refuses the algorithm for {} x {} x {} in {}",
+             algorithm.is_own() ? "our own kernel" : here.library, shape.m, shape.n, shape.k, name_of(shape.input));
     }
 }
 
+void CudaBackend::offer_own_gemms(bool offered) { offers_own_gemms_ = offered; }
+
+std::vector<GemmAlgorithm> CudaBackend::own_gemms(const std::vector<GemmQuery>& queries) const {
+    std::vector<GemmAlgorithm> own;
+    for (const GemmQuery& query : queries) {
+        const GemmKey key = matmuls_->key_of(gemm_shape(query), library_bytes(query));
+        if (offers_own_gemms_ && PreparedMatmuls::own_takes(key) && find_key(own, key) == nullptr)
+            own.push_back({key, {kOwnGemm}});
+    }
+    return own;
+}
+
+/// A product with an activation and without has one key, and one algorithm: that of the first of its queries.
 GemmAlgorithms CudaBackend::time_gemms(const std::vector<GemmQuery>& queries, const std::vector<GemmAlgorithm>& known) {
     GemmAlgorithms result = gemm_algorithms();
     result.chosen.clear();
     for (const GemmQuery& query : queries) {
         const GemmKey key = matmuls_->key_of(gemm_shape(query), library_bytes(query));
-        const GemmShape& shape = key.shape;
-        const auto is_it = [&key](const GemmAlgorithm& algorithm) { return algorithm.key == key; };
-        if (const auto at = std::find_if(known.begin(), known.end(), is_it); at != known.end()) {
+        if (find_key(result.chosen, key) != nullptr) continue;
+        if (const GemmAlgorithm* const at = find_key(known, key)) {
             result.chosen.push_back(*at);
             continue;
         }
-        const Scratch a(*this, shape.m * shape.k * size_of(shape.input)),
-            b(*this, shape.k * shape.n * size_of(shape.input)), d(*this, shape.m * shape.n * size_of(shape.output)),
-            of_epilogue(*this, epilogue_bytes(shape)), workspace(*this, key.workspace_bytes);
-        GemmAlgorithm found = matmuls_->fastest(key,
-                                                {.d = d.data(),
-                                                 .a = a.data(),
-                                                 .b = b.data(),
-                                                 .of_epilogue = of_epilogue.data(),
-                                                 .c = d.data(),
-                                                 .workspace = workspace.data(),
-                                                 .workspace_bytes = key.workspace_bytes},
-                                                stream_);
+        GemmAlgorithm found = time_gemm(query, key);
         if (!found.words.empty()) result.chosen.push_back(std::move(found));
     }
     return result;
+}
+
+GemmAlgorithm CudaBackend::time_gemm(const GemmQuery& query, const GemmKey& key) {
+    const GemmShape& shape = key.shape;
+    const bool is_gelu = query.kind == GemmKind::ForwardAndGelu, is_swiglu = query.kind == GemmKind::ForwardAndSwiglu;
+    const int64_t activated_columns = is_gelu ? query.OC : is_swiglu ? query.OC / 2 : 0;
+    const Scratch a(*this, shape.m * shape.k * size_of(shape.input)),
+        b(*this, shape.k * shape.n * size_of(shape.input)), d(*this, shape.m * shape.n * size_of(shape.output)),
+        of_epilogue(*this, epilogue_bytes(shape)), workspace(*this, key.workspace_bytes),
+        activated(*this, query.N * activated_columns * size_of(shape.output));
+    const MatmulOperands operands = {.d = d.data(),
+                                     .a = a.data(),
+                                     .b = b.data(),
+                                     .of_epilogue = of_epilogue.data(),
+                                     .c = d.data(),
+                                     .workspace = workspace.data(),
+                                     .workspace_bytes = key.workspace_bytes,
+                                     .applied = is_gelu     ? Applied::Gelu
+                                                : is_swiglu ? Applied::Swiglu
+                                                            : Applied::Nothing,
+                                     .activated = activated.data()};
+    const auto activate = [&] {
+        const Tensor out(shape.output, d.data(), query.N, query.OC),
+            act_out(shape.output, activated.data(), query.N, activated_columns);
+        is_gelu ? gelu_forward(act_out, out) : swiglu_forward(act_out, out);
+    };
+    GemmAlgorithm found = matmuls_->fastest(key, operands, stream_);
+    const bool is_own =
+        offers_own_gemms_ && !found.words.empty() && matmuls_->own_is_faster(found, operands, activate, stream_);
+    return is_own ? GemmAlgorithm{key, {kOwnGemm}} : found;
 }
 
 }  // namespace llmc::cuda

@@ -9,8 +9,9 @@
 // activation join. Loads of the next tile go on meanwhile.
 #pragma once
 
-#include "llmc/backend/cuda/activation.cuh"
 #include "llmc/backend/cuda/gemm_hopper.h"
+
+#include "llmc/backend/cuda/activation.cuh"
 #include "llmc/backend/cuda/swizzled_tile.cuh"
 
 #include <cstdint>

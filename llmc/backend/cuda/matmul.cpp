@@ -1,12 +1,13 @@
-// Matrix products by cuBLASLt. Bias and residual enter the accumulator before it is rounded; weight gradients are
-// accumulated in fp32 by beta = 1, or with the same algorithm written by beta = 0.
+// Matrix products by cuBLASLt, or a kernel of our own (gemm_hopper.h). Bias and residual enter the accumulator before
+// it is rounded; weight gradients are accumulated in fp32 by beta = 1, or with the same algorithm written by beta = 0.
 //
-// The activation function is not part of the forward product. cuBLASLt could apply GELU to the accumulator; an
-// activation that runs again starts from the rounded pre-activation, and would not give the same bits. What runs once,
-// in the backward, may be part of a product: GELU's derivative of an input gradient, and, of a weight gradient, the
-// sums of the bias's.
+// The activation function is part of a forward product of our own alone. cuBLASLt could apply GELU to the accumulator;
+// an activation that runs again starts from the rounded pre-activation, and would not give the same bits. What runs
+// once, in the backward, may be part of the library's product: GELU's derivative of an input gradient, and, of a weight
+// gradient, the sums of the bias's.
 #include "llmc/backend/cuda/column_sum.h"
 #include "llmc/backend/cuda/cuda_backend.h"
+#include "llmc/backend/cuda/gemm_hopper.h"
 #include "llmc/backend/cuda/gemm_shape.h"
 #include "llmc/backend/cuda/prepared_matmuls.h"
 
@@ -34,6 +35,29 @@ MatmulOperands of_input_gradient(Tensor d_x, Tensor d_out, Tensor weight, Tensor
             .workspace_bytes = workspace.bytes()};
 }
 
+/// Operands of both kinds of forward product: out (N, OC) of x (N, IC) and weight (OC, IC), whose sizes are checked.
+MatmulOperands of_forward(Tensor out, Tensor x, Tensor weight, Tensor bias, Tensor workspace) {
+    const int64_t N = x.shape[0], IC = weight.shape[1], OC = weight.shape[0];
+    CHECK(x.shape[1] == IC && out.shape[0] == N && out.shape[1] == OC, N, IC, OC);
+    CHECK(out.dtype == x.dtype, name_of(out.dtype), name_of(x.dtype));
+    return {.d = out.data,
+            .a = weight.data,
+            .b = x.data,
+            .of_epilogue = bias.data,
+            .workspace = workspace.data,
+            .workspace_bytes = workspace.bytes()};
+}
+
+GemmQuery forward(Tensor x, Tensor weight, Tensor bias, Tensor residual) {
+    return {.kind = GemmKind::Forward,
+            .dtype = x.dtype,
+            .N = x.shape[0],
+            .OC = weight.shape[0],
+            .IC = weight.shape[1],
+            .has_bias = bool{bias},
+            .has_residual = bool{residual}};
+}
+
 GemmQuery input_gradient(GemmKind kind, Tensor d_out, Tensor weight) {
     return {.kind = kind, .dtype = d_out.dtype, .N = d_out.shape[0], .OC = weight.shape[0], .IC = weight.shape[1]};
 }
@@ -43,6 +67,8 @@ GemmQuery input_gradient(GemmKind kind, Tensor d_out, Tensor weight) {
 GemmShape gemm_shape(const GemmQuery& query) {
     const auto [kind, dtype, N, OC, IC, has_bias, has_residual, bytes] = query;
     switch (kind) {
+        case GemmKind::ForwardAndGelu:
+        case GemmKind::ForwardAndSwiglu:
         case GemmKind::Forward:
             return {.m = OC,
                     .n = N,
@@ -78,18 +104,9 @@ int64_t CudaBackend::matmul_workspace(DType activations, int64_t N, int64_t OC, 
 }
 
 void CudaBackend::matmul_forward(Tensor out, Tensor x, Tensor weight, Tensor bias, Tensor residual, Tensor workspace) {
-    const int64_t N = x.shape[0], IC = weight.shape[1], OC = weight.shape[0];
-    CHECK(x.shape[1] == IC && out.shape[0] == N && out.shape[1] == OC, N, IC, OC);
-    CHECK(out.dtype == x.dtype, name_of(out.dtype), name_of(x.dtype));
-    matmuls_->run(gemm_shape({GemmKind::Forward, x.dtype, N, OC, IC, bool{bias}, bool{residual}}),
-                  {.d = out.data,
-                   .a = weight.data,
-                   .b = x.data,
-                   .of_epilogue = bias.data,
-                   .c = residual.data,
-                   .workspace = workspace.data,
-                   .workspace_bytes = workspace.bytes()},
-                  stream_);
+    MatmulOperands operands = of_forward(out, x, weight, bias, workspace);
+    operands.c = residual.data;
+    matmuls_->run(gemm_shape(forward(x, weight, bias, residual)), operands, stream_);
 }
 
 void CudaBackend::matmul_backward_input(Tensor d_x, Tensor d_out, Tensor weight, Tensor workspace) {
@@ -117,29 +134,61 @@ void CudaBackend::matmul_backward_weight(Tensor d_weight, Tensor d_bias, bool ad
 
 // ---- with more than the product -----------------------------------------------------------------------------------
 
+namespace {
+
+GemmQuery product_of(const FusionQuery& query, GemmKind kind) {
+    return {.kind = kind, .dtype = query.dtype, .N = query.N, .OC = query.OC, .IC = query.IC};
+}
+
+/// Whether our own kernel forms the product and takes the activation along.
+bool own_gemm_applies(const FusionQuery& query) {
+    constexpr int64_t kGateAndUp = 16;  // Rows of either are multiples of 16 bytes.
+    const bool is_gelu = query.activation == ActivationFunction::Gelu,
+               is_swiglu = query.activation == ActivationFunction::Swiglu && query.OC % kGateAndUp == 0;
+    return (is_gelu || is_swiglu) && hopper_gemm_takes(gemm_shape(product_of(query, GemmKind::Forward)));
+}
+
+}  // namespace
+
 /// In bf16 alone: what is trained in fp32 is there to be compared with.
 FusionAnswer CudaBackend::fuses(const FusionQuery& query) const {
     constexpr int64_t kMultiple = 8;  // Of what GELU's derivative is taken at the library wants such rows.
     if (query.dtype != DType::BF16) return {};
     const int64_t of_library = library_workspace(size_of(query.dtype), query.N, query.OC, query.IC);
-    GemmQuery product = {.dtype = query.dtype, .N = query.N, .OC = query.OC, .IC = query.IC};
-    FusionAnswer answer = {.fuses = true};
-    switch (query.fusion) {
-        case Fusion::ActivationAndWeightGradient: return {};
-        case Fusion::InputGradientAndActivation:
-            if (query.activation != ActivationFunction::Gelu || query.IC % kMultiple != 0) return {};
-            product.kind = GemmKind::InputGradientAndGelu;
-            answer.stores_between = false;
-            answer.workspace_bytes = of_library;
-            break;
-        case Fusion::WeightAndBiasGradient:
-            product.kind = GemmKind::WeightAndBiasGradient;
-            answer.workspace_bytes = bias_gradient_bytes(query.OC) + of_library;
-            break;
-    }
     // Without a device, what the library's documentation promises.
-    if (matmuls_ != nullptr) answer.fuses = matmuls_->can(matmuls_->key_of(gemm_shape(product), of_library));
-    return answer;
+    const auto library_can = [&](GemmKind kind) {
+        return matmuls_ == nullptr || matmuls_->can(matmuls_->key_of(gemm_shape(product_of(query, kind)), of_library));
+    };
+    switch (query.fusion) {
+        case Fusion::ActivationAndWeightGradient: break;
+        case Fusion::InputGradientAndActivation:
+            if (query.activation != ActivationFunction::Gelu || query.IC % kMultiple != 0) break;
+            return {.fuses = library_can(GemmKind::InputGradientAndGelu),
+                    .stores_between = false,
+                    .workspace_bytes = of_library};
+        case Fusion::WeightAndBiasGradient:
+            return {.fuses = library_can(GemmKind::WeightAndBiasGradient),
+                    .workspace_bytes = bias_gradient_bytes(query.OC) + of_library};
+        case Fusion::MatmulAndActivation:
+            if (!offers_own_gemms_ || !own_gemm_applies(query)) break;
+            // The workspace is part of what an algorithm is chosen by: that of the product alone.
+            return {.fuses = true,
+                    .same_bits = true,
+                    .workspace_bytes = matmul_workspace(query.dtype, query.N, query.OC, query.IC)};
+    }
+    return {};
+}
+
+void CudaBackend::matmul_and_activation(ActivationFunction activation, Tensor act_out, Tensor out, Tensor x,
+                                        Tensor weight, Tensor bias, Tensor workspace) {
+    const bool is_gelu = activation == ActivationFunction::Gelu;
+    CHECK(is_gelu || activation == ActivationFunction::Swiglu, static_cast<int>(activation));
+    CHECK(act_out.count() * (is_gelu ? 1 : 2) == out.count(), act_out.count(), out.count());
+    MatmulOperands operands = of_forward(out, x, weight, bias, workspace);
+    operands.applied = is_gelu ? Applied::Gelu : Applied::Swiglu;
+    operands.activated = act_out.data;
+    if (matmuls_->run(gemm_shape(forward(x, weight, bias, {})), operands, stream_)) return;
+    is_gelu ? gelu_forward(act_out, out) : swiglu_forward(act_out, out);
 }
 
 void CudaBackend::input_gradient_and_activation(ActivationFunction activation, Tensor d_pre, Tensor d_out,

@@ -82,6 +82,27 @@ std::vector<uint64_t> words_of(const cublasLtMatmulAlgo_t& algorithm) {
     return {std::begin(algorithm.data), std::end(algorithm.data)};
 }
 
+/// The least time of several; infinite where it cannot be started.
+float least_milliseconds(const std::function<bool()>& start, cudaStream_t stream) {
+    constexpr int kRuns = 4;  // The first of them loads the kernel.
+    cudaEvent_t begin = nullptr, end = nullptr;
+    CUDA_CHECK(cudaEventCreate(&begin));
+    CUDA_CHECK(cudaEventCreate(&end));
+    float least = std::numeric_limits<float>::infinity();
+    for (int i = 0; i < kRuns; ++i) {
+        CUDA_CHECK(cudaEventRecord(begin, stream));
+        if (!start()) break;
+        CUDA_CHECK(cudaEventRecord(end, stream));
+        CUDA_CHECK(cudaEventSynchronize(end));
+        float taken = 0;
+        CUDA_CHECK(cudaEventElapsedTime(&taken, begin, end));
+        if (i > 0) least = std::min(least, taken);
+    }
+    CUDA_CHECK(cudaEventDestroy(begin));
+    CUDA_CHECK(cudaEventDestroy(end));
+    return least;
+}
+
 }  // namespace
 
 struct PreparedMatmuls::Call {
@@ -97,6 +118,7 @@ struct PreparedMatmuls::Call {
     cublasLtMatmulDesc_t description = nullptr;
     cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;
     cublasLtMatmulAlgo_t algorithm{};
+    bool is_own = false;  ///< Our own kernel forms it instead.
 };
 
 PreparedMatmuls::Call::Call(const GemmKey& key) {
@@ -111,7 +133,7 @@ PreparedMatmuls::Call::Call(const GemmKey& key) {
     d = layout(shape.output, shape.m, shape.n);
 }
 
-PreparedMatmuls::PreparedMatmuls() {
+PreparedMatmuls::PreparedMatmuls(int multiprocessors) : multiprocessors_(multiprocessors) {
     if (!cublaslt().problem.empty()) fail("{}; or use --device=cpu", cublaslt().problem);
     CUBLAS_CHECK(cublaslt().Create(&handle_));
 }
@@ -174,7 +196,21 @@ cublasStatus_t PreparedMatmuls::start(const Call& call, const Algorithm& algorit
                              static_cast<size_t>(operands.workspace_bytes), stream);
 }
 
-void PreparedMatmuls::run(const GemmShape& shape, const MatmulOperands& operands, cudaStream_t stream) {
+void PreparedMatmuls::start_own(const GemmShape& shape, const MatmulOperands& operands, cudaStream_t stream) const {
+    const auto bf16_of = [](const void* data) { return static_cast<const __nv_bfloat16*>(data); };
+    gemm_hopper({.out = static_cast<__nv_bfloat16*>(operands.d),
+                 .activated = static_cast<__nv_bfloat16*>(operands.activated),
+                 .x = bf16_of(operands.b),
+                 .weight = bf16_of(operands.a),
+                 .bias = shape.epilogue == Epilogue::Bias ? bf16_of(operands.of_epilogue) : nullptr,
+                 .residual = shape.adds_c && !operands.ignores_c ? bf16_of(operands.c) : nullptr,
+                 .N = static_cast<int>(shape.n),
+                 .OC = static_cast<int>(shape.m),
+                 .IC = static_cast<int>(shape.k)},
+                operands.applied, multiprocessors_, stream);
+}
+
+bool PreparedMatmuls::run(const GemmShape& shape, const MatmulOperands& operands, cudaStream_t stream) {
     const void* c = shape.adds_c ? operands.c : operands.d;
     GemmKey key = key_of(shape, operands.workspace_bytes);
     key.alignment = {alignment_of(operands.a), alignment_of(operands.b), alignment_of(c), alignment_of(operands.d)};
@@ -184,11 +220,16 @@ void PreparedMatmuls::run(const GemmShape& shape, const MatmulOperands& operands
         fail("CUDA: cuBLASLt knows no way to multiply {} x {} x {} in {}", shape.m, shape.n, shape.k,
              name_of(shape.input));
     }
+    if (call->is_own) {
+        start_own(shape, operands, stream);
+        return true;
+    }
     const cublasStatus_t status = start(*call, call->algorithm, shape, operands, stream);
     if (status != CUBLAS_STATUS_SUCCESS) {
         fail("CUDA: multiplying {} x {} x {} in {} failed: {}", shape.m, shape.n, shape.k, name_of(shape.input),
              cublaslt().GetStatusString(status));
     }
+    return operands.applied == Applied::Nothing;
 }
 
 std::string PreparedMatmuls::library() {
@@ -199,13 +240,25 @@ std::string PreparedMatmuls::library() {
 std::vector<GemmAlgorithm> PreparedMatmuls::algorithms() const {
     std::vector<GemmAlgorithm> all;
     for (const auto& [key, call] : calls_) {
-        if (call != nullptr) all.push_back({key, words_of(call->algorithm)});
+        if (call == nullptr) continue;
+        all.push_back({key, call->is_own ? std::vector{kOwnGemm} : words_of(call->algorithm)});
     }
     return all;
 }
 
+bool PreparedMatmuls::own_takes(const GemmKey& key) {
+    constexpr uint32_t kAlignment = 16;
+    return hopper_gemm_takes(key.shape) && *std::min_element(key.alignment.begin(), key.alignment.end()) >= kAlignment;
+}
+
 bool PreparedMatmuls::choose(const GemmAlgorithm& algorithm) {
     auto call = std::make_unique<Call>(algorithm.key);
+    call->is_own = algorithm.is_own();
+    if (call->is_own) {
+        if (!own_takes(algorithm.key)) return false;
+        calls_[algorithm.key] = std::move(call);
+        return true;
+    }
     if (algorithm.words.size() != std::size(call->algorithm.data)) return false;
     std::copy(algorithm.words.begin(), algorithm.words.end(), call->algorithm.data);
     cublasLtMatmulHeuristicResult_t result{};
@@ -217,31 +270,15 @@ bool PreparedMatmuls::choose(const GemmAlgorithm& algorithm) {
     return true;
 }
 
-/// The least of several; infinite where the library cannot after all.
+/// Infinite where the library cannot after all.
 float PreparedMatmuls::milliseconds(const Call& call, const Algorithm& algorithm, const GemmShape& shape,
                                     const MatmulOperands& operands, cudaStream_t stream) const {
-    constexpr int kRuns = 4;  // The first of them loads the kernel.
-    cudaEvent_t begin = nullptr, end = nullptr;
-    CUDA_CHECK(cudaEventCreate(&begin));
-    CUDA_CHECK(cudaEventCreate(&end));
-    float least = std::numeric_limits<float>::infinity();
-    for (int i = 0; i < kRuns; ++i) {
-        CUDA_CHECK(cudaEventRecord(begin, stream));
-        if (start(call, algorithm, shape, operands, stream) != CUBLAS_STATUS_SUCCESS) break;
-        CUDA_CHECK(cudaEventRecord(end, stream));
-        CUDA_CHECK(cudaEventSynchronize(end));
-        float taken = 0;
-        CUDA_CHECK(cudaEventElapsedTime(&taken, begin, end));
-        if (i > 0) least = std::min(least, taken);
-    }
-    CUDA_CHECK(cudaEventDestroy(begin));
-    CUDA_CHECK(cudaEventDestroy(end));
-    return least;
+    return least_milliseconds([&] { return start(call, algorithm, shape, operands, stream) == CUBLAS_STATUS_SUCCESS; },
+                              stream);
 }
 
 GemmAlgorithm PreparedMatmuls::fastest(const GemmKey& key, const MatmulOperands& operands, cudaStream_t stream) const {
     constexpr int kMost = 8;
-    constexpr float kWorthIt = 0.97f;
     const Call call(key);
     const std::vector<Algorithm> candidates = best_of_library(call, key, kMost);
     if (candidates.empty()) return {key, {}};
@@ -253,6 +290,27 @@ GemmAlgorithm PreparedMatmuls::fastest(const GemmKey& key, const MatmulOperands&
         if (taken < least) least = taken, best = i;
     }
     return {key, words_of(candidates[best])};
+}
+
+bool PreparedMatmuls::own_is_faster(const GemmAlgorithm& library, const MatmulOperands& operands,
+                                    const std::function<void()>& activate, cudaStream_t stream) const {
+    const GemmShape& shape = library.key.shape;
+    if (!own_takes(library.key)) return false;
+    const Call call(library.key);
+    Algorithm algorithm{};
+    std::copy(library.words.begin(), library.words.end(), algorithm.data);
+    const float of_library = least_milliseconds(
+        [&] {
+            const bool started = start(call, algorithm, shape, operands, stream) == CUBLAS_STATUS_SUCCESS;
+            if (operands.applied != Applied::Nothing) activate();
+            return started;
+        },
+        stream);
+    const auto start_ours = [&] {
+        start_own(shape, operands, stream);
+        return true;
+    };
+    return least_milliseconds(start_ours, stream) < kWorthIt * of_library;
 }
 
 }  // namespace llmc::cuda

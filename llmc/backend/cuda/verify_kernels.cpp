@@ -1,6 +1,7 @@
 // Kernels of a device's own are compared with the portable ones before they are used: what they rely on (descriptors,
 // swizzles, barriers, which instructions the driver took) can be wrong in ways that give plausible numbers.
 #include "llmc/backend/cuda/cuda_backend.h"
+#include "llmc/backend/cuda/gemm_hopper.h"
 #include "llmc/base/dtype.h"
 
 #include <algorithm>
@@ -116,6 +117,85 @@ bool CudaBackend::hopper_kernels_agree(int64_t HD) {
         for (size_t i = 0; i < portable.size(); ++i) same = same && agree(portable[i], own[i]);
     }
     hopper_ = before;
+    return same;
+}
+
+namespace {
+
+/// One forward product by the library and by our own kernel, with what that takes along.
+class Product {
+  public:
+    /// More than one tile, and than the stages of its ring, with remainders.
+    static constexpr int64_t kN = 200, kOC = 528, kIC = 328;
+
+    explicit Product(CudaBackend& backend) : backend_(backend) {
+        workspace_ = make(DType::U8, 1, backend.matmul_workspace(DType::BF16, kN, kOC, kIC));
+        for (const Tensor& tensor : {x_, weight_, bias_, residual_})
+            backend.copy_to_device(tensor, some_numbers(tensor.count()).data());
+    }
+    ~Product() {
+        for (const Tensor& tensor : {x_, weight_, bias_, residual_, out_, activated_, workspace_})
+            backend_.release(tensor.data);
+    }
+    Product(const Product&) = delete;
+
+    std::vector<float> by_library() {
+        backend_.matmul_forward(out_, x_, weight_, bias_, residual_, workspace_);
+        return numbers(out_);
+    }
+    std::vector<float> own(Applied applied, bool with_residual) {
+        const auto data = [](const Tensor& tensor) { return static_cast<__nv_bfloat16*>(tensor.data); };
+        gemm_hopper({.out = data(out_),
+                     .activated = data(activated_),
+                     .x = data(x_),
+                     .weight = data(weight_),
+                     .bias = data(bias_),
+                     .residual = with_residual ? data(residual_) : nullptr,
+                     .N = kN,
+                     .OC = kOC,
+                     .IC = kIC},
+                    applied, kBlocks, static_cast<cudaStream_t>(backend_.stream()));
+        return numbers(out_);
+    }
+    /// Whether what own() has applied to out is what the activation's own kernel makes of that, to the bit.
+    bool activates(Applied applied) {
+        const bool is_gelu = applied == Applied::Gelu;
+        const Tensor activated(DType::BF16, activated_.data, kN, is_gelu ? kOC : kOC / 2);
+        const std::vector<float> taken_along = numbers(activated);
+        is_gelu ? backend_.gelu_forward(activated, out_) : backend_.swiglu_forward(activated, out_);
+        return numbers(activated) == taken_along;
+    }
+
+  private:
+    static constexpr int kBlocks = 4;  ///< Fewer than tiles.
+
+    Tensor make(DType dtype, int64_t rows, int64_t columns) {
+        Tensor tensor(dtype, nullptr, rows, columns);
+        tensor.data = backend_.allocate(tensor.bytes(), "the comparison of matrix products");
+        return tensor;
+    }
+    std::vector<float> numbers(const Tensor& tensor) {
+        std::vector<bf16> all(static_cast<size_t>(tensor.count()));
+        backend_.copy_to_host(all.data(), tensor);
+        std::vector<float> values;
+        for (const bf16 value : all) values.push_back(to_float(value));
+        return values;
+    }
+
+    CudaBackend& backend_;
+    Tensor x_ = make(DType::BF16, kN, kIC), weight_ = make(DType::BF16, kOC, kIC), bias_ = make(DType::BF16, 1, kOC),
+           residual_ = make(DType::BF16, kN, kOC), out_ = make(DType::BF16, kN, kOC),
+           activated_ = make(DType::BF16, kN, kOC), workspace_;
+};
+
+}  // namespace
+
+bool CudaBackend::own_gemms_agree() {
+    Product product(*this);
+    bool same = agree(product.by_library(), product.own(Applied::Nothing, /*with_residual=*/true));
+    const std::vector<float> plain = product.own(Applied::Nothing, /*with_residual=*/false);
+    for (const Applied applied : {Applied::Gelu, Applied::Swiglu})
+        same = same && product.own(applied, /*with_residual=*/false) == plain && product.activates(applied);
     return same;
 }
 

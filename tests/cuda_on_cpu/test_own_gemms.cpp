@@ -1,0 +1,170 @@
+// Products by our own kernel in whole models: what is compared before, what is one step with its activation, which bits
+// it has, and when it is timed to be the fastest.
+#include "dev/cuda_on_cpu/control.h"
+#include "llmc/plan/policy.h"
+#include "llmc/run/gemm_queries.h"
+#include "tests/cuda/cuda_testing.h"
+#include "tests/run/tiles_cases.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace llmc {
+namespace {
+
+using namespace tiles_cases;
+
+constexpr BatchShape kShape = {2, 70};  ///< The second block of 128 tokens has 12.
+
+Model model_of(Family family) { return make_model(config_of_family(family, 2, kShape.T)); }
+
+TinyTrainer trainer(const Model& model, const std::string& policy = "none", int64_t tile = 0, bool fuses = true) {
+    return trainer_of(model, kShape, DType::BF16,
+                      {.policy = policy, .tile_tokens = tile, .device = "cuda", .fuses = fuses, .own_gemms = true});
+}
+
+/// Ours for whatever it forms.
+GemmAlgorithms own(TinyTrainer& trainer) {
+    GemmAlgorithms all = trainer.backend().gemm_algorithms();
+    all.chosen = trainer.backend().own_gemms(gemm_queries(trainer.model(), trainer.plan()));
+    return all;
+}
+
+Result run_own(TinyTrainer trainer) {
+    trainer.backend().set_gemm_algorithms(own(trainer));
+    return run(trainer, 2);
+}
+
+int64_t count_fused_forwards(const Plan& plan) {
+    return std::count_if(plan.steps.begin(), plan.steps.end(), [&](const Step& step) {
+        return step.kind == StepKind::Fused &&
+               plan.fusions[static_cast<size_t>(step.fusion)].fusion == Fusion::MatmulAndActivation;
+    });
+}
+
+TEST(OwnGemms, AreComparedWithTheLibrarys) {
+    EXPECT_TRUE(cuda_backend().own_gemms_agree());
+    cuda_on_cpu::set_wrong_wgmma(true);
+    EXPECT_FALSE(cuda_backend().own_gemms_agree());
+    cuda_on_cpu::set_wrong_wgmma(false);
+}
+
+TEST(OwnGemms, TakeActivationsAlongWhereTheyAreOffered) {
+    cuda::CudaBackend backend(0);
+    cuda::CudaBackend planner{cuda::PlanningOnly()};
+    FusionQuery query = {Fusion::MatmulAndActivation, ActivationFunction::Gelu, DType::BF16, 64, 256, 64};
+    EXPECT_FALSE(backend.fuses(query).fuses);
+    backend.offer_own_gemms(true);
+    planner.offer_own_gemms(true);
+    for (const ActivationFunction activation : {ActivationFunction::Gelu, ActivationFunction::Swiglu}) {
+        query.activation = activation;
+        const FusionAnswer answer = backend.fuses(query);
+        EXPECT_TRUE(answer.fuses && answer.same_bits && answer.stores_between);
+        EXPECT_EQ(answer.workspace_bytes, backend.matmul_workspace(DType::BF16, 64, 256, 64));
+        EXPECT_TRUE(planner.fuses(query).fuses);
+    }
+    const auto fuses = [&](const auto& change) {
+        FusionQuery other = query;
+        change(other);
+        return backend.fuses(other).fuses;
+    };
+    EXPECT_FALSE(fuses([](FusionQuery& q) { q.activation = ActivationFunction::GeluExact; }));
+    EXPECT_FALSE(fuses([](FusionQuery& q) { q.dtype = DType::F32; }));
+    EXPECT_FALSE(fuses([](FusionQuery& q) { q.OC = 264; })) << "rows of the gate are no multiple of 16 bytes";
+    EXPECT_FALSE(fuses([](FusionQuery& q) { q.IC = 68; }));
+    EXPECT_TRUE(fuses([](FusionQuery& q) { q.N = 1; }));
+}
+
+class OwnGemmModels : public testing::TestWithParam<Family> {
+  protected:
+    Model model_ = model_of(GetParam());
+};
+
+TEST_P(OwnGemmModels, HaveTheSameBitsUnderEveryPolicyAndInTiles) {
+    EXPECT_EQ(count_fused_forwards(trainer(model_).plan()), 2);
+    const Result expected = run_own(trainer(model_));
+    cuda_on_cpu::set_wrong_wgmma(true);
+    EXPECT_FALSE(run_own(trainer(model_)) == expected) << "it is not ours that runs";
+    cuda_on_cpu::set_wrong_wgmma(false);
+    EXPECT_EQ(run_own(trainer(model_, "none", 0, /*fuses=*/false)).loss, expected.loss);
+    for (const PolicyRow& policy : policies()) {
+        for (const int64_t tile : {0, 128}) {
+            EXPECT_TRUE(run_own(trainer(model_, policy.name, tile)) == expected)
+                << policy.name << ", tiles of " << tile;
+        }
+    }
+}
+
+/// A step that may be of our own kernel has the bits of separate ones where the library forms the product.
+TEST_P(OwnGemmModels, LeaveTheLibrarysBitsWhereItIsTheLibrarys) {
+    TinyTrainer offered = trainer(model_);
+    TinyTrainer usual = trainer_of(model_, kShape, DType::BF16, {.device = "cuda"});
+    EXPECT_EQ(count_fused_forwards(usual.plan()), 0);
+    EXPECT_TRUE(run(offered, 2) == run(usual, 2));
+}
+
+TEST_P(OwnGemmModels, AreRecordedAndGiveTheSameBitsAgain) {
+    TinyTrainer first = trainer(model_, "act");
+    const GemmAlgorithms chosen = own(first);
+    EXPECT_EQ(chosen.chosen.size(), 2u * 4u + 1u) << "four matmuls, of either block, and the head";
+    first.backend().set_gemm_algorithms(chosen);
+    const Result expected = run(first, 2);
+    const GemmAlgorithms record = first.backend().gemm_algorithms();
+    EXPECT_EQ(std::count_if(record.chosen.begin(), record.chosen.end(), [](const auto& each) { return each.is_own(); }),
+              static_cast<int64_t>(chosen.chosen.size()));
+    TinyTrainer again = trainer(model_);
+    again.backend().set_gemm_algorithms(record);
+    EXPECT_TRUE(run(again, 2) == expected);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, OwnGemmModels, testing::Values(Family::Gpt2, Family::Llama),
+                         [](const auto& param) { return param.param == Family::Gpt2 ? "Gpt2" : "Llama"; });
+
+TEST(OwnGemms, AreTakenWhereTheyAreTimedToBeFaster) {
+    const Model model = model_of(Family::Gpt2);
+    TinyTrainer one = trainer(model);
+    const std::vector<GemmQuery> queries = gemm_queries(model, one.plan());
+    const auto timed = [&](const std::vector<double>& library, const std::vector<GemmAlgorithm>& known = {}) {
+        cuda_on_cpu::set_algorithm_times(library);
+        GemmAlgorithms found = one.backend().time_gemms(queries, known);
+        cuda_on_cpu::set_algorithm_times({});
+        return found;
+    };
+    const std::vector<double> slow(4, 100000.0);
+    const GemmAlgorithms ours = timed(slow);
+    std::vector<GemmAlgorithm> forwards;
+    for (const GemmAlgorithm& each : ours.chosen)
+        if (each.is_own()) forwards.push_back(each);
+    EXPECT_EQ(forwards, own(one).chosen);
+    for (const GemmAlgorithm& each : timed({}).chosen) EXPECT_FALSE(each.is_own()) << "the executor is slow";
+    EXPECT_EQ(timed({}, ours.chosen), ours) << "what is known is not timed";
+    one.backend().offer_own_gemms(false);
+    for (const GemmAlgorithm& each : timed(slow, ours.chosen).chosen) EXPECT_FALSE(each.is_own()) << "not offered";
+}
+
+TEST(OwnGemms, AreRefusedWhereTheyCannotBe) {
+    const Model model = model_of(Family::Gpt2);
+    TinyTrainer one = trainer(model);
+    GemmAlgorithms algorithms = own(one);
+    const auto refusal = [&] {
+        try {
+            one.backend().set_gemm_algorithms(algorithms);
+        } catch (const Error& error) {
+            return std::string(error.what());
+        }
+        return std::string("taken");
+    };
+    EXPECT_EQ(refusal(), "taken");
+    algorithms.chosen.front().words = {kOwnGemm + 1};
+    EXPECT_NE(refusal().find("CUDA: cuBLASLt 13.0.0 refuses the algorithm for "), std::string::npos);
+    algorithms.chosen.front().words = {kOwnGemm};
+    algorithms.chosen.front().key.shape.transpose_b = true;
+    EXPECT_NE(refusal().find("CUDA: our own kernel refuses the algorithm for "), std::string::npos);
+    algorithms = own(one);
+    one.backend().offer_own_gemms(false);
+    EXPECT_EQ(refusal(), "CUDA: our own matrix products cannot be formed here");
+}
+
+}  // namespace
+}  // namespace llmc

@@ -23,13 +23,14 @@ class Variant:
     against: str = ""     # the variant it is to be told beside; "" for the model as it is
     seconds: float = 10   # what it takes on an H100, about; figures that were not measured are guesses
     one_step: bool = False
-    training: tuple = ()  # options that plan does not have
 
 
 LORA = ("--lora=16",)
 VARIANTS = {variant.key: variant for variant in (
     Variant("no-fuse", "gpt2", ("--no-fuse",), seconds=5),
-    Variant("timed-gemms", "gpt2", (), seconds=15, training=("--gemm-algorithms=timed",)),
+    Variant("timed-gemms", "gpt2", ("--gemm-algorithms=timed",), seconds=15),
+    Variant("own-gemms", "gpt2", ("--gemm-algorithms=own",), seconds=8),
+    Variant("own-gemms", "llama3.2-1b", ("--gemm-algorithms=own",), seconds=16),
     Variant("portable", "gpt2", ("--kernels=portable",), seconds=5),
     Variant("portable", "llama3.2-1b", ("--kernels=portable",), seconds=14),
     Variant("lora", "llama3.2-1b", LORA, B=4, T=2048),
@@ -49,7 +50,7 @@ class Variants:
         sizes = {"B": variant.B, "T": variant.T} if variant.B else {}
         if self.machine.dry:
             sizes = {"T": DRY_TOKENS} if variant.one_step else {}
-        return dataclasses.replace(shape, options=variant.options, training=variant.training, **sizes)
+        return dataclasses.replace(shape, options=variant.options, **sizes)
 
     def part(self, key, seconds):
         variant, ours = VARIANTS[key], self.speed.ours
@@ -60,7 +61,7 @@ class Variants:
             if str(failure) == torch_sides.NO_TIME:
                 raise NoTime(str(failure)) from None
             return {"checks": [verdict("variants", key, "miss", str(failure))]}
-        name = f"{shape.name} {variant.level}, {' '.join(variant.options + variant.training)}"
+        name = f"{shape.name} {variant.level}, {' '.join(variant.options)}"
         exact = run["peak_bytes"] == run["planned_bytes"]
         figure = f"{run['median_ms']:.2f} ms a step, {run['peak_bytes'] / 2**30:.2f} GiB"
         if not exact:

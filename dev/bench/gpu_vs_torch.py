@@ -66,8 +66,7 @@ class Shape:
     speed_target: float = None  # times PyTorch
     tied: bool = True
     B: int = 0  # the one chosen of `batches`
-    options: tuple = ()  # more of ours,
-    training: tuple = ()  # and those that plan does not have
+    options: tuple = ()  # more of ours
 
     @property
     def name(self):

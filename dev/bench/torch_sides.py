@@ -103,7 +103,7 @@ class Torch:
         return result
 
     def train(self, shape, checkpointing, seconds):
-        ours = ("batches", "options", "training")
+        ours = ("batches", "options")
         dimensions = {key: value for key, value in dataclasses.asdict(shape).items() if key not in ours}
         result = self.run({"task": "train", "checkpointing": checkpointing, "compile": True, **dimensions}, seconds)
         result["median_ms"] = statistics.median(result["step_ms"])
@@ -172,7 +172,7 @@ class Ours:
         deadline, rule = Deadline(seconds), rule or self.rule
         planned = self.plan(shape, level, budget)[1]
         with tempfile.TemporaryDirectory(dir=self.folder) as run:
-            command = [self.binary, *self.options(shape, level, budget), *shape.training,
+            command = [self.binary, *self.options(shape, level, budget),
                        f"--steps={rule.get('steps', 100000)}",
                        "--val-every=0", "--sample-length=0", f"--output-dir={run}/run", f"--profile={run}/trace.json",
                        "--log-level=warn"]

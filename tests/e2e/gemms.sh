@@ -122,7 +122,7 @@ for where in own own/$products; do
         --gemm-algorithms=$where
 done
 unset LLMC_CUDA_CAPABILITY
-fit own-fp32 --gemm-algorithms=own --dtype=fp32
+must "own in fp32" "${base[@]/--dtype=bf16/--dtype=fp32}" --gemm-algorithms=own --steps=1 --output-dir=own-fp32
 check "fp32: it has no effect, and that is said" \
     says "gemm-algorithms=own: has no effect; our own kernel multiplies bf16"
 

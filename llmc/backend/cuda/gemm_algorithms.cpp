@@ -92,7 +92,8 @@ GemmAlgorithms CudaBackend::time_gemms(const std::vector<GemmQuery>& queries, co
     for (const GemmQuery& query : queries) {
         const GemmKey key = matmuls_->key_of(gemm_shape(query), library_bytes(query));
         if (find_key(result.chosen, key) != nullptr) continue;
-        if (const GemmAlgorithm* const at = find_key(known, key)) {
+        const GemmAlgorithm* const at = find_key(known, key);
+        if (at != nullptr && (offers_own_gemms_ || !at->is_own())) {
             result.chosen.push_back(*at);
             continue;
         }

@@ -27,8 +27,8 @@ check "2 + 2 steps are 4 steps, bit for bit" cmp whole/checkpoints/step-00000004
 LLMC_CUDA_SEED=7 fit other --steps=4
 check "another order of blocks and threads, the same bits" cmp <(curve whole) <(curve other)
 
-# A step's first micro-batch begins before the numbers of the step before are read. Where the run is stopped then, it has
-# not been.
+# A step's first micro-batch begins before the numbers of the step before are read. Where the run is stopped then, it
+# has not been.
 stoppable=(--layers=1 --channels=32 --heads=1 --batch-size=1 --seq-len=32 --total-batch-size=64 --data=text.txt --seed=3
     --warmup=0 --lr-schedule=constant --val-every=0 --sample-length=0 --device=cuda)
 for update in now delayed; do

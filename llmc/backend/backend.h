@@ -22,7 +22,7 @@
 //   Determinism.  The same operands give the same bits, in every call, at every thread count: fixed reduction orders,
 //                 no floating-point atomics. An operation that runs again is therefore bitwise the first run.
 //   Asynchrony.   Calls are ordered as on one stream. A backend may return before the work is done; host memory may be
-//                 read only after copy_to_host() or synchronize(). The CPU backend finishes before it returns.
+//                 read after copy_to_host(), synchronize() or seconds_between(). The CPU's finishes before it returns.
 //   Workspace.    Operations that need scratch memory take it as their last operand; *_workspace() gives its size in
 //                 bytes, a function of its arguments and the thread count only. Its content means nothing between
 //                 calls.
@@ -287,8 +287,8 @@ class Backend {
     /// same repeat() that began it.
     virtual void wait_copy(CopyTicket copy);
 
-    /// For measuring: a mark between the calls made before and after it, and the time the device took from one mark to
-    /// another (waits for the second).
+    /// A mark between the calls made before and after it, and the time the device took from one mark to another; waits
+    /// for the second, before which all copies that were waited for can be read then.
     virtual TimeMark mark();
     virtual double seconds_between(const TimeMark& first, const TimeMark& second);
 

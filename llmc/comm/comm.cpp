@@ -166,6 +166,7 @@ void Comm::open_transport(Backend& backend, bool rank_invariant) {
 void Comm::close_transport() {
     transport_.reset();
     operations_.clear();
+    begun_ = 0;
 }
 
 CommTicket Comm::begin_reduce_scatter(Tensor bucket, Tensor workspace) {
@@ -180,6 +181,7 @@ CommTicket Comm::begin(Operation operation) {
     if (size_ == 1) return operation.ticket;
     CHECK(transport_ && operation.bucket.count() % size_ == 0, operation.bucket.count(), size_);
     operation.pending = with_transport([&] { return hand_over(operation); });
+    begun_ = operation.pending + 1;
     operations_.push_back(operation);
     return operation.ticket;
 }
@@ -236,13 +238,13 @@ void Comm::progress() {
     with_transport([&] { return transport_->test(operations_.front().pending); });
 }
 
-void Comm::synchronize() {
+void Comm::synchronize(int operations) {
     if (!transport_) return;
     Control::Watching watching(*control_);
     const Patience patience;
     for (;;) {
         const Outstanding outstanding = with_transport([&] { return transport_->outstanding(); });
-        if (outstanding.stage == Outstanding::Stage::Nothing) return;
+        if (outstanding.stage == Outstanding::Stage::Nothing || outstanding.operation >= operations) return;
         control_->require_alive();
         const bool waits = outstanding.stage == Outstanding::Stage::Communicating;
         watching.see(waits ? std::optional(outstanding.operation) : std::nullopt);

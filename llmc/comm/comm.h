@@ -113,10 +113,15 @@ class Comm {
     void wait(CommTicket ticket);
     /// Between other work, now and then: lets transports that need the host's help (MPI) go on.
     void progress();
-    /// All operations begun so far are done, and what the backend had to do before them. To be called before copies to
-    /// the host: those would wait inside the driver, where nobody notices that another rank does not come. Returns at
-    /// once where wait() blocks (memory of the host) and for one rank. Ranks may make different numbers of these calls.
-    void synchronize();
+    /// How many operations were begun so far.
+    int begun() const { return begun_; }
+    /// The first so many operations are done, and what the backend had to do before them. To be called before the host
+    /// waits for the backend: that would be inside the driver, where nobody notices that another rank does not come.
+    /// Returns at once where wait() blocks (memory of the host) and for one rank. Ranks may make different numbers of
+    /// these calls.
+    void synchronize(int operations);
+    /// The same of all that were begun.
+    void synchronize() { synchronize(begun()); }
 
   private:
     struct Operation;
@@ -138,6 +143,7 @@ class Comm {
     bool rank_invariant_ = false;
     std::vector<Operation> operations_;  ///< Under way, by age.
     CommTicket next_ticket_ = 0;
+    int begun_ = 0;  ///< Operations that the transport was given, which numbers them in this order.
 };
 
 }  // namespace llmc

@@ -21,7 +21,7 @@ struct Outstanding {
         Communicating,  ///< It has: other ranks, or the network, are what is waited for.
     };
     Stage stage = Stage::Nothing;
-    int operation = -1;  ///< The oldest that is not done.
+    int operation = -1;  ///< The oldest that is not done; numbers ascend.
 };
 
 class Transport {

@@ -10,6 +10,16 @@
 #include <utility>
 
 namespace llmc {
+namespace {
+
+/// The steps from there on are the update's, and no others come between them.
+size_t begin_of_update(const Plan& plan) {
+    const auto last = std::find_if(plan.steps.rbegin(), plan.steps.rend(),
+                                   [](const Step& step) { return step.phase != Phase::Update; });
+    return static_cast<size_t>(plan.steps.rend() - last);
+}
+
+}  // namespace
 
 Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* comm, const OptimizerSettings& optimizer)
     : state_(state),
@@ -18,6 +28,7 @@ Executor::Executor(State& state, const Plan& plan, const Layout& layout, Comm* c
       plan_(plan),
       layout_(layout),
       rows_(plan.shape.N()),
+      update_begin_(begin_of_update(plan)),
       comm_(comm),
       optimizer_(optimizer),
       tree_(state),
@@ -82,33 +93,57 @@ void Executor::run(const RunArguments& arguments, std::vector<double>* seconds) 
     }
     turn_ = arguments.turn;
     CHECK(turn_.first || !has_pending_update_, "a micro-batch that would overwrite gradients of a pending update");
+    CHECK(!holds_update_, "an update was held back and not released");
     turn_.pending = std::exchange(has_pending_update_, false);
-    walk(seconds);
-    has_pending_update_ = plan_.delays_update() && turn_.last;
+    const bool holds = arguments.holds_update && turn_.last;
+    CHECK(!holds || seconds == nullptr, "only whole plans are timed");
+    part_ = holds ? Part::MicroBatch : Part::All;
+    seconds != nullptr ? walk_timed(seconds) : walk_or_repeat();
+    holds_update_ = holds;
+    has_pending_update_ = plan_.delays_update() && turn_.last && !holds;
+}
+
+void Executor::release_update() {
+    if (!holds_update_) return;
+    part_ = Part::Update;
+    walk_or_repeat();
+    holds_update_ = false;
+    has_pending_update_ = plan_.delays_update();
 }
 
 void Executor::flush() {
     if (!has_pending_update_) return;
     turn_ = kFlush;
+    part_ = Part::All;
     walk();
     has_pending_update_ = false;
 }
 
+std::span<const Step> Executor::steps_of(Part part) const {
+    const std::span<const Step> all(plan_.steps);
+    switch (part) {
+        case Part::MicroBatch: return all.first(update_begin_);
+        case Part::Update: return all.subspan(update_begin_);
+        case Part::All: break;
+    }
+    return all;
+}
+
 void Executor::walk() {
-    for (const Step& step : plan_.steps) {
+    for (const Step& step : steps_of(part_)) {
         if (runs_now(step)) run_named(step);
     }
 }
 
-/// The steps of this turn, by a recording where there is one.
-void Executor::walk(std::vector<double>* seconds) {
-    if (seconds != nullptr) return run_timed(seconds);
+/// The steps of this turn, by a recording where there is one. An update is the same whatever rows came before it.
+void Executor::walk_or_repeat() {
     const int64_t turn = (turn_.first ? 1 : 0) + (turn_.last ? 2 : 0) + (turn_.pending ? 4 : 0);
     // Of generation's counts of rows two come again and again: those of a prompt's pieces, and one token.
     if (rows_ != plan_.shape.N() && rows_ != 1) return walk();
-    bool& walked = walked_[{turn, rows_, rows_of_head()}];
+    const bool has_rows = part_ != Part::Update;
+    bool& walked = walked_[{turn, static_cast<int64_t>(part_), has_rows ? rows_ : 0, has_rows ? rows_of_head() : 0}];
     // The first walk may load kernels, which no recording likes.
-    if (walked && can_repeat(turn_)) return backend_.repeat(&walked, [this] { walk(); });
+    if (walked && can_repeat()) return backend_.repeat(&walked, [this] { walk(); });
     walk();
     walked = true;
 }
@@ -127,7 +162,7 @@ bool Executor::runs_now(const Step& step) const {
     return !is_empty && runs(step, turn_);
 }
 
-void Executor::run_timed(std::vector<double>* seconds) {
+void Executor::walk_timed(std::vector<double>* seconds) {
     std::vector<TimeMark> marks = {backend_.mark()};
     for (const Step& step : plan_.steps) {
         if (!runs_now(step)) continue;
@@ -144,11 +179,12 @@ void Executor::run_timed(std::vector<double>* seconds) {
 }
 
 /// A recording likes no streams of other libraries, and the tree of sums has another shape in every micro-batch.
-bool Executor::can_repeat(Turn turn) const {
-    return std::none_of(plan_.steps.begin(), plan_.steps.end(), [&](const Step& step) {
+bool Executor::can_repeat() const {
+    const std::span<const Step> steps = steps_of(part_);
+    return std::none_of(steps.begin(), steps.end(), [&](const Step& step) {
         const bool varies =
             step.is_communication() || step.kind == StepKind::GatherSums || step.kind == StepKind::FoldGradients;
-        return varies && runs(step, turn);
+        return varies && runs(step, turn_);
     });
 }
 

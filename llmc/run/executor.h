@@ -22,6 +22,7 @@ struct RunArguments {
     int64_t rows = 0;            ///< Generation: new tokens, 1 .. N. 0 means all N.
     int64_t first_position = 0;  ///< Generation: position of the first new token.
     int64_t scored = -1;  ///< Of a plan of scored rows: how many there are. The head's chunks behind them are left out.
+    bool holds_update = false;  ///< Of the last micro-batch: norm and update are left to release_update().
     bool operator==(const RunArguments&) const = default;
 };
 
@@ -59,6 +60,9 @@ class Executor {
     /// step of the plan, 0 of those that did not run. A backend may record a turn's second walk, and replay it from
     /// then on.
     void run(const RunArguments& arguments, std::vector<double>* seconds = nullptr);
+    /// Walks what the last run() held back, which until then has changed nothing but gradients and losses; nothing to
+    /// do if it held nothing. An update that is never released has not been.
+    void release_update();
 
     /// Whether the last update waits for the next one's first micro-batch, as the plan delays it: parameters and
     /// moments are those before it, and nothing but a flush may read or write them, their gradients or State's factors.
@@ -77,11 +81,14 @@ class Executor {
 
     Tensor tensor(int32_t id) const;
     Tensor touched(int32_t id);
+    /// What is walked of a plan: all of it, or what comes before the norm and the update, or these.
+    enum class Part : uint8_t { All, MicroBatch, Update };
+    std::span<const Step> steps_of(Part part) const;
     void walk();
-    void walk(std::vector<double>* seconds);
+    void walk_or_repeat();
     int64_t rows_of_head() const;
     bool runs_now(const Step& step) const;
-    void run_timed(std::vector<double>* seconds);
+    void walk_timed(std::vector<double>* seconds);
     void run_named(const Step& step);
     void run_step(const Step& step);
     RowRange tokens_of(const Step& step) const;
@@ -103,7 +110,7 @@ class Executor {
     void run_update(const Step& step);
     void begin(CommTicket* ticket, CommTicket begun);
     void finish(CommTicket ticket);
-    bool can_repeat(Turn turn) const;
+    bool can_repeat() const;
     Tensor gradients_of_bucket(const Step& step);
     Tensor own_piece(const Tensor& bucket_tensor) const;
     void join_gradients(Tensor kept, Tensor gradients, bool adds, std::span<const ParameterRange> rows);
@@ -124,10 +131,13 @@ class Executor {
     const Layout& layout_;
     RunArguments arguments_;
     int64_t rows_ = 0;
-    Turn turn_;  ///< What is being walked.
-    /// By turn (first + 2 last + 4 pending), rows, and how many of them the head's chunks have: whether it was walked,
-    /// which loads kernels that a recording could not. Its address is the recording's key.
-    std::map<std::array<int64_t, 3>, bool> walked_;
+    Turn turn_;              ///< What is being walked ...
+    Part part_ = Part::All;  ///< ... and of it, this.
+    size_t update_begin_;    ///< Of the plan's steps: the first of Part::Update.
+    bool holds_update_ = false;
+    /// By turn (first + 2 last + 4 pending), part, rows, and how many of them the head's chunks have: whether it was
+    /// walked, which loads kernels that a recording could not. Its address is the recording's key.
+    std::map<std::array<int64_t, 4>, bool> walked_;
     int64_t cache_rows_ = 0;  ///< Of a generation plan: positions of its cache.
     bool has_pending_update_ = false;
     int64_t high_water_bytes_ = 0;

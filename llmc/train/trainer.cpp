@@ -19,6 +19,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace llmc {
 namespace {
@@ -72,6 +73,7 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
       evaluator_(state, run.memory(), comm),
       loader_(*run.sequences, options_.batch_size, {comm.rank(), comm.size()}),
       val_loader_(*run.val_sequences, options_.batch_size, {comm.rank(), comm.size()}),
+      numbers_(state.backend(), state.parallel().rank_invariant ? micro_batches_ : 1),
       folder_(folder),
       predicted_step_ms_(run.chosen.step_seconds * 1e3),
       times_source_(run.chosen.times.source),
@@ -256,25 +258,24 @@ void Trainer::run() {
 
 bool Trainer::is_due(int64_t every) const { return every > 0 && progress_.step % every == 0; }
 
-/// Targets that count in the update at hand, of all ranks.
-int64_t Trainer::scored_of_step() const {
-    return scored_in(loader_.sequences(), progress_.next_sequence, tokens_per_step_ / options_.seq_len);
+/// Targets that count in the update after `done` others, of all ranks.
+int64_t Trainer::scored_of_step(int64_t done) const {
+    const int64_t sequences = tokens_per_step_ / options_.seq_len;
+    return scored_in(loader_.sequences(), progress_.next_sequence + (done - progress_.step) * sequences, sequences);
 }
 
-/// Runs this rank's micro-batches, and with the last one the update. Where the order of sums must not depend on the
-/// ranks, returns the loss of each micro-batch; else the sum of all.
-std::vector<double> Trainer::run_update() {
+/// Enqueues this rank's other micro-batches, the update behind the last, and copies of the numbers: where the order of
+/// sums must not depend on the ranks the loss of each micro-batch, else the sum of all.
+void Trainer::run_update() {
     const bool one_by_one = state_.parallel().rank_invariant;
-    std::vector<double> losses;
     for (int64_t micro = 0; micro < micro_batches_; ++micro) {
         status_line_.micro_batch(micro);
-        run_micro_batch(micro);
-        if (!one_by_one && micro + 1 < micro_batches_) continue;
-        if (micro + 1 == micro_batches_ && progress_.step + 1 < options_.steps) attempt([&] { read_step_data(); });
-        comm_.synchronize();  // The device is waited for only here.
-        state_.backend().copy_to_host(&losses.emplace_back(), state_.loss_sum());
+        if (micro > 0) run_micro_batch(micro);
+        if (one_by_one || micro + 1 == micro_batches_) numbers_.copy_loss(one_by_one ? micro : 0, state_.loss_sum());
     }
-    return losses;
+    updates_ = true;
+    executor_.release_update();
+    numbers_.copy_norm(state_.grad_norm());
 }
 
 /// While the device is at work on the step before. Of a large update only the beginning is kept; the rest is read in
@@ -296,28 +297,29 @@ const Batch& Trainer::batch_of(int64_t micro) {
     return number < step_data_.size() ? step_data_[number] : loader_.next();
 }
 
+/// Whether the last micro-batch of the step at hand is timed, with the update; the first steps of a run warm up.
+bool Trainer::profiles() const {
+    return !options_.profile.empty() && comm_.is_root() &&
+           (steps_timed_ == kWarmupSteps || (steps_timed_ < kWarmupSteps && progress_.step + 1 == options_.steps));
+}
+
 void Trainer::run_micro_batch(int64_t micro) {
-    Backend& backend = state_.backend();
-    const Batch& batch = batch_of(micro);
     RunArguments arguments = {.turn = {.first = micro == 0, .last = micro + 1 == micro_batches_}};
-    arguments.scored = put_batch(executor_, backend, batch);
-    updates_ = arguments.turn.last || executor_.has_pending_update();
+    arguments.scored = put_batch(executor_, state_.backend(), batch_of(micro));
+    const bool is_timed = arguments.turn.last && profiles();
+    arguments.holds_update = !is_timed;
+    const bool updated = std::exchange(updates_, updates_ || is_timed || executor_.has_pending_update());
     if (state_.places().format(Buffer::Gradients) != DType::F32) {
         state_.set_control(UpdateControl::MicroBatch, static_cast<double>(micro * comm_.size()));
     }
-    // The first steps of a run warm up.
-    const bool profiles =
-        !options_.profile.empty() && arguments.turn.last && comm_.is_root() &&
-        (steps_timed_ == kWarmupSteps || (steps_timed_ < kWarmupSteps && progress_.step + 1 == options_.steps));
-    if (!profiles) return executor_.run(arguments);
     std::vector<double> seconds;
-    executor_.run(arguments, &seconds);
-    attempt([&] { write_profile(seconds); });
+    executor_.run(arguments, is_timed ? &seconds : nullptr);
+    is_timed ? attempt([&] { write_profile(seconds); }) : void(updates_ = updated);
 }
 
 /// Adds up in the order of the micro-batches' numbers.
-double Trainer::sum_over_ranks(const std::vector<double>& losses) {
-    const std::vector<std::vector<double>> all = exchange(losses);
+double Trainer::sum_over_ranks(std::span<const double> losses) {
+    const std::vector<std::vector<double>> all = exchange({losses.begin(), losses.end()});
     double sum = 0;
     for (size_t micro = 0; micro < losses.size(); ++micro) {
         for (const std::vector<double>& values : all) sum += values[micro];
@@ -378,17 +380,31 @@ StepMetrics Trainer::skip_step() {
     return metrics;
 }
 
-/// The loss is the mean over the targets that count in the whole update, whatever micro-batch or rank has how many: it
-/// is known how many there are before the first of them.
-StepMetrics Trainer::train_step() {
-    const double start = now_seconds();
-    const int64_t scored = scored_of_step();
-    if (scored == 0) return skip_step();
-    StepMetrics metrics;
-    metrics.learning_rate = learning_rate(schedule_of(options_), progress_.step);
-    comm_.doing(fmt::format("step {}", progress_.step + 1));
+/// Whether the first micro-batch of the step after this one is begun before the numbers of this one are read. Not where
+/// something comes between the two that uses the device, or is measured; and a backend that finishes before it returns
+/// would only have the numbers wait.
+bool Trainer::begins_early() const {
+    const int64_t done = progress_.step + 1;
+    const auto is_due_then = [&](int64_t every) { return every > 0 && done % every == 0; };
+    const bool samples = options_.sample_length > 0 && is_due_then(options_.sample_every);
+    const bool saves = checkpoint_is_due_ || is_due_then(options_.checkpoint_every);
+    return state_.backend().on_gpu() && done < options_.steps && !is_due_then(options_.val_every) && !samples &&
+           !saves && !options_.check_ranks && options_.profile.empty();
+}
+
+/// Begins the step after `done` others with its first micro-batch; not where nothing counts in it.
+void Trainer::begin_step(int64_t done) {
+    const int64_t scored = scored_of_step(done);
+    if (scored == 0) return;
+    begun_ = {scored, learning_rate(schedule_of(options_), done)};
     state_.set_loss_scale(1.0f / static_cast<float>(scored));
-    state_.set_control(UpdateControl::LearningRate, static_cast<float>(metrics.learning_rate));
+    state_.set_control(UpdateControl::LearningRate, static_cast<float>(begun_->learning_rate));
+    run_micro_batch(0);
+}
+
+StepMetrics Trainer::train_step() {
+    if (!begun_) step_from_ = now_seconds();
+    comm_.doing(fmt::format("step {}", progress_.step + 1));
     const double expected_ms = smoothed_step_ms_ > 0 ? smoothed_step_ms_ : predicted_step_ms_;
     status_line_.begin({.step = progress_.step + 1,
                         .steps = options_.steps,
@@ -396,20 +412,36 @@ StepMetrics Trainer::train_step() {
                         .micro_batches = micro_batches_,
                         .expected_seconds = expected_ms / 1e3,
                         .loss = last_loss_});
-    const std::vector<double> losses = run_update();
-    state_.backend().copy_to_host(&metrics.grad_norm, state_.grad_norm());
+    if (!begun_) begin_step(progress_.step);
+    const StepMetrics metrics = begun_ ? end_step() : skip_step();
+    status_line_.end();
+    return metrics;
+}
 
-    ++progress_.step;
-    metrics.step = progress_.step;
+/// The loss is the mean over the targets that count in the whole update, whatever micro-batch or rank has how many: it
+/// is known how many there are before the first of them.
+StepMetrics Trainer::end_step() {
+    const BegunStep step = *std::exchange(begun_, std::nullopt);
+    run_update();
+    const int communication = comm_.begun();
+    if (progress_.step + 1 < options_.steps) attempt([&] { read_step_data(); });
+    if (begins_early()) begin_step(progress_.step + 1);
+    comm_.synchronize(communication);
+    numbers_.wait();  // The device is waited for only here.
+
+    StepMetrics metrics;
+    metrics.learning_rate = step.learning_rate;
+    metrics.grad_norm = numbers_.norm();
+    metrics.step = ++progress_.step;
     metrics.skipped = !std::isfinite(metrics.grad_norm);
     if (!metrics.skipped) ++progress_.updates;
     progress_.next_sequence += micro_batches_ * options_.batch_size * comm_.size();
     updates_ = false;
-    metrics.loss = sum_over_ranks(losses) / static_cast<double>(scored);
-    if (loader_.sequences().partly_scored()) metrics.scored_tokens = scored;
+    metrics.loss = sum_over_ranks(numbers_.losses()) / static_cast<double>(step.scored);
+    if (loader_.sequences().partly_scored()) metrics.scored_tokens = step.scored;
     if (options_.check_ranks) flush();
     if (options_.check_ranks) metrics.checksum = common_checksum(state_, comm_);
-    const double seconds = now_seconds() - start;
+    const double now = now_seconds(), seconds = now - std::exchange(step_from_, now);
     metrics.step_ms = seconds * 1e3;
     metrics.tokens_per_second = static_cast<double>(tokens_per_step_) / seconds;
     if (peak_flops_ > 0) {
@@ -418,7 +450,6 @@ StepMetrics Trainer::train_step() {
     metrics.memory_bytes = state_.allocated_bytes();
     last_loss_ = metrics.loss;
     losses_.add(metrics.loss);
-    status_line_.end();
     return metrics;
 }
 

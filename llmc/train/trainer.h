@@ -1,6 +1,10 @@
 // The training loop of one rank. Everything it needs exists before it starts: state, plan, data, the other ranks; what
 // it does per step is read, run, reduce, update, report. Rank 0 writes and prints for all.
 //
+// Where the backend works beside the host, the first micro-batch of the next step is begun before the loss and the norm
+// of this one are read, so that the device has work while the host reports. Until its update it changes nothing that is
+// kept: where the run ends with this step, the micro-batch has not been.
+//
 // Nothing that was trained is lost. What can fail beside the step itself (the data of the next step, metrics,
 // validation, samples) is tried after it, with the model in the state of a finished step (where the plan delays
 // updates, a pending one is flushed first); a failure is heard of by all ranks when they exchange losses or a few
@@ -18,6 +22,7 @@
 #include "llmc/train/metrics.h"
 #include "llmc/train/run_description.h"
 #include "llmc/train/run_folder.h"
+#include "llmc/train/step_numbers.h"
 #include "llmc/train/step_status.h"
 
 #include <exception>
@@ -25,6 +30,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -70,6 +76,9 @@ class Trainer {
     void make_generator(const PlannedMemory& memory);
     StepMetrics try_step();
     StepMetrics train_step();
+    bool begins_early() const;
+    void begin_step(int64_t done);
+    StepMetrics end_step();
     void flush();
     StepMetrics skip_step();
     void read_step_data();
@@ -83,10 +92,11 @@ class Trainer {
     bool is_ending() const { return stop_signal_ != 0 || failed_rank_ >= 0; }
     std::string how_to_go_on() const;
     [[noreturn]] void end_together(int rank, const std::string& cause, int exit_code = kExitFailed);
-    int64_t scored_of_step() const;
-    std::vector<double> run_update();
+    int64_t scored_of_step(int64_t done) const;
+    void run_update();
     void run_micro_batch(int64_t micro);
-    double sum_over_ranks(const std::vector<double>& losses);
+    bool profiles() const;
+    double sum_over_ranks(std::span<const double> losses);
     void write_profile(const std::vector<double>& seconds) const;
     void report(const StepMetrics& metrics);
     void report_times() const;
@@ -101,6 +111,11 @@ class Trainer {
     void keep_gemms() const;
     void tidy_checkpoints();
     bool is_due(int64_t every) const;
+
+    struct BegunStep {
+        int64_t scored = 0;  ///< Targets that count in it, of all ranks.
+        double learning_rate = 0;
+    };
 
     /// Steps at the beginning of a run that are not typical: caches and kernels warm up.
     static constexpr int64_t kWarmupSteps = 2;
@@ -120,11 +135,13 @@ class Trainer {
     Evaluator evaluator_;
     DataLoader loader_;
     DataLoader val_loader_;
+    StepNumbers numbers_;  ///< Of the step at hand.
     std::unique_ptr<TextGenerator> generator_;
     RunFolder* folder_;
     MetricsFile metrics_file_, samples_file_;
     Progress progress_;
     std::vector<Batch> step_data_;            ///< This rank's first micro-batches of the step to come.
+    std::optional<BegunStep> begun_;          ///< The step to come, whose first micro-batch is enqueued.
     const StopRequest* stop_ = nullptr;       ///< While it runs.
     int stop_signal_ = 0;                     ///< What some rank was asked to stop by; all know the same.
     std::string failure_;                     ///< What failed on this rank.
@@ -140,6 +157,7 @@ class Trainer {
     std::optional<double> better_loss_;                           ///< Of the step at hand, which is to be the best.
     int64_t skipped_in_a_row_ = 0;
     bool checkpoint_is_due_ = false;
+    double step_from_ = 0;  ///< Of now_seconds(): from where the time of a step counts, or of one that is begun early.
     double smoothed_step_ms_ = 0;
     std::vector<double> step_ms_;  ///< Of the last steps but the first two, which warm up.
     int64_t steps_timed_ = 0;

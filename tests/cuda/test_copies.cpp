@@ -1,5 +1,6 @@
 // Copies beside the kernels: they begin after what was called before, whoever waits finds them done, and recordings
 // hold them.
+#include "llmc/train/step_numbers.h"
 #include "tests/cuda/cuda_testing.h"
 #include "tests/cuda_on_cpu/seeds.h"
 
@@ -130,6 +131,29 @@ TEST(CudaCopies, MoreHostMemoryThanThereIsSaysSo) {
             std::string::npos)
             << error.what();
     }
+}
+
+TEST(CudaCopies, NumbersOfAStepAreReadWhileTheNextOneRuns) {
+    cuda::for_each_seed([] {
+        Backend& backend = cuda_backend();
+        StepNumbers numbers(backend, 2);
+        const DeviceBuffer memory(backend, size_of(DType::F64), "a test's");
+        const Tensor number(DType::F64, memory.data(), 1);
+        const auto set = [&](double value) { backend.copy_to_device(number, &value); };
+        for (int step = 0; step < 3; ++step) {
+            for (const int loss : {0, 1}) {
+                set(10 * step + loss);
+                numbers.copy_loss(loss, number);
+            }
+            set(10 * step + 2);
+            numbers.copy_norm(number);
+            set(-1);  // The next step's.
+            numbers.wait();
+            EXPECT_EQ(numbers.losses()[0], 10 * step);
+            EXPECT_EQ(numbers.losses()[1], 10 * step + 1);
+            EXPECT_EQ(numbers.norm(), 10 * step + 2);
+        }
+    });
 }
 
 }  // namespace

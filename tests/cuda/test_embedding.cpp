@@ -1,6 +1,9 @@
 // Embeddings. Both directions are sums in a given order, so they must match the CPU backend bit by bit.
 #include "tests/cuda/cuda_testing.h"
 
+#include <array>
+#include <functional>
+
 namespace llmc {
 namespace {
 
@@ -8,10 +11,11 @@ struct Shape {
     int64_t N, T, C, Vp, first_position;
 };
 
-// One to three digits of the sort; one tile, several, and more than the scan takes in one round.
-const Shape kShapes[] = {{1, 1, 1, 1, 0},         {5, 5, 8, 3, 0},       {37, 40, 100, 11, 3}, {36, 12, 48, 300, 1},
-                         {130, 65, 768, 5, 0},    {64, 64, 1000, 50, 0}, {5, 5, 16, 50304, 0}, {1100, 275, 12, 1000, 0},
-                         {700, 700, 4, 70000, 0}, {2600, 650, 4, 300, 0}};
+// One to three digits of the sort; one tile and several. (The scan's second round is in cuda_on_cpu/test_offsets.)
+const Shape kShapes[] = {{1, 1, 1, 1, 0},       {5, 5, 8, 3, 0},          {37, 40, 100, 11, 3},
+                         {36, 12, 48, 300, 1},  {130, 65, 768, 5, 0},     {64, 64, 95, 513, 0},
+                         {5, 5, 16, 151936, 0}, {1100, 275, 12, 1000, 0}, {700, 700, 1, 300000, 0},
+                         {2600, 650, 4, 300, 0}};
 
 struct Case {
     Case(DType dtype, const Shape& s_, uint32_t item = 0)
@@ -113,14 +117,40 @@ TEST(CudaEmbedding, WritingPositionsLeavesTokensAdded) {
     }
 }
 
-TEST(CudaEmbedding, OneTokenOnly) {
-    const Shape s = {900, 300, 40, 300, 0};
+/// With these tokens, whatever order the rows' tokens come in.
+void expect_the_bits_of_the_cpu(const Shape& s, const std::function<int32_t(int64_t n)>& token_of) {
     for (const DType dtype : kActivationTypes) {
+        SCOPED_TRACE(fmt::format("{} N={} C={} Vp={}", name_of(dtype), s.N, s.C, s.Vp));
         const Case cpu(dtype, s), ours(dtype, s);
-        for (const Case* c : {&cpu, &ours}) std::fill_n(c->tokens.tensor().as<int32_t>(), s.N, 299);
+        for (const Case* c : {&cpu, &ours}) {
+            for (int64_t n = 0; n < s.N; ++n) c->tokens.tensor().as<int32_t>()[n] = token_of(n);
+        }
         run_on_cpu([&](Backend& b, auto on) { cpu.run(b, on); });
         run_on_cuda([&](Backend& b, auto on) { ours.run(b, on); });
         EXPECT_TRUE(ours.results() == cpu.results());
+    }
+}
+
+TEST(CudaEmbedding, OneTokenOnly) {
+    expect_the_bits_of_the_cpu({900, 300, 40, 300, 0}, [](int64_t) { return 299; });
+}
+
+TEST(CudaEmbedding, AllTokensDiffer) {
+    expect_the_bits_of_the_cpu({97, 97, 72, 97, 0}, [](int64_t n) { return static_cast<int32_t>(n * 37 % 97); });
+}
+
+// Runs that end before, at and behind the places of a warp, and the rows that it loads together; of whole strips of
+// columns, and of others.
+TEST(CudaEmbedding, RunsOfAllLengths) {
+    constexpr std::array<int64_t, 12> kLengths = {1, 2, 31, 32, 33, 63, 64, 65, 95, 96, 97, 158};
+    std::vector<int32_t> tokens;
+    for (size_t i = 0; i < kLengths.size(); ++i) {
+        tokens.insert(tokens.end(), static_cast<size_t>(kLengths[i]), static_cast<int32_t>(i * 5 % 12));
+    }
+    const auto N = static_cast<int64_t>(tokens.size());
+    for (const int64_t C : {70, 33}) {
+        expect_the_bits_of_the_cpu({N, N, C, 12, 0},
+                                   [&](int64_t n) { return tokens[static_cast<size_t>(n * 389 % N)]; });
     }
 }
 

@@ -15,7 +15,7 @@ TEST(CudaOffload, SameBitsOfOneRank) {
         for (const auto& [offload, policy] : {std::pair("moments,masters", "none"),
                                               std::pair("gradients,boundaries", "sqrt"), std::pair("all", "layer")}) {
             TeamRun run = plain;
-            run.offload = offload, run.policy = policy;
+            run.offload = offload, run.policy = policy, run.begins_another = true;
             expect_same_training(RankTeam(run).train(), expected, words(run));
         }
     }
@@ -31,6 +31,7 @@ TEST(CudaOffload, SameBitsWithADelayedUpdate) {
              {std::tuple("moments,masters", "none", 0), std::tuple("all", "layer", 2)}) {
             TeamRun run = plain;
             run.offload = offload, run.policy = policy, run.update_ahead = 2, run.flush_every = flush_every;
+            run.begins_another = true;
             expect_same_training(RankTeam(run).train(), expected, words(run));
         }
     }

@@ -2,6 +2,8 @@
 // whole numbers, so that sums are exact, whoever adds them up.
 #include "tests/cuda_on_cpu/offsets.h"
 
+#include <numeric>
+
 namespace llmc {
 namespace {
 
@@ -137,7 +139,8 @@ void run_adapter_sums() {
 // ---- the embedding's backward
 // -----------------------------------------------------------------------------------------
 
-constexpr int64_t kTile = 512, kDigits = 256;  ///< Of the sort: rows of a tile, values of a digit.
+constexpr int64_t kTile = 512, kDigits = 512;  ///< Of the sort: rows of a tile, values of a digit.
+constexpr int64_t kPlaces = 32;                ///< Of the sorted rows: whose runs one warp adds up.
 
 /// As many rows as there may be, of one column. The sort's first pass reads four tiles of them, and writes the last
 /// four tiles, where the other passes go on; the sums of the counts, which one block makes of all tiles, are made here.
@@ -170,23 +173,23 @@ void run_sort_of_most_rows() {
         return blocks;
     };
     const Choice scan_here = [&](const cuda_on_cpu::Grid&) {
-        auto* const counts = reinterpret_cast<int32_t*>(static_cast<char*>(workspace.tensor().data) +
+        auto* const totals = reinterpret_cast<int32_t*>(static_cast<char*>(workspace.tensor().data) +
                                                         4 * round_up(N * size_of(DType::I32), kTensorAlignment));
-        auto before = static_cast<int32_t>(N - static_cast<int64_t>(sorted.size()));
-        for (int64_t digit = 0; digit < kDigits; ++digit)
+        int32_t* const counts = totals + kDigits;
+        auto before = static_cast<int32_t>(N - static_cast<int64_t>(sorted.size()));  // Rows that are not here.
+        for (int64_t digit = 0; digit < kDigits; ++digit) {
             for (const int64_t tile : in_tiles)
                 before += std::exchange(counts[digit * ceil_div(N, kTile) + tile], before);
+            totals[digit] = std::exchange(before, 0);
+        }
         return std::vector<uint64_t>();
     };
-    const Choice of_sorted = [&](const cuda_on_cpu::Grid&) {
-        std::vector<uint64_t> blocks(sorted.size());
-        for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = N - sorted.size() + i;
-        return blocks;
-    };
+    Places places(sorted.size());
+    std::iota(places.begin(), places.end(), N - static_cast<int64_t>(sorted.size()));
     with_blocks({{"count_digits_kernel", of_tiles},
                  {"scan_kernel", scan_here},
                  {"scatter_kernel", of_tiles},
-                 {"add_by_token_kernel", of_sorted},
+                 {"add_runs_kernel", blocks_of_rows(N, places, 4 * kPlaces)},
                  {"sum_by_position_kernel", blocks_of_rows(N, rows)}},
                 [&] { cuda_backend().embedding_backward(d_wte, d_wpe, false, d_out, tokens, N, {}, workspace); });
     launched_kernels.erase("scan_kernel");  // None of its blocks ran.
@@ -222,21 +225,22 @@ void run_embedding_backward() {
         add(by_token[token], i);
         add(by_position[row - document], i);
     }
-    const auto keys_of = [](const auto& map) {
-        Places keys;
-        for (const auto& [key, sum] : map) keys.push_back(key);
-        return keys;
+    // Blocks that have the beginnings of these runs in the sorted rows.
+    const auto of_runs = [&](const std::map<int64_t, Values>& sums, const std::function<int64_t(int64_t row)>& key_of) {
+        Places begins;
+        for (const auto& [key, sum] : sums) {
+            int64_t smaller = 0;
+            for (int64_t row = 0; row < N; ++row) smaller += key_of(row) < key;
+            begins.push_back(smaller);
+        }
+        return blocks_of_rows(N, begins, kPlaces);
     };
-    Places sorted;  // Where the tokens' rows begin in the sorted rows.
-    int64_t place = N - n;
-    for (const auto& [token, sum] : by_token) {
-        sorted.push_back(place);
-        for (int64_t i = 0; i < n; ++i) place += tokens.tensor().as<int32_t>()[places[i]] == token;
-    }
-    with_blocks(
-        {{"add_by_token_kernel", blocks_of_rows(N, sorted)},
-         {"sum_by_sorted_position_kernel", blocks_of_rows(N, keys_of(by_position))}},
-        [&] { cuda_backend().embedding_backward(d_wte, d_wpe, false, d_out, tokens, N, documents, workspace); });
+    const auto token_of = [&](int64_t row) { return tokens.tensor().as<int32_t>()[row]; };
+    const auto position_of = [&](int64_t row) { return row - documents.tensor().as<int32_t>()[row]; };
+    with_blocks({{"add_runs_kernel", of_runs(by_token, token_of)}},
+                [&] { cuda_backend().embedding_backward(d_wte, {}, true, d_out, tokens, N, documents, workspace); });
+    with_blocks({{"add_runs_kernel", of_runs(by_position, position_of)}},
+                [&] { cuda_backend().embedding_backward({}, d_wpe, true, d_out, tokens, N, documents, workspace); });
     const auto compare = [&](const HugeTensor& ours, const std::map<int64_t, Values>& exact) {
         for (const auto& [row, sum] : exact) {
             const auto* const got = ours.tensor().as<float>() + row * C;
@@ -304,16 +308,15 @@ std::vector<OffsetCase> offset_cases_of_sums() {
         {"MostRows",
          {{"count_digits_kernel", kMostRows},
           {"scatter_kernel", kMostRows},
-          {"add_by_token_kernel", kMostRows},
+          {"add_runs_kernel", kMostRows},
           {"sum_by_position_kernel", kMostRows}},
          run_sort_of_most_rows},
         {"EmbeddingBackward",
          {{"count_digits_kernel", kWideRows},
           {"scan_kernel", kDigits * ceil_div(kWideRows, kTile)},
           {"scatter_kernel", kWideRows},
-          {"add_by_token_kernel", kWideCount},
+          {"add_runs_kernel", kWideCount},
           {"positions_kernel", kWideRows},
-          {"sum_by_sorted_position_kernel", kWideCount},
           {"sum_by_position_kernel", kWideCount}},
          run_embedding_backward},
         {"LossSum", {{"accumulate_loss_kernel", kLosses}}, run_loss_sum},

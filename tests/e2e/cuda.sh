@@ -1,7 +1,9 @@
 #!/bin/bash
 # The whole program on the CUDA backend, its kernels executed on the CPU: training, validation, samples, checkpoints,
 # resuming (also on the other backend), generation, evaluation.
+# shellcheck disable=SC2317  # functions are called through eventually
 set -u
+. tests/e2e/ranks.bash # for its ways to wait
 . tests/e2e/lib.bash
 
 on_executor "the program on the CUDA backend"
@@ -24,6 +26,27 @@ check "2 + 2 steps are 4 steps, bit for bit" cmp whole/checkpoints/step-00000004
     resumed/checkpoints/step-00000004/model.safetensors
 LLMC_CUDA_SEED=7 fit other --steps=4
 check "another order of blocks and threads, the same bits" cmp <(curve whole) <(curve other)
+
+# A step's first micro-batch begins before the numbers of the step before are read. Where the run is stopped then, it
+# has not been.
+stoppable=(--layers=1 --channels=32 --heads=1 --batch-size=1 --seq-len=32 --total-batch-size=64 --data=text.txt --seed=3
+    --warmup=0 --lr-schedule=constant --val-every=0 --sample-length=0 --device=cuda)
+for update in now delayed; do
+    to=stopped-$update
+    "$TRAIN_GPT" "${stoppable[@]}" --update=$update --steps=1000000 --output-dir="$to" >out 2>err &
+    job=$!
+    eventually 60 steps_done "$to" 3
+    kill -TERM $job
+    wait $job
+    check "--update=$update: a stop" test "$?" -eq 0
+    steps=$(newest "$to")
+    check "--update=$update: after a step that was reported" test "$steps" = "$(grep -c '"loss"' "$to/metrics.jsonl")"
+    must "as many steps" "${stoppable[@]}" --update=now --steps="$steps" --output-dir="counted-$update"
+    check "--update=$update: the curve of as many steps" cmp <(curve "$to") <(curve "counted-$update")
+    for part in model optimizer; do
+        check "--update=$update: their $part" cmp {"$to","counted-$update"}/checkpoints/step-*/$part.safetensors
+    done
+done
 
 must "generate" generate --run=whole --device=cuda --prompt="In the" --length=4 --temperature=0
 must "evaluate" evaluate --run=whole --device=cuda

@@ -43,6 +43,7 @@ struct TeamRun {
     int update_ahead = 0;  ///< Of PlanRequest: 0, an update at once.
     int flush_every = 0;   ///< Steps after which a pending update is flushed; 0: only after the last.
     int steps = 3;
+    bool begins_another = false;  ///< After the last step the first micro-batch of one that is never updated runs.
     std::shared_ptr<const Sequences> sequences;  ///< What is trained on, of shape.T slots; null: random tokens.
 };
 
@@ -139,6 +140,9 @@ class RankTeam {
             EXPECT_EQ(executor.has_pending_update(), run_.update_ahead > 0);
             const bool ends = step + 1 == run_.steps || (run_.flush_every > 0 && (step + 1) % run_.flush_every == 0);
             if (!ends) continue;
+            if (run_.begins_another && step + 1 == run_.steps) {
+                executor.run({.turn = {.first = true, .last = parallel.micro_batches == 1}, .holds_update = true});
+            }
             executor.flush();
             EXPECT_FALSE(executor.has_pending_update());
             comm.synchronize();
@@ -173,7 +177,7 @@ class RankTeam {
         state.set_loss_scale(1.0f / static_cast<float>(scored));
         for (int64_t micro = 0; micro < parallel.micro_batches; ++micro) {
             const Turn turn = {.first = micro == 0, .last = micro + 1 == parallel.micro_batches};
-            RunArguments arguments = {.turn = turn};
+            RunArguments arguments = {.turn = turn, .holds_update = true};
             if (loader) {
                 arguments.scored = put_batch(executor, backend, loader->next());
             } else {
@@ -185,6 +189,7 @@ class RankTeam {
             }
             state.set_control(UpdateControl::MicroBatch, static_cast<double>(micro * parallel.ranks));
             executor.run(arguments);
+            executor.release_update();
             if (!turn.last && !parallel.rank_invariant) continue;  // The sum goes on.
             double sum = 0;
             comm.synchronize();

@@ -234,6 +234,34 @@ TEST(ExecutorCalls, TheUpdateFollowsTheLastMicroBatch) {
     }
 }
 
+/// Held back, the update is the same calls at another time; without it nothing is updated.
+TEST(ExecutorCalls, AHeldUpdateComesWhenItIsReleased) {
+    for (const Family family : kBoth) {
+        const Model model = make_model(config_of(family, 2));
+        NullRun at_once(model, {3, 7}, DType::F32, "layer"), held(model, {3, 7}, DType::F32, "layer");
+        const auto expect_the_same_calls = [&] {
+            for (const char* call :
+                 {"accumulate_loss", "zero", "square_sums", "global_norm", "begin_update", "update"}) {
+                EXPECT_EQ(held.backend.count(call), at_once.backend.count(call)) << call;
+            }
+        };
+        for (const bool last : {false, true, true}) {
+            at_once.executor.run({.turn = {.first = false, .last = last}});
+            const int64_t updates = held.backend.count("update"), norms = held.backend.count("global_norm");
+            held.executor.run({.turn = {.first = false, .last = last}, .holds_update = true});
+            EXPECT_EQ(held.backend.count("accumulate_loss"), at_once.backend.count("accumulate_loss"));
+            EXPECT_EQ(held.backend.count("update"), updates);
+            EXPECT_EQ(held.backend.count("global_norm"), norms);
+            held.executor.release_update();
+            expect_the_same_calls();
+            held.executor.release_update();
+            expect_the_same_calls();
+        }
+        EXPECT_EQ(held.executor.high_water_bytes(), at_once.executor.high_water_bytes());
+        EXPECT_EQ(held.backend.count("update"), 2 * 4);
+    }
+}
+
 TEST(ExecutorCalls, EvaluationRunsForwardOnlyWithoutGradients) {
     for (const Family family : kBoth) {
         const Model model = make_model(config_of(family, 3));

@@ -7,6 +7,7 @@
 namespace llmc::cuda {
 namespace {
 
+/// Bytes: reads x, writes out: 4 an element of bf16. GPT-2 124M, 32 x 1024, at 3.0 TB/s: 0.134 ms.
 template <typename T, int kSize>
 __global__ void gelu_kernel(int64_t count, T* out, const T* in) {
     const int64_t i = group_begin<kSize>();
@@ -18,6 +19,7 @@ __global__ void gelu_kernel(int64_t count, T* out, const T* in) {
 }
 
 /// d_x may be d_out: a thread reads its elements before it writes them.
+/// Bytes: reads d_out and x, writes d_x: 6 an element of bf16. GPT-2 124M, 32 x 1024, at 3.0 TB/s: 0.201 ms.
 template <typename T, int kSize>
 __global__ void gelu_backward_kernel(int64_t count, T* d_x, const T* d_out, const T* in) {
     const int64_t i = group_begin<kSize>();
@@ -40,6 +42,7 @@ __global__ void gelu_backward_kernel(int64_t count, T* d_x, const T* d_out, cons
 /// The normal distribution: the probability of what lies below x.
 __device__ __forceinline__ float normal_below(float x) { return 0.5f * erfcf(-0.70710678118654752f * x); }
 
+/// As gelu_kernel.
 template <typename T, int kSize>
 __global__ void gelu_exact_kernel(int64_t count, T* out, const T* in) {
     const int64_t i = group_begin<kSize>();
@@ -68,6 +71,7 @@ __global__ void gelu_exact_backward_kernel(int64_t count, T* d_x, const T* d_out
     store_group(d_x + i, gradients);
 }
 
+/// Bytes: reads gate and up, writes out: 6 an element of out in bf16. llama3.2-1b, 4 x 4096, at 3.0 TB/s: 0.268 ms.
 template <typename T, int kSize>
 __global__ void swiglu_kernel(T* out, const T* gate_up, int64_t F, int pieces) {
     const int64_t row = blockIdx.x / pieces;
@@ -80,6 +84,8 @@ __global__ void swiglu_kernel(T* out, const T* gate_up, int64_t F, int pieces) {
     store_group(out + row * F + i, gate);
 }
 
+/// Bytes: reads d_out, gate and up, writes the gradients of both: 10 an element of d_out in bf16. llama3.2-1b, 4 x
+/// 4096, at 3.0 TB/s: 0.447 ms.
 template <typename T, int kSize>
 __global__ void swiglu_backward_kernel(T* d_gate_up, const T* d_out, const T* gate_up, int64_t F, int pieces) {
     const int64_t row = blockIdx.x / pieces;

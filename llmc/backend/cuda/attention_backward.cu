@@ -42,7 +42,9 @@ __host__ __device__ int lanes_of_row(const AttentionSizes& sizes) {
 }
 
 /// rows[b][h][t] = {lse, D}, lse in base 2 for bf16. Rows that pad T get probability 0. A warp has as many rows at a
-/// time as its lanes can share. Bytes: reads d_out, out and lse, writes rows, each once.
+/// time as its lanes can share.
+/// Bytes: reads d_out, out and lse, writes rows, each once: 4 an element of bf16, and 12 a row. GPT-2 124M, 32 x 1024,
+/// at 3.0 TB/s: 0.035 ms.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     attention_rows_kernel(float2* rows, const T* d_out, const T* out, const float* lse, AttentionSizes sizes) {

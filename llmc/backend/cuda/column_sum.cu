@@ -19,6 +19,7 @@ int64_t row_groups(int64_t N, int64_t OC) {
     return std::clamp<int64_t>(kBlocks / ceil_div(OC, kColumns), 1, std::max<int64_t>(1, ceil_div(N, kRows)));
 }
 
+/// Bytes: reads x: 2 an element of bf16. GPT-2 124M, 32 x 1024, at 3.0 TB/s, the four biases of a layer: 0.151 ms.
 template <typename T, int kSize>
 __global__ void __launch_bounds__(kWarps* kWarpSize)
     partial_sums_kernel(float* partials, const T* x, int64_t N, int64_t C, int64_t rows, int pieces) {

@@ -82,7 +82,7 @@ __device__ __forceinline__ void write_gradient(T* row, const RowGradient& of_row
 }
 
 /// Bytes: reads and writes the logits once; their second reading is from L2 while the rows of all blocks under way fit
-/// there (H100: 264 rows of 100 KB in 50 MB).
+/// there (H100: 264 rows of 100 KB in 50 MB). That is 4 a logit of bf16. GPT-2 124M, 32 x 1024, at 3.0 TB/s: 2.20 ms.
 template <typename T, int kSize>
 __global__ void __launch_bounds__(kThreads, 2) cross_entropy_kernel(float* losses, T* logits, const int32_t* targets,
                                                                     int64_t V, int64_t Vp, const float* d_scale) {

@@ -16,6 +16,8 @@ __device__ __forceinline__ void store_all(bf16* to, const float (&x)[kDraws], in
     store_nearest(to, x, count);
 }
 
+/// Bytes: reads x, and the residual where there is one, writes out: 4 or 6 an element of bf16. GPT-2 124M, 32 x 1024,
+/// at 3.0 TB/s: 0.034 or 0.050 ms.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     dropout_kernel(T* out, const T* x, const T* residual, int64_t N, int64_t C, int64_t groups, Masks masks) {

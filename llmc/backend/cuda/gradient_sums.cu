@@ -11,6 +11,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kGroup = 4;
 
+/// Bytes: reads both, writes out: 12 an element. All gradients of GPT-2 124M, at 3.0 TB/s: 0.50 ms.
 template <int kSize>
 __global__ void add_kernel(int64_t count, float* out, const float* x) {
     const int64_t i = group_begin<kSize>();
@@ -42,6 +43,7 @@ __device__ __forceinline__ double squares_of_thread(const G* chunk, int64_t leng
     return sum;
 }
 
+/// Bytes: reads the gradients: 4 an element of fp32. All of GPT-2 124M, at 3.0 TB/s: 0.166 ms.
 template <typename G>
 __global__ void __launch_bounds__(kThreads)
     squares_by_warp_kernel(double* sums, const G* gradients, int64_t length, int64_t chunks) {
@@ -91,6 +93,8 @@ constexpr int64_t kRoundingBlock = int64_t{kThreads} * kDraws * 2;
 using Ranges = RangeBatch<RowRange, kMaxRanges>;
 
 /// A thread takes the elements of one counter at a time.
+/// Bytes: reads x, and out where it adds, writes out: 6 or 8 an element. All gradients of GPT-2 124M, at 3.0 TB/s: 0.25
+/// or 0.33 ms.
 template <bool kAdds>
 __global__ void __launch_bounds__(kThreads)
     add_rounded_kernel(bf16* out, const float* x, const __grid_constant__ Ranges ranges, RoundingKey key,

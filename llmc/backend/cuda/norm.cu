@@ -56,6 +56,7 @@ __device__ __forceinline__ void write_normalised(const Forward<T>& op, T* out, c
     store_group(out + column, result);
 }
 
+/// Bytes: reads x, writes out: 4 an element of bf16. GPT-2 124M, 32 x 1024, at 3.0 TB/s: 0.034 ms.
 template <typename T, int kSize>
 __global__ void __launch_bounds__(kMaxThreads) norm_forward_kernel(Forward<T> op) {
     const int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y, C = op.C;
@@ -159,7 +160,8 @@ __device__ __forceinline__ void write_gradient(T* d_x, const Group<T, kSize>& be
     store_group(d_x, result);
 }
 
-/// Bytes: reads x and d_out, and d_x where it adds; writes d_x, and 8 C for each group. The weight comes from L1.
+/// Bytes: reads x and d_out, and d_x where it adds; writes d_x, and 8 C for each group. The weight comes from L1. That
+/// is 8 an element of bf16 where it adds. GPT-2 124M, 32 x 1024, at 3.0 TB/s: 0.069 ms.
 template <typename T, int kSize>
 __global__ void __launch_bounds__(kMaxThreads) norm_backward_kernel(Backward<T> op) {
     const bool centred = op.mean != nullptr;

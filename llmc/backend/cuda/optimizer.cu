@@ -63,7 +63,7 @@ __device__ __forceinline__ void update_group(const Buffers<P>& to, int64_t i, co
 }
 
 /// Bytes of AdamW, for an element: reads 16 (gradient, m, v, value), writes 12, and 2 of a rounded parameter. The sums
-/// of squares have read the gradient before.
+/// of squares have read the gradient before. GPT-2 124M at 3.0 TB/s: 1.24 ms.
 template <typename P, typename Rule>
 __global__ void __launch_bounds__(kThreads)
     update_kernel(Buffers<P> buffers, const __grid_constant__ Ranges ranges, Constants k, const float* factors) {

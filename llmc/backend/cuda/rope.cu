@@ -22,6 +22,8 @@ __device__ __forceinline__ void turn(T& lower, T& upper, float cosine, float sin
 
 /// Turns the first R columns of a head, kSize pairs at a time: a pack, or one where rows are not aligned. `direction`
 /// is -1 to turn back.
+/// Bytes: reads and writes the columns of queries and keys that turn: 4 an element of bf16. llama3.2-1b, 4 x 4096,
+/// at 3.0 TB/s: 0.056 ms.
 template <typename T, int kSize>
 __global__ void __launch_bounds__(kThreads)
     rope_kernel(T* qkv, const float* table, int T_, int heads, int HD, int R, int columns, int64_t first,

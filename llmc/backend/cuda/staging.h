@@ -20,8 +20,8 @@ class Staging {
     void copy(void* destination, const void* source, int64_t bytes);
 
   private:
-    static constexpr int kSlots = 4;
-    static constexpr int64_t kSlotBytes = 1 << 20;
+    static constexpr int kSlots = 32;  ///< For the inputs of two micro-batches.
+    static constexpr int64_t kSlotBytes = 256 << 10;
 
     cudaStream_t stream_;
     char* memory_ = nullptr;  ///< Pinned.

@@ -28,8 +28,9 @@ void add_operands(const Plan& plan, const Step& step, const Layout* layout, std:
         const Access use = access(step, static_cast<Slot>(slot));
         if (id < 0 || static_cast<Slot>(slot) == Slot::Workspace) continue;
         std::string name = operand_text(plan, id, layout);
-        const RowRange rows = rows_of(step, static_cast<Slot>(slot), plan.tensor(id));
-        if (rows.count != plan.tensor(id).rows) name += fmt::format("[{}:{}]", rows.first, rows.first + rows.count);
+        const PlanTensor& tensor = plan.tensor(id);
+        const RowRange rows = rows_of(step, static_cast<Slot>(slot), tensor.rows, tensor.is_tile);
+        if (rows.count != tensor.rows) name += fmt::format("[{}:{}]", rows.first, rows.first + rows.count);
         if (use.reads) *reads += fmt::format(" {}={}", kSlotNames[slot], name);
         if (use.writes) *writes += fmt::format(" {}{}={}", kSlotNames[slot], use.reads ? "+" : "", name);
     }

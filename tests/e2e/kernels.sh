@@ -82,6 +82,9 @@ check "what was portable stays so" grep -q "$portable\$" err
 must "unless typed" --resume=hopper --steps=6 --kernels=fastest
 check "unless typed" grep -q "$hopper\$" err
 must "on a CPU, as advised" --resume=hopper --steps=7 --device=cpu --kernels=portable
+must "and a CPU again" --resume=hopper --steps=8
+must "back from the CPU" --resume=hopper --steps=9 --device=cuda
+check "it goes on as it was left" grep -q "$portable\$" err
 must "evaluate" evaluate --run=portable --device=cuda --data=text.txt --seq-len=80
 check "evaluation compares, too" test "$(grep -c ' [WE] ' err)" = 0
 

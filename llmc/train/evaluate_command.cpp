@@ -6,6 +6,7 @@
 #include "llmc/base/output.h"
 #include "llmc/base/units.h"
 #include "llmc/train/arithmetic.h"
+#include "llmc/io/models_tokenizer.h"
 #include "llmc/train/check_data.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/config_paths.h"
@@ -146,6 +147,7 @@ void evaluate_command(const Options& options) {
         hellaswag_plan = plan(hellaswag_length(options, model.config, examples));
     }
 
+    warn_if_unread(*tokenizer);
     State state(*backend, model, dtype, longest, arena_bytes, /*training=*/false);
     load_weights(*weights, state);
     spdlog::info("{}; {} parameters, {}, {}", weights->describe(), format_count(model.parameter_count()),

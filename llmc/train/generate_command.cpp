@@ -5,6 +5,7 @@
 #include "llmc/base/output.h"
 #include "llmc/base/shown_text.h"
 #include "llmc/io/tokenizer.h"
+#include "llmc/io/models_tokenizer.h"
 #include "llmc/train/chat_command.h"
 #include "llmc/train/generating_model.h"
 #include "llmc/train/initial_weights.h"
@@ -45,6 +46,7 @@ void generate_command(const Options& options) {
     const std::vector<int32_t> prompt = encode_prompt(options.prompt, *tokenizer, options.no_bos ? -1 : tokens.document,
                                                       config.V, {"--prompt", options.special_tokens});
 
+    warn_if_unread(*tokenizer);
     const int64_t context = context_for(config, static_cast<int64_t>(prompt.size()) + options.length);
     GeneratingModel model(options, *weights, *tokenizer, context);
     say_where_it_ends(options, *tokenizer, tokens);

@@ -84,6 +84,7 @@ Data open_data(const Options& options, const std::string& models_tokenizer) {
     data.source = open_token_source(options.data, "--data", reads_text, reading, FolderUse::Training);
     require_rows(options, *data.source);
     if (data.tokenizer == nullptr) data.tokenizer = make_models_tokenizer(data.source->tokenizer());
+    warn_if_unread(*data.tokenizer);
     if (tokenizer == "bytes" && data.source->tokenizer() != tokenizer) {
         fail("--data={}: {}, but the model reads bytes; give text", options.data, data.source->describe());
     }

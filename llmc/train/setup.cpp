@@ -355,7 +355,8 @@ void log_banner(const Options& options, const Model& model, const std::string& w
             "would take {:.0f} ms",
             chosen.now_seconds * 1e3);
     }
-    spdlog::info("plan    predicted {:.0f} ms per step ({})", chosen.step_seconds * 1e3, chosen.times.source);
+    const double step_ms = chosen.step_seconds * 1e3;
+    spdlog::info("plan    predicted {:.{}f} ms per step ({})", step_ms, step_ms < 10 ? 1 : 0, chosen.times.source);
     constexpr double kLongUpdate = 600;
     if (chosen.step_seconds > kLongUpdate) {
         spdlog::warn(

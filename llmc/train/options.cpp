@@ -73,12 +73,13 @@ void add_option(CLI::App& app, const OptionRow& row, Options& options) {
             using Value = std::remove_reference_t<decltype(options.*member)>;
             if constexpr (std::is_same_v<Value, bool>) {
                 const auto validate = [](const std::string& text) -> std::string {
+                    bool is_truth = false;
                     try {
-                        CLI::detail::to_flag_value(text);
+                        is_truth = std::abs(CLI::detail::to_flag_value(text)) <= 1;
                     } catch (const std::invalid_argument&) {
-                        return fmt::format("must be true or false, or stand alone, not '{}'", text);
+                        is_truth = false;
                     }
-                    return "";
+                    return is_truth ? "" : fmt::format("must be true or false, or stand alone, not '{}'", text);
                 };
                 return app.add_flag(row.flags, options.*member, row.help)->check(validate);
             } else {

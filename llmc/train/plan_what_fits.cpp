@@ -1,6 +1,7 @@
 #include "llmc/train/plan_what_fits.h"
 
 #include "llmc/base/advice_text.h"
+#include "llmc/base/counted.h"
 #include "llmc/base/output.h"
 #include "llmc/base/process_limits.h"
 #include "llmc/base/terminal.h"
@@ -185,8 +186,8 @@ std::string model_report(const Options& given, const Model& model, Backend& back
         limit,         options.seq_len, what_fits.published_length(), what_fits.longest_sequence(),
         options.bytes, output_columns()};
     std::string head = model_line(model);
-    head += fmt::format("what fits in {}, {}, sequences of {} tokens{}", describe_limit(given, backend, limit),
-                        name_of(dtype), format_count(options.seq_len),
+    head += fmt::format("what fits in {}, {}, sequences of {} {}{}", describe_limit(given, backend, limit),
+                        name_of(dtype), format_count(options.seq_len), noun(options.seq_len, "token"),
                         options.offload != "none" ? ", with --offload=" + options.offload : "");
     if (options.seq_len < given.seq_len) head += fmt::format(" ({} do not fit)", format_count(given.seq_len));
     show(options, wrapped(head, limits.width) + "\n");
@@ -245,7 +246,8 @@ std::string presets_assume(const Options& given) {
     return fmt::format(
         "{}; {}", host,
         given.was_given("seq-len")
-            ? fmt::format("sequences of {} tokens, or the model's context", format_count(given.seq_len))
+            ? fmt::format("sequences of {} {}, or the model's context", format_count(given.seq_len),
+                          noun(given.seq_len, "token"))
             : fmt::format("sequences of the model's context, halved until they fit, to {} tokens", kShortestContext));
 }
 

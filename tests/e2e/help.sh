@@ -10,6 +10,16 @@ check "says where the rest is" grep -q 'train_gpt --help-all' out
 commands='plan|generate|evaluate|import|export|report|tokenize|explain|completion|manual'
 check "has every subcommand" test "$(grep -cE "^  ($commands) " out)" = 10
 check "keeps to the width" test "$(awk '{ if (length($0) > most) most = length($0) } END { print most }' out)" -le 80
+for columns in 40 50 59; do
+    for command in "" plan generate; do
+        # Words that cannot be broken, such as the program's path, may be longer.
+        # shellcheck disable=SC2086
+        COLUMNS=$columns must "$command in $columns columns" $command --help-all
+        check "keeps to $columns columns" awk -v most="$columns" '
+            length($0) > most { for (i = 1; i <= NF; i++) if (length($i) > most - 8) next; print; bad = 1 }
+            END { exit bad }' out
+    done
+done
 COLUMNS=120 must "wider" --help
 check "is shorter" test "$(wc -l <out)" -lt 110
 must "--help-all" --help-all

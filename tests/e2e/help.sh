@@ -69,6 +69,11 @@ check "a subcommand" test "$(completes 'train_gpt gen')" = "generate "
 check "options of that alone" test "$(completes 'train_gpt generate --batch-siz')" = " "
 must "completion for zsh" completion zsh
 if command -v zsh >/dev/null; then check "is a script for zsh" zsh -n out; fi
+check "a preset as the next word" test "$(completes 'train_gpt --model gpt2-x')" = "gpt2-xl "
+check "a level behind its letter" test "$(completes 'train_gpt plan -r sq')" = "sqrt "
+check "a file as the next word" test "$(completes 'train_gpt --data scrip')" = "script.bash "
+check "no file for a number" test "$(completes 'train_gpt --steps scrip')" = " "
+check "nothing behind a flag" test "$(completes 'train_gpt plan --json ')" = " "
 refused "another shell" 2 "bash or zsh, not 'fish'" completion fish
 refused "no shell" 2 "train_gpt completion bash" completion
 

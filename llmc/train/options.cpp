@@ -189,6 +189,13 @@ std::vector<const char*> in_our_words(int argc, const char* const* argv) {
         if (word == "-w1" || word == "-w0") words[i] = word == "-w1" ? "--masters=fp32" : "--masters=none";
         if (word == "-w" && (next == "1" || next == "0")) words[i + 1] = next == "1" ? "fp32" : "none";
     }
+    // What `explain` is about may have an option's dashes.
+    const bool explains = words.size() > 1 && words[1] == std::string_view("explain");
+    for (size_t i = 2; explains && i < words.size(); ++i) {
+        const std::string_view word = words[i];
+        const bool is_help = word == "-h" || word.starts_with("--help");
+        if (!is_help && word.find_first_not_of('-') != std::string_view::npos) words[i] += word.find_first_not_of('-');
+    }
     return words;
 }
 

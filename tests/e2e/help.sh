@@ -27,15 +27,20 @@ check "has all" test "$(grep -c '^  -' out)" -gt 80
 must "of plan" plan --help-all
 check "has all of its own" grep -q -- '--frontier' out
 
-for word in recompute r --seq-len=no sqrt 2 auto llama3-8b d12 rtx4090 plan presets levels cards memory-budget; do
-    case $word in
-        --*) refused "a word with dashes" 2 "explain" explain "$word" ;;
-        *)
-            must "explain $word" explain "$word"
-            check "explain $word: says something" test "$(wc -c <out)" -gt 40
-            ;;
-    esac
+for word in recompute r sqrt 2 auto llama3-8b d12 rtx4090 plan presets levels cards memory-budget; do
+    must "explain $word" explain "$word"
+    check "explain $word: says something" test "$(wc -c <out)" -gt 40
 done
+for pair in "--recompute recompute" "-r recompute" "RTX4090 rtx4090" "Llama3-8B llama3-8b" "LEVELS levels"; do
+    read -r word same <<<"$pair"
+    must "explain $same" explain "$same"
+    cp out of-same
+    must "explain $word" explain "$word"
+    check "explain $word: as $same" cmp out of-same
+done
+refused "an option with a value" 2 "there is no 'seq-len=no'; did you mean seq-len" explain --seq-len=no
+must "--help" explain --help
+check "is the help of explain" grep -q '^Usage: .* explain' out
 must "a default and a range" explain batch-size
 check "are said" grep -q 'from 0\|from 1' out
 check "with the key in config.toml" grep -q 'batch-size in \[' out
@@ -64,16 +69,16 @@ completes() { # completes LINE...: what the line may end in
 check "an option" test "$(completes 'train_gpt --learning-r')" = "--learning-rate= "
 check "a level" test "$(completes 'train_gpt --recompute=sq')" = "sqrt "
 check "a preset" grep -q 'llama3-8b ' <(completes 'train_gpt plan --model=llama3-')
-check "a card of plan" test "$(completes 'train_gpt plan --device-profile=rtx409')" = "rtx4090 "
-check "a subcommand" test "$(completes 'train_gpt gen')" = "generate "
-check "options of that alone" test "$(completes 'train_gpt generate --batch-siz')" = " "
-must "completion for zsh" completion zsh
-if command -v zsh >/dev/null; then check "is a script for zsh" zsh -n out; fi
 check "a preset as the next word" test "$(completes 'train_gpt --model gpt2-x')" = "gpt2-xl "
 check "a level behind its letter" test "$(completes 'train_gpt plan -r sq')" = "sqrt "
 check "a file as the next word" test "$(completes 'train_gpt --data scrip')" = "script.bash "
 check "no file for a number" test "$(completes 'train_gpt --steps scrip')" = " "
 check "nothing behind a flag" test "$(completes 'train_gpt plan --json ')" = " "
+check "a card of plan" test "$(completes 'train_gpt plan --device-profile=rtx409')" = "rtx4090 "
+check "a subcommand" test "$(completes 'train_gpt gen')" = "generate "
+check "options of that alone" test "$(completes 'train_gpt generate --batch-siz')" = " "
+must "completion for zsh" completion zsh
+if command -v zsh >/dev/null; then check "is a script for zsh" zsh -n out; fi
 refused "another shell" 2 "bash or zsh, not 'fish'" completion fish
 refused "no shell" 2 "train_gpt completion bash" completion
 

@@ -19,6 +19,7 @@
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/lora_options.h"
 #include "llmc/train/offload.h"
+#include "llmc/train/options_levels.h"
 #include "llmc/train/output_file.h"
 #include "llmc/train/placement.h"
 #include "llmc/train/plan_frontier.h"

@@ -11,7 +11,6 @@
 #include "llmc/plan/frontier.h"
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/output_file.h"
-#include "llmc/train/plan_output.h"
 #include "llmc/train/remedy.h"
 #include "llmc/train/setup.h"
 

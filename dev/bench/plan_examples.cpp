@@ -107,7 +107,7 @@ void show_knapsack(const Setting& s) {
                    says(*pick), pick->arena, pick->peak, 100 * (pick->seconds / everything.seconds - 1));
         if (found.found) {
             fmt::print("                search [{}] is {:.2f}, +{:.1f} %\n", found.summary,
-                       static_cast<double>(found.layout.arena_bytes) / s.X,
+                       static_cast<double>(make_layout(found.plan).arena_bytes) / s.X,
                        100 * (found.seconds / everything.seconds - 1));
         } else {
             fmt::print("                search: nothing below {:.2f}, bound by {}\n",

@@ -9,10 +9,15 @@
 
 namespace llmc {
 
-/// "1 step", "2 steps"; where the plural is another, it is given: counted(2, "batch", "batches").
+/// "step" for one, "steps" for others; where the plural is another, it is given: noun(2, "batch", "batches").
+inline std::string noun(int64_t count, std::string_view one, std::string_view several = "") {
+    if (count == 1) return std::string(one);
+    return several.empty() ? fmt::format("{}s", one) : std::string(several);
+}
+
+/// "1 step", "2 steps".
 inline std::string counted(int64_t count, std::string_view one, std::string_view several = "") {
-    if (count == 1) return fmt::format("1 {}", one);
-    return several.empty() ? fmt::format("{} {}s", count, one) : fmt::format("{} {}", count, several);
+    return fmt::format("{} {}", count, noun(count, one, several));
 }
 
 }  // namespace llmc

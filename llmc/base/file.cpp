@@ -196,6 +196,14 @@ void make_directories(const std::string& path, const std::string& what_for) {
              path, std::filesystem::read_symlink(path).string());
     }
     std::filesystem::create_directories(path, error);
+    for (std::filesystem::path part = path; error && !part.empty(); part = part.parent_path()) {
+        std::error_code of_part;
+        const auto kind = std::filesystem::status(part, of_part).type();
+        if (kind == std::filesystem::file_type::directory || part == part.parent_path()) break;
+        if (of_part || kind == std::filesystem::file_type::not_found) continue;
+        fail("{}: '{}' is a file, and no folder can be there; choose another folder, or move the file away", what_for,
+             part.string());
+    }
     if (error) fail("{}: cannot create the folder '{}': {}", what_for, path, error.message());
     if (access(path.c_str(), W_OK | X_OK) != 0) fail("{}: cannot write in '{}': {}", what_for, path, reason());
 }

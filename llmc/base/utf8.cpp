@@ -5,9 +5,7 @@
 #include <cstring>
 
 namespace llmc {
-namespace {
 
-/// Bytes of the valid UTF-8 character at the beginning of `text`; 0 if there is none.
 size_t character_bytes(std::string_view text) {
     const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
     const auto continues = [&](size_t i) { return (byte(i) & 0xC0) == 0x80; };
@@ -22,8 +20,6 @@ size_t character_bytes(std::string_view text) {
     const bool overlong = first == 0xF0 && second < 0x90, beyond = first == 0xF4 && second > 0x8F;
     return !overlong && !beyond && continues(2) && continues(3) ? 4 : 0;
 }
-
-}  // namespace
 
 size_t valid_utf8_prefix(std::string_view text) {
     size_t i = 0;

@@ -7,7 +7,11 @@
 
 namespace llmc {
 
-/// Bytes at the beginning of `text` that are valid UTF-8 (RFC 3629: no surrogates, nothing overlong).
+/// Bytes of the UTF-8 character at the beginning of `text` (RFC 3629: no surrogates, nothing overlong); 0: there is
+/// none.
+size_t character_bytes(std::string_view text);
+
+/// Bytes at the beginning of `text` that are valid UTF-8.
 size_t valid_utf8_prefix(std::string_view text);
 
 /// The text with U+FFFD for every byte that is not part of UTF-8.

@@ -1,5 +1,6 @@
 #include "llmc/draw/what_fits_table.h"
 
+#include "llmc/base/counted.h"
 #include "llmc/base/units.h"
 #include "llmc/draw/labels.h"
 #include "llmc/draw/report_units.h"
@@ -63,8 +64,8 @@ std::string what_fits_notes(const WhatFitsLimits& limits, const std::string& mod
     };
     std::string text;
     if (is_marked('*')) {
-        text += fmt::format("* as long as {} gets: it has learned positions for {} tokens\n", model,
-                            limits.longest_sequence);
+        text += fmt::format("* as long as {} gets: it has learned positions for {}\n", model,
+                            counted(limits.longest_sequence, "token"));
     }
     if (is_marked('+')) {
         text +=
@@ -72,15 +73,15 @@ std::string what_fits_notes(const WhatFitsLimits& limits, const std::string& mod
     }
     const int64_t shortest = rows.front().sequence.smallest_size;
     if (any([](const WhatFitsRow& row) { return row.batch.size == 0; })) {
-        text += fmt::format("no: one sequence of {} tokens takes the total\n", limits.seq_len);
+        text += fmt::format("no: one sequence of {} takes the total\n", counted(limits.seq_len, "token"));
     }
     if (!any([](const WhatFitsRow& row) { return row.batch.size > 0 || row.sequence.size > 0; })) {
         const WhatFitsRow& least =
             *std::min_element(rows.begin(), rows.end(), [](const WhatFitsRow& a, const WhatFitsRow& b) {
                 return a.sequence.plan.total_bytes < b.sequence.plan.total_bytes;
             });
-        text += fmt::format("nothing fits; the smallest is --recompute={} with one sequence of {} tokens: {}\n",
-                            least.policy, shortest, format_bytes(least.sequence.plan.total_bytes));
+        text += fmt::format("nothing fits; the smallest is --recompute={} with one sequence of {}: {}\n", least.policy,
+                            counted(shortest, "token"), format_bytes(least.sequence.plan.total_bytes));
     }
     return wrapped(text, limits.width);
 }

@@ -22,6 +22,8 @@ class UnreadTokenizer final : public Tokenizer {
     std::string token_bytes(int32_t token) const override { return unknown_.token_bytes(token); }
     std::string decode(std::span<const int32_t> tokens) const override { return unknown_.decode(tokens); }
 
+    const std::string& why() const { return why_; }
+
   private:
     std::string name_, why_;
     UnknownTokenizer unknown_;
@@ -61,9 +63,14 @@ std::unique_ptr<Tokenizer> make_models_tokenizer(const std::string& reference, c
         return make_tokenizer(reference, choices);
     } catch (const Error& error) {
         if (error.exit_code() == kExitBadUsage) throw;
-        spdlog::warn("{}; without it only token files can be read, and tokens are shown as numbers", error.what());
         return std::make_unique<UnreadTokenizer>(reference, error.what());
     }
+}
+
+void warn_if_unread(const Tokenizer& tokenizer) {
+    const auto* const unread = dynamic_cast<const UnreadTokenizer*>(&tokenizer);
+    if (unread == nullptr) return;
+    spdlog::warn("{}; without it only token files can be read, and tokens are shown as numbers", unread->why());
 }
 
 std::unique_ptr<Tokenizer> make_given_tokenizer(const std::string& reference, const std::string& models,

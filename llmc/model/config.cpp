@@ -1,5 +1,6 @@
 #include "llmc/model/config.h"
 
+#include "llmc/base/counted.h"
 #include "llmc/base/error.h"
 #include "llmc/base/nearest_word.h"
 #include "llmc/base/program_name.h"
@@ -199,13 +200,14 @@ void validate(const ModelConfig& config) {
 }
 
 std::string describe(const ModelConfig& config) {
-    std::string text = fmt::format("{}, {} layers, {} heads", name_of(config.family), config.L, config.NH);
+    std::string text =
+        fmt::format("{}, {}, {}", name_of(config.family), counted(config.L, "layer"), counted(config.NH, "head"));
     if (config.NKV != config.NH) text += fmt::format(" ({} key/value)", config.NKV);
-    text += fmt::format(" of {}, {} channels, vocabulary {}", config.HD, config.C, config.V);
+    text += fmt::format(" of {}, {}, vocabulary {}", config.HD, counted(config.C, "channel"), config.V);
     if (config.window > 0) {
         const auto with = std::count(config.window_layers.begin(), config.window_layers.end(), true);
-        text += fmt::format(", windows of {} tokens", config.window);
-        if (!config.window_layers.empty()) text += fmt::format(" in {} layers", with);
+        text += fmt::format(", windows of {}", counted(config.window, "token"));
+        if (!config.window_layers.empty()) text += fmt::format(" in {}", counted(with, "layer"));
     }
     return text;
 }

@@ -164,13 +164,14 @@ class Communication {
     // ---- The list ----
 
     void write_steps() {
-        const std::vector<Step> steps = std::exchange(plan_.steps, {});
+        std::vector<Step> steps = std::exchange(plan_.steps, {});
+        plan_.steps.reserve(steps.size() + steps.size() / 4);
         std::vector<Run> arriving;
         std::copy_if(runs_.begin(), runs_.end(), std::back_inserter(arriving),
                      [](const Run& run) { return run.arrives_before >= 0; });
         auto to_begin = arriving.begin(), to_pass_on = arriving.begin(), to_read = arriving.begin();
         for (int i = 0; i < static_cast<int>(steps.size()); ++i) {
-            const Step& step = steps[static_cast<size_t>(i)];
+            Step& step = steps[static_cast<size_t>(i)];
             phase_ = step.phase;
             for (; to_begin != arriving.end() && to_begin->arrives_before <= i; ++to_begin) begin_arrival(&*to_begin);
             for (; to_pass_on != arriving.end() && to_pass_on->passed_on_before() <= i; ++to_pass_on) {
@@ -179,7 +180,7 @@ class Communication {
             for (; to_read != arriving.end() && to_read->first <= i; ++to_read) wait_for_arrival(*to_read);
             for (const int bucket : fetches_at_[static_cast<size_t>(i)]) copy_gradients(StepKind::Fetch, bucket);
             for (const int bucket : fetched_at_[static_cast<size_t>(i)]) copy_gradients(StepKind::WaitFetch, bucket);
-            plan_.steps.push_back(step);
+            plan_.steps.push_back(std::move(step));
             const int completed = completed_at_[static_cast<size_t>(i)];
             if (completed != kNone) reduce(completed);
         }

@@ -22,7 +22,7 @@ class FrontierSearch {
     FrontierPoint fastest_within(int64_t budget) const {
         const SearchResult result = search_plan(model_, request_, choosing_, budget);
         CHECK(result.found, budget, result.smallest_bytes);
-        return {result.layout.arena_bytes, seconds(result.plan), result.summary};
+        return {make_layout(result.plan).arena_bytes, seconds(result.plan), result.summary};
     }
 
     /// Every fixed policy beside the fastest plan in its memory, least memory first.

@@ -19,6 +19,7 @@ class GradientWrites {
         to_zero_ = ranges_to_zero(model_, plan_);
         std::vector<bool> met(to_zero_.size(), false);
         std::vector<Step> steps;
+        steps.reserve(plan_.steps.size() + to_zero_.size() + 1);
         for (Step& step : plan_.steps) {
             const bool joins = step.kind == StepKind::WaitReduce || step.kind == StepKind::AddGradients;
             if (joins) step.adds = kept_adds();
@@ -28,7 +29,7 @@ class GradientWrites {
                 met[static_cast<size_t>(bucket)] = true;
                 step.adds = first_adds(step);
             }
-            steps.push_back(step);
+            steps.push_back(std::move(step));
         }
         const bool folds = plan_.parallel.rank_invariant && plan_.parallel.micro_batches > 1;
         if (folds && !plan_.places.on_host(Buffer::Gradients)) add_fold(&steps);

@@ -17,6 +17,7 @@ class BoundaryMoves {
         before_.resize(plan_.steps.size());
         after_.resize(plan_.steps.size());
         find_layers();
+        find_uses();
     }
 
     Plan move(const std::vector<bool>& chosen) {
@@ -27,9 +28,10 @@ class BoundaryMoves {
         }
         plan_.places[Buffer::Boundaries].memory = plan_.host_bytes > 0 ? Memory::Host : Memory::Device;
         std::vector<Step> steps;
+        steps.reserve(plan_.steps.size() + 4 * inputs_.size());
         for (size_t i = 0; i < plan_.steps.size(); ++i) {
             steps.insert(steps.end(), before_[i].begin(), before_[i].end());
-            steps.push_back(plan_.steps[i]);
+            steps.push_back(std::move(plan_.steps[i]));
             steps.insert(steps.end(), after_[i].begin(), after_[i].end());
         }
         plan_.steps = std::move(steps);
@@ -62,6 +64,27 @@ class BoundaryMoves {
         }
     }
 
+    /// Of every layer's input, before it is brought back by another tensor.
+    void find_uses() {
+        inputs_.assign(static_cast<size_t>(layers_), -1);
+        uses_.resize(static_cast<size_t>(layers_));
+        for (size_t i = 0; i < plan_.tensors.size(); ++i) {
+            const PlanTensor& tensor = plan_.tensors[i];
+            if (tensor.consumer != Consumer::Boundaries || tensor.layer < 0 || tensor.layer >= layers_) continue;
+            int32_t& input = inputs_[static_cast<size_t>(tensor.layer)];
+            if (input < 0) input = static_cast<int32_t>(i);
+        }
+        for (int i = 0; i < static_cast<int>(plan_.steps.size()); ++i) {
+            const Step& step = plan_.steps[static_cast<size_t>(i)];
+            if (!is_after_forward(step)) continue;
+            for (const int32_t operand : step.operands) {
+                if (operand < 0 || plan_.tensor(operand).consumer != Consumer::Boundaries) continue;
+                const auto layer = static_cast<size_t>(plan_.tensor(operand).layer);
+                if (layer < inputs_.size() && inputs_[layer] == operand) uses_[layer].push_back(i);
+            }
+        }
+    }
+
     /// The layer in whose backward a step stands; -1: in none.
     int layer_at(int step) const {
         for (int layer = 0; layer < layers_; ++layer) {
@@ -72,27 +95,17 @@ class BoundaryMoves {
     }
 
     void move_input(int layer) {
-        const auto is_it = [&](const PlanTensor& tensor) {
-            return tensor.consumer == Consumer::Boundaries && tensor.layer == layer;
-        };
-        const auto found = std::find_if(plan_.tensors.begin(), plan_.tensors.end(), is_it);
-        if (found == plan_.tensors.end()) return;
-        const auto here = static_cast<int32_t>(found - plan_.tensors.begin());
-        const auto back = static_cast<int32_t>(plan_.tensors.size());
-        std::vector<int> uses;
-        for (int i = 0; i < static_cast<int>(plan_.steps.size()); ++i) {
-            const Step& step = plan_.steps[static_cast<size_t>(i)];
-            const bool uses_it = std::find(step.operands.begin(), step.operands.end(), here) != step.operands.end();
-            if (uses_it && is_after_forward(step)) uses.push_back(i);
-        }
+        const int32_t here = inputs_[static_cast<size_t>(layer)];
+        const std::vector<int>& uses = uses_[static_cast<size_t>(layer)];
         const int asked = uses.empty() ? -1 : layer_at(uses.front());
         if (asked < 0 || asked + 1 >= layers_) return;
 
+        const auto back = static_cast<int32_t>(plan_.tensors.size());
         for (const int i : uses) {
             auto& operands = plan_.steps[static_cast<size_t>(i)].operands;
             std::replace(operands.begin(), operands.end(), here, back);
         }
-        PlanTensor copy = *found;
+        PlanTensor copy = plan_.tensor(here);
         copy.alias = -1;  // An adapter writes the input in the place of what it adds to; this has its own.
         plan_.tensors.push_back(copy);
         const StepRange &out = forward_[static_cast<size_t>(layer)], &next = forward_[static_cast<size_t>(layer) + 1];
@@ -118,6 +131,8 @@ class BoundaryMoves {
     const int layers_;
     Plan plan_;
     std::vector<StepRange> forward_, backward_;      ///< By layer.
+    std::vector<int32_t> inputs_;                    ///< By layer, as the forward has it ...
+    std::vector<std::vector<int>> uses_;             ///< ... and the steps after the forward that it is an operand of.
     std::vector<std::vector<Step>> before_, after_;  ///< By step, what is put in.
 };
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace llmc {
 namespace {
@@ -38,20 +39,41 @@ struct Stack {
     }
     int length_of(int32_t i) const { return lives[static_cast<size_t>(i)].last - lives[static_cast<size_t>(i)].first; }
 
-    bool before(int32_t a, int32_t b) const {
-        const int level_a = level_of(a), level_b = level_of(b);
-        if (level_a != level_b) return level_a < level_b;
-        const auto tensor_a = static_cast<size_t>(a), tensor_b = static_cast<size_t>(b);
-        return level_a == kBrief ? plan.tensors[tensor_a].bytes > plan.tensors[tensor_b].bytes
-                                 : lives[tensor_a].first < lives[tensor_b].first;
+    /// By level; of a level those that appear first, but of brief ones the largest.
+    std::vector<int32_t> ordered(std::vector<int32_t> storages) const {
+        std::vector<std::pair<int, int64_t>> keys(plan.tensors.size());
+        for (const int32_t i : storages) {
+            const auto tensor = static_cast<size_t>(i);
+            const int level = level_of(i);
+            keys[tensor] = {level, level == kBrief ? -plan.tensors[tensor].bytes : lives[tensor].first};
+        }
+        std::stable_sort(storages.begin(), storages.end(), [&](int32_t a, int32_t b) {
+            return keys[static_cast<size_t>(a)] < keys[static_cast<size_t>(b)];
+        });
+        return storages;
     }
 };
 
-/// Places storages in the given order, each at the lowest offset where it fits.
+/// Lives counted in births: in steps at which something begins to live. Who meets whom is the same, and there are no
+/// more of them than storages, however many steps a plan has between two.
+std::vector<Lifetime> in_births(const Plan& plan, std::vector<Lifetime> lives) {
+    std::vector<int> births(plan.steps.size(), 0);
+    for (const Lifetime& life : lives) {
+        if (life.last >= life.first) births[static_cast<size_t>(life.first)] = 1;
+    }
+    std::partial_sum(births.begin(), births.end(), births.begin());
+    for (Lifetime& life : lives) {
+        if (life.last < life.first) continue;
+        life = {births[static_cast<size_t>(life.first)] - 1, births[static_cast<size_t>(life.last)] - 1};
+    }
+    return lives;
+}
+
+/// Places storages in the given order, each at the lowest offset where it fits. `lives` are in_births().
 Layout place(const Plan& plan, const std::vector<Lifetime>& lives, const std::vector<int32_t>& order) {
     Layout layout;
     layout.offsets.assign(plan.tensors.size(), 0);
-    PlacedStorages placed(plan.steps.size());
+    PlacedStorages placed(order.size());
     for (const int32_t tensor : order) {
         const Lifetime& life = lives[static_cast<size_t>(tensor)];
         const int64_t bytes = plan.tensors[static_cast<size_t>(tensor)].bytes;
@@ -77,6 +99,7 @@ int64_t lower_bound_bytes(const Plan& plan, const std::vector<Lifetime>& lives) 
 
 /// Narrows the gap to the bound, or to what is enough: what ends at the top of the arena is placed first next time,
 /// over and over; the best arena met on the way counts. Bounded work, so that plans of a hundred layers stay fast.
+/// `lives` are in_births().
 void repair(const Plan& plan, const std::vector<Lifetime>& lives, int64_t enough, std::vector<int32_t> order,
             int64_t most_turns, Layout* best) {
     const auto count = static_cast<int64_t>(order.size());
@@ -107,14 +130,13 @@ Layout layout_of(const Plan& plan, const std::vector<Lifetime>& lives, int64_t b
         return lives[static_cast<size_t>(i)].last - lives[static_cast<size_t>(i)].first;
     };
 
+    const std::vector<Lifetime> counted = in_births(plan, lives);
     Layout best;
     std::vector<std::vector<int32_t>> orders;  ///< Tried; the best first.
-    const auto attempt = [&](auto before) {
-        if (!best.offsets.empty() && best.arena_bytes <= enough) return;
-        std::vector<int32_t> order = storages;
-        std::stable_sort(order.begin(), order.end(), before);
+    const auto is_enough = [&] { return !best.offsets.empty() && best.arena_bytes <= enough; };
+    const auto attempt = [&](std::vector<int32_t> order) {
         if (std::find(orders.begin(), orders.end(), order) != orders.end()) return;  // It has been tried.
-        Layout layout = place(plan, lives, order);
+        Layout layout = place(plan, counted, order);
         orders.push_back(std::move(order));
         if (!best.offsets.empty() && layout.arena_bytes >= best.arena_bytes) return;
         best = std::move(layout);
@@ -129,23 +151,31 @@ Layout layout_of(const Plan& plan, const std::vector<Lifetime>& lives, int64_t b
         if (!below && !communicates) break;
         for (const int brief : {5, 4}) {
             for (const int workspace : {Stack::kBrief, Stack::kTop, Stack::kBottom}) {
-                const Stack stack = {plan, lives, brief, workspace, below};
-                attempt([&](int32_t a, int32_t b) { return stack.before(a, b); });
+                if (!is_enough()) attempt(Stack{plan, lives, brief, workspace, below}.ordered(storages));
             }
         }
     }
     // Plainer orders: length, size, appearance, bytes times steps.
-    attempt([&](int32_t a, int32_t b) { return length(a) != length(b) ? length(a) > length(b) : bytes(a) > bytes(b); });
-    attempt([&](int32_t a, int32_t b) { return bytes(a) != bytes(b) ? bytes(a) > bytes(b) : length(a) > length(b); });
-    attempt([&](int32_t a, int32_t b) { return first(a) != first(b) ? first(a) < first(b) : length(a) > length(b); });
-    attempt([&](int32_t a, int32_t b) {
+    const auto attempt_by = [&](auto before) {
+        if (is_enough()) return;
+        std::vector<int32_t> order = storages;
+        std::stable_sort(order.begin(), order.end(), before);
+        attempt(std::move(order));
+    };
+    attempt_by(
+        [&](int32_t a, int32_t b) { return length(a) != length(b) ? length(a) > length(b) : bytes(a) > bytes(b); });
+    attempt_by(
+        [&](int32_t a, int32_t b) { return bytes(a) != bytes(b) ? bytes(a) > bytes(b) : length(a) > length(b); });
+    attempt_by(
+        [&](int32_t a, int32_t b) { return first(a) != first(b) ? first(a) < first(b) : length(a) > length(b); });
+    attempt_by([&](int32_t a, int32_t b) {
         return static_cast<double>(bytes(a)) * length(a) > static_cast<double>(bytes(b)) * length(b);
     });
 
-    repair(plan, lives, enough, orders.front(), /*most_turns=*/quick ? 8 : 200, &best);
+    repair(plan, counted, enough, orders.front(), /*most_turns=*/quick ? 8 : 200, &best);
     // Tensors of many sizes, as ranks exchange them, leave larger gaps.
     for (size_t i = 1; i < orders.size() && communicates && !quick && best.arena_bytes > bound + bound / 1000; ++i) {
-        repair(plan, lives, enough, orders[i], /*most_turns=*/40, &best);
+        repair(plan, counted, enough, orders[i], /*most_turns=*/40, &best);
     }
 
     for (size_t i = 0; i < plan.tensors.size(); ++i) {

@@ -1,5 +1,6 @@
 #include "llmc/plan/print.h"
 
+#include "llmc/base/counted.h"
 #include "llmc/base/units.h"
 
 #include <spdlog/fmt/fmt.h>
@@ -28,8 +29,9 @@ void add_operands(const Plan& plan, const Step& step, const Layout* layout, std:
         const Access use = access(step, static_cast<Slot>(slot));
         if (id < 0 || static_cast<Slot>(slot) == Slot::Workspace) continue;
         std::string name = operand_text(plan, id, layout);
-        const RowRange rows = rows_of(step, static_cast<Slot>(slot), plan.tensor(id));
-        if (rows.count != plan.tensor(id).rows) name += fmt::format("[{}:{}]", rows.first, rows.first + rows.count);
+        const PlanTensor& tensor = plan.tensor(id);
+        const RowRange rows = rows_of(step, static_cast<Slot>(slot), tensor.rows, tensor.is_tile);
+        if (rows.count != tensor.rows) name += fmt::format("[{}:{}]", rows.first, rows.first + rows.count);
         if (use.reads) *reads += fmt::format(" {}={}", kSlotNames[slot], name);
         if (use.writes) *writes += fmt::format(" {}{}={}", kSlotNames[slot], use.reads ? "+" : "", name);
     }
@@ -97,11 +99,15 @@ std::string summarise_steps(const Plan& plan) {
     }
     std::string apart;
     if (fused > 0) apart += fmt::format(", {} of them several operations in one", fused);
-    if (unpacked > 0) apart += fmt::format(", {} weights unpacked", unpacked);
-    if (copies > 0) apart += fmt::format(", {} copies and their waits", copies);
-    if (gathers > 0) apart += fmt::format(", {} gathers and their waits", gathers);
-    if (reductions > 0) apart += fmt::format(", {} reductions and their waits", reductions);
-    if (zeroed > 0) apart += fmt::format(", {} buckets zeroed", zeroed);
+    if (unpacked > 0) apart += fmt::format(", {} unpacked", counted(unpacked, "weight"));
+    const auto add_with_waits = [&](int steps, const char* one, const char* several) {
+        if (steps > 0)
+            apart += fmt::format(", {} and {}", counted(steps, one, several), noun(steps, "its wait", "their waits"));
+    };
+    add_with_waits(copies, "copy", "copies");
+    add_with_waits(gathers, "gather", "gathers");
+    add_with_waits(reductions, "reduction", "reductions");
+    if (zeroed > 0) apart += fmt::format(", {} zeroed", counted(zeroed, "bucket"));
     if (count[4] > 0) apart += fmt::format("; {} of the update", count[4]);
     if (pending > 0) apart += fmt::format(", delayed: {} of a pending one in the forward", pending);
     return fmt::format("{} steps: {} forward, {} head, {} repeated, {} backward{}", plan.steps.size(), count[0],

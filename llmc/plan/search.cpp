@@ -2,6 +2,7 @@
 
 #include "llmc/base/check.h"
 #include "llmc/model/trainable.h"
+#include "llmc/plan/search_policies.h"
 #include "llmc/plan/simulate.h"
 
 #include <spdlog/fmt/fmt.h>
@@ -327,43 +328,6 @@ class ParetoSearch {
     std::vector<int> ranking_;                     ///< States of the last front, fastest first.
 };
 
-void set_smallest(const Model& model, SearchResult* result) {
-    result->smallest_bytes = result->layout.arena_bytes;
-    const Simulation simulation = simulate(model, result->plan);
-    result->binding_step = describe_step(model, result->plan.steps[static_cast<size_t>(simulation.peak_step)]);
-}
-
-/// Whether the plan of a fixed policy may use what it does of host memory. What the table of places has there anyway is
-/// not the search's to decide.
-bool has_host_room(const PlanRequest& request, const Plan& plan, const SearchBudget& budget) {
-    return request.places.on_host(Buffer::Boundaries) || plan.host_bytes <= budget.host_bytes;
-}
-
-/// Layers that differ in what trains are priced alike, too high some of them, and of inputs in host memory only some
-/// choices are tried: a fixed policy may then be better.
-SearchResult or_fixed_policy(const Model& model, const PlanRequest& request, const OpTimes& times,
-                             const SearchBudget& budget, SearchResult best) {
-    best.found = !best.plan.steps.empty() && best.layout.arena_bytes <= budget.device_bytes;
-    for (const PolicyRow& policy : policies()) {
-        SearchResult other;
-        other.keep = policy.function(model);
-        other.summary = fmt::format("as --recompute={}", policy.name);
-        other.plan = make_training_plan(model, request, other.keep, "auto");
-        if (!has_host_room(request, other.plan, budget)) continue;
-        other.seconds = plan_seconds(times, other.plan);
-        other.found = arena_within(other.plan, budget.device_bytes).fits;
-        const bool both = best.found && other.found, none = !best.found && !other.found;
-        if ((best.found && !other.found) || (both && other.seconds >= best.seconds)) continue;
-        other.layout = make_layout(other.plan);
-        if (!other.found) set_smallest(model, &other);
-        const bool first = best.plan.steps.empty();
-        if (first || other.found || (none && other.smallest_bytes < best.smallest_bytes)) {
-            best = std::move(other);
-        }
-    }
-    return best;
-}
-
 /// The plan that needs the least, by live bytes.
 void build_smallest(const Model& model, const PlanRequest& request, ParetoSearch* search, int64_t guess, KeepSet* keep,
                     std::string* summary, Plan* plan) {
@@ -450,11 +414,10 @@ class LayerSearch {
             result.plan = make_training_plan(model_, request_, result.keep, "auto");
             return arena_within(result.plan, budget_.device_bytes, is_quick_);
         };
-        const auto finish = [&] {
-            result.layout = make_layout(result.plan);
+        const auto finish = [&](bool found) {
+            result.found = found;
             result.seconds = plan_seconds(times_, result.plan);
-            result.found = result.layout.arena_bytes <= budget_.device_bytes;
-            return result;
+            return std::move(result);
         };
         int64_t limit = budget_.device_bytes;
         for (int turn = 0; turn < turns && search.fits(limit); ++turn) {
@@ -465,18 +428,18 @@ class LayerSearch {
                 for (; tried < found; ++tried) {
                     const ArenaFit fit = generate(tried);
                     bound = fit.bound_bytes;
-                    if (fit.fits) return finish();
+                    if (fit.fits) return finish(true);
                 }
                 if (tried == most_ranks) break;
             }
             limit = std::min(limit, bound) - 1;
         }
         // Nothing of these: the smallest of the choices for this budget, and the smallest there is.
-        if (search.fits(budget_.device_bytes) && generate(0).fits) return finish();
+        if (search.fits(budget_.device_bytes) && generate(0).fits) return finish(true);
         build_smallest(model_, request_, &search, budget_.device_bytes, &result.keep, &result.summary, &result.plan);
-        finish();
-        if (!result.found) set_smallest(model_, &result);
-        return result;
+        const int64_t bytes = make_layout(result.plan).arena_bytes;
+        if (bytes > budget_.device_bytes) result.smallest_bytes = bytes;
+        return finish(bytes <= budget_.device_bytes);
     }
 
     const Model& model_;
@@ -488,24 +451,24 @@ class LayerSearch {
     const ChainCheckpointing chain_;
 };
 
-/// Whether no plan is better than what the layers' search finds: all layers train alike, in the device's memory.
-bool finds_the_best(const Model& model, const PlanRequest& request, const SearchBudget& budget) {
-    return !model.has_frozen() && !request.places.on_host(Buffer::Boundaries) && budget.host_bytes == 0;
-}
-
 }  // namespace
 
 SearchResult search_plan(const Model& model, const PlanRequest& request, const OpTimes& times,
                          const SearchBudget& budget, SearchEffort effort) {
     const bool decides = GradientPath(model).lowest_layer() < model.config.L;  // Else no layer has a backward.
     SearchResult best = decides ? LayerSearch(model, request, times, budget, effort).run() : SearchResult{};
-    return finds_the_best(model, request, budget) ? best
-                                                  : or_fixed_policy(model, request, times, budget, std::move(best));
+    if (may_miss_the_best(model, request, budget)) {
+        best = or_fixed_policy(model, request, times, budget, std::move(best));
+    }
+    if (best.found) return best;
+    const int peak = simulate(model, best.plan).peak_step;
+    best.binding_step = describe_step(model, best.plan.steps[static_cast<size_t>(peak)]);
+    return best;
 }
 
 bool search_fits(const Model& model, const PlanRequest& request, const OpTimes& times, const SearchBudget& budget) {
     const int64_t budget_bytes = budget.device_bytes;
-    const bool is_exact = finds_the_best(model, request, budget);
+    const bool is_exact = !may_miss_the_best(model, request, budget);
     if (GradientPath(model).lowest_layer() < model.config.L) {
         const ModelCosts costs = measure_layers(model, request, times);
         const ChainCheckpointing chain(costs.L, costs.cost.front().walk_seconds, costs.cost.front().extra_seconds);
@@ -521,11 +484,7 @@ bool search_fits(const Model& model, const PlanRequest& request, const OpTimes& 
         build_smallest(model, request, &search, budget_bytes, &result.keep, &result.summary, &result.plan);
         if (arena_fits()) return true;
     }
-    if (is_exact) return false;
-    return std::any_of(policies().begin(), policies().end(), [&](const PolicyRow& policy) {
-        const Plan plan = make_training_plan(model, request, policy);
-        return has_host_room(request, plan, budget) && arena_within(plan, budget_bytes).fits;
-    });
+    return !is_exact && any_policy_fits(model, request, budget);
 }
 
 }  // namespace llmc

@@ -30,12 +30,11 @@
 
 namespace llmc {
 
-/// The plan found, or why there is none.
+/// The plan found, or the smallest one and why it is not enough.
 struct SearchResult {
-    bool found = false;
+    bool found = false;  ///< Then the arena that make_layout() gives the plan is within the budget.
     KeepSet keep;
     Plan plan;
-    Layout layout;
     double seconds = 0;          ///< Of one micro-batch.
     int64_t smallest_bytes = 0;  ///< If nothing was found: the smallest arena there is ...
     std::string binding_step;    ///< ... and the step that needs it.

@@ -95,10 +95,9 @@ bool has_row_per_token(Slot slot) {
 
 }  // namespace
 
-RowRange rows_of(const Step& step, Slot slot, const PlanTensor& tensor) {
-    const int64_t rows = tensor.rows;
+RowRange rows_of(const Step& step, Slot slot, int64_t rows, bool is_tile) {
     if (step.kind != StepKind::Compute) return {0, rows};
-    if (step.is_of_tile() && has_row_per_token(slot)) return {tensor.is_tile ? 0 : step.first_token, step.tokens};
+    if (step.is_of_tile() && has_row_per_token(slot)) return {is_tile ? 0 : step.first_token, step.tokens};
     if (!step.is_of_chunk()) return {0, rows};
     switch (slot) {
         case Slot::In:

@@ -239,8 +239,8 @@ struct PlanTensor {
     bool is_tile = false;   ///< Has the rows of one tile of tokens at a time, from its own first row on.
 };
 
-/// Rows of the operand's tensor that a step means by it: all, or its chunk's or tile's.
-RowRange rows_of(const Step& step, Slot slot, const PlanTensor& tensor);
+/// Rows that a step means by an operand whose tensor has so many: all, or its chunk's or tile's.
+RowRange rows_of(const Step& step, Slot slot, int64_t rows, bool is_tile);
 
 constexpr int64_t kPlanAlignment = 256;
 

@@ -37,14 +37,16 @@ class Writer {
     const Places& places() const { return plan_.places; }
     bool on_host(Buffer buffer) const { return places()[buffer].exists && places().on_host(buffer); }
 
-    Step step_of(StepKind kind, int bucket) const {
-        Step step;
-        step.kind = kind, step.phase = Phase::Update, step.when = when_;
-        step.bucket = static_cast<int16_t>(bucket);
-        step.layer = static_cast<int16_t>(plan_.partition.layer_of(bucket));
+    void set(Step* step, StepKind kind, int bucket) const {
+        step->kind = kind, step->phase = Phase::Update, step->when = when_;
+        step->bucket = static_cast<int16_t>(bucket);
+        step->layer = static_cast<int16_t>(plan_.partition.layer_of(bucket));
+    }
+    Step& add_step(StepKind kind, int bucket) {
+        Step& step = result_.parts.back().emplace_back();
+        set(&step, kind, bucket);
         return step;
     }
-    Step& add_step(StepKind kind, int bucket) { return result_.parts.back().emplace_back(step_of(kind, bucket)); }
     void begin_part() { result_.parts.emplace_back(); }
     void complete(int bucket) {
         result_.complete_with[static_cast<size_t>(bucket)] = static_cast<int>(result_.parts.size()) - 1;
@@ -53,7 +55,7 @@ class Writer {
     /// Where parameters are on the device: beside the update of other buckets.
     void gather(int bucket) {
         add_step(StepKind::Gather, bucket);
-        result_.waits[static_cast<size_t>(bucket)] = step_of(StepKind::WaitGather, bucket);
+        set(&result_.waits[static_cast<size_t>(bucket)], StepKind::WaitGather, bucket);
     }
 
     // ---- Everything on the device ----
@@ -273,8 +275,11 @@ Plan with_update(const Model& model, Plan plan) {
     }
     if (plan.delays_update()) plan = with_pending_update(model, std::move(plan));
     append_norm(&plan);
-    const UpdateParts update = update_parts(model, &plan, plan.delays_update() ? When::Flush : When::Last, /*ahead=*/1);
-    for (const std::vector<Step>& part : update.parts) plan.steps.insert(plan.steps.end(), part.begin(), part.end());
+    UpdateParts update = update_parts(model, &plan, plan.delays_update() ? When::Flush : When::Last, /*ahead=*/1);
+    size_t steps = plan.steps.size() + update.waits.size();
+    for (const std::vector<Step>& part : update.parts) steps += part.size();
+    plan.steps.reserve(steps);
+    for (std::vector<Step>& part : update.parts) std::move(part.begin(), part.end(), std::back_inserter(plan.steps));
     std::copy_if(update.waits.begin(), update.waits.end(), std::back_inserter(plan.steps),
                  [](const Step& wait) { return wait.bucket >= 0; });
     return plan;

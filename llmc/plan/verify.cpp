@@ -295,8 +295,8 @@ class Walk {
     }
 
     RowRange rows(const Step& step, int slot) const {
-        const int32_t t = step.operands[static_cast<size_t>(slot)];
-        return rows_of(step, static_cast<Slot>(slot), plan_.tensor(t));
+        const PlanTensor& tensor = plan_.tensor(step.operands[static_cast<size_t>(slot)]);
+        return rows_of(step, static_cast<Slot>(slot), tensor.rows, tensor.is_tile);
     }
 
     std::string fault_of_part(const Step& step, bool lacks_operands) {

@@ -49,9 +49,7 @@ Executor::Views Executor::views_of(const Step& step, RowRange tokens) {
         if (!whole) return whole;
         RowRange rows = {0, whole.shape[0]};
         if (step.is_of_chunk()) {
-            PlanTensor at_hand = plan_.tensor(id);
-            at_hand.rows = whole.shape[0];  // Generation may have fewer tokens than planned for.
-            rows = rows_of(step, slot, at_hand);
+            rows = rows_of(step, slot, whole.shape[0], plan_.tensor(id).is_tile);
         } else if (is_token_wise(step.op)) {
             rows = {tokens.first - (plan_.tensor(id).is_tile ? all.first : 0), tokens.count};
         }

@@ -18,8 +18,6 @@ namespace {
 constexpr const char* kAnyProducts = "auto";
 constexpr const char* kFastest = "fastest";
 
-constexpr const char* kDisagree = "on a small case they do not give what the portable ones give";
-
 /// Of options whose values are decided.
 Arithmetic arithmetic_of(const Options& options) {
     return {options.cpu_products == kAnyProducts ? "" : options.cpu_products,
@@ -36,17 +34,16 @@ void say_without_effect(const Options& options, bool on_gpu, DType dtype) {
     }
 }
 
-/// Why the ranks cannot all take Hopper's kernels; "" if they can.
-std::string objection_to_hopper(const ModelConfig& config, Backend& backend, Comm& comm) {
-    std::string mine = backend.why_no_hopper();
+/// Why this rank's numbers speak against Hopper's kernels; "" if they do not.
+std::string disagreement(const ModelConfig& config, Backend& backend) {
     try {
-        if (mine.empty() && !backend.hopper_kernels_agree(config.HD)) mine = kDisagree;
+        return backend.hopper_kernels_agree(config.HD) ? ""
+                                                       : "on a small case they do not give what the portable ones give";
     } catch (const Error& error) {
         throw Error(error.exit_code(), fmt::format("a first try of Hopper's kernels of attention: {}; "
                                                    "--kernels=portable does without them",
                                                    error.what()));
     }
-    return first_objection(mine, comm);
 }
 
 [[noreturn]] void refuse_hopper(const Options& options, const std::string& objection) {
@@ -69,12 +66,13 @@ std::string settled_kernels(const Options& options, const ModelConfig& config, D
         if (is_required) spdlog::warn("--kernels=hopper: has no effect; {}", why);
         return otherwise;
     }
-    const std::string objection = objection_to_hopper(config, backend, comm);
-    if (objection.empty()) return kHopperKernels;
-    if (is_required) refuse_hopper(options, objection);
-    if (objection.starts_with(kDisagree)) {
-        spdlog::warn("attention is on the portable kernels, not on Hopper's: {}", objection);
-    }
+    const std::string lacks = first_objection(backend.why_no_hopper(), comm);
+    if (!lacks.empty() && is_required) refuse_hopper(options, lacks);
+    if (!lacks.empty()) return otherwise;
+    const std::string differs = first_objection(disagreement(config, backend), comm);
+    if (differs.empty()) return kHopperKernels;
+    if (is_required) refuse_hopper(options, differs);
+    spdlog::warn("attention is on the portable kernels, not on Hopper's: {}", differs);
     return otherwise;
 }
 
@@ -141,8 +139,19 @@ std::string why_portable(DType dtype, const ModelConfig& config) {
 
 bool changes(const Arithmetic& before, const Arithmetic& now) {
     const auto differ = [](const std::string& a, const std::string& b) { return !a.empty() && !b.empty() && a != b; };
+    const bool both_on_gpu = !before.kernels.empty() && !now.kernels.empty();
     return differ(before.cpu_products, now.cpu_products) || differ(before.kernels, now.kernels) ||
-           before.tf32 != now.tf32;
+           (both_on_gpu && before.tf32 != now.tf32);
+}
+
+Arithmetic noted(const Arithmetic& before, const Arithmetic& now) {
+    Arithmetic result = now;
+    if (now.cpu_products.empty()) result.cpu_products = before.cpu_products;
+    if (now.kernels.empty()) {
+        result.kernels = before.kernels == kHopperKernels ? kPortableKernels : before.kernels;
+        result.tf32 = before.tf32;
+    }
+    return result;
 }
 
 nlohmann::json to_json(const Arithmetic& arithmetic) {

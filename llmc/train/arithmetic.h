@@ -38,6 +38,9 @@ std::string describe(const Arithmetic& arithmetic);
 std::string why_portable(DType dtype, const ModelConfig& config);
 /// Whether a run that goes on computes in another way than before. What is about another kind of device does not count.
 bool changes(const Arithmetic& before, const Arithmetic& now);
+/// What a run that goes on is known by: now, and what was noted before of the other kind of device, to which it may
+/// return. Hopper's kernels are left for a CPU by --kernels=portable alone, which is noted then.
+Arithmetic noted(const Arithmetic& before, const Arithmetic& now);
 
 nlohmann::json to_json(const Arithmetic& arithmetic);
 /// What the state of a checkpoint says of it. Old ones say less: on CPUs all products were the library's at first, and

@@ -1,5 +1,6 @@
 #include "llmc/train/chat_command.h"
 
+#include "llmc/base/counted.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/output.h"
@@ -83,7 +84,7 @@ class Chat {
         const std::string& end = conversation_.turn_end();
         spdlog::info("chat template {}; an answer ends {}", conversation_.chat_template().name(),
                      end.empty()
-                         ? fmt::format("after {} tokens: the template marks no end", options_.length)
+                         ? fmt::format("after {}: the template marks no end", counted(options_.length, "token"))
                          : fmt::format("at '{}'{}", end, turn_end_id_ < 0 ? "" : fmt::format(" ({})", turn_end_id_)));
     }
 

@@ -51,37 +51,58 @@ std::string bash_flags(CommandSet mask) {
     return flags;
 }
 
+/// "-r" of "-r,--recompute"; "" of an option without a letter.
+std::string letter_of(const OptionRow& row) {
+    const std::string flags = row.flags;
+    const size_t comma = flags.find(',');
+    return comma == std::string::npos ? "" : flags.substr(0, comma);
+}
+
 std::string bash_script() {
-    std::string commands, flags, values;
+    std::string commands, flags, letters, values;
     for (const Subject& subject : subjects()) {
         if (!subject.name.empty()) commands += (commands.empty() ? "" : " ") + subject.name;
         flags += fmt::format("        '{}') flags='{}' ;;\n", subject.name, bash_flags(subject.mask));
     }
     for (const OptionRow& row : option_table()) {
         const std::vector<std::string> words = words_of(row);
-        if (words.empty() || row.stands_alone()) continue;
+        const std::string letter = letter_of(row);
+        if (!letter.empty()) letters += fmt::format("        {}) option=--{} ;;\n", letter, row.name());
         const bool files = row.path != PathKind::None;
-        values += fmt::format("        --{}) words='{}'; files={} ;;\n", row.name(), fmt::join(words, " "),
-                              files ? "yes" : "no");
+        if ((words.empty() && !files) || row.stands_alone()) continue;
+        values +=
+            fmt::format("    --{}) words='{}'; files={} ;;\n", row.name(), fmt::join(words, " "), files ? "yes" : "no");
     }
     return fmt::format(R"bash(# Completes train_gpt in bash: source <(train_gpt completion bash)
 _train_gpt() {{
-    local line=${{COMP_LINE:0:COMP_POINT}} command='' flags='' words='' files=yes option word
+    local line=${{COMP_LINE:0:COMP_POINT}} command='' flags='' words='' files=no option='' word
     local current=${{line##*[[:space:]]}}
+    local before=${{line%"$current"}}
+    before=${{before%"${{before##*[![:space:]]}}"}}
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
         case " {} " in *" $word "*) command=$word; break ;; esac
     done
     case $command in
 {}    esac
     compopt +o nospace 2>/dev/null
+    # The value of an option stands behind '=', or is the word after it.
     case $current in
-    -*=*)
-        option=${{current%%=*}}
+    -*=*) option=${{current%%=*}} current=${{current#*=}} ;;
+    -*) ;;
+    *)
+        option=${{before##*[[:space:]]}}
         case $option in
 {}        esac
-        current=${{current#*=}}
-        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current"; [ $files = no ] || compgen -f -- "$current")
+        [[ " $flags " == *" $option= "* ]] || option=''
         ;;
+    esac
+    case $option in
+{}    esac
+    [ -z "$option" ] || {{
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current"; [ $files = no ] || compgen -f -- "$current")
+        return
+    }}
+    case $current in
     -*)
         mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$current")
         [[ ${{#COMPREPLY[@]}} -ne 1 || ${{COMPREPLY[0]}} != *= ]] || compopt -o nospace 2>/dev/null
@@ -95,7 +116,7 @@ _train_gpt() {{
 }}
 complete -o filenames -F _train_gpt train_gpt ./train_gpt
 )bash",
-                       commands, flags, values, commands);
+                       commands, flags, letters, values, commands);
 }
 
 /// For a word in single quotes that _arguments takes apart at colons and brackets.

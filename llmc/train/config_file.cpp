@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/utf8.h"
 
 namespace llmc {
 namespace {
@@ -17,27 +18,13 @@ struct ParserGaveUp {};
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 #include <string_view>
 
 namespace llmc {
 namespace {
 
 constexpr uint32_t kByteBase = 0xEF00;  ///< The character that stands for byte b is U+EF00 + b, with b from 0x80 on.
-
-/// Length of the UTF-8 sequence at the beginning of `text`, 0 if there is none (RFC 3629).
-size_t utf8_length(std::string_view text) {
-    const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-    const unsigned char first = byte(0);
-    if (first < 0x80) return 1;
-    const size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-    if (first < 0xC2 || first > 0xF4 || text.size() < length) return 0;
-    for (size_t i = 1; i < length; ++i) {
-        if ((byte(i) & 0xC0) != 0x80) return 0;
-    }
-    const bool is_overlong = (first == 0xE0 && byte(1) < 0xA0) || (first == 0xF0 && byte(1) < 0x90);
-    const bool is_beyond = (first == 0xED && byte(1) >= 0xA0) || (first == 0xF4 && byte(1) >= 0x90);
-    return is_overlong || is_beyond ? 0 : length;
-}
 
 /// The byte that a character stands for, or -1. U+EF80 to U+EFBF are EE BE 80 to EE BE BF, the others EE BF 80 to BF.
 int byte_of(std::string_view character) {
@@ -57,13 +44,14 @@ std::string character_of(unsigned char byte) {
 template <typename Visit>
 void for_each_character(std::string_view text, Visit visit) {
     while (!text.empty()) {
-        const size_t length = utf8_length(text);
+        const size_t length = character_bytes(text);
         visit(text.substr(0, std::max<size_t>(length, 1)), length > 0);
         text.remove_prefix(std::max<size_t>(length, 1));
     }
 }
 
-std::string as_utf8(std::string_view text) {
+/// UTF-8, with a character in the place of every byte that is part of none; as_bytes() undoes it.
+std::string with_stand_ins(std::string_view text) {
     std::string result;
     for_each_character(text, [&](std::string_view part, bool is_utf8) {
         result += is_utf8 ? std::string(part) : character_of(static_cast<unsigned char>(part[0]));
@@ -232,7 +220,7 @@ std::vector<ConfigEntry> read_config(const std::string& path, const std::string&
     if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) {
         fail_usage("{}: is UTF-16; save it as UTF-8", who);
     }
-    text = as_utf8(text);
+    text = with_stand_ins(text);
     std::vector<ConfigEntry> entries;
     try {
         add_entries(toml::parse(std::string_view(text)), "", &entries);
@@ -243,6 +231,13 @@ std::vector<ConfigEntry> read_config(const std::string& path, const std::string&
     }
     std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.line < b.line; });
     return entries;
+}
+
+bool is_bare_value(const std::string& text) {
+    double number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    const bool is_number = error == std::errc() && end == text.data() + text.size();
+    return is_number || text == "true" || text == "false";
 }
 
 std::string quoted(const std::string& bytes) {

@@ -35,6 +35,9 @@ struct ConfigEntry {
 /// name that is given twice in one section is one that names both lines.
 std::vector<ConfigEntry> read_config(const std::string& path, const std::string& who);
 
+/// Whether TOML has the value without quotes: a number or a truth value.
+bool is_bare_value(const std::string& text);
+
 /// The bytes as a TOML string; read_config() gives the same bytes back.
 std::string quoted(const std::string& bytes);
 

@@ -122,7 +122,7 @@ std::string wanted(const OptionRow& row) {
 
 std::string text_of(const OptionRow& row, const ConfigValue& value, const std::string& at) {
     if (!takes(row, value)) {
-        const bool could_be_unquoted = value.kind == Kind::String && !is_text(row);
+        const bool could_be_unquoted = value.kind == Kind::String && !is_text(row) && is_bare_value(value.text);
         fail_usage("{}: --{}: {}, not {}{}", at, row.name(), wanted(row), describe(value),
                    could_be_unquoted ? "; leave the quotes out" : "");
     }

@@ -1,10 +1,12 @@
 #include "llmc/train/evaluate_command.h"
 
 #include "llmc/backend/make_backend.h"
+#include "llmc/base/counted.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/output.h"
 #include "llmc/base/units.h"
+#include "llmc/io/models_tokenizer.h"
 #include "llmc/train/arithmetic.h"
 #include "llmc/train/check_data.h"
 #include "llmc/train/checkpointing.h"
@@ -102,13 +104,13 @@ void print_score(const TextScore& score, const std::string& what) {
         fail("the loss is {}: the model's output is no number; try --dtype=fp32, or an earlier checkpoint", score.nats);
     }
     print_output(fmt::format("data            {}\n", what));
-    print_output(fmt::format("loss            {:.6f} nats per token, over {} tokens\n", score.loss(),
-                             format_count(score.tokens)));
+    print_output(fmt::format("loss            {:.6f} nats per token, over {} {}\n", score.loss(),
+                             format_count(score.tokens), noun(score.tokens, "token")));
     print_output(fmt::format("perplexity      {:.4f}\n", score.perplexity()));
     print_output(fmt::format("bits per token  {:.6f}\n", score.bits_per_token()));
     if (score.bytes == 0) return;
-    print_output(
-        fmt::format("bits per byte   {:.6f}, over {} bytes\n", score.bits_per_byte(), format_count(score.bytes)));
+    print_output(fmt::format("bits per byte   {:.6f}, over {} {}\n", score.bits_per_byte(), format_count(score.bytes),
+                             noun(score.bytes, "byte")));
 }
 
 }  // namespace
@@ -145,6 +147,7 @@ void evaluate_command(const Options& options) {
         require_tokens_of(*tokenizer, model.config.V, examples, options.hellaswag);
         hellaswag_plan = plan(hellaswag_length(options, model.config, examples));
     }
+    warn_if_unread(*tokenizer);
 
     State state(*backend, model, dtype, longest, arena_bytes, /*training=*/false);
     load_weights(*weights, state);

@@ -17,6 +17,7 @@
 #include <spdlog/fmt/ranges.h>
 
 #include <algorithm>
+#include <cctype>
 #include <sstream>
 #include <string_view>
 
@@ -99,7 +100,7 @@ std::string about_card(const DeviceProfile& card) {
 }
 
 std::string list_of_presets() {
-    TextTable table({{"preset", true}, {"parameters"}, {"layers"}, {"channels"}, {"context", false, 1}});
+    TextTable table({{"preset", true}, {"parameters"}, {"layers"}, {"channels", false, 1}, {"context", false, 2}});
     for (const std::string& name : preset_names()) {
         const ModelConfig config = preset(name);
         table.add_row({name, format_count(parameters_of(config)), format_count(config.L), format_count(config.C),
@@ -122,9 +123,13 @@ std::string list_of_cards() {
     return text;
 }
 
+std::string in_small_letters(std::string word) {
+    std::transform(word.begin(), word.end(), word.begin(), [](unsigned char c) { return std::tolower(c); });
+    return word;
+}
+
 /// What a word stands for; "" if it is nothing known.
-std::string about(const std::string& given) {
-    const std::string word = given.substr(std::min(given.find_first_not_of('-'), given.size()));
+std::string about(const std::string& word) {
     if (word == "presets" || word == "models") return list_of_presets();
     if (word == "levels" || word == "policies") return list_of_levels();
     if (word == "cards" || word == "profiles") return list_of_cards();
@@ -170,10 +175,12 @@ std::string explanation(const Options& options) {
     }
     std::string text;
     for (const std::string& word : options.words) {
-        const std::string one = about(word);
+        const std::string small = in_small_letters(word);
+        const std::string one = about(small);
         if (one.empty()) {
-            std::string meant = nearest_word(word, known_words());
-            if (meant.empty()) meant = similar_option(word, static_cast<CommandSet>(~CommandSet{0}));
+            const std::string name = small.substr(0, small.find('='));
+            std::string meant = nearest_word(name, known_words());
+            if (meant.empty()) meant = similar_option(name, static_cast<CommandSet>(~CommandSet{0}));
             fail_usage("explain: there is no '{}'{}; {} explain says what there is", word,
                        meant.empty() ? "" : fmt::format("; did you mean {}?", meant), program_name());
         }

@@ -30,7 +30,9 @@ std::string token_ids(const WeightSource& weights) {
     std::string ids = "{}";
     if (!weights.tokenizer_folder().empty()) ids = special_token_ids(weights.tokenizer_folder());
     if (ids != "{}") return ids;
-    const int32_t end_of_text = make_models_tokenizer(weights.tokenizer())->end_of_text();
+    const std::unique_ptr<Tokenizer> tokenizer = make_models_tokenizer(weights.tokenizer());
+    warn_if_unread(*tokenizer);
+    const int32_t end_of_text = tokenizer->end_of_text();
     if (end_of_text < 0) return ids;
     return nlohmann::json({{"bos_token_id", end_of_text}, {"eos_token_id", end_of_text}}).dump();
 }

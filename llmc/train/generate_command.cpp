@@ -1,9 +1,11 @@
 #include "llmc/train/generate_command.h"
 
+#include "llmc/base/counted.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 #include "llmc/base/output.h"
 #include "llmc/base/shown_text.h"
+#include "llmc/io/models_tokenizer.h"
 #include "llmc/io/tokenizer.h"
 #include "llmc/train/chat_command.h"
 #include "llmc/train/generating_model.h"
@@ -27,7 +29,7 @@ void say_where_it_ends(const Options& options, const Tokenizer& tokenizer, const
     for (const int32_t token : tokens.ends) ends += (ends.empty() ? "" : ", ") + name(token);
     spdlog::info("the text begins after {}, and ends {}",
                  has_front ? name(tokens.document) + " (not with --no-bos)" : "nothing",
-                 ends.empty() || options.ignore_eos ? fmt::format("after {} tokens", options.length)
+                 ends.empty() || options.ignore_eos ? "after " + counted(options.length, "token")
                                                     : "at " + ends + " (not with --ignore-eos)");
 }
 
@@ -44,6 +46,7 @@ void generate_command(const Options& options) {
     }
     const std::vector<int32_t> prompt = encode_prompt(options.prompt, *tokenizer, options.no_bos ? -1 : tokens.document,
                                                       config.V, {"--prompt", options.special_tokens});
+    warn_if_unread(*tokenizer);
 
     const int64_t context = context_for(config, static_cast<int64_t>(prompt.size()) + options.length);
     GeneratingModel model(options, *weights, *tokenizer, context);

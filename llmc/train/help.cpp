@@ -15,7 +15,20 @@
 namespace llmc {
 namespace {
 
-constexpr int kFirstColumn = 34, kNarrowest = 60;
+constexpr int kNarrowest = 40;
+
+int help_columns() { return std::max(output_columns(), kNarrowest); }
+
+/// Where what is said of an option begins: beside its name, or in a narrow terminal below it.
+int second_column() { return help_columns() >= 60 ? 34 : 6; }
+
+std::string with_indent(std::string text, int columns) {
+    const std::string blanks(static_cast<size_t>(columns), ' ');
+    for (size_t i = 0; i + 1 < text.size(); ++i) {
+        if (text[i] == '\n') text.insert(i + 1, blanks);
+    }
+    return blanks + text;
+}
 
 struct CommonOption {
     const char* name;
@@ -55,6 +68,14 @@ class Formatter : public CLI::Formatter {
         return options.empty() ? "" : CLI::Formatter::make_group(std::move(group), is_positional, std::move(options));
     }
 
+    std::string make_description(const CLI::App* app) const override {
+        return wrapped(CLI::Formatter::make_description(app), help_columns(), /*indent=*/0);
+    }
+
+    std::string make_usage(const CLI::App* app, std::string name) const override {
+        return wrapped(CLI::Formatter::make_usage(app, std::move(name)), help_columns());
+    }
+
     std::string make_option_opts(const CLI::Option* option) const override {
         if (option->get_type_size() == 0) return "";
         std::string text = " " + option->get_type_name();
@@ -63,29 +84,22 @@ class Formatter : public CLI::Formatter {
     }
 
     std::string make_option(const CLI::Option* option, bool is_positional) const override {
-        return columns("  " + make_option_name(option, is_positional) + make_option_opts(option),
-                       make_option_desc(option));
+        return columns(make_option_name(option, is_positional) + make_option_opts(option), make_option_desc(option));
     }
 
     std::string make_subcommand(const CLI::App* sub) const override {
-        return columns("  " + sub->get_name(), sub->get_description());
+        return columns(sub->get_name(), sub->get_description());
     }
 
   private:
-    static std::string columns(std::string left, const std::string& right) {
-        const int width = std::max(output_columns(), kNarrowest) - kFirstColumn;
-        std::string text;
-        for (size_t begin = 0; begin <= right.size();) {
-            const size_t end = std::min(right.find('\n', begin), right.size());
-            text += wrapped(right.substr(begin, end - begin), width, /*indent=*/0);
-            begin = end + 1;
-        }
-        if (left.size() + 2 > kFirstColumn) left += '\n' + std::string(kFirstColumn, ' ');
-        if (left.size() < kFirstColumn) left.resize(kFirstColumn, ' ');
-        for (size_t i = 0; i + 1 < text.size(); ++i) {
-            if (text[i] == '\n') text.insert(i + 1, kFirstColumn, ' ');
-        }
-        return left + text;
+    static std::string columns(const std::string& left, const std::string& right) {
+        constexpr int kFirst = 2;
+        const int second = second_column();
+        const std::string name = with_indent(wrapped(left, help_columns() - kFirst), kFirst);
+        std::string text = with_indent(wrapped(right, help_columns() - second, /*indent=*/0), second);
+        const size_t length = name.size() - 1;  // Without the line's end.
+        const bool has_room = name.find('\n') == length && length + 2 <= static_cast<size_t>(second);
+        return has_room ? text.replace(0, length, name, 0, length) : name + text;
     }
 
     const std::set<const CLI::Option*> left_out_;
@@ -100,7 +114,7 @@ void leave_to_help_all(CLI::App& app, CommandSet command, std::set<const CLI::Op
     const std::string who = command == kTrain ? "" : " plan";
     app.footer(
         wrapped(fmt::format("All options: {0}{1} --help-all. More about one: {0} explain OPTION.", program_name(), who),
-                std::max(output_columns(), kNarrowest), /*indent=*/0));
+                help_columns(), /*indent=*/0));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "llmc/base/pending_output.h"
 #include "llmc/base/units.h"
 #include "llmc/io/carried_files.h"
+#include "llmc/io/models_tokenizer.h"
 #include "llmc/io/tokenizer_files.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/initial_weights.h"
@@ -16,6 +17,7 @@ namespace llmc {
 void import_command(const Options& options) {
     const std::unique_ptr<WeightSource> weights = open_weights(options.from, "--from");
     const std::unique_ptr<Tokenizer> tokenizer = tokenizer_for(options, *weights);
+    warn_if_unread(*tokenizer);
     const ModelConfig& config = weights->model().config;
 
     // The options of a run that goes on from here: the defaults, and what the model itself decides.

@@ -73,12 +73,13 @@ void add_option(CLI::App& app, const OptionRow& row, Options& options) {
             using Value = std::remove_reference_t<decltype(options.*member)>;
             if constexpr (std::is_same_v<Value, bool>) {
                 const auto validate = [](const std::string& text) -> std::string {
+                    bool is_truth = false;
                     try {
-                        CLI::detail::to_flag_value(text);
+                        is_truth = std::abs(CLI::detail::to_flag_value(text)) <= 1;
                     } catch (const std::invalid_argument&) {
-                        return fmt::format("must be true or false, or stand alone, not '{}'", text);
+                        is_truth = false;
                     }
-                    return "";
+                    return is_truth ? "" : fmt::format("must be true or false, or stand alone, not '{}'", text);
                 };
                 return app.add_flag(row.flags, options.*member, row.help)->check(validate);
             } else {
@@ -187,6 +188,13 @@ std::vector<const char*> in_our_words(int argc, const char* const* argv) {
         if (word == "-nk") words[i] = "--keep-checkpoints";
         if (word == "-w1" || word == "-w0") words[i] = word == "-w1" ? "--masters=fp32" : "--masters=none";
         if (word == "-w" && (next == "1" || next == "0")) words[i + 1] = next == "1" ? "fp32" : "none";
+    }
+    // What `explain` is about may have an option's dashes.
+    const bool explains = words.size() > 1 && words[1] == std::string_view("explain");
+    for (size_t i = 2; explains && i < words.size(); ++i) {
+        const std::string_view word = words[i];
+        const bool is_help = word == "-h" || word.starts_with("--help");
+        if (!is_help && word.find_first_not_of('-') != std::string_view::npos) words[i] += word.find_first_not_of('-');
     }
     return words;
 }

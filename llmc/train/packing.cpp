@@ -1,6 +1,7 @@
 #include "llmc/train/packing.h"
 
 #include "llmc/base/check.h"
+#include "llmc/base/counted.h"
 #include "llmc/base/units.h"
 
 #include <spdlog/fmt/fmt.h>
@@ -143,10 +144,10 @@ std::string describe(const Packing& packing, int64_t T) {
         return 100 * static_cast<double>(part) / static_cast<double>(std::max<int64_t>(1, whole));
     };
     const DocumentCounts& counts = packing.counts;
-    const char* what = packing.marked ? "rows" : "documents";
-    std::string text =
-        fmt::format("{} {} in {} sequences of {} tokens, which they fill to {:.1f} %", format_count(counts.documents),
-                    what, format_count(packing.sequences()), T, share(slots, packing.sequences() * T));
+    const std::string what = noun(counts.documents, packing.marked ? "row" : "document");
+    std::string text = fmt::format("{} {} in {} {} of {}, which they fill to {:.1f} %", format_count(counts.documents),
+                                   what, format_count(packing.sequences()), noun(packing.sequences(), "sequence"),
+                                   counted(T, "token"), share(slots, packing.sequences() * T));
     if (packing.marked) {
         text += fmt::format("; {} of {} targets count ({:.1f} %)", format_count(scored), format_count(slots),
                             share(scored, slots));

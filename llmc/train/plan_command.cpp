@@ -1,6 +1,7 @@
 #include "llmc/train/plan_command.h"
 
 #include "llmc/backend/make_backend.h"
+#include "llmc/base/counted.h"
 #include "llmc/base/log.h"
 #include "llmc/base/terminal.h"
 #include "llmc/base/units.h"
@@ -19,6 +20,7 @@
 #include "llmc/train/initial_weights.h"
 #include "llmc/train/lora_options.h"
 #include "llmc/train/offload.h"
+#include "llmc/train/options_levels.h"
 #include "llmc/train/output_file.h"
 #include "llmc/train/placement.h"
 #include "llmc/train/plan_frontier.h"
@@ -41,7 +43,8 @@ namespace {
 
 /// --batch-size=auto may choose another micro-batch for every plan.
 std::string chosen_batches(const Options& options, const std::vector<ChosenPlan>& plans) {
-    std::string text = fmt::format("of {} tokens per update, sequences in a micro-batch:", options.total_batch_size);
+    std::string text =
+        fmt::format("of {} per update, sequences in a micro-batch:", counted(options.total_batch_size, "token"));
     for (const ChosenPlan& chosen : plans) {
         text += fmt::format(" {} {}", chosen.memory.plan.policy, chosen.memory.plan.shape.B);
     }
@@ -232,10 +235,10 @@ std::string levels_report(const Options& options, const Model& model, Backend& b
     const ReportUnits units(options.bytes, largest);
     std::string text = wrapped(model_line(model), width);
     const std::string formats = describe(formats_of(first.places));
-    text += wrapped(
-        fmt::format("micro-batch {} x {} tokens, {}, LM head in chunks of {} tokens{}{}", first.shape.B, first.shape.T,
-                    name_of(first.dtype), first.logits_chunk_tokens, formats.empty() ? "" : "; ", formats),
-        width);
+    text += wrapped(fmt::format("micro-batch {} x {} {}, {}, LM head in chunks of {}{}{}", first.shape.B, first.shape.T,
+                                noun(first.shape.N(), "token"), name_of(first.dtype),
+                                counted(first.logits_chunk_tokens, "token"), formats.empty() ? "" : "; ", formats),
+                    width);
     if (const std::string assumed = assumed_shape(options, model); !assumed.empty()) text += wrapped(assumed, width);
     if (const std::string base = describe_base(model, first.places); !base.empty()) {
         text += wrapped(fmt::format("base: {}", base), width);

@@ -1,5 +1,6 @@
 #include "llmc/train/plan_frontier.h"
 
+#include "llmc/base/counted.h"
 #include "llmc/base/terminal.h"
 #include "llmc/base/units.h"
 #include "llmc/draw/frontier_plot.h"
@@ -10,7 +11,6 @@
 #include "llmc/plan/frontier.h"
 #include "llmc/train/choose_plan.h"
 #include "llmc/train/output_file.h"
-#include "llmc/train/plan_output.h"
 #include "llmc/train/remedy.h"
 #include "llmc/train/setup.h"
 
@@ -100,9 +100,9 @@ std::string frontier_report(const Options& options, const Model& model, Backend&
     const int width = output_columns();
     const ReportUnits units(options.bytes, report.total_bytes(report.frontier.comparisons.back().arena_bytes));
     std::string text = wrapped(model_line(model), width);
-    text += wrapped(
-        fmt::format("micro-batch {} x {} tokens, {}; step times: {}", shape.B, shape.T, name_of(dtype), times.source),
-        width);
+    text += wrapped(fmt::format("micro-batch {} x {} {}, {}; step times: {}", shape.B, shape.T,
+                                noun(shape.N(), "token"), name_of(dtype), times.source),
+                    width);
     const std::string bound = memory_bound(options, backend.info());
     text += wrapped(
         fmt::format("fits: within {}{}", format_bytes(limit), bound.empty() ? "" : fmt::format(" ({})", bound)), width);

@@ -1,6 +1,7 @@
 #include "llmc/train/plan_what_fits.h"
 
 #include "llmc/base/advice_text.h"
+#include "llmc/base/counted.h"
 #include "llmc/base/output.h"
 #include "llmc/base/process_limits.h"
 #include "llmc/base/terminal.h"
@@ -8,9 +9,9 @@
 #include "llmc/draw/labels.h"
 #include "llmc/draw/text_table.h"
 #include "llmc/io/json_text.h"
+#include "llmc/train/options_levels.h"
 #include "llmc/train/output_file.h"
 #include "llmc/train/placement.h"
-#include "llmc/train/plan_output.h"
 #include "llmc/train/profile_file.h"
 #include "llmc/train/remedy.h"
 #include "llmc/train/setup.h"
@@ -44,8 +45,8 @@ std::string describe_limit(const Options& options, const Backend& backend, int64
     return format_bytes(limit) + (bound.empty() ? "" : fmt::format(" ({})", bound));
 }
 
-Setting setting_of(const WhatFits& what_fits, const WhatFitsRow& row) {
-    return {row.policy, what_fits.options().offload, row.fastest.size, what_fits.options().seq_len, row.fastest.plan};
+Setting setting_of(const Options& options, const WhatFitsRow& row) {
+    return {row.policy, options.offload, row.fastest.size, options.seq_len, row.fastest.plan};
 }
 
 nlohmann::ordered_json largest_json(const Largest& largest) {
@@ -59,7 +60,7 @@ nlohmann::ordered_json largest_json(const Largest& largest) {
 }
 
 nlohmann::ordered_json setting_json(const Setting& setting) {
-    return {{"recompute", setting.recompute},
+    return {{kLevelOption, setting.level},
             {"offload", setting.offload},
             {"batch_size", setting.batch_size},
             {"seq_len", setting.seq_len},
@@ -68,24 +69,21 @@ nlohmann::ordered_json setting_json(const Setting& setting) {
             {"predicted_tokens_per_second", setting.fit.tokens_per_second}};
 }
 
-std::string to_json(const Model& model, const WhatFits& what_fits, int64_t limit, DType dtype,
+std::string to_json(const Options& options, const Model& model, const WhatFitsLimits& limits, DType dtype,
                     const std::vector<WhatFitsRow>& rows, const std::optional<Setting>& best,
                     const nlohmann::ordered_json& ways) {
     constexpr int64_t kAnyLength = 100'000'000;
-    nlohmann::ordered_json json = {{"model", model.config.name},
-                                   {"parameters", model.parameter_count()},
-                                   {"limit_bytes", limit},
-                                   {"dtype", name_of(dtype)},
-                                   {"seq_len", what_fits.options().seq_len},
-                                   {"offload", what_fits.options().offload}};
-    if (what_fits.published_length() < kAnyLength) json["max_seq_len"] = what_fits.published_length();
+    nlohmann::ordered_json json = {{"model", model.config.name},  {"parameters", model.parameter_count()},
+                                   {"limit_bytes", limits.bytes}, {"dtype", name_of(dtype)},
+                                   {"seq_len", options.seq_len},  {"offload", options.offload}};
+    if (limits.published_length < kAnyLength) json["max_seq_len"] = limits.published_length;
     if (model.has_frozen()) json["trainable_parameters"] = model.trainable_count();
     json["fits"] = nlohmann::ordered_json::array();
     for (const WhatFitsRow& row : rows) {
-        nlohmann::ordered_json entry = {{"recompute", row.policy},
+        nlohmann::ordered_json entry = {{kLevelOption, row.policy},
                                         {"batch_size", largest_json(row.batch)},
                                         {"seq_len", largest_json(row.sequence)}};
-        if (row.fastest.size > 0) entry["fastest"] = setting_json(setting_of(what_fits, row));
+        if (row.fastest.size > 0) entry["fastest"] = setting_json(setting_of(options, row));
         json["fits"].push_back(entry);
     }
     if (best) json["fastest"] = setting_json(*best);
@@ -107,13 +105,13 @@ std::vector<WhatFitsRow> find_rows(const Options& options, const WhatFits& what_
     std::vector<int64_t> batches;
     for (const std::string& policy : wanted) {
         if (policy == "auto") continue;
-        rows.push_back(what_fits.row(policy, what_fits.options().seq_len));
+        rows.push_back(what_fits.row(policy, limits.seq_len));
         for (const Largest& largest : {rows.back().fastest, rows.back().batch}) batches.push_back(largest.size);
     }
     const bool has_fixed = !rows.empty();
     if (has_fixed) show(options, what_fits_table(limits, rows));
     if (std::find(wanted.begin(), wanted.end(), "auto") == wanted.end()) return rows;
-    rows.push_back(what_fits.row("auto", what_fits.options().seq_len, batches));
+    rows.push_back(what_fits.row("auto", limits.seq_len, batches));
     show(options, what_fits_table(limits, {rows.back()}, !has_fixed));
     return rows;
 }
@@ -141,12 +139,6 @@ std::string setting_line(const std::string& name, const Setting& setting, const 
            wrapped_command(command, width);
 }
 
-Options with_length(const Options& options, int64_t T) {
-    Options other = options;
-    other.seq_len = T;
-    return other;
-}
-
 /// What a run of a way is called with.
 std::string command_of_way(const WayFit& way, const Backend& backend, int64_t limit) {
     return command_of(words_of(way.options, way.setting, dtype_of_option(way.options, backend), limit));
@@ -160,7 +152,7 @@ std::string other_ways(const Options& given, const Model& model, Backend& backen
     for (const auto& [way, key, words] : {std::tuple(WayToTrain::Part, "in_part", "in part (its upper half)"),
                                           std::tuple(WayToTrain::Lora, "with_lora", "with adapters"),
                                           std::tuple(WayToTrain::QLora, "with_qlora", "with adapters on 4 bits")}) {
-        const WayFit fit = fit_of(way, given, model.config, backend, limit, Candidates::All);
+        const WayFit fit = fit_of(way, given, model.config, backend, limit);
         (*json)[key] = {{"fits", fit.fits}};
         if (!fit.fits) {
             text +=
@@ -178,23 +170,22 @@ std::string other_ways(const Options& given, const Model& model, Backend& backen
 std::string model_report(const Options& given, const Model& model, Backend& backend) {
     const int64_t limit = limit_of(given, backend);
     const DType dtype = dtype_of_option(given, backend);
-    const std::optional<Options> possible = with_what_fits(given, model, backend, limit);
+    PlacedFits placed(given, model, backend, limit);
+    const std::optional<Options> possible = with_what_fits(&placed);
     const Options& options = possible ? *possible : given;
-    const WhatFits what_fits(options, model, backend, limit);
+    const WhatFits& what_fits = placed.with(options.offload);
     const WhatFitsLimits limits = {
         limit,         options.seq_len, what_fits.published_length(), what_fits.longest_sequence(),
         options.bytes, output_columns()};
     std::string head = model_line(model);
-    head += fmt::format("what fits in {}, {}, sequences of {} tokens{}", describe_limit(given, backend, limit),
-                        name_of(dtype), format_count(options.seq_len),
+    head += fmt::format("what fits in {}, {}, sequences of {} {}{}", describe_limit(given, backend, limit),
+                        name_of(dtype), format_count(options.seq_len), noun(options.seq_len, "token"),
                         options.offload != "none" ? ", with --offload=" + options.offload : "");
     if (options.seq_len < given.seq_len) head += fmt::format(" ({} do not fit)", format_count(given.seq_len));
     show(options, wrapped(head, limits.width) + "\n");
 
     const std::vector<WhatFitsRow> rows = find_rows(options, what_fits, limits);
-    const Options searched = with_length(given, options.seq_len);
-    const std::optional<Setting> best =
-        possible ? fastest_setting(searched, model, backend, limit) : std::optional<Setting>();
+    const std::optional<Setting> best = possible ? fastest_setting(&placed, options.seq_len) : std::optional<Setting>();
     std::string words;
     if (best) {
         const Setting& setting = *best;
@@ -211,7 +202,7 @@ std::string model_report(const Options& given, const Model& model, Backend& back
     }
     nlohmann::ordered_json ways = nlohmann::ordered_json::object();
     const std::string others = other_ways(given, model, backend, limit, &ways);
-    if (options.json) return to_json(model, what_fits, limit, dtype, rows, best, ways);
+    if (options.json) return to_json(options, model, limits, dtype, rows, best, ways);
     std::string notes = what_fits_notes(limits, model.config.name, rows);
     if (!best) words += wrapped(nothing_fits(options, model, backend, limit), limits.width);
     return notes + words + others;
@@ -224,11 +215,9 @@ constexpr std::tuple<WayToTrain, const char*, const char*> kWays[] = {{WayToTrai
 
 /// "-r layer -b 11 --offload=all", or why not.
 PresetCell cell_of(const WayFit& way, int64_t context) {
-    if (!way.fits) {
-        return {false, way.smallest_bytes > 0 ? "needs " + format_bytes(way.smallest_bytes) : "with auto alone", 0};
-    }
+    if (!way.fits) return {false, "needs " + format_bytes(way.smallest_bytes), 0};
     const Setting& setting = way.setting;
-    std::string text = fmt::format("-r {} -b {}", setting.recompute, setting.batch_size);
+    std::string text = fmt::format("-r {} -b {}", setting.level, setting.batch_size);
     if (setting.seq_len != context) text += fmt::format(" -t {}", setting.seq_len);
     if (way.options.lora > 0) text += fmt::format(" --lora={}", way.options.lora);
     if (way.options.base_format != "auto") text += " --base-format=" + way.options.base_format;
@@ -245,7 +234,8 @@ std::string presets_assume(const Options& given) {
     return fmt::format(
         "{}; {}", host,
         given.was_given("seq-len")
-            ? fmt::format("sequences of {} tokens, or the model's context", format_count(given.seq_len))
+            ? fmt::format("sequences of {} {}, or the model's context", format_count(given.seq_len),
+                          noun(given.seq_len, "token"))
             : fmt::format("sequences of the model's context, halved until they fit, to {} tokens", kShortestContext));
 }
 
@@ -276,7 +266,7 @@ std::string presets_report(const Options& given, Backend& backend) {
         nlohmann::ordered_json entry = {{"model", name}, {"parameters", row.parameters}};
         PresetCell* const cells[] = {&row.full, &row.part, &row.lora, &row.qlora};
         for (const auto& [way, key, words] : kWays) {
-            const WayFit fit = fit_of(way, options, config, backend, limit, Candidates::Levels);
+            const WayFit fit = fit_of(way, options, config, backend, limit);
             if (way == WayToTrain::Full) entry["seq_len"] = row.seq_len = fit.options.seq_len;
             PresetCell& cell = *cells[static_cast<int>(way)] = cell_of(fit, row.seq_len);
             const std::string is = key;
@@ -300,8 +290,8 @@ std::string presets_report(const Options& given, Backend& backend) {
                                  ? fmt::format("at most {} of host memory: {}\n", format_bytes(most_on_host), most_of)
                                  : "no host memory\n";
     return wrapped(host +
-                       "fixed levels, with an --offload where nothing fits without, one micro-batch per update; "
-                       "--model=NAME --what-fits has auto and every placement, too",
+                       "the fastest of every level, auto and every --offload, one micro-batch per update; "
+                       "--model=NAME --what-fits has a line for each",
                    width);
 }
 

@@ -84,6 +84,7 @@ Data open_data(const Options& options, const std::string& models_tokenizer) {
     data.source = open_token_source(options.data, "--data", reads_text, reading, FolderUse::Training);
     require_rows(options, *data.source);
     if (data.tokenizer == nullptr) data.tokenizer = make_models_tokenizer(data.source->tokenizer());
+    warn_if_unread(*data.tokenizer);
     if (tokenizer == "bytes" && data.source->tokenizer() != tokenizer) {
         fail("--data={}: {}, but the model reads bytes; give text", options.data, data.source->describe());
     }
@@ -308,8 +309,9 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     if (const std::string base = describe_base(model, memory.plan.places); !base.empty()) {
         spdlog::info("base    {}", base);
     }
-    spdlog::info("data    {}; {} tokens for training, {} for validation{}", data.source->describe(),
-                 format_count(data.train->size()), format_count(data.validation->size()),
+    spdlog::info("data    {}; {} {} for training, {} for validation{}", data.source->describe(),
+                 format_count(data.train->size()), noun(data.train->size(), "token"),
+                 format_count(data.validation->size()),
                  data.val_source == nullptr ? "" : ": " + data.val_source->describe());
     if (const std::string packing = sequences.describe(); !packing.empty()) spdlog::info("pack    {}", packing);
     const Parallel& parallel = memory.plan.parallel;
@@ -332,16 +334,17 @@ void log_banner(const Options& options, const Model& model, const std::string& w
     } else if (options.offload != "none") {
         spdlog::info("offload {}", places.describe());
     }
-    spdlog::info("batch   {}{} x {} tokens, {} per update, {} = {} tokens ({:.1f} epochs)",
+    spdlog::info("batch   {}{} x {} {}, {} per update, {} = {} {} ({:.1f} epochs)",
                  parallel.ranks > 1 ? fmt::format("{} ranks x ", parallel.ranks) : "", options.batch_size,
-                 options.seq_len, counted(parallel.micro_batches, "micro-batch", "micro-batches"),
-                 counted(options.steps, "update"), format_count(total * options.steps), epochs);
+                 options.seq_len, noun(memory.plan.shape.N(), "token"),
+                 counted(parallel.micro_batches, "micro-batch", "micro-batches"), counted(options.steps, "update"),
+                 format_count(total * options.steps), noun(total * options.steps, "token"), epochs);
     spdlog::info("rate    {}", describe_schedule(options));
     if (const std::string formats = describe(formats_of(places)); !formats.empty()) {
         spdlog::info("state   {}{}", formats, places.rounds() ? "; bf16 of it is rounded stochastically" : "");
     }
-    spdlog::info("plan    --recompute={}: {}; {:+.1f} % FLOPs, LM head in chunks of {} tokens", memory.plan.policy,
-                 chosen.words, 100 * simulation.extra_flops_ratio(), memory.plan.logits_chunk_tokens);
+    spdlog::info("plan    --recompute={}: {}; {:+.1f} % FLOPs, LM head in chunks of {}", memory.plan.policy,
+                 chosen.words, 100 * simulation.extra_flops_ratio(), counted(memory.plan.logits_chunk_tokens, "token"));
     if (const std::string tiles = describe_tiles(options, memory.plan); !tiles.empty()) {
         spdlog::info("plan    tiles: {}", tiles);
     }
@@ -354,7 +357,8 @@ void log_banner(const Options& options, const Model& model, const std::string& w
             "would take {:.0f} ms",
             chosen.now_seconds * 1e3);
     }
-    spdlog::info("plan    predicted {:.0f} ms per step ({})", chosen.step_seconds * 1e3, chosen.times.source);
+    const double step_ms = chosen.step_seconds * 1e3;
+    spdlog::info("plan    predicted {:.{}f} ms per step ({})", step_ms, step_ms < 10 ? 1 : 0, chosen.times.source);
     constexpr double kLongUpdate = 600;
     if (chosen.step_seconds > kLongUpdate) {
         spdlog::warn(

@@ -1,5 +1,6 @@
 #include "llmc/train/tile_options.h"
 
+#include "llmc/base/counted.h"
 #include "llmc/base/error.h"
 #include "llmc/plan/tiles.h"
 
@@ -34,8 +35,8 @@ std::string describe_tiles(const Options& options, const Plan& plan) {
     const int64_t wanted = given_tile_tokens(options);
     if (plan.tile_tokens == 0) {
         if (wanted == 0) return "";
-        return fmt::format("none (--tile-tokens={}: a micro-batch has {} tokens, in blocks of {})", wanted,
-                           plan.shape.N(), plan.block_tokens);
+        return fmt::format("none (--tile-tokens={}: a micro-batch has {}, in blocks of {})", wanted,
+                           counted(plan.shape.N(), "token"), plan.block_tokens);
     }
     std::string words = fmt::format("{} tokens, in blocks of {}", plan.tile_tokens, plan.block_tokens);
     if (wanted > 0 && wanted != plan.tile_tokens) {

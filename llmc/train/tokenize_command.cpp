@@ -1,5 +1,6 @@
 #include "llmc/train/tokenize_command.h"
 
+#include "llmc/base/counted.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
@@ -123,9 +124,10 @@ void write_rows(const Options& options, const std::vector<DataFile>& files) {
     const TokenizedRows rows = tokenize_rows(options, files, *tokenizer, [&](const std::function<void()>& close) {
         has_files = keep_tokenizer(options, *tokenizer, close);
     });
-    spdlog::info("{} tokens, {} of them for validation, of {} bytes; {} are scored",
-                 format_count(rows.train_tokens + rows.val_tokens), format_count(rows.val_tokens),
-                 format_count(rows.bytes), format_count(rows.scored));
+    spdlog::info("{} {}, {} of them for validation, of {} {}; {} are scored",
+                 format_count(rows.train_tokens + rows.val_tokens), noun(rows.train_tokens + rows.val_tokens, "token"),
+                 format_count(rows.val_tokens), format_count(rows.bytes), noun(rows.bytes, "byte"),
+                 format_count(rows.scored));
     say_how_to_train(options, rows.val_tokens > 0, has_files, rows.paths);
 }
 
@@ -156,9 +158,10 @@ void write_tokens(const Options& options, TextCorpus& corpus) {
 
     const int64_t total = writer.val().tokens() + writer.train().tokens();
     const auto bytes = static_cast<double>(corpus.bytes());
-    spdlog::info("{} tokens, {} of them for validation, of {} bytes: {:.2f} bytes per token, {:.1f} MB/s",
-                 format_count(total), format_count(writer.val().tokens()), format_count(corpus.bytes()),
-                 bytes / static_cast<double>(total), bytes / 1e6 / std::max(seconds, 1e-9));
+    spdlog::info("{} {}, {} of them for validation, of {} {}: {:.2f} bytes per token, {:.1f} MB/s", format_count(total),
+                 noun(total, "token"), format_count(writer.val().tokens()), format_count(corpus.bytes()),
+                 noun(corpus.bytes(), "byte"), bytes / static_cast<double>(total),
+                 bytes / 1e6 / std::max(seconds, 1e-9));
     std::vector<std::string> paths = writer.val().paths();
     paths.insert(paths.end(), writer.train().paths().begin(), writer.train().paths().end());
     say_how_to_train(options, writer.val().tokens() > 0, has_files, paths);

@@ -92,7 +92,8 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
     progress_.optimizer = options_.optimizer;
     progress_.seq_len = options_.seq_len;
     progress_.pack = options_.pack;
-    progress_.arithmetic = state.backend().info().arithmetic;
+    progress_.arithmetic =
+        noted(progress_.train_tokens != 0 ? progress_.arithmetic : Arithmetic(), state.backend().info().arithmetic);
     progress_.total_batch_size = tokens_per_step_;
     progress_.seed = options_.seed;
     progress_.train_tokens = data_.train->size();

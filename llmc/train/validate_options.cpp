@@ -52,7 +52,6 @@ std::vector<Ignored> rows_of_run_and_plan(const Options& options) {
         {"batch-size", what_fits, "--what-fits finds the fastest and the largest"},
         {"total-batch-size", what_fits, "--what-fits is about one micro-batch"},
         {"model", options.all_presets, "--all-presets goes through all of them"},
-        {"recompute", options.all_presets, "--all-presets tries every level"},
         {"freeze", options.all_presets, "--all-presets has its own parts"},
         {"host-memory-budget",
          options.offload == "none" && options.recompute.find("offload") == std::string::npos &&

@@ -9,7 +9,6 @@
 #include "llmc/train/tile_options.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
 namespace llmc {
@@ -44,70 +43,100 @@ PlanRequest WhatFits::request(const Model& model, const BatchShape& shape) const
     return request_for(options, model, shape, backend_);
 }
 
+WhatFits::Found& WhatFits::found(const std::string& policy, const BatchShape& shape) const {
+    return found_[{policy, shape.B, shape.T}];
+}
+
 bool WhatFits::fits(const std::string& policy, const BatchShape& shape) const {
+    std::optional<bool>& known = found(policy, shape).fits;
+    if (known) return *known;
     const Model model = model_for(shape.T);
     const std::vector<PlanRequest> requests = tiled_requests(options_, request(model, shape));
-    return std::any_of(requests.begin(), requests.end(),
-                       [&](const PlanRequest& request) { return fits(policy, model, request); });
+    known = std::any_of(requests.begin(), requests.end(),
+                        [&](const PlanRequest& request) { return fits(policy, model, request); });
+    return *known;
+}
+
+bool WhatFits::has_host_memory(const Model& model, const PlanRequest& request, int64_t plan_bytes) const {
+    if (options_.host_memory_budget.empty()) return true;
+    const StateBytes state =
+        state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true, Memory::Host);
+    return state.total() + plan_bytes <= host_memory_limit(options_);
 }
 
 bool WhatFits::fits(const std::string& policy, const Model& model, const PlanRequest& request) const {
-    const auto state = [&](Memory memory) {
-        return state_bytes(model, request.places, request.shape.T, request.parallel, true, memory).total();
-    };
-    const int64_t room = limit_ - state(Memory::Device);
+    const int64_t room = limit_ - state_bytes(model, request.places, request.shape.T, request.parallel, true).total();
     if (room <= 0) return false;
     if (policy == "auto") {
-        if (!options_.host_memory_budget.empty() && state(Memory::Host) > host_memory_limit(options_)) return false;
-        return search_fits(model, request, nominal_times(options_, model, request, backend_),
+        return has_host_memory(model, request, 0) &&
+               search_fits(model, request, nominal_times(options_, model, request, backend_),
                            {room, room_for_inputs(options_, model, request, backend_)});
     }
     const Plan plan = make_training_plan(model, request, find_policy(policy));
-    const int64_t on_host = state(Memory::Host) + plan.host_bytes;
-    if (!options_.host_memory_budget.empty() && on_host > host_memory_limit(options_)) return false;
-    return arena_within(plan, room).fits;
+    return has_host_memory(model, request, plan.host_bytes) && arena_within(plan, room).fits;
 }
 
-Fit WhatFits::measure(const std::string& policy, const BatchShape& shape) const {
-    const Model model = model_for(shape.T);
-    std::optional<Fit> best;
+double WhatFits::speed_of(const PlanRequest& request, const OpTimes& times, const Plan& plan) const {
+    return static_cast<double>(request.parallel.ranks * request.shape.N()) / update_seconds(times, plan);
+}
+
+/// With the largest tiles that fit, or the smallest: others are no faster.
+WhatFits::Way WhatFits::fixed_way(const std::string& policy, const Model& model, const BatchShape& shape) const {
+    const std::vector<PlanRequest> requests = tiled_requests(options_, request(model, shape));
+    const auto last = requests.end() - 1;
+    const PlanRequest& request =
+        *std::find_if(requests.begin(), last, [&](const PlanRequest& tiled) { return fits(policy, model, tiled); });
+    const KeepSet keep = find_policy(policy).function(model);
+    const Plan plan = make_training_plan(model, request, keep, policy);
+    return {keep, request.tile_tokens, speed_of(request, operation_times(options_, model, request, backend_), plan),
+            false};
+}
+
+WhatFits::Way WhatFits::auto_way(const Model& model, const BatchShape& shape) const {
+    std::optional<Way> best;
     for (const PlanRequest& request : tiled_requests(options_, request(model, shape))) {
-        const Fit fit = measure(policy, model, request);
-        if (!best || !best->fits || (fit.fits && fit.tokens_per_second > best->tokens_per_second)) best = fit;
-        if (best->fits && policy != "auto") break;  // Smaller tiles are no faster.
+        const OpTimes times = operation_times(options_, model, request, backend_);
+        const int64_t state = state_bytes(model, request.places, shape.T, request.parallel, true).total();
+        SearchResult result =
+            search_plan(model, request, times_to_choose_by(options_, model, request, times, backend_),
+                        {limit_ - state, room_for_inputs(options_, model, request, backend_)}, SearchEffort::Quick);
+        const bool fits = result.found && has_host_memory(model, request, result.plan.host_bytes);
+        const double speed = speed_of(request, times, result.plan);
+        if (best && best->fits && (!fits || speed <= best->tokens_per_second)) continue;
+        best = {std::move(result.keep), request.tile_tokens, speed, fits};
     }
     return *best;
 }
 
-Fit WhatFits::measure(const std::string& policy, const Model& model, const PlanRequest& request) const {
-    const OpTimes times = operation_times(options_, model, request, backend_);
-    const auto state = [&](Memory memory) {
-        return state_bytes(model, request.places, request.shape.T, request.parallel, true, memory).total();
-    };
-    int64_t total = state(Memory::Device);
-    Plan plan;
-    if (policy == "auto") {
-        SearchResult result =
-            search_plan(model, request, times_to_choose_by(options_, model, request, times, backend_),
-                        {limit_ - total, room_for_inputs(options_, model, request, backend_)}, SearchEffort::Quick);
-        total += result.found ? result.layout.arena_bytes : result.smallest_bytes;
-        plan = std::move(result.plan);
-    } else {
-        plan = make_training_plan(model, request, find_policy(policy));
-        total += make_layout(plan).arena_bytes;
-    }
-    const int64_t on_host = state(Memory::Host) + plan.host_bytes;
-    const bool has_host = options_.host_memory_budget.empty() || on_host <= host_memory_limit(options_);
-    const auto tokens = static_cast<double>(request.parallel.ranks * request.shape.N());
-    return {total <= limit_ && has_host, total, on_host, tokens / update_seconds(times, plan)};
+const WhatFits::Way& WhatFits::way(const std::string& policy, const BatchShape& shape) const {
+    Found& known = found(policy, shape);
+    if (known.way) return *known.way;
+    const Model model = model_for(shape.T);
+    known.way = policy == "auto" ? auto_way(model, shape) : fixed_way(policy, model, shape);
+    if (known.way->fits) known.fits = true;
+    return *known.way;
 }
 
 double WhatFits::speed(const std::string& policy, const BatchShape& shape) const {
+    const Way& found = way(policy, shape);
+    return policy != "auto" || found.fits ? found.tokens_per_second : 0;
+}
+
+Fit WhatFits::measure(const std::string& policy, const BatchShape& shape) const {
+    std::optional<Fit>& known = found(policy, shape).fit;
+    if (known) return *known;
+    const Way& found = way(policy, shape);
     const Model model = model_for(shape.T);
-    const PlanRequest request = this->request(model, shape);
-    const OpTimes times = operation_times(options_, model, request, backend_);
-    return static_cast<double>(request.parallel.ranks * shape.N()) /
-           update_seconds(times, make_training_plan(model, request, find_policy(policy)));
+    PlanRequest request = this->request(model, shape);
+    request.tile_tokens = found.tile_tokens;
+    const auto state = [&](Memory memory) {
+        return state_bytes(model, request.places, shape.T, request.parallel, true, memory).total();
+    };
+    const Plan plan = make_training_plan(model, request, found.keep, policy);
+    const int64_t total = state(Memory::Device) + make_layout(plan).arena_bytes;
+    const bool fits = total <= limit_ && has_host_memory(model, request, plan.host_bytes);
+    known = {fits, total, state(Memory::Host) + plan.host_bytes, found.tokens_per_second};
+    return *known;
 }
 
 int64_t WhatFits::guess(const std::string& policy, const BatchShape& unit, int64_t step) const {
@@ -120,101 +149,102 @@ int64_t WhatFits::guess(const std::string& policy, const BatchShape& unit, int64
         const int64_t state = state_bytes(model, request.places, shape.T, request.parallel, true).total();
         return static_cast<double>(state + arena_within(make_training_plan(model, request, row), 0).bound_bytes);
     };
-    constexpr int64_t kNear = 8, kFar = 16;
-    const double near = needed(kNear), far = needed(kFar);
+    // With as many tokens as the head and blocks have at a time, as far as a few sequences have them.
+    constexpr int64_t kTokens = 16384, kMost = 8;
+    const int64_t first = std::clamp<int64_t>(kTokens / unit.T, 1, kMost);
+    const double near = needed(first), far = needed(2 * first);
     if (far <= near) return 0;
     const double more = (static_cast<double>(limit_) - near) / (far - near);
-    return static_cast<int64_t>(std::clamp(kNear + more * (kFar - kNear), 1.0, 1e8)) * step;
+    return static_cast<int64_t>(std::clamp(static_cast<double>(first) * (1 + more), 1.0, 1e8)) * step;
 }
 
-Largest WhatFits::batch(const std::string& policy, int64_t T) const {
-    const int64_t size = largest_size(
-        1, kMostSequences,
-        [&](int64_t B) {
-            return fits(policy, {B, T});
-        },
-        guess(policy, {1, T}, 1));
-    return {size, 1, measure(policy, {std::max<int64_t>(1, size), T}), size == kMostSequences};
+int64_t WhatFits::batch(const std::string& policy, int64_t T) const {
+    const auto known = batches_.find({policy, T});
+    if (known != batches_.end()) return known->second;
+    const auto fits_batch = [&](int64_t B) { return fits(policy, {B, T}); };
+    if (!fits_batch(1)) return 0;
+    return batches_[{policy, T}] = largest_size(1, kMostSequences, fits_batch, guess(policy, {1, T}, 1));
 }
 
-Largest WhatFits::sequence(const std::string& policy) const {
+int64_t WhatFits::sequence(const std::string& policy) const {
     const int64_t cap = longest_sequence(), shortest = std::min(cap, kSequenceMultiple);
+    const auto fits_length = [&](int64_t T) { return fits(policy, {1, T}); };
+    if (!fits_length(shortest)) return 0;
     const int64_t near = std::min(cap, guess(policy, {1, shortest}, shortest));
-    const int64_t size = largest_size(
-        kSequenceMultiple, cap,
-        [&](int64_t T) {
-            return fits(policy, {1, T});
-        },
-        near);
-    return {size, shortest, measure(policy, {1, std::max(shortest, size)}), size == cap};
+    return largest_size(kSequenceMultiple, cap, fits_length, near);
 }
 
-Largest WhatFits::fastest(const std::string& policy, int64_t T, const Largest& largest,
-                          const std::vector<int64_t>& others) const {
-    if (largest.size == 0) return largest;
-    std::vector<Largest> found = {largest};
-    std::set<int64_t> tried = {largest.size};
-    const auto faster = [](const Largest& a, const Largest& b) {
-        return a.plan.tokens_per_second < b.plan.tokens_per_second;
-    };
-    const auto best = [&] { return std::max_element(found.begin(), found.end(), faster); };
+int64_t WhatFits::fastest(const std::string& policy, int64_t T, const std::vector<int64_t>& others) const {
+    const int64_t largest = batch(policy, T);
+    std::vector<int64_t> tried;
     const auto attempt = [&](int64_t B) {
-        if (B < 1 || B > largest.size || !tried.insert(B).second) return;
-        Fit fit = {true, 0, 0, 0};
-        if (policy == "auto") {
-            fit = measure(policy, {B, T});
-        } else {
-            fit.tokens_per_second = speed(policy, {B, T});
-        }
-        if (fit.fits) found.push_back({B, 1, fit, false});
+        const bool is_new = std::find(tried.begin(), tried.end(), B) == tried.end();
+        if (B >= 1 && B <= largest && is_new) tried.push_back(B);
     };
+    const auto best = [&] {
+        return std::max_element(tried.begin(), tried.end(), [&](int64_t a, int64_t b) {
+            return speed(policy, {a, T}) < speed(policy, {b, T});
+        });
+    };
+    attempt(largest);
     for (const int64_t B : others) attempt(B);
-    for (int64_t B = largest.size / 2, turn = 0; B >= 1 && turn < 4; B /= 2, ++turn) attempt(B);
+    for (int64_t B = largest / 2, turn = 0; B >= 1 && turn < 4; B /= 2, ++turn) attempt(B);
+    if (tried.empty()) return 0;
     // Once more around the best.
-    const int64_t centre = best()->size;
+    const int64_t centre = *best();
     for (const int64_t B : {centre + centre / 4, centre - centre / 8}) attempt(B);
-    while (best()->plan.total_bytes == 0) {  // Of a level, it is laid out only now.
-        best()->plan = measure(policy, {best()->size, T});
-        if (!best()->plan.fits) found.erase(best());
-    }
+    while (!fits(policy, {*best(), T})) tried.erase(best());  // Where arenas have gaps; the largest does.
     return *best();
 }
 
 WhatFitsRow WhatFits::row(const std::string& policy, int64_t T, const std::vector<int64_t>& others) const {
-    const Largest most = batch(policy, T);
-    return {policy, fastest(policy, T, most, others), most, sequence(policy)};
+    const auto of_batch = [&](int64_t size) {
+        return Largest{size, 1, measure(policy, {std::max<int64_t>(1, size), T}), size == kMostSequences};
+    };
+    const int64_t cap = longest_sequence(), shortest = std::min(cap, kSequenceMultiple), length = sequence(policy);
+    const Fit longest = measure(policy, {1, std::max(shortest, length)});
+    return {policy,
+            of_batch(fastest(policy, T, others)),
+            of_batch(batch(policy, T)),
+            {length, shortest, longest, length == cap}};
 }
 
-std::optional<Options> with_what_fits(const Options& options, const Model& model, Backend& backend, int64_t limit) {
+const WhatFits& PlacedFits::with(const std::string& offload) {
+    const auto known = placed_.find(offload);
+    if (known != placed_.end()) return known->second;
+    Options options = options_;
+    options.offload = offload;
+    return placed_.try_emplace(offload, std::move(options), model_, backend_, limit_).first->second;
+}
+
+std::optional<Options> with_what_fits(PlacedFits* placed) {
+    const Options& options = placed->options();
     const bool may_place = !options.was_given("offload") || places_by_itself(options),
                may_cut = !options.was_given("seq-len");
     for (int64_t T = options.seq_len; T > 0; T /= 2) {
-        std::optional<Options> best;
-        double most = 0;
-        const auto placed = [&](const std::string& offload) {
+        const auto result = [&](const std::string& offload) {
             Options other = options;
-            other.seq_len = T;
-            if (may_place) other.offload = offload;
+            other.seq_len = T, other.offload = offload;
             return other;
         };
         // Where not even everything in host memory helps, no part of it does; shorter sequences are next.
         const auto is_hopeless = [&] {
             if (!may_cut || T / 2 < kShortestContext || !options.host_memory_budget.empty()) return false;
-            return !WhatFits(placed(offloads_by_cost().back()), model, backend, limit).fits("layer", {1, T});
+            return !placed->with(offloads_by_cost().back()).fits("layer", {1, T});
         };
-        for (const std::string& offload : offloads_by_cost()) {
-            if (!may_place && offload != "none") break;
-            const Options other = placed(offload);
-            const WhatFits what_fits(other, model, backend, limit);
-            const bool is_as_given = !may_place || offload == "none";
-            if (is_as_given && what_fits.fits("auto", {1, T})) return other;
-            if (is_as_given && is_hopeless()) break;
-            if (is_as_given || !what_fits.fits("layer", {1, T})) continue;
-            const Largest batch = what_fits.batch("layer", T);
-            if (batch.plan.tokens_per_second <= most) continue;
-            most = batch.plan.tokens_per_second, best = other;
+        const std::string as_given = may_place ? "none" : options.offload;
+        if (placed->with(as_given).fits("auto", {1, T})) return result(as_given);
+        const std::vector<std::string> others =
+            may_place && !is_hopeless() ? offloads_by_cost() : std::vector<std::string>();
+        std::optional<std::string> best;
+        double most = 0;
+        for (const std::string& offload : others) {
+            const WhatFits& what_fits = placed->with(offload);
+            if (offload == as_given || !what_fits.fits("layer", {1, T})) continue;
+            const double speed = what_fits.speed("layer", {what_fits.batch("layer", T), T});
+            if (speed > most) most = speed, best = offload;
         }
-        if (best) return best;
+        if (best) return result(*best);
         if (!may_cut || T / 2 < kShortestContext) break;
     }
     return std::nullopt;

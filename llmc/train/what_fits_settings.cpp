@@ -3,15 +3,15 @@
 #include "llmc/base/advice_text.h"
 #include "llmc/base/printable.h"
 #include "llmc/plan/policy.h"
+#include "llmc/train/config_file.h"
 #include "llmc/train/offload.h"
+#include "llmc/train/options_levels.h"
 #include "llmc/train/placement.h"
-#include "llmc/train/plan_output.h"
 #include "llmc/train/setup.h"
 
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
-#include <charconv>
 #include <type_traits>
 #include <variant>
 
@@ -45,14 +45,6 @@ const OptionRow& option_named(const std::string& name) {
     return *std::find_if(table.begin(), table.end(), [&](const OptionRow& row) { return row.name() == name; });
 }
 
-/// As TOML has it: numbers and truth values without quotes.
-std::string toml_text(const std::string& value) {
-    double number = 0;
-    const auto read = std::from_chars(value.data(), value.data() + value.size(), number);
-    const bool is_number = read.ec == std::errc() && read.ptr == value.data() + value.size();
-    return is_number || value == "true" || value == "false" ? value : fmt::format("\"{}\"", value);
-}
-
 /// The lower half of the layers and the embeddings.
 std::string lower_half(const ModelConfig& config) {
     std::string text = "wte";
@@ -60,40 +52,31 @@ std::string lower_half(const ModelConfig& config) {
     return text + (config.L > 1 ? fmt::format(",layers.0-{}.*", config.L / 2 - 1) : "");
 }
 
-Options with_offload_option(const Options& options, const std::string& list) {
-    Options other = options;
-    other.offload = list;
-    return other;
-}
+/// A level with a placement, and its fastest batch.
+struct Candidate {
+    std::string level, offload;
+    int64_t batch_size = 0;
+    double tokens_per_second = 0;
+};
 
 /// The fastest fixed level with one placement, and the batches that were the fastest and the largest of any level.
 struct Placed {
-    std::string offload;
-    std::optional<Setting> setting;
+    Candidate fastest;
     std::vector<int64_t> batches;
-    double speed() const { return setting ? setting->fit.tokens_per_second : 0; }
 };
 
-Placed fastest_level(const Options& options, const std::string& offload, const std::vector<std::string>& levels,
-                     const Model& model, Backend& backend, int64_t limit) {
-    Placed placed = {offload, {}, {}};
-    const WhatFits what_fits(with_offload_option(options, offload), model, backend, limit);
+Placed fastest_level(const WhatFits& what_fits, const std::string& offload, const std::vector<std::string>& levels,
+                     int64_t T) {
+    Placed placed = {{"", offload}, {}};
     for (const std::string& level : levels) {
         if (level == "auto" || (find_policy(level).host_memory && offload != "none")) continue;
-        if (!what_fits.fits(level, {1, options.seq_len})) continue;
-        const Largest batch = what_fits.batch(level, options.seq_len);
-        const Largest fastest = what_fits.fastest(level, options.seq_len, batch);
-        placed.batches.insert(placed.batches.end(), {fastest.size, batch.size});
-        if (fastest.plan.tokens_per_second <= placed.speed()) continue;
-        placed.setting = {level, offload, fastest.size, options.seq_len, fastest.plan};
+        const int64_t fastest = what_fits.fastest(level, T);
+        if (fastest == 0) continue;
+        placed.batches.insert(placed.batches.end(), {fastest, what_fits.batch(level, T)});
+        const double speed = what_fits.speed(level, {fastest, T});
+        if (speed > placed.fastest.tokens_per_second) placed.fastest = {level, offload, fastest, speed};
     }
     return placed;
-}
-
-std::vector<std::string> policy_names() {
-    std::vector<std::string> names;
-    for (const PolicyRow& policy : policies()) names.emplace_back(policy.name);
-    return names;
 }
 
 }  // namespace
@@ -110,10 +93,10 @@ OptionWords words_of(const Options& options, const Setting& setting, DType dtype
     words.emplace_back("batch-size", std::to_string(setting.batch_size));
     words.emplace_back("seq-len", std::to_string(setting.seq_len));
     for (const char* name : kOfTraining) add_given(name);
-    words.emplace_back("recompute", setting.recompute);
+    words.emplace_back(kLevelOption, setting.level);
     if (setting.offload != "none") words.emplace_back("offload", setting.offload);
     // What auto found was found within this; another budget is another plan.
-    if (setting.recompute == "auto") {
+    if (setting.level == "auto") {
         words.emplace_back("memory-budget", size_option(limit));
         add_given("host-memory-budget");
     }
@@ -135,7 +118,8 @@ std::string command_of(const OptionWords& words) {
 
 std::string config_of(const OptionWords& words, const std::string& remark) {
     std::string text = fmt::format("# {}\n", remark);
-    for (const auto& [name, value] : words) text += fmt::format("{} = {}\n", name, toml_text(value));
+    for (const auto& [name, value] : words)
+        text += fmt::format("{} = {}\n", name, is_bare_value(value) ? value : quoted(value));
     return text;
 }
 
@@ -149,53 +133,48 @@ Options options_of(WayToTrain way, const Options& given, const ModelConfig& conf
     return options;
 }
 
-std::vector<std::string> levels_to_fit(const Options& options) {
-    std::vector<std::string> levels = wanted_policies(options);
-    if (!options.was_given("recompute")) levels.push_back("auto");
-    return levels;
-}
-
-std::optional<Setting> fastest_setting(const Options& options, const Model& model, Backend& backend, int64_t limit) {
+std::optional<Setting> fastest_setting(PlacedFits* placed, int64_t T) {
     constexpr size_t kOfAuto = 3;
+    const Options& options = placed->options();
     const std::vector<std::string> levels = levels_to_fit(options);
     const bool is_open = !options.was_given("offload") || places_by_itself(options);
     const std::vector<std::string> lists =
-        is_open ? placements_to_try(options, backend) : std::vector<std::string>{options.offload};
+        is_open ? placements_to_try(options, placed->backend()) : std::vector<std::string>{options.offload};
     std::vector<Placed> all;
-    for (const std::string& list : lists) all.push_back(fastest_level(options, list, levels, model, backend, limit));
-    std::stable_sort(all.begin(), all.end(), [](const Placed& a, const Placed& b) { return a.speed() > b.speed(); });
-    std::optional<Setting> best = all.front().setting;
+    for (const std::string& list : lists) all.push_back(fastest_level(placed->with(list), list, levels, T));
+    std::stable_sort(all.begin(), all.end(), [](const Placed& a, const Placed& b) {
+        return a.fastest.tokens_per_second > b.fastest.tokens_per_second;
+    });
+    Candidate best = all.front().fastest;
     const bool has_auto = std::find(levels.begin(), levels.end(), "auto") != levels.end();
     for (size_t i = 0; has_auto && i < std::min(all.size(), kOfAuto); ++i) {
-        const WhatFits what_fits(with_offload_option(options, all[i].offload), model, backend, limit);
-        const Largest most = what_fits.batch("auto", options.seq_len);
-        if (most.size == 0) continue;
-        const Largest fastest = what_fits.fastest("auto", options.seq_len, most, all[i].batches);
-        if (best && fastest.plan.tokens_per_second <= best->fit.tokens_per_second) continue;
-        best = {"auto", all[i].offload, fastest.size, options.seq_len, fastest.plan};
+        const std::string& offload = all[i].fastest.offload;
+        const WhatFits& what_fits = placed->with(offload);
+        const int64_t fastest = what_fits.fastest("auto", T, all[i].batches);
+        const double speed = fastest > 0 ? what_fits.speed("auto", {fastest, T}) : 0;
+        if (speed > best.tokens_per_second) best = {"auto", offload, fastest, speed};
     }
-    return best;
+    if (best.batch_size == 0) return std::nullopt;
+    const BatchShape shape = {best.batch_size, T};
+    return Setting{best.level, best.offload, shape.B, shape.T, placed->with(best.offload).measure(best.level, shape)};
 }
 
-WayFit fit_of(WayToTrain way, const Options& given, const ModelConfig& config, Backend& backend, int64_t limit,
-              Candidates candidates) {
+WayFit fit_of(WayToTrain way, const Options& given, const ModelConfig& config, Backend& backend, int64_t limit) {
     WayFit result = {false, options_of(way, given, config), {}, 0};
     const Model model = model_to_train(result.options, config);
-    const std::optional<Options> possible = with_what_fits(result.options, model, backend, limit);
-    if (!possible) {
-        const WhatFits what_fits(result.options, model, backend, limit);
-        result.smallest_bytes = what_fits.measure("sqrt", {1, result.options.seq_len}).total_bytes;
+    PlacedFits placed(result.options, model, backend, limit);
+    const std::optional<Options> possible = with_what_fits(&placed);
+    if (possible) result.options = *possible;
+    const std::optional<Setting> found =
+        possible ? fastest_setting(&placed, possible->seq_len) : std::optional<Setting>();
+    result.fits = found.has_value();
+    if (found) {
+        result.setting = *found;
+        result.options.offload = found->offload;
         return result;
     }
-    const std::string offload = possible->offload;
-    result.options.seq_len = possible->seq_len;
-    const std::optional<Setting> found =
-        candidates == Candidates::All
-            ? fastest_setting(result.options, model, backend, limit)
-            : fastest_level(result.options, offload, policy_names(), model, backend, limit).setting;
-    result.options.offload = found ? found->offload : offload;
-    result.fits = found.has_value();
-    if (found) result.setting = *found;
+    const std::string level = given.was_given(kLevelOption) ? wanted_policies(given).front() : "sqrt";
+    result.smallest_bytes = placed.with(result.options.offload).measure(level, {1, result.options.seq_len}).total_bytes;
     return result;
 }
 

@@ -13,7 +13,7 @@ namespace llmc {
 
 /// What a run with the fastest batch of a level is called with.
 struct Setting {
-    std::string recompute, offload;
+    std::string level, offload;
     int64_t batch_size = 0, seq_len = 0;
     Fit fit;
 };
@@ -36,28 +36,17 @@ enum class WayToTrain : uint8_t {
 /// The options of a run that trains so.
 Options options_of(WayToTrain way, const Options& given, const ModelConfig& config);
 
-/// Among what a way's fastest setting is looked for.
-enum class Candidates : uint8_t {
-    Levels,  ///< Fixed levels, with an --offload only where nothing fits without.
-    All,     ///< --recompute's levels and auto, with every placement that is open (fastest_setting()).
-};
-
 /// A way's fastest setting within `limit` bytes, with the placement and the context that it takes.
 struct WayFit {
     bool fits = false;
     Options options;             ///< Of the way, with what was found for it.
     Setting setting;             ///< If it fits.
-    int64_t smallest_bytes = 0;  ///< Else what it needs about; 0: it fits with auto alone.
+    int64_t smallest_bytes = 0;  ///< Else what it needs about.
 };
-WayFit fit_of(WayToTrain way, const Options& given, const ModelConfig& config, Backend& backend, int64_t limit,
-              Candidates candidates);
+WayFit fit_of(WayToTrain way, const Options& given, const ModelConfig& config, Backend& backend, int64_t limit);
 
-/// The fastest setting of sequences as long as the options': of --recompute's levels, or all and auto, with --offload's
-/// placement, or where that is open or auto with each of placements_to_try(); auto with the three whose levels are
-/// fastest. Nothing if none fits.
-std::optional<Setting> fastest_setting(const Options& options, const Model& model, Backend& backend, int64_t limit);
-
-/// The levels that --what-fits is about: --recompute's, or all of them and "auto".
-std::vector<std::string> levels_to_fit(const Options& options);
+/// The fastest setting of sequences of T tokens: of levels_to_fit(), with --offload's placement, or where that is open
+/// or auto with each of placements_to_try(); auto with the three whose levels are fastest. Nothing if none fits.
+std::optional<Setting> fastest_setting(PlacedFits* placed, int64_t T);
 
 }  // namespace llmc

@@ -10,6 +10,16 @@ check "says where the rest is" grep -q 'train_gpt --help-all' out
 commands='plan|generate|evaluate|import|export|report|tokenize|explain|completion|manual'
 check "has every subcommand" test "$(grep -cE "^  ($commands) " out)" = 10
 check "keeps to the width" test "$(awk '{ if (length($0) > most) most = length($0) } END { print most }' out)" -le 80
+for columns in 40 50 59; do
+    for command in "" plan generate; do
+        # Words that cannot be broken, such as the program's path, may be longer.
+        # shellcheck disable=SC2086
+        COLUMNS=$columns must "$command in $columns columns" $command --help-all
+        check "keeps to $columns columns" awk -v most="$columns" '
+            length($0) > most { for (i = 1; i <= NF; i++) if (length($i) > most - 8) next; print; bad = 1 }
+            END { exit bad }' out
+    done
+done
 COLUMNS=120 must "wider" --help
 check "is shorter" test "$(wc -l <out)" -lt 110
 must "--help-all" --help-all
@@ -17,15 +27,20 @@ check "has all" test "$(grep -c '^  -' out)" -gt 80
 must "of plan" plan --help-all
 check "has all of its own" grep -q -- '--frontier' out
 
-for word in recompute r --seq-len=no sqrt 2 auto llama3-8b d12 rtx4090 plan presets levels cards memory-budget; do
-    case $word in
-        --*) refused "a word with dashes" 2 "explain" explain "$word" ;;
-        *)
-            must "explain $word" explain "$word"
-            check "explain $word: says something" test "$(wc -c <out)" -gt 40
-            ;;
-    esac
+for word in recompute r sqrt 2 auto llama3-8b d12 rtx4090 plan presets levels cards memory-budget; do
+    must "explain $word" explain "$word"
+    check "explain $word: says something" test "$(wc -c <out)" -gt 40
 done
+for pair in "--recompute recompute" "-r recompute" "RTX4090 rtx4090" "Llama3-8B llama3-8b" "LEVELS levels"; do
+    read -r word same <<<"$pair"
+    must "explain $same" explain "$same"
+    cp out of-same
+    must "explain $word" explain "$word"
+    check "explain $word: as $same" cmp out of-same
+done
+refused "an option with a value" 2 "there is no 'seq-len=no'; did you mean seq-len" explain --seq-len=no
+must "--help" explain --help
+check "is the help of explain" grep -q '^Usage: .* explain' out
 must "a default and a range" explain batch-size
 check "are said" grep -q 'from 0\|from 1' out
 check "with the key in config.toml" grep -q 'batch-size in \[' out
@@ -54,6 +69,11 @@ completes() { # completes LINE...: what the line may end in
 check "an option" test "$(completes 'train_gpt --learning-r')" = "--learning-rate= "
 check "a level" test "$(completes 'train_gpt --recompute=sq')" = "sqrt "
 check "a preset" grep -q 'llama3-8b ' <(completes 'train_gpt plan --model=llama3-')
+check "a preset as the next word" test "$(completes 'train_gpt --model gpt2-x')" = "gpt2-xl "
+check "a level behind its letter" test "$(completes 'train_gpt plan -r sq')" = "sqrt "
+check "a file as the next word" test "$(completes 'train_gpt --data scrip')" = "script.bash "
+check "no file for a number" test "$(completes 'train_gpt --steps scrip')" = " "
+check "nothing behind a flag" test "$(completes 'train_gpt plan --json ')" = " "
 check "a card of plan" test "$(completes 'train_gpt plan --device-profile=rtx409')" = "rtx4090 "
 check "a subcommand" test "$(completes 'train_gpt gen')" = "generate "
 check "options of that alone" test "$(completes 'train_gpt generate --batch-siz')" = " "

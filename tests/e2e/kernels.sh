@@ -4,7 +4,7 @@
 set -u
 . tests/e2e/lib.bash
 
-on_executor "the choice of kernels"
+on_executor "the choice of kernels" || exit 0
 base=(--data=text.txt --layers=2 --channels=64 --batch-size=1 --seq-len=80 --warmup=1 --seed=3
     --lr-schedule=constant "${quiet[@]}")
 heads=1 dtype=bf16
@@ -82,6 +82,9 @@ check "what was portable stays so" grep -q "$portable\$" err
 must "unless typed" --resume=hopper --steps=6 --kernels=fastest
 check "unless typed" grep -q "$hopper\$" err
 must "on a CPU, as advised" --resume=hopper --steps=7 --device=cpu --kernels=portable
+must "and a CPU again" --resume=hopper --steps=8
+must "back from the CPU" --resume=hopper --steps=9 --device=cuda
+check "it goes on as it was left" grep -q "$portable\$" err
 must "evaluate" evaluate --run=portable --device=cuda --data=text.txt --seq-len=80
 check "evaluation compares, too" test "$(grep -c ' [WE] ' err)" = 0
 

@@ -50,13 +50,13 @@ must() {
     exit 1
 }
 
-# on_executor WHAT: from here on $TRAIN_GPT is the program whose CUDA kernels run on the CPU, and $on_cpu what it was. Ends
-# the script, with a skip of WHAT, where that is not built.
+# on_executor WHAT: from here on $TRAIN_GPT is the program whose CUDA kernels run on the CPU, and $on_cpu what it was. A
+# failure, with a skip of WHAT, where that is not built.
 on_executor() {
     local emulated=$BUILD_DIR/train_gpt_cuda_on_cpu
     if [ ! -x "$emulated" ]; then
         skip "$1" "built without CUDA's headers"
-        exit 0
+        return 1
     fi
     on_cpu=$TRAIN_GPT
     TRAIN_GPT=$emulated

@@ -33,7 +33,9 @@ check "tokens are numbers" grep -q -x '<[0-9]*><[0-9]*><[0-9]*>' out
 refused "text for it: the reason is given" 1 \
     "text, but the model's own tokenizer cannot be read \(.*WordLevel.*--tokenizer" \
     evaluate --model=odd --data=text.txt --seq-len=16
+check "once" test "$(grep -c WordLevel err)" = 1
 refused "a prompt for it" 1 "own tokenizer cannot be read" generate --run=tuned --prompt=hello
+check "is refused once" test "$(grep -c WordLevel err)" = 1
 refused "one that was asked for is an error" 1 "tokenizer.json' has" \
     evaluate --model=odd --data=ids.bin --seq-len=16 --tokenizer=odd
 

@@ -12,7 +12,7 @@ uncalibrated='a probe of .*; uncalibrated, usually within 15 %'
 must "plan" plan "${shape[@]}" --device=cpu
 check "plan says that its times are uncalibrated, and their usual error" grep -q "^step times: $uncalibrated$" out
 must "--dry-run" "${shape[@]}" --device=cpu --data=text.txt --dry-run
-check "so does the banner" grep -q "predicted [0-9]* ms per step ($uncalibrated)" err
+check "so does the banner" grep -q "predicted [0-9.]* ms per step ($uncalibrated)" err
 must "--frontier" plan "${shape[@]}" --device=cpu --frontier
 check "and the frontier" grep -q "step times: $uncalibrated" out
 

@@ -171,10 +171,7 @@ end_of_ranks 20
 ended "a fixed order for 3 ranks" "2 2 2" "^rank . .*: --rank-invariant: .* 3 ranks; use 1, 2, 4" - -
 
 # The emulation has one GPU.
-emulated=$BUILD_DIR/train_gpt_cuda_on_cpu
-if [ -x "$emulated" ]; then
-    on_cpu=$TRAIN_GPT
-    TRAIN_GPT=$emulated
+if on_executor "ranks and GPUs"; then
     start_ranks 3 "${good[@]}" --total-batch-size=192 --device=cuda
     end_of_ranks 20
     ended "more ranks than GPUs" "2 2 2" \
@@ -191,8 +188,6 @@ if [ -x "$emulated" ]; then
     with=()
     also=()
     TRAIN_GPT=$on_cpu
-else
-    skip "ranks and GPUs" "built without CUDA's headers"
 fi
 
 # ---- mpirun ----------------------------------------------------------------------------------------------------

@@ -162,8 +162,8 @@ TEST(Fusion, IsTheSameForTheSearchAtEveryBudget) {
             const SearchResult result = search_plan(model, request, times, budget);
             if (!result.found) continue;
             ++found;
-            EXPECT_LE(result.layout.arena_bytes, budget);
-            EXPECT_EQ(find_fault(model, result.plan, result.layout), "");
+            EXPECT_LE(make_layout(result.plan).arena_bytes, budget);
+            EXPECT_EQ(find_fault(model, result.plan, make_layout(result.plan)), "");
             EXPECT_EQ(fused_in(result.plan, Phase::Backward), 6);
         }
         EXPECT_GE(found, 3);

@@ -80,8 +80,8 @@ void expect_as_brute_force(const Model& model, const PlanRequest& request, int z
         const int64_t budget = budgets[static_cast<size_t>(i) * (budgets.size() - 1) / static_cast<size_t>(rungs - 1)];
         const SearchResult result = search_plan(model, request, times, budget);
         ASSERT_TRUE(result.found) << where << ", " << budget << " bytes";
-        EXPECT_LE(result.layout.arena_bytes, budget);
-        EXPECT_EQ(find_fault(model, result.plan, result.layout), "");
+        EXPECT_LE(make_layout(result.plan).arena_bytes, budget);
+        EXPECT_EQ(find_fault(model, result.plan, make_layout(result.plan)), "");
         const auto needed = static_cast<int64_t>((1 - spare) * static_cast<double>(budget));
         EXPECT_LE(result.seconds, all.fastest_within(needed) * (1 + 1e-9)) << where << ", " << budget << " bytes";
     }
@@ -128,9 +128,9 @@ TEST_P(SearchTest, MatchesBruteForceWithHostMemory) {
                     const SearchResult result = search_plan(model, request, times, {budget, host});
                     ASSERT_EQ(result.found, fastest < 1e300) << L << " layers, " << budget << ", " << host;
                     if (!result.found) continue;
-                    EXPECT_LE(result.layout.arena_bytes, budget);
+                    EXPECT_LE(make_layout(result.plan).arena_bytes, budget);
                     EXPECT_LE(result.plan.host_bytes, host);
-                    EXPECT_EQ(find_fault(model, result.plan, result.layout), "");
+                    EXPECT_EQ(find_fault(model, result.plan, make_layout(result.plan)), "");
                     EXPECT_LE(result.seconds, fastest * (1 + 1e-9))
                         << L << " layers, " << budget << " and " << host << " bytes, " << layers_per_copy;
                 }
@@ -201,8 +201,8 @@ void expect_never_slower_with_more(const Model& model, const PlanRequest& reques
             EXPECT_TRUE(found.empty()) << "nothing at " << budget << ", but something below";
             continue;
         }
-        EXPECT_LE(result.layout.arena_bytes, budget);
-        EXPECT_EQ(find_fault(model, result.plan, result.layout), "");
+        EXPECT_LE(make_layout(result.plan).arena_bytes, budget);
+        EXPECT_EQ(find_fault(model, result.plan, make_layout(result.plan)), "");
         for (const auto& [less, seconds] : found) {
             if (static_cast<double>(less) > (1 - spare) * static_cast<double>(budget)) continue;
             EXPECT_LE(result.seconds, seconds * (1 + 1e-9)) << budget << " after " << less;

@@ -189,8 +189,8 @@ TEST(Transfers, SearchesKeepTheirBudgetWithBoundariesInHostMemory) {
         const auto budget = static_cast<int64_t>(static_cast<double>(smallest) * share);
         const SearchResult found = search_plan(model, away, times, budget);
         ASSERT_TRUE(found.found) << share;
-        EXPECT_LE(found.layout.arena_bytes, budget);
-        EXPECT_EQ(find_fault(model, found.plan, found.layout), "");
+        EXPECT_LE(make_layout(found.plan).arena_bytes, budget);
+        EXPECT_EQ(find_fault(model, found.plan, make_layout(found.plan)), "");
     }
 }
 

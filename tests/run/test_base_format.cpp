@@ -146,7 +146,7 @@ TEST(BaseFormat, SameBitsUnderEveryPolicyAndSearchInTheMemoryPredicted) {
         for (const int64_t budget : {least, (least + reference.memory().layout.arena_bytes) / 2}) {
             const SearchResult found = search_plan(model, request, times, budget);
             ASSERT_TRUE(found.found) << budget;
-            EXPECT_LE(found.layout.arena_bytes, budget);
+            EXPECT_LE(make_layout(found.plan).arena_bytes, budget);
             TinyTrainer trainer = trainer_of(model, dtype, base, "none", &found.keep);
             expect_same(trainer, found.summary);
         }

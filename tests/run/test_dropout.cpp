@@ -97,7 +97,7 @@ TEST(Dropout, SearchedPlansKeepTheBits) {
         for (const int64_t budget : {least, (least + most) / 2, most}) {
             const SearchResult result = search_plan(model, request, times, budget);
             ASSERT_TRUE(result.found) << budget;
-            EXPECT_LE(result.layout.arena_bytes, budget);
+            EXPECT_LE(make_layout(result.plan).arena_bytes, budget);
             TinyTrainer trainer(model, kShape, DType::F32, &result.keep, "none", 1);
             EXPECT_TRUE(run_frozen(trainer) == expected) << result.summary;
         }

@@ -109,7 +109,7 @@ TEST_P(FrozenTest, SameBitsUnderSearchedPlans) {
             for (const int64_t budget : {least, (least + most) / 2, most}) {
                 const SearchResult result = search_plan(model, request, times, budget);
                 ASSERT_TRUE(result.found) << budget;
-                EXPECT_LE(result.layout.arena_bytes, budget);
+                EXPECT_LE(make_layout(result.plan).arena_bytes, budget);
                 EXPECT_LE(result.seconds, seconds);
                 seconds = result.seconds;
                 TinyTrainer part(model, kShape, GetParam().dtype, &result.keep, "none", 1);

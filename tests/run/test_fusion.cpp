@@ -98,7 +98,7 @@ TEST(FusedSteps, HaveTheSameBitsUnderEveryPolicyWhateverTheirBitsAre) {
         const SearchResult result = search_plan(model, request, times, budget);
         if (!result.found) continue;
         ++found;
-        EXPECT_LE(result.layout.arena_bytes, budget);
+        EXPECT_LE(make_layout(result.plan).arena_bytes, budget);
         EXPECT_TRUE(same_bits(gradients_of(backend, model, result.plan), expected)) << result.summary;
     }
     EXPECT_GE(found, 4);

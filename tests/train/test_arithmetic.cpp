@@ -254,6 +254,22 @@ TEST(Arithmetic, AResumeKeepsWhatWasNotTyped) {
     EXPECT_FALSE(options.tf32);
 }
 
+/// A run that goes to another kind of device and comes back computes as before.
+TEST(Arithmetic, WhatWasNotedOfTheOtherKindOfDeviceIsKept) {
+    const Arithmetic cpu{"fp32", "", false}, portable{"", "portable", true}, hopper{"", "hopper", false};
+    EXPECT_EQ(noted(Arithmetic(), cpu), cpu);
+    EXPECT_EQ(noted(portable, cpu), (Arithmetic{"fp32", "portable", true}));
+    EXPECT_EQ(noted(noted(portable, cpu), portable), (Arithmetic{"fp32", "portable", true}));
+    EXPECT_EQ(noted(noted(portable, cpu), hopper), (Arithmetic{"fp32", "hopper", false}));
+    EXPECT_EQ(noted(hopper, cpu).kernels, "portable") << "what it was left by";
+    const Checkpoint back = checkpoint_saying({{"arithmetic", to_json(noted(portable, cpu))}});
+    Options options = asked("fastest");
+    keep_arithmetic(options, back);
+    EXPECT_EQ(options.kernels, "portable");
+    EXPECT_TRUE(options.tf32);
+    EXPECT_EQ(options.cpu_products, "fp32");
+}
+
 TEST(Arithmetic, ChangesAreOfOneKindOfDevice) {
     const Arithmetic cpu{"fp32", "", false}, hopper{"", "hopper", false}, portable{"", "portable", false};
     EXPECT_FALSE(changes(cpu, hopper));
@@ -261,6 +277,7 @@ TEST(Arithmetic, ChangesAreOfOneKindOfDevice) {
     EXPECT_TRUE(changes(hopper, portable));
     EXPECT_TRUE(changes(portable, {"", "portable", true}));
     EXPECT_TRUE(changes(cpu, {"library", "", false}));
+    EXPECT_FALSE(changes({"", "portable", true}, cpu)) << "a CPU has no TF32";
 }
 
 }  // namespace

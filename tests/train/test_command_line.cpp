@@ -83,6 +83,7 @@ TEST(CommandLine, AFlagWithAValue) {
         if (!is_flag(*row)) continue;
         const std::string name = "--" + row->name();
         EXPECT_TRUE(has(refusal(with(command, {name + "=maybe"})), {name + ": must be true or false"}));
+        EXPECT_TRUE(has(refusal(with(command, {name + "=300"})), {name + ": must be true or false"}));
         EXPECT_TRUE(has(refusal(with(command, {name + "="})), {name + ": there is no value"}));
         const std::string message = refusal(with(command, {name, "maybe"}));
         if (command == Words{"tokenize"}) continue;  // A file's name.

@@ -90,6 +90,9 @@ TEST(ConfigOptions, NamesThatAreNoneGetAHint) {
 TEST(ConfigOptions, AnotherTypeIsNamedWithWhatIsWanted) {
     refused("\nsteps = \"5\"\n",
             {"line 2", "--steps: must be a whole number from 1", "not \"5\", a string", "leave the quotes"});
+    const std::string no_number = error_of([&] { read("steps = \"many\"\n"); });
+    EXPECT_TRUE(has(no_number, {"--steps: must be a whole number from 1", "not \"many\", a string"}));
+    EXPECT_FALSE(has(no_number, {"leave the quotes"})) << "which would not help";
     refused("steps = 5.0\n", {"--steps: must be a whole number from 1", "not 5"});
     refused("steps = true\n", {"--steps: must be a whole number", "not true"});
     refused("steps = [5]\n", {"--steps: must be a whole number", "a list"});

@@ -54,8 +54,8 @@ TEST(WhatFits, IsWhatTryingAllFinds) {
             int64_t batch = 0, length = 0;
             while (what_fits.measure(policy, {batch + 1, 32}).fits) ++batch;
             while (length < 512 && what_fits.measure(policy, {1, length + 64}).fits) length += 64;
-            EXPECT_EQ(what_fits.batch(policy, 32).size, batch) << policy << " in " << limit;
-            EXPECT_EQ(what_fits.sequence(policy).size, length) << policy << " in " << limit;
+            EXPECT_EQ(what_fits.batch(policy, 32), batch) << policy << " in " << limit;
+            EXPECT_EQ(what_fits.sequence(policy), length) << policy << " in " << limit;
         }
     }
 }
@@ -80,29 +80,37 @@ TEST(WhatFits, FindsAPlacementWhereNothingElseFits) {
     Case c;
     const PlanRequest request = request_for(c.options, c.model, {1, 32}, *c.backend);
     const int64_t state = state_bytes(c.model, request.places, 32, request.parallel, /*training=*/true).total();
-    EXPECT_EQ(with_what_fits(c.options, c.model, *c.backend, 20'000'000)->offload, "none");
-    const std::optional<Options> placed = with_what_fits(c.options, c.model, *c.backend, state);
+    const auto possible = [&](const Options& options, int64_t limit) {
+        PlacedFits placed(options, c.model, *c.backend, limit);
+        return with_what_fits(&placed);
+    };
+    EXPECT_EQ(possible(c.options, 20'000'000)->offload, "none");
+    const std::optional<Options> placed = possible(c.options, state);
     ASSERT_TRUE(placed);
     EXPECT_NE(placed->offload, "none");
     EXPECT_TRUE(WhatFits(*placed, c.model, *c.backend, state).fits("layer", {1, placed->seq_len}));
-    EXPECT_FALSE(with_what_fits(c.options, c.model, *c.backend, 1000));
+    EXPECT_FALSE(possible(c.options, 1000));
     Options fixed = c.options;
     fixed.given["offload"] = true;
-    EXPECT_FALSE(with_what_fits(fixed, c.model, *c.backend, state)) << "the user's word counts";
+    EXPECT_FALSE(possible(fixed, state)) << "the user's word counts";
 }
 
 /// Of a way to train by itself, and of a run that was asked for so: the same candidates, none slower than a row.
 TEST(FastestSetting, IsTheSameOfAWayAndOfItsOptions) {
     Case c;
     for (const int64_t limit : {700'000, 2'000'000, 5'000'000}) {
-        const WayFit way = fit_of(WayToTrain::Lora, c.options, c.model.config, *c.backend, limit, Candidates::All);
+        const WayFit way = fit_of(WayToTrain::Lora, c.options, c.model.config, *c.backend, limit);
         Options adapters = c.options;
         adapters.lora = 16;
         const Model model = model_to_train(adapters, c.model.config);
-        const std::optional<Setting> found = fastest_setting(adapters, model, *c.backend, limit);
+        const auto fastest = [&](const Options& options) {
+            PlacedFits placed(options, model, *c.backend, limit);
+            return fastest_setting(&placed, options.seq_len);
+        };
+        const std::optional<Setting> found = fastest(adapters);
         ASSERT_EQ(way.fits, found.has_value()) << limit;
         if (!found) continue;
-        EXPECT_EQ(way.setting.recompute, found->recompute);
+        EXPECT_EQ(way.setting.level, found->level);
         EXPECT_EQ(way.setting.offload, found->offload);
         EXPECT_EQ(way.setting.batch_size, found->batch_size);
         Options placed = adapters;
@@ -111,13 +119,13 @@ TEST(FastestSetting, IsTheSameOfAWayAndOfItsOptions) {
             const WhatFits what_fits(placed, model, *c.backend, limit);
             for (const char* level : {"none", "layer", "sqrt", "act", "attn"}) {
                 const double speed = what_fits.row(level, 32).fastest.plan.tokens_per_second;
-                if (what_fits.batch(level, 32).size == 0) continue;
+                if (what_fits.batch(level, 32) == 0) continue;
                 EXPECT_LE(speed, found->fit.tokens_per_second * (1 + 1e-9)) << level << " with " << offload;
             }
         }
         // What was named is kept to.
         adapters.offload = "moments", adapters.given["offload"] = true;
-        const std::optional<Setting> named = fastest_setting(adapters, model, *c.backend, limit);
+        const std::optional<Setting> named = fastest(adapters);
         EXPECT_TRUE(!named || named->offload == "moments");
     }
 }

@@ -428,7 +428,7 @@ $(obj)/cuda_on_cpu/%.cu.o: %.cu $(BUILD)/cuda_flags
 	$(call say,CXX,$< on the CPU)
 	$(quiet)$(cpu_kernel_compile) -MMD -MP -x c++ -c $< -o $@
 
-$(obj)/cuda_on_cpu/dev/%: level := -O2
+$(obj)/cuda_on_cpu/dev/%: level := -O3
 $(obj)/cuda_on_cpu/%.cpp.o: %.cpp $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CXX,$< on the CPU)

@@ -25,7 +25,8 @@ targets
   chat      build, teach the demo's model to answer questions, print answers before and after; about two minutes
   finetune  the same with low-rank adapters alone; exports them for PEFT, and merges them
   test      build and run all tests; the last line is "N passed, N failed"
-  test-long the tests that take too long for every change (tests/long); the same last line
+  test-long the tests that take too long for every change (tests/long), among them all cases of those of which test
+            takes some; the same last line
   build/release/gpu_tests    build the tests of the CUDA kernels for a card (make test runs the kernels on the CPU)
   kernels-report             compile the kernels for Hopper and check the machine code; needs nvcc, but no card
   chaos     accidents: kills, full disks, refused memory, cut files, ranks that hang or lie; HOURS=1, SEED=n
@@ -50,6 +51,7 @@ variables
             package has all since Ampere that the toolkit knows)
   ARGS="x"  further options for ./train_gpt in make train
   WERROR=0  do not turn warnings into errors
+  UNITY=n   compile n neighbouring files as one: half the time from nothing, more after a change
   V=1       show the commands
   CXX CPPFLAGS CXXFLAGS LDFLAGS LDLIBS    as usual; flags are appended to the project's own
 
@@ -192,12 +194,27 @@ test_sources    := $(filter-out tests/e2e/% tests/chaos/% tests/cuda/% tests/cud
 fuzz_sources    := $(filter tests/fuzz/%,$(test_sources))
 bench_sources   := $(sort $(wildcard dev/bench/*.cpp))
 
+# UNITY=n: up to n neighbours in a folder are compiled as one file, by the name of the first, which makes a build from
+# nothing much shorter and every other one longer. Those that go along with FILE are $(with_FILE).
+UNITY ?= 0
+ifneq ($(UNITY),0)
+    alone     := $(shell grep -v '^\#' dev/compiled_alone.txt)
+    of_folder = $(foreach file,$2,$(if $(filter $1,$(dir $(file))),$(file)))
+    beyond    := $(words $(shell seq 0 $(UNITY)))
+    together  = $(if $1,$(firstword $1) $(eval with_$(firstword $1) := $(wordlist 2,$(UNITY),$1))$(call \
+        together,$(wordlist $(beyond),9999,$1)))
+    compiled  = $(filter $(alone),$1) $(foreach folder,$(sort $(dir $1)),$(call \
+        together,$(call of_folder,$(folder),$(filter-out $(alone),$1))))
+else
+    compiled = $1
+endif
+
 main_object     := $(obj)/train_gpt.cu.o
 # Kernels for a GPU do not depend on the processor: both builds of a package share them.
 kernel_obj      := $(if $(WIDE),build/dist/obj,$(obj))
 library_objects := $(patsubst %,$(kernel_obj)/%.o,$(filter %.cu,$(library_sources))) \
-    $(patsubst %,$(obj)/%.o,$(filter-out %.cu,$(library_sources)))
-test_objects    := $(test_sources:%=$(obj)/%.o)
+    $(patsubst %,$(obj)/%.o,$(call compiled,$(filter-out %.cu,$(library_sources))))
+test_objects    := $(patsubst %,$(obj)/%.o,$(call compiled,$(test_sources)))
 bench_objects   := $(bench_sources:%=$(obj)/%.o)
 bench_programs  := $(bench_sources:dev/bench/%.cpp=$(BUILD)/bench/%)
 
@@ -295,7 +312,8 @@ commit := $(or $(if $(wildcard .git),$(shell git rev-parse HEAD 2>/dev/null)),un
 # belongs to the flags, so that a shared or cached build folder is rebuilt there.
 native := $(if $(filter native,$(ARCH)),$(shell $(CXX) -march=native -Q --help=target 2>/dev/null | cksum))
 
-export FLAGS_TEXT   := $(compiler_version) $(native) $(compile)
+export FLAGS_TEXT   := $(compiler_version) $(native) $(compile)$(if $(filter-out 0,$(UNITY)), \
+    $(UNITY) $(library_sources) $(test_sources))
 export CUDA_TEXT    := $(if $(with_cuda),$(nvcc_compile)) $(if $(with_cuda_tests),$(cpu_kernel_compile))
 export SOURCES_TEXT := $(link) $(libs) $(library_sources) $(test_sources) $(bench_sources) $(cpu_kernels) $(cuda_host)
 
@@ -408,8 +426,8 @@ endif
 
 $(obj)/%.cpp.o: %.cpp $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(call say,CXX,$<)
-	$(quiet)$(compile) $(level) $(defines) -MMD -MP -c $< -o $@
+	$(call say,CXX,$< $(with_$<))
+	$(quiet)$(compile) $(level) $(defines) $(addprefix -include ,$(with_$<)) -MMD -MP -c $< -o $@
 
 # The main file is called .cu by custom of this family of programs; it is plain C++.
 $(main_object): train_gpt.cu $(BUILD)/flags
@@ -428,7 +446,7 @@ $(obj)/cuda_on_cpu/%.cu.o: %.cu $(BUILD)/cuda_flags
 	$(call say,CXX,$< on the CPU)
 	$(quiet)$(cpu_kernel_compile) -MMD -MP -x c++ -c $< -o $@
 
-$(obj)/cuda_on_cpu/dev/%: level := -O2
+$(obj)/cuda_on_cpu/dev/%: level := -O3
 $(obj)/cuda_on_cpu/%.cpp.o: %.cpp $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CXX,$< on the CPU)
@@ -489,12 +507,14 @@ chat: all
 finetune: all
 	@scripts/finetune.sh $(binary)
 
-test: all $(BUILD)/tests $(BUILD)/faults.so $(if $(with_cuda_tests),$(BUILD)/cuda_tests $(BUILD)/train_gpt_cuda_on_cpu)
+tested := $(BUILD)/tests $(BUILD)/faults.so \
+    $(if $(with_cuda_tests),$(BUILD)/cuda_tests $(BUILD)/train_gpt_cuda_on_cpu)
+test: all $(tested)
 	$(if $(with_cuda_tests),,@echo 'tests of the CUDA kernels: skipped ($(if \
 	    $(cuda_include),not in the $(flavour) flavour or CUDA=0,no CUDA headers))')
 	@tests/run.sh $(BUILD)
 
-test-long: all
+test-long: all $(tested)
 	@tests/run.sh $(BUILD) long
 
 HOURS ?= 1
@@ -504,8 +524,8 @@ chaos: all $(BUILD)/faults.so
 	    TRAIN_GPT='$(abspath $(binary))' CHAOS_SECONDS=$$(awk 'BEGIN { print int(3600 * $(HOURS)) }') \
 	    CHAOS_SEED='$(SEED)' tests/e2e/chaos.sh
 
-kernels-report:
-	@dev/cuda_on_cpu/kernels_report.sh
+kernels-report: $(filter %_hopper.cu.o,$(library_objects))
+	@CUDA_HOME='$(CUDA_HOME)' dev/cuda_on_cpu/kernels_report.sh $^
 
 MINUTES ?= 10
 ifeq ($(flavour),san)

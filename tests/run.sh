@@ -9,8 +9,8 @@
 # were. Exits 0 only if something passed and nothing failed; a crash, a sanitizer's
 # report or a time-out is a failure and is named.
 #
-# As many of them run at a time as there are processors, unit tests in as many shards; each one's output is shown when
-# it has ended, or as it comes where one runs alone.
+# One more of them run at a time than there are processors, since some wait most of the time, unit tests in as many
+# shards; each one's output is shown when it has ended, or as it comes where one runs alone.
 #
 # An end-to-end script reads TRAIN_GPT (absolute path of the binary), BUILD_DIR and
 # WORK_DIR (a fresh folder, removed afterwards), runs at the top of the tree and prints a line per
@@ -20,7 +20,7 @@
 # Environment: GTEST_FILTER   which unit tests (see GoogleTest)
 #              E2E_FILTER     which scripts, a pattern for their names without .sh (default *)
 #              TEST_TIMEOUT   seconds for each script (default 600, long ones 3600); the unit tests get three times that
-#              TEST_JOBS      how many run at a time (default: one a processor)
+#              TEST_JOBS      how many run at a time (default: processors and one)
 #              LLMC_CUDA_SEED schedule of the kernels in cuda_tests (see dev/cuda_on_cpu/control.h)
 set -u
 
@@ -170,11 +170,10 @@ run_script() {
 
 kind=e2e
 [ "${2-}" != long ] || kind=long
-scripts=()
-for script in tests/$kind/${E2E_FILTER:-*}.sh; do
-    [ ! -e "$script" ] || scripts+=("$script")
-done
-lanes=${TEST_JOBS:-$(nproc)}
+# Large ones first: they take longest, and none of them is left to run alone at the end.
+# shellcheck disable=SC2012,SC2086  # names of this tree, a pattern
+mapfile -t scripts < <(ls -S tests/$kind/${E2E_FILTER:-*}.sh 2>/dev/null)
+lanes=${TEST_JOBS:-$(($(nproc) + 1))}
 
 jobs=() # "run_unit_tests PROGRAM SHARD" or "run_script FILE"
 add_unit_tests() {

@@ -3,7 +3,6 @@
 #include "dev/cuda_on_cpu/race_checker.h"
 #include "dev/cuda_on_cpu/scheduler.h"
 
-#include <cstring>
 #include <vector>
 
 namespace cuda_on_cpu {
@@ -25,10 +24,6 @@ struct NamedBarrier {
 };
 NamedBarrier named[16];
 
-bool same(const Where& a, const Where& b) {
-    return a.line() == b.line() && std::strcmp(a.file_name(), b.file_name()) == 0;
-}
-
 }  // namespace
 
 void reset_barriers() {
@@ -44,7 +39,7 @@ int block_barrier(int predicate, Vote vote, const Where& where) {
         barrier.where = where;
         barrier.pc = pc;
         barrier.first = thread.number;
-    } else if (!same(barrier.where, where)) {
+    } else if (!same_place(barrier.where, where)) {
         kernel_fault(format("barrier in divergent code: __syncthreads at %s, while thread %d waits in the one at %s",
                             lines_of(pc, where).c_str(), barrier.first, lines_of(barrier.pc, barrier.where).c_str()));
     }

@@ -48,8 +48,7 @@ void on_fault(int signal_number, siginfo_t* info, void* context) {
     fault_pc = reinterpret_cast<const void*>(registers[REG_RIP]);
     if (in_kernel()) {
         registers[REG_RSP] = ((registers[REG_RSP] - 256) & ~greg_t{15}) - 8;
-        if (is_on_a_stack(fault_address))
-            registers[REG_RSP] = reinterpret_cast<greg_t>(stack_of_thread(self().number).high) - 8;
+        if (is_on_a_stack(fault_address)) registers[REG_RSP] = reinterpret_cast<greg_t>(self().stack.high) - 8;
         registers[REG_RIP] = reinterpret_cast<greg_t>(&fault_in_kernel);
         return;
     }

@@ -39,7 +39,6 @@ namespace cuda_on_cpu {
 namespace {
 
 constexpr size_t kPage = 4096;
-constexpr size_t kStackBytes = 64 << 10;
 constexpr size_t kStride = kStackBytes + kPage;
 
 char* stacks() {

@@ -12,9 +12,12 @@ namespace cuda_on_cpu {
 /// Saves the caller's registers and stack pointer to *save and goes on where `load` was saved.
 extern "C" void cuda_on_cpu_switch(void** save, void* load);
 
+constexpr size_t kStackBytes = 64 << 10;
+
 struct Stack {
     char* low = nullptr;
-    char* high = nullptr;
+    char* high = nullptr;  ///< kStackBytes above.
+    bool has(const void* p) const { return static_cast<size_t>(static_cast<const char*>(p) - low) < kStackBytes; }
 };
 
 /// Stacks for all threads of a block, each above a guard page; made once and used for every block.

@@ -1,16 +1,18 @@
 #!/bin/bash
-# Compiles the kernels for Hopper and reads what came out: the instructions that make them worth having, registers
-# within what the kernel starts with, no spills, nothing that ptxas repaired (C75..: fences and waits put in, wgmma one
-# by one, setmaxnreg ignored). Prints "ok NAME" or "not ok NAME: why" for each file and check; needs nvcc, but no GPU.
+# Reads what the kernels for Hopper were compiled to: the instructions that make them worth having, registers within
+# what the kernel starts with, no spills, nothing that ptxas repaired (C75..: fences and waits put in, wgmma one by one,
+# setmaxnreg ignored). Prints "ok NAME" or "not ok NAME: why" for each file and check; needs nvcc, but no GPU.
+#
+#   dev/cuda_on_cpu/kernels_report.sh OBJECT...     (make kernels-report does this)
+#
+# Beside each object lies what ptxas said, OBJECT.log.
 set -u
-cd "$(dirname "$0")/../.." || exit 2
 
-nvcc=$(command -v nvcc || ls "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" 2>/dev/null)
-if [ -z "$nvcc" ]; then
-    echo "skip kernels_report: there is no nvcc"
+if [ $# -eq 0 ]; then
+    echo "skip kernels_report: nothing was compiled for Hopper; there is no nvcc, or CUDA=0"
     exit 0
 fi
-sass=$(command -v cuobjdump || ls "$(dirname "$nvcc")/cuobjdump" 2>/dev/null)
+sass=$(command -v cuobjdump || ls "${CUDA_HOME:-/usr/local/cuda}/bin/cuobjdump" 2>/dev/null)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failures=0
@@ -34,17 +36,9 @@ has() {
     grep -qw -- "$1" "$2"
 }
 
-for source in llmc/backend/cuda/*_hopper.cu; do
-    name=$(basename "$source" .cu)
-    log=$work/$name.log
-    if ! "$nvcc" -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a -Xptxas -v,-warn-spills -I. \
-        -DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL -Xcompiler -fopenmp \
-        -cubin -o "$work/$name.cubin" "$source" >"$log" 2>&1; then
-        cat "$log" >&2
-        echo "not ok $name: it does not compile"
-        failures=$((failures + 1))
-        continue
-    fi
+for object in "$@"; do
+    name=$(basename "$object" .cu.o)
+    log=$object.log
     check "$name: ptxas repaired nothing" none 'C75[0-9]+' "$log"
     check "$name: no spills" none '[1-9][0-9]* bytes spill' "$log"
     check "$name: registers within what 384 threads start with" within 168 "$log"
@@ -52,7 +46,7 @@ for source in llmc/backend/cuda/*_hopper.cu; do
         echo "skip $name: instructions (there is no cuobjdump)"
         continue
     fi
-    "$sass" -sass "$work/$name.cubin" | sed 's/[.;]/ /g' >"$work/$name.sass"
+    "$sass" -sass "$object" | sed 's/[.;]/ /g' >"$work/$name.sass"
     for instruction in HGMMA UTMALDG USETMAXREG SYNCS; do
         check "$name: $instruction" has "$instruction" "$work/$name.sass"
     done

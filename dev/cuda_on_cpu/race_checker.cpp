@@ -2,6 +2,7 @@
 
 #include "dev/cuda_on_cpu/fiber.h"
 #include "dev/cuda_on_cpu/memory.h"
+#include "dev/cuda_on_cpu/race_cells.h"
 #include "dev/cuda_on_cpu/scheduler.h"
 #include "dev/cuda_on_cpu/shared_memory.h"
 #include "dev/cuda_on_cpu/sparse_memory.h"
@@ -16,31 +17,6 @@ namespace cuda_on_cpu::race {
 
 namespace {
 
-constexpr size_t kGrain = 2;  // Bytes for each cell: a bf16.
-
-// Intervals between barriers are numbered through all blocks and launches. A `when` below the launch's first number
-// means an earlier launch, below the block's first an earlier block of this launch, below that of the last
-// __syncthreads an earlier interval of this block. What named barriers order besides is known by pairs of warps (vector
-// clocks).
-struct Cell {
-    uint32_t write_when, read_when;
-    uint32_t write_pc, read_pc;
-    uint16_t write_thread, read_thread;  // With flags.
-    uint16_t write_warp_when, read_warp_when;
-};
-
-constexpr uint16_t kThread = 0x03ff;
-constexpr uint16_t kAgent = 0x0800;       // Asynchronous work did it; the thread's bits have the agent's number.
-constexpr uint16_t kCopying = 0x1000;     // A copy into it is under way.
-constexpr uint16_t kOtherWarps = 0x2000;  // More readers in this interval, of several warps,
-constexpr uint16_t kSameWarp = 0x4000;    // or of one.
-constexpr uint16_t kAtomic = 0x8000;
-
-enum Life : uint8_t { kUnallocated = 0, kUnwritten = 1, kWritten = 2 };
-constexpr uint64_t kAllWritten = 0x0202020202020202;
-
-uint32_t now = 1, block_start = 1, launch_start = 1, all_synced = 1;
-
 // seen[a][b]: what agent b (a warp, or asynchronous work) did before that number comes before what warp a does next.
 // announced[id]: the same for those who wait at a named barrier, of what has arrived there so far. In blocks without
 // named barriers and asynchronous work all are 0.
@@ -51,18 +27,7 @@ bool clocks_used = false;
 constexpr int kFences = 6;
 uint32_t proxy_fences[kMaxThreads][kFences];
 
-uint16_t warp_now[kMaxWarps];
 bool fenced = false;
-uint64_t accesses = 0;
-
-char* global_base = nullptr;
-size_t global_bytes = 0;
-Cell* global_cells = nullptr;
-uint8_t* life = nullptr;  // Of each grain of the device region.
-Cell* shared_cells = nullptr;
-
-char* program_begin = nullptr;  // The program's own image: constants there may be read.
-char* program_end = nullptr;
 
 template <typename T>
 T* reserve(size_t count) {
@@ -86,7 +51,6 @@ void find_program() {
         nullptr);
 }
 
-uint32_t compact(const void* pc) { return static_cast<uint32_t>(static_cast<const char*>(pc) - program_begin); }
 const void* expanded(uint32_t pc) { return program_begin + pc; }
 
 struct Request {
@@ -135,18 +99,18 @@ Order order_of(uint32_t when, uint16_t other, const Clock& clock) {
     return synced || when < clock[agent_of(other)] ? Order::Before : Order::SameInterval;
 }
 
-void check_against_write(const Cell& cell, const Request& request, int me) {
-    const bool was_atomic = cell.write_thread & kAtomic;
-    const int writer = cell.write_thread & kThread;
-    if (cell.write_thread & kCopying && cell.write_when >= block_start) {
-        if (cell.write_thread & kAgent)
-            agent_found("use of the target of a bulk copy in flight", request, cell.write_pc);
-        race_found("use of the target of a cp.async before its wait", request, "copied", writer, cell.write_pc);
+[[gnu::noinline]] void check_against_write(const Cell& cell, const Request& request, int me) {
+    const bool was_atomic = cell.write.thread & kAtomic;
+    const int writer = cell.write.thread & kThread;
+    if (cell.write.thread & kCopying && cell.write.when >= block_start) {
+        if (cell.write.thread & kAgent)
+            agent_found("use of the target of a bulk copy in flight", request, cell.write.pc);
+        race_found("use of the target of a cp.async before its wait", request, "copied", writer, cell.write.pc);
     }
     if (was_atomic && request.kind == Access::Atomic) return;
-    const Order order = order_of(cell.write_when, cell.write_thread, seen[me / kLanes]);
-    if (cell.write_thread & kAgent) {
-        if (order == Order::SameInterval) agent_found("race with a bulk copy", request, cell.write_pc);
+    const Order order = order_of(cell.write.when, cell.write.thread, seen[me / kLanes]);
+    if (cell.write.thread & kAgent) {
+        if (order == Order::SameInterval) agent_found("race with a bulk copy", request, cell.write.pc);
         return;
     }
     if (order == Order::Before || writer == me) {
@@ -154,56 +118,32 @@ void check_against_write(const Cell& cell, const Request& request, int me) {
     }
     const char* const other = was_atomic ? "atomic operation" : "written";
     if (order == Order::OtherBlock) {
-        if (!request.shared && !fenced) race_found("race between blocks", request, other, writer, cell.write_pc);
+        if (!request.shared && !fenced) race_found("race between blocks", request, other, writer, cell.write.pc);
         return;
     }
     const int warp = me / kLanes;
-    if (writer / kLanes == warp && cell.write_warp_when < warp_now[warp]) return;
+    if (writer / kLanes == warp && cell.write.warp_when < warp_now[warp]) return;
     const bool same_warp = writer / kLanes == warp;
-    race_found(same_warp ? "race inside a warp" : "race between warps", request, other, writer, cell.write_pc);
+    race_found(same_warp ? "race inside a warp" : "race between warps", request, other, writer, cell.write.pc);
 }
 
-void check_against_read(const Cell& cell, const Request& request, int me) {
-    if (cell.read_when == 0) return;
-    const int reader = cell.read_thread & kThread;
-    const Order order = order_of(cell.read_when, cell.read_thread, seen[me / kLanes]);
+[[gnu::noinline]] void check_against_read(const Cell& cell, const Request& request, int me) {
+    const int reader = cell.read.thread & kThread;
+    const Order order = order_of(cell.read.when, cell.read.thread, seen[me / kLanes]);
     if (order == Order::Before) return;
-    if (cell.read_thread & kAgent) {
-        if (order == Order::SameInterval) agent_found("race with asynchronous reads", request, cell.read_pc);
+    if (cell.read.thread & kAgent) {
+        if (order == Order::SameInterval) agent_found("race with asynchronous reads", request, cell.read.pc);
         return;
     }
     if (order == Order::OtherBlock) {
-        if (!request.shared && !fenced) race_found("race between blocks", request, "read", reader, cell.read_pc);
+        if (!request.shared && !fenced) race_found("race between blocks", request, "read", reader, cell.read.pc);
         return;
     }
     const int warp = me / kLanes;
-    const bool others = cell.read_thread & (kSameWarp | kOtherWarps);
-    const bool same_warp = reader / kLanes == warp && !(cell.read_thread & kOtherWarps);
-    if ((reader == me && !others) || (same_warp && cell.read_warp_when < warp_now[warp])) return;
-    race_found(same_warp ? "race inside a warp" : "race between warps", request, "read", reader, cell.read_pc);
-}
-
-void remember_read(Cell& cell, int me, uint32_t pc) {
-    const int warp = me / kLanes, reader = cell.read_thread & kThread;
-    // Reads by this warp alone, before its last barrier: whatever follows comes after them.
-    const bool is_past =
-        reader / kLanes == warp && !(cell.read_thread & kOtherWarps) && cell.read_warp_when < warp_now[warp];
-    uint16_t flags = 0;
-    if (cell.read_when == now && !(cell.read_thread & kAgent) && !is_past) {
-        flags = cell.read_thread & (kSameWarp | kOtherWarps);
-        if (reader != me) flags |= reader / kLanes == warp ? kSameWarp : kOtherWarps;
-    }
-    cell.read_when = now;
-    cell.read_pc = pc;
-    cell.read_thread = static_cast<uint16_t>(me) | flags;
-    cell.read_warp_when = warp_now[warp];
-}
-
-void remember_write(Cell& cell, int me, uint32_t pc, uint16_t flags) {
-    cell.write_when = now;
-    cell.write_pc = pc;
-    cell.write_thread = static_cast<uint16_t>(me) | flags;
-    cell.write_warp_when = warp_now[me / kLanes];
+    const bool others = cell.read.thread & (kSameWarp | kOtherWarps);
+    const bool same_warp = reader / kLanes == warp && !(cell.read.thread & kOtherWarps);
+    if ((reader == me && !others) || (same_warp && cell.read.warp_when < warp_now[warp])) return;
+    race_found(same_warp ? "race inside a warp" : "race between warps", request, "read", reader, cell.read.pc);
 }
 
 size_t cells_of(const void* p, size_t bytes) {
@@ -212,29 +152,31 @@ size_t cells_of(const void* p, size_t bytes) {
 
 void check_cells(Cell* cells, const Request& request, uint16_t flags = 0) {
     const int me = self().number;
-    const uint32_t pc = compact(request.pc);
+    const bool reads = request.kind == Access::Read;
+    const uint32_t past = request.shared ? block_start : launch_start;
+    const Mark mine = mark_of(me, request.pc, request.kind == Access::Atomic ? kAtomic : flags);
     const size_t count = cells_of(request.address, request.bytes);
     for (Cell* cell = cells; cell < cells + count; ++cell) {
-        if (request.shared && cell->write_when < block_start) {
+        if (request.shared && cell->write.when < block_start) {
             if (request.kind != Access::Write) found("read of unwritten memory", request);
-        } else if (cell->write_when != 0) {
+        } else if (!is_settled(cell->write, me, past)) {
             check_against_write(*cell, request, me);
         }
-        if (request.kind == Access::Read) {
-            remember_read(*cell, me, pc);
+        if (reads) {
+            remember_read(cell->read, mine);
         } else {
-            check_against_read(*cell, request, me);
-            remember_write(*cell, me, pc, request.kind == Access::Atomic ? kAtomic : flags);
+            if (!is_settled(cell->read, me, past)) check_against_read(*cell, request, me);
+            cell->write = mine;
         }
     }
 }
 
 void check_life(const Request& request) {
-    uint8_t* const first = life + (request.address - global_base) / kGrain;
+    uint8_t* const first = life + (request.address - global_begin) / kGrain;
     const size_t count = cells_of(request.address, request.bytes);
     uint64_t eight;
     std::memcpy(&eight, first, sizeof eight);
-    if (count == sizeof eight && eight == kAllWritten) return;
+    if (count <= sizeof eight && (eight ^ kAllWritten) << 8 * (sizeof eight - count) == 0) return;
     for (size_t i = 0; i < count; ++i) {
         if (first[i] == kUnallocated) found("out of bounds", request);
         if (first[i] == kUnwritten && request.kind != Access::Write) found("read of unwritten memory", request);
@@ -242,17 +184,21 @@ void check_life(const Request& request) {
     }
 }
 
-Cell* shared_cell(const void* p) { return shared_cells + (static_cast<const char*>(p) - shared_base()) / kGrain; }
+bool is_global(const char* p) { return static_cast<size_t>(p - global_begin) < global_bytes; }
+bool is_shared(const char* p) { return static_cast<size_t>(p - shared_begin) < kSharedRegion; }
+Cell* shared_cell(const void* p) { return shared_cells + (static_cast<const char*>(p) - shared_begin) / kGrain; }
 
-void access_host_memory(const Request& request) {
-    const auto* arguments = static_cast<const char*>(current_launch().arguments.get());
-    if (is_on_a_stack(request.address)) found("access to another thread's local variable", request);
-    if (is_pinned(request.address)) return;
-    const bool constant =
-        (request.address >= program_begin && request.address < program_end) ||
-        (request.address >= arguments && request.address < arguments + current_launch().argument_bytes);
-    if (constant && request.kind == Access::Read) return;
-    found("host memory used by a kernel", request);
+bool is_constant(const char* p) {
+    const auto* const arguments = static_cast<const char*>(current_launch().arguments.get());
+    return (p >= program_begin && p < program_end) ||
+           (p >= arguments && p < arguments + current_launch().argument_bytes);
+}
+
+void access_other_memory(const Request& request) {
+    if (request.kind == Access::Read && is_constant(request.address)) return;
+    if (is_sparse(request.address, request.bytes) || is_pinned(request.address)) return;
+    found(is_on_a_stack(request.address) ? "access to another thread's local variable" : "host memory used by a kernel",
+          request);
 }
 
 }  // namespace
@@ -261,7 +207,7 @@ RegisterWatch watch_registers = nullptr;
 
 void begin_launch() {
     if (!program_begin) find_program();
-    if (!shared_cells) shared_cells = reserve<Cell>(kSharedRegion / kGrain);
+    if (!shared_cells) shared_begin = shared_base(), shared_cells = reserve<Cell>(kSharedRegion / kGrain);
     if (now > ~0u - (1u << 24)) {  // All that is remembered belongs to the past anyway.
         madvise(shared_cells, kSharedRegion / kGrain * sizeof(Cell), MADV_DONTNEED);
         if (global_cells) madvise(global_cells, global_bytes / kGrain * sizeof(Cell), MADV_DONTNEED);
@@ -326,29 +272,29 @@ void fence() { fenced = true; }
 uint64_t access_count() { return accesses; }
 
 void access(const void* p, size_t bytes, Access kind, const void* pc) {
-    const Thread& thread = self();
     const auto* address = static_cast<const char*>(p);
-    const Stack stack = stack_of_thread(thread.number);
-    if (address >= stack.low && address < stack.high) {
+    if (self().stack.has(address)) {
         if (watch_registers) watch_registers(address, bytes, kind, pc);
-        return;
-    }
-    Request request{address, bytes, kind, pc, false};
-    const bool global = global_base && address >= global_base && address < global_base + global_bytes;
-    request.shared = !global && address >= shared_base() && address < shared_base() + kSharedRegion;
-    if (!global && !request.shared) {
-        if (!is_sparse(p, bytes)) access_host_memory(request);
-        return;
-    }
-    ++accesses;
-    if (kind != Access::Atomic && (random_bits() & 63) == 0) preempt();
-    if (global) {
-        check_life(request);
-        check_cells(global_cells + (address - global_base) / kGrain, request);
+    } else if (is_global(address) || is_shared(address)) {
+        if (kind != Access::Atomic)
+            begin_access();
+        else
+            ++accesses;
+        check(address, bytes, kind, pc);
     } else {
-        const char* const end = end_of_shared_variable(p);
+        access_other_memory({address, bytes, kind, pc, false});
+    }
+}
+
+void check(const char* address, size_t bytes, Access kind, const void* pc) {
+    const Request request{address, bytes, kind, pc, is_shared(address)};
+    if (request.shared) {
+        const char* const end = end_of_shared_variable(address);
         if (!end || address + bytes > end) found("out of bounds", request);
-        check_cells(shared_cell(p), request);
+        check_cells(shared_cell(address), request);
+    } else {
+        check_life(request);
+        check_cells(global_cells + (address - global_begin) / kGrain, request);
     }
 }
 
@@ -395,19 +341,19 @@ void async_access(const void* p, size_t bytes, Access kind, const AsyncAccess& w
     Cell* const cells = shared_cell(p);
     const auto who = static_cast<uint16_t>(work.agent | kAgent);
     for (Cell* cell = cells; cell < cells + bytes / kGrain; ++cell) {
-        if (cell->write_when >= block_start) {
-            if (cell->write_thread & kCopying)
-                agent_found("use of the target of a bulk copy in flight", request, cell->write_pc);
-            check_earlier(cell->write_when, cell->write_thread, cell->write_pc, "written", request, work);
+        if (cell->write.when >= block_start) {
+            if (cell->write.thread & kCopying)
+                agent_found("use of the target of a bulk copy in flight", request, cell->write.pc);
+            check_earlier(cell->write.when, cell->write.thread, cell->write.pc, "written", request, work);
         } else if (kind == Access::Read) {
             found("read of unwritten memory", request);
         }
         if (kind == Access::Read) {
-            cell->read_when = work.moment, cell->read_pc = compact(pc), cell->read_thread = who;
+            cell->read.when = work.moment, cell->read.pc = compact(pc), cell->read.thread = who;
         } else {
-            check_earlier(cell->read_when, cell->read_thread, cell->read_pc, "read", request, work);
-            cell->write_when = work.moment, cell->write_pc = compact(pc);
-            cell->write_thread = static_cast<uint16_t>(who | kCopying);
+            check_earlier(cell->read.when, cell->read.thread, cell->read.pc, "read", request, work);
+            cell->write.when = work.moment, cell->write.pc = compact(pc);
+            cell->write.thread = static_cast<uint16_t>(who | kCopying);
         }
     }
 }
@@ -415,8 +361,8 @@ void async_access(const void* p, size_t bytes, Access kind, const AsyncAccess& w
 void async_written(const void* p, size_t bytes, uint32_t moment) {
     Cell* const cells = shared_cell(p);
     for (Cell* cell = cells; cell < cells + bytes / kGrain; ++cell) {
-        cell->write_when = moment;
-        cell->write_thread = static_cast<uint16_t>(cell->write_thread & ~kCopying);
+        cell->write.when = moment;
+        cell->write.thread = static_cast<uint16_t>(cell->write.thread & ~kCopying);
     }
 }
 
@@ -426,11 +372,11 @@ void copy_issued(const void* to, size_t bytes, const void* pc) {
 
 void copy_done(const void* to, size_t bytes, const void* pc) {
     Cell* const cells = shared_cell(to);
-    for (size_t i = 0; i < bytes / kGrain; ++i) remember_write(cells[i], self().number, compact(pc), 0);
+    for (size_t i = 0; i < bytes / kGrain; ++i) cells[i].write = mark_of(self().number, pc);
 }
 
 void attach(char* base, size_t bytes) {
-    global_base = base;
+    global_begin = base;
     global_bytes = bytes;
     global_cells = reserve<Cell>(bytes / kGrain);
     life = reserve<uint8_t>(bytes / kGrain + sizeof(uint64_t));
@@ -438,19 +384,19 @@ void attach(char* base, size_t bytes) {
 
 namespace {
 void set_life(const void* p, size_t bytes, Life value) {
-    std::memset(life + (static_cast<const char*>(p) - global_base) / kGrain, value, cells_of(p, bytes));
+    std::memset(life + (static_cast<const char*>(p) - global_begin) / kGrain, value, cells_of(p, bytes));
 }
 }  // namespace
 
 void allocated(const void* p, size_t bytes) { set_life(p, bytes, kUnwritten); }
 void freed(const void* p, size_t bytes) { set_life(p, bytes, kUnallocated); }
 void written(const void* p, size_t bytes) {
-    if (bytes > 0 && p >= global_base && p < global_base + global_bytes) set_life(p, bytes, kWritten);
+    if (bytes > 0 && p >= global_begin && p < global_begin + global_bytes) set_life(p, bytes, kWritten);
 }
 
 bool is_written(const void* p, size_t bytes) {
     if (is_sparse(p, bytes)) return true;
-    const uint8_t* const first = life + (static_cast<const char*>(p) - global_base) / kGrain;
+    const uint8_t* const first = life + (static_cast<const char*>(p) - global_begin) / kGrain;
     return std::all_of(first, first + cells_of(p, bytes), [](uint8_t one) { return one == kWritten; });
 }
 

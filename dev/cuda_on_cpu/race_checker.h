@@ -1,8 +1,9 @@
 // The checker of memory accesses: races, reads of unwritten memory, bounds, alignment.
 //
 // Kernels are compiled with -fsanitize=thread, which calls __tsan_readN and __tsan_writeN before accesses; libtsan is
-// not linked, tsan_hooks.cpp hands them to access() below (as the Linux kernel's KCSAN does). For each two bytes a cell
-// remembers the last writer and reader: thread, barrier interval, warp-barrier count, program counter. Approximations:
+// not linked, tsan_hooks.cpp has them checked here (as the Linux kernel's KCSAN does), nearly all at once by
+// access_aligned() of race_cells.h, the rest by access() below. For each two bytes a cell remembers the last writer and
+// reader: thread, barrier interval, warp-barrier count, program counter. Approximations:
 // neighbouring single bytes share a cell; one reader is remembered; at a named barrier a warp has arrived when its last
 // thread has; a partial __syncwarp orders the whole warp; a block that called __threadfence is trusted towards other
 // blocks.
@@ -18,7 +19,7 @@
 namespace cuda_on_cpu {
 
 /// True while kernel code runs on this OS thread, false in the executor and on the host.
-extern thread_local bool kernel_code;
+extern constinit thread_local bool kernel_code;
 
 /// In what kernels call: no checks until it returns (the linker may have given us instrumented library functions).
 class ExecutorScope {

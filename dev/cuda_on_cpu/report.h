@@ -6,12 +6,17 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstring>
 #include <source_location>
 #include <string>
 
 namespace cuda_on_cpu {
 
 using Where = std::source_location;
+inline bool same_place(const Where& a, const Where& b) {
+    const char *one = a.file_name(), *other = b.file_name();
+    return a.line() == b.line() && (one == other || std::strcmp(one, other) == 0);
+}
 
 /// "norm.cu:41" or, through inlined functions, "device.cuh:80 < norm.cu:41": where the code at `pc` came from.
 std::string lines_of(const void* pc);

@@ -37,7 +37,6 @@ struct Executor {
     unsigned ready_ranks = 0;   // Warps with ready lanes, a bit for each rank.
     int rank[kMaxWarps], warp_of_rank[kMaxWarps];
     unsigned exited[kMaxWarps];
-    Thread* current = nullptr;
     void* main_stack_pointer = nullptr;
     const Launch* launch = nullptr;
     Policy policy = Policy::Fair;
@@ -47,7 +46,7 @@ Executor executor;
 thread_local bool this_os_thread_executes = false;
 
 Order order = Order::Random;
-uint64_t seed_value = 2, random_state = 0;
+uint64_t seed_value = 2;
 Counts counters{};
 BlockChooser chooser;
 
@@ -95,7 +94,7 @@ Thread* pick() {
 }
 
 void run(void** save, Thread& next) {
-    executor.current = &next;
+    running = &next;
     next.state = State::Running;
     threadIdx = next.index;
     ++counters.switches;
@@ -142,7 +141,7 @@ void run_another(Thread& from) {
         abandon_launch();
     }
     if (next == &from) {
-        executor.current = next;
+        running = next;
         next->state = State::Running;
         return;
     }
@@ -152,7 +151,7 @@ void run_another(Thread& from) {
 [[noreturn]] void thread_exit() {
     kernel_code = false;
     Executor& e = executor;
-    Thread& thread = *e.current;
+    Thread& thread = *running;
     for (const AsyncCopy& copy : thread.copies) {
         kernel_fault("a cp.async is never waited for: " + lines_of(copy.pc));
     }
@@ -191,7 +190,8 @@ void start_thread(int number, const dim3& block) {
     thread.state = State::Ready;
     thread.copy_group = 0;
     thread.copies.clear();
-    thread.stack_pointer = prepare(stack_of_thread(number), number, thread_entry);
+    thread.stack = stack_of_thread(number);
+    thread.stack_pointer = prepare(thread.stack, number, thread_entry);
     executor.ready[thread.warp()] |= 1u << thread.lane();
     executor.exited[thread.warp()] &= ~(1u << thread.lane());
 }
@@ -216,7 +216,7 @@ void run_block(const dim3& block) {
     counters.threads += static_cast<uint64_t>(e.thread_count);
     run(&e.main_stack_pointer, *pick());
     kernel_code = false;
-    e.current = nullptr;
+    running = nullptr;
 }
 
 // The numbers of a launch's blocks, in the order in which they run.
@@ -258,10 +258,9 @@ void run_grid(const Launch& launch) {
     executor.launch = nullptr;
 }
 
-bool in_kernel() { return this_os_thread_executes && executor.current; }
+bool in_kernel() { return this_os_thread_executes && running; }
 const Launch& current_launch() { return *executor.launch; }
 
-Thread& self() { return *executor.current; }
 Thread& thread_of_block(int number) { return executor.threads[number]; }
 int thread_count() { return executor.thread_count; }
 int live_count() { return executor.live; }
@@ -302,13 +301,6 @@ void kernel_fault(const std::string& text, cudaError_t error) {
     report(error, format("%s, %s, thread (%u,%u,%u): %s", function_at(executor.launch->kernel).c_str(),
                          block_name().c_str(), thread.x, thread.y, thread.z, text.c_str()));
     abandon_launch();
-}
-
-uint32_t random_bits() {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return static_cast<uint32_t>(random_state >> 32);
 }
 
 void set_block_chooser(BlockChooser wanted) { chooser = std::move(wanted); }

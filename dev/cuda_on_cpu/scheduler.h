@@ -5,6 +5,7 @@
 // with priorities that change; the same with lanes in order.
 #pragma once
 
+#include "dev/cuda_on_cpu/fiber.h"
 #include "dev/cuda_on_cpu/report.h"
 
 #include <cuda_runtime_api.h>
@@ -52,6 +53,7 @@ struct AsyncCopy {
 };
 
 struct Thread {
+    Stack stack;
     void* stack_pointer;
     uint3 index;
     int number;  ///< Within the block.
@@ -78,7 +80,9 @@ const Launch& current_launch();
 
 // ---- for what is called by kernels ---------------------------------------------------------
 
-Thread& self();
+/// The thread that runs, or nullptr.
+inline Thread* running = nullptr;
+inline Thread& self() { return *running; }
 Thread& thread_of_block(int number);
 int thread_count();
 int live_count();
@@ -93,7 +97,13 @@ void preempt();
 
 [[noreturn]] void abandon_launch();
 
-uint32_t random_bits();
+inline uint64_t random_state = 0;
+inline uint32_t random_bits() {
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return static_cast<uint32_t>(random_state >> 32);
+}
 bool random_order();  ///< False with the fixed schedules.
 uint64_t current_seed();
 

@@ -59,6 +59,7 @@ void begin_shared(size_t bytes, size_t limit) {
     dynamic_alignment = kAlignment;
     shared_limit = limit;
     variables.clear();
+    last_shared_range = {};
 }
 
 void poison_shared() {
@@ -100,13 +101,14 @@ char* shared_pointer(uint32_t address) {
     return address < dynamic_start() ? region + address : dynamic_data + (address - dynamic_start());
 }
 
-const char* end_of_shared_variable(const void* p) {
-    const auto* address = static_cast<const char*>(p);
-    if (address >= dynamic_data && address < dynamic_data + dynamic_bytes) return dynamic_data + dynamic_bytes;
+SharedRange find_shared_range(const void* p) {
+    const SharedRange dynamic = {dynamic_data, dynamic_data + dynamic_bytes};
+    if (dynamic.has(p)) return dynamic;
     for (const Variable& variable : variables) {
-        if (address >= variable.data && address < variable.data + variable.bytes) return variable.data + variable.bytes;
+        const SharedRange range = {variable.data, variable.data + variable.bytes};
+        if (range.has(p)) return range;
     }
-    return nullptr;
+    return {};
 }
 
 }  // namespace cuda_on_cpu

@@ -32,7 +32,20 @@ inline uint32_t swizzled(uint32_t address, int span) {
     return address ^ ((address >> 7 & static_cast<uint32_t>(span / 16 - 1)) << 4);
 }
 
+/// A variable of the launch, or the dynamic array.
+struct SharedRange {
+    const char* begin = nullptr;
+    const char* end = nullptr;
+    bool has(const void* p) const { return p >= begin && p < end; }
+};
+/// That which `p` lies in; empty if there is none.
+SharedRange find_shared_range(const void* p);
+
 /// The end of the variable that `p` lies in, or nullptr.
-const char* end_of_shared_variable(const void* p);
+inline SharedRange last_shared_range;
+inline const char* end_of_shared_variable(const void* p) {
+    if (!last_shared_range.has(p)) last_shared_range = find_shared_range(p);
+    return last_shared_range.end;
+}
 
 }  // namespace cuda_on_cpu

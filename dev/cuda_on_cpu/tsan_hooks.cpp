@@ -1,40 +1,50 @@
 // The functions that -fsanitize=thread has the kernels call, in place of libtsan's.
+#include "dev/cuda_on_cpu/race_cells.h"
 #include "dev/cuda_on_cpu/race_checker.h"
 #include "dev/cuda_on_cpu/scheduler.h"
 
 #include <cstddef>
 #include <cstdint>
 
+namespace cuda_on_cpu {
+
 namespace {
 
-using cuda_on_cpu::race::Access;
+using race::Access;
 
 inline void checked(const void* p, size_t bytes, Access kind, const void* pc) {
-    if (cuda_on_cpu::kernel_code) cuda_on_cpu::race::access(p, bytes, kind, pc);
+    if (kernel_code) race::access(p, bytes, kind, pc);
+}
+
+[[noreturn, gnu::noinline]] void misaligned(const void* p, size_t bytes, Access kind, const void* pc) {
+    kernel_fault(format("misaligned access: %s of %zu bytes at %p, at %s", kind == Access::Read ? "read" : "write",
+                        bytes, p, lines_of(pc).c_str()),
+                 cudaErrorMisalignedAddress);
 }
 
 // An access that the source says is aligned, such as one through a float4*.
-inline void checked_aligned(const void* p, size_t bytes, Access kind, const void* pc) {
-    if (!cuda_on_cpu::kernel_code) return;
-    if (reinterpret_cast<uintptr_t>(p) % bytes) {
-        cuda_on_cpu::kernel_fault(
-            cuda_on_cpu::format("misaligned access: %s of %zu bytes at %p, at %s",
-                                kind == Access::Read ? "read" : "write", bytes, p, cuda_on_cpu::lines_of(pc).c_str()),
-            cudaErrorMisalignedAddress);
-    }
-    cuda_on_cpu::race::access(p, bytes, kind, pc);
+template <Access kind, size_t bytes>
+inline void checked_aligned(const void* p, const void* pc) {
+    if (!kernel_code) return;
+    if (reinterpret_cast<uintptr_t>(p) % bytes) misaligned(p, bytes, kind, pc);
+    if (self().stack.has(p) && !race::watch_registers) return;
+    race::access_aligned<kind, bytes>(static_cast<const char*>(p), pc);
 }
 
 }  // namespace
 
+}  // namespace cuda_on_cpu
+
+using cuda_on_cpu::checked, cuda_on_cpu::checked_aligned, cuda_on_cpu::race::Access;
+
 #define CALLER __builtin_return_address(0)
 #define HOOKS(bytes)                                                                               \
-    void __tsan_read##bytes(void* p) { checked_aligned(p, bytes, Access::Read, CALLER); }          \
-    void __tsan_write##bytes(void* p) { checked_aligned(p, bytes, Access::Write, CALLER); }        \
+    void __tsan_read##bytes(void* p) { checked_aligned<Access::Read, bytes>(p, CALLER); }          \
+    void __tsan_write##bytes(void* p) { checked_aligned<Access::Write, bytes>(p, CALLER); }        \
     void __tsan_unaligned_read##bytes(void* p) { checked(p, bytes, Access::Read, CALLER); }        \
     void __tsan_unaligned_write##bytes(void* p) { checked(p, bytes, Access::Write, CALLER); }      \
-    void __tsan_volatile_read##bytes(void* p) { checked_aligned(p, bytes, Access::Read, CALLER); } \
-    void __tsan_volatile_write##bytes(void* p) { checked_aligned(p, bytes, Access::Write, CALLER); }
+    void __tsan_volatile_read##bytes(void* p) { checked_aligned<Access::Read, bytes>(p, CALLER); } \
+    void __tsan_volatile_write##bytes(void* p) { checked_aligned<Access::Write, bytes>(p, CALLER); }
 
 // Atomic operations of host code in the kernels' files, such as a shared_ptr's.
 #define ATOMIC_HOOKS(bits, T)                                                                                        \

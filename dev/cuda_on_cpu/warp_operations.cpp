@@ -35,10 +35,6 @@ constexpr int kMeetings = 2 * kLanes;
 Meeting meetings[kMaxWarps][kMeetings];
 int meeting_count[kMaxWarps];  // Those beyond have never been used in this block.
 
-bool same(const Where& a, const Where& b) {
-    return a.line() == b.line() && std::strcmp(a.file_name(), b.file_name()) == 0;
-}
-
 Meeting& join(unsigned mask, const char* name, const void* pc, const Where& where) {
     Thread& thread = self();
     const int warp = thread.warp();
@@ -70,7 +66,7 @@ Meeting& join(unsigned mask, const char* name, const void* pc, const Where& wher
         found->arrived = found->left = 0;
         found->where = where;
         found->pc = pc;
-    } else if (!same(found->where, where)) {
+    } else if (!same_place(found->where, where)) {
         kernel_fault(format(
             "divergent warp operation: lane %d calls %s at %s, others of its mask %08x wait in %s at %s", thread.lane(),
             name, lines_of(pc, where).c_str(), mask, found->name, lines_of(found->pc, found->where).c_str()));

@@ -72,7 +72,7 @@ struct Registers {
 Registers registers_of[kMaxThreads];
 uint32_t last_epoch = 0;
 
-size_t word_of(const char* p) { return static_cast<size_t>(p - stack_of_thread(self().number).low) / kWord; }
+size_t word_of(const char* p) { return static_cast<size_t>(p - self().stack.low) / kWord; }
 
 // Every access of a thread to its local variables, once it has used wgmma.
 void watch(const char* p, size_t bytes, race::Access kind, const void* pc) {
@@ -201,7 +201,7 @@ void issue(Product& product, int group) {
 void check_alike(const Product& product, const WgmmaShape& shape, uint64_t a, uint64_t b, bool accumulate,
                  const Where& where, const Place& place) {
     const char* difference = "";
-    if (product.where.line() != where.line() || std::strcmp(product.where.file_name(), where.file_name()) != 0)
+    if (!same_place(product.where, where))
         difference = "come to different wgmmas";
     else if (product.shape.n != shape.n || product.a != a || product.b != b)
         difference = "have different descriptors";
@@ -293,7 +293,7 @@ void wgmma(float* d, const uint32_t* a_registers, uint64_t a, uint64_t b, const 
 void wgmma_fence() {
     const ExecutorScope scope;
     Registers& mine = registers_of[self().number];
-    const Stack stack = stack_of_thread(self().number);
+    const Stack& stack = self().stack;
     mine.touched.resize(static_cast<size_t>(stack.high - stack.low) / kWord);
     mine.epoch = ++last_epoch;
     race::watch_registers = watch;

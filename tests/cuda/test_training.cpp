@@ -3,6 +3,7 @@
 #include "llmc/plan/search.h"
 #include "tests/cuda/cuda_testing.h"
 #include "tests/cuda_on_cpu/seeds.h"
+#include "tests/long_tests.h"
 #include "tests/run/tiny_trainer.h"
 
 namespace llmc {
@@ -111,13 +112,15 @@ TEST_P(CudaTraining, ARecordedMicroBatchIsTheOneRecorded) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, CudaTraining,
-                         testing::Values(Case{Family::Gpt2, DType::BF16}, Case{Family::Gpt2, DType::F32},
-                                         Case{Family::Llama, DType::BF16}, Case{Family::Llama, DType::F32}),
-                         [](const auto& info) {
-                             return std::string(info.param.family == Family::Gpt2 ? "Gpt2_" : "Llama_") +
-                                    std::string(name_of(info.param.dtype));
-                         });
+std::vector<Case> cases() {
+    std::vector<Case> some = {{Family::Gpt2, DType::BF16}, {Family::Gpt2, DType::F32}, {Family::Llama, DType::BF16}};
+    if (long_tests()) some.push_back({Family::Llama, DType::F32});
+    return some;
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, CudaTraining, testing::ValuesIn(cases()), [](const auto& info) {
+    return std::string(info.param.family == Family::Gpt2 ? "Gpt2_" : "Llama_") + std::string(name_of(info.param.dtype));
+});
 
 }  // namespace
 }  // namespace llmc

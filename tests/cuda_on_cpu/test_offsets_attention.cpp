@@ -60,17 +60,22 @@ class AttentionOffsets {
         }
         const auto run_blocks = [&](const std::function<void()>& work) {
             with_blocks(
-                {{"attention_rows_kernel", by_tile(Tiles::First)}, {"place_key_gradients_kernel", by_row()}},
-                [&] { work(), backend_.synchronize(); }, by_tile(tiles));
+                {{"attention_rows_kernel", by_tile(Tiles::First, shape(), setting_.chunks)},
+                 {"place_key_gradients_kernel", by_row()}},
+                [&] { work(), backend_.synchronize(); }, by_tile(tiles, shape(), setting_.chunks));
         };
         run_blocks([&] {
             backend_.attention_forward(out_, lse_, qkv_, whole, {});
             backend_.attention_backward(d_qkv_, d_out_, qkv_, out_, lse_, whole, workspace_);
         });
-        for (size_t i = 0; i < setting_.chunks.size(); ++i) compare(i, with_documents, d_qkv_);
+        std::vector<Alone> alone;
+        for (size_t i = 0; i < setting_.chunks.size(); ++i) {
+            alone.push_back(run_alone(i, tiles, with_documents));
+            compare(i, alone[i], d_qkv_);
+        }
         run_blocks([&] { backend_.attention_backward(qkv_, d_out_, qkv_, out_, lse_, whole, workspace_); });
         for (size_t i = 0; i < setting_.chunks.size(); ++i) {
-            compare(i, with_documents, qkv_);
+            compare(i, alone[i], qkv_);
             qkv_.set(places(i), numbers_[i]);
         }
     }
@@ -87,19 +92,19 @@ class AttentionOffsets {
         return rows;
     }
 
-    /// Blocks of the chunks' tiles, of the last key/value head and its queries' heads. Kernels that walk keys begin
-    /// with the last tile.
-    Choice by_tile(Tiles tiles) const {
-        return [this, tiles](const cuda_on_cpu::Grid& grid) {
+    /// Blocks of the chunks' tiles, in tensors of `shape`, of the last key/value head and its queries' heads. Kernels
+    /// that walk keys begin with the last tile.
+    Choice by_tile(Tiles tiles, const AttentionShape& shape, const std::vector<Chunk>& chunks) const {
+        return [this, tiles, shape, chunks](const cuda_on_cpu::Grid& grid) {
             const auto is_of = [&](const char* word) { return grid.kernel.find(word) != std::string::npos; };
             const bool first = tiles == Tiles::First || is_of("_rows_kernel");
             const bool from_the_end = is_of("forward") || is_of("queries");
             const auto all_tiles = static_cast<int64_t>(first ? grid.x : grid.y);
-            const auto heads = static_cast<int64_t>(first ? grid.y : grid.x / static_cast<uint64_t>(shape().B));
-            const int64_t rows_of_tile = ceil_div(shape().T, all_tiles);
-            const int64_t of_group = is_of("keys") ? 1 : shape().NH / shape().NKV;
+            const auto heads = static_cast<int64_t>(first ? grid.y : grid.x / static_cast<uint64_t>(shape.B));
+            const int64_t rows_of_tile = ceil_div(shape.T, all_tiles);
+            const int64_t of_group = is_of("keys") ? 1 : shape.NH / shape.NKV;
             std::set<uint64_t> blocks;
-            for (const Chunk& chunk : setting_.chunks)
+            for (const Chunk& chunk : chunks)
                 for (int64_t at = chunk.first; at < chunk.first + setting_.rows; at += rows_of_tile)
                     for (int64_t h = heads - of_group; h < heads; ++h) {
                         const int64_t in_order = at / rows_of_tile;
@@ -128,35 +133,49 @@ class AttentionOffsets {
         };
     }
 
-    void compare(size_t i, bool with_documents, const HugeTensor& gradient) {
-        SCOPED_TRACE(fmt::format("{} chunk {}", name_of(dtype_), i));
-        AttentionShape alone = shape();
-        alone.B = 1, alone.T = setting_.rows;
-        const int64_t columns = alone.NH * alone.HD;
-        const TestBuffer out(dtype_, alone.T, columns), lse(DType::F32, alone.T, alone.NH);
-        const TestBuffer d_qkv(dtype_, alone.T, alone.qkv_columns());
+    /// What the last head of a chunk gives in a sequence of the chunk alone.
+    struct Alone {
+        TestBuffer out, lse, d_qkv;
+    };
+    Alone run_alone(size_t i, Tiles tiles, bool with_documents) const {
+        AttentionShape shape = setting_.shape;
+        shape.B = 1, shape.T = setting_.rows;
+        Alone result = {TestBuffer(dtype_, shape.T, shape.NH * shape.HD), TestBuffer(DType::F32, shape.T, shape.NH),
+                        TestBuffer(dtype_, shape.T, shape.qkv_columns())};
         std::vector<int32_t> starts;
-        for (int64_t row = 0; row < alone.T; ++row) starts.push_back(static_cast<int32_t>(document_of(row)));
+        for (int64_t row = 0; row < shape.T; ++row) starts.push_back(static_cast<int32_t>(document_of(row)));
         const TestBuffer documents(starts);
         const TestBuffer workspace =
-            workspace_buffer(backend_.attention_backward_workspace(dtype_, alone, /*in_place=*/false));
+            workspace_buffer(backend_.attention_backward_workspace(dtype_, shape, /*in_place=*/false));
         OnDevice device;
         for (const TestBuffer* buffer : std::initializer_list<const TestBuffer*>{
-                 &out, &lse, &d_qkv, &documents, &workspace, &numbers_[i], &d_numbers_[i]})
+                 &result.out, &result.lse, &result.d_qkv, &documents, &workspace, &numbers_[i], &d_numbers_[i]})
             device(*buffer);
         cuda_backend().synchronize();  // Its stream may be another than the backend's.
-        if (with_documents) alone.documents = device(documents);
-        backend_.attention_forward(device(out), device(lse), device(numbers_[i]), alone, {});
-        backend_.attention_backward(device(d_qkv), device(d_numbers_[i]), device(numbers_[i]), device(out), device(lse),
-                                    alone, device(workspace));
-        backend_.synchronize();
+        if (with_documents) shape.documents = device(documents);
+        const std::vector<Chunk> all = {{.b = 0, .first = 0, .begin = 0, .end = shape.T}};
+        with_blocks(
+            {{"attention_rows_kernel", by_tile(Tiles::First, shape, all)}},
+            [&] {
+                const Tensor out = device(result.out), lse = device(result.lse), qkv = device(numbers_[i]);
+                backend_.attention_forward(out, lse, qkv, shape, {});
+                backend_.attention_backward(device(result.d_qkv), device(d_numbers_[i]), qkv, out, lse, shape,
+                                            device(workspace));
+                backend_.synchronize();
+            },
+            by_tile(tiles, shape, all));
         device.fetch();
-        const int64_t HD = alone.HD, of_keys = columns + (alone.NKV - 1) * HD;
-        compare_columns(i, out_, out, columns - HD, HD, "out");
-        compare_columns(i, lse_, lse, alone.NH - 1, 1, "lse");
-        compare_columns(i, gradient, d_qkv, columns - HD, HD, "d_queries");
-        compare_columns(i, gradient, d_qkv, of_keys, HD, "d_keys");
-        compare_columns(i, gradient, d_qkv, of_keys + alone.NKV * HD, HD, "d_values");
+        return result;
+    }
+
+    void compare(size_t i, const Alone& alone, const HugeTensor& gradient) const {
+        SCOPED_TRACE(fmt::format("{} chunk {}", name_of(dtype_), i));
+        const int64_t NKV = shape().NKV, HD = shape().HD, columns = shape().NH * HD, of_keys = columns + (NKV - 1) * HD;
+        compare_columns(i, out_, alone.out, columns - HD, HD, "out");
+        compare_columns(i, lse_, alone.lse, shape().NH - 1, 1, "lse");
+        compare_columns(i, gradient, alone.d_qkv, columns - HD, HD, "d_queries");
+        compare_columns(i, gradient, alone.d_qkv, of_keys, HD, "d_keys");
+        compare_columns(i, gradient, alone.d_qkv, of_keys + NKV * HD, HD, "d_values");
     }
 
     /// Columns [first, first + count), those of the last head, of the rows that both have.

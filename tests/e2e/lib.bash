@@ -17,6 +17,9 @@ tiny=(--layers=3 --channels=32 --heads=2 --batch-size=2 --seq-len=32)
 quiet=(--sample-length=0 --val-every=0)
 policies=(none layer sqrt act attn offload)
 
+# all_or SOME ALL: words; SOME in `make test`, ALL where LLMC_LONG_TESTS asks for it (tests/long/all_cases.sh).
+all_or() { if [ -n "${LLMC_LONG_TESTS-}" ]; then echo "$2"; else echo "$1"; fi; }
+
 ok() { echo "ok $1"; }
 skip() { echo "skip $1: $2"; }
 not_ok() {

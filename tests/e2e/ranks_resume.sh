@@ -34,7 +34,10 @@ resume() {
 
 for family in gpt2-nano llama-nano; do
     must "$family" "${fixed[@]}" --model=$family --output-dir=$family-1
-    for saved in "4 2" "4 3" "2 1" "1 0"; do # ranks and stage
+    few="4-2 4-3 2-1 1-0"
+    [ $family = gpt2-nano ] || few=4-3
+    for saved in $(all_or "$few" "4-2 4-3 2-1 1-0"); do # ranks and stage
+        saved=${saved/-/ }
         read -r count zero <<<"$saved"
         from=$family-$count-$zero
         if [ "$count" -eq 1 ]; then

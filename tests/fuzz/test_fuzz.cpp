@@ -1,12 +1,13 @@
 // Every parser of what comes from outside, given thousands of damaged files: it may refuse them with an Error and
 // nothing else, whatever is in them. The cases are the same in every run. `make fuzz MINUTES=10` gives it that long,
-// under sanitizers, and `make test` a second for each parser.
+// under sanitizers, `make test` some seconds and `make test-long` a few for each parser.
 //
 // A finding is named by parser and number: FUZZ_TARGET=tokenizer.json FUZZ_CASE=123 runs that one alone, and leaves its
 // file in ./fuzz-case.
 #include "tests/fuzz/mutator.h"
 #include "tests/fuzz/targets.h"
 #include "tests/io/temp_dir.h"
+#include "tests/long_tests.h"
 
 #include "llmc/base/log.h"
 
@@ -64,7 +65,7 @@ TEST(Fuzz, DamagedFilesAreRefusedAndNothingElse) {
     const char* only = std::getenv("FUZZ_TARGET");
     if (only != nullptr) std::erase_if(targets, [&](const FuzzTarget& target) { return target.name != only; });
     ASSERT_FALSE(targets.empty()) << "FUZZ_TARGET names no parser";
-    const double seconds = setting("FUZZ_SECONDS", 18) / static_cast<double>(targets.size());
+    const double seconds = setting("FUZZ_SECONDS", long_tests() ? 60 : 6) / static_cast<double>(targets.size());
     const auto first = static_cast<int64_t>(setting("FUZZ_CASE", 0));
     const bool one_case = std::getenv("FUZZ_CASE") != nullptr;
     for (const int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGALRM}) std::signal(signal, say_what_ran);

@@ -3,13 +3,13 @@
 
 #include "llmc/plan/simulate.h"
 #include "llmc/plan/verify.h"
+#include "tests/long_tests.h"
 #include "tests/plan/search_cases.h"
 
 #include <gtest/gtest.h>
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <limits>
 #include <utility>
 
@@ -88,16 +88,9 @@ void expect_as_brute_force(const Model& model, const PlanRequest& request, int z
     EXPECT_FALSE(search_plan(model, request, times, budgets.front() - 1).found) << where;
 }
 
-#ifdef __SANITIZE_ADDRESS__
-constexpr bool kSlow = true;
-#else
-constexpr bool kSlow = false;
-#endif
-
 TEST_P(SearchTest, MatchesBruteForce) {
-    // 123,000 keep-sets for six layers of GPT-2, which tests/long/search.sh asks for.
-    const bool takes_its_time = std::getenv("LLMC_LONG_TESTS") != nullptr;
-    const int64_t deepest = kSlow ? 4 : !takes_its_time ? 5 : GetParam() == Family::Gpt2 ? 6 : 5;
+    // 123,000 keep-sets for six layers of GPT-2.
+    const int64_t deepest = !long_tests() ? 4 : GetParam() == Family::Gpt2 ? 6 : 5;
     for (int64_t L = 1; L <= deepest; ++L) {
         const Model model = small_model(GetParam(), L);
         expect_as_brute_force(model, request_for(model), 0, 60, 0);
@@ -106,7 +99,7 @@ TEST_P(SearchTest, MatchesBruteForce) {
 
 /// With inputs in host memory among the choices, over links that hide every copy, some, and hardly any.
 TEST_P(SearchTest, MatchesBruteForceWithHostMemory) {
-    for (int64_t L = 2; L <= (kSlow ? 3 : 4); ++L) {
+    for (int64_t L = 2; L <= (long_tests() ? 4 : 3); ++L) {
         const Model model = small_model(GetParam(), L);
         const PlanRequest request = request_for(model);
         OpTimes times = times_for(model, request);
@@ -181,7 +174,7 @@ TEST(SearchFits, IsTrueOnlyWhereThereIsAPlan) {
 
 TEST_P(SearchTest, MatchesBruteForceWithRanks) {
     for (const int zero : {0, 2, 3}) {  // ZeRO 1 has the plans of ZeRO 0.
-        for (int64_t L = 1; L <= (kSlow ? 3 : 4); ++L) {
+        for (int64_t L = 1; L <= (long_tests() ? 4 : 3); ++L) {
             const Model model = small_model(GetParam(), L);
             expect_as_brute_force(model, request_for(model, {4, 64}, 4, zero), zero, 25, 1 / 40.0);
             if (L <= 3) expect_as_brute_force(model, request_for(model, {1, 16}, 4, zero), zero, 25, 0);

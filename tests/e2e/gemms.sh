@@ -129,7 +129,7 @@ check "fp32: it has no effect, and that is said" \
 base=(--model=llama-nano --data=text.txt --layers=2 --channels=64 --heads=2 --batch-size=3 --seq-len=100 --warmup=1
     --seed=3 --lr-schedule=constant --dtype=bf16 --device=cuda --block-tokens=128 --gemm-algorithms=own "${quiet[@]}")
 fit swiglu
-check "SwiGLU is part of a product" says "plan    fused: forward of fc + forward of swiglu"
+check "SwiGLU is part of a product" says "plan    fused: forward of gate_up + forward of swiglu"
 fit swiglu-tiles --recompute=layer --tile-tokens=128
 check "the same bits in tiles" same swiglu swiglu-tiles
 fit swiglu-act --recompute=act

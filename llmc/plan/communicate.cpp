@@ -190,11 +190,10 @@ class Communication {
     }
 
     Step& add_step(StepKind kind, int bucket) {
-        Step step;
+        Step& step = plan_.steps.emplace_back();
         step.kind = kind, step.phase = phase_;
         step.layer = static_cast<int16_t>(partition_.layer_of(bucket)), step.bucket = static_cast<int16_t>(bucket);
-        plan_.steps.push_back(step);
-        return plan_.steps.back();
+        return step;
     }
 
     Step& add_gradient_step(StepKind kind, int bucket) {

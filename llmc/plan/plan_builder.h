@@ -44,11 +44,10 @@ struct PlanBuilder {
     }
 
     Step& add_step(OpKind op, Pass pass, Phase phase, int layer, int row) {
-        Step step;
+        Step& step = plan.steps.emplace_back();
         step.op = op, step.pass = pass, step.phase = phase;
         step.layer = static_cast<int16_t>(layer), step.row = static_cast<int16_t>(row);
-        plan.steps.push_back(step);
-        return plan.steps.back();
+        return step;
     }
     /// Of the last step.
     int32_t add_workspace(int64_t bytes) {

@@ -45,7 +45,7 @@ variables
   TSAN=1    the same with the thread sanitizer, in build/tsan/; OpenMP has one thread there (dev/notes/sanitizers.md)
   ARCH=x    target processor, as for g++ -march (default native)
   BLAS=x    onednn or openblas (default: oneDNN where installed, else OpenBLAS's OpenMP build)
-  MPI=0 CUDA=0    leave the feature out although it was found
+  MPI=0 CUDA=0 SENTENCEPIECE=0    leave the feature out although it was found
   CUDA_HOME=dir   where the CUDA toolkit is (default: from nvcc on PATH, else /usr/local/cuda)
   GPU_ARCH="x y"  compute capabilities to compile kernels for (default: that of the card present, else "80 89 90"; the
             package has all since Ampere that the toolkit knows)
@@ -69,7 +69,8 @@ BLAS  ?= auto
 # Not in the package: MPI's libraries must be those of the machine's own mpirun. Ranks find each other without it, too.
 MPI   ?= $(if $(filter 1,$(DIST)),0,1)
 CUDA  ?= 1
-WERROR    ?= 1
+SENTENCEPIECE ?= 1
+WERROR        ?= 1
 
 machine := $(shell uname -m)
 
@@ -177,7 +178,7 @@ cuda_sources := $(call files,llmc/backend/cuda,*.cu) $(filter llmc/backend/cuda/
 mpi_sources  := $(filter llmc/comm/mpi%,$(all_sources))
 nccl_sources := $(filter llmc/comm/nccl%,$(all_sources))
 
-with_sentencepiece := $(filter sentencepiece,$(found))
+with_sentencepiece := $(and $(filter 1,$(SENTENCEPIECE)),$(filter sentencepiece,$(found)))
 backend_is_whole := $(and $(wildcard llmc/backend/cuda/attention_cached.cu),$(wildcard llmc/backend/cuda/column_sum.cu))
 with_cuda := $(and $(filter 1,$(CUDA)),$(nvcc),$(backend_is_whole),yes)
 with_mpi  := $(and $(filter 1,$(MPI)),$(mpicxx),$(mpi_sources),yes)

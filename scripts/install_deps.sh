@@ -2,9 +2,10 @@
 # Installs what building, testing and the demo need, as Debian or Ubuntu packages.
 # Does nothing, at once, when everything is there; asks nothing.
 #
-#   scripts/install_deps.sh [--bench] [--no-optional] [--list]
+#   scripts/install_deps.sh [--bench] [--aarch64] [--no-optional] [--list]
 #
 #   --bench         also what dev/bench and the plots compare with (PyTorch, Matplotlib)
+#   --aarch64       also what tests/long/aarch64.sh needs: cross compiler, emulator and libraries of the arm64 port
 #   --no-optional   leave out what the program can do without (MPI, SentencePiece, the demo text, the Python of sweeps)
 #   --list          print the packages and exit
 #
@@ -18,15 +19,20 @@ blas="libdnnl-dev"                     # oneDNN
 blas_fallback="libopenblas-openmp-dev" # only where oneDNN is not packaged
 optional="bible-kjv libsentencepiece-dev libopenmpi-dev openmpi-bin python3"
 bench="python3-torch python3-venv python3-matplotlib"
+aarch64="g++-aarch64-linux-gnu qemu-user libspdlog-dev:arm64 libfmt-dev:arm64 libxxhash-dev:arm64 libpcre2-dev:arm64"
+aarch64="$aarch64 zlib1g-dev:arm64 libzstd-dev:arm64 libicu-dev:arm64 libgtest-dev:arm64 libhwloc-dev:arm64"
+aarch64="$aarch64 libsodium-dev:arm64 libdnnl-dev:arm64"
 
 say() { printf '%s\n' "install_deps: $*" >&2; }
 
 usage() { sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; }
 
 list=no
+foreign=""
 for argument in "$@"; do
     case $argument in
         --bench) required="$required $bench" ;;
+        --aarch64) required="$required $aarch64" foreign=arm64 ;;
         --no-optional) optional="" ;;
         --list) list=yes ;;
         -h | --help) usage; exit 0 ;;
@@ -62,7 +68,8 @@ missing_of() {
 look() {
     # dpkg-query fails when it knows nothing of one name; what it printed of the others is good.
     # shellcheck disable=SC2086
-    installed=$(dpkg-query -W -f '${Package} ${Status}\n' $required $blas $blas_fallback $optional 2>/dev/null || true)
+    installed=$(dpkg-query -W -f '${Package} ${Status}\n${Package}:${Architecture} ${Status}\n' \
+        $required $blas $blas_fallback $optional 2>/dev/null || true)
     # shellcheck disable=SC2086
     { need=$(missing_of $required) && want=$(missing_of $optional) && need_blas=$(missing_of $blas); }
 }
@@ -98,6 +105,7 @@ apt() {
 install() { apt install -y --no-install-recommends "$@"; }
 
 say "missing: $need$need_blas$want"
+[ -z "$foreign" ] || $as_root dpkg --add-architecture $foreign
 apt update || say "warning: the package lists could not be refreshed"
 
 if [ -n "$need_blas" ] && ! offered $blas; then

@@ -20,6 +20,9 @@ constexpr int kMaxVectors = 4;  ///< Vectors of a row of the register block; 32 
 #elif defined(__AVX2__)
 constexpr int kLanes = 8;
 constexpr int kMaxVectors = 2;  ///< 16 registers hold 6 x 2.
+#elif defined(__aarch64__)
+constexpr int kLanes = 4;
+constexpr int kMaxVectors = 4;  ///< 32 registers hold 6 x 4.
 #else
 constexpr int kLanes = 4;
 constexpr int kMaxVectors = 2;

@@ -322,6 +322,23 @@ TEST(NcclTransport, SynchronizeWaitsForWhatWasBegun) {
     for (const std::string& error : errors) EXPECT_EQ(error, "");
 }
 
+/// The other rank comes to the second operation only when the first has been waited for.
+TEST(NcclTransport, SynchronizeWaitsForNoMoreThanItIsAskedTo) {
+    const auto errors = errors_of_comms(kPatient, [](Comm& comm, CudaBackend& backend) {
+        const OnRank first(backend, values_of(comm.rank(), 80)), second(backend, values_of(comm.rank(), 80));
+        for (int step = 0; step < 3; ++step) {
+            comm.wait(comm.begin_all_gather(first));
+            const int begun = comm.begun();
+            if (comm.is_root()) comm.wait(comm.begin_all_gather(second));
+            comm.synchronize(begun);
+            comm.barrier();
+            if (!comm.is_root()) comm.wait(comm.begin_all_gather(second));
+            comm.synchronize();
+        }
+    });
+    for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
 TEST(NcclTransport, ARankThatDoesNotComeIsNoticed) {
     const CapturedErrors log;
     const auto errors = errors_of_comms(1, [](Comm& comm, CudaBackend& backend) {

@@ -141,7 +141,7 @@ class RankTeam {
             const bool ends = step + 1 == run_.steps || (run_.flush_every > 0 && (step + 1) % run_.flush_every == 0);
             if (!ends) continue;
             if (run_.begins_another && step + 1 == run_.steps) {
-                executor.run({.turn = {.first = true, .last = parallel.micro_batches == 1}, .holds_update = true});
+                run_micro_batch(run_.steps, 0, comm, state, executor, loader);
             }
             executor.flush();
             EXPECT_FALSE(executor.has_pending_update());
@@ -169,6 +169,25 @@ class RankTeam {
         return scored_in(*run_.sequences, step * sequences, sequences);
     }
 
+    /// All but its update, if it is the last.
+    void run_micro_batch(int step, int64_t micro, const Comm& comm, State& state, Executor& executor,
+                         std::optional<DataLoader>& loader) {
+        Backend& backend = state.backend();
+        const Parallel& parallel = state.parallel();
+        const Turn turn = {.first = micro == 0, .last = micro + 1 == parallel.micro_batches};
+        RunArguments arguments = {.turn = turn, .holds_update = true};
+        if (loader) {
+            arguments.scored = put_batch(executor, backend, loader->next());
+        } else {
+            const int64_t number = micro * parallel.ranks + comm.rank();
+            backend.copy_to_device(executor.tokens(), tokens(step, number, 1).data());
+            backend.copy_to_device(executor.targets(), tokens(step, number, 2).data());
+            put_mask_rows(executor, backend, (step * parallel.micro_batches * parallel.ranks + number) * run_.shape.B);
+        }
+        state.set_control(UpdateControl::MicroBatch, static_cast<double>(micro * parallel.ranks));
+        executor.run(arguments);
+    }
+
     void train_step(int step, Comm& comm, State& state, Executor& executor, std::optional<DataLoader>& loader) {
         Backend& backend = state.backend();
         const Parallel& parallel = state.parallel();
@@ -176,21 +195,9 @@ class RankTeam {
         const auto scored = static_cast<double>(scored_of(step));
         state.set_loss_scale(1.0f / static_cast<float>(scored));
         for (int64_t micro = 0; micro < parallel.micro_batches; ++micro) {
-            const Turn turn = {.first = micro == 0, .last = micro + 1 == parallel.micro_batches};
-            RunArguments arguments = {.turn = turn, .holds_update = true};
-            if (loader) {
-                arguments.scored = put_batch(executor, backend, loader->next());
-            } else {
-                const int64_t number = micro * parallel.ranks + comm.rank();
-                backend.copy_to_device(executor.tokens(), tokens(step, number, 1).data());
-                backend.copy_to_device(executor.targets(), tokens(step, number, 2).data());
-                put_mask_rows(executor, backend,
-                              (step * parallel.micro_batches * parallel.ranks + number) * run_.shape.B);
-            }
-            state.set_control(UpdateControl::MicroBatch, static_cast<double>(micro * parallel.ranks));
-            executor.run(arguments);
+            run_micro_batch(step, micro, comm, state, executor, loader);
             executor.release_update();
-            if (!turn.last && !parallel.rank_invariant) continue;  // The sum goes on.
+            if (micro + 1 < parallel.micro_batches && !parallel.rank_invariant) continue;  // The sum goes on.
             double sum = 0;
             comm.synchronize();
             backend.copy_to_host(&sum, state.loss_sum());

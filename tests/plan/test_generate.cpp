@@ -256,9 +256,9 @@ TEST(Generator, ChunksOfTheClassifierCoverAllTokensOnceAndTheLastMayBeShorter) {
                 }
                 EXPECT_EQ(covered, 21);
                 // Rows of the batch and, of the logits, as many from the first on.
-                const RowRange in = rows_of(steps.back(), trains ? Slot::DIn : Slot::Losses, {.rows = 21});
+                const RowRange in = rows_of(steps.back(), trains ? Slot::DIn : Slot::Losses, 21, false);
                 EXPECT_EQ(in.first + in.count, 21);
-                const RowRange logits = rows_of(steps.back(), Slot::Logits, {.rows = chunk});
+                const RowRange logits = rows_of(steps.back(), Slot::Logits, chunk, false);
                 EXPECT_EQ(logits.first, 0);
                 EXPECT_EQ(logits.count, in.count);
                 // The losses are added up once, when all of them are there.

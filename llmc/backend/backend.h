@@ -464,7 +464,7 @@ class Backend {
     /// Of each of these products the library's first algorithm, or, of the best few that it names, the fastest, where
     /// that takes less than 97 % of the first one's time on this device; or our own kernel, where it takes less than
     /// 97 % of the time of that, either with the activation. Operands lie at multiples of 128 bytes. What `known` has
-    /// is not timed. Takes memory of the device while it runs; changes nothing here.
+    /// is not timed, unless it is ours and may not be taken. Takes memory while it runs; changes nothing here.
     virtual GemmAlgorithms time_gemms(const std::vector<GemmQuery>& queries, const std::vector<GemmAlgorithm>& known);
     /// Our own kernel, for those of these products that it forms.
     virtual std::vector<GemmAlgorithm> own_gemms(const std::vector<GemmQuery>&) const { return {}; }

@@ -201,8 +201,8 @@ void make_directories(const std::string& path, const std::string& what_for) {
         const auto kind = std::filesystem::status(part, of_part).type();
         if (kind == std::filesystem::file_type::directory || part == part.parent_path()) break;
         if (of_part || kind == std::filesystem::file_type::not_found) continue;
-        fail("{}: '{}' is a file, and no folder can be there; choose another folder, or move the file away", what_for,
-             part.string());
+        fail("{}: cannot make the folder '{}': '{}' is a file; choose another folder, or move the file away", what_for,
+             path, part.string());
     }
     if (error) fail("{}: cannot create the folder '{}': {}", what_for, path, error.message());
     if (access(path.c_str(), W_OK | X_OK) != 0) fail("{}: cannot write in '{}': {}", what_for, path, reason());

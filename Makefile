@@ -544,6 +544,7 @@ lint:
 	dev/lint/check_includes.sh || status=1; \
 	dev/lint/check_text.sh || status=1; \
 	dev/lint/check_kernels.sh || status=1; \
+	dev/lint/check_together.sh || status=1; \
 	dev/lint/check_format.sh || status=1; \
 	exit $$status
 

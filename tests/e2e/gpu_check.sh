@@ -104,7 +104,7 @@ check "every operation against the roofline" found target \
     'all(len(rows) > 10 and rows[0]["ms"] > 0 for rows in r["benchmarks"]["operations"].values())'
 check "a long context, offloading, generation" found target 'all(any(key.startswith(part) for key in r["parts"])
     for part in ("long:", "speed:gpt2-xl:ours:offload", "generate"))'
-check "variants: unfused, timed and own products, portable kernels, LoRA, QLoRA, tiles, each in its bytes" found target \
+check "variants: unfused, timed, own products, portable kernels, LoRA, QLoRA, tiles, each in its bytes" found target \
     'sum(step == "variants" and v == "pass" for (step, name), v in c.items()) == 10'
 check "and told beside what they are variants of" grep -q '^| GPT-2 124M .*--kernels=portable | .* | [0-9.]* |$' out
 if [ -n "${GPU_TESTS-}" ]; then

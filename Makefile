@@ -314,7 +314,7 @@ commit := $(or $(if $(wildcard .git),$(shell git rev-parse HEAD 2>/dev/null)),un
 native := $(if $(filter native,$(ARCH)),$(shell $(CXX) -march=native -Q --help=target 2>/dev/null | cksum))
 
 export FLAGS_TEXT   := $(compiler_version) $(native) $(compile)$(if $(filter-out 0,$(UNITY)), \
-    $(UNITY) $(library_sources) $(test_sources))
+    $(UNITY) $(alone) $(library_sources) $(test_sources))
 export CUDA_TEXT    := $(if $(with_cuda),$(nvcc_compile)) $(if $(with_cuda_tests),$(cpu_kernel_compile))
 export SOURCES_TEXT := $(link) $(libs) $(library_sources) $(test_sources) $(bench_sources) $(cpu_kernels) $(cuda_host)
 

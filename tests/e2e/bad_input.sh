@@ -42,7 +42,7 @@ mkfifo piped/config.json
 refused "a pipe in a model's folder" 1 "cannot read 'piped/config.json': not a regular file" \
     --data=text.txt --model=piped
 touch afile
-refused "a file as the run folder" 1 "--output-dir: 'afile' is a file, .*choose another folder, or move the file away" \
+refused "a file as the run folder" 1 "--output-dir: cannot make the folder 'afile': 'afile' is a file; choose another" \
     "${tiny[@]}" "${quiet[@]}" --data=text.txt --output-dir=afile
 check "is said before anything else but the device" test "$(grep ' I ' err | grep -vc ' I device ')" = 0
 refused "a truncated token file" 1 "--data: token file 'truncated.bin' is truncated" "${good[@]}" --data=truncated.bin
@@ -145,9 +145,9 @@ refused "sizes beyond 64 bits" 1 "not enough memory" plan --channels=1000000 --h
 
 # ---- where to write --------------------------------------------------------------------------------------
 
-refused "an output folder below a file" 1 "--output-dir: 'text.txt' is a file" "${tiny[@]}" "${quiet[@]}" --steps=3 \
+refused "an output folder below a file" 1 "--output-dir: .*: 'text.txt' is a file" "${tiny[@]}" "${quiet[@]}" --steps=3 \
     --data=text.txt --output-dir=text.txt/new
-refused "an output folder that is a file" 1 "--output-dir: 'text.txt' is a file" "${tiny[@]}" "${quiet[@]}" --steps=3 \
+refused "an output folder that is a file" 1 "--output-dir: .*: 'text.txt' is a file" "${tiny[@]}" "${quiet[@]}" --steps=3 \
     --data=text.txt --output-dir=text.txt
 if [ "$(id -u)" -ne 0 ]; then
     mkdir -m 555 locked

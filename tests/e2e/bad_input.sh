@@ -145,10 +145,10 @@ refused "sizes beyond 64 bits" 1 "not enough memory" plan --channels=1000000 --h
 
 # ---- where to write --------------------------------------------------------------------------------------
 
-refused "an output folder below a file" 1 "--output-dir: .*: 'text.txt' is a file" "${tiny[@]}" "${quiet[@]}" --steps=3 \
-    --data=text.txt --output-dir=text.txt/new
-refused "an output folder that is a file" 1 "--output-dir: .*: 'text.txt' is a file" "${tiny[@]}" "${quiet[@]}" --steps=3 \
-    --data=text.txt --output-dir=text.txt
+refused "an output folder below a file" 1 "--output-dir: .*: 'text.txt' is a file" "${tiny[@]}" "${quiet[@]}" \
+    --steps=3 --data=text.txt --output-dir=text.txt/new
+refused "an output folder that is a file" 1 "--output-dir: .*: 'text.txt' is a file" "${tiny[@]}" "${quiet[@]}" \
+    --steps=3 --data=text.txt --output-dir=text.txt
 if [ "$(id -u)" -ne 0 ]; then
     mkdir -m 555 locked
     refused "an output folder without permission" 1 "--output-dir: .*locked" "${tiny[@]}" "${quiet[@]}" --steps=3 \

@@ -133,9 +133,9 @@ sed -i 's/"pre_tokenizer":\({[^}]*}\)/"pre_tokenizer":'"$both/" words/tokenizer.
 rm words/vocab.json words/merges.txt
 refused "tokenizer: refused before" 1 'the pre-tokeniser BertPreTokenizer' tokenize --tokenizer=words --out=new text.txt
 if applied tokenizer 'BertPreTokenizer.*:Split.*:Classes.*:Tokenizer*:JsonFields.*'; then
-    printf 'the king.' >one.txt
-    printf ' the\t king .\n' >same.txt
-    printf 'theking.' >other.txt
+    printf 't he king.' >one.txt
+    printf ' t\t he  king .\n' >same.txt
+    printf 'the king.' >other.txt # whose first word is one token
     for text in one same other; do
         must "tokenizer: $text" tokenize --tokenizer=words --val-fraction=0 --out=$text $text.txt
     done

@@ -112,8 +112,8 @@ TEST(ParameterTable, IndicesPointWhereTheNamesSay) {
         const auto name = [&](int index) { return model.parameters[static_cast<size_t>(index)].name; };
         EXPECT_EQ(name(model.wte), "wte");
         EXPECT_EQ(name(model.lnf_weight), "lnf_weight");
-        EXPECT_EQ(model.wpe == kNone, model.config.family != Family::Gpt2);
-        EXPECT_EQ(model.lnf_bias == kNone, model.config.family != Family::Gpt2);
+        EXPECT_EQ(model.wpe == kNone, model.config.features.positions != Positions::Learned);
+        EXPECT_EQ(model.lnf_bias == kNone, model.config.features.norm != NormKind::LayerNorm);
         EXPECT_EQ(name(model.head), model.config.tied ? "wte" : "lm_head");
         EXPECT_EQ(model.find_parameter("no_such"), kNone);
         for (const int layer : {0, static_cast<int>(model.config.L) - 1}) {

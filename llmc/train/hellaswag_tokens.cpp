@@ -87,7 +87,7 @@ void require_tokens_of(const Tokenizer& tokenizer, int64_t V, std::span<const He
         const std::string text = decoded(tokenizer, example.context);
         letters += text.size();
         blanks += static_cast<size_t>(std::count(text.begin(), text.end(), ' '));
-        wide += static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return c < 0; }));
+        wide += static_cast<size_t>(std::count_if(text.begin(), text.end(), [](unsigned char c) { return c >= 0x80; }));
         if (!is_plain_text(text)) continue;
         std::vector<int32_t> again;
         if (encoder != nullptr) encoder->encode(text, /*continues=*/false, &again);

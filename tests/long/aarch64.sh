@@ -19,7 +19,7 @@ if [ ! -e /usr/lib/$triplet/libspdlog.so ]; then
     exit 0
 fi
 
-unset MAKEFLAGS MFLAGS MAKELEVEL
+unset MAKEFLAGS MFLAGS MAKELEVEL GTEST_FILTER
 sources=$(find tests/backend tests/plan -name '*.cpp' | sort | tr '\n' ' ')
 if ! make BUILD=$build CXX=$triplet-g++ ARCH=armv8-a CUDA=0 MPI=0 SENTENCEPIECE=0 UNITY=8 test_sources="$sources" \
     $build/tests >"$WORK_DIR/build.log" 2>&1; then

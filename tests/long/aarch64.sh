@@ -31,7 +31,7 @@ echo "ok is built by $($triplet-g++ -dumpfullversion)"
 # shard INDEX: one half of the tests, each processor of this machine taking one. Not those that fork, which hang in the
 # emulation.
 shard() {
-    GTEST_TOTAL_SHARDS=2 GTEST_SHARD_INDEX=$1 qemu-aarch64 -L /usr/$triplet \
+    OMP_WAIT_POLICY=passive GTEST_TOTAL_SHARDS=2 GTEST_SHARD_INDEX=$1 qemu-aarch64 -L /usr/$triplet \
         -E LD_LIBRARY_PATH=/usr/lib/$triplet $build/tests --gtest_filter='-*DeathTest*' >"$WORK_DIR/shard$1.log" 2>&1
 }
 shard 0 &

@@ -21,7 +21,7 @@ optional="bible-kjv libsentencepiece-dev libopenmpi-dev openmpi-bin python3"
 bench="python3-torch python3-venv python3-matplotlib"
 aarch64="g++-aarch64-linux-gnu qemu-user libspdlog-dev:arm64 libfmt-dev:arm64 libxxhash-dev:arm64 libpcre2-dev:arm64"
 aarch64="$aarch64 zlib1g-dev:arm64 libzstd-dev:arm64 libicu-dev:arm64 libgtest-dev:arm64 libhwloc-dev:arm64"
-aarch64="$aarch64 libsodium-dev:arm64 libdnnl-dev:arm64"
+aarch64="$aarch64 libsodium-dev:arm64 libdnnl2:arm64"
 
 say() { printf '%s\n' "install_deps: $*" >&2; }
 

@@ -28,6 +28,7 @@
 #include "llmc/train/plan_output.h"
 #include "llmc/train/plan_ranks.h"
 #include "llmc/train/plan_what_fits.h"
+#include "llmc/train/profile_file.h"
 #include "llmc/train/remedy.h"
 #include "llmc/train/setup.h"
 #include "llmc/train/tile_options.h"
@@ -267,9 +268,11 @@ namespace {
 /// What the plan is for: --device-profile, in whatever build; and where --device names a GPU and none is here to ask,
 /// one that is said.
 std::unique_ptr<Backend> planning_backend(Options* options) {
-    const bool is_elsewhere = !options->device_profile.empty() && options->device == "auto" && has_cuda_backend();
-    auto backend = make_planning_backend(is_elsewhere ? "cuda" : options->device, static_cast<int>(options->threads),
-                                         options->cpu_products);
+    const bool is_elsewhere = !options->device_profile.empty() && options->device == "auto";
+    // Without its backend a GPU's workspaces are guessed: those of a CPU, of as many threads on every machine.
+    const bool guesses = is_elsewhere && !has_cuda_backend() && device_profile_of(*options).kind != "cpu";
+    auto backend = make_planning_backend(is_elsewhere && has_cuda_backend() ? "cuda" : options->device,
+                                         guesses ? 1 : static_cast<int>(options->threads), options->cpu_products);
     if (options->device_profile.empty() && backend->on_gpu() && backend->info().memory_total == 0) {
         options->device_profile = "h100";
         spdlog::warn(

@@ -1,5 +1,6 @@
 #include "llmc/train/what_fits.h"
 
+#include "llmc/base/parallel_for.h"
 #include "llmc/base/units.h"
 #include "llmc/plan/search.h"
 #include "llmc/train/largest.h"
@@ -217,6 +218,15 @@ const WhatFits& PlacedFits::with(const std::string& offload) {
     return placed_.try_emplace(offload, std::move(options), model_, backend_, limit_).first->second;
 }
 
+void PlacedFits::for_each(const std::vector<std::string>& offloads,
+                          const std::function<void(size_t, const WhatFits&)>& work) {
+    std::vector<const WhatFits*> fits;
+    for (const std::string& offload : offloads) fits.push_back(&with(offload));
+    const bool measures = options_.device_profile.empty();  // See operation_times().
+    parallel_for(measures ? 1 : omp_get_max_threads(), static_cast<int64_t>(fits.size()),
+                 [&](int64_t i, int) { work(static_cast<size_t>(i), *fits[static_cast<size_t>(i)]); });
+}
+
 std::optional<Options> with_what_fits(PlacedFits* placed) {
     const Options& options = placed->options();
     const bool may_place = !options.was_given("offload") || places_by_itself(options),
@@ -236,15 +246,13 @@ std::optional<Options> with_what_fits(PlacedFits* placed) {
         if (placed->with(as_given).fits("auto", {1, T})) return result(as_given);
         const std::vector<std::string> others =
             may_place && !is_hopeless() ? offloads_by_cost() : std::vector<std::string>();
-        std::optional<std::string> best;
-        double most = 0;
-        for (const std::string& offload : others) {
-            const WhatFits& what_fits = placed->with(offload);
-            if (offload == as_given || !what_fits.fits("layer", {1, T})) continue;
-            const double speed = what_fits.speed("layer", {what_fits.batch("layer", T), T});
-            if (speed > most) most = speed, best = offload;
-        }
-        if (best) return result(*best);
+        std::vector<double> speeds(others.size());
+        placed->for_each(others, [&](size_t i, const WhatFits& what_fits) {
+            if (others[i] != as_given && what_fits.fits("layer", {1, T}))
+                speeds[i] = what_fits.speed("layer", {what_fits.batch("layer", T), T});
+        });
+        const auto best = std::max_element(speeds.begin(), speeds.end());
+        if (best != speeds.end() && *best > 0) return result(others[static_cast<size_t>(best - speeds.begin())]);
         if (!may_cut || T / 2 < kShortestContext) break;
     }
     return std::nullopt;

@@ -6,6 +6,7 @@
 #include "llmc/train/choose_plan.h"
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -85,6 +86,9 @@ class PlacedFits {
 
     /// The options with this --offload.
     const WhatFits& with(const std::string& offload);
+    /// work(i, with(offloads[i])) for each of these, no two of which are the same; on several threads for a
+    /// --device-profile, else on one, since the times of this machine are measured on the way.
+    void for_each(const std::vector<std::string>& offloads, const std::function<void(size_t, const WhatFits&)>& work);
 
     const Options& options() const { return options_; }
     const Backend& backend() const { return backend_; }

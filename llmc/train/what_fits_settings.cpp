@@ -140,19 +140,25 @@ std::optional<Setting> fastest_setting(PlacedFits* placed, int64_t T) {
     const bool is_open = !options.was_given("offload") || places_by_itself(options);
     const std::vector<std::string> lists =
         is_open ? placements_to_try(options, placed->backend()) : std::vector<std::string>{options.offload};
-    std::vector<Placed> all;
-    for (const std::string& list : lists) all.push_back(fastest_level(placed->with(list), list, levels, T));
+    std::vector<Placed> all(lists.size());
+    placed->for_each(
+        lists, [&](size_t i, const WhatFits& what_fits) { all[i] = fastest_level(what_fits, lists[i], levels, T); });
     std::stable_sort(all.begin(), all.end(), [](const Placed& a, const Placed& b) {
         return a.fastest.tokens_per_second > b.fastest.tokens_per_second;
     });
     Candidate best = all.front().fastest;
     const bool has_auto = std::find(levels.begin(), levels.end(), "auto") != levels.end();
-    for (size_t i = 0; has_auto && i < std::min(all.size(), kOfAuto); ++i) {
-        const std::string& offload = all[i].fastest.offload;
-        const WhatFits& what_fits = placed->with(offload);
-        const int64_t fastest = what_fits.fastest("auto", T, all[i].batches);
-        const double speed = fastest > 0 ? what_fits.speed("auto", {fastest, T}) : 0;
-        if (speed > best.tokens_per_second) best = {"auto", offload, fastest, speed};
+    if (has_auto) {
+        std::vector<std::string> fastest_lists;
+        for (size_t i = 0; i < std::min(all.size(), kOfAuto); ++i) fastest_lists.push_back(all[i].fastest.offload);
+        std::vector<Candidate> of_auto(fastest_lists.size());
+        placed->for_each(fastest_lists, [&](size_t i, const WhatFits& what_fits) {
+            const int64_t fastest = what_fits.fastest("auto", T, all[i].batches);
+            const double speed = fastest > 0 ? what_fits.speed("auto", {fastest, T}) : 0;
+            of_auto[i] = {"auto", fastest_lists[i], fastest, speed};
+        });
+        for (const Candidate& each : of_auto)
+            if (each.tokens_per_second > best.tokens_per_second) best = each;
     }
     if (best.batch_size == 0) return std::nullopt;
     const BatchShape shape = {best.batch_size, T};

@@ -59,6 +59,9 @@ check "sequences as long as the model's own" grep -q 'sequences of 1,024' out
 check "a row for every level and auto" \
     test "$(grep -c -E '^(0 none|1 layer|2 sqrt|  act|  attn|  offload|  auto) .*yes' out)" = 7
 must "as JSON" plan --model=gpt2 --device-profile=rtx3060 --what-fits --json
+cp out by-all-threads.json
+must "by five threads" plan --model=gpt2 --device-profile=rtx3060 --what-fits --json --threads=5
+check "the same on any machine" cmp out by-all-threads.json
 speeds() { # of every row's fastest batch, auto's last
     awk -F'[:,]' '/"fastest"/ { inside = 1 } inside && /"predicted_tokens_per_second"/ { print $2; inside = 0 }' out
 }

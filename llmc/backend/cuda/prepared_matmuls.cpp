@@ -176,6 +176,7 @@ std::vector<cublasLtMatmulAlgo_t> PreparedMatmuls::best_of_library(const Call& c
 }
 
 const PreparedMatmuls::Call* PreparedMatmuls::call_of(const GemmKey& key) {
+    const std::lock_guard lock(asking_);
     const auto [at, is_new] = calls_.try_emplace(key);
     if (!is_new) return at->second.get();
     auto call = std::make_unique<Call>(key);

@@ -14,6 +14,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -46,7 +47,7 @@ class PreparedMatmuls {
     /// Of operands whose addresses are multiples of 128.
     GemmKey key_of(const GemmShape& shape, int64_t workspace_bytes) const;
 
-    /// Whether the library has an algorithm. It is asked once.
+    /// Whether the library has an algorithm. It is asked once. By any thread: several search for plans.
     bool can(const GemmKey& key) { return call_of(key) != nullptr; }
 
     /// False where an activation is to be applied, and the product's algorithm does not do it.
@@ -85,6 +86,7 @@ class PreparedMatmuls {
     int multiprocessors_;
     bool tf32_ = false;
     cublasLtHandle_t handle_ = nullptr;
+    std::mutex asking_;  ///< Held while calls_ is looked into by call_of().
     std::map<GemmKey, std::unique_ptr<Call>> calls_;  ///< Null: the library has no algorithm.
 };
 

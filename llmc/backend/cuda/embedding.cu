@@ -138,15 +138,15 @@ __global__ void scatter_kernel(int32_t* sorted_keys, int32_t* sorted_rows, const
     }
 }
 
-/// Loads of 32 rows of x, in flight together; each lane has the number of one. Numbers before lane `first` and behind
-/// `last` count as those, so that nothing depends on a condition.
+/// Loads of 32 rows of x, in flight together, a group from `column`, where it is in row 0; each lane has the number of
+/// one. Numbers before lane `first` and behind `last` count as those, so that nothing depends on a condition.
 template <typename E, int kSize>
-__device__ __forceinline__ void load_rows(Group<E, kSize> (&ahead)[kWarpSize], const E* x, int64_t C, int64_t c,
-                                          int32_t row, int first, int last) {
+__device__ __forceinline__ void load_rows(Group<E, kSize> (&ahead)[kWarpSize], const E* column, int64_t C, int32_t row,
+                                          int first, int last) {
 #pragma unroll
     for (int i = 0; i < kWarpSize; ++i) {
         const int32_t n = __shfl_sync(kFullMask, row, min(max(i, first), last));
-        ahead[i] = load_group<kSize>(x + n * C + c);
+        ahead[i] = load_group<kSize>(column + n * C);
     }
 }
 
@@ -163,8 +163,8 @@ __device__ __forceinline__ void add_loaded(Group<float, kSize>& sum, const Group
 
 /// What of a run of `key` lies from `place` on: 64 rows are in flight together, while the numbers of the next are read.
 template <typename E, int kSize>
-__device__ __forceinline__ void add_rest_of_run(Group<float, kSize>& sum, const E* x, const int32_t* keys,
-                                                const int32_t* rows, int64_t N, int64_t C, int64_t c, int32_t key,
+__device__ __forceinline__ void add_rest_of_run(Group<float, kSize>& sum, const E* column, int64_t C,
+                                                const int32_t* keys, const int32_t* rows, int64_t N, int32_t key,
                                                 int64_t place) {
     const int64_t lane = threadIdx.x % kWarpSize;
     const auto row_at = [&](int64_t n) {  // -1 behind the run.
@@ -176,8 +176,8 @@ __device__ __forceinline__ void add_rest_of_run(Group<float, kSize>& sum, const 
         const int count = __popc(__ballot_sync(kFullMask, row >= 0));
         const int more = __popc(__ballot_sync(kFullMask, next >= 0));
         Group<E, kSize> ahead[2][kWarpSize];
-        if (count > 0) load_rows(ahead[0], x, C, c, row, 0, count - 1);
-        if (more > 0) load_rows(ahead[1], x, C, c, next, 0, more - 1);
+        if (count > 0) load_rows(ahead[0], column, C, row, 0, count - 1);
+        if (more > 0) load_rows(ahead[1], column, C, next, 0, more - 1);
         place += 2 * kWarpSize;
         row = row_at(place + lane);
         next = row_at(place + kWarpSize + lane);
@@ -207,7 +207,7 @@ __global__ void add_runs_kernel(float* table, const E* x, const int32_t* keys, c
     const int begin = __ffs(static_cast<int>(begins)) - 1, count = static_cast<int>(min(N - first, int64_t{kWarpSize}));
     Group<E, kSize> ahead[kWarpSize];
     Group<float, kSize> from[kWarpSize];
-    load_rows(ahead, x, C, c, row, begin, count - 1);
+    load_rows(ahead, x + c, C, row, begin, count - 1);
 #pragma unroll
     for (int i = 0; i < kWarpSize; ++i) {
         const int64_t of_run = __shfl_sync(kFullMask, key, i);
@@ -228,7 +228,7 @@ __global__ void add_runs_kernel(float* table, const E* x, const int32_t* keys, c
             if (i >= begin && i < count) sum[k] += to_float(ahead[i][k]);
     }
     const int32_t last = __shfl_sync(kFullMask, key, count - 1);
-    if (count == kWarpSize) add_rest_of_run<E, kSize>(sum, x, keys, rows, N, C, c, last, first + kWarpSize);
+    if (count == kWarpSize) add_rest_of_run<E, kSize>(sum, x + c, C, keys, rows, N, last, first + kWarpSize);
     store(last);
 }
 

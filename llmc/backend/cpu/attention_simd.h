@@ -33,7 +33,7 @@ typedef float Vec __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t UintVec __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t HalfVec __attribute__((vector_size(kLanes * 2)));
 
-typedef float LooseVec __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+typedef float LooseVec __attribute__((vector_size(kLanes * 4), aligned(2), may_alias));  ///< Also of bf16 numbers.
 typedef float LooseFloat __attribute__((may_alias));
 typedef uint16_t LooseHalfVec __attribute__((vector_size(kLanes * 2), aligned(2), may_alias));
 /// 32 bits of a packed operand: one fp32 number, or two bf16 numbers that are neighbours in the summed dimension.

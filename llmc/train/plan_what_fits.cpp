@@ -2,6 +2,7 @@
 
 #include "llmc/base/advice_text.h"
 #include "llmc/base/counted.h"
+#include "llmc/base/error.h"
 #include "llmc/base/output.h"
 #include "llmc/base/process_limits.h"
 #include "llmc/base/terminal.h"
@@ -124,7 +125,7 @@ std::string nothing_fits(const Options& options, const Model& model, Backend& ba
     one.total_batch_size = 0;
     const BatchShape shape = {1, options.seq_len};
     const std::string floor = floor_words(one, model, shape, backend);
-    return fmt::format("{}{}\n", floor.empty() ? "" : floor + "; ", advice(one, model, shape, backend));
+    return fmt::format("{}{}", floor.empty() ? "" : floor + "; ", advice(one, model, shape, backend));
 }
 
 /// "fastest: 1,239 tokens/s predicted, 22.3 GiB, 155.3 GiB of host memory:", and below it the command.
@@ -202,10 +203,12 @@ std::string model_report(const Options& given, const Model& model, Backend& back
     }
     nlohmann::ordered_json ways = nlohmann::ordered_json::object();
     const std::string others = other_ways(given, model, backend, limit, &ways);
+    if (!best && !options.emit_config.empty())
+        fail("--emit-config: '{}' is not written, since nothing fits; {}", options.emit_config,
+             nothing_fits(options, model, backend, limit));
     if (options.json) return to_json(options, model, limits, dtype, rows, best, ways);
-    std::string notes = what_fits_notes(limits, model.config.name, rows);
     if (!best) words += wrapped(nothing_fits(options, model, backend, limit), limits.width);
-    return notes + words + others;
+    return what_fits_notes(limits, model.config.name, rows) + words + others;
 }
 
 constexpr std::tuple<WayToTrain, const char*, const char*> kWays[] = {{WayToTrain::Full, "full", "in full"},

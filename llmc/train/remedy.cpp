@@ -40,7 +40,8 @@ class Remedies {
         shorter_sequences();
         another_type();
         another_placement();
-        if (ways_.empty()) less_state();
+        if (ways_.empty()) less_state(/*fewer_sequences=*/false);
+        if (ways_.empty()) less_state(/*fewer_sequences=*/true);
         if (ways_.empty()) smaller_model();
         return std::move(ways_);
     }
@@ -136,9 +137,10 @@ class Remedies {
             change);
     }
 
-    /// Fewer bytes of optimiser state for other numbers: only where nothing that keeps the numbers helps.
-    void less_state() {
-        if (!options_.resume.empty()) return;
+    /// Fewer bytes of optimiser state for other numbers, perhaps of fewer sequences: only where nothing that keeps the
+    /// numbers helps.
+    void less_state(bool fewer_sequences) {
+        if (!options_.resume.empty() || (fewer_sequences && shape_.B == 1)) return;
         struct Less {
             const char* moments;
             bool all_formats, offload;
@@ -162,7 +164,14 @@ class Remedies {
                 other.offload = "all", other.recompute = "layer";
                 change.insert(change.end(), {"--recompute=layer", "--offload=all"});
             }
-            if (!fits(other, shape_)) continue;
+            if (fewer_sequences) {
+                other = with_shape(other, shape_);
+                const int64_t B = largest_batch(other, model_, backend_);
+                if (B == 0) continue;
+                change.push_back(fmt::format("--batch-size={}", B));
+            } else if (!fits(other, shape_)) {
+                continue;
+            }
             return add(fmt::format("keep less of the optimiser, which trains a little differently: {}",
                                    fmt::join(change, " ")),
                        change);
@@ -207,7 +216,7 @@ std::vector<WayOut> ways_out(const Options& options, const Model& model, const B
 std::string advice(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend) {
     std::vector<std::string> words;
     for (const WayOut& way : ways_out(options, model, shape, backend)) words.push_back(way.words);
-    if (words.empty()) return "no setting of this model fits; take a smaller one, or a device with more memory";
+    if (words.empty()) return "nothing that was tried fits; take a smaller model, or a device with more memory";
     return fmt::format("{}", fmt::join(words, ", or "));
 }
 

@@ -20,7 +20,7 @@ struct WayOut {
 std::vector<WayOut> ways_out(const Options& options, const Model& model, const BatchShape& shape,
                              const Backend& backend);
 
-/// They joined by ", or "; if there are none, that no setting of this model fits.
+/// They joined by ", or "; if there are none, that nothing fits.
 std::string advice(const Options& options, const Model& model, const BatchShape& shape, const Backend& backend);
 
 /// The most sequences in a micro-batch that fit and that go with --total-batch-size where that was given; 0 if not even

@@ -2,7 +2,6 @@
 
 #include "llmc/base/parallel_for.h"
 #include "llmc/base/units.h"
-#include "llmc/plan/search.h"
 #include "llmc/train/largest.h"
 #include "llmc/train/offload.h"
 #include "llmc/train/placement.h"
@@ -10,6 +9,7 @@
 #include "llmc/train/tile_options.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 namespace llmc {
@@ -22,7 +22,13 @@ constexpr int64_t kSequenceMultiple = 64;
 }  // namespace
 
 WhatFits::WhatFits(Options options, const Model& model, Backend& backend, int64_t limit)
-    : options_(std::move(options)), model_(model), backend_(backend), limit_(limit) {
+    : options_(std::move(options)),
+      model_(model),
+      backend_(backend),
+      limit_(limit),
+      host_limit_(host_memory_limit(options_)),
+      both_limit_(is_one_memory(options_, backend) ? std::optional(backend.info().available(options_.memory_sharing))
+                                                   : std::nullopt) {
     // The small presets are as long as the run's sequences.
     const std::optional<ModelConfig> preset = find_preset(model.config.name);
     const bool as_run = preset.has_value() && preset->maxT == 0 && options_.max_seq_len == 0;
@@ -58,23 +64,30 @@ bool WhatFits::fits(const std::string& policy, const BatchShape& shape) const {
     return *known;
 }
 
-bool WhatFits::has_host_memory(const Model& model, const PlanRequest& request, int64_t plan_bytes) const {
-    if (options_.host_memory_budget.empty()) return true;
-    const StateBytes state =
-        state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true, Memory::Host);
-    return state.total() + plan_bytes <= host_memory_limit(options_);
+/// What the device has for the arena of a plan that keeps so many bytes in host memory; negative where that has no room
+/// for them.
+int64_t WhatFits::room(const Model& model, const PlanRequest& request, int64_t plan_on_host) const {
+    const auto state = [&](Memory where) {
+        return state_bytes(model, request.places, request.shape.T, request.parallel, /*training=*/true, where).total();
+    };
+    const int64_t on_host = state(Memory::Host) + plan_on_host, on_device = state(Memory::Device);
+    if (on_host > host_limit_) return -1;
+    const bool shares = both_limit_ && on_host > 0;
+    return (shares ? std::min(limit_, *both_limit_ - on_host) : limit_) - on_device;
 }
 
 bool WhatFits::fits(const std::string& policy, const Model& model, const PlanRequest& request) const {
-    const int64_t room = limit_ - state_bytes(model, request.places, request.shape.T, request.parallel, true).total();
+    const int64_t room = this->room(model, request, 0);
     if (room <= 0) return false;
     if (policy == "auto") {
-        return has_host_memory(model, request, 0) &&
-               search_fits(model, request, nominal_times(options_, model, request, backend_),
-                           {room, room_for_inputs(options_, model, request, backend_)});
+        const OpTimes times = nominal_times(options_, model, request, backend_);
+        // Whether all plans are alike to the host.
+        const bool bounded = both_limit_ || host_limit_ < std::numeric_limits<int64_t>::max();
+        if (bounded && request.places.on_host(Buffer::Boundaries)) return search_auto(model, request, times).fits;
+        return search_fits(model, request, times, {room, room_for_inputs(options_, model, request, backend_)});
     }
     const Plan plan = make_training_plan(model, request, find_policy(policy));
-    return has_host_memory(model, request, plan.host_bytes) && arena_within(plan, room).fits;
+    return arena_within(plan, this->room(model, request, plan.host_bytes)).fits;
 }
 
 double WhatFits::speed_of(const PlanRequest& request, const OpTimes& times, const Plan& plan) const {
@@ -93,18 +106,23 @@ WhatFits::Way WhatFits::fixed_way(const std::string& policy, const Model& model,
             false};
 }
 
+WhatFits::OfAuto WhatFits::search_auto(const Model& model, const PlanRequest& request, const OpTimes& times) const {
+    const int64_t room = this->room(model, request, 0);
+    SearchResult result = search_plan(model, request, times,
+                                      {room, room_for_inputs(options_, model, request, backend_)}, SearchEffort::Quick);
+    const int64_t left = this->room(model, request, result.plan.host_bytes);
+    const bool fits = result.found && (left == room || arena_within(result.plan, left).fits);
+    return {std::move(result), fits};
+}
+
 WhatFits::Way WhatFits::auto_way(const Model& model, const BatchShape& shape) const {
     std::optional<Way> best;
     for (const PlanRequest& request : tiled_requests(options_, request(model, shape))) {
         const OpTimes times = operation_times(options_, model, request, backend_);
-        const int64_t state = state_bytes(model, request.places, shape.T, request.parallel, true).total();
-        SearchResult result =
-            search_plan(model, request, times_to_choose_by(options_, model, request, times, backend_),
-                        {limit_ - state, room_for_inputs(options_, model, request, backend_)}, SearchEffort::Quick);
-        const bool fits = result.found && has_host_memory(model, request, result.plan.host_bytes);
-        const double speed = speed_of(request, times, result.plan);
-        if (best && best->fits && (!fits || speed <= best->tokens_per_second)) continue;
-        best = {std::move(result.keep), request.tile_tokens, speed, fits};
+        OfAuto found = search_auto(model, request, times_to_choose_by(options_, model, request, times, backend_));
+        const double speed = speed_of(request, times, found.result.plan);
+        if (best && best->fits && (!found.fits || speed <= best->tokens_per_second)) continue;
+        best = {std::move(found.result.keep), request.tile_tokens, speed, found.fits};
     }
     return *best;
 }
@@ -134,9 +152,9 @@ Fit WhatFits::measure(const std::string& policy, const BatchShape& shape) const 
         return state_bytes(model, request.places, shape.T, request.parallel, true, memory).total();
     };
     const Plan plan = make_training_plan(model, request, found.keep, policy);
-    const int64_t total = state(Memory::Device) + make_layout(plan).arena_bytes;
-    const bool fits = total <= limit_ && has_host_memory(model, request, plan.host_bytes);
-    known = {fits, total, state(Memory::Host) + plan.host_bytes, found.tokens_per_second};
+    const int64_t arena = make_layout(plan).arena_bytes, total = state(Memory::Device) + arena;
+    known = {arena <= room(model, request, plan.host_bytes), total, state(Memory::Host) + plan.host_bytes,
+             found.tokens_per_second};
     return *known;
 }
 
@@ -245,7 +263,7 @@ std::optional<Options> with_what_fits(PlacedFits* placed) {
         const std::string as_given = may_place ? "none" : options.offload;
         if (placed->with(as_given).fits("auto", {1, T})) return result(as_given);
         const std::vector<std::string> others =
-            may_place && !is_hopeless() ? offloads_by_cost() : std::vector<std::string>();
+            may_place && !is_hopeless() ? placements_to_try(options, placed->backend()) : std::vector<std::string>();
         std::vector<double> speeds(others.size());
         placed->for_each(others, [&](size_t i, const WhatFits& what_fits) {
             if (others[i] != as_given && what_fits.fits("layer", {1, T}))

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "llmc/draw/what_fits_table.h"
+#include "llmc/plan/search.h"
 #include "llmc/train/choose_plan.h"
 
 #include <cstdint>
@@ -60,9 +61,15 @@ class WhatFits {
     PlanRequest request(const Model& model, const BatchShape& shape) const;
     Found& found(const std::string& policy, const BatchShape& shape) const;
     bool fits(const std::string& policy, const Model& model, const PlanRequest& request) const;
-    bool has_host_memory(const Model& model, const PlanRequest& request, int64_t plan_bytes) const;
+    int64_t room(const Model& model, const PlanRequest& request, int64_t plan_on_host) const;
     const Way& way(const std::string& policy, const BatchShape& shape) const;
     Way fixed_way(const std::string& policy, const Model& model, const BatchShape& shape) const;
+    /// What auto finds, or its smallest plan.
+    struct OfAuto {
+        SearchResult result;
+        bool fits = false;
+    };
+    OfAuto search_auto(const Model& model, const PlanRequest& request, const OpTimes& times) const;
     Way auto_way(const Model& model, const BatchShape& shape) const;
     double speed_of(const PlanRequest& request, const OpTimes& times, const Plan& plan) const;
     /// What `shape` needs at least, and one sequence more or less: where to begin to look.
@@ -72,6 +79,8 @@ class WhatFits {
     const Model& model_;
     Backend& backend_;
     const int64_t limit_;
+    const int64_t host_limit_;
+    const std::optional<int64_t> both_limit_;  ///< Where host and device are one memory.
     int64_t published_length_ = 0;
     using Key = std::tuple<std::string, int64_t, int64_t>;  ///< Level, B, T.
     mutable std::map<Key, Found> found_;

@@ -31,7 +31,7 @@ take() {
     while read -r way; do
         mapfile -t options < <(options_of "$way")
         if [ ${#options[@]} = 0 ]; then
-            [[ $way == *"take a smaller one"* || $way == *"a device with more memory"* ]] ||
+            [[ $way == *"take a smaller model"* || $way == *"a device with more memory"* ]] ||
                 not_ok "$name: advice in words that this test knows" "$way"
             continue
         fi

@@ -59,8 +59,7 @@ take() {
                 read -ra more <<<"$way"
                 [[ $way != *--recompute=* ]] || level=()
                 ;;
-            "no setting of this model fits; take a smaller one" | "a device with more memory") continue ;;
-            "take a smaller one" | "no setting of this model fits") continue ;;
+            "take a smaller model" | "nothing that was tried fits" | "a device with more memory") continue ;;
             *) more=(--unknown) ;;
         esac
         run plan --layers=8 --channels=32 --heads=2 "--batch-size=$batch" "--seq-len=$length" "${level[@]}" \

@@ -99,6 +99,15 @@ check "and how much host memory" grep -q 'of host' out
 must "nothing at all" plan --model=gpt2 --offload=none --what-fits=1GiB
 check "then what binds, and what would do" \
     test "$(tr '\n' ' ' <out | tr -s ' ' | grep -c 'optimiser alone take .*; .*--')" = 1
+# A CPU's device is the host: what does not fit does not fit elsewhere in it either.
+refused "on a CPU, nothing to write" 1 "--emit-config: 'cpu.toml' is not written, since nothing fits; raise" plan \
+    --model=gpt2-nano --what-fits --memory-budget=14MiB --emit-config=cpu.toml
+check "is written" test ! -e cpu.toml
+budget=$(sed -n 's/.*raise --memory-budget to \([0-9A-Za-z]*\).*/\1/p' err)
+must "the budget that it names" plan --model=gpt2-nano --what-fits --memory-budget="$budget" --emit-config=cpu.toml
+check "is enough" grep -q '^fastest: ' out
+must "its file" plan --config=cpu.toml --json
+check "is a run that fits" grep -q '"fits": true' out
 must "one budget for all" plan --model=gpt2 --seq-len=256 --what-fits --memory-budget=4GiB --recompute=1
 check "--memory-budget is what fits" grep -q 'what fits in 4.00 GiB' out
 

@@ -60,6 +60,21 @@ TEST(WhatFits, IsWhatTryingAllFinds) {
     }
 }
 
+/// On a CPU, whose device is the host: with and without a bound on what is kept there.
+TEST(WhatFits, HostMemoryCountsAsInTraining) {
+    for (const char* budget : {"--host-memory-budget=900KiB", "--host-memory-budget=4MiB"}) {
+        Options options = parse({"plan", "--layers=3", "--channels=32", "--heads=2", "--seq-len=32", "--vocab-size=97",
+                                 "--device=cpu", "--dtype=fp32", "--offload=all", "--memory-budget=4MiB", budget});
+        const Model model = model_to_train(options, resolve_model(options, 0, 0));
+        const std::unique_ptr<Backend> backend = make_planning_backend("cpu", 1);
+        const WhatFits what_fits(options, model, *backend, memory_limit(options, backend->info()));
+        for (const char* level : {"layer", "sqrt", "auto"}) {
+            options.recompute = level;
+            EXPECT_EQ(what_fits.batch(level, 32), largest_batch(options, model, *backend)) << level << ", " << budget;
+        }
+    }
+}
+
 TEST(WhatFits, TheFastestIsNoSlowerThanTheOthers) {
     Case c;
     const WhatFits what_fits(c.options, c.model, *c.backend, 5'000'000);

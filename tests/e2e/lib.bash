@@ -20,6 +20,9 @@ policies=(none layer sqrt act attn offload)
 # all_or SOME ALL: words; SOME in `make test`, ALL where LLMC_LONG_TESTS asks for it (tests/long/all_cases.sh).
 all_or() { if [ -n "${LLMC_LONG_TESTS-}" ]; then echo "$2"; else echo "$1"; fi; }
 
+# Whether the program is built with a sanitizer: it then takes some seconds to start, and several times the memory.
+is_sanitized() { ldd "$TRAIN_GPT" | grep -q 'lib[at]san'; }
+
 ok() { echo "ok $1"; }
 skip() { echo "skip $1: $2"; }
 not_ok() {

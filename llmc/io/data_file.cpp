@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
+#include "llmc/base/shallow_json.h"
 #include "llmc/io/chat/row_file.h"
 #include "llmc/io/data_paths.h"
 #include "llmc/io/data_signature.h"
@@ -59,7 +60,7 @@ std::string text_field(std::string_view text) {
     if (begin == std::string_view::npos || text[begin] != '{') return "";
     const std::string_view line = text.substr(begin, text.find('\n', begin) - begin);
     if (line.size() > kLongestLine) return "";
-    const nlohmann::json json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const nlohmann::json json = nlohmann::json::parse(shallow_json(line), nullptr, /*allow_exceptions=*/false);
     if (!json.is_object()) return "";
     for (const char* usual : {"text", "content"}) {
         if (json.contains(usual) && json[usual].is_string()) return usual;
@@ -127,7 +128,7 @@ DataKind kind_without_header(const MappedFile& file, const std::string& option, 
 }
 
 bool is_json_object(std::string_view text) {
-    return nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false).is_object();
+    return nlohmann::json::parse(shallow_json(text), nullptr, /*allow_exceptions=*/false).is_object();
 }
 
 /// Refuses what is no JSON Lines at all, so that every line of it would be bad: nothing among its first lines is a JSON

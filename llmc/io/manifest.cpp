@@ -1,6 +1,7 @@
 #include "llmc/io/manifest.h"
 
 #include "llmc/base/file.h"
+#include "llmc/base/shallow_json.h"
 
 #include <nlohmann/json.hpp>
 
@@ -45,7 +46,7 @@ std::string manifest_text(const Manifest& manifest) {
 Manifest parse_manifest(const std::string& text, const std::string& path) {
     const bool intact = checksum_is_right(text);
     const DamagedError damaged(fmt::format("'{}' is damaged: its checksum is wrong", path));
-    const nlohmann::json root = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+    const nlohmann::json root = nlohmann::json::parse(shallow_json(text), nullptr, /*allow_exceptions=*/false);
     if (!root.is_object()) throw damaged;
     try {
         const auto version = root.at("format_version").get<int64_t>();

@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/shallow_json.h"
 
 #include <nlohmann/json.hpp>
 
@@ -19,7 +20,7 @@ RunRecord read_run_record(const std::string& root) {
     RunRecord record;
     if (!path_exists(record_path(root))) return record;
     try {
-        const auto json = nlohmann::json::parse(read_text(record_path(root)));
+        const auto json = nlohmann::json::parse(shallow_json(read_text(record_path(root))));
         json.at("id").get_to(record.id);
         if (!json.contains("going_back")) return record;
         const auto& back = json.at("going_back");

@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
+#include "llmc/base/shallow_json.h"
 #include "llmc/base/units.h"
 #include "llmc/io/data_paths.h"
 
@@ -47,9 +48,9 @@ std::string without_odd_numbers(std::string_view line) {
 
 /// Puts the text of a line's field into `document`; what is wrong with the line, or "".
 std::string read_field(std::string_view line, const std::string& field, std::string* document) {
-    nlohmann::json json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    nlohmann::json json = nlohmann::json::parse(shallow_json(line), nullptr, /*allow_exceptions=*/false);
     if (json.is_discarded()) {
-        json = nlohmann::json::parse(without_odd_numbers(line), nullptr, /*allow_exceptions=*/false);
+        json = nlohmann::json::parse(shallow_json(without_odd_numbers(line)), nullptr, /*allow_exceptions=*/false);
     }
     if (json.is_discarded()) return "is not valid JSON";
     if (!json.is_object()) return "is not a JSON object";

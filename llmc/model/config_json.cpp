@@ -1,6 +1,7 @@
 // A configuration as JSON, in checkpoints and run folders. Versions before the features were fields of their own wrote
 // no "version"; then the family says what they are.
 #include "llmc/base/error.h"
+#include "llmc/base/shallow_json.h"
 #include "llmc/model/config.h"
 
 #include <nlohmann/json.hpp>
@@ -207,7 +208,7 @@ std::string to_json(const ModelConfig& config) {
 
 ModelConfig model_config_from_json(const std::string& json, const std::string& where) {
     try {
-        const Json object = Json::parse(json);
+        const Json object = Json::parse(shallow_json(json));
         if (!object.is_object()) fail("{}: the model configuration is damaged: {} is no object", where, json);
         return config_of_fields({object, where}, where);
     } catch (const nlohmann::json::exception& error) {

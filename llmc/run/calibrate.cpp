@@ -4,6 +4,7 @@
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
 #include "llmc/base/median.h"
+#include "llmc/base/shallow_json.h"
 #include "llmc/base/version.h"
 #include "llmc/model/dropout.h"
 #include "llmc/plan/formats.h"
@@ -172,7 +173,7 @@ std::string to_json(const OpTimes& times) {
 }
 
 OpTimes times_of_json(const std::string& text, const Model& model) {
-    const auto json = nlohmann::json::parse(text);
+    const auto json = nlohmann::json::parse(shallow_json(text));
     if (json.at("format_version") != kFileVersion) throw std::runtime_error("another format");
     OpTimes times;
     times.source = json.at("source").get<std::string>();
@@ -216,7 +217,8 @@ bool load_times(const std::string& path, const Model& model, OpTimes* times) {
     if (path.empty() || !path_exists(path)) return false;
     try {
         const std::string text = read_text(path);
-        if (const auto made_by = nlohmann::json::parse(text).at("made_by").get<std::string>(); made_by != version()) {
+        if (const auto made_by = nlohmann::json::parse(shallow_json(text)).at("made_by").get<std::string>();
+            made_by != version()) {
             spdlog::warn(
                 "the calibration '{}' is of train_gpt {}, this is {}: it is ignored; --calibrate measures again", path,
                 made_by, version());

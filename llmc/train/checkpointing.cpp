@@ -4,6 +4,7 @@
 #include "llmc/base/dynamic_map.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/shallow_json.h"
 #include "llmc/base/units.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/checkpoint_folder.h"
@@ -349,7 +350,7 @@ void save_imported(const std::string& root, const WeightSource& weights, const s
 Progress progress_of(const Checkpoint& checkpoint) {
     try {
         Progress progress;
-        const auto json = nlohmann::json::parse(checkpoint.state);
+        const auto json = nlohmann::json::parse(shallow_json(checkpoint.state));
         json.at("step").get_to(progress.step);
         json.at("updates").get_to(progress.updates);
         json.at("next_sequence").get_to(progress.next_sequence);
@@ -376,7 +377,7 @@ Progress progress_of(const Checkpoint& checkpoint) {
 }
 
 ModelConfig model_of(const Checkpoint& checkpoint) {
-    const auto state = nlohmann::json::parse(checkpoint.state);
+    const auto state = nlohmann::json::parse(shallow_json(checkpoint.state));
     if (!state.contains("model")) fail("'{}': the checkpoint does not describe its model", checkpoint.path);
     return model_config_from_json(state["model"].dump(), checkpoint.path);
 }

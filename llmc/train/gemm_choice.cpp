@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/base/shallow_json.h"
 #include "llmc/io/json_text.h"
 #include "llmc/run/gemm_queries.h"
 #include "llmc/train/arithmetic.h"
@@ -294,7 +295,7 @@ GemmAlgorithms gemm_algorithms_in(const nlohmann::json& json) {
 GemmAlgorithms read_gemm_algorithms(const std::string& path, const std::string& option) {
     if (!path_exists(path)) fail_usage("{}: there is no such file", option);
     try {
-        return gemm_algorithms_in(nlohmann::json::parse(read_text(path)));
+        return gemm_algorithms_in(nlohmann::json::parse(shallow_json(read_text(path))));
     } catch (const nlohmann::json::exception& error) {
         fail_usage("{}: is no such file as a run folder has ({})", option, error.what());
     } catch (const Error& error) {

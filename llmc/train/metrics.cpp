@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/shallow_json.h"
 #include "llmc/io/json_text.h"
 
 #include <nlohmann/json.hpp>
@@ -26,7 +27,7 @@ void for_each_line(std::string_view text, Use use) {
         if (end == std::string_view::npos) break;
         const std::string line(text.substr(begin, end - begin));
         begin = end + 1;
-        const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+        const auto json = nlohmann::json::parse(shallow_json(line), nullptr, /*allow_exceptions=*/false);
         if (json.is_object()) use(line, json);
     }
 }

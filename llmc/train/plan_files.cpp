@@ -3,6 +3,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/base/shallow_json.h"
 #include "llmc/io/json_text.h"
 #include "llmc/train/placement.h"
 #include "llmc/train/plan_json.h"
@@ -41,7 +42,7 @@ void read_plan_files(const std::string& run_folder, PageRun* page) {
     if (!path_exists(path)) return;
     PageRun read = *page;
     try {
-        const auto plan = nlohmann::ordered_json::parse(read_text(path));
+        const auto plan = nlohmann::ordered_json::parse(shallow_json(read_text(path)));
         read.predicted_ms = plan.at("predicted_step_ms");
         read.plan_words =
             fmt::format("--recompute={}: {}; {:+.1f} % FLOPs; activations peak at {}",

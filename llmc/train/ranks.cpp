@@ -4,6 +4,7 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/base/shallow_json.h"
 #include "llmc/base/threads.h"
 #include "llmc/base/version.h"
 #include "llmc/comm/make_comm.h"
@@ -239,7 +240,7 @@ nlohmann::json to_json(const ChosenPlan& chosen) {
 }
 
 ChosenPlan plan_of_json(const std::string& text, Options options, const Model& model, const Backend& backend) {
-    const auto json = nlohmann::json::parse(text);
+    const auto json = nlohmann::json::parse(shallow_json(text));
     KeepSet keep;
     json.at("slots").get_to(keep.slots);
     json.at("walk").get_to(keep.walk);

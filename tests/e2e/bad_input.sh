@@ -41,6 +41,15 @@ mkdir piped
 mkfifo piped/config.json
 refused "a pipe in a model's folder" 1 "cannot read 'piped/config.json': not a regular file" \
     --data=text.txt --model=piped
+mkdir brackets
+{
+    printf '{"model_type": "gpt2", "n_layer": 2, "n_embd": '
+    head -c 300000 /dev/zero | tr '\0' '['
+    head -c 300000 /dev/zero | tr '\0' ']'
+    echo '}'
+} >brackets/config.json
+refused "nothing but brackets" 1 "'brackets/config.json' has arrays or objects within more than 200 others" \
+    --data=text.txt --model=brackets
 touch afile
 refused "a file as the run folder" 1 "--output-dir: cannot make the folder 'afile': 'afile' is a file; choose another" \
     "${tiny[@]}" "${quiet[@]}" --data=text.txt --output-dir=afile

@@ -11,7 +11,7 @@ namespace {
 /// Longer than any buffer on the way, and compressible.
 std::string long_text() {
     std::string text;
-    for (int i = 0; text.size() < (size_t{5} << 20); ++i) text += std::to_string(i * i) + (i % 9 == 0 ? "\n" : " ");
+    for (int64_t i = 0; text.size() < (size_t{5} << 20); ++i) text += std::to_string(i * i) + (i % 9 == 0 ? "\n" : " ");
     return text;
 }
 

@@ -1,4 +1,5 @@
 #include "llmc/io/chat/row.h"
+#include "llmc/base/shallow_json.h"
 
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
@@ -185,7 +186,7 @@ bool looks_like_row(const Json& object, bool plain_too) {
 }
 
 ChatRow read_row(std::string_view text, std::string* what) {
-    const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    const Json json = Json::parse(shallow_json(text), nullptr, /*allow_exceptions=*/false);
     if (json.is_discarded()) {
         *what = "is not valid JSON";
         return {};

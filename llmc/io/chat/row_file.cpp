@@ -1,5 +1,6 @@
 #include "llmc/io/chat/row_file.h"
 
+#include "llmc/base/shallow_json.h"
 #include "llmc/io/chat/row.h"
 
 #include <nlohmann/json.hpp>
@@ -106,7 +107,7 @@ bool looks_like_rows(std::string_view text, bool plain_too) {
     std::string fault;
     for (int i = 0; i < kLookedAt && file.next(&item, &fault); ++i) {
         if (item.json.size() > kLongest) return false;
-        const nlohmann::json json = nlohmann::json::parse(item.json, nullptr, /*allow_exceptions=*/false);
+        const nlohmann::json json = nlohmann::json::parse(shallow_json(item.json), nullptr, /*allow_exceptions=*/false);
         if (!json.is_discarded()) return looks_like_row(json, plain_too);
     }
     return false;

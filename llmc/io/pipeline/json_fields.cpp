@@ -1,6 +1,7 @@
 #include "llmc/io/pipeline/json_fields.h"
 
 #include "llmc/base/file.h"
+#include "llmc/base/shallow_json.h"
 #include "llmc/io/json_text.h"
 
 #include <nlohmann/json.hpp>
@@ -67,6 +68,11 @@ std::string place_in(std::string_view text, size_t byte) {
 }  // namespace
 
 Json parse_json(std::string_view text, const std::string& path) {
+    const std::string_view shallow = shallow_json(text);
+    if (shallow.size() < text.size()) {
+        fail("'{}' has arrays or objects within more than {} others; it is damaged, copy or download it again", path,
+             kMostJsonLevels);
+    }
     try {
         return Json::parse(text);
     } catch (const Json::parse_error& error) {

@@ -137,16 +137,16 @@ void refuse_long_dash(const std::string& word) {
                option == "data" ? ", and for several files a folder or a quoted pattern" : "");
 }
 
-/// An option as it was typed: "--batch-size", or "-b (--batch-size)".
-std::string typed_name(const CLI::Option& option, const std::vector<const char*>& words) {
+/// An option as the word has it: "--batch-size", or "-b (--batch-size)".
+std::string as_typed(std::string_view word, const std::string& name) {
+    return before_value(word) == name ? name : fmt::format("{} ({})", before_value(word), name);
+}
+std::string as_typed(const CLI::Option& option, const std::vector<const char*>& words) {
     const std::string name = option.get_name();
-    for (const char* word : words) {
-        const OptionRow* row = row_of(word);
-        if (row == nullptr || row != row_of(name)) continue;
-        const std::string_view typed = before_value(word);
-        return typed == name ? name : fmt::format("{} ({})", typed, name);
-    }
-    return name;
+    const auto word = std::find_if(words.begin(), words.end(), [&](const char* typed) {
+        return row_of(typed) != nullptr && row_of(typed) == row_of(name);
+    });
+    return word == words.end() ? name : as_typed(*word, name);
 }
 
 /// The option that a message of CLI11 begins with.
@@ -190,7 +190,8 @@ void require_plain_words(const std::vector<const char*>& words) {
             continue;
         }
         if (is_option(value)) {
-            fail_usage("{}: needs a value, but '{}' comes next; write --{}=VALUE", word, value, row->name());
+            fail_usage("{}: needs a value, but '{}' comes next; write --{}=VALUE", as_typed(word, "--" + row->name()),
+                       value, row->name());
         }
     }
 }
@@ -209,14 +210,14 @@ void refuse_words(const CLI::ParseError& error, const CLI::App& app, const std::
     std::string message = error.what();
     const CLI::Option* option = option_in(message, used);
     if (option != nullptr && dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
-        const std::string name = option->get_name(), typed = typed_name(*option, words);
+        const std::string name = option->get_name(), typed = as_typed(*option, words);
         if (option->results().size() > 1) {
             fail_usage("{}: was given {} times, as {}; give it once", name, option->results().size(),
                        fmt::join(option->results(), " and "));
         }
         fail_usage("{}: needs a value; write {}={}", typed, name, option->get_type_name());
     }
-    if (option != nullptr) message.replace(0, message.find(':'), typed_name(*option, words));
+    if (option != nullptr) message.replace(0, message.find(':'), as_typed(*option, words));
     std::replace(message.begin(), message.end(), '\n', ' ');
     fail_usage("{}", message);
 }

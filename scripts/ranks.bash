@@ -8,6 +8,16 @@
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { say "$*"; exit 2; }
 
+# The head of the script that sources this, as help.
+for word in "$@"; do
+    case $word in
+        -h | --help)
+            sed -n '2,/^set/{/^set/d;/^#SBATCH/d;s/^# \{0,1\}//p}' "$0"
+            exit 0
+            ;;
+    esac
+done
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 train_gpt=${TRAIN_GPT:-$root/train_gpt}
 case $train_gpt in */*) ;; *) train_gpt=./$train_gpt ;; esac

@@ -63,11 +63,11 @@ class Request:
     options: list = dataclasses.field(default_factory=list)  # of train_gpt, for all runs
 
 
-def words_of(option, text, pattern):
+def words_of(option, text, pattern, wanted):
     words = text.replace(",", " ").split()
     for index, word in enumerate(words):
         if not re.fullmatch(pattern, word):
-            fail(2, f"{option}={word}: cannot be; see --help")
+            fail(2, f"{option}={text}: '{word}' is not what it takes; give {wanted}")
         if word in words[:index]:
             fail(2, f"{option}: {word} is there twice; name it once")
     if not words:
@@ -134,8 +134,9 @@ def parse(arguments):
     if total and "total-batch-size" in [name for name, _ in grids]:
         fail(2, "--total-batch-size: is in a --grid, too; leave one of them out")
     sizes, levels = given.get("--batch-sizes"), given.get("--recompute", "0")
-    request = Request([] if sizes is None else words_of("--batch-sizes", sizes, r"[1-9][0-9]*"),
-                      words_of("--recompute", levels, r"[a-z0-9]+"),
+    request = Request([] if sizes is None else words_of("--batch-sizes", sizes, r"[1-9][0-9]*",
+                                                                "numbers of sequences, such as --batch-sizes=4,8"),
+                      words_of("--recompute", levels, r"[a-z0-9]+", "levels, such as --recompute=0,1,2,auto"),
                       given.get("--out", ""), total, grids, int(repeats), "--checkpoints" in given, words + options)
     if not request.out:
         fail(2, "--out: name the folder for the runs; see --help")

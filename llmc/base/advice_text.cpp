@@ -20,6 +20,11 @@ std::string size_option_from(int64_t bytes) {
     return size_option(round_up(bytes, bytes < kLarge ? kKiB : kMiB));
 }
 
+std::string nearest_multiples(int64_t number, int64_t of) {
+    const int64_t below = number / of * of;
+    return below == 0 ? std::to_string(of) : fmt::format("{} or {}", below, below + of);
+}
+
 std::string format_step_seconds(double seconds) {
     return seconds < 10 ? fmt::format("{:.0f} ms", seconds * 1e3) : fmt::format("{:.0f} s", seconds);
 }

@@ -11,6 +11,9 @@ std::string size_option(int64_t bytes);
 /// The same of one that is no less, for advice: rounded up to MiB from 64 MiB, to KiB below.
 std::string size_option_from(int64_t bytes);
 
+/// Of a number that is none, the multiples of `of` (1 or more) below and above: "960 or 1024"; "64" below the least.
+std::string nearest_multiples(int64_t number, int64_t of);
+
 /// Of a step: "412 ms"; from 10 s "4413 s".
 std::string format_step_seconds(double seconds);
 

@@ -256,10 +256,10 @@ bool is_directory(const std::string& path) {
 }
 
 std::vector<std::string> glob_paths(const std::string& pattern) {
-    if (pattern.find_first_of("*?[") == std::string::npos || path_exists(pattern)) return {pattern};
+    if (pattern.find_first_of("*?[{") == std::string::npos || path_exists(pattern)) return {pattern};
     glob_t matches = {};
     std::vector<std::string> paths;
-    if (glob(pattern.c_str(), 0, nullptr, &matches) == 0) {
+    if (glob(pattern.c_str(), GLOB_BRACE, nullptr, &matches) == 0) {
         paths.assign(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
     }
     globfree(&matches);

@@ -81,4 +81,13 @@ bool is_locked(const std::string& path) {
     return false;
 }
 
+std::string lock_holder(const std::string& path) {
+    if (!is_locked(path)) return "";
+    const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) return "";  // It has just been freed.
+    const std::string holder = read_holder(descriptor);
+    close(descriptor);
+    return holder;
+}
+
 }  // namespace llmc

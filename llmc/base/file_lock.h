@@ -24,8 +24,10 @@ class FileLock {
     int descriptor_ = -1;
 };
 
-/// Whether some process of this host holds the lock of this path. Asks the system, and does not try the lock: nobody is
+/// Whether some process of this host holds the lock of this path, and which one ("process 123 on host"; "" if none
+/// does). Asks the system, and does not try the lock: nobody is
 /// kept from taking it meanwhile.
 bool is_locked(const std::string& path);
+std::string lock_holder(const std::string& path);
 
 }  // namespace llmc

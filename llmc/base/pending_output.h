@@ -2,15 +2,19 @@
 // so that a crash leaves nothing that looks finished.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <string>
 
 namespace llmc {
 
+enum class OutputIs : uint8_t { File, Folder };
+
 class PendingOutput {
   public:
-    /// `path` must not exist, or be an empty folder; otherwise an Error (exit code 2) that names `option`. Its parent
-    /// folders are created, and what a crashed writer left under the temporary name is removed.
-    PendingOutput(const std::string& path, const std::string& option);
+    /// `path` must not exist, or, for a folder, be an empty one; otherwise an Error (exit code 2) that names `option`.
+    /// Its parent folders are created, and what a crashed writer left under the temporary name is removed.
+    PendingOutput(const std::string& path, const std::string& option, OutputIs kind);
     ~PendingOutput();
     PendingOutput(const PendingOutput&) = delete;
     PendingOutput& operator=(const PendingOutput&) = delete;
@@ -19,11 +23,14 @@ class PendingOutput {
     const std::string& temporary() const { return temporary_; }
     /// Where it will be, without a slash at its end.
     const std::string& path() const { return path_; }
+    /// Calls fill(), which writes there. An Error that speaks of the temporary name (a full disk) speaks of the option
+    /// and of the place that was asked for instead.
+    void write(const std::function<void()>& fill) const;
     /// Renames. Without it the temporary file or folder is removed at the end.
     void complete();
 
   private:
-    std::string path_;
+    std::string path_, option_;
     std::string temporary_;
 };
 

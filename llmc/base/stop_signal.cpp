@@ -23,17 +23,18 @@ struct StopSignal {
     /// A second one quits, unless it comes so soon that it is the same request: a launcher and a batch system may
     /// deliver one twice; somebody who presses Ctrl-C twice means it. 0: however often it comes, it says the same.
     std::chrono::milliseconds same_request;
+    const char* words;
 };
 constexpr std::array kStopSignals = {
-    StopSignal{SIGINT, std::chrono::milliseconds(100)},
-    StopSignal{SIGTERM, std::chrono::milliseconds(1000)},
-    StopSignal{SIGQUIT, std::chrono::milliseconds(100)},
-    StopSignal{SIGUSR1, std::chrono::milliseconds(1000)},
-    StopSignal{SIGHUP, {}},
-    StopSignal{SIGUSR2, {}},
-    StopSignal{SIGXCPU, {}},
-    StopSignal{SIGALRM, {}},
-    StopSignal{SIGPWR, {}},
+    StopSignal{SIGINT, std::chrono::milliseconds(100), "Ctrl-C (SIGINT)"},
+    StopSignal{SIGTERM, std::chrono::milliseconds(1000), "SIGTERM"},
+    StopSignal{SIGQUIT, std::chrono::milliseconds(100), "Ctrl-\\ (SIGQUIT)"},
+    StopSignal{SIGUSR1, std::chrono::milliseconds(1000), "SIGUSR1"},
+    StopSignal{SIGHUP, {}, "the end of the terminal (SIGHUP)"},
+    StopSignal{SIGUSR2, {}, "SIGUSR2"},
+    StopSignal{SIGXCPU, {}, "a limit of processor time (SIGXCPU)"},
+    StopSignal{SIGALRM, {}, "SIGALRM"},
+    StopSignal{SIGPWR, {}, "a power failure (SIGPWR)"},
 };
 
 std::atomic<bool> requests_allowed = false;
@@ -120,6 +121,13 @@ void watch_stop_signals() {
     } catch (const std::system_error&) {  // A limit on processes allows no other thread.
         pthread_sigmask(SIG_UNBLOCK, &stop_signals(), nullptr);
     }
+}
+
+std::string signal_in_words(int signal) {
+    for (const StopSignal& row : kStopSignals) {
+        if (row.number == signal) return row.words;
+    }
+    return fmt::format("signal {}", signal);
 }
 
 StopRequest::StopRequest(const std::string& remedy) {

@@ -20,6 +20,9 @@ namespace llmc {
 /// while a StopRequest is alive. Also as a container's process 1, which the system's default actions leave alone.
 void watch_stop_signals();
 
+/// For people: "Ctrl-C (SIGINT)", "SIGTERM".
+std::string signal_in_words(int signal);
+
 /// While it is alive, the first signal is only a request, which is acknowledged in the log at once. A second SIGINT,
 /// SIGTERM, SIGQUIT or SIGUSR1 (of the same kind, and not the same request delivered twice) ends the program, and says
 /// so; all others ask for nothing new: Ctrl-C under a script that passes it on as SIGTERM. One at a time.

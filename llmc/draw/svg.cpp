@@ -55,7 +55,8 @@ const char* strokes(SvgHatch hatch) {
 SvgCanvas::SvgCanvas(double width, double height, std::string_view title) : width_(width), height_(height) {
     head_ = fmt::format(R"(<svg xmlns="http://www.w3.org/2000/svg" width="{0}" height="{1}" viewBox="0 0 {0} {1}")",
                         number(width), number(height));
-    head_ += fmt::format(" font-family=\"{}\" stroke-linejoin=\"round\">\n<title>{}</title>\n", kFont, escaped(title));
+    head_ += fmt::format(" font-family=\"{}\" stroke-linejoin=\"round\">\n<title>{}</title>\n{}\n", kFont,
+                         escaped(title), kSvgMark);
     rectangle({0, 0, width, height}, {.fill = "white"});
 }
 

@@ -10,6 +10,9 @@
 
 namespace llmc {
 
+/// In every picture near its beginning, by which a picture of ours is known.
+constexpr std::string_view kSvgMark = "<metadata>train_gpt</metadata>";
+
 struct SvgPoint {
     double x = 0, y = 0;
 };

@@ -3,6 +3,7 @@
 #include "llmc/base/check.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/file_lock.h"
 #include "llmc/base/log.h"
 #include "llmc/base/printable.h"
 #include "llmc/base/units.h"
@@ -124,6 +125,26 @@ std::string step_folder_behind(std::string path) {
     return step ? (folder / step_name(*step)).string() : path;
 }
 
+/// `path` has no complete checkpoint: not yet, not any more to come, or it is no run folder at all.
+[[noreturn]] void refuse_without_checkpoint(const std::string& path, const std::string& option) {
+    if (const std::string holder = lock_holder(path + "/lock"); !holder.empty()) {
+        fail(
+            "{}: '{}' has no complete checkpoint yet; {} trains into it at the moment, so wait for its first, or stop "
+            "it by Ctrl-C, which saves one",
+            option, path, holder);
+    }
+    if (path_exists(path + "/config.toml")) {
+        fail(
+            "{}: '{}' holds no complete checkpoint: the run ended before its first; begin again, with one every so "
+            "many steps: --config={} --checkpoint-every=50",
+            option, path, shell_word(path + "/config.toml"));
+    }
+    fail(
+        "{}: '{}' holds no complete checkpoint, and no config.toml as a run folder has; give a run folder, such as "
+        "runs/NAME",
+        option, path);
+}
+
 /// The step folder that `path` stands for.
 std::string find_step_folder(std::string path, const std::string& option) {
     while (path.size() > 1 && path.ends_with('/')) path.pop_back();
@@ -142,10 +163,7 @@ std::string find_step_folder(std::string path, const std::string& option) {
         fail("{}: '{}' is a link to '{}', which is not there; mount or restore it", option, checkpoints_folder(path),
              fs::read_symlink(checkpoints_folder(path)).string());
     }
-    if (!step) {
-        fail("{}: '{}' holds no complete checkpoint; give a run folder, with folders such as checkpoints/{} in it",
-             option, path, step_name(100));
-    }
+    if (!step) refuse_without_checkpoint(path, option);
     const std::string found = checkpoints_folder(path) + "/" + step_name(*step);
     if (const auto skipped = newest_incomplete_step(path); skipped > step) {
         spdlog::warn("{}: '{}/{}' is passed over, since {} is missing; the newest complete checkpoint is '{}'", option,

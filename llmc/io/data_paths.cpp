@@ -3,11 +3,14 @@
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/io/data_signature.h"
 #include "llmc/io/token_file.h"
+#include "llmc/io/unpack.h"
 
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <set>
 
 namespace llmc {
 namespace {
@@ -39,19 +42,37 @@ FolderContent content_of(const std::string& folder, const std::string& option) {
 
 bool is_for_validation(const std::string& name) { return name == "val.bin" || name.find("_val_") != std::string::npos; }
 
-bool begins_as_token_file(const std::string& path, const std::string& option) {
+MappedFile open_in_folder(const std::string& path, const std::string& option) {
     try {
-        return is_token_file(MappedFile(path).bytes());
+        return MappedFile(path);
     } catch (const Error& cause) {
         fail("{}: {}", option, cause.what());
     }
 }
 
-/// A pattern that a user may copy, for all files with that one's ending.
-std::string pattern_like(const std::string& folder, const std::string& name) {
-    const std::string_view ending = ending_of(name);
-    if (ending.empty()) return folder + "/" + name;
-    return fmt::format("{}/*{}", folder, name.substr(static_cast<size_t>(ending.data() - name.data())));
+/// Files of one ending.
+struct SameEnding {
+    Names names;
+    bool has_text = false, has_other = false;  ///< Among those that are not packed.
+};
+
+/// Whether a file is text that is read as it stands, whatever its name ends in: not rows or columns, and not packed.
+bool is_plain_text(const std::string& name, std::string_view content) {
+    const std::set<std::string_view> structured = {".json", ".jsonl", ".ndjson", ".csv", ".tsv"};
+    return structured.count(ending_of(name)) == 0 && utf_encoding_of(content).empty() && !looks_binary(content);
+}
+
+/// A pattern that a user may copy, for all of these files.
+std::string pattern_for(const std::string& folder, const std::vector<const SameEnding*>& endings) {
+    std::set<std::string> parts;
+    for (const SameEnding* ending : endings) {
+        for (const std::string& name : ending->names) {
+            const std::string_view tail = ending_of(name);
+            parts.insert(tail.empty() ? name : "*" + name.substr(static_cast<size_t>(tail.data() - name.data())));
+        }
+    }
+    if (parts.size() == 1) return fmt::format("'{}/{}'", folder, *parts.begin());
+    return fmt::format("'{}/{{{}}}'", folder, fmt::join(parts, ","));
 }
 
 /// Of shards for training and for validation those that are meant.
@@ -67,29 +88,53 @@ Names chosen_shards(const Names& names, FolderUse use, const std::string& folder
     return use == FolderUse::Validation ? validation : training;
 }
 
-[[noreturn]] void refuse_empty(const FolderContent& content, const std::string& folder, const std::string& option) {
-    const auto inner = std::find_if(content.folders.begin(), content.folders.end(),
-                                    [&](const std::string& name) { return is_directory(folder + "/" + name); });
-    fail("{}: '{}' is a folder without files; {}", option, folder,
-         inner == content.folders.end() ? "name a file, or a folder that has some"
-                                        : fmt::format("name a folder in it, such as '{}/{}'", folder, *inner));
+bool is_run_folder(const std::string& folder) {
+    return path_exists(folder + "/config.toml") &&
+           (path_exists(folder + "/checkpoints") || path_exists(folder + "/run.json"));
 }
 
-/// Token files, else nanoGPT's, else all of one ending.
+constexpr const char* kRunsAreNoData =
+    "name a file or folder with text or tokens in it (where a run's are, its config.toml says; the run itself is named "
+    "by --run)";
+
+[[noreturn]] void refuse_empty(const FolderContent& content, const std::string& folder, const std::string& option) {
+    std::string with_files;
+    for (const std::string& name : content.folders) {
+        const std::string inner = fmt::format("{}/{}", folder, name);
+        if (is_run_folder(inner)) fail("{}: '{}' is a folder of runs, not data; {}", option, folder, kRunsAreNoData);
+        const bool has_files = is_directory(inner) && !content_of(inner, option).files.empty();
+        if (has_files && with_files.empty()) with_files = inner;
+    }
+    fail("{}: '{}' is a folder without files; {}", option, folder,
+         with_files.empty() ? "name a file, or a folder that has some"
+                            : fmt::format("name a folder in it, such as '{}'", with_files));
+}
+
+/// Token files, else nanoGPT's, else all of one kind.
 Names readable_names(const FolderContent& content, const std::string& folder, const std::string& option) {
     if (content.files.empty()) refuse_empty(content, folder, option);
+    if (is_run_folder(folder)) fail("{}: '{}' is the folder of a run, not data; {}", option, folder, kRunsAreNoData);
     Names tokens, nanogpt;
-    std::map<std::string, std::string> by_ending;
+    std::map<std::string, SameEnding> by_ending;
     for (const std::string& name : content.files) {
-        if (begins_as_token_file(folder + "/" + name, option)) tokens.push_back(name);
+        const MappedFile file = open_in_folder(folder + "/" + name, option);
+        if (is_token_file(file.bytes())) tokens.push_back(name);
         if (name == "train.bin" || name == "val.bin") nanogpt.push_back(name);
-        by_ending.emplace(ending_of(name), name);
+        SameEnding& alike = by_ending[std::string(ending_of(name))];
+        alike.names.push_back(name);
+        if (!packing_of(file.text()).empty()) continue;
+        (is_plain_text(name, file.text()) ? alike.has_text : alike.has_other) = true;
     }
     if (!tokens.empty()) return tokens;
     if (!nanogpt.empty()) return nanogpt;
-    if (by_ending.size() == 1) return content.files;
+    // Texts are of one kind, whatever their names end in.
+    std::map<std::string, std::vector<const SameEnding*>> kinds;
+    for (const auto& [ending, alike] : by_ending) {
+        kinds[alike.has_text && !alike.has_other ? "text" : ending].push_back(&alike);
+    }
+    if (kinds.size() == 1) return content.files;
     Names patterns;
-    for (const auto& [ending, name] : by_ending) patterns.push_back("'" + pattern_like(folder, name) + "'");
+    for (const auto& [kind, endings] : kinds) patterns.push_back(pattern_for(folder, endings));
     fail("{}: the folder '{}' has files of several kinds; name those to read by a quoted pattern: {}", option, folder,
          fmt::join(patterns, ", "));
 }

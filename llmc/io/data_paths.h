@@ -17,8 +17,8 @@ enum class FolderUse : uint8_t {
 };
 
 /// The files that `pattern` names, in the order of their names. Of a folder its token files are taken; where it has
-/// none, nanoGPT's train.bin or val.bin; else all, which must have one ending. What is not clear is an Error that
-/// begins with `option` and says how to name them; what is left out is a warning.
+/// none, nanoGPT's train.bin or val.bin; else all, which must be plain texts or have one ending. What is not clear is
+/// an Error that begins with `option` and says how to name them; what is left out is a warning.
 std::vector<std::string> data_paths(const std::string& pattern, const std::string& option,
                                     FolderUse use = FolderUse::All);
 

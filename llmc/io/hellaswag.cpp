@@ -69,10 +69,18 @@ HellaswagExample read_example(Reader& reader, int64_t number) {
     return example;
 }
 
+MappedFile open_examples(const std::string& path, const std::string& option) {
+    try {
+        return MappedFile(path);
+    } catch (const Error& cause) {
+        fail("{}: {}; name a HellaSwag file, which llm.c's hellaswag.py makes", option, cause.what());
+    }
+}
+
 }  // namespace
 
 std::vector<HellaswagExample> read_hellaswag(const std::string& path, const std::string& option) {
-    const MappedFile file(path);
+    const MappedFile file = open_examples(path, option);
     int32_t header[3] = {};
     if (file.size() >= kHeaderBytes) std::memcpy(header, file.data(), sizeof header);
     if (header[0] != kMagic || header[1] != kVersion) {

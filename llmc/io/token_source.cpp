@@ -39,9 +39,9 @@ std::unique_ptr<TokenSource> open_file(DataFile file, const Tokenizer* tokenizer
     if (tokenizer == nullptr) tokenizer = &bytes;
     if (tokenizer->name() == UnknownTokenizer().name()) {
         fail(
-            "{}: {}, but the model's tokenizer is not known; name it with --tokenizer, or give token files made for "
-            "the "
-            "model",
+            "{}: {}, and without a tokenizer (--tokenizer=none, or a model whose own is not known) only token files "
+            "can "
+            "be read; name the model's with --tokenizer=PATH, or a new model's, such as --tokenizer=bytes",
             option, file.describe());
     }
     if (tokenizer->vocab_size() == 0) {
@@ -117,7 +117,7 @@ std::string JoinedSource::where(int64_t position) const {
 
 std::string JoinedSource::describe() const {
     if (parts_.size() == 1) return parts_[0]->describe();
-    return fmt::format("{} files, the first is {}", parts_.size(), parts_[0]->describe());
+    return fmt::format("{} files; the first: {}", parts_.size(), parts_[0]->describe());
 }
 
 std::vector<const TokenFile*> JoinedSource::token_files() const {

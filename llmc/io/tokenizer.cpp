@@ -67,8 +67,9 @@ std::string ByteTokenizer::decode(std::span<const int32_t> tokens) const {
 
 std::unique_ptr<Encoder> UnknownTokenizer::make_encoder(SpecialTokens) const {
     fail(
-        "text cannot be turned into tokens: the model was trained on token files whose tokenizer is not known; name it "
-        "with --tokenizer");
+        "text cannot be turned into tokens: there is no tokenizer (--tokenizer=none), or the model was trained on "
+        "token "
+        "files whose tokenizer is not known; name the model's with --tokenizer=PATH");
 }
 
 std::string UnknownTokenizer::token_bytes(int32_t token) const { return fmt::format("<{}>", token); }

@@ -37,7 +37,8 @@ struct OpTimes {
     double host_bandwidth = DeviceProfile().host_bandwidth;  ///< Of copies; never measured.
     double link_bandwidth = DeviceProfile().link_bandwidth;  ///< Between ranks; so are these two.
     double link_latency = 10e-6;                             ///< Seconds of a reduction or gather without a byte.
-    std::string source;  ///< For people: "measured on NAME", or "analytic, NAME" and what is known of the error.
+    std::string source;      ///< For people: "measured on NAME", or "analytic, NAME" and what is known of the error.
+    double usual_error = 0;  ///< Of step times, where they are not measured and that is known; a fraction.
     bool measured = false;
 };
 
@@ -61,6 +62,9 @@ OpTimes times_by(const OpPrice& price, const Model& model, const BatchShape& sha
 
 /// That times were not measured, and by how much they are usually off: in words.
 std::string uncalibrated(double usual_error);
+/// The source of times, for a step of which they turned out to be `error` off (a fraction): what is usual is left out
+/// where it was not so.
+std::string source_in_hindsight(const OpTimes& times, double error);
 
 /// By the attributes of a device.
 OpTimes analytic_times(const Model& model, const BatchShape& shape, const Places& places, const DeviceProfile& profile,

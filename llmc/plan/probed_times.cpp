@@ -87,6 +87,7 @@ OpTimes probed_times(const Model& model, const BatchShape& shape, const Places& 
     const ProbedPricing price(model, shape, places.activations(), rates);
     OpTimes times = times_by(price, model, shape, at_once);
     times.source = fmt::format("a probe of {}; {}", rates.device, uncalibrated(kProbeError));
+    times.usual_error = kProbeError;
     times.zeroing = rates.zeroing;
     times.square_sums = rates.square_sums;
     // The probe's has its state in fp32.

@@ -62,6 +62,9 @@ std::string help_of(const CommandRow* command) {
     if (const std::string meant = likely_word(name, names); hint.empty() && !meant.empty()) {
         hint = fmt::format("; did you mean --{}?", meant);
     }
+    if (subcommand_named(name) != nullptr) {
+        hint = fmt::format("; did you mean the subcommand, {} {}?", program_name(), name);
+    }
     fail_usage("{}: there is no such option{} see {}", given, hint.empty() ? ";" : hint + " If not,", help_of(command));
 }
 
@@ -82,8 +85,22 @@ std::string option_for(const CommandRow* command) {
     return has_run ? "run" : "";
 }
 
+/// What editors and web pages make of two hyphens.
+void refuse_long_dash(const std::string& word) {
+    constexpr std::string_view kDashes[] = {"\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2015", "\u2212"};
+    for (const std::string_view dash : kDashes) {
+        if (!word.starts_with(dash)) continue;
+        std::string name = word.substr(dash.size());
+        while (name.starts_with(dash) || name.starts_with('-')) name.erase(0, name.starts_with('-') ? 1 : dash.size());
+        if (name.empty()) return;
+        const char* hyphens = before_value(name).size() == 1 ? "-" : "--";
+        fail_usage("'{}': begins with a long dash, which is not two hyphens; write {}{}", word, hyphens, name);
+    }
+}
+
 [[noreturn]] void refuse_word(const std::string& word, const CommandRow* command,
                               const std::vector<const char*>& words) {
+    refuse_long_dash(word);
     for (size_t i = 2; i < words.size(); ++i) {
         const OptionRow* before = row_of(words[i - 1]);
         if (word != words[i] || before == nullptr || !before->is_flag()) continue;
@@ -118,6 +135,18 @@ std::string option_for(const CommandRow* command) {
                    ? "one subcommand at a time"
                    : fmt::format("if it is what --{} is about, write --{}={}", option, option, quoted_word),
                option == "data" ? ", and for several files a folder or a quoted pattern" : "");
+}
+
+/// An option as the word has it: "--batch-size", or "-b (--batch-size)".
+std::string as_typed(std::string_view word, const std::string& name) {
+    return before_value(word) == name ? name : fmt::format("{} ({})", before_value(word), name);
+}
+std::string as_typed(const CLI::Option& option, const std::vector<const char*>& words) {
+    const std::string name = option.get_name();
+    const auto word = std::find_if(words.begin(), words.end(), [&](const char* typed) {
+        return row_of(typed) != nullptr && row_of(typed) == row_of(name);
+    });
+    return word == words.end() ? name : as_typed(*word, name);
 }
 
 /// The option that a message of CLI11 begins with.
@@ -161,7 +190,8 @@ void require_plain_words(const std::vector<const char*>& words) {
             continue;
         }
         if (is_option(value)) {
-            fail_usage("--{}: needs a value, but '{}' comes next; write --{}=VALUE", row->name(), value, row->name());
+            fail_usage("{}: needs a value, but '{}' comes next; write --{}=VALUE", as_typed(word, "--" + row->name()),
+                       value, row->name());
         }
     }
 }
@@ -180,13 +210,14 @@ void refuse_words(const CLI::ParseError& error, const CLI::App& app, const std::
     std::string message = error.what();
     const CLI::Option* option = option_in(message, used);
     if (option != nullptr && dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
-        const std::string name = option->get_name();
+        const std::string name = option->get_name(), typed = as_typed(*option, words);
         if (option->results().size() > 1) {
             fail_usage("{}: was given {} times, as {}; give it once", name, option->results().size(),
                        fmt::join(option->results(), " and "));
         }
-        fail_usage("{}: needs a value; write {}={}", name, name, option->get_type_name());
+        fail_usage("{}: needs a value; write {}={}", typed, name, option->get_type_name());
     }
+    if (option != nullptr) message.replace(0, message.find(':'), as_typed(*option, words));
     std::replace(message.begin(), message.end(), '\n', ' ');
     fail_usage("{}", message);
 }

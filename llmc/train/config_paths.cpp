@@ -45,7 +45,7 @@ bool is_read(const OptionRow& row) {
 }
 
 bool is_pattern(const std::string& path) {
-    return path.find_first_of("*?[") != std::string::npos && !path_exists(path);
+    return path.find_first_of("*?[{") != std::string::npos && !path_exists(path);
 }
 bool is_pattern(const OptionRow& row, const std::string& path) {
     return row.path == PathKind::Data && is_pattern(path);

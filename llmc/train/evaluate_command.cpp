@@ -84,7 +84,8 @@ int64_t sequence_for(const Options& options, const WeightSource& weights) {
     const int64_t maxT = weights.model().config.maxT;
     if (options.was_given("seq-len")) {
         if (options.seq_len <= maxT) return options.seq_len;
-        fail_usage("--seq-len={}: '{}' takes at most {} tokens", options.seq_len, weights.model().config.name, maxT);
+        fail_usage("--seq-len={}: '{}' takes at most {} tokens; choose --seq-len={} or less", options.seq_len,
+                   weights.model().config.name, maxT, maxT);
     }
     return weights.seq_len() > 0 ? weights.seq_len() : std::min(maxT, kLongestDefaultSequence);
 }
@@ -93,8 +94,8 @@ int64_t hellaswag_length(const Options& options, const ModelConfig& config,
                          const std::vector<HellaswagExample>& examples) {
     const int64_t longest = longest_row(examples);
     if (longest > config.maxT) {
-        fail("--hellaswag={}: an example has {} tokens, the model takes at most {}", options.hellaswag, longest,
-             config.maxT);
+        fail("--hellaswag={}: an example has {} tokens, the model takes at most {}; evaluate a model that takes more",
+             options.hellaswag, longest, config.maxT);
     }
     return longest;
 }

@@ -62,11 +62,11 @@ void export_hf(const WeightSource& weights, DType dtype, MatrixFormat format, co
 void export_gguf(const Options& options) {
     const std::unique_ptr<WeightSource> weights = require_finite(adapted_weights(options, options.run, "--run"));
     const GgufType type = gguf_type(options.gguf_type);
-    PendingOutput output(options.out, "--out");
+    PendingOutput output(options.out, "--out", OutputIs::File);
     gguf_architecture_of(weights->model());  // What cannot be said is refused before the vocabulary is read.
     const GgufVocabulary vocabulary =
         gguf_vocabulary(weights->tokenizer(), weights->tokenizer_folder(), weights->model().config.V);
-    write_gguf_model(output.temporary(), *weights, type, vocabulary);
+    output.write([&] { write_gguf_model(output.temporary(), *weights, type, vocabulary); });
     output.complete();
     spdlog::info("{}, {} parameters as {}, in '{}'; llama.cpp runs it: llama-completion -m {}", weights->describe(),
                  format_count(weights->model().parameter_count()), options.gguf_type, output.path(), output.path());
@@ -92,10 +92,13 @@ void export_peft(const Options& options) {
             "--format=peft: the embedding was trained, and PEFT does not keep the head tied to it; export the whole "
             "model: --format=hf");
     }
-    PendingOutput output(options.out, "--out");
-    make_directories(output.temporary(), "--out");
-    write_peft_folder(output.temporary(), model, peft_config_from_json(checkpoint->adapter(), options.run),
-                      [&](int index) { return checkpoint->unmerged(model.parameters[static_cast<size_t>(index)]); });
+    PendingOutput output(options.out, "--out", OutputIs::Folder);
+    output.write([&] {
+        make_directories(output.temporary(), "--out");
+        write_peft_folder(
+            output.temporary(), model, peft_config_from_json(checkpoint->adapter(), options.run),
+            [&](int index) { return checkpoint->unmerged(model.parameters[static_cast<size_t>(index)]); });
+    });
     output.complete();
     spdlog::info("the adapters of {}, {} parameters as fp32, in '{}'", weights->describe(),
                  format_count(model.trainable_count()), output.path());
@@ -114,12 +117,11 @@ void export_command(const Options& options) {
     // Beside matrices in 4 bits the rest is in 16, unless it is asked for in more.
     const bool is_bf16 = options.dtype == "bf16" || (quantises && options.dtype == "auto");
     const DType dtype = is_bf16 ? DType::BF16 : DType::F32;
-    PendingOutput output(options.out, "--out");
-    if (options.format == "hf") {
-        export_hf(*weights, dtype, format, output);
-    } else {
-        write_llmc_model(output.temporary(), *weights, dtype);
-    }
+    const bool is_hf = options.format == "hf";
+    PendingOutput output(options.out, "--out", is_hf ? OutputIs::Folder : OutputIs::File);
+    output.write([&] {
+        is_hf ? export_hf(*weights, dtype, format, output) : write_llmc_model(output.temporary(), *weights, dtype);
+    });
     output.complete();
     const std::string matrices = quantises
                                      ? fmt::format("{}, matrices of layers as {}", name_of(dtype), options.base_format)

@@ -26,16 +26,18 @@ void import_command(const Options& options) {
     run_options.data.clear();  // It has none, not even the demo's.
     run_options.seq_len = std::min(run_options.seq_len, config.maxT);
 
-    PendingOutput output(options.out, "--out");
+    PendingOutput output(options.out, "--out", OutputIs::Folder);
     const std::string& folder = output.temporary();
-    make_directories(folder, "--out");
-    write_text_atomically(folder + "/config.toml", config_of_run(run_options, output.path()));
-    if (options.tokenizer.empty()) {
-        copy_tokenizer_files(weights->tokenizer_folder(), tokenizer_folder_of_run(folder));
-    } else {
-        copy_tokenizer(tokenizer->name(), tokenizer_folder_of_run(folder));
-    }
-    save_imported(folder, *weights, tokenizer->name());
+    output.write([&] {
+        make_directories(folder, "--out");
+        write_text_atomically(folder + "/config.toml", config_of_run(run_options, output.path()));
+        if (options.tokenizer.empty()) {
+            copy_tokenizer_files(weights->tokenizer_folder(), tokenizer_folder_of_run(folder));
+        } else {
+            copy_tokenizer(tokenizer->name(), tokenizer_folder_of_run(folder));
+        }
+        save_imported(folder, *weights, tokenizer->name());
+    });
     output.complete();
     spdlog::info("{}: {}, {} parameters", weights->describe(), describe(config),
                  format_count(weights->model().parameter_count()));

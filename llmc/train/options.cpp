@@ -397,6 +397,11 @@ int64_t parse_budget(const std::string& option, const std::string& text, int64_t
         if (end == text.c_str() + text.size() - 1 && percent > 0 && percent <= 100) {
             return static_cast<int64_t>(static_cast<double>(whole) * percent / 100);
         }
+        if (end == text.c_str() + text.size() - 1 && end != text.c_str()) {
+            fail_usage(
+                "{}={}: is a share of the memory there is, above 0% and up to 100%; or write a size, such as 6GiB",
+                option, text);
+        }
     } else if (parse_bytes(text, &bytes) && bytes > 0) {
         const bool is_bare = std::isdigit(static_cast<unsigned char>(text.back())) != 0;
         constexpr int64_t kLeastBare = 1 << 20;  // Less is meant as another unit.

@@ -1,13 +1,47 @@
 #include "llmc/train/output_file.h"
 
+#include "llmc/base/check.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/draw/svg.h"
 
+#include <algorithm>
+#include <array>
 #include <filesystem>
 #include <unistd.h>
 
 namespace llmc {
 namespace {
+
+/// What an option writes, in words, and what every such file has near its beginning.
+struct OutputKind {
+    std::string_view option;
+    const char* words;
+    std::string_view mark;
+};
+constexpr std::array kOutputKinds = {
+    OutputKind{"--profile", "trace", "\"traceEvents\""},
+    OutputKind{"--plot", "picture of train_gpt", kSvgMark},
+    OutputKind{"--timeline", "picture of train_gpt", kSvgMark},
+    OutputKind{"--emit-config", "setting that plan has written", "# The fastest that fits"},
+    OutputKind{"--out", "report", "train_gpt report"},
+};
+
+/// What is something else than an earlier one was not meant.
+void require_kind(const std::string& option, const std::string& path) {
+    constexpr size_t kBeginning = 1000;
+    const auto* const kind = std::find_if(kOutputKinds.begin(), kOutputKinds.end(),
+                                          [&](const OutputKind& row) { return row.option == option; });
+    CHECK(kind != kOutputKinds.end(), option);
+    try {
+        const MappedFile there(path);
+        const std::string_view beginning = there.text().substr(0, kBeginning);
+        if (beginning.empty() || beginning.find(kind->mark) != std::string_view::npos) return;
+    } catch (const Error& failure) {
+        fail("{}={}: {}; choose another name", option, path, failure.what());
+    }
+    fail_usage("{}={}: is there already, and is no {}; name another file", option, path, kind->words);
+}
 
 /// Only a file may be replaced: no folder, and no device.
 void require_file(const std::string& option, const std::string& path) {
@@ -17,6 +51,7 @@ void require_file(const std::string& option, const std::string& path) {
     if (path_exists(path) && !std::filesystem::is_regular_file(path, error)) {
         fail("{}={}: is there already and no file; choose another name", option, path);
     }
+    if (path_exists(path)) require_kind(option, path);
     const std::string folder = std::filesystem::path(path).parent_path().string();
     if (folder.empty() || is_directory(folder)) return;
     fail("{}={}: {} '{}'; {}", option, path, path_exists(folder) ? "there is a file, no folder," : "no folder", folder,

@@ -86,6 +86,7 @@ void draw(const Options& options, const Report& report) {
 }  // namespace
 
 std::string frontier_report(const Options& options, const Model& model, Backend& backend) {
+    if (!options.plot.empty()) require_output("--plot", options.plot);
     const BatchShape shape = {options.batch_size, options.seq_len};
     const DType dtype = dtype_of_option(options, backend);
     const PlanRequest request = request_for(options, model, shape, backend);

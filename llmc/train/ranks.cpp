@@ -1,6 +1,7 @@
 #include "llmc/train/ranks.h"
 
 #include "llmc/backend/make_backend.h"
+#include "llmc/base/advice_text.h"
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
@@ -130,8 +131,9 @@ void require_divisible(const Options& options) {
     }
     fail_usage(
         "--total-batch-size={}: must be a multiple of ranks times --batch-size times --seq-len, {} x {} x {} = {} "
-        "tokens",
-        options.total_batch_size, options.ranks, sequences, options.seq_len, at_once);
+        "tokens; take {}",
+        options.total_batch_size, options.ranks, sequences, options.seq_len, at_once,
+        nearest_multiples(options.total_batch_size, at_once));
 }
 
 namespace {

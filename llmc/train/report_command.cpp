@@ -134,13 +134,6 @@ std::vector<std::string> names_of(const std::vector<std::string>& runs) {
     return different.size() == names.size() && different.count("") == 0 ? names : runs;
 }
 
-/// A report may be replaced by a newer one. What is something else was not meant.
-void require_report_there(const std::string& path) {
-    if (!path_exists(path) || is_directory(path)) return;
-    if (MappedFile(path).text().substr(0, 1000).find("train_gpt report") != std::string_view::npos) return;
-    fail_usage("--out={}: is there already, and is no report; name another file", path);
-}
-
 }  // namespace
 
 void report_command(const Options& options) {
@@ -155,7 +148,7 @@ void report_command(const Options& options) {
     }
     std::string out = options.out;
     if (out.empty()) out = runs.size() == 1 ? find_run_folder(runs[0], "report") + "/" + kDefaultName : kDefaultName;
-    require_report_there(out);
+    require_output("--out", out);
     const std::vector<std::string> names = names_of(runs);
     std::vector<PageRun> pages;
     for (size_t i = 0; i < runs.size(); ++i) pages.push_back(page_of(runs[i], names[i]));

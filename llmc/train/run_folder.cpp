@@ -61,6 +61,9 @@ std::string find_run_folder(const std::string& path, const std::string& option) 
             fail("{}{}{}: {}; give a run folder, such as runs/NAME", option, separator, path,
                  fs::is_symlink(path) ? "is a link whose target is not there" : "does not exist");
         }
+        if (!is_directory(path)) {
+            fail("{}{}{}: is a file; give a run folder, such as runs/NAME", option, separator, path);
+        }
         fail("{}{}{}: has no config.toml, which every run folder has; give a run folder, such as runs/NAME", option,
              separator, path);
     }

@@ -196,7 +196,8 @@ ModelConfig accept_model(const Options& options, const ModelConfig& config, cons
                    describe(config));
     }
     if (options.seq_len > config.maxT) {
-        fail_usage("--seq-len={}: '{}' takes at most {} tokens", options.seq_len, config.name, config.maxT);
+        fail_usage("--seq-len={}: '{}' takes at most {} tokens; choose --seq-len={} or less", options.seq_len,
+                   config.name, config.maxT, config.maxT);
     }
     if (tokenizer != nullptr) require_vocabulary(*tokenizer, config.V);
     require_countable(config, options);

@@ -98,10 +98,12 @@ TokenizerChoices choices_of(const Options& options) { return {options.document_t
 /// name.
 template <typename CloseShards>
 bool keep_tokenizer(const Options& options, const Tokenizer& tokenizer, CloseShards close_shards) {
-    PendingOutput folder(options.out + "_tokenizer", "--out");
-    const bool has_files =
-        copy_tokenizer(options.tokenizer, folder.temporary(), choices_of(options)) != options.tokenizer;
-    keep_chat_template(options.chat_template, folder.temporary());
+    PendingOutput folder(options.out + "_tokenizer", "--out", OutputIs::Folder);
+    bool has_files = false;
+    folder.write([&] {
+        has_files = copy_tokenizer(options.tokenizer, folder.temporary(), choices_of(options)) != options.tokenizer;
+        keep_chat_template(options.chat_template, folder.temporary());
+    });
     if (!options.llmc_tokenizer.empty()) write_llmc_tokenizer(tokenizer, options.llmc_tokenizer);
     close_shards();
     if (has_files) folder.complete();
@@ -187,11 +189,13 @@ WordCounts count_words(TextCorpus& corpus, int threads) {
 }
 
 void learn_vocabulary(const Options& options, TextCorpus& corpus) {
-    PendingOutput folder(options.out, "--out");
+    PendingOutput folder(options.out, "--out", OutputIs::Folder);
     const double begin = now_seconds();
     const LearnedBpe bpe = learn_bpe(count_words(corpus, threads_or_all(options.threads)), options.vocab_size);
-    make_directories(folder.temporary(), "--out");
-    write_bpe(bpe, folder.temporary());
+    folder.write([&] {
+        make_directories(folder.temporary(), "--out");
+        write_bpe(bpe, folder.temporary());
+    });
     folder.complete();
     const auto size = static_cast<int64_t>(bpe.tokens.size());
     if (size < options.vocab_size) {

@@ -48,6 +48,16 @@ std::string place_in_words(const Plan& plan) {
                        places.empty() ? "everything whole on the device" : places);
 }
 
+/// "1.77e-03" and "3.00e-04", with as many digits as they differ in.
+std::pair<std::string, std::string> told_apart(double a, double b) {
+    constexpr int kAllDigits = 16;
+    std::pair<std::string, std::string> words;
+    for (int digits = 2; digits <= kAllDigits && words.first == words.second; ++digits) {
+        words = {fmt::format("{:.{}e}", a, digits), fmt::format("{:.{}e}", b, digits)};
+    }
+    return words;
+}
+
 double peak_flops(const Options& options, const DeviceInfo& device, DType dtype) {
     if (options.peak_tflops > 0) return options.peak_tflops * 1e12;
     if (device.arithmetic.tf32) return device.peak_flops_bf16 / kTf32Operands;
@@ -76,7 +86,6 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
       numbers_(state.backend(), state.parallel().rank_invariant ? micro_batches_ : 1),
       folder_(folder),
       predicted_step_ms_(run.chosen.step_seconds * 1e3),
-      times_source_(run.chosen.times.source),
       status_line_(comm.is_root() && spdlog::should_log(spdlog::level::info)) {
     if (options_.no_overlap) executor_.do_not_overlap();
     load(origin);
@@ -169,10 +178,12 @@ void Trainer::warn_of_full_disk() const {
     if (!available || *available >= needed) return;
     const int64_t room = (*available - kCheckpointSlack - shared) / bytes.each + existing - 1 - options_.keep_best;
     spdlog::warn(
-        "'{}' has {} free, but {} checkpoint{} of {}{} need {}; free some space, {}or choose another --output-dir",
-        run_folder_, format_bytes(*available), more, more == 1 ? "" : "s", format_bytes(bytes.each),
+        "'{}' has {} free, but {} of {}{} {} {} with some room to spare; free some space, {}or choose another "
+        "--output-dir",
+        run_folder_, format_bytes(*available), counted(more, "checkpoint"), format_bytes(bytes.each),
         shared == 0 ? "" : fmt::format(" and the {} of frozen weights that they share", format_bytes(shared)),
-        format_bytes(needed), room > 0 && room < keep ? fmt::format("keep fewer (--keep-checkpoints={}), ", room) : "");
+        more == 1 && shared == 0 ? "needs" : "need", format_bytes(needed),
+        room > 0 && room < keep ? fmt::format("keep fewer (--keep-checkpoints={}), ", room) : "");
 }
 
 /// What a run that goes on keeps elsewhere, or in another format, than before.
@@ -214,9 +225,12 @@ void Trainer::say_what_moved() const {
     say_dropout("lora-dropout", options_.lora_dropout, before.lora_dropout);
     const Schedule schedule = schedule_of(options_), earlier = schedule_of(before);
     if (progress_.train_tokens == 0 || schedule == earlier) return;
-    spdlog::info("resume  another schedule of learning rates ({} in all, {} before): {:.2e} at step {}, not {:.2e}",
-                 counted(options_.steps, "step"), before.steps, learning_rate(schedule, progress_.step),
-                 progress_.step + 1, learning_rate(earlier, progress_.step));
+    int64_t step = progress_.step;
+    while (step < options_.steps && learning_rate(schedule, step) == learning_rate(earlier, step)) ++step;
+    if (step == options_.steps) return;
+    const auto [now_is, was] = told_apart(learning_rate(schedule, step), learning_rate(earlier, step));
+    spdlog::info("resume  another schedule of learning rates ({} in all, {} before): {} at step {}, not {}",
+                 counted(options_.steps, "step"), before.steps, now_is, step + 1, was);
 }
 
 /// Samples are rank 0's, or, where no rank has all parameters, everybody's together.

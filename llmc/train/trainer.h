@@ -162,8 +162,7 @@ class Trainer {
     std::vector<double> step_ms_;  ///< Of the last steps but the first two, which warm up.
     int64_t steps_timed_ = 0;
     double predicted_step_ms_;
-    std::string times_source_;  ///< Of the prediction.
-    double last_loss_ = 0;      ///< Of the step before; 0 before the first.
+    double last_loss_ = 0;  ///< Of the step before; 0 before the first.
     LossEnds losses_, validation_losses_;
     StepStatusLine status_line_;
 };

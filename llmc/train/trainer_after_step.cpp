@@ -7,9 +7,12 @@
 #include "llmc/base/printable.h"
 #include "llmc/base/process_limits.h"
 #include "llmc/base/shown_text.h"
+#include "llmc/base/stop_signal.h"
 #include "llmc/base/units.h"
 #include "llmc/base/utf8.h"
+#include "llmc/draw/report_units.h"
 #include "llmc/io/checkpoint_folder.h"
+#include "llmc/plan/cost.h"
 #include "llmc/train/gemm_choice.h"
 #include "llmc/train/plan_files.h"
 #include "llmc/train/trainer.h"
@@ -47,7 +50,7 @@ void Trainer::after_step(const StepMetrics& metrics) {
 /// Says why the run ends, if it does so early, and saves what is not saved yet.
 void Trainer::finish() {
     if (stop_signal_ != 0) {
-        spdlog::info("stopping after step {}, as asked by signal {}", progress_.step, stop_signal_);
+        spdlog::info("stopping after step {}, as asked by {}", progress_.step, signal_in_words(stop_signal_));
     }
     if (stop_signal_ != 0 && failed_rank_ < 0 && progress_.step == 0) {
         end_together(0, "stopped before the first step: nothing is saved yet; start again", 128 + stop_signal_);
@@ -149,16 +152,16 @@ void Trainer::report(const StepMetrics& m) {
     const double left = static_cast<double>(options_.steps - m.step) * smoothed_step_ms_ / 1e3;
     spdlog::info("step {:>{}}/{} | loss {:.4f} | lr {:.2e} | norm {:.3f} | {:.1f} ms | {} tok/s | {} | {} | {} left",
                  m.step, std::to_string(options_.steps).size(), options_.steps, m.loss, m.learning_rate, m.grad_norm,
-                 m.step_ms, format_count(std::llround(m.tokens_per_second)), mfu, format_bytes(m.memory_bytes),
-                 format_duration(left));
+                 m.step_ms, rate_text(m.tokens_per_second), mfu, format_bytes(m.memory_bytes), format_duration(left));
 }
 
 /// What the plan promised beside what it took.
 void Trainer::report_times() const {
     if (step_ms_.empty()) return;
     const double typical = median(step_ms_);
+    const double error = predicted_step_ms_ / typical - 1;
     spdlog::info("time    {:.1f} ms per step in the median of {}, predicted {:.1f} ms ({:+.1f} %; {})", typical,
-                 step_ms_.size(), predicted_step_ms_, 100 * (predicted_step_ms_ / typical - 1), times_source_);
+                 step_ms_.size(), predicted_step_ms_, 100 * error, source_in_hindsight(run_.chosen.times, error));
 }
 
 /// A run that came to its end may have learned nothing.

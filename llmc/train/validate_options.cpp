@@ -1,4 +1,5 @@
 // What no single option can know: combinations that make no sense, refused before anything is allocated.
+#include "llmc/base/advice_text.h"
 #include "llmc/base/error.h"
 #include "llmc/base/program_name.h"
 #include "llmc/plan/policy.h"
@@ -242,12 +243,14 @@ void require_whole_updates(const Options& options) {
     if (is_from_file && (options.was_typed("batch-size") || options.was_typed("seq-len"))) {
         refuse_remainder(options, at_once);
     }
+    const std::string nearest = nearest_multiples(options.total_batch_size, at_once);
     if (micro_batch == 0) {
-        fail_usage("--total-batch-size={}: must be a multiple of --seq-len={}", options.total_batch_size,
-                   options.seq_len);
+        fail_usage("--total-batch-size={}: must be a multiple of --seq-len={}; take {}", options.total_batch_size,
+                   options.seq_len, nearest);
     }
-    fail_usage("--total-batch-size={}: must be a multiple of --batch-size times --seq-len, {} x {} = {} tokens",
-               options.total_batch_size, options.batch_size, options.seq_len, micro_batch);
+    fail_usage(
+        "--total-batch-size={}: must be a multiple of --batch-size times --seq-len, {} x {} = {} tokens; take {}",
+        options.total_batch_size, options.batch_size, options.seq_len, micro_batch, nearest);
 }
 
 void validate(const Options& options) {

@@ -9,10 +9,12 @@ planning=()
 train_gpt=${TRAIN_GPT:-$(dirname "${BASH_SOURCE[0]}")/../../train_gpt}
 
 # The head of the recipe, as help.
+show_help() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"; }
 usage() {
-    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0" >&2
+    show_help >&2
     exit 2
 }
+case " $* " in *" -h "* | *" --help "*) show_help; exit 0 ;; esac
 
 # without NAME ARRAY: drops --NAME and --NAME=value from it.
 without() {

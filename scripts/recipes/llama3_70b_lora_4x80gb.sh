@@ -15,9 +15,8 @@
 # Afterwards:  train_gpt export --run=RUN --format=peft --out=ADAPTER     (for the library PEFT)
 #              train_gpt export --run=RUN --merge --out=FOLDER            (a whole model)
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
-here=$(cd "$(dirname "$0")" && pwd)
-train_gpt=${TRAIN_GPT:-$here/../../train_gpt}
+. "$(dirname "$0")/common.bash"
+[ $# -ge 2 ] || usage
 model=$1 data=$2
 shift 2
 
@@ -25,4 +24,4 @@ setting=(--lora=16 --dtype=bf16 --zero=3 --batch-size=1 --seq-len=4096 --total-b
     --memory-budget=74GB)
 "$train_gpt" plan --model=llama3-70b --ranks=4 --device-profile=h100 "${setting[@]}"
 
-NP=4 exec "$here/../train_single_node.sh" --model="$model" --data="$data" --device=cuda "${setting[@]}" "$@"
+NP=4 exec "$(dirname "$0")/../train_single_node.sh" --model="$model" --data="$data" --device=cuda "${setting[@]}" "$@"

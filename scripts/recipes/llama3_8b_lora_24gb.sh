@@ -11,8 +11,8 @@
 # Afterwards:  train_gpt export --run=RUN --format=peft --out=ADAPTER     (for the library PEFT)
 #              train_gpt export --run=RUN --merge --out=FOLDER            (a whole model)
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
-train_gpt=${TRAIN_GPT:-$(dirname "$0")/../../train_gpt}
+. "$(dirname "$0")/common.bash"
+[ $# -ge 2 ] || usage
 model=$1 data=$2
 shift 2
 

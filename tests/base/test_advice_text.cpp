@@ -8,6 +8,12 @@
 namespace llmc {
 namespace {
 
+TEST(AdviceText, NearestMultiplesAreBelowAndAbove) {
+    EXPECT_EQ(nearest_multiples(1000, 64), "960 or 1024");
+    EXPECT_EQ(nearest_multiples(63, 64), "64");
+    EXPECT_EQ(nearest_multiples(65, 64), "64 or 128");
+}
+
 TEST(SizeOption, IsReadBackToTheByte) {
     EXPECT_EQ(size_option(int64_t{24} << 30), "24GiB");
     EXPECT_EQ(size_option(24683479040), "23540MiB");

@@ -14,7 +14,7 @@ void write_file(const std::string& path, const std::string& text) { std::ofstrea
 TEST(PendingOutput, AppearsWhenComplete) {
     const TempDir dir;
     {
-        PendingOutput file(dir / "a/b/file.bin", "--out");
+        PendingOutput file(dir / "a/b/file.bin", "--out", OutputIs::File);
         write_file(file.temporary(), "x");
         EXPECT_FALSE(fs::exists(dir / "a/b/file.bin"));
         file.complete();
@@ -22,7 +22,7 @@ TEST(PendingOutput, AppearsWhenComplete) {
     }
     EXPECT_EQ(slurp(dir / "a/b/file.bin"), "x");
     fs::create_directory(dir / "folder");  // Empty, so it may be there.
-    PendingOutput folder(dir / "folder/", "--out");
+    PendingOutput folder(dir / "folder/", "--out", OutputIs::Folder);
     fs::create_directory(folder.temporary());
     write_file(folder.temporary() + "/x", "y");
     folder.complete();
@@ -32,7 +32,7 @@ TEST(PendingOutput, AppearsWhenComplete) {
 TEST(PendingOutput, AFailureLeavesNothing) {
     const TempDir dir;
     {
-        const PendingOutput folder(dir / "folder", "--out");
+        const PendingOutput folder(dir / "folder", "--out", OutputIs::Folder);
         fs::create_directory(folder.temporary());
         write_file(folder.temporary() + "/x", "y");
     }
@@ -44,7 +44,7 @@ TEST(PendingOutput, NeverWritesOverSomething) {
     dir.write("file", "x");
     for (const std::string& path : {dir / "file", dir.path()}) {
         try {
-            const PendingOutput output(path, "--out");
+            const PendingOutput output(path, "--out", OutputIs::Folder);
             ADD_FAILURE() << path;
         } catch (const Error& error) {
             EXPECT_EQ(error.exit_code(), kExitBadUsage);
@@ -54,11 +54,30 @@ TEST(PendingOutput, NeverWritesOverSomething) {
     EXPECT_EQ(slurp(dir / "file"), "x");
 }
 
+TEST(PendingOutput, AFileTakesNoFoldersPlace) {
+    const TempDir dir;
+    fs::create_directory(dir / "empty");
+    const std::string error = error_of([&] { PendingOutput(dir / "empty", "--out", OutputIs::File); });
+    EXPECT_TRUE(has(error, {"--out=" + (dir / "empty"), "is a folder", dir / "empty/model"}));
+}
+
+TEST(PendingOutput, SpeaksOfWhatWasAskedFor) {
+    const TempDir dir;
+    const PendingOutput folder(dir / "hf", "--out", OutputIs::Folder);
+    const std::string error = error_of([&] {
+        folder.write([&] { fail("cannot write '{}/x': full; see '{}'", folder.temporary(), folder.temporary()); });
+    });
+    EXPECT_TRUE(
+        has(error, {"--out=" + (dir / "hf") + ": cannot write '" + (dir / "hf/x") + "'", "choose another place"}));
+    EXPECT_EQ(error.find(".tmp-"), std::string::npos) << error;
+    EXPECT_EQ(error_of([&] { folder.write([] { fail("the weights are damaged"); }); }), "the weights are damaged");
+}
+
 TEST(PendingOutput, RemovesWhatACrashLeft) {
     const TempDir dir;
-    const std::string temporary = PendingOutput(dir / "run", "--out").temporary();
+    const std::string temporary = PendingOutput(dir / "run", "--out", OutputIs::Folder).temporary();
     fs::create_directories(temporary + "/old");
-    const PendingOutput output(dir / "run", "--out");
+    const PendingOutput output(dir / "run", "--out", OutputIs::Folder);
     EXPECT_FALSE(fs::exists(temporary));
 }
 

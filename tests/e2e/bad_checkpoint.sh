@@ -12,7 +12,7 @@ step4=run/checkpoints/step-00000004
 mkdir folder
 refused "resume of nothing" 1 "--resume=absent" --resume=absent
 refused "resume of a folder that is no run" 1 "--resume=folder: has no config.toml" --resume=folder
-refused "resume of a file" 1 "--resume=text.txt" --resume=text.txt
+refused "resume of a file" 1 "--resume=text.txt: is a file; give a run folder, such as runs/NAME" --resume=text.txt
 refused "resume of a step that is not there" 1 "--resume.*step-00000003" --resume=run/checkpoints/step-00000003
 refused "resume with a configuration" 2 "--config=x: .*leave --config out" --resume=run --config=x
 refused "generate without a run" 2 "--run" generate
@@ -21,7 +21,22 @@ refused "generate from a folder that is no run" 2 "--run=folder" generate --run=
 
 mkdir young
 cp run/config.toml young
-refused "resume of a run without a checkpoint" 1 "--resume: 'young' holds no complete checkpoint" --resume=young
+refused "resume of a run without a checkpoint" 1 \
+    "--resume: 'young' holds no complete checkpoint: the run ended before its first; begin again, .*every=50$" \
+    --resume=young
+refused "generate from it" 1 "--run: 'young' holds no complete checkpoint: the run ended before" generate --run=young
+"$TRAIN_GPT" --resume=young >out 2>err
+eval "advice=($(grep -o -e '--config=.*' err))"
+must "the advice" "${advice[@]}" --steps=60 --output-dir=begun
+check "the advice: there is one" test "$(ls -d begun/checkpoints/step-* | wc -l)" = 2
+"$TRAIN_GPT" "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=1000000 --output-dir=busy >/dev/null 2>&1 &
+job=$!
+for _ in $(seq 300); do grep -q loss busy/metrics.jsonl 2>/dev/null && break; sleep 0.1; done
+refused "resume of a run in progress" 1 "'busy' has no complete checkpoint yet; process $job on .* trains into it at" \
+    generate --run=busy
+kill -KILL $job
+wait $job 2>/dev/null
+refused "of one killed" 1 "--run: 'busy' holds no complete checkpoint: the run ended before" generate --run=busy
 
 # ---- damage ------------------------------------------------------------------------------------
 

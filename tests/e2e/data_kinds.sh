@@ -256,7 +256,11 @@ must "the advice" evaluate "${llama[@]}" --data='shards/*_val_*.bin'
 cp text.txt texts/a.txt
 cp stories.txt texts/b.txt
 must "a folder of texts" "${small[@]}" --data=texts --output-dir=texts-run
-check "a folder of texts" says "data .*2 files, the first is 'texts/a.txt' is text"
+check "a folder of texts" says "data .*2 files; the first: 'texts/a.txt' is text"
+cp text.txt texts/c.md
+cp text.txt texts/README
+must "a folder of texts with several endings" "${small[@]}" --data=texts --output-dir=endings
+check "all are read" says "data .*4 files; the first: 'texts/README' is text"
 must "tokenize a folder" tokenize --tokenizer=bytes --val-fraction=0 --out=of-folder texts
 cp text.txt several
 cp text.jsonl several
@@ -264,6 +268,21 @@ refused "a folder of several kinds" 1 \
     "several kinds; name those to read by a quoted pattern: 'several/\*.jsonl', 'sev" \
     "${small[@]}" --data=several --output-dir=new
 must "the advice" "${small[@]}" --data='several/*.txt' --output-dir=picked
+cp text.txt several/notes.md
+refused "a folder of several kinds, one with two endings" 1 "pattern: 'several/\*.jsonl', 'several/{\*.md,\*.txt}'$" \
+    "${small[@]}" --data=several --output-dir=new
+must "the advice" "${small[@]}" --data='several/{*.md,*.txt}' --output-dir=picked-two
+check "it reads all of a kind" says "data .*2 files; the first: 'several/notes.md' is text"
+must "the run has it" --resume=picked-two --steps=2
+mkdir all-runs
+cp -r picked all-runs/picked
+for folder in all-runs all-runs/picked; do
+    refused "runs as data: $folder" 1 "'$folder' is .*, not data; name a file or folder with text or tokens" \
+        evaluate --run=picked --data=$folder
+done
+refused "text, and no tokenizer" 1 "--data: 'text.txt' is text, and without a tokenizer \(--tokenizer=none" \
+    "${small[@]}" --data=text.txt --tokenizer=none --output-dir=new
+must "the advice" "${small[@]}" --data=text.txt --tokenizer=bytes --output-dir=by-bytes
 mkdir nested/sub
 cp text.txt nested/sub
 refused "a folder of folders" 1 "without files; name a folder in it, such as 'nested/sub'" "${small[@]}" --data=nested \

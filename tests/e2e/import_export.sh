@@ -193,7 +193,8 @@ refused "the dimensions of a folder stand" 2 "--layers: .*comes with its weights
     "${data[@]}" --output-dir=new
 refused "a sequence longer than the model takes" 2 "--seq-len=21: .*at most 20" --model="$golden/gpt2" \
     --data=train.bin --seq-len=21 --output-dir=new
-refused "text for a model whose tokenizer is not known" 1 "text.txt' is text, but the model's tokenizer is not known" \
+refused "text for a model whose tokenizer is not known" 1 \
+    "text.txt' is text, and without a tokenizer .*a model whose own is not known" \
     --model="$golden/gpt2" --data=text.txt --seq-len=8 --output-dir=new
 refused "--model with --resume" 2 "--model=.*no effect with --resume" --model="$golden/gpt2" --resume=half --steps=9
 bytes 53 2 | dd of=train.bin bs=1 seek=1034 conv=notrunc status=none

@@ -87,6 +87,12 @@ run plan "${tiny[@]}" --what-fits=1MiB
 check "a batch for what fits: a note" test "$status $(grep -c 'W --batch-size: has no effect' err)" = "0 1"
 refused "no size" 2 "--what-fits=lots.*6GiB" plan --what-fits=lots
 refused "an empty size" 2 "--what-fits" plan --what-fits=
+cp text.txt mine.svg
+refused "a picture over something else" 2 "--plot=mine.svg: is there already, and is no picture of train_gpt; name" \
+    plan "${tiny[@]}" --frontier --plot=mine.svg
+refused "a timeline too" 2 "--timeline=mine.svg: is there already, and is no picture" plan "${tiny[@]}" \
+    --recompute=1 --timeline=mine.svg
+check "which stays as it was" cmp text.txt mine.svg
 refused "no such folder" 1 "--plot=absent/x.svg.*absent" plan "${tiny[@]}" --frontier --plot=absent/x.svg
 mkdir folder.svg
 refused "a folder's name" 1 "--timeline=folder.svg" plan "${tiny[@]}" --recompute=1 --timeline=folder.svg

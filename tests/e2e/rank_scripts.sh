@@ -14,6 +14,12 @@ endless=100000 # steps; stopped long before
 port=$((20000 + $$ % 6000))
 job_id=$((6000 + $$ % 6000))
 
+for script in scripts/*.sh scripts/recipes/*.sh; do
+    [ -x "$script" ] || continue # what others source
+    "$script" --help >out 2>err </dev/null
+    check "$script --help" test "$?:$(grep -c "${script##*/}" out | sed 's/[1-9].*/some/'):$(wc -l <err)" = 0:some:0
+done
+
 # begin COMMAND...: in the background, in a process group of its own as of a terminal, so that it can take an INT.
 begin() {
     set -m

@@ -170,6 +170,8 @@ fi
 
 mv runs kept # a refused command must not make any
 echo precious >text.html
+refused "a device" 1 "--out=/dev/full: is there already and no file" report kept/one --out=/dev/full
+refused "a file as a run" 1 "report text.html: is a file; give a run folder, such as runs/NAME" report text.html
 refused "a file that is no report" 2 "--out=text.html.*no report" report kept/one --out=text.html
 check "it is untouched" test "$(cat text.html)" = precious
 refused "no run" 1 "report nowhere: does not exist" report nowhere

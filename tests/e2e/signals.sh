@@ -33,6 +33,7 @@ for signal in INT TERM QUIT HUP USR1 USR2 XCPU ALRM PWR; do
     eventually 30 steps_done "on$signal" 3
     kill -$signal $job
     end
+    check "SIG$signal: said by its name" grep -q "stopping after step .*, as asked by .*SIG$signal" err
     stopped_well "SIG$signal: the step is finished and a checkpoint written" "on$signal"
     rm -rf "on$signal"
 done

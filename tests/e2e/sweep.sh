@@ -72,6 +72,8 @@ rm whole/b4-r2/sweep.txt # as if it had been killed without a checkpoint
 sweep --batch-sizes="2,4" --recompute=0,2 --out whole --steps 3 "${model[@]}"
 check "finished runs are skipped" cmp before whole/b2-r0/metrics.jsonl
 check "a run that was killed begins again" grep -q '^sweep: b4-r2: finished' err
+says "a batch size that is no number" 2 "^sweep: --batch-sizes=two: 'two' is not .*; give numbers.*--batch-sizes=4,8$" \
+    "$root/scripts/sweep.py" --batch-sizes=two --out=none
 says "other options are refused" 2 "^sweep: --out=.*other options \(.*--steps=3.*\)" \
     "$root/scripts/sweep.py" --batch-sizes="2 4" --recompute="0 2" --out=whole --steps=4 "${model[@]}"
 

@@ -41,11 +41,46 @@ for words in --help --version "plan --help"; do
     check "$words" test -s out
 done
 
+refused "another name for an option" 2 "E --validate-every: .*did you mean --val-every\?" --validate-every=3
+refused "a subcommand as an option" 2 "E --plan: .*did you mean the subcommand, .*train_gpt plan\? If not" --plan
+refused "a long dash" 2 "E '.*data=text.txt': begins with a long dash, .* two hyphens; write --data=text.txt$" \
+    "$(printf '\342\200\224data=text.txt')"
+must "the advice" "${small[@]}" "$(advice '--data=text.txt')" --output-dir=hyphens
+refused "a long dash of a short option" 2 "write -b=4$" "$(printf '\342\200\223b=4')"
+refused "a short option without its value" 2 "E -q \(--final-lr-fraction\): needs a value; write --final-lr-fr" -q
+refused "another one comes next" 2 "E -q \(--final-lr-fraction\): needs a value, but '--st" -q --steps=3
+refused "a short option's value" 2 "E -b \(--batch-size\): must be " -b x
+refused "more memory than there is" 2 "E --memory-budget=200%: is a share .* up to 100%; or write a size, such as" \
+    "${small[@]}" --data=text.txt --memory-budget=200%
+refused "tokens per update" 2 "E --total-batch-size=1000: must be .* 2 x 32 = 64 tokens; take 960 or 1024$" \
+    "${small[@]}" --data=text.txt --total-batch-size=1000
+must "the advice" "${small[@]}" --data=text.txt --total-batch-size="$(grep -o '1024$' err)" --output-dir=whole-updates
+refused "a sequence too long for a model" 2 "E --seq-len=4096: .* takes at most 32 tokens; choose --seq-len=32" \
+    --model=whole-updates --data=text.txt --seq-len=4096
+refused "the same, evaluated" 2 "E --seq-len=4096: .* takes at most 32 tokens; choose --seq-len=32 or less$" \
+    evaluate --run=whole-updates --data=text.txt --seq-len=4096
+must "the advice" evaluate --run=whole-updates --data=text.txt --seq-len=32
+refused "HellaSwag that is not there" 1 "E --hellaswag: cannot open 'nope': No such file.*; name a HellaSwag file" \
+    evaluate --run=whole-updates --hellaswag=nope
+mkdir empty-folder
+refused "a folder for a file" 2 "E --out=empty-folder: is a folder; add the name of a new file in it, such as empty-f" \
+    export --run=whole-updates --format=llmc --out=empty-folder
+must "the advice" export --run=whole-updates --format=llmc --out="$(grep -o 'empty-folder/model$' err)"
+(ulimit -f 16 && exec "$TRAIN_GPT" export --run=whole-updates --out=exported) >out 2>err
+check "a full disk: the name asked for" test "$?:$(grep -c " E --out=exported: cannot write 'exported/model" err)" = 1:1
+check "and nothing of it is left" test -z "$(leftovers)"
+
 train finished --steps=4
 must "fewer steps" --resume=finished --steps=3
 check "a run that has done more than asked" says "I nothing left to do: the run has done 4 steps, and --steps is 3; "
 must "the advice" --resume=finished "$(grep -o -e '--steps=5' err)"
 check "the advice: one more" test "$(tail -n 1 finished/metrics.jsonl | cut -c 1-9)" = '{"step":5'
+rates=$(grep -o 'before): .*' err)
+check "rates of another schedule are told apart" test "$(cut -d ' ' -f 2 <<<"$rates")" != "${rates##* }" -a -n "$rates"
+
+must "a slow step" --model=gpt2-mini --batch-size=1 --seq-len=1 --steps=1 --threads=1 "${quiet[@]}" --data=text.txt \
+    --output-dir=slow
+check "a low speed has digits behind the point" grep -qE 'I step 1/1 .* [0-9]+\.[0-9]+ tok/s' err
 
 # ---- data ------------------------------------------------------------------------------------------------------------
 
@@ -104,7 +139,7 @@ must "a folder" "${small[@]}" --data=folder --vocab-size=161 --output-dir=of-fol
 check "what else it has is said" says \
     "W --data: of the folder 'folder', 3 files are read; 4 others are left out: a.txt, b.parquet, c.md and 1 more$"
 check "and said once" test "$(grep -c ' W ' err)" = 1
-check "numbers in names count" says "data .*3 files, the first is 'folder/shard_1.bin'"
+check "numbers in names count" says "data .*3 files; the first: 'folder/shard_1.bin'"
 # The last 5 % are the end of shard_10.
 check "shard_10 is the last" says "150 tokens for training, 33 for validation"
 must "the pattern" "${small[@]}" --data='folder/*.bin' --vocab-size=161 --output-dir=of-pattern

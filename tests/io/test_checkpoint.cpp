@@ -113,6 +113,8 @@ TEST(Checkpoint, NothingToOpen) {
     EXPECT_TRUE(has(open_error(run.path()), {"--resume: ", run.path(), "no complete checkpoint"}));
     fs::create_directories(run / "checkpoints/step-00000007");
     EXPECT_TRUE(has(open_error(run.path()), {"--resume: ", run.path(), "no complete checkpoint"}));
+    run.write("config.toml", "");
+    EXPECT_TRUE(has(open_error(run.path()), {"the run ended before its first", "--config=", "--checkpoint-every="}));
     EXPECT_TRUE(has(open_error(run / "checkpoints/step-00000007"), {"--resume: ", "manifest.json is missing"}));
     EXPECT_TRUE(has(open_error(run.write("file", "x")), {"--resume: ", run / "file"}));
 }

@@ -220,7 +220,13 @@ TEST(DataFile, AFolderGivesItsFilesOrHowToNameThem) {
     dir.write(".hidden", "");
     EXPECT_EQ(names(FolderUse::All), "a.txt b.txt.gz ");
     dir.write("README", "about it");
-    EXPECT_TRUE(has(error_of([&] { names(FolderUse::All); }), {"several kinds", "/README'", "/*.txt'"}));
+    dir.write("c.md", "c");
+    EXPECT_EQ(names(FolderUse::All), "README a.txt b.txt.gz c.md ");
+    EXPECT_EQ(data_paths(dir / "{*.md,*.txt,*.txt.gz,README}", "--data").size(), 4U);
+    dir.write("d.jsonl", "{}");
+    dir.write("e", std::string(100, '\0'));
+    EXPECT_TRUE(has(error_of([&] { names(FolderUse::All); }),
+                    {"several kinds", "/{*.md,*.txt,*.txt.gz}'", "/*.jsonl'", "/{README,e}'"}));
     dir.write("x_train_000000.bin", kTokens);
     EXPECT_EQ(names(FolderUse::All), "x_train_000000.bin ");
     EXPECT_EQ(names(FolderUse::Validation), "x_train_000000.bin ");

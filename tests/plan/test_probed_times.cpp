@@ -44,6 +44,8 @@ TEST(ProbedTimes, ProductsTakeTheRateOfTheNearestShape) {
         EXPECT_NEAR(times.block[i].backward_weight, flops / (is_wide ? 3e9 : 4e9), 1e-12) << row.name;
     }
     EXPECT_NE(times.source.find("uncalibrated, usually within 15 %"), std::string::npos) << times.source;
+    EXPECT_EQ(source_in_hindsight(times, -0.1), times.source);
+    EXPECT_TRUE(source_in_hindsight(times, 2.859).ends_with("; uncalibrated")) << source_in_hindsight(times, 2.859);
     EXPECT_FALSE(times.measured);
 }
 

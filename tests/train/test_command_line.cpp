@@ -63,7 +63,8 @@ TEST(CommandLine, AValueMissing) {
             expect_our_words(message);
         }
     }
-    EXPECT_TRUE(has(refusal({"-b", "--seq-len=4"}), {"--batch-size: needs a value, but '--seq-len=4' comes next"}));
+    EXPECT_TRUE(
+        has(refusal({"-b", "--seq-len=4"}), {"-b (--batch-size): needs a value, but '--seq-len=4' comes next"}));
     EXPECT_EQ(parse({"generate", "--run=x", "--prompt=--data"}).prompt, "--data") << "as the remedy says";
     EXPECT_EQ(parse({"generate", "--run=x", "--prompt", ""}).prompt, "");
 }

@@ -53,6 +53,8 @@ TEST_F(RunFolders, WhatIsNoneIsNamed) {
     fs::create_directories("empty");
     EXPECT_TRUE(has(error_of([&] { find_run_folder("absent", "--resume"); }), {"--resume=absent: does not exist"}));
     EXPECT_TRUE(has(error_of([&] { find_run_folder("empty", "--resume"); }), {"--resume=empty: has no config.toml"}));
+    dir_.write("file", "");
+    EXPECT_TRUE(has(error_of([&] { find_run_folder("file", "--resume"); }), {"--resume=file: is a file; give a run"}));
     EXPECT_TRUE(has(error_of([&] { find_run_folder("absent", "report"); }), {"report absent: does not exist"}));
 }
 

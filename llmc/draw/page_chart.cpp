@@ -70,8 +70,8 @@ class Drawing {
         }
         return text +
                fmt::format(
-                   "<text class=\"none\" x=\"{:g}\" y=\"{:g}\" text-anchor=\"middle\">no run is switched on that "
-                   "has this</text><line class=\"cursor\" y1=\"{:g}\" y2=\"{:g}\"/></svg></figure>\n",
+                   "<text class=\"none\" x=\"{:g}\" y=\"{:g}\" text-anchor=\"middle\">all runs with "
+                   "this are switched off</text><line class=\"cursor\" y1=\"{:g}\" y2=\"{:g}\"/></svg></figure>\n",
                    kWidth / 2, kHeight / 2, kTop, kHeight - kBottom);
     }
 
@@ -90,7 +90,7 @@ class Drawing {
         const auto add = [&](const std::string& words) { text += (text.empty() ? "" : "; ") + words; };
         if (is_log_) add("logarithmic axis");
         if (std::any_of(chart_.curves.begin(), chart_.curves.end(), has_means)) {
-            add(fmt::format("line: means of every 1/{} of a run; band: all values", kMeans));
+            add(fmt::format("line: means of every 1/{} of a long run; band: all its values", kMeans));
         }
         return text;
     }

@@ -120,6 +120,17 @@ std::string section(const char* title, const std::string& content) {
     return content.empty() ? "" : fmt::format("<section><h2>{}</h2>\n{}</section>\n", title, content);
 }
 
+/// Ids are the page's, where several pictures stand.
+std::string with_own_ids(std::string svg, size_t run) {
+    for (const std::string mark : {" id=\"", "url(#"}) {
+        const std::string own = fmt::format("{}r{}-", mark, run);
+        for (size_t at = svg.find(mark); at != std::string::npos; at = svg.find(mark, at + own.size())) {
+            svg.replace(at, mark.size(), own);
+        }
+    }
+    return svg;
+}
+
 std::string memory_and_plan(const Runs& runs) {
     std::string text;
     for (size_t i = 0; i < runs.size(); ++i) {
@@ -131,7 +142,7 @@ std::string memory_and_plan(const Runs& runs) {
         if (!tables.empty()) content += "<div class=\"tables\">" + tables + "</div>\n";
         if (!run.timeline.empty() && run.timeline.size() <= kLargestTimeline) {
             content += "<p class=\"sideways\">↔ wider than the screen: scroll it sideways</p>\n<div class=\"paper\">" +
-                       run.timeline + "</div>\n";
+                       with_own_ids(run.timeline, i) + "</div>\n";
         }
         text += about(runs, i, content);
     }

@@ -44,7 +44,7 @@ figcaption { font-weight: 600; } small { color: var(--soft); font-weight: 400; }
 .run path { fill: none; stroke: var(--c); stroke-width: 1.5; stroke-linejoin: round;
   vector-effect: non-scaling-stroke; }
 .run .band { stroke-width: 1; opacity: .3; } .run .mean { stroke-width: 2; }
-.run .dots { stroke-width: 6; stroke-linecap: round; }
+.run .dots { stroke-width: 5; stroke-linecap: round; }
 .run.dashed path { stroke-dasharray: 6 4; }
 @media (max-width: 600px) { .axes text, .none { font-size: 17px; } }
 .cursor { stroke: var(--soft); visibility: hidden; }

@@ -91,7 +91,7 @@ std::vector<std::pair<std::string, std::string>> facts_of(const Options& options
     const StepTimes times = times_of_last_start(history, page.first_step);
     if (times.size() > 0) {
         const double ms = times.median_ms();
-        add("ms per step", fmt::format("{:.1f} in the median of {}", ms, format_count(times.size())));
+        add("ms per step", fmt::format("{:.1f} (median of {})", ms, format_count(times.size())));
         if (page.predicted_ms > 0) {
             add("predicted ms",
                 fmt::format("{:.1f} ({:+.1f} %)", page.predicted_ms, 100 * (page.predicted_ms / ms - 1)));

@@ -206,6 +206,15 @@ TEST(RunPage, SaysThatAWidePictureScrolls) {
     EXPECT_NE(run_page({run}).find("class=\"sideways\""), std::string::npos);
 }
 
+TEST(RunPage, PicturesOfTwoRunsShareNoIds) {
+    PageRun run = some_run("one", 3);
+    run.timeline = "<svg><pattern id=\"hatch1\"/><path fill=\"url(#hatch1)\"/></svg>";
+    const std::string page = run_page({run, run});
+    for (const char* one : {"id=\"r0-hatch1\"", "url(#r0-hatch1)", "id=\"r1-hatch1\"", "url(#r1-hatch1)"}) {
+        EXPECT_EQ(count(page, one), 1u) << one;
+    }
+}
+
 TEST(RunPage, SaysWhatDiffersAndStaysSmall) {
     const std::string two = run_page({some_run("one", 10), some_run("two", 20)});
     const size_t begin = two.find("What differs"), end = two.find("</table>", begin);

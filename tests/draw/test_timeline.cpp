@@ -59,7 +59,7 @@ double number_before(const std::string& text, const char* name, size_t end) {
 
 TEST(Timeline, NoLineStrikesThroughThePeaksWords) {
     for (const char* policy : {"none", "act", "layer", "sqrt"}) {
-        const Model model = small_model(Family::GPT2, 6);
+        const Model model = small_model(Family::Gpt2, 6);
         const Plan plan = make_training_plan(model, request_of(model, {2, 64}, DType::F32), find_policy(policy));
         const std::string svg = draw_timeline(model, plan, make_layout(plan), "", "");
         const size_t words = svg.find(">peak ");

@@ -13,6 +13,7 @@ class StepTimes {
   public:
     static constexpr int64_t kWarmupSteps = 2, kKept = 1000;
 
+    /// Rounded to what metrics.jsonl has of it, so that its readers find the same.
     void add(double ms);
     int64_t steps() const { return steps_; }  ///< Taken, whether they count or not.
     size_t size() const { return ms_.size(); }

@@ -202,7 +202,8 @@ else
     check "over those of the run left" test "$(with 'boxes[0].click();' | steps)" = '>4</text></g>'
     check "none left is said" test "$(with 'boxes.forEach(box => box.click());' | grep -c 'class="empty"')" = 5
     with "const svg = document.querySelector('.chart svg'), box = svg.getBoundingClientRect();
-        svg.dispatchEvent(new PointerEvent('pointermove', {clientX: box.left + box.width * 0.97, clientY: box.top}));" >dom
+        const at = {clientX: box.left + box.width * 0.97, clientY: box.top};
+        svg.dispatchEvent(new PointerEvent('pointermove', at));" >dom
     check "values under the pointer" grep -q '>one: training loss [0-9.]* at step 6$' dom
     check "of each run" grep -q '^two: training loss [0-9.]* at step 4' dom
 fi

@@ -18,6 +18,12 @@ TEST(StepTimes, LeaveOutTheFirstTwo) {
     EXPECT_EQ(times.median_ms(), 3) << "the upper of the two in the middle";
 }
 
+TEST(StepTimes, AreThoseOfTheMetrics) {
+    StepTimes times;
+    for (int i = 0; i < 3; ++i) times.add(0.35449);
+    EXPECT_EQ(times.median_ms(), 0.354);
+}
+
 TEST(StepTimes, KeepTheLastThousand) {
     StepTimes times;
     for (int i = 0; i < 5000; ++i) times.add(i < 4002 ? 7 : i);

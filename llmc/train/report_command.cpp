@@ -62,7 +62,9 @@ std::string lowest(const Series& series) {
     for (size_t i = 0; i < series.size(); ++i) {
         if (std::isfinite(series.y[i]) && (best == series.size() || series.y[i] < series.y[best])) best = i;
     }
-    return best == series.size() ? "" : fmt::format("{:.4f} at step {:.0f}", series.y[best], series.x[best]);
+    return best == series.size()
+               ? ""
+               : fmt::format("{:.4f} at step {}", series.y[best], format_count(std::llround(series.x[best])));
 }
 
 /// Those of the process that trained last, for which the plan was made.

@@ -4,6 +4,7 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -22,8 +23,9 @@ double round_logarithm(int index) {
 }  // namespace
 
 PageAxis linear_axis(double low, double high) {
-    if (high == low) {
-        const double room = low == 0 ? 1 : 0.1 * std::abs(low);
+    const double size = std::max(std::abs(low), std::abs(high));
+    if (high - low <= kSlack * size) {
+        const double room = size == 0 ? 1 : 0.1 * size;
         low -= room, high += room;
     }
     const double step = round_step((high - low) / kSpaces);

@@ -13,7 +13,7 @@ struct PageAxis {
     std::vector<double> ticks;
 };
 
-/// From tick to tick, around `low` to `high`; where those are the same, a little more.
+/// From tick to tick, around `low` to `high`; where those are as good as the same, a little more.
 PageAxis linear_axis(double low, double high);
 
 /// The same for logarithms: ticks are at 1, 2 and 5 times the powers of ten, or at every, every second ... power.

@@ -20,7 +20,8 @@ function ticks(first, last, step) {
   return Array.from({length: last - first + 1}, (_, i) => (first + i) * step);
 }
 function linearAxis(low, high) {
-  const room = high > low ? 0 : low === 0 ? 1 : 0.1 * Math.abs(low);
+  const size = Math.max(Math.abs(low), Math.abs(high));
+  const room = high - low > 1e-9 * size ? 0 : size === 0 ? 1 : 0.1 * size;
   const step = roundStep((high - low + 2 * room) / 5);
   return ticks(Math.floor((low - room) / step + 1e-9), Math.ceil((high + room) / step - 1e-9), step);
 }

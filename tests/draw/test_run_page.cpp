@@ -70,9 +70,9 @@ TEST(Series, BucketMeansAreMeansOfFiniteValues) {
 }
 
 TEST(PageAxis, EndsAtTicksAroundAllValues) {
-    for (const auto& [low, high] :
-         {std::pair(3.18, 5.54), std::pair(-1.0, 7.0), std::pair(0.0, 0.0), std::pair(7.0, 7.0),
-          std::pair(1e-7, 1.3e-7), std::pair(0.31, 5.28), std::pair(2e5, 9.1e7)}) {
+    for (const auto& [low, high] : {std::pair(3.18, 5.54), std::pair(-1.0, 7.0), std::pair(0.0, 0.0),
+                                    std::pair(7.0, 7.0), std::pair(1e20, std::nextafter(1e20, 2e20)),
+                                    std::pair(1e-7, 1.3e-7), std::pair(0.31, 5.28), std::pair(2e5, 9.1e7)}) {
         for (const bool is_log : {false, true}) {
             if (is_log && low <= 0) continue;
             const double from = is_log ? std::log10(low) : low, to = is_log ? std::log10(high) : high;

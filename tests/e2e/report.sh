@@ -167,7 +167,7 @@ for line in lines("metrics"):
     for key, value in line.items():
         assert key == "step" or value is None or key in sent[line["step"]], (line["step"], key)
 losses = {line["step"]: line["loss"] for line in lines("metrics") if line.get("loss") is not None}
-assert len(losses) == 8 and all(sent[step]["loss"] == loss for step, loss in losses.items()), losses
+assert len(losses) == 12 and all(sent[step]["loss"] == loss for step, loss in losses.items()), losses
 samples = {line["step"]: line["sample"] for line in lines("samples")}
 pages = {step: data["sample"]["html"] for step, data in sent.items() if "sample" in data}
 assert samples and set(pages) == set(samples), (pages, samples)

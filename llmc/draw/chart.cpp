@@ -12,7 +12,8 @@ const SvgStyle kInk = {.stroke = "#222", .width = 1, .dashes = "", .fill = "none
 const SvgStyle kGrid = {.stroke = "#ddd", .width = 1, .dashes = "", .fill = "none"};
 constexpr double kTickLength = 5;
 
-/// The next of 1, 2, 5, 10, 20, ... times a power of ten that is at least `value`.
+}  // namespace
+
 double round_step(double value) {
     const double power = std::pow(10, std::floor(std::log10(value)));
     for (const double factor : {1.0, 2.0, 5.0}) {
@@ -20,8 +21,6 @@ double round_step(double value) {
     }
     return 10 * power;
 }
-
-}  // namespace
 
 std::vector<double> linear_ticks(double low, double high, int most) {
     if (!(high > low) || most < 2) return {low};

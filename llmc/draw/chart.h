@@ -8,6 +8,9 @@
 
 namespace llmc {
 
+/// The next of 1, 2, 5, 10, 20, ... times a power of ten that is at least `value`.
+double round_step(double value);
+
 /// The round numbers from `low` to `high`, at most `most` of them: 1, 2 or 5 times a power of ten apart.
 std::vector<double> linear_ticks(double low, double high, int most);
 

@@ -2,6 +2,7 @@
 
 #include "llmc/base/printable.h"
 #include "llmc/draw/chart.h"
+#include "llmc/draw/page_axis.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -15,80 +16,93 @@ namespace {
 
 constexpr double kWidth = 560, kHeight = 280, kLeft = 62, kRight = 12, kTop = 10, kBottom = 30;
 constexpr double kHalfLabel = 20;  ///< Of a step's number, on a phone.
-constexpr size_t kBuckets = 600;
+constexpr size_t kBuckets = 600, kMeans = 100;
 constexpr double kLogarithmicSpan = 20;
+constexpr int kMostColumns = 7;
 
 struct Range {
     double low = std::numeric_limits<double>::infinity(), high = -low;
     void take(double value) { low = std::min(low, value), high = std::max(high, value); }
+    void take(const Range& other) { low = std::min(low, other.low), high = std::max(high, other.high); }
     bool is_empty() const { return low > high; }
 };
 
-/// "3.1e-05", "0.25", "1.2M", without the noise of a binary fraction.
-std::string number_words(double value) {
-    const double size = std::abs(value);
-    if (size >= 1e3 && size < 1e15) {
-        for (const auto& [unit, letter] : {std::pair(1e9, "G"), std::pair(1e6, "M"), std::pair(1e3, "k")}) {
-            if (size >= unit) return fmt::format("{:g}{}", value / unit, letter);
-        }
+/// Where a curve has values.
+struct Extent {
+    Range x, y;
+};
+
+Extent extent_of(const Series& series) {
+    Extent extent;
+    for (size_t i = 0; i < series.size(); ++i) {
+        if (std::isfinite(series.y[i])) extent.x.take(series.x[i]), extent.y.take(series.y[i]);
     }
-    return fmt::format("{:g}", value);
+    return extent;
 }
 
 class Drawing {
   public:
     explicit Drawing(const PageChart& chart) : chart_(chart) {
+        Extent all;
         for (const PageCurve& curve : chart.curves) {
-            for (size_t i = 0; i < curve.series.size(); ++i) {
-                if (!std::isfinite(curve.series.y[i])) continue;
-                x_.take(curve.series.x[i]), y_.take(curve.series.y[i]);
-            }
+            extents_.push_back(extent_of(curve.series));
+            all.x.take(extents_.back().x), all.y.take(extents_.back().y);
         }
-        if (y_.is_empty()) return;
-        is_log_ = chart.may_be_log && y_.low > 0 && y_.high > kLogarithmicSpan * y_.low;
+        if (all.y.is_empty()) return;
+        is_log_ = chart.may_be_log && all.y.low > 0 && all.y.high > kLogarithmicSpan * all.y.low;
+        y_ = is_log_ ? logarithmic_axis(std::log10(all.y.low), std::log10(all.y.high))
+                     : linear_axis(all.y.low, all.y.high);
+        x_ = all.x;
         if (x_.high == x_.low) x_.low -= 1, x_.high += 1;
-        const double margin = is_log_ ? 0 : 0.04 * (y_.high - y_.low);
-        y_.low -= margin, y_.high += margin;
-        if (y_.high == y_.low) {
-            const double room = y_.low == 0 ? 1 : 0.1 * std::abs(y_.low);
-            y_.low -= room, y_.high += room;
-        }
     }
 
     std::string run() const {
-        if (y_.is_empty()) return "";
+        if (x_.is_empty()) return "";
         std::string text = fmt::format(
-            "<figure class=\"chart\"><figcaption>{}{}</figcaption>\n"
+            "<figure class=\"chart\"><figcaption>{} <small>{}</small></figcaption>\n"
             "<svg viewBox=\"0 0 {:g} {:g}\" role=\"img\" aria-label=\"{}\" data-left=\"{:g}\" data-right=\"{:g}\" "
-            "data-top=\"{:g}\" data-bottom=\"{:g}\" data-x0=\"{:.17g}\" data-x1=\"{:.17g}\" data-y0=\"{:.17g}\" "
-            "data-y1=\"{:.17g}\" data-log=\"{}\">\n",
-            html_text(chart_.title),
-            chart_.unit.empty() ? "" : fmt::format(" <small>{}</small>", html_text(chart_.unit)), kWidth, kHeight,
-            html_text(chart_.title), kLeft, kWidth - kRight, kTop, kHeight - kBottom, x_.low, x_.high, y_.low, y_.high,
-            is_log_ ? 1 : 0);
+            "data-top=\"{:g}\" data-bottom=\"{:g}\" data-log=\"{}\">\n",
+            html_text(chart_.title), html_text(caption()), kWidth, kHeight, html_text(chart_.title), kLeft,
+            kWidth - kRight, kTop, kHeight - kBottom, is_log_ ? 1 : 0);
         text += axes();
-        for (const PageCurve& curve : chart_.curves) text += drawn(curve);
-        return text + fmt::format("<line class=\"cursor\" y1=\"{:g}\" y2=\"{:g}\"/></svg></figure>\n", kTop,
-                                  kHeight - kBottom);
+        for (size_t i = 0; i < extents_.size(); ++i) {
+            if (!extents_[i].y.is_empty()) text += drawn(chart_.curves[i], extents_[i]);
+        }
+        return text +
+               fmt::format(
+                   "<text class=\"none\" x=\"{:g}\" y=\"{:g}\" text-anchor=\"middle\">all runs with "
+                   "this are switched off</text><line class=\"cursor\" y1=\"{:g}\" y2=\"{:g}\"/></svg></figure>\n",
+                   kWidth / 2, kHeight / 2, kTop, kHeight - kBottom);
     }
 
   private:
+    double scaled(double value) const { return is_log_ ? std::log10(value) : value; }
     double x(double value) const { return kLeft + (kWidth - kLeft - kRight) * (value - x_.low) / (x_.high - x_.low); }
+    /// Of a scaled value.
     double y(double value) const {
-        const double share =
-            is_log_ ? std::log(value / y_.low) / std::log(y_.high / y_.low) : (value - y_.low) / (y_.high - y_.low);
-        return kHeight - kBottom - (kHeight - kTop - kBottom) * share;
+        return kHeight - kBottom - (kHeight - kTop - kBottom) * (value - y_.low) / (y_.high - y_.low);
+    }
+
+    static bool has_means(const PageCurve& curve) { return curve.is_noisy && curve.series.size() > kBuckets; }
+
+    std::string caption() const {
+        std::string text = chart_.unit;
+        const auto add = [&](const std::string& words) { text += (text.empty() ? "" : "; ") + words; };
+        if (is_log_) add("logarithmic axis");
+        if (std::any_of(chart_.curves.begin(), chart_.curves.end(), has_means)) {
+            add(fmt::format("line: means of every 1/{} of a long run; band: all its values", kMeans));
+        }
+        return text;
     }
 
     std::string axes() const {
         std::string text = "<g class=\"axes\">";
-        constexpr int kMostRows = 6, kMostColumns = 7;
-        for (const double tick :
-             is_log_ ? log_ticks(y_.low, y_.high, kMostRows) : linear_ticks(y_.low, y_.high, kMostRows)) {
+        for (const double tick : y_.ticks) {
             text += fmt::format(
                 "<line x1=\"{:g}\" x2=\"{:g}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/><text x=\"{:g}\" y=\"{:.1f}\" "
                 "text-anchor=\"end\">{}</text>",
-                kLeft, kWidth - kRight, y(tick), y(tick), kLeft - 6, y(tick) + 4, number_words(tick));
+                kLeft, kWidth - kRight, y(tick), y(tick), kLeft - 6, y(tick) + 4,
+                number_words(is_log_ ? std::pow(10, tick) : tick));
         }
         for (const double tick : linear_ticks(x_.low, x_.high, kMostColumns)) {
             const bool is_at_edge = x(tick) > kWidth - kRight - kHalfLabel;
@@ -99,30 +113,46 @@ class Drawing {
         return text + "</g>\n";
     }
 
-    /// One <path>, which has a new beginning after every gap.
-    std::string drawn(const PageCurve& curve) const {
-        const Series series = curve.has_dots ? curve.series : thinned(curve.series, kBuckets);
-        std::string path, dots;
+    /// The d of a <path> that has a new beginning after every gap; `stroke` follows every point.
+    std::string path(const Series& series, double low, double span, const char* stroke) const {
+        std::string text;
         bool is_down = false;
         for (size_t i = 0; i < series.size(); ++i) {
-            if (!std::isfinite(series.y[i])) {
-                is_down = false;
-                continue;
+            const bool is_gap = !std::isfinite(series.y[i]);
+            if (!is_gap) {
+                fmt::format_to(std::back_inserter(text), "{}{:.0f} {:.0f}{}", is_down ? "L" : "M", series.x[i],
+                               kCurveHeight * (scaled(series.y[i]) - low) / span, stroke);
             }
-            const double at = x(series.x[i]), height = y(series.y[i]);
-            fmt::format_to(std::back_inserter(path), "{}{:.1f} {:.1f}", is_down ? "L" : "M", at, height);
-            if (curve.has_dots) {
-                fmt::format_to(std::back_inserter(dots), "<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\"/>", at, height);
-            }
-            is_down = true;
+            is_down = !is_gap && *stroke == 0;
         }
-        return fmt::format("<g class=\"run r{} c{}{}\" data-run=\"{}\" data-words=\"{}\"><path d=\"{}\"/>{}</g>\n",
-                           curve.run, curve.run % 8, curve.is_dashed ? " dashed" : "", curve.run,
-                           html_text(curve.words), path, dots);
+        return text;
+    }
+
+    std::string drawn(const PageCurve& curve, const Extent& extent) const {
+        const double low = scaled(extent.y.low), high = scaled(extent.y.high), span = high > low ? high - low : 1;
+        const bool is_band = has_means(curve);
+        std::string text = fmt::format(
+            "<g class=\"run r{0} c{1}{2}\" data-run=\"{0}\" data-words=\"{3}\" data-first=\"{4:.0f}\" "
+            "data-last=\"{5:.0f}\" data-low=\"{6:.17g}\" data-high=\"{7:.17g}\" "
+            "transform=\"matrix({8:.9g} 0 0 {9:.9g} {10:.9g} {11:.9g})\">",
+            curve.run, curve.run % 8, curve.is_dashed ? " dashed" : "", html_text(curve.words), extent.x.low,
+            extent.x.high, low, high, x(1) - x(0), (y(span) - y(0)) / kCurveHeight, x(0), y(low));
+        text += fmt::format("<path class=\"{}\" d=\"{}\"/>", is_band ? "band" : "line",
+                            path(curve.has_dots ? curve.series : thinned(curve.series, kBuckets), low, span, ""));
+        if (is_band) {
+            text +=
+                fmt::format("<path class=\"mean\" d=\"{}\"/>", path(bucket_means(curve.series, kMeans), low, span, ""));
+        }
+        if (curve.has_dots) {
+            text += fmt::format("<path class=\"dots\" d=\"{}\"/>", path(curve.series, low, span, "h0"));
+        }
+        return text + "</g>\n";
     }
 
     const PageChart& chart_;
-    Range x_, y_;
+    std::vector<Extent> extents_;
+    Range x_;
+    PageAxis y_;
     bool is_log_ = false;
 };
 

@@ -2,12 +2,14 @@
 
 #include "llmc/base/units.h"
 #include "llmc/draw/page_chart.h"
+#include "llmc/draw/run_page_script.h"
 #include "llmc/draw/run_page_style.h"
 
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
 #include <cstddef>
+#include <set>
 
 namespace llmc {
 namespace {
@@ -34,29 +36,37 @@ std::string list_of_runs(const Runs& runs) {
     return text + "</section>\n";
 }
 
-/// Two ends of a line at the predicted time.
-Series level(const Series& along, double value) {
+/// Two ends of a line at the predicted time, over the steps that it was predicted for.
+Series predicted(const PageRun& run) {
     Series line;
-    if (value <= 0 || along.size() == 0) return line;
-    line.add(along.x.front(), value);
-    line.add(along.x.back(), value);
+    const auto first = static_cast<double>(run.first_step + 1);
+    if (run.predicted_ms <= 0 || run.step_ms.size() == 0 || run.step_ms.x.back() < first) return line;
+    line.add(std::max(first, run.step_ms.x.front()), run.predicted_ms);
+    line.add(run.step_ms.x.back(), run.predicted_ms);
     return line;
 }
 
+/// "nats per byte", or of runs that differ "nats per byte or nats per token".
+std::string loss_units(const Runs& runs) {
+    std::set<std::string> units;
+    for (const PageRun& run : runs) units.insert(run.loss_unit);
+    return fmt::format("{}", fmt::join(units, " or "));
+}
+
 std::string charts(const Runs& runs) {
-    std::vector<PageChart> all = {{"Loss", "nats per token; dots: validation", false, {}},
+    std::vector<PageChart> all = {{"Loss", loss_units(runs) + "; dots: validation", false, {}},
                                   {"Tokens per second", "", false, {}},
                                   {"Time of a step", "ms; dashed: predicted", true, {}},
                                   {"Gradient norm", "before clipping", true, {}},
                                   {"Learning rate", "", false, {}}};
     for (size_t i = 0; i < runs.size(); ++i) {
         const PageRun& run = runs[i];
-        all[0].curves.push_back({i, "training loss", run.loss});
+        all[0].curves.push_back({i, "training loss", run.loss, false, false, /*is_noisy=*/true});
         all[0].curves.push_back({i, "validation loss", run.validation, /*has_dots=*/true});
-        all[1].curves.push_back({i, "tokens/s", run.tokens_per_second});
-        all[2].curves.push_back({i, "ms", run.step_ms});
-        all[2].curves.push_back({i, "predicted ms", level(run.step_ms, run.predicted_ms), false, /*is_dashed=*/true});
-        all[3].curves.push_back({i, "norm", run.grad_norm});
+        all[1].curves.push_back({i, "tokens/s", run.tokens_per_second, false, false, /*is_noisy=*/true});
+        all[2].curves.push_back({i, "ms", run.step_ms, false, false, /*is_noisy=*/true});
+        all[2].curves.push_back({i, "predicted ms", predicted(run), false, /*is_dashed=*/true});
+        all[3].curves.push_back({i, "norm", run.grad_norm, false, false, /*is_noisy=*/true});
         all[4].curves.push_back({i, "rate", run.learning_rate});
     }
     std::string text = "<section class=\"charts\">\n";
@@ -110,6 +120,17 @@ std::string section(const char* title, const std::string& content) {
     return content.empty() ? "" : fmt::format("<section><h2>{}</h2>\n{}</section>\n", title, content);
 }
 
+/// Ids are the page's, where several pictures stand.
+std::string with_own_ids(std::string svg, size_t run) {
+    for (const std::string mark : {" id=\"", "url(#"}) {
+        const std::string own = fmt::format("{}r{}-", mark, run);
+        for (size_t at = svg.find(mark); at != std::string::npos; at = svg.find(mark, at + own.size())) {
+            svg.replace(at, mark.size(), own);
+        }
+    }
+    return svg;
+}
+
 std::string memory_and_plan(const Runs& runs) {
     std::string text;
     for (size_t i = 0; i < runs.size(); ++i) {
@@ -120,11 +141,26 @@ std::string memory_and_plan(const Runs& runs) {
                                    bytes_table("Host memory", run.host_memory) + layers_table(run.layers);
         if (!tables.empty()) content += "<div class=\"tables\">" + tables + "</div>\n";
         if (!run.timeline.empty() && run.timeline.size() <= kLargestTimeline) {
-            content += "<div class=\"paper\">" + run.timeline + "</div>\n";
+            content += "<p class=\"sideways\">↔ wider than the screen: scroll it sideways</p>\n<div class=\"paper\">" +
+                       with_own_ids(run.timeline, i) + "</div>\n";
         }
         text += about(runs, i, content);
     }
     return section("Memory and plan", text);
+}
+
+/// The value of an option, or nothing if the run does not have it.
+const PageOption* find(const PageRun& run, const std::string& name) {
+    const auto found =
+        std::find_if(run.options.begin(), run.options.end(), [&](const PageOption& one) { return one.name == name; });
+    return found == run.options.end() ? nullptr : &*found;
+}
+
+/// Why there are none.
+std::string no_samples(const PageRun& run) {
+    const PageOption* length = find(run, "sample-length");
+    const bool asks_for_none = length != nullptr && length->value == "0";
+    return fmt::format("<p>No sample was taken{}.</p>\n", asks_for_none ? ": --sample-length=0" : " so far");
 }
 
 std::string samples(const Runs& runs) {
@@ -141,16 +177,9 @@ std::string samples(const Runs& runs) {
                 sample.step == 1 ? "1 step" : format_count(sample.step) + " steps",
                 html_text(std::string_view(sample.text).substr(0, kLongestSample)), is_long ? " …" : "");
         }
-        text += about(runs, i, content);
+        text += about(runs, i, content.empty() ? no_samples(runs[i]) : content);
     }
     return section("Samples", text);
-}
-
-/// The value of an option, or nothing if the run does not have it.
-const PageOption* find(const PageRun& run, const std::string& name) {
-    const auto found =
-        std::find_if(run.options.begin(), run.options.end(), [&](const PageOption& one) { return one.name == name; });
-    return found == run.options.end() ? nullptr : &*found;
 }
 
 std::vector<std::string> names_of_options(const Runs& runs) {
@@ -172,9 +201,8 @@ std::string options_table(const Runs& runs, const std::vector<std::string>& name
         text += fmt::format("<tr><th>--{}</th>", html_text(name));
         for (size_t i = 0; i < runs.size(); ++i) {
             const PageOption* option = find(runs[i], name);
-            text +=
-                fmt::format("<td class=\"r{}{}\">{}</td>", i, option != nullptr && !option->is_default ? " set" : "",
-                            option == nullptr ? "" : html_text(option->value));
+            text += fmt::format("<td class=\"r{}{}\">{}</td>", i, option != nullptr && option->is_given ? " set" : "",
+                                option == nullptr ? "" : html_text(option->value));
         }
         text += "</tr>\n";
     }
@@ -198,7 +226,12 @@ std::string options(const Runs& runs) {
         text += differing.empty() ? "<p>The runs have the same options.</p>\n"
                                   : "<h3>What differs</h3>\n" + options_table(runs, differing);
     }
-    return section("Options", text + "<details><summary>all options; bold: not the default</summary>\n" +
+    const bool knows_given = std::any_of(runs.begin(), runs.end(), [](const PageRun& run) {
+        return std::any_of(run.options.begin(), run.options.end(), [](const PageOption& one) { return one.is_given; });
+    });
+    return section("Options", text +
+                                  fmt::format("<details><summary>all options{}</summary>\n",
+                                              knows_given ? "; bold: given, by hand or with --config" : "") +
                                   options_table(runs, names) + "</details>\n");
 }
 

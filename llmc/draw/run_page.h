@@ -21,7 +21,7 @@ struct PageLayers {
 
 struct PageOption {
     std::string name, value;
-    bool is_default = false;
+    bool is_given = false;  ///< Rather than left to the program, as far as that is known.
 };
 
 struct PageSample {
@@ -35,9 +35,11 @@ struct PageRun {
     std::string status;                                      ///< "finished", "running", "interrupted".
     std::vector<std::pair<std::string, std::string>> facts;  ///< "best validation loss", "1.234 at step 500".
     std::vector<std::string> notes;                          ///< What a reader should know first.
+    std::string loss_unit = "nats";                          ///< "nats per byte" where that is known.
     Series loss, validation, learning_rate, grad_norm, tokens_per_second, step_ms;
-    double predicted_ms = 0;
-    std::string plan_words;  ///< "sqrt: k = 4 ...".
+    int64_t first_step = 0;   ///< Steps done before the process that trained last, whose plan is the one shown.
+    double predicted_ms = 0;  ///< Of a step of that process.
+    std::string plan_words;   ///< "sqrt: k = 4 ...".
     std::vector<std::pair<std::string, int64_t>> memory, host_memory;
     std::vector<PageLayers> layers;
     std::string timeline;  ///< SVG.

@@ -1,13 +1,15 @@
-// The style sheet and the script of run_page.h. Both are as they stand in the page.
+// The style sheet of run_page.h, as it stands in the page.
 #pragma once
 
 namespace llmc {
 
-/// Colours of the eight runs are c0 .. c7, in a light and a dark set; what hides run N is .hide-N on the body.
+/// Colours of the eight runs are c0 .. c7, in a light and a dark set; what belongs to run N is of the class rN.
 inline constexpr const char* kRunPageStyle = R"css(
-:root { --paper: #fff; --ink: #1c1e21; --soft: #63686f; --line: #dfe2e6; --card: #f6f7f8; color-scheme: light dark; }
+:root { --paper: #fff; --ink: #1c1e21; --soft: #63686f; --line: #dfe2e6; --card: #f6f7f8; --warn: #b04a00;
+  --good: #15713c; color-scheme: light dark; }
 @media (prefers-color-scheme: dark) {
-  :root { --paper: #15171a; --ink: #e8eaed; --soft: #9aa0a8; --line: #33373d; --card: #1d2024; }
+  :root { --paper: #15171a; --ink: #e8eaed; --soft: #9aa0a8; --line: #33373d; --card: #1d2024; --warn: #ffad70;
+    --good: #6fdc9c; }
 }
 .c0 { --c: #1f6fd0; } .c1 { --c: #d1580b; } .c2 { --c: #1b8a4b; } .c3 { --c: #b3218a; }
 .c4 { --c: #6c55c8; } .c5 { --c: #9a6b00; } .c6 { --c: #0f8b94; } .c7 { --c: #c22f2f; }
@@ -28,9 +30,9 @@ h2 { font-size: 17px; margin: 22px 0 8px; } h3 { font-size: 15px; }
   margin-right: 6px; }
 .status { font-size: 12px; font-weight: 600; padding: 1px 7px; border-radius: 9px; border: 1px solid var(--line);
   color: var(--soft); }
-.status.running { color: #1b8a4b; border-color: #1b8a4b; }
-.status.interrupted { color: #c25700; border-color: #c25700; }
-.note { color: #c25700; margin: 2px 0; }
+.status.running { color: var(--good); border-color: var(--good); }
+.status.interrupted { color: var(--warn); border-color: var(--warn); }
+.note { color: var(--warn); margin: 2px 0; }
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 6px 14px; margin: 0; }
 dt { color: var(--soft); font-size: 12px; }
 dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
@@ -39,10 +41,14 @@ dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 figcaption { font-weight: 600; } small { color: var(--soft); font-weight: 400; }
 .chart svg { display: block; width: 100%; height: auto; touch-action: pan-y; }
 .axes line { stroke: var(--line); } .axes text { fill: var(--soft); font-size: 12px; }
-.run path { fill: none; stroke: var(--c); stroke-width: 1.4; stroke-linejoin: round; } .run circle { fill: var(--c); }
+.run path { fill: none; stroke: var(--c); stroke-width: 1.5; stroke-linejoin: round;
+  vector-effect: non-scaling-stroke; }
+.run .band { stroke-width: 1; opacity: .3; } .run .mean { stroke-width: 2; }
+.run .dots { stroke-width: 5; stroke-linecap: round; }
 .run.dashed path { stroke-dasharray: 6 4; }
-@media (max-width: 600px) { .axes text { font-size: 17px; } .run path { stroke-width: 2; } }
+@media (max-width: 600px) { .axes text, .none { font-size: 17px; } }
 .cursor { stroke: var(--soft); visibility: hidden; }
+.none { fill: var(--soft); display: none; } .empty .none { display: inline; } .empty .axes { display: none; }
 #tip { position: fixed; pointer-events: none; background: var(--ink); color: var(--paper); padding: 4px 8px;
   border-radius: 5px; font-size: 13px; white-space: pre; max-width: 90vw; z-index: 2; }
 .tables { overflow-x: auto; display: flex; flex-wrap: wrap; gap: 20px; align-items: flex-start; }
@@ -58,80 +64,11 @@ th { text-align: left; font-weight: 500; } td, th { padding: 2px 14px 2px 0; bor
 .paper { background: #fff; overflow-x: auto; border-radius: 6px; margin: 10px 0; }
 .paper svg { max-width: 100%; height: auto; }
 @media (prefers-color-scheme: dark) { .paper { filter: invert(.88) hue-rotate(180deg); } }
-@media (max-width: 600px) { .paper svg { max-width: none; } }
+.sideways { display: none; color: var(--soft); margin: 10px 0 -6px; }
+@media (max-width: 600px) { .paper svg { max-width: none; } .sideways { display: block; } }
 details { margin: 6px 0; } summary { cursor: pointer; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--card); padding: 10px; border-radius: 6px;
   margin: 4px 0; }
 )css";
-
-inline constexpr const char* kRunPageScript = R"js(
-'use strict';
-const hidden = new Set();
-for (const box of document.querySelectorAll('input[data-run]')) {
-  box.addEventListener('change', () => {
-    const run = box.dataset.run;
-    if (box.checked) hidden.delete(run); else hidden.add(run);
-    for (const part of document.querySelectorAll('.r' + run)) part.style.display = box.checked ? '' : 'none';
-  });
-}
-const tip = document.getElementById('tip');
-const points = new WeakMap();
-function pointsOf(path) {
-  if (!points.has(path)) {
-    const found = [];
-    for (const part of path.getAttribute('d').split(/[ML]/)) {
-      if (part) found.push(part.split(' ').map(Number));
-    }
-    points.set(path, found);
-  }
-  return points.get(path);
-}
-function nearest(list, x) {
-  let low = 0, high = list.length - 1;
-  while (high - low > 1) {
-    const middle = (low + high) >> 1;
-    if (list[middle][0] < x) low = middle; else high = middle;
-  }
-  return Math.abs(list[low][0] - x) <= Math.abs(list[high][0] - x) ? list[low] : list[high];
-}
-function words(value) {
-  if (value === 0) return '0';
-  const size = Math.abs(value);
-  if (size >= 1e5) return Math.round(value).toLocaleString('en');
-  return size < 1e-3 ? value.toExponential(2) : String(+value.toPrecision(5));
-}
-for (const svg of document.querySelectorAll('.chart svg')) {
-  const d = svg.dataset, n = name => Number(d[name]);
-  const cursor = svg.querySelector('.cursor');
-  const names = [...document.querySelectorAll('.card h2 label')].map(label => label.textContent.trim());
-  const leave = () => { tip.hidden = true; cursor.style.visibility = 'hidden'; };
-  svg.addEventListener('pointerleave', leave);
-  svg.addEventListener('pointermove', event => {
-    const box = svg.getBoundingClientRect();
-    const x = (event.clientX - box.left) * svg.viewBox.baseVal.width / box.width;
-    if (x < n('left') || x > n('right')) return leave();
-    const lines = [];
-    let at = null;
-    for (const curve of svg.querySelectorAll('.run')) {
-      const list = hidden.has(curve.dataset.run) ? [] : pointsOf(curve.querySelector('path'));
-      if (!list.length) continue;
-      const point = nearest(list, x);
-      if (at === null) at = point[0];
-      const share = (n('bottom') - point[1]) / (n('bottom') - n('top'));
-      const y = n('log') ? n('y0') * Math.pow(n('y1') / n('y0'), share) : n('y0') + share * (n('y1') - n('y0'));
-      lines.push((names.length > 1 ? names[curve.dataset.run] + ': ' : '') + curve.dataset.words + ' ' + words(y));
-    }
-    if (at === null) return leave();
-    const step = n('x0') + (at - n('left')) / (n('right') - n('left')) * (n('x1') - n('x0'));
-    tip.textContent = 'step ' + Math.round(step).toLocaleString('en') + '\n' + lines.join('\n');
-    tip.hidden = false;
-    tip.style.left = Math.max(4, Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 4)) + 'px';
-    tip.style.top = Math.max(4, Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 4)) + 'px';
-    cursor.setAttribute('x1', at);
-    cursor.setAttribute('x2', at);
-    cursor.style.visibility = 'visible';
-  });
-}
-)js";
 
 }  // namespace llmc

@@ -18,7 +18,7 @@ struct Series {
 /// so that no extreme is lost. All of them where they are no more than that.
 Series thinned(const Series& series, size_t buckets);
 
-/// The middle of the finite values; 0 if there is none.
-double typical_value(const Series& series);
+/// The means of the finite values in as many buckets of x, each at the mean of its x; a bucket without any is a gap.
+Series bucket_means(const Series& series, size_t buckets);
 
 }  // namespace llmc

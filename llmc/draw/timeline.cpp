@@ -124,16 +124,23 @@ void draw_phases(SvgCanvas* canvas, const Chart& chart, const Plan& plan) {
     if (update < count) name(update, count, "update");
 }
 
-void draw_peak(SvgCanvas* canvas, const Chart& chart, const Model& model, const Plan& plan, const ByteUnit& unit) {
+/// Its words stand in a box of their own, above the arena's line where they would lie on it: no line strikes them
+/// through.
+void draw_peak(SvgCanvas* canvas, const Chart& chart, const Model& model, const Plan& plan, const ByteUnit& unit,
+               double arena) {
     const Simulation simulation = simulate(model, plan);
     const int step = simulation.peak_step;
     const SvgPoint at = chart.at(step + 0.5, static_cast<double>(simulation.peak_bytes) / unit.bytes);
     canvas->marker(SvgMarker::Pointer, {at.x, at.y - 2}, 10, {.fill = "#111"});
     const std::string words = fmt::format("peak {} at step {}: {}", format_bytes(simulation.peak_bytes), step,
                                           describe_step(model, plan.steps[static_cast<size_t>(step)]));
-    const double half = svg_text_width(words, 13) / 2;
+    constexpr double kAbove = 13, kBelow = 5;  // Of the words' baseline.
+    const double half = svg_text_width(words, 13) / 2, line = chart.y(arena);
     const double middle = std::clamp(at.x, kFrame.x + half + 6, kFrame.right() - half - 6);
-    canvas->text({middle, at.y - 18}, words, {.size = 13, .anchor = SvgAnchor::Middle, .bold = true});
+    const bool is_on_line = at.y - 18 - kAbove < line && line < at.y - 18 + kBelow;
+    const double baseline = is_on_line ? line - kBelow - 1 : at.y - 18;
+    canvas->rectangle({middle - half, baseline - kAbove, 2 * half, kAbove + kBelow}, {.fill = "white"});
+    canvas->text({middle, baseline}, words, {.size = 13, .anchor = SvgAnchor::Middle, .bold = true});
 }
 
 }  // namespace
@@ -169,7 +176,7 @@ std::string draw_timeline(const Model& model, const Plan& plan, const Layout& la
     canvas.line(chart.at(0, arena), chart.at(steps, arena), arena_line);
     draw_phases(&canvas, chart, plan);
     chart.draw_axes(&canvas);
-    draw_peak(&canvas, chart, model, plan, unit);
+    draw_peak(&canvas, chart, model, plan, unit, arena);
     legend.push_back({fmt::format("arena: {}", format_bytes(layout.arena_bytes)), arena_line});
     const bool repeats = std::any_of(plan.steps.begin(), plan.steps.end(),
                                      [](const Step& step) { return step.phase == Phase::Recompute; });

@@ -66,6 +66,14 @@ double number_in(const nlohmann::json& line, const char* name) {
     return found != line.end() && found->is_number() ? found->get<double>() : std::nan("");
 }
 
+/// Tokens of an update. Its time has three digits after the point, its speed one.
+int64_t tokens_of(double ms, double per_second, int64_t usual, int64_t seq_len) {
+    if (!std::isfinite(ms * per_second)) return usual;
+    const double about = ms * per_second / 1e3, error = (0.5e-3 * per_second + 0.05 * ms) / 1e3;
+    if (std::abs(about - static_cast<double>(usual)) <= 1.01 * error + 0.01) return usual;
+    return std::llround(about / static_cast<double>(seq_len)) * seq_len;
+}
+
 void take_step(const nlohmann::json& json, int64_t step, RunHistory* history) {
     const auto at = static_cast<double>(step);
     history->loss.add(at, number_in(json, "loss"));
@@ -74,7 +82,6 @@ void take_step(const nlohmann::json& json, int64_t step, RunHistory* history) {
     const double ms = number_in(json, "step_ms"), rate = number_in(json, "tokens_per_second");
     history->step_ms.add(at, ms);
     history->tokens_per_second.add(at, rate);
-    if (std::isfinite(ms * rate)) history->tokens += ms * rate / 1e3;
     if (const double bytes = number_in(json, "memory_bytes"); bytes > 0) {
         history->memory_bytes = static_cast<int64_t>(bytes);
     }
@@ -83,7 +90,7 @@ void take_step(const nlohmann::json& json, int64_t step, RunHistory* history) {
 
 }  // namespace
 
-RunHistory read_history(const std::string& path) {
+RunHistory read_history(const std::string& path, int64_t update_tokens, int64_t seq_len) {
     RunHistory history;
     if (!path_exists(path)) return history;
     const MappedFile file(path);
@@ -92,6 +99,8 @@ RunHistory read_history(const std::string& path) {
         if (step < history.last_step) return;  // They ascend.
         if (json.contains("loss")) {
             take_step(json, step, &history);
+            const double ms = history.step_ms.y.back(), per_second = history.tokens_per_second.y.back();
+            history.tokens += tokens_of(ms, per_second, update_tokens, seq_len) - update_tokens;
         } else if (json.contains("val_loss")) {
             history.validation.add(static_cast<double>(step), number_in(json, "val_loss"));
         } else {
@@ -99,6 +108,7 @@ RunHistory read_history(const std::string& path) {
         }
         history.last_step = step;
     });
+    history.tokens += history.last_step * update_tokens;
     return history;
 }
 

@@ -62,11 +62,13 @@ std::map<int64_t, double> validation_losses(const std::string& path);
 struct RunHistory {
     Series loss, validation, learning_rate, grad_norm, step_ms, tokens_per_second;
     int64_t last_step = 0, skipped_steps = 0, memory_bytes = 0;
-    double tokens = 0;  ///< Trained on, by time and speed of every step.
+    int64_t tokens = 0;  ///< Of the updates up to the last step.
 };
 
-/// Empty if there is no such file. Lines that are cut off or damaged are left out.
-RunHistory read_history(const std::string& path);
+/// Empty if there is no such file. Lines that are cut off or damaged are left out. Updates are of `update_tokens`
+/// tokens each, in sequences of `seq_len`, unless a line's time and speed, which are rounded, say that its update had
+/// others: then of the nearest number of whole sequences.
+RunHistory read_history(const std::string& path, int64_t update_tokens, int64_t seq_len);
 
 /// Samples by step, as a run's samples.jsonl has them.
 std::vector<std::pair<int64_t, std::string>> read_samples(const std::string& path);

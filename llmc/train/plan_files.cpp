@@ -8,8 +8,11 @@
 #include "llmc/train/placement.h"
 #include "llmc/train/plan_json.h"
 #include "llmc/train/plan_output.h"
+#include "llmc/train/run_folder.h"
 
 #include <nlohmann/json.hpp>
+
+#include <set>
 
 namespace llmc {
 namespace {
@@ -24,13 +27,45 @@ std::vector<std::pair<std::string, int64_t>> rows_in(const nlohmann::ordered_jso
     return rows;
 }
 
+/// The options that were given, of a run that goes on from its beginning. Null where that is not known any more.
+nlohmann::ordered_json given_options(const Options& options) {
+    std::set<std::string> given;
+    for (const auto& [name, is_typed] : options.given) {
+        if (options.resume.empty() || is_typed) given.insert(name);
+    }
+    if (options.resume.empty()) return given;
+    const std::string before = find_run_folder(options.resume, "--resume") + "/" + kPlanFile;
+    if (!path_exists(before)) return given;  // An import, of which nothing was given.
+    const auto plan = nlohmann::ordered_json::parse(read_text(before), nullptr, /*allow_exceptions=*/false);
+    if (!plan.is_object() || !plan.contains("run") || !plan["run"].contains("given")) return nullptr;
+    for (const auto& name : plan["run"]["given"]) {
+        if (name.is_string()) given.insert(name.get<std::string>());
+    }
+    return given;
+}
+
+void read_start(const nlohmann::ordered_json& run, PageRun* page) {
+    page->first_step = run.at("first_step");
+    page->loss_unit = run.at("loss_unit");
+    if (run.at("given").is_null()) return;
+    const std::set<std::string> given = run.at("given");
+    for (PageOption& option : page->options) option.is_given = given.contains(option.name);
+}
+
 }  // namespace
 
-void write_plan_files(const RunDescription& run, const std::string& run_folder) {
+std::string loss_unit(const RunDescription& run) {
+    return run.data.tokenizer->name() == "bytes" ? "nats per byte" : "nats per token";
+}
+
+void write_plan_files(const RunDescription& run, int64_t first_step, const std::string& run_folder) {
     const PlannedMemory& memory = run.memory();
     const bool fits = fits_both(run.options, *run.backend, memory.total_bytes(), memory.host_bytes());
     try {
-        write_text_atomically(run_folder + "/" + kPlanFile, json_report(plan_json(run.model, run.chosen, fits)));
+        nlohmann::ordered_json plan = plan_json(run.model, run.chosen, fits);
+        plan["run"] = {
+            {"first_step", first_step}, {"loss_unit", loss_unit(run)}, {"given", given_options(run.options)}};
+        write_text_atomically(run_folder + "/" + kPlanFile, json_report(plan));
         write_text_atomically(run_folder + "/" + kTimelineFile, timeline_picture(run.model, memory));
     } catch (const Error& error) {
         spdlog::warn("{} and {} are not written: {}", kPlanFile, kTimelineFile, error.what());
@@ -50,6 +85,7 @@ void read_plan_files(const std::string& run_folder, PageRun* page) {
                         100 * plan.at("extra_flops_ratio").get<double>(), plan.at("peak_position").get<std::string>());
         read.memory = rows_in(plan, "by_consumer");
         read.host_memory = rows_in(plan, "host_by_consumer");
+        if (plan.contains("run")) read_start(plan["run"], &read);
         for (const auto& row : plan.at("layers")) {
             read.layers.push_back({row.at("first"), row.at("last"), row.at("keeps"), row.at("kept_bytes_each"),
                                    row.at("host_bytes_each"), row.at("repeated_ms_each")});

@@ -13,6 +13,7 @@
 #include "llmc/train/output_file.h"
 #include "llmc/train/plan_files.h"
 #include "llmc/train/run_folder.h"
+#include "llmc/train/step_times.h"
 
 #include <algorithm>
 #include <cmath>
@@ -48,11 +49,10 @@ std::string status_of(const std::string& folder, int64_t done, int64_t asked) {
 
 std::vector<PageOption> options_shown(const Options& options) {
     std::vector<PageOption> shown;
-    const Options defaults;
     for (const OptionRow& row : option_table()) {
         if ((row.commands & kTrain) == 0 || !row.shapes_run) continue;
         const std::string value = option_text(options, row);
-        if (!value.empty()) shown.push_back({row.name(), value, value == option_text(defaults, row)});
+        if (!value.empty()) shown.push_back({row.name(), value});
     }
     return shown;
 }
@@ -62,7 +62,19 @@ std::string lowest(const Series& series) {
     for (size_t i = 0; i < series.size(); ++i) {
         if (std::isfinite(series.y[i]) && (best == series.size() || series.y[i] < series.y[best])) best = i;
     }
-    return best == series.size() ? "" : fmt::format("{:.4f} at step {:.0f}", series.y[best], series.x[best]);
+    return best == series.size()
+               ? ""
+               : fmt::format("{:.4f} at step {}", series.y[best], format_count(std::llround(series.x[best])));
+}
+
+/// Those of the process that trained last, for which the plan was made.
+StepTimes times_of_last_start(const RunHistory& history, int64_t first_step) {
+    StepTimes times;
+    for (size_t i = 0; i < history.step_ms.size(); ++i) {
+        const double ms = history.step_ms.y[i];
+        if (history.step_ms.x[i] > static_cast<double>(first_step) && std::isfinite(ms)) times.add(ms);
+    }
+    return times;
 }
 
 std::vector<std::pair<std::string, std::string>> facts_of(const Options& options, const RunHistory& history,
@@ -73,17 +85,21 @@ std::vector<std::pair<std::string, std::string>> facts_of(const Options& options
     };
     add("model", options.model);
     add("steps", fmt::format("{} of {}", format_count(history.last_step), format_count(options.steps)));
-    if (history.loss.size() > 0) add("training loss", fmt::format("{:.4f}", history.loss.y.back()));
-    if (history.validation.size() > 0) add("validation loss", fmt::format("{:.4f}", history.validation.y.back()));
+    const auto loss = [&](const Series& series) { return fmt::format("{:.4f} {}", series.y.back(), page.loss_unit); };
+    if (history.loss.size() > 0) add("training loss", loss(history.loss));
+    if (history.validation.size() > 0) add("validation loss", loss(history.validation));
     if (history.validation.size() > 1) add("lowest", lowest(history.validation));
-    if (history.tokens > 0) add("tokens", format_count(std::llround(history.tokens)));
-    if (const double rate = typical_value(history.tokens_per_second); rate > 0) {
-        add("tokens/s, median", format_count(std::llround(rate)));
-    }
-    const double ms = typical_value(history.step_ms);
-    if (ms > 0) add("ms per step, median", fmt::format("{:.1f}", ms));
-    if (ms > 0 && page.predicted_ms > 0) {
-        add("predicted ms", fmt::format("{:.1f} ({:+.1f} %)", page.predicted_ms, 100 * (page.predicted_ms / ms - 1)));
+    if (history.tokens > 0) add("tokens", format_count(history.tokens));
+    const StepTimes times = times_of_last_start(history, page.first_step);
+    if (times.size() > 0) {
+        const double ms = times.median_ms();
+        add("ms per step", fmt::format("{:.1f} (median of {})", ms, format_count(times.size())));
+        if (page.predicted_ms > 0) {
+            add("predicted ms",
+                fmt::format("{:.1f} ({:+.1f} %)", page.predicted_ms, 100 * (page.predicted_ms / ms - 1)));
+        }
+        const double per_second = static_cast<double>(options.total_batch_size) / ms * 1e3;
+        if (per_second > 0) add("tokens/s", format_count(std::llround(per_second)) + " at that");
     }
     if (history.memory_bytes > 0) add("memory allocated", format_bytes(history.memory_bytes));
     add("recompute", options.recompute);
@@ -95,7 +111,7 @@ std::vector<std::pair<std::string, std::string>> facts_of(const Options& options
 PageRun page_of(const std::string& given, const std::string& name) {
     const std::string folder = find_run_folder(given, "report");
     const Options options = options_of_run(folder, "report");
-    RunHistory history = read_history(folder + "/metrics.jsonl");
+    RunHistory history = read_history(folder + "/metrics.jsonl", options.total_batch_size, options.seq_len);
     PageRun page;
     page.name = name;
     page.status = status_of(folder, history.last_step, options.steps);
@@ -111,9 +127,9 @@ PageRun page_of(const std::string& given, const std::string& name) {
         page.notes.push_back(saved ? fmt::format("goes on from step {} with --resume={}", *saved, given)
                                    : "no checkpoint is there to go on from");
     }
+    page.options = options_shown(options);
     read_plan_files(folder, &page);
     page.facts = facts_of(options, history, page);
-    page.options = options_shown(options);
     for (auto& [step, text] : read_samples(folder + "/samples.jsonl")) {
         if (step <= history.last_step) page.samples.push_back({step, std::move(text)});
     }

@@ -315,7 +315,8 @@ const Batch& Trainer::batch_of(int64_t micro) {
 /// Whether the last micro-batch of the step at hand is timed, with the update; the first steps of a run warm up.
 bool Trainer::profiles() const {
     return !options_.profile.empty() && comm_.is_root() &&
-           (steps_timed_ == kWarmupSteps || (steps_timed_ < kWarmupSteps && progress_.step + 1 == options_.steps));
+           (step_times_.steps() == StepTimes::kWarmupSteps ||
+            (step_times_.steps() < StepTimes::kWarmupSteps && progress_.step + 1 == options_.steps));
 }
 
 void Trainer::run_micro_batch(int64_t micro) {

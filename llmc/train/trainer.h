@@ -24,6 +24,7 @@
 #include "llmc/train/run_folder.h"
 #include "llmc/train/step_numbers.h"
 #include "llmc/train/step_status.h"
+#include "llmc/train/step_times.h"
 
 #include <exception>
 #include <functional>
@@ -117,9 +118,6 @@ class Trainer {
         double learning_rate = 0;
     };
 
-    /// Steps at the beginning of a run that are not typical: caches and kernels warm up.
-    static constexpr int64_t kWarmupSteps = 2;
-
     const RunDescription& run_;
     const Options& options_;
     State& state_;
@@ -159,8 +157,7 @@ class Trainer {
     bool checkpoint_is_due_ = false;
     double step_from_ = 0;  ///< Of now_seconds(): from where the time of a step counts, or of one that is begun early.
     double smoothed_step_ms_ = 0;
-    std::vector<double> step_ms_;  ///< Of the last steps but the first two, which warm up.
-    int64_t steps_timed_ = 0;
+    StepTimes step_times_;
     double predicted_step_ms_;
     double last_loss_ = 0;  ///< Of the step before; 0 before the first.
     LossEnds losses_, validation_losses_;

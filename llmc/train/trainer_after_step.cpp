@@ -2,7 +2,6 @@
 #include "llmc/base/counted.h"
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
-#include "llmc/base/median.h"
 #include "llmc/base/output.h"
 #include "llmc/base/printable.h"
 #include "llmc/base/process_limits.h"
@@ -76,7 +75,7 @@ void Trainer::begin_folder() {
         metrics_file_.open(run_folder_ + "/metrics.jsonl", first_step_);
         if (first_validation_) metrics_file_.write_validation(first_step_, *first_validation_);
     }
-    if (folder_ != nullptr) folder_->keep_tokenizer(), write_plan_files(run_, run_folder_);
+    if (folder_ != nullptr) folder_->keep_tokenizer(), write_plan_files(run_, first_step_, run_folder_);
     const bool is_here = options_.output_dir.empty();  // The checkpoint that this process began with.
     if (better_loss_ && is_here) note_best();
     better_loss_.reset();
@@ -140,11 +139,7 @@ void Trainer::end_together(int rank, const std::string& cause, int exit_code) {
 }
 
 void Trainer::report(const StepMetrics& m) {
-    constexpr int64_t kTimedSteps = 1000;
-    if (steps_timed_++ >= kWarmupSteps) {
-        step_ms_.resize(static_cast<size_t>(std::min(steps_timed_ - kWarmupSteps, kTimedSteps)));
-        step_ms_[static_cast<size_t>((steps_timed_ - kWarmupSteps - 1) % kTimedSteps)] = m.step_ms;
-    }
+    step_times_.add(m.step_ms);
     smoothed_step_ms_ = smoothed_step_ms_ == 0 ? m.step_ms : 0.95 * smoothed_step_ms_ + 0.05 * m.step_ms;
     const bool ends = m.step == options_.steps || m.step == 1 || is_ending();
     if (m.step % options_.log_every != 0 && !ends) return;
@@ -157,11 +152,10 @@ void Trainer::report(const StepMetrics& m) {
 
 /// What the plan promised beside what it took.
 void Trainer::report_times() const {
-    if (step_ms_.empty()) return;
-    const double typical = median(step_ms_);
-    const double error = predicted_step_ms_ / typical - 1;
+    if (step_times_.size() == 0) return;
+    const double typical = step_times_.median_ms(), error = predicted_step_ms_ / typical - 1;
     spdlog::info("time    {:.1f} ms per step in the median of {}, predicted {:.1f} ms ({:+.1f} %; {})", typical,
-                 step_ms_.size(), predicted_step_ms_, 100 * error, source_in_hindsight(run_.chosen.times, error));
+                 step_times_.size(), predicted_step_ms_, 100 * error, source_in_hindsight(run_.chosen.times, error));
 }
 
 /// A run that came to its end may have learned nothing.
@@ -196,8 +190,7 @@ void Trainer::validate() {
     validation_losses_.add(*loss);
     // There is no checkpoint of step 0.
     if (options_.keep_best && progress_.step > 0 && *loss < best_loss_) better_loss_ = loss;
-    const bool bytes = data_.tokenizer->name() == "bytes";
-    spdlog::info("step {}: validation loss {:.4f} nats per {}{}", progress_.step, *loss, bytes ? "byte" : "token",
+    spdlog::info("step {}: validation loss {:.4f} {}{}", progress_.step, *loss, loss_unit(run_),
                  better_loss_ ? ", the lowest so far" : "");
     if (folder_ != nullptr && !folder_->has_begun()) {
         first_validation_ = *loss;

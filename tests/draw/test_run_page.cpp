@@ -1,4 +1,5 @@
-// The page of runs: thinning that loses no extreme, charts, what is escaped, size.
+// The page of runs: thinning that loses no extreme, means, axes, charts, what is escaped, size.
+#include "llmc/draw/page_axis.h"
 #include "llmc/draw/page_chart.h"
 #include "llmc/draw/run_page.h"
 #include "llmc/draw/series.h"
@@ -55,13 +56,52 @@ TEST(Series, ThinnedLeavesShortOnesGapsAndEmptyOnesAlone) {
     EXPECT_LE(one.size(), 8u) << "all at one step";
 }
 
+TEST(Series, BucketMeansAreMeansOfFiniteValues) {
+    Series all;
+    for (int i = 0; i < 1000; ++i) all.add(i, i % 2 == 0 ? 1 : i == 501 ? kNaN : 3);
+    const Series means = bucket_means(all, 10);
+    ASSERT_EQ(means.size(), 10u);
+    for (size_t i = 0; i < means.size(); ++i) EXPECT_NEAR(means.y[i], 2, 0.02) << i;
+    EXPECT_NEAR(means.x[0], 49.5, 0.51);
+    Series gaps;
+    for (int i = 0; i < 100; ++i) gaps.add(i, i < 50 ? kNaN : 1);
+    EXPECT_TRUE(std::isnan(bucket_means(gaps, 4).y[0]));
+    EXPECT_EQ(bucket_means(Series(), 4).size(), 0u);
+}
+
+TEST(PageAxis, EndsAtTicksAroundAllValues) {
+    for (const auto& [low, high] : {std::pair(3.18, 5.54), std::pair(-1.0, 7.0), std::pair(0.0, 0.0),
+                                    std::pair(7.0, 7.0), std::pair(1e20, std::nextafter(1e20, 2e20)),
+                                    std::pair(1e-7, 1.3e-7), std::pair(0.31, 5.28), std::pair(2e5, 9.1e7)}) {
+        for (const bool is_log : {false, true}) {
+            if (is_log && low <= 0) continue;
+            const double from = is_log ? std::log10(low) : low, to = is_log ? std::log10(high) : high;
+            const PageAxis axis = is_log ? logarithmic_axis(from, to) : linear_axis(from, to);
+            ASSERT_GE(axis.ticks.size(), 2u) << low << " .. " << high;
+            EXPECT_LE(axis.ticks.size(), 8u) << low << " .. " << high;
+            EXPECT_DOUBLE_EQ(axis.ticks.front(), axis.low);
+            EXPECT_DOUBLE_EQ(axis.ticks.back(), axis.high);
+            EXPECT_LE(axis.low, from + 1e-8 * std::abs(from));
+            EXPECT_GE(axis.high, to - 1e-8 * std::abs(to));
+            EXPECT_TRUE(std::is_sorted(axis.ticks.begin(), axis.ticks.end()));
+        }
+    }
+    std::string words;
+    for (const double tick : logarithmic_axis(std::log10(0.31), std::log10(5.28)).ticks) {
+        words += number_words(std::pow(10, tick)) + " ";
+    }
+    EXPECT_EQ(words, "0.2 0.5 1 2 5 10 ");
+}
+
 TEST(PageChart, DrawsGapsDotsAndLogarithms) {
     Series values;
     for (int i = 1; i <= 5; ++i) values.add(i, i == 3 ? kNaN : std::pow(10, i));
     const std::string text = page_chart({"Norm", "", true, {{1, "norm", values, true, false}}});
     EXPECT_NE(text.find("data-log=\"1\""), std::string::npos);
-    EXPECT_EQ(count(text, "<circle"), 4u);
-    const size_t begin = text.find("<path d=\"") + 9;
+    EXPECT_NE(text.find("logarithmic axis"), std::string::npos);
+    const size_t dots = text.find("class=\"dots\"");
+    EXPECT_EQ(count(text.substr(dots, text.find("/>", dots) - dots), "h0"), 4u);
+    const size_t begin = text.find(" d=\"") + 4;
     EXPECT_EQ(count(text.substr(begin, text.find('"', begin) - begin), "M"), 2u) << "a gap begins anew";
     EXPECT_NE(text.find("class=\"run r1 c1\""), std::string::npos);
     EXPECT_EQ(text.find("nan"), std::string::npos);
@@ -74,6 +114,26 @@ TEST(PageChart, DrawsGapsDotsAndLogarithms) {
     EXPECT_EQ(page_chart({"Norm", "", false, {{0, "norm", flat}}}).find("nan"), std::string::npos) << "one point";
 }
 
+TEST(PageChart, SaysThatAnAxisIsLogarithmicOnlyWhereItIs) {
+    Series near;
+    near.add(1, 1), near.add(2, 2);
+    EXPECT_EQ(page_chart({"Norm", "", true, {{0, "norm", near}}}).find("logarithmic"), std::string::npos);
+}
+
+TEST(PageChart, DrawsMeansOverTheBandOfALongNoisyCurve) {
+    Series noisy;
+    for (int step = 1; step <= 50'000; ++step) noisy.add(step, 2 + std::sin(step * 0.7));
+    const std::string text = page_chart({"Loss", "nats", false, {{0, "loss", noisy, false, false, true}}});
+    EXPECT_EQ(count(text, "class=\"band\""), 1u);
+    EXPECT_NE(text.find("line: means of every 1/100"), std::string::npos);
+    const size_t mean = text.find("class=\"mean\"");
+    ASSERT_NE(mean, std::string::npos);
+    EXPECT_EQ(count(text.substr(mean, text.find("/>", mean) - mean), "L"), 99u);
+    noisy.x.resize(50), noisy.y.resize(50);
+    EXPECT_EQ(page_chart({"Loss", "nats", false, {{0, "loss", noisy, false, false, true}}}).find("mean"),
+              std::string::npos);
+}
+
 PageRun some_run(const std::string& name, int steps) {
     PageRun run;
     run.name = name, run.status = "finished", run.predicted_ms = 10;
@@ -82,7 +142,7 @@ PageRun some_run(const std::string& name, int steps) {
         run.grad_norm.add(step, 1), run.learning_rate.add(step, 1e-3);
     }
     run.validation.add(steps, 1);
-    run.options = {{"steps", std::to_string(steps), false}, {"seed", "1", true}};
+    run.options = {{"steps", std::to_string(steps), true}, {"seed", "1", false}};
     run.memory = {{"parameters", 1000}, {"gradients", 3000}};
     run.layers = {{0, 3, "input", 100, 0, 1.5}};
     run.samples = {{steps, "<b>&\"'\xff</b>"}};
@@ -91,7 +151,7 @@ PageRun some_run(const std::string& name, int steps) {
 
 TEST(RunPage, EscapesWhatComesFromARun) {
     PageRun run = some_run("a<script>alert(1)</script>", 3);
-    run.options.push_back({"data", "x\"><img alt=y>", false});
+    run.options.push_back({"data", "x\"><img alt=y>", true});
     run.notes = {"<i>note</i>"};
     const std::string page = run_page({run});
     for (const char* raw : {"<script>alert", "<img", "<i>note", "<b>", "\xff"}) {
@@ -100,6 +160,58 @@ TEST(RunPage, EscapesWhatComesFromARun) {
     EXPECT_NE(page.find("&lt;b&gt;&amp;&quot;&#39;\\xff"), std::string::npos);
     for (const char* outside : {"http://", "https://", "src=", "@import", "url("}) {
         EXPECT_EQ(page.find(outside), std::string::npos) << outside;
+    }
+}
+
+TEST(RunPage, NamesTheUnitOfLosses) {
+    PageRun bytes = some_run("one", 3), tokens = some_run("two", 3);
+    bytes.loss_unit = "nats per byte", tokens.loss_unit = "nats per token";
+    EXPECT_NE(run_page({bytes}).find("nats per byte; dots"), std::string::npos);
+    EXPECT_EQ(run_page({bytes}).find("per token"), std::string::npos);
+    EXPECT_NE(run_page({bytes, tokens}).find("nats per byte or nats per token; dots"), std::string::npos);
+}
+
+TEST(RunPage, BoldIsWhatWasGiven) {
+    PageRun run = some_run("one", 10);
+    const std::string page = run_page({run});
+    EXPECT_NE(page.find("all options; bold: given"), std::string::npos);
+    EXPECT_NE(page.find("set\">10</td>"), std::string::npos);
+    EXPECT_EQ(page.find("set\">1</td>"), std::string::npos);
+    for (PageOption& option : run.options) option.is_given = false;
+    EXPECT_EQ(run_page({run}).find("bold"), std::string::npos) << "what is not known is not claimed";
+}
+
+TEST(RunPage, SaysWhereThereAreNoSamples) {
+    PageRun none = some_run("none", 3), off = some_run("off", 3);
+    none.samples.clear(), off.samples.clear();
+    off.options.push_back({"sample-length", "0", true});
+    const std::string page = run_page({some_run("some", 3), none, off});
+    EXPECT_EQ(count(page, "No sample was taken"), 2u);
+    EXPECT_EQ(count(page, "No sample was taken: --sample-length=0"), 1u);
+}
+
+TEST(RunPage, PredictsOnlyTheStepsOfTheLastStart) {
+    PageRun run = some_run("one", 40);
+    run.first_step = 30;
+    const std::string page = run_page({run});
+    EXPECT_NE(page.find("data-words=\"predicted ms\" data-first=\"31\" data-last=\"40\""), std::string::npos);
+    run.first_step = 40;
+    EXPECT_EQ(run_page({run}).find("predicted ms"), std::string::npos);
+}
+
+TEST(RunPage, SaysThatAWidePictureScrolls) {
+    PageRun run = some_run("one", 3);
+    EXPECT_EQ(run_page({run}).find("class=\"sideways\""), std::string::npos);
+    run.timeline = "<svg></svg>";
+    EXPECT_NE(run_page({run}).find("class=\"sideways\""), std::string::npos);
+}
+
+TEST(RunPage, PicturesOfTwoRunsShareNoIds) {
+    PageRun run = some_run("one", 3);
+    run.timeline = "<svg><pattern id=\"hatch1\"/><path fill=\"url(#hatch1)\"/></svg>";
+    const std::string page = run_page({run, run});
+    for (const char* one : {"id=\"r0-hatch1\"", "url(#r0-hatch1)", "id=\"r1-hatch1\"", "url(#r1-hatch1)"}) {
+        EXPECT_EQ(count(page, one), 1u) << one;
     }
 }
 

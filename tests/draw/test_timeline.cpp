@@ -51,6 +51,32 @@ TEST(Timeline, NamesPeakPhasesAndConsumers) {
     EXPECT_EQ(draw_timeline(model, keeps, make_layout(keeps), "", "").find("run again"), std::string::npos);
 }
 
+/// The number after `name="` in front of `end`.
+double number_before(const std::string& text, const char* name, size_t end) {
+    const size_t at = text.rfind(std::string(" ") + name + "=\"", end);
+    return std::stod(text.substr(text.find('"', at) + 1));
+}
+
+TEST(Timeline, NoLineStrikesThroughThePeaksWords) {
+    for (const char* policy : {"none", "act", "layer", "sqrt"}) {
+        const Model model = small_model(Family::Gpt2, 6);
+        const Plan plan = make_training_plan(model, request_of(model, {2, 64}, DType::F32), find_policy(policy));
+        const std::string svg = draw_timeline(model, plan, make_layout(plan), "", "");
+        const size_t words = svg.find(">peak ");
+        ASSERT_NE(words, std::string::npos);
+        const double baseline = number_before(svg, "y", words);
+        const size_t box = svg.rfind("<rect", words);
+        ASSERT_EQ(svg.rfind('\n', svg.rfind("<text", words) - 2), svg.find('\n', box)) << "right before its rim";
+        const double top = number_before(svg, "y", svg.find("width", box));
+        const double bottom = top + number_before(svg, "height", svg.find("fill", box));
+        EXPECT_LT(top, baseline - 10);
+        EXPECT_GT(bottom, baseline);
+        const size_t line = svg.rfind("<path", svg.find("stroke-dasharray=\"8 4\""));
+        const double arena = std::stod(svg.substr(svg.find(' ', svg.find("d=\"M", line)) + 1));
+        EXPECT_FALSE(top < arena && arena < bottom) << policy << ": " << top << " " << arena << " " << bottom;
+    }
+}
+
 TEST(Timeline, NamesWhatRanksExchange) {
     const Model model = small_model(Family::Llama, 6);
     for (int zero = 0; zero <= 3; ++zero) {

@@ -24,8 +24,26 @@ must "again" report runs/one
 must "the newest" report
 check "is that" test "$(cat out)" = runs/one/report.html
 
+# ---- its numbers are the log's ----
+
+# fact NAME: what the page says of its run. logged: the same of the times, in the log's last line about them.
+fact() { sed -n "s|.*<dt>$1</dt><dd>\([^<]*\)</dd>.*|\1|p" $page; }
+logged() {
+    sed -n 's/.* I time    \([0-9.]*\) ms .* median of \([0-9]*\), .*(\([-+0-9.]* %\);.*/\1 (median of \2) \3/p' \
+        runs/one/train.log | tail -n 1
+}
+same_times() { test "$(fact 'ms per step') $(fact 'predicted ms' | sed 's/.*(\(.*\))/\1/')" = "$(logged)"; }
+given() { grep -o '<th>--[a-z-]*</th><td class="r0 set"' $page | sed 's/<th>--//; s/<.*//' | sort | tr '\n' ' '; }
+check "the log has times" test -n "$(logged)"
+check "times as in the log" same_times
+check "every token" test "$(fact tokens)" = 384 # 6 updates of 2 x 32
+check "losses per byte" grep -q 'nats per byte; dots' $page
+check "bold is what was given" test "$(given)" = \
+    "batch-size channels data heads layers sample-every sample-length seq-len steps val-every val-sequences "
+
 must "another run" "${tiny[@]}" --steps=4 --learning-rate=1e-3 --sample-length=0 --output-dir=runs/two
 must "two runs" report runs/one runs/two/ --out=both.html
+check "no samples are said" grep -q 'No sample was taken: --sample-length=0' both.html
 check "have a switch each" test "$(grep -o 'type="checkbox"' both.html | wc -l)" = 2
 check "and what differs" grep -q 'What differs' both.html
 cp -r runs/one runs/three
@@ -56,7 +74,13 @@ check "it is interrupted" grep -q 'status interrupted' runs/long/report.html
 
 must "back" --resume=runs/one --steps=8 --sample-every=2
 must "a report of that" report runs/one
-check "samples go on" grep -q 'after 8 steps' runs/one/report.html
+check "samples go on" grep -q 'after 8 steps' $page
+must "on, with larger updates" --resume=runs/one --steps=12 --total-batch-size=128
+must "a report of that" report runs/one
+check "tokens of both sizes" test "$(fact tokens)" = 1,024 # 8 x 64 + 4 x 128
+check "times of the last start alone" same_times
+check "predicted over its steps" grep -q 'data-words="predicted ms" data-first="9" data-last="12"' $page
+check "what was given at any time" grep -q 'seq-len steps total-batch-size val-every' <(given)
 
 # ---- TensorBoard ----
 
@@ -143,7 +167,7 @@ for line in lines("metrics"):
     for key, value in line.items():
         assert key == "step" or value is None or key in sent[line["step"]], (line["step"], key)
 losses = {line["step"]: line["loss"] for line in lines("metrics") if line.get("loss") is not None}
-assert len(losses) == 8 and all(sent[step]["loss"] == loss for step, loss in losses.items()), losses
+assert len(losses) == 12 and all(sent[step]["loss"] == loss for step, loss in losses.items()), losses
 samples = {line["step"]: line["sample"] for line in lines("samples")}
 pages = {step: data["sample"]["html"] for step, data in sent.items() if "sample" in data}
 assert samples and set(pages) == set(samples), (pages, samples)
@@ -165,6 +189,23 @@ else
         check "$file: no console errors" test "$(grep -c 'CONSOLE' console)" = 0
         check "$file: is drawn" grep -q '<figure class="chart">' dom
     done
+    # with SCRIPT: what the page of both runs is after a script of ours.
+    with() {
+        cp both.html with.html
+        echo "<script>const boxes = document.querySelectorAll('input[data-run]'); $1</script>" >>with.html
+        "$browser" --headless --no-sandbox --disable-gpu --virtual-time-budget=2000 --user-data-dir="$PWD/profile" \
+            --dump-dom "file://$PWD/with.html" 2>/dev/null
+    }
+    steps() { grep -A 1 'aria-label="Learning rate"' | grep -o '>[0-9]*</text></g>'; }
+    check "over the steps of both" test "$(steps <both.html)" = '>6</text></g>'
+    check "off and on is as before" test "$(with 'boxes[0].click(); boxes[0].click();' | steps)" = '>6</text></g>'
+    check "over those of the run left" test "$(with 'boxes[0].click();' | steps)" = '>4</text></g>'
+    check "none left is said" test "$(with 'boxes.forEach(box => box.click());' | grep -c 'class="empty"')" = 5
+    with "const svg = document.querySelector('.chart svg'), box = svg.getBoundingClientRect();
+        const at = {clientX: box.left + box.width * 0.97, clientY: box.top};
+        svg.dispatchEvent(new PointerEvent('pointermove', at));" >dom
+    check "values under the pointer" grep -q '>one: training loss [0-9.]* at step 6$' dom
+    check "of each run" grep -q '^two: training loss [0-9.]* at step 4' dom
 fi
 # ---- what is refused ----
 

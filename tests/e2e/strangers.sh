@@ -29,7 +29,8 @@ export ASAN_OPTIONS="quarantine_size_mb=0:thread_local_quarantine_size_kb=0${ASA
 with=("env LLMC_JOB_SECRET=the-secret-of-rank-0" "env LLMC_JOB_SECRET=another-that-is-not-it")
 start_ranks 2 "${setting[@]}" --steps=3 --output-dir=new --comm-timeout="$patience"
 end_of_ranks 30
-one_line "another secret: rank 0" "1 1" "rank 1 of 2 did not come within $patience s; .* did not know .*LLMC_JOB_SECRET" err.0
+one_line "another secret: rank 0" "1 1" \
+    "rank 1 of 2 did not come within $patience s; .* did not know .*LLMC_JOB_SECRET" err.0
 one_line "another secret: rank 1" "1 1" "no answer from rank 0 .*does not know this job's secret" err.1
 with=("env LLMC_JOB_SECRET=the-secret-of-rank-0")
 start_ranks 2 "${setting[@]}" --steps=3 --output-dir=new --comm-timeout="$patience"

@@ -141,6 +141,30 @@ TEST(Metrics, ValidationsAreReadBack) {
     EXPECT_FALSE(losses.contains(2));
 }
 
+/// A run's updates of `tokens` each, as fast as its steps happen to be.
+void write_updates(MetricsFile* file, int64_t first, int64_t last, int64_t tokens) {
+    for (int64_t step = first; step <= last; ++step) {
+        StepMetrics metrics = metrics_of(step, 1);
+        metrics.step_ms = 0.3 + static_cast<double>(step * 7919 % 1009) * 1.0137;
+        metrics.tokens_per_second = static_cast<double>(tokens) / metrics.step_ms * 1e3;
+        file->write(metrics);
+    }
+}
+
+TEST(Metrics, TokensAreCountedExactly) {
+    const TempDir dir;
+    const std::string path = dir / "metrics.jsonl";
+    MetricsFile file;
+    file.open(path, 0);
+    file.write_validation(0, 5);
+    write_updates(&file, 1, 1000, 2048);
+    EXPECT_EQ(read_history(path, 2048, 128).tokens, 1000 * 2048);
+    write_updates(&file, 1001, 1500, 4096);  // Gone on with, with larger updates.
+    EXPECT_EQ(read_history(path, 4096, 128).tokens, 1000 * 2048 + 500 * 4096);
+    EXPECT_EQ(read_history(path, 0, 128).tokens, 1000 * 2048 + 500 * 4096) << "of a file that does not say";
+    EXPECT_EQ(read_history(dir / "none", 2048, 128).tokens, 0);
+}
+
 TEST(Metrics, ANewRunStartsAnew) {
     const TempDir dir;
     const std::string path = dir.write("metrics.jsonl", "{\"step\":1,\"loss\":1.5}\n");

@@ -86,7 +86,7 @@ class PreparedMatmuls {
     int multiprocessors_;
     bool tf32_ = false;
     cublasLtHandle_t handle_ = nullptr;
-    std::mutex asking_;  ///< Held while calls_ is looked into by call_of().
+    std::mutex asking_;                               ///< Held while calls_ is looked into by call_of().
     std::map<GemmKey, std::unique_ptr<Call>> calls_;  ///< Null: the library has no algorithm.
 };
 

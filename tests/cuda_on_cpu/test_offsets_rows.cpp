@@ -104,17 +104,39 @@ void run_gemm() {
              {"x", DType::BF16, kGemmColumns},
              {"residual", DType::BF16, kGemmColumns}},
             [&](Backend& b, const auto& x, const auto& on, auto&) {
-                cuda::gemm_hopper({.out = data(x[0]),
+                cuda::gemm_hopper({.out = x[0].data,
                                    .activated = data(x[1]),
-                                   .x = data(x[2]),
-                                   .weight = data(on(weight)),
+                                   .left = data(x[2]),
+                                   .right = data(on(weight)),
                                    .bias = data(on(bias)),
-                                   .residual = data(x[3]),
-                                   .N = static_cast<int>(x[0].shape[0]),
-                                   .OC = kGemmColumns,
-                                   .IC = kGemmColumns},
-                                  applied, kBlocks, static_cast<cudaStream_t>(b.stream()));
+                                   .residual = x[3].data,
+                                   .pre = nullptr,
+                                   .rows = static_cast<int>(x[0].shape[0]),
+                                   .columns = kGemmColumns,
+                                   .depth = kGemmColumns},
+                                  cuda::HopperKind::Forward, applied, kBlocks, static_cast<cudaStream_t>(b.stream()));
             });
+    for (const cuda::Applied applied : {cuda::Applied::GeluGradient, cuda::Applied::SwigluGradient}) {
+        const int64_t columns = kGemmColumns * (applied == cuda::Applied::SwigluGradient ? 2 : 1);
+        expect_rows(kGemmRows, kTile,
+                    {{"d_pre", DType::BF16, columns, Fill::Nothing},
+                     {"d_out", DType::BF16, kGemmColumns},
+                     {"pre", DType::BF16, columns}},
+                    [&](Backend& b, const auto& x, const auto& on, auto&) {
+                        cuda::gemm_hopper({.out = nullptr,
+                                           .activated = data(x[0]),
+                                           .left = data(x[1]),
+                                           .right = data(on(weight)),
+                                           .bias = nullptr,
+                                           .residual = nullptr,
+                                           .pre = data(x[2]),
+                                           .rows = static_cast<int>(x[0].shape[0]),
+                                           .columns = kGemmColumns,
+                                           .depth = kGemmColumns},
+                                          cuda::HopperKind::InputGradient, applied, kBlocks,
+                                          static_cast<cudaStream_t>(b.stream()));
+                    });
+    }
 }
 
 constexpr int64_t kVocabulary = 65536, kLogitRows = (1 << 16) + 64;
@@ -163,7 +185,7 @@ std::vector<OffsetCase> offset_cases_of_rows() {
         {"Rope", {{"rope_kernel", kCount}}, run_rope},
         {"HeadNorm", {{"head_norm_forward_kernel", kCount}}, run_head_norm},
         {"Norm", {{"norm_forward_kernel", kCount}}, run_norm},
-        {"Gemm", {{"gemm_hopper_kernel", kGemmRows * kGemmColumns}}, run_gemm},
+        {"Gemm", {{"gemm_hopper_kernel", kGemmRows * 2 * kGemmColumns}}, run_gemm},
         {"CrossEntropy", {{"cross_entropy_kernel", kLogitRows * kVocabulary}}, run_cross_entropy},
         {"AdapterDown", {{"dot_kernel", kAdapterRows * kIn}}, [] { run_adapter(true); }},
         {"AdapterDownInput", {{"spread_kernel", kAdapterRows * kIn}}, [] { run_adapter(false); }},

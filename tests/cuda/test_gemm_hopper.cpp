@@ -230,6 +230,90 @@ TEST_P(CudaHopperGemm, TakesActivationsGradientsAlongAsTheirOwnKernelsDo) {
     });
 }
 
+// ---- gradients of weights -----------------------------------------------------------------------------------------
+
+/// d_weight (OC, IC) = d_out^T * x, which lie where the residual and x do; added to what it is, or written.
+void multiply(const Operands& operands, const TestBuffer& d_weight, bool adds, int multiprocessors = 8) {
+    const auto [N, OC, IC] = operands.shape;
+    const GemmShape shape = {
+        .m = IC, .n = OC, .k = N, .transpose_b = true, .input = DType::BF16, .output = DType::F32, .adds_c = true};
+    ASSERT_TRUE(cuda::hopper_gemm_takes(shape) && cuda::hopper_kind(shape) == HopperKind::WeightGradient);
+    const TestBuffer workspace = workspace_buffer(cuda::hopper_gemm_workspace(shape));
+    run_on_cuda([&](Backend& b, auto on) {
+        const Tensor to = on(d_weight);
+        const cuda::HopperProduct product = {.out = to.data,
+                                             .activated = nullptr,
+                                             .left = elements(on(operands.residual)),
+                                             .right = elements(on(operands.x)),
+                                             .bias = nullptr,
+                                             .residual = adds ? to.data : nullptr,
+                                             .pre = nullptr,
+                                             .rows = static_cast<int>(OC),
+                                             .columns = static_cast<int>(IC),
+                                             .depth = static_cast<int>(N),
+                                             .workspace = static_cast<float*>(on(workspace).data)};
+        b.synchronize();
+        cuda::gemm_hopper(product, HopperKind::WeightGradient, Applied::Nothing, multiprocessors,
+                          static_cast<cudaStream_t>(b.stream()));
+    });
+    EXPECT_TRUE(d_weight.intact() && workspace.intact());
+}
+
+TestBuffer exact_weight_gradient(const Operands& operands) {
+    const auto [N, OC, IC] = operands.shape;
+    const Values d_out = operands.residual.values(), x = operands.x.values();
+    return exact_sums(
+        DType::F32, OC, IC, N, [&, columns = OC](int64_t c, int64_t n) { return d_out[n * columns + c]; },
+        [&, columns = IC](int64_t n, int64_t i) { return x[n * columns + i]; });
+}
+
+TEST_P(CudaHopperGemm, FormsWeightGradients) {
+    const Operands operands(GetParam(), /*whole=*/true);
+    const auto [N, OC, IC] = operands.shape;
+    const TestBuffer written(DType::F32, OC, IC, Values(static_cast<size_t>(OC * IC), std::nan("")));
+    multiply(operands, written, /*adds=*/false);
+    EXPECT_TRUE(same_values(written, exact_weight_gradient(operands)));
+    multiply(operands, written, /*adds=*/true);
+    Values twice = exact_weight_gradient(operands).values();
+    for (double& value : twice) value *= 2;
+    EXPECT_TRUE(same_values(written, TestBuffer(DType::F32, OC, IC, twice)));
+}
+
+TEST_P(CudaHopperGemm, FormsWeightGradientsWithTheSameBitsOnAnyNumberOfBlocksAtEverySchedule) {
+    const Operands operands(GetParam(), /*whole=*/false);
+    const auto [N, OC, IC] = operands.shape;
+    const TestBuffer expected(DType::F32, OC, IC);
+    multiply(operands, expected, /*adds=*/false);
+    const Values exact = exact_weight_gradient(operands).values();
+    EXPECT_LE(largest_error(expected.values(), exact), 0x1p-22 * static_cast<double>(N));
+    cuda::for_each_seed([&] {
+        for (const int multiprocessors : {2, 3}) {
+            const TestBuffer again(DType::F32, OC, IC);
+            multiply(operands, again, /*adds=*/false, multiprocessors);
+            EXPECT_TRUE(again.bytes() == expected.bytes()) << multiprocessors;
+        }
+    });
+}
+
+/// Of few tiles over many tokens the sums are divided, of the sizes alone, and fit into what the library is given.
+TEST(CudaHopperGemmParts, AreOfFewTilesOverManyTokens) {
+    const auto bytes = [](int64_t N, int64_t OC, int64_t IC) {
+        const GemmShape shape = {.m = IC, .n = OC, .k = N, .transpose_b = true};
+        const int64_t workspace = cuda::hopper_gemm_workspace(shape);
+        EXPECT_LE(workspace, cuda_backend().matmul_workspace(DType::BF16, N, OC, IC)) << N << ' ' << OC << ' ' << IC;
+        return workspace / (OC * IC * int64_t{sizeof(float)});
+    };
+    EXPECT_EQ(bytes(32768, 2304, 768), 2) << "54 tiles";
+    EXPECT_EQ(bytes(32768, 768, 768), 7) << "18 tiles";
+    EXPECT_EQ(bytes(32768, 3072, 768), 3) << "72 tiles";
+    EXPECT_EQ(bytes(32768, 50304, 768), 0) << "more than a card has multiprocessors";
+    EXPECT_EQ(bytes(1024, 768, 768), 0) << "adding would take longer";
+    EXPECT_EQ(bytes(2100, 272, 8), 8) << "which the tests above divide";
+    for (const int64_t N : {1, 63, 64, 2048, 1 << 20})
+        for (const int64_t columns : {8, 1024, 4096})
+            bytes(N, columns, 8), bytes(N, 8, columns), bytes(N, columns, 520);
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, CudaHopperGemm, testing::ValuesIn(kShapes), [](const auto& info) {
     return fmt::format("N{}OC{}IC{}", info.param.N, info.param.OC, info.param.IC);
 });

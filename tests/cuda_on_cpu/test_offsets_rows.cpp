@@ -139,6 +139,44 @@ void run_gemm() {
     }
 }
 
+constexpr int64_t kPartsTokens = 1216, kPartsOC = 256, kPartsIC = 256, kPartNumbers = 8 * kPartsOC * kPartsIC;
+
+/// Parts of sums are 32 MiB at most: those of one product, whole.
+void run_parts() {
+    const TestBuffer d_out = whole_numbers(DType::BF16, kPartsTokens, kPartsOC, 21),
+                     x = whole_numbers(DType::BF16, kPartsTokens, kPartsIC, 22);
+    const GemmShape shape = {.m = kPartsIC, .n = kPartsOC, .k = kPartsTokens, .transpose_b = true};
+    const TestBuffer d_weight(DType::F32, kPartsOC, kPartsIC),
+        workspace = workspace_buffer(cuda::hopper_gemm_workspace(shape));
+    ASSERT_EQ(workspace.tensor().bytes(), kPartNumbers * size_of(DType::F32));
+    huge_counts.insert(kPartNumbers);  // In the workspace.
+    const auto data = [](const Tensor& tensor) { return static_cast<__nv_bfloat16*>(tensor.data); };
+    with_blocks({}, [&] {
+        run_on_cuda([&](Backend& b, auto on) {
+            const cuda::HopperProduct product = {.out = on(d_weight).data,
+                                                 .activated = nullptr,
+                                                 .left = data(on(d_out)),
+                                                 .right = data(on(x)),
+                                                 .bias = nullptr,
+                                                 .residual = nullptr,
+                                                 .pre = nullptr,
+                                                 .rows = kPartsOC,
+                                                 .columns = kPartsIC,
+                                                 .depth = kPartsTokens,
+                                                 .workspace = static_cast<float*>(on(workspace).data)};
+            cuda::gemm_hopper(product, cuda::HopperKind::WeightGradient, cuda::Applied::Nothing, 16,
+                              static_cast<cudaStream_t>(b.stream()));
+        });
+    });
+    const Values of_out = d_out.values(), of_x = x.values();
+    Values exact(static_cast<size_t>(kPartsOC * kPartsIC), 0.0);
+    for (int64_t n = 0; n < kPartsTokens; ++n)
+        for (size_t i = 0; i < exact.size(); ++i)
+            exact[i] += of_out[n * kPartsOC + static_cast<int64_t>(i) / kPartsIC] *
+                        of_x[n * kPartsIC + static_cast<int64_t>(i) % kPartsIC];
+    EXPECT_TRUE(same_values(d_weight, TestBuffer(DType::F32, kPartsOC, kPartsIC, exact)));
+}
+
 constexpr int64_t kVocabulary = 65536, kLogitRows = (1 << 16) + 64;
 
 void run_cross_entropy() {
@@ -186,6 +224,7 @@ std::vector<OffsetCase> offset_cases_of_rows() {
         {"HeadNorm", {{"head_norm_forward_kernel", kCount}}, run_head_norm},
         {"Norm", {{"norm_forward_kernel", kCount}}, run_norm},
         {"Gemm", {{"gemm_hopper_kernel", kGemmRows * 2 * kGemmColumns}}, run_gemm},
+        {"GemmParts", {{"gemm_hopper_kernel", kPartNumbers}, {"add_parts_kernel", kPartNumbers}}, run_parts},
         {"CrossEntropy", {{"cross_entropy_kernel", kLogitRows * kVocabulary}}, run_cross_entropy},
         {"AdapterDown", {{"dot_kernel", kAdapterRows * kIn}}, [] { run_adapter(true); }},
         {"AdapterDownInput", {{"spread_kernel", kAdapterRows * kIn}}, [] { run_adapter(false); }},

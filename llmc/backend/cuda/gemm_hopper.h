@@ -39,12 +39,16 @@ struct HopperProduct {
     const void* residual;      ///< As out.
     const __nv_bfloat16* pre;  ///< Of gradients: what the activation was applied to.
     int rows, columns, depth;
+    float* workspace = nullptr;  ///< hopper_gemm_workspace() bytes.
 };
 
 /// Whether it forms such products, of operands at multiples of 16 bytes.
 bool hopper_gemm_takes(const GemmShape& shape);
 /// Of one that it takes.
 HopperKind hopper_kind(const GemmShape& shape);
+/// Bytes that its parts' sums need: those of weight gradients of few tiles over many tokens, which are cut in up to
+/// eight. As much as twice the operands at most, and 32 MiB.
+int64_t hopper_gemm_workspace(const GemmShape& shape);
 
 /// By so many blocks at most, one to a multiprocessor; results do not depend on it. Forward products take Gelu and
 /// Swiglu, input gradients GeluGradient and SwigluGradient.

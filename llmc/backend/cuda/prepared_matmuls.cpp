@@ -208,7 +208,8 @@ void PreparedMatmuls::start_own(const GemmShape& shape, const MatmulOperands& op
                  .pre = bf16_of(of_gelu ? operands.of_epilogue : operands.pre),
                  .rows = static_cast<int>(shape.n),
                  .columns = static_cast<int>(shape.m),
-                 .depth = static_cast<int>(shape.k)},
+                 .depth = static_cast<int>(shape.k),
+                 .workspace = static_cast<float*>(operands.workspace)},
                 hopper_kind(shape), of_gelu ? Applied::GeluGradient : operands.applied, multiprocessors_, stream);
 }
 
@@ -250,7 +251,9 @@ std::vector<GemmAlgorithm> PreparedMatmuls::algorithms() const {
 
 bool PreparedMatmuls::own_takes(const GemmKey& key) {
     constexpr uint32_t kAlignment = 16;
-    return hopper_gemm_takes(key.shape) && *std::min_element(key.alignment.begin(), key.alignment.end()) >= kAlignment;
+    return hopper_gemm_takes(key.shape) &&
+           *std::min_element(key.alignment.begin(), key.alignment.end()) >= kAlignment &&
+           hopper_gemm_workspace(key.shape) <= key.workspace_bytes;
 }
 
 bool PreparedMatmuls::choose(const GemmAlgorithm& algorithm) {

@@ -131,7 +131,7 @@ class Products {
             backend.copy_to_device(tensor, some_numbers(tensor.count()).data());
     }
     ~Products() {
-        for (const Tensor& tensor : {x_, weight_, bias_, d_out_, pre_, out_, d_x_, activated_, workspace_})
+        for (const Tensor& tensor : {x_, weight_, bias_, d_out_, pre_, out_, d_x_, activated_, d_weight_, workspace_})
             backend_.release(tensor.data);
     }
     Products(const Products&) = delete;
@@ -163,6 +163,21 @@ class Products {
             same = same && numbers(activated) == taken_along;
         }
         return same;
+    }
+    bool agree_on_weight_gradients() {
+        backend_.matmul_backward_weight(d_weight_, {}, /*adds=*/false, d_out_, x_, workspace_);
+        const std::vector<float> by_library = numbers(d_weight_);
+        const HopperProduct product = {.out = d_weight_.data,
+                                       .activated = nullptr,
+                                       .left = data(d_out_),
+                                       .right = data(x_),
+                                       .bias = nullptr,
+                                       .residual = nullptr,
+                                       .pre = nullptr,
+                                       .rows = kOC,
+                                       .columns = kIC,
+                                       .depth = kN};
+        return agree(by_library, own(d_weight_, product, HopperKind::WeightGradient, Applied::Nothing));
     }
     bool agree_on_input_gradients() {
         backend_.matmul_backward_input(d_x_, d_out_, weight_, workspace_);
@@ -206,10 +221,14 @@ class Products {
         return numbers(result);
     }
     std::vector<float> numbers(const Tensor& tensor) {
-        std::vector<bf16> all(static_cast<size_t>(tensor.count()));
+        std::vector<float> values(static_cast<size_t>(tensor.count()));
+        if (tensor.dtype == DType::F32) {
+            backend_.copy_to_host(values.data(), tensor);
+            return values;
+        }
+        std::vector<bf16> all(values.size());
         backend_.copy_to_host(all.data(), tensor);
-        std::vector<float> values;
-        for (const bf16 value : all) values.push_back(to_float(value));
+        for (size_t i = 0; i < all.size(); ++i) values[i] = to_float(all[i]);
         return values;
     }
 
@@ -217,14 +236,14 @@ class Products {
     Tensor x_ = make(DType::BF16, kN, kIC), weight_ = make(DType::BF16, kOC, kIC), bias_ = make(DType::BF16, 1, kOC),
            d_out_ = make(DType::BF16, kN, kOC), pre_ = make(DType::BF16, kN, 2 * kIC),
            out_ = make(DType::BF16, kN, kOC), d_x_ = make(DType::BF16, kN, kIC),
-           activated_ = make(DType::BF16, kN, 2 * kIC), workspace_;
+           activated_ = make(DType::BF16, kN, 2 * kIC), d_weight_ = make(DType::F32, kOC, kIC), workspace_;
 };
 
 }  // namespace
 
 bool CudaBackend::own_gemms_agree() {
     Products products(*this);
-    return products.agree_on_forward() && products.agree_on_input_gradients();
+    return products.agree_on_forward() && products.agree_on_input_gradients() && products.agree_on_weight_gradients();
 }
 
 }  // namespace llmc::cuda

@@ -67,7 +67,7 @@ FusionAnswer Backend::fuses(const FusionQuery&) const { return {}; }
 
 void Backend::activation_and_weight_gradient(const ActivationAndWeightGradient&) { CHECK(false, "not fused here"); }
 
-void Backend::input_gradient_and_activation(ActivationFunction, Tensor, Tensor, Tensor, Tensor, Tensor) {
+void Backend::input_gradient_and_activation(ActivationFunction, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) {
     CHECK(false, "not fused here");
 }
 

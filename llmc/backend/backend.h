@@ -198,7 +198,7 @@ struct FusionQuery {
 struct FusionAnswer {
     bool fuses = false;
     bool same_bits = false;       ///< As its operations one after the other. Forward operations are fused only then.
-    bool stores_between = true;   ///< What one operation gives to the next, and nobody else reads, is stored.
+    bool stores_between = true;   ///< What one operation gives to the next, and nobody else reads, may be stored.
     int64_t workspace_bytes = 0;  ///< What the operation needs in all.
 };
 
@@ -433,11 +433,12 @@ class Backend {
     /// of d_pre and x; each where it is not empty. To be called only where fuses() says so.
     virtual void activation_and_weight_gradient(const ActivationAndWeightGradient& operands);
 
-    /// matmul_backward_input() of d_out (N, OC) and weight (OC, IC), and of that the activation's backward: d_pre (N,
-    /// IC) of the gradient and pre (N, IC). The gradient between them is never rounded, nor stored. To be called only
-    /// where fuses() says so.
-    virtual void input_gradient_and_activation(ActivationFunction activation, Tensor d_pre, Tensor d_out, Tensor weight,
-                                               Tensor pre, Tensor workspace);
+    /// matmul_backward_input() of d_out (N, OC) and weight (OC, IC), and of that, d_act (N, IC), the activation's
+    /// backward: d_pre of d_act and pre; both are (N, IC), of SwiGLU (N, 2 IC). What d_act holds afterwards is left
+    /// open; where fuses() says that it is not stored it is empty, and may never be rounded. To be called only where
+    /// fuses() says so.
+    virtual void input_gradient_and_activation(ActivationFunction activation, Tensor d_pre, Tensor d_act, Tensor d_out,
+                                               Tensor weight, Tensor pre, Tensor workspace);
 
     /// As matmul_backward_weight(), of which d_weight is wanted, d_bias may be empty. The sums of d_bias may be taken
     /// in another order than there. To be called only where fuses() says so.
@@ -463,8 +464,8 @@ class Backend {
     virtual void set_gemm_algorithms(const GemmAlgorithms& algorithms);
     /// Of each of these products the library's first algorithm, or, of the best few that it names, the fastest, where
     /// that takes less than 97 % of the first one's time on this device; or our own kernel, where it takes less than
-    /// 97 % of the time of that, either with the activation. Operands lie at multiples of 128 bytes. What `known` has
-    /// is not timed, unless it is ours and may not be taken. Takes memory while it runs; changes nothing here.
+    /// 97 % of the time of that, either with what it takes along. Operands lie at multiples of 128 bytes. What `known`
+    /// has is not timed, unless it is ours and may not be taken. Takes memory while it runs; changes nothing here.
     virtual GemmAlgorithms time_gemms(const std::vector<GemmQuery>& queries, const std::vector<GemmAlgorithm>& known);
     /// Our own kernel, for those of these products that it forms.
     virtual std::vector<GemmAlgorithm> own_gemms(const std::vector<GemmQuery>&) const { return {}; }

@@ -62,12 +62,14 @@ struct GemmAlgorithms {
     bool operator==(const GemmAlgorithms&) const = default;
 };
 
-/// One product of a plan, as Backend::time_gemms() is asked about it: which operation, and its sizes. A forward product
-/// is the same with an activation and without, which a repeat may be; those with one come first, and decide for both.
+/// One product of a plan, as Backend::time_gemms() is asked about it: which operation, and its sizes. A product is the
+/// same with an activation that the library does not have and without, as a repeat or --no-fuse has it; those with one
+/// come first, and decide for both.
 enum class GemmKind : uint8_t {
     ForwardAndGelu,
     ForwardAndSwiglu,
     Forward,
+    InputGradientAndSwiglu,
     InputGradient,
     WeightGradient,
     InputGradientAndGelu,

@@ -37,16 +37,29 @@ Candidate of_forward(const Model& model, int activation) {
     return found;
 }
 
+/// A matmul's input gradient and the backward of the activation before it.
+Candidate of_input_gradient(const Model& model, int row) {
+    const OpRow& matmul = model.block[static_cast<size_t>(row)];
+    const int before = model.producer(matmul.in);
+    const OpRow& activation = model.block[static_cast<size_t>(before)];
+    // An activation's backward reads its result's gradient and what it was applied to, and writes the gradient of that:
+    // what the product writes and it would read is left out.
+    const float share = activation.kind == OpKind::Swiglu ? 3.0f / 5 : 1.0f / 3;
+    Candidate found =
+        candidate(model, Fusion::InputGradientAndActivation, matmul,
+                  {{matmul.kind, Pass::BackwardInput, row}, {activation.kind, Pass::Backward, before, share}});
+    found.query.activation = activation_of(activation.kind);
+    return found;
+}
+
 /// Those that a block has, whatever the backend says to them. Measured times are by their order (OpTimes::fused): what
 /// only some runs have comes last.
 std::vector<Candidate> candidates(const Model& model) {
-    // An activation moves its own gradient, its result's and what it was applied to: of these only the last is left.
-    constexpr float kReadsOneOfThree = 1.0f / 3;
-    std::vector<Candidate> all, of_forwards;
+    std::vector<Candidate> all, of_some;
     for (int row = 0; row < static_cast<int>(model.block.size()); ++row) {
         const OpRow& op = model.block[static_cast<size_t>(row)];
         if (is_activation(op.kind)) {
-            of_forwards.push_back(of_forward(model, row));
+            of_some.push_back(of_forward(model, row));
             const int before = model.producer(op.in);
             const OpRow& matmul = model.block[static_cast<size_t>(before)];
             if (matmul.bias == kNone) continue;
@@ -57,17 +70,14 @@ std::vector<Candidate> candidates(const Model& model) {
         if (op.kind != OpKind::Matmul) continue;
         const int before = model.producer(op.in);
         if (before >= 0 && is_activation(model.block[static_cast<size_t>(before)].kind)) {
-            const OpRow& activation = model.block[static_cast<size_t>(before)];
-            all.push_back(candidate(
-                model, Fusion::InputGradientAndActivation, op,
-                {{op.kind, Pass::BackwardInput, row}, {activation.kind, Pass::Backward, before, kReadsOneOfThree}}));
-            all.back().query.activation = activation_of(activation.kind);
+            const bool is_swiglu = model.block[static_cast<size_t>(before)].kind == OpKind::Swiglu;
+            (is_swiglu ? of_some : all).push_back(of_input_gradient(model, row));
         }
         if (op.bias != kNone) {
             all.push_back(candidate(model, Fusion::WeightAndBiasGradient, op, {{op.kind, Pass::BackwardWeight, row}}));
         }
     }
-    all.insert(all.end(), of_forwards.begin(), of_forwards.end());
+    all.insert(all.end(), of_some.begin(), of_some.end());
     return all;
 }
 

@@ -10,13 +10,15 @@ namespace {
 
 GemmKind kind_of(const Plan& plan, const Step& step) {
     if (step.kind == StepKind::Fused) {
+        const bool is_swiglu = step.parts.back().op == OpKind::Swiglu;
         switch (plan.fusions[static_cast<size_t>(step.fusion)].fusion) {
             case Fusion::ActivationAndWeightGradient: return GemmKind::WeightGradient;
-            case Fusion::InputGradientAndActivation: return GemmKind::InputGradientAndGelu;
+            case Fusion::InputGradientAndActivation:
+                return is_swiglu ? GemmKind::InputGradientAndSwiglu : GemmKind::InputGradientAndGelu;
             case Fusion::WeightAndBiasGradient: return GemmKind::WeightAndBiasGradient;
             case Fusion::MatmulAndActivation: break;
         }
-        return step.parts.back().op == OpKind::Swiglu ? GemmKind::ForwardAndSwiglu : GemmKind::ForwardAndGelu;
+        return is_swiglu ? GemmKind::ForwardAndSwiglu : GemmKind::ForwardAndGelu;
     }
     if (step.pass == Pass::Forward) return GemmKind::Forward;
     return step.pass == Pass::BackwardInput ? GemmKind::InputGradient : GemmKind::WeightGradient;

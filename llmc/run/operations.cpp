@@ -101,8 +101,8 @@ void Executor::run_fused(const Step& step) {
             const Step &matmul = step.parts[0], &activation = step.parts[1];
             return for_each_block(matmul, [&](RowRange tokens) {
                 const Views v = views_of(matmul, tokens), act = views_of(activation, tokens);
-                backend_.input_gradient_and_activation(activation_of(activation.op), act.d_in, v.d_out, v.weight,
-                                                       act.in, v.workspace);
+                backend_.input_gradient_and_activation(activation_of(activation.op), act.d_in, act.d_out, v.d_out,
+                                                       v.weight, act.in, v.workspace);
             });
         }
         case Fusion::WeightAndBiasGradient: {

@@ -94,9 +94,10 @@ std::string other_rank(const GemmAlgorithms& here, Comm& comm) {
     return "";
 }
 
-/// What was timed on such a device before, beside this kernel of our own; "" where there is no place for it.
+/// What was timed on such a device before, beside all that this kernel of our own forms; "" where there is no place for
+/// it.
 std::string cache_path(const GemmAlgorithms& here) {
-    const std::string folder = cache_folder(), kind = fmt::format("{}, own {}", kind_of(here), kOwnGemm);
+    const std::string folder = cache_folder(), kind = fmt::format("{}, own {}, gradients", kind_of(here), kOwnGemm);
     return folder.empty() ? "" : fmt::format("{}/gemms-{}.json", folder, checksum_of(std::as_bytes(std::span(kind))));
 }
 

@@ -266,9 +266,9 @@ const std::vector<OptionRow>& option_table() {
          "--dtype=fp32"},
         path({"--gemm-algorithms", &O::gemm_algorithms, kTrain | kPlan, kDevice,
          "Matrix products of a GPU: first, the library's first algorithm for each; timed, of its best few and, for "
-         "capability 9.0, our own kernel the fastest here, where that is worth 3 %; own, that kernel for all forward "
-         "products in bf16 that it takes, with GELU or SwiGLU behind them; or a file, as a run folder has it; decides "
-         "the last bits (a run keeps to what it began with)"}, PathKind::Algorithms),
+         "capability 9.0, our own kernel the fastest here, where that is worth 3 %; own, that kernel for all products "
+         "in bf16 that it takes, with GELU or SwiGLU, or their gradients, behind them; or a file, as a run folder has "
+         "it; decides the last bits (a run keeps to what it began with)"}, PathKind::Algorithms),
         {"--peak-tflops", &O::peak_tflops, kTrain, kDevice,
          "Peak of the device, for MFU (measured)", 0, 1e6, {}, false},
 

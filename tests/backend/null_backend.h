@@ -140,7 +140,7 @@ class NullBackend : public Backend {
     void activation_and_weight_gradient(const ActivationAndWeightGradient&) override {
         record("activation_and_weight_gradient");
     }
-    void input_gradient_and_activation(ActivationFunction, Tensor, Tensor, Tensor, Tensor, Tensor) override {
+    void input_gradient_and_activation(ActivationFunction, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor) override {
         record("input_gradient_and_activation");
     }
     void weight_and_bias_gradient(Tensor, Tensor, bool, Tensor, Tensor, Tensor) override {

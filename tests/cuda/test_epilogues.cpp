@@ -110,7 +110,7 @@ TEST(CudaEpilogues, GelusDerivativeComesWithTheInputGradient) {
                                  workspace_buffer(cuda_backend().matmul_workspace(DType::BF16, s.N, s.OC, s.IC));
             run_on_cuda([&](Backend& b, auto on) {
                 separate(b, on, between, apart, d_out, weight, pre, of_separate);
-                b.input_gradient_and_activation(ActivationFunction::Gelu, on(fused), on(d_out), on(weight), on(pre),
+                b.input_gradient_and_activation(ActivationFunction::Gelu, on(fused), {}, on(d_out), on(weight), on(pre),
                                                 on(workspace));
             });
             const Values exact = truth.values();
@@ -230,7 +230,7 @@ TEST(CudaEpilogues, AreAskedForOnceAndBeforeTheFirstStep) {
     const Tensor to = device(d_pre), of = device(d_out), with = device(weight), at = device(pre),
                  scratch = device(workspace);
     cuda_backend().synchronize();
-    backend.input_gradient_and_activation(ActivationFunction::Gelu, to, of, with, at, scratch);
+    backend.input_gradient_and_activation(ActivationFunction::Gelu, to, {}, of, with, at, scratch);
     backend.synchronize();
     EXPECT_EQ(searches() - before, 1u);
 }

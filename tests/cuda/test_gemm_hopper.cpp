@@ -6,12 +6,13 @@ namespace llmc {
 namespace {
 
 using cuda::Applied;
+using cuda::HopperKind;
 
 struct Shape {
     int64_t N, OC, IC;
 };
-/// Of tiles of 128 x 256 (of SwiGLU 128 twice) and 64 of IC, with a ring of four: one row, less than a tile, whole
-/// ones, a remainder in each dimension, and many.
+/// Of tiles of 128 x 256 (of SwiGLU 128 twice) and 64 of what is summed, with a ring of four: one row, less than a
+/// tile, whole ones, a remainder in each dimension, and many.
 constexpr Shape kShapes[] = {{1, 16, 8},     {128, 256, 64}, {129, 264, 72}, {200, 144, 328},
                              {37, 528, 136}, {300, 784, 80}, {2100, 272, 8}, {64, 48, 24}};
 
@@ -56,17 +57,19 @@ Results multiply(const Operands& operands, const Wanted& wanted) {
     run_on_cuda([&](Backend& b, auto on) {
         const TestBuffer& residual = wanted.in_place ? results.out : operands.residual;
         const cuda::HopperProduct product = {
-            .out = elements(on(results.out)),
+            .out = on(results.out).data,
             .activated = wanted.applied == Applied::Nothing ? nullptr : elements(on(results.activated)),
-            .x = elements(on(operands.x)),
-            .weight = elements(on(operands.weight)),
+            .left = elements(on(operands.x)),
+            .right = elements(on(operands.weight)),
             .bias = wanted.bias ? elements(on(operands.bias)) : nullptr,
-            .residual = wanted.residual ? elements(on(residual)) : nullptr,
-            .N = static_cast<int>(N),
-            .OC = static_cast<int>(OC),
-            .IC = static_cast<int>(IC)};
+            .residual = wanted.residual ? on(residual).data : nullptr,
+            .pre = nullptr,
+            .rows = static_cast<int>(N),
+            .columns = static_cast<int>(OC),
+            .depth = static_cast<int>(IC)};
         b.synchronize();
-        cuda::gemm_hopper(product, wanted.applied, wanted.multiprocessors, static_cast<cudaStream_t>(b.stream()));
+        cuda::gemm_hopper(product, HopperKind::Forward, wanted.applied, wanted.multiprocessors,
+                          static_cast<cudaStream_t>(b.stream()));
     });
     EXPECT_TRUE(results.out.intact() && results.activated.intact());
     return results;
@@ -133,6 +136,182 @@ TEST_P(CudaHopperGemm, AppliesActivationsAsTheirOwnKernelsDo) {
         });
         EXPECT_TRUE(fused.activated.bytes() == apart.bytes()) << (is_gelu ? "GELU" : "SwiGLU");
     }
+}
+
+// ---- gradients of inputs ------------------------------------------------------------------------------------------
+
+/// d_out lies where the residual does.
+struct InputGradient {
+    explicit InputGradient(const Shape& s)
+        : d_x(DType::BF16, s.N, s.IC),
+          pre(random_buffer(DType::BF16, s.N, 2 * s.IC, 2, 5)),
+          d_gelu(DType::BF16, s.N, s.IC),
+          d_gate_up(DType::BF16, s.N, 2 * s.IC) {}
+    /// What is made of the product, d_x where that is nothing.
+    const TestBuffer& result(Applied applied) const {
+        return applied == Applied::Nothing ? d_x : applied == Applied::GeluGradient ? d_gelu : d_gate_up;
+    }
+    TestBuffer d_x, pre, d_gelu, d_gate_up;
+};
+
+void multiply(const Operands& operands, const InputGradient& to, Applied applied, int multiprocessors = 8) {
+    const auto [N, OC, IC] = operands.shape;
+    run_on_cuda([&](Backend& b, auto on) {
+        const bool is_product = applied == Applied::Nothing;
+        const cuda::HopperProduct product = {.out = is_product ? on(to.d_x).data : nullptr,
+                                             .activated = is_product ? nullptr : elements(on(to.result(applied))),
+                                             .left = elements(on(operands.residual)),
+                                             .right = elements(on(operands.weight)),
+                                             .bias = nullptr,
+                                             .residual = nullptr,
+                                             .pre = is_product ? nullptr : elements(on(to.pre)),
+                                             .rows = static_cast<int>(N),
+                                             .columns = static_cast<int>(IC),
+                                             .depth = static_cast<int>(OC)};
+        b.synchronize();
+        cuda::gemm_hopper(product, HopperKind::InputGradient, applied, multiprocessors,
+                          static_cast<cudaStream_t>(b.stream()));
+    });
+    EXPECT_TRUE(to.result(applied).intact());
+}
+
+/// left (rows, depth) * right (depth, columns), of any strides, rounded to the type.
+TestBuffer exact_sums(DType dtype, int64_t rows, int64_t columns, int64_t depth,
+                      const std::function<double(int64_t, int64_t)>& left,
+                      const std::function<double(int64_t, int64_t)>& right) {
+    Values out;
+    for (int64_t row = 0; row < rows; ++row)
+        for (int64_t column = 0; column < columns; ++column) {
+            double sum = 0;
+            for (int64_t k = 0; k < depth; ++k) sum += left(row, k) * right(k, column);
+            out.push_back(sum);
+        }
+    return TestBuffer(dtype, rows, columns, out);
+}
+
+TestBuffer exact_input_gradient(const Operands& operands) {
+    const auto [N, OC, IC] = operands.shape;
+    const Values d_out = operands.residual.values(), weight = operands.weight.values();
+    return exact_sums(
+        DType::BF16, N, IC, OC, [&, columns = OC](int64_t n, int64_t c) { return d_out[n * columns + c]; },
+        [&, columns = IC](int64_t c, int64_t i) { return weight[c * columns + i]; });
+}
+
+TEST_P(CudaHopperGemm, FormsInputGradients) {
+    const Operands operands(GetParam(), /*whole=*/true);
+    const InputGradient gradient(GetParam());
+    multiply(operands, gradient, Applied::Nothing);
+    EXPECT_TRUE(same_values(gradient.d_x, exact_input_gradient(operands)));
+}
+
+TEST_P(CudaHopperGemm, TakesActivationsGradientsAlongAsTheirOwnKernelsDo) {
+    const Operands operands(GetParam(), /*whole=*/false);
+    const auto [N, OC, IC] = operands.shape;
+    const InputGradient alone(GetParam());
+    multiply(operands, alone, Applied::Nothing);
+    const TestBuffer exact = exact_input_gradient(operands);
+    EXPECT_LE(largest_error(alone.d_x.values(), exact.values()), 0x1p-8 * largest_magnitude(exact.values()));
+    Values of_gelu = alone.pre.values();
+    of_gelu.resize(static_cast<size_t>(N * IC));
+    const TestBuffer pre(DType::BF16, N, IC, of_gelu);
+    run_on_cuda([&](Backend& b, auto on) {
+        b.gelu_backward(on(alone.d_gelu), on(alone.d_x), on(pre));
+        b.swiglu_backward(on(alone.d_gate_up), on(alone.d_x), on(alone.pre));
+    });
+    cuda::for_each_seed([&] {
+        for (const int multiprocessors : {2, 3}) {
+            const InputGradient fused(GetParam());
+            for (const Applied applied : {Applied::Nothing, Applied::GeluGradient, Applied::SwigluGradient}) {
+                multiply(operands, fused, applied, multiprocessors);
+                EXPECT_TRUE(fused.result(applied).bytes() == alone.result(applied).bytes())
+                    << static_cast<int>(applied) << " on " << multiprocessors;
+            }
+        }
+    });
+}
+
+// ---- gradients of weights -----------------------------------------------------------------------------------------
+
+/// d_weight (OC, IC) = d_out^T * x, which lie where the residual and x do; added to what it is, or written.
+void multiply(const Operands& operands, const TestBuffer& d_weight, bool adds, int multiprocessors = 8) {
+    const auto [N, OC, IC] = operands.shape;
+    const GemmShape shape = {
+        .m = IC, .n = OC, .k = N, .transpose_b = true, .input = DType::BF16, .output = DType::F32, .adds_c = true};
+    ASSERT_TRUE(cuda::hopper_gemm_takes(shape) && cuda::hopper_kind(shape) == HopperKind::WeightGradient);
+    const TestBuffer workspace = workspace_buffer(cuda::hopper_gemm_workspace(shape));
+    run_on_cuda([&](Backend& b, auto on) {
+        const Tensor to = on(d_weight);
+        const cuda::HopperProduct product = {.out = to.data,
+                                             .activated = nullptr,
+                                             .left = elements(on(operands.residual)),
+                                             .right = elements(on(operands.x)),
+                                             .bias = nullptr,
+                                             .residual = adds ? to.data : nullptr,
+                                             .pre = nullptr,
+                                             .rows = static_cast<int>(OC),
+                                             .columns = static_cast<int>(IC),
+                                             .depth = static_cast<int>(N),
+                                             .workspace = static_cast<float*>(on(workspace).data)};
+        b.synchronize();
+        cuda::gemm_hopper(product, HopperKind::WeightGradient, Applied::Nothing, multiprocessors,
+                          static_cast<cudaStream_t>(b.stream()));
+    });
+    EXPECT_TRUE(d_weight.intact() && workspace.intact());
+}
+
+TestBuffer exact_weight_gradient(const Operands& operands) {
+    const auto [N, OC, IC] = operands.shape;
+    const Values d_out = operands.residual.values(), x = operands.x.values();
+    return exact_sums(
+        DType::F32, OC, IC, N, [&, columns = OC](int64_t c, int64_t n) { return d_out[n * columns + c]; },
+        [&, columns = IC](int64_t n, int64_t i) { return x[n * columns + i]; });
+}
+
+TEST_P(CudaHopperGemm, FormsWeightGradients) {
+    const Operands operands(GetParam(), /*whole=*/true);
+    const auto [N, OC, IC] = operands.shape;
+    const TestBuffer written(DType::F32, OC, IC, Values(static_cast<size_t>(OC * IC), std::nan("")));
+    multiply(operands, written, /*adds=*/false);
+    EXPECT_TRUE(same_values(written, exact_weight_gradient(operands)));
+    multiply(operands, written, /*adds=*/true);
+    Values twice = exact_weight_gradient(operands).values();
+    for (double& value : twice) value *= 2;
+    EXPECT_TRUE(same_values(written, TestBuffer(DType::F32, OC, IC, twice)));
+}
+
+TEST_P(CudaHopperGemm, FormsWeightGradientsWithTheSameBitsOnAnyNumberOfBlocksAtEverySchedule) {
+    const Operands operands(GetParam(), /*whole=*/false);
+    const auto [N, OC, IC] = operands.shape;
+    const TestBuffer expected(DType::F32, OC, IC);
+    multiply(operands, expected, /*adds=*/false);
+    const Values exact = exact_weight_gradient(operands).values();
+    EXPECT_LE(largest_error(expected.values(), exact), 0x1p-22 * static_cast<double>(N));
+    cuda::for_each_seed([&] {
+        for (const int multiprocessors : {2, 3}) {
+            const TestBuffer again(DType::F32, OC, IC);
+            multiply(operands, again, /*adds=*/false, multiprocessors);
+            EXPECT_TRUE(again.bytes() == expected.bytes()) << multiprocessors;
+        }
+    });
+}
+
+/// Of few tiles over many tokens the sums are divided, of the sizes alone, and fit into what the library is given.
+TEST(CudaHopperGemmParts, AreOfFewTilesOverManyTokens) {
+    const auto bytes = [](int64_t N, int64_t OC, int64_t IC) {
+        const GemmShape shape = {.m = IC, .n = OC, .k = N, .transpose_b = true};
+        const int64_t workspace = cuda::hopper_gemm_workspace(shape);
+        EXPECT_LE(workspace, cuda_backend().matmul_workspace(DType::BF16, N, OC, IC)) << N << ' ' << OC << ' ' << IC;
+        return workspace / (OC * IC * int64_t{sizeof(float)});
+    };
+    EXPECT_EQ(bytes(32768, 2304, 768), 2) << "54 tiles";
+    EXPECT_EQ(bytes(32768, 768, 768), 7) << "18 tiles";
+    EXPECT_EQ(bytes(32768, 3072, 768), 3) << "72 tiles";
+    EXPECT_EQ(bytes(32768, 50304, 768), 0) << "more than a card has multiprocessors";
+    EXPECT_EQ(bytes(1024, 768, 768), 0) << "adding would take longer";
+    EXPECT_EQ(bytes(2100, 272, 8), 8) << "which the tests above divide";
+    for (const int64_t N : {1, 63, 64, 2048, 1 << 20})
+        for (const int64_t columns : {8, 1024, 4096})
+            bytes(N, columns, 8), bytes(N, 8, columns), bytes(N, columns, 520);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, CudaHopperGemm, testing::ValuesIn(kShapes), [](const auto& info) {

@@ -104,17 +104,77 @@ void run_gemm() {
              {"x", DType::BF16, kGemmColumns},
              {"residual", DType::BF16, kGemmColumns}},
             [&](Backend& b, const auto& x, const auto& on, auto&) {
-                cuda::gemm_hopper({.out = data(x[0]),
+                cuda::gemm_hopper({.out = x[0].data,
                                    .activated = data(x[1]),
-                                   .x = data(x[2]),
-                                   .weight = data(on(weight)),
+                                   .left = data(x[2]),
+                                   .right = data(on(weight)),
                                    .bias = data(on(bias)),
-                                   .residual = data(x[3]),
-                                   .N = static_cast<int>(x[0].shape[0]),
-                                   .OC = kGemmColumns,
-                                   .IC = kGemmColumns},
-                                  applied, kBlocks, static_cast<cudaStream_t>(b.stream()));
+                                   .residual = x[3].data,
+                                   .pre = nullptr,
+                                   .rows = static_cast<int>(x[0].shape[0]),
+                                   .columns = kGemmColumns,
+                                   .depth = kGemmColumns},
+                                  cuda::HopperKind::Forward, applied, kBlocks, static_cast<cudaStream_t>(b.stream()));
             });
+    for (const cuda::Applied applied : {cuda::Applied::GeluGradient, cuda::Applied::SwigluGradient}) {
+        const int64_t columns = kGemmColumns * (applied == cuda::Applied::SwigluGradient ? 2 : 1);
+        expect_rows(kGemmRows, kTile,
+                    {{"d_pre", DType::BF16, columns, Fill::Nothing},
+                     {"d_out", DType::BF16, kGemmColumns},
+                     {"pre", DType::BF16, columns}},
+                    [&](Backend& b, const auto& x, const auto& on, auto&) {
+                        cuda::gemm_hopper({.out = nullptr,
+                                           .activated = data(x[0]),
+                                           .left = data(x[1]),
+                                           .right = data(on(weight)),
+                                           .bias = nullptr,
+                                           .residual = nullptr,
+                                           .pre = data(x[2]),
+                                           .rows = static_cast<int>(x[0].shape[0]),
+                                           .columns = kGemmColumns,
+                                           .depth = kGemmColumns},
+                                          cuda::HopperKind::InputGradient, applied, kBlocks,
+                                          static_cast<cudaStream_t>(b.stream()));
+                    });
+    }
+}
+
+constexpr int64_t kPartsTokens = 1216, kPartsOC = 256, kPartsIC = 256, kPartNumbers = 8 * kPartsOC * kPartsIC;
+
+/// Parts of sums are 32 MiB at most: those of one product, whole.
+void run_parts() {
+    const TestBuffer d_out = whole_numbers(DType::BF16, kPartsTokens, kPartsOC, 21),
+                     x = whole_numbers(DType::BF16, kPartsTokens, kPartsIC, 22);
+    const GemmShape shape = {.m = kPartsIC, .n = kPartsOC, .k = kPartsTokens, .transpose_b = true};
+    const TestBuffer d_weight(DType::F32, kPartsOC, kPartsIC),
+        workspace = workspace_buffer(cuda::hopper_gemm_workspace(shape));
+    ASSERT_EQ(workspace.tensor().bytes(), kPartNumbers * size_of(DType::F32));
+    huge_counts.insert(kPartNumbers);  // In the workspace.
+    const auto data = [](const Tensor& tensor) { return static_cast<__nv_bfloat16*>(tensor.data); };
+    with_blocks({}, [&] {
+        run_on_cuda([&](Backend& b, auto on) {
+            const cuda::HopperProduct product = {.out = on(d_weight).data,
+                                                 .activated = nullptr,
+                                                 .left = data(on(d_out)),
+                                                 .right = data(on(x)),
+                                                 .bias = nullptr,
+                                                 .residual = nullptr,
+                                                 .pre = nullptr,
+                                                 .rows = kPartsOC,
+                                                 .columns = kPartsIC,
+                                                 .depth = kPartsTokens,
+                                                 .workspace = static_cast<float*>(on(workspace).data)};
+            cuda::gemm_hopper(product, cuda::HopperKind::WeightGradient, cuda::Applied::Nothing, 16,
+                              static_cast<cudaStream_t>(b.stream()));
+        });
+    });
+    const Values of_out = d_out.values(), of_x = x.values();
+    Values exact(static_cast<size_t>(kPartsOC * kPartsIC), 0.0);
+    for (int64_t n = 0; n < kPartsTokens; ++n)
+        for (size_t i = 0; i < exact.size(); ++i)
+            exact[i] += of_out[n * kPartsOC + static_cast<int64_t>(i) / kPartsIC] *
+                        of_x[n * kPartsIC + static_cast<int64_t>(i) % kPartsIC];
+    EXPECT_TRUE(same_values(d_weight, TestBuffer(DType::F32, kPartsOC, kPartsIC, exact)));
 }
 
 constexpr int64_t kVocabulary = 65536, kLogitRows = (1 << 16) + 64;
@@ -163,7 +223,8 @@ std::vector<OffsetCase> offset_cases_of_rows() {
         {"Rope", {{"rope_kernel", kCount}}, run_rope},
         {"HeadNorm", {{"head_norm_forward_kernel", kCount}}, run_head_norm},
         {"Norm", {{"norm_forward_kernel", kCount}}, run_norm},
-        {"Gemm", {{"gemm_hopper_kernel", kGemmRows * kGemmColumns}}, run_gemm},
+        {"Gemm", {{"gemm_hopper_kernel", kGemmRows * 2 * kGemmColumns}}, run_gemm},
+        {"GemmParts", {{"gemm_hopper_kernel", kPartNumbers}, {"add_parts_kernel", kPartNumbers}}, run_parts},
         {"CrossEntropy", {{"cross_entropy_kernel", kLogitRows * kVocabulary}}, run_cross_entropy},
         {"AdapterDown", {{"dot_kernel", kAdapterRows * kIn}}, [] { run_adapter(true); }},
         {"AdapterDownInput", {{"spread_kernel", kAdapterRows * kIn}}, [] { run_adapter(false); }},

@@ -36,10 +36,9 @@ Result run_own(TinyTrainer trainer) {
     return run(trainer, 2);
 }
 
-int64_t count_fused_forwards(const Plan& plan) {
+int64_t count_fused(const Plan& plan, Fusion fusion) {
     return std::count_if(plan.steps.begin(), plan.steps.end(), [&](const Step& step) {
-        return step.kind == StepKind::Fused &&
-               plan.fusions[static_cast<size_t>(step.fusion)].fusion == Fusion::MatmulAndActivation;
+        return step.kind == StepKind::Fused && plan.fusions[static_cast<size_t>(step.fusion)].fusion == fusion;
     });
 }
 
@@ -76,18 +75,41 @@ TEST(OwnGemms, TakeActivationsAlongWhereTheyAreOffered) {
     EXPECT_TRUE(fuses([](FusionQuery& q) { q.N = 1; }));
 }
 
+TEST(OwnGemms, TakeSwiglusGradientAlongWhereTheyAreOffered) {
+    cuda::CudaBackend backend(0);
+    cuda::CudaBackend planner{cuda::PlanningOnly()};
+    FusionQuery query = {Fusion::InputGradientAndActivation, ActivationFunction::Swiglu, DType::BF16, 64, 256, 64};
+    EXPECT_FALSE(backend.fuses(query).fuses);
+    backend.offer_own_gemms(true);
+    planner.offer_own_gemms(true);
+    const FusionAnswer answer = backend.fuses(query);
+    EXPECT_TRUE(answer.fuses && answer.same_bits && answer.stores_between);
+    EXPECT_EQ(answer.workspace_bytes, backend.matmul_workspace(DType::BF16, 64, 256, 64));
+    EXPECT_TRUE(planner.fuses(query).fuses);
+    query.activation = ActivationFunction::GeluExact;
+    EXPECT_FALSE(backend.fuses(query).fuses);
+    query.activation = ActivationFunction::Gelu;
+    EXPECT_FALSE(backend.fuses(query).same_bits) << "it may be the library's";
+    query.activation = ActivationFunction::Swiglu;
+    query.IC = 68;
+    EXPECT_FALSE(backend.fuses(query).fuses);
+}
+
 class OwnGemmModels : public testing::TestWithParam<Family> {
   protected:
     Model model_ = model_of(GetParam());
 };
 
 TEST_P(OwnGemmModels, HaveTheSameBitsUnderEveryPolicyAndInTiles) {
-    EXPECT_EQ(count_fused_forwards(trainer(model_).plan()), 2);
+    EXPECT_EQ(count_fused(trainer(model_).plan(), Fusion::MatmulAndActivation), 2);
+    EXPECT_EQ(count_fused(trainer(model_).plan(), Fusion::InputGradientAndActivation), 2);
     const Result expected = run_own(trainer(model_));
     cuda_on_cpu::set_wrong_wgmma(true);
     EXPECT_FALSE(run_own(trainer(model_)) == expected) << "it is not ours that runs";
     cuda_on_cpu::set_wrong_wgmma(false);
-    EXPECT_EQ(run_own(trainer(model_, "none", 0, /*fuses=*/false)).loss, expected.loss);
+    const Result separate = run_own(trainer(model_, "none", 0, /*fuses=*/false));
+    EXPECT_EQ(separate.loss, expected.loss);
+    EXPECT_EQ(separate == expected, GetParam() == Family::Llama) << "the sums of a bias's gradient";
     int64_t tile = 0;  // Every other policy has tiles.
     for (const PolicyRow& policy : policies()) {
         tile = 128 - tile;
@@ -99,14 +121,16 @@ TEST_P(OwnGemmModels, HaveTheSameBitsUnderEveryPolicyAndInTiles) {
 TEST_P(OwnGemmModels, LeaveTheLibrarysBitsWhereItIsTheLibrarys) {
     TinyTrainer offered = trainer(model_);
     TinyTrainer usual = trainer_of(model_, kShape, DType::BF16, {.device = "cuda"});
-    EXPECT_EQ(count_fused_forwards(usual.plan()), 0);
+    EXPECT_EQ(count_fused(usual.plan(), Fusion::MatmulAndActivation), 0);
     EXPECT_TRUE(run(offered, 2) == run(usual, 2));
 }
 
 TEST_P(OwnGemmModels, AreRecordedAndGiveTheSameBitsAgain) {
     TinyTrainer first = trainer(model_, "act");
     const GemmAlgorithms chosen = own(first);
-    EXPECT_EQ(chosen.chosen.size(), 2u * 4u + 1u) << "four matmuls, of either block, and the head";
+    // Forward and both gradients of four matmuls, of either block, and the head; the library has a bias's gradient.
+    const size_t with_bias = GetParam() == Family::Gpt2 ? 2 * 4 : 0;
+    EXPECT_EQ(chosen.chosen.size(), 3u * (2u * 4u + 1u) - with_bias);
     first.backend().set_gemm_algorithms(chosen);
     const Result expected = run(first, 2);
     const GemmAlgorithms record = first.backend().gemm_algorithms();
@@ -132,14 +156,31 @@ TEST(OwnGemms, AreTakenWhereTheyAreTimedToBeFaster) {
     };
     const std::vector<double> slow(4, 100000.0);
     const GemmAlgorithms ours = timed(slow);
-    std::vector<GemmAlgorithm> forwards;
+    std::vector<GemmAlgorithm> taken;
     for (const GemmAlgorithm& each : ours.chosen)
-        if (each.is_own()) forwards.push_back(each);
-    EXPECT_EQ(forwards, own(one).chosen);
+        if (each.is_own()) taken.push_back(each);
+    EXPECT_EQ(taken, own(one).chosen);
     for (const GemmAlgorithm& each : timed({}).chosen) EXPECT_FALSE(each.is_own()) << "the executor is slow";
     EXPECT_EQ(timed({}, ours.chosen), ours) << "what is known is not timed";
     one.backend().offer_own_gemms(false);
     for (const GemmAlgorithm& each : timed(slow, ours.chosen).chosen) EXPECT_FALSE(each.is_own()) << "not offered";
+}
+
+/// What a product takes along is timed with it, and what is found holds for the product alone.
+TEST(OwnGemms, AreTimedWithSwiglusGradient) {
+    cuda::CudaBackend backend(0);
+    backend.offer_own_gemms(true);
+    GemmQuery query = {GemmKind::InputGradientAndSwiglu, DType::BF16, 64, 64, 128};
+    query.workspace_bytes = backend.matmul_workspace(DType::BF16, 64, 64, 128);
+    std::vector<GemmQuery> queries = {query, query};
+    queries.back().kind = GemmKind::InputGradient;
+    for (const double milliseconds : {100000.0, 0.0}) {
+        cuda_on_cpu::set_algorithm_times(std::vector<double>(4, milliseconds));
+        const std::vector<GemmAlgorithm> found = backend.time_gemms(queries, {}).chosen;
+        cuda_on_cpu::set_algorithm_times({});
+        ASSERT_EQ(found.size(), 1u);
+        EXPECT_EQ(found.front().is_own(), milliseconds > 0);
+    }
 }
 
 TEST(OwnGemms, AreRefusedWhereTheyCannotBe) {

@@ -129,7 +129,10 @@ check "fp32: it has no effect, and that is said" \
 base=(--model=llama-nano --data=text.txt --layers=2 --channels=64 --heads=2 --batch-size=3 --seq-len=100 --warmup=1
     --seed=3 --lr-schedule=constant --dtype=bf16 --device=cuda --block-tokens=128 --gemm-algorithms=own "${quiet[@]}")
 fit swiglu
-check "SwiGLU is part of a product" says "plan    fused: forward of gate_up + forward of swiglu"
+check "SwiGLU is part of a product, and its gradient" says "plan    fused: forward of gate_up + forward of swiglu, \
+input gradient of fc_proj + backward of swiglu"
+fit swiglu-separate --no-fuse
+check "with the bits of separate steps" same swiglu swiglu-separate
 fit swiglu-tiles --recompute=layer --tile-tokens=128
 check "the same bits in tiles" same swiglu swiglu-tiles
 fit swiglu-act --recompute=act
@@ -139,6 +142,10 @@ run plan --model=gpt2-nano --layers=2 --device-profile=h100 --dtype=bf16 -b 2 -t
 check "plan lists the forward as one step" \
     test "$(grep -c 'forward *layer [01], forward of fc + forward of gelu ' out)" = 2
 check "and repeats the activation alone" test "$(grep -c 'recompute *layer [01], repeated gelu ' out)" -ge 1
+run plan --model=llama-nano --layers=2 --device-profile=h100 --dtype=bf16 -b 2 -t 32 --recompute=layer --list-steps \
+    --gemm-algorithms=own
+check "SwiGLU's backward with the input gradient behind" \
+    test "$(grep -c 'backward *layer [01], input gradient of fc_proj + backward of swiglu ' out)" = 2
 refused "plan: no such card" 2 "gemm-algorithms=own: rtx4090 is no Hopper card; take first, or timed" plan \
     --device-profile=rtx4090 --gemm-algorithms=own
 

@@ -237,6 +237,30 @@ TEST(FusedSteps, OfAMatmulAndItsActivation) {
     }
 }
 
+/// Times are known by the order of runs: what only a kernel of our own makes comes behind what all have. Of a
+/// backward's trips to memory those are left that its product does not save.
+TEST(FusedSteps, OfOurOwnProductsComeLast) {
+    ModelConfig config = tiny(Family::Llama);
+    config.features.mlp_bias = true;
+    NullBackend backend(512);
+    for (const Fusion fusion :
+         {Fusion::InputGradientAndActivation, Fusion::WeightAndBiasGradient, Fusion::MatmulAndActivation})
+        backend.set_fusion({.fuses = true, .same_bits = true}, fusion);
+    const std::vector<FusedRun> of_swiglu = fused_runs(make_model(config), kShape, 0, DType::BF16, backend);
+    std::vector<Fusion> order;
+    for (const FusedRun& run : of_swiglu) order.push_back(run.fusion);
+    EXPECT_EQ(order, (std::vector{Fusion::WeightAndBiasGradient, Fusion::WeightAndBiasGradient,
+                                  Fusion::MatmulAndActivation, Fusion::InputGradientAndActivation}));
+    EXPECT_FLOAT_EQ(of_swiglu.back().parts.back().share, 3.0f / 5);
+    const std::vector<FusedRun> of_gelu = fused_runs(make_model(tiny(Family::Gpt2)), kShape, 0, DType::BF16, backend);
+    EXPECT_EQ(of_gelu.back().fusion, Fusion::MatmulAndActivation);
+    const auto gelu = std::find_if(of_gelu.begin(), of_gelu.end(), [](const FusedRun& run) {
+        return run.fusion == Fusion::InputGradientAndActivation;
+    });
+    ASSERT_NE(gelu, of_gelu.end());
+    EXPECT_FLOAT_EQ(gelu->parts.back().share, 1.0f / 3);
+}
+
 /// Blocks decide bits: what only whole blocks can is not fused where the last one is smaller.
 TEST(FusedSteps, AreOfTheLastBlockToo) {
     class OnlyWholeBlocks final : public NullBackend {

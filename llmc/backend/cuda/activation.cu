@@ -27,15 +27,8 @@ __global__ void gelu_backward_kernel(int64_t count, T* d_x, const T* d_out, cons
     const Group<T, kSize> values = load_group_streaming<kSize>(in + i);
     Group<T, kSize> gradients = load_group<kSize>(d_out + i);
 #pragma unroll
-    for (int k = 0; k < kSize; ++k) {
-        const float x = to_float(values[k]);
-        const float u = kGeluScale * x * (1.0f + kGeluCubic * x * x);
-        const float slope = kGeluScale * (1.0f + 3.0f * kGeluCubic * x * x);
-        // s (1 - s) is the same for u and -u; from |u| neither factor loses digits.
-        const float e = exponential<T>(-fabsf(u)), r = reciprocal<T>(1.0f + e);
-        const float s = u < 0 ? e * r : r;
-        gradients[k] = from_float<T>(to_float(gradients[k]) * (s + x * (e * r * r) * slope));
-    }
+    for (int k = 0; k < kSize; ++k)
+        gradients[k] = from_float<T>(gelu_tanh_gradient<T>(to_float(gradients[k]), to_float(values[k])));
     store_group(d_x + i, gradients);
 }
 
@@ -97,9 +90,8 @@ __global__ void swiglu_backward_kernel(T* d_gate_up, const T* d_out, const T* ga
     Group<T, kSize> up = load_group_streaming<kSize>(gate_up + at_up);
 #pragma unroll
     for (int k = 0; k < kSize; ++k) {
-        const float g = to_float(gate[k]), gradient = to_float(d[k]), s = sigmoid<T>(g);
-        gate[k] = from_float<T>(gradient * to_float(up[k]) * s * (1.0f + g * (1.0f - s)));
-        up[k] = from_float<T>(gradient * g * s);
+        const GateAndUp gradients = silu_times_gradient<T>(to_float(d[k]), to_float(gate[k]), to_float(up[k]));
+        gate[k] = from_float<T>(gradients.gate), up[k] = from_float<T>(gradients.up);
     }
     store_group(d_gate_up + at_gate, gate);
     store_group(d_gate_up + at_up, up);

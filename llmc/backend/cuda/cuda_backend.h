@@ -99,8 +99,8 @@ class CudaBackend final : public Backend {
                                 Tensor workspace) override;
     int64_t matmul_workspace(DType activations, int64_t N, int64_t OC, int64_t IC) const override;
     FusionAnswer fuses(const FusionQuery& query) const override;
-    void input_gradient_and_activation(ActivationFunction activation, Tensor d_pre, Tensor d_out, Tensor weight,
-                                       Tensor pre, Tensor workspace) override;
+    void input_gradient_and_activation(ActivationFunction activation, Tensor d_pre, Tensor d_act, Tensor d_out,
+                                       Tensor weight, Tensor pre, Tensor workspace) override;
     void weight_and_bias_gradient(Tensor d_weight, Tensor d_bias, bool adds, Tensor d_out, Tensor x,
                                   Tensor workspace) override;
     void matmul_and_activation(ActivationFunction activation, Tensor act_out, Tensor out, Tensor x, Tensor weight,

@@ -41,6 +41,36 @@ int64_t epilogue_bytes(const GemmShape& shape) {
     return 0;
 }
 
+/// The activation that our own kernel alone takes along.
+Applied applied_of(GemmKind kind) {
+    switch (kind) {
+        case GemmKind::ForwardAndGelu: return Applied::Gelu;
+        case GemmKind::ForwardAndSwiglu: return Applied::Swiglu;
+        case GemmKind::InputGradientAndSwiglu: return Applied::SwigluGradient;
+        case GemmKind::Forward:
+        case GemmKind::InputGradient:
+        case GemmKind::WeightGradient:
+        case GemmKind::InputGradientAndGelu:
+        case GemmKind::WeightAndBiasGradient: break;
+    }
+    return Applied::Nothing;
+}
+
+/// Of what an activation is taken at beside the product, and of what it makes, where the product has so many.
+struct AppliedColumns {
+    int64_t of_pre = 0, of_activated = 0;
+};
+AppliedColumns columns_of(Applied applied, int64_t columns) {
+    switch (applied) {
+        case Applied::Nothing: break;
+        case Applied::Gelu: return {0, columns};
+        case Applied::Swiglu: return {0, columns / 2};
+        case Applied::GeluGradient: return {columns, columns};
+        case Applied::SwigluGradient: return {2 * columns, 2 * columns};
+    }
+    return {};
+}
+
 /// Null if there is none.
 const GemmAlgorithm* find_key(const std::vector<GemmAlgorithm>& algorithms, const GemmKey& key) {
     const auto at = std::find_if(algorithms.begin(), algorithms.end(),
@@ -105,12 +135,13 @@ GemmAlgorithms CudaBackend::time_gemms(const std::vector<GemmQuery>& queries, co
 
 GemmAlgorithm CudaBackend::time_gemm(const GemmQuery& query, const GemmKey& key) {
     const GemmShape& shape = key.shape;
-    const bool is_gelu = query.kind == GemmKind::ForwardAndGelu, is_swiglu = query.kind == GemmKind::ForwardAndSwiglu;
-    const int64_t activated_columns = is_gelu ? query.OC : is_swiglu ? query.OC / 2 : 0;
+    const Applied applied = applied_of(query.kind);
+    const auto [of_pre, of_activated] = columns_of(applied, shape.m);
     const Scratch a(*this, shape.m * shape.k * size_of(shape.input)),
         b(*this, shape.k * shape.n * size_of(shape.input)), d(*this, shape.m * shape.n * size_of(shape.output)),
         of_epilogue(*this, epilogue_bytes(shape)), workspace(*this, key.workspace_bytes),
-        activated(*this, query.N * activated_columns * size_of(shape.output));
+        pre(*this, shape.n * of_pre * size_of(shape.output)),
+        activated(*this, shape.n * of_activated * size_of(shape.output));
     const MatmulOperands operands = {.d = d.data(),
                                      .a = a.data(),
                                      .b = b.data(),
@@ -118,14 +149,16 @@ GemmAlgorithm CudaBackend::time_gemm(const GemmQuery& query, const GemmKey& key)
                                      .c = d.data(),
                                      .workspace = workspace.data(),
                                      .workspace_bytes = key.workspace_bytes,
-                                     .applied = is_gelu     ? Applied::Gelu
-                                                : is_swiglu ? Applied::Swiglu
-                                                            : Applied::Nothing,
-                                     .activated = activated.data()};
+                                     .applied = applied,
+                                     .activated = activated.data(),
+                                     .pre = pre.data()};
     const auto activate = [&] {
-        const Tensor out(shape.output, d.data(), query.N, query.OC),
-            act_out(shape.output, activated.data(), query.N, activated_columns);
-        is_gelu ? gelu_forward(act_out, out) : swiglu_forward(act_out, out);
+        const Tensor out(shape.output, d.data(), shape.n, shape.m),
+            act_out(shape.output, activated.data(), shape.n, of_activated),
+            act_in(shape.output, pre.data(), shape.n, of_pre);
+        if (applied == Applied::Gelu) gelu_forward(act_out, out);
+        if (applied == Applied::Swiglu) swiglu_forward(act_out, out);
+        if (applied == Applied::SwigluGradient) swiglu_backward(act_out, out, act_in);
     };
     GemmAlgorithm found = matmuls_->fastest(key, operands, stream_);
     const bool is_own =

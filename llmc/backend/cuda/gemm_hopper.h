@@ -1,6 +1,7 @@
-// Forward products on Hopper's own instructions, which take an activation along: what prepared_matmuls.cpp runs in
-// place of cuBLASLt where it is told to (base/gemm_algorithms.h). Elements have the same bits whatever N is and
-// whatever the product takes along: sums go over IC in order, and what an activation is applied to is rounded first.
+// Matrix products on Hopper's own instructions, which take an activation along: what prepared_matmuls.cpp runs in place
+// of cuBLASLt where it is told to (base/gemm_algorithms.h). Elements have the same bits however many multiprocessors
+// there are and whatever the product takes along: the order of a sum depends on the product's sizes alone, and what an
+// activation is applied to is rounded first.
 #pragma once
 
 #include "llmc/backend/cuda/tensor_map.h"
@@ -13,26 +14,45 @@
 
 namespace llmc::cuda {
 
-/// What else is stored, from the product as it was rounded.
-enum class Applied : uint8_t {
-    Nothing,
-    Gelu,    ///< Its tanh form, (N, OC).
-    Swiglu,  ///< Of gates in the first half of the columns, (N, OC / 2).
+/// Of out (rows, columns) = left * right, row-major as all of them: how the operands lie, and the type of out.
+enum class HopperKind : uint8_t {
+    Forward,         ///< left (rows, depth), right (columns, depth): x, weight; bf16.
+    InputGradient,   ///< left (rows, depth), right (depth, columns): d_out, weight; bf16.
+    WeightGradient,  ///< left (depth, rows), right (depth, columns): d_out, x; fp32.
 };
 
-/// out (N, OC) = residual + x (N, IC) * weight (OC, IC)^T + bias, row-major; the sum is rounded once. bias (OC) and
-/// residual (N, OC), which may be out, may be null. Addresses are multiples of 16 bytes.
+/// What else is made of the product, as it was rounded.
+enum class Applied : uint8_t {
+    Nothing,
+    Gelu,            ///< activated (rows, columns) = its tanh form.
+    Swiglu,          ///< activated (rows, columns / 2), of gates in the first half of the columns.
+    GeluGradient,    ///< activated (rows, columns) = gelu'(pre) * the product, which is not stored.
+    SwigluGradient,  ///< activated and pre (rows, 2 columns): of gates and ups. The product is not stored.
+};
+
+/// out = residual + left * right + bias; the sum is rounded once. bias (columns) and residual, which may be out, may be
+/// null. Addresses are multiples of 16 bytes.
 struct HopperProduct {
-    __nv_bfloat16* out;
-    __nv_bfloat16* activated;  ///< Null if nothing is applied.
-    const __nv_bfloat16 *x, *weight, *bias, *residual;
-    int N, OC, IC;
+    void* out;                 ///< Null where it is not stored.
+    __nv_bfloat16* activated;  ///< Null if nothing is applied. May be pre.
+    const __nv_bfloat16 *left, *right, *bias;
+    const void* residual;      ///< As out.
+    const __nv_bfloat16* pre;  ///< Of gradients: what the activation was applied to.
+    int rows, columns, depth;
+    float* workspace = nullptr;  ///< hopper_gemm_workspace() bytes.
 };
 
 /// Whether it forms such products, of operands at multiples of 16 bytes.
 bool hopper_gemm_takes(const GemmShape& shape);
+/// Of one that it takes.
+HopperKind hopper_kind(const GemmShape& shape);
+/// Bytes that its parts' sums need: those of weight gradients of few tiles over many tokens, which are cut in up to
+/// eight. As much as twice the operands at most, and 32 MiB.
+int64_t hopper_gemm_workspace(const GemmShape& shape);
 
-/// By so many blocks at most, one to a multiprocessor; results do not depend on it.
-void gemm_hopper(const HopperProduct& product, Applied applied, int multiprocessors, cudaStream_t stream);
+/// By so many blocks at most, one to a multiprocessor; results do not depend on it. Forward products take Gelu and
+/// Swiglu, input gradients GeluGradient and SwigluGradient.
+void gemm_hopper(const HopperProduct& product, HopperKind kind, Applied applied, int multiprocessors,
+                 cudaStream_t stream);
 
 }  // namespace llmc::cuda

@@ -4,7 +4,7 @@
 // The activation function is part of a forward product of our own alone. cuBLASLt could apply GELU to the accumulator;
 // an activation that runs again starts from the rounded pre-activation, and would not give the same bits. What runs
 // once, in the backward, may be part of the library's product: GELU's derivative of an input gradient, and, of a weight
-// gradient, the sums of the bias's.
+// gradient, the sums of the bias's. SwiGLU's derivative is part of ours alone.
 #include "llmc/backend/cuda/column_sum.h"
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/gemm_hopper.h"
@@ -78,6 +78,7 @@ GemmShape gemm_shape(const GemmQuery& query) {
                     .output = dtype,
                     .epilogue = has_bias ? Epilogue::Bias : Epilogue::None,
                     .adds_c = has_residual};
+        case GemmKind::InputGradientAndSwiglu:
         case GemmKind::InputGradient:
         case GemmKind::InputGradientAndGelu:
             return {.m = IC,
@@ -85,7 +86,7 @@ GemmShape gemm_shape(const GemmQuery& query) {
                     .k = OC,
                     .input = dtype,
                     .output = dtype,
-                    .epilogue = kind == GemmKind::InputGradient ? Epilogue::None : Epilogue::GeluGradient};
+                    .epilogue = kind == GemmKind::InputGradientAndGelu ? Epilogue::GeluGradient : Epilogue::None};
         case GemmKind::WeightGradient:
         case GemmKind::WeightAndBiasGradient: break;
     }
@@ -140,12 +141,14 @@ GemmQuery product_of(const FusionQuery& query, GemmKind kind) {
     return {.kind = kind, .dtype = query.dtype, .N = query.N, .OC = query.OC, .IC = query.IC};
 }
 
-/// Whether our own kernel forms the product and takes the activation along.
+/// Whether our own kernel forms the product and takes along an activation that the library does not.
 bool own_gemm_applies(const FusionQuery& query) {
     constexpr int64_t kGateAndUp = 16;  // Rows of either are multiples of 16 bytes.
-    const bool is_gelu = query.activation == ActivationFunction::Gelu,
-               is_swiglu = query.activation == ActivationFunction::Swiglu && query.OC % kGateAndUp == 0;
-    return (is_gelu || is_swiglu) && hopper_gemm_takes(gemm_shape(product_of(query, GemmKind::Forward)));
+    const bool is_swiglu = query.activation == ActivationFunction::Swiglu;
+    if (query.fusion == Fusion::InputGradientAndActivation)
+        return is_swiglu && hopper_gemm_takes(gemm_shape(product_of(query, GemmKind::InputGradient)));
+    const bool applies = is_swiglu ? query.OC % kGateAndUp == 0 : query.activation == ActivationFunction::Gelu;
+    return applies && hopper_gemm_takes(gemm_shape(product_of(query, GemmKind::Forward)));
 }
 
 }  // namespace
@@ -159,8 +162,15 @@ FusionAnswer CudaBackend::fuses(const FusionQuery& query) const {
     const auto library_can = [&](GemmKind kind) {
         return matmuls_ == nullptr || matmuls_->can(matmuls_->key_of(gemm_shape(product_of(query, kind)), of_library));
     };
+    if (offers_own_gemms_ && own_gemm_applies(query)) {
+        // The workspace is part of what an algorithm is chosen by: that of the product alone.
+        return {.fuses = true,
+                .same_bits = true,
+                .workspace_bytes = matmul_workspace(query.dtype, query.N, query.OC, query.IC)};
+    }
     switch (query.fusion) {
-        case Fusion::ActivationAndWeightGradient: break;
+        case Fusion::ActivationAndWeightGradient:
+        case Fusion::MatmulAndActivation: break;
         case Fusion::InputGradientAndActivation:
             if (query.activation != ActivationFunction::Gelu || query.IC % kMultiple != 0) break;
             return {.fuses = library_can(GemmKind::InputGradientAndGelu),
@@ -169,12 +179,6 @@ FusionAnswer CudaBackend::fuses(const FusionQuery& query) const {
         case Fusion::WeightAndBiasGradient:
             return {.fuses = library_can(GemmKind::WeightAndBiasGradient),
                     .workspace_bytes = bias_gradient_bytes(query.OC) + of_library};
-        case Fusion::MatmulAndActivation:
-            if (!offers_own_gemms_ || !own_gemm_applies(query)) break;
-            // The workspace is part of what an algorithm is chosen by: that of the product alone.
-            return {.fuses = true,
-                    .same_bits = true,
-                    .workspace_bytes = matmul_workspace(query.dtype, query.N, query.OC, query.IC)};
     }
     return {};
 }
@@ -191,13 +195,24 @@ void CudaBackend::matmul_and_activation(ActivationFunction activation, Tensor ac
     is_gelu ? gelu_forward(act_out, out) : swiglu_forward(act_out, out);
 }
 
-void CudaBackend::input_gradient_and_activation(ActivationFunction activation, Tensor d_pre, Tensor d_out,
+void CudaBackend::input_gradient_and_activation(ActivationFunction activation, Tensor d_pre, Tensor d_act, Tensor d_out,
                                                 Tensor weight, Tensor pre, Tensor workspace) {
-    CHECK(activation == ActivationFunction::Gelu, static_cast<int>(activation));
+    const bool is_gelu = activation == ActivationFunction::Gelu;
+    CHECK(is_gelu || activation == ActivationFunction::Swiglu, static_cast<int>(activation));
     CHECK(pre.shape == d_pre.shape && pre.dtype == d_pre.dtype, d_pre.shape[0], d_pre.shape[1]);
-    MatmulOperands operands = of_input_gradient(d_pre, d_out, weight, workspace);
-    operands.of_epilogue = pre.data;
-    matmuls_->run(gemm_shape(input_gradient(GemmKind::InputGradientAndGelu, d_out, weight)), operands, stream_);
+    if (is_gelu) {
+        MatmulOperands operands = of_input_gradient(d_pre, d_out, weight, workspace);
+        operands.of_epilogue = pre.data;
+        matmuls_->run(gemm_shape(input_gradient(GemmKind::InputGradientAndGelu, d_out, weight)), operands, stream_);
+        return;
+    }
+    CHECK(d_pre.count() == 2 * d_act.count(), d_pre.count(), d_act.count());
+    MatmulOperands operands = of_input_gradient(d_act, d_out, weight, workspace);
+    operands.applied = Applied::SwigluGradient;
+    operands.activated = d_pre.data;
+    operands.pre = pre.data;
+    const GemmQuery product = input_gradient(GemmKind::InputGradientAndSwiglu, d_out, weight);
+    if (!matmuls_->run(gemm_shape(product), operands, stream_)) swiglu_backward(d_pre, d_act, pre);
 }
 
 /// The library overwrites: where the bias's gradient is added, and where nobody wants it, it goes into the workspace.

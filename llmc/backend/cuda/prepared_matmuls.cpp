@@ -199,16 +199,19 @@ cublasStatus_t PreparedMatmuls::start(const Call& call, const Algorithm& algorit
 
 void PreparedMatmuls::start_own(const GemmShape& shape, const MatmulOperands& operands, cudaStream_t stream) const {
     const auto bf16_of = [](const void* data) { return static_cast<const __nv_bfloat16*>(data); };
-    gemm_hopper({.out = static_cast<__nv_bfloat16*>(operands.d),
-                 .activated = static_cast<__nv_bfloat16*>(operands.activated),
-                 .x = bf16_of(operands.b),
-                 .weight = bf16_of(operands.a),
+    const bool of_gelu = shape.epilogue == Epilogue::GeluGradient;
+    gemm_hopper({.out = operands.d,
+                 .activated = static_cast<__nv_bfloat16*>(of_gelu ? operands.d : operands.activated),
+                 .left = bf16_of(operands.b),
+                 .right = bf16_of(operands.a),
                  .bias = shape.epilogue == Epilogue::Bias ? bf16_of(operands.of_epilogue) : nullptr,
-                 .residual = shape.adds_c && !operands.ignores_c ? bf16_of(operands.c) : nullptr,
-                 .N = static_cast<int>(shape.n),
-                 .OC = static_cast<int>(shape.m),
-                 .IC = static_cast<int>(shape.k)},
-                operands.applied, multiprocessors_, stream);
+                 .residual = shape.adds_c && !operands.ignores_c ? operands.c : nullptr,
+                 .pre = bf16_of(of_gelu ? operands.of_epilogue : operands.pre),
+                 .rows = static_cast<int>(shape.n),
+                 .columns = static_cast<int>(shape.m),
+                 .depth = static_cast<int>(shape.k),
+                 .workspace = static_cast<float*>(operands.workspace)},
+                hopper_kind(shape), of_gelu ? Applied::GeluGradient : operands.applied, multiprocessors_, stream);
 }
 
 bool PreparedMatmuls::run(const GemmShape& shape, const MatmulOperands& operands, cudaStream_t stream) {
@@ -249,7 +252,9 @@ std::vector<GemmAlgorithm> PreparedMatmuls::algorithms() const {
 
 bool PreparedMatmuls::own_takes(const GemmKey& key) {
     constexpr uint32_t kAlignment = 16;
-    return hopper_gemm_takes(key.shape) && *std::min_element(key.alignment.begin(), key.alignment.end()) >= kAlignment;
+    return hopper_gemm_takes(key.shape) &&
+           *std::min_element(key.alignment.begin(), key.alignment.end()) >= kAlignment &&
+           hopper_gemm_workspace(key.shape) <= key.workspace_bytes;
 }
 
 bool PreparedMatmuls::choose(const GemmAlgorithm& algorithm) {

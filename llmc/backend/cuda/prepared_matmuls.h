@@ -32,6 +32,7 @@ struct MatmulOperands {
     int64_t workspace_bytes = 0;
     Applied applied = Applied::Nothing;  ///< By our own kernel alone.
     void* activated = nullptr;
+    const void* pre = nullptr;
 };
 
 class PreparedMatmuls {
@@ -50,7 +51,7 @@ class PreparedMatmuls {
     /// Whether the library has an algorithm. It is asked once. By any thread: several search for plans.
     bool can(const GemmKey& key) { return call_of(key) != nullptr; }
 
-    /// False where an activation is to be applied, and the product's algorithm does not do it.
+    /// False where an activation is to be applied, and the product's algorithm does not do it: then d is there.
     bool run(const GemmShape& shape, const MatmulOperands& operands, cudaStream_t stream);
 
     /// "cuBLASLt 13.1.0".

@@ -34,9 +34,10 @@ struct SwizzledTile {
         return matrix_descriptor(data + step / 4 * kPart + row * kRowBytes + step % 4 * 32, 0, kPattern,
                                  Swizzle::Bytes128);
     }
-    /// 16 rows, which are K, all columns of each.
-    __device__ __forceinline__ uint64_t mn_major(int step) const {
-        return matrix_descriptor(data + step * 16 * kRowBytes, kPart, kPattern, Swizzle::Bytes128);
+    /// 16 rows, which are K, the columns of each from `column` on, a multiple of 64.
+    __device__ __forceinline__ uint64_t mn_major(int step, int column = 0) const {
+        return matrix_descriptor(data + column / 64 * kPart + step * 16 * kRowBytes, kPart, kPattern,
+                                 Swizzle::Bytes128);
     }
     /// 8 columns of a row.
     __device__ __forceinline__ char* chunk(int row, int chunk) const {

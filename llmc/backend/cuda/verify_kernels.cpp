@@ -122,81 +122,128 @@ bool CudaBackend::hopper_kernels_agree(int64_t HD) {
 
 namespace {
 
-/// One forward product by the library and by our own kernel, with what that takes along.
-class Product {
+/// Products of a weight by the library and by our own kernel, with what that takes along.
+class Products {
   public:
-    /// More than one tile, and than the stages of its ring, with remainders.
-    static constexpr int64_t kN = 200, kOC = 528, kIC = 328;
-
-    explicit Product(CudaBackend& backend) : backend_(backend) {
+    explicit Products(CudaBackend& backend) : backend_(backend) {
         workspace_ = make(DType::U8, 1, backend.matmul_workspace(DType::BF16, kN, kOC, kIC));
-        for (const Tensor& tensor : {x_, weight_, bias_, residual_})
+        for (const Tensor& tensor : {x_, weight_, bias_, d_out_, pre_})
             backend.copy_to_device(tensor, some_numbers(tensor.count()).data());
     }
-    ~Product() {
-        for (const Tensor& tensor : {x_, weight_, bias_, residual_, out_, activated_, workspace_})
+    ~Products() {
+        for (const Tensor& tensor : {x_, weight_, bias_, d_out_, pre_, out_, d_x_, activated_, d_weight_, workspace_})
             backend_.release(tensor.data);
     }
-    Product(const Product&) = delete;
+    Products(const Products&) = delete;
 
-    std::vector<float> by_library() {
-        backend_.matmul_forward(out_, x_, weight_, bias_, residual_, workspace_);
-        return numbers(out_);
+    /// Whether the products are the same, but for rounding, and the same to the bit whatever our own kernel takes
+    /// along; and that is what the activation's own kernel makes of them.
+    bool agree_on_forward() {
+        backend_.matmul_forward(out_, x_, weight_, bias_, d_out_, workspace_);
+        const std::vector<float> by_library = numbers(out_);
+        HopperProduct product = {.out = out_.data,
+                                 .activated = data(activated_),
+                                 .left = data(x_),
+                                 .right = data(weight_),
+                                 .bias = data(bias_),
+                                 .residual = d_out_.data,
+                                 .pre = nullptr,
+                                 .rows = kN,
+                                 .columns = kOC,
+                                 .depth = kIC};
+        bool same = agree(by_library, own(out_, product, HopperKind::Forward, Applied::Nothing));
+        product.residual = nullptr;
+        const std::vector<float> plain = own(out_, product, HopperKind::Forward, Applied::Nothing);
+        for (const Applied applied : {Applied::Gelu, Applied::Swiglu}) {
+            same = same && own(out_, product, HopperKind::Forward, applied) == plain;
+            const bool is_gelu = applied == Applied::Gelu;
+            const Tensor activated(DType::BF16, activated_.data, kN, is_gelu ? kOC : kOC / 2);
+            const std::vector<float> taken_along = numbers(activated);
+            is_gelu ? backend_.gelu_forward(activated, out_) : backend_.swiglu_forward(activated, out_);
+            same = same && numbers(activated) == taken_along;
+        }
+        return same;
     }
-    std::vector<float> own(Applied applied, bool with_residual) {
-        const auto data = [](const Tensor& tensor) { return static_cast<__nv_bfloat16*>(tensor.data); };
-        gemm_hopper({.out = data(out_),
-                     .activated = data(activated_),
-                     .x = data(x_),
-                     .weight = data(weight_),
-                     .bias = data(bias_),
-                     .residual = with_residual ? data(residual_) : nullptr,
-                     .N = kN,
-                     .OC = kOC,
-                     .IC = kIC},
-                    applied, kBlocks, static_cast<cudaStream_t>(backend_.stream()));
-        return numbers(out_);
+    bool agree_on_weight_gradients() {
+        backend_.matmul_backward_weight(d_weight_, {}, /*adds=*/false, d_out_, x_, workspace_);
+        const std::vector<float> by_library = numbers(d_weight_);
+        const HopperProduct product = {.out = d_weight_.data,
+                                       .activated = nullptr,
+                                       .left = data(d_out_),
+                                       .right = data(x_),
+                                       .bias = nullptr,
+                                       .residual = nullptr,
+                                       .pre = nullptr,
+                                       .rows = kOC,
+                                       .columns = kIC,
+                                       .depth = kN};
+        return agree(by_library, own(d_weight_, product, HopperKind::WeightGradient, Applied::Nothing));
     }
-    /// Whether what own() has applied to out is what the activation's own kernel makes of that, to the bit.
-    bool activates(Applied applied) {
-        const bool is_gelu = applied == Applied::Gelu;
-        const Tensor activated(DType::BF16, activated_.data, kN, is_gelu ? kOC : kOC / 2);
-        const std::vector<float> taken_along = numbers(activated);
-        is_gelu ? backend_.gelu_forward(activated, out_) : backend_.swiglu_forward(activated, out_);
-        return numbers(activated) == taken_along;
+    bool agree_on_input_gradients() {
+        backend_.matmul_backward_input(d_x_, d_out_, weight_, workspace_);
+        const std::vector<float> by_library = numbers(d_x_);
+        const HopperProduct product = {.out = d_x_.data,
+                                       .activated = data(activated_),
+                                       .left = data(d_out_),
+                                       .right = data(weight_),
+                                       .bias = nullptr,
+                                       .residual = nullptr,
+                                       .pre = data(pre_),
+                                       .rows = kN,
+                                       .columns = kIC,
+                                       .depth = kOC};
+        bool same = agree(by_library, own(d_x_, product, HopperKind::InputGradient, Applied::Nothing));
+        for (const Applied applied : {Applied::GeluGradient, Applied::SwigluGradient}) {
+            const bool is_gelu = applied == Applied::GeluGradient;
+            const int64_t columns = is_gelu ? kIC : 2 * kIC;
+            const Tensor d_pre(DType::BF16, activated_.data, kN, columns), pre(DType::BF16, pre_.data, kN, columns);
+            const std::vector<float> taken_along = own(d_pre, product, HopperKind::InputGradient, applied);
+            is_gelu ? backend_.gelu_backward(d_pre, d_x_, pre) : backend_.swiglu_backward(d_pre, d_x_, pre);
+            same = same && numbers(d_pre) == taken_along;
+        }
+        return same;
     }
 
   private:
-    static constexpr int kBlocks = 4;  ///< Fewer than tiles.
+    /// More than one tile in both directions, and than the stages of its ring, with remainders.
+    static constexpr int kN = 200, kOC = 528, kIC = 328;
+    static constexpr int kBlocks = 3;  ///< Fewer than tiles.
 
+    static __nv_bfloat16* data(const Tensor& tensor) { return static_cast<__nv_bfloat16*>(tensor.data); }
     Tensor make(DType dtype, int64_t rows, int64_t columns) {
         Tensor tensor(dtype, nullptr, rows, columns);
         tensor.data = backend_.allocate(tensor.bytes(), "the comparison of matrix products");
         return tensor;
     }
+    /// What it makes of a result.
+    std::vector<float> own(const Tensor& result, const HopperProduct& product, HopperKind kind, Applied applied) {
+        gemm_hopper(product, kind, applied, kBlocks, static_cast<cudaStream_t>(backend_.stream()));
+        return numbers(result);
+    }
     std::vector<float> numbers(const Tensor& tensor) {
-        std::vector<bf16> all(static_cast<size_t>(tensor.count()));
+        std::vector<float> values(static_cast<size_t>(tensor.count()));
+        if (tensor.dtype == DType::F32) {
+            backend_.copy_to_host(values.data(), tensor);
+            return values;
+        }
+        std::vector<bf16> all(values.size());
         backend_.copy_to_host(all.data(), tensor);
-        std::vector<float> values;
-        for (const bf16 value : all) values.push_back(to_float(value));
+        for (size_t i = 0; i < all.size(); ++i) values[i] = to_float(all[i]);
         return values;
     }
 
     CudaBackend& backend_;
     Tensor x_ = make(DType::BF16, kN, kIC), weight_ = make(DType::BF16, kOC, kIC), bias_ = make(DType::BF16, 1, kOC),
-           residual_ = make(DType::BF16, kN, kOC), out_ = make(DType::BF16, kN, kOC),
-           activated_ = make(DType::BF16, kN, kOC), workspace_;
+           d_out_ = make(DType::BF16, kN, kOC), pre_ = make(DType::BF16, kN, 2 * kIC),
+           out_ = make(DType::BF16, kN, kOC), d_x_ = make(DType::BF16, kN, kIC),
+           activated_ = make(DType::BF16, kN, 2 * kIC), d_weight_ = make(DType::F32, kOC, kIC), workspace_;
 };
 
 }  // namespace
 
 bool CudaBackend::own_gemms_agree() {
-    Product product(*this);
-    bool same = agree(product.by_library(), product.own(Applied::Nothing, /*with_residual=*/true));
-    const std::vector<float> plain = product.own(Applied::Nothing, /*with_residual=*/false);
-    for (const Applied applied : {Applied::Gelu, Applied::Swiglu})
-        same = same && product.own(applied, /*with_residual=*/false) == plain && product.activates(applied);
-    return same;
+    Products products(*this);
+    return products.agree_on_forward() && products.agree_on_input_gradients() && products.agree_on_weight_gradients();
 }
 
 }  // namespace llmc::cuda

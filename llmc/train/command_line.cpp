@@ -93,7 +93,9 @@ void refuse_long_dash(const std::string& word) {
         std::string name = word.substr(dash.size());
         while (name.starts_with(dash) || name.starts_with('-')) name.erase(0, name.starts_with('-') ? 1 : dash.size());
         if (name.empty()) return;
-        const char* hyphens = before_value(name).size() == 1 ? "-" : "--";
+        const bool is_short = before_value(name).size() == 1;
+        if (is_short && name.size() > 1) name[1] = ' ';
+        const char* hyphens = is_short ? "-" : "--";
         fail_usage("'{}': begins with a long dash, which is not two hyphens; write {}{}", word, hyphens, name);
     }
 }

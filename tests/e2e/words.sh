@@ -46,7 +46,7 @@ refused "a subcommand as an option" 2 "E --plan: .*did you mean the subcommand, 
 refused "a long dash" 2 "E '.*data=text.txt': begins with a long dash, .* two hyphens; write --data=text.txt$" \
     "$(printf '\342\200\224data=text.txt')"
 must "the advice" "${small[@]}" "$(advice '--data=text.txt')" --output-dir=hyphens
-refused "a long dash of a short option" 2 "write -b=4$" "$(printf '\342\200\223b=4')"
+refused "a long dash of a short option" 2 "write -b 4$" "$(printf '\342\200\223b=4')"
 refused "a short option without its value" 2 "E -q \(--final-lr-fraction\): needs a value; write --final-lr-fr" -q
 refused "another one comes next" 2 "E -q \(--final-lr-fraction\): needs a value, but '--st" -q --steps=3
 refused "a short option's value" 2 "E -b \(--batch-size\): must be " -b x

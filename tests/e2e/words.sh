@@ -75,6 +75,7 @@ must "fewer steps" --resume=finished --steps=3
 check "a run that has done more than asked" says "I nothing left to do: the run has done 4 steps, and --steps is 3; "
 must "the advice" --resume=finished "$(grep -o -e '--steps=5' err)"
 check "the advice: one more" test "$(tail -n 1 finished/metrics.jsonl | cut -c 1-9)" = '{"step":5'
+must "a rate that is hardly another" --resume=finished --steps=6 --learning-rate=3.000001e-3
 rates=$(grep -o 'before): .*' err)
 check "rates of another schedule are told apart" test "$(cut -d ' ' -f 2 <<<"$rates")" != "${rates##* }" -a -n "$rates"
 

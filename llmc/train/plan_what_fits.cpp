@@ -8,6 +8,7 @@
 #include "llmc/base/terminal.h"
 #include "llmc/base/units.h"
 #include "llmc/draw/labels.h"
+#include "llmc/draw/report_units.h"
 #include "llmc/draw/text_table.h"
 #include "llmc/io/json_text.h"
 #include "llmc/train/options_levels.h"
@@ -133,8 +134,7 @@ std::string setting_line(const std::string& name, const Setting& setting, const 
     const std::string host =
         setting.fit.host_bytes > 0 ? fmt::format(", {} of host memory", format_bytes(setting.fit.host_bytes)) : "";
     const int width = output_columns();
-    return wrapped(fmt::format("{}: {} tokens/s predicted, {}{}:", name,
-                               format_count(static_cast<int64_t>(setting.fit.tokens_per_second)),
+    return wrapped(fmt::format("{}: {} tokens/s predicted, {}{}:", name, rate_text(setting.fit.tokens_per_second),
                                format_bytes(setting.fit.total_bytes), host),
                    width) +
            wrapped_command(command, width);
@@ -193,11 +193,10 @@ std::string model_report(const Options& given, const Model& model, Backend& back
         const auto of_command = words_of(options, setting, dtype, limit);
         words = setting_line("fastest", setting, command_of(of_command));
         if (!options.emit_config.empty()) {
-            write_output(
-                "--emit-config", options.emit_config,
-                config_of(of_command, fmt::format("The fastest that fits {}: {} tokens/s predicted",
-                                                  describe_limit(given, backend, limit),
-                                                  format_count(static_cast<int64_t>(setting.fit.tokens_per_second)))));
+            write_output("--emit-config", options.emit_config,
+                         config_of(of_command, fmt::format("The fastest that fits {}: {} tokens/s predicted",
+                                                           describe_limit(given, backend, limit),
+                                                           rate_text(setting.fit.tokens_per_second))));
             words += wrapped(fmt::format("written: {}", options.emit_config), limits.width);
         }
     }

@@ -4,6 +4,7 @@
 #include "llmc/comm/link.h"
 #include "llmc/io/text_file.h"
 #include "tests/io/temp_dir.h"
+#include "tests/sanitizers.h"
 
 #include <spdlog/sinks/null_sink.h>
 
@@ -16,9 +17,9 @@ namespace llmc {
 namespace {
 
 #ifdef __SANITIZE_THREAD__
-constexpr bool kSeesRaces = true;
+constexpr bool kWithThreadSanitizer = true;
 #else
-constexpr bool kSeesRaces = false;
+constexpr bool kWithThreadSanitizer = false;
 #endif
 constexpr int kExitOfSanitizer = 66;  // tests/run.sh
 
@@ -36,7 +37,7 @@ template <typename First, typename Second>
 class PlantedRacesDeathTest : public testing::Test {
   protected:
     void SetUp() override {
-        if (!kSeesRaces) GTEST_SKIP() << "only with TSAN=1";
+        if (!kWithThreadSanitizer) GTEST_SKIP() << "only with TSAN=1";
         GTEST_FLAG_SET(death_test_style, "threadsafe");
     }
 };

@@ -201,7 +201,7 @@ fi
 bad=("$root/scripts/sweep.py" --batch-sizes=2 --recompute=0 --out=new)
 says "an unknown option" 2 "^sweep: --bogus: no such option" "${bad[@]}" --bogus
 says "a missing value" 2 "^sweep: --model: wants a value" "${bad[@]}" --model
-says "a bad batch size" 2 "^sweep: --batch-sizes=x" "${bad[@]}" --batch-sizes="2 x"
+says "a bad batch size" 2 "^sweep: --batch-sizes=2 x: 'x' is not" "${bad[@]}" --batch-sizes="2 x"
 says "folders in a grid" 2 "^sweep: --grid=output-dir=a,b: .*give --out=FOLDER" "${bad[@]}" --grid=output-dir=a,b
 says "values without commas" 2 "^sweep: '2': .*--grid=seed=1,2$" "${bad[@]}" --grid seed=1 2 "${model[@]}"
 touch afile

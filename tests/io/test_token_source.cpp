@@ -76,6 +76,8 @@ TEST(OpenTokenSource, NamesOptionFileAndRemedy) {
     EXPECT_TRUE(has(open_error(dir / "*.none", "--val-data"), {"--val-data: ", "*.none", "no file matches"}));
     EXPECT_TRUE(has(open_error(dir.write("e.txt", "")), {"--data: ", "e.txt", "is empty"}));
     std::filesystem::create_directories(dir / "folder/sub");
+    EXPECT_TRUE(has(open_error(dir / "folder"), {"--data: ", "folder", "is a folder without files"}));
+    dir.write("folder/sub/text.txt", "in it");
     EXPECT_TRUE(has(open_error(dir / "folder"), {"--data: ", "folder", "is a folder without files", "folder/sub"}));
     EXPECT_TRUE(has(open_error(dir.write("n.txt", std::string("ab\0c", 4))), {"--data: ", "n.txt", "binary"}));
     EXPECT_TRUE(has(open_error(dir.write("c.txt", "\x01\x02\x03 abc")), {"--data: ", "c.txt", "binary"}));

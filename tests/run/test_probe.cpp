@@ -7,6 +7,7 @@
 #include "llmc/train/choose_plan.h"
 #include "tests/backend/null_backend.h"
 #include "tests/io/temp_dir.h"
+#include "tests/sanitizers.h"
 
 #include <gtest/gtest.h>
 
@@ -69,7 +70,7 @@ TEST(Probe, MeasuresTheModelsOperations) {
             EXPECT_GT(rates->attention_forward.fixed + rates->attention_forward.per_key, 0);
             EXPECT_GT(rates->attention_backward.fixed + rates->attention_backward.per_key, 0);
             EXPECT_TRUE(is_rate(rates->forward[static_cast<size_t>(model.norm)]));
-            EXPECT_EQ(rates->workers, 2);
+            EXPECT_EQ(rates->workers, threads_there_are(2));
             const OpTimes times = probed_times(model, {1, 64}, Places(), *rates);
             for (const OpTimes::Row& row : times.block) EXPECT_TRUE(is_rate(row.forward) && is_rate(row.backward));
         }

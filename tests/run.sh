@@ -59,7 +59,7 @@ fi
 # The thread sanitizer does not know libgomp's barriers, so that under it OpenMP has one thread; what is left are the
 # program's own threads.
 if ldd "$TRAIN_GPT" 2>/dev/null | grep -q libtsan; then
-    export OMP_THREAD_LIMIT=1
+    export OMP_THREAD_LIMIT=1 OMP_NUM_THREADS=1 # Both: or a warning says that there could have been more.
     export TSAN_OPTIONS="suppressions=$PWD/dev/lint/races.supp:exitcode=66${TSAN_OPTIONS:+:$TSAN_OPTIONS}"
 fi
 export UBSAN_OPTIONS="print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"

@@ -49,7 +49,8 @@ token_file gpt2_val_000000.bin uint16 $ids16
 token_file llama_train_000000.bin uint32 $ids32
 must "uint16" "${tiny[@]}" --sample-length=0 --data='gpt2_train_*.bin' --val-data=gpt2_val_000000.bin --val-every=2 \
     --steps=2 --output-dir=uint16
-check "llm.c token files, uint16, two shards" says 'data .*2 files; the first: .*llm.c token file \(GPT-2\); 1,800 tokens'
+check "llm.c token files, uint16, two shards" says \
+    'data .*2 files; the first: .*llm.c token file \(GPT-2\); 1,800 tokens'
 check "the vocabulary is GPT-2's" says 'model .*vocabulary 50257'
 check "validation in nats per token" says 'validation loss [0-9.]+ nats per token'
 near() { # near VALUE EXPECTED: an untrained model guesses evenly

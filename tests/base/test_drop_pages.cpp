@@ -18,7 +18,7 @@ int64_t resident_file_bytes() {
     return shared * sysconf(_SC_PAGESIZE);
 }
 
-int sum_of(const MappedFile& file) { return std::accumulate(file.text().begin(), file.text().end(), 0); }
+int64_t sum_of(const MappedFile& file) { return std::accumulate(file.text().begin(), file.text().end(), int64_t{0}); }
 
 TEST(DropPages, LeavesTheContentAndFreesTheMemory) {
     constexpr int64_t kBytes = 32 << 20;

@@ -24,7 +24,7 @@ TEST(DropPages, LeavesTheContentAndFreesTheMemory) {
     constexpr int64_t kBytes = 32 << 20;
     const TempDir dir;
     const MappedFile file(dir.write("large", std::string(kBytes, 'x')));
-    const int sum = sum_of(file);
+    const int64_t sum = sum_of(file);
     const int64_t before = resident_file_bytes();
     drop_pages(file.bytes());
     EXPECT_LT(resident_file_bytes(), before - kBytes / 2);

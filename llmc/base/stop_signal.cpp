@@ -37,9 +37,9 @@ constexpr std::array kStopSignals = {
     StopSignal{SIGPWR, {}, "a power failure (SIGPWR)"},
 };
 
-std::atomic<bool> requests_allowed = false;
 std::atomic<int> requested = 0;
-std::mutex remedy_mutex;
+std::mutex taking;  ///< Held while a signal is taken, and for the next two.
+bool requests_allowed = false;
 std::string remedy_of_request;
 bool has_watcher = false;  ///< A thread waits for signals. Without one, StopRequest::signal() looks for them.
 std::array<std::optional<Clock::time_point>, kStopSignals.size()> first_came;  ///< Of each, since the request began.
@@ -75,14 +75,13 @@ void acknowledge(bool may_quit) {
 }
 
 [[noreturn]] void quit(int signal) {
-    {
-        const std::lock_guard lock(remedy_mutex);
-        spdlog::warn("quitting without saving, as asked again; {}", remedy_of_request);
-    }
+    if (requests_allowed) spdlog::warn("quitting without saving, as asked again; {}", remedy_of_request);
     end_by(signal);
 }
 
+/// Says nothing once requests are not allowed any more: then the program ends, and the log with it.
 void take(int signal) {
+    const std::lock_guard lock(taking);
     if (!requests_allowed && requested == 0) end_by(signal);
     size_t kind = 0;
     while (kStopSignals[kind].number != signal) ++kind;
@@ -131,10 +130,8 @@ std::string signal_in_words(int signal) {
 }
 
 StopRequest::StopRequest(const std::string& remedy) {
-    {
-        const std::lock_guard lock(remedy_mutex);
-        remedy_of_request = remedy;
-    }
+    const std::lock_guard lock(taking);
+    remedy_of_request = remedy;
     requested = 0;
     requests_allowed = true;
     if (!has_watcher) pthread_sigmask(SIG_BLOCK, &stop_signals(), nullptr);
@@ -142,6 +139,7 @@ StopRequest::StopRequest(const std::string& remedy) {
 
 StopRequest::~StopRequest() {
     if (!has_watcher) look_for_signals();
+    const std::lock_guard lock(taking);
     requests_allowed = false;
     if (!has_watcher) pthread_sigmask(SIG_UNBLOCK, &stop_signals(), nullptr);
 }

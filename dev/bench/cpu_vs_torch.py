@@ -207,8 +207,8 @@ class Ours:
     def train(self, shape, dtype, level, rule):
         """Trains until the rule is content, then ends the process: no checkpoint, no samples."""
         with tempfile.TemporaryDirectory(dir=self.folder) as run:
-            command = [self.binary, *self.options(shape, dtype, level), "--steps=1000", "--val-every=0",
-                       "--sample-length=0", f"--output-dir={run}/run", "--log-level=warn"]
+            command = [self.binary, *self.options(shape, dtype, level), "--steps=100000",
+                       "--val-every=0", "--sample-length=0", f"--output-dir={run}/run", "--log-level=warn"]
             process = subprocess.Popen(command)
             try:
                 steps = []

@@ -77,6 +77,29 @@ void Backend::matmul_and_activation(ActivationFunction, Tensor, Tensor, Tensor, 
     CHECK(false, "not fused here");
 }
 
+void Backend::rope_rows(Tensor qkv, const RopeRows& rows, bool inverse) {
+    const int64_t T = rows.shape.T, count = qkv.shape[0];
+    AttentionShape part = rows.shape;
+    if (rows.first_row % T == 0 && count % T == 0) {
+        part.B = count / T;
+        return rope(qkv, rows.table, part, rows.first, inverse);
+    }
+    for (int64_t done = 0; done < count; done += part.T) {
+        const int64_t slot = (rows.first_row + done) % T;
+        part.B = 1, part.T = std::min(T - slot, count - done);
+        if (part.documents) part.documents = rows.shape.documents.row_range(done, part.T);
+        FirstPosition first = rows.first;
+        first.offset += slot;
+        rope(qkv.row_range(done, part.T), rows.table, part, first, inverse);
+    }
+}
+
+void Backend::matmul_and_rope(Tensor out, Tensor x, Tensor weight, Tensor bias, Tensor workspace,
+                              const RopeRows& rows) {
+    matmul_forward(out, x, weight, bias, {}, workspace);
+    rope_rows(out, rows, /*inverse=*/false);
+}
+
 void Backend::set_gemm_algorithms(const GemmAlgorithms&) { CHECK(false, "products have one algorithm each"); }
 
 GemmAlgorithms Backend::time_gemms(const std::vector<GemmQuery>&, const std::vector<GemmAlgorithm>&) { return {}; }

@@ -130,6 +130,16 @@ struct FirstPosition {
     FirstPosition(Tensor position) : on_device(position) {}
 };
 
+/// Of rows of fused projections, which need not begin or end with a sequence: where each one's angles are, as
+/// Backend::rope() has them. Sequences have shape.T rows, row n is slot (first_row + n) % shape.T of its own; shape.B
+/// does not count, documents are those of the rows at hand.
+struct RopeRows {
+    Tensor table;
+    AttentionShape shape;
+    FirstPosition first;
+    int64_t first_row = 0;
+};
+
 /// What an optimiser is told once. Clipping by global norm comes before all of them.
 struct OptimizerSettings {
     OptimizerKind kind = OptimizerKind::AdamW;
@@ -385,6 +395,12 @@ class Backend {
     /// its document. `inverse` applies the transposed map: turns back, times the factor. It is the backward operation,
     /// applied to d_qkv.
     virtual void rope(Tensor qkv, Tensor table, const AttentionShape& shape, FirstPosition first, bool inverse) = 0;
+
+    /// rope() of the sequences that qkv has rows of.
+    void rope_rows(Tensor qkv, const RopeRows& rows, bool inverse);
+    /// matmul_forward() without a residual and rope_rows() of out; with the same bits.
+    virtual void matmul_and_rope(Tensor out, Tensor x, Tensor weight, Tensor bias, Tensor workspace,
+                                 const RopeRows& rows);
 
     /// Causal attention, within documents. out (N, NH*HD), lse (N, NH) fp32 = log-sum-exp of each row's scaled scores;
     /// qkv (N, QKV). Scale and window are the shape's. Query head h reads key/value head h / (NH/NKV). Never holds T x

@@ -63,11 +63,12 @@ struct GemmAlgorithms {
 };
 
 /// One product of a plan, as Backend::time_gemms() is asked about it: which operation, and its sizes. A product is the
-/// same with an activation that the library does not have and without, as a repeat or --no-fuse has it; those with one
-/// come first, and decide for both.
+/// same with something that the library does not have and without, as a repeat or --no-fuse has it; those with it come
+/// first, and decide for both.
 enum class GemmKind : uint8_t {
     ForwardAndGelu,
     ForwardAndSwiglu,
+    ForwardAndRope,
     Forward,
     InputGradientAndSwiglu,
     InputGradient,
@@ -82,6 +83,7 @@ struct GemmQuery {
     int64_t N = 0, OC = 0, IC = 0;
     bool has_bias = false, has_residual = false;  ///< Of a forward.
     int64_t workspace_bytes = 0;                  ///< That the operation is given.
+    int64_t head_size = 0, rotated_columns = 0;   ///< Of ForwardAndRope: the first of OC, of heads that turn whole.
     auto operator<=>(const GemmQuery&) const = default;
 };
 

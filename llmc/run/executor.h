@@ -93,7 +93,8 @@ class Executor {
     void run_step(const Step& step);
     RowRange tokens_of(const Step& step) const;
     Views views_of(const Step& step, RowRange tokens);
-    FirstPosition first_position(int64_t slot = 0) const;
+    FirstPosition first_position() const;
+    RopeRows rope_rows(const Step& step, const Views& v) const;
     void rotate(const Step& step, const Tensor& qkv, const Views& v, bool inverse);
     AttentionShape shape_of(const Step& step, const Views& v) const;
     void for_each_block(const Step& step, const std::function<void(RowRange tokens)>& run);

@@ -33,6 +33,14 @@ std::vector<int64_t> tokens_at_once(const Plan& plan, const Step& step) {
     return {block, tokens % block};
 }
 
+void note_rope(const ModelConfig& config, const Step& step, GemmQuery* query) {
+    const bool turns_whole_heads = step.rope && config.rotary_columns() == config.HD;
+    if (query->kind != GemmKind::Forward || !turns_whole_heads) return;
+    query->kind = GemmKind::ForwardAndRope;
+    query->head_size = config.HD;
+    query->rotated_columns = (config.NH + config.NKV) * config.HD;
+}
+
 }  // namespace
 
 std::vector<GemmQuery> gemm_queries(const Model& model, const Plan& plan) {
@@ -49,6 +57,7 @@ std::vector<GemmQuery> gemm_queries(const Model& model, const Plan& plan) {
             GemmQuery query = {.kind = kind_of(plan, step), .dtype = plan.dtype, .OC = weight.rows, .IC = weight.cols};
             query.has_bias = part.pass == Pass::Forward && parameters_of(model, part)[1] >= 0;
             query.has_residual = part.pass == Pass::Forward && part.operand(Slot::Residual) >= 0;
+            note_rope(model.config, part, &query);
             if (workspace >= 0) query.workspace_bytes = plan.tensor(workspace).rows * plan.tensor(workspace).cols;
             for (const int64_t tokens : tokens_at_once(plan, part)) {
                 query.N = tokens;

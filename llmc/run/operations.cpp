@@ -145,24 +145,17 @@ AttentionShape Executor::shape_of(const Step& step, const Views& v) const {
     return shape;
 }
 
-/// Of slot `slot` of a run.
-FirstPosition Executor::first_position(int64_t slot) const {
-    return {slot, cache_rows_ > 0 ? state_.position() : Tensor()};
+FirstPosition Executor::first_position() const { return {0, cache_rows_ > 0 ? state_.position() : Tensor()}; }
+
+/// Of the tokens at hand.
+RopeRows Executor::rope_rows(const Step& step, const Views& v) const {
+    RopeRows rows = {state_.rope_table(), shape_of(step, v), first_position(), v.range.first};
+    rows.shape.T = rows_ == plan_.shape.N() ? plan_.shape.T : rows_;
+    return rows;
 }
 
-/// RoPE of the tokens at hand, sequence by sequence where they are not all there are.
 void Executor::rotate(const Step& step, const Tensor& qkv, const Views& v, bool inverse) {
-    const AttentionShape shape = shape_of(step, v);
-    if (v.range.count == rows_) return backend_.rope(qkv, state_.rope_table(), shape, first_position(), inverse);
-    const int64_t T = rows_ == plan_.shape.N() ? plan_.shape.T : rows_;
-    for (int64_t done = 0; done < v.range.count;) {
-        AttentionShape part = shape;
-        const int64_t slot = (v.range.first + done) % T;
-        part.B = 1, part.T = std::min(T - slot, v.range.count - done);
-        if (part.documents) part.documents = part.documents.row_range(done, part.T);
-        backend_.rope(qkv.row_range(done, part.T), state_.rope_table(), part, first_position(slot), inverse);
-        done += part.T;
-    }
+    backend_.rope_rows(qkv, rope_rows(step, v), inverse);
 }
 
 void Executor::run_forward(const Step& step, const Views& v) {
@@ -180,9 +173,11 @@ void Executor::run_forward(const Step& step, const Views& v) {
             if (step.rope) rotate(step, v.out, v, /*inverse=*/false);
             return;
         case OpKind::Matmul:
-            backend_.matmul_forward(v.out, v.in, v.weight, v.bias, v.residual, v.workspace);
-            if (step.rope) rotate(step, v.out, v, /*inverse=*/false);
-            return;
+            if (step.rope) {
+                CHECK(!v.residual, "a projection to rotate with a residual");
+                return backend_.matmul_and_rope(v.out, v.in, v.weight, v.bias, v.workspace, rope_rows(step, v));
+            }
+            return backend_.matmul_forward(v.out, v.in, v.weight, v.bias, v.residual, v.workspace);
         case OpKind::Attention:
             if (v.stat1) return backend_.attention_cached(v.out, v.stat0, v.stat1, v.in, shape, first, v.workspace);
             return backend_.attention_forward(v.out, v.stat0, v.in, shape, v.workspace);

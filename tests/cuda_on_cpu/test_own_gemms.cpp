@@ -9,6 +9,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
+#include <numeric>
 
 namespace llmc {
 namespace {
@@ -95,6 +97,34 @@ TEST(OwnGemms, TakeSwiglusGradientAlongWhereTheyAreOffered) {
     EXPECT_FALSE(backend.fuses(query).fuses);
 }
 
+/// With heads of 64 the projection comes out rotated, whatever block of tokens it is of; turning back is another's.
+TEST(OwnGemms, TakeRopeAlongWhereHeadsAreOf64) {
+    ModelConfig config = config_of_family(Family::Llama, 2, kShape.T);
+    config.HD = 64;
+    const Model model = make_model(config);
+    int turned = 0;
+    const auto turns_of = [&](const std::function<Result()>& train) {
+        turned = 0;
+        cuda_on_cpu::set_block_chooser([&](const cuda_on_cpu::Grid& grid) {
+            turned += grid.kernel.find("rope_kernel") != std::string::npos ? 1 : 0;
+            std::vector<uint64_t> all(grid.x * grid.y * grid.z);
+            std::iota(all.begin(), all.end(), uint64_t{0});
+            return all;
+        });
+        Result result = train();
+        cuda_on_cpu::set_block_chooser({});
+        return result;
+    };
+    turns_of([&] { return run(trainer_of(model, kShape, DType::BF16, {.device = "cuda"}), 2); });
+    const int of_library = turned;
+    const Result expected = turns_of([&] { return run_own(trainer(model)); });
+    EXPECT_GT(turned, 0);
+    EXPECT_LT(turned, of_library);
+    EXPECT_EQ(turned * 2, of_library) << "forward and backward turn as many rows";
+    for (const char* const policy : {"layer", "sqrt"})
+        EXPECT_TRUE(run_own(trainer(model, policy, 128)) == expected) << policy;
+}
+
 class OwnGemmModels : public testing::TestWithParam<Family> {
   protected:
     Model model_ = model_of(GetParam());
@@ -166,14 +196,10 @@ TEST(OwnGemms, AreTakenWhereTheyAreTimedToBeFaster) {
     for (const GemmAlgorithm& each : timed(slow, ours.chosen).chosen) EXPECT_FALSE(each.is_own()) << "not offered";
 }
 
-/// What a product takes along is timed with it, and what is found holds for the product alone.
-TEST(OwnGemms, AreTimedWithSwiglusGradient) {
+/// Ours where the library is slow, and only there; of all queries' one product.
+void expect_choice(const std::vector<GemmQuery>& queries) {
     cuda::CudaBackend backend(0);
     backend.offer_own_gemms(true);
-    GemmQuery query = {GemmKind::InputGradientAndSwiglu, DType::BF16, 64, 64, 128};
-    query.workspace_bytes = backend.matmul_workspace(DType::BF16, 64, 64, 128);
-    std::vector<GemmQuery> queries = {query, query};
-    queries.back().kind = GemmKind::InputGradient;
     for (const double milliseconds : {100000.0, 0.0}) {
         cuda_on_cpu::set_algorithm_times(std::vector<double>(4, milliseconds));
         const std::vector<GemmAlgorithm> found = backend.time_gemms(queries, {}).chosen;
@@ -181,6 +207,28 @@ TEST(OwnGemms, AreTimedWithSwiglusGradient) {
         ASSERT_EQ(found.size(), 1u);
         EXPECT_EQ(found.front().is_own(), milliseconds > 0);
     }
+}
+
+/// What a product takes along is timed with it, and what is found holds for the product alone.
+TEST(OwnGemms, AreTimedWithSwiglusGradient) {
+    cuda::CudaBackend backend(0);
+    GemmQuery query = {GemmKind::InputGradientAndSwiglu, DType::BF16, 64, 64, 128};
+    query.workspace_bytes = backend.matmul_workspace(DType::BF16, 64, 64, 128);
+    std::vector<GemmQuery> queries = {query, query};
+    queries.back().kind = GemmKind::InputGradient;
+    expect_choice(queries);
+}
+
+TEST(OwnGemms, AreTimedWithRope) {
+    cuda::CudaBackend backend(0);
+    GemmQuery query = {GemmKind::ForwardAndRope, DType::BF16, 70, 4 * 64, 64};
+    query.workspace_bytes = backend.matmul_workspace(DType::BF16, 70, 4 * 64, 64);
+    query.head_size = 64, query.rotated_columns = 3 * 64;
+    std::vector<GemmQuery> queries = {query, query};
+    queries.back().kind = GemmKind::Forward;
+    expect_choice(queries);
+    queries.front().head_size = 32;
+    expect_choice(queries);
 }
 
 TEST(OwnGemms, AreRefusedWhereTheyCannotBe) {

@@ -105,6 +105,8 @@ class CudaBackend final : public Backend {
                                   Tensor workspace) override;
     void matmul_and_activation(ActivationFunction activation, Tensor act_out, Tensor out, Tensor x, Tensor weight,
                                Tensor bias, Tensor workspace) override;
+    void matmul_and_rope(Tensor out, Tensor x, Tensor weight, Tensor bias, Tensor workspace,
+                         const RopeRows& rows) override;
 
     // gemm_algorithms.cpp
     void offer_own_gemms(bool offered) override;

@@ -41,12 +41,14 @@ int64_t epilogue_bytes(const GemmShape& shape) {
     return 0;
 }
 
-/// The activation that our own kernel alone takes along.
-Applied applied_of(GemmKind kind) {
-    switch (kind) {
+/// What our own kernel alone takes along.
+Applied applied_of(const GemmQuery& query) {
+    switch (query.kind) {
         case GemmKind::ForwardAndGelu: return Applied::Gelu;
         case GemmKind::ForwardAndSwiglu: return Applied::Swiglu;
         case GemmKind::InputGradientAndSwiglu: return Applied::SwigluGradient;
+        case GemmKind::ForwardAndRope:
+            return hopper_gemm_rotates(query.head_size, query.head_size) ? Applied::Rope : Applied::Nothing;
         case GemmKind::Forward:
         case GemmKind::InputGradient:
         case GemmKind::WeightGradient:
@@ -62,13 +64,21 @@ struct AppliedColumns {
 };
 AppliedColumns columns_of(Applied applied, int64_t columns) {
     switch (applied) {
-        case Applied::Nothing: break;
+        case Applied::Nothing:
+        case Applied::Rope: break;
         case Applied::Gelu: return {0, columns};
         case Applied::Swiglu: return {0, columns / 2};
         case Applied::GeluGradient: return {columns, columns};
         case Applied::SwigluGradient: return {2 * columns, 2 * columns};
     }
     return {};
+}
+
+/// The heads of a product that rope() rotates.
+AttentionShape one_sequence(const GemmQuery& query) {
+    if (query.head_size == 0) return {};
+    const int64_t NKV = (query.OC - query.rotated_columns) / query.head_size;
+    return {1, query.N, query.rotated_columns / query.head_size - NKV, NKV, query.head_size};
 }
 
 /// Null if there is none.
@@ -135,13 +145,15 @@ GemmAlgorithms CudaBackend::time_gemms(const std::vector<GemmQuery>& queries, co
 
 GemmAlgorithm CudaBackend::time_gemm(const GemmQuery& query, const GemmKey& key) {
     const GemmShape& shape = key.shape;
-    const Applied applied = applied_of(query.kind);
+    const Applied applied = applied_of(query);
     const auto [of_pre, of_activated] = columns_of(applied, shape.m);
     const Scratch a(*this, shape.m * shape.k * size_of(shape.input)),
         b(*this, shape.k * shape.n * size_of(shape.input)), d(*this, shape.m * shape.n * size_of(shape.output)),
         of_epilogue(*this, epilogue_bytes(shape)), workspace(*this, key.workspace_bytes),
         pre(*this, shape.n * of_pre * size_of(shape.output)),
-        activated(*this, shape.n * of_activated * size_of(shape.output));
+        activated(*this, shape.n * of_activated * size_of(shape.output)),
+        angles(*this, applied == Applied::Rope ? shape.n * query.head_size * size_of(DType::F32) : 0);
+    const AttentionShape heads = one_sequence(query);
     const MatmulOperands operands = {.d = d.data(),
                                      .a = a.data(),
                                      .b = b.data(),
@@ -151,7 +163,15 @@ GemmAlgorithm CudaBackend::time_gemm(const GemmQuery& query, const GemmKey& key)
                                      .workspace_bytes = key.workspace_bytes,
                                      .applied = applied,
                                      .activated = activated.data(),
-                                     .pre = pre.data()};
+                                     .pre = pre.data(),
+                                     .rope = {.table = static_cast<const float*>(angles.data()),
+                                              .documents = nullptr,
+                                              .more = nullptr,
+                                              .offset = 0,
+                                              .T = static_cast<int>(shape.n),
+                                              .first_row = 0,
+                                              .head_size = static_cast<int>(query.head_size),
+                                              .columns = static_cast<int>(query.rotated_columns)}};
     const auto activate = [&] {
         const Tensor out(shape.output, d.data(), shape.n, shape.m),
             act_out(shape.output, activated.data(), shape.n, of_activated),
@@ -159,6 +179,8 @@ GemmAlgorithm CudaBackend::time_gemm(const GemmQuery& query, const GemmKey& key)
         if (applied == Applied::Gelu) gelu_forward(act_out, out);
         if (applied == Applied::Swiglu) swiglu_forward(act_out, out);
         if (applied == Applied::SwigluGradient) swiglu_backward(act_out, out, act_in);
+        if (applied == Applied::Rope)
+            rope(out, Tensor(DType::F32, angles.data(), shape.n, query.head_size), heads, 0, /*inverse=*/false);
     };
     GemmAlgorithm found = matmuls_->fastest(key, operands, stream_);
     const bool is_own =

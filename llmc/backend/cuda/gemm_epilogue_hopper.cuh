@@ -1,9 +1,11 @@
 // How the sums of a matrix product leave: through shared memory, a warp's 16 rows at a time, so that 128 bytes of a row
-// are one access; there the bias, the residual and the activation join.
+// are one access; there the bias, the residual and the activation join. Heads turn before that: a thread has both
+// channels of a pair.
 #pragma once
 
 #include "llmc/backend/cuda/activation.cuh"
 #include "llmc/backend/cuda/gemm_tiles_hopper.cuh"
+#include "llmc/backend/cuda/rope.cuh"
 
 #include <cstdint>
 #include <type_traits>
@@ -23,8 +25,10 @@ class GemmEpilogue {
     __device__ __forceinline__ GemmEpilogue(const HopperProduct& product, char* memory)
         : product_(product), memory_(memory) {}
 
-    /// By a warpgroup, for 64 rows of the tile.
-    __device__ __forceinline__ void store(const GemmPlace& place, int first_row, const float (&sums)[128]) const {
+    /// By a warpgroup, for 64 rows of the tile. The sums are not needed any more.
+    __device__ __forceinline__ void store(const GemmPlace& place, int first_row, float (&sums)[128]) const {
+        if constexpr (kApplied == Applied::Rope)
+            product_.rope.head_size == 64 ? rotate<64>(place, first_row, sums) : rotate<128>(place, first_row, sums);
 #pragma unroll
         for (int part = 0; part < kParts; ++part) {
             __syncwarp();  // Nobody reads the part before any more.
@@ -102,6 +106,58 @@ class GemmEpilogue {
         }
     }
 
+    /// Puts the rotated numbers in place of sums, rounded to bf16 as the product is, and again.
+    template <int kHead>
+    __device__ __forceinline__ void rotate(const GemmPlace& place, int first_row, float (&sums)[128]) const {
+        constexpr int kPairs = kHead / 2, kHeads = T_::kColumns / kHead;
+        static_assert(T_::kColumns == kHeads * kHead && kPairs % 8 == 0);
+        const FragmentPlace mine;
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const int row = place.row + first_row + mine.row + 8 * h;
+            if (row >= product_.rows) continue;
+            const float* const angles = product_.rope.table + position(row) * kHead + mine.column;
+#pragma unroll
+            for (int j = 0; j < kPairs / 8; ++j) {
+                const float2 cosine = load_pair(angles + 8 * j), sine = load_pair(angles + kPairs + 8 * j);
+#pragma unroll
+                for (int head = 0; head < kHeads; ++head) {
+                    const int first = place.first_column + head * kHead;
+                    if (first >= product_.rope.columns) continue;
+                    const int sum = 4 * (head * kHead / 8 + j) + 2 * h;
+                    turn_pair(&sums[sum], &sums[sum + 4 * (kPairs / 8)], first + 8 * j + mine.column, kPairs, cosine,
+                              sine);
+                }
+            }
+        }
+    }
+    /// Two pairs, whose lower channels are columns `column` and the next.
+    __device__ __forceinline__ void turn_pair(float* lower, float* upper, int column, int apart, float2 cosine,
+                                              float2 sine) const {
+        float2 of_lower = {0, 0}, of_upper = {0, 0};
+        if (has_bias())
+            of_lower = load_pair(product_.bias + column), of_upper = load_pair(product_.bias + column + apart);
+        turn_sums(lower[0] + of_lower.x, upper[0] + of_upper.x, cosine.x, sine.x, &lower[0], &upper[0]);
+        turn_sums(lower[1] + of_lower.y, upper[1] + of_upper.y, cosine.y, sine.y, &lower[1], &upper[1]);
+    }
+    __device__ __forceinline__ static void turn_sums(float x, float y, float cosine, float sine, float* lower,
+                                                     float* upper) {
+        bf16 low = from_float<bf16>(x), up = from_float<bf16>(y);
+        turn(low, up, cosine, sine);
+        *lower = to_float(low), *upper = to_float(up);
+    }
+    __device__ __forceinline__ int64_t position(int row) const {
+        const HopperRope& rope = product_.rope;
+        const uint32_t slot =
+            (static_cast<uint32_t>(rope.first_row) + static_cast<uint32_t>(row)) % static_cast<uint32_t>(rope.T);
+        return rope.offset + (rope.more != nullptr ? *rope.more : 0) + slot -
+               (rope.documents != nullptr ? rope.documents[row] : 0);
+    }
+    /// Whether a column already has its bias.
+    __device__ __forceinline__ bool is_rotated(int column) const {
+        return kApplied == Applied::Rope && column < product_.rope.columns;
+    }
+
     __device__ __forceinline__ int64_t at_gate(const Chunk& chunk) const {
         return chunk.at + chunk.row_of_out * product_.columns;
     }
@@ -113,6 +169,9 @@ class GemmEpilogue {
         }
     }
 
+    /// Zeros that change no sum, not even one of -0, which what was rotated may be.
+    static constexpr float2 kNothing = {-0.0f, -0.0f};
+
     /// Rounds the sums of kColumns columns of either half, with the bias and what was staged of the residual.
     __device__ __forceinline__ void stage_sums(const GemmPlace& place, int first_row, int part,
                                                const float (&sums)[128]) const {
@@ -123,15 +182,16 @@ class GemmEpilogue {
             for (int j = 0; j < kChunk; ++j) {
                 const int in_part = 8 * j + mine.column, column = place.column(half) + part * kColumns + in_part;
                 const bool is_column = has_column(half, column);
-                float2 bias = {0, 0};
-                if (has_bias() && is_column) bias = load_pair(product_.bias + column);
+                float2 bias = kNothing;
+                if (!is_rotated(column)) bias = {0, 0};
+                if (has_bias() && is_column && !is_rotated(column)) bias = load_pair(product_.bias + column);
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
                     const int row = first_row + mine.row + 8 * h;
                     const int sum = 4 * (16 * half + kChunk * part + j) + 2 * h;
                     Out* const pair =
                         reinterpret_cast<Out*>(staged_tile(half).chunk(row, in_part / kChunk)) + in_part % kChunk;
-                    float2 residual = {0, 0};
+                    float2 residual = kApplied == Applied::Rope ? kNothing : float2{0, 0};
                     if (has_residual() && is_column && place.row + row < product_.rows) residual = load_pair(pair);
                     store_pair(pair, sums[sum] + bias.x + residual.x, sums[sum + 1] + bias.y + residual.y);
                 }

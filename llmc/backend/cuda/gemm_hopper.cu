@@ -120,6 +120,7 @@ void gemm_hopper(const HopperProduct& product, HopperKind kind, Applied applied,
     if (is(Forward, Nothing)) return start<Forward, Nothing>(product, multiprocessors, stream);
     if (is(Forward, Gelu)) return start<Forward, Gelu>(product, multiprocessors, stream);
     if (is(Forward, Swiglu)) return start<Forward, Swiglu>(product, multiprocessors, stream);
+    if (is(Forward, Rope)) return start<Forward, Rope>(product, multiprocessors, stream);
     if (is(InputGradient, Nothing)) return start<InputGradient, Nothing>(product, multiprocessors, stream);
     if (is(InputGradient, GeluGradient)) return start<InputGradient, GeluGradient>(product, multiprocessors, stream);
     if (is(InputGradient, SwigluGradient))

@@ -65,10 +65,13 @@ GemmQuery input_gradient(GemmKind kind, Tensor d_out, Tensor weight) {
 }  // namespace
 
 GemmShape gemm_shape(const GemmQuery& query) {
-    const auto [kind, dtype, N, OC, IC, has_bias, has_residual, bytes] = query;
+    const GemmKind kind = query.kind;
+    const DType dtype = query.dtype;
+    const int64_t N = query.N, OC = query.OC, IC = query.IC;
     switch (kind) {
         case GemmKind::ForwardAndGelu:
         case GemmKind::ForwardAndSwiglu:
+        case GemmKind::ForwardAndRope:
         case GemmKind::Forward:
             return {.m = OC,
                     .n = N,
@@ -76,8 +79,8 @@ GemmShape gemm_shape(const GemmQuery& query) {
                     .transpose_a = true,
                     .input = dtype,
                     .output = dtype,
-                    .epilogue = has_bias ? Epilogue::Bias : Epilogue::None,
-                    .adds_c = has_residual};
+                    .epilogue = query.has_bias ? Epilogue::Bias : Epilogue::None,
+                    .adds_c = query.has_residual};
         case GemmKind::InputGradientAndSwiglu:
         case GemmKind::InputGradient:
         case GemmKind::InputGradientAndGelu:
@@ -193,6 +196,27 @@ void CudaBackend::matmul_and_activation(ActivationFunction activation, Tensor ac
     operands.activated = act_out.data;
     if (matmuls_->run(gemm_shape(forward(x, weight, bias, {})), operands, stream_)) return;
     is_gelu ? gelu_forward(act_out, out) : swiglu_forward(act_out, out);
+}
+
+void CudaBackend::matmul_and_rope(Tensor out, Tensor x, Tensor weight, Tensor bias, Tensor workspace,
+                                  const RopeRows& rows) {
+    const auto& [table, shape, first, first_row] = rows;
+    CHECK(out.shape[1] == shape.qkv_columns(), out.shape[1], shape.qkv_columns());
+    CHECK(first.offset >= 0 && first.offset + shape.T <= table.shape[0], first.offset, shape.T, table.shape[0]);
+    MatmulOperands operands = of_forward(out, x, weight, bias, workspace);
+    if (hopper_gemm_rotates(shape.HD, table.shape[1])) {
+        operands.applied = Applied::Rope;
+        operands.rope = {.table = table.as<const float>(),
+                         .documents = shape.documents ? shape.documents.as<const int32_t>() : nullptr,
+                         .more = first.on_device ? first.on_device.as<const int32_t>() : nullptr,
+                         .offset = first.offset,
+                         .T = static_cast<int>(shape.T),
+                         .first_row = static_cast<int>(first_row % shape.T),
+                         .head_size = static_cast<int>(shape.HD),
+                         .columns = static_cast<int>((shape.NH + shape.NKV) * shape.HD)};
+    }
+    const bool is_done = matmuls_->run(gemm_shape(forward(x, weight, bias, {})), operands, stream_);
+    if (!is_done || operands.applied == Applied::Nothing) rope_rows(out, rows, /*inverse=*/false);
 }
 
 void CudaBackend::input_gradient_and_activation(ActivationFunction activation, Tensor d_pre, Tensor d_act, Tensor d_out,

@@ -210,7 +210,8 @@ void PreparedMatmuls::start_own(const GemmShape& shape, const MatmulOperands& op
                  .rows = static_cast<int>(shape.n),
                  .columns = static_cast<int>(shape.m),
                  .depth = static_cast<int>(shape.k),
-                 .workspace = static_cast<float*>(operands.workspace)},
+                 .workspace = static_cast<float*>(operands.workspace),
+                 .rope = operands.rope},
                 hopper_kind(shape), of_gelu ? Applied::GeluGradient : operands.applied, multiprocessors_, stream);
 }
 

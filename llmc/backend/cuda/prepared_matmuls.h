@@ -33,6 +33,7 @@ struct MatmulOperands {
     Applied applied = Applied::Nothing;  ///< By our own kernel alone.
     void* activated = nullptr;
     const void* pre = nullptr;
+    HopperRope rope = {};
 };
 
 class PreparedMatmuls {
@@ -51,7 +52,7 @@ class PreparedMatmuls {
     /// Whether the library has an algorithm. It is asked once. By any thread: several search for plans.
     bool can(const GemmKey& key) { return call_of(key) != nullptr; }
 
-    /// False where an activation is to be applied, and the product's algorithm does not do it: then d is there.
+    /// False where something is to be applied, and the product's algorithm does not do it: then d is there.
     bool run(const GemmShape& shape, const MatmulOperands& operands, cudaStream_t stream);
 
     /// "cuBLASLt 13.1.0".

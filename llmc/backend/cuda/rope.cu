@@ -3,6 +3,7 @@
 // reading and writing the query and key columns once.
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/elements.cuh"
+#include "llmc/backend/cuda/rope.cuh"
 #include "llmc/base/check.h"
 
 #include <cstdint>
@@ -12,13 +13,6 @@ namespace llmc::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-
-template <typename T>
-__device__ __forceinline__ void turn(T& lower, T& upper, float cosine, float sine) {
-    const float x = to_float(lower), y = to_float(upper);
-    lower = from_float<T>(x * cosine - y * sine);
-    upper = from_float<T>(y * cosine + x * sine);
-}
 
 /// Turns the first R columns of a head, kSize pairs at a time: a pack, or one where rows are not aligned. `direction`
 /// is -1 to turn back.

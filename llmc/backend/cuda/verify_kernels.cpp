@@ -129,9 +129,13 @@ class Products {
         workspace_ = make(DType::U8, 1, backend.matmul_workspace(DType::BF16, kN, kOC, kIC));
         for (const Tensor& tensor : {x_, weight_, bias_, d_out_, pre_})
             backend.copy_to_device(tensor, some_numbers(tensor.count()).data());
+        std::vector<float> angles;
+        for (const bf16 number : some_numbers(table_.count())) angles.push_back(to_float(number));
+        backend.copy_to_device(table_, angles.data());
     }
     ~Products() {
-        for (const Tensor& tensor : {x_, weight_, bias_, d_out_, pre_, out_, d_x_, activated_, d_weight_, workspace_})
+        for (const Tensor& tensor :
+             {x_, weight_, bias_, d_out_, pre_, out_, d_x_, activated_, d_weight_, table_, workspace_})
             backend_.release(tensor.data);
     }
     Products(const Products&) = delete;
@@ -161,6 +165,38 @@ class Products {
             const std::vector<float> taken_along = numbers(activated);
             is_gelu ? backend_.gelu_forward(activated, out_) : backend_.swiglu_forward(activated, out_);
             same = same && numbers(activated) == taken_along;
+        }
+        return same;
+    }
+    /// Whether heads come out as rope() turns them.
+    bool agree_on_rope() {
+        bool same = true;
+        for (const int HD : {64, 128}) {
+            const AttentionShape shape = {.B = 2, .T = kN / 2, .NH = 256 / HD, .NKV = 128 / HD, .HD = HD};
+            const Tensor qkv(DType::BF16, out_.data, kN, shape.qkv_columns()),
+                table(DType::F32, table_.data, shape.T, HD);
+            HopperProduct product = {.out = qkv.data,
+                                     .activated = nullptr,
+                                     .left = data(x_),
+                                     .right = data(weight_),
+                                     .bias = data(bias_),
+                                     .residual = nullptr,
+                                     .pre = nullptr,
+                                     .rows = kN,
+                                     .columns = static_cast<int>(shape.qkv_columns()),
+                                     .depth = kIC};
+            product.rope = {.table = table.as<const float>(),
+                            .documents = nullptr,
+                            .more = nullptr,
+                            .offset = 0,
+                            .T = static_cast<int>(shape.T),
+                            .first_row = 0,
+                            .head_size = HD,
+                            .columns = static_cast<int>((shape.NH + shape.NKV) * HD)};
+            const std::vector<float> taken_along = own(qkv, product, HopperKind::Forward, Applied::Rope);
+            own(qkv, product, HopperKind::Forward, Applied::Nothing);
+            backend_.rope(qkv, table, shape, 0, /*inverse=*/false);
+            same = same && numbers(qkv) == taken_along;
         }
         return same;
     }
@@ -236,14 +272,16 @@ class Products {
     Tensor x_ = make(DType::BF16, kN, kIC), weight_ = make(DType::BF16, kOC, kIC), bias_ = make(DType::BF16, 1, kOC),
            d_out_ = make(DType::BF16, kN, kOC), pre_ = make(DType::BF16, kN, 2 * kIC),
            out_ = make(DType::BF16, kN, kOC), d_x_ = make(DType::BF16, kN, kIC),
-           activated_ = make(DType::BF16, kN, 2 * kIC), d_weight_ = make(DType::F32, kOC, kIC), workspace_;
+           activated_ = make(DType::BF16, kN, 2 * kIC), d_weight_ = make(DType::F32, kOC, kIC),
+           table_ = make(DType::F32, kN / 2, 128), workspace_;
 };
 
 }  // namespace
 
 bool CudaBackend::own_gemms_agree() {
     Products products(*this);
-    return products.agree_on_forward() && products.agree_on_input_gradients() && products.agree_on_weight_gradients();
+    return products.agree_on_forward() && products.agree_on_rope() && products.agree_on_input_gradients() &&
+           products.agree_on_weight_gradients();
 }
 
 }  // namespace llmc::cuda

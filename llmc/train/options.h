@@ -143,6 +143,7 @@ struct Options {
     int64_t sample_length = 256;
     std::string sample_prompt;
     int64_t checkpoint_every = 0;
+    double checkpoint_minutes = 30;
     int64_t keep_checkpoints = 3;
     bool keep_best = false;
     int64_t log_every = 10;

@@ -168,7 +168,10 @@ void Trainer::recall_validations(const Origin& origin) {
 void Trainer::warn_of_full_disk() const {
     const int64_t left = options_.steps - progress_.step, every = options_.checkpoint_every;
     const auto existing = static_cast<int64_t>(list_steps(run_folder_).size());
-    const int64_t all = existing + (every == 0 ? 1 : (left + every - 1) / every);
+    const double minutes = static_cast<double>(left) * predicted_step_ms_ / 60e3;
+    const int64_t by_time =
+        options_.checkpoint_minutes > 0 ? static_cast<int64_t>(minutes / options_.checkpoint_minutes) : 0;
+    const int64_t all = existing + std::max(every == 0 ? 1 : ceil_div(left, every), 1 + by_time);
     const int64_t keep = options_.keep_checkpoints == 0 ? all : options_.keep_checkpoints + options_.keep_best;
     const int64_t more = std::max<int64_t>(1, std::min(all, keep + 1) - existing);
     const CheckpointBytes bytes = checkpoint_bytes(state_);
@@ -258,6 +261,7 @@ void Trainer::run() {
     const StopRequest stop(
         fmt::format("--resume={} goes on from the newest checkpoint, if there is one", shell_word(run_folder_)));
     stop_ = &stop;
+    saved_at_ = now_seconds();
     loader_.seek(progress_.next_sequence);
     read_step_data();
     if (validates_first_) validate();
@@ -272,6 +276,11 @@ void Trainer::run() {
 }
 
 bool Trainer::is_due(int64_t every) const { return every > 0 && progress_.step % every == 0; }
+
+/// By the clock of this rank.
+bool Trainer::is_due_by_time() const {
+    return options_.checkpoint_minutes > 0 && now_seconds() - saved_at_ >= 60 * options_.checkpoint_minutes;
+}
 
 /// Targets that count in the update after `done` others, of all ranks.
 int64_t Trainer::scored_of_step(int64_t done) const {

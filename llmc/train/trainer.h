@@ -108,10 +108,12 @@ class Trainer {
     void print_sample();
     void keep_sample(const std::string& text);
     void save();
+    std::string next_try() const;
     SaveResult follow_folder();
     void keep_gemms() const;
     void tidy_checkpoints();
     bool is_due(int64_t every) const;
+    bool is_due_by_time() const;
 
     struct BegunStep {
         int64_t scored = 0;  ///< Targets that count in it, of all ranks.
@@ -154,7 +156,8 @@ class Trainer {
     double best_loss_ = std::numeric_limits<double>::infinity();  ///< Of the checkpoint that `best` names.
     std::optional<double> better_loss_;                           ///< Of the step at hand, which is to be the best.
     int64_t skipped_in_a_row_ = 0;
-    bool checkpoint_is_due_ = false;
+    bool checkpoint_is_due_ = false;  ///< All know the same.
+    double saved_at_ = 0;             ///< Of now_seconds(): the last try, or the beginning.
     double step_from_ = 0;  ///< Of now_seconds(): from where the time of a step counts, or of one that is begun early.
     double smoothed_step_ms_ = 0;
     StepTimes step_times_;

@@ -42,8 +42,9 @@ void Trainer::after_step(const StepMetrics& metrics) {
     if (validates || samples || last || comm_.size() == 1) exchange({});
     if (is_ending() || last) return;
     checkpoint_is_due_ = checkpoint_is_due_ || is_due(options_.checkpoint_every);
-    // Skipped updates change nothing, and must not push out the last good checkpoints.
-    if ((checkpoint_is_due_ && skipped_in_a_row_ == 0) || better_loss_) save();
+    // Skipped updates change nothing, and must not push out the last good checkpoints. A step that is begun already
+    // comes first; the one after it is not begun early.
+    if ((checkpoint_is_due_ && skipped_in_a_row_ == 0 && !begun_) || better_loss_) save();
 }
 
 /// Says why the run ends, if it does so early, and saves what is not saved yet.
@@ -97,8 +98,10 @@ void Trainer::attempt(const std::function<void()>& work) {
     }
 }
 
-/// Everybody's numbers. On the way all ranks hear of a stop that one was asked for, and of a failure.
+/// Everybody's numbers. On the way all ranks hear of a stop that one was asked for, of a failure, and whether rank 0
+/// thinks that a checkpoint is due.
 std::vector<std::vector<double>> Trainer::exchange(std::vector<double> mine) {
+    mine.push_back(is_due_by_time() ? 1 : 0);
     mine.push_back(stop_->signal());
     mine.push_back(failure_.empty() ? 0 : 1);
     std::vector<std::vector<double>> all = comm_.all_gather(mine);
@@ -106,6 +109,8 @@ std::vector<std::vector<double>> Trainer::exchange(std::vector<double> mine) {
         if (all[rank].back() != 0 && failed_rank_ < 0) failed_rank_ = static_cast<int>(rank);
         all[rank].pop_back();
         if (stop_signal_ == 0) stop_signal_ = static_cast<int>(all[rank].back());
+        all[rank].pop_back();
+        if (rank == 0 && all[rank].back() != 0) checkpoint_is_due_ = true;
         all[rank].pop_back();
     }
     return all;
@@ -249,23 +254,30 @@ SaveResult Trainer::follow_folder() {
     return {obstacle.empty() ? -1 : 0, obstacle};
 }
 
+/// When a checkpoint is due after this one.
+std::string Trainer::next_try() const {
+    const int64_t every = options_.checkpoint_every;
+    const int64_t step = every == 0 ? options_.steps : std::min((progress_.step / every + 1) * every, options_.steps);
+    const std::string at_step = fmt::format("at step {}", step);
+    if (options_.checkpoint_minutes == 0) return at_step;
+    return fmt::format("{}, or after {:.3g} minutes", at_step, options_.checkpoint_minutes);
+}
+
 /// A failure is no end: disks get room again.
 void Trainer::save() {
     flush();
     comm_.doing("a checkpoint");
     checkpoint_is_due_ = false;
+    saved_at_ = now_seconds();
     save_result_ = follow_folder();
     progress_.gemms = state_.backend().gemm_algorithms();
     if (save_result_.ok()) save_result_ = save_checkpoint(run_folder_, state_, progress_, comm_, frozen_file_);
     if (!save_result_.ok()) {
         better_loss_.reset();
         if (!comm_.is_root() || is_ending() || progress_.step == options_.steps) return;
-        const int64_t every = options_.checkpoint_every;
-        const int64_t next =
-            every == 0 ? options_.steps : std::min((progress_.step / every + 1) * every, options_.steps);
-        spdlog::warn("step {}: no checkpoint: {}{}; training goes on, and tries again at step {}", progress_.step,
+        spdlog::warn("step {}: no checkpoint: {}{}; training goes on, and tries again {}", progress_.step,
                      comm_.size() == 1 ? "" : fmt::format("rank {}: ", save_result_.failed_rank), save_result_.cause,
-                     next);
+                     next_try());
         return;
     }
     saved_step_ = progress_.step;

@@ -127,7 +127,7 @@ must "a run that never came to a checkpoint" "${small[@]}" --data=text.txt --ste
 (ulimit -S -f 50 && exec "$TRAIN_GPT" "${small[@]}" --data=text.txt --steps=1000000 --checkpoint-every=10 \
     --output-dir=full) >out 2>err &
 job=$!
-warned() { grep -q -E ' W step 10: no checkpoint: .*too large.*; training goes on, and tries again at step 20$' err; }
+warned() { grep -q -E ' W step 10: no checkpoint: .*too large.*; training goes on, and tries again at step 20, or after 30 minutes$' err; }
 eventually 30 grep -q ' W step 10' err
 check "a full disk: said, and training goes on" warned
 prlimit --pid $job --fsize=unlimited
@@ -143,6 +143,22 @@ check "a disk full to the end: exit code 1, and nothing half-written" \
     test "$?:$(grep -c ' W step [24]: no checkpoint' err):$(ls -A never/checkpoints)" = 1:2:
 check "a disk full to the end: what there is to go on from" \
     grep -q ' E step 6 could not be saved: .*File too large.*; there is no checkpoint to go on from' err
+
+# ---- checkpoints by time ------------------------------------------------------------------------------------------
+
+start timed "${long[@]}" --data=text.txt --checkpoint-minutes=0.001
+saved_twice() { [ "$(find timed/checkpoints -name 'step-*' | wc -l)" -ge 2 ]; }
+check "checkpoints by time" eventually 30 saved_twice
+kill -KILL $job
+end
+step=$(newest timed)
+must "after kill -9, from a checkpoint by time" --resume=timed --steps=$((step + 5))
+must "the same without" "${small[@]}" --data=text.txt --steps=$((step + 5)) --output-dir=untimed
+check "checkpoints by time change nothing" cmp <(curve untimed) <(curve timed)
+
+must_tcp_ranks "checkpoints by the time of rank 0" 3 "${small[@]}" --data=text.txt --total-batch-size=384 --steps=100 \
+    --checkpoint-minutes=0.001 --keep-checkpoints=0 --output-dir=together
+check "all ranks save at the same steps" test "$(find together/checkpoints -name 'step-*' | wc -l)" -ge 2
 
 # ---- an update of very many tokens --------------------------------------------------------------------------------
 

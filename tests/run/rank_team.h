@@ -36,6 +36,7 @@ struct TeamRun {
     int threads = 1;
     uint64_t rounding_seed = 7;
     float learning_rate = 3e-3f;
+    float adam_epsilon = 1e-8f;
     std::string policy = "none";
     Parallel parallel;  ///< parallel.micro_batches of each rank.
     int zero = 0;
@@ -130,6 +131,7 @@ class RankTeam {
         fill_with_nan(*backend, state.all_gradients());
         OptimizerSettings settings;
         settings.weight_decay = 0.1f, settings.grad_clip = 1, settings.seed = run_.rounding_seed;
+        settings.epsilon = run_.adam_epsilon;
         Executor executor(state, memory.plan, memory.layout, &comm, settings);
         state.set_control(UpdateControl::LearningRate, run_.learning_rate);
         comm.open_transport(*backend, parallel.rank_invariant);

@@ -164,7 +164,8 @@ for victim in 2 0; do
     for rank in $(others $victim); do
         [ "${codes[rank]}" = 1 ] || : "${why:=rank $rank: exit code ${codes[rank]}, $(errors "err.$rank")}"
         [ $victim -ne 0 ] && [ "$rank" -ne 0 ] && continue
-        errors "err.$rank" | grep -q "rank $victim (.*) has not answered for $patience.* s: it was at .*--comm-timeout" ||
+        errors "err.$rank" |
+            grep -q "rank $victim (.*) has not answered for $patience.* s: it was at .*--comm-timeout" ||
             : "${why:=the log of rank $rank: $(errors "err.$rank")}"
     done
     verdict "rank $victim hangs: the others end and name it" "$why"

@@ -128,7 +128,7 @@ must "a run that never came to a checkpoint" "${small[@]}" --data=text.txt --ste
     --output-dir=full) >out 2>err &
 job=$!
 warned() {
-    grep -q -E ' W step 10: no checkpoint: .*too large.*; training goes on, and tries again at step 20, or after 30 min' err
+    grep -q -E ' W step 10: no checkpoint: .*too large.*; training goes on, .* at step 20, or after 30 minutes$' err
 }
 eventually 30 grep -q ' W step 10' err
 check "a full disk: said, and training goes on" warned

@@ -1,9 +1,10 @@
 // Rotary position embedding, in place: a block has one token, a thread 16 bytes of the lower half of a head and the 16
 // bytes they turn with in the upper half. All heads of a token turn by the same angles, which stay in L1. Bound by
 // reading and writing the query and key columns once.
+#include "llmc/backend/cuda/rope.cuh"
+
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/elements.cuh"
-#include "llmc/backend/cuda/rope.cuh"
 #include "llmc/base/check.h"
 
 #include <cstdint>

@@ -91,7 +91,7 @@ refused "no size" 2 "--memory-budget=much: .*6GiB" "${with_text[@]}" --memory-bu
 
 # Every option with a number: below and above what it takes, and not a number at all. (--dry-run in case one is taken.)
 fractions="final-lr-fraction lr-decay-fraction weight-decay beta1 beta2 adam-epsilon grad-clip learning-rate rope-theta
-    peak-tflops comm-timeout lora-alpha lora-dropout dropout link-gbs"
+    peak-tflops comm-timeout lora-alpha lora-dropout dropout link-gbs checkpoint-minutes"
 counts="layers channels heads kv-heads head-size ffn-size vocab-size max-seq-len batch-size seq-len total-batch-size
     steps warmup max-skipped-steps logits-chunk threads seed val-every val-sequences sample-every sample-length
     checkpoint-every keep-checkpoints log-every zero lora block-tokens"

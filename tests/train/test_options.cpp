@@ -50,7 +50,8 @@ TEST(OptionTable, HoldsExactlyThese) {
               "--comm-timeout --comm-insecure "
               "--device --dtype --threads --cpu-products --kernels --tf32 --gemm-algorithms --peak-tflops "
               "-o,--output-dir -y,--resume --config --seed -v,--val-every --val-sequences -s,--sample-every "
-              "-g,--sample-length --sample-prompt -n,--checkpoint-every --keep-checkpoints --keep-best --log-every "
+              "-g,--sample-length --sample-prompt -n,--checkpoint-every --checkpoint-minutes --keep-checkpoints "
+              "--keep-best --log-every "
               "--log-level "
               "--profile --dry-run --adapter ");
     EXPECT_EQ(

@@ -131,8 +131,8 @@ struct FirstPosition {
 };
 
 /// Of rows of fused projections, which need not begin or end with a sequence: where each one's angles are, as
-/// Backend::rope() has them. Sequences have shape.T rows, row n is slot (first_row + n) % shape.T of its own; shape.B
-/// does not count, documents are those of the rows at hand.
+/// Backend::rope() has them. Sequences have shape.T rows, row n is slot (first_row + n) % shape.T of its own, and
+/// `first` is the position of slot 0; shape.B does not count, documents are those of the rows at hand.
 struct RopeRows {
     Tensor table;
     AttentionShape shape;

@@ -169,9 +169,9 @@ void Trainer::warn_of_full_disk() const {
     const int64_t left = options_.steps - progress_.step, every = options_.checkpoint_every;
     const auto existing = static_cast<int64_t>(list_steps(run_folder_).size());
     const double minutes = static_cast<double>(left) * predicted_step_ms_ / 60e3;
-    const int64_t by_time =
-        options_.checkpoint_minutes > 0 ? static_cast<int64_t>(minutes / options_.checkpoint_minutes) : 0;
-    const int64_t all = existing + std::max(every == 0 ? 1 : ceil_div(left, every), 1 + by_time);
+    const double by_time = options_.checkpoint_minutes > 0 ? minutes / options_.checkpoint_minutes : 0;
+    const auto to_come = static_cast<int64_t>(std::min(static_cast<double>(left), 1 + by_time));
+    const int64_t all = existing + (every == 0 ? std::max<int64_t>(1, to_come) : ceil_div(left, every));
     const int64_t keep = options_.keep_checkpoints == 0 ? all : options_.keep_checkpoints + options_.keep_best;
     const int64_t more = std::max<int64_t>(1, std::min(all, keep + 1) - existing);
     const CheckpointBytes bytes = checkpoint_bytes(state_);
@@ -277,9 +277,10 @@ void Trainer::run() {
 
 bool Trainer::is_due(int64_t every) const { return every > 0 && progress_.step % every == 0; }
 
-/// By the clock of this rank.
+/// By the clock of this rank. Where --checkpoint-every says which steps are kept, none pushes them out.
 bool Trainer::is_due_by_time() const {
-    return options_.checkpoint_minutes > 0 && now_seconds() - saved_at_ >= 60 * options_.checkpoint_minutes;
+    return options_.checkpoint_every == 0 && options_.checkpoint_minutes > 0 &&
+           now_seconds() - saved_at_ >= 60 * options_.checkpoint_minutes;
 }
 
 /// Targets that count in the update after `done` others, of all ranks.

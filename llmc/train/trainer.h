@@ -156,7 +156,7 @@ class Trainer {
     double best_loss_ = std::numeric_limits<double>::infinity();  ///< Of the checkpoint that `best` names.
     std::optional<double> better_loss_;                           ///< Of the step at hand, which is to be the best.
     int64_t skipped_in_a_row_ = 0;
-    bool checkpoint_is_due_ = false;  ///< All know the same.
+    bool checkpoint_is_due_ = false;  ///< The same on all ranks.
     double saved_at_ = 0;             ///< Of now_seconds(): the last try, or the beginning.
     double step_from_ = 0;  ///< Of now_seconds(): from where the time of a step counts, or of one that is begun early.
     double smoothed_step_ms_ = 0;

@@ -29,7 +29,10 @@ std::string words_of(const std::exception& error) {
 /// All that a finished step brings with it.
 void Trainer::after_step(const StepMetrics& metrics) {
     const bool last = progress_.step == options_.steps;
-    if (progress_.step == first_step_ + 1) attempt([&] { begin_folder(); });
+    if (progress_.step == first_step_ + 1) {
+        attempt([&] { begin_folder(); });
+        better_loss_.reset();
+    }
     attempt([&] { metrics_file_.write(metrics); });
     report(metrics);
     attempt([&] { count_skipped(metrics); });
@@ -79,7 +82,6 @@ void Trainer::begin_folder() {
     if (folder_ != nullptr) folder_->keep_tokenizer(), write_plan_files(run_, first_step_, run_folder_);
     const bool is_here = options_.output_dir.empty();  // The checkpoint that this process began with.
     if (better_loss_ && is_here) note_best();
-    better_loss_.reset();
 }
 
 /// The checkpoint at hand has the lowest validation loss.
@@ -257,10 +259,11 @@ SaveResult Trainer::follow_folder() {
 /// When a checkpoint is due after this one.
 std::string Trainer::next_try() const {
     const int64_t every = options_.checkpoint_every;
+    if (every == 0 && options_.checkpoint_minutes > 0) {
+        return fmt::format("in {:g} minutes", options_.checkpoint_minutes);
+    }
     const int64_t step = every == 0 ? options_.steps : std::min((progress_.step / every + 1) * every, options_.steps);
-    const std::string at_step = fmt::format("at step {}", step);
-    if (options_.checkpoint_minutes == 0) return at_step;
-    return fmt::format("{}, or after {:.3g} minutes", at_step, options_.checkpoint_minutes);
+    return fmt::format("at step {}", step);
 }
 
 /// A failure is no end: disks get room again.
@@ -268,10 +271,10 @@ void Trainer::save() {
     flush();
     comm_.doing("a checkpoint");
     checkpoint_is_due_ = false;
-    saved_at_ = now_seconds();
     save_result_ = follow_folder();
     progress_.gemms = state_.backend().gemm_algorithms();
     if (save_result_.ok()) save_result_ = save_checkpoint(run_folder_, state_, progress_, comm_, frozen_file_);
+    saved_at_ = now_seconds();
     if (!save_result_.ok()) {
         better_loss_.reset();
         if (!comm_.is_root() || is_ending() || progress_.step == options_.steps) return;

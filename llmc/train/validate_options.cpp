@@ -42,6 +42,7 @@ std::vector<Ignored> rows_of_run_and_plan(const Options& options) {
         {"sample-prompt", options.sample_length == 0, "there are no samples with --sample-length=0"},
         {"val-sequences", options.val_every == 0, "there is no validation with --val-every=0"},
         {"keep-best", options.val_every == 0, "there is no validation with --val-every=0"},
+        {"checkpoint-minutes", options.checkpoint_every > 0, "--checkpoint-every says which steps have one"},
         {"cpu-products", options.device.starts_with("cuda"), "--device=cuda forms its own"},
         {"list-steps", options.json, "--json has no list of steps"},
         {"plot", !options.frontier, "it draws the --frontier; add that"},

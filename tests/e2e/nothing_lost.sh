@@ -128,7 +128,7 @@ must "a run that never came to a checkpoint" "${small[@]}" --data=text.txt --ste
     --output-dir=full) >out 2>err &
 job=$!
 warned() {
-    grep -q -E ' W step 10: no checkpoint: .*too large.*; training goes on, .* at step 20, or after 30 minutes$' err
+    grep -q -E ' W step 10: no checkpoint: .*too large.*; training goes on, and tries again at step 20$' err
 }
 eventually 30 grep -q ' W step 10' err
 check "a full disk: said, and training goes on" warned
@@ -161,6 +161,23 @@ check "checkpoints by time change nothing" cmp <(curve untimed) <(curve timed)
 must_tcp_ranks "checkpoints by the time of rank 0" 3 "${small[@]}" --data=text.txt --total-batch-size=384 --steps=100 \
     --checkpoint-minutes=0.001 --keep-checkpoints=0 --output-dir=together
 check "all ranks save at the same steps" test "$(find together/checkpoints -name 'step-*' | wc -l)" -ge 2
+early=$(find together/checkpoints -name 'step-*' | sort | head -n 1)
+must_tcp_ranks "a resume from the first of them" 3 --resume="$early" --output-dir=again --steps=100
+check "is the same run" cmp <(curve together | tail -n 3) <(curve again | tail -n 3)
+
+# A GPU has begun the next step when the clock says that one is due: it comes first.
+if on_executor "checkpoints by time on a GPU"; then
+    gpu=("${small[@]}" --data=text.txt --device=cuda --steps=8)
+    must "without them" "${gpu[@]}" --output-dir=gpu0
+    must "with them" "${gpu[@]}" --checkpoint-minutes=0.0001 --keep-checkpoints=0 --output-dir=gpu1
+    check "checkpoints by time on a GPU: every other step" \
+        test "$(find gpu1/checkpoints -name 'step-*' | wc -l)" -ge 3
+    check "checkpoints by time on a GPU change nothing" cmp <(curve gpu0) <(curve gpu1)
+    early=$(find gpu1/checkpoints -name 'step-*' | sort | head -n 1)
+    must "from the first of them" --resume="$early" --device=cuda --output-dir=gpu2
+    check "they go on as if nothing had been" cmp <(curve gpu0 | tail -n 3) <(curve gpu2 | tail -n 3)
+    TRAIN_GPT=$on_cpu
+fi
 
 # ---- an update of very many tokens --------------------------------------------------------------------------------
 

@@ -125,7 +125,7 @@ std::vector<GemmAlgorithm> CudaBackend::own_gemms(const std::vector<GemmQuery>& 
     return own;
 }
 
-/// A product with an activation and without has one key, and one algorithm: that of the first of its queries.
+/// A product with what it takes along and without has one key, and one algorithm: that of the first of its queries.
 GemmAlgorithms CudaBackend::time_gemms(const std::vector<GemmQuery>& queries, const std::vector<GemmAlgorithm>& known) {
     GemmAlgorithms result = gemm_algorithms();
     result.chosen.clear();

@@ -142,7 +142,8 @@ class GemmEpilogue {
     }
     __device__ __forceinline__ static void turn_sums(float x, float y, float cosine, float sine, float* lower,
                                                      float* upper) {
-        bf16 low = from_float<bf16>(x), up = from_float<bf16>(y);
+        bf16 low = from_float<bf16>(x + 0.0f),
+             up = from_float<bf16>(y + 0.0f);  // No residual, as stage_sums() adds it.
         turn(low, up, cosine, sine);
         *lower = to_float(low), *upper = to_float(up);
     }
@@ -191,7 +192,7 @@ class GemmEpilogue {
                     const int sum = 4 * (16 * half + kChunk * part + j) + 2 * h;
                     Out* const pair =
                         reinterpret_cast<Out*>(staged_tile(half).chunk(row, in_part / kChunk)) + in_part % kChunk;
-                    float2 residual = kApplied == Applied::Rope ? kNothing : float2{0, 0};
+                    float2 residual = is_rotated(column) ? kNothing : float2{0, 0};
                     if (has_residual() && is_column && place.row + row < product_.rows) residual = load_pair(pair);
                     store_pair(pair, sums[sum] + bias.x + residual.x, sums[sum + 1] + bias.y + residual.y);
                 }

@@ -1,10 +1,10 @@
 // Matrix products by cuBLASLt, or a kernel of our own (gemm_hopper.h). Bias and residual enter the accumulator before
 // it is rounded; weight gradients are accumulated in fp32 by beta = 1, or with the same algorithm written by beta = 0.
 //
-// The activation function is part of a forward product of our own alone. cuBLASLt could apply GELU to the accumulator;
-// an activation that runs again starts from the rounded pre-activation, and would not give the same bits. What runs
-// once, in the backward, may be part of the library's product: GELU's derivative of an input gradient, and, of a weight
-// gradient, the sums of the bias's. SwiGLU's derivative is part of ours alone.
+// The activation function, like the rotation of heads, is part of a forward product of our own alone. cuBLASLt could
+// apply GELU to the accumulator; an activation that runs again starts from the rounded pre-activation, and would not
+// give the same bits. What runs once, in the backward, may be part of the library's product: GELU's derivative of an
+// input gradient, and, of a weight gradient, the sums of the bias's. SwiGLU's derivative is part of ours alone.
 #include "llmc/backend/cuda/column_sum.h"
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/gemm_hopper.h"

@@ -12,8 +12,8 @@ ranks_here
 # The learning rate does not depend on the steps to come: a run may go on to any step and be the same run.
 setting=("${tiny[@]}" "${quiet[@]}" --data=text.txt --total-batch-size=256 --lr-schedule=constant --warmup=0)
 long=("${setting[@]}" --steps=400)
-timeout=5 patience=2
-if is_sanitized; then timeout=30 patience=15; fi # They take ten times as long.
+timeout=5 patience=2 grace=1
+if is_sanitized; then timeout=30 patience=15 grace=10; fi # They take ten times as long.
 often=("${long[@]}" --checkpoint-every=2 "--comm-timeout=$timeout")
 
 for zero in 0 2 3; do
@@ -90,7 +90,7 @@ for round in $(all_or "0 6 9 12 15" "$(seq -s' ' 0 15)"); do
         at=$((round % 5 > 0 ? RANDOM % 50 + 3 : 0)) # now and then while they come together
         start_ranks 4 "${often[@]}" "--zero=$zero" --output-dir=killed
         strike "${pids[victim]}" "$at" 2>/dev/null
-        end_of_ranks $((timeout + 1))
+        end_of_ranks $((timeout + grace))
         [ "${codes[victim]}" != 0 ] && break
     done
     why=$(well_ended $victim)
@@ -120,7 +120,7 @@ for victim in 0 3; do
     pids=($!)
     eventually 30 all_noted
     strike "$(cat pid.$victim)" $((RANDOM % 50 + 3))
-    end_of_ranks $((timeout + 2))
+    end_of_ranks $((timeout + grace + 1))
     why=
     [ "${codes[0]}" != late ] || why="mpirun did not return"
     for rank in 0 1 2 3; do codes[rank]=$(cat rc.$rank); done
@@ -141,7 +141,7 @@ for victim in 0 2; do
     for pid in $(pgrep -P "${pids[0]}"); do
         grep -s -q -z -x "OMPI_COMM_WORLD_RANK=$victim" "/proc/$pid/environ" && kill -KILL "$pid"
     done
-    end_of_ranks $((timeout + 2))
+    end_of_ranks $((timeout + grace + 1))
     why=
     [[ ${codes[0]} =~ ^[1-9] ]] || why="mpirun's exit code: ${codes[0]}"
     errors err | grep -q "rank $victim (.* died" || : "${why:=its log: $(tail -n 3 err | tr '\n' ' ')}"

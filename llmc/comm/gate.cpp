@@ -112,7 +112,7 @@ std::string Gate::remark_on_refused() const {
 }
 
 Link knock(const std::string& host, int port, const Secret& secret, const std::string& purpose,
-           const std::string& hello, double deadline, std::string* why) {
+           const std::string& hello, double deadline, std::string* why, bool* is_other_job) {
     Socket socket = connect_to(host, port, std::min(kConnectSeconds, deadline - now_seconds()), why);
     if (!socket) return {};
     Link link(std::move(socket));
@@ -130,6 +130,7 @@ Link knock(const std::string& host, int port, const Secret& secret, const std::s
         *why =
             "something answers there, but it does not know this job's secret: another job, or LLMC_JOB_SECRET is not "
             "the same for all ranks";
+        if (is_other_job != nullptr) *is_other_job = true;
         return {};
     }
     link.expect({});

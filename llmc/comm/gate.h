@@ -67,7 +67,8 @@ class Gate {
 
 /// Knocks at a gate and says hello: a link to the gate, which has proven that it knows the secret; without success no
 /// link, and `why` in words. The gate's answer to the hello is the caller's to await, by expect().
+/// `*is_other_job` becomes true where somebody answered who does not know the secret.
 Link knock(const std::string& host, int port, const Secret& secret, const std::string& purpose,
-           const std::string& hello, double deadline, std::string* why);
+           const std::string& hello, double deadline, std::string* why, bool* is_other_job = nullptr);
 
 }  // namespace llmc

@@ -213,7 +213,7 @@ void Assembly::refuse(int exit_code, const std::string& cause) {
 
 /// A welcome link to rank 0, or no link and `why`. A rank that ends says its `cause` in the same breath.
 Link try_to_join(const Meeting& meeting, const std::string& host, const RootPlace& place, double deadline,
-                 const Error* cause, std::string* why) {
+                 const Error* cause, std::string* why, bool* is_other_job) {
     std::vector<std::string> hello = {std::to_string(meeting.rank), std::to_string(meeting.size),
                                       host_in_message(meeting.host)};
     if (cause != nullptr) {
@@ -221,7 +221,7 @@ Link try_to_join(const Meeting& meeting, const std::string& host, const RootPlac
         hello.push_back(std::string(cause->what()).substr(0, kLongestHello / 2));
     }
     const double until = std::min(deadline, now_seconds() + kWelcomeSeconds);
-    Link link = knock(host, place.port, place.secret, kPurpose, pack(hello), until, why);
+    Link link = knock(host, place.port, place.secret, kPurpose, pack(hello), until, why, is_other_job);
     if (!link) return {};
     link.expect({{MessageType::Welcome, 0}, {MessageType::Refuse, kLongestCause}});
     const std::optional<Message> answer = link.await(std::min(deadline, now_seconds() + kWelcomeSeconds));
@@ -234,12 +234,14 @@ Link try_to_join(const Meeting& meeting, const std::string& host, const RootPlac
 /// The secret comes with the link: of ranks that meet by a file it is in there.
 Link join(const Meeting& meeting, double timeout_seconds, Secret* secret, const Error* cause = nullptr) {
     const double deadline = now_seconds() + timeout_seconds;
-    std::string where, why = "no time to try";
+    std::string where, why = "no time to try", why_other_job;  // That tells more than a refusal when he has gone.
     while (now_seconds() < deadline) {
         const std::optional<RootPlace> place = meeting.find_root(&why);
         for (size_t i = 0; place && i < place->hosts.size() && now_seconds() < deadline; ++i) {
             where = " at " + with_port(place->hosts[i], place->port);
-            Link link = try_to_join(meeting, place->hosts[i], *place, deadline, cause, &why);
+            bool is_other_job = false;
+            Link link = try_to_join(meeting, place->hosts[i], *place, deadline, cause, &why, &is_other_job);
+            if (is_other_job) why_other_job = why;
             if (!link) continue;
             *secret = place->secret;
             return link;
@@ -247,8 +249,8 @@ Link join(const Meeting& meeting, double timeout_seconds, Secret* secret, const 
         constexpr double kBetweenTries = 0.1;
         pause_for(kBetweenTries, deadline);
     }
-    fail("rank {}: no answer from rank 0{} within {} s ({}); {}", meeting.rank, where, timeout_seconds, why,
-         meeting.advice);
+    fail("rank {}: no answer from rank 0{} within {} s ({}); {}", meeting.rank, where, timeout_seconds,
+         why_other_job.empty() ? why : why_other_job, meeting.advice);
 }
 
 Star await_start(const Meeting& meeting, Link link, const Secret& secret, double timeout_seconds) {

@@ -8,14 +8,14 @@
 namespace llmc {
 namespace {
 
-/// meet() of the given ranks only; what each of them throws.
-std::vector<Error> errors_of(std::vector<Meeting> meetings, double timeout_seconds) {
+/// meet() of the given ranks only, each after the first with so much more patience; what each of them throws.
+std::vector<Error> errors_of(std::vector<Meeting> meetings, double timeout_seconds, double more_patience = 0) {
     std::vector<Error> errors(meetings.size(), Error(0, ""));
     std::vector<std::thread> threads;
     for (size_t i = 0; i < meetings.size(); ++i) {
         threads.emplace_back([&, i] {
             try {
-                meet(meetings[i], timeout_seconds);
+                meet(meetings[i], timeout_seconds + (i > 0 ? more_patience : 0));
             } catch (const Error& error) {
                 errors[i] = error;
             }
@@ -74,6 +74,14 @@ TEST(Meet, SomethingElseAtThePortIsNoAnswer) {
     meetings[0].secret = Secret("of another job", "");
     const auto errors = errors_of(std::move(meetings), 0.3);
     EXPECT_TRUE(has(errors[0].what(), {"rank 1 of 2 did not come", "did not know this job's secret"}));
+    EXPECT_TRUE(has(errors[1].what(), {"no answer from rank 0", "it does not know this job's secret"}));
+}
+
+/// He was there, and has given up since: that he refuses connections now tells less.
+TEST(Meet, SomethingElseThatHasGoneIsStillTheReason) {
+    std::vector<Meeting> meetings = make_meetings(2);
+    meetings[0].secret = Secret("of another job", "");
+    const auto errors = errors_of(std::move(meetings), 0.3, 1);
     EXPECT_TRUE(has(errors[1].what(), {"no answer from rank 0", "it does not know this job's secret"}));
 }
 

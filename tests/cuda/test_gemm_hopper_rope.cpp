@@ -1,5 +1,6 @@
 // Products whose heads come out rotated, against the product and the kernel that rotates it.
 #include "llmc/backend/cuda/gemm_hopper.h"
+#include "llmc/backend/cuda/hopper_rope.h"
 #include "tests/cuda/cuda_testing.h"
 
 #include <spdlog/fmt/fmt.h>
@@ -66,8 +67,6 @@ TestBuffer rotated(const Heads& heads, bool together, int multiprocessors = 8) {
     TestBuffer out(DType::BF16, heads.of.rows, heads.of.columns());
     run_on_cuda([&](Backend& b, auto on) {
         const RopeRows rows = heads.rows(on);
-        const auto& [table, shape, first, first_row] = rows;
-        const auto integers = [](const Tensor& tensor) { return tensor ? tensor.as<const int32_t>() : nullptr; };
         const cuda::HopperProduct product = {.out = on(out).data,
                                              .activated = nullptr,
                                              .left = bf16_data(on(heads.x)),
@@ -78,14 +77,7 @@ TestBuffer rotated(const Heads& heads, bool together, int multiprocessors = 8) {
                                              .rows = static_cast<int>(heads.of.rows),
                                              .columns = static_cast<int>(heads.of.columns()),
                                              .depth = static_cast<int>(Heads::kIC),
-                                             .rope = {.table = table.as<const float>(),
-                                                      .documents = integers(shape.documents),
-                                                      .more = integers(first.on_device),
-                                                      .offset = first.offset,
-                                                      .T = static_cast<int>(shape.T),
-                                                      .first_row = static_cast<int>(first_row % shape.T),
-                                                      .head_size = static_cast<int>(shape.HD),
-                                                      .columns = static_cast<int>((shape.NH + shape.NKV) * shape.HD)}};
+                                             .rope = cuda::hopper_rope(rows)};
         b.synchronize();
         cuda::gemm_hopper(product, cuda::HopperKind::Forward, together ? cuda::Applied::Rope : cuda::Applied::Nothing,
                           multiprocessors, static_cast<cudaStream_t>(b.stream()));

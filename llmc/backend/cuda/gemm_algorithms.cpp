@@ -2,6 +2,7 @@
 #include "llmc/backend/cuda/check.h"
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/gemm_shape.h"
+#include "llmc/backend/cuda/hopper_rope.h"
 #include "llmc/backend/cuda/prepared_matmuls.h"
 #include "llmc/base/error.h"
 
@@ -146,14 +147,16 @@ GemmAlgorithms CudaBackend::time_gemms(const std::vector<GemmQuery>& queries, co
 GemmAlgorithm CudaBackend::time_gemm(const GemmQuery& query, const GemmKey& key) {
     const GemmShape& shape = key.shape;
     const Applied applied = applied_of(query);
+    const bool is_rotated = applied == Applied::Rope;
     const auto [of_pre, of_activated] = columns_of(applied, shape.m);
     const Scratch a(*this, shape.m * shape.k * size_of(shape.input)),
         b(*this, shape.k * shape.n * size_of(shape.input)), d(*this, shape.m * shape.n * size_of(shape.output)),
         of_epilogue(*this, epilogue_bytes(shape)), workspace(*this, key.workspace_bytes),
         pre(*this, shape.n * of_pre * size_of(shape.output)),
         activated(*this, shape.n * of_activated * size_of(shape.output)),
-        angles(*this, applied == Applied::Rope ? shape.n * query.head_size * size_of(DType::F32) : 0);
+        angles(*this, is_rotated ? shape.n * query.head_size * size_of(DType::F32) : 0);
     const AttentionShape heads = one_sequence(query);
+    const Tensor table(DType::F32, angles.data(), shape.n, query.head_size);
     const MatmulOperands operands = {.d = d.data(),
                                      .a = a.data(),
                                      .b = b.data(),
@@ -164,14 +167,7 @@ GemmAlgorithm CudaBackend::time_gemm(const GemmQuery& query, const GemmKey& key)
                                      .applied = applied,
                                      .activated = activated.data(),
                                      .pre = pre.data(),
-                                     .rope = {.table = static_cast<const float*>(angles.data()),
-                                              .documents = nullptr,
-                                              .more = nullptr,
-                                              .offset = 0,
-                                              .T = static_cast<int>(shape.n),
-                                              .first_row = 0,
-                                              .head_size = static_cast<int>(query.head_size),
-                                              .columns = static_cast<int>(query.rotated_columns)}};
+                                     .rope = is_rotated ? hopper_rope({table, heads, 0}) : HopperRope{}};
     const auto activate = [&] {
         const Tensor out(shape.output, d.data(), shape.n, shape.m),
             act_out(shape.output, activated.data(), shape.n, of_activated),
@@ -179,8 +175,7 @@ GemmAlgorithm CudaBackend::time_gemm(const GemmQuery& query, const GemmKey& key)
         if (applied == Applied::Gelu) gelu_forward(act_out, out);
         if (applied == Applied::Swiglu) swiglu_forward(act_out, out);
         if (applied == Applied::SwigluGradient) swiglu_backward(act_out, out, act_in);
-        if (applied == Applied::Rope)
-            rope(out, Tensor(DType::F32, angles.data(), shape.n, query.head_size), heads, 0, /*inverse=*/false);
+        if (is_rotated) rope(out, table, heads, 0, /*inverse=*/false);
     };
     GemmAlgorithm found = matmuls_->fastest(key, operands, stream_);
     const bool is_own =

@@ -9,6 +9,7 @@
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/gemm_hopper.h"
 #include "llmc/backend/cuda/gemm_shape.h"
+#include "llmc/backend/cuda/hopper_rope.h"
 #include "llmc/backend/cuda/prepared_matmuls.h"
 
 #include <algorithm>
@@ -206,14 +207,7 @@ void CudaBackend::matmul_and_rope(Tensor out, Tensor x, Tensor weight, Tensor bi
     MatmulOperands operands = of_forward(out, x, weight, bias, workspace);
     if (hopper_gemm_rotates(shape.HD, table.shape[1])) {
         operands.applied = Applied::Rope;
-        operands.rope = {.table = table.as<const float>(),
-                         .documents = shape.documents ? shape.documents.as<const int32_t>() : nullptr,
-                         .more = first.on_device ? first.on_device.as<const int32_t>() : nullptr,
-                         .offset = first.offset,
-                         .T = static_cast<int>(shape.T),
-                         .first_row = static_cast<int>(first_row % shape.T),
-                         .head_size = static_cast<int>(shape.HD),
-                         .columns = static_cast<int>((shape.NH + shape.NKV) * shape.HD)};
+        operands.rope = hopper_rope(rows);
     }
     const bool is_done = matmuls_->run(gemm_shape(forward(x, weight, bias, {})), operands, stream_);
     if (!is_done || operands.applied == Applied::Nothing) rope_rows(out, rows, /*inverse=*/false);

@@ -2,6 +2,7 @@
 // swizzles, barriers, which instructions the driver took) can be wrong in ways that give plausible numbers.
 #include "llmc/backend/cuda/cuda_backend.h"
 #include "llmc/backend/cuda/gemm_hopper.h"
+#include "llmc/backend/cuda/hopper_rope.h"
 #include "llmc/base/dtype.h"
 
 #include <algorithm>
@@ -185,14 +186,7 @@ class Products {
                                      .rows = kN,
                                      .columns = static_cast<int>(shape.qkv_columns()),
                                      .depth = kIC};
-            product.rope = {.table = table.as<const float>(),
-                            .documents = nullptr,
-                            .more = nullptr,
-                            .offset = 0,
-                            .T = static_cast<int>(shape.T),
-                            .first_row = 0,
-                            .head_size = HD,
-                            .columns = static_cast<int>((shape.NH + shape.NKV) * HD)};
+            product.rope = hopper_rope({table, shape, 0});
             const std::vector<float> taken_along = own(qkv, product, HopperKind::Forward, Applied::Rope);
             own(qkv, product, HopperKind::Forward, Applied::Nothing);
             backend_.rope(qkv, table, shape, 0, /*inverse=*/false);

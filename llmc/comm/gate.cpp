@@ -3,7 +3,10 @@
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
 
+#include <sodium.h>
 #include <algorithm>
+#include <map>
+#include <string_view>
 #include <utility>
 
 namespace llmc {
@@ -11,7 +14,7 @@ namespace {
 
 constexpr double kStrangerSeconds = 10;  ///< A rank on a busy host answers within them.
 constexpr double kConnectSeconds = 3;    ///< For one address, of several that may be right.
-constexpr size_t kMostStrangers = 128;   ///< Beyond, who has waited longest goes: a rank needs milliseconds.
+constexpr size_t kMostStrangers = 128;   ///< Beyond, one goes for each that comes: make_room().
 constexpr int kAcceptedAtOnce = 64;
 
 constexpr const char* kGate = "gate";
@@ -30,7 +33,6 @@ void Gate::add_to(std::vector<pollfd>& entries) const {
 }
 
 std::vector<Guest> Gate::admit() {
-    accept();
     std::vector<Guest> guests;
     std::deque<Stranger> waiting;
     for (Stranger& stranger : strangers_) {
@@ -43,6 +45,7 @@ std::vector<Guest> Gate::admit() {
         }
     }
     strangers_ = std::move(waiting);
+    accept();  // Last: whose Hello is here has entered before anybody makes room.
     return guests;
 }
 
@@ -55,15 +58,26 @@ void Gate::accept() {
                 socket = accept_from(listener);
             } catch (const Error&) {  // Too many open files, unless they are those of strangers.
                 if (strangers_.empty()) throw;
-                strangers_.pop_front();
+                make_room();
                 continue;
             }
             if (!socket) break;
-            if (strangers_.size() >= kMostStrangers) strangers_.pop_front();
-            Stranger& stranger = strangers_.emplace_back(Stranger{Link(std::move(socket)), until});
+            if (strangers_.size() >= kMostStrangers) make_room();
+            const std::string from = peer_address(socket), ends = ends_within_host(socket);
+            Stranger& stranger = strangers_.emplace_back(Stranger{Link(std::move(socket)), from, ends, until});
             stranger.link.expect({{MessageType::Knock, kNonceBytes}});
         }
     }
+}
+
+void Gate::make_room() {
+    std::map<std::string_view, uint32_t> held;
+    for (const Stranger& stranger : strangers_) ++held[stranger.from];
+    const auto most =
+        std::max_element(held.begin(), held.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+    uint32_t before = randombytes_uniform(most->second);
+    const auto is_it = [&](const Stranger& stranger) { return stranger.from == most->first && before-- == 0; };
+    strangers_.erase(std::find_if(strangers_.begin(), strangers_.end(), is_it));
 }
 
 Gate::Answer Gate::hear(Stranger& stranger, std::string* hello) {
@@ -77,7 +91,7 @@ Gate::Answer Gate::hear(Stranger& stranger, std::string* hello) {
     if (message->type == MessageType::Knock) return challenge(stranger, *message) ? Answer::Wait : Answer::Leave;
     const auto fields = unpack(message->payload);
     const bool whole = fields && fields->size() == 2;
-    if (!whole || !secret_.accepts(fields->at(0), {kGuest, purpose_, stranger.nonces, fields->at(1)})) {
+    if (!whole || !secret_.accepts(fields->at(0), {kGuest, purpose_, stranger.nonces, stranger.ends, fields->at(1)})) {
         note_refused(stranger);
         return Answer::Leave;
     }
@@ -94,13 +108,14 @@ bool Gate::challenge(Stranger& stranger, const Message& knock) const {
     stranger.nonces = knock.payload + nonce;
     stranger.was_challenged = true;
     stranger.link.expect({{MessageType::Hello, kLongestHello}});
-    stranger.link.send(MessageType::Challenge, pack({nonce, secret_.prove({kGate, purpose_, stranger.nonces})}));
+    const std::string proof = secret_.prove({kGate, purpose_, stranger.nonces, stranger.ends});
+    stranger.link.send(MessageType::Challenge, pack({nonce, proof}));
     return true;
 }
 
 void Gate::note_refused(const Stranger& stranger) {
     ++refused_;
-    last_refused_ = peer_address(stranger.link.socket());
+    last_refused_ = stranger.from;
     spdlog::debug("a connection from {} did not know this job's secret", last_refused_);
 }
 
@@ -115,6 +130,7 @@ Link knock(const std::string& host, int port, const Secret& secret, const std::s
            const std::string& hello, double deadline, std::string* why, bool* is_other_job) {
     Socket socket = connect_to(host, port, std::min(kConnectSeconds, deadline - now_seconds()), why);
     if (!socket) return {};
+    const std::string ends = ends_within_host(socket);
     Link link(std::move(socket));
     const std::string nonce = random_nonce();
     link.expect({{MessageType::Challenge, pack({nonce, std::string(kProofBytes, '\0')}).size()}});
@@ -126,7 +142,7 @@ Link knock(const std::string& host, int port, const Secret& secret, const std::s
         return {};
     }
     const std::string nonces = nonce + fields->at(0);
-    if (!secret.accepts(fields->at(1), {kGate, purpose, nonces})) {
+    if (!secret.accepts(fields->at(1), {kGate, purpose, nonces, ends})) {
         *why =
             "something answers there, but it does not know this job's secret: another job, or LLMC_JOB_SECRET is not "
             "the same for all ranks";
@@ -134,7 +150,7 @@ Link knock(const std::string& host, int port, const Secret& secret, const std::s
         return {};
     }
     link.expect({});
-    link.send(MessageType::Hello, pack({secret.prove({kGuest, purpose, nonces, hello}), hello}));
+    link.send(MessageType::Hello, pack({secret.prove({kGuest, purpose, nonces, ends, hello}), hello}));
     return link;
 }
 

@@ -4,11 +4,12 @@
 //
 //   who knocks                          the gate
 //   Knock {nonce a}                ->
-//                                  <-   Challenge {nonce b, proof of ("gate", purpose, a, b)}
-//   Hello {proof of ("guest", purpose, a, b, hello), hello}   ->
+//                                  <-   Challenge {nonce b, proof of ("gate", purpose, a, b, ends)}
+//   Hello {proof of ("guest", purpose, a, b, ends, hello), hello}   ->
 //
-// Nonces are new for every connection: a conversation that was recorded opens nothing. After the Hello the connection
-// is a guest's, and what the two say to each other is theirs (meet.h, tcp_mesh.h).
+// Nonces are new for every connection: a conversation that was recorded opens nothing. `ends` is ends_within_host():
+// who listens where an address means this host alone, and passes on to the gate what he hears, has other ends. After
+// the Hello the connection is a guest's, and what the two say to each other is theirs (meet.h, tcp_mesh.h).
 #pragma once
 
 #include "llmc/comm/link.h"
@@ -46,13 +47,17 @@ class Gate {
   private:
     struct Stranger {
         Link link;
-        double until = 0;  ///< He is a guest by then, or is sent away.
+        std::string from, ends;  ///< His address; ends_within_host().
+        double until = 0;        ///< He is a guest by then, or is sent away.
         std::string nonces = "";
         bool was_challenged = false;
     };
     enum class Answer : uint8_t { Wait, Enter, Leave };
 
     void accept();
+    /// Sends one away, of the address that has most here: a flood makes room for itself. Of these any, so that whoever
+    /// keeps trying from the same address comes through it at last.
+    void make_room();
     Answer hear(Stranger& stranger, std::string* hello);
     bool challenge(Stranger& stranger, const Message& knock) const;
     void note_refused(const Stranger& stranger);
@@ -60,7 +65,7 @@ class Gate {
     std::vector<Socket> listeners_;
     Secret secret_;
     std::string purpose_;
-    std::deque<Stranger> strangers_;  ///< The longest there first.
+    std::deque<Stranger> strangers_;
     int refused_ = 0;
     std::string last_refused_;
 };

@@ -15,6 +15,7 @@ namespace llmc {
 namespace {
 
 constexpr mode_t kOfOwner = S_IRUSR | S_IWUSR;
+constexpr off_t kLongest = 64 << 10;
 
 /// Closes and removes a half-written file.
 [[noreturn]] void give_up(int descriptor, const std::string& path, const char* what) {
@@ -58,18 +59,25 @@ PlaceFile::PlaceFile(std::string path, std::string content) : path_(std::move(pa
 
 PlaceFile::~PlaceFile() {
     try {
-        if (read_text(path_) == content_) unlink(path_.c_str());
-    } catch (const Error&) {  // Somebody has removed it.
+        if (read_place_file(path_) == content_) unlink(path_.c_str());
+    } catch (const std::exception&) {  // Somebody has removed it, or laid something else in its place.
     }
 }
 
 std::string read_place_file(const std::string& path) {
+    // What is looked at is what is read, whoever exchanges names meanwhile.
+    const Socket file(open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
     struct stat info = {};
-    if (stat(path.c_str(), &info) == 0) {
-        if (info.st_uid != geteuid() && info.st_uid != 0) fail("the file is another user's");
-        if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0) fail("the file can be written by others");
-    }
-    return read_text(path);
+    if (!file || fstat(file.descriptor(), &info) != 0) fail("cannot open '{}': {}", path, words_of(errno));
+    if (!S_ISREG(info.st_mode)) fail("it is no regular file");
+    if (info.st_uid != geteuid() && info.st_uid != 0) fail("the file is another user's");
+    if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0) fail("the file can be read or written by others");
+    if (info.st_size > kLongest) fail("the file is too long");
+    std::string text(kLongest, '\0');
+    const ssize_t bytes = read(file.descriptor(), text.data(), text.size());
+    if (bytes < 0) fail("cannot read '{}': {}", path, words_of(errno));
+    text.resize(static_cast<size_t>(bytes));
+    return text;
 }
 
 }  // namespace llmc

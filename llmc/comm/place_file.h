@@ -18,7 +18,8 @@ class PlaceFile {
     std::string path_, content_;
 };
 
-/// The content of such a file. An Error where others can write it, or have made it: they could lead us to themselves.
+/// The content of such a file. An Error where others can read or write it, or have made it: they could lead us to
+/// themselves.
 std::string read_place_file(const std::string& path);
 
 }  // namespace llmc

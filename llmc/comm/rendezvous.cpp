@@ -438,6 +438,7 @@ void call_off(const std::string& init, const Environment& environment, bool with
     try {
         const World world = read_world(init, environment, with_mpi);
         if (world.way != World::Way::Tcp && world.way != World::Way::File) return;
+        require_secret(world, /*insecure=*/false);  // Else nobody is told: strangers might be.
         Meeting meeting = prepare_meeting(world, host_name(environment));
         call_off(meeting, cause, kSeconds);
     } catch (const std::exception&) {  // The variables are no better than the command line.

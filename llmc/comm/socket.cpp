@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/log.h"
+#include "llmc/comm/address.h"
 
 #include <algorithm>
 #include <arpa/inet.h>
@@ -235,10 +236,20 @@ std::string own_address(const Socket& socket) {
     return text_of(reinterpret_cast<const sockaddr*>(&address), length);
 }
 
+std::string ends_within_host(const Socket& socket) {
+    const std::string own = own_address(socket), peer = peer_address(socket);
+    if (own != peer && !is_loopback(own) && !is_loopback(peer)) return "";  // A name may mean 127.0.1.1.
+    sockaddr_in6 address = {};
+    socklen_t length = sizeof(address);
+    getpeername(socket.descriptor(), reinterpret_cast<sockaddr*>(&address), &length);
+    const std::string here = with_port(own, port_of(socket)), there = with_port(peer, ntohs(address.sin6_port));
+    return std::min(here, there) + " " + std::max(here, there);
+}
+
 bool is_loopback(const std::string& address) {
     in_addr number = {};
     if (inet_aton(address.c_str(), &number) != 0) return ntohl(number.s_addr) >> 24 == IN_LOOPBACKNET;  // Also "127.1".
-    return address == "::1" || address == "localhost" || address.ends_with(".localhost");               // RFC 6761
+    return address == "::1" || address == "localhost";
 }
 
 std::vector<std::string> interface_addresses() {

@@ -45,6 +45,9 @@ Socket connect_to(const std::string& host, int port, double seconds, std::string
 /// The other end's address, "10.0.0.7" or "fd00::7", and this one's.
 std::string peer_address(const Socket& socket);
 std::string own_address(const Socket& socket);
+/// Both ends of a connection that does not leave this host, "127.0.0.1:2000 127.0.0.1:3000", the same text at either;
+/// "" between hosts, where one end may know the other by another address.
+std::string ends_within_host(const Socket& socket);
 /// Of an address, or of the name "localhost".
 bool is_loopback(const std::string& address);
 /// Addresses of this host's interfaces that are up, without loopback and those of one link only; IPv4 first.

@@ -13,8 +13,11 @@
 namespace llmc {
 namespace {
 
-constexpr const char* kPurpose = "mesh";
 constexpr double kTick = 0.05;
+constexpr double kAnswerSeconds = 10;  ///< Then another address is tried: at this one may be somebody who is silent.
+
+/// For one rank's gate alone: who passes on what he hears cannot lead to another's.
+std::string purpose_of(int rank) { return fmt::format("mesh {}", rank); }
 
 /// Where a rank listens for the others.
 struct Place {
@@ -41,7 +44,7 @@ class Mesh {
     std::vector<Socket> listen(Place* place) const;
     Place place_of(int rank, const std::string& text) const;
     void connect_to_rank(int rank, const Place& place);
-    Socket try_to_connect(const std::string& address, int port, std::string* why) const;
+    Socket try_to_connect(int rank, const std::string& address, int port, std::string* why) const;
     void accept_higher_ranks(Gate& gate);
     void accept(Guest guest);
 
@@ -53,7 +56,7 @@ class Mesh {
 /// Every rank connects to those before it, once they listen, and accepts those after it.
 std::vector<Socket> Mesh::connect() {
     Place own;
-    Gate gate(listen(&own), control_.secret(), kPurpose);
+    Gate gate(listen(&own), control_.secret(), purpose_of(control_.rank()));
     const std::vector<std::string> places = control_.all_gather(to_text(own));
     for (int rank = 0; rank < control_.rank(); ++rank) {
         connect_to_rank(rank, place_of(rank, places[static_cast<size_t>(rank)]));
@@ -100,7 +103,7 @@ void Mesh::connect_to_rank(int rank, const Place& place) {
         for (const std::string& address : place.addresses) {
             control_.require_alive();
             where = with_port(address, place.port);
-            if (Socket socket = try_to_connect(address, place.port, &why)) {
+            if (Socket socket = try_to_connect(rank, address, place.port, &why)) {
                 sockets_[static_cast<size_t>(rank)] = std::move(socket);
                 return;
             }
@@ -112,9 +115,10 @@ void Mesh::connect_to_rank(int rank, const Place& place) {
 }
 
 /// The other rank answers when it has connected to those before it.
-Socket Mesh::try_to_connect(const std::string& address, int port, std::string* why) const {
+Socket Mesh::try_to_connect(int rank, const std::string& address, int port, std::string* why) const {
     const std::string hello = std::to_string(control_.rank());
-    Link link = knock(address, port, control_.secret(), kPurpose, hello, deadline_, why);
+    const double until = std::min(deadline_, now_seconds() + kAnswerSeconds);
+    Link link = knock(address, port, control_.secret(), purpose_of(rank), hello, until, why);
     if (!link) return {};
     link.expect({{MessageType::Welcome, 0}});
     const std::optional<Message> answer = link.await(deadline_);

@@ -172,7 +172,7 @@ TEST(Rendezvous, StrangersNeedASecret) {
     for (const char* host : {"127.0.0.1", "127.8.0.1", "::1", "[::1]", "localhost"}) {
         EXPECT_EQ(refused(with(kTorchrun, {{"MASTER_ADDR", host}}), false), "") << host;
     }
-    for (const char* host : {"0.0.0.0", "10.0.0.1", "::", "localhost.example.org"}) {
+    for (const char* host : {"0.0.0.0", "10.0.0.1", "::", "localhost.example.org", "node.localhost"}) {
         EXPECT_TRUE(has(refused(with(kTorchrun, {{"MASTER_ADDR", host}}), false), {"LLMC_JOB_SECRET="})) << host;
     }
     const World world = read_world("tcp", with(elsewhere, {{"RANK", "0"}}), false);
@@ -301,6 +301,11 @@ TEST(Rendezvous, AUsedPortIsNamed) {
     EXPECT_EQ(error, fmt::format("--comm-init=tcp: port {} is in use on here; set MASTER_PORT to another", world.port));
 }
 
+/// As a rank 0 leaves it.
+void lay_place(const TempDir& folder, const std::string& content) {
+    std::filesystem::permissions(folder.write("place", content), std::filesystem::perms(0600));
+}
+
 TEST(Rendezvous, RanksMeetByAFileThatIsGoneAfterwards) {
     const TempDir folder;
     expect_to_meet(worlds_with_file(folder / "place", 3, "slurm-7-0"));
@@ -317,7 +322,7 @@ TEST(Rendezvous, AStaleFileIsReplaced) {
             stale = slurp(folder / "place");
         }
         std::vector<World> worlds = worlds_with_file(folder / "place", 2, "slurm-7-0");
-        folder.write("place", stale);
+        lay_place(folder, stale);
         // The other rank reads the stale file first.
         Meeting second = prepare_meeting(worlds[1], "here");
         std::string why;
@@ -336,7 +341,7 @@ TEST(Rendezvous, AFileThatStaysStaleIsNamed) {
     };
     EXPECT_TRUE(has(error(), {"rank 1: no answer from rank 0 within 0.3 s (the file is missing)", folder / "place",
                               "is stale or missing"}));
-    folder.write("place", "something else\n");
+    lay_place(folder, "something else\n");
     EXPECT_TRUE(has(error(), {"(the file has other content)"}));
     std::string stale;
     {
@@ -347,7 +352,7 @@ TEST(Rendezvous, AFileThatStaysStaleIsNamed) {
         const Meeting earlier = prepare_meeting(worlds[0], "here");
         stale = slurp(folder / "place");
     }
-    folder.write("place", stale);
+    lay_place(folder, stale);
     EXPECT_TRUE(has(error(), {"(connection refused)", "remove it"}));
 }
 

@@ -67,12 +67,14 @@ from_file() {
         "${good[@]}" "--comm-init=file:$5" --comm-timeout=1
 }
 from_file "a file nobody writes" 1 1 "the file is missing" place
-echo "something else" >place
+(umask 077 && echo "something else" >place)
 from_file "a file with other content" 1 1 "the file has other content" place
 printf 'train_gpt: where rank 0 listens\njob other\nsecret 12\nport 9\nhost 127.0.0.1\n' >place
 from_file "the file of another job" 1 1 "the file is of job 'other', not 'this'" place
 sed -i 's/job other/job this/' place
 from_file "the file of a job that is gone" 1 1 "connection refused" place
+chmod 644 place
+from_file "a file that others read" 1 1 "the file can be read or written by others" place
 from_file "a folder that is not there" 0 2 ".*absent.*; choose a path" absent/place
 from_file "the others do not come" 0 1 "rank 1 of 2 did not come within 1 s" place
 check "the file goes with rank 0" test ! -e place

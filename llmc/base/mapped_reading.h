@@ -14,4 +14,13 @@ void end_well_on_failed_reads();
 /// who can go on without, or has something to save before the end. Reads a byte of every page.
 void require_readable(const MappedFile& file, int64_t offset, int64_t bytes);
 
+/// `copy(const std::byte* from)` takes these bytes. The same Error, also where the file is shorter once they are taken,
+/// since they may be zeros of its last page then.
+template <typename Copy>
+void read_mapped(const MappedFile& file, int64_t offset, int64_t bytes, const Copy& copy) {
+    require_readable(file, offset, bytes);
+    copy(file.data() + offset);
+    require_readable(file, offset, bytes);
+}
+
 }  // namespace llmc

@@ -6,12 +6,16 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <exception>
+#include <functional>
+#include <future>
 #include <mutex>
 #include <optional>
 #include <pthread.h>
 #include <system_error>
 #include <thread>
 #include <unistd.h>
+#include <utility>
 
 namespace llmc {
 namespace {
@@ -41,7 +45,8 @@ std::atomic<int> requested = 0;
 std::mutex taking;  ///< Held while a signal is taken, and for the next two.
 bool requests_allowed = false;
 std::string remedy_of_request;
-bool has_watcher = false;  ///< A thread waits for signals. Without one, StopRequest::signal() looks for them.
+std::future<void> acknowledgement;  ///< Of the request; ready once it is said.
+bool has_watcher = false;           ///< A thread waits for signals. Without one, StopRequest::signal() looks for them.
 std::array<std::optional<Clock::time_point>, kStopSignals.size()> first_came;  ///< Of each, since the request began.
 
 /// Those that were not ignored at the first call.
@@ -70,12 +75,28 @@ const sigset_t& stop_signals() {
     _exit(128 + signal);  // Only process 1 comes here.
 }
 
+/// In a thread of its own, where one is left: a log that is stuck, in a pipe that nobody reads or on a disk that hangs,
+/// does not keep the next signal from being heard.
+std::future<void> say(const std::function<void()>& words) {
+    try {
+        return std::async(std::launch::async, words);
+    } catch (const std::exception&) {
+        words();
+        return {};
+    }
+}
+
 void acknowledge(bool may_quit) {
-    spdlog::info("stopping after this step{}", may_quit ? "; again to quit without saving" : "");
+    acknowledgement = say(
+        [may_quit] { spdlog::info("stopping after this step{}", may_quit ? "; again to quit without saving" : ""); });
 }
 
 [[noreturn]] void quit(int signal) {
-    if (requests_allowed) spdlog::warn("quitting without saving, as asked again; {}", remedy_of_request);
+    constexpr std::chrono::seconds kPatience(1);
+    if (!requests_allowed) end_by(signal);
+    const std::future<void> said =
+        say([] { spdlog::warn("quitting without saving, as asked again; {}", remedy_of_request); });
+    if (said.valid()) said.wait_for(kPatience);
     end_by(signal);
 }
 
@@ -139,9 +160,14 @@ StopRequest::StopRequest(const std::string& remedy) {
 
 StopRequest::~StopRequest() {
     if (!has_watcher) look_for_signals();
-    const std::lock_guard lock(taking);
-    requests_allowed = false;
-    if (!has_watcher) pthread_sigmask(SIG_UNBLOCK, &stop_signals(), nullptr);
+    std::future<void> last;
+    {
+        const std::lock_guard lock(taking);
+        requests_allowed = false;
+        last = std::move(acknowledgement);
+        if (!has_watcher) pthread_sigmask(SIG_UNBLOCK, &stop_signals(), nullptr);
+    }
+    if (last.valid()) last.wait();
 }
 
 int StopRequest::signal() const {

@@ -142,6 +142,7 @@ class Control {
     void send_all(MessageType type, const std::string& payload);
     void end_all(const Verdict& verdict);
     void end_without_root(const std::string& what);
+    void end_soon(int exit_code) const;
     void end_here(const Error& failure);
     void drain(double seconds);
     bool is_failing() const;

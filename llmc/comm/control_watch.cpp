@@ -6,6 +6,8 @@
 #include <chrono>
 #include <cstdio>
 #include <poll.h>
+#include <system_error>
+#include <thread>
 #include <unistd.h>
 #include <utility>
 
@@ -14,13 +16,22 @@ namespace {
 
 constexpr double kDrainSeconds = 1;
 constexpr std::chrono::seconds kFlushLog(1);
+constexpr std::chrono::seconds kSayWhy(5);  ///< The log's line, the drain, and the flush.
+
+/// The process ends by then, even where the main thread sits on a lock of the log: in a pipe that nobody reads, on a
+/// disk that hangs.
+void end_within(std::chrono::seconds time, int exit_code) {
+    try {
+        std::thread([time, exit_code] {
+            std::this_thread::sleep_for(time);
+            _exit(exit_code);
+        }).detach();
+    } catch (const std::system_error&) {  // A limit on processes allows no other thread.
+    }
+}
 
 [[noreturn]] void end_process(int exit_code) {
-    // Should the main thread sit on a lock of the log, it does not hold up the end.
-    std::thread([exit_code] {
-        std::this_thread::sleep_for(kFlushLog);
-        _exit(exit_code);
-    }).detach();
+    end_within(kFlushLog, exit_code);
     spdlog::default_logger()->flush();
     std::fflush(stdout);
     _exit(exit_code);
@@ -123,6 +134,7 @@ void Control::handle(int peer, Message message) {
         }
         case MessageType::End: {
             const Error failure = to_error(message.payload);
+            end_soon(failure.exit_code());
             spdlog::debug("ended by {}", failure.what());
             return end_here(failure);
         }
@@ -227,6 +239,7 @@ void Control::send_all(MessageType type, const std::string& payload) {
 void Control::end_all(const Verdict& verdict) {
     const std::string line = name_of(verdict.rank) + verdict.what;
     send_all(MessageType::End, words_of_failure(verdict.exit_code, line));
+    end_soon(verdict.exit_code);
     spdlog::error("{}", line);
     drain(kDrainSeconds);
     end_here({verdict.exit_code, line});
@@ -239,9 +252,15 @@ void Control::end_without_root(const std::string& what) {
         cause = own_cause_;
     }
     const std::string line = name_of(0) + what;
+    end_soon(kExitFailed);
     spdlog::error("{}", line);
     if (cause) spdlog::error("{}: {}", name_of(rank_), cause->what());
     end_here({kExitFailed, line});
+}
+
+/// Before the first line of the log that says why.
+void Control::end_soon(int exit_code) const {
+    if (!end_ && !is_failing()) end_within(kSayWhy, exit_code);
 }
 
 void Control::end_here(const Error& failure) {

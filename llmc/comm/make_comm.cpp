@@ -1,6 +1,7 @@
 #include "llmc/comm/make_comm.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/mapped_reading.h"
 #include "llmc/comm/tcp.h"
 #ifdef LLMC_WITH_MPI
 #include "llmc/comm/mpi.h"
@@ -18,6 +19,7 @@ bool is_built_with_mpi() { return true; }
 void find_mpi_world(World* world) {
     if (world->way != World::Way::Mpi) return;
     const MpiWorld found = start_mpi();
+    end_well_on_failed_reads();  // MPI's libraries may have put handlers of their own there: UCX does.
     world->rank = found.rank;
     world->size = found.size;
     world->mpi = found.library;

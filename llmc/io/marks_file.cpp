@@ -1,10 +1,12 @@
 #include "llmc/io/marks_file.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/mapped_reading.h"
 #include "llmc/base/units.h"
 #include "llmc/io/token_source.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <string_view>
 
@@ -65,6 +67,12 @@ MarksFile::MarksFile(const std::string& path, const MappedFile& tokens, int64_t 
     const bool is_known = std::all_of(marks().begin(), marks().end(),
                                       [](uint8_t mark) { return (mark & ~(kScored | kDocumentStart)) == 0; });
     if (!is_known || (count > 0 && (marks()[0] & kDocumentStart) == 0)) refuse("it has marks that make no sense");
+}
+
+void MarksFile::read(int64_t position, std::span<uint8_t> out) const {
+    read_mapped(file_, kHeaderBytes + position, static_cast<int64_t>(out.size()), [&](const std::byte* from) {
+        std::transform(from, from + out.size(), out.begin(), std::to_integer<uint8_t>);
+    });
 }
 
 std::span<const uint8_t> MarksFile::marks() const {

@@ -23,9 +23,12 @@ class MarksFile {
   public:
     /// An Error naming `option` if the file is damaged, or belongs to other tokens than these `count`.
     MarksFile(const std::string& path, const MappedFile& tokens, int64_t count, const std::string& option);
-    std::span<const uint8_t> marks() const;
+    /// Marks from `position` on. An Error where the file has been cut, or cannot be read.
+    void read(int64_t position, std::span<uint8_t> out) const;
 
   private:
+    std::span<const uint8_t> marks() const;
+
     MappedFile file_;
 };
 

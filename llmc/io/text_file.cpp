@@ -6,6 +6,7 @@
 #include "llmc/io/tokenizer.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <utility>
 
 namespace llmc {
@@ -21,9 +22,9 @@ void TextFile::read(int64_t position, std::span<int32_t> out) const {
         out = out.subspan(1);
         position = 1;
     }
-    require_readable(file_, position - 1, static_cast<int64_t>(out.size()));
-    const auto* bytes = reinterpret_cast<const uint8_t*>(file_.data()) + position - 1;
-    std::copy(bytes, bytes + out.size(), out.begin());
+    read_mapped(file_, position - 1, static_cast<int64_t>(out.size()), [&](const std::byte* from) {
+        std::transform(from, from + out.size(), out.begin(), std::to_integer<int32_t>);
+    });
 }
 
 std::string TextFile::where(int64_t position) const {

@@ -147,20 +147,15 @@ void TokenFile::check_header(const std::string& option) {
 void TokenFile::read(int64_t position, std::span<int32_t> out) const {
     CHECK(position >= 0 && position + static_cast<int64_t>(out.size()) <= count_, position, out.size(), count_);
     const int64_t first = header_bytes_ + position * item_bytes();
-    require_readable(file_, first, static_cast<int64_t>(out.size()) * item_bytes());
-    const std::byte* from = file_.data() + first;
-    if (format_->item_bytes == 2) {
-        copy_items<uint16_t>(from, out);
-    } else {
-        copy_items<uint32_t>(from, out);
-    }
+    const auto copy = format_->item_bytes == 2 ? copy_items<uint16_t> : copy_items<uint32_t>;
+    read_mapped(file_, first, static_cast<int64_t>(out.size()) * item_bytes(),
+                [&](const std::byte* from) { copy(from, out); });
 }
 
 void TokenFile::read_marks(int64_t position, std::span<uint8_t> out) const {
     if (!marks_) return TokenSource::read_marks(position, out);
-    const std::span<const uint8_t> marks = marks_->marks();
     CHECK(position >= 0 && position + static_cast<int64_t>(out.size()) <= count_, position, out.size(), count_);
-    std::copy_n(marks.begin() + position, out.size(), out.begin());
+    marks_->read(position, out);
 }
 
 std::string TokenFile::where(int64_t position) const { return fmt::format("'{}' at token {}", file_.path(), position); }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <system_error>
 
 namespace llmc {
 namespace {
@@ -29,7 +30,11 @@ std::string words_of(const StepStatus& status) {
 }
 
 StepStatusLine::StepStatusLine(bool is_wanted) {
-    if (is_wanted && shows_status()) thread_ = std::thread([this] { draw(); });
+    if (!is_wanted || !shows_status()) return;
+    try {
+        thread_ = std::thread([this] { draw(); });
+    } catch (const std::system_error&) {  // No thread is left: then without.
+    }
 }
 
 StepStatusLine::~StepStatusLine() {

@@ -3,6 +3,7 @@
 #include "llmc/base/last_words.h"
 #include "tests/io/temp_dir.h"
 
+#include <cstring>
 #include <new>
 #include <omp.h>
 #include <unistd.h>
@@ -33,6 +34,22 @@ TEST(MappedReading, AFileThatIsCutIsNamed) {
     }
     ASSERT_EQ(truncate(path.c_str(), 10 * kPage), 0);  // Put back, if with zeros.
     require_readable(file, 0, file.size());
+}
+
+TEST(MappedReading, WhatIsCutWhileItIsTakenIsNotBelieved) {
+    const TempDir folder;
+    const std::string path = folder.write("file", std::string(2 * kPage, 'x'));
+    const MappedFile file(path);
+    std::string taken(20, ' ');
+    const auto take = [&](const std::byte* from) { std::memcpy(taken.data(), from, taken.size()); };
+    read_mapped(file, kPage, 20, take);
+    EXPECT_EQ(taken, std::string(20, 'x'));
+    const auto cut_and_take = [&](const std::byte* from) {
+        ASSERT_EQ(truncate(path.c_str(), kPage + 5), 0);
+        take(from);
+    };
+    const std::string error = error_of([&] { read_mapped(file, kPage, 20, cut_and_take); });
+    EXPECT_EQ(error.find("cannot read '" + path + "': it was cut while it was in use"), 0u) << error;
 }
 
 TEST(MappedReading, AFileThatIsReplacedIsStillTheOldOne) {

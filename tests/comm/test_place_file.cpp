@@ -60,7 +60,7 @@ TEST(PlaceFile, WhatIsNoSuchFileIsNotRead) {
     {
         const PlaceFile file(path, "mine");
         std::filesystem::remove(path);
-        EXPECT_TRUE(has(error_of([&] { read_place_file(path); }), {"cannot open", "No such file"}));
+        EXPECT_TRUE(has(error_of([&] { read_place_file(path); }), {"cannot open", "no such file"}));
         std::ofstream(path).close();
         std::filesystem::permissions(path, std::filesystem::perms(0600));
         std::filesystem::resize_file(path, uint64_t{8} << 40);

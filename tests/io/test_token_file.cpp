@@ -44,6 +44,22 @@ TEST(TokenFile, ReadsTheBytesOfTheFormat) {
     EXPECT_EQ(llama.end_of_text(), 128000);
 }
 
+/// Inside the last page, whose rest would be zeros: nothing would be scored any more.
+TEST(TokenFile, MarksThatAreCutWhileInUseAreNamed) {
+    const TempDir dir;
+    const std::string tokens = header(20240520, 1, 100) + std::string(200, '\1');
+    const std::string path = dir.write("a.bin", tokens);
+    std::vector<uint8_t> marks(100, kScored), read(100);
+    marks[0] |= kDocumentStart;
+    write_marks(marks_beside(path), marks, checksum_of(std::as_bytes(std::span(tokens))));
+    const TokenFile file(open_data_file(path, "--data"), "--data");
+    file.read_marks(0, read);
+    EXPECT_EQ(read, marks);
+    std::filesystem::resize_file(marks_beside(path), 60);
+    const std::string error = error_of([&] { file.read_marks(0, read); });
+    EXPECT_EQ(error.find("cannot read '" + marks_beside(path) + "': it was cut while it was in use"), 0u) << error;
+}
+
 TEST(TokenFile, ShardsRoundTrip) {
     const TempDir dir;
     for (const TokenFormat& format : {kGpt2Tokens, kLlama3Tokens}) {

@@ -156,6 +156,9 @@ const Gemm* find_gemm(const GemmSpec& spec) {
         kernels.erase(spec);
         fail("oneDNN cannot make a {} x {} x {} matrix product of {} on this CPU ({}); try --dtype=fp32", spec.m,
              spec.n, spec.k, name_of(spec.ab), error.what());
+    } catch (...) {  // No memory for it.
+        kernels.erase(spec);
+        throw;
     }
     return kernel.get();
 }

@@ -1,0 +1,45 @@
+#!/bin/bash
+# A log that nobody reads any more, as behind a pager or a collector that has stopped: the main thread waits for it in the
+# middle of a step. Signals are heard all the same, and a rank ends when others are gone.
+# shellcheck disable=SC2317  # functions are called through eventually
+set -u
+. tests/e2e/ranks.bash
+. tests/e2e/lib.bash
+
+endless=("${tiny[@]}" "${quiet[@]}" --data=text.txt --total-batch-size=128 --steps=1000000)
+
+# narrow_pipe NAME: a pipe with room for some hundred steps' lines. (Full, and then a part of it read.)
+narrow_pipe() {
+    mkfifo "$1"
+    exec 7<>"$1"
+    dd if=/dev/zero of="$1" oflag=nonblock bs=4096 count=100000 2>/dev/null
+    dd bs=4096 count=6 of=/dev/null status=none <&7
+}
+
+# is_stuck FOLDER: it has begun to train, and no step comes any more.
+is_stuck() {
+    local before
+    before=$(wc -l <"$1/metrics.jsonl") 2>/dev/null || return
+    sleep 0.5
+    [ "$before" -gt 0 ] && [ "$before" -eq "$(wc -l <"$1/metrics.jsonl")" ]
+}
+
+narrow_pipe err
+"$TRAIN_GPT" --threads=1 "${endless[@]}" --output-dir=alone >out 2>err &
+pids=($!)
+eventually 60 is_stuck alone
+kill -TERM "${pids[0]}"
+sleep 1.5 # Sooner it would be the same request.
+kill -TERM "${pids[0]}"
+end_of_ranks 10
+check "who is asked twice quits" test "${codes[*]}" = 143
+
+exec 7>&-
+narrow_pipe err.0
+start_ranks 2 "${endless[@]}" --output-dir=ranks
+eventually 60 is_stuck ranks
+kill -KILL "${pids[1]}" 2>/dev/null
+end_of_ranks 20
+check "rank 0 ends after another" test "${codes[*]}" = "1 137"
+
+exit $((failures > 0))

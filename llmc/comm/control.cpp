@@ -176,7 +176,7 @@ void Control::fail(const std::string& cause, int exit_code) noexcept {
             wake_.notify();
             if (changed_.wait_for(lock, kDeliverFailure, [&] { return failure_.has_value(); })) return;
         }
-        lock.unlock();  // The watch goes on, however long the log takes.
+        lock.unlock();                                   // The watch goes on, however long the log takes.
         spdlog::error("{}: {}", name_of(rank_), cause);  // There is nobody to tell.
     } catch (...) {                                      // Out of memory: the end comes anyway.
     }

@@ -1,6 +1,6 @@
 #!/bin/bash
-# A log that nobody reads any more, as behind a pager or a collector that has stopped: the main thread waits for it in the
-# middle of a step. Signals are heard all the same, and a rank ends when others are gone.
+# A log that nobody reads any more, as behind a pager or a collector that has stopped: the main thread waits for it in
+# the middle of a step. Signals are heard all the same, and a rank ends when others are gone.
 # shellcheck disable=SC2317  # functions are called through eventually
 set -u
 . tests/e2e/ranks.bash

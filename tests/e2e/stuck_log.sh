@@ -19,9 +19,10 @@ narrow_pipe() {
 # is_stuck FOLDER: it has begun to train, and no step comes any more.
 is_stuck() {
     local before
-    before=$(wc -l <"$1/metrics.jsonl") 2>/dev/null || return
+    [ -s "$1/metrics.jsonl" ] || return
+    before=$(wc -l <"$1/metrics.jsonl")
     sleep 0.5
-    [ "$before" -gt 0 ] && [ "$before" -eq "$(wc -l <"$1/metrics.jsonl")" ]
+    [ "$before" -eq "$(wc -l <"$1/metrics.jsonl")" ]
 }
 
 narrow_pipe err

@@ -10,7 +10,10 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <string_view>
+#include <unistd.h>
+#include <utility>
 
 namespace llmc {
 namespace {
@@ -122,17 +125,25 @@ std::vector<std::pair<int64_t, std::string>> read_samples(const std::string& pat
     return samples;
 }
 
-MetricsFile::~MetricsFile() {
-    if (file_ != nullptr) std::fclose(file_);
+MetricsFile::~MetricsFile() { close(); }
+
+void MetricsFile::close() {
+    if (file_ != nullptr) std::fclose(std::exchange(file_, nullptr));
 }
 
 void MetricsFile::open(const std::string& path, int64_t last_step) {
+    close();
     path_ = path;
-    if (file_ != nullptr) std::fclose(file_);
     const std::string kept = metrics_up_to(path, last_step);
     if (path_exists(path) && kept != read_text(path)) write_text_atomically(path, kept);
     file_ = std::fopen(path.c_str(), "a");
     if (file_ == nullptr) fail("cannot write '{}': {}; choose another --output-dir", path, std::strerror(errno));
+    sync_directory(std::filesystem::path(path).parent_path().string());
+}
+
+void MetricsFile::sync() const {
+    if (file_ == nullptr || fdatasync(fileno(file_)) == 0) return;
+    fail("cannot write '{}' to the disk: {}", path_, std::strerror(errno));
 }
 
 void MetricsFile::write(const StepMetrics& m) {

@@ -36,9 +36,12 @@ class MetricsFile {
     MetricsFile& operator=(const MetricsFile&) = delete;
 
     /// Opens `path` for appending; what metrics_up_to() leaves out is dropped first, in one atomic replacement. May be
-    /// called again, for another file.
+    /// called again, for another file; where that fails, none is open.
     void open(const std::string& path, int64_t last_step);
     bool is_open() const { return file_ != nullptr; }
+    void close();
+    /// All lines so far outlast a power cut. Without an open file there are none.
+    void sync() const;
     void write(const StepMetrics& metrics);
     void write_validation(int64_t step, double loss);
     /// Bytes of `text` that are no UTF-8 are replaced.

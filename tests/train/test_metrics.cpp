@@ -1,6 +1,7 @@
 // metrics.jsonl: keys, numbers that keep their bits, and what a resume makes of the lines of the run before it.
 #include "llmc/train/metrics.h"
 
+#include "llmc/base/error.h"
 #include "tests/io/temp_dir.h"
 
 #include <gtest/gtest.h>
@@ -8,6 +9,7 @@
 
 #include <bit>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 
 namespace llmc {
@@ -112,6 +114,24 @@ TEST(Metrics, OpeningDropsWhatCameAfterTheStep) {
     EXPECT_EQ(lines_of(path).size(), 6u);  // Steps 1 .. 4 and the validations of 2 and 4.
     file.write(metrics_of(5, 1));
     EXPECT_EQ(lines_of(path).back()["step"], 5);
+}
+
+TEST(Metrics, WhereOpeningFailsNoFileIsOpen) {
+    const TempDir dir;
+    MetricsFile file;
+    file.open(dir / "metrics.jsonl", 0);
+    std::filesystem::create_directory(dir / "folder");
+    EXPECT_THROW(file.open(dir / "folder", 0), Error);
+    EXPECT_FALSE(file.is_open());
+    file.write(metrics_of(1, 1));
+    file.sync();
+    EXPECT_EQ(slurp(dir / "metrics.jsonl"), "");
+    file.open(dir / "metrics.jsonl", 0);
+    file.write(metrics_of(2, 1));
+    file.sync();
+    file.close();
+    file.write(metrics_of(3, 1));
+    EXPECT_EQ(lines_of(dir / "metrics.jsonl").size(), 1u);
 }
 
 TEST(Metrics, OpeningDropsALineCutOffByACrashAndRubbish) {

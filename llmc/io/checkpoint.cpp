@@ -283,17 +283,25 @@ Checkpoint open_checkpoint(const std::string& path, const std::string& option, i
 }
 
 void prune_checkpoints(const std::string& root, int64_t keep_last) {
-    if (keep_last <= 0) return;
     std::vector<int64_t> steps = list_steps(root);
     const auto count = static_cast<int64_t>(steps.size());
-    steps.resize(static_cast<size_t>(std::max<int64_t>(0, count - keep_last)));
-    for (const char* name : {kLatestName, kBestName}) std::erase(steps, named_step(root, name).value_or(-1));
+    if (keep_last <= 0 || count <= keep_last) return;
+    steps.resize(static_cast<size_t>(count - keep_last));
+    for (const char* name : {kLatestName, kBestName}) std::erase(steps, read_named_step(root, name).value_or(-1));
     const std::string folder = checkpoints_folder(root);
+    std::string failure;
     for (const int64_t step : steps) {
         // Renamed first, so that a half-removed checkpoint is never taken for a complete one.
-        const TemporaryFolder doomed(folder + "/" + kTemporaryPrefix + "pruned-" + step_name(step));
-        rename((folder + "/" + step_name(step)).c_str(), (doomed.path() + "/" + step_name(step)).c_str());
+        const std::string path = folder + "/" + step_name(step);
+        const std::string doomed = folder + "/" + kTemporaryPrefix + "pruned-" + step_name(step);
+        std::error_code ignored;
+        fs::remove_all(doomed, ignored);  // Of a process that was killed.
+        if (rename(path.c_str(), doomed.c_str()) != 0 && failure.empty()) {
+            failure = fmt::format("cannot remove the checkpoint '{}': {}", path, system_reason());
+        }
+        fs::remove_all(doomed, ignored);
     }
+    if (!failure.empty()) fail("{}", failure);
 }
 
 }  // namespace llmc

@@ -99,6 +99,7 @@ void name_checkpoint(const std::string& root, const std::string& name, int64_t s
 void rehearse_checkpoint(const std::string& root, int rank, const std::string& option);
 
 /// Removes all but the `keep_last` newest checkpoints of a run (0 keeps all); never one that `latest` or `best` names.
+/// Where one of these cannot be read, none is removed; that, and a checkpoint that cannot be removed, is an Error.
 void prune_checkpoints(const std::string& root, int64_t keep_last);
 
 }  // namespace llmc

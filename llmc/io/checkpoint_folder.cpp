@@ -75,12 +75,18 @@ std::optional<int64_t> newest_incomplete_step(const std::string& root) {
 }
 
 std::optional<int64_t> named_step(const std::string& root, const std::string& name) {
-    std::string text;
     try {
-        text = read_text(checkpoints_folder(root) + "/" + name);
+        return read_named_step(root, name);
     } catch (const Error&) {
         return std::nullopt;
     }
+}
+
+std::optional<int64_t> read_named_step(const std::string& root, const std::string& name) {
+    const std::string path = checkpoints_folder(root) + "/" + name;
+    std::error_code error;
+    if (std::filesystem::status(path, error).type() == std::filesystem::file_type::not_found) return std::nullopt;
+    std::string text = read_text(path);
     if (text.ends_with('\n')) text.pop_back();
     const auto step = step_from_name(text);
     return step && has_manifest(root, *step) && !is_abandoned(root, *step) ? step : std::nullopt;

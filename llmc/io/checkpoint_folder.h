@@ -37,6 +37,10 @@ std::optional<int64_t> newest_incomplete_step(const std::string& root);
 /// that is not complete.
 std::optional<int64_t> named_step(const std::string& root, const std::string& name);
 
+/// The same for whoever must not take a name for missing because the disk fails: a file that is there and cannot be
+/// read is an Error.
+std::optional<int64_t> read_named_step(const std::string& root, const std::string& name);
+
 /// The step of the checkpoint to go on from: what `latest` names, or was about to name when its writer was killed, else
 /// the newest; nothing if none is complete.
 std::optional<int64_t> newest_step(const std::string& root);

@@ -256,6 +256,35 @@ TEST(Checkpoint, TheBestIsNamedAndNeverPruned) {
     EXPECT_EQ(newest_step(run.path()), 4);
 }
 
+// Whoever it names could be among them.
+TEST(Checkpoint, WhereANameCannotBeReadNothingIsPruned) {
+    for (const char* name : {kLatestName, kBestName}) {
+        const TempDir run;
+        for (const int64_t step : {1, 2, 3}) write_step(run.path(), step);
+        const std::string path = run / "checkpoints/" + name;
+        fs::remove(path);
+        fs::create_directory(path);  // What even root cannot read.
+        EXPECT_EQ(named_step(run.path(), name), std::nullopt);
+        EXPECT_TRUE(has(error_of([&] { read_named_step(run.path(), name); }), {path, "cannot read"}));
+        EXPECT_TRUE(has(error_of([&] { prune_checkpoints(run.path(), 1); }), {path, "cannot read"}));
+        EXPECT_EQ(list_steps(run.path()).size(), 3u);
+        prune_checkpoints(run.path(), 3);  // None is to be removed.
+        fs::remove(path);
+        prune_checkpoints(run.path(), 1);
+        EXPECT_EQ(list_steps(run.path()), (std::vector<int64_t>{3}));
+    }
+}
+
+TEST(Checkpoint, RemainsOfAPruningThatWasKilledAreInNobodysWay) {
+    const TempDir run;
+    for (const int64_t step : {1, 2}) write_step(run.path(), step);
+    fs::create_directories(run / "checkpoints/.tmp-pruned-step-00000001");
+    run.write("checkpoints/.tmp-pruned-step-00000001/model.safetensors", "half");
+    prune_checkpoints(run.path(), 1);
+    EXPECT_EQ(list_steps(run.path()), (std::vector<int64_t>{2}));
+    for (const std::string& path : everything(run.path())) EXPECT_EQ(path.find(".tmp"), std::string::npos) << path;
+}
+
 TEST(CheckpointFolder, StepNames) {
     EXPECT_EQ(step_name(100), "step-00000100");
     EXPECT_EQ(step_from_name("step-00000100"), 100);

@@ -98,11 +98,16 @@ void move_all(const std::string& root, const RunRecord& record) {
     write_run_record(root, {record.id, std::nullopt});
 }
 
-/// What a rehearsal has made.
-void remove_place(const fs::path& aside) {
+/// Where a rehearsal moves something to.
+fs::path place_of_rehearsal(const std::string& root) {
+    return fs::path(root) / "abandoned" / (std::string(kTemporaryPrefix) + "rehearsal");
+}
+
+/// What a rehearsal has made, whether it came to its end or was killed.
+void remove_rehearsal(const std::string& root) {
+    const fs::path aside = place_of_rehearsal(root);
     std::error_code ignored;
-    const fs::path checkpoints = aside / "checkpoints";
-    if (fs::is_symlink(checkpoints, ignored)) fs::remove_all(fs::canonical(checkpoints, ignored), ignored);
+    fs::remove_all(checkpoints_folder(root) + "/abandoned-" + aside.filename().string(), ignored);
     fs::remove_all(aside, ignored);
     if (fs::is_directory(aside.parent_path(), ignored)) fs::remove(aside.parent_path(), ignored);
 }
@@ -149,9 +154,10 @@ void finish_going_back(const std::string& root) {
 }
 
 void rehearse_going_back(const std::string& root, int64_t step, const std::string& option) {
+    remove_rehearsal(root);
     const std::vector<int64_t> steps = list_steps(root);
     if (steps.empty() || steps.back() <= step) return;
-    const fs::path aside = root + "/" + free_place(root);
+    const fs::path aside = place_of_rehearsal(root);
     try {
         make_folder_aside(root, aside.string());
         const std::string probe = std::string(kTemporaryPrefix) + "going-back";
@@ -163,11 +169,13 @@ void rehearse_going_back(const std::string& root, int64_t step, const std::strin
             if (later <= step || access(folder.c_str(), W_OK) == 0) continue;
             fail("'{}' cannot be moved: {}", folder, std::strerror(errno));
         }
-        remove_place(aside);
+        remove_rehearsal(root);
     } catch (const Error& error) {
-        remove_place(aside);
-        fail("{}: later checkpoints cannot be moved to '{}': {}; make that possible, or go on elsewhere: --output-dir",
-             option, aside.string(), error.what());
+        remove_rehearsal(root);
+        fail(
+            "{}: later checkpoints cannot be moved to '{}/{}': {}; make that possible, or go on elsewhere: "
+            "--output-dir",
+            option, root, free_place(root), error.what());
     }
 }
 

@@ -16,8 +16,8 @@ namespace llmc {
 /// config.toml. The caller holds the folder's lock. Returns where abandoned checkpoints are, "" if there were none.
 std::string go_on_from(const std::string& root, int64_t step, const std::string& config);
 
-/// Tries, before anything is trained, whether checkpoints later than `step` can be moved aside; leaves nothing. Errors
-/// start with `option`.
+/// Tries, before anything is trained, whether checkpoints later than `step` can be moved aside; leaves nothing, also of
+/// a rehearsal that was killed. Errors start with `option`.
 void rehearse_going_back(const std::string& root, int64_t step, const std::string& option);
 
 /// Ends the moves that go_on_from() could not end; an Error if they still cannot be. The caller holds the lock.

@@ -145,6 +145,43 @@ TEST_F(GoingBackTo, IsOneStepForWhoeverKillsIt) {
     }
 }
 
+// Killed or not: the next one leaves the folder as if there had been none.
+TEST_F(GoingBackTo, ARehearsalLeavesNothing) {
+    for (const bool is_elsewhere : {false, true}) {
+        const std::string root = dir_ / (is_elsewhere ? "linked" : "run"), disk = dir_ / "disk";
+        make_run(root);
+        if (is_elsewhere) {
+            fs::rename(checkpoints_folder(root), disk);
+            fs::create_directory_symlink(disk, checkpoints_folder(root));
+        }
+        const auto count = [&] {
+            const auto in = [](const std::string& folder) {
+                return std::distance(fs::recursive_directory_iterator(folder), fs::recursive_directory_iterator());
+            };
+            return in(root) + (is_elsewhere ? in(disk) : 0);
+        };
+        const auto before = count();
+        rehearse_going_back(root, 20, "--resume");
+        EXPECT_EQ(count(), before);
+        bool was_cut_short = false;
+        for (useconds_t pause = 0; pause < 1000; pause += 25) {
+            const pid_t child = fork();
+            if (child == 0) {
+                for (;;) rehearse_going_back(root, 20, "--resume");
+            }
+            usleep(pause);
+            kill(child, SIGKILL);
+            waitpid(child, nullptr, 0);
+            was_cut_short = was_cut_short || path_exists(root + "/abandoned");
+            rehearse_going_back(root, 50, "--resume");
+            remove_temporaries(root);  // As the next checkpoint does.
+            EXPECT_EQ(count(), before) << "killed after " << pause << " us";
+        }
+        EXPECT_TRUE(was_cut_short);
+        EXPECT_EQ(go_on_from(root, 20, kNewConfig), root + "/abandoned/1");
+    }
+}
+
 TEST_F(GoingBackTo, IsLeftToWhoeverHasTheFolder) {
     const std::string root = dir_ / "run";
     make_run(root);

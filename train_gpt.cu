@@ -37,6 +37,7 @@
 #include "llmc/train/run_folder.h"
 #include "llmc/train/tokenize_command.h"
 #include "llmc/train/trainer.h"
+#include "llmc/train/validations.h"
 
 #include <csignal>
 #include <exception>
@@ -85,11 +86,11 @@ void say_what_was_done(int64_t step, const Options& options, const std::string& 
     if (step > 0) spdlog::info("report  {} report {}", program_name(), shell_word(run_folder));
 }
 
-/// All steps are done, but for the validation after the last.
-bool has_to_validate(const Origin& origin, const Options& options, Comm& comm) {
+/// All steps are done, but something that comes after the last is missing.
+bool has_more_to_do(const Origin& origin, const Options& options, Comm& comm) {
     if (origin.checkpoint->step != options.steps) return false;
     const std::string folder = comm.is_root() ? find_run_folder(origin.checkpoint->path, "--resume") : "";
-    const bool lacks = comm.is_root() && lacks_validation(options, folder, options.steps);
+    const bool lacks = comm.is_root() && lacks_its_end(options, folder);
     return comm.broadcast(lacks ? "yes" : "") == "yes";
 }
 
@@ -112,7 +113,7 @@ void train_rank(const Options& given, Comm& comm) {
     if (origin.checkpoint) require_kept_options(given, *origin.checkpoint);
     const std::unique_ptr<const RunDescription> run = describe_run(given, origin, comm);
     const Options& options = run->options;
-    if (origin.checkpoint && origin.checkpoint->step >= options.steps && !has_to_validate(origin, options, comm)) {
+    if (origin.checkpoint && origin.checkpoint->step >= options.steps && !has_more_to_do(origin, options, comm)) {
         const int64_t done = origin.checkpoint->step;
         spdlog::info("nothing left to do: the run has done {}{}; ask for more with --steps={} or more",
                      counted(done, "step"),

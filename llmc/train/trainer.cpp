@@ -16,6 +16,7 @@
 #include "llmc/train/output_file.h"
 #include "llmc/train/ranks.h"
 #include "llmc/train/schedule.h"
+#include "llmc/train/validations.h"
 
 #include <algorithm>
 #include <cmath>
@@ -140,50 +141,50 @@ void Trainer::load(const Origin& origin) {
     gather_parameters(state_, comm_);
 }
 
-bool lacks_validation(const Options& options, const std::string& run_folder, int64_t step) {
-    if (options.val_every == 0 || (step % options.val_every != 0 && step != options.steps)) return false;
-    const auto losses = validation_losses(run_folder + "/metrics.jsonl");
-    return !losses.empty() && !losses.contains(step);
-}
-
 /// The model at the beginning is validated too, and so is one whose validation was cut short when the run was stopped.
-/// The best validation so far is that of the checkpoint that is kept for it.
+/// The best validation so far is of the checkpoints that are there; whoever is killed has not always named it.
 void Trainer::recall_validations(const Origin& origin) {
     if (options_.val_every == 0) return;
     std::vector<double> recalled = {0, best_loss_};
     if (comm_.is_root()) {
         const std::string run = origin.checkpoint ? find_run_folder(origin.checkpoint->path, "--resume") : run_folder_;
-        const auto losses = validation_losses(run + "/metrics.jsonl");
         recalled[0] = progress_.step == 0 || lacks_validation(options_, run, progress_.step) ? 1 : 0;
-        const auto best = losses.find(named_step(run_folder_, kBestName).value_or(-1));
-        const bool is_known = best != losses.end() && best->first <= progress_.step && std::isfinite(best->second);
-        if (is_known) recalled[1] = best->second;
+        const BestCheckpoint best = best_checkpoint(run_folder_, progress_.step);
+        recalled[1] = best.loss;
+        if (options_.keep_best && !best.is_named) unnamed_best_ = best.step;
     }
     recalled = comm_.all_gather(recalled)[0];
     validates_first_ = recalled[0] != 0;
     best_loss_ = recalled[1];
 }
 
-/// Checkpoints of the run so far are on the disk already; while a new one is written, those to be kept are there too.
+/// Checkpoints of the run so far are on the disk already; while a new one is written, those to be kept are there too,
+/// and what is more goes before. (Later ones, from which the run goes back, are moved aside and do not count.)
 void Trainer::warn_of_full_disk() const {
     const int64_t left = options_.steps - progress_.step, every = options_.checkpoint_every;
-    const auto existing = static_cast<int64_t>(list_steps(run_folder_).size());
+    const std::vector<int64_t> steps = list_steps(run_folder_);
+    const auto there =
+        static_cast<int64_t>(std::upper_bound(steps.begin(), steps.end(), progress_.step) - steps.begin());
     const double minutes = static_cast<double>(left) * predicted_step_ms_ / 60e3;
     const double by_time = options_.checkpoint_minutes > 0 ? minutes / options_.checkpoint_minutes : 0;
     const auto to_come = static_cast<int64_t>(std::min(static_cast<double>(left), 1 + by_time));
-    const int64_t all = existing + (every == 0 ? std::max<int64_t>(1, to_come) : ceil_div(left, every));
+    const int64_t all = there + (every == 0 ? std::max<int64_t>(1, to_come) : ceil_div(left, every));
     const int64_t keep = options_.keep_checkpoints == 0 ? all : options_.keep_checkpoints + options_.keep_best;
-    const int64_t more = std::max<int64_t>(1, std::min(all, keep + 1) - existing);
+    const int64_t existing = std::min(there, keep), more = std::max<int64_t>(1, std::min(all, keep + 1) - existing);
     const CheckpointBytes bytes = checkpoint_bytes(state_);
     const int64_t shared = has_frozen_files(run_folder_, state_) ? 0 : bytes.once;
+    const int64_t to_go = (there - existing) * bytes.each;
     const std::optional<int64_t> available = free_bytes(run_folder_);
     const int64_t needed = more * bytes.each + shared + kCheckpointSlack;
-    if (!available || *available >= needed) return;
-    const int64_t room = (*available - kCheckpointSlack - shared) / bytes.each + existing - 1 - options_.keep_best;
+    if (!available || *available + to_go >= needed) return;
+    const int64_t room =
+        (*available + to_go - kCheckpointSlack - shared) / bytes.each + existing - 1 - options_.keep_best;
     spdlog::warn(
-        "'{}' has {} free, but {} of {}{} {} {} with some room to spare; free some space, {}or choose another "
+        "'{}' has {} free{}, but {} of {}{} {} {} with some room to spare; free some space, {}or choose another "
         "--output-dir",
-        run_folder_, format_bytes(*available), counted(more, "checkpoint"), format_bytes(bytes.each),
+        run_folder_, format_bytes(*available),
+        to_go == 0 ? "" : fmt::format(", and {} in checkpoints that are not kept", format_bytes(to_go)),
+        counted(more, "checkpoint"), format_bytes(bytes.each),
         shared == 0 ? "" : fmt::format(" and the {} of frozen weights that they share", format_bytes(shared)),
         more == 1 && shared == 0 ? "needs" : "need", format_bytes(needed),
         room > 0 && room < keep ? fmt::format("keep fewer (--keep-checkpoints={}), ", room) : "");
@@ -266,7 +267,8 @@ void Trainer::run() {
     read_step_data();
     if (validates_first_) validate();
     // Of a run that has done all else.
-    if (first_validation_ && progress_.step == options_.steps) attempt([&] { begin_folder(); });
+    const bool has_something_to_write = first_validation_ || unnamed_best_;
+    if (has_something_to_write && progress_.step == options_.steps) attempt([&] { begin_folder(); });
     exchange({});
     while (progress_.step < options_.steps && !is_ending()) after_step(try_step());
     finish();

@@ -9,7 +9,7 @@
 // validation, samples) is tried after it, with the model in the state of a finished step (where the plan delays
 // updates, a pending one is flushed first); a failure is heard of by all ranks when they exchange losses or a few
 // numbers (exchange()), and ends the run after a checkpoint. A checkpoint that cannot be written ends nothing: it is
-// tried again when the next one is due, and at the end.
+// tried again when the next one is due, and at the end, there twice.
 #pragma once
 
 #include "llmc/base/error.h"
@@ -39,9 +39,6 @@ namespace llmc {
 
 /// What an exception says, for the user.
 std::string words_of(const std::exception& error);
-
-/// Whether a run that validates has not done so at this step, where it should have: it was cut short, or has failed.
-bool lacks_validation(const Options& options, const std::string& run_folder, int64_t step);
 
 /// The first and the last loss of this process.
 struct LossEnds {
@@ -86,7 +83,8 @@ class Trainer {
     const Batch& batch_of(int64_t micro);
     void after_step(const StepMetrics& metrics);
     void begin_folder();
-    void note_best();
+    void take_best();
+    void name_best();
     void finish();
     void attempt(const std::function<void()>& work);
     std::vector<std::vector<double>> exchange(std::vector<double> mine);
@@ -109,7 +107,9 @@ class Trainer {
     void keep_sample(const std::string& text);
     void save();
     std::string next_try() const;
+    std::string why_not_saved() const;
     SaveResult follow_folder();
+    void sync_lines();
     void keep_gemms() const;
     void tidy_checkpoints();
     bool is_due(int64_t every) const;
@@ -153,8 +153,9 @@ class Trainer {
     SaveResult save_result_;                  ///< Of the last try.
     bool validates_first_ = false;            ///< Before the first step there is a validation to be done.
     std::optional<double> first_validation_;  ///< Its loss, until the folder is begun.
-    double best_loss_ = std::numeric_limits<double>::infinity();  ///< Of the checkpoint that `best` names.
+    double best_loss_ = std::numeric_limits<double>::infinity();  ///< Of the checkpoint that `best` is to name.
     std::optional<double> better_loss_;                           ///< Of the step at hand, which is to be the best.
+    std::optional<int64_t> unnamed_best_;                         ///< Of rank 0: what `best` does not name yet.
     int64_t skipped_in_a_row_ = 0;
     bool checkpoint_is_due_ = false;  ///< The same on all ranks.
     double saved_at_ = 0;             ///< Of now_seconds(): the last try, or the beginning.

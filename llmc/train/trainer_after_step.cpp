@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <cmath>
 #include <new>
+#include <utility>
 
 namespace llmc {
 
@@ -48,9 +49,11 @@ void Trainer::after_step(const StepMetrics& metrics) {
     // Skipped updates change nothing, and must not push out the last good checkpoints. A step that is begun already
     // comes first; the one after it is not begun early.
     if ((checkpoint_is_due_ && skipped_in_a_row_ == 0 && !begun_) || better_loss_) save();
+    better_loss_.reset();
 }
 
-/// Says why the run ends, if it does so early, and saves what is not saved yet.
+/// Says why the run ends, if it does so early, and saves what is not saved yet. A disk that fails once shall not cost
+/// all since the checkpoint before.
 void Trainer::finish() {
     if (stop_signal_ != 0) {
         spdlog::info("stopping after step {}, as asked by {}", progress_.step, signal_in_words(stop_signal_));
@@ -58,7 +61,14 @@ void Trainer::finish() {
     if (stop_signal_ != 0 && failed_rank_ < 0 && progress_.step == 0) {
         end_together(0, "stopped before the first step: nothing is saved yet; start again", 128 + stop_signal_);
     }
-    if (saved_step_ != progress_.step) save();
+    for (const bool is_last_try : {false, true}) {
+        if (saved_step_ == progress_.step) break;
+        if (is_last_try && comm_.is_root()) {
+            spdlog::warn("step {}: no checkpoint: {}; it is tried once more", progress_.step, why_not_saved());
+        }
+        save();
+    }
+    exchange({});  // What has failed beside the checkpoint.
     report_times();
     warn_of_divergence();
     const bool is_saved = saved_step_ == progress_.step;
@@ -81,14 +91,21 @@ void Trainer::begin_folder() {
     }
     if (folder_ != nullptr) folder_->keep_tokenizer(), write_plan_files(run_, first_step_, run_folder_);
     const bool is_here = options_.output_dir.empty();  // The checkpoint that this process began with.
-    if (better_loss_ && is_here) note_best();
+    if (better_loss_ && is_here) take_best();
+    name_best();
 }
 
 /// The checkpoint at hand has the lowest validation loss.
-void Trainer::note_best() {
-    if (comm_.is_root()) name_checkpoint(run_folder_, kBestName, saved_step_);
-    best_loss_ = *better_loss_;
-    better_loss_.reset();
+void Trainer::take_best() {
+    best_loss_ = *std::exchange(better_loss_, std::nullopt);
+    if (comm_.is_root()) unnamed_best_ = saved_step_;
+}
+
+/// Where it fails it is tried again with the next checkpoint, before any is removed.
+void Trainer::name_best() {
+    if (!unnamed_best_) return;
+    name_checkpoint(run_folder_, kBestName, *unnamed_best_);
+    unnamed_best_.reset();
 }
 
 /// What fails here on this rank ends the run on all of them: later, together, with a checkpoint.
@@ -243,11 +260,14 @@ void Trainer::keep_sample(const std::string& text) {
     }
 }
 
-/// All ranks write where rank 0 finds the folder.
+/// All ranks write where rank 0 finds the folder. Files that were open there may have lost their names.
 SaveResult Trainer::follow_folder() {
     std::string obstacle;
     try {
-        if (folder_ != nullptr && folder_->follow()) metrics_file_.open(run_folder_ + "/metrics.jsonl", progress_.step);
+        if (folder_ != nullptr && folder_->follow()) {
+            samples_file_.close();
+            attempt([&] { metrics_file_.open(folder_->path() + "/metrics.jsonl", progress_.step); });
+        }
     } catch (const std::exception& error) {
         obstacle = words_of(error);
     }
@@ -266,26 +286,44 @@ std::string Trainer::next_try() const {
     return fmt::format("at step {}", step);
 }
 
-/// A failure is no end: disks get room again.
+std::string Trainer::why_not_saved() const {
+    const std::string& cause = save_result_.cause;
+    return comm_.size() == 1 ? cause : fmt::format("rank {}: {}", save_result_.failed_rank, cause);
+}
+
+/// A power cut that leaves a checkpoint leaves the lines of its steps.
+void Trainer::sync_lines() {
+    attempt([&] { metrics_file_.sync(); });
+    try {
+        samples_file_.sync();
+    } catch (const Error& error) {
+        spdlog::warn("step {}: samples may not be kept: {}", progress_.step, error.what());
+    }
+}
+
+/// A failure is no end: disks get room again. What is not kept goes first, since the checkpoint may need its room.
 void Trainer::save() {
     flush();
     comm_.doing("a checkpoint");
     checkpoint_is_due_ = false;
     save_result_ = follow_folder();
     progress_.gemms = state_.backend().gemm_algorithms();
-    if (save_result_.ok()) save_result_ = save_checkpoint(run_folder_, state_, progress_, comm_, frozen_file_);
+    if (save_result_.ok()) {
+        sync_lines();
+        tidy_checkpoints();
+        save_result_ = save_checkpoint(run_folder_, state_, progress_, comm_, frozen_file_);
+    }
     saved_at_ = now_seconds();
     if (!save_result_.ok()) {
-        better_loss_.reset();
         if (!comm_.is_root() || is_ending() || progress_.step == options_.steps) return;
-        spdlog::warn("step {}: no checkpoint: {}{}; training goes on, and tries again {}", progress_.step,
-                     comm_.size() == 1 ? "" : fmt::format("rank {}: ", save_result_.failed_rank), save_result_.cause,
-                     next_try());
+        spdlog::warn("step {}: no checkpoint: {}; training goes on, and tries again {}", progress_.step,
+                     why_not_saved(), next_try());
         return;
     }
     saved_step_ = progress_.step;
     spdlog::info("step {}: checkpoint in '{}/checkpoints'", progress_.step, run_folder_);
     keep_gemms();
+    if (better_loss_) take_best();
     tidy_checkpoints();
 }
 
@@ -301,9 +339,11 @@ void Trainer::keep_gemms() const {
 
 /// What is not needed for going on; a full disk may prevent it. After a failure nothing is thrown away.
 void Trainer::tidy_checkpoints() {
+    if (!comm_.is_root()) return;
     try {
-        if (better_loss_) note_best();
-        if (comm_.is_root() && failed_rank_ < 0) prune_checkpoints(run_folder_, options_.keep_checkpoints);
+        name_best();
+        const bool has_failed = failed_rank_ >= 0 || !failure_.empty();
+        if (!has_failed) prune_checkpoints(run_folder_, options_.keep_checkpoints);
     } catch (const Error& error) {
         spdlog::warn("step {}: {}", progress_.step, error.what());
     }

@@ -7,7 +7,7 @@
 //   write:N:ERRNO  that one such call fails
 //   read:N:ERRNO   the Nth read of a file fails (files of data and weights are mapped, not read)
 //   sync:N:ERRNO   the Nth fsync or fdatasync fails
-//   slow:N:MS      every fsync from the Nth on takes so many milliseconds longer
+//   slow:N:MS      each of them from the Nth on takes so many milliseconds longer
 //   new:N          the Nth `new` finds no memory; map:N the Nth anonymous mapping of the program's own
 //   clock:N:SECONDS    from the Nth look on the clock is so far off (not the one that measures time)
 //   lie:N          a byte of the Nth message to other ranks is another one
@@ -78,6 +78,14 @@ bool is_due(Kind kind, bool and_later = false) {
 bool disk_fails() {
     const bool fails = is_due(Kind::Full, true) || is_due(Kind::Write);
     if (fails) errno = fault().kind == Kind::Full ? ENOSPC : static_cast<int>(fault().value);
+    return fails;
+}
+
+/// A call that waits for the disk, which may take long; whether it fails, with errno.
+bool sync_fails() {
+    if (is_due(Kind::Slow, true)) usleep(static_cast<useconds_t>(fault().value * 1000));
+    const bool fails = is_due(Kind::Sync);
+    if (fails) errno = static_cast<int>(fault().value);
     return fails;
 }
 
@@ -194,12 +202,12 @@ int mkdir(const char* path, mode_t mode) {
 
 int fsync(int descriptor) {
     REAL(fsync);
-    if (is_due(Kind::Slow, true)) usleep(static_cast<useconds_t>(fault().value * 1000));
-    if (is_due(Kind::Sync)) {
-        errno = static_cast<int>(fault().value);
-        return -1;
-    }
-    return real(descriptor);
+    return sync_fails() ? -1 : real(descriptor);
+}
+
+int fdatasync(int descriptor) {
+    REAL(fdatasync);
+    return sync_fails() ? -1 : real(descriptor);
 }
 
 void* mmap(void* address, size_t bytes, int protection, int flags, int descriptor, off_t offset) {

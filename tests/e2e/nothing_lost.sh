@@ -146,6 +146,35 @@ check "a disk full to the end: exit code 1, and nothing half-written" \
 check "a disk full to the end: what there is to go on from" \
     grep -q ' E step 6 could not be saved: .*File too large.*; there is no checkpoint to go on from' err
 
+# ---- a disk that fails once ---------------------------------------------------------------------------------------
+
+# Whatever is synced fails in one of the runs: a file of the only checkpoint, and it is tried once more; the metrics,
+# which ends the run after that; or before the first step.
+faults=$BUILD_DIR/faults.so
+if [ -e "$faults" ] && ! is_sanitized; then
+    faulty() {
+        rm -rf faulty
+        LD_PRELOAD=$faults "$TRAIN_GPT" "${small[@]}" --data=text.txt --steps=2 --output-dir=faulty >out 2>err
+        status=$?
+    }
+    CHAOS_COUNT=$PWD/count CHAOS_FAULT=sync:0 faulty
+    again=0 of_metrics=0 lost=
+    for ((n = 1; n <= $(cat count); n++)); do
+        CHAOS_FAULT=sync:$n:5 faulty
+        if grep -q -E ' W step 2: no checkpoint: .*Input/output error; it is tried once more$' err; then
+            again=$((again + 1))
+        elif error | grep -q "^cannot write 'faulty/metrics.jsonl' to the disk: Input.*; step 2 is saved: go on"; then
+            of_metrics=$((of_metrics + 1))
+        fi
+        if grep -q ' I step 2/2' err && [ "$(newest faulty)" != 2 ]; then lost+=" $n"; fi
+    done
+    check "a disk that fails once: the last checkpoint is tried once more" test $again -gt 2
+    check "a disk that fails once: metrics" test $of_metrics = 1
+    check "a disk that fails once: nothing is lost" test -z "$lost"
+else
+    skip "a disk that fails once" "a sanitizer, or no $faults"
+fi
+
 # ---- checkpoints by time ------------------------------------------------------------------------------------------
 
 start timed "${long[@]}" --data=text.txt --checkpoint-minutes=0.001
@@ -203,6 +232,17 @@ if mount -t tmpfs -o size=1300k none disk 2>/dev/null; then
     must "the advice" "${small[@]}" --data=text.txt --steps=6 --checkpoint-every=2 --output-dir=disk/run \
         "${keep:---absent}"
     check "a disk that will be full: its advice helps" test -n "$keep" -a "$(grep -c ' W ' err)" = 0
+    # More checkpoints than are to be kept, as a run leaves them that fails, and no room for another beside them.
+    rm -r disk/run
+    mount -o remount,size=20m disk
+    must "two checkpoints" "${small[@]}" --data=text.txt --steps=4 --checkpoint-every=2 --output-dir=disk/run
+    each=$(du -s -B 1 disk/run/checkpoints/step-00000002 | cut -f 1)
+    mount -o remount,size=$(($(du -s -B 1 disk | cut -f 1) + each / 2 + 1048576)) disk
+    run --resume=disk/run --steps=6 --keep-checkpoints=2
+    check "a disk that is full: what to keep is said" grep -q ' W .*keep fewer (--keep-checkpoints=1)' err
+    must "a resume that keeps fewer" --resume=disk/run --steps=8 --keep-checkpoints=1
+    check "a disk that is full: what is not kept any more makes room" test \
+        "$(grep -c ' W ' err):$(ls disk/run/checkpoints | tr '\n' ' ')" = "0:latest step-00000008 "
     umount disk
     trap - EXIT
 else
@@ -331,6 +371,23 @@ must "the other half" --resume=best2 --steps=40
 check "--keep-best after a resume" test "$(cat best2/checkpoints/best) $(curve best2 | tail -n 1)" = \
     "$(cat best/checkpoints/best) $(curve best | tail -n 1)"
 check "a best that is no longer the newest survives" test "$(best_of best)" != step-00000040
+# As a process leaves it that is killed between a checkpoint and its name.
+must "all are kept" "${unsteady[@]/--keep-checkpoints=1/--keep-checkpoints=0}" --steps=30 --output-dir=best3
+killed_before() {
+    first=$(ls -d best3/checkpoints/step-* | head -n 1)
+    [ "${first##*/}" = "$(best_of best3)" ] && first=none # Of a run that had none yet.
+    if [ "$first" = none ]; then rm best3/checkpoints/best; else echo "${first##*/}" >best3/checkpoints/best; fi
+}
+killed_before
+must "nothing is left" --resume=best3
+check "a best that has no name yet: a run that is done names it" \
+    test "$(cat best3/checkpoints/best)" = "$(best_of best3)"
+must "nothing is left, and it is named" --resume=best3
+check "which is then done" grep -q ' I nothing left to do' err
+killed_before
+must "the rest of it" --resume=best3 --steps=40 --keep-checkpoints=1
+check "a best that has no name yet: a run that goes on keeps it" test "$(cat best3/checkpoints/best) $(
+    ls best3/checkpoints | grep -c step-)" = "$(cat best/checkpoints/best) 2"
 
 # ---- a last validation that is missing, as where a signal has cut it short, or it has failed -----------------------
 

@@ -235,6 +235,25 @@ check "files removed while it trains: written again" \
     test "$status:$(grep -c "W files of the run folder 'mended' were removed" err)" = 0:1
 must "files removed while it trains: goes on" --resume=mended --steps=1000000 --dry-run
 
+start blocked
+rm blocked/config.toml blocked/metrics.jsonl
+mkdir blocked/metrics.jsonl
+stop
+check "metrics removed while it trains, and a folder in their place: saved, exit code 1 and why" test \
+    "$status:$(grep -c " E cannot read 'blocked/metrics.jsonl': not a regular file; step .* is saved" err)" = 1:1
+
+"$TRAIN_GPT" "${tiny[@]}" --val-every=0 --data=text.txt --steps=1000000 --sample-length=3 --sample-every=10 \
+    --checkpoint-every=10 --output-dir=sampled >out 2>err &
+job=$!
+eventually 60 test -s sampled/samples.jsonl
+kill -STOP $job
+rm -r sampled
+kill -CONT $job
+check "removed while it trains: samples are in the folder that was made anew" \
+    eventually 60 test -s sampled/samples.jsonl
+stop
+check "and it ends well" test "$status" = 0
+
 make_text long.txt 8000000 3
 "$TRAIN_GPT" "${tiny[@]}" --sample-length=0 --data=text.txt --steps=5 --val-data=long.txt --val-sequences=1000000 \
     --val-every=1 --output-dir=early >out 2>err &

@@ -15,10 +15,6 @@
 #include "llmc/base/stop_signal.h"
 #include "llmc/base/threads.h"
 #include "llmc/comm/socket.h"
-#include "llmc/io/carried_files.h"
-#include "llmc/io/chat/chat_template.h"
-#include "llmc/io/tokenizer_choices.h"
-#include "llmc/io/tokenizer_files.h"
 #include "llmc/train/checkpointing.h"
 #include "llmc/train/completion_command.h"
 #include "llmc/train/evaluate_command.h"
@@ -35,6 +31,7 @@
 #include "llmc/train/resume_options.h"
 #include "llmc/train/run_description.h"
 #include "llmc/train/run_folder.h"
+#include "llmc/train/run_tokenizer.h"
 #include "llmc/train/tokenize_command.h"
 #include "llmc/train/trainer.h"
 #include "llmc/train/validations.h"
@@ -62,15 +59,7 @@ std::string out_of_memory() {
 void begin_new_run(RunFolder& folder, const RunDescription& run, const Origin& origin) {
     if (folder.goes_on()) return rehearse_going_back(folder.path(), origin.checkpoint->step, "--resume");
     folder.begin(run.options);
-    const std::string tokenizer_folder = tokenizer_folder_of_run(folder.path());
-    const TokenizerChoices choices = {run.options.document_token, run.options.tokenizer_pattern};
-    if (run.data.tokenizer->name() == origin.tokenizer()) {
-        copy_tokenizer_files(origin.tokenizer_folder(), tokenizer_folder);
-        keep_choices(with_kept_choices(choices, tokenizer_folder), tokenizer_folder);
-    } else {
-        copy_tokenizer(run.data.tokenizer->name(), tokenizer_folder, choices);
-    }
-    keep_chat_template(run.options.chat_template, tokenizer_folder);
+    keep_run_tokenizer(folder.path(), run.options, run.data.tokenizer->name(), origin);
 }
 
 void say_what_was_done(int64_t step, const Options& options, const std::string& run_folder) {

@@ -9,6 +9,7 @@
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/io/run_record.h"
 #include "llmc/train/going_back.h"
+#include "llmc/train/run_tokenizer.h"
 
 #include <ctime>
 #include <fcntl.h>
@@ -97,6 +98,29 @@ std::string name_of_model(const std::string& model) {
 
 constexpr const char* kRuns = "runs";
 
+/// A tokenizer in a folder of no run is somebody's own, and no run's to replace.
+void require_own_tokenizer(const std::string& run_folder, const Options& options) {
+    const std::string place = tokenizer_folder_of_run(run_folder);
+    std::error_code error;
+    if (!path_exists(place) || fs::is_empty(place, error) || path_exists(run_folder + "/run.json")) return;
+    if (is_tokenizer_of_run(options.tokenizer, run_folder)) return;
+    fail_usage(
+        "--output-dir={}: '{}' is there, of no run, and the run's own tokenizer goes there; move it away, or "
+        "choose another folder",
+        run_folder, place);
+}
+
+/// What a start has left that came to no checkpoint: nothing of it is to be taken for this run's.
+void drop_leftovers(const std::string& run_folder) {
+    const std::string metrics = run_folder + "/metrics.jsonl", checkpoints = checkpoints_folder(run_folder);
+    if (path_exists(metrics)) write_text_atomically(metrics, "");  // It may be a link.
+    std::error_code ignored;
+    for (const std::string& path :
+         {run_folder + "/samples.jsonl", checkpoints + "/" + kLatestName, checkpoints + "/" + kBestName}) {
+        fs::remove(path, ignored);
+    }
+}
+
 /// Creates runs/MODEL-TIME; runs that start in the same second get a number.
 std::string make_fresh_folder(const Options& options) {
     char time_text[32];
@@ -138,6 +162,7 @@ RunFolder::RunFolder(const Options& options) : goes_on_(options.output_dir.empty
         fail_usage("{}: holds another run; go on with it by --resume={}, or choose another folder", option,
                    shell_word(path_));
     }
+    if (!goes_on_) require_own_tokenizer(path_, options);
     open_folder();
     require_writable(option);
 }
@@ -184,6 +209,7 @@ void RunFolder::begin(const Options& options, int64_t steps_done) {
         }
     } else {
         write_run_record(path_, {new_run_id(), std::nullopt});
+        drop_leftovers(path_);
         write_text_atomically(path_ + "/config.toml", config_);
     }
     id_ = read_run_record(path_).id;

@@ -25,7 +25,8 @@ bool holds_checkpoint(const std::string& run_folder);
 class RunFolder {
   public:
     /// --output-dir, else the resumed run's folder, else runs/MODEL-TIME; created where it is not there. A new run
-    /// never writes over an old one, and a folder that another process writes to is refused (exit code 2), naming it.
+    /// never writes over an old one, and a folder that another process writes to is refused (exit code 2), naming it;
+    /// so is one with a tokenizer that no run has put there.
     explicit RunFolder(const Options& options);
     /// Removes a folder that it made and where nothing was begun.
     ~RunFolder();
@@ -37,7 +38,8 @@ class RunFolder {
     bool goes_on() const { return goes_on_; }
 
     /// Writes the options into config.toml, atomically, and the log so far and from now on into train.log. For a run
-    /// that goes on from `steps_done` steps this is after its first step more; what lies beyond them is moved aside.
+    /// that goes on from `steps_done` steps this is after its first step more; what lies beyond them is moved aside. A
+    /// new run has a new name, and nothing of what was written in its folder before.
     void begin(const Options& options, int64_t steps_done = 0);
     bool has_begun() const { return has_begun_; }
 

@@ -3,6 +3,8 @@
 
 #include "llmc/base/file.h"
 #include "llmc/base/log.h"
+#include "llmc/io/checkpoint_folder.h"
+#include "llmc/io/run_record.h"
 #include "tests/io/temp_dir.h"
 #include "tests/train/words.h"
 
@@ -100,6 +102,44 @@ TEST_F(RunFolders, IsTheOutputDir) {
         EXPECT_TRUE(has(slurp("some/where/config.toml"), {"steps = 77"}));
         EXPECT_TRUE(path_exists("some/where/train.log"));
     }
+}
+
+TEST_F(RunFolders, ANewRunHasNothingOfAnEarlierStart) {
+    Options options;
+    options.output_dir = "new";
+    { RunFolder(options).begin(options); }
+    const std::string id = read_run_record("new").id;
+    dir_.write("new/metrics.jsonl", "{\"step\":1,\"loss\":1}\n");
+    dir_.write("new/samples.jsonl", "{\"step\":1,\"sample\":\"of another\"}\n");
+    for (const char* name : {kLatestName, kBestName}) dir_.write("new/checkpoints/" + std::string(name), step_name(7));
+    { RunFolder(options).begin(options); }
+    EXPECT_NE(read_run_record("new").id, id);
+    EXPECT_EQ(slurp("new/metrics.jsonl"), "");
+    EXPECT_FALSE(path_exists("new/samples.jsonl"));
+    fs::create_directories("new/checkpoints/" + step_name(7));
+    dir_.write("new/checkpoints/" + step_name(7) + "/manifest.json", "");
+    EXPECT_FALSE(named_step("new", kBestName));
+    EXPECT_FALSE(named_step("new", kLatestName));
+}
+
+TEST_F(RunFolders, SomebodysOwnTokenizerStays) {
+    fs::create_directories("mine/tokenizer");
+    Options options;
+    options.output_dir = "mine";
+    { RunFolder with_nothing_there(options); }
+    dir_.write("mine/tokenizer/vocab.json", "{}");
+    const auto refusal = [&] { return error_of([&] { RunFolder folder(options); }); };
+    EXPECT_TRUE(has(refusal(), {"--output-dir=mine: 'mine/tokenizer' is there", "move it away"}));
+    options.tokenizer = "bytes";
+    EXPECT_TRUE(has(refusal(), {"--output-dir=mine: 'mine/tokenizer' is there"}));
+    for (const char* own : {"mine/tokenizer", "mine/tokenizer/", "./mine/tokenizer/vocab.json"}) {
+        options.tokenizer = own;
+        RunFolder folder(options);
+    }
+    write_run_record("mine", {"0123456789abcdef", std::nullopt});
+    options.tokenizer = "bytes";
+    RunFolder of_an_earlier_start(options);
+    EXPECT_EQ(slurp("mine/tokenizer/vocab.json"), "{}");
 }
 
 TEST_F(RunFolders, NeverHoldsTwoRuns) {

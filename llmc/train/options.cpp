@@ -199,17 +199,44 @@ std::vector<const char*> in_our_words(int argc, const char* const* argv) {
     return words;
 }
 
-/// llm.c's -y is 0, or 1 to go on with what is in the output folder, if there is something.
-void resolve_llmc_resume(Options& options) {
-    if (options.resume != "0" && options.resume != "1") return;
+/// llm.c's -y is 0, or 1 to go on with what is in the output folder, if there is something: one command that can be
+/// repeated. Whether it goes on.
+bool resolve_llmc_resume(Options& options) {
+    if (options.resume != "0" && options.resume != "1") return false;
     const bool wanted = options.resume == "1";
     if (wanted && options.output_dir.empty()) {
         fail_usage("--resume=1: goes on with the run in --output-dir, which is not given; write --resume=FOLDER");
     }
     options.resume = wanted && holds_checkpoint(options.output_dir) ? options.output_dir : "";
-    if (options.resume.empty()) return;
+    if (options.resume.empty()) return false;
     options.output_dir.clear();
-    if (options.was_given("model")) options.given["model"] = false;  // As before; the run's own model counts.
+    for (const char* name : {"model", "adapter"}) {  // It began with those; now its own weights count.
+        if (options.was_given(name)) options.given[name] = false;
+    }
+    return true;
+}
+
+/// Whether two values mean the same; paths may be written in several ways.
+bool is_same_value(const std::string& one, const std::string& other, const OptionRow& row) {
+    std::error_code not_there;
+    return one == other || (row.path != PathKind::None && std::filesystem::equivalent(one, other, not_there));
+}
+
+/// What a run has taken into its folder, and keeps to: given as it was when the run began it is no wish for another.
+void settle_what_run_has(const std::string& run_folder, const CLI::App& app, Options& options) {
+    const Options before = with_absolute_paths(options_of_run(run_folder, "--resume=" + options.resume));
+    const Options now = with_absolute_paths(options);
+    for (const OptionRow& row : option_table()) {
+        const std::string name = row.name();
+        const bool is_kept = name == "tokenizer" || name == "document-token" || name == "tokenizer-pattern";
+        if (!is_kept || app.get_option("--" + name)->count() == 0) continue;
+        const std::string was = option_text(before, row);
+        if (!is_same_value(option_text(now, row), was, row)) {
+            fail_usage("--{}={}: the run began {}, and keeps to that; leave --{} out", name, option_text(options, row),
+                       was.empty() ? "without" : fmt::format("with '{}'", was), name);
+        }
+        options.given[name] = false;
+    }
 }
 
 /// --freeze and --trainable as one list in the order of the command line, after what a file says.
@@ -280,13 +307,14 @@ Options parse_options(int argc, const char* const* argv) {
     note_given(app, /*typed=*/true, options);
     if (&used != &app && !options.given.empty()) refuse_before_subcommand(app, used);
     note_given(used, /*typed=*/true, options);
-    resolve_llmc_resume(options);
-    if (!options.resume.empty() && !options.config.empty()) {
+    const bool repeats = resolve_llmc_resume(options);
+    if (!options.resume.empty() && !options.config.empty() && !repeats) {
         fail_usage("--config={}: a resumed run has its own config.toml; leave --config out", options.config);
     }
     if (!options.config.empty()) apply_config_file(options.config, used, options);
     if (!options.resume.empty()) {
         const std::string run_folder = find_run_folder(options.resume, "--resume");
+        settle_what_run_has(run_folder, used, options);
         apply_run_config(run_folder, "--resume=" + options.resume, used, options);
         std::error_code elsewhere;  // It goes on in its own folder anyway.
         if (std::filesystem::equivalent(options.output_dir, run_folder, elsewhere)) options.output_dir.clear();

@@ -128,7 +128,7 @@ void require_kept_options(const Options& options, const Checkpoint& checkpoint) 
             "--seq-len={}: the run began with sequences of {} tokens, which its data order depends on; leave it out",
             options.seq_len, progress.seq_len);
     }
-    if (options.was_typed("pack") && progress.pack != options.pack) {
+    if (options.was_typed("pack") && options.pack != "auto" && progress.pack != options.pack) {
         fail_usage("--pack={}: the run began with --pack={}, which its data order depends on; leave --pack out",
                    options.pack, progress.pack);
     }
@@ -147,6 +147,11 @@ void require_same_run(const Options& options, const ModelConfig& config, const C
     fail_usage("--resume={}: the checkpoint holds another model than {}: {}; {}", options.resume,
                is_asked_for ? "asked for" : "the run's config.toml says", other,
                is_asked_for ? "leave the model options out" : "put back a copy of that file");
+}
+
+void keep_packing(Options& options, const Checkpoint& checkpoint) {
+    const Progress progress = progress_of(checkpoint);
+    if (options.was_typed("pack") && options.pack == "auto" && progress.train_tokens != 0) options.pack = progress.pack;
 }
 
 void keep_total_batch(Options& options, const Checkpoint& checkpoint) {

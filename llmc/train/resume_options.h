@@ -15,6 +15,9 @@ void require_kept_options(const Options& options, const Checkpoint& checkpoint);
 /// Refuses to resume with another model than the checkpoint's.
 void require_same_run(const Options& options, const ModelConfig& config, const Checkpoint& checkpoint);
 
+/// --pack=auto of a run that goes on: as it began.
+void keep_packing(Options& options, const Checkpoint& checkpoint);
+
 /// Takes over the tokens per update of a run that goes on, where none were asked for: whatever ranks and micro-batches
 /// they are spread over, the training stays the same.
 void keep_total_batch(Options& options, const Checkpoint& checkpoint);

@@ -63,6 +63,7 @@ std::unique_ptr<const RunDescription> describe_run(const Options& given, const O
     if (origin.weights != nullptr) settle_base_format(options, *origin.weights, run->model);
     require_base(options, run->model);
     check_data(options, run->data, run->model.config.V, /*is_new=*/!fixed, comm);
+    if (origin.checkpoint) keep_packing(options, *origin.checkpoint);
     make_sequences(run.get());
     run->sample_prompt = sample_prompt(options, *run->data.tokenizer, run->model.config.V);
     if (origin.checkpoint) {

@@ -62,12 +62,8 @@ DataReading reading_of(const Options& options) {
 
 Data open_data(const Options& options, const std::string& models_tokenizer) {
     require_data(options);
-    if (!options.resume.empty() && options.was_typed("tokenizer")) {
-        fail_usage("--tokenizer={}: the run has its own, in its folder; leave --tokenizer out", options.tokenizer);
-    }
     for (const char* name : {"document-token", "tokenizer-pattern"}) {
         if (!options.was_typed(name)) continue;
-        if (!options.resume.empty()) fail_usage("--{}: the run has its own, in its folder; leave it out", name);
         if (options.tokenizer.empty() && models_tokenizer.empty()) fail_usage("--{}: needs --tokenizer", name);
     }
     const bool is_chosen = models_tokenizer.empty() || options.resume.empty();

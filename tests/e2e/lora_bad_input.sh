@@ -51,6 +51,10 @@ refused "a frozen adapter at a resume" 2 'in the run layers.0.qkv_lora_a was tra
     --freeze='*.0.qkv_lora_a' --steps=4
 refused "an adapter at a resume" 2 '--adapter=peft: a run goes on with its own adapters; leave --adapter out' \
     --resume=lora --adapter=peft --steps=4
+adapted=("${model[@]:0:6}" --adapter=peft -y 1 --output-dir=adapted)
+must "an adapter, the first time" "${adapted[@]}" --steps=2
+must "an adapter, the same command" "${adapted[@]}" --steps=4
+check "the same command goes on with the run's own adapters" grep -q 'resumed from .*step-00000002' err
 refused "an adapter of no model" 2 '--adapter=peft: --model=gpt2-nano is an architecture without weights' \
     --model=gpt2-nano "${model[@]:1}" --adapter=peft
 must "an import" import --from=hf --out=imported

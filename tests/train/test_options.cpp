@@ -343,6 +343,61 @@ TEST(Config, AResumedRunKeepsItsOptions) {
     EXPECT_TRUE(has(error_of([&] { parse({"--resume=" + (dir / "absent")}); }), {"--resume", "absent"}));
 }
 
+/// What a run has in its folder may be named as it was when it began, and no other may.
+TEST(Config, ARepeatedCommandGoesOn) {
+    const TempDir dir;
+    for (const char* folder : {"run/checkpoints/step-00000010", "words", "others", "lora"})
+        std::filesystem::create_directories(dir / folder);
+    const std::string run = dir / "run";
+    const Words began = {"--output-dir=" + run,
+                         "-y1",
+                         "--tokenizer=" + (dir / "words"),
+                         "--document-token=<a>",
+                         "--tokenizer-pattern=[a-z]+",
+                         "--adapter=" + (dir / "lora")};
+    const Options first = parse(began);
+    EXPECT_EQ(first.resume, "") << "there is nothing to go on from";
+    EXPECT_TRUE(first.was_typed("tokenizer"));
+    dir.write("run/config.toml", config_of_run(first, run));
+    dir.write("run/checkpoints/step-00000010/manifest.json", "");
+
+    const Options again = parse(began);
+    EXPECT_EQ(again.resume, run);
+    for (const char* name : {"tokenizer", "document-token", "tokenizer-pattern", "adapter"}) {
+        EXPECT_FALSE(again.was_typed(name)) << name;
+    }
+    EXPECT_EQ(again.tokenizer, dir / "words");
+    EXPECT_TRUE(has(refusal({"--resume=" + run, began.back()}), {"--adapter=", "its own adapters"}));
+    EXPECT_EQ(parse({"--resume=" + run, "--tokenizer=" + (dir / "others/../words/")}).resume, run);
+
+    const auto refused = [&](const std::string& option, const std::string& others) {
+        EXPECT_TRUE(has(refusal({"--resume=" + run, option}), {option + ": the run began " + others, "leave "}));
+        EXPECT_EQ(refusal({"-y1", "--output-dir=" + run, option}), refusal({"--resume=" + run, option}));
+    };
+    refused("--tokenizer=" + (dir / "others"), "with '" + (dir / "words") + "'");
+    refused("--tokenizer=bytes", "with '" + (dir / "words") + "'");
+    refused("--document-token=<b>", "with '<a>'");
+    refused("--tokenizer-pattern=x", "with '[a-z]+'");
+    dir.write("run/config.toml", config_of_run(parse({}), run));
+    refused("--tokenizer=bytes", "without, and keeps to that");
+}
+
+TEST(Config, ARepeatedCommandMayHaveAFile) {
+    const TempDir dir;
+    std::filesystem::create_directories(dir / "run/checkpoints/step-00000010");
+    const std::string config = dir.write("c.toml", "steps = 50\nlayers = 5\ntokenizer = \"bytes\"\n");
+    const Words words = {"--output-dir=" + (dir / "run"), "-y1", "--config=" + config, "--layers=6"};
+    dir.write("run/config.toml", config_of_run(parse(words), dir / "run"));
+    dir.write("run/checkpoints/step-00000010/manifest.json", "");
+    dir.write("c.toml", "steps = 80\nlayers = 5\ntokenizer = \"bytes\"\n");
+    const Options options = parse(words);
+    EXPECT_EQ(options.resume, dir / "run");
+    EXPECT_EQ(options.steps, 80) << "the file's, above those that the run had";
+    EXPECT_EQ(options.layers, 6) << "and the command line's above those";
+    dir.write("c.toml", "tokenizer = \"none\"\n");
+    EXPECT_TRUE(has(refusal(words), {"--tokenizer=none: the run began with 'bytes'"}));
+}
+
 // ---- combinations
 // ----------------------------------------------------------------------------------------------------------
 

@@ -1,11 +1,13 @@
 #include "llmc/io/run_record.h"
 
-#include "llmc/base/error.h"
 #include "llmc/base/file.h"
 #include "llmc/base/shallow_json.h"
 
 #include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
 
+#include <cerrno>
+#include <fcntl.h>
 #include <random>
 
 namespace llmc {
@@ -14,21 +16,28 @@ namespace {
 std::string record_path(const std::string& root) { return root + "/run.json"; }
 std::string name_path(const std::string& step_folder) { return step_folder + "/run"; }
 
+/// The text of a file that need not be there. One that is, and cannot be read, is an Error: it is no reason to forget
+/// what it says.
+std::optional<std::string> text_if_there(const std::string& path) {
+    const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor < 0 && (errno == ENOENT || errno == ENOTDIR)) return std::nullopt;
+    return std::string(MappedFile(descriptor, path).text());
+}
+
 }  // namespace
 
 RunRecord read_run_record(const std::string& root) {
-    RunRecord record;
-    if (!path_exists(record_path(root))) return record;
+    const std::optional<std::string> text = text_if_there(record_path(root));
+    if (!text) return {};
     try {
-        const auto json = nlohmann::json::parse(shallow_json(read_text(record_path(root))));
+        const auto json = nlohmann::json::parse(shallow_json(*text));
+        RunRecord record;
         json.at("id").get_to(record.id);
         if (!json.contains("going_back")) return record;
         const auto& back = json.at("going_back");
         record.going_back = {back.at("step").get<int64_t>(), back.at("aside").get<std::string>()};
         return record;
     } catch (const nlohmann::json::exception&) {
-        return {};
-    } catch (const Error&) {
         return {};
     }
 }
@@ -50,14 +59,9 @@ bool is_run_id(std::string_view text) {
 }
 
 std::string run_of_checkpoint(const std::string& step_folder) {
-    if (!path_exists(name_path(step_folder))) return "";
-    try {
-        std::string id = read_text(name_path(step_folder));
-        while (id.ends_with('\n')) id.pop_back();
-        return id;
-    } catch (const Error&) {
-        return "";
-    }
+    std::string id = text_if_there(name_path(step_folder)).value_or("");
+    while (id.ends_with('\n')) id.pop_back();
+    return id;
 }
 
 void write_run_of_checkpoint(const std::string& root, const std::string& step_folder) {

@@ -20,7 +20,7 @@ struct RunRecord {
     std::optional<GoingBack> going_back;  ///< Only while not all is in its place.
 };
 
-/// What the folder has; an empty record if it has none, or none that can be read.
+/// What the folder has; an empty record if it has none, or a damaged one. One that cannot be opened is an Error.
 RunRecord read_run_record(const std::string& root);
 
 /// Atomically.
@@ -32,7 +32,8 @@ std::string new_run_id();
 /// Whether it is one.
 bool is_run_id(std::string_view text);
 
-/// Which run wrote the checkpoint in this step folder, as its file `run` says; empty if it does not.
+/// Which run wrote the checkpoint in this step folder, as its file `run` says; empty if there is none. One that cannot
+/// be opened is an Error.
 std::string run_of_checkpoint(const std::string& step_folder);
 
 /// Lets a checkpoint that is being written know its run, if the run folder `root` knows it.

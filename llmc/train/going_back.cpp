@@ -122,6 +122,14 @@ std::string free_place(const std::string& root) {
     return fmt::format("abandoned/{}", number);
 }
 
+/// The run that goes on from the step: as its checkpoint says where run.json is lost, and a new name where neither
+/// does.
+std::string id_of_run(const RunRecord& record, const std::string& root, int64_t step) {
+    if (!record.id.empty()) return record.id;
+    const std::string of_checkpoint = run_of_checkpoint(checkpoints_folder(root) + "/" + step_name(step));
+    return is_run_id(of_checkpoint) ? of_checkpoint : new_run_id();
+}
+
 }  // namespace
 
 std::string go_on_from(const std::string& root, int64_t step, const std::string& config) {
@@ -129,7 +137,7 @@ std::string go_on_from(const std::string& root, int64_t step, const std::string&
     RunRecord record = read_run_record(root);
     const std::vector<int64_t> steps = list_steps(root);
     const bool is_last = steps.empty() || steps.back() <= step;
-    if (record.id.empty()) record.id = new_run_id();
+    record.id = id_of_run(record, root, step);
     record.going_back = {step, is_last ? "" : free_place(root)};
 
     const std::string next = folder_of_next(root);

@@ -13,7 +13,8 @@
 namespace llmc {
 
 /// Makes the folder `root` that of a run which has done `step` steps and goes on with these options, the text of a
-/// config.toml. The caller holds the folder's lock. Returns where abandoned checkpoints are, "" if there were none.
+/// config.toml. A run whose run.json is lost stays the one that its checkpoint says it is. The caller holds the
+/// folder's lock. Returns where abandoned checkpoints are, "" if there were none.
 std::string go_on_from(const std::string& root, int64_t step, const std::string& config);
 
 /// Tries, before anything is trained, whether checkpoints later than `step` can be moved aside; leaves nothing, also of

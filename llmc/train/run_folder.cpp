@@ -234,10 +234,12 @@ bool RunFolder::follow() {
 bool RunFolder::mend() {
     if (!has_begun_) fail("the run folder '{}' could not be made that of this run, and stays as it was", path_);
     finish_going_back(path_);
-    const auto is_missing = [&](const char* file) { return !path_exists(path_ + "/" + file); };
-    if (!is_missing("config.toml") && !is_missing("run.json") && !is_missing("metrics.jsonl")) return false;
+    const auto is_there = [&](const char* file) { return path_exists(path_ + "/" + file); };
+    const bool knows_itself = read_run_record(path_).id == id_;
+    if (knows_itself && is_there("config.toml") && is_there("metrics.jsonl")) return false;
     write_belongings();
-    spdlog::warn("files of the run folder '{}' were removed: they are written again, without what was in them", path_);
+    spdlog::warn("files of the run folder '{}' were removed{}: they are written again, without what was in them", path_,
+                 knows_itself ? "" : ", or damaged");
     return true;
 }
 

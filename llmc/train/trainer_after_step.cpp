@@ -137,7 +137,7 @@ std::vector<std::vector<double>> Trainer::exchange(std::vector<double> mine) {
 
 bool Trainer::has_diverged() const { return skipped_in_a_row_ >= options_.max_skipped_steps; }
 
-std::string Trainer::how_to_go_on() const {
+std::string Trainer::how_to_go_on() const try {
     if (has_diverged()) {
         // With the weights of that one there was a finite gradient.
         std::vector<int64_t> steps = list_steps(run_folder_);
@@ -153,6 +153,8 @@ std::string Trainer::how_to_go_on() const {
                        *newest == progress_.step ? fmt::format("step {}", *newest)
                                                  : fmt::format("only step {} of {}", *newest, progress_.step),
                        shell_word(run_folder_));
+} catch (const Error& error) {  // The folder cannot be read, which is no reason to forget what ended the run.
+    return error.what();
 }
 
 /// Ends the run on all ranks, in the words of one.

@@ -101,13 +101,48 @@ TEST_F(GoingBackTo, TheNewestStepMovesNothing) {
     expect_tidy(root);
 }
 
-TEST_F(GoingBackTo, ARunWithoutARecordGetsOne) {
+TEST_F(GoingBackTo, ARunWhoseRecordIsLostStaysThatOfItsCheckpoint) {
+    const std::string root = dir_ / "run", record = root + "/run.json";
+    for (const bool is_there : {true, false}) {
+        fs::remove_all(root);
+        make_run(root);
+        fs::remove(record);
+        if (is_there) dir_.write("run/run.json", "");
+        go_on_from(root, 20, kNewConfig);
+        expect_new(root);
+        EXPECT_EQ(read_run_record(root).id, "0123456789abcdef");
+    }
+}
+
+TEST_F(GoingBackTo, ARunThatNothingNamesGetsAName) {
     const std::string root = dir_ / "run";
+    for (const char* of_checkpoint : {"", "0123\n"}) {
+        fs::remove_all(root);
+        make_run(root);
+        fs::remove(root + "/run.json");
+        dir_.write("run/checkpoints/step-00000020/run", of_checkpoint);
+        go_on_from(root, 20, kNewConfig);
+        EXPECT_TRUE(is_run_id(read_run_record(root).id));
+        EXPECT_NE(read_run_record(root).id, "0123456789abcdef");
+        EXPECT_EQ(list_steps(root), (Steps{10, 20}));
+    }
+}
+
+TEST_F(GoingBackTo, ARecordThatCannotBeOpenedIsNotForgotten) {
+    const std::string root = dir_ / "run", record = root + "/run.json";
     make_run(root);
-    fs::remove(root + "/run.json");
-    go_on_from(root, 20, kNewConfig);
-    EXPECT_EQ(read_run_record(root).id.size(), 16u);
-    EXPECT_EQ(list_steps(root), (Steps{10, 20}));
+    write_run_record(root, {"0123456789abcdef", GoingBack{20, "abandoned/1"}});
+    fs::rename(record, root + "/aside");
+    fs::create_symlink("run.json", record);  // A link to itself.
+    EXPECT_TRUE(has(error_of([&] { go_on_from(root, 50, kNewConfig); }), {"cannot open '" + record + "'"}));
+    EXPECT_TRUE(has(error_of([&] { newest_step(root); }), {"cannot open '" + record + "'"}));
+    fs::rename(root + "/aside", record);
+    EXPECT_EQ(newest_step(root), 20);
+
+    const std::string name = checkpoints_folder(root) + "/step-00000020/run";
+    fs::remove(name);
+    fs::create_symlink("run", name);
+    EXPECT_TRUE(has(error_of([&] { run_of_checkpoint(fs::path(name).parent_path()); }), {"cannot open '" + name}));
 }
 
 // However far it came when it was killed: nobody sees a mixture, and the next that uses the folder ends it.

@@ -142,6 +142,21 @@ TEST_F(RunFolders, SomebodysOwnTokenizerStays) {
     EXPECT_EQ(slurp("mine/tokenizer/vocab.json"), "{}");
 }
 
+TEST_F(RunFolders, KeepsItsNameWhateverBecomesOfTheFile) {
+    Options options;
+    options.output_dir = "new";
+    RunFolder folder(options);
+    folder.begin(options);
+    dir_.write("new/metrics.jsonl", "");
+    const std::string id = read_run_record("new").id;
+    EXPECT_FALSE(folder.follow());
+    for (const char* content : {"", "{\"id\":", "{\"id\": \"0123456789abcdef\"}"}) {
+        dir_.write("new/run.json", content);
+        EXPECT_TRUE(folder.follow());
+        EXPECT_EQ(read_run_record("new").id, id) << content;
+    }
+}
+
 TEST_F(RunFolders, NeverHoldsTwoRuns) {
     make_run("old");
     Options options;

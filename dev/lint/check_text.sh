@@ -4,7 +4,7 @@
 #
 #   - the plan decides what is run again; no other part may know the word for it, but what draws plans
 #   - features of the build are asked for only where backends and communicators are made
-#   - one namespace, llmc, and inside it only cpu and cuda
+#   - one namespace, llmc, and inside it only cpu and cuda; in a file of kernels an inline one, of its name
 #   - at most 120 columns, no tabs (but in the Makefile), no trailing blanks, no reminders
 set -eu
 cd "$(dirname "$0")/../.."
@@ -42,6 +42,9 @@ LC_ALL=C awk '
         space = $0
         sub(/^[ \t]*(inline[ \t]+)?namespace[ \t]*/, "", space)
         sub(/[ \t]*(\{.*|\/\/.*)?$/, "", space)
+        kernels = FILENAME
+        sub(/.*\//, "", kernels)
+        if (sub(/\.cu$/, "_kernels", kernels) && /^inline/ && space == kernels) next
         if (space !~ /=/ && space !~ /^(|llmc|llmc::cpu|llmc::cuda|cpu|cuda|std|fmt)$/)
             offence("namespace " space ": one namespace llmc, inside it only cpu and cuda")
     }

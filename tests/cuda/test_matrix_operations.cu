@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 
 namespace llmc::cuda {
-namespace {
+inline namespace test_matrix_operations_kernels {
 
 // Small integers: exact in bf16, and so are their products' sums in fp32.
 std::vector<bf16> small_integers(size_t count, int start) {
@@ -181,5 +181,5 @@ TEST(MatrixOperations, NamedBarriers) {
         8);
 }
 
-}  // namespace
+}  // namespace test_matrix_operations_kernels
 }  // namespace llmc::cuda

@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 
 namespace llmc::cuda {
-namespace {
+inline namespace test_reductions_kernels {
 
 __global__ void row_sums(float* sums, const float* x, int C) {
     const float* const row = x + static_cast<int64_t>(blockIdx.x) * C;
@@ -34,5 +34,5 @@ TEST(Reductions, BlockSum) {
         10);
 }
 
-}  // namespace
+}  // namespace test_reductions_kernels
 }  // namespace llmc::cuda

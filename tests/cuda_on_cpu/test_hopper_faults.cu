@@ -10,7 +10,7 @@
 #include <vector>
 
 namespace llmc::cuda {
-namespace {
+inline namespace test_hopper_faults_kernels {
 
 constexpr int kRows = 64, kColumns = 64, kTileBytes = kRows * kColumns * 2;
 
@@ -253,5 +253,5 @@ TEST(HopperFault, RegistersThatNobodyGives) {
     expect_report([&] { run_registers(t, Fault::NoMultiple); }, "a multiple of 8", "NoMultiple", __FILE__);
 }
 
-}  // namespace
+}  // namespace test_hopper_faults_kernels
 }  // namespace llmc::cuda

@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 
 namespace llmc::cuda {
-namespace {
+inline namespace test_planted_faults_kernels {
 
 constexpr int kThreads = 128;
 
@@ -340,5 +340,5 @@ TEST(PlantedFault, UseAfterFree) {
     expect_report(run, "out of bounds", "UnwrittenGlobal", __FILE__);
 }
 
-}  // namespace
+}  // namespace test_planted_faults_kernels
 }  // namespace llmc::cuda

@@ -8,7 +8,7 @@
 #include <gtest/gtest.h>
 
 namespace llmc::cuda {
-namespace {
+inline namespace test_sparse_kernels {
 
 constexpr uint64_t kColumns = 1 << 20, kRows = (1 << 13) + 1;  // 2^33 + 2^20 bytes.
 
@@ -38,7 +38,7 @@ class SparseMemory : public testing::Test {
     uint8_t* x_;
 };
 
-}  // namespace
+}  // namespace test_sparse_kernels
 
 TEST_F(SparseMemory, ChosenBlocksRunAloneAndTheRestIsZero) {
     mark_row<int64_t>(x_, kRows - 1);

@@ -8,7 +8,7 @@
 #include <cstring>
 
 namespace llmc::cuda {
-namespace {
+inline namespace test_streams_kernels {
 
 __global__ void fill(float* out, float value) { out[threadIdx.x] = value; }
 __global__ void add_one(float* out, const float* in) { out[threadIdx.x] = in[threadIdx.x] + 1.0f; }
@@ -130,5 +130,5 @@ TEST(Launch, ImpossibleConfigurationsNameTheKernel) {
     cudaGetLastError();
 }
 
-}  // namespace
+}  // namespace test_streams_kernels
 }  // namespace llmc::cuda

@@ -9,7 +9,7 @@
 #include <vector>
 
 namespace llmc::cuda {
-namespace {
+inline namespace test_wgmma_kernels {
 
 constexpr int kM = 64, kK = 32, kStep = 16;
 
@@ -123,5 +123,5 @@ TEST_P(Wgmma, IsAProduct) {
 
 INSTANTIATE_TEST_SUITE_P(Swizzles, Wgmma, testing::Values(0, 32, 64, 128));
 
-}  // namespace
+}  // namespace test_wgmma_kernels
 }  // namespace llmc::cuda

@@ -5,7 +5,7 @@
 #include "llmc/backend/cuda/elements.cuh"
 
 namespace llmc::cuda {
-namespace {
+inline namespace activation_kernels {
 
 /// Bytes: reads x, writes out: 4 an element of bf16. GPT-2 124M, 32 x 1024, at 3.0 TB/s: 0.134 ms.
 template <typename T, int kSize>
@@ -149,7 +149,7 @@ void swiglu_backward_all(cudaStream_t stream, Tensor d_gate_up, Tensor d_out, Te
                        elements_of<const T>(gate_up));
 }
 
-}  // namespace
+}  // namespace activation_kernels
 
 void CudaBackend::gelu_forward(Tensor out, Tensor x) {
     CHECK(out.count() == x.count(), out.count(), x.count());

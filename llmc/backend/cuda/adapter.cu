@@ -10,7 +10,7 @@
 #include <array>
 
 namespace llmc::cuda {
-namespace {
+inline namespace adapter_kernels {
 
 constexpr int kTile = 16;  ///< Of the rank.
 
@@ -279,7 +279,7 @@ float* partials_in(const Tensor& workspace, int64_t N, int64_t elements) {
     return static_cast<float*>(workspace.data);
 }
 
-}  // namespace
+}  // namespace adapter_kernels
 
 void CudaBackend::adapter_down_forward(Tensor z, Tensor x, Tensor a, const AdapterShape& shape, const Dropout& dropout,
                                        Tensor /*workspace*/) {

@@ -18,7 +18,7 @@
 
 namespace llmc::cuda {
 
-namespace {
+inline namespace attention_kernels {
 
 constexpr int kThreads = 128;
 constexpr int kQueries = 128;
@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(kThreads, 2)
                                inverse);
 }
 
-}  // namespace
+}  // namespace attention_kernels
 
 void CudaBackend::attention_forward(Tensor out, Tensor lse, Tensor qkv, const AttentionShape& shape, Tensor workspace) {
     if (shape.B > kMaxGridRows) {

@@ -28,7 +28,7 @@
 
 namespace llmc::cuda {
 
-namespace {
+inline namespace attention_backward_kernels {
 
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpSize;
@@ -395,7 +395,7 @@ void backward(const BackwardOperands& x, const AttentionShape& shape, int64_t at
     }
 }
 
-}  // namespace
+}  // namespace attention_backward_kernels
 
 void CudaBackend::attention_backward(Tensor d_qkv, Tensor d_out, Tensor qkv, Tensor out, Tensor lse,
                                      const AttentionShape& shape, Tensor workspace) {

@@ -13,7 +13,7 @@
 
 namespace llmc::cuda {
 
-namespace {
+inline namespace attention_backward_hopper_kernels {
 
 constexpr int kConsumers = 2, kThreads = (1 + kConsumers) * kWarpgroupSize;
 constexpr int kOwnRows = kConsumers * kConsumerRows;  ///< Of a block.
@@ -402,7 +402,7 @@ void start(const HeadGradients<bf16>& gradients, const bf16* d_out, const bf16* 
            of_qkv, of_d_out, rows, sizes);
 }
 
-}  // namespace
+}  // namespace attention_backward_hopper_kernels
 
 void attention_backward_hopper(const HeadGradients<bf16>& gradients, const bf16* d_out, const bf16* qkv,
                                const float2* rows, const AttentionSizes& sizes, int64_t B, cudaStream_t stream) {

@@ -18,7 +18,7 @@
 
 namespace llmc::cuda {
 
-namespace {
+inline namespace attention_cached_kernels {
 
 constexpr int kThreads = 128;
 constexpr int kMaxHeadSize = 256;
@@ -235,7 +235,7 @@ void run(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const Attention
     if (count > 1) launch(join_parts_kernel<T>, grid, kThreads, 0, stream, to, parts, sizes);
 }
 
-}  // namespace
+}  // namespace attention_cached_kernels
 
 void CudaBackend::attention_cached(Tensor out, Tensor k_cache, Tensor v_cache, Tensor qkv, const AttentionShape& shape,
                                    FirstPosition first, Tensor workspace) {

@@ -14,7 +14,7 @@
 
 namespace llmc::cuda {
 
-namespace {
+inline namespace attention_forward_hopper_kernels {
 
 template <int kHD>
 struct Tiling {
@@ -295,7 +295,7 @@ void start(bf16* out, float* lse, const bf16* qkv, const AttentionSizes& sizes, 
            head_map(qkv, kHD, sizes.qkv_columns, sizes.T, B), sizes);
 }
 
-}  // namespace
+}  // namespace attention_forward_hopper_kernels
 
 bool can_load_hopper_kernels() {
     cudaFuncAttributes attributes = {};

@@ -8,7 +8,7 @@
 #include <algorithm>
 
 namespace llmc::cuda {
-namespace {
+inline namespace column_sum_kernels {
 
 constexpr int kWarps = 8;
 constexpr int kWarpsOfPartials = 32;
@@ -81,7 +81,7 @@ void partial_sums(cudaStream_t stream, float* partials, Tensor x, int64_t groups
            kWarps * kWarpSize, 0, stream, partials, elements_of<const T>(x), N, C, rows, static_cast<int>(pieces));
 }
 
-}  // namespace
+}  // namespace column_sum_kernels
 
 void column_sums(cudaStream_t stream, Tensor d_bias, bool adds, Tensor d_out, void* workspace) {
     const int64_t N = d_out.shape[0], OC = d_out.shape[1], groups = row_groups(N, OC);

@@ -4,7 +4,7 @@
 #include "llmc/backend/cuda/elements.cuh"
 
 namespace llmc::cuda {
-namespace {
+inline namespace convert_kernels {
 
 constexpr int kGroup = 4;
 
@@ -25,7 +25,7 @@ void convert_all(cudaStream_t stream, Tensor out, Tensor x) {
                                elements_of<Out>(out), elements_of<const In>(x));
 }
 
-}  // namespace
+}  // namespace convert_kernels
 
 void CudaBackend::convert(Tensor out, Tensor x) {
     CHECK(out.count() == x.count(), out.count(), x.count());

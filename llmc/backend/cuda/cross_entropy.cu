@@ -7,7 +7,7 @@
 #include <cfloat>
 
 namespace llmc::cuda {
-namespace {
+inline namespace cross_entropy_kernels {
 
 constexpr int kThreads = 512;
 constexpr int kBatch = 4;  ///< Groups that a thread has under way.
@@ -128,7 +128,7 @@ void cross_entropy_rows(cudaStream_t stream, Tensor losses, Tensor logits, Tenso
            elements_of<const float>(d_scale));
 }
 
-}  // namespace
+}  // namespace cross_entropy_kernels
 
 void CudaBackend::cross_entropy(Tensor losses, Tensor logits, Tensor targets, int64_t V, Tensor d_scale) {
     const int64_t n = logits.shape[0];

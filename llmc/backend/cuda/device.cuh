@@ -1,7 +1,8 @@
 // The one header that kernels include: what the device language has beyond C++, and the small helpers they share.
 //
 // language.cuh holds what only nvcc understands (shared memory, PTX, the launch); in the test build, where kernels run
-// on the CPU, its twin gives the same names the same meaning. Kernels themselves use neither asm nor __shared__.
+// on the CPU, its twin gives the same names the same meaning. Kernels themselves use neither asm nor __shared__. What a
+// file has for itself is in an inline namespace of its name, never in an unnamed one (dev/notes/security.md).
 #pragma once
 
 #include "llmc/backend/cuda/check.h"

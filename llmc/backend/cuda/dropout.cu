@@ -7,7 +7,7 @@
 #include <algorithm>
 
 namespace llmc::cuda {
-namespace {
+inline namespace dropout_kernels {
 
 constexpr int kThreads = 256;
 
@@ -42,7 +42,7 @@ void drop(cudaStream_t stream, Tensor out, Tensor x, Tensor residual, const Mask
            elements_of<const T>(x), elements_of<const T>(residual), N, C, groups, masks);
 }
 
-}  // namespace
+}  // namespace dropout_kernels
 
 void CudaBackend::dropout(Tensor out, Tensor x, Tensor residual, const Dropout& dropout) {
     CHECK(dropout && x.shape == out.shape && (!residual || residual.shape == out.shape), out.shape[0], out.shape[1]);

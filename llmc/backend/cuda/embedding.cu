@@ -15,7 +15,7 @@
 #include <utility>
 
 namespace llmc::cuda {
-namespace {
+inline namespace embedding_kernels {
 
 constexpr int kDigitBits = 9;
 constexpr int kDigits = 1 << kDigitBits;
@@ -358,7 +358,7 @@ void embed_backward(cudaStream_t stream, Tensor d_wte, Tensor d_wpe, bool adds, 
     }
 }
 
-}  // namespace
+}  // namespace embedding_kernels
 
 void CudaBackend::embedding_forward(Tensor out, Tensor tokens, Tensor wte, Tensor wpe, int64_t T, FirstPosition first,
                                     Tensor documents) {

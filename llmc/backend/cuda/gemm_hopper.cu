@@ -7,7 +7,7 @@
 
 namespace llmc::cuda {
 
-namespace {
+inline namespace gemm_hopper_kernels {
 
 /// Of a row-major matrix, for boxes of 64 rows of 64 columns.
 CUtensorMap matrix_map(const bf16* data, int rows, int columns) {
@@ -86,7 +86,7 @@ void start(const HopperProduct& product, int multiprocessors, cudaStream_t strea
            static_cast<int>(parts));
 }
 
-}  // namespace
+}  // namespace gemm_hopper_kernels
 
 HopperKind hopper_kind(const GemmShape& shape) {
     return shape.transpose_a   ? HopperKind::Forward

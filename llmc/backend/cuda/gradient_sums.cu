@@ -6,7 +6,7 @@
 #include <cmath>
 
 namespace llmc::cuda {
-namespace {
+inline namespace gradient_sums_kernels {
 
 constexpr int kThreads = 256;
 constexpr int kGroup = 4;
@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
-}  // namespace
+}  // namespace gradient_sums_kernels
 
 void CudaBackend::add(Tensor out, Tensor x) {
     CHECK(out.count() == x.count(), out.count(), x.count());

@@ -11,7 +11,7 @@
 #include <cstdint>
 
 namespace llmc::cuda {
-namespace {
+inline namespace head_norm_kernels {
 
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarpSize;
@@ -167,7 +167,7 @@ void check_shapes(Tensor other, Tensor rstd, Tensor qkv, Tensor q_weight, Tensor
     CHECK(q_weight.count() == shape.HD && k_weight.count() == shape.HD, q_weight.count(), k_weight.count());
 }
 
-}  // namespace
+}  // namespace head_norm_kernels
 
 void CudaBackend::head_norm_forward(Tensor out, Tensor rstd, Tensor qkv, Tensor q_weight, Tensor k_weight,
                                     const AttentionShape& shape, float epsilon) {

@@ -8,7 +8,7 @@
 #include <algorithm>
 
 namespace llmc::cuda {
-namespace {
+inline namespace nf4_kernels {
 
 constexpr int kGroup = 8;
 static_assert(kNf4Block % kGroup == 0);
@@ -88,7 +88,7 @@ void dequantize(cudaStream_t stream, Tensor out, const Input& x) {
     start(dequantize_nf4_kernel<Out, 1>, grouped, count, 1);
 }
 
-}  // namespace
+}  // namespace nf4_kernels
 
 void CudaBackend::dequantize_nf4(Tensor out, const Nf4Operands& x) {
     x.check(out);

@@ -11,7 +11,7 @@
 #include <algorithm>
 
 namespace llmc::cuda {
-namespace {
+inline namespace norm_kernels {
 
 constexpr int kGroups = 4;          ///< Groups of columns that a thread holds in registers,
 constexpr int kBackwardGroups = 2;  ///< and in the backward, where it also holds their sums.
@@ -299,7 +299,7 @@ void check_shapes(Tensor out, Tensor x, Tensor rstd, Tensor weight) {
           weight.count(), N, C);
 }
 
-}  // namespace
+}  // namespace norm_kernels
 
 void CudaBackend::layernorm_forward(Tensor out, Tensor mean, Tensor rstd, Tensor x, Tensor weight, Tensor bias,
                                     float epsilon) {

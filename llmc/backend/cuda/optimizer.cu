@@ -9,7 +9,7 @@
 #include <cmath>
 
 namespace llmc::cuda {
-namespace {
+inline namespace optimizer_kernels {
 
 constexpr int kThreads = 256;
 constexpr int kGroup = 4;
@@ -101,7 +101,7 @@ void update_buffers(cudaStream_t stream, const Buffers<P>& buffers, std::span<co
     }
 }
 
-}  // namespace
+}  // namespace optimizer_kernels
 
 void CudaBackend::begin_update(Tensor factors, Tensor controls, Tensor norm, const OptimizerSettings& settings) {
     CHECK(factors.count() == kNumFactors && controls.count() == kNumControls, factors.count(), controls.count());

@@ -8,7 +8,7 @@
 #include <cmath>
 
 namespace llmc::cuda {
-namespace {
+inline namespace optimizer_formats_kernels {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarpSize;
@@ -225,7 +225,7 @@ void check_ranges(const UpdateOperands& operands, std::span<const ParameterRange
     }
 }
 
-}  // namespace
+}  // namespace optimizer_formats_kernels
 
 void update_formats(cudaStream_t stream, const UpdateOperands& operands, std::span<const ParameterRange> ranges,
                     const OptimizerSettings& settings, Tensor factors) {

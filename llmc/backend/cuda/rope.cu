@@ -11,7 +11,7 @@
 
 namespace llmc::cuda {
 
-namespace {
+inline namespace rope_kernels {
 
 constexpr int kThreads = 128;
 
@@ -61,7 +61,7 @@ void rotate(T* qkv, const float* table, int R, const AttentionShape& shape, Firs
            elements_of<const int32_t>(shape.documents), inverse ? -1.0f : 1.0f);
 }
 
-}  // namespace
+}  // namespace rope_kernels
 
 void CudaBackend::rope(Tensor qkv, Tensor table, const AttentionShape& shape, FirstPosition first, bool inverse) {
     CHECK(qkv.shape[0] == shape.B * shape.T && qkv.shape[1] == shape.qkv_columns(), qkv.shape[0], qkv.shape[1]);

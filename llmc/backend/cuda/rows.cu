@@ -4,7 +4,7 @@
 #include "llmc/base/check.h"
 
 namespace llmc::cuda {
-namespace {
+inline namespace rows_kernels {
 
 template <typename E, int kSize>
 __global__ void gather_rows_kernel(E* out, const E* x, const int32_t* rows, int64_t C, int pieces) {
@@ -30,7 +30,7 @@ void gather(cudaStream_t stream, Tensor out, Tensor x, Tensor rows) {
            static_cast<int>(cut.pieces));
 }
 
-}  // namespace
+}  // namespace rows_kernels
 
 void CudaBackend::gather_rows(Tensor out, Tensor x, Tensor rows) {
     CHECK(rows.count() == out.shape[0] && x.shape[1] == out.shape[1] && x.dtype == out.dtype, rows.count(),

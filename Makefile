@@ -89,6 +89,7 @@ endif
 
 obj   := $(BUILD)/obj
 quiet := $(if $(filter 1,$(V)),,@)
+comma := ,
 say    = @$(if $(filter 1,$(V)),:,printf '  %-4s %s\n' '$1' '$2')
 
 # ---- what is there --------------------------------------------------------------
@@ -167,6 +168,8 @@ missing := $(strip \
     $(if $(blas),,$(if $(filter auto,$(BLAS)),oneDNN_or_OpenBLAS_for_OpenMP,$(BLAS))))
 
 mpicxx    := $(shell command -v mpicxx 2>/dev/null)
+
+cuda_release := $(if $(nvcc),$(shell $(nvcc) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p'))
 
 # ---- sources and the features they bring -------------------------------------------
 
@@ -283,7 +286,9 @@ mpi_link    := $(filter -L% -l%,$(call mpi_says,link))
 
 # RPATH rather than RUNPATH: it also holds for the libraries of our libraries.
 rpaths := $(if $(filter openblas,$(blas)),$(openblas_dir)) $(if $(with_cuda),$(wildcard $(CUDA_HOME)/lib64))
-link   := $(CXX) $(filter-out -DLLMC%,$(optimise_$(flavour))) -fopenmp -pthread -Wl,--as-needed \
+# No symbols are in the package: nvcc leaves names of its temporary files among them, which have a process's number.
+link   := $(CXX) $(filter-out -DLLMC%,$(optimise_$(flavour))) $(if $(filter dist,$(flavour)),-Wl$(comma)-s) \
+    -fopenmp -pthread -Wl,--as-needed \
     -Wl,--disable-new-dtags $(LDFLAGS)
 plain_libs := -lspdlog -lfmt -lxxhash -lpcre2-8 -lz -lzstd -licuuc -lhwloc -lsodium \
     $(if $(with_sentencepiece),-lsentencepiece) \
@@ -300,7 +305,11 @@ ifeq ($(DIST),1)
     $(BUILD)/tests $(BUILD)/gpu_tests $(bench_programs):    origin := -Wl,-rpath,'$$ORIGIN/../lib'
 endif
 
-version := $(if $(wildcard .git),$(shell git describe --always --dirty --tags 2>/dev/null))
+# The same in every clone: twelve digits, whatever else a clone has, and only annotated tags. What git does not know yet
+# makes it dirty, too, where it would be built or packed.
+version := $(if $(wildcard .git),$(shell git describe --always --abbrev=12 2>/dev/null)$(if $(shell \
+    git --no-optional-locks status --porcelain -- Makefile LICENSE README.md train_gpt.cu data dev llmc scripts tests \
+    2>/dev/null),-dirty))
 ifeq ($(version),)
     version := unknown
 endif
@@ -320,7 +329,6 @@ export SOURCES_TEXT := $(link) $(libs) $(library_sources) $(test_sources) $(benc
 
 absent := $(if $(with_sentencepiece),,SentencePiece) \
     $(if $(with_mpi),,MPI) $(if $(with_nccl),,NCCL) $(if $(with_cuda),,CUDA)
-comma  := ,
 empty  :=
 space  := $(empty) $(empty)
 present := $(if $(with_sentencepiece), + SentencePiece)$(if \
@@ -330,10 +338,16 @@ summary := $(notdir $(firstword $(CXX))) $(compiler_version), $(flavour) for $(A
 
 # What --version says beside the version; nothing in it depends on where or when it was built.
 about_compiler := $(notdir $(firstword $(CXX))) $(compiler_version), $(flavour) for $(ARCH)
-about_features := $(blas_text)$(if $(with_sentencepiece),$(comma) SentencePiece)$(if \
-    $(with_mpi),$(comma) MPI)$(if $(with_nccl),$(comma) NCCL)
-about_cuda := $(if $(with_cuda),$(shell $(nvcc) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')$(comma) \
-    for $(GPU_ARCH),none)
+# Versions are of what is here to compile with, where it says so; NCCL's library is the machine's own.
+nccl_header := $(if $(with_nccl),$(firstword $(wildcard $(addsuffix /nccl.h,$(cuda_include) /usr/include))))
+nccl_text   := NCCL $(if $(nccl_header),$(subst $(space),.,$(foreach part,MAJOR MINOR PATCH,$(shell \
+    sed -n 's/^$(hash)define NCCL_$(part) *//p' $(nccl_header)))))
+mpi_text    := $(or $(if $(with_mpi),$(shell $(mpicxx) -showme:version 2>/dev/null | \
+    sed -n 's/.*\(Open MPI [0-9.]*\).*/\1/p')),MPI)
+about_features := $(blas_text)$(if $(with_sentencepiece),$(comma) $(strip SentencePiece $(shell \
+    pkg-config --modversion sentencepiece 2>/dev/null)))$(if \
+    $(with_mpi),$(comma) $(mpi_text))$(if $(with_nccl),$(comma) $(nccl_text))
+about_cuda := $(if $(with_cuda),$(cuda_release)$(comma) for $(GPU_ARCH),none)
 about := $(commit) $(about_compiler) $(about_features) $(about_cuda)
 
 export VERSION_TEXT := $(version) $(about)
@@ -580,27 +594,29 @@ dist:
 	    build/dist-$(wide)/train_gpt)
 	+@$(MAKE) --no-print-directory DIST=1 dist_package
 
-# Taken along: every shared library but the C library's own parts, which must match
-# the kernel's loader, and NVIDIA's, which must match the driver.
-not_taken := linux-vdso|ld-linux|lib(c|m|mvec|dl|pthread|rt|resolv|util|anl)[.]|lib(cuda|cublas|cudnn|nccl|nv)
+# Of the source tree what git knows of these; where there is no git, all.
+packed := README.md LICENSE data/demo.sh data/chat.sh data/chat.jinja tests/run.sh tests/e2e tests/golden tests/chaos \
+    dev/dist $(wildcard scripts/*.sh scripts/*.bash scripts/*.py scripts/slurm) \
+    $(wildcard dev/bench/*.sh dev/bench/*.bash dev/bench/*.py)
+list_packed := $(if $(wildcard .git),git ls-files -z -- $(packed),find $(packed) -type f -print0)
+
+# Linked into the programs, or the tests.
+static_libraries = $(filter /%,$(foreach name,libgtest.a libgtest_main.a,$(shell $(CXX) -print-file-name=$(name)))) \
+    $(if $(with_cuda),$(addsuffix $(comma)$(cuda_release),$(wildcard $(CUDA_HOME)/lib64/libcudart_static.a)))
 
 dist_package: $(BUILD)/train_gpt $(BUILD)/tests $(if $(with_cuda),$(BUILD)/gpu_tests) $(bench_programs)
 	@rm -rf '$(package)' '$(package).tar.gz'
-	@mkdir -p '$(package)/bin' '$(package)/lib' '$(package)/data'
-	@cp $(BUILD)/train_gpt $(wildcard README.md) LICENSE '$(package)/'
-	@cp data/demo.sh data/chat.sh data/chat.jinja '$(package)/data/'
+	@mkdir -p '$(package)/bin' '$(package)/lib'
+	@$(list_packed) | xargs -0 cp -P --parents -t '$(package)'
+	@cp $(BUILD)/train_gpt '$(package)/'
 	@cp $(filter-out $(BUILD)/train_gpt,$^) '$(package)/bin/'
 	@if [ -x build/dist-$(wide)/train_gpt ]; then mkdir '$(package)/lib/$(wide)' && \
 	    cp build/dist-$(wide)/train_gpt '$(package)/lib/$(wide)/'; fi
-	@mkdir -p '$(package)/tests' '$(package)/scripts' '$(package)/dev/bench'
-	@cp -r tests/run.sh tests/e2e tests/golden tests/chaos '$(package)/tests/'
-	@cp -r dev/dist '$(package)/dev/'
-	@cp -r $(wildcard scripts/*.sh scripts/*.bash scripts/*.py scripts/slurm) '$(package)/scripts/'
-	@cp $(wildcard dev/bench/*.sh dev/bench/*.bash dev/bench/*.py) '$(package)/dev/bench/'
-	@ldd $^ | awk '/not found/ { print "missing library: " $$1 > "/dev/stderr"; exit 1 } \
-	    $$2 == "=>" && $$1 !~ /^($(not_taken))/ { print $$3 }' | sort -u > '$(BUILD)/libraries'
+	@dev/dist/libraries.sh $^ > '$(BUILD)/libraries'
+	@dev/dist/libraries.sh --left $^ > '$(BUILD)/libraries_left'
 	@xargs -r cp -L -t '$(package)/lib' < '$(BUILD)/libraries'
-	@xargs -r dev/dist/sbom.sh '$(version)' '$(epoch)' < '$(BUILD)/libraries' > '$(package)/sbom.spdx.json'
+	@sed 's/^/--left=/' '$(BUILD)/libraries_left' | cat '$(BUILD)/libraries' - | xargs dev/dist/sbom.sh '$(version)' \
+	    '$(epoch)' $(addprefix --static=,$(static_libraries)) > '$(package)/sbom.spdx.json'
 	@dev/dist/pack.sh '$(package)' '$(package).tar.gz' '$(epoch)'
 	@echo 'package: $(package).tar.gz'
 
@@ -616,8 +632,7 @@ info:
 	@echo 'SentencePiece  $(or $(with_sentencepiece:sentencepiece=found),not found)'
 	@echo 'MPI       $(call feature,$(mpicxx),$(mpicxx),$(with_mpi),$(mpi_sources))'
 	@echo 'NCCL      $(call feature,$(filter nccl,$(found)),found,$(with_nccl),$(nccl_sources))'
-	@echo 'CUDA      $(call feature,$(nvcc),$(nvcc) $(if $(nvcc),$(shell $(nvcc) --version | sed -n \
-	    's/.*release \([0-9.]*\).*/\1/p')),$(with_cuda),$(cuda_sources))'
+	@echo 'CUDA      $(call feature,$(nvcc),$(nvcc) $(cuda_release),$(with_cuda),$(cuda_sources))'
 	@echo 'missing   $(or $(missing_text),nothing)$(if $(filter gtest,$(found)),,; for the tests: GoogleTest)'
 	@echo 'sources   $(words $(library_sources)) of the library, $(words $(test_sources)) of the tests'
 	@echo 'compile   $(strip $(compile))'

@@ -14,7 +14,7 @@
 set -eu
 
 required="make g++ git clang-format libcli11-dev libspdlog-dev nlohmann-json3-dev libxxhash-dev libpcre2-dev zlib1g-dev"
-required="$required libzstd-dev libicu-dev libgtest-dev libtomlplusplus-dev libhwloc-dev libsodium-dev"
+required="$required libzstd-dev libicu-dev libgtest-dev libtomlplusplus-dev libhwloc-dev libsodium-dev procps"
 blas="libdnnl-dev"                     # oneDNN
 blas_fallback="libopenblas-openmp-dev" # only where oneDNN is not packaged
 optional="bible-kjv libsentencepiece-dev libopenmpi-dev openmpi-bin python3"
@@ -52,7 +52,7 @@ install_deps: this is not Debian or Ubuntu. Please install with your own package
   GNU make, g++ 12 or newer (with OpenMP), git, clang-format 14 (only for make lint and format)
   oneDNN (oneapi-src/oneDNN 2.6 or newer, built for OpenMP)
   CLI11, spdlog (compiled, with external fmt), fmt, nlohmann-json, toml++ 3, hwloc 2, libsodium, xxHash, PCRE2, zlib,
-  zstd, ICU, GoogleTest
+  zstd, ICU, GoogleTest, procps (pgrep, in tests)
   optional: Open MPI, SentencePiece, and any text to train on instead of the demo's (./train_gpt --data=your.txt)
 END
     exit 1

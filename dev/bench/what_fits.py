@@ -61,7 +61,7 @@ def main():
     binary = os.environ["TRAIN_GPT"]
     names = options.presets.split(",") if options.presets else QUICK if options.quick else presets(binary)
     other = options.against
-    version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
+    version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
     lines = [f"# How long `plan --what-fits` thinks, {options.card}", "",
              f"{time.strftime('%Y-%m-%d')}, train_gpt {version}, {processor()}, load {os.getloadavg()[0]:.0f}; "
              "seconds of the processor, one run each.",

@@ -5,9 +5,12 @@
 #include <CLI/Version.hpp>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
 #include <sodium.h>
 #include <spdlog/version.h>
 #include <unicode/uversion.h>
+#include <xxhash.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -30,20 +33,23 @@ std::string dotted(int number, int major, int minor) {
     return fmt::format("{}.{}.{}", number / major, number % major / minor, number % minor);
 }
 
-/// Those that are linked say it themselves, those that are headers as they were compiled.
+/// Those that are linked say it themselves, where they can; the others as they were compiled.
 std::string libraries() {
     UVersionInfo icu = {};
     u_getVersion(icu);
     std::array<char, U_MAX_VERSION_STRING_LENGTH> icu_text = {};
     u_versionToString(icu, icu_text.data());
-    const auto hwloc = static_cast<int>(hwloc_get_api_version());
+    std::array<char, 64> pcre2 = {};  // "10.42 2022-12-11"
+    pcre2_config(PCRE2_CONFIG_VERSION, pcre2.data());
+    const std::string_view pcre2_text = pcre2.data();
     return fmt::format(
-        "{}, CLI11 {}, fmt {}, hwloc {}.{}, ICU {}, libsodium {}, nlohmann-json {}.{}.{}, spdlog {}.{}.{}, toml++ "
-        "{}.{}.{}, zlib {}, zstd {}",
-        LLMC_FEATURES, CLI11_VERSION, dotted(FMT_VERSION, 10000, 100), hwloc >> 16, hwloc >> 8 & 255, icu_text.data(),
+        "{}, CLI11 {}, fmt {}, hwloc {}, ICU {}, libsodium {}, nlohmann-json {}.{}.{}, PCRE2 {}, spdlog {}.{}.{}, "
+        "toml++ {}.{}.{}, xxHash {}, zlib {}, zstd {}",
+        LLMC_FEATURES, CLI11_VERSION, dotted(FMT_VERSION, 10000, 100), HWLOC_VERSION, icu_text.data(),
         sodium_version_string(), NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR, NLOHMANN_JSON_VERSION_PATCH,
-        SPDLOG_VER_MAJOR, SPDLOG_VER_MINOR, SPDLOG_VER_PATCH, TOML_LIB_MAJOR, TOML_LIB_MINOR, TOML_LIB_PATCH,
-        zlibVersion(), ZSTD_versionString());
+        pcre2_text.substr(0, pcre2_text.find(' ')), SPDLOG_VER_MAJOR, SPDLOG_VER_MINOR, SPDLOG_VER_PATCH,
+        TOML_LIB_MAJOR, TOML_LIB_MINOR, TOML_LIB_PATCH, dotted(XXH_VERSION_NUMBER, 10000, 100), zlibVersion(),
+        ZSTD_versionString());
 }
 
 }  // namespace

@@ -65,6 +65,18 @@ def run(main):
     sys.exit(code)
 
 
+def sync(path):
+    """Brings a file or folder to the disk. Not every file system can do that with a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    finally:
+        os.close(descriptor)
+
+
 @contextlib.contextmanager
 def replaced(path):
     """A temporary name beside `path`, for a file to be written to; it takes the path's place when all went well."""
@@ -76,7 +88,9 @@ def replaced(path):
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)  # mkstemp() makes files for their owner alone.
+        sync(temporary)
         os.replace(temporary, path)
+        sync(os.path.dirname(path) or ".")
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <glob.h>
+#include <random>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -51,6 +52,19 @@ std::string target_of(const std::string& path) {
 }
 
 std::string hex(uint64_t hash) { return fmt::format("{:016x}", hash); }
+
+/// By way of `temporary`, a new name in the same folder.
+void replace_text(const std::string& path, const std::string& temporary, std::string_view text) {
+    FileWriter writer(temporary);
+    writer.write(text);
+    writer.close();
+    try {
+        rename_into_place(temporary, path);
+    } catch (const Error&) {
+        unlink(temporary.c_str());
+        throw;
+    }
+}
 
 }  // namespace
 
@@ -122,35 +136,37 @@ void UnnamedFile::write(std::string_view text) {
 
 MappedFile UnnamedFile::map(const std::string& path) { return {std::exchange(descriptor_, -1), path}; }
 
-FileWriter::FileWriter(const std::string& path) : path_(path) {
+struct FileWriter::Hash {
+    XXH3_state_t state;
+};
+
+FileWriter::FileWriter(const std::string& path) : path_(path), hash_(std::make_unique<Hash>()) {
+    XXH3_64bits_reset(&hash_->state);
     descriptor_ = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (descriptor_ < 0) fail("cannot create '{}': {}", path, reason());
-    XXH3_state_t* state = XXH3_createState();
-    XXH3_64bits_reset(state);
-    hash_state_ = state;
 }
 
 FileWriter::~FileWriter() {
-    XXH3_freeState(static_cast<XXH3_state_t*>(hash_state_));
     if (descriptor_ < 0) return;
     ::close(descriptor_);
     unlink(path_.c_str());
 }
 
 void FileWriter::write(const void* data, int64_t bytes) {
-    XXH3_64bits_update(static_cast<XXH3_state_t*>(hash_state_), data, static_cast<size_t>(bytes));
+    XXH3_64bits_update(&hash_->state, data, static_cast<size_t>(bytes));
     if (write_all(descriptor_, static_cast<const char*>(data), bytes)) return;
     fail("cannot write '{}': {}; the unfinished file was removed", path_, reason());
 }
 
 void FileWriter::close() {
     if (fsync(descriptor_) != 0) fail("cannot write '{}' to the disk: {}", path_, reason());
-    if (::close(std::exchange(descriptor_, -1)) != 0) fail("cannot close '{}': {}", path_, reason());
+    if (::close(std::exchange(descriptor_, -1)) == 0) return;
+    const std::string why = reason();
+    unlink(path_.c_str());
+    fail("cannot write '{}': {}; the unfinished file was removed", path_, why);
 }
 
-std::string FileWriter::checksum() const {
-    return hex(XXH3_64bits_digest(static_cast<const XXH3_state_t*>(hash_state_)));
-}
+std::string FileWriter::checksum() const { return hex(XXH3_64bits_digest(&hash_->state)); }
 
 std::string checksum_of(std::span<const std::byte> bytes) { return hex(XXH3_64bits(bytes.data(), bytes.size())); }
 
@@ -164,16 +180,13 @@ void write_text(const std::string& path, std::string_view text) {
 
 void write_text_atomically(const std::string& given, std::string_view text) {
     const std::string path = target_of(given);
-    const std::string temporary = path + ".tmp";
-    FileWriter writer(temporary);
-    writer.write(text);
-    writer.close();
-    try {
-        rename_into_place(temporary, path);
-    } catch (const Error&) {
-        unlink(temporary.c_str());
-        throw;
-    }
+    replace_text(path, path + ".tmp", text);
+}
+
+void write_shared_text(const std::string& given, std::string_view text) {
+    const std::string path = target_of(given);
+    std::random_device random;
+    replace_text(path, fmt::format("{}.{:08x}{:08x}.tmp", path, random(), random()), text);
 }
 
 void rename_into_place(const std::string& from, const std::string& to) {
@@ -185,8 +198,11 @@ void sync_directory(const std::string& directory) {
     const std::string path = directory.empty() ? "." : directory;
     const int descriptor = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (descriptor < 0) fail("cannot open the folder '{}': {}", path, reason());
-    fsync(descriptor);  // Some file systems do not support it on folders; the rename itself is still atomic.
+    // Some file systems do not support it on folders; the rename itself is still atomic.
+    const bool is_done = fsync(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP || errno == ENOSYS;
+    const std::string why = is_done ? "" : reason();
     close(descriptor);
+    if (!is_done) fail("cannot write the folder '{}' to the disk: {}", path, why);
 }
 
 void make_directories(const std::string& path, const std::string& what_for) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -58,7 +59,7 @@ class UnnamedFile {
 };
 
 /// Writes a new file, in as large pieces as the caller gives. Any short write (a full disk) is an Error and the file is
-/// removed, also when the writer is destroyed without close(). close() syncs the data to the disk.
+/// removed, also when the writer is destroyed without close(), or close() fails. That syncs the data to the disk.
 class FileWriter {
   public:
     explicit FileWriter(const std::string& path);
@@ -73,9 +74,10 @@ class FileWriter {
     std::string checksum() const;
 
   private:
+    struct Hash;
     std::string path_;
+    std::unique_ptr<Hash> hash_;
     int descriptor_ = -1;
-    void* hash_state_ = nullptr;
 };
 
 /// XXH3 of a byte range, as 16 hexadecimal digits.
@@ -91,10 +93,14 @@ void write_text(const std::string& path, std::string_view text);
 /// `path` is a link, what it leads to is replaced.
 void write_text_atomically(const std::string& path, std::string_view text);
 
-/// Renames a finished file or folder to its final name and syncs the folder around it. On an Error `from` stays.
+/// The same for a file that several processes may write at a time, as those of a cache: the last one wins.
+void write_shared_text(const std::string& path, std::string_view text);
+
+/// Renames a finished file or folder to its final name and syncs the folder around it. Where the renaming is what
+/// fails, `from` stays.
 void rename_into_place(const std::string& from, const std::string& to);
 
-/// Makes a rename or a new entry in `directory` durable.
+/// Makes a rename or a new entry in `directory` durable, as far as its file system can.
 void sync_directory(const std::string& directory);
 
 /// Creates the folder and its parents. Errors name `what_for`, e.g. "--output-dir".

@@ -59,7 +59,7 @@ void remember(const Memory& memory, uint32_t largest) {
     if (memory.place.empty() || has_warned) return;
     try {
         make_directories(std::filesystem::path(memory.place).parent_path().string(), "the cache");
-        write_text_atomically(memory.place, fmt::format("{}{}\n", memory.identity, largest));
+        write_shared_text(memory.place, fmt::format("{}{}\n", memory.identity, largest));
     } catch (const Error& error) {
         spdlog::warn("what the check of token ids found is not remembered: {}", error.what());
         has_warned = true;

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <unistd.h>
 #include <vector>
 
@@ -74,6 +75,7 @@ void unpack_gzip(const Complaint& complaint, ProgressBar& progress, UnnamedFile&
 void unpack_zstd(const Complaint& complaint, ProgressBar& progress, UnnamedFile& out) {
     constexpr int kLongestWindow = 31;
     const std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context(ZSTD_createDCtx(), ZSTD_freeDCtx);
+    if (context == nullptr) throw std::bad_alloc();
     ZSTD_DCtx_setParameter(context.get(), ZSTD_d_windowLogMax, kLongestWindow);
     std::vector<char> buffer(kBufferBytes);
     ZSTD_inBuffer in = {complaint.packed.data(), static_cast<size_t>(complaint.packed.size()), 0};

@@ -237,7 +237,7 @@ bool save_times(const std::string& path, const OpTimes& times) {
     try {
         if (path.empty()) fail("neither XDG_CACHE_HOME nor HOME is set");
         make_directories(std::filesystem::path(path).parent_path().string(), "the cache");
-        write_text_atomically(path, to_json(times));
+        write_shared_text(path, to_json(times));
         return true;
     } catch (const Error& error) {
         spdlog::warn("--calibrate: the times that were measured are used, but not kept for later runs: {}",

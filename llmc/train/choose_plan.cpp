@@ -100,7 +100,12 @@ void keep_profile(const DeviceProfile& profile) {
     std::string name;
     for (const char c : profile.name) name += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '-';
     const std::string path = fmt::format("{}/profile-{}.toml", cache_folder(), name);
-    write_text_atomically(path, to_toml(profile));
+    try {
+        write_shared_text(path, to_toml(profile));
+    } catch (const Error& error) {
+        spdlog::warn("--calibrate: no profile of this device is kept to plan for it elsewhere: {}", error.what());
+        return;
+    }
     spdlog::info("calibrated: a profile of this device is in '{}'; plan --device-profile=FILE plans for it elsewhere",
                  path);
 }

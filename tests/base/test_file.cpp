@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <thread>
 
 namespace llmc {
 namespace {
@@ -50,6 +51,27 @@ TEST(WriteTextAtomically, AFullDiskKeepsTheOldContent) {
     EXPECT_TRUE(has(message, {path, "File too large"}));
     EXPECT_EQ(read_text(path), "old");
     EXPECT_EQ(entries(dir.path()), std::vector<std::string>{"state.json"});
+}
+
+TEST(WriteSharedText, HasTheWholeContentOfOneWriter) {
+    const TempDir dir;
+    const std::string path = dir / "times.json";
+    std::vector<std::string> errors(4);
+    std::vector<std::thread> writers;
+    for (size_t i = 0; i < errors.size(); ++i) {
+        writers.emplace_back([&, i] {
+            const std::string text(1000 + i, static_cast<char>('a' + i));
+            for (int times = 0; times < 10 && errors[i].empty(); ++times) {
+                errors[i] = error_of([&] { write_shared_text(path, text); });
+            }
+        });
+    }
+    for (std::thread& writer : writers) writer.join();
+    EXPECT_EQ(errors, std::vector<std::string>(4));
+    const std::string text = read_text(path);
+    ASSERT_FALSE(text.empty());
+    EXPECT_EQ(text, std::string(1000 + static_cast<size_t>(text[0] - 'a'), text[0]));
+    EXPECT_EQ(entries(dir.path()), std::vector<std::string>{"times.json"});
 }
 
 TEST(FileWriter, AFullDiskIsAnErrorAndTheFileIsRemoved) {

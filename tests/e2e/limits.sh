@@ -168,6 +168,9 @@ runs "a cache that cannot be written" "$kept" env XDG_CACHE_HOME=/proc/cache
 runs "no home at all" "$kept" env -u XDG_CACHE_HOME -u HOME
 check "nothing is kept in the current folder then" test ! -e .cache
 runs "a home" "I calibrated: .*are kept in '.*/home/.cache/train_gpt/times" env -u XDG_CACHE_HOME HOME="$PWD/home"
+for profile in home/.cache/train_gpt/profile-*.toml; do rm "$profile" && mkdir -p "$profile/no file"; done
+runs "a profile that cannot be written" "W --calibrate: no profile of this device is kept" \
+    env -u XDG_CACHE_HOME HOME="$PWD/home"
 run plan "${tiny[@]}" --calibrate --memory-budget=1GiB --recompute=auto
 check "plan --calibrate" test "$status" = 0
 token_file ids.bin uint16 $(seq 900)

@@ -58,7 +58,7 @@ std::vector<int> Topology::unbind_this_thread() const {
     const hwloc_topology_t topology = topology_.get();
     const Bitmap given(hwloc_bitmap_alloc());
     const hwloc_const_bitmap_t all = hwloc_topology_get_complete_cpuset(topology);
-    if (hwloc_set_cpubind(topology, all, HWLOC_CPUBIND_THREAD) != 0) return {};
+    if (given == nullptr || hwloc_set_cpubind(topology, all, HWLOC_CPUBIND_THREAD) != 0) return {};
     return hwloc_get_cpubind(topology, given.get(), HWLOC_CPUBIND_THREAD) == 0 ? ids_of(given.get())
                                                                                : std::vector<int>{};
 }

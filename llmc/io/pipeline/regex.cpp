@@ -10,6 +10,7 @@
 
 #include <array>
 #include <mutex>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -22,28 +23,37 @@ std::string reason_of(int error) {
     return reinterpret_cast<const char*>(why.data());
 }
 
+template <auto kFree>
+struct FreeBy {
+    void operator()(auto* memory) const { kFree(memory); }
+};
+using MatchData = std::unique_ptr<pcre2_match_data, FreeBy<pcre2_match_data_free>>;
+using MatchContext = std::unique_ptr<pcre2_match_context, FreeBy<pcre2_match_context_free>>;
+using CompileContext = std::unique_ptr<pcre2_compile_context, FreeBy<pcre2_compile_context_free>>;
+using JitStack = std::unique_ptr<pcre2_jit_stack, FreeBy<pcre2_jit_stack_free>>;
+
+/// What PCRE2 has made, which is nothing where memory is short.
+template <typename T>
+T* required(T* made) {
+    if (made == nullptr) throw std::bad_alloc();
+    return made;
+}
+
 }  // namespace
 
 /// What a match works in.
 struct Regex::SearchMemory {
     static constexpr size_t kMostStack = size_t{1} << 30;  ///< Reserved, not used: groups repeat over megabytes.
 
-    pcre2_match_data* match = pcre2_match_data_create(1, nullptr);
-    pcre2_match_context* context = pcre2_match_context_create(nullptr);
-    pcre2_jit_stack* stack = pcre2_jit_stack_create(32 * 1024, kMostStack, nullptr);
-    PCRE2_SIZE* found = pcre2_get_ovector_pointer(match);
+    MatchData match{required(pcre2_match_data_create(1, nullptr))};
+    MatchContext context{required(pcre2_match_context_create(nullptr))};
+    JitStack stack{pcre2_jit_stack_create(32 * 1024, kMostStack, nullptr)};  ///< Without it PCRE2 has a smaller one.
+    PCRE2_SIZE* found = pcre2_get_ovector_pointer(match.get());
 
     SearchMemory() {
-        pcre2_jit_stack_assign(context, nullptr, stack);
-        pcre2_set_match_limit(context, 1'000'000'000);
+        pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
+        pcre2_set_match_limit(context.get(), 1'000'000'000);
     }
-    ~SearchMemory() {
-        pcre2_jit_stack_free(stack);
-        pcre2_match_context_free(context);
-        pcre2_match_data_free(match);
-    }
-    SearchMemory(const SearchMemory&) = delete;
-    SearchMemory& operator=(const SearchMemory&) = delete;
 };
 
 struct Regex::Code {
@@ -56,14 +66,13 @@ struct Regex::Code {
     /// `written_as` is what the file `named` has for `pattern`.
     Code(const std::string& pattern, const std::string& written_as, const std::string& named)
         : written(written_as), source(named) {
-        pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
-        pcre2_set_newline(context, PCRE2_NEWLINE_LF);
+        const CompileContext context(required(pcre2_compile_context_create(nullptr)));
+        pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
         int error = 0;
         PCRE2_SIZE where = 0;
-        code =
-            pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                          PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &where, context);
-        pcre2_compile_context_free(context);
+        code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &where,
+                             context.get());
         if (code == nullptr) fail("{}: its pattern does not compile: {}: '{}'", source, reason_of(error), written);
         has_jit = pcre2_jit_compile(code, PCRE2_JIT_COMPLETE) == 0;
     }
@@ -109,10 +118,10 @@ bool RegexSearch::search(size_t from) {
     const Regex::Code& code = *code_;
     Regex::SearchMemory& state = *state_;
     const auto* subject = reinterpret_cast<PCRE2_SPTR>(text_.data());
-    const int status =
-        code.has_jit
-            ? pcre2_jit_match(code.code, subject, text_.size(), from, 0, state.match, state.context)
-            : pcre2_match(code.code, subject, text_.size(), from, PCRE2_NO_UTF_CHECK, state.match, state.context);
+    const int status = code.has_jit ? pcre2_jit_match(code.code, subject, text_.size(), from, 0, state.match.get(),
+                                                      state.context.get())
+                                    : pcre2_match(code.code, subject, text_.size(), from, PCRE2_NO_UTF_CHECK,
+                                                  state.match.get(), state.context.get());
     if (status < 0 && status != PCRE2_ERROR_NOMATCH) {
         fail(
             "{}: its pattern '{}' gave up on the text ({}), which it would take too long to cut; make token files with "

@@ -1,6 +1,8 @@
 // A file or folder that a user asked for: written under a temporary name beside its place, and renamed when complete,
-// so that a crash leaves nothing that looks finished.
+// so that a crash leaves nothing that looks finished. One process at a time writes an output.
 #pragma once
+
+#include "llmc/base/file_lock.h"
 
 #include <cstdint>
 #include <functional>
@@ -10,10 +12,15 @@ namespace llmc {
 
 enum class OutputIs : uint8_t { File, Folder };
 
+/// Keeps other processes from writing what `option` names, until `lock` is released; where one does already, an Error
+/// (exit code 2) that names it. The folder around `path` must be there.
+void lock_output(const std::string& path, const std::string& option, FileLock* lock);
+
 class PendingOutput {
   public:
-    /// `path` must not exist, or, for a folder, be an empty one; otherwise an Error (exit code 2) that names `option`.
-    /// Its parent folders are created, and what a crashed writer left under the temporary name is removed.
+    /// `path` must not exist, or, for a folder, be an empty one, and nobody else be writing it; otherwise an Error
+    /// (exit code 2) that names `option`. Its parent folders are created, and what a crashed writer left under the
+    /// temporary name is removed.
     PendingOutput(const std::string& path, const std::string& option, OutputIs kind);
     ~PendingOutput();
     PendingOutput(const PendingOutput&) = delete;
@@ -26,11 +33,12 @@ class PendingOutput {
     /// Calls fill(), which writes there. An Error that speaks of the temporary name (a full disk) speaks of the option
     /// and of the place that was asked for instead.
     void write(const std::function<void()>& fill) const;
-    /// Renames. Without it the temporary file or folder is removed at the end.
+    /// Syncs folders and renames. Without it the temporary file or folder is removed at the end.
     void complete();
 
   private:
     std::string path_, option_;
+    FileLock lock_;
     std::string temporary_;
 };
 

@@ -80,16 +80,17 @@ class SplitWriter {
     bool in_validation_ = true;
 };
 
-/// Refuses to mix new shards with old ones, and to write over them.
-void require_new_names(const std::string& out) {
+/// Refuses to mix new shards with old ones, or with another process's, and to write over them.
+void require_new_names(const std::string& out, FileLock* lock) {
+    const std::string folder = std::filesystem::path(out).parent_path().string();
+    if (!folder.empty()) make_directories(folder, "--out");
+    lock_output(out, "--out", lock);
     for (const char* ending : {"_val_*.bin", "_train_*.bin", "_val_*.marks", "_train_*.marks", "_tokenizer"}) {
         const std::vector<std::string> old = glob_paths(out + ending);
         if (!old.empty() && path_exists(old[0])) {
             fail_usage("--out={}: '{}' is there already; remove it, or choose another name", out, old[0]);
         }
     }
-    const std::string folder = std::filesystem::path(out).parent_path().string();
-    if (!folder.empty()) make_directories(folder, "--out");
 }
 
 TokenizerChoices choices_of(const Options& options) { return {options.document_token, options.tokenizer_pattern}; }
@@ -121,7 +122,8 @@ void say_how_to_train(const Options& options, bool has_validation, bool has_toke
 
 void write_rows(const Options& options, const std::vector<DataFile>& files) {
     const std::unique_ptr<Tokenizer> tokenizer = make_given_tokenizer(options.tokenizer, "", choices_of(options));
-    require_new_names(options.out);
+    FileLock lock;
+    require_new_names(options.out, &lock);
     bool has_files = false;
     const TokenizedRows rows = tokenize_rows(options, files, *tokenizer, [&](const std::function<void()>& close) {
         has_files = keep_tokenizer(options, *tokenizer, close);
@@ -143,7 +145,8 @@ void write_tokens(const Options& options, TextCorpus& corpus) {
         }
     }
     const std::unique_ptr<Tokenizer> tokenizer = make_given_tokenizer(options.tokenizer, "", choices_of(options));
-    require_new_names(options.out);
+    FileLock lock;
+    require_new_names(options.out, &lock);
     SplitWriter writer(options, corpus, format_for(*tokenizer));
     if (!tokenizer->describe_end_of_text().empty()) spdlog::info("{}", tokenizer->describe_end_of_text());
     const double begin = now_seconds();

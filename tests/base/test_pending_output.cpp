@@ -81,6 +81,28 @@ TEST(PendingOutput, RemovesWhatACrashLeft) {
     EXPECT_FALSE(fs::exists(temporary));
 }
 
+TEST(PendingOutput, TwoAtATimeWouldMixTheirFiles) {
+    const TempDir dir;
+    {
+        PendingOutput first(dir / "run", "--out", OutputIs::Folder);
+        fs::create_directory(first.temporary());
+        write_file(first.temporary() + "/x", "of the first");
+        for (const OutputIs kind : {OutputIs::Folder, OutputIs::File}) {
+            try {
+                const PendingOutput second(dir / "run/", "--out", kind);
+                ADD_FAILURE() << "two write one folder";
+            } catch (const Error& error) {
+                EXPECT_EQ(error.exit_code(), kExitBadUsage);
+                EXPECT_TRUE(has(error.what(), {"--out=" + (dir / "run"), "process ", "is writing it"})) << error.what();
+            }
+        }
+        const PendingOutput beside(dir / "run2", "--out", OutputIs::Folder);
+        first.complete();
+    }
+    EXPECT_EQ(slurp(dir / "run/x"), "of the first");
+    for (const auto& entry : fs::directory_iterator(dir.path())) EXPECT_EQ(entry.path().filename(), "run");
+}
+
 TEST(CarriedFiles, TravelUnchanged) {
     const TempDir dir;
     fs::create_directory(dir / "from");

@@ -93,7 +93,8 @@ void write_text(const std::string& path, std::string_view text);
 /// `path` is a link, what it leads to is replaced.
 void write_text_atomically(const std::string& path, std::string_view text);
 
-/// The same for a file that several processes may write at a time, as those of a cache: the last one wins.
+/// The same for a file that several processes may write at a time, as those of a cache: the last one wins. What one
+/// that is killed leaves stays.
 void write_shared_text(const std::string& path, std::string_view text);
 
 /// Renames a finished file or folder to its final name and syncs the folder around it. Where the renaming is what

@@ -92,7 +92,7 @@ void write_llmc_tokenizer(const Tokenizer& tokenizer, const std::string& path) {
         content += static_cast<char>(bytes.size());
         content += bytes;
     }
-    write_text_atomically(path, content);
+    write_shared_text(path, content);
 }
 
 }  // namespace llmc

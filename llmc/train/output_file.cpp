@@ -62,7 +62,7 @@ void require_file(const std::string& option, const std::string& path) {
 
 void require_output(const std::string& option, const std::string& path) {
     require_file(option, path);
-    const std::string trial = path + ".tmp";  // As write_output() will.
+    const std::string trial = path + ".tmp";  // Beside it, as write_output() will.
     try {
         FileWriter(trial).close();
     } catch (const Error& failure) {
@@ -74,7 +74,7 @@ void require_output(const std::string& option, const std::string& path) {
 void write_output(const std::string& option, const std::string& path, std::string_view text) {
     require_file(option, path);
     try {
-        write_text_atomically(path, text);
+        write_shared_text(path, text);
     } catch (const Error& failure) {
         fail("{}={}: {}; choose another place", option, path, failure.what());
     }

@@ -201,4 +201,42 @@ bytes 53 2 | dd of=train.bin bs=1 seek=1034 conv=notrunc status=none
 refused "a token outside the vocabulary" 1 "token 53 .*'train.bin' at token 5" \
     evaluate --model="$golden/llama_tied_bf16" --data=train.bin
 
+# ---- a disk that fails -------------------------------------------------------------------
+
+# each_fails KIND ERRNO ARGUMENTS...: the command, as often as it has such calls, each time with another one that fails.
+# What has the name that was asked for is whole, nothing else is left, and a failure has its exit code and a line.
+each_fails() {
+    local fault=$1 reason=$2 nth calls
+    shift 2
+    CHAOS_COUNT=$PWD/calls CHAOS_FAULT=$fault:0 LD_PRELOAD=$faults "$TRAIN_GPT" "$@" --out=unharmed >out 2>err ||
+        { echo "does not run"; return; }
+    calls=$(cat calls)
+    [ "$calls" -gt 3 ] || echo "only $calls calls"
+    for ((nth = 1; nth <= calls; nth++)); do
+        CHAOS_FAULT=$fault:$nth:$reason LD_PRELOAD=$faults "$TRAIN_GPT" "$@" --out=harmed >out 2>err
+        status=$?
+        case $status in
+            0) [ -e harmed ] || echo "$nth of $calls: nothing was written" ;;
+            1) [ "$(grep -c '^[0-9:]* E ' err)" -eq 1 ] || echo "$nth of $calls: $(head -c 300 err)" ;;
+            *) echo "$nth of $calls: exit code $status" ;;
+        esac
+        [ ! -e harmed ] || diff -r unharmed harmed || echo "$nth of $calls: exit code $status, and it is not whole"
+        leftovers
+        rm -rf harmed
+    done
+    rm -rf unharmed
+}
+faults=$BUILD_DIR/faults.so
+if [ -e "$faults" ] && ! is_sanitized; then
+    for format in hf llmc; do
+        for fault in "sync 5" "write 28"; do
+            # shellcheck disable=SC2086  # two words
+            why=$(each_fails $fault export --run=imported/gpt2 --format=$format 2>&1)
+            if [ -z "$why" ]; then ok "export, $format: each $fault"; else not_ok "export, $format: $fault" "$why"; fi
+        done
+    done
+else
+    skip "a disk that fails" "there is no library that makes it fail"
+fi
+
 exit $((failures > 0))

@@ -35,7 +35,7 @@ targets
   format    reformat the sources with clang-format
   bench     run dev/bench/*.sh, or one of them: BENCH=name
   dist      package for other x86-64 machines, with a bill of materials: build/dist/train_gpt-VERSION-x86_64.tar.gz;
-            the same commit and toolchain make the same bytes
+            the same commit and toolchain make the same bytes, in any folder
   info      print what the build found and how it will compile
   clean     remove build/ and ./train_gpt
 

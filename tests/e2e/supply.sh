@@ -1,7 +1,7 @@
 #!/bin/bash
 # shellcheck disable=SC2317  # a function is called through check
-# What make dist promises of its parts: the same content makes the same archive, whoever packs it and when; no library is
-# missing; the bill of materials names every library with its checksum; the version is that of the commit, in every
+# What make dist promises of its parts: the same content makes the same archive, whoever packs it and when; no library
+# is missing; the bill of materials names every library with its checksum; the version is that of the commit, in every
 # clone, and of nothing else; --version says of what the program was made.
 set -u
 root=$PWD
@@ -63,7 +63,7 @@ printf '#!/bin/sh\necho amd64\n' >stubs/dpkg
 chmod +x stubs/*
 PATH=$PWD/stubs:$PATH "$root/dev/dist/sbom.sh" v1 1700000000 --static="${libraries[1]}" --left=libc.so.6 \
     "${libraries[0]}" >two.json
-versions() { sed -n 's/.*"versionInfo": "\(.*\)".*/\1/p' two.json | sort | uniq -c | awk '{ print $2 "*" $1 }' | xargs; }
+versions() { grep -o '"versionInfo": ".*"' two.json | cut -d'"' -f4 | sort | uniq -c | awk '{ print $2 "*" $1 }' | xargs; }
 check "versions are of one architecture" test "$(versions)" = "1.0-1*6 NOASSERTION*1 v1*1"
 check "what is linked statically, and what the machine must have" test \
     "$(grep -o 'STATIC_LINK\|HAS_PREREQUISITE' two.json | xargs)" = "STATIC_LINK HAS_PREREQUISITE"

@@ -62,7 +62,11 @@ TEST(WriteSharedText, HasTheWholeContentOfOneWriter) {
         writers.emplace_back([&, i] {
             const std::string text(1000 + i, static_cast<char>('a' + i));
             for (int times = 0; times < 10 && errors[i].empty(); ++times) {
-                errors[i] = error_of([&] { write_shared_text(path, text); });
+                try {
+                    write_shared_text(path, text);
+                } catch (const Error& error) {
+                    errors[i] = error.what();
+                }
             }
         });
     }

@@ -23,15 +23,6 @@ std::string reason_of(int error) {
     return reinterpret_cast<const char*>(why.data());
 }
 
-template <auto kFree>
-struct FreeBy {
-    void operator()(auto* memory) const { kFree(memory); }
-};
-using MatchData = std::unique_ptr<pcre2_match_data, FreeBy<pcre2_match_data_free>>;
-using MatchContext = std::unique_ptr<pcre2_match_context, FreeBy<pcre2_match_context_free>>;
-using CompileContext = std::unique_ptr<pcre2_compile_context, FreeBy<pcre2_compile_context_free>>;
-using JitStack = std::unique_ptr<pcre2_jit_stack, FreeBy<pcre2_jit_stack_free>>;
-
 /// What PCRE2 has made, which is nothing where memory is short.
 template <typename T>
 T* required(T* made) {
@@ -43,11 +34,17 @@ T* required(T* made) {
 
 /// What a match works in.
 struct Regex::SearchMemory {
+    struct Free {
+        void operator()(pcre2_match_data* memory) const { pcre2_match_data_free(memory); }
+        void operator()(pcre2_match_context* memory) const { pcre2_match_context_free(memory); }
+        void operator()(pcre2_jit_stack* memory) const { pcre2_jit_stack_free(memory); }
+    };
     static constexpr size_t kMostStack = size_t{1} << 30;  ///< Reserved, not used: groups repeat over megabytes.
 
-    MatchData match{required(pcre2_match_data_create(1, nullptr))};
-    MatchContext context{required(pcre2_match_context_create(nullptr))};
-    JitStack stack{pcre2_jit_stack_create(32 * 1024, kMostStack, nullptr)};  ///< Without it PCRE2 has a smaller one.
+    std::unique_ptr<pcre2_match_data, Free> match{required(pcre2_match_data_create(1, nullptr))};
+    std::unique_ptr<pcre2_match_context, Free> context{required(pcre2_match_context_create(nullptr))};
+    /// Without it PCRE2 has a smaller one.
+    std::unique_ptr<pcre2_jit_stack, Free> stack{pcre2_jit_stack_create(32 * 1024, kMostStack, nullptr)};
     PCRE2_SIZE* found = pcre2_get_ovector_pointer(match.get());
 
     SearchMemory() {
@@ -66,7 +63,8 @@ struct Regex::Code {
     /// `written_as` is what the file `named` has for `pattern`.
     Code(const std::string& pattern, const std::string& written_as, const std::string& named)
         : written(written_as), source(named) {
-        const CompileContext context(required(pcre2_compile_context_create(nullptr)));
+        const std::unique_ptr<pcre2_compile_context, void (*)(pcre2_compile_context*)> context(
+            required(pcre2_compile_context_create(nullptr)), pcre2_compile_context_free);
         pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
         int error = 0;
         PCRE2_SIZE where = 0;

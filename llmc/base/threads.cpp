@@ -22,8 +22,8 @@ namespace llmc {
 namespace {
 
 /// Besides those of OpenMP: the next batch is read in one, ranks watch over each other in one and exchange what they
-/// have in one, and one draws the status line.
-constexpr int kOthers = 4;
+/// have in one. The status line has one where there is room.
+constexpr int kOthers = 3;
 
 /// What a thread's stack may be. Most systems have 8 MiB.
 constexpr size_t kSmallestStack = size_t{1} << 20, kLargestStack = size_t{8} << 20;

@@ -80,7 +80,7 @@ elif in_group memory ${limit#*/} 200M true 2>/dev/null; then
     check "a control group: a refusal names it" test "$? $(
         grep -c " E not enough memory: .*, by /sys/fs/cgroup/.*/${limit#*/}. By level" err)" = "1 1"
     setting+=(--threads=9)
-    runs "a control group with few threads" "W threads 9 wanted, 3 possible: .*pids.max" in_group pids pids.max 6
+    runs "a control group with few threads" "W threads 9 wanted, 3 possible: .*pids.max" in_group pids pids.max 7
     setting=("${setting[@]:0:${#setting[@]}-1}")
 else
     skip "control groups" "needs root, and control groups that can be written"
@@ -96,10 +96,10 @@ if [ "$(id -u)" = 0 ] && "${somebody[@]}" test -x "$TRAIN_GPT" -a -w . 2>/dev/nu
     export ASAN_OPTIONS="detect_leaks=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}" # By a thread of its own.
     runs "no other thread is possible" "W threads [0-9]+ wanted, 1 possible: .*ulimit -u" at_most 1
     setting+=(--threads=9)
-    runs "few threads are possible" "W threads 9 wanted, 3 possible: .*ulimit -u" at_most 6
-    at_most 6 "$TRAIN_GPT" tokenize --tokenizer=bytes --threads=9 --out=few/tokens text.txt >out 2>err
+    runs "few threads are possible" "W threads 9 wanted, 3 possible: .*ulimit -u" at_most 7
+    at_most 7 "$TRAIN_GPT" tokenize --tokenizer=bytes --threads=9 --out=few/tokens text.txt >out 2>err
     check "few threads: tokenize" test "$? $(grep -c "W threads 9 wanted, 3 possible" err)" = "0 1"
-    at_most 6 "$TRAIN_GPT" plan --threads=9 --frontier "${tiny[@]}" >out 2>err
+    at_most 7 "$TRAIN_GPT" plan --threads=9 --frontier "${tiny[@]}" >out 2>err
     check "few threads: plan --frontier" test $? = 0
     setting=("${setting[@]:0:${#setting[@]}-1}")
     (ulimit -u 1 && exec "${somebody[@]}" "$TRAIN_GPT" "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=1000000 \

@@ -12,8 +12,8 @@ ranks_here
 # The learning rate does not depend on the steps to come: a run may go on to any step and be the same run.
 setting=("${tiny[@]}" "${quiet[@]}" --data=text.txt --total-batch-size=256 --lr-schedule=constant --warmup=0)
 long=("${setting[@]}" --steps=400)
-timeout=5 patience=2 grace=1
-if is_sanitized; then timeout=30 patience=15 grace=10; fi # They take ten times as long.
+timeout=5 patience=2 grace=1 end=20
+if is_sanitized; then timeout=30 patience=15 grace=10 end=60; fi # They take ten times as long.
 often=("${long[@]}" --checkpoint-every=2 "--comm-timeout=$timeout")
 
 for zero in 0 2 3; do
@@ -208,7 +208,7 @@ all_end() {
 start_and_end() {
     rm -f err.? out.?
     start_ranks "$@"
-    end_of_ranks 20
+    end_of_ranks "$end"
 }
 
 short=("${tiny[@]}" "${quiet[@]}" --total-batch-size=256 --steps=20 --zero=2 "--comm-timeout=$timeout")
@@ -273,7 +273,7 @@ with[2]="env -C other"
 start_ranks 4 "${of_ids[@]}" --zero=2 --data=data.bin --val-every=0 --output-dir="$PWD/data"
 eventually 30 steps_done data 3
 spoil other/data.bin
-end_of_ranks 20
+end_of_ranks "$end"
 all_end "a rank's data turn bad" 2 ".*token 65535 in 'data.bin'.*; step [0-9]+ is saved: go on with --resume=$PWD/data"
 all_saved "a rank's data turn bad" data
 
@@ -283,7 +283,7 @@ start_ranks 4 "${of_ids[@]}" --zero=3 --data=val.bin --val-data=data.bin --val-e
     --output-dir="$PWD/val"
 eventually 30 steps_done val 1
 spoil other/data.bin
-end_of_ranks 20
+end_of_ranks "$end"
 all_end "a rank's validation data turn bad" 1 ".*token 65535 in 'data.bin'.*; step [0-9]+ is saved: go on with --re"
 all_saved "a rank's validation data turn bad" val
 
@@ -297,7 +297,7 @@ start_ranks 4 "${with_text[@]/--sample-length=0/--sample-length=5}" --sample-eve
 eventually 30 steps_done profile 1
 rmdir gone
 read_pipe
-end_of_ranks 20
+end_of_ranks "$end"
 with=()
 all_end "a page that rank 0 cannot write" 0 ".*gone/trace.json.*; step 3 is saved: go on with --resume=profile"
 all_saved "a page that rank 0 cannot write" profile
@@ -367,7 +367,7 @@ for signal in USR1 TERM; do
             all*) kill -$signal "${pids[@]}" ;;
             *) kill -$signal "${pids[${who#rank }]}" ;;
         esac
-        end_of_ranks 20
+        end_of_ranks "$end"
         stopped "SIG$signal to $who" "0 0 0 0" whole2
     done
 done
@@ -380,7 +380,7 @@ for expected in USR1:0 TERM:1; do
     pids=($!)
     eventually 30 steps_done asked 3
     kill "-$signal" "${pids[0]}"
-    end_of_ranks 20
+    end_of_ranks "$end"
     eventually 5 none_left asked
     rm -rf whole
     must_ranks "SIG$signal to mpirun" 4 "${setting[@]}" --zero=2 "--steps=$(($(newest asked) + 6))" \

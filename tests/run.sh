@@ -19,7 +19,8 @@
 #
 # Environment: GTEST_FILTER   which unit tests (see GoogleTest)
 #              E2E_FILTER     which scripts, a pattern for their names without .sh (default *)
-#              TEST_TIMEOUT   seconds for each script (default 600, long ones 3600); the unit tests get three times that
+#              TEST_TIMEOUT   seconds for each script (default 600, long ones 3600, twice that under the thread sanitizer);
+#                             the unit tests get three times that
 #              TEST_JOBS      how many run at a time (default: processors and one)
 #              LLMC_CUDA_SEED schedule of the kernels in cuda_tests (see dev/cuda_on_cpu/control.h)
 set -u
@@ -60,6 +61,7 @@ fi
 # program's own threads.
 if ldd "$TRAIN_GPT" 2>/dev/null | grep -q libtsan; then
     export OMP_THREAD_LIMIT=1 OMP_NUM_THREADS=1 # Both: or a warning says that there could have been more.
+    limit=${TEST_TIMEOUT:-$((2 * default_limit))}
     # Where a rank ends in the middle of a step, by another's error, a thread that has done its work and is not waited
     # for yet is no leak; and std::thread and std::async leave no other.
     rules="suppressions=$PWD/dev/lint/races.supp:exitcode=66:report_thread_leaks=0"

@@ -105,9 +105,10 @@ std::string function_at(const void* pc) {
     const std::vector<Frame>& frames = frames_at(pc);
     if (frames.empty()) return format("%p", pc);
     std::string name = frames.back().function;
-    constexpr const char* kUnnamed = "(anonymous namespace)::";
-    for (size_t at = name.find(kUnnamed); at != std::string::npos; at = name.find(kUnnamed)) {
-        name.erase(at, std::strlen(kUnnamed));
+    const std::string of_file = "_kernels::";  // Inline namespaces (device.cuh).
+    for (size_t at = name.find(of_file); at != std::string::npos; at = name.find(of_file)) {
+        const size_t before = name.find_last_of(": <(,", at), begin = before == std::string::npos ? 0 : before + 1;
+        name.erase(begin, at + of_file.size() - begin);
     }
     if (starts_with(name, "void ")) name.erase(0, std::strlen("void "));
     return name.substr(0, name.find('('));

@@ -27,13 +27,14 @@ const char* advice(cudaError_t status) {
     }
 }
 
-/// "llmc::cuda::convert_kernel<float, float, 1>".
+/// "llmc::cuda::convert_kernel<float, float, 1>", without the namespace of its file (device.cuh).
 std::string without_parameters(std::string name) {
-    for (const char* noise : {"(anonymous namespace)::", "void "}) {
-        for (size_t at = name.find(noise); at != std::string::npos; at = name.find(noise)) {
-            name.erase(at, std::string_view(noise).size());
-        }
+    constexpr std::string_view kOfFile = "_kernels::", kResult = "void ";
+    for (size_t at = name.find(kOfFile); at != std::string::npos; at = name.find(kOfFile)) {
+        const size_t before = name.find_last_of(": <(,", at), begin = before == std::string::npos ? 0 : before + 1;
+        name.erase(begin, at + kOfFile.size() - begin);
     }
+    if (name.starts_with(kResult)) name.erase(0, kResult.size());
     return name.substr(0, name.find('('));
 }
 

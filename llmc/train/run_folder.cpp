@@ -267,7 +267,11 @@ void RunFolder::make_anew() {
     if (const std::string holder = lock_.take(path_ + "/lock"); !holder.empty()) {
         fail("the run folder '{}' was removed, and {} has made another in its place", path_, holder);
     }
-    if (holds_checkpoint(path_)) fail("the run folder '{}' was removed, and another run is in its place", path_);
+    // A checkpoint alone is our own, which was being written: a run has these before its first one.
+    const bool is_of_a_run = path_exists(path_ + "/run.json") || path_exists(path_ + "/config.toml");
+    if (is_of_a_run && holds_checkpoint(path_)) {
+        fail("the run folder '{}' was removed, and another run is in its place", path_);
+    }
     open_folder();
     write_belongings();
     log_to_file(path_ + "/train.log");

@@ -124,8 +124,9 @@ limited() {
 for kib in 50 300; do
     fresh_copy
     limited $kib --resume=copy --steps=6
-    check "a full disk at $kib KiB: one line, exit code 1" \
-        test "$status:$(grep -c ' E .*copy/checkpoints.*large' err):$(grep -c -v ' I ' err)" = 1:1:1
+    check "a full disk at $kib KiB: one line of error after a second try, exit code 1" test \
+        "$status:$(grep -c ' E .*copy/checkpoints.*large' err):$(grep -c ' W .*; it is tried once more$' err):$(
+            grep -c -v ' I ' err)" = 1:1:1:2
     check "a full disk at $kib KiB: nothing half-written" \
         test "$(leftovers)$(ls -A copy/checkpoints | tr '\n' ' ')" = "latest step-00000002 step-00000004 "
     check "a full disk at $kib KiB: the old checkpoint is as it was" \

@@ -19,8 +19,8 @@
 #
 # Environment: GTEST_FILTER   which unit tests (see GoogleTest)
 #              E2E_FILTER     which scripts, a pattern for their names without .sh (default *)
-#              TEST_TIMEOUT   seconds for each script (default 600, long ones 3600, twice that under the thread sanitizer);
-#                             the unit tests get three times that
+#              TEST_TIMEOUT   seconds for each script (default 600, long ones 3600; twice that under the thread
+#                             sanitizer); the unit tests get three times that
 #              TEST_JOBS      how many run at a time (default: processors and one)
 #              LLMC_CUDA_SEED schedule of the kernels in cuda_tests (see dev/cuda_on_cpu/control.h)
 set -u

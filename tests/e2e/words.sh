@@ -79,8 +79,8 @@ must "a rate that is hardly another" --resume=finished --steps=6 --learning-rate
 rates=$(grep -o 'before): .*' err)
 check "rates of another schedule are told apart" test "$(cut -d ' ' -f 2 <<<"$rates")" != "${rates##* }" -a -n "$rates"
 
-must "a slow step" --model=gpt2-mini --layers=24 --batch-size=1 --seq-len=1 --steps=1 --threads=1 "${quiet[@]}" --data=text.txt \
-    --output-dir=slow
+must "a slow step" --model=gpt2-mini --layers=24 --batch-size=1 --seq-len=1 --steps=1 --threads=1 "${quiet[@]}" \
+    --data=text.txt --output-dir=slow
 check "a low speed has digits behind the point" grep -qE 'I step 1/1 .* [0-9]+\.[0-9]+ tok/s' err
 
 # ---- data ------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@
 //   read:N:ERRNO   the Nth read of a file fails (files of data and weights are mapped, not read)
 //   sync:N:ERRNO   the Nth fsync or fdatasync fails
 //   slow:N:MS      each of them from the Nth on takes so many milliseconds longer
-//   new:N          the Nth `new` finds no memory, or malloc() of the program's own; map:N its Nth anonymous mapping
+//   new:N          the Nth `new` finds no memory; map:N the Nth anonymous mapping of the program's own
 //   clock:N:SECONDS    from the Nth look on the clock is so far off (not the one that measures time)
 //   lie:N          a byte of the Nth message to other ranks is another one
 //
@@ -121,34 +121,11 @@ void write_count() {
 }
 const int registered = atexit(write_count);
 
-/// Memory is asked for before there is an environment to read, too.
-std::atomic<bool> has_environment = false;
-const bool is_loaded = has_environment = true;
-
-bool is_refused(const void* caller) {
-    return has_environment && fault().kind == Kind::New && is_of_program(caller) && is_due(Kind::New);
-}
-
 }  // namespace
 
 #define REAL(name) static const auto real = next<decltype(&name)>(#name)
 
 extern "C" {
-
-void* __libc_malloc(size_t bytes);
-void* __libc_calloc(size_t count, size_t bytes);
-
-void* malloc(size_t bytes) {
-    if (!is_refused(__builtin_return_address(0))) return __libc_malloc(bytes);
-    errno = ENOMEM;
-    return nullptr;
-}
-
-void* calloc(size_t count, size_t bytes) {
-    if (!is_refused(__builtin_return_address(0))) return __libc_calloc(count, bytes);
-    errno = ENOMEM;
-    return nullptr;
-}
 
 ssize_t write(int descriptor, const void* data, size_t bytes) {
     REAL(write);

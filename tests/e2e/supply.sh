@@ -29,7 +29,7 @@ mapfile -t libraries < <("$root/dev/dist/libraries.sh" "$TRAIN_GPT" | head -n 4)
 check "there are libraries to take along" test "${#libraries[@]}" -gt 2
 check "the C library is left" bash -c \
     "'$root/dev/dist/libraries.sh' --left '$TRAIN_GPT' | grep -q ^libc.so && ! grep -q /libc.so <<<'${libraries[*]}'"
-mkdir stubs lacking
+mkdir stand_ins lacking
 printf '#!/bin/sh\necho "libz.so.1 => /lib/libz.so.1 (0x1)"\necho "libno.so.1 => not found"\n' >lacking/ldd
 chmod +x lacking/ldd
 check "a missing library is an error" bash -c "! PATH=$PWD/lacking:\$PATH '$root/dev/dist/libraries.sh' x >out 2>err &&
@@ -50,7 +50,7 @@ named() { sed -n 's/.*"documentNamespace": "urn:uuid:\([0-9a-f-]\{36\}\)".*/\1/p
 check "another content, another name" test "$(named bill.json)" != "$(named fewer.json)"
 
 # A system that has the libraries of two architectures.
-cat >stubs/dpkg-query <<'END'
+cat >stand_ins/dpkg-query <<'END'
 #!/bin/sh
 case "$1 $4" in
     -S*) echo "libx1:amd64: $2" ;;
@@ -59,9 +59,9 @@ case "$1 $4" in
     *) printf 1.0-11.0-1 ;;
 esac
 END
-printf '#!/bin/sh\necho amd64\n' >stubs/dpkg
-chmod +x stubs/*
-PATH=$PWD/stubs:$PATH "$root/dev/dist/sbom.sh" v1 1700000000 --static="${libraries[1]}" --left=libc.so.6 \
+printf '#!/bin/sh\necho amd64\n' >stand_ins/dpkg
+chmod +x stand_ins/*
+PATH=$PWD/stand_ins:$PATH "$root/dev/dist/sbom.sh" v1 1700000000 --static="${libraries[1]}" --left=libc.so.6 \
     "${libraries[0]}" >two.json
 versions() { grep '"versionInfo"' two.json | cut -d'"' -f4 | sort | uniq -c | awk '{ print $2 "*" $1 }' | xargs; }
 check "versions are of one architecture" test "$(versions)" = "1.0-1*6 NOASSERTION*1 v1*1"

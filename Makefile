@@ -29,7 +29,7 @@ targets
             takes some; the same last line
   build/release/gpu_tests    build the tests of the CUDA kernels for a card (make test runs the kernels on the CPU)
   kernels-report             compile the kernels for Hopper and check the machine code; needs nvcc, but no card
-  chaos     accidents: kills, full disks, refused memory, cut files, ranks that hang or lie; HOURS=1, SEED=n
+  chaos     accidents: kills, power cuts, full disks, refused memory, ranks that hang or lie; HOURS=1, SEED=n
   fuzz      give every parser damaged files, under sanitizers, for MINUTES=10
   lint      check the rules of the source tree and its formatting
   format    reformat the sources with clang-format
@@ -401,10 +401,10 @@ $(BUILD)/fuzz: $(fuzz_sources:%=$(obj)/%.o) $(library_objects) $(BUILD)/sources
 	$(quiet)$(link) $(filter %.o,$^) -lgtest_main -lgtest $(libs) -o $@
 
 # What tests/chaos/run.sh preloads.
-$(BUILD)/faults.so: tests/chaos/faults.cpp $(BUILD)/flags
+$(BUILD)/faults.so: tests/chaos/faults.cpp tests/chaos/disk_image.h $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CXX,$<)
-	$(quiet)$(CXX) -std=c++20 -O1 $(warn) $(CXXFLAGS) -shared -fPIC $< -o $@ -ldl
+	$(quiet)$(CXX) -std=c++20 -O1 -I. $(warn) $(CXXFLAGS) -shared -fPIC $< -o $@ -ldl
 
 $(BUILD)/cuda_tests: $(cuda_test_objects) $(plain_objects) $(BUILD)/sources
 	$(call say,LINK,$@)

@@ -197,6 +197,7 @@ void rename_into_place(const std::string& from, const std::string& to) {
 void sync_directory(const std::string& directory) {
     const std::string path = directory.empty() ? "." : directory;
     const int descriptor = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0 && errno == EACCES) return;  // One may write in it, and not read it.
     if (descriptor < 0) fail("cannot open the folder '{}': {}", path, reason());
     // Some file systems do not support it on folders; the rename itself is still atomic.
     const bool is_done = fsync(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP || errno == ENOSYS;
@@ -211,6 +212,10 @@ void make_directories(const std::string& path, const std::string& what_for) {
         fail("{}: '{}' is a link to '{}', which is not there; mount or make that, or choose another folder", what_for,
              path, std::filesystem::read_symlink(path).string());
     }
+    std::vector<std::filesystem::path> above_new;
+    for (std::filesystem::path part = path; !part.empty() && !path_exists(part.string()); part = part.parent_path()) {
+        above_new.push_back(part.parent_path());
+    }
     std::filesystem::create_directories(path, error);
     for (std::filesystem::path part = path; error && !part.empty(); part = part.parent_path()) {
         std::error_code of_part;
@@ -222,6 +227,7 @@ void make_directories(const std::string& path, const std::string& what_for) {
     }
     if (error) fail("{}: cannot create the folder '{}': {}", what_for, path, error.message());
     if (access(path.c_str(), W_OK | X_OK) != 0) fail("{}: cannot write in '{}': {}", what_for, path, reason());
+    for (const std::filesystem::path& folder : above_new) sync_directory(folder.string());
 }
 
 std::string cache_folder() {

@@ -104,7 +104,7 @@ void rename_into_place(const std::string& from, const std::string& to);
 /// Makes a rename or a new entry in `directory` durable, as far as its file system can.
 void sync_directory(const std::string& directory);
 
-/// Creates the folder and its parents. Errors name `what_for`, e.g. "--output-dir".
+/// Creates the folder and its parents, durably. Errors name `what_for`, e.g. "--output-dir".
 void make_directories(const std::string& path, const std::string& what_for);
 
 /// Whether both lead to the same file or folder, of which `descriptor` is open.

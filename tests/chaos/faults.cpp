@@ -12,13 +12,18 @@
 //   new:N          the Nth `new` finds no memory; map:N the Nth anonymous mapping of the program's own
 //   clock:N:SECONDS    from the Nth look on the clock is so far off (not the one that measures time)
 //   lie:N          a byte of the Nth message to other ranks is another one
+//   power:N        the process is killed before the Nth change to the disk; with CHAOS_DISK=FOLDER disk_image.h keeps
+//                  what is left of the folder where the power went, too
 //
 // CHAOS_COUNT=FILE: at the end, how many calls of that kind there were, and nothing fails.
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "tests/chaos/disk_image.h"
+
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
@@ -37,7 +42,7 @@
 
 namespace {
 
-enum class Kind { None, Full, Write, Read, Sync, Slow, New, Map, Clock, Lie };
+enum class Kind { None, Full, Write, Read, Sync, Slow, New, Map, Clock, Lie, Power };
 
 struct Fault {
     Kind kind = Kind::None;
@@ -50,10 +55,11 @@ struct Fault {
 Fault& fault() {
     static Fault fault;
     static const bool is_read = [] {
-        constexpr const char* kNames[] = {"", "full", "write", "read", "sync", "slow", "new", "map", "clock", "lie"};
+        constexpr const char* kNames[] = {"",    "full", "write", "read", "sync", "slow",
+                                          "new", "map",  "clock", "lie",  "power"};
         fault.only_counts = getenv("CHAOS_COUNT") != nullptr;
         const char* text = getenv("CHAOS_FAULT");
-        for (int kind = 1; text != nullptr && kind < 10; ++kind) {
+        for (int kind = 1; text != nullptr && kind < 11; ++kind) {
             const size_t length = strlen(kNames[kind]);
             if (strncmp(text, kNames[kind], length) != 0 || text[length] != ':') continue;
             fault.kind = static_cast<Kind>(kind);
@@ -70,20 +76,32 @@ Fault& fault() {
 /// Counts a call of this kind; whether it is the one.
 bool is_due(Kind kind, bool and_later = false) {
     Fault& it = fault();
-    if (it.kind != kind) return false;
+    if (it.kind != kind || chaos::Quiet::is_on()) return false;
     const long count = ++it.count;
     return !it.only_counts && (count == it.at || (and_later && count > it.at));
 }
 
+chaos::DiskImage& image() { return chaos::DiskImage::get(); }
+
+/// A call that changes what is on the disk at this place: a path, or an open file.
+template <typename Place>
+void change_disk(const Place& place) {
+    if (fault().kind != Kind::Power || chaos::Quiet::is_on()) return;
+    if (image().concerns(place) && is_due(Kind::Power)) image().cut();
+}
+
 /// A call that needs the disk; whether it fails, with errno.
-bool disk_fails() {
+template <typename Place>
+bool disk_fails(const Place& place) {
+    change_disk(place);
     const bool fails = is_due(Kind::Full, true) || is_due(Kind::Write);
     if (fails) errno = fault().kind == Kind::Full ? ENOSPC : static_cast<int>(fault().value);
     return fails;
 }
 
 /// A call that waits for the disk, which may take long; whether it fails, with errno.
-bool sync_fails() {
+bool sync_fails(int descriptor) {
+    change_disk(descriptor);
     if (is_due(Kind::Slow, true)) usleep(static_cast<useconds_t>(fault().value * 1000));
     const bool fails = is_due(Kind::Sync);
     if (fails) errno = static_cast<int>(fault().value);
@@ -129,13 +147,13 @@ extern "C" {
 
 ssize_t write(int descriptor, const void* data, size_t bytes) {
     REAL(write);
-    if (is_file(descriptor) && disk_fails()) return -1;
+    if (is_file(descriptor) && disk_fails(descriptor)) return -1;
     return real(descriptor, data, bytes);
 }
 
 ssize_t pwrite(int descriptor, const void* data, size_t bytes, off_t offset) {
     REAL(pwrite);
-    if (is_file(descriptor) && disk_fails()) return -1;
+    if (is_file(descriptor) && disk_fails(descriptor)) return -1;
     return real(descriptor, data, bytes, offset);
 }
 
@@ -159,7 +177,7 @@ ssize_t pread(int descriptor, void* data, size_t bytes, off_t offset) {
 
 size_t fwrite(const void* data, size_t size, size_t count, FILE* file) {
     REAL(fwrite);
-    if (is_file(fileno(file)) && disk_fails()) return 0;
+    if (is_file(fileno(file)) && disk_fails(fileno(file))) return 0;
     return real(data, size, count, file);
 }
 
@@ -169,13 +187,18 @@ int open(const char* path, int flags, ...) {
     va_start(arguments, flags);
     const mode_t mode = va_arg(arguments, mode_t);
     va_end(arguments);
-    if ((flags & O_CREAT) != 0 && is_users(path) && disk_fails()) return -1;
-    return real(path, flags, mode);
+    if ((flags & O_CREAT) != 0 && is_users(path) && disk_fails(path)) return -1;
+    if ((flags & O_ACCMODE) == O_RDONLY || chaos::Quiet::is_on()) return real(path, flags, mode);
+    const bool is_new = image().before_writing(path);
+    const int descriptor = real(path, flags, mode);
+    if (descriptor >= 0 && is_new) image().after_creating(path);
+    return descriptor;
 }
 
 int close(int descriptor) {
     REAL(close);
-    const bool fails = (fcntl(descriptor, F_GETFL) & O_ACCMODE) == O_WRONLY && is_file(descriptor) && disk_fails();
+    const bool fails =
+        (fcntl(descriptor, F_GETFL) & O_ACCMODE) == O_WRONLY && is_file(descriptor) && disk_fails(descriptor);
     const int error = errno, status = real(descriptor);
     if (!fails) return status;
     errno = error;
@@ -184,40 +207,108 @@ int close(int descriptor) {
 
 FILE* fopen(const char* path, const char* mode) {
     REAL(fopen);
-    if (strpbrk(mode, "wa+") != nullptr && is_users(path) && disk_fails()) return nullptr;
-    return real(path, mode);
+    const bool is_written = strpbrk(mode, "wa+") != nullptr && is_users(path);
+    if (!is_written) return real(path, mode);
+    if (disk_fails(path)) return nullptr;
+    const bool is_new = image().before_writing(path);
+    FILE* file = real(path, mode);
+    if (file != nullptr && is_new) image().after_creating(path);
+    return file;
 }
 
 FILE* fopen64(const char* path, const char* mode) { return fopen(path, mode); }
 
 int ftruncate(int descriptor, off_t bytes) {
     REAL(ftruncate);
-    return disk_fails() ? -1 : real(descriptor, bytes);
+    return disk_fails(descriptor) ? -1 : real(descriptor, bytes);
 }
 
 int rename(const char* from, const char* to) {
     REAL(rename);
-    return disk_fails() ? -1 : real(from, to);
+    if (chaos::Quiet::is_on()) return real(from, to);
+    if (disk_fails(to)) return -1;
+    image().before_naming(from);
+    image().before_naming(to);
+    const int status = real(from, to);
+    if (status == 0) image().after_moving(from, to);
+    return status;
+}
+
+int renameat2(int from_folder, const char* from, int to_folder, const char* to, unsigned flags) {
+    REAL(renameat2);
+    if (disk_fails(chaos::DiskImage::path_in(to_folder, to))) return -1;
+    image().before_naming(chaos::DiskImage::path_in(from_folder, from));
+    image().before_naming(chaos::DiskImage::path_in(to_folder, to));
+    return real(from_folder, from, to_folder, to, flags);
 }
 
 int link(const char* from, const char* to) {
     REAL(link);
-    return disk_fails() ? -1 : real(from, to);
+    if (chaos::Quiet::is_on()) return real(from, to);
+    if (disk_fails(to)) return -1;
+    image().before_naming(to);
+    return real(from, to);
+}
+
+int symlink(const char* target, const char* path) {
+    REAL(symlink);
+    if (disk_fails(path)) return -1;
+    image().before_naming(path);
+    return real(target, path);
 }
 
 int mkdir(const char* path, mode_t mode) {
     REAL(mkdir);
-    return disk_fails() ? -1 : real(path, mode);
+    if (chaos::Quiet::is_on()) return real(path, mode);
+    if (disk_fails(path)) return -1;
+    image().before_naming(path);
+    const int status = real(path, mode);
+    if (status == 0) image().after_creating(path);
+    return status;
+}
+
+int unlink(const char* path) {
+    REAL(unlink);
+    change_disk(path);
+    image().before_naming(path);
+    return real(path);
+}
+
+int unlinkat(int folder, const char* path, int flags) {
+    REAL(unlinkat);
+    change_disk(chaos::DiskImage::path_in(folder, path));
+    image().before_naming(chaos::DiskImage::path_in(folder, path));
+    return real(folder, path, flags);
+}
+
+int remove(const char* path) {
+    REAL(remove);
+    change_disk(path);
+    image().before_naming(path);
+    return real(path);
+}
+
+int rmdir(const char* path) {
+    REAL(rmdir);
+    change_disk(path);
+    image().before_naming(path);
+    return real(path);
 }
 
 int fsync(int descriptor) {
     REAL(fsync);
-    return sync_fails() ? -1 : real(descriptor);
+    if (sync_fails(descriptor)) return -1;
+    const int status = real(descriptor);
+    if (status == 0) image().after_syncing(descriptor);
+    return status;
 }
 
 int fdatasync(int descriptor) {
     REAL(fdatasync);
-    return sync_fails() ? -1 : real(descriptor);
+    if (sync_fails(descriptor)) return -1;
+    const int status = real(descriptor);
+    if (status == 0) image().after_syncing(descriptor);
+    return status;
 }
 
 void* mmap(void* address, size_t bytes, int protection, int flags, int descriptor, off_t offset) {

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Accidents, one after another, drawn from a seed: a run of a tiny model is killed, stopped, runs out of disk or memory,
-# its data is cut while it reads, its clock jumps, a rank of it hangs or lies. After each: a clear end (no crash, a line
-# where it failed, nothing late); then the same command goes on, and the whole is, bit for bit, the run that had none.
+# its data is cut while it reads, its clock jumps, the power goes, a rank of it hangs or lies. After each: a clear end
+# (no crash, a line where it failed, nothing late); then the same command goes on, and the whole is, bit for bit, the
+# run that had none.
 #
 #   tests/chaos/run.sh SECONDS [SEED]
 #
@@ -11,6 +12,7 @@
 # shellcheck disable=SC2086,SC2317  # numbers need no quotes; functions are called by name
 set -u
 . tests/e2e/ranks.bash
+. tests/chaos/power_cut.bash
 . tests/e2e/lib.bash
 
 seconds=${1:?SECONDS}
@@ -27,7 +29,7 @@ one_of() {
 
 common=("${tiny[@]}" --data="$PWD/data.txt" --lr-schedule=constant --warmup=0 --steps=30 --checkpoint-every=4
     --keep-checkpoints=2 --val-every=7 --val-sequences=4 --sample-every=11 --sample-length=5 -y 1)
-alone=("${common[@]}" --threads=1 --output-dir="$PWD/run")
+alone=("${common[@]}" --threads=1 --output-dir="$PWD/disk/run")
 together=("${common[@]}" --total-batch-size=128 --zero=2 --output-dir="$PWD/team")
 
 # ---- what there is without accidents -------------------------------------------------------------------------------
@@ -36,9 +38,10 @@ weights() { cat "$1"/checkpoints/step-00000030/model*.safetensors | cksum; }
 
 cp text.txt data.txt
 begin=$EPOCHREALTIME
+mkdir disk
 must "without accidents" "${alone[@]}"
 run_ms=$(awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { printf "%d", 1000 * (b - a) }')
-mv run whole
+mv disk/run whole
 tcp_ranks 2 "${together[@]}"
 [ "${codes[*]}" = "0 0" ] || { not_ok "ranks without accidents" "$(cat err.0)"; exit 1; }
 mv team whole-team
@@ -46,17 +49,18 @@ mv team whole-team
 # calls KIND: how many there are in a run.
 declare -A calls=()
 if [ -n "${FAULTS-}" ]; then
-    for kind in full read sync new map clock; do
-        CHAOS_COUNT=$PWD/count CHAOS_FAULT=$kind:0 LD_PRELOAD=$FAULTS "$TRAIN_GPT" "${alone[@]}" >out 2>err
+    for kind in full read sync new map clock power; do
+        CHAOS_COUNT=$PWD/count CHAOS_FAULT=$kind:0 CHAOS_DISK=$PWD/disk LD_PRELOAD=$FAULTS \
+            "$TRAIN_GPT" "${alone[@]}" >out 2>err
         calls[$kind]=$(cat count)
         [ "${calls[$kind]}" -gt 0 ] || { not_ok "chaos: $kind" "the library sees no such call"; exit 1; }
-        rm -rf run
+        rm -rf disk/run disk.image
     done
 fi
 
 # ---- accidents -----------------------------------------------------------------------------------------------------
 
-# Each leaves the run in the folder `run`, or `team`, what it was in $what, and exit codes in $ended.
+# Each leaves the run in the folder disk/run, or `team`, what it was in $what, and exit codes in $ended.
 what=
 ended=()
 
@@ -96,6 +100,19 @@ accident_slow() { nth sync; with_fault slow:$nth:30; }
 accident_new() { nth new; with_fault new:$nth; }
 accident_map() { nth map; with_fault map:$nth; }
 accident_clock() { nth clock; one_of -86400 -3600 3600 100000000; with_fault clock:$nth:$drawn; }
+accident_power() {
+    nth power
+    what+=" $nth"
+    CHAOS_DISK=$PWD/disk CHAOS_FAULT=power:$nth LD_PRELOAD=$FAULTS "$TRAIN_GPT" "${alone[@]}" >out 2>err &
+    wait $! 2>/dev/null
+    ended=($?)
+    one_of none names some
+    what+=", of what was not synced $drawn"
+    mv disk disk.cut
+    mv disk.image disk.cut.image
+    disk_after_cut disk.cut "$drawn" disk "$nth"
+    rm -rf disk.cut disk.cut.image
+}
 accident_cut() {
     rm -f err
     "$TRAIN_GPT" "${alone[@]}" >out 2>err &
@@ -191,7 +208,7 @@ judge() {
             ;;
         *)
             case $1 in
-                kill) why=$(clear_end err "${ended[0]}" "0 137") ;;
+                kill | power) why=$(clear_end err "${ended[0]}" "0 137") ;;
                 term) why=$(clear_end err "${ended[0]}" "0 143") ;;
                 stop | slow | clock) why=$(clear_end err "${ended[0]}" "0") ;;
                 *) why=$(clear_end err "${ended[0]}" "0 1 2") ;;
@@ -199,7 +216,7 @@ judge() {
             cp err err.accident
             [ -n "$why" ] || {
                 run "${alone[@]}"
-                why=$(is_whole run whole "$status")
+                why=$(is_whole disk/run whole "$status")
             }
             ;;
     esac
@@ -207,7 +224,7 @@ judge() {
 }
 
 kinds=(kill term stop cut)
-[ -z "${FAULTS-}" ] || kinds+=(full full write write write read sync slow new new new map clock)
+[ -z "${FAULTS-}" ] || kinds+=(full full write write write read sync slow new new new map clock power power)
 rare=(rank_kill rank_hang rank_term)
 [ -z "${FAULTS-}" ] || rare+=(rank_lie)
 
@@ -219,7 +236,8 @@ while [ $SECONDS -lt $deadline ]; do
     if [ "$drawn" -eq 0 ]; then one_of "${rare[@]}"; else one_of "${kinds[@]}"; fi
     kind=$drawn
     what=$kind
-    rm -rf run team
+    rm -rf disk disk.image team
+    mkdir disk
     accident_$kind
     why=$(judge "$kind")
     [ -z "$why" ] || not_ok "chaos: seed $seed, accident $number" "$what: $why"

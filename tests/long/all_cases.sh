@@ -13,7 +13,7 @@ for program in tests cuda_tests; do
     fi
 done
 
-for script in ranks ranks_faults ranks_resume chaos; do
+for script in ranks ranks_faults ranks_resume power_cut chaos; do
     mkdir "$WORK_DIR/$script"
     WORK_DIR=$WORK_DIR/$script "tests/e2e/$script.sh"
 done

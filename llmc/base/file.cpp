@@ -1,6 +1,7 @@
 #include "llmc/base/file.h"
 
 #include "llmc/base/error.h"
+#include "llmc/base/mapped_reading.h"
 #include "llmc/base/process_limits.h"
 
 #define XXH_INLINE_ALL
@@ -170,7 +171,7 @@ std::string FileWriter::checksum() const { return hex(XXH3_64bits_digest(&hash_-
 
 std::string checksum_of(std::span<const std::byte> bytes) { return hex(XXH3_64bits(bytes.data(), bytes.size())); }
 
-std::string read_text(const std::string& path) { return std::string(MappedFile(path).text()); }
+std::string read_text(const std::string& path) { return text_of(MappedFile(path)); }
 
 void write_text(const std::string& path, std::string_view text) {
     FileWriter writer(path);
@@ -197,7 +198,6 @@ void rename_into_place(const std::string& from, const std::string& to) {
 void sync_directory(const std::string& directory) {
     const std::string path = directory.empty() ? "." : directory;
     const int descriptor = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (descriptor < 0 && errno == EACCES) return;  // One may write in it, and not read it.
     if (descriptor < 0) fail("cannot open the folder '{}': {}", path, reason());
     // Some file systems do not support it on folders; the rename itself is still atomic.
     const bool is_done = fsync(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP || errno == ENOSYS;
@@ -227,7 +227,9 @@ void make_directories(const std::string& path, const std::string& what_for) {
     }
     if (error) fail("{}: cannot create the folder '{}': {}", what_for, path, error.message());
     if (access(path.c_str(), W_OK | X_OK) != 0) fail("{}: cannot write in '{}': {}", what_for, path, reason());
-    for (const std::filesystem::path& folder : above_new) sync_directory(folder.string());
+    for (const std::filesystem::path& folder : above_new) {
+        if (access(folder.empty() ? "." : folder.c_str(), R_OK) == 0) sync_directory(folder.string());
+    }
 }
 
 std::string cache_folder() {

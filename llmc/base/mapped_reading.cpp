@@ -108,4 +108,12 @@ void require_readable(const MappedFile& file, int64_t offset, int64_t bytes) {
     fail("cannot read '{}': it was cut while it was in use, or its disk fails; put it back as it was", file.path());
 }
 
+std::string text_of(const MappedFile& file) {
+    std::string text;
+    read_mapped(file, 0, file.size(), [&](const std::byte* from) {
+        text.assign(reinterpret_cast<const char*>(from), static_cast<size_t>(file.size()));
+    });
+    return text;
+}
+
 }  // namespace llmc

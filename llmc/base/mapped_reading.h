@@ -4,6 +4,8 @@
 
 #include "llmc/base/file.h"
 
+#include <string>
+
 namespace llmc {
 
 /// From now on a read of a mapped file that fails ends the process with one line that names the file, and exit code 1.
@@ -22,5 +24,8 @@ void read_mapped(const MappedFile& file, int64_t offset, int64_t bytes, const Co
     copy(file.data() + offset);
     require_readable(file, offset, bytes);
 }
+
+/// The whole file, copied: an Error where it cannot be read.
+std::string text_of(const MappedFile& file);
 
 }  // namespace llmc

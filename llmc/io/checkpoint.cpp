@@ -5,6 +5,7 @@
 #include "llmc/base/file.h"
 #include "llmc/base/file_lock.h"
 #include "llmc/base/log.h"
+#include "llmc/base/mapped_reading.h"
 #include "llmc/base/printable.h"
 #include "llmc/base/units.h"
 #include "llmc/io/checkpoint_folder.h"
@@ -87,12 +88,24 @@ class PendingName {
     TemporaryFolder temporary_;
 };
 
+/// That the run has a checkpoint. The one at hand is complete whether this can be written or not; else the next tells
+/// it.
+void note_checkpoint(const std::string& root) {
+    try {
+        RunRecord record = read_run_record(root);
+        if (record.id.empty() || std::exchange(record.has_saved, true)) return;
+        write_run_record(root, record);
+    } catch (const Error&) {
+    }
+}
+
 /// Whether the checkpoint can be used, all of it read.
 bool is_intact(const std::string& step_folder) {
     try {
         const std::string path = step_folder + "/" + kManifestName;
         for (const ManifestFile& file : parse_manifest(read_text(path), path).files) {
             const MappedFile data(step_folder + "/" + file.name);
+            require_readable(data, 0, data.size());
             if (data.size() != file.bytes || checksum_of(data.bytes()) != file.checksum) return false;
         }
         return true;
@@ -218,6 +231,7 @@ std::string CheckpointWriter::commit(const std::string& state, std::vector<Manif
     put_in_place(temporary_.path(), target);
     sync_directory(folder);
     latest.put_in_place();
+    note_checkpoint(root_);
     return target;
 }
 
@@ -287,6 +301,7 @@ void prune_checkpoints(const std::string& root, int64_t keep_last) {
     const auto count = static_cast<int64_t>(steps.size());
     if (keep_last <= 0 || count <= keep_last) return;
     steps.resize(static_cast<size_t>(count - keep_last));
+    std::erase(steps, 0);  // An imported model, which is not the run's own work.
     for (const char* name : {kLatestName, kBestName}) std::erase(steps, read_named_step(root, name).value_or(-1));
     const std::string folder = checkpoints_folder(root);
     std::string failure;

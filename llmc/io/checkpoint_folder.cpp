@@ -17,9 +17,12 @@ constexpr std::string_view kStepPrefix = "step-";
 std::vector<std::string> names_in(const std::string& folder) {
     std::vector<std::string> names;
     std::error_code error;
-    for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-        names.push_back(entry.path().filename().string());
+    for (auto entry = std::filesystem::directory_iterator(folder, error); !error && entry != end(entry);
+         entry.increment(error)) {
+        names.push_back(entry->path().filename().string());
     }
+    const bool is_none = error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory;
+    if (error && !is_none) fail("cannot read the folder '{}': {}", folder, error.message());
     return names;
 }
 

@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/mapped_reading.h"
 #include "llmc/io/checkpoint_folder.h"
 
 #include <algorithm>
@@ -36,7 +37,9 @@ bool is_same(const SafetensorsView& view, const CheckpointTensor& tensor) {
 /// Whether the file on the disk, which may be damaged, holds these tensors.
 bool holds(const std::string& path, const CheckpointFile& file) {
     try {
-        const SafetensorsFile stored(path);
+        MappedFile data(path);
+        require_readable(data, 0, data.size());
+        const SafetensorsFile stored(std::move(data));
         return std::equal(stored.tensors().begin(), stored.tensors().end(), file.tensors.begin(), file.tensors.end(),
                           is_same);
     } catch (const Error&) {
@@ -76,6 +79,7 @@ int64_t ConstantFile::bytes_to_write(const std::string& root, const CheckpointFi
 
 ManifestFile ConstantFile::put(const std::string& root, const std::string& folder, const CheckpointFile& file) {
     const std::string to = folder + "/" + file.name;
+    unlink(to.c_str());  // Left by a process that was killed, it may be a link to what other checkpoints have.
     if (const std::optional<std::string> from = find(root, file)) {
         if (link(from->c_str(), to.c_str()) == 0) return known_->entry;
     }

@@ -1,6 +1,7 @@
 #include "llmc/io/run_record.h"
 
 #include "llmc/base/file.h"
+#include "llmc/base/mapped_reading.h"
 #include "llmc/base/shallow_json.h"
 
 #include <nlohmann/json.hpp>
@@ -21,7 +22,7 @@ std::string name_path(const std::string& step_folder) { return step_folder + "/r
 std::optional<std::string> text_if_there(const std::string& path) {
     const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (descriptor < 0 && (errno == ENOENT || errno == ENOTDIR)) return std::nullopt;
-    return std::string(MappedFile(descriptor, path).text());
+    return text_of(MappedFile(descriptor, path));
 }
 
 }  // namespace
@@ -33,6 +34,7 @@ RunRecord read_run_record(const std::string& root) {
         const auto json = nlohmann::json::parse(shallow_json(*text));
         RunRecord record;
         json.at("id").get_to(record.id);
+        record.has_saved = json.value("saved", false);
         if (!json.contains("going_back")) return record;
         const auto& back = json.at("going_back");
         record.going_back = {back.at("step").get<int64_t>(), back.at("aside").get<std::string>()};
@@ -44,6 +46,7 @@ RunRecord read_run_record(const std::string& root) {
 
 void write_run_record(const std::string& root, const RunRecord& record) {
     nlohmann::ordered_json json = {{"id", record.id}};
+    if (record.has_saved) json["saved"] = true;
     if (record.going_back)
         json["going_back"] = {{"step", record.going_back->step}, {"aside", record.going_back->aside}};
     write_text_atomically(record_path(root), json.dump(2) + "\n");

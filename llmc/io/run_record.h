@@ -16,7 +16,8 @@ struct GoingBack {
 };
 
 struct RunRecord {
-    std::string id;  ///< Drawn when the run began; empty in folders of programs that did not write it.
+    std::string id;          ///< Drawn when the run began; empty in folders of programs that did not write it.
+    bool has_saved = false;  ///< A checkpoint of it was complete: where there is none now, something has become of it.
     std::optional<GoingBack> going_back;  ///< Only while not all is in its place.
 };
 

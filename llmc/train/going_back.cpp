@@ -39,11 +39,11 @@ void duplicate(const fs::path& from, const fs::path& to) {
         make_directories(to.string(), "--resume");
         for (const auto& entry : fs::directory_iterator(from, error))
             duplicate(entry.path(), to / entry.path().filename());
-        return;
+        return sync_directory(to.string());
     }
     if (!fs::exists(from, error) || fs::exists(to, error)) return;
     if (!fs::is_symlink(from)) fs::create_hard_link(from, to, error);
-    if (error || fs::is_symlink(from)) write_text_atomically(to.string(), MappedFile(from.string()).text());
+    if (error || fs::is_symlink(from)) write_text_atomically(to.string(), read_text(from.string()));
 }
 
 /// RUN/abandoned/N/checkpoints. Where the run's own are on another disk it leads to a folder beside those, since
@@ -70,13 +70,14 @@ void set_aside(const std::string& root, const RunRecord& record) {
         if (path_exists(folder_of_next(root) + "/" + file)) duplicate(root + "/" + file, aside + "/" + file);
     }
     duplicate(tokenizer_folder_of_run(root), tokenizer_folder_of_run(aside));
-    write_run_record(aside, {record.id, std::nullopt});
+    write_run_record(aside, {record.id, true, std::nullopt});
     for (const int64_t step : list_all_steps(root)) {
         if (step <= back.step) continue;
         move_path(checkpoints_folder(root) + "/" + step_name(step), checkpoints_folder(aside) + "/" + step_name(step));
     }
     const std::string best = checkpoints_folder(root) + "/" + kBestName;
-    if (path_exists(best) && !named_step(root, kBestName)) move_path(best, checkpoints_folder(aside) + "/" + kBestName);
+    if (path_exists(best) && !read_named_step(root, kBestName))
+        move_path(best, checkpoints_folder(aside) + "/" + kBestName);
     if (const auto newest = list_steps(aside); !newest.empty()) name_checkpoint(aside, kLatestName, newest.back());
 }
 
@@ -95,7 +96,7 @@ void move_all(const std::string& root, const RunRecord& record) {
     }
     std::error_code ignored;
     fs::remove_all(next, ignored);
-    write_run_record(root, {record.id, std::nullopt});
+    write_run_record(root, {record.id, true, std::nullopt});
 }
 
 /// Where a rehearsal moves something to.

@@ -2,6 +2,7 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
+#include "llmc/base/mapped_reading.h"
 #include "llmc/base/log.h"
 #include "llmc/base/printable.h"
 #include "llmc/io/carried_files.h"
@@ -98,6 +99,15 @@ std::string name_of_model(const std::string& model) {
 
 constexpr const char* kRuns = "runs";
 
+/// Of a folder that was there the name may not be on the disk yet. Where it cannot be synced it is not ours to mend.
+void sync_name_of(const std::string& folder) {
+    std::error_code error;
+    try {
+        sync_directory(fs::canonical(folder, error).parent_path().string());
+    } catch (const Error&) {
+    }
+}
+
 /// A tokenizer in a folder of no run is somebody's own, and no run's to replace.
 void require_own_tokenizer(const std::string& run_folder, const Options& options) {
     const std::string place = tokenizer_folder_of_run(run_folder);
@@ -141,7 +151,14 @@ std::string make_fresh_folder(const Options& options) {
 
 }  // namespace
 
-bool holds_checkpoint(const std::string& run_folder) { return !list_steps(run_folder).empty(); }
+bool holds_checkpoint(const std::string& run_folder) {
+    if (!list_steps(run_folder).empty()) return true;
+    if (!read_run_record(run_folder).has_saved) return false;
+    fail(
+        "the run in '{}' has saved checkpoints, and there is none in '{}': mount or restore them; to begin anew there, "
+        "remove '{}/run.json'",
+        run_folder, checkpoints_folder(run_folder), run_folder);
+}
 
 RunFolder::RunFolder(const Options& options) : goes_on_(options.output_dir.empty() && !options.resume.empty()) {
     if (goes_on_) {
@@ -203,6 +220,7 @@ void RunFolder::require_writable(const std::string& option) {
 }
 
 void RunFolder::begin(const Options& options, int64_t steps_done) {
+    sync_name_of(path_);
     config_ = config_of_run(options, path_);
     if (goes_on_) {
         const std::string aside = go_on_from(path_, steps_done, config_);
@@ -211,7 +229,7 @@ void RunFolder::begin(const Options& options, int64_t steps_done) {
                          steps_done, aside);
         }
     } else {
-        write_run_record(path_, {new_run_id(), std::nullopt});
+        write_run_record(path_, {new_run_id(), false, std::nullopt});
         drop_leftovers(path_);
         write_text_atomically(path_ + "/config.toml", config_);
     }
@@ -247,11 +265,11 @@ bool RunFolder::mend() {
 }
 
 void RunFolder::write_belongings() {
-    write_run_record(path_, {id_, std::nullopt});
+    write_run_record(path_, {id_, false, std::nullopt});
     write_text_atomically(path_ + "/config.toml", config_);
     if (!tokenizer_.empty()) make_directories(tokenizer_folder_of_run(path_), "the run folder was removed");
     for (const auto& [name, file] : tokenizer_) {
-        write_text_atomically(tokenizer_folder_of_run(path_) + "/" + name, file.text());
+        write_text_atomically(tokenizer_folder_of_run(path_) + "/" + name, text_of(file));
     }
 }
 

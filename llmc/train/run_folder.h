@@ -17,7 +17,7 @@ namespace llmc {
 /// has left half-moved there is settled first (going_back.h). Fails naming `option` (or the command) if neither.
 std::string find_run_folder(const std::string& path, const std::string& option);
 
-/// Whether there is something to go on from.
+/// Whether there is something to go on from. An Error where the run had checkpoints, and they are not there.
 bool holds_checkpoint(const std::string& run_folder);
 
 /// Where this run writes, held against other processes while the object lives. In a folder whose run goes on nothing

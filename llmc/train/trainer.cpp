@@ -107,7 +107,8 @@ Trainer::Trainer(const RunDescription& run, State& state, const Origin& origin, 
     progress_.total_batch_size = tokens_per_step_;
     progress_.seed = options_.seed;
     progress_.train_tokens = data_.train->size();
-    first_step_ = saved_step_ = progress_.step;
+    first_step_ = progress_.step;
+    if (options_.output_dir.empty()) saved_step_ = first_step_;  // Otherwise it is saved elsewhere.
     recall_validations(origin);
     make_generator(run.memory());
     if (!comm.is_root()) return;

@@ -11,16 +11,21 @@
 //
 // Syncing a file does not sync its name, and syncing a folder not its own name in the folder above: file systems differ
 // in what they add to that, and this one adds nothing but that a move from one folder to another is done or is not.
+// Known are the calls that this program makes: names by open, fopen, mkdir, link, symlink, rename, renameat2, unlink,
+// unlinkat, remove and rmdir, contents by fsync and fdatasync.
 #pragma once
 
 #include <cerrno>
 #include <climits>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <dirent.h>
 #include <fcntl.h>
 #include <mutex>
+#include <set>
+#include <sstream>
 #include <string>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -94,12 +99,12 @@ class DiskImage {
     void after_moving(const std::string& from, const std::string& to) {
         const Turn turn(*this);
         if (!holds(from) || !holds(to)) return;
-        const Folder left = folder_of(from), entered = folder_of(to);
+        const Place left = place_of(from), entered = place_of(to);
         if (left.inode == entered.inode) return;
         moves_.emplace_back(left, entered);
         const std::string line = std::to_string(left.inode) + "\n" + std::to_string(entered.inode) + "\n";
         const int descriptor = open((image_ + "/moved").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-        if (write(descriptor, line.data(), line.size()) < 0) abort();
+        require(write(descriptor, line.data(), line.size()) > 0, image_);
         close(descriptor);
     }
     void after_syncing(int descriptor) {
@@ -110,13 +115,13 @@ class DiskImage {
         if (S_ISREG(info.st_mode)) record("files", info.st_ino, content_of(link_to(descriptor)));
         if (!S_ISDIR(info.st_mode)) return;
         record("folders", info.st_ino, names_in(path));
-        for (const auto& [left, entered] : moves_) {
-            if (left.inode != info.st_ino && entered.inode != info.st_ino) continue;
-            const Folder& other = left.inode == info.st_ino ? entered : left;
-            if (folder_of(other.path + "/.").inode == other.inode) {
-                record("folders", other.inode, names_in(other.path));
-            }
+        for (const auto& [left, entered] : moves_) {  // The other half of the move is done as well.
+            if (left.inode == info.st_ino) sync_name(entered);
+            if (entered.inode == info.st_ino) sync_name(left);
         }
+        std::erase_if(moves_, [&](const auto& move) {
+            return move.first.inode == info.st_ino || move.second.inode == info.st_ino;
+        });
     }
     /// The end, between two changes.
     [[noreturn]] void cut() {
@@ -131,16 +136,17 @@ class DiskImage {
     }
 
   private:
-    struct Folder {
-        std::string path;
-        ino_t inode = 0;
+    struct Place {
+        std::string folder, name;
+        ino_t inode = 0;  ///< Of the folder.
     };
 
     /// One at a time, of all processes.
     struct Turn {
         explicit Turn(DiskImage& its) : image(its), guard(its.mutex_) {
             if (image.lock_ < 0) return;
-            flock(image.lock_, LOCK_EX);
+            while (flock(image.lock_, LOCK_EX) != 0 && errno == EINTR) {
+            }
             if (access((image.image_ + "/cut").c_str(), F_OK) == 0) end();
         }
         ~Turn() {
@@ -167,16 +173,23 @@ class DiskImage {
         lock_ = open((image_ + "/lock").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     }
 
+    /// The image is not to be trusted from here on.
+    static void require(bool is_so, const std::string& what) {
+        if (is_so) return;
+        perror(what.c_str());
+        abort();
+    }
     static std::string parent_of(const std::string& path) {
-        const size_t slash = path.rfind('/');
+        const size_t end = path.find_last_not_of('/'), slash = path.rfind('/', end);
         return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
     }
-    static Folder folder_of(const std::string& path) {
+    static Place place_of(const std::string& path) {
         struct stat info = {};
         char real[PATH_MAX];
         const std::string folder = parent_of(path);
         if (stat(folder.c_str(), &info) != 0 || realpath(folder.c_str(), real) == nullptr) return {};
-        return {real, info.st_ino};
+        const size_t end = path.find_last_not_of('/') + 1, begin = path.rfind('/', end - 1) + 1;
+        return {real, path.substr(begin, end - begin), info.st_ino};
     }
     static std::string link_to(int descriptor) { return "/proc/self/fd/" + std::to_string(descriptor); }
     static std::string path_of(int descriptor) {
@@ -195,7 +208,7 @@ class DiskImage {
         if (root_.empty() || realpath(parent_of(path).c_str(), real) == nullptr) return false;
         return (std::string(real) + "/").starts_with(root_ + "/");
     }
-    std::string place_of(const char* kind, ino_t inode) const {
+    std::string record_of(const char* kind, ino_t inode) const {
         return image_ + "/" + kind + "/" + std::to_string(inode);
     }
 
@@ -203,59 +216,79 @@ class DiskImage {
         std::string content;
         char part[1 << 16];
         const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+        require(descriptor >= 0, path);
         for (ssize_t n; (n = read(descriptor, part, sizeof(part))) > 0;) content.append(part, static_cast<size_t>(n));
         close(descriptor);
         return content;
     }
+    /// The line of a name that is there; else "".
+    static std::string line_of(const std::string& folder, const std::string& name) {
+        const std::string path = folder + "/" + name;
+        struct stat info = {};
+        if (lstat(path.c_str(), &info) != 0) return "";
+        char target[PATH_MAX];
+        const ssize_t length = readlink(path.c_str(), target, sizeof(target));
+        const char kind = length >= 0 ? 'l' : S_ISDIR(info.st_mode) ? 'd' : S_ISREG(info.st_mode) ? 'f' : 'p';
+        return std::to_string(info.st_ino) + ' ' + kind + ' ' + name + '\t' +
+               std::string(target, length > 0 ? static_cast<size_t>(length) : 0) + '\n';
+    }
     static std::string names_in(const std::string& folder) {
         std::string names;
         DIR* entries = opendir(folder.c_str());
-        if (entries == nullptr) return names;
+        require(entries != nullptr, folder);
         while (const dirent* entry = readdir(entries)) {
             const std::string name = entry->d_name;
-            if (name == "." || name == "..") continue;
-            char target[PATH_MAX];
-            const ssize_t length = readlink((folder + "/" + name).c_str(), target, sizeof(target));
-            const char kind = length >= 0 ? 'l' : entry->d_type == DT_DIR ? 'd' : entry->d_type == DT_REG ? 'f' : 'p';
-            names += std::to_string(entry->d_ino) + ' ' + kind + ' ' + name + '\t';
-            names += std::string(target, length > 0 ? static_cast<size_t>(length) : 0) + '\n';
+            if (name != "." && name != "..") names += line_of(folder, name);
         }
         closedir(entries);
         return names;
     }
+    /// This name alone, as it is there or is not.
+    void sync_name(const Place& place) const {
+        if (place_of(place.folder + "/.").inode != place.inode) return;  // The folder is gone.
+        std::string names;
+        std::istringstream lines(content_of(record_of("folders", place.inode)));
+        for (std::string line; std::getline(lines, line);) {
+            const size_t begin = line.find(' ') + 3;
+            if (line.substr(begin, line.rfind('\t') - begin) != place.name) names += line + '\n';
+        }
+        record("folders", place.inode, names + line_of(place.folder, place.name));
+    }
 
     /// Old or new, also where the process ends in its middle.
     void record(const char* kind, ino_t inode, const std::string& text) const {
-        const std::string place = place_of(kind, inode), fresh = image_ + "/fresh";
+        const std::string place = record_of(kind, inode), fresh = image_ + "/fresh";
         const int descriptor = open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+        require(descriptor >= 0, fresh);
         for (size_t at = 0; at < text.size();) {
             const ssize_t n = write(descriptor, text.data() + at, text.size() - at);
-            if (n <= 0) abort();
+            require(n > 0, fresh);
             at += static_cast<size_t>(n);
         }
         close(descriptor);
-        if (rename(fresh.c_str(), place.c_str()) != 0) abort();
+        require(rename(fresh.c_str(), place.c_str()) == 0, place);
     }
     void remember_file(const std::string& path, ino_t inode) const {
-        if (access(place_of("files", inode).c_str(), F_OK) != 0) record("files", inode, content_of(path));
+        if (access(record_of("files", inode).c_str(), F_OK) != 0) record("files", inode, content_of(path));
     }
     void remember_folder(const std::string& path) const {
         struct stat info = {};
-        if (stat(path.c_str(), &info) != 0 || access(place_of("folders", info.st_ino).c_str(), F_OK) == 0) return;
+        if (stat(path.c_str(), &info) != 0 || access(record_of("folders", info.st_ino).c_str(), F_OK) == 0) return;
         record("folders", info.st_ino, names_in(path));
     }
     /// What loses a name, or may: a file's number by a link, a folder's as long as the process lives.
-    void keep(const std::string& path, const struct stat& info) const {
+    void keep(const std::string& path, const struct stat& info) {
         if (S_ISDIR(info.st_mode)) {
             remember_folder(path);
-            static_cast<void>(open(path.c_str(), O_PATH | O_CLOEXEC));
+            if (kept_.insert(info.st_ino).second) require(open(path.c_str(), O_PATH | O_CLOEXEC) >= 0, path);
         } else if (S_ISREG(info.st_mode)) {
-            static_cast<void>(link(path.c_str(), place_of("kept", info.st_ino).c_str()));
+            static_cast<void>(link(path.c_str(), record_of("kept", info.st_ino).c_str()));
         }
     }
 
     std::string root_, image_;
-    std::vector<std::pair<Folder, Folder>> moves_;
+    std::vector<std::pair<Place, Place>> moves_;
+    std::set<ino_t> kept_;
     int lock_ = -1;
     std::mutex mutex_;
 };

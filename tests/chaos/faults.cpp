@@ -6,7 +6,8 @@
 //   full:N         from then on the disk is full: whatever writes, creates, renames, or closes what it wrote fails with
 //                  ENOSPC
 //   write:N:ERRNO  that one such call fails
-//   read:N:ERRNO   the Nth read of a file fails (files of data and weights are mapped, not read)
+//   read:N:ERRNO   the Nth read of a file fails
+//   page:N         the Nth file that is mapped cannot be read: SIGBUS
 //   sync:N:ERRNO   the Nth fsync or fdatasync fails
 //   slow:N:MS      each of them from the Nth on takes so many milliseconds longer
 //   new:N          the Nth `new` finds no memory; map:N the Nth anonymous mapping of the program's own
@@ -42,7 +43,7 @@
 
 namespace {
 
-enum class Kind { None, Full, Write, Read, Sync, Slow, New, Map, Clock, Lie, Power };
+enum class Kind { None, Full, Write, Read, Sync, Slow, New, Map, Clock, Lie, Power, Page };
 
 struct Fault {
     Kind kind = Kind::None;
@@ -55,11 +56,11 @@ struct Fault {
 Fault& fault() {
     static Fault fault;
     static const bool is_read = [] {
-        constexpr const char* kNames[] = {"",    "full", "write", "read", "sync", "slow",
-                                          "new", "map",  "clock", "lie",  "power"};
+        constexpr const char* kNames[] = {"",    "full", "write", "read", "sync",  "slow",
+                                          "new", "map",  "clock", "lie",  "power", "page"};
         fault.only_counts = getenv("CHAOS_COUNT") != nullptr;
         const char* text = getenv("CHAOS_FAULT");
-        for (int kind = 1; text != nullptr && kind < 11; ++kind) {
+        for (int kind = 1; text != nullptr && kind < 12; ++kind) {
             const size_t length = strlen(kNames[kind]);
             if (strncmp(text, kNames[kind], length) != 0 || text[length] != ':') continue;
             fault.kind = static_cast<Kind>(kind);
@@ -188,7 +189,7 @@ int open(const char* path, int flags, ...) {
     const mode_t mode = va_arg(arguments, mode_t);
     va_end(arguments);
     if ((flags & O_CREAT) != 0 && is_users(path) && disk_fails(path)) return -1;
-    if ((flags & O_ACCMODE) == O_RDONLY || chaos::Quiet::is_on()) return real(path, flags, mode);
+    if ((flags & (O_ACCMODE | O_CREAT | O_TRUNC)) == O_RDONLY || chaos::Quiet::is_on()) return real(path, flags, mode);
     const bool is_new = image().before_writing(path);
     const int descriptor = real(path, flags, mode);
     if (descriptor >= 0 && is_new) image().after_creating(path);
@@ -317,6 +318,12 @@ void* mmap(void* address, size_t bytes, int protection, int flags, int descripto
     if (is_own && (flags & MAP_ANONYMOUS) != 0 && is_due(Kind::Map)) {
         errno = ENOMEM;
         return MAP_FAILED;
+    }
+    if (is_own && descriptor >= 0 && is_file(descriptor) && is_due(Kind::Page)) {
+        const int empty = memfd_create("unreadable", MFD_CLOEXEC);
+        void* const memory = real(address, bytes, protection, flags, empty, 0);
+        close(empty);
+        return memory;
     }
     return real(address, bytes, protection, flags, descriptor, offset);
 }

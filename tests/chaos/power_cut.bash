@@ -8,9 +8,10 @@
 #   some   of each file and each folder all or nothing, by its name and the seed; folders that something was moved
 #          between have one lot
 disk_after_cut() {
-    local image=$1.image what=$2 seed=${4-0} inode path
+    local image=$1.image what=$2 seed=${4-0} inode line
+    [ -e "$image/lock" ] || { echo "no image of $1: was the library preloaded?" >&2; return 1; }
     declare -A place=() moved=()
-    while read -r inode path; do place[$inode]=$path; done < <(find "$image/kept" "$1" -printf '%i %p\n')
+    while IFS= read -r line; do place[${line%% *}]=${line#* }; done < <(find "$image/kept" "$1" -printf '%i %p\n')
     if [ -e "$image/moved" ]; then
         while read -r inode; do moved[$inode]=1; done <"$image/moved"
     fi
@@ -33,13 +34,15 @@ lot() {
         printf -v code %d "'${1:at:1}"
         hash=$(((hash * 16777619 ^ code) & 0xffffffff))
     done
-    [ $(((hash >> 16) % 2)) = 1 ]
+    hash=$(((hash ^ hash >> 15) * 2246822519 & 0xffffffff))
+    [ $(((hash ^ hash >> 13) >> 7 & 1)) = 1 ]
 }
 
 restore_folder() { # INODE TO
     local names=$image/folders/$1 inode kind name target
     mkdir "$2"
-    while IFS=$'\t' read -r name target; do
+    while IFS= read -r name; do
+        target=${name##*$'\t'} name=${name%$'\t'*}
         inode=${name%% *} kind=${name#* } name=${name#* ? }
         case $kind in
             d*) restore_folder "$inode" "$2/$name" ;;
@@ -60,4 +63,13 @@ restore_file() { # INODE TO
     else
         cp "${place[$1]}" "$2"
     fi
+}
+
+# as_said LOG: the step of the last checkpoint that it tells of; 0 where none.
+as_said() { sed -n 's/.* I step \([0-9]*\): checkpoint in .*/\1/p' "$1" | tail -n 1 | grep . || echo 0; }
+
+# goes_on_from LOG STEPS: where a run went on, of so many steps in all; 0: it began anew.
+goes_on_from() {
+    sed -n -e 's/.* I resumed from .*, \([0-9]*\) steps done$/\1/p' -e "s/.*nothing left to do.*/$2/p" "$1" |
+        tail -n 1 | grep . || echo 0
 }

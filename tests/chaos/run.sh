@@ -49,7 +49,7 @@ mv team whole-team
 # calls KIND: how many there are in a run.
 declare -A calls=()
 if [ -n "${FAULTS-}" ]; then
-    for kind in full read sync new map clock power; do
+    for kind in full read page sync new map clock power; do
         CHAOS_COUNT=$PWD/count CHAOS_FAULT=$kind:0 CHAOS_DISK=$PWD/disk LD_PRELOAD=$FAULTS \
             "$TRAIN_GPT" "${alone[@]}" >out 2>err
         calls[$kind]=$(cat count)
@@ -60,6 +60,7 @@ fi
 
 # ---- accidents -----------------------------------------------------------------------------------------------------
 
+saved=0 # the step that was said to be saved before a power cut
 # Each leaves the run in the folder disk/run, or `team`, what it was in $what, and exit codes in $ended.
 what=
 ended=()
@@ -95,6 +96,7 @@ accident_stop() { in_the_middle STOP 0.2 CONT; }
 accident_full() { nth full; with_fault full:$nth; }
 accident_write() { nth full; one_of 5 28 122; with_fault write:$nth:$drawn; }
 accident_read() { nth read; with_fault read:$nth:5; }
+accident_page() { nth page; with_fault page:$nth; }
 accident_sync() { nth sync; with_fault sync:$nth:5; }
 accident_slow() { nth sync; with_fault slow:$nth:30; }
 accident_new() { nth new; with_fault new:$nth; }
@@ -111,6 +113,7 @@ accident_power() {
     mv disk disk.cut
     mv disk.image disk.cut.image
     disk_after_cut disk.cut "$drawn" disk "$nth"
+    saved=$(as_said err)
     rm -rf disk.cut disk.cut.image
 }
 accident_cut() {
@@ -217,6 +220,7 @@ judge() {
             [ -n "$why" ] || {
                 run "${alone[@]}"
                 why=$(is_whole disk/run whole "$status")
+                [ "$(goes_on_from err 30)" -ge "$saved" ] || : "${why:=step $saved was saved, and is lost}"
             }
             ;;
     esac
@@ -224,7 +228,7 @@ judge() {
 }
 
 kinds=(kill term stop cut)
-[ -z "${FAULTS-}" ] || kinds+=(full full write write write read sync slow new new new map clock power power)
+[ -z "${FAULTS-}" ] || kinds+=(full full write write write read page sync slow new new new map clock power power)
 rare=(rank_kill rank_hang rank_term)
 [ -z "${FAULTS-}" ] || rare+=(rank_lie)
 
@@ -236,6 +240,7 @@ while [ $SECONDS -lt $deadline ]; do
     if [ "$drawn" -eq 0 ]; then one_of "${rare[@]}"; else one_of "${kinds[@]}"; fi
     kind=$drawn
     what=$kind
+    saved=0
     rm -rf disk disk.image team
     mkdir disk
     accident_$kind

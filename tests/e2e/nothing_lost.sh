@@ -120,6 +120,7 @@ check "and train.log has its beginning" test "$(grep -c "resumed from 'kept" kep
 
 train begun --steps=2
 rm -r begun/checkpoints/* && mkdir begun/checkpoints/.tmp-step-00000002
+sed -i -e '/"saved"/d' -e 's/,$//' begun/run.json # as it is before the first
 must "a run that never came to a checkpoint" "${small[@]}" --data=text.txt --steps=2 --output-dir=begun
 
 # ---- a full disk ----------------------------------------------------------------------------------------------
@@ -171,6 +172,25 @@ if [ -e "$faults" ] && ! is_sanitized; then
     check "a disk that fails once: the last checkpoint is tried once more" test $again -gt 2
     check "a disk that fails once: metrics" test $of_metrics = 1
     check "a disk that fails once: nothing is lost" test -z "$lost"
+
+    # Every file that is mapped cannot be read in one of the runs, which goes on from a checkpoint with frozen weights.
+    must "frozen weights" "${small[@]}" --data=text.txt --steps=2 --freeze='layers.0-1.*' --output-dir=frozen
+    unreadable() {
+        rm -rf faulty
+        cp -r frozen faulty
+        LD_PRELOAD=$faults "$TRAIN_GPT" --resume=faulty --steps=4 >out 2>err
+        status=$?
+    }
+    CHAOS_COUNT=$PWD/count CHAOS_FAULT=page:0 unreadable
+    begun=0 lost=
+    for ((n = 1; n <= $(cat count); n++)); do
+        CHAOS_FAULT=page:$n unreadable
+        case $status in 0 | 1 | 2) ;; *) lost+=" $n: exit code $status" ;; esac
+        [ "$(steps_of faulty)" = 2 ] || begun=$((begun + 1))
+        [ "$(newest faulty)" = "$(steps_of faulty)" ] || lost+=" $n: $(error | head -c 200)"
+    done
+    check "files that cannot be read" test "$begun" -gt 2
+    check "files that cannot be read: nothing is lost" test -z "$lost"
 else
     skip "a disk that fails once" "a sanitizer, or no $faults"
 fi

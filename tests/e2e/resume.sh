@@ -91,9 +91,19 @@ for signal in INT TERM; do
         cmp {straight,"cut-$signal"}/checkpoints/step-00000050/model.safetensors
 done
 
+names() { ls -A "$1/checkpoints" | tr '\n' ' '; }
+
+# ---- into another folder, without a step ------------------------------------------------------------
+
+# Its last validation was cut short, which is made up for: what is said to be saved there, is.
+must "whole" "${tiny[@]}" --sample-length=0 --data=text.txt --steps=4 --val-every=3 --output-dir=whole
+sed -i '/"step":4,"val_loss"/d' whole/metrics.jsonl
+must "no step into another folder" --resume=whole --output-dir=validated
+check "no step into another folder: a checkpoint is there" test "$(names validated)" = "latest step-00000004 "
+must "no step into another folder: going on" --resume=validated --steps=5
+
 # ---- retention ----------------------------------------------------------------------------------
 
-names() { ls -A "$1/checkpoints" | tr '\n' ' '; }
 train kept --steps=10 --checkpoint-every=2 --keep-checkpoints=2
 check "--keep-checkpoints=2 keeps the newest two" test "$(names kept)" = "latest step-00000008 step-00000010 "
 train all --steps=5 --checkpoint-every=1 --keep-checkpoints=0

@@ -147,6 +147,21 @@ check "checkpoints behind a link: what is left of an abandoned branch is not mix
     test "$(ls far/abandoned/1/checkpoints far/abandoned/2/checkpoints 2>check.out | grep -c step-):$(
         ls far/abandoned)" = 1:2
 
+# Its disk is not there at the next start, and the place where it was mounted is empty: no reason to begin anew.
+mv far/checkpoints link && mv elsewhere/far elsewhere/unmounted && mkdir elsewhere/far && mv link far/checkpoints
+branch far >before
+again=("${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=4 --output-dir=far)
+for way in --resume=1 --resume=0; do
+    refused "checkpoints that are not mounted, $way" 1 "the run in 'far' has saved checkpoints.*remove 'far/run.json'" \
+        "${again[@]}" $way
+done
+check "checkpoints that are not mounted: nothing was changed" cmp before <(branch far)
+rm -r elsewhere/far && mv elsewhere/unmounted elsewhere/far
+must "checkpoints that are mounted again" "${again[@]}" --resume=1
+rm -r elsewhere/far && mkdir elsewhere/far && rm far/run.json
+must "taking the advice to begin anew" "${again[@]}" --resume=1
+check "begun anew" grep -q '"step":1,' far/metrics.jsonl
+
 # ---- what a checkpoint will need is tried first -----------------------------------------------------
 
 # early NAME PATTERN FOLDER: refused before the first step.

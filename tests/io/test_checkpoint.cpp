@@ -2,6 +2,7 @@
 #include "llmc/io/checkpoint.h"
 #include "llmc/io/checkpoint_folder.h"
 #include "llmc/io/manifest.h"
+#include "llmc/io/run_record.h"
 #include "tests/io/file_limit.h"
 #include "tests/io/temp_dir.h"
 #include "tests/io/warnings.h"
@@ -242,6 +243,30 @@ TEST(Checkpoint, PruneKeepsTheNewestAndLatest) {
     EXPECT_EQ(fs::exists(run / "checkpoints/mine.txt"), true);
     for (const std::string& path : everything(run.path())) EXPECT_EQ(path.find(".tmp"), std::string::npos) << path;
     prune_checkpoints(run / "none", 1);
+}
+
+TEST(Checkpoint, AnImportedModelIsNeverPruned) {
+    const TempDir run;
+    for (const int64_t step : {0, 1, 2, 3}) write_step(run.path(), step);
+    prune_checkpoints(run.path(), 1);
+    EXPECT_EQ(list_steps(run.path()), (std::vector<int64_t>{0, 3}));
+}
+
+TEST(Checkpoint, AFolderThatCannotBeReadIsNoEmptyOne) {
+    const TempDir run;
+    fs::create_symlink("checkpoints", run / "checkpoints");  // To itself: what even root cannot read.
+    EXPECT_TRUE(has(error_of([&] { list_steps(run.path()); }), {"cannot read the folder", "checkpoints"}));
+}
+
+TEST(Checkpoint, ARunKnowsThatItHasOne) {
+    const TempDir run;
+    write_step(run.path(), 1);
+    EXPECT_EQ(fs::exists(run / "run.json"), false);  // A run of an older program.
+    write_run_record(run.path(), {"0123456789abcdef", false, std::nullopt});
+    EXPECT_FALSE(read_run_record(run.path()).has_saved);
+    write_step(run.path(), 2);
+    EXPECT_TRUE(read_run_record(run.path()).has_saved);
+    EXPECT_EQ(read_run_record(run.path()).id, "0123456789abcdef");
 }
 
 TEST(Checkpoint, TheBestIsNamedAndNeverPruned) {

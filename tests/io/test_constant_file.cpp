@@ -76,6 +76,18 @@ TEST(ConstantFile, ACheckpointOfTheSameStepIsReplaced) {
     EXPECT_EQ(first_value(run.path()), 0.5f);
 }
 
+// A process that was killed before its checkpoint was complete has left its link, and nobody could remove that.
+TEST(ConstantFile, WhatIsLeftIsNotWrittenThrough) {
+    const TempDir run;
+    ConstantFile constant, other;
+    write_step(run.path(), 1, constant, frozen_of());
+    const std::vector<float> others = {9, 9, 9, 9};
+    CheckpointWriter writer(run.path(), 2, other.bytes_to_write(run.path(), frozen_of(others)));
+    fs::create_hard_link(frozen_path(run, 1), writer.folder() + "/model-frozen.safetensors");
+    other.put(run.path(), writer.folder(), frozen_of(others));
+    EXPECT_EQ(first_value(run.path()), 0.5f);
+}
+
 TEST(ConstantFile, OtherContentIsNotShared) {
     const TempDir run;
     ConstantFile first, second;

@@ -40,7 +40,7 @@ class GoingBackTo : public testing::Test {
         write_text_atomically(root + "/tokenizer/vocab.json", "{}");
         write_text_atomically(root + "/config.toml", kOldConfig);
         write_text_atomically(root + "/metrics.jsonl", metrics(50));
-        write_run_record(root, {"0123456789abcdef", std::nullopt});
+        write_run_record(root, {"0123456789abcdef", true, std::nullopt});
         for (int64_t step = 10; step <= 50; step += 10)
             write_checkpoint(root, step, fmt::format("{{\"s\":{}}}", step), {});
         name_checkpoint(root, kBestName, 40);
@@ -131,7 +131,7 @@ TEST_F(GoingBackTo, ARunThatNothingNamesGetsAName) {
 TEST_F(GoingBackTo, ARecordThatCannotBeOpenedIsNotForgotten) {
     const std::string root = dir_ / "run", record = root + "/run.json";
     make_run(root);
-    write_run_record(root, {"0123456789abcdef", GoingBack{20, "abandoned/1"}});
+    write_run_record(root, {"0123456789abcdef", true, GoingBack{20, "abandoned/1"}});
     fs::rename(record, root + "/aside");
     fs::create_symlink("run.json", record);  // A link to itself.
     EXPECT_TRUE(has(error_of([&] { go_on_from(root, 50, kNewConfig); }), {"cannot open '" + record + "'"}));
@@ -220,7 +220,7 @@ TEST_F(GoingBackTo, ARehearsalLeavesNothing) {
 TEST_F(GoingBackTo, IsLeftToWhoeverHasTheFolder) {
     const std::string root = dir_ / "run";
     make_run(root);
-    write_run_record(root, {"0123456789abcdef", GoingBack{20, "abandoned/1"}});
+    write_run_record(root, {"0123456789abcdef", true, GoingBack{20, "abandoned/1"}});
     EXPECT_EQ(list_steps(root), (Steps{10, 20}));
     EXPECT_EQ(list_all_steps(root).size(), 5u);
     EXPECT_EQ(newest_step(root), 20) << "though `latest` says 50 yet";

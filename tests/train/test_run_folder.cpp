@@ -136,7 +136,7 @@ TEST_F(RunFolders, SomebodysOwnTokenizerStays) {
         options.tokenizer = own;
         RunFolder folder(options);
     }
-    write_run_record("mine", {"0123456789abcdef", std::nullopt});
+    write_run_record("mine", {"0123456789abcdef", false, std::nullopt});
     options.tokenizer = "bytes";
     RunFolder of_an_earlier_start(options);
     EXPECT_EQ(slurp("mine/tokenizer/vocab.json"), "{}");

@@ -2,8 +2,8 @@
 
 #include "llmc/base/error.h"
 #include "llmc/base/file.h"
-#include "llmc/base/mapped_reading.h"
 #include "llmc/base/log.h"
+#include "llmc/base/mapped_reading.h"
 #include "llmc/base/printable.h"
 #include "llmc/io/carried_files.h"
 #include "llmc/io/checkpoint.h"

@@ -113,7 +113,7 @@ rm -rf after
 disk_after_cut disk none after
 check "a run in runs/ stays" diff <(state first) <(state after/runs/*)
 
-# Back to an earlier checkpoint with another rate: the later ones are in the run, or in abandoned, and all that is theirs.
+# Back to an earlier checkpoint with another rate: the later ones are in the run, or put aside, and all that is theirs.
 run_to_its_end() { empty_disk && cp -r first disk/run; }
 abandoned_from() { state "$1" | grep -v -e ' checkpoints/step-00000004/' -e '^checkpoints/'; }
 no_branch_lost() {

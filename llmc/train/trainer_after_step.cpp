@@ -30,6 +30,7 @@ std::string words_of(const std::exception& error) {
 /// All that a finished step brings with it.
 void Trainer::after_step(const StepMetrics& metrics) {
     const bool last = progress_.step == options_.steps;
+    progress_.val_loss.reset();
     if (progress_.step == first_step_ + 1) {
         attempt([&] { begin_folder(); });
         better_loss_.reset();
@@ -214,6 +215,7 @@ void Trainer::validate() {
         evaluator_.loss(val_loader_, val_loader_.sequences().per_epoch(), [&] { return stop_->signal() != 0; });
     if (!loss) return;
     validation_losses_.add(*loss);
+    progress_.val_loss = loss;
     // There is no checkpoint of step 0.
     if (options_.keep_best && progress_.step > 0 && *loss < best_loss_) better_loss_ = loss;
     spdlog::info("step {}: validation loss {:.4f} {}{}", progress_.step, *loss, loss_unit(run_),

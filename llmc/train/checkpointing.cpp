@@ -167,6 +167,12 @@ StateFormats formats_in(const nlohmann::json& state, const std::string& path) {
     return {format("moments"), json.at("masters").get<std::string>() != "none", format("gradients")};
 }
 
+/// Those before there was one in it have none.
+std::optional<double> val_loss_in(const nlohmann::json& state) {
+    const auto found = state.find("val_loss");
+    return found != state.end() && found->is_number() ? std::optional(found->get<double>()) : std::nullopt;
+}
+
 std::string state_json(const ModelConfig& config, const Progress& progress) {
     const nlohmann::json json = {
         {"model", nlohmann::json::parse(to_json(config))},
@@ -189,6 +195,7 @@ std::string state_json(const ModelConfig& config, const Progress& progress) {
         {"train_tokens", progress.train_tokens},
         {"padded_vocab_size", progress.padded_vocab_size},
         {"adapter", progress.adapter.empty() ? nlohmann::json() : nlohmann::json::parse(progress.adapter)},
+        {"val_loss", progress.val_loss ? nlohmann::json(*progress.val_loss) : nlohmann::json()},
     };
     return json_text(json);
 }
@@ -370,9 +377,19 @@ Progress progress_of(const Checkpoint& checkpoint) {
         json.at("seed").get_to(progress.seed);
         json.at("train_tokens").get_to(progress.train_tokens);
         progress.padded_vocab_size = json.value("padded_vocab_size", int64_t{0});
+        progress.val_loss = val_loss_in(json);
         return progress;
     } catch (const nlohmann::json::exception& error) {
         fail("'{}': the checkpoint lacks what a training run needs ({})", checkpoint.path, error.what());
+    }
+}
+
+std::optional<double> validation_loss_of(const std::string& step_folder) {
+    const std::string path = step_folder + "/" + kManifestName;
+    try {
+        return val_loss_in(nlohmann::json::parse(parse_manifest(read_text(path), path).state));
+    } catch (const Error&) {
+        return std::nullopt;
     }
 }
 

@@ -13,6 +13,7 @@
 #include "llmc/io/weights.h"
 #include "llmc/run/state.h"
 
+#include <optional>
 #include <string>
 
 namespace llmc {
@@ -38,7 +39,8 @@ struct Progress {
     int64_t seed = 0;
     int64_t train_tokens =
         0;  ///< Size of the training data, on which the order of sequences depends; 0 before the first step.
-    int64_t padded_vocab_size = 0;  ///< WeightSource::padded_vocab_size() of where the run began.
+    int64_t padded_vocab_size = 0;   ///< WeightSource::padded_vocab_size() of where the run began.
+    std::optional<double> val_loss;  ///< Of the validation after this step, where that is done; nats per token.
 };
 
 /// What became of a checkpoint, on all ranks alike.
@@ -72,6 +74,8 @@ bool has_frozen_files(const std::string& root, const State& state);
 void save_imported(const std::string& root, const WeightSource& weights, const std::string& tokenizer);
 
 Progress progress_of(const Checkpoint& checkpoint);
+/// Progress::val_loss of the checkpoint in this step folder, by its manifest alone; nothing where that cannot be read.
+std::optional<double> validation_loss_of(const std::string& step_folder);
 ModelConfig model_of(const Checkpoint& checkpoint);
 
 /// The model with the adapters that trained in it, and with what else did.

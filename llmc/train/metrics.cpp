@@ -127,6 +127,8 @@ std::vector<std::pair<int64_t, std::string>> read_samples(const std::string& pat
 
 MetricsFile::~MetricsFile() { close(); }
 
+bool MetricsFile::is_at(const std::string& path) const { return file_ != nullptr && is_same_file(fileno(file_), path); }
+
 void MetricsFile::close() {
     if (file_ != nullptr) std::fclose(std::exchange(file_, nullptr));
 }

@@ -39,6 +39,8 @@ class MetricsFile {
     /// called again, for another file; where that fails, none is open.
     void open(const std::string& path, int64_t last_step);
     bool is_open() const { return file_ != nullptr; }
+    /// Whether `path` leads to the open file, which may have lost its name, or have lost it to another file.
+    bool is_at(const std::string& path) const;
     void close();
     /// All lines so far outlast a power cut. Without an open file there are none.
     void sync() const;

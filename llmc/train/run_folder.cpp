@@ -253,7 +253,12 @@ bool RunFolder::follow() {
 
 /// What somebody has removed from the folder meanwhile is written again.
 bool RunFolder::mend() {
-    if (!has_begun_) fail("the run folder '{}' could not be made that of this run, and stays as it was", path_);
+    if (!has_begun_) {
+        const std::optional<GoingBack> back = read_run_record(path_).going_back;
+        fail("the run folder '{}' could not be made that of this run, and {}", path_,
+             back ? fmt::format("is back at step {}: the next command that uses it ends the moves", back->step)
+                  : "stays as it was");
+    }
     finish_going_back(path_);
     const auto is_there = [&](const char* file) { return path_exists(path_ + "/" + file); };
     const bool knows_itself = read_run_record(path_).id == id_;

@@ -44,8 +44,8 @@ class RunFolder {
     bool has_begun() const { return has_begun_; }
 
     /// Follows a folder that has been moved while the run trains: path() is where it is now. One that was removed is
-    /// made anew, with the options and the tokenizer, and so are single files; then true, and metrics are to be opened
-    /// again. Fails where that cannot be, and where begin() has failed.
+    /// made anew, with the options and the tokenizer, and so are single files; then true. Files that are open there
+    /// may have lost their names. Fails where that cannot be, and where begin() has failed.
     bool follow();
 
     /// Opens the tokenizer's files, so that follow() has them whatever becomes of the folder. Once all is in its place.

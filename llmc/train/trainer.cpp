@@ -153,6 +153,13 @@ void Trainer::recall_validations(const Origin& origin) {
         const BestCheckpoint best = best_checkpoint(run_folder_, progress_.step);
         recalled[1] = best.loss;
         if (options_.keep_best && !best.is_named) unnamed_best_ = best.step;
+        if (options_.keep_best && best.is_unknown()) {
+            const std::string file = checkpoints_folder(run_folder_) + "/" + kBestName;
+            spdlog::warn(
+                "--keep-best: '{}' names step {}, whose validation loss is lost: it stays the best, whatever comes; "
+                "remove that file, and the next --resume names the best of the others",
+                file, best.step);
+        }
     }
     recalled = comm_.all_gather(recalled)[0];
     validates_first_ = recalled[0] != 0;

@@ -108,6 +108,7 @@ class Trainer {
     void save();
     std::string next_try() const;
     std::string why_not_saved() const;
+    void follow_lines(bool is_said);
     SaveResult follow_folder();
     void sync_lines();
     void keep_gemms() const;

@@ -30,6 +30,7 @@ std::string words_of(const std::exception& error) {
 /// All that a finished step brings with it.
 void Trainer::after_step(const StepMetrics& metrics) {
     const bool last = progress_.step == options_.steps;
+    progress_.val_loss.reset();
     if (progress_.step == first_step_ + 1) {
         attempt([&] { begin_folder(); });
         better_loss_.reset();
@@ -214,6 +215,7 @@ void Trainer::validate() {
         evaluator_.loss(val_loader_, val_loader_.sequences().per_epoch(), [&] { return stop_->signal() != 0; });
     if (!loss) return;
     validation_losses_.add(*loss);
+    progress_.val_loss = loss;
     // There is no checkpoint of step 0.
     if (options_.keep_best && progress_.step > 0 && *loss < best_loss_) better_loss_ = loss;
     spdlog::info("step {}: validation loss {:.4f} {}{}", progress_.step, *loss, loss_unit(run_),
@@ -255,21 +257,29 @@ void Trainer::print_sample() {
 /// In samples.jsonl. Nothing depends on it.
 void Trainer::keep_sample(const std::string& text) {
     try {
-        if (!samples_file_.is_open()) samples_file_.open(run_folder_ + "/samples.jsonl", first_step_);
+        if (!samples_file_.is_open()) samples_file_.open(run_folder_ + "/samples.jsonl", progress_.step - 1);
         samples_file_.write_sample(progress_.step, text);
     } catch (const Error& error) {
         spdlog::warn("step {}: a sample is not kept: {}", progress_.step, error.what());
     }
 }
 
-/// All ranks write where rank 0 finds the folder. Files that were open there may have lost their names.
+/// Files that are open may have lost their names; `is_said`: that some were removed.
+void Trainer::follow_lines(bool is_said) {
+    const std::string metrics = folder_->path() + "/metrics.jsonl", samples = folder_->path() + "/samples.jsonl";
+    if (!samples_file_.is_at(samples)) samples_file_.close();
+    if (metrics_file_.is_at(metrics)) return;
+    if (!is_said && metrics_file_.is_open()) {
+        spdlog::warn("'{}' was replaced by another file: lines from here on follow what is in that", metrics);
+    }
+    attempt([&] { metrics_file_.open(metrics, progress_.step); });
+}
+
+/// All ranks write where rank 0 finds the folder.
 SaveResult Trainer::follow_folder() {
     std::string obstacle;
     try {
-        if (folder_ != nullptr && folder_->follow()) {
-            samples_file_.close();
-            attempt([&] { metrics_file_.open(folder_->path() + "/metrics.jsonl", progress_.step); });
-        }
+        if (folder_ != nullptr) follow_lines(folder_->follow());
     } catch (const std::exception& error) {
         obstacle = words_of(error);
     }

@@ -1,6 +1,7 @@
 #include "llmc/train/validations.h"
 
 #include "llmc/io/checkpoint_folder.h"
+#include "llmc/train/checkpointing.h"
 #include "llmc/train/metrics.h"
 
 #include <map>
@@ -11,6 +12,13 @@ namespace {
 
 std::map<int64_t, double> losses_in(const std::string& run_folder) {
     return validation_losses(run_folder + "/metrics.jsonl");
+}
+
+/// Of a checkpoint of the run: as metrics have it, or where those lack it as its manifest does; else nothing.
+std::optional<double> loss_of(int64_t step, const std::map<int64_t, double>& losses, const std::string& run_folder) {
+    const auto found = losses.find(step);
+    if (found != losses.end()) return found->second;
+    return validation_loss_of(checkpoints_folder(run_folder) + "/" + step_name(step));
 }
 
 }  // namespace
@@ -25,14 +33,15 @@ BestCheckpoint best_checkpoint(const std::string& run_folder, int64_t last_step)
     const auto losses = losses_in(run_folder);
     BestCheckpoint best;
     for (const int64_t step : list_steps(run_folder)) {
-        const auto found = losses.find(step);
-        const bool counts = step > 0 && step <= last_step && found != losses.end();
-        if (counts && found->second < best.loss) best = {step, found->second, false};
+        if (step == 0 || step > last_step) continue;
+        const std::optional<double> loss = loss_of(step, losses, run_folder);
+        if (loss && *loss < best.loss) best = {step, *loss, false};
     }
     const std::optional<int64_t> named = named_step(run_folder, kBestName);
     if (!named || *named > last_step) return best;
-    const auto of_named = losses.find(*named);
-    if (of_named == losses.end() || of_named->second <= best.loss) best.is_named = true;
+    const std::optional<double> of_named = loss_of(*named, losses, run_folder);
+    if (!of_named) return {*named, -std::numeric_limits<double>::infinity(), true};
+    if (*of_named <= best.loss) best.is_named = true;
     return best;
 }
 

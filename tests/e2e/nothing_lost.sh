@@ -409,6 +409,28 @@ must "the rest of it" --resume=best3 --steps=40 --keep-checkpoints=1
 check "a best that has no name yet: a run that goes on keeps it" test "$(cat best3/checkpoints/best) $(
     ls best3/checkpoints | grep -c step-)" = "$(cat best/checkpoints/best) 2"
 
+# Metrics are lost, and what comes is worse: checkpoints know their losses.
+cp -r best2 best4
+rm best4/metrics.jsonl
+must "without metrics" --resume=best4 --steps=40 --learning-rate=30
+check "--keep-best where metrics are lost: best is what it was, and is kept" test \
+    "$(cat best4/checkpoints/best):$(cd best4/checkpoints && ls -d step-* | tr '\n' ' ')" = "$(best_of best2):$(
+        printf '%s\n' "$(best_of best2)" step-00000040 | tr '\n' ' ')"
+# A best whose loss nobody knows, as one of an earlier version without its metrics.
+must "no validation" "${unsteady[@]/--val-every=2/--val-every=0}" --steps=2 --output-dir=best6
+cp best6/checkpoints/latest best6/checkpoints/best
+must "from here on with validations" --resume=best6 --steps=20 --val-every=2
+check "a best whose loss is lost: said" grep -q \
+    " W --keep-best: 'best6/checkpoints/best' names step 2, whose validation loss is lost: it stays the best" err
+check "a best whose loss is lost: kept, and named" test "$(cat best6/checkpoints/best):$(
+    ls best6/checkpoints | grep step- | tr '\n' ' ')" = "step-00000002:step-00000002 step-00000020 "
+rm best6/checkpoints/best
+must "without that name" --resume=best6 --steps=40
+check "a best whose loss is lost: without its name the others count" test \
+    "$(cat best6/checkpoints/best):$(grep -c ' W ' err)" = "$(for name in best6/checkpoints/step-*; do
+        sed -n "s/^{\"step\":$((10#${name##*-})),\"val_loss\":\(.*\)}$/\1 ${name##*/}/p" best6/metrics.jsonl
+    done | sort -g | head -n 1 | cut -d' ' -f2):0"
+
 # ---- a last validation that is missing, as where a signal has cut it short, or it has failed -----------------------
 
 must "a run that validates" "${tiny[@]}" --sample-length=0 --data=text.txt --steps=3 --val-every=2 --val-sequences=2 \

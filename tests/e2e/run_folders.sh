@@ -250,6 +250,23 @@ check "files removed while it trains: written again" \
     test "$status:$(grep -c "W files of the run folder 'mended' were removed" err)" = 0:1
 must "files removed while it trains: goes on" --resume=mended --steps=1000000 --dry-run
 
+# Another file gets the name, as by sed -i: lines go on in that.
+"$TRAIN_GPT" "${endless[@]}" --checkpoint-every=5 --output-dir=replaced >out 2>err &
+job=$!
+eventually 60 grep -q -s '"step":3,' replaced/metrics.jsonl
+kill -STOP $job
+sed -i 's/"loss"/"edited":1,"loss"/' replaced/metrics.jsonl
+edited=$(grep -c edited replaced/metrics.jsonl)
+kill -CONT $job
+goes_on() { [ "$(lines replaced)" -gt $((edited + 5)) ]; }
+check "metrics replaced while it trains: lines go on" eventually 60 goes_on
+stop
+check "metrics replaced while it trains: what was in the other file stays, and it is said once" \
+    test "$status:$(grep -c edited replaced/metrics.jsonl):$(
+        grep -c "W 'replaced/metrics.jsonl' was replaced by another file" err)" = "0:$edited:1"
+check "metrics replaced while it trains: the last line is of the last step" \
+    test "$(cat replaced/checkpoints/latest)" = "$(printf 'step-%08d' "$(branch replaced | cut -d' ' -f3)")"
+
 start blocked
 rm blocked/config.toml blocked/metrics.jsonl
 mkdir blocked/metrics.jsonl
@@ -268,6 +285,19 @@ check "removed while it trains: samples are in the folder that was made anew" \
     eventually 60 test -s sampled/samples.jsonl
 stop
 check "and it ends well" test "$status" = 0
+
+"$TRAIN_GPT" "${tiny[@]}" --val-every=0 --data=text.txt --steps=1000000 --sample-length=3 --sample-every=10 \
+    --checkpoint-every=10 --output-dir=samples >out 2>err &
+job=$!
+eventually 60 grep -q -s '"step":20,' samples/samples.jsonl
+rm samples/config.toml
+eventually 60 test -e samples/config.toml
+sampled=$(tail -n 1 samples/samples.jsonl | sed 's/^{"step":\([0-9]*\).*/\1/')
+eventually 60 grep -q -s "\"step\":$((sampled + 20))," samples/samples.jsonl
+stop
+check "config.toml removed while it trains: samples so far stay" test "$(head -n 2 samples/samples.jsonl |
+    sed 's/,.*//' | tr '\n' ' '):$(grep -c "W files of the run folder 'samples' were removed" err)" = \
+    '{"step":10 {"step":20 :1'
 
 make_text long.txt 8000000 3
 "$TRAIN_GPT" "${tiny[@]}" --sample-length=0 --data=text.txt --steps=5 --val-data=long.txt --val-sequences=1000000 \

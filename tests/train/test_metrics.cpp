@@ -50,6 +50,20 @@ TEST(Metrics, ALineHasTheDocumentedKeysInOrder) {
     EXPECT_EQ(lines[1].dump(), R"({"step":1,"val_loss":2.75})");
 }
 
+TEST(Metrics, AreToldFromAnotherFileOfTheirName) {
+    const TempDir dir;
+    const std::string path = dir / "metrics.jsonl";
+    MetricsFile file;
+    EXPECT_FALSE(file.is_at(path)) << "none is open";
+    file.open(path, 0);
+    EXPECT_TRUE(file.is_at(path));
+    std::filesystem::rename(path, dir / "moved.jsonl");
+    EXPECT_FALSE(file.is_at(path)) << "removed";
+    EXPECT_TRUE(file.is_at(dir / "moved.jsonl"));
+    dir.write("metrics.jsonl", "");
+    EXPECT_FALSE(file.is_at(path)) << "another one";
+}
+
 TEST(Metrics, FloatsKeepTheirBits) {
     const TempDir dir;
     const std::vector<double> values = {0.1, 1.0 / 3, 5.546782232820988, 1e-310, 1e300, std::nextafter(2.0, 3.0), 0.0};

@@ -90,6 +90,25 @@ TEST_F(RunFolders, ItsOwnAsOutputDirIsWhereItGoesOn) {
     EXPECT_EQ(parse({"--resume=old", "--output-dir=new"}).output_dir, "new");
 }
 
+TEST_F(RunFolders, SaysHowFarItIsWhereGoingBackFails) {
+    make_run("old");
+    write_run_record("old", {"0123456789abcdef", std::nullopt});
+    fs::create_directories("old/checkpoints/" + step_name(20));
+    dir_.write("old/checkpoints/" + step_name(20) + "/manifest.json", "");
+    Options options;
+    options.resume = "old/checkpoints/" + step_name(10);
+    RunFolder folder(options);
+    const auto failure = [&] {
+        EXPECT_NE(error_of([&] { folder.begin(options, 10); }), "");
+        return error_of([&] { folder.follow(); });
+    };
+    fs::create_directory("old/metrics.jsonl");  // In the way before the decision.
+    EXPECT_TRUE(has(failure(), {"could not be made that of this run, and stays as it was"}));
+    fs::remove("old/metrics.jsonl");
+    dir_.write("old/abandoned", "");  // In the way after it.
+    EXPECT_TRUE(has(failure(), {"could not be made that of this run, and is back at step 10: the next command"}));
+}
+
 TEST_F(RunFolders, IsTheOutputDir) {
     Options options;
     options.output_dir = "some/where";

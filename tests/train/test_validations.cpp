@@ -4,12 +4,14 @@
 #include "llmc/base/file.h"
 #include "llmc/io/checkpoint.h"
 #include "llmc/io/checkpoint_folder.h"
+#include "llmc/train/checkpointing.h"
 #include "tests/io/temp_dir.h"
 
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <limits>
+#include <optional>
 #include <string>
 
 namespace llmc {
@@ -63,6 +65,28 @@ TEST_F(TheBest, IsToBeNamedWhereBestNamesAnother) {
     std::filesystem::create_directory(checkpoints_folder(run_.path()) + "/best");
     EXPECT_FALSE(of(50).is_named) << "what cannot be read";
     EXPECT_EQ(of(50).loss, 3.5);
+}
+
+TEST_F(TheBest, IsKnownWhereMetricsAreLost) {
+    write_checkpoint(run_.path(), 20, "{\"val_loss\":3.25}", {});
+    write_checkpoint(run_.path(), 30, "{\"val_loss\":null}", {});
+    EXPECT_EQ(validation_loss_of(checkpoints_folder(run_.path()) + "/" + step_name(20)), 3.25);
+    EXPECT_EQ(validation_loss_of(checkpoints_folder(run_.path()) + "/" + step_name(30)), std::nullopt);
+    EXPECT_EQ(validation_loss_of(run_ / "nowhere"), std::nullopt);
+    EXPECT_EQ(of(50).loss, 3.5) << "metrics first";
+    std::filesystem::remove(run_ / "metrics.jsonl");
+    EXPECT_EQ(of(50).step, 20);
+    EXPECT_EQ(of(50).loss, 3.25);
+    EXPECT_TRUE(is_named(50, 20));
+    EXPECT_FALSE(of(50).is_unknown());
+}
+
+TEST_F(TheBest, StaysTheNamedOneWhereNobodyKnowsItsLoss) {
+    EXPECT_TRUE(is_named(50, 50));
+    EXPECT_EQ(of(50).step, 50);
+    EXPECT_TRUE(of(50).is_unknown());
+    EXPECT_LT(of(50).loss, std::numeric_limits<double>::lowest()) << "no validation is better";
+    EXPECT_FALSE(of(40).is_unknown()) << "which is abandoned";
 }
 
 TEST_F(TheBest, IsLackingAtTheEndOfARunThatKeepsIt) {

@@ -80,4 +80,9 @@ void PendingOutput::complete() {
     });
 }
 
+void PendingOutput::withdraw() {
+    std::error_code ignored;
+    fs::rename(path_, temporary_, ignored);
+}
+
 }  // namespace llmc

@@ -35,6 +35,8 @@ class PendingOutput {
     void write(const std::function<void()>& fill) const;
     /// Syncs folders and renames. Without it the temporary file or folder is removed at the end.
     void complete();
+    /// Takes the name away again, if it has it: for what is part of a larger output that has failed.
+    void withdraw();
 
   private:
     std::string path_, option_;

@@ -69,6 +69,27 @@ std::string temporary_name(const std::string& path) {
     return path.substr(0, name) + ".tmp-" + path.substr(name);
 }
 
+/// What may be NAME in this path of a file NAME_train_000000.bin or NAME_val_000000.bin.
+std::vector<std::string> names_before_split(const std::string& path) {
+    std::vector<std::string> names;
+    for (const std::string_view part : {"_train_", "_val_"}) {
+        const size_t end = path.rfind(part);
+        if (end != std::string::npos && path.find('/', end) == std::string::npos) names.push_back(path.substr(0, end));
+    }
+    return names;
+}
+
+void require_finished(const std::string& path, const std::string& option) {
+    for (const std::string& name : names_before_split(path)) {
+        const std::string rest = unfinished_shard(name);
+        if (rest.empty()) continue;
+        fail(
+            "{}: '{}' is one of several token files, and '{}' has not got its name yet; wait for the tokenize that "
+            "writes them, or run it again if it was killed",
+            option, path, rest);
+    }
+}
+
 }  // namespace
 
 bool is_token_file(std::span<const std::byte> bytes) {
@@ -83,17 +104,21 @@ TokenFormat format_for(const Tokenizer& tokenizer) {
 }
 
 std::string tokenizer_beside(const std::string& path) {
-    for (const std::string_view part : {"_train_", "_val_"}) {
-        const size_t end = path.rfind(part);
-        if (end == std::string::npos || path.find('/', end) != std::string::npos) continue;
-        const std::string folder = path.substr(0, end) + "_tokenizer";
-        if (is_directory(folder)) return folder;
+    for (const std::string& name : names_before_split(path)) {
+        if (is_directory(name + "_tokenizer")) return name + "_tokenizer";
     }
     return "";
 }
 
+std::string unfinished_shard(const std::string& name) {
+    const std::string first = name + "_train_000000.bin";
+    const std::string temporary = temporary_name(first);
+    return path_exists(temporary) && !path_exists(first) ? temporary : "";
+}
+
 TokenFile::TokenFile(DataFile file, const std::string& option, const Tokenizer* tokenizer)
     : what_(file.describe()), file_(std::move(file.file)) {
+    require_finished(path(), option);
     if (file.kind == DataKind::TokenFile) {
         check_header(option);
     } else {
@@ -178,8 +203,11 @@ TokenShardWriter::TokenShardWriter(std::string prefix, const TokenFormat& format
 
 TokenShardWriter::~TokenShardWriter() {
     if (closed_) return;
-    for (const auto* paths : {&paths_, &marks_paths_}) {
-        for (const std::string& path : *paths) unlink(temporary_name(path).c_str());
+    for (const auto* paths : {&marks_paths_, &paths_}) {
+        // Each has one of its names. The first shard goes last: unfinished_shard().
+        for (auto path = paths->rbegin(); path != paths->rend(); ++path) {
+            if (unlink(temporary_name(*path).c_str()) != 0) unlink(path->c_str());
+        }
     }
 }
 
@@ -210,13 +238,20 @@ void TokenShardWriter::append_marked(std::span<const int32_t> tokens, std::span<
     marks_.insert(marks_.end(), marks.begin(), marks.end());
 }
 
-void TokenShardWriter::close() {
-    if (!items_.empty()) write_shard();
-    // Marks first: tokens without theirs would all be scored.
-    for (const auto* paths : {&marks_paths_, &paths_}) {
-        for (const std::string& path : *paths) rename_into_place(temporary_name(path), path);
+void TokenShardWriter::close_all(std::initializer_list<TokenShardWriter*> writers) {
+    std::vector<std::string> paths;
+    for (TokenShardWriter* writer : writers) {
+        if (!writer->items_.empty()) writer->write_shard();
+        paths.insert(paths.end(), writer->paths_.begin(), writer->paths_.end());
     }
-    closed_ = true;
+    // Marks first: tokens without theirs would all be scored.
+    for (const TokenShardWriter* writer : writers) {
+        paths.insert(paths.end(), writer->marks_paths_.begin(), writer->marks_paths_.end());
+    }
+    for (auto path = paths.rbegin(); path != paths.rend(); ++path) {
+        rename_into_place(temporary_name(*path), *path);
+    }
+    for (TokenShardWriter* writer : writers) writer->closed_ = true;
 }
 
 void TokenShardWriter::write_shard() {
@@ -231,9 +266,10 @@ void TokenShardWriter::write_shard() {
     items_.clear();
     paths_.push_back(path);
     if (marks_.empty()) return;
-    marks_paths_.push_back(marks_beside(path));
-    write_marks(temporary_name(marks_paths_.back()), marks_, checksum);
+    const std::string marks_path = marks_beside(path);
+    write_marks(temporary_name(marks_path), marks_, checksum);
     marks_.clear();
+    marks_paths_.push_back(marks_path);
 }
 
 }  // namespace llmc

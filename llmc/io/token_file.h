@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <span>
 #include <string>
@@ -40,12 +41,17 @@ TokenFormat format_for(const Tokenizer& tokenizer);
 /// The folder NAME_tokenizer, which `tokenize` leaves beside NAME_train_000000.bin; empty if there is none.
 std::string tokenizer_beside(const std::string& path);
 
+/// Of token files NAME_*.bin that a `tokenize` has not finished the one that is renamed last, NAME_train_000000.bin, by
+/// its temporary name; else empty.
+std::string unfinished_shard(const std::string& name);
+
 /// One token file, with llm.c's header or none, memory-mapped. More than 2 GiB is fine. With a file of marks beside it
 /// (marks_file.h) it is instruction data.
 class TokenFile final : public TokenSource {
   public:
-    /// Checks the header and the file's size; an Error naming `option` if they are wrong. `tokenizer` is what made the
-    /// ids, where that is known; the vocabulary and end-of-text are then its own, not those of the format.
+    /// Checks the header and the file's size, and that the files it belongs to are all there (unfinished_shard()); an
+    /// Error naming `option` if not. `tokenizer` is what made the ids, where that is known; the vocabulary and
+    /// end-of-text are then its own, not those of the format.
     TokenFile(DataFile file, const std::string& option, const Tokenizer* tokenizer = nullptr);
     int64_t size() const override { return count_; }
     void read(int64_t position, std::span<int32_t> out) const override;
@@ -79,7 +85,8 @@ class TokenFile final : public TokenSource {
 };
 
 /// Writes <prefix>_000000.bin, <prefix>_000001.bin, ... with at most `shard_tokens` tokens each. Holds one shard in
-/// memory, because its header comes first. Until close() they have temporary names, and without it they are removed.
+/// memory, because its header comes first. Until close() they have temporary names, and without it, or where it fails,
+/// they are removed.
 class TokenShardWriter {
   public:
     TokenShardWriter(std::string prefix, const TokenFormat& format, int64_t shard_tokens = 100'000'000);
@@ -91,8 +98,11 @@ class TokenShardWriter {
     /// A document with its marks, which go into a file beside the tokens. It is never cut: a shard has at least one and
     /// ends before the document with which it would have too many tokens. Not to be mixed with append().
     void append_marked(std::span<const int32_t> tokens, std::span<const uint8_t> marks);
-    /// Writes what is left. To be called once, at the end.
-    void close();
+    /// Writes what is left and gives the files their names, the first one last. To be called once, at the end.
+    void close() { close_all({this}); }
+    /// The same for several that make one output: all files have their names, or, on an Error, none keeps it. The first
+    /// one of the first writer is the last.
+    static void close_all(std::initializer_list<TokenShardWriter*> writers);
     /// Tokens given so far.
     int64_t tokens() const { return tokens_; }
     /// Names of the files written so far.

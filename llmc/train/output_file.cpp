@@ -7,7 +7,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
 #include <filesystem>
+#include <random>
 #include <unistd.h>
 
 namespace llmc {
@@ -62,12 +66,13 @@ void require_file(const std::string& option, const std::string& path) {
 
 void require_output(const std::string& option, const std::string& path) {
     require_file(option, path);
-    const std::string trial = path + ".tmp";  // Beside it, as write_output() will.
-    try {
-        FileWriter(trial).close();
-    } catch (const Error& failure) {
-        fail("{}={}: {}; choose another place", option, path, failure.what());
+    std::random_device random;  // Beside it, under a name that nobody else has, as write_output() will.
+    const std::string trial = fmt::format("{}.{:08x}{:08x}.tmp", path, random(), random());
+    const int descriptor = open(trial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (descriptor < 0) {
+        fail("{}={}: cannot create '{}': {}; choose another place", option, path, trial, std::strerror(errno));
     }
+    close(descriptor);
     unlink(trial.c_str());
 }
 

@@ -37,8 +37,8 @@ namespace {
 class SplitWriter {
   public:
     SplitWriter(const Options& options, const TextCorpus& corpus, const TokenFormat& format)
-        : val_(options.out + "_val", format, options.shard_tokens),
-          train_(options.out + "_train", format, options.shard_tokens),
+        : train_(options.out + "_train", format, options.shard_tokens),
+          val_(options.out + "_val", format, options.shard_tokens),
           end_of_text_(format.end_of_text),
           whole_documents_(!options.jsonl_field.empty()),
           most_tokens_(options.val_tokens > 0 ? options.val_tokens : options.shard_tokens),
@@ -52,10 +52,7 @@ class SplitWriter {
         val_.append(tokens.first(count));
         train_.append(tokens.subspan(count));
     }
-    void close() {
-        val_.close();
-        train_.close();
-    }
+    void close() { TokenShardWriter::close_all({&train_, &val_}); }
     const TokenShardWriter& val() const { return val_; }
     const TokenShardWriter& train() const { return train_; }
 
@@ -72,7 +69,7 @@ class SplitWriter {
         return std::min(count, static_cast<size_t>(most_tokens_ - val_.tokens()));
     }
 
-    TokenShardWriter val_, train_;
+    TokenShardWriter train_, val_;
     int32_t end_of_text_;
     bool whole_documents_;
     int64_t most_tokens_;
@@ -85,18 +82,25 @@ void require_new_names(const std::string& out, FileLock* lock) {
     const std::string folder = std::filesystem::path(out).parent_path().string();
     if (!folder.empty()) make_directories(folder, "--out");
     lock_output(out, "--out", lock);
+    std::string first, all;
     for (const char* ending : {"_val_*.bin", "_train_*.bin", "_val_*.marks", "_train_*.marks", "_tokenizer"}) {
         const std::vector<std::string> old = glob_paths(out + ending);
-        if (!old.empty() && path_exists(old[0])) {
-            fail_usage("--out={}: '{}' is there already; remove it, or choose another name", out, old[0]);
-        }
+        if (old.empty() || !path_exists(old[0])) continue;
+        if (first.empty()) first = old[0];
+        all += fmt::format(" {}{}", shell_word(out), ending);
     }
+    if (first.empty()) return;
+    if (unfinished_shard(out).empty()) {
+        fail_usage("--out={}: '{}' is there already; remove it, or choose another name", out, first);
+    }
+    fail_usage("--out={}: a tokenize that was killed has left a part of its files; remove them first: rm -r --{}", out,
+               all);
 }
 
 TokenizerChoices choices_of(const Options& options) { return {options.document_token, options.tokenizer_pattern}; }
 
-/// The tokenizer's files, beside the shards, if it has any. What writes the shards is called before they have their
-/// name.
+/// The tokenizer's files, beside the shards, if it has any. They have their name before what writes the shards is
+/// called, and lose it where that fails.
 template <typename CloseShards>
 bool keep_tokenizer(const Options& options, const Tokenizer& tokenizer, CloseShards close_shards) {
     PendingOutput folder(options.out + "_tokenizer", "--out", OutputIs::Folder);
@@ -106,8 +110,13 @@ bool keep_tokenizer(const Options& options, const Tokenizer& tokenizer, CloseSha
         keep_chat_template(options.chat_template, folder.temporary());
     });
     if (!options.llmc_tokenizer.empty()) write_llmc_tokenizer(tokenizer, options.llmc_tokenizer);
-    close_shards();
-    if (has_files) folder.complete();
+    try {
+        if (has_files) folder.complete();
+        close_shards();
+    } catch (...) {
+        folder.withdraw();
+        throw;
+    }
     return has_files;
 }
 

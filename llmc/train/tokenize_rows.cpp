@@ -25,8 +25,8 @@ TokenizedRows tokenize_rows(const Options& options, const std::vector<DataFile>&
     TokenizedRows done;
     for (const DataFile& file : files) done.bytes += file.file.size();
     const TokenFormat format = format_for(tokenizer);
-    TokenShardWriter val(options.out + "_val", format, options.shard_tokens);
     TokenShardWriter train(options.out + "_train", format, options.shard_tokens);
+    TokenShardWriter val(options.out + "_val", format, options.shard_tokens);
     const bool by_tokens = options.val_tokens > 0;
     const int64_t most_tokens = by_tokens ? options.val_tokens : options.shard_tokens;
     const auto val_bytes = static_cast<int64_t>(std::llround(options.val_fraction * static_cast<double>(done.bytes)));
@@ -47,10 +47,7 @@ TokenizedRows tokenize_rows(const Options& options, const std::vector<DataFile>&
         fail("tokenize: all {} tokens of the rows are for validation; lower --val-tokens or --val-fraction",
              val.tokens());
     }
-    finish([&] {
-        val.close();
-        train.close();
-    });
+    finish([&] { TokenShardWriter::close_all({&train, &val}); });
     done.val_tokens = val.tokens();
     done.train_tokens = train.tokens();
     for (const TokenShardWriter* shards : {&val, &train}) {

@@ -211,6 +211,10 @@ fi
 
 mv runs kept # a refused command must not make any
 echo precious >text.html
+echo precious >page.html.tmp
+must "a report beside the user's file" report kept/one --out=page.html
+check "what is named like a temporary file is untouched" test "$(cat page.html.tmp)" = precious
+rm page.html.tmp
 refused "a device" 1 "--out=/dev/full: is there already and no file" report kept/one --out=/dev/full
 refused "a file as a run" 1 "report text.html: is a file; give a run folder, such as runs/NAME" report text.html
 refused "a file that is no report" 2 "--out=text.html.*no report" report kept/one --out=text.html

@@ -200,4 +200,64 @@ refused "a vocabulary larger than the model's" 2 "--vocab-size=300: .* $size tok
 
 check "refused commands leave no token files" test -z "$(find . -name "new*")"
 
+# ---- ended in the middle -----------------------------------------------------------------------------------------
+
+shards() { run tokenize --tokenizer=vocab --shard-tokens=1200 --val-tokens=1500 --out="$1" text.txt; }
+
+# faulty FAULT: the same, with an accident, in the folder cut.
+faults=$BUILD_DIR/faults.so
+faulty() {
+    rm -rf cut && mkdir cut
+    export CHAOS_FAULT=$1 LD_PRELOAD=$faults
+    shards cut/x
+    unset CHAOS_FAULT LD_PRELOAD
+} 2>/dev/null # without the shell's own remarks on killed jobs
+is_whole() { diff -r -x '.tmp-*' whole cut >/dev/null; }
+
+# why_not: what is wrong with that folder after a kill. No file has its name; or all have; or those that have are
+# refused, and the same command goes, once what it asks for is removed. The last are counted.
+why_not() {
+    local data advice
+    if [ -n "$(ls cut)" ] && ! is_whole; then
+        parts=$((parts + 1))
+        for data in cut 'cut/x_train_*.bin' cut/x_*_*.bin; do
+            run "${tiny[@]}" --dry-run --data="$data"
+            if ! says ' E .*(has not got its name yet|no file matches|folder without files)' >check.out; then
+                echo "--data=$data: exit code $status: $(tail -n 1 err)"
+            fi
+        done
+        shards cut/x
+        advice=$(sed -n 's/.* E --out=cut.x: .*; remove them first: \(rm -r -- .*\)/\1/p' err)
+        if [ -n "$advice" ]; then eval "$advice"; else echo "again: exit code $status: $(tail -n 1 err)"; fi
+        [ -z "$(ls cut)" ] || echo "${advice:-nothing} leaves $(ls cut)"
+    fi
+    if [ -z "$(ls cut)" ]; then shards cut/x; else run "${tiny[@]}" --dry-run --data='cut/x_train_*.bin'; fi
+    if [ "$status" != 0 ] || ! is_whole; then echo "at the end: exit code $status: $(tail -n 1 err)"; fi
+}
+
+if [ -e "$faults" ] && ! is_sanitized; then
+    mkdir whole
+    shards whole/x
+    check "several shards of each kind" test -e whole/x_val_000001.bin -a -e whole/x_train_000002.bin
+    for fault in power write sync; do
+        CHAOS_COUNT=$PWD/count faulty $fault:0
+        bad=0 parts=0
+        for ((nth = 1; nth <= $(cat count) && bad < 3; nth++)); do
+            faulty $fault:$nth:5
+            if [ $fault = power ]; then
+                why_not >why
+            elif [ "$status" = 0 ] || says ' E cannot write to standard output' >/dev/null; then
+                diff -r whole cut >why
+            else
+                find cut -mindepth 1 >why
+            fi
+            [ ! -s why ] || { not_ok "tokenize, $fault $nth" "$(head -n 5 why)"; bad=$((bad + 1)); }
+        done
+        [ $bad -gt 0 ] || ok "tokenize, each $fault of $(cat count)"
+        [ $fault != power ] || check "some were cut between two names" test $parts -gt 4
+    done
+else
+    skip "token files ended in the middle" "a sanitizer, or no $faults"
+fi
+
 exit $((failures > 0))

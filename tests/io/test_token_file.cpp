@@ -8,7 +8,9 @@
 #include <array>
 #include <cstring>
 #include <fcntl.h>
+#include <filesystem>
 #include <numeric>
+#include <set>
 #include <unistd.h>
 
 namespace llmc {
@@ -80,6 +82,54 @@ TEST(TokenFile, ShardsRoundTrip) {
         source->read(597, across);
         EXPECT_EQ(across, std::vector<int32_t>(tokens.begin() + 597, tokens.begin() + 604));
     }
+}
+
+/// A validation shard and three training shards, their tokens and marks.
+void write_split(const TempDir& dir) {
+    TokenShardWriter train(dir / "x_train", kGpt2Tokens, 4), val(dir / "x_val", kGpt2Tokens, 4);
+    const std::vector<int32_t> tokens = {1, 2, 3, 4};
+    const std::vector<uint8_t> marks = {kDocumentStart, kScored, kScored, kScored};
+    for (TokenShardWriter* writer : {&val, &train, &train, &train}) writer->append_marked(tokens, marks);
+    TokenShardWriter::close_all({&train, &val});
+}
+
+std::set<std::string> names_in(const TempDir& dir) {
+    std::set<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(dir.path())) names.insert(entry.path().filename());
+    return names;
+}
+
+TEST(TokenFile, ShardsThatCannotAllBeNamedAreRemoved) {
+    const TempDir whole;
+    write_split(whole);
+    const std::set<std::string> all = names_in(whole);
+    ASSERT_EQ(all.size(), 8u);
+    for (const std::string& name : all) {
+        const TempDir dir;
+        std::filesystem::create_directories(dir / name + "/in the way");
+        EXPECT_TRUE(has(error_of([&] { write_split(dir); }), {"cannot replace", name}));
+        EXPECT_EQ(names_in(dir), std::set<std::string>{name});
+    }
+}
+
+TEST(TokenFile, ShardsOfAnUnfinishedSetAreRefused) {
+    const TempDir dir;
+    write_split(dir);
+    const std::vector<std::string> patterns = {"x_train_*.bin", "x_train_000002.bin", "x_train_00000[12].bin",
+                                               "x_val_000000.bin"};
+    const std::string first = dir / "x_train_000000.bin", temporary = dir / ".tmp-x_train_000000.bin";
+    std::filesystem::rename(first, temporary);
+    for (const std::string& pattern : patterns) {
+        EXPECT_TRUE(has(open_error(dir / pattern), {"--data: '", "'" + temporary + "' has not got its name", "again"}));
+    }
+    EXPECT_TRUE(has(error_of([&] { open_token_source(dir.path(), "--data", nullptr, {}, FolderUse::Training); }),
+                    {"'" + temporary + "' has not got its name"}));
+    // Another set's lies beside shards as llm.c's scripts number them, from 000001 on; a stale one beside a whole set.
+    std::filesystem::rename(temporary, dir / ".tmp-y_train_000000.bin");
+    for (const std::string& pattern : patterns) EXPECT_NO_THROW(open_token_source(dir / pattern, "--data")) << pattern;
+    std::filesystem::rename(dir / ".tmp-y_train_000000.bin", first);
+    dir.write(".tmp-x_train_000000.bin", "of a later tokenize");
+    for (const std::string& pattern : patterns) EXPECT_NO_THROW(open_token_source(dir / pattern, "--data")) << pattern;
 }
 
 TEST(TokenFile, WriterRefusesWhatDoesNotFit) {

@@ -53,7 +53,8 @@ refused "nothing but brackets" 1 "'brackets/config.json' has arrays or objects w
 touch afile
 refused "a file as the run folder" 1 "--output-dir: cannot make the folder 'afile': 'afile' is a file; choose another" \
     "${tiny[@]}" "${quiet[@]}" --data=text.txt --output-dir=afile
-check "is said before anything else but the device" test "$(grep ' I ' err | grep -vc ' I device ')" = 0
+check "is said before anything but the device and the environment's threads" \
+    test "$(grep ' I ' err | grep -vc -e ' I device ' -e ' I threads .* by OMP_NUM_THREADS')" = 0
 refused "a truncated token file" 1 "--data: token file 'truncated.bin' is truncated" "${good[@]}" --data=truncated.bin
 refused "a token file without its header" 1 "--data: token file 'header.bin' is truncated" "${good[@]}" \
     --data=header.bin
@@ -143,7 +144,7 @@ refused "an option twice in a configuration" 2 "--config=twice.toml: 'steps' .* 
 # ---- memory ------------------------------------------------------------------------------------------
 
 refused "not enough memory" 1 "--memory-budget is 1.*none needs.*layer needs.*sqrt needs.*--batch-size=" \
-    "${with_text[@]}" --memory-budget=1500KiB
+    "${with_text[@]}" --threads=1 --memory-budget=1300KiB
 refused "not enough memory for one sequence" 1 \
     "At any level parameters, gradients and optimiser alone take" "${with_text[@]}" \
     --memory-budget=1KiB

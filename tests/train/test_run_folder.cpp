@@ -92,7 +92,7 @@ TEST_F(RunFolders, ItsOwnAsOutputDirIsWhereItGoesOn) {
 
 TEST_F(RunFolders, SaysHowFarItIsWhereGoingBackFails) {
     make_run("old");
-    write_run_record("old", {"0123456789abcdef", std::nullopt});
+    write_run_record("old", {"0123456789abcdef", false, std::nullopt});
     fs::create_directories("old/checkpoints/" + step_name(20));
     dir_.write("old/checkpoints/" + step_name(20) + "/manifest.json", "");
     Options options;

@@ -136,8 +136,11 @@ for kib in 50 300; do
 done
 limited 50 "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=2 --output-dir=first
 check "a full disk at the first checkpoint" test "$status:$(grep -c ' E ' err):$(ls -A first/checkpoints)" = 1:1:
-# (Not even the line of error can be written then.)
-limited 0 "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=2 --output-dir=none
-check "a full disk from the start leaves no run folder" test "$status:$(ls -d none 2>/dev/null)" = 1:
+if ldd "$TRAIN_GPT" | grep -q libtsan; then
+    skip "a full disk from the start" "the thread sanitizer writes a file itself as the program starts"
+else # Not even the line of error can be written then.
+    limited 0 "${tiny[@]}" "${quiet[@]}" --data=text.txt --steps=2 --output-dir=none
+    check "a full disk from the start leaves no run folder" test "$status:$(ls -d none 2>/dev/null)" = 1:
+fi
 
 exit $((failures > 0))

@@ -47,7 +47,7 @@ ways=0
 take() {
     local way advice batch length bytes level more
     run plan "${shape[@]}" --recompute=auto --memory-budget="$1"B
-    advice=$(sed -n 's/.*; //p' err | sed 's/, or /\n/g')
+    advice=$(sed -n '/ E /s/.*; //p' err | sed 's/, or /\n/g')
     while read -r way; do
         batch=4 length=64 bytes=$1 level=(--recompute=auto) more=()
         case $way in

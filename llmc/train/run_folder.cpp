@@ -141,10 +141,7 @@ std::string make_fresh_folder(const Options& options) {
         std::string folder = fmt::format("{}/{}-{}", kRuns, name_of_model(options.model), time_text);
         if (number > 1) folder += fmt::format("-{}", number);
         std::error_code error;
-        if (fs::create_directory(folder, error)) {
-            sync_directory(kRuns);
-            return folder;
-        }
+        if (fs::create_directory(folder, error)) return folder;
         if (error) fail("--output-dir: cannot create the folder '{}': {}", folder, error.message());
     }
 }

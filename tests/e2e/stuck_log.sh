@@ -21,10 +21,12 @@ is_stuck() {
     local before
     [ -s "$1/metrics.jsonl" ] || return
     before=$(wc -l <"$1/metrics.jsonl")
-    sleep 0.5
+    sleep "$step"
     [ "$before" -eq "$(wc -l <"$1/metrics.jsonl")" ]
 }
 
+step=0.5 # longer than any takes
+is_sanitized && step=4
 narrow_pipe err
 "$TRAIN_GPT" --threads=1 "${endless[@]}" --output-dir=alone >out 2>err &
 pids=($!)

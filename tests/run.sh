@@ -61,7 +61,7 @@ fi
 # program's own threads.
 if ldd "$TRAIN_GPT" 2>/dev/null | grep -q libtsan; then
     export OMP_THREAD_LIMIT=1 OMP_NUM_THREADS=1 # Both: or a warning says that there could have been more.
-    limit=${TEST_TIMEOUT:-$((2 * default_limit))}
+    limit=${TEST_TIMEOUT:-$((4 * default_limit))}
     # Where a rank ends in the middle of a step, by another's error, a thread that has done its work and is not waited
     # for yet is no leak; and std::thread and std::async leave no other.
     rules="suppressions=$PWD/dev/lint/races.supp:exitcode=66:report_thread_leaks=0"

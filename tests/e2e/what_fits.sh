@@ -73,7 +73,8 @@ config_value() { sed -n "s/^$1 = \"\{0,1\}\([^\"]*\)\"\{0,1\}$/\1/p" best.toml; 
 must "the file that was written" plan --config=best.toml --device-profile=rtx3060 --json
 check "fits" grep -q '"fits": true' out
 check "is for one batch" test "$(number batch_size)" = "$(config_value batch-size)"
-must "training takes it, too" --config=best.toml --data=text.txt --dtype=fp32 --dry-run --memory-budget=200GiB
+must "training takes it, too" --config=best.toml --data=text.txt --dtype=fp32 --dry-run \
+    --memory-budget=200GiB --host-memory-budget=200GiB
 # Other ways to train, each with a command: what `plan` says of it is that it fits.
 for way in in_part with_lora with_qlora; do
     command=$(sed -n "/\"$way\"/,/}/s/^ *\"command\": \"train_gpt \(.*\)\",*$/\1/p" <ways.json)

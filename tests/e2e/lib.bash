@@ -22,6 +22,8 @@ all_or() { if [ -n "${LLMC_LONG_TESTS-}" ]; then echo "$2"; else echo "$1"; fi; 
 
 # Whether the program is built with a sanitizer: it then takes some seconds to start, and several times the memory.
 is_sanitized() { ldd "$TRAIN_GPT" | grep -q 'lib[at]san'; }
+# By the thread sanitizer, under which OpenMP has one thread.
+is_thread_sanitized() { ldd "$TRAIN_GPT" | grep -q libtsan; }
 
 ok() { echo "ok $1"; }
 skip() { echo "skip $1: $2"; }

@@ -89,7 +89,7 @@ fi
 # ---- threads ----
 
 # Here OpenMP shall have several, whose barriers that sanitizer does not know.
-if ldd "$TRAIN_GPT" | grep -q libtsan; then
+if is_thread_sanitized; then
     skip "limits of threads, stacks and processors" "the thread sanitizer"
     exit $((failures > 0))
 fi

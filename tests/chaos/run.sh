@@ -60,8 +60,8 @@ fi
 
 # ---- accidents -----------------------------------------------------------------------------------------------------
 
-# Each leaves the run in the folder disk/run, or `team`, what it was in $what, exit codes in $ended, and the step that was
-# said to be saved before a power cut in $saved.
+# Each leaves the run in the folder disk/run, or `team`, what it was in $what, exit codes in $ended, and the step that
+# was said to be saved before a power cut in $saved.
 saved=0
 what=
 ended=()
